@@ -1,0 +1,305 @@
+"""One frozen dataclass per stage, and the presets that size them together.
+
+Each field carries its own documentation (`field.metadata["doc"]`), which Dagster's launchpad shows.
+`__post_init__` raises `ValueError` naming the field, the value and the remedy.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+def option(default: Any, doc: str) -> Any:
+    """A documented dataclass field."""
+    return dataclasses.field(default=default, metadata={"doc": doc})
+
+
+def require(condition: bool, name: str, value: object, remedy: str) -> None:
+    """Raise the one kind of error a wrong setting gets."""
+    if not condition:
+        raise ValueError(f"{name}={value!r}: {remedy}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionConfig:
+    """What a session is and when it is good. Handed to dbt as variables of the same names."""
+
+    session_mode: str = option("gap", "How sessions are cut: 'gap' or 'user_day'")
+    session_gap_minutes: float = option(30.0, "Silence of at least this long opens a new session")
+    watched_min_seconds: float = option(
+        10.0, "An exposure is watched from this many seconds, or from the share below"
+    )
+    watched_min_share: float = option(
+        0.8, "... or from this share of the item's duration, whichever comes first"
+    )
+    max_watch_seconds: float = option(86_400.0, "A longer watch is rejected as absurd")
+    good_min_watched_items: int = option(3, "A good session has at least this many watched items")
+    good_min_watch_seconds: float = option(60.0, "... and at least this watch time in total")
+    good_min_positive_interactions: int = option(
+        0, "... and at least this many likes, follows, comments or shares (0: not asked)"
+    )
+    history_length: int = option(20, "n: positive items kept as a session's history")
+    session_items: int = option(5, "m: items of a target session")
+    max_rejected_share: float = option(0.05, "The check on rejected rows fails above this share")
+
+    def __post_init__(self) -> None:
+        require(
+            self.session_mode in ("gap", "user_day"),
+            "session_mode",
+            self.session_mode,
+            "use 'gap' or 'user_day'",
+        )
+        for name in ("history_length", "session_items", "good_min_watched_items"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), "use at least 1")
+        for name in ("session_gap_minutes", "watched_min_seconds", "max_watch_seconds"):
+            require(getattr(self, name) > 0, name, getattr(self, name), "use a positive number")
+        require(
+            0 < self.watched_min_share <= 1,
+            "watched_min_share",
+            self.watched_min_share,
+            "use a share in (0, 1]",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowConfig:
+    """Which days a model of partition D learns from: [D - window_days, D - 1]."""
+
+    window_days: int = option(13, "W: days before D; the last of them validates")
+
+    def __post_init__(self) -> None:
+        require(
+            self.window_days >= 2,
+            "window_days",
+            self.window_days,
+            "use at least 2: days to train on and one to validate on",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbeddingConfig:
+    """Item embeddings: text, co-watching and supplied vectors, fused and normalised."""
+
+    text_encoder: str = option(
+        "minilm", "'minilm' (a sentence encoder), 'hashed' (a light fallback) or 'none'"
+    )
+    text_dim: int = option(128, "Text vectors are reduced to this many dimensions")
+    collaborative_dim: int = option(64, "Dimensions of the co-watching vectors; 0 leaves them out")
+    text_weight: float = option(1.0, "Weight of the text block")
+    collaborative_weight: float = option(1.0, "Weight of the co-watching block")
+    supplied_weight: float = option(1.0, "Weight of the supplied block")
+    seed: int = option(0, "Seed of the reductions")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerConfig:
+    """Residual balanced K-means."""
+
+    num_levels: int = option(3, "L: residual levels; one separating digit follows them")
+    codebook_size: int = option(32, "K: codes per level")
+    iterations: int = option(20, "Lloyd steps per level")
+    seed: int = option(0, "Seed of the initial centroids")
+
+    def __post_init__(self) -> None:
+        require(self.num_levels >= 1, "num_levels", self.num_levels, "use at least 1")
+        require(self.codebook_size >= 2, "codebook_size", self.codebook_size, "use at least 2")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Shape of the generator: encoder over the history, session decoder with sparse MoE."""
+
+    d_model: int = option(96, "Width")
+    num_heads: int = option(4, "Attention heads; divides d_model")
+    d_ff: int = option(192, "Hidden width of a feed-forward block or of one expert")
+    encoder_layers: int = option(2, "Encoder blocks")
+    decoder_layers: int = option(2, "Decoder blocks")
+    num_experts: int = option(4, "Experts of a decoder block; 1 is a dense block")
+    active_experts: int = option(2, "Experts a token passes through")
+    dropout: float = option(0.1, "Dropout")
+
+    def __post_init__(self) -> None:
+        require(
+            self.d_model % self.num_heads == 0,
+            "num_heads",
+            self.num_heads,
+            f"use a divisor of d_model={self.d_model}",
+        )
+        require(
+            1 <= self.active_experts <= self.num_experts,
+            "active_experts",
+            self.active_experts,
+            f"use 1 to num_experts={self.num_experts}",
+        )
+        require(0 <= self.dropout < 1, "dropout", self.dropout, "use a share in [0, 1)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """Pretraining on good sessions."""
+
+    batch_size: int = option(128, "Sessions per step")
+    max_epochs: int = option(12, "Passes over the good sessions, at most")
+    patience: int = option(2, "Epochs without a better validation loss before stopping")
+    learning_rate: float = option(2e-3, "Peak learning rate")
+    warmup_share: float = option(0.05, "Share of the steps spent warming up")
+    weight_decay: float = option(0.01, "AdamW's")
+    gradient_clip: float = option(1.0, "Largest gradient norm")
+    warm_start: bool = option(True, "Start from the last checkpoint of the same generation")
+    seed: int = option(0, "Seed of weights, order and dropout")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardConfig:
+    """The four-tower reward model; the evaluator is a second one on disjoint users."""
+
+    d_model: int = option(64, "Width")
+    num_heads: int = option(4, "Attention heads; divides d_model")
+    dropout: float = option(0.1, "Dropout")
+    batch_size: int = option(256, "Blocks per step")
+    max_epochs: int = option(6, "Passes over the training blocks, at most")
+    patience: int = option(1, "Epochs without a better validation loss before stopping")
+    learning_rate: float = option(1e-3, "Peak learning rate")
+    weight_decay: float = option(0.05, "AdamW's")
+    evaluator_user_share: float = option(0.5, "Share of users kept for the evaluator alone")
+    weight_swt: float = option(1.0, "Weight of session watch time in the scalar reward")
+    weight_vtr: float = option(1.0, "Weight of the view rate")
+    weight_wtr: float = option(1.0, "Weight of the follow rate")
+    weight_ltr: float = option(1.0, "Weight of the like rate")
+    seed: int = option(1, "Seed of the reward model; the evaluator adds 1,000")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationConfig:
+    """Beam search."""
+
+    beam: int = option(32, "Beams kept; at least the length of the list asked for")
+    candidates: int = option(32, "N: sessions generated per user for preference pairs")
+    batch_size: int = option(64, "Users per batch")
+    filter_seen: bool = option(True, "Recommendations leave out items of the user's history")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignmentConfig:
+    """Iterative preference alignment (OneRec v1, Algorithm 2)."""
+
+    rounds: int = option(1, "Rounds; each adds two assets to the graph")
+    sample_users: int = option(1000, "Users for whom sessions are generated per round")
+    beta: float = option(0.1, "beta of DPO")
+    dpo_weight: float = option(0.3, "lambda: weight of L_DPO beside L_NTP")
+    learning_rate: float = option(3e-4, "Peak learning rate")
+    batch_size: int = option(64, "Pairs per step")
+    epochs: int = option(2, "Passes over the pairs")
+    seed: int = option(2, "Seed of the sample and of the order")
+
+    def __post_init__(self) -> None:
+        require(self.rounds >= 1, "rounds", self.rounds, "use at least 1")
+        require(self.beta > 0, "beta", self.beta, "use a positive number, 0.1 is usual")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """Item-level metrics over the full catalogue, and the promotion rule."""
+
+    cutoffs: str = option("5,10,20", "List lengths, comma-separated")
+    bootstrap_samples: int = option(1000, "Resamples of the users behind an interval")
+    confidence: float = option(0.95, "Confidence of the intervals")
+    max_cases: int = option(5000, "Users of the test day, a seeded sample beyond that")
+    neighbours: int = option(50, "Neighbours per item of item-KNN")
+    recall_tolerance: float = option(
+        0.10, "A challenger may lose this share of the champion's Recall@10 before it is refused"
+    )
+    seed: int = option(3, "Seed of the resamples and of the sample of cases")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stages:
+    """Every stage's settings together: what a preset is."""
+
+    sessions: SessionConfig = SessionConfig()
+    window: WindowConfig = WindowConfig()
+    embeddings: EmbeddingConfig = EmbeddingConfig()
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+    reward: RewardConfig = RewardConfig()
+    generation: GenerationConfig = GenerationConfig()
+    alignment: AlignmentConfig = AlignmentConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    def override(self, changes: Mapping[str, Mapping[str, Any]]) -> "Stages":
+        """These settings with some fields changed, e.g. `{"tokenizer": {"codebook_size": 64}}`."""
+        stages = {f.name for f in dataclasses.fields(self)}
+        replaced = {}
+        for stage, values in changes.items():
+            require(stage in stages, "stage", stage, f"use one of {', '.join(sorted(stages))}")
+            current = getattr(self, stage)
+            known = {f.name for f in dataclasses.fields(current)}
+            for name in values:
+                require(
+                    name in known,
+                    f"{stage}.{name}",
+                    values[name],
+                    f"no such setting; {stage} has {', '.join(sorted(known))}",
+                )
+            replaced[stage] = dataclasses.replace(current, **values)
+        return dataclasses.replace(self, **replaced)
+
+
+PRESETS: dict[str, Stages] = {
+    "tiny": Stages(),
+    "small": Stages().override(
+        {
+            "sessions": {"history_length": 64},
+            "tokenizer": {"codebook_size": 256},
+            "model": {
+                "d_model": 192,
+                "num_heads": 6,
+                "d_ff": 512,
+                "encoder_layers": 4,
+                "decoder_layers": 4,
+                "num_experts": 8,
+            },
+            "generation": {"beam": 64, "candidates": 128},
+            "alignment": {"rounds": 2, "sample_users": 5000},
+        }
+    ),
+    # Shapes of the technical report's 0.1B and 1B models (algorithm reference, 1.10): the v1 paper
+    # does not disclose its own.
+    "base": Stages().override(
+        {
+            "sessions": {"history_length": 256},
+            "tokenizer": {"codebook_size": 8192},
+            "model": {
+                "d_model": 1024,
+                "num_heads": 8,
+                "d_ff": 2048,
+                "encoder_layers": 4,
+                "decoder_layers": 4,
+                "num_experts": 1,
+                "active_experts": 1,
+            },
+            "training": {"learning_rate": 2e-4},
+            "generation": {"beam": 128, "candidates": 128},
+        }
+    ),
+    "large": Stages().override(
+        {
+            "sessions": {"history_length": 256},
+            "tokenizer": {"codebook_size": 8192},
+            "model": {
+                "d_model": 1024,
+                "num_heads": 8,
+                "d_ff": 2816,
+                "encoder_layers": 4,
+                "decoder_layers": 4,
+                "num_experts": 24,
+                "active_experts": 2,
+            },
+            "training": {"learning_rate": 2e-4},
+            "generation": {"beam": 128, "candidates": 128},
+        }
+    ),
+}
+"""`tiny` is the demo (CPU minutes), `small` CPU hours or one GPU, `base` 0.1 B, `large` 1 B."""

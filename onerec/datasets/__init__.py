@@ -1,0 +1,90 @@
+"""Readers that turn a log into the data contract of `onerec.schema`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+
+class EventSource(Protocol):
+    """A log, day by day, in the names of the data contract.
+
+    Columns carry the contract's names; their values are delivered as they stand in the log (a watch
+    time may still be a text): typing and rejecting rows is the staging SQL's work, so that nothing is
+    lost on the way.
+    """
+
+    @property
+    def first_day(self) -> date:
+        """First UTC day of the log."""
+        ...
+
+    @property
+    def last_day(self) -> date | None:
+        """Last UTC day of the log; None when the log goes on."""
+        ...
+
+    def events(self, day: date) -> pa.Table:
+        """Exposures of a day; columns are a subset of `schema.EVENTS`, in any type."""
+        ...
+
+    def items(self, day: date) -> pa.Table:
+        """The catalogue as known at the end of a day; a subset of `schema.ITEMS`."""
+        ...
+
+    def prior_history(self) -> pa.Table:
+        """What was watched before the log begins, `schema.PRIOR_HISTORY`; may be empty."""
+        ...
+
+    def item_vectors(self) -> pa.Table | None:
+        """The user's own embeddings, `schema.ITEM_VECTORS`, if there are any."""
+        ...
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A kind of source: the module that reads it, and the stage settings it needs."""
+
+    module: str
+    stages: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+DATASETS: dict[str, Dataset] = {
+    "simulated": Dataset("onerec.datasets.simulated"),
+    # A user-day is the session: Pure keeps only exposures of 7.6 k videos, so 30-minute sessions hold
+    # 1.2 views. Watched = the log's own long_view rule: complete, or at least 18 seconds.
+    "kuairand": Dataset(
+        "onerec.datasets.kuairand",
+        {
+            "sessions": {
+                "session_mode": "user_day",
+                "watched_min_seconds": 18.0,
+                "watched_min_share": 1.0,
+                "good_min_watched_items": 2,
+                "good_min_watch_seconds": 30.0,
+            },
+            "window": {"window_days": 11},
+            "tokenizer": {"codebook_size": 64},
+        },
+    ),
+    "own": Dataset("onerec.datasets.own"),
+}
+
+
+def open_source(name: str, *, data_dir: str | None, config: Path | None) -> EventSource:
+    """Open a source by name.
+
+    Args:
+        name: A key of `DATASETS`.
+        data_dir: Directory or URL of its files, where it reads files.
+        config: The YAML file of one's own data.
+
+    Raises:
+        ValueError: Something is missing; the message names it.
+    """
+    module = import_module(DATASETS[name].module)
+    return module.open_source(data_dir=data_dir, config=config)

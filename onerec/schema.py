@@ -1,0 +1,141 @@
+"""Every table's columns, once: the data contract and the tables that cross a stage boundary.
+
+Column names live here and nowhere else in Python; a test compares them with the dbt YAML.
+`EVENTS`, `ITEMS`, `PRIOR_HISTORY` and `ITEM_VECTORS` are what a reader in `onerec.datasets` delivers;
+the others are Parquet tables inside artifacts.
+"""
+
+import pyarrow as pa
+
+UTC_MICROSECONDS = pa.timestamp("us", tz="UTC")
+
+
+def _column(name: str, kind: pa.DataType, doc: str, *, nullable: bool = True) -> pa.Field:
+    return pa.field(name, kind, nullable=nullable, metadata={"doc": doc})
+
+
+FEEDBACK_FLAGS = ("is_like", "is_follow", "is_comment", "is_share", "is_dislike")
+"""The explicit feedback columns of an exposure, in table order."""
+
+EVENTS = pa.schema(
+    [
+        _column("event_id", pa.string(), "The log's own id of the exposure, if it has one"),
+        _column("user_id", pa.string(), "Who was shown the item", nullable=False),
+        _column("item_id", pa.string(), "What was shown", nullable=False),
+        _column("event_time", UTC_MICROSECONDS, "When it was shown, UTC", nullable=False),
+        _column("watch_seconds", pa.float64(), "How long it was watched, >= 0", nullable=False),
+        _column("is_like", pa.bool_(), "The user liked it"),
+        _column("is_follow", pa.bool_(), "The user followed its author"),
+        _column("is_comment", pa.bool_(), "The user commented on it"),
+        _column("is_share", pa.bool_(), "The user shared it"),
+        _column("is_dislike", pa.bool_(), "The user rejected it"),
+        _column("surface", pa.string(), "Where in the app it was shown"),
+    ]
+)
+"""One exposure a row."""
+
+ITEMS = pa.schema(
+    [
+        _column("item_id", pa.string(), "The item", nullable=False),
+        _column("duration_seconds", pa.float64(), "Its full length"),
+        _column("title", pa.string(), "Its title or caption"),
+        _column("category", pa.string(), "Its category or tags"),
+        _column("author_id", pa.string(), "Who published it"),
+        _column("published_at", UTC_MICROSECONDS, "When it was published, UTC"),
+    ]
+)
+"""One item a row, as it looks on the day it is delivered."""
+
+PRIOR_HISTORY = pa.schema(
+    [
+        _column("user_id", pa.string(), "The user", nullable=False),
+        _column("position", pa.int64(), "Order within the user, oldest first", nullable=False),
+        _column("item_id", pa.string(), "What was watched", nullable=False),
+        _column("is_positive", pa.bool_(), "Watched effectively, or liked", nullable=False),
+    ]
+)
+"""What users watched before the log begins: an order without times."""
+
+ITEM_VECTORS = pa.schema(
+    [
+        _column("item_id", pa.string(), "The item", nullable=False),
+        _column("vector", pa.list_(pa.float32()), "The user's own embedding", nullable=False),
+    ]
+)
+"""Supplied item embeddings, all of one length."""
+
+SPLITS = ("train", "valid", "test")
+
+SESSION_DATASET = pa.schema(
+    [
+        _column("session_id", pa.string(), "user | day | number in the day", nullable=False),
+        _column("user_id", pa.string(), "The user", nullable=False),
+        _column("session_date", pa.date32(), "The UTC day of the session", nullable=False),
+        _column("started_at", UTC_MICROSECONDS, "Its first exposure", nullable=False),
+        _column(
+            "history_item_ids",
+            pa.list_(pa.string()),
+            "The last n positive items before the session began, oldest first",
+        ),
+        _column("item_ids", pa.list_(pa.string()), "Every exposure of the session, in order"),
+        _column("watch_seconds", pa.list_(pa.float64()), "Per exposure"),
+        _column("is_watched", pa.list_(pa.bool_()), "Per exposure: watched effectively"),
+        _column("is_positive", pa.list_(pa.bool_()), "Per exposure: goes into later histories"),
+        _column("is_like", pa.list_(pa.bool_()), "Per exposure"),
+        _column("is_follow", pa.list_(pa.bool_()), "Per exposure"),
+        _column("is_comment", pa.list_(pa.bool_()), "Per exposure"),
+        _column("is_share", pa.list_(pa.bool_()), "Per exposure"),
+        _column("is_dislike", pa.list_(pa.bool_()), "Per exposure"),
+        _column("target_item_ids", pa.list_(pa.string()), "The first m watched items, in order"),
+        _column("is_good", pa.bool_(), "Passes every good-session criterion", nullable=False),
+        _column("split", pa.string(), "train | valid | test", nullable=False),
+    ]
+)
+"""One session a row, good or not: what training, reward and evaluation read."""
+
+SEMANTIC_IDS = pa.schema(
+    [
+        _column("item_index", pa.int64(), "Row of the item in every tensor", nullable=False),
+        _column("item_id", pa.string(), "The item", nullable=False),
+        _column(
+            "codes",
+            pa.list_(pa.int32()),
+            "L residual codes, then the digit that separates colliding items",
+            nullable=False,
+        ),
+        _column("generation", pa.string(), "Hash of the codebook that made it", nullable=False),
+        _column(
+            "first_seen", pa.date32(), "First day on which the item could be shown", nullable=False
+        ),
+    ]
+)
+"""Append-only inside a tokenizer generation: a published row never changes."""
+
+PREFERENCE_PAIRS = pa.schema(
+    [
+        _column("user_id", pa.string(), "The user", nullable=False),
+        _column("history_item_ids", pa.list_(pa.string()), "The context", nullable=False),
+        _column("chosen_item_ids", pa.list_(pa.string()), "Best session by reward", nullable=False),
+        _column("rejected_item_ids", pa.list_(pa.string()), "Worst session", nullable=False),
+        _column("chosen_reward", pa.float64(), "Scalar reward of the best", nullable=False),
+        _column("rejected_reward", pa.float64(), "Scalar reward of the worst", nullable=False),
+        _column("chosen_logp", pa.float64(), "Log-probability under the sampler", nullable=False),
+        _column("rejected_logp", pa.float64(), "Log-probability under the sampler", nullable=False),
+        _column("target_item_ids", pa.list_(pa.string()), "The logged session, for L_NTP"),
+    ]
+)
+"""One best/worst pair a row (OneRec v1, section 3.3.2)."""
+
+RECOMMENDATIONS = pa.schema(
+    [
+        _column("user_id", pa.string(), "The user", nullable=False),
+        _column("serve_date", pa.date32(), "The UTC day it is meant for", nullable=False),
+        _column("rank", pa.int32(), "1 is shown first", nullable=False),
+        _column("item_id", pa.string(), "The item", nullable=False),
+        _column("score", pa.float64(), "Log-probability of the session it is in", nullable=False),
+        _column("reward", pa.float64(), "Reward model's scalar for that session", nullable=False),
+        _column("model_version", pa.string(), "Checkpoint that made it", nullable=False),
+        _column("generation", pa.string(), "Tokenizer generation", nullable=False),
+    ]
+)
+"""One recommended item a row: a session for every active user."""

@@ -1,0 +1,120 @@
+"""Where things live and what they run on: environment variables over one YAML file over defaults.
+
+`$ONEREC_HOME/settings.yaml` remembers what `make demo` was started with, so that `make dev` opens the
+same state.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from onerec.config import PRESETS, Stages, require
+from onerec.datasets import DATASETS, EventSource, open_source
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+REMEMBERED = ("dataset", "data_dir", "config", "preset")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """One environment.
+
+    Attributes:
+        home: Everything the project generates.
+        dataset: Name of the event source.
+        data_dir: Directory of its files, where it reads files.
+        config: YAML file with the column mapping of one's own data, and stage settings.
+        preset: Sizes.
+        stages: The preset with the data set's and the YAML file's changes.
+    """
+
+    home: Path
+    dataset: str
+    data_dir: str | None
+    config: Path | None
+    preset: str
+    stages: Stages
+
+    @property
+    def root(self) -> Path:
+        """State of one data set: two data sets never share a warehouse or a lineage."""
+        return self.home / self.dataset
+
+    @property
+    def warehouse_path(self) -> Path:
+        return self.root / "warehouse.duckdb"
+
+    @property
+    def artifacts_url(self) -> str:
+        return os.environ.get("ONEREC_ARTIFACTS", str(self.root / "artifacts"))
+
+    @property
+    def dagster_home(self) -> Path:
+        return self.root / "dagster"
+
+    @property
+    def report_dir(self) -> Path:
+        return self.home / "report"
+
+    def source(self) -> EventSource:
+        """The event source."""
+        return open_source(self.dataset, data_dir=self.data_dir, config=self.config)
+
+    def partition_range(self) -> tuple[date, date | None]:
+        """First day of the log and last one (None: it goes on)."""
+        source = self.source()
+        return source.first_day, source.last_day
+
+    def remember(self) -> None:
+        """Write `settings.yaml`, so that later commands open the same state."""
+        self.home.mkdir(parents=True, exist_ok=True)
+        values = {k: getattr(self, k) for k in REMEMBERED}
+        text = yaml.safe_dump({k: str(v) for k, v in values.items() if v is not None})
+        (self.home / "settings.yaml").write_text(text)
+
+
+def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
+    """Read the environment.
+
+    `ONEREC_HOME` (default `.onerec` in the checkout), `ONEREC_DATASET`, `ONEREC_DATA_DIR`,
+    `ONEREC_CONFIG` (a YAML file) and `ONEREC_PRESET` win over `$ONEREC_HOME/settings.yaml`.
+
+    Raises:
+        ValueError: A name is unknown; the message lists the known ones.
+    """
+    home = Path(environ.get("ONEREC_HOME") or CHECKOUT / ".onerec").expanduser().resolve()
+    remembered = _read_yaml(home / "settings.yaml") if (home / "settings.yaml").exists() else {}
+    given = {k: environ.get(f"ONEREC_{k.upper()}") for k in REMEMBERED}
+    if given["dataset"] and given["dataset"] != remembered.get("dataset"):
+        remembered = {}  # what was remembered belongs to another data set
+    chosen = {k: given[k] or remembered.get(k) for k in REMEMBERED}
+    dataset = chosen["dataset"] or "simulated"
+    require(dataset in DATASETS, "ONEREC_DATASET", dataset, f"use one of {', '.join(DATASETS)}")
+    preset = chosen["preset"] or "tiny"
+    require(preset in PRESETS, "ONEREC_PRESET", preset, f"use one of {', '.join(PRESETS)}")
+    config = Path(chosen["config"]).expanduser().resolve() if chosen["config"] else None
+    data_dir = _absolute(chosen["data_dir"])
+    stages = PRESETS[preset].override(DATASETS[dataset].stages)
+    if config is not None:
+        require(config.exists(), "ONEREC_CONFIG", str(config), "no such file")
+        stages = stages.override(_read_yaml(config).get("stages") or {})
+    return Settings(
+        home=home, dataset=dataset, data_dir=data_dir, config=config, preset=preset, stages=stages
+    )
+
+
+def _absolute(path: str | None) -> str | None:
+    if path is None or "://" in path:
+        return path
+    return str(Path(path).expanduser().resolve())
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    value = yaml.safe_load(path.read_text())
+    require(isinstance(value, dict), str(path), value, "must be a YAML mapping of names to values")
+    return value

@@ -1,0 +1,43 @@
+"""Resources: the artifact store, the event source, and what trainings run on."""
+
+from pathlib import Path
+
+import dagster as dg
+from pydantic import Field
+
+from onerec.artifacts import ArtifactStore
+from onerec.datasets import EventSource, open_source
+
+
+class Artifacts(dg.ConfigurableResource):
+    """Where artifacts live."""
+
+    url: str = Field(description="fsspec URL of the artifact root")
+
+    @property
+    def store(self) -> ArtifactStore:
+        return ArtifactStore(self.url)
+
+
+class Source(dg.ConfigurableResource):
+    """The event log that is read."""
+
+    dataset: str = Field(description="A key of onerec.datasets.DATASETS")
+    data_dir: str | None = Field(default=None, description="Directory or URL of its files")
+    config: str | None = Field(default=None, description="YAML file of one's own data")
+
+    def open(self) -> EventSource:
+        return open_source(
+            self.dataset,
+            data_dir=self.data_dir,
+            config=Path(self.config) if self.config else None,
+        )
+
+
+class Compute(dg.ConfigurableResource):
+    """What trainings run on."""
+
+    accelerator: str = Field(default="auto", description="Lightning's: auto, cpu, gpu")
+    devices: int = Field(default=1, description="Devices of one training")
+    precision: str = Field(default="32-true", description="Lightning's: 32-true, bf16-mixed")
+    threads: int = Field(default=0, description="Torch threads; 0 leaves torch's choice")
