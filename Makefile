@@ -1,0 +1,61 @@
+# make demo | dev | test | check | clean        (README: what each one does)
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# A machine without a GPU saves gigabytes with TORCH_INDEX=<URL of PyTorch's CPU wheel index>
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+
+DATASET ?=
+DATA_DIR ?=
+CONFIG ?=
+PRESET ?=
+PORT ?= 3000
+export ONEREC_DATASET := $(DATASET)
+export ONEREC_DATA_DIR := $(DATA_DIR)
+export ONEREC_CONFIG := $(CONFIG)
+export ONEREC_PRESET := $(PRESET)
+# No step of ours may ask a model hub, or tell anyone that it ran
+export HF_HUB_OFFLINE := 1
+export DAGSTER_DISABLE_TELEMETRY := 1
+export DBT_SEND_ANONYMOUS_USAGE_STATS := false
+export GX_ANALYTICS_ENABLED := false
+
+.PHONY: setup demo dev test check format clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; name another with PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV) from pinned constraints (a minute or two) ..."
+	$(PIP_INSTALL) torch
+	$(PIP_INSTALL) -e ".[dev]"
+	@touch $@
+
+demo: $(STAMP)
+	@$(BIN)/python -m onerec_dagster.demo
+
+dev: $(STAMP)
+	@$(BIN)/python -m onerec_dagster.dev --port $(PORT)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -q -n 2 --dist loadgroup
+
+check: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+	$(BIN)/sqlfluff lint dbt_sessions --config dbt_sessions/.sqlfluff
+	$(BIN)/python -m resources.dbt parse
+
+format: $(STAMP)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	$(BIN)/sqlfluff fix dbt_sessions --config dbt_sessions/.sqlfluff
+
+clean:
+	rm -rf .onerec dbt_sessions/target dbt_sessions/logs

@@ -1,0 +1,199 @@
+"""`make demo`: one whole night on one command, then a table and where to look.
+
+Two Dagster runs, the same a team has in production: `ingest` over all days of the log, then
+`weekly_retokenize` (the night run that opens a tokenizer generation) for the last day.
+"""
+
+import os
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+import dagster as dg
+import psutil
+
+from onerec.artifacts import ArtifactStore, read_json
+from onerec_dagster.home import prepare_home
+from resources.settings import Settings, load_settings
+
+DEMO_DAYS = 14
+QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+
+def demo_days(settings: Settings) -> tuple[date, date]:
+    """First and last day of the demo: the whole log, or the first two weeks of one that goes on.
+
+    `ONEREC_TEST_DAY` names another last day.
+    """
+    first, last = settings.partition_range()
+    given = os.environ.get("ONEREC_TEST_DAY")
+    if given:
+        last = date.fromisoformat(given)
+    return first, last or first + timedelta(days=DEMO_DAYS - 1)
+
+
+def ingest_job() -> dg.JobDefinition:
+    """The job, where a forked step can find it."""
+    from onerec_dagster.definitions import defs
+
+    return defs.resolve_job_def("ingest")
+
+
+def retokenize_job() -> dg.JobDefinition:
+    """The job, where a forked step can find it."""
+    from onerec_dagster.definitions import defs
+
+    return defs.resolve_job_def("weekly_retokenize")
+
+
+@dataclass
+class PeakMemory:
+    """Largest resident memory of this process and all its children together, sampled."""
+
+    gib: float = 0.0
+
+    @contextmanager
+    def sampled(self, every_seconds: float = 0.5) -> Iterator["PeakMemory"]:
+        stop = threading.Event()
+        me = psutil.Process()
+
+        def sample() -> None:
+            while not stop.wait(every_seconds):
+                total = 0
+                for process in [me, *me.children(recursive=True)]:
+                    try:
+                        memory = process.memory_full_info()
+                        # pss shares pages among the forked steps that share them
+                        total += getattr(memory, "pss", memory.rss)
+                    except psutil.Error:
+                        continue
+                self.gib = max(self.gib, total / 2**30)
+
+        thread = threading.Thread(target=sample, daemon=True)
+        thread.start()
+        try:
+            yield self
+        finally:
+            stop.set()
+            thread.join()
+
+
+class StepProgress:
+    """Prints each step of a run as it ends, and collects their seconds."""
+
+    def __init__(self, instance: dg.DagsterInstance, tag: tuple[str, str]) -> None:
+        self.instance, self.tag = instance, tag
+        self.seconds: dict[str, float] = {}
+
+    def poll(self) -> None:
+        runs = self.instance.get_runs(dg.RunsFilter(tags=dict([self.tag])), limit=1)
+        for step in self.instance.get_run_step_stats(runs[0].run_id) if runs else ():
+            if step.step_key in self.seconds or step.end_time is None or step.start_time is None:
+                continue
+            self.seconds[step.step_key] = step.end_time - step.start_time
+            mark = "ok" if step.status and step.status.value == "SUCCESS" else "FAILED"
+            print(f"  {mark:>6}  {self.seconds[step.step_key]:6.1f} s  {step.step_key}", flush=True)
+
+    @contextmanager
+    def shown(self) -> Iterator["StepProgress"]:
+        stop = threading.Event()
+
+        def watch() -> None:
+            while not stop.wait(1.0):
+                self.poll()
+
+        thread = threading.Thread(target=watch, daemon=True)
+        thread.start()
+        try:
+            yield self
+        finally:
+            stop.set()
+            thread.join()
+            self.poll()
+
+
+def run_job(
+    instance: dg.DagsterInstance, job: Callable[[], dg.JobDefinition], tags: dict[str, str]
+) -> dict[str, float]:
+    """Execute a job through the instance, so that it shows in the UI like any other run.
+
+    Returns:
+        Seconds by step.
+
+    Raises:
+        SystemExit: The run failed; which steps, and why, is printed.
+    """
+    mine = ("onerec/demo", uuid.uuid4().hex)
+    progress = StepProgress(instance, mine)
+    with progress.shown():
+        result = dg.execute_job(
+            dg.reconstructable(job),
+            instance=instance,
+            run_config=QUIET,
+            tags={**tags, mine[0]: mine[1]},
+        )
+        with result:
+            if result.success:
+                return progress.seconds
+            failures = [
+                (e.step_key, e.step_failure_data.error)
+                for e in result.all_events
+                if e.is_step_failure
+            ]
+    lines = [f"{job.__name__} failed; nothing of it was published half-done."]
+    for step, error in failures:
+        lines += [f"  {step}: {error.cause.message if error and error.cause else error}"]
+    sys.exit("\n".join([*lines, "Fix the cause and run the command again: it starts over safely."]))
+
+
+def write_demo_report(settings: Settings, day: str, seconds: dict[str, float], gib: float) -> str:
+    """Put the night's numbers and pictures under `report/`; returns the table for the terminal."""
+    from onerec.report import metric_table, write_report
+
+    store = ArtifactStore(settings.artifacts_url)
+    metrics = dict(read_json(store.latest("offline_metrics", day).path / "metrics.json"))
+    decision = read_json(store.latest("champion", day).path / "champion.json")
+    metrics["promoted"] = decision["promoted"]
+    metrics |= {f"seconds_{name}": round(value, 2) for name, value in seconds.items()}
+    metrics["peak_rss_gib"] = round(gib, 3)
+    metrics["dataset"] = settings.dataset
+    write_report(settings.report_dir, metrics, store=store, day=day)
+    return metric_table(metrics)
+
+
+def main() -> None:
+    """Ingest the days, run the night for the last one, print what came of it."""
+    settings = load_settings()
+    prepare_home(settings)
+    first, last = demo_days(settings)
+    print(f"{settings.dataset}: {first} to {last}, preset {settings.preset}, test day {last}")
+    started, peak = time.monotonic(), PeakMemory()
+    with dg.DagsterInstance.get() as instance, peak.sampled():
+        print(f"1/2 ingest {first}..{last}: the log into DuckDB, cut into sessions")
+        seconds = run_job(
+            instance,
+            ingest_job,
+            {
+                "dagster/asset_partition_range_start": first.isoformat(),
+                "dagster/asset_partition_range_end": last.isoformat(),
+            },
+        )
+        print(f"2/2 the night run for {last}: tokenise, train, align, measure, promote, recommend")
+        night = run_job(instance, retokenize_job, {"dagster/partition": last.isoformat()})
+        for name, value in night.items():
+            seconds[name] = seconds.get(name, 0.0) + value
+    table = write_demo_report(settings, last.isoformat(), seconds, peak.gib)
+    print(f"\n{table}\n")
+    print(f"{time.monotonic() - started:.0f} s, peak memory {peak.gib:.2f} GiB. Where to look:")
+    print(f"  {settings.report_dir / 'report.html'}   the same with pictures")
+    print(f"  {settings.report_dir / 'metrics.json'}   for programs")
+    print("  make dev   the Dagster UI: lineage, checks, every run of this")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,27 @@
+"""`make dev`: the Dagster UI on localhost, over the state that `make demo` made."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from onerec_dagster.home import prepare_home
+from resources.settings import CHECKOUT, load_settings
+
+
+def main() -> None:
+    """Replace this process by `dagster dev`."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--port", type=int, default=3000)
+    port = parser.parse_args().port
+    prepare_home(load_settings())
+    os.chdir(CHECKOUT)
+    dagster = Path(sys.executable).with_name("dagster")
+    command = ["dev", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(port)]
+    # `dagster dev` is superseded by `dg dev`, which wants another layout; it works the same
+    os.environ.setdefault("PYTHONWARNINGS", "ignore::UserWarning")
+    os.execv(dagster, [str(dagster), *command])
+
+
+if __name__ == "__main__":
+    main()

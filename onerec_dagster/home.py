@@ -1,0 +1,18 @@
+"""The DAGSTER_HOME that the project manages."""
+
+import os
+import shutil
+from pathlib import Path
+
+from resources.settings import CHECKOUT, Settings
+
+
+def prepare_home(settings: Settings) -> Path:
+    """Create the data set's DAGSTER_HOME, put the instance settings there and point Dagster at it."""
+    home = settings.dagster_home
+    home.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(CHECKOUT / "dagster.yaml", home / "dagster.yaml")
+    settings.remember()
+    os.environ["DAGSTER_HOME"] = str(home)
+    os.environ["ONEREC_HOME"] = str(settings.home)
+    return home
