@@ -17,8 +17,8 @@ from resources import resources_for  # noqa: E402
 
 FRESH = {"pretrained_checkpoint", "offline_metrics", "champion", "recommendations"}
 
-# Steps are forked from a server that has the code location loaded: a step starts in 0.3 s instead of
-# 5 s and still is a process of its own, so its memory returns to the system.
+# Steps are forked from a server that has the code location loaded: a step starts in 0.3 s instead
+# of 5 s and still is a process of its own, so its memory returns to the system.
 EXECUTOR = dg.multiprocess_executor.configured(
     {
         "max_concurrent": 2,

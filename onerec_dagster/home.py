@@ -8,7 +8,7 @@ from resources.settings import CHECKOUT, Settings
 
 
 def prepare_home(settings: Settings) -> Path:
-    """Create the data set's DAGSTER_HOME, put the instance settings there and point Dagster at it."""
+    """Create the data set's DAGSTER_HOME with the instance settings; point Dagster at it."""
     home = settings.dagster_home
     home.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(CHECKOUT / "dagster.yaml", home / "dagster.yaml")
