@@ -118,8 +118,20 @@ class ModelConfig:
     num_experts: int = option(4, "Experts of a decoder block; 1 is a dense block")
     active_experts: int = option(2, "Experts a token passes through")
     dropout: float = option(0.1, "Dropout")
+    history_tokens: str = option(
+        "items", "The encoder reads one token per history item ('items') or per digit ('digits')"
+    )
+    separator: bool = option(
+        True, "With 'digits': a separator token follows every history item (OneRec v1, Fig 2)"
+    )
 
     def __post_init__(self) -> None:
+        require(
+            self.history_tokens in ("items", "digits"),
+            "history_tokens",
+            self.history_tokens,
+            "use 'items' or 'digits'",
+        )
         require(
             self.d_model % self.num_heads == 0,
             "num_heads",
@@ -143,11 +155,28 @@ class TrainingConfig:
     max_epochs: int = option(12, "Passes over the good sessions, at most")
     patience: int = option(2, "Epochs without a better validation loss before stopping")
     learning_rate: float = option(2e-3, "Peak learning rate")
+    schedule: str = option("cosine", "After warming up: 'cosine' over max_epochs, or 'constant'")
     warmup_share: float = option(0.05, "Share of the steps spent warming up")
     weight_decay: float = option(0.01, "AdamW's")
-    gradient_clip: float = option(1.0, "Largest gradient norm")
+    gradient_clip: float = option(1.0, "Largest gradient norm; 0 does not clip")
     warm_start: bool = option(True, "Start from the last checkpoint of the same generation")
     seed: int = option(0, "Seed of weights, order and dropout")
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "max_epochs", "patience"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), "use at least 1")
+        require(self.learning_rate > 0, "learning_rate", self.learning_rate, "use a positive number")
+        require(
+            self.schedule in ("cosine", "constant"),
+            "schedule",
+            self.schedule,
+            "use 'cosine' or 'constant'",
+        )
+        require(
+            0 <= self.warmup_share <= 1, "warmup_share", self.warmup_share, "use a share in [0, 1]"
+        )
+        for name in ("weight_decay", "gradient_clip"):
+            require(getattr(self, name) >= 0, name, getattr(self, name), "use 0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,19 +184,49 @@ class RewardConfig:
     """The four-tower reward model; the evaluator is a second one on disjoint users."""
 
     d_model: int = option(64, "Width")
-    num_heads: int = option(4, "Attention heads; divides d_model")
+    evaluator_d_model: int = option(48, "Width of the evaluator: another architecture on purpose")
+    num_heads: int = option(4, "Attention heads; divides both widths")
     dropout: float = option(0.1, "Dropout")
+    embedding_dropout: float = option(
+        0.3, "Share of items trained without their learned embedding, as new items have none"
+    )
     batch_size: int = option(256, "Blocks per step")
-    max_epochs: int = option(6, "Passes over the training blocks, at most")
-    patience: int = option(1, "Epochs without a better validation loss before stopping")
-    learning_rate: float = option(1e-3, "Peak learning rate")
+    max_epochs: int = option(12, "Passes over the training blocks, at most")
+    patience: int = option(2, "Epochs without a better validation loss before stopping")
+    learning_rate: float = option(2e-3, "Peak learning rate")
+    warmup_share: float = option(0.05, "Share of the steps spent warming up")
     weight_decay: float = option(0.05, "AdamW's")
+    gradient_clip: float = option(1.0, "Largest gradient norm")
     evaluator_user_share: float = option(0.5, "Share of users kept for the evaluator alone")
     weight_swt: float = option(1.0, "Weight of session watch time in the scalar reward")
     weight_vtr: float = option(1.0, "Weight of the view rate")
     weight_wtr: float = option(1.0, "Weight of the follow rate")
     weight_ltr: float = option(1.0, "Weight of the like rate")
     seed: int = option(1, "Seed of the reward model; the evaluator adds 1,000")
+
+    def __post_init__(self) -> None:
+        for name in ("d_model", "evaluator_d_model"):
+            require(
+                getattr(self, name) % self.num_heads == 0,
+                name,
+                getattr(self, name),
+                f"use a multiple of num_heads={self.num_heads}",
+            )
+        require(
+            0 < self.evaluator_user_share < 1,
+            "evaluator_user_share",
+            self.evaluator_user_share,
+            "use a share in (0, 1): both models need users of their own",
+        )
+        for name in ("dropout", "embedding_dropout"):
+            require(0 <= getattr(self, name) < 1, name, getattr(self, name), "use [0, 1)")
+        weights = [self.weight_swt, self.weight_vtr, self.weight_wtr, self.weight_ltr]
+        require(
+            min(weights) >= 0 and max(weights) > 0,
+            "weight_swt, weight_vtr, weight_wtr, weight_ltr",
+            weights,
+            "use weights >= 0, at least one above 0",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -279,6 +338,7 @@ PRESETS: dict[str, Stages] = {
                 "decoder_layers": 4,
                 "num_experts": 1,
                 "active_experts": 1,
+                "history_tokens": "digits",
             },
             "training": {"learning_rate": 2e-4},
             "generation": {"beam": 128, "candidates": 128},
@@ -296,6 +356,7 @@ PRESETS: dict[str, Stages] = {
                 "decoder_layers": 4,
                 "num_experts": 24,
                 "active_experts": 2,
+                "history_tokens": "digits",
             },
             "training": {"learning_rate": 2e-4},
             "generation": {"beam": 128, "candidates": 128},

@@ -1,0 +1,113 @@
+"""Checkpoints: weights in safetensors, everything else in one JSON file, loaded strictly.
+
+A checkpoint belongs to a tokenizer generation: under another codebook the same digits mean other
+items, so loading against one is an error that names both.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from onerec.config import ModelConfig
+from onerec.model.onerec import OneRec
+
+WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
+
+
+class GenerationMismatchError(ValueError):
+    """A checkpoint and semantic IDs (or two checkpoints) of different tokenizer generations."""
+
+    def __init__(self, *, checkpoint: str, expected: str, where: Path) -> None:
+        self.checkpoint = checkpoint
+        self.expected = expected
+        super().__init__(
+            f"checkpoint {where} was trained on tokenizer generation {checkpoint!r}, but "
+            f"generation {expected!r} is in use: the same digits mean other items. Train from "
+            f"scratch on {expected!r}, or go back to the semantic IDs of {checkpoint!r}"
+        )
+
+
+def save_model(model: OneRec, directory: Path, *, generation: str) -> None:
+    """Write `model.safetensors` and `config.json`; the same model gives the same bytes."""
+    directory.mkdir(parents=True, exist_ok=True)
+    weights = {
+        name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()
+    }
+    save_file(weights, directory / WEIGHTS)
+    description = {
+        "model": dataclasses.asdict(model.config),
+        "codebook_size": model.codebook_size,
+        "num_digits": model.num_digits,
+        "history_length": model.history_length,
+        "session_items": model.session_items,
+        "generation": generation,
+    }
+    (directory / CONFIG).write_text(json.dumps(description, indent=2, sort_keys=True) + "\n")
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """The parsed `config.json` of a checkpoint.
+
+    Raises:
+        FileNotFoundError: There is no checkpoint in the directory.
+    """
+    path = directory / CONFIG
+    if not path.exists():
+        raise FileNotFoundError(f"no checkpoint in {directory}: {CONFIG} is missing")
+    return json.loads(path.read_text())
+
+
+def load_model(
+    directory: Path, *, expected_generation: str | None, device: str | torch.device = "cpu"
+) -> tuple[OneRec, str]:
+    """Load a checkpoint strictly, in evaluation mode.
+
+    Args:
+        directory: With `model.safetensors` and `config.json`.
+        expected_generation: Generation of the semantic IDs it will be used with; None to only
+            look at it.
+        device: Where the weights go.
+
+    Returns:
+        The model and its generation.
+
+    Raises:
+        FileNotFoundError: There is no checkpoint in the directory.
+        GenerationMismatchError: The checkpoint is of another generation.
+        ValueError: The weights are damaged or do not fit the configuration.
+    """
+    description = read_config(directory)
+    generation = description["generation"]
+    if expected_generation is not None and generation != expected_generation:
+        raise GenerationMismatchError(
+            checkpoint=generation, expected=expected_generation, where=directory
+        )
+    try:
+        config = ModelConfig(**description["model"])
+    except TypeError as error:
+        raise ValueError(
+            f"{directory / CONFIG} has settings this version does not know ({error}): "
+            "retrain, or load it with the version that wrote it"
+        ) from error
+    with torch.random.fork_rng(devices=[]):  # building draws weights that are replaced at once
+        model = OneRec(
+            config,
+            codebook_size=description["codebook_size"],
+            num_digits=description["num_digits"],
+            history_length=description["history_length"],
+            session_items=description["session_items"],
+        )
+    try:
+        model.load_state_dict(load_file(directory / WEIGHTS), strict=True)
+    except (RuntimeError, SafetensorError) as error:
+        raise ValueError(
+            f"{directory / WEIGHTS} does not fit its {CONFIG}: {error}. "
+            "The checkpoint is damaged; take another version"
+        ) from error
+    return model.to(device).eval(), generation

@@ -1,0 +1,319 @@
+"""The generator: an encoder over the history and a session decoder (OneRec v1, section 3.2).
+
+Letters: B batch, H history items, M items of a session, T digits of a semantic ID, C codes per
+digit, K beams (sessions decoded in parallel for one user), S memory tokens, D width.
+"""
+
+import dataclasses
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from onerec.config import ModelConfig
+from onerec.model.blocks import DecoderBlock, EncoderBlock, KeyValue
+from onerec.model.moe import SparseMoE
+
+
+class Memory(NamedTuple):
+    """What the decoder knows of a user: states (B, S, D) and mask (B, S), true where visible."""
+
+    states: Tensor
+    mask: Tensor
+
+
+@dataclasses.dataclass
+class DecoderState:
+    """Caches of an incremental decoding.
+
+    Attributes:
+        memory: Cross-attention keys and values per layer, one row per user.
+        mask: (B, 1, 1, S) over the memory.
+        past: Self-attention keys and values per layer, one row per beam; None before any token.
+        beams: K, the rows each user has in `past`.
+    """
+
+    memory: list[KeyValue]
+    mask: Tensor
+    past: list[KeyValue | None]
+    beams: int = 1
+
+    def reorder(self, parents: Tensor) -> None:
+        """Let beam k of user b continue beam `parents[b, k]` (B, K')."""
+        batch, beams = parents.shape
+        first = torch.arange(batch, device=parents.device).unsqueeze(1) * self.beams
+        index = (first + parents).flatten()
+        self.past = [None if past is None else past.rows(index) for past in self.past]
+        self.beams = beams
+
+
+class OneRec(nn.Module):
+    """Encoder over history items, decoder over the digits of a session's items.
+
+    The decoder reads, for every item, BOS and the item's T digits (Eq 3); `logits[:, i, j]`
+    predicts digit j of item i from BOS_i (j = 0) or from digit j - 1, and everything before.
+    Output heads are the token embeddings of their digit. A learned start token heads the memory,
+    so an empty history is legal. History positions count from the most recent item, so padding
+    never moves them.
+
+    Args:
+        config: Shape.
+        codebook_size: C, the size of every digit's alphabet.
+        num_digits: T.
+        history_length: n, the most history items read.
+        session_items: m, the most items of a session.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        *,
+        codebook_size: int,
+        num_digits: int,
+        history_length: int,
+        session_items: int,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.codebook_size = codebook_size
+        self.num_digits = num_digits
+        self.history_length = history_length
+        self.session_items = session_items
+        width = config.d_model
+
+        self.digits = nn.Embedding(num_digits * codebook_size, width)
+        self.start = nn.Parameter(torch.empty(width))
+        self.recency = nn.Embedding(history_length, width)
+        if config.history_tokens == "items":
+            self.item_projection = nn.Linear(num_digits * width, width, bias=False)
+        else:
+            self.history_digit = nn.Embedding(num_digits, width)
+            if config.separator:
+                self.separator = nn.Parameter(torch.empty(width))
+        self.encoder = nn.ModuleList(
+            EncoderBlock(width, config.num_heads, config.d_ff, config.dropout)
+            for _ in range(config.encoder_layers)
+        )
+        self.encoder_norm = nn.RMSNorm(width, eps=1e-6)
+
+        self.slot = nn.Embedding(session_items, width)
+        self.token = nn.Embedding(num_digits + 1, width)  # row 0 is BOS, row j + 1 marks digit j
+        self.decoder = nn.ModuleList(
+            DecoderBlock(
+                width,
+                config.num_heads,
+                config.d_ff,
+                num_experts=config.num_experts,
+                active_experts=config.active_experts,
+                dropout=config.dropout,
+            )
+            for _ in range(config.decoder_layers)
+        )
+        self.decoder_norm = nn.RMSNorm(width, eps=1e-6)
+        self.dropout = nn.Dropout(config.dropout)
+        self._initialise()
+
+    @torch.no_grad()
+    def _initialise(self) -> None:
+        """Unit-scale inputs and logits; branch outputs shrink with depth. Uses the global RNG."""
+        width = self.config.d_model
+        layers = self.config.encoder_layers + 2 * self.config.decoder_layers
+        branch_end = (2 * max(layers, 1)) ** -0.5
+        for name, parameter in self.named_parameters():
+            if "norm" in name:
+                continue
+            is_table = parameter.dim() == 1 or name.startswith(
+                ("digits", "recency", "history_digit", "slot", "token")
+            )
+            std = (width if is_table else parameter.shape[-1]) ** -0.5
+            if name.endswith(("out.weight", "down.weight", "down")):
+                std *= branch_end
+            parameter.normal_(0.0, std)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.start.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.start.device
+
+    # ---------------------------------------------------------------- encoder
+
+    def encode(self, history_codes: Tensor, history_mask: Tensor) -> Memory:
+        """Read histories.
+
+        Args:
+            history_codes: (B, H, T) long, oldest item first; anything where the mask is false.
+            history_mask: (B, H) bool, true where there is an item.
+
+        Returns:
+            The memory; S = 1 + H tokens with `history_tokens="items"`, 1 + H T or 1 + H (T + 1)
+            with "digits".
+
+        Raises:
+            ValueError: A history longer than `history_length` or codes of another width.
+        """
+        self._check_codes(history_codes, "history_codes")
+        if history_codes.shape[1] > self.history_length:
+            raise ValueError(
+                f"history of {history_codes.shape[1]} items: the model reads at most "
+                f"history_length={self.history_length}; keep the most recent ones"
+            )
+        items = self._history_tokens(history_codes, history_mask)  # (B, H, tokens per item, D)
+        batch, _, per_item, width = items.shape
+        start = self._scaled(self.start).expand(batch, 1, width)
+        x = self.dropout(torch.cat([start, items.flatten(1, 2)], dim=1))
+        visible = history_mask.repeat_interleave(per_item, dim=1)
+        mask = torch.cat([visible.new_ones(batch, 1), visible], dim=1)
+        attend = mask[:, None, None, :]
+        for block in self.encoder:
+            x = block(x, attend)
+        return Memory(self.encoder_norm(x), mask)
+
+    def _history_tokens(self, codes: Tensor, mask: Tensor) -> Tensor:
+        # items after this one, itself not counted: 0 for the most recent
+        age = mask.long().flip(1).cumsum(1).flip(1) - mask.long()
+        age = age.clamp(max=self.history_length - 1)
+        position = self._scaled(self.recency(age)).unsqueeze(2)  # (B, H, 1, D)
+        digits = self._embed_digits(codes)
+        if self.config.history_tokens == "items":
+            return self.item_projection(digits.flatten(2)).unsqueeze(2) + position
+        tokens = digits + self._scaled(self.history_digit.weight)
+        if self.config.separator:
+            after = self._scaled(self.separator).expand(*codes.shape[:2], 1, -1)
+            tokens = torch.cat([tokens, after], dim=2)
+        return tokens + position
+
+    # ---------------------------------------------------------------- decoder
+
+    def decode(self, memory: Memory, session_codes: Tensor) -> Tensor:
+        """Teacher-forced logits.
+
+        Args:
+            memory: Of B users.
+            session_codes: (B, M, T) long, or (B, K, M, T) for K sessions of each user, which then
+                share the user's memory. Anything where a session is padded.
+
+        Returns:
+            (B, M, T, C) or (B, K, M, T, C) logits.
+        """
+        self._check_codes(session_codes, "session_codes")
+        several = session_codes.dim() == 4
+        codes = session_codes if several else session_codes.unsqueeze(1)
+        batch, beams, items, _ = codes.shape
+        if items > self.session_items:
+            raise ValueError(
+                f"session of {items} items: the model decodes at most "
+                f"session_items={self.session_items}"
+            )
+        slots = torch.arange(items, device=codes.device)
+        bos = self._bos(slots).expand(batch, beams, items, -1).unsqueeze(3)
+        digits = self._embed_session_digits(codes, slots)
+        tokens = torch.cat([bos, digits], dim=3).flatten(2, 3)[
+            :, :, :-1
+        ]  # nothing follows the last
+        hidden = self.extend(self.start_decoding(memory), tokens)
+        hidden = F.pad(hidden, (0, 0, 0, 1)).unflatten(2, (items, self.num_digits + 1))
+        logits = self.logits(hidden[..., : self.num_digits, :])
+        return logits if several else logits.squeeze(1)
+
+    def forward(self, history_codes: Tensor, history_mask: Tensor, session_codes: Tensor) -> Tensor:
+        """Logits (B, M, T, C) of sessions (B, M, T) after histories (B, H, T)."""
+        return self.decode(self.encode(history_codes, history_mask), session_codes)
+
+    def start_decoding(self, memory: Memory) -> DecoderState:
+        """Caches before any token: cross-attention keys and values once per user."""
+        return DecoderState(
+            memory=[block.cross.memory(memory.states) for block in self._decoder_blocks()],
+            mask=memory.mask[:, None, None, :],
+            past=[None] * len(self.decoder),
+        )
+
+    def _decoder_blocks(self) -> list[DecoderBlock]:
+        return cast(list[DecoderBlock], list(self.decoder))
+
+    def extend(self, state: DecoderState, tokens: Tensor) -> Tensor:
+        """Append embedded tokens (B, K, X, D) to every beam; hidden states of the same shape."""
+        x = self.dropout(tokens)
+        for layer, block in enumerate(self._decoder_blocks()):
+            x, state.past[layer] = block(x, state.past[layer], state.memory[layer], state.mask)
+        return self.decoder_norm(x)
+
+    def step(
+        self, state: DecoderState, *, slot: int, digit: int, previous: Tensor | None
+    ) -> Tensor:
+        """Logits (B, K, C) of digit `digit` of item `slot`, after one more step of every beam.
+
+        `previous` (B, K) is the code chosen last: digit - 1 of this item or, at a later item's
+        first digit, the last digit of the item before; None at the very first.
+        """
+        device = self.device
+        here = torch.tensor([slot], device=device)
+        if digit > 0:
+            assert previous is not None, "a digit follows another"
+            tokens = self._embed_code(previous, slot, digit - 1).unsqueeze(2)
+        else:
+            bos = self._bos(here)  # (1, D)
+            batch = state.mask.shape[0]
+            tokens = bos.expand(batch, state.beams, 1, -1)
+            if slot > 0:
+                assert previous is not None, "an item follows another"
+                last = self._embed_code(previous, slot - 1, self.num_digits - 1)
+                tokens = torch.cat([last.unsqueeze(2), tokens], dim=2)
+        hidden = self.extend(state, tokens)[:, :, -1]
+        first = digit * self.codebook_size
+        return F.linear(hidden, self.digits.weight[first : first + self.codebook_size])
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Hidden states (..., T, D) of every digit's predictor -> logits (..., T, C)."""
+        heads = self.digits.weight.unflatten(0, (self.num_digits, self.codebook_size))
+        rows = hidden.flatten(0, -3).transpose(0, 1)  # (T, rows, D)
+        return (
+            torch.bmm(rows, heads.transpose(1, 2)).transpose(0, 1).unflatten(0, hidden.shape[:-2])
+        )
+
+    # ---------------------------------------------------------------- tokens
+
+    def _scaled(self, embedding: Tensor) -> Tensor:
+        return embedding * self.config.d_model**0.5
+
+    def _embed_digits(self, codes: Tensor) -> Tensor:
+        """(..., T) codes -> (..., T, D); every digit has its own rows of one table."""
+        first = torch.arange(self.num_digits, device=codes.device) * self.codebook_size
+        return self._scaled(self.digits(codes + first))
+
+    def _embed_session_digits(self, codes: Tensor, slots: Tensor) -> Tensor:
+        """(B, K, M, T) -> (B, K, M, T, D) with positions."""
+        marks = self.slot(slots).unsqueeze(1) + self.token.weight[1:]  # (M, T, D)
+        return self._embed_digits(codes) + self._scaled(marks)
+
+    def _embed_code(self, code: Tensor, slot: int, digit: int) -> Tensor:
+        """One digit's code of every beam (B, K) -> (B, K, D) with its position."""
+        mark = self.slot.weight[slot] + self.token.weight[digit + 1]
+        return self._scaled(self.digits(code + digit * self.codebook_size) + mark)
+
+    def _bos(self, slots: Tensor) -> Tensor:
+        """BOS tokens of some items (M,) -> (M, D)."""
+        return self._scaled(self.slot(slots) + self.token.weight[0])
+
+    def _check_codes(self, codes: Tensor, name: str) -> None:
+        if codes.shape[-1] != self.num_digits:
+            raise ValueError(
+                f"{name} has {codes.shape[-1]} digits per item: the model was built for "
+                f"num_digits={self.num_digits}; use semantic IDs of its own generation"
+            )
+
+    # ---------------------------------------------------------------- experts
+
+    def update_expert_bias(self) -> None:
+        """One step of the auxiliary-loss-free balancing; the trainer calls it after every step."""
+        for module in self.modules():
+            if isinstance(module, SparseMoE):
+                module.update_bias()
+
+
+def expert_load(model: OneRec) -> list[list[float]]:
+    """Per sparse layer, the running share of tokens that went to each expert (sums to 1)."""
+    return [m.share.tolist() for m in model.modules() if isinstance(m, SparseMoE)]

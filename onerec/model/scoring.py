@@ -1,0 +1,102 @@
+"""From item indices to codes, losses and log-probabilities.
+
+Letters: B batch, H history items, M items of a session, T digits, C codes, N catalogue items.
+"""
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from onerec.model.onerec import OneRec
+
+
+def lookup(codes: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
+    """Semantic IDs of items.
+
+    Args:
+        codes: (N, T) long.
+        items: (...,) integer item indices; -1 is padding.
+
+    Returns:
+        (..., T) codes, 0 at padding, and (...,) bool, true where there is an item.
+
+    Example:
+        >>> codes = torch.tensor([[1, 2], [3, 4]])
+        >>> lookup(codes, torch.tensor([1, -1]))
+        (tensor([[3, 4],
+                [0, 0]]), tensor([ True, False]))
+    """
+    mask = items >= 0
+    found = codes[items.clamp(min=0).long()]
+    return found * mask.unsqueeze(-1), mask
+
+
+def check_items(items: Tensor, num_items: int, name: str) -> None:
+    """Raise `ValueError` unless every index is -1 (padding) or a row of the catalogue."""
+    if items.numel() and (int(items.min()) < -1 or int(items.max()) >= num_items):
+        raise ValueError(
+            f"{name} has item indices in [{int(items.min())}, {int(items.max())}]: use -1 for "
+            f"padding or rows of the catalogue, 0 to {num_items - 1}"
+        )
+
+
+def encode_items(model: OneRec, history: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
+    """Check histories of item indices (B, H) and look them up, padded to the model's length.
+
+    Every history gets the same padded length, so that nobody's numbers depend on the batch.
+
+    Returns:
+        (B, n, T) codes and (B, n) mask for `OneRec.encode`.
+
+    Raises:
+        ValueError: A history longer than the model reads, or an index outside the catalogue.
+    """
+    if history.shape[1] > model.history_length:
+        raise ValueError(
+            f"history of {history.shape[1]} items: the model reads at most "
+            f"history_length={model.history_length}; keep the most recent ones"
+        )
+    check_items(history, len(codes), "history")
+    padded = F.pad(history, (0, model.history_length - history.shape[1]), value=-1)
+    return lookup(codes.to(model.device), padded.to(model.device))
+
+
+def session_nll(logits: Tensor, session_codes: Tensor, session_mask: Tensor) -> Tensor:
+    """L_NTP of OneRec v1 (Eq 4): mean negative log-likelihood per predicted digit.
+
+    Args:
+        logits: (B, M, T, C) or (B, K, M, T, C).
+        session_codes: The digits predicted, the same shape without C.
+        session_mask: The same shape without T and C; items where it is false do not count.
+
+    Returns:
+        A scalar, in nats; 0 when nothing is predicted.
+    """
+    chosen = session_mask.nonzero(as_tuple=True)
+    per_digit = F.cross_entropy(
+        logits[chosen].flatten(0, 1), session_codes[chosen].flatten(), reduction="sum"
+    )
+    return per_digit / (session_mask.sum() * session_codes.shape[-1]).clamp(min=1)
+
+
+def digit_logp(logits: Tensor, session_codes: Tensor) -> Tensor:
+    """Log-probability of each digit under the softmax over all codes, not only the legal ones."""
+    return logits.log_softmax(-1).gather(-1, session_codes.unsqueeze(-1)).squeeze(-1)
+
+
+def session_logp(model: OneRec, history: Tensor, sessions: Tensor, codes: Tensor) -> Tensor:
+    """Log-probability of sessions: the sum over the digits of their items.
+
+    Args:
+        model: The generator.
+        history: (B, H) item indices, oldest first, -1 padded.
+        sessions: (B, M) item indices, or (B, K, M) for K sessions of each user, -1 padded.
+        codes: (N, T) semantic IDs.
+
+    Returns:
+        (B,) or (B, K), in nats; padded items add nothing.
+    """
+    check_items(sessions, len(codes), "sessions")
+    memory = model.encode(*encode_items(model, history, codes))
+    session_codes, mask = lookup(codes.to(model.device), sessions.to(model.device))
+    logp = digit_logp(model.decode(memory, session_codes), session_codes)
+    return (logp.sum(-1) * mask).sum(-1)
