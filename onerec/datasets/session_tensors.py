@@ -1,0 +1,433 @@
+"""From the `session_dataset` artifact's Parquet to padded tensors of item indices.
+
+Ids become rows of the semantic-ID table; items it does not know are dropped and what is left closes
+up. -1 pads on the right. Everything is done on flat values and row numbers (a list column is exactly
+that), so that no Python loop runs over sessions.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as pads
+import torch
+from torch import Tensor
+
+from onerec.schema import SESSION_DATASET, SPLITS
+from onerec.tokenizer.semantic_ids import SemanticIds
+
+Array = npt.NDArray[np.generic]
+
+REWARD_LABELS = ("swt", "vtr", "wtr", "ltr")
+"""Order of the reward labels and of everything predicted from them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionTensors:
+    """Sessions to train a generator on.
+
+    Attributes:
+        user: (S,) int64, rows of `user_ids`.
+        user_ids: (U,) the users, sorted.
+        history: (S, H) int32 item indices, oldest first; may be all -1.
+        targets: (S, M) int32 item indices in watching order; at least one is not -1.
+        is_good: (S,) bool.
+        date: (S,) datetime64[D], the UTC day.
+    """
+
+    user: Tensor
+    user_ids: Array
+    history: Tensor
+    targets: Tensor
+    is_good: Tensor
+    date: Array
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardThresholds:
+    """What the label `swt` compares with.
+
+    Attributes:
+        mean_watch_seconds: Median over the training blocks of the seconds watched per item.
+    """
+
+    mean_watch_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardBlocks:
+    """Consecutive exposures with feedback, to train a reward model on.
+
+    Attributes:
+        user: (R,) int64, rows of `user_ids`.
+        user_ids: (U,) the users, sorted.
+        history: (R, H) int32 item indices: the positives before the block's session.
+        items: (R, M) int32 item indices, at least one of them not -1.
+        labels: (R, 4) float32 of zeros and ones in the order of `REWARD_LABELS`.
+        thresholds: What `swt` was compared with.
+    """
+
+    user: Tensor
+    user_ids: Array
+    history: Tensor
+    items: Tensor
+    labels: Tensor
+    thresholds: RewardThresholds
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cases:
+    """Users of the test day and what they watched on it.
+
+    Attributes:
+        user_ids: (C,) the users, sorted.
+        history: (C, H) int32 item indices: positives before the user's first session of the day.
+        targets: (C, Tmax) int32 item indices, each once, in watching order; -1 pads.
+    """
+
+    user_ids: Array
+    history: Tensor
+    targets: Tensor
+
+    def __len__(self) -> int:
+        return len(self.user_ids)
+
+
+def load_session_tensors(
+    directory: Path,
+    split: str,
+    semantic_ids: SemanticIds,
+    *,
+    history_length: int,
+    session_items: int,
+    good_only: bool,
+) -> SessionTensors:
+    """Read the sessions of one split; those without a known target are left out.
+
+    Args:
+        directory: Files of a `session_dataset` artifact.
+        split: `train`, `valid` or `test`.
+        semantic_ids: The catalogue.
+        history_length: H, the last known items of a history that are kept.
+        session_items: M, the first known targets that are kept.
+        good_only: Leave out sessions that are not good.
+
+    Raises:
+        ValueError: The split is unknown, or a column is missing.
+    """
+    columns = ["user_id", "session_date", "history_item_ids", "target_item_ids", "is_good"]
+    table = _read(directory, [split], columns, good_only=good_only)
+    num = table.num_rows
+    targets = _first(*_known_items(table, "target_item_ids", semantic_ids), num, session_items)
+    keep = np.flatnonzero(targets[:, 0] >= 0) if session_items else np.arange(0)
+    history = _last(*_known_items(table, "history_item_ids", semantic_ids), num, history_length)
+    user_ids, user = np.unique(_strings(table, "user_id")[keep], return_inverse=True)
+    return SessionTensors(
+        user=torch.from_numpy(user.astype(np.int64)),
+        user_ids=user_ids,
+        history=torch.from_numpy(history[keep]),
+        targets=torch.from_numpy(targets[keep]),
+        is_good=torch.from_numpy(_flags(table.column("is_good"))[keep]),
+        date=table.column("session_date").to_numpy().astype("datetime64[D]")[keep],
+    )
+
+
+def load_reward_blocks(
+    directory: Path,
+    split: str,
+    semantic_ids: SemanticIds,
+    *,
+    history_length: int,
+    block_items: int,
+    thresholds: RewardThresholds | None = None,
+) -> RewardBlocks:
+    """Cut every session of a split, good or not, into blocks of consecutive exposures.
+
+    A session's known exposures 1..M are its first block, M+1..2M the second, and so on; the last may
+    be shorter. All of them carry the session's history. The paper names the four targets but not how
+    they become binary (OneRec v1, section 3.3.1); here a block's label is
+
+    - `swt` (session watch time): its watch seconds per item reach the training split's median,
+    - `vtr` (view rate): at least half of its items were watched effectively,
+    - `wtr` (follow rate): it brought a follow,
+    - `ltr` (like rate): it brought a like.
+
+    Args:
+        directory: Files of a `session_dataset` artifact.
+        split: `train`, `valid` or `test`.
+        semantic_ids: The catalogue.
+        history_length: H, the last known items of a history that are kept.
+        block_items: M, exposures per block.
+        thresholds: What `swt` compares with; by default those of the training split.
+
+    Raises:
+        ValueError: The split is unknown, a column is missing, or there is no training exposure to
+            take the threshold from.
+    """
+    table = _read(directory, [split], ["user_id", "history_item_ids", *_EXPOSURE_COLUMNS])
+    cut = _cut_blocks(table, semantic_ids, block_items)
+    if thresholds is None:
+        thresholds = (
+            _thresholds(cut)
+            if split == "train"
+            else reward_thresholds(directory, semantic_ids, block_items=block_items)
+        )
+    history = _last(
+        *_known_items(table, "history_item_ids", semantic_ids), table.num_rows, history_length
+    )
+    labels = np.stack(
+        [
+            cut.mean("watch_seconds") >= thresholds.mean_watch_seconds,
+            cut.mean("is_watched") >= 0.5,
+            cut.mean("is_follow") > 0,
+            cut.mean("is_like") > 0,
+        ],
+        axis=-1,
+    )
+    user_ids, user = np.unique(_strings(table, "user_id")[cut.session], return_inverse=True)
+    return RewardBlocks(
+        user=torch.from_numpy(user.astype(np.int64)),
+        user_ids=user_ids,
+        history=torch.from_numpy(history[cut.session]),
+        items=torch.from_numpy(_first(cut.items, cut.block, len(cut.session), block_items)),
+        labels=torch.from_numpy(labels.astype(np.float32)),
+        thresholds=thresholds,
+    )
+
+
+def reward_thresholds(
+    directory: Path, semantic_ids: SemanticIds, *, block_items: int
+) -> RewardThresholds:
+    """Thresholds of the reward labels, from the training split alone.
+
+    Raises:
+        ValueError: The training split has no exposure of a known item.
+    """
+    table = _read(directory, ["train"], _EXPOSURE_COLUMNS)
+    return _thresholds(_cut_blocks(table, semantic_ids, block_items))
+
+
+def load_cases(
+    directory: Path, semantic_ids: SemanticIds, *, history_length: int, before: date
+) -> Cases:
+    """Read the evaluation cases: users with a watched, rankable item on the test day.
+
+    Args:
+        directory: Files of a `session_dataset` artifact.
+        semantic_ids: The catalogue.
+        history_length: H, the last known items of a history that are kept.
+        before: The test day: an item is rankable when it was first seen on an earlier day.
+    """
+    columns = ["user_id", "session_id", "started_at", "history_item_ids", "item_ids", "is_watched"]
+    table = _in_time_order(_read(directory, ["test"], columns))
+    user_ids, user = np.unique(_strings(table, "user_id"), return_inverse=True)
+    items, session = _items(table, "item_ids", semantic_ids)
+    old_enough = semantic_ids.first_seen < np.datetime64(before, "D")
+    rankable = (items >= 0) & _flags(_flat(table, "is_watched", of="item_ids"))
+    rankable[rankable] = old_enough[items[rankable]]
+    items, owner = items[rankable], user[session[rankable]]
+
+    _, once = np.unique(np.stack([owner, items], axis=-1), axis=0, return_index=True)
+    once.sort()
+    items, owner = items[once], owner[once]
+    order = np.argsort(owner, kind="stable")  # users in order, each user's items in watching order
+    items, owner = items[order], owner[order]
+
+    counts = np.bincount(owner, minlength=len(user_ids))
+    targets = _first(items, owner, len(user_ids), int(counts.max(initial=1)))
+    first_session = np.unique(user, return_index=True)[1]
+    history = _last(
+        *_known_items(table, "history_item_ids", semantic_ids), table.num_rows, history_length
+    )
+    keep = np.flatnonzero(counts)
+    return Cases(
+        user_ids=user_ids[keep],
+        history=torch.from_numpy(history[first_session[keep]]),
+        targets=torch.from_numpy(targets[keep]),
+    )
+
+
+def load_serving_histories(
+    directory: Path, semantic_ids: SemanticIds, *, history_length: int
+) -> tuple[Array, Tensor]:
+    """Histories as they stand at the end of the artifact's last day, for tomorrow's requests.
+
+    This is serving, not training: the test day counts.
+
+    Returns:
+        (U,) sorted users active in any split, and (U, H) int32 item indices: the history of a
+        user's last session followed by that session's positives, the last H of them.
+    """
+    columns = ["user_id", "session_id", "started_at", "history_item_ids", "item_ids", "is_positive"]
+    table = _in_time_order(_read(directory, SPLITS, columns))
+    user_ids, from_end = np.unique(_strings(table, "user_id")[::-1], return_index=True)
+    last_session = table.take(pa.array(table.num_rows - 1 - from_end))
+    before, before_row = _known_items(last_session, "history_item_ids", semantic_ids)
+    shown, shown_row = _items(last_session, "item_ids", semantic_ids)
+    keep = (shown >= 0) & _flags(_flat(last_session, "is_positive", of="item_ids"))
+    items = np.concatenate([before, shown[keep]])
+    row = np.concatenate([before_row, shown_row[keep]])
+    order = np.argsort(row, kind="stable")
+    history = _last(items[order], row[order], len(user_ids), history_length)
+    return user_ids, torch.from_numpy(history)
+
+
+_EXPOSURE_COLUMNS = ["item_ids", "watch_seconds", "is_watched", "is_follow", "is_like"]
+
+
+@dataclass(frozen=True)
+class _Blocks:
+    """Exposures of known items, cut: `items`, `block` and `feedback` have one entry an exposure,
+    `session` (a row of the table) one a block."""
+
+    items: npt.NDArray[np.int64]
+    block: npt.NDArray[np.int64]
+    session: npt.NDArray[np.int64]
+    feedback: dict[str, npt.NDArray[np.float64]]
+
+    def mean(self, column: str) -> npt.NDArray[np.float64]:
+        num = len(self.session)
+        total = np.bincount(self.block, weights=self.feedback[column], minlength=num)
+        return total / np.maximum(np.bincount(self.block, minlength=num), 1)
+
+
+def _cut_blocks(table: pa.Table, semantic_ids: SemanticIds, block_items: int) -> _Blocks:
+    items, session = _items(table, "item_ids", semantic_ids)
+    known = items >= 0
+    items, session = items[known], session[known]
+    opens = _positions(session, table.num_rows) % block_items == 0
+    return _Blocks(
+        items=items,
+        block=np.cumsum(opens) - 1,
+        session=session[opens],
+        feedback={
+            name: np.nan_to_num(
+                _flat(table, name, of="item_ids").cast(pa.float64()).to_numpy(zero_copy_only=False)
+            )[known]
+            for name in _EXPOSURE_COLUMNS
+            if name != "item_ids"
+        },
+    )
+
+
+def _thresholds(cut: _Blocks) -> RewardThresholds:
+    if not len(cut.session):
+        raise ValueError(
+            "the training split has no exposure of an item with a semantic ID, so reward labels have "
+            "no threshold: widen window_days, or check that semantic_ids covers these days"
+        )
+    median = float(np.median(cut.mean("watch_seconds")))
+    # When most blocks were not watched at all the median is 0, and `>= 0` would hold for every one.
+    return RewardThresholds(mean_watch_seconds=max(median, float(np.finfo(np.float64).tiny)))
+
+
+def _read(
+    directory: Path, splits: Sequence[str], columns: Sequence[str], *, good_only: bool = False
+) -> pa.Table:
+    """Columns of some splits, in the order of the files; a split without files has no rows."""
+    for split in splits:
+        if split not in SPLITS:
+            raise ValueError(f"split={split!r}: use one of {', '.join(SPLITS)}")
+    files = [f for s in splits for f in sorted((directory / f"split={s}").glob("*.parquet"))]
+    wanted = pa.schema([SESSION_DATASET.field(name) for name in columns])
+    if not files:
+        if not any((directory / f"split={s}").is_dir() for s in SPLITS):
+            raise ValueError(f"{directory}: no split=... directory, so this is no session_dataset")
+        return wanted.empty_table()
+    dataset = pads.dataset([str(f) for f in files], format="parquet")
+    missing = sorted(set(columns) - set(dataset.schema.names))
+    if missing:
+        raise ValueError(
+            f"{directory}: columns {', '.join(missing)} are missing; the session_dataset was written "
+            "by another version, materialise it again"
+        )
+    condition = pc.field("is_good") if good_only else None
+    return dataset.to_table(columns=list(columns), filter=condition).combine_chunks()
+
+
+def _in_time_order(table: pa.Table) -> pa.Table:
+    return table.sort_by([("started_at", "ascending"), ("session_id", "ascending")])
+
+
+def _strings(table: pa.Table, name: str) -> Array:
+    return table.column(name).to_numpy().astype(object)
+
+
+def _flags(column: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.bool_]:
+    """Booleans, null counting as false."""
+    return pc.fill_null(column, False).to_numpy(zero_copy_only=False).astype(np.bool_)
+
+
+def _flat(table: pa.Table, name: str, *, of: str | None = None) -> pa.Array:
+    """Every value of a list column, one row after the other; as many per row as `of` has."""
+    column = table.column(name)
+    if of is not None and not _lengths(table, name).equals(_lengths(table, of)):
+        raise ValueError(
+            f"session_dataset: {name} and {of} differ in length within a row; materialise it again"
+        )
+    flat = pc.list_flatten(column)
+    return flat.combine_chunks() if isinstance(flat, pa.ChunkedArray) else flat
+
+
+def _lengths(table: pa.Table, name: str) -> pa.ChunkedArray:
+    return pc.fill_null(pc.list_value_length(table.column(name)).cast(pa.int64()), 0)
+
+
+def _items(
+    table: pa.Table, name: str, semantic_ids: SemanticIds
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Item index (-1: unknown) and table row of every value of a list column."""
+    rows = np.repeat(np.arange(table.num_rows), _lengths(table, name).to_numpy())
+    return semantic_ids.index_of(_flat(table, name)), rows
+
+
+def _known_items(
+    table: pa.Table, name: str, semantic_ids: SemanticIds
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    items, rows = _items(table, name, semantic_ids)
+    return items[items >= 0], rows[items >= 0]
+
+
+def _positions(rows: npt.NDArray[np.int64], num_rows: int) -> npt.NDArray[np.int64]:
+    """Position of each value within its row; `rows` is sorted."""
+    counts = np.bincount(rows, minlength=num_rows)
+    return np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+
+
+def _first(
+    values: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], num_rows: int, width: int
+) -> npt.NDArray[np.int32]:
+    """(num_rows, width): the first values of each row, -1 padded on the right."""
+    return _pad(values, rows, _positions(rows, num_rows), num_rows, width)
+
+
+def _last(
+    values: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], num_rows: int, width: int
+) -> npt.NDArray[np.int32]:
+    """(num_rows, width): the last values of each row, in order, -1 padded on the right."""
+    too_many = np.maximum(np.bincount(rows, minlength=num_rows) - width, 0)
+    return _pad(values, rows, _positions(rows, num_rows) - too_many[rows], num_rows, width)
+
+
+def _pad(
+    values: npt.NDArray[np.int64],
+    rows: npt.NDArray[np.int64],
+    positions: npt.NDArray[np.int64],
+    num_rows: int,
+    width: int,
+) -> npt.NDArray[np.int32]:
+    padded = np.full((num_rows, width), -1, dtype=np.int32)
+    fits = (positions >= 0) & (positions < width)
+    padded[rows[fits], positions[fits]] = values[fits]
+    return padded

@@ -1,0 +1,1 @@
+"""A seeded simulator of a short-video app: `config` -> `world` -> `behaviour` -> `log`."""

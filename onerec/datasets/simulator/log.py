@@ -1,0 +1,182 @@
+"""A day of the simulated log: who comes, what an imperfect policy shows, what happens then."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from onerec.datasets.simulator import behaviour
+from onerec.datasets.simulator.world import (
+    STYLE_DIM,
+    Array,
+    Items,
+    Users,
+    World,
+    generator,
+    hash_uniform,
+    item_ids,
+    user_ids,
+)
+from onerec.schema import FEEDBACK_FLAGS, UTC_MICROSECONDS
+
+MAX_SESSIONS = 6
+SHORTEST, LONGEST = 4, 20
+LAG_DAYS = 4.0
+"""The logging policy knows interests as they were some days ago."""
+SWIPE_SECONDS = 0.8
+PAUSE_HOURS = 0.75
+LEAVE, LEAVE_AFTER_SWIPE = 0.02, 0.06
+WEEKEND = 1.15
+SECONDS_PER_DAY = 86_400
+
+
+@dataclass(frozen=True)
+class Visits:
+    """S sessions of the A users of a day, ordered by user, then time.
+
+    Attributes:
+        users: (A,) rows of the users.
+        visitor: (S,) index into `users`.
+        number: (S,) 0 for a user's first session.
+        hour: (S,) wished start.
+        length: (S,) exposures planned.
+    """
+
+    users: Array
+    visitor: Array
+    number: Array
+    hour: Array
+    length: Array
+
+
+def day_events(world: World, users: Users, items: Items, day: int, weekday: int) -> pa.Table:
+    """Every exposure of a day.
+
+    Args:
+        world: The app.
+        users: `world.users(day)`.
+        items: `world.items(day)`.
+        day: Days since the first one.
+        weekday: 0 is Monday.
+
+    Returns:
+        Columns of `schema.EVENTS` without `event_time`'s date: times are seconds of the day in
+        `second`, ordered by it.
+    """
+    rng = generator(world.config, "log", day)
+    visits = draw_visits(rng, world, users, day, weekday)
+    shown, explored = choose_items(rng, world, users, items, visits, day)
+    session = np.repeat(np.arange(len(visits.length)), visits.length)
+    starts = np.cumsum(visits.length) - visits.length
+    position = np.arange(len(session)) - starts[session]
+    visitor = visits.visitor[session]
+    affinity = behaviour.affinity(world, users, visits.users, items, day)[visitor, shown]
+    duration = items.duration[shown]
+    watch, stays = behaviour.draw_watch(rng, affinity, duration, position)
+    flags = behaviour.draw_feedback(rng, affinity, stays, users.generosity[visits.users][visitor])
+    kept = position <= _last_position(rng, stays, position, starts)
+    second = _times(rng, visits, watch * kept, kept, session, starts)
+    kept &= second < SECONDS_PER_DAY
+    order = np.lexsort((position, session, second))
+    order = order[kept[order]]
+    columns = {
+        "user_id": user_ids(visits.users[visitor][order]),
+        "item_id": item_ids(shown[order]),
+        "second": pa.array(np.round(second[order], 3)),
+        "watch_seconds": pa.array(np.round(watch[order], 2)),
+        **{name: pa.array(flags[name][order]) for name in FEEDBACK_FLAGS},
+        "surface": pa.array(["feed", "explore"]).take(pa.array(explored[order].astype(np.int8))),
+    }
+    return pa.table(columns)
+
+
+def draw_visits(
+    rng: np.random.Generator, world: World, users: Users, day: int, weekday: int
+) -> Visits:
+    """Who opens the app, how often, when, and for how long at most."""
+    alive = (users.joined <= day) & (users.left > day)
+    chance = users.activity * (WEEKEND if weekday >= 5 else 1.0)
+    # On the day of joining everybody comes.
+    rows = np.flatnonzero(alive & ((rng.random(len(users)) < chance) | (users.joined == day) & (day > 0)))
+    count = 1 + rng.poisson(0.4 + 1.6 * users.activity[rows])
+    count = count.clip(max=MAX_SESSIONS)
+    visitor = np.repeat(np.arange(len(rows)), count)
+    number = np.arange(len(visitor)) - np.repeat(np.cumsum(count) - count, count)
+    hour = (rng.normal(users.peak_hour[rows][visitor], 3.5)) % 24.0
+    hour = hour[np.lexsort((hour, visitor))]
+    length = (SHORTEST + rng.geometric(0.13, len(visitor)) - 1).clip(max=LONGEST)
+    return Visits(rows, visitor, number, hour, length)
+
+
+def choose_items(
+    rng: np.random.Generator, world: World, users: Users, items: Items, visits: Visits, day: int
+) -> tuple[Array, Array]:
+    """What the logging policy shows: (E,) items in session order, and whether by exploration.
+
+    The policy knows interests late, misjudges users and quality, prefers the popular and the fresh,
+    and explores. A (user, item) pair is open only on every `repeat_days`-th day, by a hash: nobody
+    meets an item twice in a row, and no state is needed.
+    """
+    config = world.config
+    rows = visits.users
+    score = _policy_score(world, users, rows, items, day)
+    pair = hash_uniform(config.seed, 3, rows[:, None], np.arange(len(items))[None, :])
+    turn = np.floor(pair * config.repeat_days).astype(np.int64)
+    first_hour = np.full(len(rows), 24.0)
+    np.minimum.at(first_hour, visits.visitor, visits.hour)
+    is_open = (turn + day) % config.repeat_days == 0
+    is_open &= items.published[None, :] <= day + first_hour[:, None] / 24.0
+    explores = rng.random(score.shape) < config.exploration
+    score = np.where(explores, 0.0, score) + rng.gumbel(size=score.shape)
+    # Exploring pairs keep their share: the others are lowered to the same log-mean weight.
+    score = np.where(is_open, score, -np.inf)
+    total = np.bincount(visits.visitor, weights=visits.length, minlength=len(rows)).astype(np.int64)
+    most = int(min(total.max(initial=1), score.shape[1]))
+    best = np.argpartition(-score, most - 1, axis=1)[:, :most]
+    best = np.take_along_axis(
+        best, np.argsort(-np.take_along_axis(score, best, axis=1), axis=1), axis=1
+    )
+    # A user's items of the day, in any order: a feed does not spend its best in the first minute.
+    rank = np.arange(int(total.sum())) - np.repeat(np.cumsum(total) - total, total)
+    owner = np.repeat(np.arange(len(rows)), total)
+    shuffled = np.lexsort((rng.random(len(owner)), owner))
+    column = rank[shuffled] % most
+    shown = best[owner, column]
+    return shown, explores[owner, shown]
+
+
+def _policy_score(world: World, users: Users, rows: Array, items: Items, day: int) -> Array:
+    known = behaviour.taste(world, users, rows, day - LAG_DAYS)
+    misjudged = 0.5 * hash_uniform(
+        world.config.seed, 4, rows[:, None], np.arange(known.shape[1])[None, :]
+    )
+    column = items.topic * behaviour.SUBTOPICS_PER_TOPIC + items.subtopic
+    style = 0.3 * (users.style[rows] @ items.style.T) / np.sqrt(STYLE_DIM)
+    age = np.maximum(day - items.published, 0.0)
+    fresh = 2.0 * np.exp(-age / items.lasting)
+    return (3.2 * known + misjudged)[:, column] + style + 0.75 * items.seen_quality + fresh
+
+
+def _last_position(
+    rng: np.random.Generator, stays: Array, position: Array, starts: Array
+) -> Array:
+    """(E,) position at which the exposure's session is left: swiping makes it likelier."""
+    chance = np.where(stays, LEAVE, LEAVE_AFTER_SWIPE)
+    leaves = (position >= SHORTEST - 1) & (rng.random(len(stays)) < chance)
+    last = np.minimum.reduceat(np.where(leaves, position, LONGEST), starts)
+    return np.repeat(last, np.diff(np.append(starts, len(position))))
+
+
+def _times(
+    rng: np.random.Generator, visits: Visits, watch: Array, kept: Array, session: Array, starts: Array
+) -> Array:
+    """(E,) second of the day: sessions of a user never overlap, exposures follow one another."""
+    spent = watch + kept * (SWIPE_SECONDS + rng.exponential(0.7, len(watch)))
+    before = np.cumsum(spent) - spent
+    offset = before - before[starts][session]
+    hours = np.add.reduceat(spent, starts) / 3600.0
+    begin = visits.hour.copy()
+    for number in range(1, MAX_SESSIONS):
+        later = np.flatnonzero(visits.number == number)
+        begin[later] = np.maximum(begin[later], begin[later - 1] + hours[later - 1] + PAUSE_HOURS)
+    return begin[session] * 3600.0 + offset
