@@ -271,6 +271,29 @@ class EvaluationConfig:
     )
     seed: int = option(3, "Seed of the resamples and of the sample of cases")
 
+    def __post_init__(self) -> None:
+        parts = self.cutoffs.split(",")
+        require(
+            all(p.strip().isdigit() and int(p) > 0 for p in parts) and 10 in self.lengths,
+            "cutoffs",
+            self.cutoffs,
+            "use positive numbers with commas between them, 10 among them",
+        )
+        require(0 < self.confidence < 1, "confidence", self.confidence, "use a share, 0.95 is usual")
+        for name in ("bootstrap_samples", "max_cases", "neighbours"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), "use at least 1")
+        require(
+            0 <= self.recall_tolerance < 1,
+            "recall_tolerance",
+            self.recall_tolerance,
+            "use a share in [0, 1)",
+        )
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """The list lengths as numbers, shortest first."""
+        return tuple(sorted({int(part) for part in self.cutoffs.split(",")}))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Stages:

@@ -1,0 +1,186 @@
+"""A trained session generator as a system to measure.
+
+How its beams become one ranked list is `onerec.generation.rank_items`, the same for every generator and
+never tuned on a test day. No seen-item filter here: evaluation has none for any system.
+
+Shapes: C cases, H history items, K beams, M items of a session, T digits, N items.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from onerec.config import GenerationConfig
+from onerec.evaluation.sessions import Sessions
+from onerec.generation import Trie, generate_sessions, rank_items
+from onerec.model import OneRec, load_model
+from onerec.tokenizer.semantic_ids import SemanticIds
+
+
+@dataclasses.dataclass(frozen=True)
+class SessionGenerator:
+    """A generator over the candidates of a day; a `Ranker` that can make sessions, too.
+
+    Attributes:
+        model: In evaluation mode.
+        codes: (N, T) semantic IDs of the day's table.
+        trie: Of the candidates.
+        config: Beam and batch size.
+        on_progress: Called with (cases done, cases) after every batch.
+    """
+
+    model: OneRec
+    codes: Tensor
+    trie: Trie
+    config: GenerationConfig
+    on_progress: Callable[[int, int], None] = lambda done, total: None
+
+    def rank(self, history: np.ndarray, *, top_k: int) -> np.ndarray:
+        """See `onerec.evaluation.baselines.Ranker.rank`."""
+        beam = max(self.config.beam, top_k)
+        parts = [
+            rank_items(self.model, part, self.codes, self.trie, top_k=top_k, beam=beam)[0]
+            for part in self._batches(history)
+        ]
+        return _joined(parts, (0, top_k)).cpu().numpy()
+
+    def sessions(self, history: np.ndarray) -> Sessions:
+        """Sessions for every case, best first."""
+        items, logp = [], []
+        for part in self._batches(history):
+            beams = generate_sessions(
+                self.model,
+                part,
+                self.codes,
+                self.trie,
+                num_items=self.model.session_items,
+                beam=self.config.beam,
+            )
+            items.append(beams.items.cpu())
+            logp.append(beams.logp.cpu())
+        shape = (0, self.config.beam, self.model.session_items)
+        return Sessions(_joined(items, shape), _joined(logp, shape[:2]))
+
+    def _batches(self, history: np.ndarray):
+        rows = torch.from_numpy(np.ascontiguousarray(history)).long()
+        rows = rows.to(next(self.model.parameters()).device)
+        done = 0
+        for part in rows.split(self.config.batch_size):
+            yield part
+            done += len(part)
+            self.on_progress(done, len(rows))
+
+
+def load_generator(
+    checkpoint: Path,
+    semantic_ids: SemanticIds,
+    candidates: np.ndarray,
+    config: GenerationConfig,
+    *,
+    device: str = "cpu",
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> SessionGenerator:
+    """A checkpoint over a day's candidates.
+
+    Args:
+        checkpoint: Directory of the checkpoint.
+        semantic_ids: The catalogue; of the checkpoint's generation, else an error names both.
+        candidates: (N,) booleans.
+        config: Beam and batch size.
+        device: Where it runs.
+        on_progress: Called with (cases done, cases) after every batch.
+    """
+    model, _ = load_model(checkpoint, expected_generation=semantic_ids.generation)
+    model = model.to(device).eval()
+    codes = semantic_ids.codes.to(device)
+    allowed = torch.from_numpy(candidates).to(device)
+    trie = Trie.build(codes, semantic_ids.codebook_size, allowed)
+    return SessionGenerator(model, codes, trie, config, on_progress)
+
+
+@dataclasses.dataclass(frozen=True)
+class Translated:
+    """A generator with a semantic-ID table of its own, spoken to in the day's item indices.
+
+    A champion of an earlier tokenizer generation knows other rows and other digits. Histories are
+    translated on the way in, items on the way out; an item it does not know is left out.
+
+    Attributes:
+        generator: Over its own table.
+        to_own: (N,) its index of each item of the day's table, -1 unknown.
+        to_day: (N_own,) the day's index of each of its items, -1 unknown.
+    """
+
+    generator: SessionGenerator
+    to_own: np.ndarray
+    to_day: np.ndarray
+
+    def rank(self, history: np.ndarray, *, top_k: int) -> np.ndarray:
+        """See `onerec.evaluation.baselines.Ranker.rank`."""
+        return _mapped(self.generator.rank(self._own(history), top_k=top_k), self.to_day)
+
+    def sessions(self, history: np.ndarray) -> Sessions:
+        """Sessions for every case, best first, in the day's item indices."""
+        made = self.generator.sessions(self._own(history))
+        return Sessions(torch.from_numpy(_mapped(made.items.numpy(), self.to_day)), made.logp)
+
+    def _own(self, history: np.ndarray) -> np.ndarray:
+        own = _mapped(history, self.to_own)
+        return last_items(own, self.generator.model.history_length)
+
+
+def load_incumbent(
+    bundle: Path,
+    own_ids: SemanticIds,
+    day_ids: SemanticIds,
+    config: GenerationConfig,
+    *,
+    test_day: np.datetime64,
+    device: str = "cpu",
+) -> Translated:
+    """A champion of an earlier night, as it would be served on day D.
+
+    Inside its tokenizer generation it gets the day's table, with the items that came since; outside it
+    keeps the table it was published with.
+    """
+    same = own_ids.generation == day_ids.generation
+    table = day_ids if same else own_ids
+    generator = load_generator(bundle, table, table.first_seen < test_day, config, device=device)
+    return Translated(
+        generator,
+        to_own=np.asarray(table.index_of(day_ids.item_ids)),
+        to_day=np.asarray(day_ids.index_of(table.item_ids)),
+    )
+
+
+def last_items(history: np.ndarray, length: int) -> np.ndarray:
+    """The last items of right-padded rows, holes closed.
+
+    Args:
+        history: (C, H) item indices, oldest first, -1 where there is none, also in between.
+        length: Items kept.
+
+    Returns:
+        (C, length) item indices, -1 padded on the right.
+
+    Example:
+        >>> last_items(np.array([[4, -1, 6, 7], [8, -1, -1, -1]]), 2).tolist()
+        [[6, 7], [8, -1]]
+    """
+    order = np.argsort(history >= 0, axis=1, kind="stable")  # holes first, items in their order
+    kept = np.take_along_axis(history, order, 1)[:, max(0, history.shape[1] - length) :]
+    order = np.argsort(kept < 0, axis=1, kind="stable")  # holes last
+    kept = np.take_along_axis(kept, order, 1)
+    return np.pad(kept, ((0, 0), (0, length - kept.shape[1])), constant_values=-1)
+
+
+def _mapped(items: np.ndarray, table: np.ndarray) -> np.ndarray:
+    return np.where(items >= 0, table[np.where(items >= 0, items, 0)], -1)
+
+
+def _joined(parts: list[Tensor], empty: tuple[int, ...]) -> Tensor:
+    return torch.cat(parts) if parts else torch.empty(empty, dtype=torch.long)

@@ -1,0 +1,142 @@
+"""Does the challenger replace the champion? One pure function, so that the rule can be read and tested.
+
+The challenger is promoted when every gate passes:
+
+1. every generated semantic ID is legal, and no session repeats an item;
+2. every number of the decision is finite;
+3. with a champion: its Recall@10 is not below the champion's by more than the tolerated share; and a
+   loss beyond noise, however small, has to be paid for by a rise of the evaluator's reward beyond
+   noise (otherwise a chain of nights could each give a little away);
+4. with a champion: its evaluator reward is not below the champion's beyond noise;
+5. without a champion: its Recall@10 is above popularity's beyond noise.
+
+"Beyond noise" means that the paired bootstrap interval of the difference excludes zero. A reward tower
+that is no better than its base rate is a warning: it says how much the reward's numbers are worth.
+"""
+
+import math
+from dataclasses import dataclass
+
+from onerec.evaluation.bootstrap import Interval
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """All that the decision rests on, measured on the same cases of day D.
+
+    Attributes:
+        legal_share: Of the challenger's generated sessions.
+        repeat_free_share: Of the challenger's generated sessions.
+        challenger_recall: Recall@10.
+        bar_recall: The champion's Recall@10, or popularity's where there is no champion.
+        recall_difference: Challenger minus bar, paired.
+        reward_difference: Challenger minus champion by the evaluator, paired; None without a champion.
+        weak_towers: Reward towers that count in the reward and are no better than their base rate.
+        tolerance: Share of the champion's Recall@10 that may be lost.
+    """
+
+    legal_share: float
+    repeat_free_share: float
+    challenger_recall: float
+    bar_recall: float
+    recall_difference: Interval
+    reward_difference: Interval | None
+    weak_towers: tuple[str, ...] = ()
+    tolerance: float = 0.10
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The verdict.
+
+    Attributes:
+        promoted: Every gate passed.
+        reasons: Why not, one sentence per failed gate; empty when promoted.
+        gates: Name of each gate, and whether it passed.
+        warnings: What does not decide but should be known.
+        numbers: The evidence, flat.
+    """
+
+    promoted: bool
+    reasons: list[str]
+    gates: dict[str, bool]
+    warnings: list[str]
+    numbers: dict[str, float]
+
+
+def decide(evidence: Evidence) -> Decision:
+    """Apply the gates of this module's description."""
+    e = evidence
+    gates: dict[str, bool] = {}
+    reasons: list[str] = []
+
+    def gate(name: str, passed: bool, reason: str) -> None:
+        gates[name] = passed
+        if not passed:
+            reasons.append(reason)
+
+    numbers = _numbers(e)
+    unknown = [name for name, value in numbers.items() if not math.isfinite(value)]
+    gate("numbers_are_finite", not unknown, f"not finite: {', '.join(unknown)}")
+    gate(
+        "every_id_is_legal",
+        e.legal_share == 1,
+        f"only {e.legal_share:.4%} of its generated sessions are legal; all must be",
+    )
+    gate(
+        "sessions_are_repeat_free",
+        e.repeat_free_share == 1,
+        f"only {e.repeat_free_share:.4%} of its generated sessions are free of repeats; all must be",
+    )
+    if e.reward_difference is None:
+        gate(
+            "beats_popularity",
+            e.recall_difference.low > 0,
+            f"no champion yet, and its Recall@10 {e.challenger_recall:.4f} is not above popularity's "
+            f"{e.bar_recall:.4f} beyond noise (difference {_text(e.recall_difference)})",
+        )
+    else:
+        lost, paid = e.recall_difference, e.reward_difference.low > 0
+        gate(
+            "recall_within_tolerance",
+            lost.mean >= -e.tolerance * e.bar_recall,
+            f"its Recall@10 {e.challenger_recall:.4f} is below the champion's {e.bar_recall:.4f} by "
+            f"more than the tolerated {e.tolerance:.0%} (difference {_text(lost)})",
+        )
+        gate(
+            "recall_loss_is_paid_for",
+            not lost.high < 0 or paid,
+            f"its Recall@10 is below the champion's beyond noise ({_text(lost)}) and the evaluator's "
+            f"reward does not rise beyond noise ({_text(e.reward_difference)})",
+        )
+        gate(
+            "reward_not_below_champion",
+            not e.reward_difference.high < 0,
+            f"its evaluator reward is below the champion's beyond noise ({_text(e.reward_difference)})",
+        )
+    warnings = [
+        f"the {tower} tower counts in the reward but is no better than its base rate"
+        for tower in e.weak_towers
+    ]
+    return Decision(all(gates.values()), reasons, gates, warnings, numbers)
+
+
+def _numbers(e: Evidence) -> dict[str, float]:
+    numbers = {
+        "legal_share": e.legal_share,
+        "repeat_free_share": e.repeat_free_share,
+        "challenger_recall@10": e.challenger_recall,
+        "bar_recall@10": e.bar_recall,
+        **_flat("recall@10_difference", e.recall_difference),
+    }
+    if e.reward_difference is not None:
+        numbers |= _flat("evaluator_reward_difference", e.reward_difference)
+    return numbers
+
+
+def _flat(name: str, interval: Interval) -> dict[str, float]:
+    return {name: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high}
+
+
+def _text(interval: Interval) -> str:
+    return f"{interval.mean:+.4f} [{interval.low:+.4f}, {interval.high:+.4f}]"

@@ -1,0 +1,134 @@
+"""What generated sessions are like: legal, free of repeats, and how they score.
+
+Legality is computed from the digits, not assumed from how they were made: a session's items become
+digits, and the digits are looked up in the semantic-ID table.
+
+Shapes: C cases, K beams (sessions per case), M items of a session, T digits, N items.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from onerec.config import RewardConfig
+from onerec.datasets.session_tensors import REWARD_LABELS
+from onerec.reward.model import RewardModel
+from onerec.reward.scoring import scalar_reward, score_sessions
+
+
+@dataclass(frozen=True)
+class Sessions:
+    """Generated sessions of every case, best first.
+
+    Attributes:
+        items: (C, K, M) int64 item indices; a whole session of -1 fills up missing beams.
+        logp: (C, K) their log-probabilities; -inf where there is no session.
+    """
+
+    items: Tensor
+    logp: Tensor
+
+    @property
+    def exist(self) -> Tensor:
+        """(C, K) booleans: false where fewer than K legal sessions exist."""
+        return torch.isfinite(self.logp)
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Shares of the generated sessions, over all cases and beams.
+
+    Attributes:
+        legal_share: Every item's digits are in the table of candidates, once.
+        repeat_free_share: No two items of the session have the same digits.
+        num_sessions: Sessions looked at; a case without any session counts as one that is not legal.
+    """
+
+    legal_share: float
+    repeat_free_share: float
+    num_sessions: int
+
+
+def audit(sessions: Sessions, codes: Tensor, candidates: np.ndarray) -> Audit:
+    """Look up the digits of every generated session.
+
+    Args:
+        sessions: What a generator made.
+        codes: (N, T) semantic IDs.
+        candidates: (N,) booleans: items that may be recommended.
+
+    Returns:
+        The shares.
+
+    Example:
+        >>> codes = torch.tensor([[0, 1], [0, 2], [0, 2]])  # the last two collide
+        >>> made = Sessions(torch.tensor([[[0, 1]], [[0, 0]]]), torch.zeros(2, 1))
+        >>> audit(made, codes, np.array([True, True, True]))
+        Audit(legal_share=0.5, repeat_free_share=0.5, num_sessions=2)
+    """
+    _, number = np.unique(codes.numpy(), axis=0, return_inverse=True)
+    number = number.reshape(-1)  # of the digits: equal digits have equal numbers
+    owners = np.bincount(number)[number]
+    legal_items = candidates & (owners == 1)
+    exist = sessions.exist.numpy()
+    empty_cases = int((~exist.any(1)).sum())
+    items = sessions.items.numpy()[exist]  # (S, M)
+    inside = (items >= 0) & (items < len(codes))
+    legal = (inside & legal_items[np.where(inside, items, 0)]).all(1)
+    # Every place that is outside the table gets a number of its own: it repeats nothing.
+    other = len(number) + np.arange(items.shape[1])
+    digits = np.sort(np.where(inside, number[np.where(inside, items, 0)], other), axis=1)
+    repeat_free = (digits[:, 1:] != digits[:, :-1]).all(1)
+    total = len(items) + empty_cases
+    return Audit(
+        legal_share=float(legal.sum() / max(total, 1)),
+        repeat_free_share=float((repeat_free.sum() + empty_cases) / max(total, 1)),
+        num_sessions=total,
+    )
+
+
+def session_rewards(
+    model: RewardModel,
+    vectors: Tensor,
+    history: Tensor,
+    sessions: Sessions,
+    config: RewardConfig,
+    *,
+    name: str,
+) -> dict[str, np.ndarray]:
+    """Score the sessions of every case.
+
+    Args:
+        model: The evaluator, or the reward model the generator was trained with.
+        vectors: (N, Dv) item vectors.
+        history: (C, H) item indices, -1 padded.
+        sessions: What a generator made.
+        config: Weights of the scalar reward.
+        name: Prefix of the values, `evaluator` or `training`.
+
+    Returns:
+        (C,) each: `<name>_reward` is the scalar of the case's best session by log-probability;
+        `<name>_<tower>_mean` and `_max` are over its beams, the shape of the paper's Table 1 (OneRec
+        v1, section 5.2). NaN for a case without a session.
+    """
+    probabilities = score_sessions(model, vectors, history, sessions.items.clamp(min=-1))
+    probabilities = probabilities.masked_fill(~sessions.exist[..., None], torch.nan).double()
+    values = {f"{name}_reward": scalar_reward(probabilities[:, 0], config).numpy()}
+    exist = sessions.exist[..., None]
+    none = ~sessions.exist.any(1)
+    mean = probabilities.nanmean(1).numpy()
+    top = probabilities.masked_fill(~exist, -torch.inf).amax(1)
+    top = top.masked_fill(none[:, None], torch.nan).numpy()
+    for column, tower in enumerate(REWARD_LABELS):
+        values[f"{name}_{tower}_mean"] = mean[:, column]
+        values[f"{name}_{tower}_max"] = top[:, column]
+    return values
+
+
+def lists_as_sessions(ranked: np.ndarray, *, session_items: int) -> Sessions:
+    """A baseline's first M items as its one session, so that it can be scored beside generators."""
+    items = torch.from_numpy(np.ascontiguousarray(ranked[:, None, :session_items]))
+    complete = (items >= 0).all(-1)
+    return Sessions(items, torch.where(complete, 0.0, -torch.inf))
