@@ -1,0 +1,16 @@
+"""Training with Lightning. Importing this package imports Lightning; nothing else in the core does."""
+
+from onerec.training.bookkeeping import Bookkeeping, Progress, TrainingDivergedError
+from onerec.training.generator import TrainingReport, fit_generator
+from onerec.training.runtime import Runtime, quiet_trainer, reproducible
+
+__all__ = [
+    "Bookkeeping",
+    "Progress",
+    "Runtime",
+    "TrainingDivergedError",
+    "TrainingReport",
+    "fit_generator",
+    "quiet_trainer",
+    "reproducible",
+]

@@ -1,0 +1,253 @@
+"""Pretraining: a generator fitted to good sessions by next-token prediction, resumable at any moment."""
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from onerec.artifacts import write_json
+from onerec.config import ModelConfig, TrainingConfig
+from onerec.datasets.session_tensors import SessionTensors
+from onerec.model import OneRec, expert_load, load_model, save_model
+from onerec.training.batches import OrderedBatches, ShuffledBatches, loader
+from onerec.training.bookkeeping import RESUME, Bookkeeping, Progress
+from onerec.training.module import GeneratorModule
+from onerec.training.runtime import Runtime, quiet_trainer, reproducible
+
+HISTORY = "history.json"
+FINGERPRINT = "fingerprint.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingReport:
+    """What came out of a training.
+
+    Attributes:
+        history: One entry an epoch: `epoch` (from 1), `train_loss`, `valid_loss`,
+            `valid_digit_losses`, `learning_rate`.
+        best_epoch: The epoch whose weights were kept.
+        best_valid_loss: Its mean negative log-likelihood per digit, in nats.
+        uniform_loss: log K, what a model that knows nothing gets.
+        digit_perplexity: Per digit of an ID, of the kept weights on the validation sessions.
+        expert_load: Per sparse layer, the share of tokens that each expert got.
+        num_parameters: Trained numbers.
+        stopped_early: Patience ran out before the epochs did.
+        tokens_per_second: Digits encoded and predicted a second while training in this process; None
+            when a finished training was only picked up.
+    """
+
+    history: list[dict[str, Any]]
+    best_epoch: int
+    best_valid_loss: float
+    uniform_loss: float
+    digit_perplexity: list[float]
+    expert_load: list[list[float]]
+    num_parameters: int
+    stopped_early: bool
+    tokens_per_second: float | None
+
+
+def fit_generator(
+    config: TrainingConfig,
+    model_config: ModelConfig,
+    train: SessionTensors,
+    valid: SessionTensors,
+    codes: Tensor,
+    *,
+    codebook_size: int,
+    generation: str,
+    out_dir: Path,
+    scratch: Path,
+    initial: OneRec | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+    runtime: Runtime | None = None,
+) -> TrainingReport:
+    """Train a generator; write `model.safetensors`, `config.json` and `history.json`.
+
+    Killed at any moment and called again with the same arguments, it goes on from the last finished
+    epoch and writes the same bytes as an undisturbed run on the same machine. With other arguments
+    what lies in `scratch` is thrown away.
+
+    Args:
+        config: Optimiser and schedule.
+        model_config: Shape of the generator.
+        train: Sessions to learn from.
+        valid: Sessions whose loss chooses the epoch.
+        codes: (N, T) semantic IDs.
+        codebook_size: K, codes per digit.
+        generation: Tokenizer generation of `codes`, stamped on the checkpoint.
+        out_dir: Where the three files go.
+        scratch: A directory for unfinished work; the caller deletes it when the result is safe.
+        initial: Weights to start from (same shape and generation); random ones by default.
+        on_progress: Told about the loss every so many steps.
+        runtime: Hardware.
+
+    Raises:
+        ValueError: A split has no session, or `initial` has another shape.
+        TrainingDivergedError: A loss was not a number.
+    """
+    _require_sessions(train, valid)
+    shape = {
+        "codebook_size": codebook_size,
+        "num_digits": codes.shape[1],
+        "history_length": train.history.shape[1],
+        "session_items": train.targets.shape[1],
+    }
+    runtime = runtime or Runtime()
+    with reproducible(runtime):
+        torch.manual_seed(config.seed)
+        model = OneRec(model_config, **shape)
+        if initial is not None:
+            _start_from(model, initial)
+        _claim(scratch, _fingerprint(config, model, generation, train, valid, codes, runtime))
+
+        def save_best(directory: Path) -> None:
+            shutil.rmtree(directory, ignore_errors=True)
+            directory.mkdir(parents=True)
+            save_model(model, directory, generation=generation)
+
+        books = Bookkeeping(
+            scratch=scratch,
+            seed=config.seed,
+            patience=config.patience,
+            batch_size=config.batch_size,
+            save_best=save_best,
+            on_progress=on_progress,
+        )
+        order = ShuffledBatches(len(train), config.batch_size, config.seed)
+        valid_order = OrderedBatches(len(valid), config.batch_size)
+        module = GeneratorModule(
+            model, codes, config, total_steps=config.max_epochs * len(order)
+        )
+        trainer = quiet_trainer(
+            runtime,
+            max_epochs=config.max_epochs,
+            gradient_clip=config.gradient_clip,
+            callbacks=[books],
+        )
+        resume = scratch / RESUME
+        trainer.fit(
+            module,
+            loader(order, train.history, train.targets),
+            loader(valid_order, valid.history, valid.targets),
+            ckpt_path=resume if resume.exists() else None,
+            weights_only=True,
+        )
+        best, _ = load_model(books.best_dir, expected_generation=generation)
+    report = _report(books, best, config, train, codebook_size)
+    _write(books.best_dir, out_dir, report, {**shape, "generation": generation}, train, valid)
+    return report
+
+
+def _require_sessions(train: SessionTensors, valid: SessionTensors) -> None:
+    for name, sessions in (("training", train), ("validation", valid)):
+        if not len(sessions):
+            raise ValueError(
+                f"no {name} session: none is good and has a target with a semantic ID. Lower the "
+                "good_min_... thresholds of the session stage, widen window_days, or check that "
+                "semantic_ids covers these days"
+            )
+
+
+def _start_from(model: OneRec, initial: OneRec) -> None:
+    ours, theirs = model.state_dict(), initial.state_dict()
+    differing = sorted(
+        name
+        for name in ours.keys() | theirs.keys()
+        if name not in ours or name not in theirs or ours[name].shape != theirs[name].shape
+    )
+    if differing:
+        raise ValueError(
+            f"the checkpoint to start from has another shape ({', '.join(differing[:3])}, ...): train "
+            "with warm_start=false, or with the model settings it was trained with"
+        )
+    model.load_state_dict(theirs)
+
+
+def _fingerprint(
+    config: TrainingConfig,
+    model: OneRec,
+    generation: str,
+    train: SessionTensors,
+    valid: SessionTensors,
+    codes: Tensor,
+    runtime: Runtime,
+) -> dict[str, Any]:
+    """Everything the unfinished work depends on, but the code."""
+    return {
+        "training": dataclasses.asdict(config),
+        "model": dataclasses.asdict(model.config),
+        "generation": generation,
+        "runtime": dataclasses.asdict(runtime),
+        "torch": torch.__version__,
+        "weights": _digest(model.state_dict().values()),
+        "data": _digest([train.history, train.targets, valid.history, valid.targets, codes]),
+    }
+
+
+def _digest(tensors: Iterable[Tensor]) -> str:
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(str((tensor.dtype, tuple(tensor.shape))).encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _claim(scratch: Path, fingerprint: dict[str, Any]) -> None:
+    """Keep what lies in `scratch` if it is of this very training, else start with nothing."""
+    file = scratch / FINGERPRINT
+    text = json.dumps(fingerprint, sort_keys=True)
+    if file.exists() and file.read_text() == text:
+        return
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    aside = file.with_suffix(".aside")
+    aside.write_text(text)
+    os.replace(aside, file)
+
+
+def _report(
+    books: Bookkeeping, best: OneRec, config: TrainingConfig, train: SessionTensors, size: int
+) -> TrainingReport:
+    entry = books.history[books.best_epoch - 1]
+    num_digits = len(entry["valid_digit_losses"])
+    items = int((train.history >= 0).sum() + (train.targets >= 0).sum())
+    rate = books.rows_per_second * items * num_digits / len(train) if books.steps_done else None
+    return TrainingReport(
+        history=books.history,
+        best_epoch=books.best_epoch,
+        best_valid_loss=entry["valid_loss"],
+        uniform_loss=math.log(size),
+        digit_perplexity=[math.exp(loss) for loss in entry["valid_digit_losses"]],
+        expert_load=expert_load(best),
+        num_parameters=sum(p.numel() for p in best.parameters()),
+        stopped_early=len(books.history) < config.max_epochs,
+        tokens_per_second=rate,
+    )
+
+
+def _write(
+    best_dir: Path,
+    out_dir: Path,
+    report: TrainingReport,
+    identity: dict[str, Any],
+    train: SessionTensors,
+    valid: SessionTensors,
+) -> None:
+    out_dir.mkdir(parents=True, exist_ok=True)
+    for file in best_dir.iterdir():
+        shutil.copyfile(file, out_dir / file.name)
+    summary = dataclasses.asdict(report)
+    epochs = summary.pop("history")
+    del summary["tokens_per_second"]  # an artifact holds nothing that a clock decides
+    summary |= {"train_sessions": len(train), "valid_sessions": len(valid), **identity}
+    write_json(out_dir / HISTORY, {"epochs": epochs, "summary": summary})
