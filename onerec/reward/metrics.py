@@ -1,0 +1,105 @@
+"""How good a reward model is on a day it was not trained on, tower by tower.
+
+Shapes: R rows (blocks of a session), bins of equal row counts.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics.functional.classification import binary_auroc
+
+from onerec.reward.model import TOWERS
+
+RELIABILITY_BINS = 10
+
+
+def tower_metrics(probabilities: Tensor, labels: Tensor, base_rates: Tensor) -> dict[str, Any]:
+    """Discrimination and calibration per tower.
+
+    Args:
+        probabilities: (R, 4) predictions in the order of `TOWERS`.
+        labels: (R, 4), 0 or 1.
+        base_rates: (4,) rates of the *training* rows: what a scorer that knows nothing of the user
+            or the session would have said the night before.
+
+    Returns:
+        Per tower: `rows`, `finite`, `base_rate` (of these rows), `auc` (None where all rows carry
+        one label, `auc_missing` then says which), `log_loss`, `base_log_loss` (of `base_rates`),
+        `ece` and the `reliability` bins it is made of. Without rows, or where a probability is not
+        finite, every other number is None.
+    """
+    return {
+        tower: _one(probabilities[:, i], labels[:, i], float(base_rates[i]))
+        for i, tower in enumerate(TOWERS)
+    }
+
+
+def log_loss(probabilities: Tensor, labels: Tensor) -> float:
+    """Mean negative log-likelihood of 0/1 labels; certainty is capped at 1e-7."""
+    p = probabilities.double().clamp(1e-7, 1 - 1e-7)
+    return float(-(labels * p.log() + (1 - labels) * (1 - p).log()).mean())
+
+
+def smoothed_rates(labels: Tensor) -> Tensor:
+    """(4,) rates of (R, 4) labels with one imagined row of each kind: never 0 or 1."""
+    return (labels.double().sum(0) + 1) / (len(labels) + 2)
+
+
+def reliability(probabilities: Tensor, labels: Tensor) -> dict[str, list[float]]:
+    """Mean prediction, observed rate and share of rows in bins of equal size, lowest first."""
+    order = probabilities.argsort(stable=True)
+    bins = torch.arange(len(order)) * min(RELIABILITY_BINS, len(order)) // len(order)
+    count = bins.bincount().double()
+    predicted = bins.bincount(probabilities[order].double()) / count
+    observed = bins.bincount(labels[order].double()) / count
+    return {
+        "predicted": predicted.tolist(),
+        "observed": observed.tolist(),
+        "share": (count / len(order)).tolist(),
+    }
+
+
+def expected_calibration_error(curve: dict[str, list[float]]) -> float:
+    """Mean distance of prediction and observation over the bins, weighted by their rows."""
+    predicted, observed, share = (
+        torch.tensor(curve[k]) for k in ("predicted", "observed", "share")
+    )
+    return float(((predicted - observed).abs() * share).sum())
+
+
+def no_better_than_base_rate(towers: dict[str, Any]) -> list[str]:
+    """Towers whose log-loss is not below that of the base rate, or could not be measured."""
+    return [
+        name
+        for name, m in towers.items()
+        if m["log_loss"] is None or m["log_loss"] >= m["base_log_loss"]
+    ]
+
+
+def _one(p: Tensor, y: Tensor, base_rate: float) -> dict[str, Any]:
+    finite = bool(torch.isfinite(p).all())
+    if len(y) == 0 or not finite:
+        empty = dict.fromkeys(("base_rate", "auc", "log_loss", "base_log_loss", "ece"))
+        reason = "no rows" if finite else "probabilities are not finite"
+        return {
+            "rows": len(y),
+            "finite": finite,
+            **empty,
+            "auc_missing": reason,
+            "reliability": None,
+        }
+    rate = float(y.double().mean())
+    missing = {0.0: "no positive rows", 1.0: "no negative rows"}.get(rate)
+    curve = reliability(p, y)
+    return {
+        "rows": len(y),
+        "finite": True,
+        "base_rate": rate,
+        "auc": None if missing else float(binary_auroc(p, y.long())),
+        "auc_missing": missing,
+        "log_loss": log_loss(p, y),
+        "base_log_loss": log_loss(torch.full_like(p, base_rate), y),
+        "ece": expected_calibration_error(curve),
+        "reliability": curve,
+    }
