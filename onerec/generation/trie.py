@@ -1,0 +1,147 @@
+"""The set of legal semantic IDs as a trie of flat tensors.
+
+Items are sorted by their codes; the rows of that order are the leaves. Every node of depth d is
+then a run of leaves, the children of a node are a run of nodes of depth d + 1, and no pointer is
+needed but where runs begin (compressed sparse rows, after STATIC, arXiv 2602.22647).
+
+Letters: N items, T digits, C codes per digit, A allowed items, V nodes of one depth.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trie:
+    """Legal semantic IDs. All tensors are int64 on one device; depth 0 is the root.
+
+    Attributes:
+        codebook_size: C.
+        num_items: N, the catalogue it was built from.
+        leaf_items: (A,) item of each leaf, in the order of the codes.
+        leaf_of_item: (N,) leaf of each item; -1 where it is not allowed.
+        first_child: Per depth d < T, (V_d + 1,) first child of each node among depth d + 1.
+        first_leaf: Per depth d <= T, (V_d + 1,) first leaf of each node.
+        code: Per depth 1 <= d <= T at [d - 1], (V_d,) digit that leads to each node.
+        max_children: Per depth d < T, the most children of one node.
+    """
+
+    codebook_size: int
+    num_items: int
+    leaf_items: Tensor
+    leaf_of_item: Tensor
+    first_child: tuple[Tensor, ...]
+    first_leaf: tuple[Tensor, ...]
+    code: tuple[Tensor, ...]
+    max_children: tuple[int, ...]
+
+    @property
+    def num_digits(self) -> int:
+        return len(self.first_child)
+
+    @property
+    def num_leaves(self) -> int:
+        return len(self.leaf_items)
+
+    @staticmethod
+    def build(codes: Tensor, codebook_size: int, allowed: Tensor | None = None) -> "Trie":
+        """Build from semantic IDs, without a loop over items.
+
+        Args:
+            codes: (N, T) long, each row unique.
+            codebook_size: C; every digit is in [0, C).
+            allowed: (N,) bool; the items that may be generated, all when None.
+
+        Raises:
+            ValueError: Codes of a wrong shape or range or not unique, or an allow-list that allows
+                nothing or has another length.
+
+        Example:
+            >>> trie = Trie.build(torch.tensor([[1, 0], [0, 1], [1, 1]]), codebook_size=2)
+            >>> trie.leaf_items.tolist()
+            [1, 0, 2]
+            >>> [first.tolist() for first in trie.first_leaf]  # root; digits 0, 1; leaves
+            [[0, 3], [0, 1, 3], [0, 1, 2, 3]]
+        """
+        _check(codes, codebook_size, allowed)
+        device = codes.device
+        items = (
+            torch.arange(len(codes), device=device) if allowed is None else allowed.nonzero()[:, 0]
+        )
+        # stable sorts from the last digit to the first sort rows lexicographically at any C and T
+        for digit in reversed(range(codes.shape[1])):
+            items = items[codes[items, digit].argsort(stable=True)]
+        rows = codes[items].long()
+
+        opens = torch.zeros(len(rows), dtype=torch.bool, device=device)
+        opens[0] = True
+        end = torch.tensor([len(rows)], device=device)
+        first_leaf = [torch.cat([torch.zeros_like(end), end])]
+        code: list[Tensor] = []
+        for digit in range(rows.shape[1]):
+            opens[1:] |= rows[1:, digit] != rows[:-1, digit]
+            starts = opens.nonzero()[:, 0]
+            first_leaf.append(torch.cat([starts, end]))
+            code.append(rows[starts, digit])
+        if len(code[-1]) < len(rows):
+            raise ValueError(
+                f"codes: {len(rows) - len(code[-1])} items share the semantic ID of another; "
+                "make them unique with the separating digit"
+            )
+        # a node's first child begins at the same leaf as the node itself
+        first_child = [torch.searchsorted(below, above) for above, below in pairwise(first_leaf)]
+        leaf_of_item = torch.full((len(codes),), -1, device=device)
+        leaf_of_item[items] = torch.arange(len(items), device=device)
+        return Trie(
+            codebook_size=codebook_size,
+            num_items=len(codes),
+            leaf_items=items,
+            leaf_of_item=leaf_of_item,
+            first_child=tuple(first_child),
+            first_leaf=tuple(first_leaf),
+            code=tuple(code),
+            max_children=tuple(int(first.diff().max()) for first in first_child),
+        )
+
+    def to(self, device: str | torch.device) -> "Trie":
+        """The same trie with its tensors on another device."""
+        return Trie(
+            codebook_size=self.codebook_size,
+            num_items=self.num_items,
+            leaf_items=self.leaf_items.to(device),
+            leaf_of_item=self.leaf_of_item.to(device),
+            first_child=tuple(t.to(device) for t in self.first_child),
+            first_leaf=tuple(t.to(device) for t in self.first_leaf),
+            code=tuple(t.to(device) for t in self.code),
+            max_children=self.max_children,
+        )
+
+    def leaves(self, items: Tensor) -> Tensor:
+        """Leaves of items (any shape, -1 padded); -1 at padding and where one is not allowed."""
+        return torch.where(items >= 0, self.leaf_of_item[items.clamp(min=0)], -1)
+
+
+def _check(codes: Tensor, codebook_size: int, allowed: Tensor | None) -> None:
+    if codes.dim() != 2 or codes.shape[1] == 0:
+        raise ValueError(f"codes has shape {tuple(codes.shape)}: use (items, digits)")
+    if len(codes) == 0:
+        raise ValueError("codes has no items: a catalogue needs at least one")
+    low, high = int(codes.min()), int(codes.max())
+    if low < 0 or high >= codebook_size:
+        raise ValueError(
+            f"codes has digits in [{low}, {high}]: use 0 to codebook_size - 1 = {codebook_size - 1}"
+        )
+    if allowed is None:
+        return
+    if allowed.dtype != torch.bool or allowed.shape != codes.shape[:1]:
+        raise ValueError(
+            f"allowed is {allowed.dtype} of shape {tuple(allowed.shape)}: use one bool per item, "
+            f"({len(codes)},)"
+        )
+    if not bool(allowed.any()):
+        raise ValueError(
+            f"allowed allows none of {len(codes)} items: loosen the filter or leave it out"
+        )

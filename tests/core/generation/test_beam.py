@@ -1,0 +1,175 @@
+"""Beam search against exhaustive enumeration, and what it must never do."""
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from onerec.generation import Trie, generate_sessions, rank_items, score_catalogue
+from onerec.model import session_logp
+from tests.core.model.small import histories, small_model, unique_codes
+
+HISTORY = histories([0, 3, 2], [], [1, 1, 4, 5, 0, 2])
+
+
+def exact(model, history_row, codes, legal, num_items):
+    """Every session of distinct legal items with its log-probability, best first."""
+    sessions = torch.tensor(list(itertools.permutations(legal, num_items)))
+    with torch.no_grad():
+        rows = history_row.expand(len(sessions), -1)
+        logp = session_logp(model, rows, sessions, codes)
+    order = logp.argsort(descending=True)
+    return sessions[order], logp[order]
+
+
+@pytest.mark.parametrize("mode", ["items", "digits"])
+@pytest.mark.parametrize("num_items", [1, 2, 3])
+def test_wide_beam_equals_enumeration(mode, num_items):
+    model, codes = small_model(history_tokens=mode), unique_codes(7, 4, 3)
+    beams = generate_sessions(
+        model, HISTORY, codes, Trie.build(codes, 4), num_items=num_items, beam=400
+    )
+    for user in range(len(HISTORY)):
+        sessions, logp = exact(model, HISTORY[user], codes, range(7), num_items)
+        torch.testing.assert_close(beams.items[user, : len(sessions)], sessions)
+        torch.testing.assert_close(beams.logp[user, : len(sessions)], logp)
+        assert (beams.items[user, len(sessions) :] == -1).all()
+        assert (beams.logp[user, len(sessions) :] == -torch.inf).all()
+
+
+@pytest.mark.parametrize("num_items", [1, 2])
+def test_exclusions_and_allow_list_equal_enumeration(num_items):
+    model, codes = small_model(), unique_codes(9, 4, 3, seed=1)
+    allowed = torch.tensor([True] * 6 + [False] + [True] * 2)
+    exclude = torch.tensor([[0, 3, 3, -1], [-1, -1, -1, -1], [6, 8, 1, 2]])
+    trie = Trie.build(codes, 4, allowed)
+    beams = generate_sessions(
+        model, HISTORY, codes, trie, num_items=num_items, beam=100, exclude=exclude
+    )
+    for user in range(3):
+        legal = [i for i in range(9) if allowed[i] and i not in exclude[user].tolist()]
+        sessions, logp = exact(model, HISTORY[user], codes, legal, num_items)
+        torch.testing.assert_close(beams.items[user, : len(sessions)], sessions)
+        torch.testing.assert_close(beams.logp[user, : len(sessions)], logp)
+        assert (beams.items[user, len(sessions) :] == -1).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    num_items=st.integers(1, 20),
+    length=st.integers(1, 3),
+    beam=st.integers(1, 12),
+    seed=st.integers(0, 5),
+    exclude=st.lists(st.integers(-1, 19), max_size=8),
+)
+def test_always_legal_unique_and_scored_as_the_model_does(num_items, length, beam, seed, exclude):
+    model, codes = small_model(seed=seed), unique_codes(num_items, 4, 3, seed=seed)
+    history = histories([0], [num_items - 1, 0])
+    excluded = torch.tensor([[i for i in exclude if i < num_items]] * 2, dtype=torch.long)
+    beams = generate_sessions(
+        model,
+        history,
+        codes,
+        Trie.build(codes, 4),
+        num_items=length,
+        beam=beam,
+        exclude=excluded.reshape(2, -1),
+    )
+    assert beams.items.shape == (2, beam, length)
+    found = beams.logp.isfinite()
+    assert ((beams.items >= 0).all(-1) == found).all()
+    assert ((beams.items == -1).all(-1) == ~found).all()
+    assert (beams.logp[:, :-1] >= beams.logp[:, 1:]).all()
+    legal = num_items - len({i for i in exclude if 0 <= i < num_items})
+    assert bool(found[:, 0].all()) == (legal >= length)
+    for user in range(2):
+        sessions = [tuple(s) for s in beams.items[user][found[user]].tolist()]
+        assert len(set(sessions)) == len(sessions)
+        for session in sessions:
+            assert len(set(session)) == length
+            assert not set(session) & set(exclude)
+    with torch.no_grad():
+        logp = session_logp(model, history, beams.items, codes)
+    torch.testing.assert_close(beams.logp[found], logp[found])
+
+
+def test_the_same_alone_and_in_a_batch_and_with_any_padding():
+    model, codes = small_model(), unique_codes(30, 4, 3)
+    trie = Trie.build(codes, 4)
+    together = generate_sessions(model, HISTORY, codes, trie, num_items=2, beam=8)
+    for user, length in enumerate([3, 0, 6]):
+        alone = generate_sessions(
+            model, HISTORY[user : user + 1, :length], codes, trie, num_items=2, beam=8
+        )
+        torch.testing.assert_close(alone.items[0], together.items[user])
+        torch.testing.assert_close(alone.logp[0], together.logp[user], rtol=1e-12, atol=1e-12)
+
+
+def test_rank_items_is_the_head_of_the_exact_list():
+    model, codes = small_model(), unique_codes(40, 4, 3)
+    with torch.no_grad():
+        scores = score_catalogue(model, HISTORY, codes)
+    exact_scores, exact_items = scores.sort(dim=1, descending=True)
+    items, logp = rank_items(model, HISTORY, codes, Trie.build(codes, 4), top_k=10, beam=40)
+    torch.testing.assert_close(items, exact_items[:, :10])
+    torch.testing.assert_close(logp, exact_scores[:, :10])
+
+
+def test_rank_items_pads_a_list_longer_than_the_legal_catalogue():
+    model, codes = small_model(), unique_codes(5, 4, 3)
+    items, logp = rank_items(
+        model, HISTORY[:1], codes, Trie.build(codes, 4), top_k=6, beam=2,
+        exclude=torch.tensor([[2]]),
+    )  # fmt: skip
+    assert sorted(items[0, :4].tolist()) == [0, 1, 3, 4]
+    assert items[0, 4:].tolist() == [-1, -1]
+    assert logp[0, 4:].tolist() == [-torch.inf, -torch.inf]
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 65_536])
+@pytest.mark.parametrize("num_items", [1, 25])
+def test_score_catalogue_is_session_logp_of_every_item(chunk, num_items):
+    model, codes = small_model(), unique_codes(num_items, 4, 3)
+    history = histories([0], [], [0, 0])
+    scores = score_catalogue(model, history, codes, chunk=chunk)
+    sessions = torch.arange(num_items).view(1, -1, 1).expand(3, -1, -1)
+    with torch.no_grad():
+        torch.testing.assert_close(scores, session_logp(model, history, sessions, codes))
+
+
+def test_scores_of_a_full_code_space_are_probabilities():
+    model, codes = small_model(), unique_codes(64, 4, 3)  # every ID there is
+    total = score_catalogue(model, HISTORY, codes).exp().sum(1)
+    torch.testing.assert_close(total, torch.ones(3, dtype=torch.float64))
+
+
+def test_errors_name_what_is_wrong():
+    model, codes = small_model(), unique_codes(10, 4, 3)
+    trie = Trie.build(codes, 4)
+    other = unique_codes(9, 4, 3)
+
+    def generate(**changes):
+        given_ = {"history": HISTORY, "codes": codes, "trie": trie, "num_items": 2, "beam": 4}
+        return generate_sessions(model, **(given_ | changes))
+
+    with pytest.raises(ValueError, match="trie was built from"):
+        generate(codes=other)
+    with pytest.raises(ValueError, match="num_items=4"):
+        generate(num_items=4)
+    with pytest.raises(ValueError, match="beam=0"):
+        generate(beam=0)
+    with pytest.raises(ValueError, match="history has item indices"):
+        generate(history=torch.tensor([[10]]))
+    with pytest.raises(ValueError, match="keep the most recent"):
+        generate(history=torch.zeros(1, 7, dtype=torch.long))
+    with pytest.raises(ValueError, match="exclude has item indices"):
+        generate(exclude=torch.full((3, 1), 10))
+    with pytest.raises(ValueError, match="exclude has shape"):
+        generate(exclude=torch.full((2, 1), 0))
+    wide = unique_codes(10, 4, 4)
+    with pytest.raises(ValueError, match="built for 3 digits"):
+        generate(codes=wide, trie=Trie.build(wide, 4))
+    with pytest.raises(ValueError, match="top_k=0"):
+        rank_items(model, HISTORY, codes, trie, top_k=0, beam=4)

@@ -1,0 +1,52 @@
+"""Generators small enough to check exhaustively. Float64, so that equal means equal."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from onerec.config import ModelConfig
+from onerec.model import OneRec
+
+
+def small_model(
+    *,
+    codebook_size: int = 4,
+    num_digits: int = 3,
+    history_length: int = 6,
+    session_items: int = 3,
+    seed: int = 0,
+    **config: Any,
+) -> OneRec:
+    shape: dict[str, Any] = {
+        "d_model": 16,
+        "num_heads": 2,
+        "d_ff": 24,
+        "encoder_layers": 1,
+        "decoder_layers": 2,
+        "num_experts": 3,
+        "active_experts": 2,
+        "dropout": 0.0,
+    }
+    torch.manual_seed(seed)
+    model = OneRec(
+        ModelConfig(**(shape | config)),
+        codebook_size=codebook_size,
+        num_digits=num_digits,
+        history_length=history_length,
+        session_items=session_items,
+    )
+    return model.double().eval()
+
+
+def unique_codes(num_items: int, codebook_size: int, num_digits: int, seed: int = 0) -> Tensor:
+    """(N, T) unique semantic IDs, drawn from all there are."""
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randperm(codebook_size**num_digits, generator=generator)[:num_items]
+    powers = codebook_size ** torch.arange(num_digits).flip(0)
+    return ids.unsqueeze(1) // powers % codebook_size
+
+
+def histories(*rows: list[int], length: int = 6) -> Tensor:
+    """Item indices, right-padded with -1."""
+    return torch.tensor([row + [-1] * (length - len(row)) for row in rows])
