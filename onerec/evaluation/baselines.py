@@ -1,7 +1,7 @@
 """Baselines on the same cases, histories and candidates as the generator.
 
-Every system is a `Ranker`: from histories to lists. No system filters what the user has already seen:
-in evaluation the filter is off for all alike.
+Every system is a `Ranker`: from histories to lists. No system filters what the user has already
+seen: in evaluation the filter is off for all alike.
 """
 
 from dataclasses import dataclass
@@ -85,7 +85,8 @@ class ItemKNN:
         chunk = max(1, CHUNK_CELLS // num_items)
         for start in range(0, len(history), chunk):
             rows = history[start : start + chunk]
-            scores = np.asarray((_indicator(rows, num_items) @ self.similarity).todense()) + base
+            known = sp.csr_array(_indicator(rows, num_items) @ self.similarity)
+            scores = known.toarray() + base
             best = np.argpartition(-scores, width - 1, axis=1)[:, :width]
             order = np.argsort(-np.take_along_axis(scores, best, 1), axis=1, kind="stable")
             lists[start : start + len(rows), :width] = np.take_along_axis(best, order, 1)

@@ -1,7 +1,7 @@
 """Percentile bootstrap over users: how far a mean would move with other users of the same kind.
 
-A case is a user, so resampling cases resamples users. All columns of one call see the same resamples,
-which is what makes the interval of a difference a paired one.
+A case is a user, so resampling cases resamples users. All columns of one call see the same
+resamples, which is what makes the interval of a difference a paired one.
 """
 
 from typing import NamedTuple
@@ -32,7 +32,8 @@ def bootstrap_means(
         seed: Of the resamples.
 
     Returns:
-        M intervals; a column without any value, or with a value that is infinite, is NaN throughout.
+        M intervals; a column without any value, or with a value that is infinite, is NaN
+        throughout.
 
     Raises:
         ValueError: There is no user, or the settings make no sense.
@@ -109,7 +110,8 @@ def paired_difference(
     """
     if np.shape(a) != np.shape(b):
         raise ValueError(
-            f"a={np.shape(a)}, b={np.shape(b)}: a paired difference needs the same users on both sides"
+            f"a={np.shape(a)}, b={np.shape(b)}: a paired difference needs the same users on both "
+            f"sides"
         )
     return bootstrap_mean(
         np.asarray(a, dtype=float) - np.asarray(b, dtype=float),

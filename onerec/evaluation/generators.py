@@ -1,13 +1,12 @@
 """A trained session generator as a system to measure.
 
-How its beams become one ranked list is `onerec.generation.rank_items`, the same for every generator and
-never tuned on a test day. No seen-item filter here: evaluation has none for any system.
+How its beams become one ranked list is `onerec.generation.rank_items`, the same for every generator
+and never tuned on a test day. No seen-item filter here: evaluation has none for any system.
 
 Shapes: C cases, H history items, K beams, M items of a session, T digits, N items.
 """
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -30,14 +29,12 @@ class SessionGenerator:
         codes: (N, T) semantic IDs of the day's table.
         trie: Of the candidates.
         config: Beam and batch size.
-        on_progress: Called with (cases done, cases) after every batch.
     """
 
     model: OneRec
     codes: Tensor
     trie: Trie
     config: GenerationConfig
-    on_progress: Callable[[int, int], None] = lambda done, total: None
 
     def rank(self, history: np.ndarray, *, top_k: int) -> np.ndarray:
         """See `onerec.evaluation.baselines.Ranker.rank`."""
@@ -65,14 +62,9 @@ class SessionGenerator:
         shape = (0, self.config.beam, self.model.session_items)
         return Sessions(_joined(items, shape), _joined(logp, shape[:2]))
 
-    def _batches(self, history: np.ndarray):
+    def _batches(self, history: np.ndarray) -> tuple[Tensor, ...]:
         rows = torch.from_numpy(np.ascontiguousarray(history)).long()
-        rows = rows.to(next(self.model.parameters()).device)
-        done = 0
-        for part in rows.split(self.config.batch_size):
-            yield part
-            done += len(part)
-            self.on_progress(done, len(rows))
+        return rows.to(self.model.device).split(self.config.batch_size)
 
 
 def load_generator(
@@ -82,7 +74,6 @@ def load_generator(
     config: GenerationConfig,
     *,
     device: str = "cpu",
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> SessionGenerator:
     """A checkpoint over a day's candidates.
 
@@ -92,14 +83,13 @@ def load_generator(
         candidates: (N,) booleans.
         config: Beam and batch size.
         device: Where it runs.
-        on_progress: Called with (cases done, cases) after every batch.
     """
     model, _ = load_model(checkpoint, expected_generation=semantic_ids.generation)
     model = model.to(device).eval()
     codes = semantic_ids.codes.to(device)
     allowed = torch.from_numpy(candidates).to(device)
     trie = Trie.build(codes, semantic_ids.codebook_size, allowed)
-    return SessionGenerator(model, codes, trie, config, on_progress)
+    return SessionGenerator(model, codes, trie, config)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,8 +134,8 @@ def load_incumbent(
 ) -> Translated:
     """A champion of an earlier night, as it would be served on day D.
 
-    Inside its tokenizer generation it gets the day's table, with the items that came since; outside it
-    keeps the table it was published with.
+    Inside its tokenizer generation it gets the day's table, with the items that came since; outside
+    it keeps the table it was published with.
     """
     same = own_ids.generation == day_ids.generation
     table = day_ids if same else own_ids

@@ -1,7 +1,7 @@
 """What was shown and watched in the training window: all that a baseline may learn from.
 
-Reads the `train` and `valid` splits of a `session_dataset` artifact, never `test`: nothing of the test
-day reaches a baseline, as nothing of it reaches the generator.
+Reads the `train` and `valid` splits of a `session_dataset` artifact, never `test`: nothing of the
+test day reaches a baseline, as nothing of it reaches the generator.
 """
 
 from dataclasses import dataclass
@@ -86,14 +86,14 @@ def load_interactions(
     age = (np.datetime64(test_day, "D") - day).astype(np.int64)
     if len(age) and age.min() < 1:
         raise ValueError(
-            f"{directory}: the window holds a session of {day.max()}, but the test day is {test_day}; "
-            "materialise session_dataset again"
+            f"{directory}: the window holds a session of {day.max()}, but the test day is "
+            f"{test_day}; materialise session_dataset again"
         )
-    users = pc.dictionary_encode(table.column("user_id").combine_chunks())
+    users = table.column("user_id").combine_chunks().dictionary_encode()
     codes, names = users.indices.to_numpy().astype(np.int64), users.dictionary
     rows, items = _flat_items(table, "item_ids", semantic_ids)
     known = items >= 0
-    watched = pc.fill_null(pc.list_flatten(table.column("is_watched")), False)
+    watched = pc.fill_null(table.column("is_watched").combine_chunks().flatten(), False)
     past_rows, past_items = _flat_items(table, "history_item_ids", semantic_ids)
     past_known = past_items >= 0
     return Interactions(
@@ -101,7 +101,7 @@ def load_interactions(
         user=codes[rows[known]],
         item=items[known],
         age=age[rows[known]],
-        is_watched=watched.to_numpy().astype(bool)[known],
+        is_watched=watched.to_numpy(zero_copy_only=False).astype(bool)[known],
         past_user=codes[past_rows[past_known]],
         past_item=past_items[past_known],
         user_ids=names.to_numpy(zero_copy_only=False),
@@ -113,5 +113,5 @@ def _flat_items(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Row of the table and item index of every entry of a list column."""
     lists = table.column(column).combine_chunks()
-    rows = pc.list_parent_indices(lists).to_numpy().astype(np.int64)
-    return rows, semantic_ids.index_of(pc.list_flatten(lists))
+    rows = lists.value_parent_indices().to_numpy().astype(np.int64)
+    return rows, semantic_ids.index_of(lists.flatten())

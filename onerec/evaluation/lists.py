@@ -23,7 +23,8 @@ def intra_list_distance(ranked: np.ndarray, vectors: np.ndarray) -> np.ndarray:
     """
     there = ranked >= 0
     count = there.sum(1)
-    # |sum of unit vectors|^2 = count + 2 * sum over pairs of their cosines: no (k, k) matrix needed.
+    # |sum of unit vectors|^2 = count + 2 * sum over pairs of their cosines: no (k, k) matrix
+    # needed.
     rows = np.where(there[..., None], vectors[np.where(there, ranked, 0)], 0.0).astype(float)
     cosines = (rows.sum(1) ** 2).sum(-1) - (rows**2).sum((1, 2))
     pairs = count * (count - 1)

@@ -2,8 +2,8 @@
 
 Conventions, the same for every system:
 
-* A list holds item indices, best first; -1 is padding and never a hit. An item listed twice counts at
-  its first place only.
+* A list holds item indices, best first; -1 is padding and never a hit. An item listed twice counts
+  at its first place only.
 * Targets are a set: padding (-1) and duplicates are dropped.
 * Recall@k = hits in the first k / number of targets. It is not capped at min(k, targets), so a case
   with more than k targets cannot reach 1.
@@ -46,8 +46,8 @@ def per_case_metrics(
     """
     if max(cutoffs) > ranked.shape[1]:
         raise ValueError(
-            f"cutoffs={cutoffs}: lists hold {ranked.shape[1]} items; ask for longer lists (a beam of "
-            f"at least {max(cutoffs)}) or for shorter cutoffs"
+            f"cutoffs={cutoffs}: lists hold {ranked.shape[1]} items; ask for longer lists (a beam "
+            f"of at least {max(cutoffs)}) or for shorter cutoffs"
         )
     hits, num_targets = hit_matrix(ranked, targets)
     if (num_targets == 0).any():

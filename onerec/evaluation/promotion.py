@@ -1,17 +1,18 @@
-"""Does the challenger replace the champion? One pure function, so that the rule can be read and tested.
+"""Does the challenger replace the champion? One pure function: a rule to be read and tested.
 
 The challenger is promoted when every gate passes:
 
 1. every generated semantic ID is legal, and no session repeats an item;
 2. every number of the decision is finite;
-3. with a champion: its Recall@10 is not below the champion's by more than the tolerated share; and a
-   loss beyond noise, however small, has to be paid for by a rise of the evaluator's reward beyond
+3. with a champion: its Recall@10 is not below the champion's by more than the tolerated share; and
+   a loss beyond noise, however small, has to be paid for by a rise of the evaluator's reward beyond
    noise (otherwise a chain of nights could each give a little away);
 4. with a champion: its evaluator reward is not below the champion's beyond noise;
 5. without a champion: its Recall@10 is above popularity's beyond noise.
 
-"Beyond noise" means that the paired bootstrap interval of the difference excludes zero. A reward tower
-that is no better than its base rate is a warning: it says how much the reward's numbers are worth.
+"Beyond noise" means that the paired bootstrap interval of the difference excludes zero. A reward
+tower that is no better than its base rate is a warning: it says how much the reward's numbers are
+worth.
 """
 
 import math
@@ -30,7 +31,8 @@ class Evidence:
         challenger_recall: Recall@10.
         bar_recall: The champion's Recall@10, or popularity's where there is no champion.
         recall_difference: Challenger minus bar, paired.
-        reward_difference: Challenger minus champion by the evaluator, paired; None without a champion.
+        reward_difference: Challenger minus champion by the evaluator, paired; None without a
+            champion.
         weak_towers: Reward towers that count in the reward and are no better than their base rate.
         tolerance: Share of the champion's Recall@10 that may be lost.
     """
@@ -86,33 +88,35 @@ def decide(evidence: Evidence) -> Decision:
     gate(
         "sessions_are_repeat_free",
         e.repeat_free_share == 1,
-        f"only {e.repeat_free_share:.4%} of its generated sessions are free of repeats; all must be",
+        f"only {e.repeat_free_share:.4%} of its generated sessions are free of repeats",
     )
+    recall = f"its Recall@10 {e.challenger_recall:.4f} is"
+    lost = e.recall_difference
     if e.reward_difference is None:
         gate(
             "beats_popularity",
-            e.recall_difference.low > 0,
-            f"no champion yet, and its Recall@10 {e.challenger_recall:.4f} is not above popularity's "
-            f"{e.bar_recall:.4f} beyond noise (difference {_text(e.recall_difference)})",
+            lost.low > 0,
+            f"no champion yet, and {recall} not above popularity's {e.bar_recall:.4f} beyond noise "
+            f"(difference {_text(lost)})",
         )
     else:
-        lost, paid = e.recall_difference, e.reward_difference.low > 0
+        reward = _text(e.reward_difference)
         gate(
             "recall_within_tolerance",
             lost.mean >= -e.tolerance * e.bar_recall,
-            f"its Recall@10 {e.challenger_recall:.4f} is below the champion's {e.bar_recall:.4f} by "
-            f"more than the tolerated {e.tolerance:.0%} (difference {_text(lost)})",
+            f"{recall} below the champion's {e.bar_recall:.4f} by more than the tolerated "
+            f"{e.tolerance:.0%} (difference {_text(lost)})",
         )
         gate(
             "recall_loss_is_paid_for",
-            not lost.high < 0 or paid,
-            f"its Recall@10 is below the champion's beyond noise ({_text(lost)}) and the evaluator's "
-            f"reward does not rise beyond noise ({_text(e.reward_difference)})",
+            not lost.high < 0 or e.reward_difference.low > 0,
+            f"{recall} below the champion's {e.bar_recall:.4f} beyond noise ({_text(lost)}), and "
+            f"the evaluator's reward does not rise beyond noise ({reward})",
         )
         gate(
             "reward_not_below_champion",
             not e.reward_difference.high < 0,
-            f"its evaluator reward is below the champion's beyond noise ({_text(e.reward_difference)})",
+            f"its evaluator reward is below the champion's beyond noise ({reward})",
         )
     warnings = [
         f"the {tower} tower counts in the reward but is no better than its base rate"

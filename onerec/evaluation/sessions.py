@@ -43,7 +43,8 @@ class Audit:
     Attributes:
         legal_share: Every item's digits are in the table of candidates, once.
         repeat_free_share: No two items of the session have the same digits.
-        num_sessions: Sessions looked at; a case without any session counts as one that is not legal.
+        num_sessions: Sessions looked at; a case without any session counts as one that is not
+            legal.
     """
 
     legal_share: float
@@ -110,8 +111,8 @@ def session_rewards(
 
     Returns:
         (C,) each: `<name>_reward` is the scalar of the case's best session by log-probability;
-        `<name>_<tower>_mean` and `_max` are over its beams, the shape of the paper's Table 1 (OneRec
-        v1, section 5.2). NaN for a case without a session.
+        `<name>_<tower>_mean` and `_max` are over its beams, the shape of the paper's Table 1
+        (OneRec v1, section 5.2). NaN for a case without a session.
     """
     probabilities = score_sessions(model, vectors, history, sessions.items.clamp(min=-1))
     probabilities = probabilities.masked_fill(~sessions.exist[..., None], torch.nan).double()
