@@ -42,6 +42,11 @@ class SessionConfig:
     history_length: int = option(20, "n: positive items kept as a session's history")
     session_items: int = option(5, "m: items of a target session")
     max_rejected_share: float = option(0.05, "The check on rejected rows fails above this share")
+    max_volume_ratio: float = option(
+        4.0, "The check on volume fails when a day has this many times more or fewer sessions"
+    )
+    min_positive_share: float = option(0.01, "The check on rates fails below this positive share")
+    max_positive_share: float = option(0.99, "... and above this one")
 
     def __post_init__(self) -> None:
         require(
@@ -165,7 +170,9 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         for name in ("batch_size", "max_epochs", "patience"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "use at least 1")
-        require(self.learning_rate > 0, "learning_rate", self.learning_rate, "use a positive number")
+        require(
+            self.learning_rate > 0, "learning_rate", self.learning_rate, "use a positive number"
+        )
         require(
             self.schedule in ("cosine", "constant"),
             "schedule",
@@ -244,17 +251,30 @@ class AlignmentConfig:
     """Iterative preference alignment (OneRec v1, Algorithm 2)."""
 
     rounds: int = option(1, "Rounds; each adds two assets to the graph")
-    sample_users: int = option(1000, "Users for whom sessions are generated per round")
+    sample_users: int = option(
+        1000, "Users for whom sessions are generated per round: the paper's r_DPO as a number"
+    )
     beta: float = option(0.1, "beta of DPO")
     dpo_weight: float = option(0.3, "lambda: weight of L_DPO beside L_NTP")
+    ntp_sessions_per_pair: int = option(
+        4, "Further good sessions per pair whose L_NTP holds the model to the log"
+    )
+    holdout_share: float = option(0.1, "Share of the pairs that only measure")
     learning_rate: float = option(3e-4, "Peak learning rate")
+    warmup_share: float = option(0.1, "Share of the steps spent warming up")
+    weight_decay: float = option(0.0, "AdamW's")
+    gradient_clip: float = option(1.0, "Largest gradient norm")
     batch_size: int = option(64, "Pairs per step")
     epochs: int = option(2, "Passes over the pairs")
     seed: int = option(2, "Seed of the sample and of the order")
 
     def __post_init__(self) -> None:
-        require(self.rounds >= 1, "rounds", self.rounds, "use at least 1")
+        for name in ("rounds", "sample_users", "batch_size", "epochs"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), "use at least 1")
+        for name in ("dpo_weight", "ntp_sessions_per_pair"):
+            require(getattr(self, name) >= 0, name, getattr(self, name), "use 0 or more")
         require(self.beta > 0, "beta", self.beta, "use a positive number, 0.1 is usual")
+        require(0 <= self.holdout_share < 1, "holdout_share", self.holdout_share, "use [0, 1)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -279,7 +299,9 @@ class EvaluationConfig:
             self.cutoffs,
             "use positive numbers with commas between them, 10 among them",
         )
-        require(0 < self.confidence < 1, "confidence", self.confidence, "use a share, 0.95 is usual")
+        require(
+            0 < self.confidence < 1, "confidence", self.confidence, "use a share, 0.95 is usual"
+        )
         for name in ("bootstrap_samples", "max_cases", "neighbours"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "use at least 1")
         require(

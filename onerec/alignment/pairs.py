@@ -1,0 +1,325 @@
+"""Preference pairs: the best and the worst of a user's beam-generated sessions, by reward.
+
+Shapes: P pairs, B users of a batch, N candidates, H history items, M items of a session, T digits.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from onerec.artifacts import read_json, write_json
+from onerec.config import GenerationConfig, RewardConfig
+from onerec.datasets.session_tensors import SessionTensors
+from onerec.generation import Trie, generate_sessions
+from onerec.model import OneRec
+from onerec.reward.model import TOWERS, RewardModel
+from onerec.reward.scoring import scalar_reward, score_sessions
+from onerec.schema import PREFERENCE_PAIRS
+from onerec.tokenizer.semantic_ids import SemanticIds
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreferencePairs:
+    """Best/worst pairs; item indices, -1 padded.
+
+    Attributes:
+        user_ids: (P,) the users.
+        history: (P, H) contexts the sessions were generated for.
+        chosen: (P, M) best session by reward.
+        rejected: (P, M) worst session.
+        targets: (P, M) the logged good session of the same context, for L_NTP.
+        chosen_reward: (P,) scalar reward.
+        rejected_reward: (P,).
+        chosen_logp: (P,) log-probability under the sampler.
+        rejected_logp: (P,).
+        stats: What `stats.json` holds.
+    """
+
+    user_ids: np.ndarray
+    history: Tensor
+    chosen: Tensor
+    rejected: Tensor
+    targets: Tensor
+    chosen_reward: Tensor
+    rejected_reward: Tensor
+    chosen_logp: Tensor
+    rejected_logp: Tensor
+    stats: dict[str, Any]
+
+    def __len__(self) -> int:
+        return len(self.user_ids)
+
+
+def sample_contexts(sessions: SessionTensors, num_users: int, seed: int) -> SessionTensors:
+    """One random session of each of a random sample of users.
+
+    The paper draws pairs for a share r_DPO of all training samples, again every epoch; here they
+    are drawn once per round for a number of users, which the graph shows as an artifact.
+
+    Args:
+        sessions: Good sessions of the training days.
+        num_users: Users wanted; all of them where there are fewer.
+        seed: Another seed samples others.
+    """
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(sessions))
+    users, first = np.unique(sessions.user.numpy()[order], return_index=True)
+    sampled = rng.permutation(len(users))[:num_users]
+    rows = torch.from_numpy(order[first[np.sort(sampled)]])
+    return dataclasses.replace(
+        sessions,
+        user=sessions.user[rows],
+        history=sessions.history[rows],
+        targets=sessions.targets[rows],
+        is_good=sessions.is_good[rows],
+        date=sessions.date[rows.numpy()],
+    )
+
+
+def make_pairs(
+    model: OneRec,
+    reward_model: RewardModel,
+    vectors: Tensor,
+    contexts: SessionTensors,
+    codes: Tensor,
+    trie: Trie,
+    *,
+    generation: GenerationConfig,
+    reward: RewardConfig,
+    on_batch: Callable[[int, int], None] = lambda done, total: None,
+) -> PreferencePairs:
+    """Generate N sessions per context, score them, keep best and worst (OneRec v1, Algorithm 2).
+
+    Args:
+        model: The sampler, which is also the start and the reference of the round's training.
+        reward_model: The one that trains, never the evaluator.
+        vectors: (N, Dv) item vectors for it.
+        contexts: Histories and the logged good session of each.
+        codes: (N, T) semantic IDs.
+        trie: Items that may be generated.
+        generation: N is `candidates`; `filter_seen` leaves out items of the history.
+        reward: Weights of the towers.
+        on_batch: Called with contexts done and in all.
+
+    Returns:
+        Pairs in the order of the contexts. A context with fewer than two legal sessions, or whose
+        sessions all have the same reward, gives none and is counted in `stats`.
+    """
+    model.eval()
+    num_items = contexts.targets.shape[1]
+    found: list[dict[str, Tensor]] = []
+    total = len(contexts)
+    for rows in torch.arange(total).split(generation.batch_size):
+        history = contexts.history[rows].long()
+        beams = generate_sessions(
+            model,
+            history,
+            codes,
+            trie,
+            num_items=num_items,
+            beam=generation.candidates,
+            exclude=history if generation.filter_seen else None,
+        )
+        items, logp = beams.items.cpu(), beams.logp.cpu().double()
+        probabilities = score_sessions(reward_model, vectors, history, items).double()
+        rewards = scalar_reward(probabilities, reward)
+        found.append({"row": rows, **best_and_worst(items, logp, rewards, probabilities)})
+        on_batch(int(rows[-1]) + 1, total)
+    if not found:
+        raise ValueError("0 contexts to generate for: there is no good session to train on")
+    joined = {name: torch.cat([part[name] for part in found]) for name in found[0]}
+    keep = joined["chosen_reward"] > joined["rejected_reward"]
+    kept = {name: value[keep] for name, value in joined.items()}
+    row = kept["row"]
+    return PreferencePairs(
+        user_ids=contexts.user_ids[contexts.user[row].numpy()],
+        history=contexts.history[row].long(),
+        chosen=kept["chosen"],
+        rejected=kept["rejected"],
+        targets=contexts.targets[row].long(),
+        chosen_reward=kept["chosen_reward"],
+        rejected_reward=kept["rejected_reward"],
+        chosen_logp=kept["chosen_logp"],
+        rejected_logp=kept["rejected_logp"],
+        stats=_stats(joined, kept, generation),
+    )
+
+
+def best_and_worst(
+    items: Tensor, logp: Tensor, rewards: Tensor, probabilities: Tensor
+) -> dict[str, Tensor]:
+    """The sessions of highest and lowest reward of each user.
+
+    Of sessions with one reward the more probable one counts as better, so that ties do not depend
+    on the machine.
+
+    Args:
+        items: (B, N, M) sessions, most probable first.
+        logp: (B, N), -inf where there is no session.
+        rewards: (B, N).
+        probabilities: (B, N, 4) of the towers.
+
+    Returns:
+        `chosen`, `rejected` (B, M); `chosen_reward`, `rejected_reward`, `chosen_logp`,
+        `rejected_logp`, `chosen_rank`, `rejected_rank` (B,), ranks being places in the beam from 0;
+        `chosen_towers`, `rejected_towers` (B, 4); `num_sessions`, `mean_reward`, `spread` (B,), the
+        last one the standard deviation over a user's sessions. Rewards are nan without a session.
+    """
+    legal = logp.isfinite()
+    num_sessions = legal.sum(1)
+    ranked = rewards.masked_fill(~legal, -torch.inf).argsort(dim=1, descending=True, stable=True)
+    chosen = ranked[:, 0]
+    rejected = ranked.gather(1, (num_sessions - 1).clamp(min=0)[:, None])[:, 0]
+    valid = rewards.masked_fill(~legal, 0.0)
+    mean = valid.sum(1) / num_sessions
+    squared = ((valid - mean[:, None]) ** 2 * legal).sum(1) / num_sessions
+    known = rewards.masked_fill(~legal, torch.nan)
+    user = torch.arange(len(items))
+    parts = {"mean_reward": mean, "spread": squared.sqrt(), "num_sessions": num_sessions}
+    for name, rank in (("chosen", chosen), ("rejected", rejected)):
+        parts |= {
+            name: items[user, rank],
+            f"{name}_reward": known[user, rank],
+            f"{name}_logp": logp[user, rank],
+            f"{name}_towers": probabilities[user, rank],
+            f"{name}_rank": rank,
+        }
+    return parts
+
+
+def save_pairs(pairs: PreferencePairs, item_ids: np.ndarray, directory: Path) -> None:
+    """Write `pairs.parquet` (`schema.PREFERENCE_PAIRS`) and `stats.json`.
+
+    Args:
+        pairs: The pairs.
+        item_ids: (N,) ids of the item indices.
+        directory: Where to.
+    """
+    columns = [
+        pa.array(pairs.user_ids.tolist(), pa.string()),
+        *(_id_lists(t, item_ids) for t in (pairs.history, pairs.chosen, pairs.rejected)),
+        *(
+            pa.array(t.double().numpy())
+            for t in (
+                pairs.chosen_reward,
+                pairs.rejected_reward,
+                pairs.chosen_logp,
+                pairs.rejected_logp,
+            )
+        ),
+        _id_lists(pairs.targets, item_ids),
+    ]
+    pq.write_table(
+        pa.Table.from_arrays(columns, schema=PREFERENCE_PAIRS), directory / "pairs.parquet"
+    )
+    write_json(directory / "stats.json", pairs.stats)
+
+
+def load_pairs(
+    directory: Path, semantic_ids: SemanticIds, *, history_length: int, session_items: int
+) -> PreferencePairs:
+    """Read what `save_pairs` wrote, against the semantic IDs it was made with.
+
+    Raises:
+        ValueError: An item is not in the catalogue.
+    """
+    table = pq.read_table(directory / "pairs.parquet", schema=PREFERENCE_PAIRS)
+
+    def items(name: str, width: int) -> Tensor:
+        return _padded(table.column(name).combine_chunks(), semantic_ids, width, name)
+
+    def numbers(name: str) -> Tensor:
+        return torch.tensor(table.column(name).to_numpy())
+
+    return PreferencePairs(
+        user_ids=np.asarray(table.column("user_id").to_pylist(), dtype=object),
+        history=items("history_item_ids", history_length),
+        chosen=items("chosen_item_ids", session_items),
+        rejected=items("rejected_item_ids", session_items),
+        targets=items("target_item_ids", session_items),
+        chosen_reward=numbers("chosen_reward"),
+        rejected_reward=numbers("rejected_reward"),
+        chosen_logp=numbers("chosen_logp"),
+        rejected_logp=numbers("rejected_logp"),
+        stats=read_json(directory / "stats.json"),
+    )
+
+
+def illegal_pairs(pairs: PreferencePairs, allowed: Tensor) -> int:
+    """Pairs with a session that is short, repeats an item, or holds one that is not allowed.
+
+    Args:
+        pairs: The pairs.
+        allowed: (N,) bool, items that may be generated.
+    """
+    sessions = torch.stack([pairs.chosen, pairs.rejected], 1)
+    ordered = sessions.sort(-1).values
+    repeats = (ordered[..., 1:] == ordered[..., :-1]).any(-1)
+    unknown = ((sessions < 0) | ~allowed[sessions.clamp(min=0)]).any(-1)
+    return int((repeats | unknown).any(1).sum())
+
+
+def _id_lists(items: Tensor, item_ids: np.ndarray) -> pa.ListArray:
+    """(P, W) indices, -1 padded, as lists of ids."""
+    present = items.numpy() >= 0
+    offsets = np.concatenate([[0], present.sum(1).cumsum()]).astype(np.int32)
+    values = np.asarray(item_ids, dtype=object)[items.numpy()[present]]
+    return pa.ListArray.from_arrays(offsets, pa.array(values.tolist(), pa.string()))
+
+
+def _padded(lists: Any, semantic_ids: SemanticIds, width: int, name: str) -> Tensor:
+    """Lists of ids as (P, width) indices, -1 padded."""
+    lengths = np.diff(lists.offsets.to_numpy())
+    indices = semantic_ids.index_of(lists.flatten())
+    if (indices < 0).any():
+        raise ValueError(
+            f"{name}: {int((indices < 0).sum())} items of the pairs are not in the catalogue of "
+            f"generation {semantic_ids.generation}; make the pairs again with these semantic IDs"
+        )
+    out = np.full((len(lengths), width), -1, dtype=np.int64)
+    out[np.arange(width) < lengths[:, None]] = indices
+    return torch.from_numpy(out)
+
+
+def _stats(
+    joined: dict[str, Tensor], kept: dict[str, Tensor], generation: GenerationConfig
+) -> dict[str, Any]:
+    too_few = int((joined["num_sessions"] < 2).sum())
+    contexts, pairs = len(joined["row"]), len(kept["row"])
+    summary: dict[str, Any] = {
+        "contexts": contexts,
+        "pairs": pairs,
+        "skipped_fewer_than_two_sessions": too_few,
+        "skipped_equal_rewards": contexts - pairs - too_few,
+        "candidates": generation.candidates,
+    }
+    if not pairs:
+        return summary
+    margin = kept["chosen_reward"] - kept["rejected_reward"]
+    quantiles = torch.tensor([0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0], dtype=torch.float64)
+    return summary | {
+        "mean_sessions": float(kept["num_sessions"].double().mean()),
+        "reward_mean": float(kept["mean_reward"].mean()),
+        "reward_max": float(kept["chosen_reward"].mean()),
+        "reward_min": float(kept["rejected_reward"].mean()),
+        "reward_spread": float(kept["spread"].mean()),
+        "reward_margin_mean": float(margin.mean()),
+        "reward_margin_quantiles": torch.quantile(margin, quantiles).tolist(),
+        "chosen_logp_mean": float(kept["chosen_logp"].mean()),
+        "rejected_logp_mean": float(kept["rejected_logp"].mean()),
+        "chosen_rank_mean": float(kept["chosen_rank"].double().mean()),
+        "rejected_rank_mean": float(kept["rejected_rank"].double().mean()),
+        **{
+            f"{side}_{tower}_mean": float(kept[f"{side}_towers"][:, i].mean())
+            for side in ("chosen", "rejected")
+            for i, tower in enumerate(TOWERS)
+        },
+    }
