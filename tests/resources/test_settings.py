@@ -1,0 +1,65 @@
+"""Environment over remembered settings over defaults; wrong values name the remedy."""
+
+from pathlib import Path
+
+import pytest
+
+from resources.settings import load_settings
+
+
+def test_defaults_are_the_simulated_demo(tmp_path: Path):
+    settings = load_settings({"ONEREC_HOME": str(tmp_path)})
+    assert (settings.dataset, settings.preset) == ("simulated", "tiny")
+    assert settings.root == tmp_path / "simulated"
+
+
+def test_later_commands_open_what_was_remembered(tmp_path: Path):
+    env = {"ONEREC_HOME": str(tmp_path), "ONEREC_DATASET": "kuairand", "ONEREC_DATA_DIR": "data"}
+    first = load_settings(env)
+    first.remember()
+    again = load_settings({"ONEREC_HOME": str(tmp_path)})
+    assert again == first
+    assert Path(again.data_dir or "").is_absolute()
+
+
+def test_another_data_set_forgets_the_remembered_directory(tmp_path: Path):
+    env = {"ONEREC_HOME": str(tmp_path), "ONEREC_DATASET": "kuairand", "ONEREC_DATA_DIR": "data"}
+    load_settings(env).remember()
+    other = load_settings({"ONEREC_HOME": str(tmp_path), "ONEREC_DATASET": "simulated"})
+    assert other.data_dir is None
+
+
+def test_yaml_changes_a_stage(tmp_path: Path):
+    config = tmp_path / "my.yaml"
+    config.write_text("stages:\n  tokenizer:\n    codebook_size: 16\n")
+    settings = load_settings({"ONEREC_HOME": str(tmp_path), "ONEREC_CONFIG": str(config)})
+    assert settings.stages.tokenizer.codebook_size == 16
+
+
+@pytest.mark.parametrize(
+    ("env", "message"),
+    [
+        ({"ONEREC_DATASET": "netflix"}, "ONEREC_DATASET='netflix': use one of simulated, kuairand"),
+        ({"ONEREC_PRESET": "huge"}, "ONEREC_PRESET='huge': use one of tiny, small, base, large"),
+        ({"ONEREC_CONFIG": "/nowhere.yaml"}, "no such file"),
+    ],
+)
+def test_a_wrong_name_is_answered_with_the_known_ones(tmp_path: Path, env, message: str):
+    with pytest.raises(ValueError, match=message.replace("[", r"\[")):
+        load_settings({"ONEREC_HOME": str(tmp_path), **env})
+
+
+@pytest.mark.parametrize(
+    ("yaml", "message"),
+    [
+        ("stages:\n  tokeniser: {}\n", "stage='tokeniser': use one of"),
+        ("stages:\n  tokenizer:\n    k: 3\n", "tokenizer.k=3: no such setting"),
+        ("stages:\n  tokenizer:\n    codebook_size: 1\n", "codebook_size=1: use at least 2"),
+        ("- a\n", "must be a YAML mapping"),
+    ],
+)
+def test_a_wrong_stage_setting_names_field_value_and_remedy(tmp_path: Path, yaml: str, message):
+    config = tmp_path / "my.yaml"
+    config.write_text(yaml)
+    with pytest.raises(ValueError, match=message):
+        load_settings({"ONEREC_HOME": str(tmp_path), "ONEREC_CONFIG": str(config)})
