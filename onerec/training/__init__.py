@@ -2,6 +2,7 @@
 
 from onerec.training.bookkeeping import Bookkeeping, Progress, TrainingDivergedError
 from onerec.training.generator import TrainingReport, fit_generator
+from onerec.training.job import TrainingJob, train
 from onerec.training.runtime import Runtime, quiet_trainer, reproducible
 
 __all__ = [
@@ -9,8 +10,10 @@ __all__ = [
     "Progress",
     "Runtime",
     "TrainingDivergedError",
+    "TrainingJob",
     "TrainingReport",
     "fit_generator",
     "quiet_trainer",
     "reproducible",
+    "train",
 ]

@@ -6,7 +6,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ from onerec.training.runtime import Runtime, quiet_trainer, reproducible
 
 HISTORY = "history.json"
 FINGERPRINT = "fingerprint.json"
+REPORT_EVERY = 50
+"""Steps between two looks at the loss; each look waits for the device."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +97,7 @@ def fit_generator(
         ValueError: A split has no session, or `initial` has another shape.
         TrainingDivergedError: A loss was not a number.
     """
-    _require_sessions(train, valid)
+    require_sessions(train, valid)
     shape = {
         "codebook_size": codebook_size,
         "num_digits": codes.shape[1],
@@ -122,6 +124,7 @@ def fit_generator(
             batch_size=config.batch_size,
             save_best=save_best,
             on_progress=on_progress,
+            report_every=REPORT_EVERY,
         )
         order = ShuffledBatches(len(train), config.batch_size, config.seed)
         valid_order = OrderedBatches(len(valid), config.batch_size)
@@ -148,13 +151,18 @@ def fit_generator(
     return report
 
 
-def _require_sessions(train: SessionTensors, valid: SessionTensors) -> None:
+def require_sessions(
+    train: SessionTensors, valid: SessionTensors, *, made_with: Mapping[str, Any] | None = None
+) -> None:
+    """Raise `ValueError` when a split has no session; `made_with` are the settings that made it."""
     for name, sessions in (("training", train), ("validation", valid)):
         if not len(sessions):
+            settings = f" (it was made with {json.dumps(dict(made_with))})" if made_with else ""
             raise ValueError(
-                f"no {name} session: none is good and has a target with a semantic ID. Lower the "
-                "good_min_... thresholds of the session stage, widen window_days, or check that "
-                "semantic_ids covers these days"
+                f"no {name} session in the session_dataset{settings}: none is good and has a target "
+                "with a semantic ID. Lower good_min_watched_items, good_min_watch_seconds or "
+                "good_min_positive_interactions, widen window_days, or check that events and "
+                "semantic_ids cover these days"
             )
 
 

@@ -1,0 +1,132 @@
+"""One pretraining from artifact directories: what the asset calls and `python -m onerec.training` runs."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from onerec.artifacts import MANIFEST, read_json
+from onerec.config import ModelConfig, TrainingConfig, require
+from onerec.datasets.session_tensors import load_session_tensors
+from onerec.model import load_model
+from onerec.tokenizer.semantic_ids import load_semantic_ids
+from onerec.training.bookkeeping import Progress
+from onerec.training.generator import TrainingReport, fit_generator, require_sessions
+from onerec.training.runtime import Runtime
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingJob:
+    """What to train on what.
+
+    Attributes:
+        session_dataset: Files of a `session_dataset` artifact.
+        semantic_ids: Files of a `semantic_ids` artifact.
+        history_length: H, history items the generator reads.
+        session_items: M, items of a session it writes.
+        initial: Files of a checkpoint to start from; random weights by default.
+        model: Shape of the generator.
+        training: Optimiser and schedule.
+        runtime: Hardware.
+    """
+
+    session_dataset: Path
+    semantic_ids: Path
+    history_length: int
+    session_items: int
+    initial: Path | None = None
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+    runtime: Runtime = Runtime()
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any]) -> "TrainingJob":
+        """A job from parsed JSON: paths as strings, `model`, `training` and `runtime` as objects.
+
+        Raises:
+            ValueError: A name is unknown or missing, or a value is out of range.
+        """
+        known = {f.name: f for f in dataclasses.fields(cls)}
+        for name in values:
+            require(name in known, name, values[name], f"no such setting; use {', '.join(known)}")
+        for name, field in known.items():
+            needed = field.default is dataclasses.MISSING
+            require(name in values or not needed, name, None, "the training job has to name it")
+        parsed = dict(values)
+        for name in ("session_dataset", "semantic_ids", "initial"):
+            if parsed.get(name) is not None:
+                parsed[name] = Path(parsed[name])
+                require(parsed[name].is_dir(), name, values[name], "no such directory")
+        for name, kind in (
+            ("model", ModelConfig),
+            ("training", TrainingConfig),
+            ("runtime", Runtime),
+        ):
+            given = parsed.get(name, {})
+            fields = {f.name for f in dataclasses.fields(kind)}
+            for key in given:
+                require(
+                    key in fields,
+                    f"{name}.{key}",
+                    given[key],
+                    f"no such setting; {name} has {', '.join(sorted(fields))}",
+                )
+            parsed[name] = kind(**given)
+        return cls(**parsed)
+
+
+def train(
+    job: TrainingJob,
+    *,
+    out_dir: Path,
+    scratch: Path,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> TrainingReport:
+    """Read the artifacts, fit the generator to the good sessions, write the checkpoint.
+
+    Args:
+        job: What to train on what.
+        out_dir: Where `model.safetensors`, `config.json` and `history.json` go.
+        scratch: A directory for unfinished work, see `fit_generator`.
+        on_progress: Told about the loss every so many steps.
+
+    Raises:
+        ValueError: A split has no session, or `initial` has another shape.
+        GenerationMismatchError: `initial` belongs to another tokenizer generation.
+        TrainingDivergedError: A loss was not a number.
+    """
+    semantic_ids = load_semantic_ids(job.semantic_ids)
+    splits = [
+        load_session_tensors(
+            job.session_dataset,
+            split,
+            semantic_ids,
+            history_length=job.history_length,
+            session_items=job.session_items,
+            good_only=True,
+        )
+        for split in ("train", "valid")
+    ]
+    require_sessions(*splits, made_with=_settings_of(job.session_dataset))
+    initial = None
+    if job.initial is not None:
+        initial, _ = load_model(job.initial, expected_generation=semantic_ids.generation)
+    return fit_generator(
+        job.training,
+        job.model,
+        *splits,
+        semantic_ids.codes,
+        codebook_size=semantic_ids.codebook_size,
+        generation=semantic_ids.generation,
+        out_dir=out_dir,
+        scratch=scratch,
+        initial=initial,
+        on_progress=on_progress,
+        runtime=job.runtime,
+    )
+
+
+def _settings_of(artifact: Path) -> Mapping[str, Any]:
+    manifest = artifact / MANIFEST
+    return read_json(manifest)["config"] if manifest.exists() else {}

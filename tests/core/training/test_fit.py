@@ -1,0 +1,242 @@
+"""What a training does, keeps and refuses."""
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from onerec.config import ModelConfig, TrainingConfig
+from onerec.datasets.session_tensors import SessionTensors
+from onerec.model import OneRec, load_model
+from onerec.training import Progress, Runtime, TrainingDivergedError, TrainingReport, fit_generator
+from onerec.training.bookkeeping import RESUME
+from tests.core.training.small import (
+    HISTORY,
+    ITEMS,
+    MODEL,
+    NUM_CODES,
+    NUM_DIGITS,
+    TRAINING,
+    catalogue,
+    no_sessions,
+    patterned_sessions,
+)
+
+TRAIN, VALID = patterned_sessions(400, seed=1), patterned_sessions(80, seed=2)
+
+
+def fit(
+    directory: Path,
+    config: TrainingConfig = TRAINING,
+    model: ModelConfig = MODEL,
+    train: SessionTensors = TRAIN,
+    valid: SessionTensors = VALID,
+    initial: OneRec | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> TrainingReport:
+    semantic_ids = catalogue()
+    return fit_generator(
+        config,
+        model,
+        train,
+        valid,
+        semantic_ids.codes,
+        codebook_size=NUM_CODES,
+        generation=semantic_ids.generation,
+        out_dir=directory / "out",
+        scratch=directory / "scratch",
+        initial=initial,
+        on_progress=on_progress,
+        runtime=Runtime(accelerator="cpu", threads=1),
+    )
+
+
+def hashes(directory: Path) -> dict[str, str]:
+    return {
+        f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in (directory / "out").iterdir()
+    }
+
+
+def test_learns_the_pattern(tmp_path: Path) -> None:
+    config = dataclasses.replace(TRAINING, max_epochs=8, learning_rate=1e-2)
+    report = fit(tmp_path, config, dataclasses.replace(MODEL, dropout=0.0, d_model=32))
+    assert report.uniform_loss == pytest.approx(math.log(NUM_CODES))
+    assert report.best_valid_loss < 0.5 * report.uniform_loss
+    model, generation = load_model(tmp_path / "out", expected_generation="a-generation")
+    assert generation == "a-generation"
+    assert report.num_parameters == sum(p.numel() for p in model.parameters())
+
+
+def test_reports_and_writes_the_same_numbers(tmp_path: Path) -> None:
+    seen: list[Progress] = []
+    report = fit(tmp_path, on_progress=seen.append)
+    assert sorted(f.name for f in (tmp_path / "out").iterdir()) == [
+        "config.json",
+        "history.json",
+        "model.safetensors",
+    ]
+    written = json.loads((tmp_path / "out" / "history.json").read_text())
+    assert written["epochs"] == report.history
+    assert [e["epoch"] for e in report.history] == [1, 2, 3, 4]
+    assert written["summary"]["best_valid_loss"] == report.best_valid_loss
+    assert report.best_valid_loss == min(e["valid_loss"] for e in report.history)
+    product = math.prod(report.digit_perplexity) ** (1 / NUM_DIGITS)
+    assert math.log(product) == pytest.approx(report.best_valid_loss)
+    assert all(sum(layer) == pytest.approx(1) for layer in report.expert_load)
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["model"] == dataclasses.asdict(MODEL)
+    assert (config["history_length"], config["session_items"]) == (HISTORY, ITEMS)
+    assert "per_second" not in json.dumps(written)
+    last = seen[-1]
+    assert (last.epoch, last.step, last.epoch_steps) == (4, 13, 13)
+    assert last.valid_loss == report.history[-1]["valid_loss"]
+    assert str(last).startswith("epoch 4/4, step 13/13: loss ")
+
+
+@pytest.mark.parametrize("history_tokens", ["items", "digits"])
+def test_every_parameter_moves(tmp_path: Path, history_tokens: str) -> None:
+    config = dataclasses.replace(TRAINING, max_epochs=1)
+    model_config = dataclasses.replace(MODEL, history_tokens=history_tokens)
+    torch.manual_seed(config.seed)
+    before = OneRec(
+        model_config,
+        codebook_size=NUM_CODES,
+        num_digits=NUM_DIGITS,
+        history_length=HISTORY,
+        session_items=ITEMS,
+    ).state_dict()
+    fit(tmp_path, config, model_config)
+    after = load_model(tmp_path / "out", expected_generation=None)[0].state_dict()
+    assert before.keys() == after.keys()
+    still = [name for name in before if torch.equal(before[name], after[name])]
+    assert still == []
+
+
+def test_same_seed_same_bytes_other_seed_other_bytes(tmp_path: Path) -> None:
+    config = dataclasses.replace(TRAINING, max_epochs=2)
+    before = torch.get_rng_state()
+    fit(tmp_path / "a", config)
+    assert torch.equal(before, torch.get_rng_state())
+    assert not torch.are_deterministic_algorithms_enabled()
+    torch.manual_seed(12345)
+    fit(tmp_path / "b", config)
+    fit(tmp_path / "c", dataclasses.replace(config, seed=1))
+    assert hashes(tmp_path / "a") == hashes(tmp_path / "b")
+    assert hashes(tmp_path / "a")["model.safetensors"] != hashes(tmp_path / "c")["model.safetensors"]
+
+
+class Killed(BaseException):
+    """Nothing catches it."""
+
+
+@pytest.mark.parametrize("steps", [3, 16, 35])
+def test_interrupted_anywhere_ends_in_the_same_bytes(tmp_path: Path, steps: int) -> None:
+    """Cut off in the first, second and third epoch, and then again in the last."""
+    fit(tmp_path / "whole")
+
+    def cut(at_epoch: int, at_step: int) -> Callable[[Progress], None]:
+        def kill(progress: Progress) -> None:
+            if (progress.epoch, progress.step) >= (at_epoch, at_step):
+                raise Killed
+
+        return kill
+
+    epoch, step = divmod(steps, 13)
+    for cut_at in (cut(epoch + 1, step), cut(4, 1)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("onerec.training.generator.REPORT_EVERY", 1)
+            with pytest.raises(Killed):
+                fit(tmp_path / "cut", on_progress=cut_at)
+        assert not (tmp_path / "cut" / "out").exists()
+    fit(tmp_path / "cut")
+    assert hashes(tmp_path / "cut") == hashes(tmp_path / "whole")
+
+
+def test_a_finished_training_is_only_picked_up(tmp_path: Path) -> None:
+    """Killed between the last epoch and publishing: nothing is trained again."""
+    config = dataclasses.replace(TRAINING, learning_rate=0.5, max_epochs=6, patience=1)
+    first = fit(tmp_path, config)
+    assert first.stopped_early
+    before = hashes(tmp_path)
+    seen: list[Progress] = []
+    again = fit(tmp_path, config, on_progress=seen.append)
+    assert seen == []
+    assert again.tokens_per_second is None
+    assert again.history == first.history
+    assert hashes(tmp_path) == before
+
+
+def test_scratch_of_another_training_is_thrown_away(tmp_path: Path) -> None:
+    config = dataclasses.replace(TRAINING, max_epochs=2)
+    fit(tmp_path / "fresh", config, train=VALID)
+    fit(tmp_path / "used", config, train=TRAIN)
+    fit(tmp_path / "used", config, train=VALID)
+    assert hashes(tmp_path / "used") == hashes(tmp_path / "fresh")
+
+
+def test_stops_early_and_keeps_the_best_weights(tmp_path: Path) -> None:
+    """With far too high a rate the loss goes up and down; the kept weights are the best epoch's."""
+    config = dataclasses.replace(
+        TRAINING,
+        max_epochs=12,
+        patience=2,
+        learning_rate=0.1,
+        schedule="constant",
+        warmup_share=0.0,  # a share of max_epochs, which the second training changes
+    )
+    report = fit(tmp_path, config)
+    losses = [e["valid_loss"] for e in report.history]
+    assert report.stopped_early
+    assert len(losses) == report.best_epoch + 2
+    assert losses[report.best_epoch - 1] == min(losses)
+    until_best = dataclasses.replace(config, max_epochs=report.best_epoch)
+    fit(tmp_path / "until", until_best)
+    weights = [hashes(d)["model.safetensors"] for d in (tmp_path, tmp_path / "until")]
+    assert weights[0] == weights[1]
+
+
+def test_warm_start(tmp_path: Path) -> None:
+    fit(tmp_path / "yesterday")
+    initial, _ = load_model(tmp_path / "yesterday" / "out", expected_generation="a-generation")
+    config = dataclasses.replace(TRAINING, max_epochs=1)
+    cold = fit(tmp_path / "cold", config)
+    warm = fit(tmp_path / "warm", config, initial=initial)
+    assert warm.best_valid_loss < cold.best_valid_loss
+    other = dataclasses.replace(MODEL, d_ff=32)
+    with pytest.raises(ValueError, match="has another shape"):
+        fit(tmp_path / "other", config, other, initial=initial)
+
+
+def test_a_loss_that_is_no_number_stops_with_the_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import onerec.training.module as module
+
+    real, calls = module.next_token_loss, [0]
+
+    def breaks_in_epoch_two(*arguments: Any) -> torch.Tensor:
+        calls[0] += 1
+        loss = real(*arguments)
+        return loss * math.nan if calls[0] == 13 + 5 else loss
+
+    monkeypatch.setattr(module, "next_token_loss", breaks_in_epoch_two)
+    with pytest.raises(TrainingDivergedError, match="training loss is nan at epoch 2, step 5 ") as e:
+        fit(tmp_path)
+    assert "learning rate 0.00" in str(e.value)
+    assert "the last good checkpoint, of epoch 1" in str(e.value)
+    assert (tmp_path / "scratch" / RESUME).exists()
+    assert (tmp_path / "scratch" / "best-1" / "model.safetensors").exists()
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_session_is_an_error_with_a_remedy(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no training session .* good_min_watched_items"):
+        fit(tmp_path, train=no_sessions())
+    with pytest.raises(ValueError, match=r"no validation session .* widen window_days"):
+        fit(tmp_path, valid=no_sessions())

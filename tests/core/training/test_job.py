@@ -1,0 +1,148 @@
+"""A training from artifact directories, and the process that runs one."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from onerec.model import GenerationMismatchError, OneRec, save_model
+from onerec.training.__main__ import main
+from onerec.training.bookkeeping import RESUME
+from onerec.training.job import TrainingJob, train
+from onerec.training.runtime import Runtime
+from tests.core.training.small import (
+    HISTORY,
+    ITEMS,
+    MODEL,
+    NUM_CODES,
+    NUM_DIGITS,
+    TRAINING,
+    catalogue,
+    write_patterned_dataset,
+)
+
+
+@pytest.fixture(scope="module")
+def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("artifacts")
+    write_patterned_dataset(directory / "session_dataset", train=400, valid=60)
+    (directory / "semantic_ids").mkdir()
+    catalogue().save(directory / "semantic_ids")
+    return directory
+
+
+def job_values(artifacts: Path, out: Path, **training: Any) -> dict[str, Any]:
+    return {
+        "session_dataset": str(artifacts / "session_dataset"),
+        "semantic_ids": str(artifacts / "semantic_ids"),
+        "history_length": HISTORY,
+        "session_items": ITEMS,
+        "model": dataclasses.asdict(MODEL),
+        "training": dataclasses.asdict(dataclasses.replace(TRAINING, **training)),
+        "runtime": {"accelerator": "cpu", "threads": 1},
+        "out": str(out),
+    }
+
+
+def config_file(path: Path, values: dict[str, Any]) -> str:
+    path.write_text(json.dumps(values))
+    return str(path)
+
+
+def hashes(directory: Path) -> dict[str, str]:
+    return {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in directory.iterdir()}
+
+
+@pytest.mark.slow
+def test_killed_and_started_again_ends_in_the_same_bytes(artifacts: Path, tmp_path: Path) -> None:
+    long = {"max_epochs": 8, "patience": 8, "batch_size": 16}
+    cut = config_file(tmp_path / "cut.json", job_values(artifacts, tmp_path / "cut", **long))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "onerec.training", "--config", cut], stderr=subprocess.DEVNULL
+    )
+    resume = tmp_path / "cut.scratch" / RESUME
+    deadline = time.monotonic() + 120
+    while not resume.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.15)  # into the next epoch
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert resume.exists()
+    assert not (tmp_path / "cut").exists()
+
+    main(["--config", cut])
+    whole = job_values(artifacts, tmp_path / "whole", **long)
+    main(["--config", config_file(tmp_path / "whole.json", whole)])
+    assert hashes(tmp_path / "cut") == hashes(tmp_path / "whole")
+    assert len(hashes(tmp_path / "cut")) == 3
+    assert not (tmp_path / "cut.scratch").exists()
+
+
+def test_wrong_jobs_are_refused_by_name(artifacts: Path, tmp_path: Path) -> None:
+    good = job_values(artifacts, tmp_path / "out")
+
+    def run(**changes: Any) -> None:
+        values = {k: v for k, v in (good | changes).items() if v != "absent"}
+        main(["--config", config_file(tmp_path / "job.json", values)])
+
+    with pytest.raises(ValueError, match="epochs=3: no such setting; use session_dataset"):
+        run(epochs=3)
+    with pytest.raises(ValueError, match=r"training.max_epoch=3: no such setting; training has"):
+        run(training={"max_epoch": 3})
+    with pytest.raises(ValueError, match="semantic_ids=.*no such directory"):
+        run(semantic_ids=str(tmp_path / "nowhere"))
+    with pytest.raises(ValueError, match="history_length=None: the training job has to name it"):
+        run(history_length="absent")
+    with pytest.raises(ValueError, match="out=None"):
+        run(out="absent")
+    with pytest.raises(ValueError, match="it exists already"):
+        run(out=str(tmp_path))
+    with pytest.raises(ValueError, match="devices=2: use 1"):
+        run(runtime={"devices": 2})
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_dataset_without_sessions_names_its_thresholds(artifacts: Path, tmp_path: Path) -> None:
+    dataset = write_patterned_dataset(tmp_path / "session_dataset", train=5, valid=0)
+    manifest = {"config": {"good_min_watched_items": 3}}
+    (dataset / "manifest.json").write_text(json.dumps(manifest))
+    job = TrainingJob(
+        session_dataset=dataset,
+        semantic_ids=artifacts / "semantic_ids",
+        history_length=HISTORY,
+        session_items=ITEMS,
+    )
+    with pytest.raises(ValueError, match=r'no validation session .*"good_min_watched_items": 3'):
+        train(job, out_dir=tmp_path / "out", scratch=tmp_path / "scratch")
+
+
+def test_a_checkpoint_of_another_generation_is_no_start(artifacts: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = OneRec(
+        MODEL,
+        codebook_size=NUM_CODES,
+        num_digits=NUM_DIGITS,
+        history_length=HISTORY,
+        session_items=ITEMS,
+    )
+    save_model(model, tmp_path / "old", generation="another")
+    job = TrainingJob(
+        session_dataset=artifacts / "session_dataset",
+        semantic_ids=artifacts / "semantic_ids",
+        history_length=HISTORY,
+        session_items=ITEMS,
+        initial=tmp_path / "old",
+        model=MODEL,
+        runtime=Runtime(accelerator="cpu", threads=1),
+    )
+    with pytest.raises(GenerationMismatchError, match="'another'.*'a-generation'"):
+        train(job, out_dir=tmp_path / "out", scratch=tmp_path / "scratch")
