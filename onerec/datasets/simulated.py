@@ -1,18 +1,21 @@
 """A simulated short-video app. Not real data: every number measured on it is a simulation's.
 
-What it models: users with a few topics each, drifting slowly and swept by passing fads; items of a
-topic and subtopic with a quality, a duration, an age, an author who specialises and a title that
-says what it is about; sessions in which attention tires; an app that shows what it believes the user
-likes, late and with errors, prefers the popular and the fresh, and explores a little; watch time and
-sparse likes, follows, comments, shares and dislikes drawn from a known affinity.
+What it models: users with a few topics each, drifting slowly and swept by passing fads; items of
+a topic and subtopic with a quality, a duration, an age, an author who specialises and a title that
+says what it is about; sessions in which attention tires; an app that shows what it believes the
+user likes, late and with errors, prefers the popular and the fresh, and explores a little; watch
+time and sparse likes, follows, comments, shares and dislikes drawn from a known affinity.
 What it does not: network effects, creators reacting to demand, bots, outages, dirty rows.
 
 A day depends on the seed and the day alone, so a schedule can ask for yesterday at any time.
 """
 
+# pyarrow.compute makes its functions at import, out of sight of a type checker:
+# pyright: reportAttributeAccessIssue=false
+
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -83,7 +86,9 @@ class SimulatedSource:
         midnight = _microseconds(day)
         second = table["second"].to_numpy()
         time = pa.array(midnight + np.round(second * 1e6).astype(np.int64)).cast(UTC_MICROSECONDS)
-        row = pc.utf8_lpad(pc.cast(pa.array(np.arange(len(time))), pa.string()), width=7, padding="0")
+        row = pc.utf8_lpad(
+            pc.cast(pa.array(np.arange(len(time))), pa.string()), width=7, padding="0"
+        )
         event_id = pc.binary_join_element_wise(f"{day:%Y%m%d}", row, "-")
         table = table.drop_columns("second").add_column(0, "event_time", time)
         return table.add_column(0, "event_id", event_id)

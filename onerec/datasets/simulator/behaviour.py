@@ -43,9 +43,7 @@ def affinity(world: World, users: Users, rows: Array, items: Items, day: float) 
     column = items.topic * SUBTOPICS_PER_TOPIC + items.subtopic
     style = users.style[rows] @ items.style.T / np.sqrt(items.style.shape[1])
     common = BASE + QUALITY * items.quality
-    return (
-        INTEREST * fine[:, column] + STYLE * style + common + users.patience[rows, None]
-    )
+    return INTEREST * fine[:, column] + STYLE * style + common + users.patience[rows, None]
 
 
 def taste(world: World, users: Users, rows: Array, day: float) -> Array:
@@ -56,7 +54,7 @@ def taste(world: World, users: Users, rows: Array, day: float) -> Array:
 
 
 def stay_probability(affinity: Array, position: Array | int) -> Array:
-    """Chance that an exposure is not swiped away at once; falls with the position in the session."""
+    """Chance that an exposure is not swiped away at once; falls along the session."""
     return sigmoid(affinity - FATIGUE * np.asarray(position))
 
 

@@ -8,13 +8,17 @@ from typing import Any
 
 from onerec.config import option, require
 
+FIRST_DAY = date(2026, 6, 1)
+
 
 @dataclass(frozen=True, kw_only=True)
 class SimulatorConfig:
     """Size, seed and beginning of the simulated app."""
 
     seed: int = option(0, "Another seed is another app")
-    first_day: date = option(date(2026, 6, 1), "First UTC day of the log")
+    first_day: date = dataclasses.field(
+        default=FIRST_DAY, metadata={"doc": "First UTC day of the log"}
+    )
     initial_users: int = option(2700, "Users who have already joined on the first day")
     new_users_per_day: int = option(14, "Users who join each day")
     user_lifetime_days: float = option(170.0, "Mean days after which a user is gone for good")
@@ -24,13 +28,15 @@ class SimulatorConfig:
     activity: float = option(0.26, "Mean share of days on which a user opens the app")
     exploration: float = option(0.10, "Share of exposures the app picks at random")
     repeat_days: int = option(
-        5, "A user can meet the same item again only every so many days, so repeats stay rare"
+        7, "A user can meet the same item again only every so many days, so repeats stay rare"
     )
 
     def __post_init__(self) -> None:
         require(self.seed >= 0, "simulator.seed", self.seed, "use 0 or more")
         for name in ("initial_users", "initial_items", "authors_per_topic", "repeat_days"):
-            require(getattr(self, name) >= 1, f"simulator.{name}", getattr(self, name), "at least 1")
+            require(
+                getattr(self, name) >= 1, f"simulator.{name}", getattr(self, name), "at least 1"
+            )
         for name in ("new_users_per_day", "new_items_per_day"):
             require(getattr(self, name) >= 0, f"simulator.{name}", getattr(self, name), "0 or more")
         require(

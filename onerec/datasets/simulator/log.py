@@ -17,7 +17,7 @@ from onerec.datasets.simulator.world import (
     item_ids,
     user_ids,
 )
-from onerec.schema import FEEDBACK_FLAGS, UTC_MICROSECONDS
+from onerec.schema import FEEDBACK_FLAGS
 
 MAX_SESSIONS = 6
 SHORTEST, LONGEST = 4, 20
@@ -65,7 +65,7 @@ def day_events(world: World, users: Users, items: Items, day: int, weekday: int)
     """
     rng = generator(world.config, "log", day)
     visits = draw_visits(rng, world, users, day, weekday)
-    shown, explored = choose_items(rng, world, users, items, visits, day)
+    shown, explored, valid = choose_items(rng, world, users, items, visits, day)
     session = np.repeat(np.arange(len(visits.length)), visits.length)
     starts = np.cumsum(visits.length) - visits.length
     position = np.arange(len(session)) - starts[session]
@@ -74,7 +74,7 @@ def day_events(world: World, users: Users, items: Items, day: int, weekday: int)
     duration = items.duration[shown]
     watch, stays = behaviour.draw_watch(rng, affinity, duration, position)
     flags = behaviour.draw_feedback(rng, affinity, stays, users.generosity[visits.users][visitor])
-    kept = position <= _last_position(rng, stays, position, starts)
+    kept = valid & (position <= _last_position(rng, stays, position, starts))
     second = _times(rng, visits, watch * kept, kept, session, starts)
     kept &= second < SECONDS_PER_DAY
     order = np.lexsort((position, session, second))
@@ -96,8 +96,9 @@ def draw_visits(
     """Who opens the app, how often, when, and for how long at most."""
     alive = (users.joined <= day) & (users.left > day)
     chance = users.activity * (WEEKEND if weekday >= 5 else 1.0)
-    # On the day of joining everybody comes.
-    rows = np.flatnonzero(alive & ((rng.random(len(users)) < chance) | (users.joined == day) & (day > 0)))
+    comes = rng.random(len(users)) < chance
+    comes |= (users.joined == day) & (day > 0)  # on the day of joining everybody comes
+    rows = np.flatnonzero(alive & comes)
     count = 1 + rng.poisson(0.4 + 1.6 * users.activity[rows])
     count = count.clip(max=MAX_SESSIONS)
     visitor = np.repeat(np.arange(len(rows)), count)
@@ -110,39 +111,62 @@ def draw_visits(
 
 def choose_items(
     rng: np.random.Generator, world: World, users: Users, items: Items, visits: Visits, day: int
-) -> tuple[Array, Array]:
-    """What the logging policy shows: (E,) items in session order, and whether by exploration.
+) -> tuple[Array, Array, Array]:
+    """What the logging policy shows.
 
     The policy knows interests late, misjudges users and quality, prefers the popular and the fresh,
     and explores. A (user, item) pair is open only on every `repeat_days`-th day, by a hash: nobody
     meets an item twice in a row, and no state is needed.
+
+    Returns:
+        For the E planned exposures, in session order: items, whether exploration picked them, and
+        whether there was anything left to show.
     """
     config = world.config
     rows = visits.users
-    score = _policy_score(world, users, rows, items, day)
     pair = hash_uniform(config.seed, 3, rows[:, None], np.arange(len(items))[None, :])
     turn = np.floor(pair * config.repeat_days).astype(np.int64)
     first_hour = np.full(len(rows), 24.0)
     np.minimum.at(first_hour, visits.visitor, visits.hour)
     is_open = (turn + day) % config.repeat_days == 0
     is_open &= items.published[None, :] <= day + first_hour[:, None] / 24.0
-    explores = rng.random(score.shape) < config.exploration
-    score = np.where(explores, 0.0, score) + rng.gumbel(size=score.shape)
-    # Exploring pairs keep their share: the others are lowered to the same log-mean weight.
-    score = np.where(is_open, score, -np.inf)
-    total = np.bincount(visits.visitor, weights=visits.length, minlength=len(rows)).astype(np.int64)
-    most = int(min(total.max(initial=1), score.shape[1]))
-    best = np.argpartition(-score, most - 1, axis=1)[:, :most]
-    best = np.take_along_axis(
-        best, np.argsort(-np.take_along_axis(score, best, axis=1), axis=1), axis=1
-    )
-    # A user's items of the day, in any order: a feed does not spend its best in the first minute.
-    rank = np.arange(int(total.sum())) - np.repeat(np.cumsum(total) - total, total)
-    owner = np.repeat(np.arange(len(rows)), total)
-    shuffled = np.lexsort((rng.random(len(owner)), owner))
-    column = rank[shuffled] % most
-    shown = best[owner, column]
-    return shown, explores[owner, shown]
+    score = _policy_score(world, users, rows, items, day) + rng.gumbel(size=pair.shape)
+    # Exploration has its own share of the open pairs, so that the two never show the same item.
+    aside = rng.random(pair.shape) < config.exploration
+    owner = np.repeat(visits.visitor, visits.length)
+    explored = rng.random(len(owner)) < config.exploration
+    shown, valid = np.zeros(len(owner), np.int64), np.zeros(len(owner), bool)
+    for slots, keys in (
+        (np.flatnonzero(~explored), np.where(is_open & ~aside, score, -np.inf)),
+        (np.flatnonzero(explored), np.where(is_open & aside, rng.random(pair.shape), -np.inf)),
+    ):
+        shown[slots], valid[slots] = _deal(rng, keys, owner[slots])
+    return shown, explored, valid
+
+
+def _deal(rng: np.random.Generator, keys: Array, owner: Array) -> tuple[Array, Array]:
+    """Give every slot another item of its owner's best, in any order.
+
+    A feed does not spend its best in the first minute.
+
+    Args:
+        rng: Order of the slots.
+        keys: (A, N), larger is better, -inf cannot be shown.
+        owner: (E,) row of `keys` of each slot.
+
+    Returns:
+        (E,) items, and whether there was one left.
+    """
+    count = np.bincount(owner, minlength=len(keys))
+    most = int(min(count.max(initial=1), keys.shape[1]))
+    best = np.argpartition(-keys, most - 1, axis=1)[:, :most]
+    order = np.argsort(-np.take_along_axis(keys, best, axis=1), axis=1)
+    best = np.take_along_axis(best, order, axis=1)
+    slots = np.lexsort((rng.random(len(owner)), owner))
+    rank = np.empty(len(owner), np.int64)
+    rank[slots] = np.arange(len(owner)) - np.repeat(np.cumsum(count) - count, count)
+    shown = best[owner, rank.clip(max=most - 1)]
+    return shown, (rank < most) & np.isfinite(keys[owner, shown])
 
 
 def _policy_score(world: World, users: Users, rows: Array, items: Items, day: int) -> Array:
@@ -154,12 +178,10 @@ def _policy_score(world: World, users: Users, rows: Array, items: Items, day: in
     style = 0.3 * (users.style[rows] @ items.style.T) / np.sqrt(STYLE_DIM)
     age = np.maximum(day - items.published, 0.0)
     fresh = 2.0 * np.exp(-age / items.lasting)
-    return (3.2 * known + misjudged)[:, column] + style + 0.75 * items.seen_quality + fresh
+    return (4.0 * known + misjudged)[:, column] + style + 0.75 * items.seen_quality + fresh
 
 
-def _last_position(
-    rng: np.random.Generator, stays: Array, position: Array, starts: Array
-) -> Array:
+def _last_position(rng: np.random.Generator, stays: Array, position: Array, starts: Array) -> Array:
     """(E,) position at which the exposure's session is left: swiping makes it likelier."""
     chance = np.where(stays, LEAVE, LEAVE_AFTER_SWIPE)
     leaves = (position >= SHORTEST - 1) & (rng.random(len(stays)) < chance)
@@ -168,7 +190,12 @@ def _last_position(
 
 
 def _times(
-    rng: np.random.Generator, visits: Visits, watch: Array, kept: Array, session: Array, starts: Array
+    rng: np.random.Generator,
+    visits: Visits,
+    watch: Array,
+    kept: Array,
+    session: Array,
+    starts: Array,
 ) -> Array:
     """(E,) second of the day: sessions of a user never overlap, exposures follow one another."""
     spent = watch + kept * (SWIPE_SECONDS + rng.exponential(0.7, len(watch)))

@@ -4,6 +4,9 @@ Users and items are drawn in blocks, one for the beginning and one per day, each
 a block is a few dozen rows, so any day's population costs milliseconds and needs no log.
 """
 
+# pyarrow.compute makes its functions at import, out of sight of a type checker:
+# pyright: reportAttributeAccessIssue=false
+
 from dataclasses import dataclass, fields
 from functools import cache
 from typing import TypeVar
@@ -167,7 +170,9 @@ class World:
             joined=np.full(n, max(day, 0)),
             left=max(day, 0) + 1 + rng.exponential(config.user_lifetime_days, n),
             activity=rng.beta(0.9, 0.9 * (1 - share) / share, n),
-            peak_hour=np.where(rng.random(n) < 0.7, rng.normal(20.0, 2.0, n), rng.uniform(6, 18, n)),
+            peak_hour=np.where(
+                rng.random(n) < 0.7, rng.normal(20.0, 2.0, n), rng.uniform(6, 18, n)
+            ),
             patience=rng.normal(0.0, 0.4, n),
             generosity=rng.normal(0.0, 0.8, n),
             topic_base=np.log(strength),
@@ -183,7 +188,9 @@ class World:
         config = self.config
         n = config.initial_items if day < 0 else config.new_items_per_day
         rng = generator(config, "items", day)
-        published = -np.sort(rng.exponential(45.0, n))[::-1] if day < 0 else day + np.sort(rng.random(n))
+        published = (
+            -np.sort(rng.exponential(45.0, n))[::-1] if day < 0 else day + np.sort(rng.random(n))
+        )
         topic = rng.choice(NUM_TOPICS, n, p=self.topic_popularity)
         busy = (1.0 + np.arange(config.authors_per_topic)) ** -0.8
         author = rng.choice(config.authors_per_topic, n, p=busy / busy.sum())

@@ -1,0 +1,267 @@
+"""KuaiRand-Pure (Gao et al., CIKM 2022): a real short-video log, in its official files.
+
+Log parts `log_standard_*_pure.csv` or `.parquet`, any mix; `video_features_basic_pure.csv`;
+optionally `history_to_4_24_pure.parquet` (what was watched before, an order without times) and
+`twotower_item_embeddings.npz`. Videos have no text.
+
+Days are the log's own `date` column: the app's local day, UTC+8. `event_time` is the local wall
+clock labelled UTC, so that the partition day equals `date`. `date` is when the server wrote the
+line, up to two hours after `time_ms`: for the 0.9 % of exposures just before midnight that are
+dated a day later, the time is moved to the first tenth of a second of their date, in order.
+A duration of 0 ms means that it is not known.
+"""
+
+# pyarrow.compute makes its functions at import, out of sight of a type checker:
+# pyright: reportAttributeAccessIssue=false
+
+import io
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+
+from onerec.config import require
+from onerec.datasets import files
+from onerec.schema import EVENTS, ITEM_VECTORS, ITEMS, PRIOR_HISTORY, UTC_MICROSECONDS
+
+LOG = "log_standard_*_pure"
+VIDEOS = "video_features_basic_pure"
+HISTORY = "history_to_4_24_pure"
+VECTORS = "twotower_item_embeddings.npz"
+UTC_OFFSET = timedelta(hours=8)
+
+FLAGS = {
+    "is_like": "is_like",
+    "is_follow": "is_follow",
+    "is_comment": "is_comment",
+    "is_share": "is_forward",
+    "is_dislike": "is_hate",
+}
+LOG_COLUMNS = ("user_id", "video_id", "date", "time_ms", "play_time_ms", *FLAGS.values(), "tab")
+VIDEO_COLUMNS = ("video_id", "author_id", "upload_dt", "video_duration", "tag")
+REMEDY = "Use the official files of KuaiRand-Pure (https://kuairand.com)."
+DAY_US = 86_400_000_000
+
+
+def open_source(*, data_dir: str | None, config: Path | None = None) -> "KuaiRandSource":
+    """KuaiRand-Pure in a directory or under an fsspec URL.
+
+    Raises:
+        ValueError: The directory is not given, or a required file or column is missing.
+    """
+    require(
+        data_dir is not None,
+        "data_dir",
+        data_dir,
+        "set DATA_DIR to the directory with KuaiRand's files",
+    )
+    source = KuaiRandSource(str(data_dir).rstrip("/"))
+    for part in source.log_parts:
+        part.require_columns((*LOG_COLUMNS, "duration_ms"), REMEDY)
+    source.videos.require_columns(VIDEO_COLUMNS, REMEDY)
+    return source
+
+
+@dataclass(frozen=True)
+class KuaiRandSource:
+    """An `EventSource` over KuaiRand-Pure."""
+
+    data_dir: str
+
+    @cached_property
+    def log_parts(self) -> list[files.DataFile]:
+        """The log's parts."""
+        return self._find(LOG)
+
+    @cached_property
+    def videos(self) -> files.DataFile:
+        """The video features."""
+        return self._find(VIDEOS)[0]
+
+    @cached_property
+    def _range(self) -> tuple[date, date]:
+        bounds: list[int] = []
+        for part in self.log_parts:
+            found = part.statistics("date")
+            if found is None:
+                days = pc.min_max(files.cast_or_text(part.read(["date"])["date"], pa.int64()))
+                found = (days["min"].as_py(), days["max"].as_py())
+            bounds += [int(d) for d in found if d is not None]
+        require(bool(bounds), "data_dir", self.data_dir, "the log has no rows")
+        first, last = (
+            datetime.strptime(str(d), "%Y%m%d").date() for d in (min(bounds), max(bounds))
+        )
+        return first, last
+
+    @property
+    def first_day(self) -> date:
+        """First `date` of the log."""
+        return self._range[0]
+
+    @property
+    def last_day(self) -> date:
+        """Last `date` of the log."""
+        return self._range[1]
+
+    def events(self, day: date) -> pa.Table:
+        """Exposures whose `date` is the day."""
+        parts = []
+        for part in self.log_parts:
+            kind = part.dataset().schema.field("date").type
+            wanted = pc.cast(pa.scalar(f"{day:%Y%m%d}"), kind)
+            parts.append(_events(part.read(LOG_COLUMNS, ds.field("date") == wanted), day))
+        names = ("user_id", "item_id", "event_time", "watch_seconds", *FLAGS, "surface")
+        return files.stack(parts, names, EVENTS)
+
+    def items(self, day: date) -> pa.Table:
+        """Videos uploaded by the end of a day, and those without a known upload day.
+
+        Durations that the features lack are the median of the log's, up to the day.
+        """
+        table = self.videos.read(VIDEO_COLUMNS)
+        text = files.as_text(table["upload_dt"])
+        times = files.parse_times(text, "iso")
+        end = _microseconds(day) + DAY_US
+        known = pc.fill_null(pc.less(pc.cast(times, pa.int64()), end), True)
+        table, times, text = table.filter(known), times.filter(known), text.filter(known)
+        item_id = files.as_text(table["video_id"])
+        duration = files.scaled_or_text(table["video_duration"], 0.001)
+        duration = _positive(duration)
+        if pa.types.is_floating(duration.type):
+            logged = self._logged_durations(day)
+            at = pc.index_in(item_id, value_set=logged["video_id"].combine_chunks())
+            duration = pc.coalesce(duration, logged["seconds"].combine_chunks().take(at))
+        columns = {
+            "item_id": item_id,
+            "duration_seconds": duration,
+            "title": pa.nulls(len(table), pa.string()),
+            "category": files.as_text(table["tag"]),
+            "author_id": files.as_text(table["author_id"]),
+            "published_at": files.times_or_text(text, times),
+        }
+        return pa.table(columns).select(ITEMS.names)
+
+    def prior_history(self) -> pa.Table:
+        """Exposures before the log begins; empty where the file is absent."""
+        found = self._find(HISTORY, required=False)
+        if not found:
+            return PRIOR_HISTORY.empty_table()
+        needed = ("user_id", "pos", "video_id", "long_view_label", "like_label")
+        found[0].require_columns(needed, REMEDY)
+        table = found[0].read(needed)
+        flags = [files.booleans_or_text(table[name]) for name in ("long_view_label", "like_label")]
+        columns = {
+            "user_id": files.as_text(table["user_id"]),
+            "position": files.cast_or_text(table["pos"], pa.int64()),
+            "item_id": files.as_text(table["video_id"]),
+            "is_positive": pc.or_kleene(*flags),
+        }
+        return pa.table(columns)
+
+    def item_vectors(self) -> pa.Table | None:
+        """The two-tower vectors, where the file is present."""
+        return read_npz_vectors(f"{self.data_dir}/{VECTORS}")
+
+    def _logged_durations(self, day: date) -> pa.Table:
+        parts = []
+        for part in self.log_parts:
+            table = part.read(("video_id", "date", "duration_ms"))
+            seconds = _positive(files.scaled_or_text(table["duration_ms"], 0.001))
+            dates = files.cast_or_text(table["date"], pa.int64())
+            if not (pa.types.is_floating(seconds.type) and pa.types.is_integer(dates.type)):
+                continue
+            parts.append(
+                pa.table({"video_id": files.as_text(table["video_id"]), "seconds": seconds}).filter(
+                    pc.less_equal(dates, int(f"{day:%Y%m%d}"))
+                )
+            )
+        empty = pa.table(
+            {"video_id": pa.array([], pa.string()), "seconds": pa.array([], pa.float64())}
+        )
+        rows = pa.concat_tables([*parts, empty])
+        median = rows.group_by("video_id", use_threads=False).aggregate(
+            [("seconds", "approximate_median")]
+        )
+        return median.rename_columns(["video_id", "seconds"])
+
+    def _find(self, stem: str, *, required: bool = True) -> list[files.DataFile]:
+        found: dict[str, files.DataFile] = {}
+        for ending in ("csv", "csv.gz", "parquet"):  # of two copies of a part, Parquet is read
+            for part in files.find(f"{self.data_dir}/{stem}.{ending}"):
+                found[PurePosixPath(part.path).name.split(".")[0]] = part
+        if required and not found:
+            raise ValueError(
+                f"data_dir={self.data_dir!r}: no file {stem}.csv or {stem}.parquet in it. {REMEDY}"
+            )
+        return [found[name] for name in sorted(found)]
+
+
+def read_npz_vectors(url: str) -> pa.Table | None:
+    """A `.npz` file with `item_ids` (N,) and `item_vectors` (N, D) as `schema.ITEM_VECTORS`.
+
+    Returns:
+        The table, or None where there is no such file.
+
+    Raises:
+        ValueError: The file is damaged or lacks an array; pickled contents are refused.
+    """
+    filesystem, path = fsspec.core.url_to_fs(url)
+    if not filesystem.exists(path):
+        return None
+    try:
+        with np.load(io.BytesIO(filesystem.cat_file(path)), allow_pickle=False) as arrays:
+            item_ids, vectors = arrays["item_ids"], np.asarray(arrays["item_vectors"], np.float32)
+    except (ValueError, KeyError, OSError, EOFError) as error:
+        raise ValueError(
+            f"{url}: cannot be read ({error}); write it with "
+            "numpy.savez(path, item_ids=..., item_vectors=...) from plain arrays"
+        ) from error
+    if vectors.ndim != 2 or len(vectors) != len(item_ids):
+        raise ValueError(
+            f"{url}: item_vectors has shape {vectors.shape} for {len(item_ids)} item_ids; "
+            "one row per item is needed"
+        )
+    offsets = pa.array(np.arange(len(vectors) + 1, dtype=np.int32) * np.int32(vectors.shape[1]))
+    lists = pa.ListArray.from_arrays(offsets, pa.array(vectors.ravel()))
+    return pa.table([pa.array(item_ids.astype(str)), lists], schema=ITEM_VECTORS)
+
+
+def _events(table: pa.Table, day: date) -> pa.Table:
+    columns = {
+        "user_id": files.as_text(table["user_id"]),
+        "item_id": files.as_text(table["video_id"]),
+        "event_time": _local_times(table["time_ms"], day),
+        "watch_seconds": files.scaled_or_text(table["play_time_ms"], 0.001),
+        **{ours: files.booleans_or_text(table[theirs]) for ours, theirs in FLAGS.items()},
+        "surface": files.as_text(table["tab"]),
+    }
+    return pa.table(columns)
+
+
+def _local_times(time_ms: files.Column, day: date) -> files.Column:
+    """Local wall clock labelled UTC; the last minutes of the day before move into the day."""
+    times = files.parse_times(time_ms, "ms")
+    local = pc.add(pc.cast(times, pa.int64()), UTC_OFFSET // timedelta(microseconds=1))
+    midnight = _microseconds(day)
+    lag = pc.subtract(midnight, local)
+    late = pc.and_(pc.greater(lag, 0), pc.less(lag, DAY_US))
+    squeezed = pc.subtract(midnight + 86_400, pc.divide(lag, 1_000_000))
+    moved = pc.if_else(late, squeezed, local)
+    return files.times_or_text(time_ms, pc.cast(moved, UTC_MICROSECONDS))
+
+
+def _positive(column: files.Column) -> files.Column:
+    if not pa.types.is_floating(column.type):
+        return column
+    return pc.if_else(pc.greater(column, 0.0), column, None)
+
+
+def _microseconds(day: date) -> int:
+    midnight = datetime(day.year, day.month, day.day, tzinfo=UTC)
+    return (midnight - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)

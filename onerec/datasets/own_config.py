@@ -1,0 +1,182 @@
+"""The YAML file by which users describe their own data. `docs/own_data.md` explains every key."""
+
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
+
+from onerec.datasets.files import CsvStyle
+
+HELP = "see docs/own_data.md"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Column(_Section):
+    """A column of the user's file, and the factor from its unit to the contract's."""
+
+    column: str
+    scale: float = 1.0
+
+
+def _column(value: Any) -> Any:
+    return {"column": value} if isinstance(value, str) else value
+
+
+Source = Annotated[Column, BeforeValidator(_column)]
+
+
+class EventColumns(_Section):
+    """Contract name -> the user's column; one left out is looked up under its own name."""
+
+    event_id: Source | None = None
+    user_id: Source = Column(column="user_id")
+    item_id: Source = Column(column="item_id")
+    event_time: Source = Column(column="event_time")
+    watch_seconds: Source = Column(column="watch_seconds")
+    is_like: Source | None = None
+    is_follow: Source | None = None
+    is_comment: Source | None = None
+    is_share: Source | None = None
+    is_dislike: Source | None = None
+    surface: Source | None = None
+
+
+class ItemColumns(_Section):
+    """As `EventColumns`, for the catalogue."""
+
+    item_id: Source = Column(column="item_id")
+    duration_seconds: Source | None = None
+    title: Source | None = None
+    category: Source | None = None
+    author_id: Source | None = None
+    published_at: Source | None = None
+
+
+class HistoryColumns(_Section):
+    """As `EventColumns`, for what was watched before the log begins."""
+
+    user_id: Source = Column(column="user_id")
+    position: Source | None = None
+    item_id: Source = Column(column="item_id")
+    is_positive: Source | None = None
+
+
+class VectorColumns(_Section):
+    """As `EventColumns`, for embeddings."""
+
+    item_id: Source = Column(column="item_id")
+    vector: Source = Column(column="vector")
+
+
+class _Files(_Section):
+    path: str
+    format: Literal["parquet", "csv"] | None = None
+    delimiter: str = ","
+    encoding: str = "utf8"
+    null_values: tuple[str, ...] = CsvStyle().null_values
+    timestamp_unit: Literal["s", "ms", "us", "iso"] | None = None
+
+    @property
+    def style(self) -> CsvStyle:
+        return CsvStyle(self.delimiter, self.encoding, self.null_values)
+
+
+class EventFiles(_Files):
+    """Where the exposures are."""
+
+    columns: EventColumns = EventColumns()
+
+
+class ItemFiles(_Files):
+    """Where the catalogue is."""
+
+    columns: ItemColumns = ItemColumns()
+
+
+class HistoryFiles(_Files):
+    """Where the prior history is."""
+
+    columns: HistoryColumns = HistoryColumns()
+
+
+class VectorFiles(_Files):
+    """Where the embeddings are."""
+
+    columns: VectorColumns = VectorColumns()
+
+
+class OwnData(_Section):
+    """The whole file. `stages`, `preset` and `simulator` belong to other readers of it."""
+
+    events: EventFiles
+    items: ItemFiles | None = None
+    prior_history: HistoryFiles | None = None
+    item_vectors: VectorFiles | None = None
+    first_day: date | None = None
+    last_day: date | None = None
+    open_ended: bool = False
+    stages: dict[str, Any] | None = None
+    preset: str | None = None
+    simulator: dict[str, Any] | None = None
+
+    @model_validator(mode="after")
+    def _days_make_sense(self) -> "OwnData":
+        if self.open_ended and self.last_day:
+            raise ValueError("last_day and open_ended exclude each other: drop one of them")
+        if self.first_day and self.last_day and self.last_day < self.first_day:
+            raise ValueError(f"last_day {self.last_day} lies before first_day {self.first_day}")
+        return self
+
+
+def read_own_config(path: Path) -> OwnData:
+    """Read and check a YAML file.
+
+    Raises:
+        ValueError: A key is unknown or missing, or a value is wrong; every one is named.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ValueError(f"{path}: no such file; {HELP}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: is not YAML ({error})") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: must map names to values, with at least `events:`; {HELP}")
+    try:
+        return OwnData.model_validate(values)
+    except ValidationError as error:
+        wrong = "; ".join(_explained(e) for e in error.errors())
+        raise ValueError(f"{path}: {wrong}; {HELP}") from error
+
+
+def _explained(error: Any) -> str:
+    name = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        return f"{name}={error['input']!r}: no such key; use {_known_keys(error['loc'])}"
+    if error["type"] == "missing":
+        return f"{name}: is missing; add it"
+    if not name:
+        return str(error["msg"]).removeprefix("Value error, ")
+    return f"{name}={error['input']!r}: {error['msg']}"
+
+
+_SECTIONS: dict[tuple[str, ...], type[BaseModel]] = {
+    (): OwnData,
+    ("events",): EventFiles,
+    ("items",): ItemFiles,
+    ("prior_history",): HistoryFiles,
+    ("item_vectors",): VectorFiles,
+    ("events", "columns"): EventColumns,
+    ("items", "columns"): ItemColumns,
+    ("prior_history", "columns"): HistoryColumns,
+    ("item_vectors", "columns"): VectorColumns,
+}
+
+
+def _known_keys(loc: tuple[Any, ...]) -> str:
+    return ", ".join(_SECTIONS.get(tuple(loc[:-1]), Column).model_fields)
