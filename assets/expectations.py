@@ -1,0 +1,178 @@
+"""What a session dataset must look like before anything learns from it: suites as blocking checks."""
+
+from collections.abc import Iterator
+from datetime import date, timedelta
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from assets.session_dataset import session_dataset
+from onerec.config import SessionConfig
+from resources.stores import Artifacts
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+REMEDY = "Nothing downstream was started; look at the rows, then materialise session_dataset again"
+
+CHECKS = {
+    "schema_is_the_contract": "Columns and types that every reader of the dataset relies on",
+    "sessions_are_unique": "A session counted twice would be learnt twice",
+    "targets_are_watched_items": "Good sessions have 1 to m targets: first watched, none repeated",
+    "nothing_comes_from_the_future": "Splits follow the days, histories know only earlier sessions",
+    "good_sessions_meet_thresholds": "Each criterion recounted from the session's own exposures",
+    "volume_matches_previous_day": "A day with many times more or fewer sessions is a broken log",
+    "positive_rates_in_range": "A log where all or nothing is positive teaches nothing",
+}
+
+
+@dg.multi_asset_check(
+    name="session_dataset_suites",
+    specs=[
+        dg.AssetCheckSpec(name, asset=session_dataset, blocking=True, description=protects)
+        for name, protects in CHECKS.items()
+    ],
+)
+def session_dataset_suites(
+    context: dg.AssetCheckExecutionContext, artifacts: Artifacts
+) -> Iterator[dg.AssetCheckResult]:
+    """Great Expectations suites on the dataset as it was published."""
+    import pyarrow.dataset as ds
+
+    artifact = artifacts.store.latest("session_dataset", context.partition_key)
+    files = sorted(str(f) for f in artifact.path.rglob("*.parquet"))
+    sessions = (
+        ds.dataset(files, format="parquet")
+        .to_table()
+        .sort_by([("started_at", "ascending"), ("session_id", "ascending")])
+    )
+    config = SessionConfig(**artifact.manifest["config"]["sessions"])
+    window_days = artifact.manifest["config"]["window"]["window_days"]
+    yield from suite_results(
+        sessions, config, date.fromisoformat(context.partition_key), window_days
+    )
+
+
+def suite_results(
+    sessions: "pa.Table", config: SessionConfig, day: date, window_days: int
+) -> Iterator[dg.AssetCheckResult]:
+    """Every suite on a dataset: one result for each of `CHECKS`, in their order.
+
+    Args:
+        sessions: `schema.SESSION_DATASET`, ordered by (started_at, session_id).
+        config: The settings it was built with.
+        day: Its partition.
+        window_days: W.
+    """
+    from great_expectations import expectations as gxe
+
+    from onerec import schema
+    from onerec.datasets.session_facts import session_facts
+    from resources.expectations import check_result
+
+    types = [f"{f.name}: {f.type}" for f in sessions.schema]
+    expected = [f"{f.name}: {f.type}" for f in schema.SESSION_DATASET]
+    import pandas as pd
+
+    yield check_result(
+        "schema_is_the_contract",
+        pd.DataFrame(columns=pd.Index(types)),
+        [gxe.ExpectTableColumnsToMatchOrderedList(column_list=expected)],
+        remedy=REMEDY,
+    )
+    if types != expected:
+        # the other suites count in columns that are not there
+        for name in list(CHECKS)[1:]:
+            yield dg.AssetCheckResult(
+                check_name=name, passed=False, description="not run: the schema is not the contract"
+            )
+        return
+    facts = session_facts(sessions, config, day).to_pandas()
+    good = facts[facts["is_good"]]
+
+    def result(name: str, frame: "pd.DataFrame", *expectations, **metadata) -> dg.AssetCheckResult:
+        return check_result(
+            name, frame, expectations, key="session_id", remedy=REMEDY, metadata=metadata
+        )
+
+    def zero(column: str):
+        return gxe.ExpectColumnValuesToBeInSet(column=column, value_set=[0])
+
+    def true(column: str):
+        return gxe.ExpectColumnValuesToBeInSet(column=column, value_set=[True])
+
+    def equal(a: str, b: str):
+        return gxe.ExpectColumnPairValuesToBeEqual(column_A=a, column_B=b)
+
+    def between(column: str, low: float | date, high: float | date):
+        return gxe.ExpectColumnValuesToBeBetween(column=column, min_value=low, max_value=high)
+
+    yield result(
+        "sessions_are_unique", facts, gxe.ExpectColumnValuesToBeUnique(column="session_id")
+    )
+    yield result(
+        "targets_are_watched_items",
+        good,
+        between("num_targets", 1, config.session_items),
+        equal("num_targets", "num_expected_targets"),
+        zero("num_unwatched_targets"),
+        zero("num_repeated_targets"),
+    )
+    yield result(
+        "nothing_comes_from_the_future",
+        facts,
+        equal("started_on", "session_date"),
+        equal("split", "expected_split"),
+        between("session_date", day - timedelta(days=window_days), day),
+        between("num_history", 0, config.history_length),
+        true("history_follows"),
+    )
+    yield result("good_sessions_meet_thresholds", facts, equal("is_good", "meets_criteria"))
+    yield _volume(facts, config, day)
+    rates = facts.groupby("split", as_index=False, observed=True)[
+        ["num_positives", "num_exposures"]
+    ].sum()
+    rates["positive_share"] = rates["num_positives"] / rates["num_exposures"]
+    yield check_result(
+        "positive_rates_in_range",
+        rates,
+        [between("positive_share", config.min_positive_share, config.max_positive_share)],
+        key="split",
+        remedy=REMEDY,
+        metadata={
+            f"positive share {s}": float(x)
+            for s, x in zip(rates["split"], rates["positive_share"], strict=True)
+        },
+    )
+
+
+def _volume(facts: "pd.DataFrame", config: SessionConfig, day: date) -> dg.AssetCheckResult:
+    import pandas as pd
+    from great_expectations import expectations as gxe
+
+    from onerec import schema
+    from resources.expectations import check_result
+
+    per_day = facts["session_date"].value_counts()
+    today, eve = (int(per_day.get(d, 0)) for d in (day, day - timedelta(days=1)))
+    per_split = facts["split"].value_counts()
+    frame = pd.DataFrame(
+        {
+            "share_of_previous_day": [today / eve if eve else 1.0],
+            **{f"num_{s}": [int(per_split.get(s, 0))] for s in schema.SPLITS},
+        }
+    )
+    low, high = 1 / config.max_volume_ratio, config.max_volume_ratio
+    bounds = [
+        gxe.ExpectColumnValuesToBeBetween(
+            column="share_of_previous_day", min_value=low, max_value=high
+        ),
+        *(gxe.ExpectColumnValuesToBeBetween(column=f"num_{s}", min_value=1) for s in schema.SPLITS),
+    ]
+    return check_result(
+        "volume_matches_previous_day",
+        frame,
+        bounds if eve else bounds[1:],
+        remedy=REMEDY,
+        metadata={"sessions of the day": today, "sessions of the day before": eve},
+    )

@@ -1,0 +1,130 @@
+"""Ingest: a day of the log and of the catalogue into the warehouse, as delivered."""
+
+from collections.abc import Callable, Mapping
+from datetime import date
+from typing import Any
+
+import dagster as dg
+
+from assets.support import DAILY, IN_ONE_RUN, POOL_WAREHOUSE, code_version
+from resources.stores import Source
+from resources.warehouse import Landing, Warehouse
+
+CODE_VERSION = code_version("datasets", "schema")
+
+
+@dg.asset(
+    partitions_def=DAILY,
+    backfill_policy=IN_ONE_RUN,
+    group_name="raw",
+    kinds={"duckdb"},
+    pool=POOL_WAREHOUSE,
+    code_version=CODE_VERSION,
+)
+def raw_events(
+    context: dg.AssetExecutionContext, source: Source, warehouse: Warehouse
+) -> dg.MaterializeResult:
+    """Exposures of the day as delivered, every column a text. A second delivery replaces the first."""
+    return _land(context, warehouse, "raw_events", source.open().events)
+
+
+@dg.asset(
+    partitions_def=DAILY,
+    backfill_policy=IN_ONE_RUN,
+    group_name="raw",
+    kinds={"duckdb"},
+    pool=POOL_WAREHOUSE,
+    code_version=CODE_VERSION,
+)
+def raw_items(
+    context: dg.AssetExecutionContext, source: Source, warehouse: Warehouse
+) -> dg.MaterializeResult:
+    """What the day changed in the catalogue, as delivered: new items and items that look different."""
+    return _land(context, warehouse, "raw_items", source.open().items)
+
+
+@dg.asset(group_name="raw", kinds={"duckdb"}, pool=POOL_WAREHOUSE, code_version=CODE_VERSION)
+def raw_prior_history(source: Source, warehouse: Warehouse) -> dg.MaterializeResult:
+    """What users watched before the log begins, as delivered; empty where the source has none."""
+    delivered = _deliver("raw_prior_history", source.open().prior_history)
+    landing = warehouse.land_prior_history(delivered)
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(landing.fingerprint),
+        metadata={
+            "dagster/row_count": landing.num_stored,
+            "dagster/table_name": "raw.raw_prior_history",
+            "ignored columns": ", ".join(landing.ignored) or "none",
+        },
+    )
+
+
+def _empty_day_check(asset: dg.AssetsDefinition) -> dg.AssetChecksDefinition:
+    @dg.asset_check(asset=asset, name="day_is_not_empty", pool=POOL_WAREHOUSE)
+    def day_is_not_empty(
+        context: dg.AssetCheckExecutionContext, warehouse: Warehouse
+    ) -> dg.AssetCheckResult:
+        """A day without rows is legal, but rarely meant."""
+        days = [date.fromisoformat(p) for p in context.partition_keys]
+        delivered = warehouse.num_delivered(asset.key.path[-1], days[0], days[-1])
+        empty = [day.isoformat() for day in days if not delivered.get(day)]
+        return dg.AssetCheckResult(
+            passed=not empty,
+            severity=dg.AssetCheckSeverity.WARN,
+            description=f"no rows on {', '.join(empty)}" if empty else None,
+            metadata={"rows delivered": sum(delivered.values()), "empty days": len(empty)},
+        )
+
+    return day_is_not_empty
+
+
+raw_events_day_is_not_empty = _empty_day_check(raw_events)
+raw_items_day_is_not_empty = _empty_day_check(raw_items)
+
+
+def _land(
+    context: dg.AssetExecutionContext,
+    warehouse: Warehouse,
+    table: str,
+    read: Callable[[date], Any],
+) -> dg.MaterializeResult:
+    """Land every day of the run, one transaction a day."""
+    landed: dict[str, Landing] = {}
+    for partition in context.partition_keys:
+        day = date.fromisoformat(partition)
+        delivered = _deliver(f"{table}[{partition}]", read, day)
+        landed[partition] = warehouse.land(table, day, delivered)
+        context.log.info("%s[%s]: %d rows", table, partition, landed[partition].num_delivered)
+    only = next(iter(landed.values())) if len(landed) == 1 else None
+    return dg.MaterializeResult(
+        # one version per partition: a range of days has none of its own
+        data_version=dg.DataVersion(only.fingerprint) if only else None,
+        metadata=_summary(table, landed)
+        | ({"dagster/partition_row_count": only.num_stored} if only else {}),
+    )
+
+
+def _summary(table: str, landed: Mapping[str, Landing]) -> dict[str, Any]:
+    ignored = sorted({name for landing in landed.values() for name in landing.ignored})
+    records = [
+        dg.TableRecord({"day": day, "rows delivered": x.num_delivered, "rows stored": x.num_stored})
+        for day, x in landed.items()
+    ]
+    return {
+        "dagster/table_name": f"raw.{table}",
+        "rows delivered": sum(x.num_delivered for x in landed.values()),
+        "rows stored": sum(x.num_stored for x in landed.values()),
+        "days": dg.MetadataValue.table(records),
+        "empty days": ", ".join(d for d, x in landed.items() if not x.num_delivered) or "none",
+        "ignored columns": ", ".join(ignored) or "none",
+    }
+
+
+def _deliver(what: str, read: Callable[..., Any], *day: date) -> Any:
+    """Read from the source; a file that cannot be read fails the run with its own message."""
+    try:
+        return read(*day)
+    except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors or OSErrors
+        raise dg.Failure(
+            description=f"{what}: the source could not deliver: {error}. Nothing was changed in the "
+            "warehouse; repair the delivery and materialise this partition again"
+        ) from error

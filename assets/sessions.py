@@ -1,0 +1,104 @@
+"""Session SQL: the dbt project as assets, its data tests as checks."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from datetime import date
+from typing import Any
+
+import dagster as dg
+from dagster_dbt import DagsterDbtTranslator, dbt_assets
+
+from assets.support import (
+    DAILY,
+    IN_ONE_RUN,
+    POOL_WAREHOUSE,
+    SETTINGS,
+    STAGES,
+    launchpad,
+    to_core,
+)
+from onerec.config import SessionConfig
+from resources.dbt import SessionDbt, dbt_project
+from resources.warehouse import Warehouse
+
+PROJECT = dbt_project(SETTINGS.root / "dbt", SETTINGS.warehouse_path)
+
+NOT_FOR_SQL = {
+    "max_rejected_share",
+    "max_volume_ratio",
+    "min_positive_share",
+    "max_positive_share",
+}
+"""Session settings that only checks read."""
+
+
+class SessionLaunchpad(launchpad(STAGES.sessions)):
+    """Thresholds of sessions, handed to dbt as variables of the same names."""
+
+
+class RejectionLaunchpad(dg.Config):
+    """When too many rows are refused."""
+
+    max_rejected_share: float = STAGES.sessions.max_rejected_share
+
+
+def session_variables(config: SessionConfig, first: date, last: date) -> dict[str, Any]:
+    """dbt's variables: the run's days, and the settings under their own names."""
+    settings = {k: v for k, v in dataclasses.asdict(config).items() if k not in NOT_FOR_SQL}
+    return {"start_date": first.isoformat(), "end_date": last.isoformat(), **settings}
+
+
+@dbt_assets(
+    manifest=PROJECT.manifest_path,
+    project=PROJECT,
+    name="session_sql",
+    partitions_def=DAILY,
+    backfill_policy=IN_ONE_RUN,
+    pool=POOL_WAREHOUSE,
+    dagster_dbt_translator=DagsterDbtTranslator(),
+)
+def session_sql(
+    context: dg.AssetExecutionContext, config: SessionLaunchpad, dbt: SessionDbt
+) -> Iterator[Any]:
+    """Staging, sessions and good sessions of the run's days, in one pass."""
+    days = [date.fromisoformat(p) for p in context.partition_keys]
+    variables = session_variables(to_core(config, SessionConfig), min(days), max(days))
+    yield from dbt.build(context, variables)
+
+
+@dg.asset_check(asset=dg.AssetKey("rejected_events"), blocking=True, pool=POOL_WAREHOUSE)
+def rejected_share_below_threshold(
+    context: dg.AssetCheckExecutionContext, config: RejectionLaunchpad, warehouse: Warehouse
+) -> dg.AssetCheckResult:
+    """Too many refused rows mean that the log changed, not that users did."""
+    days = [date.fromisoformat(p) for p in context.partition_keys]
+    rejected = warehouse.rejections(min(days), max(days))
+    delivered = sum(warehouse.num_delivered("raw_events", min(days), max(days)).values())
+    share = sum(rejected.values()) / delivered if delivered else 0.0
+    return dg.AssetCheckResult(
+        passed=share <= config.max_rejected_share,
+        description=_explain(share, config.max_rejected_share, rejected),
+        metadata={
+            "rejected share": share,
+            "threshold": config.max_rejected_share,
+            "rows delivered": delivered,
+            "rows rejected": sum(rejected.values()),
+            "reasons": dg.MetadataValue.table(
+                [dg.TableRecord({"reason": k, "rows": v}) for k, v in rejected.items()],
+                schema=dg.TableSchema(
+                    [dg.TableColumn("reason", "string"), dg.TableColumn("rows", "int")]
+                ),
+            ),
+        },
+    )
+
+
+def _explain(share: float, threshold: float, rejected: Mapping[str, int]) -> str:
+    if not rejected:
+        return "no row was rejected"
+    reason, rows = next(iter(rejected.items()))
+    return (
+        f"{share:.2%} of the rows were rejected (threshold {threshold:.2%}), most often because: "
+        f"{reason} ({rows} rows). They are in the table rejected_events; mend the source or raise "
+        "sessions.max_rejected_share"
+    )

@@ -1,0 +1,120 @@
+{{ config(materialized="incremental", incremental_strategy="replace_days", day_column="session_date") }}
+
+with events as (
+
+    select * from {{ ref("stg_events") }}
+    where {{ in_days("event_date") }}
+
+),
+
+item_versions as (
+
+    select
+        item_id,
+        valid_from,
+        duration_seconds
+    from {{ ref("stg_items") }}
+
+),
+
+-- the item as it looked on the day it was shown
+with_duration as (
+
+    select
+        events.*,
+        item_versions.duration_seconds
+    from events
+    asof left join item_versions
+        on
+            events.item_id = item_versions.item_id
+            and events.event_date >= item_versions.valid_from
+
+),
+
+judged as (
+
+    select
+        *,
+        watch_seconds >= least(
+            {{ var("watched_min_seconds") }},
+            coalesce(
+                {{ var("watched_min_share") }} * duration_seconds, {{ var("watched_min_seconds") }}
+            )
+        ) as is_watched
+    from with_duration
+
+),
+
+-- user_id, item_id and event_time are unique together, so item_id settles every tie; a user's day is
+-- numbered by itself, so a session never crosses midnight and each day is complete alone
+ordered as (
+
+    select
+        *,
+        (is_watched or is_like or is_follow or is_comment or is_share) and not is_dislike
+            as is_positive,
+        lag(event_time) over (partition by user_id, event_date order by event_time, item_id)
+            as previous_time
+    from judged
+
+),
+
+opened as (
+
+    select
+        *,
+        case
+            when previous_time is null then 1
+            {% if var("session_mode") == "gap" -%}
+                when
+                    epoch_us(event_time) - epoch_us(previous_time)
+                    >= {{ var("session_gap_minutes") }} * 60000000
+                    then 1
+            {% endif -%}
+            else 0
+        end as opens_session
+    from ordered
+
+),
+
+numbered as (
+
+    select
+        *,
+        cast(
+            sum(opens_session) over (
+                partition by user_id, event_date
+                order by event_time, item_id
+                rows between unbounded preceding and current row
+            ) as bigint
+        ) as session_number
+    from opened
+
+)
+
+select
+    -- the separator keeps user 1 | session 12 apart from user 11 | session 2
+    user_id || '|' || cast(event_date as varchar) || '|' || cast(session_number as varchar)
+        as session_id,
+    row_number() over (
+        partition by user_id, event_date, session_number order by event_time, item_id
+    ) as position,
+    user_id,
+    event_date as session_date,
+    item_id,
+    event_time,
+    watch_seconds,
+    duration_seconds,
+    is_watched,
+    -- a session shows an item once, so a target session repeats none
+    is_watched and row_number() over (
+        partition by user_id, event_date, session_number, item_id, is_watched
+        order by event_time
+    ) = 1 as is_first_watch,
+    is_positive,
+    is_like,
+    is_follow,
+    is_comment,
+    is_share,
+    is_dislike
+from numbered

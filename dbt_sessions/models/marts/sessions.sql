@@ -1,0 +1,49 @@
+{{ config(materialized="incremental", incremental_strategy="replace_days", day_column="session_date") }}
+
+with events as (
+
+    select * from {{ ref("int_events_sessionized") }}
+    where {{ in_days("session_date") }}
+
+),
+
+counted as (
+
+    select
+        session_id,
+        user_id,
+        session_date,
+        min(event_time) as started_at,
+        max(event_time) as ended_at,
+        count(*) as num_exposures,
+        count(*) filter (where is_first_watch) as num_watched_items,
+        count(*) filter (where is_positive) as num_positives,
+        -- decimals add up to the same sum in any order, doubles do not: a session at the threshold must
+        -- not be good in one run and bad in the next
+        cast(sum(cast(watch_seconds as decimal(18, 6))) as double) as watch_seconds,
+        count(*) filter (where is_like) as num_likes,
+        count(*) filter (where is_follow) as num_follows,
+        count(*) filter (where is_comment) as num_comments,
+        count(*) filter (where is_share) as num_shares,
+        count(*) filter (where is_dislike) as num_dislikes
+    from events
+    group by session_id, user_id, session_date
+
+),
+
+judged as (
+
+    select
+        *,
+        num_watched_items >= {{ var("good_min_watched_items") }} as has_enough_watched_items,
+        watch_seconds >= {{ var("good_min_watch_seconds") }} as has_enough_watch_seconds,
+        num_likes + num_follows + num_comments + num_shares
+        >= {{ var("good_min_positive_interactions") }} as has_enough_interactions
+    from counted
+
+)
+
+select
+    *,
+    has_enough_watched_items and has_enough_watch_seconds and has_enough_interactions as is_good
+from judged

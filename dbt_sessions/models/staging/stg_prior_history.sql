@@ -1,0 +1,9 @@
+{{ config(materialized="table") }}
+
+select
+    user_id,
+    position,
+    item_id,
+    is_positive
+from {{ ref("base_prior_history") }}
+where broken_rule is null

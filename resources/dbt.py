@@ -1,0 +1,137 @@
+"""dbt: where its project is, when its manifest is parsed, and how a build is streamed to Dagster."""
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from dagster_dbt import DbtCliResource, DbtProject
+from dagster_dbt.core.dbt_event_iterator import DbtDagsterEventType
+from pydantic import Field
+
+from resources.settings import CHECKOUT
+
+PROJECT_DIR = CHECKOUT / "dbt_sessions"
+_SOURCES = {".sql", ".yml"}
+
+
+class SessionDbt(DbtCliResource):
+    """dbt on the warehouse: the profile's variables and the build's metadata on top of dagster-dbt."""
+
+    warehouse_path: str = Field(description="The DuckDB file that dbt builds in")
+    target_dir: str = Field(description="Where a build leaves compiled SQL, logs and run results")
+    threads: int = Field(default=2, description="DuckDB threads of a build")
+    memory_limit: str = Field(default="1GB", description="DuckDB memory of a build")
+    column_metadata: bool = Field(
+        default=True,
+        description=(
+            "Row counts, column types and column lineage of every table. They leave the warehouse open "
+            "in the Dagster process: switch them off where steps share one process, as in tests."
+        ),
+    )
+
+    def cli(self, args: Any, **options: Any) -> Any:
+        """`DbtCliResource.cli` on this warehouse."""
+        Path(self.warehouse_path).parent.mkdir(parents=True, exist_ok=True)
+        # dbt runs as a process of its own, but dagster-dbt also reads the profile in this one
+        with _environment(
+            ONEREC_WAREHOUSE=self.warehouse_path,
+            ONEREC_DUCKDB_THREADS=str(self.threads),
+            ONEREC_DUCKDB_MEMORY=self.memory_limit,
+        ):
+            return super().cli(args, **options)
+
+    def build(
+        self, context: dg.AssetExecutionContext, variables: Mapping[str, Any]
+    ) -> Iterator[DbtDagsterEventType]:
+        """Build and test the selected models with some dbt variables.
+
+        Unit tests are left to the test suite: they would prove the same thing every night.
+        """
+        command = build_command(variables)
+        # one directory for every build: the pool lets one run at a time, and none piles up
+        target = Path(self.target_dir) / "build"
+        stream = self.cli(command, context=context, target_path=target).stream()
+        if self.column_metadata:
+            stream = stream.fetch_row_counts().fetch_column_metadata()
+        yield from stream
+
+
+def build_command(variables: Mapping[str, Any]) -> list[str]:
+    """The dbt command line that builds and tests with some variables."""
+    return [
+        "build",
+        "--exclude-resource-type",
+        "unit_test",
+        "--vars",
+        json.dumps(dict(variables), sort_keys=True),
+    ]
+
+
+def dbt_executable() -> str:
+    """dbt beside this Python: `.venv/bin/dagster` is often called without activating `.venv`."""
+    beside = Path(sys.executable).with_name("dbt")
+    return str(beside) if beside.exists() else shutil.which("dbt") or "dbt"
+
+
+def dbt_project(target: Path, warehouse_path: Path) -> DbtProject:
+    """The project, with a manifest in `target` that is as new as the project's files.
+
+    dagster-dbt's own `prepare_if_dev` would parse in every process that loads the code location.
+    """
+    project = DbtProject(project_dir=PROJECT_DIR, target_path=target.resolve())
+    manifest = project.manifest_path
+    newest = max(
+        f.stat().st_mtime
+        for f in PROJECT_DIR.rglob("*")
+        if f.suffix in _SOURCES and "target" not in f.relative_to(PROJECT_DIR).parts
+    )
+    if not manifest.exists() or manifest.stat().st_mtime < newest:
+        _parse(target.resolve(), warehouse_path)
+    return project
+
+
+def session_dbt(target: Path, warehouse_path: Path, **fields: Any) -> SessionDbt:
+    """The resource for a project that keeps its manifest and logs in `target`."""
+    return SessionDbt(
+        project_dir=DbtProject(project_dir=PROJECT_DIR, target_path=target.resolve()),
+        profiles_dir=str(PROJECT_DIR),
+        dbt_executable=dbt_executable(),
+        warehouse_path=str(warehouse_path),
+        target_dir=str(target.resolve()),
+        **fields,
+    )
+
+
+def _parse(target: Path, warehouse_path: Path) -> None:
+    """Parse aside and move the manifest into place, for processes that load at the same time."""
+    target.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix="parse-", dir=target))
+    try:
+        dbt = session_dbt(target, warehouse_path)
+        dbt.cli(["parse", "--quiet"], target_path=aside).wait()
+        for name in ("partial_parse.msgpack", "manifest.json"):
+            if (aside / name).exists():
+                os.replace(aside / name, target / name)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
