@@ -5,6 +5,7 @@ seen: in evaluation the filter is off for all alike.
 """
 
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Protocol
 
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 import scipy.sparse as sp
 
 from onerec.evaluation.interactions import Interactions
+from onerec.tokenizer.semantic_ids import SemanticIds
 
 CHUNK_CELLS = 4_000_000
 """Scores held at once."""
@@ -93,6 +95,11 @@ class ItemKNN:
         return lists
 
 
+def candidates_before(semantic_ids: SemanticIds, test_day: date) -> np.ndarray:
+    """(N,) booleans: the full catalogue as it was before the test day."""
+    return semantic_ids.first_seen < np.datetime64(test_day, "D")
+
+
 def fit_popularity(
     interactions: Interactions, candidates: np.ndarray, *, half_life_days: float | None = None
 ) -> Popularity:
@@ -130,31 +137,16 @@ def fit_item_knn(interactions: Interactions, candidates: np.ndarray, *, neighbou
     return ItemKNN(similarity, interactions.watches(), candidates)
 
 
-def save_baselines(
-    directory: Path, *, exposures: np.ndarray, recent: Popularity, item_knn: ItemKNN
-) -> None:
-    """Write `items.parquet` (counts per item) and `neighbours.parquet` (one similarity a row)."""
-    index = np.arange(len(exposures))
-    items = {
-        "item_index": index,
-        "exposures": exposures,
-        "watches": item_knn.popularity,
-        "recent_watches": recent.weights,
-        "is_candidate": item_knn.candidates,
-    }
-    pq.write_table(pa.table(items), directory / "items.parquet")
-    pairs = item_knn.similarity.tocoo()
-    neighbours = {
-        "item_index": np.asarray(pairs.coords[0], dtype=np.int64),
-        "neighbour_index": np.asarray(pairs.coords[1], dtype=np.int64),
-        "cosine": pairs.data,
-    }
-    pq.write_table(pa.table(neighbours), directory / "neighbours.parquet")
-
-
 @dataclass(frozen=True)
 class Baselines:
-    """What a `baselines` artifact holds."""
+    """The baselines of a night: all that a `baselines` artifact holds.
+
+    Attributes:
+        exposures: (N,) how often each item was shown in the window.
+        popularity: By watches of the window.
+        popularity_recent: The same with a half-life.
+        item_knn: Neighbours by co-watching.
+    """
 
     exposures: np.ndarray
     popularity: Popularity
@@ -175,9 +167,48 @@ class Baselines:
             "itemknn": self.item_knn,
         }
 
+    def facts(self) -> dict[str, int]:
+        """Counts worth showing."""
+        return {
+            "candidate items": int(self.candidates.sum()),
+            "candidates never shown": int((self.exposures[self.candidates] == 0).sum()),
+            "watches": int(self.popularity.weights.sum()),
+            "neighbour pairs": int(self.item_knn.similarity.nnz),
+        }
+
+    def save(self, directory: Path) -> None:
+        """Write `items.parquet` (counts per item) and `neighbours.parquet` (a similarity a row)."""
+        items = {
+            "item_index": np.arange(len(self.exposures)),
+            "exposures": self.exposures,
+            "watches": self.popularity.weights,
+            "recent_watches": self.popularity_recent.weights,
+            "is_candidate": self.candidates,
+        }
+        pq.write_table(pa.table(items), directory / "items.parquet")
+        pairs = self.item_knn.similarity.tocoo()
+        neighbours = {
+            "item_index": np.asarray(pairs.coords[0], dtype=np.int64),
+            "neighbour_index": np.asarray(pairs.coords[1], dtype=np.int64),
+            "cosine": pairs.data,
+        }
+        pq.write_table(pa.table(neighbours), directory / "neighbours.parquet")
+
+
+def fit_baselines(
+    interactions: Interactions, candidates: np.ndarray, *, neighbours: int
+) -> Baselines:
+    """Fit every baseline on one window."""
+    return Baselines(
+        exposures=interactions.exposures(),
+        popularity=fit_popularity(interactions, candidates),
+        popularity_recent=fit_popularity(interactions, candidates, half_life_days=HALF_LIFE_DAYS),
+        item_knn=fit_item_knn(interactions, candidates, neighbours=neighbours),
+    )
+
 
 def load_baselines(directory: Path) -> Baselines:
-    """Read what `save_baselines` wrote."""
+    """Read what `Baselines.save` wrote."""
     items = pq.read_table(directory / "items.parquet")
     pairs = pq.read_table(directory / "neighbours.parquet")
     watches, recent, exposures = (

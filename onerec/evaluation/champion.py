@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from onerec.artifacts import Artifact, ArtifactStore, read_json, write_json
 from onerec.config import EvaluationConfig, GenerationConfig, RewardConfig
-from onerec.evaluation.bootstrap import paired_difference
+from onerec.evaluation.bootstrap import Interval, paired_difference
 from onerec.evaluation.evaluate import HEADLINE, Night, measure
 from onerec.evaluation.generators import load_incumbent
 from onerec.evaluation.promotion import Decision, Evidence, decide
@@ -40,8 +40,7 @@ def previous_champion(store: ArtifactStore, day: str) -> Artifact | None:
 
 
 def judge(
-    metrics: Mapping[str, Any],
-    challenger: Cases,
+    offline_metrics: Path,
     incumbent: Cases | None,
     config: EvaluationConfig,
     *,
@@ -51,15 +50,16 @@ def judge(
     """Collect the evidence and decide.
 
     Args:
-        metrics: The night's `metrics.json`.
-        challenger: Columns of the night's `cases.parquet`.
+        offline_metrics: Directory of the night's artifact: the challenger's numbers.
         incumbent: The champion's values on the same cases in the same order; None without one.
         config: Tolerance and intervals.
         system: Name of the challenger in metrics.
         weak_towers: Reward towers that count and are no better than their base rate.
     """
+    metrics = read_json(offline_metrics / "metrics.json")
+    challenger = read_cases(offline_metrics / "cases.parquet")
 
-    def difference(name: str, bar: np.ndarray):
+    def difference(name: str, bar: np.ndarray) -> Interval:
         return paired_difference(
             challenger[f"{system}_{name}"],
             bar,
@@ -69,18 +69,20 @@ def judge(
         )
 
     bar = challenger[f"popularity_{RECALL}"] if incumbent is None else incumbent[RECALL]
-    reward = None if incumbent is None else difference(REWARD, incumbent[REWARD])
-    evidence = Evidence(
-        legal_share=_number(metrics[f"{system}_legal_share"]),
-        repeat_free_share=_number(metrics[f"{system}_repeat_free_share"]),
-        challenger_recall=_number(metrics[f"{system}_{RECALL}"]),
-        bar_recall=float(bar.mean()),
-        recall_difference=difference(RECALL, bar),
-        reward_difference=reward,
-        weak_towers=weak_towers,
-        tolerance=config.recall_tolerance,
+    return decide(
+        Evidence(
+            legal_share=_number(metrics[f"{system}_legal_share"]),
+            repeat_free_share=_number(metrics[f"{system}_repeat_free_share"]),
+            challenger_recall=_number(metrics[f"{system}_{RECALL}"]),
+            bar_recall=float(bar.mean()),
+            recall_difference=difference(RECALL, bar),
+            reward_difference=(
+                None if incumbent is None else difference(REWARD, incumbent[REWARD])
+            ),
+            weak_towers=weak_towers,
+            tolerance=config.recall_tolerance,
+        )
     )
-    return decide(evidence)
 
 
 def measure_incumbent(
@@ -99,7 +101,7 @@ def measure_incumbent(
         load_semantic_ids(bundle),
         night.semantic_ids,
         generation,
-        test_day=np.datetime64(night.test_day, "D"),
+        test_day=night.test_day,
         device=device,
     )
     return measure(night, system).values

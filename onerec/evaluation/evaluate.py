@@ -23,7 +23,12 @@ from onerec.artifacts import read_json
 from onerec.config import EvaluationConfig, GenerationConfig, RewardConfig
 from onerec.datasets.session_tensors import REWARD_LABELS, load_cases
 from onerec.evaluation import lists, slices
-from onerec.evaluation.baselines import Baselines, Ranker, load_baselines
+from onerec.evaluation.baselines import (
+    Baselines,
+    Ranker,
+    candidates_before,
+    load_baselines,
+)
 from onerec.evaluation.bootstrap import Interval, bootstrap_means
 from onerec.evaluation.generators import SessionGenerator, Translated, load_generator
 from onerec.evaluation.metrics import per_case_metrics
@@ -119,7 +124,7 @@ def load_night(
         history=cases.history.numpy()[kept].astype(np.int64),
         targets=cases.targets.numpy()[kept].astype(np.int64),
         semantic_ids=ids,
-        candidates=ids.first_seen < np.datetime64(test_day, "D"),
+        candidates=candidates_before(ids, test_day),
         vectors=load_file(semantic_ids / "vectors.safetensors")["vectors"],
         baselines=load_baselines(baselines),
         judges={"evaluator": load_reward(evaluator), "training": load_reward(reward_model)},

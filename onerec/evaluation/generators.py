@@ -7,6 +7,7 @@ Shapes: C cases, H history items, K beams, M items of a session, T digits, N ite
 """
 
 import dataclasses
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from onerec.config import GenerationConfig
+from onerec.evaluation.baselines import candidates_before
 from onerec.evaluation.sessions import Sessions
 from onerec.generation import Trie, generate_sessions, rank_items
 from onerec.model import OneRec, load_model
@@ -129,7 +131,7 @@ def load_incumbent(
     day_ids: SemanticIds,
     config: GenerationConfig,
     *,
-    test_day: np.datetime64,
+    test_day: date,
     device: str = "cpu",
 ) -> Translated:
     """A champion of an earlier night, as it would be served on day D.
@@ -139,7 +141,8 @@ def load_incumbent(
     """
     same = own_ids.generation == day_ids.generation
     table = day_ids if same else own_ids
-    generator = load_generator(bundle, table, table.first_seen < test_day, config, device=device)
+    candidates = candidates_before(table, test_day)
+    generator = load_generator(bundle, table, candidates, config, device=device)
     return Translated(
         generator,
         to_own=np.asarray(table.index_of(day_ids.item_ids)),

@@ -1,0 +1,298 @@
+"""Is it better, than what, by how much: baselines, offline metrics, and the promotion decision."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from assets.support import (
+    DAILY,
+    DAY_BY_DAY,
+    STAGES,
+    code_version,
+    launchpad,
+    published,
+    to_core,
+    upstream,
+)
+from onerec.artifacts import Artifact, read_json, write_json
+from onerec.config import EvaluationConfig
+from resources.stores import Artifacts, Compute
+
+if TYPE_CHECKING:
+    from onerec.evaluation.evaluate import Night
+
+MEASURED_WITH = (
+    "session_dataset",
+    "semantic_ids",
+    "baselines",
+    "evaluator_model",
+    "reward_model",
+)
+CHALLENGER = "dpo_checkpoint"
+GENERATORS = {"pretrained": "pretrained_checkpoint", "dpo": CHALLENGER}
+"""Name in metrics -> asset. The last one is the challenger."""
+CODE = code_version("evaluation", "generation", "model", "reward", "report")
+
+
+class EvaluationLaunchpad(launchpad(STAGES.evaluation)):
+    """Metrics, intervals and the promotion rule."""
+
+
+@dg.asset(
+    partitions_def=DAILY,
+    backfill_policy=DAY_BY_DAY,
+    group_name="evaluation",
+    kinds={"scipy", "parquet"},
+    code_version=code_version("evaluation"),
+    deps=[upstream("session_dataset"), upstream("semantic_ids")],
+)
+def baselines(
+    context: dg.AssetExecutionContext, config: EvaluationLaunchpad, artifacts: Artifacts
+) -> dg.MaterializeResult:
+    """Popularity and item-KNN, fitted on the window [D - W, D - 1]; nothing of day D."""
+    from onerec.evaluation.baselines import candidates_before, fit_baselines
+    from onerec.evaluation.interactions import load_interactions
+    from onerec.pictures import histogram, svg_markdown
+    from onerec.tokenizer.semantic_ids import load_semantic_ids
+
+    day, settings = context.partition_key, to_core(config, EvaluationConfig)
+    read = {n: artifacts.store.latest(n, day) for n in ("session_dataset", "semantic_ids")}
+    ids, test_day = load_semantic_ids(read["semantic_ids"].path), date.fromisoformat(day)
+    fitted = fit_baselines(
+        load_interactions(read["session_dataset"].path, ids, test_day=test_day),
+        candidates_before(ids, test_day),
+        neighbours=settings.neighbours,
+    )
+    with artifacts.store.write(
+        "baselines",
+        day,
+        config={"neighbours": settings.neighbours},
+        upstream={name: a.version for name, a in read.items()},
+        code_version=code_version("evaluation"),
+    ) as draft:
+        fitted.save(draft.path)
+        draft.row_counts["rows"] = int(fitted.candidates.sum())
+    shown = histogram(
+        fitted.exposures.tolist(), "How often an item was shown", "exposures", "items"
+    )
+    return published(
+        draft.artifact,
+        {"exposures per item": dg.MetadataValue.md(svg_markdown(shown)), **fitted.facts()},
+    )
+
+
+@dg.asset(
+    partitions_def=DAILY,
+    backfill_policy=DAY_BY_DAY,
+    group_name="evaluation",
+    kinds={"pytorch", "parquet"},
+    code_version=CODE,
+    deps=[upstream(name) for name in (*MEASURED_WITH, *GENERATORS.values())],
+)
+def offline_metrics(
+    context: dg.AssetExecutionContext,
+    config: EvaluationLaunchpad,
+    artifacts: Artifacts,
+    compute: Compute,
+) -> dg.MaterializeResult:
+    """Every system on the cases of day D: the same histories, the full catalogue, with
+    intervals."""
+    from onerec.evaluation.evaluate import evaluate, reward_aucs, summarise, write_cases
+    from onerec.pictures import svg_markdown
+    from onerec.report import markdown_table, metric_pictures, without_nan
+
+    day, settings = context.partition_key, to_core(config, EvaluationConfig)
+    store = artifacts.store
+    read = {n: store.latest(n, day) for n in (*MEASURED_WITH, *GENERATORS.values())}
+    night = _night(day, read, settings)
+    checkpoints = {name: read[asset].path for name, asset in GENERATORS.items()}
+    measured = evaluate(
+        night,
+        checkpoints,
+        STAGES.generation,
+        device=torch_device(compute),
+        on_progress=context.log.info,
+    )
+    metrics = summarise(night, measured) | reward_aucs(read["reward_model"].path)
+    with store.write(
+        "offline_metrics",
+        day,
+        config=asdict(settings) | {"generation": asdict(STAGES.generation)},
+        upstream={name: artifact.version for name, artifact in read.items()},
+        code_version=CODE,
+        seed=settings.seed,
+    ) as draft:
+        write_json(draft.path / "metrics.json", without_nan(metrics))
+        draft.row_counts["rows"] = write_cases(draft.path / "cases.parquet", night, measured)
+    pictures = {
+        k: dg.MetadataValue.md(svg_markdown(v)) for k, v in metric_pictures(metrics).items()
+    }
+    table = dg.MetadataValue.md(markdown_table(metrics))
+    return published(draft.artifact, {"metrics": table, **pictures, **_headlines(metrics)})
+
+
+@dg.multi_asset_check(
+    specs=[
+        dg.AssetCheckSpec(
+            "every_id_is_legal",
+            asset=offline_metrics,
+            blocking=True,
+            description="Every generated item is a candidate with digits of its own.",
+        ),
+        dg.AssetCheckSpec(
+            "sessions_are_repeat_free",
+            asset=offline_metrics,
+            blocking=True,
+            description="No generated session repeats an item.",
+        ),
+        dg.AssetCheckSpec(
+            "beats_popularity",
+            asset=offline_metrics,
+            description="The challenger's Recall@10 is above popularity's beyond noise.",
+        ),
+    ]
+)
+def offline_metrics_checks(
+    context: dg.AssetCheckExecutionContext, artifacts: Artifacts
+) -> Iterator[dg.AssetCheckResult]:
+    """What a generator must never do, and what it should do."""
+    file = artifacts.store.latest("offline_metrics", context.partition_key).path / "metrics.json"
+    metrics = read_json(file)
+    for name, share in (
+        ("every_id_is_legal", metrics["legal_share"]),
+        ("sessions_are_repeat_free", metrics["repeat_free_share"]),
+    ):
+        yield dg.AssetCheckResult(
+            passed=share == 1,
+            check_name=name,
+            asset_key="offline_metrics",
+            metadata={"share": share},
+        )
+    gain = metrics["dpo_minus_popularity_recall@10_low"]
+    yield dg.AssetCheckResult(
+        passed=gain is not None and gain > 0,
+        check_name="beats_popularity",
+        asset_key="offline_metrics",
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={
+            "Recall@10": metrics["dpo_recall@10"],
+            "popularity's Recall@10": metrics["popularity_recall@10"],
+            "lower end of the difference": gain,
+        },
+    )
+
+
+@dg.asset(
+    partitions_def=DAILY,
+    backfill_policy=DAY_BY_DAY,
+    group_name="evaluation",
+    kinds={"pytorch"},
+    code_version=CODE,
+    deps=[
+        *(upstream(name) for name in (*MEASURED_WITH, CHALLENGER, "offline_metrics")),
+        upstream("champion", first=-1, last=-1),
+    ],
+)
+def champion(
+    context: dg.AssetExecutionContext,
+    config: EvaluationLaunchpad,
+    artifacts: Artifacts,
+    compute: Compute,
+) -> dg.MaterializeResult:
+    """The model that serves: the challenger if every gate passes, else the champion before it.
+
+    Refusing is a success of the run. `champion.json` holds the decision with its numbers; beside it
+    lies the champion's complete bundle for `Recommender.load`.
+    """
+    from onerec.evaluation.champion import (
+        describe,
+        judge,
+        keep_bundle,
+        measure_incumbent,
+        previous_champion,
+        weak_towers,
+        write_decision,
+    )
+    from onerec.recommender import write_bundle
+
+    day, settings = context.partition_key, to_core(config, EvaluationConfig)
+    store = artifacts.store
+    read = {n: store.latest(n, day) for n in (*MEASURED_WITH, CHALLENGER, "offline_metrics")}
+    incumbent = previous_champion(store, day)
+    standing = None
+    if incumbent is not None:
+        night = _night(day, read, settings)
+        standing = measure_incumbent(
+            night, incumbent.path, STAGES.generation, device=torch_device(compute)
+        )
+    decision = judge(
+        read["offline_metrics"].path,
+        standing,
+        settings,
+        weak_towers=weak_towers(read["reward_model"].path, STAGES.reward),
+    )
+    description = describe(decision, read[CHALLENGER], incumbent)
+    versions = {name: artifact.version for name, artifact in read.items()}
+    if incumbent is not None:
+        versions["champion"] = incumbent.version
+    with store.write(
+        "champion", day, config=asdict(settings), upstream=versions, code_version=CODE
+    ) as draft:
+        if decision.promoted:
+            write_bundle(
+                draft.path,
+                checkpoint=read[CHALLENGER].path,
+                semantic_ids=read["semantic_ids"].path,
+                reward=read["reward_model"].path,
+                config=STAGES.generation,
+            )
+        elif incumbent is not None:
+            keep_bundle(draft.path, incumbent)
+        write_decision(draft.path, description)
+    return published(
+        draft.artifact,
+        {
+            "promoted": decision.promoted,
+            "reasons": dg.MetadataValue.md("\n".join(f"- {r}" for r in decision.reasons) or "none"),
+            "warnings": dg.MetadataValue.json(decision.warnings),
+            "gates": dg.MetadataValue.json(decision.gates),
+            "numbers": dg.MetadataValue.json(description["numbers"]),
+            "champion": dg.MetadataValue.json(description["model"]),
+        },
+    )
+
+
+def _night(day: str, read: Mapping[str, Artifact], settings: EvaluationConfig) -> "Night":
+    from onerec.evaluation.evaluate import load_night
+
+    return load_night(
+        test_day=date.fromisoformat(day),
+        session_dataset=read["session_dataset"].path,
+        semantic_ids=read["semantic_ids"].path,
+        baselines=read["baselines"].path,
+        checkpoint=read[CHALLENGER].path,
+        evaluator=read["evaluator_model"].path,
+        reward_model=read["reward_model"].path,
+        config=settings,
+        reward=STAGES.reward,
+    )
+
+
+def _headlines(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Numbers that Dagster plots over partitions."""
+    wanted = [f"{s}_{m}" for s in GENERATORS for m in ("recall@10", "ndcg@10", "evaluator_reward")]
+    wanted += ["popularity_recall@10", "itemknn_recall@10", "legal_share", "users"]
+    return {name: metrics[name] for name in wanted if metrics[name] == metrics[name]}
+
+
+def torch_device(compute: Compute) -> str:
+    """Where generators run: a GPU where there is one and the settings do not say otherwise."""
+    import torch
+
+    if compute.threads:
+        torch.set_num_threads(compute.threads)
+    gpu = compute.accelerator in ("auto", "gpu") and torch.cuda.is_available()
+    return "cuda" if gpu else "cpu"

@@ -1,0 +1,232 @@
+"""Tomorrow's recommendations: one session for every active user.
+
+Histories reach through the end of day D: this is serving, not training, and nothing of it is
+measured on day D. Items a user has in the history are left out when the generation settings say so.
+
+Shapes: U users, H history items, M items of a session.
+"""
+
+import math
+import shutil
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as pads
+
+from onerec.config import GenerationConfig
+from onerec.datasets.session_tensors import load_serving_histories
+from onerec.evaluation.baselines import Baselines
+from onerec.recommender import Recommender, write_bundle
+from onerec.schema import RECOMMENDATIONS, SPLITS
+from onerec.tokenizer.semantic_ids import SemanticIds, load_semantic_ids
+
+POPULARITY = "popularity"
+"""`model_version` of recommendations made while there is no champion."""
+
+
+def prepare_bundle(
+    directory: Path,
+    *,
+    champion: Path,
+    semantic_ids: Path,
+    reward_model: Path,
+    config: GenerationConfig,
+) -> bool:
+    """The bundle that serves: the champion's generator with the day's catalogue and reward model.
+
+    Inside its tokenizer generation a champion of an earlier night so recommends the items that came
+    since. Outside it the digits mean other items: it keeps the catalogue and the reward model it
+    was published with.
+
+    Args:
+        directory: Gets the bundle.
+        champion: Directory of the champion artifact.
+        semantic_ids: The day's.
+        reward_model: The day's.
+        config: Beam and batch size.
+
+    Returns:
+        Whether the day's catalogue is used.
+    """
+    own, today = load_semantic_ids(champion), load_semantic_ids(semantic_ids)
+    if own.generation == today.generation:
+        write_bundle(
+            directory,
+            checkpoint=champion,
+            semantic_ids=semantic_ids,
+            reward=reward_model,
+            config=config,
+        )
+        return True
+    left_out = shutil.ignore_patterns("champion.json", "manifest.json")
+    shutil.copytree(champion, directory, ignore=left_out)
+    return False
+
+
+def recommend_to_all(
+    bundle: Path,
+    session_dataset: Path,
+    *,
+    serve_date: date,
+    model_version: str,
+    filter_seen: bool,
+    device: str = "cpu",
+) -> pa.Table:
+    """One session for every user of the dataset, as `Recommender.recommend` gives it.
+
+    Args:
+        bundle: What `prepare_bundle` wrote.
+        session_dataset: Directory of the artifact; its users are the active ones.
+        serve_date: The day the recommendations are meant for.
+        model_version: Of the checkpoint.
+        filter_seen: Leave out items of the history.
+        device: Where it runs.
+
+    Returns:
+        `schema.RECOMMENDATIONS`, ordered by user and rank.
+    """
+    recommender = Recommender.load(bundle, device=device)
+    ids, model = recommender.semantic_ids, recommender.model
+    users, history = load_serving_histories(
+        session_dataset, ids, history_length=model.history_length
+    )
+    ranking = recommender.rank(
+        history.long(), model.session_items, exclude=history.long() if filter_seen else None
+    )
+    return _table(
+        users,
+        ranking.items.numpy(),
+        ids,
+        score=ranking.scores.numpy(),
+        reward=ranking.rewards.numpy(),
+        serve_date=serve_date,
+        model_version=model_version,
+    )
+
+
+def recommend_popular(
+    baselines: Baselines,
+    semantic_ids: SemanticIds,
+    session_dataset: Path,
+    *,
+    history_length: int,
+    session_items: int,
+    serve_date: date,
+    filter_seen: bool,
+) -> pa.Table:
+    """What is published while there is no champion: the most watched items, said to be just that.
+
+    Args:
+        baselines: The day's.
+        semantic_ids: The day's.
+        session_dataset: Directory of the artifact.
+        history_length: n, items of a history.
+        session_items: M.
+        serve_date: The day the recommendations are meant for.
+        filter_seen: Leave out items of the history.
+
+    Returns:
+        `schema.RECOMMENDATIONS` with `model_version` "popularity"; the score is the log of the
+        item's share of what was watched, the reward NaN.
+    """
+    users, history = load_serving_histories(
+        session_dataset, semantic_ids, history_length=history_length
+    )
+    seen = history.numpy() if filter_seen else np.full((len(users), 1), -1)
+    # The longest list from which a session is left when everything seen is taken out.
+    ranked = baselines.popularity.rank(seen, top_k=session_items + seen.shape[1])
+    fresh = (ranked >= 0) & ~(ranked[:, :, None] == seen[:, None, :]).any(-1)
+    order = np.argsort(~fresh, axis=1, kind="stable")[:, :session_items]
+    items = np.take_along_axis(np.where(fresh, ranked, -1), order, 1)
+    weights = baselines.popularity.weights
+    with np.errstate(divide="ignore"):
+        shares = np.log((weights + 1) / (weights + 1).sum())
+    return _table(
+        users,
+        items,
+        semantic_ids,
+        score=shares[items],
+        reward=np.full(items.shape, math.nan),
+        serve_date=serve_date,
+        model_version=POPULARITY,
+    )
+
+
+@dataclass(frozen=True)
+class ServingAudit:
+    """What is wrong with a table of recommendations; nothing when all counts are zero.
+
+    Attributes:
+        users: Users that got something.
+        unserved_users: Active users without a full session.
+        repeats: Rows that repeat an item of the same user.
+        unknown_items: Rows whose item is not in the catalogue.
+    """
+
+    users: int
+    unserved_users: int
+    repeats: int
+    unknown_items: int
+
+
+def audit_recommendations(
+    table: pa.Table, session_dataset: Path, semantic_ids: Path, *, session_items: int
+) -> ServingAudit:
+    """Compare a table of recommendations with who is active and what exists.
+
+    Args:
+        table: `schema.RECOMMENDATIONS`.
+        session_dataset: Says who is active.
+        semantic_ids: Says what exists.
+        session_items: M; a full session has as many items, or the whole catalogue if it is smaller.
+    """
+    catalogue = load_semantic_ids(semantic_ids)
+    users = table.column("user_id").combine_chunks().dictionary_encode()
+    item = catalogue.index_of(table.column("item_id").combine_chunks())
+    user = users.indices.to_numpy().astype(np.int64)
+    known = item >= 0
+    different = np.unique(user[known] * len(catalogue.item_ids) + item[known])
+    full = np.bincount(user) >= min(session_items, len(catalogue.item_ids))
+    served = users.dictionary.to_numpy(zero_copy_only=False)
+    return ServingAudit(
+        users=len(served),
+        unserved_users=int((~np.isin(active_users(session_dataset), served[full])).sum()),
+        repeats=int(known.sum()) - len(different),
+        unknown_items=int((~known).sum()),
+    )
+
+
+def active_users(session_dataset: Path) -> np.ndarray:
+    """Different users with a session in the window or on the day."""
+    files = [f for s in SPLITS for f in sorted((session_dataset / f"split={s}").glob("*.parquet"))]
+    table = pads.dataset([str(f) for f in files], format="parquet").to_table(columns=["user_id"])
+    return table.column("user_id").unique().to_numpy(zero_copy_only=False)
+
+
+def _table(
+    users: np.ndarray,
+    items: np.ndarray,
+    semantic_ids: SemanticIds,
+    *,
+    score: np.ndarray,
+    reward: np.ndarray,
+    serve_date: date,
+    model_version: str,
+) -> pa.Table:
+    """Rows of (U, M) items, those that are -1 left out."""
+    user, place = np.nonzero(items >= 0)
+    rows = len(user)
+    columns = {
+        "user_id": pa.array(users[user], pa.string()),
+        "serve_date": pa.array([serve_date], pa.date32()).take(pa.array(np.zeros(rows, np.int64))),
+        "rank": (place + 1).astype(np.int32),
+        "item_id": pa.array(semantic_ids.item_ids[items[user, place]], pa.string()),
+        "score": score[user, place].astype(np.float64),
+        "reward": pa.array(reward[user, place].astype(np.float64), from_pandas=False),
+        "model_version": pa.repeat(model_version, rows),
+        "generation": pa.repeat(semantic_ids.generation, rows),
+    }
+    return pa.table(columns, schema=RECOMMENDATIONS)
