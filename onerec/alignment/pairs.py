@@ -94,6 +94,7 @@ def make_pairs(
     *,
     generation: GenerationConfig,
     reward: RewardConfig,
+    device: str = "cpu",
     on_batch: Callable[[int, int], None] = lambda done, total: None,
 ) -> PreferencePairs:
     """Generate N sessions per context, score them, keep best and worst (OneRec v1, Algorithm 2).
@@ -107,18 +108,21 @@ def make_pairs(
         trie: Items that may be generated.
         generation: N is `candidates`; `filter_seen` leaves out items of the history.
         reward: Weights of the towers.
+        device: Where it runs.
         on_batch: Called with contexts done and in all.
 
     Returns:
         Pairs in the order of the contexts. A context with fewer than two legal sessions, or whose
         sessions all have the same reward, gives none and is counted in `stats`.
     """
-    model.eval()
+    model.to(device).eval()
+    reward_model.to(device)
+    codes, trie = codes.to(device), trie.to(device)
     num_items = contexts.targets.shape[1]
     found: list[dict[str, Tensor]] = []
     total = len(contexts)
     for rows in torch.arange(total).split(generation.batch_size):
-        history = contexts.history[rows].long()
+        history = contexts.history[rows].long().to(device)
         beams = generate_sessions(
             model,
             history,
@@ -129,7 +133,7 @@ def make_pairs(
             exclude=history if generation.filter_seen else None,
         )
         items, logp = beams.items.cpu(), beams.logp.cpu().double()
-        probabilities = score_sessions(reward_model, vectors, history, items).double()
+        probabilities = score_sessions(reward_model, vectors, history.cpu(), items).double()
         rewards = scalar_reward(probabilities, reward)
         found.append({"row": rows, **best_and_worst(items, logp, rewards, probabilities)})
         on_batch(int(rows[-1]) + 1, total)

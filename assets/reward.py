@@ -1,0 +1,212 @@
+"""Two reward models on disjoint users: one trains the generator, the other judges it."""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from assets.support import (
+    DAILY,
+    DAY_BY_DAY,
+    POOL_TRAINER,
+    STAGES,
+    code_version,
+    launchpad,
+    published,
+    to_core,
+    upstream,
+)
+from onerec.config import RewardConfig
+from resources.stores import Artifacts, Compute
+
+if TYPE_CHECKING:
+    from onerec.reward.training import Part
+
+LEARNED_FROM = ("session_dataset", "semantic_ids")
+CODE = code_version("reward")
+
+
+class RewardLaunchpad(launchpad(STAGES.reward)):
+    """Both reward models: sizes, training, and the weights of the scalar reward."""
+
+
+@dg.asset(
+    partitions_def=DAILY,
+    backfill_policy=DAY_BY_DAY,
+    group_name="models",
+    kinds={"pytorch"},
+    pool=POOL_TRAINER,
+    code_version=CODE,
+    deps=[upstream(name) for name in LEARNED_FROM],
+)
+def reward_model(
+    context: dg.AssetExecutionContext,
+    config: RewardLaunchpad,
+    artifacts: Artifacts,
+    compute: Compute,
+) -> dg.MaterializeResult:
+    """R(u, S) in four towers, from every session of its users; chooses the preference pairs."""
+    return _train("reward", context, config, artifacts, compute)
+
+
+@dg.asset(
+    partitions_def=DAILY,
+    backfill_policy=DAY_BY_DAY,
+    group_name="models",
+    kinds={"pytorch"},
+    pool=POOL_TRAINER,
+    code_version=CODE,
+    deps=[upstream(name) for name in LEARNED_FROM],
+)
+def evaluator_model(
+    context: dg.AssetExecutionContext,
+    config: RewardLaunchpad,
+    artifacts: Artifacts,
+    compute: Compute,
+) -> dg.MaterializeResult:
+    """A second reward model of other users, seed and width: it measures, and trains nothing."""
+    return _train("evaluator", context, config, artifacts, compute)
+
+
+def _train(
+    part: "Part",
+    context: dg.AssetExecutionContext,
+    config: RewardLaunchpad,
+    artifacts: Artifacts,
+    compute: Compute,
+) -> dg.MaterializeResult:
+    from safetensors.torch import load_file
+
+    from onerec.datasets.session_tensors import load_reward_blocks
+    from onerec.reward.training import fit_reward
+    from onerec.tokenizer.semantic_ids import load_semantic_ids
+    from onerec.training import Runtime
+
+    day, name, settings = context.partition_key, f"{part}_model", to_core(config, RewardConfig)
+    read = {n: artifacts.store.latest(n, day) for n in LEARNED_FROM}
+    data, ids = read["session_dataset"].path, load_semantic_ids(read["semantic_ids"].path)
+    train, valid = (
+        load_reward_blocks(
+            data,
+            split,
+            ids,
+            history_length=STAGES.sessions.history_length,
+            block_items=STAGES.sessions.session_items,
+        )
+        for split in ("train", "valid")
+    )
+    with artifacts.store.write(
+        name,
+        day,
+        config=asdict(settings),
+        upstream={n: a.version for n, a in read.items()},
+        code_version=CODE,
+        seed=settings.seed,
+    ) as draft:
+        report = fit_reward(
+            settings,
+            train,
+            valid,
+            load_file(read["semantic_ids"].path / "vectors.safetensors")["vectors"],
+            draft.path,
+            part=part,
+            runtime=Runtime(
+                accelerator=compute.accelerator,
+                devices=compute.devices,
+                precision=compute.precision,
+                threads=compute.threads,
+            ),
+            on_epoch=lambda numbers: context.log.info(f"{name}: {numbers}"),
+        )
+        draft.row_counts["rows"] = report.metrics["train_blocks"]
+    return published(draft.artifact, _pictures(report.metrics))
+
+
+def _pictures(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Metadata: curves, calibration, and the numbers of each tower."""
+    from onerec.pictures import line_chart, scatter, svg_markdown
+
+    towers, epochs = metrics["towers"], metrics["epochs"]
+    losses = {
+        label: [float("nan") if e[key] is None else e[key] for e in epochs]
+        for label, key in (("training", "train_loss"), ("validation", "valid_loss"))
+    }
+    curves = {
+        f"{name} (AUC {m['auc']:.3f})" if m["auc"] is not None else name: (
+            m["reliability"]["predicted"],
+            m["reliability"]["observed"],
+        )
+        for name, m in towers.items()
+        if m["reliability"]
+    }
+    shown = ("auc", "auc_missing", "log_loss", "base_log_loss", "base_rate", "ece", "rows")
+    numbers = {f"{t} {k}": m[k] for t, m in towers.items() for k in shown if m[k] is not None}
+    loss = line_chart(losses, "Reward loss", "epoch", "L_RM")
+    calibration = scatter(curves, "Calibration", "predicted", "observed", diagonal=True)
+    return {
+        "loss": dg.MetadataValue.md(svg_markdown(loss)),
+        "calibration": dg.MetadataValue.md(svg_markdown(calibration)),
+        "best epoch": metrics["best_epoch"],
+        "training users": metrics["train_users"],
+        **numbers,
+    }
+
+
+def _checks_of(asset: dg.AssetsDefinition) -> dg.AssetChecksDefinition:
+    name = asset.key.to_user_string()
+
+    @dg.multi_asset_check(
+        name=f"{name}_checks",
+        specs=[
+            dg.AssetCheckSpec(
+                "probabilities_are_finite",
+                asset=asset,
+                blocking=True,
+                description="Every probability on the validation day is a number.",
+            ),
+            dg.AssetCheckSpec(
+                "better_than_base_rate",
+                asset=asset,
+                description="Each tower's log-loss on the validation day is below that of saying "
+                "the training days' rate for everybody.",
+            ),
+        ],
+    )
+    def checks(
+        context: dg.AssetCheckExecutionContext, artifacts: Artifacts
+    ) -> Iterator[dg.AssetCheckResult]:
+        from onerec.artifacts import read_json
+        from onerec.reward.metrics import no_better_than_base_rate
+
+        file = artifacts.store.latest(name, context.partition_key).path / "metrics.json"
+        metrics = read_json(file)
+        towers = metrics["towers"]
+        yield dg.AssetCheckResult(
+            passed=all(
+                m["finite"] for rows in (towers, metrics["towers_all_users"]) for m in rows.values()
+            ),
+            check_name="probabilities_are_finite",
+            asset_key=asset.key,
+        )
+        weak = no_better_than_base_rate(towers)
+        yield dg.AssetCheckResult(
+            passed=not weak,
+            check_name="better_than_base_rate",
+            asset_key=asset.key,
+            severity=dg.AssetCheckSeverity.ERROR,
+            metadata={
+                "no better": ", ".join(weak) or "none",
+                **{
+                    f"{t} log-loss below base rate": m["base_log_loss"] - m["log_loss"]
+                    for t, m in towers.items()
+                    if m["log_loss"] is not None
+                },
+            },
+        )
+
+    return checks
+
+
+reward_model_checks = _checks_of(reward_model)
+evaluator_model_checks = _checks_of(evaluator_model)
