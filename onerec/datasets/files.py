@@ -8,8 +8,10 @@ staging SQL rejects and counts the rows that are wrong, and only those.
 # pyarrow.compute makes its functions at import, out of sight of a type checker:
 # pyright: reportAttributeAccessIssue=false
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import date, datetime
 from typing import Any, TypeAlias
 
 import fsspec
@@ -27,6 +29,8 @@ UTC_US = pa.timestamp("us", tz="UTC")
 MICROSECONDS = {"s": 1_000_000, "ms": 1_000, "us": 1}
 """Microseconds in one unit of a numeric time column."""
 
+_ISO_DAY = "%Y-%m-%d"
+_DATE = re.compile(r"\{date(?::([^}]+))?\}")
 _NUMBER = r"^\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*$"
 _TRUE = pa.array(["true", "t", "yes", "y", "1", "1.0"])
 _FALSE = pa.array(["false", "f", "no", "n", "0", "0.0"])
@@ -169,13 +173,9 @@ def find(url: str, *, parquet: bool | None = None, style: CsvStyle = CsvStyle())
     """
     try:
         filesystem, path = fsspec.core.url_to_fs(url)
-        if any(c in path for c in "*?["):
-            paths = [p for p in filesystem.glob(path) if not filesystem.isdir(p)]
-        elif filesystem.isdir(path):
-            paths = [p for p in filesystem.find(path) if p.lower().endswith(SUFFIXES)]
-            paths = [p for p in paths if not p.rsplit("/", 1)[-1].startswith((".", "_"))]
-        else:
-            paths = [path] if filesystem.exists(path) else []
+        is_glob = any(c in path for c in "*?[")
+        matches = filesystem.glob(path) if is_glob else [path] if filesystem.exists(path) else []
+        paths = {p for match in matches for p in _inside(filesystem, str(match))}
     except ImportError as error:
         raise ValueError(
             f"{url}: {error}. For s3:// install the extra: pip install 'onerec-dagster[s3]'"
@@ -185,12 +185,57 @@ def find(url: str, *, parquet: bool | None = None, style: CsvStyle = CsvStyle())
     return [
         DataFile(
             filesystem,
-            str(p),
+            p,
             p.lower().endswith(PARQUET) if parquet is None else parquet,
             style,
         )
         for p in sorted(paths)
     ]
+
+
+def _inside(filesystem: Any, path: str) -> list[str]:
+    """A file itself, or the data files of a directory."""
+    if not filesystem.isdir(path):
+        return [path]
+    found = [str(p) for p in filesystem.find(path) if str(p).lower().endswith(SUFFIXES)]
+    return [p for p in found if not p.rsplit("/", 1)[-1].startswith((".", "_"))]
+
+
+def is_dated(url: str) -> bool:
+    """Whether a path holds `{date}` or `{date:FORMAT}`: a file, or a directory, per day."""
+    return _DATE.search(url) is not None
+
+
+def one_day(url: str, day: date) -> str:
+    """A dated path, for one day."""
+    return _DATE.sub(lambda found: day.strftime(found[1] or _ISO_DAY), url)
+
+
+def any_day(url: str) -> str:
+    """A dated path as the glob of all its days."""
+    return _DATE.sub(lambda found: "/".join("*" * _depth(found)), url)
+
+
+def day_of_path(url: str, path: str) -> date | None:
+    """The day of a path that the glob of a dated path has found; None where it holds none."""
+    found = _DATE.search(url)
+    if found is None:
+        return None
+    # The day sits where the pattern says: everything else is literal or a wildcard.
+    before, after = (
+        re.escape(side).replace(r"\*\*", ".*").replace(r"\*", "[^/]*").replace(r"\?", "[^/]")
+        for side in (url[: found.start()].split("://")[-1], url[found.end() :])
+    )
+    middle = "/".join(["[^/]+?"] * _depth(found))
+    match = re.search(f"{before}({middle}){after}(/.*)?$", path)
+    try:
+        return datetime.strptime(match[1] if match else "", found[1] or _ISO_DAY).date()
+    except ValueError:
+        return None  # another file that the wildcard caught
+
+
+def _depth(found: re.Match[str]) -> int:
+    return 1 + (found[1] or "").count("/")
 
 
 def cast_or_text(column: Column, kind: pa.DataType) -> Column:

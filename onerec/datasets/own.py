@@ -10,7 +10,7 @@ A column with a value of the wrong type is delivered as text, for the same reaso
 # pyarrow.compute makes its functions at import, out of sight of a type checker:
 # pyright: reportAttributeAccessIssue=false
 
-import re
+import os
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
@@ -29,7 +29,6 @@ from onerec.schema import EVENTS, FEEDBACK_FLAGS, ITEM_VECTORS, ITEMS, PRIOR_HIS
 DAY_US = 86_400_000_000
 EARLIEST_US = DAY_US
 """Zeros, a log's usual word for an unknown time, land on 1970-01-01: plausible times come later."""
-_DATE = re.compile(r"\{date(?::([^}]+))?\}")
 _EPOCH = date(1970, 1, 1)
 _Files = own_config.EventFiles | own_config.ItemFiles | own_config.HistoryFiles
 
@@ -82,7 +81,7 @@ class OwnSource:
     def events(self, day: date) -> pa.Table:
         """Exposures of a day; on the first day of a whole-file log also those without a day."""
         section = self.config.events
-        dated = _DATE.search(section.path)
+        dated = files.is_dated(section.path)
         found = self._day_files(section, day) if dated else self._all_files("events", section)
         parts, names = [], self._event_names(found)
         for part in found:
@@ -103,8 +102,8 @@ class OwnSource:
         section = self.config.items
         if section is None:
             return self._logged_items(day)
-        if _DATE.search(section.path):
-            days = [d for d in self._file_days(section) if d <= day]
+        if files.is_dated(section.path):
+            days = [d for d in self._file_days("items", section) if d <= day]
             found = self._day_files(section, max(days)) if days else []
         else:
             found = self._all_files("items", section)
@@ -177,8 +176,8 @@ class OwnSource:
     @cached_property
     def _range(self) -> tuple[date, date]:
         section = self.config.events
-        if _DATE.search(section.path):
-            days = self._file_days(section)
+        if files.is_dated(section.path):
+            days = self._file_days("events", section)
             return days[0], days[-1]
         bounds: list[int] = []
         for part in self._all_files("events", section):
@@ -278,10 +277,10 @@ class OwnSource:
     def _logged_items(self, day: date) -> pa.Table:
         section = self.config.events
         column = section.columns.item_id.column
-        dated = _DATE.search(section.path)
+        dated = files.is_dated(section.path)
         ids = []
         if dated:
-            days = [d for d in self._file_days(section) if d <= day]
+            days = [d for d in self._file_days("events", section) if d <= day]
             for part in [p for d in days for p in self._day_files(section, d)]:
                 ids.append(files.as_text(part.read([column])[column]))
         else:
@@ -297,7 +296,8 @@ class OwnSource:
 
     def _url(self, path: str) -> str:
         is_absolute = "://" in path or Path(path).is_absolute()
-        return path if is_absolute else f"{self.base.rstrip('/')}/{path}"
+        url = path if is_absolute else f"{self.base.rstrip('/')}/{path}"
+        return url if "://" in url else os.path.normpath(url)
 
     def _all_files(
         self, name: str, section: "_Files | own_config.VectorFiles"
@@ -307,7 +307,7 @@ class OwnSource:
         Raises:
             ValueError: There is none.
         """
-        url = _DATE.sub("*", self._url(section.path))
+        url = files.any_day(self._url(section.path))
         found = files.find(url, parquet=_is_parquet(section), style=section.style)
         require(
             bool(found), f"{name}.path", section.path, f"no Parquet or CSV file is found at {url}"
@@ -315,34 +315,22 @@ class OwnSource:
         return found
 
     def _day_files(self, section: "_Files", day: date) -> list[files.DataFile]:
-        url = _DATE.sub(lambda m: day.strftime(m[1] or "%Y-%m-%d"), self._url(section.path))
+        url = files.one_day(self._url(section.path), day)
         return files.find(url, parquet=_is_parquet(section), style=section.style)
 
-    def _file_days(self, section: "_Files") -> list[date]:
+    def _file_days(self, name: str, section: "_Files") -> list[date]:
         """Days for which a file exists, in order.
 
         Raises:
             ValueError: There is none.
         """
-        pattern, style = _DATE.search(section.path), "%Y-%m-%d"
-        assert pattern is not None
-        style = pattern[1] or style
-        # The day sits where the pattern says: everything else of the path is literal or a wildcard.
-        before, after = (
-            re.escape(side).replace(r"\*\*", ".*").replace(r"\*", "[^/]*").replace(r"\?", "[^/]")
-            for side in (section.path[: pattern.start()], section.path[pattern.end() :])
-        )
-        before = re.sub(r"^(\\\.)?/|^[a-z0-9]+://", "", before)
-        shape = re.compile(f"{before}([^/]+?){after}(/.*)?$")
-        days = set()
-        for part in self._all_files("events", section):
-            match = shape.search(part.path)
-            try:
-                days.add(datetime.strptime(match[1] if match else "", style).date())
-            except ValueError:
-                continue  # another file that the wildcard caught
-        require(bool(days), "path", section.path, f"no file name holds a day written as {style}")
-        return sorted(days)
+        found = [
+            files.day_of_path(self._url(section.path), part.path)
+            for part in self._all_files(name, section)
+        ]
+        days = sorted({day for day in found if day is not None})
+        require(bool(days), f"{name}.path", section.path, "no file name holds a day")
+        return days
 
 
 def _columns(
