@@ -1,8 +1,8 @@
 """From the `session_dataset` artifact's Parquet to padded tensors of item indices.
 
-Ids become rows of the semantic-ID table; items it does not know are dropped and what is left closes
-up. -1 pads on the right. Everything is done on flat values and row numbers (a list column is exactly
-that), so that no Python loop runs over sessions.
+Ids become rows of the semantic-ID table; items it does not know are dropped and what is left
+closes up. -1 pads on the right. Everything is done on flat values and row numbers (a list column is
+exactly that), so that no Python loop runs over sessions.
 """
 
 from collections.abc import Sequence
@@ -154,9 +154,9 @@ def load_reward_blocks(
 ) -> RewardBlocks:
     """Cut every session of a split, good or not, into blocks of consecutive exposures.
 
-    A session's known exposures 1..M are its first block, M+1..2M the second, and so on; the last may
-    be shorter. All of them carry the session's history. The paper names the four targets but not how
-    they become binary (OneRec v1, section 3.3.1); here a block's label is
+    A session's known exposures 1..M are its first block, M+1..2M the second, and so on; the last
+    may be shorter. All of them carry the session's history. The paper names the four targets but
+    not how they become binary (OneRec v1, section 3.3.1); here a block's label is
 
     - `swt` (session watch time): its watch seconds per item reach the training split's median,
     - `vtr` (view rate): at least half of its items were watched effectively,
@@ -324,8 +324,8 @@ def _cut_blocks(table: pa.Table, semantic_ids: SemanticIds, block_items: int) ->
 def _thresholds(cut: _Blocks) -> RewardThresholds:
     if not len(cut.session):
         raise ValueError(
-            "the training split has no exposure of an item with a semantic ID, so reward labels have "
-            "no threshold: widen window_days, or check that semantic_ids covers these days"
+            "the training split has no exposure of an item with a semantic ID, so reward labels "
+            "have no threshold: widen window_days, or check that semantic_ids covers these days"
         )
     median = float(np.median(cut.mean("watch_seconds")))
     # When most blocks were not watched at all the median is 0, and `>= 0` would hold for every one.
@@ -349,8 +349,8 @@ def _read(
     missing = sorted(set(columns) - set(dataset.schema.names))
     if missing:
         raise ValueError(
-            f"{directory}: columns {', '.join(missing)} are missing; the session_dataset was written "
-            "by another version, materialise it again"
+            f"{directory}: columns {', '.join(missing)} are missing; the session_dataset was "
+            "written by another version, materialise it again"
         )
     condition = pc.field("is_good") if good_only else None
     return dataset.to_table(columns=list(columns), filter=condition).combine_chunks()
@@ -376,12 +376,13 @@ def _flat(table: pa.Table, name: str, *, of: str | None = None) -> pa.Array:
         raise ValueError(
             f"session_dataset: {name} and {of} differ in length within a row; materialise it again"
         )
-    flat = pc.list_flatten(column)
+    flat = pc.list_flatten(column)  # pyright: ignore
     return flat.combine_chunks() if isinstance(flat, pa.ChunkedArray) else flat
 
 
 def _lengths(table: pa.Table, name: str) -> pa.ChunkedArray:
-    return pc.fill_null(pc.list_value_length(table.column(name)).cast(pa.int64()), 0)
+    lengths = pc.list_value_length(table.column(name))  # pyright: ignore
+    return pc.fill_null(lengths.cast(pa.int64()), 0)
 
 
 def _items(

@@ -1,8 +1,8 @@
-"""Training with Lightning. Importing this package imports Lightning; nothing else in the core does."""
+"""Training with Lightning. Importing this package imports Lightning."""
 
 from onerec.training.bookkeeping import Bookkeeping, Progress, TrainingDivergedError
 from onerec.training.generator import TrainingReport, fit_generator
-from onerec.training.job import TrainingJob, train
+from onerec.training.job import TrainingJob, train, why_not_start_from
 from onerec.training.runtime import Runtime, quiet_trainer, reproducible
 
 __all__ = [
@@ -16,4 +16,5 @@ __all__ = [
     "quiet_trainer",
     "reproducible",
     "train",
+    "why_not_start_from",
 ]

@@ -1,4 +1,4 @@
-"""What happens between epochs: progress, the best weights, early stopping, the resume checkpoint."""
+"""Between epochs: progress, the best weights, early stopping, the resume checkpoint."""
 
 import math
 import os
@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import lightning as L
 import torch
@@ -52,12 +52,6 @@ class TrainingDivergedError(RuntimeError):
     """A loss stopped being a number; the message says where, and what is kept."""
 
 
-class Validated(Protocol):
-    """A module that knows its last validation pass: mean loss by part."""
-
-    def digit_losses(self) -> list[float]: ...
-
-
 class Bookkeeping(L.Callback):
     """Keeps `best-<epoch>/` and `resume.ckpt` in a scratch directory.
 
@@ -74,6 +68,7 @@ class Bookkeeping(L.Callback):
         patience: int,
         batch_size: int,
         save_best: Callable[[Path], None],
+        digit_losses: Callable[[], list[float]],
         on_progress: Callable[[Progress], None] | None = None,
         report_every: int = 50,
     ) -> None:
@@ -85,6 +80,7 @@ class Bookkeeping(L.Callback):
             patience: Epochs without a better validation loss before stopping.
             batch_size: Rows per step, for the rate.
             save_best: Writes the current weights into a directory.
+            digit_losses: The last validation pass: mean loss of each digit.
             on_progress: Called every `report_every` steps and at the end of an epoch.
             report_every: Steps between two looks at the loss (each look waits for the device).
         """
@@ -93,6 +89,7 @@ class Bookkeeping(L.Callback):
         self.patience = patience
         self.batch_size = batch_size
         self.save_best = save_best
+        self.digit_losses = digit_losses
         self.on_progress = on_progress
         self.report_every = report_every
         self.history: list[dict[str, Any]] = []
@@ -135,7 +132,12 @@ class Bookkeeping(L.Callback):
         self._clock = time.perf_counter()
 
     def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
         self._losses.append(outputs["loss"].detach())
         if len(self._losses) == self.report_every:
@@ -146,8 +148,7 @@ class Bookkeeping(L.Callback):
         self._look_at_losses(trainer)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        assert isinstance(pl_module, L.LightningModule) and hasattr(pl_module, "digit_losses")
-        digits: list[float] = pl_module.digit_losses()  # pyright: ignore
+        digits = self.digit_losses()
         entry = {
             "epoch": trainer.current_epoch + 1,
             "train_loss": math.fsum(self._epoch_losses) / len(self._epoch_losses),
@@ -156,7 +157,9 @@ class Bookkeeping(L.Callback):
             "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
         }
         if not math.isfinite(entry["valid_loss"]):
-            raise self._diverged(trainer, "validation", entry["valid_loss"], len(self._epoch_losses))
+            raise self._diverged(
+                trainer, "validation", entry["valid_loss"], len(self._epoch_losses)
+            )
         self.history.append(entry)
         if self.best_epoch == entry["epoch"]:
             self.save_best(self.best_dir)
@@ -215,6 +218,6 @@ class Bookkeeping(L.Callback):
         )
         return TrainingDivergedError(
             f"{which} loss is {loss} at epoch {trainer.current_epoch + 1}, step {step} "
-            f"(learning rate {rate:.3g}); {kept}. Lower learning_rate or gradient_clip, or lengthen "
-            "warmup_share"
+            f"(learning rate {rate:.3g}); {kept}. Lower learning_rate or gradient_clip, or "
+            "lengthen warmup_share"
         )

@@ -1,4 +1,4 @@
-"""Pretraining: a generator fitted to good sessions by next-token prediction, resumable at any moment."""
+"""Pretraining: a generator fitted to good sessions by next-token prediction; resumable."""
 
 import dataclasses
 import hashlib
@@ -43,8 +43,8 @@ class TrainingReport:
         expert_load: Per sparse layer, the share of tokens that each expert got.
         num_parameters: Trained numbers.
         stopped_early: Patience ran out before the epochs did.
-        tokens_per_second: Digits encoded and predicted a second while training in this process; None
-            when a finished training was only picked up.
+        tokens_per_second: Digits encoded and predicted a second while training in this process;
+            None when a finished training was only picked up.
     """
 
     history: list[dict[str, Any]]
@@ -117,19 +117,18 @@ def fit_generator(
             directory.mkdir(parents=True)
             save_model(model, directory, generation=generation)
 
+        order = ShuffledBatches(len(train), config.batch_size, config.seed)
+        valid_order = OrderedBatches(len(valid), config.batch_size)
+        module = GeneratorModule(model, codes, config, total_steps=config.max_epochs * len(order))
         books = Bookkeeping(
             scratch=scratch,
             seed=config.seed,
             patience=config.patience,
             batch_size=config.batch_size,
             save_best=save_best,
+            digit_losses=module.digit_losses,
             on_progress=on_progress,
             report_every=REPORT_EVERY,
-        )
-        order = ShuffledBatches(len(train), config.batch_size, config.seed)
-        valid_order = OrderedBatches(len(valid), config.batch_size)
-        module = GeneratorModule(
-            model, codes, config, total_steps=config.max_epochs * len(order)
         )
         trainer = quiet_trainer(
             runtime,
@@ -159,9 +158,9 @@ def require_sessions(
         if not len(sessions):
             settings = f" (it was made with {json.dumps(dict(made_with))})" if made_with else ""
             raise ValueError(
-                f"no {name} session in the session_dataset{settings}: none is good and has a target "
-                "with a semantic ID. Lower good_min_watched_items, good_min_watch_seconds or "
-                "good_min_positive_interactions, widen window_days, or check that events and "
+                f"no {name} session in the session_dataset{settings}: none is good and has a "
+                "target with a semantic ID. Lower good_min_watched_items, good_min_watch_seconds "
+                "or good_min_positive_interactions, widen window_days, or check that events and "
                 "semantic_ids cover these days"
             )
 
@@ -175,8 +174,8 @@ def _start_from(model: OneRec, initial: OneRec) -> None:
     )
     if differing:
         raise ValueError(
-            f"the checkpoint to start from has another shape ({', '.join(differing[:3])}, ...): train "
-            "with warm_start=false, or with the model settings it was trained with"
+            f"the checkpoint to start from has another shape ({', '.join(differing[:3])}, ...): "
+            "train with warm_start=false, or with the model settings it was trained with"
         )
     model.load_state_dict(theirs)
 
@@ -235,7 +234,8 @@ def _report(
         best_epoch=books.best_epoch,
         best_valid_loss=entry["valid_loss"],
         uniform_loss=math.log(size),
-        digit_perplexity=[math.exp(loss) for loss in entry["valid_digit_losses"]],
+        # a diverged model's loss may be far beyond what exp can hold
+        digit_perplexity=[math.exp(min(loss, 100.0)) for loss in entry["valid_digit_losses"]],
         expert_load=expert_load(best),
         num_parameters=sum(p.numel() for p in best.parameters()),
         stopped_early=len(books.history) < config.max_epochs,

@@ -1,15 +1,15 @@
-"""One pretraining from artifact directories: what the asset calls and `python -m onerec.training` runs."""
+"""One pretraining from artifact directories: for the asset and for `python -m onerec.training`."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from onerec.artifacts import MANIFEST, read_json
 from onerec.config import ModelConfig, TrainingConfig, require
 from onerec.datasets.session_tensors import load_session_tensors
-from onerec.model import load_model
+from onerec.model import load_model, read_config
 from onerec.tokenizer.semantic_ids import load_semantic_ids
 from onerec.training.bookkeeping import Progress
 from onerec.training.generator import TrainingReport, fit_generator, require_sessions
@@ -36,9 +36,13 @@ class TrainingJob:
     history_length: int
     session_items: int
     initial: Path | None = None
-    model: ModelConfig = ModelConfig()
-    training: TrainingConfig = TrainingConfig()
-    runtime: Runtime = Runtime()
+    model: ModelConfig = field(default_factory=ModelConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    runtime: Runtime = field(default_factory=Runtime)
+
+    def starting_from(self, checkpoint: Path) -> "TrainingJob":
+        """The same job with a warm start."""
+        return dataclasses.replace(self, initial=checkpoint)
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> "TrainingJob":
@@ -50,8 +54,8 @@ class TrainingJob:
         known = {f.name: f for f in dataclasses.fields(cls)}
         for name in values:
             require(name in known, name, values[name], f"no such setting; use {', '.join(known)}")
-        for name, field in known.items():
-            needed = field.default is dataclasses.MISSING
+        for name, setting in known.items():
+            needed = setting.default is MISSING and setting.default_factory is MISSING
             require(name in values or not needed, name, None, "the training job has to name it")
         parsed = dict(values)
         for name in ("session_dataset", "semantic_ids", "initial"):
@@ -97,7 +101,7 @@ def train(
         TrainingDivergedError: A loss was not a number.
     """
     semantic_ids = load_semantic_ids(job.semantic_ids)
-    splits = [
+    sessions, valid_sessions = (
         load_session_tensors(
             job.session_dataset,
             split,
@@ -107,15 +111,16 @@ def train(
             good_only=True,
         )
         for split in ("train", "valid")
-    ]
-    require_sessions(*splits, made_with=_settings_of(job.session_dataset))
+    )
+    require_sessions(sessions, valid_sessions, made_with=_settings_of(job.session_dataset))
     initial = None
     if job.initial is not None:
         initial, _ = load_model(job.initial, expected_generation=semantic_ids.generation)
     return fit_generator(
         job.training,
         job.model,
-        *splits,
+        sessions,
+        valid_sessions,
         semantic_ids.codes,
         codebook_size=semantic_ids.codebook_size,
         generation=semantic_ids.generation,
@@ -127,6 +132,44 @@ def train(
     )
 
 
+def why_not_start_from(checkpoint: Path | None, job: TrainingJob) -> str | None:
+    """Why a job has to start from random weights instead of a checkpoint; None when it need not.
+
+    Args:
+        checkpoint: Files of the last checkpoint, if there is one.
+        job: The job.
+    """
+    if not job.training.warm_start:
+        return "warm_start is off"
+    if checkpoint is None:
+        return "there is no earlier checkpoint"
+    theirs = read_config(checkpoint)
+    semantic_ids = load_semantic_ids(job.semantic_ids)
+    ours = {
+        "generation": semantic_ids.generation,
+        "codebook_size": semantic_ids.codebook_size,
+        "num_digits": semantic_ids.codes.shape[1],
+        "history_length": job.history_length,
+        "session_items": job.session_items,
+    }
+    shape = dataclasses.asdict(job.model)
+    del shape["dropout"]  # the one setting that changes no weight
+    pairs = {name: (theirs[name], value) for name, value in ours.items()}
+    pairs |= {name: (theirs["model"].get(name), value) for name, value in shape.items()}
+    for name, (before, now) in pairs.items():
+        if before != now:
+            return f"the last checkpoint has {name}={before!r}, this training {now!r}"
+    return None
+
+
 def _settings_of(artifact: Path) -> Mapping[str, Any]:
+    """The settings in a manifest that decide how many sessions there are."""
     manifest = artifact / MANIFEST
-    return read_json(manifest)["config"] if manifest.exists() else {}
+    config = read_json(manifest)["config"] if manifest.exists() else {}
+    deciding = ("good_", "watched_", "window_", "session_")
+    return {
+        name: value
+        for stage in config.values()
+        for name, value in stage.items()
+        if name.startswith(deciding)
+    }

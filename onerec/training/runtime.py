@@ -20,8 +20,8 @@ class Runtime:
         accelerator: `auto`, `cpu` or `gpu`.
         devices: Devices of one training; only 1 so far.
         precision: `32-true`, `bf16-mixed`, ...
-        threads: Torch threads; 0 leaves torch's choice. Sums are rounded per thread, so the bytes of
-            a checkpoint depend on it.
+        threads: Torch threads; 0 leaves torch's choice. Sums are rounded per thread, so the bytes
+            of a checkpoint depend on it.
     """
 
     accelerator: str = "auto"

@@ -61,7 +61,11 @@ def random_rows(seed: int, num: int = 120) -> list[Row]:
                 "session_date": FIRST + timedelta(days=day),
                 "started_at": started,
                 "history_item_ids": rng.choice(
-                    [None, [], [f"i{rng.randrange(NUM_ITEMS + 6)}" for _ in range(rng.randrange(9))]]
+                    [
+                        None,
+                        [],
+                        [f"i{rng.randrange(NUM_ITEMS + 6)}" for _ in range(rng.randrange(9))],
+                    ]
                 ),
                 "item_ids": items,
                 "watch_seconds": [rng.choice([0.0, 3.0, 10.0, 40.0]) for _ in items],

@@ -128,7 +128,9 @@ def test_same_seed_same_bytes_other_seed_other_bytes(tmp_path: Path) -> None:
     fit(tmp_path / "b", config)
     fit(tmp_path / "c", dataclasses.replace(config, seed=1))
     assert hashes(tmp_path / "a") == hashes(tmp_path / "b")
-    assert hashes(tmp_path / "a")["model.safetensors"] != hashes(tmp_path / "c")["model.safetensors"]
+    assert (
+        hashes(tmp_path / "a")["model.safetensors"] != hashes(tmp_path / "c")["model.safetensors"]
+    )
 
 
 class Killed(BaseException):
@@ -226,7 +228,9 @@ def test_a_loss_that_is_no_number_stops_with_the_place(
         return loss * math.nan if calls[0] == 13 + 5 else loss
 
     monkeypatch.setattr(module, "next_token_loss", breaks_in_epoch_two)
-    with pytest.raises(TrainingDivergedError, match="training loss is nan at epoch 2, step 5 ") as e:
+    with pytest.raises(
+        TrainingDivergedError, match="training loss is nan at epoch 2, step 5 "
+    ) as e:
         fit(tmp_path)
     assert "learning rate 0.00" in str(e.value)
     assert "the last good checkpoint, of epoch 1" in str(e.value)

@@ -98,7 +98,7 @@ def test_wrong_jobs_are_refused_by_name(artifacts: Path, tmp_path: Path) -> None
         run(epochs=3)
     with pytest.raises(ValueError, match=r"training.max_epoch=3: no such setting; training has"):
         run(training={"max_epoch": 3})
-    with pytest.raises(ValueError, match="semantic_ids=.*no such directory"):
+    with pytest.raises(ValueError, match=r"semantic_ids=.*no such directory"):
         run(semantic_ids=str(tmp_path / "nowhere"))
     with pytest.raises(ValueError, match="history_length=None: the training job has to name it"):
         run(history_length="absent")
@@ -113,7 +113,7 @@ def test_wrong_jobs_are_refused_by_name(artifacts: Path, tmp_path: Path) -> None
 
 def test_a_dataset_without_sessions_names_its_thresholds(artifacts: Path, tmp_path: Path) -> None:
     dataset = write_patterned_dataset(tmp_path / "session_dataset", train=5, valid=0)
-    manifest = {"config": {"good_min_watched_items": 3}}
+    manifest = {"config": {"sessions": {"good_min_watched_items": 3}}}
     (dataset / "manifest.json").write_text(json.dumps(manifest))
     job = TrainingJob(
         session_dataset=dataset,
@@ -144,5 +144,5 @@ def test_a_checkpoint_of_another_generation_is_no_start(artifacts: Path, tmp_pat
         model=MODEL,
         runtime=Runtime(accelerator="cpu", threads=1),
     )
-    with pytest.raises(GenerationMismatchError, match="'another'.*'a-generation'"):
+    with pytest.raises(GenerationMismatchError, match=r"'another'.*'a-generation'"):
         train(job, out_dir=tmp_path / "out", scratch=tmp_path / "scratch")

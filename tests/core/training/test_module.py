@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -50,7 +51,8 @@ def test_a_batch_in_two_halves_gives_the_same_gradient() -> None:
         loss = next_token_loss(halves, sessions.history[rows], sessions.targets[rows], codes)
         (share * loss).backward()
     for (name, a), b in zip(whole.named_parameters(), halves.parameters(), strict=True):
-        assert a.grad is not None and b.grad is not None, name
+        assert a.grad is not None, name
+        assert b.grad is not None, name
         torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-6, msg=name)
 
 
@@ -60,9 +62,7 @@ def test_padding_carries_no_loss() -> None:
     narrow = sessions.targets.clone()
     narrow[:, 1:] = -1
     loss = next_token_loss(model, sessions.history, narrow, codes)
-    torch.testing.assert_close(
-        loss, next_token_loss(model, sessions.history, narrow[:, :1], codes)
-    )
+    torch.testing.assert_close(loss, next_token_loss(model, sessions.history, narrow[:, :1], codes))
 
 
 def test_learning_rate_schedule() -> None:
@@ -90,6 +90,6 @@ def test_only_matrices_decay() -> None:
     ("name", "value"),
     [("schedule", "linear"), ("max_epochs", 0), ("learning_rate", 0.0), ("warmup_share", 1.5)],
 )
-def test_wrong_settings_are_named(name: str, value: object) -> None:
+def test_wrong_settings_are_named(name: str, value: Any) -> None:
     with pytest.raises(ValueError, match=f"{name}="):
         TrainingConfig(**{name: value})

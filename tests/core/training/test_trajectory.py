@@ -34,8 +34,10 @@ class Losses(L.Callback):
     def __init__(self) -> None:
         self.losses: list[float] = []
 
-    def on_train_batch_end(self, *arguments: Any) -> None:
-        self.losses.append(arguments[2]["loss"].item())
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, *_: Any, **__: Any
+    ) -> None:
+        self.losses.append(outputs["loss"].item())
 
 
 def first_losses() -> list[float]:

@@ -1,0 +1,182 @@
+"""Pretraining: the generator learns good sessions by next-token prediction."""
+
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from assets.support import (
+    DAILY,
+    DAY_BY_DAY,
+    POOL_TRAINER,
+    STAGES,
+    code_version,
+    launchpad,
+    published,
+    to_core,
+    upstream,
+)
+from onerec.artifacts import read_json
+from onerec.config import ModelConfig, TrainingConfig
+from resources.stores import Artifacts, Compute
+
+if TYPE_CHECKING:
+    from onerec.training import Runtime, TrainingJob, TrainingReport
+
+CHECKPOINT = "pretrained_checkpoint"
+CODE = code_version("training", "model", "datasets/session_tensors")
+
+
+class ModelLaunchpad(launchpad(STAGES.model)):
+    """Shape of the generator."""
+
+
+class TrainingLaunchpad(launchpad(STAGES.training)):
+    """Optimiser and schedule."""
+
+
+class PretrainLaunchpad(dg.Config):
+    """What is trained, and how."""
+
+    model: ModelLaunchpad = ModelLaunchpad()
+    training: TrainingLaunchpad = TrainingLaunchpad()
+
+
+@dg.asset(
+    partitions_def=DAILY,
+    backfill_policy=DAY_BY_DAY,
+    group_name="models",
+    kinds={"pytorch"},
+    pool=POOL_TRAINER,
+    code_version=CODE,
+    deps=[
+        upstream("session_dataset"),
+        upstream("semantic_ids"),
+        upstream(CHECKPOINT, first=-1, last=-1),
+    ],
+)
+def pretrained_checkpoint(
+    context: dg.AssetExecutionContext,
+    config: PretrainLaunchpad,
+    artifacts: Artifacts,
+    compute: Compute,
+) -> dg.MaterializeResult:
+    """The generator, fitted to the window's good sessions; day D - 1 chooses the epoch.
+
+    It starts from the last checkpoint of the same tokenizer generation and shape, else from random
+    weights. Killed and run again, it goes on from its last finished epoch.
+    """
+    from onerec.training import train, why_not_start_from
+
+    began, day, store = time.monotonic(), context.partition_key, artifacts.store
+    read = {name: store.latest(name, day) for name in ("session_dataset", "semantic_ids")}
+    job = training_job(config, compute, read["session_dataset"], read["semantic_ids"])
+    previous = store.latest_until(CHECKPOINT, day, inclusive=False)
+    refused = why_not_start_from(previous.path if previous else None, job)
+    context.log.info(f"random weights: {refused}" if refused else f"starts from {previous}")
+    if previous and not refused:
+        read[CHECKPOINT], job = previous, job.starting_from(previous.path)
+    key: dict[str, Any] = {
+        "config": {"model": asdict(job.model), "training": asdict(job.training)},
+        "upstream": {name: artifact.version for name, artifact in read.items()},
+        "code_version": CODE,
+    }
+    scratch = store.scratch(CHECKPOINT, day, key)
+    with store.write(CHECKPOINT, day, seed=job.training.seed, **key) as draft:
+        report = train(
+            job, out_dir=draft.path, scratch=scratch, on_progress=lambda p: context.log.info(str(p))
+        )
+        draft.metadata["best_valid_loss"] = report.best_valid_loss
+    shutil.rmtree(scratch)
+    starts = refused or f"{CHECKPOINT}[{read[CHECKPOINT].partition}]"
+    seconds = time.monotonic() - began
+    return published(draft.artifact, {"starts from": starts, "seconds": seconds, **facts(report)})
+
+
+@dg.multi_asset_check(
+    specs=[
+        dg.AssetCheckSpec(
+            "loss_is_finite",
+            asset=CHECKPOINT,
+            blocking=True,
+            description="Every loss of every epoch is a number.",
+        ),
+        dg.AssetCheckSpec(
+            "beats_a_uniform_guess",
+            asset=CHECKPOINT,
+            blocking=True,
+            description="The validation loss is below log K, the loss of knowing nothing.",
+        ),
+    ]
+)
+def pretrained_checkpoint_checks(
+    context: dg.AssetCheckExecutionContext, artifacts: Artifacts
+) -> Iterator[dg.AssetCheckResult]:
+    """A checkpoint that learned nothing stops the night."""
+    from math import isfinite
+
+    history = read_json(
+        artifacts.store.latest(CHECKPOINT, context.partition_key).path / "history.json"
+    )
+    losses = [epoch[name] for epoch in history["epochs"] for name in ("train_loss", "valid_loss")]
+    best, uniform = (history["summary"][name] for name in ("best_valid_loss", "uniform_loss"))
+    for name, passed, metadata in (
+        ("loss_is_finite", all(map(isfinite, losses)), {"epochs": len(history["epochs"])}),
+        ("beats_a_uniform_guess", best < uniform, {"validation loss": best, "log K": uniform}),
+    ):
+        yield dg.AssetCheckResult(
+            passed=passed, check_name=name, asset_key=CHECKPOINT, metadata=metadata
+        )
+
+
+def training_job(
+    config: PretrainLaunchpad, compute: Compute, session_dataset: Any, semantic_ids: Any
+) -> "TrainingJob":
+    """The core's job; lengths are those the sessions were built with."""
+    from onerec.training import TrainingJob
+
+    sessions = session_dataset.manifest["config"]["sessions"]
+    return TrainingJob(
+        session_dataset=session_dataset.path,
+        semantic_ids=semantic_ids.path,
+        history_length=sessions["history_length"],
+        session_items=sessions["session_items"],
+        model=to_core(config.model, ModelConfig),
+        training=to_core(config.training, TrainingConfig),
+        runtime=training_runtime(compute),
+    )
+
+
+def training_runtime(compute: Compute) -> "Runtime":
+    """What a training runs on."""
+    from onerec.training import Runtime
+
+    return Runtime(**compute.model_dump())
+
+
+def facts(report: "TrainingReport") -> dict[str, Any]:
+    """Metadata of a training, with its loss curve."""
+    from onerec.pictures import line_chart, svg_markdown
+
+    lines = {
+        "training": [e["train_loss"] for e in report.history],
+        "validation": [e["valid_loss"] for e in report.history],
+    }
+    epochs = [e["epoch"] for e in report.history]
+    curve = line_chart(lines, "Loss per epoch", "epoch", "nats per digit", x=epochs)
+    speed = {} if report.tokens_per_second is None else {"tokens/s": report.tokens_per_second}
+    return {
+        "loss curve": dg.MetadataValue.md(svg_markdown(curve)),
+        "validation loss": report.best_valid_loss,
+        "loss of a uniform guess": report.uniform_loss,
+        "best epoch": report.best_epoch,
+        "epochs": len(report.history),
+        "stopped early": report.stopped_early,
+        "perplexity per digit": dg.MetadataValue.json(report.digit_perplexity),
+        "expert load per layer": dg.MetadataValue.json(report.expert_load),
+        "parameters": report.num_parameters,
+        **speed,
+    }

@@ -1,0 +1,163 @@
+"""The asset `pretrained_checkpoint` over a real store with small artifacts."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from assets.training import (
+    CHECKPOINT,
+    PretrainLaunchpad,
+    pretrained_checkpoint,
+    pretrained_checkpoint_checks,
+)
+from onerec.artifacts import Artifact, ArtifactStore, read_json
+from onerec.config import ModelConfig, SessionConfig, TrainingConfig
+from resources.stores import Artifacts, Compute
+from tests.core.training.small import (
+    HISTORY,
+    ITEMS,
+    MODEL,
+    TRAINING,
+    catalogue,
+    write_patterned_dataset,
+)
+
+DAYS = ("2026-06-13", "2026-06-14")
+SETTINGS: dict[str, Any] = {
+    "model": asdict(MODEL),
+    "training": asdict(replace(TRAINING, max_epochs=2)),
+}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ArtifactStore:
+    store = ArtifactStore(str(tmp_path))
+    sessions = asdict(SessionConfig(history_length=HISTORY, session_items=ITEMS))
+    for day in DAYS:
+        publish_sessions(store, day, sessions, valid=40)
+        with store.write("semantic_ids", day, config={}, upstream={}, code_version="1") as draft:
+            catalogue().save(draft.path)
+    return store
+
+
+def publish_sessions(store: ArtifactStore, day: str, sessions: dict[str, Any], valid: int) -> None:
+    with store.write(
+        "session_dataset", day, config={"sessions": sessions}, upstream={}, code_version="1"
+    ) as draft:
+        write_patterned_dataset(draft.path, train=200, valid=valid)
+
+
+def run(
+    store: ArtifactStore,
+    day: str = DAYS[1],
+    settings: dict[str, Any] = SETTINGS,
+    *,
+    raise_on_error: bool = True,
+) -> dg.ExecuteInProcessResult:
+    return dg.materialize(
+        [pretrained_checkpoint, pretrained_checkpoint_checks],
+        partition_key=day,
+        run_config={"ops": {CHECKPOINT: {"config": settings}}},
+        resources={
+            "artifacts": Artifacts(url=store.root),
+            "compute": Compute(accelerator="cpu", threads=1),
+        },
+        raise_on_error=raise_on_error,
+    )
+
+
+def metadata_of(result: dg.ExecuteInProcessResult) -> dict[str, Any]:
+    (event,) = result.asset_materializations_for_node(CHECKPOINT)
+    return {name: value.value for name, value in event.metadata.items()}
+
+
+def test_publishes_a_checkpoint_with_its_lineage(store: ArtifactStore) -> None:
+    result = run(store)
+    artifact = store.latest(CHECKPOINT, DAYS[1]).verify()
+    assert sorted(artifact.manifest["files"]) == [
+        "config.json",
+        "history.json",
+        "model.safetensors",
+    ]
+    assert artifact.manifest["upstream"] == {
+        name: store.latest(name, DAYS[1]).version for name in ("session_dataset", "semantic_ids")
+    }
+    assert artifact.manifest["config"] == SETTINGS
+    config = read_json(artifact.path / "config.json")
+    assert (config["history_length"], config["session_items"]) == (HISTORY, ITEMS)
+    metadata = metadata_of(result)
+    assert metadata["loss curve"].startswith("![")
+    assert metadata["starts from"] == "there is no earlier checkpoint"
+    assert metadata["validation loss"] < metadata["loss of a uniform guess"]
+    assert {e.check_name: e.passed for e in result.get_asset_check_evaluations()} == {
+        "loss_is_finite": True,
+        "beats_a_uniform_guess": True,
+    }
+    assert list((Path(store.root) / ".scratch").rglob("*.ckpt")) == []
+
+
+def test_the_same_night_again_is_the_same_version(store: ArtifactStore) -> None:
+    run(store)
+    first = store.latest(CHECKPOINT, DAYS[1])
+    run(store)
+    assert store.latest(CHECKPOINT, DAYS[1]).version == first.version
+
+
+def starts_from(store: ArtifactStore, settings: dict[str, Any] = SETTINGS) -> tuple[str, Artifact]:
+    metadata = metadata_of(run(store, DAYS[1], settings))
+    return metadata["starts from"], store.latest(CHECKPOINT, DAYS[1])
+
+
+def test_starts_from_the_night_before(store: ArtifactStore) -> None:
+    run(store, DAYS[0])
+    told, artifact = starts_from(store)
+    assert told == f"{CHECKPOINT}[{DAYS[0]}]"
+    assert artifact.manifest["upstream"][CHECKPOINT] == store.latest(CHECKPOINT, DAYS[0]).version
+
+    told, artifact = starts_from(
+        store, SETTINGS | {"training": SETTINGS["training"] | {"warm_start": False}}
+    )
+    assert told == "warm_start is off"
+    assert CHECKPOINT not in artifact.manifest["upstream"]
+
+    told, _ = starts_from(store, SETTINGS | {"model": SETTINGS["model"] | {"d_ff": 32}})
+    assert told == "the last checkpoint has d_ff=24, this training 32"
+
+    with store.write("semantic_ids", DAYS[1], config={}, upstream={}, code_version="1") as draft:
+        replace(catalogue(), generation="a-new-one").save(draft.path)
+    told, artifact = starts_from(store)
+    assert told.startswith("the last checkpoint has generation='a-generation'")
+    assert read_json(artifact.path / "config.json")["generation"] == "a-new-one"
+
+
+def test_a_window_without_good_sessions_fails_with_its_thresholds(store: ArtifactStore) -> None:
+    sessions = asdict(SessionConfig(history_length=HISTORY, session_items=ITEMS))
+    publish_sessions(store, DAYS[1], sessions, valid=0)
+    result = run(store, raise_on_error=False)
+    assert not result.success
+    (failure,) = result.get_step_failure_events()
+    cause = failure.step_failure_data.error
+    assert cause is not None
+    text = str(cause.cause or cause)
+    assert "no validation session" in text
+    assert '"good_min_watch_seconds": 60.0' in text
+    assert store.partitions(CHECKPOINT) == []
+
+
+def test_a_checkpoint_no_better_than_a_guess_stops_the_run(store: ArtifactStore) -> None:
+    steps_too_far = SETTINGS["training"] | {"learning_rate": 30.0, "max_epochs": 1}
+    result = run(store, settings=SETTINGS | {"training": steps_too_far}, raise_on_error=False)
+    assert not result.success
+    assert {e.check_name: e.passed for e in result.get_asset_check_evaluations()} == {
+        "loss_is_finite": True,
+        "beats_a_uniform_guess": False,
+    }
+
+
+def test_the_launchpad_offers_every_setting() -> None:
+    offered = PretrainLaunchpad().model_dump()
+    assert offered["model"].keys() == asdict(ModelConfig()).keys()
+    assert offered["training"].keys() == asdict(TrainingConfig()).keys()
