@@ -159,8 +159,12 @@ def offline_metrics_checks(
     context: dg.AssetCheckExecutionContext, artifacts: Artifacts
 ) -> Iterator[dg.AssetCheckResult]:
     """What a generator must never do, and what it should do."""
-    file = artifacts.store.latest("offline_metrics", context.partition_key).path / "metrics.json"
-    metrics = read_json(file)
+    measured = artifacts.store.latest("offline_metrics", context.partition_key)
+    yield from check_metrics(read_json(measured.path / "metrics.json"))
+
+
+def check_metrics(metrics: Mapping[str, Any]) -> Iterator[dg.AssetCheckResult]:
+    """The checks, as a function of a night's `metrics.json`."""
     for name, share in (
         ("every_id_is_legal", metrics["legal_share"]),
         ("sessions_are_repeat_free", metrics["repeat_free_share"]),

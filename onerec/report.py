@@ -189,9 +189,10 @@ def _facts(metrics: Metrics) -> list[str]:
         parts.append(f"{metrics['users']:,} users")
     if "candidate_items" in metrics:
         parts.append(f"{metrics['candidate_items']:,} candidate items, none filtered as seen")
+    lines = [", ".join(parts)]
     if "bootstrap_confidence" in metrics:
-        parts.append(f"[{metrics['bootstrap_confidence']:.0%} bootstrap intervals over users]")
-    return [", ".join(parts)]
+        lines.append(f"[{metrics['bootstrap_confidence']:.0%} bootstrap interval over users]")
+    return lines
 
 
 def _verdict(metrics: Metrics) -> list[str]:

@@ -103,15 +103,22 @@ def write_catalogue(directory: Path, ids: SemanticIds) -> Path:
     return directory
 
 
-def write_generator(directory: Path, *, seed: int, generation: str = "generation-a") -> Path:
+def write_generator(
+    directory: Path,
+    *,
+    seed: int,
+    generation: str = "generation-a",
+    history_length: int = HISTORY,
+    session_items: int = SESSION,
+) -> Path:
     """An untrained checkpoint."""
     torch.manual_seed(seed)
     model = OneRec(
         SHAPE,
         codebook_size=CODES,
         num_digits=DIGITS,
-        history_length=HISTORY,
-        session_items=SESSION,
+        history_length=history_length,
+        session_items=session_items,
     )
     save_model(model.eval(), directory, generation=generation)
     return directory

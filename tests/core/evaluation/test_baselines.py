@@ -106,9 +106,11 @@ def test_item_knn_against_brute_force(tmp_path: Path, monkeypatch) -> None:
     history = np.array([[3, 9, 30, -1], [-1, -1, -1, -1], [1, 2, 3, 4]])
     scores = np.stack([cosine[[i for i in row if i >= 0]].sum(0) for row in history])
     order = np.lexsort(
-        (np.broadcast_to(np.arange(len(candidates)), scores.shape),
-         np.broadcast_to(-window.watches(), scores.shape),
-         np.where(candidates, -scores.round(9), np.inf))
+        (
+            np.broadcast_to(np.arange(len(candidates)), scores.shape),
+            np.broadcast_to(-window.watches(), scores.shape),
+            np.where(candidates, -scores.round(9), np.inf),
+        )
     )
     expected = order[:, :10]
     assert model.rank(history, top_k=10).tolist() == expected.tolist()

@@ -1,0 +1,184 @@
+"""Baselines to recommendations as Dagster runs them, from small artifacts of the stages before."""
+
+from pathlib import Path
+
+import dagster as dg
+import duckdb
+import pyarrow.parquet as pq
+import pytest
+
+from assets import evaluation, serving
+from assets.support import STAGES
+from onerec.artifacts import ArtifactStore, read_json, write_json
+from onerec.recommender import Recommender, write_bundle
+from resources.stores import Artifacts, Compute
+from resources.warehouse import Warehouse
+from tests.core.evaluation import night as small
+
+DAY = small.DAY.isoformat()
+NEXT_DAY = "2026-06-15"
+ASSETS = [
+    evaluation.baselines,
+    evaluation.offline_metrics,
+    evaluation.champion,
+    serving.recommendations,
+]
+CHECKS = [evaluation.offline_metrics_checks, serving.recommendations_checks]
+QUICK = {"bootstrap_samples": 50, "neighbours": 5}
+RUN = {"ops": {a.op.name: {"config": QUICK} for a in ASSETS[:3]}}
+RUN["ops"]["recommendations"] = {"config": {"beam": 8}}
+
+
+def publish(store: ArtifactStore, asset: str, fill) -> None:
+    with store.write(asset, DAY, config={}, upstream={}, code_version="1") as draft:
+        fill(draft.path)
+
+
+def generator(seed: int):
+    return lambda directory: small.write_generator(
+        directory,
+        seed=seed,
+        history_length=STAGES.sessions.history_length,
+        session_items=STAGES.sessions.session_items,
+    )
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    """Everything that evaluation reads."""
+    root = tmp_path_factory.mktemp("home")
+    store = ArtifactStore(str(root / "artifacts"))
+    publish(store, "session_dataset", lambda d: small.write_sessions(d, small.rows()))
+    publish(store, "semantic_ids", lambda d: small.write_catalogue(d, small.catalogue()))
+    publish(store, "pretrained_checkpoint", generator(0))
+    publish(store, "dpo_checkpoint", generator(1))
+    publish(store, "reward_model", lambda d: small.write_reward(d, seed=2))
+    publish(store, "evaluator_model", lambda d: small.write_reward(d, seed=3))
+    return root
+
+
+def resources(home: Path) -> dict[str, object]:
+    return {
+        "artifacts": Artifacts(url=str(home / "artifacts")),
+        "warehouse": Warehouse(path=str(home / "warehouse.duckdb")),
+        "compute": Compute(accelerator="cpu"),
+    }
+
+
+@pytest.fixture(scope="module")
+def result(home: Path) -> dg.ExecuteInProcessResult:
+    with dg.DagsterInstance.ephemeral() as instance:
+        return dg.materialize(
+            [*ASSETS, *CHECKS],
+            partition_key=DAY,
+            resources=resources(home),
+            run_config=RUN,
+            instance=instance,
+        )
+
+
+def test_the_night_ends_and_its_checks_pass(result: dg.ExecuteInProcessResult) -> None:
+    assert result.success
+    passed = {e.check_name: e.passed for e in result.get_asset_check_evaluations()}
+    # Untrained generators do not beat popularity, which is a warning.
+    assert passed.pop("beats_popularity") is False
+    assert set(passed) == {
+        "every_id_is_legal",
+        "sessions_are_repeat_free",
+        "every_active_user_is_served",
+        "no_item_is_repeated",
+        "every_item_is_in_the_catalogue",
+    }
+    assert all(passed.values())
+
+
+def test_metadata_shows_the_table_and_pictures(result: dg.ExecuteInProcessResult) -> None:
+    shown = result.asset_materializations_for_node("offline_metrics")[0].metadata
+    assert "| dpo |" in str(shown["metrics"].value)
+    assert "data:image/svg+xml" in str(shown["Recall@10"].value)
+    assert isinstance(shown["dpo_recall@10"].value, float)
+
+
+def test_an_untrained_challenger_is_refused_and_the_run_succeeds(
+    home: Path, result: dg.ExecuteInProcessResult
+) -> None:
+    champion = ArtifactStore(str(home / "artifacts")).latest("champion", DAY)
+    decision = read_json(champion.path / "champion.json")
+    assert decision["promoted"] is False
+    assert decision["model"] is None
+    assert "not above popularity's" in decision["reasons"][0]
+
+
+def test_recommendations_are_in_parquet_and_in_the_warehouse(
+    home: Path, result: dg.ExecuteInProcessResult
+) -> None:
+    artifact = ArtifactStore(str(home / "artifacts")).latest("recommendations", DAY)
+    table = pq.read_table(artifact.path / "recommendations.parquet")
+    assert set(table.column("model_version").to_pylist()) == {"popularity"}
+    with duckdb.connect(str(home / "warehouse.duckdb"), read_only=True) as connection:
+        rows = connection.execute(
+            "select count(*), count(distinct user_id), min(serve_date)::varchar "
+            "from recommendations where partition_date = ?",
+            [DAY],
+        ).fetchone()
+    assert rows == (table.num_rows, small.NUM_USERS, NEXT_DAY)
+
+
+def test_a_champion_serves_and_its_bundle_answers_from_python(
+    home: Path, result: dg.ExecuteInProcessResult
+) -> None:
+    """A night with an earlier champion: the incumbent is measured, and somebody serves."""
+    store = ArtifactStore(str(home / "artifacts"))
+    with store.write("champion", "2026-06-12", config={}, upstream={}, code_version="1") as draft:
+        write_bundle(
+            draft.path,
+            checkpoint=store.latest("pretrained_checkpoint", DAY).path,
+            semantic_ids=store.latest("semantic_ids", DAY).path,
+            reward=store.latest("reward_model", DAY).path,
+            config=small.GENERATION,
+        )
+        model = {"asset": "dpo_checkpoint", "partition": "2026-06-12", "version": "old"}
+        write_json(draft.path / "champion.json", {"promoted": True, "model": model})
+    with dg.DagsterInstance.ephemeral() as instance:
+        again = dg.materialize(
+            [*ASSETS[2:], *CHECKS[1:]],
+            partition_key=DAY,
+            resources=resources(home),
+            run_config={"ops": {k: RUN["ops"][k] for k in ("champion", "recommendations")}},
+            instance=instance,
+        )
+    assert again.success
+    assert all(e.passed for e in again.get_asset_check_evaluations())
+    champion = store.latest("champion", DAY)
+    decision = read_json(champion.path / "champion.json")
+    assert decision["incumbent"]["model"]["version"] == "old"
+    assert "evaluator_reward_difference" in decision["numbers"]
+    assert Recommender.load(champion.path).recommend([], 2)
+    table = pq.read_table(store.latest("recommendations", DAY).path / "recommendations.parquet")
+    assert set(table.column("model_version").to_pylist()) == {decision["model"]["version"]}
+    bundle = Recommender.load(store.latest("recommendations", DAY).path / "bundle")
+    history = [r for r in small.rows() if r["user_id"] == "u01"]
+    items = history[-1]["history_item_ids"] + history[-1]["item_ids"]
+    mine = [r["item_id"] for r in table.to_pylist() if r["user_id"] == "u01"]
+    k = STAGES.sessions.session_items
+    assert [r.item_id for r in bundle.recommend(items, k)] == mine
+
+
+def test_one_repeat_in_a_thousand_sessions_stops_the_night() -> None:
+    metrics = {
+        "legal_share": 1.0,
+        "repeat_free_share": 0.999,
+        "dpo_minus_popularity_recall@10_low": 0.1,
+        "dpo_recall@10": 0.2,
+        "popularity_recall@10": 0.1,
+    }
+    found = {r.check_name: r for r in evaluation.check_metrics(metrics)}
+    assert {name: r.passed for name, r in found.items()} == {
+        "every_id_is_legal": True,
+        "sessions_are_repeat_free": False,
+        "beats_popularity": True,
+    }
+    specs = {s.name: s.blocking for s in evaluation.offline_metrics_checks.check_specs}
+    assert specs["sessions_are_repeat_free"]
+    assert specs["every_id_is_legal"]
+    assert not specs["beats_popularity"]

@@ -1,0 +1,192 @@
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from onerec.config import EvaluationConfig
+from onerec.evaluation.baselines import candidates_before, fit_baselines
+from onerec.evaluation.bootstrap import bootstrap_mean
+from onerec.evaluation.evaluate import (
+    Night,
+    evaluate,
+    load_night,
+    measure,
+    reward_aucs,
+    sample_cases,
+    summarise,
+    write_cases,
+)
+from onerec.evaluation.generators import load_incumbent
+from onerec.evaluation.interactions import load_interactions
+from onerec.model import GenerationMismatchError
+from tests.core.evaluation import night as small
+from tests.core.evaluation.night import DAY
+
+
+@pytest.fixture(scope="module")
+def artifacts(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("artifacts")
+    small.write_sessions(root / "session_dataset", small.rows())
+    ids = small.catalogue()
+    small.write_catalogue(root / "semantic_ids", ids)
+    window = load_interactions(root / "session_dataset", ids, test_day=DAY)
+    (root / "baselines").mkdir()
+    fit_baselines(window, candidates_before(ids, DAY), neighbours=5).save(root / "baselines")
+    small.write_generator(root / "pretrained", seed=0)
+    small.write_generator(root / "dpo", seed=1)
+    small.write_reward(root / "evaluator", seed=2)
+    small.write_reward(root / "reward", seed=3)
+    return root
+
+
+def load(root: Path, config: EvaluationConfig = small.EVALUATION) -> Night:
+    return load_night(
+        test_day=DAY,
+        session_dataset=root / "session_dataset",
+        semantic_ids=root / "semantic_ids",
+        baselines=root / "baselines",
+        checkpoint=root / "dpo",
+        evaluator=root / "evaluator",
+        reward_model=root / "reward",
+        config=config,
+        reward=small.REWARD,
+    )
+
+
+@pytest.fixture(scope="module")
+def night(artifacts: Path) -> Night:
+    return load(artifacts)
+
+
+@pytest.fixture(scope="module")
+def measured(artifacts: Path, night: Night):
+    checkpoints = {"pretrained": artifacts / "pretrained", "dpo": artifacts / "dpo"}
+    return evaluate(night, checkpoints, small.GENERATION)
+
+
+@pytest.fixture(scope="module")
+def metrics(artifacts: Path, night: Night, measured) -> dict:
+    return summarise(night, measured) | reward_aucs(artifacts / "reward")
+
+
+def test_cases_are_the_users_of_the_day_and_targets_were_there_before_it(night: Night) -> None:
+    assert len(night.user_ids) == small.NUM_USERS // 2
+    assert night.targets.max() < small.NUM_ITEMS - 3
+    assert night.candidates.sum() == small.NUM_ITEMS - 3
+
+
+def test_every_promised_number_is_there_with_its_interval(metrics: dict) -> None:
+    for system in ("popularity", "itemknn", "pretrained", "dpo"):
+        for metric in ("recall@10", "ndcg@10", "hit_rate@5", "mrr@20", "evaluator_reward"):
+            low, mean, high = (metrics[f"{system}_{metric}{e}"] for e in ("_low", "", "_high"))
+            assert low <= mean <= high
+    for name in ("dpo_minus_pretrained_evaluator_reward", "dpo_minus_popularity_recall@10"):
+        assert metrics[f"{name}_low"] <= metrics[name] <= metrics[f"{name}_high"]
+    assert metrics["users"] == small.NUM_USERS // 2
+    assert metrics["test_day"] == "2026-06-14"
+    assert metrics["reward_auc_swt"] == 0.7
+    assert np.isnan(metrics["reward_auc_wtr"])
+
+
+def test_generated_sessions_are_legal_and_free_of_repeats(metrics: dict) -> None:
+    assert metrics["legal_share"] == 1
+    assert metrics["repeat_free_share"] == 1
+    assert metrics["dpo_generated_sessions"] == 15 * small.GENERATION.beam
+
+
+def test_no_system_lists_what_came_on_the_day(night: Night, artifacts: Path) -> None:
+    rankers = night.baselines.rankers
+    for ranker in rankers.values():
+        ranked = ranker.rank(night.history, top_k=small.NUM_ITEMS)
+        assert ranked.max() < small.NUM_ITEMS - 3
+
+
+def test_interval_is_the_bootstrap_of_the_cases(metrics: dict, measured) -> None:
+    values = measured["popularity"].values["recall@10"]
+    expected = bootstrap_mean(values, samples=50, seed=small.EVALUATION.seed)
+    assert metrics["popularity_recall@10"] == pytest.approx(expected.mean)
+    assert metrics["popularity_recall@10_low"] == pytest.approx(expected.low)
+
+
+def test_slices_add_up(measured) -> None:
+    values = measured["itemknn"].values
+    recall = values["recall@10"]
+    short, long = values["recall@10_short_history"], values["recall@10_long_history"]
+    assert np.where(np.isnan(short), long, short) == pytest.approx(recall)
+
+
+def test_same_night_same_numbers(artifacts: Path, night: Night, metrics: dict) -> None:
+    checkpoints = {"pretrained": artifacts / "pretrained", "dpo": artifacts / "dpo"}
+    again = summarise(night, evaluate(night, checkpoints, small.GENERATION))
+    assert json.dumps(again) == json.dumps({k: metrics[k] for k in again})
+
+
+def test_cases_table_holds_what_the_means_are_made_of(
+    tmp_path: Path, night: Night, measured, metrics: dict
+) -> None:
+    assert write_cases(tmp_path / "cases.parquet", night, measured) == 15
+    table = pq.read_table(tmp_path / "cases.parquet").to_pandas()
+    assert table["dpo_evaluator_reward"].mean() == pytest.approx(metrics["dpo_evaluator_reward"])
+    assert table["user_id"].is_unique
+
+
+def test_too_many_cases_are_sampled_the_same_way_every_time(artifacts: Path) -> None:
+    config = dataclasses.replace(small.EVALUATION, max_cases=6)
+    first, again = load(artifacts, config), load(artifacts, config)
+    assert len(first.user_ids) == 6
+    assert first.user_ids.tolist() == again.user_ids.tolist()
+    other = sample_cases(15, dataclasses.replace(config, seed=9))
+    assert other.tolist() != sample_cases(15, config).tolist()
+
+
+def test_empty_test_day_is_a_clear_error(artifacts: Path, tmp_path: Path) -> None:
+    rows = [r for r in small.rows() if r["split"] != "test"]
+    small.write_sessions(tmp_path / "session_dataset", rows)
+    for name in ("semantic_ids", "baselines", "dpo", "evaluator", "reward"):
+        (tmp_path / name).symlink_to(artifacts / name)
+    with pytest.raises(ValueError, match="no case on 2026-06-14"):
+        load(tmp_path)
+
+
+def test_checkpoint_of_another_generation_is_an_error_that_names_both(
+    night: Night, tmp_path: Path
+) -> None:
+    old = small.write_generator(tmp_path, seed=0, generation="generation-b")
+    with pytest.raises(GenerationMismatchError, match=r"generation-b.*generation-a"):
+        evaluate(night, {"dpo": old}, small.GENERATION)
+
+
+def test_incumbent_of_the_same_generation_counts_like_the_same_checkpoint(
+    artifacts: Path, night: Night, measured
+) -> None:
+    earlier = small.catalogue(30)
+    system = load_incumbent(
+        artifacts / "dpo", earlier, night.semantic_ids, small.GENERATION, test_day=DAY
+    )
+    values = measure(night, system).values
+    assert all(
+        np.array_equal(values[k], v, equal_nan=True) for k, v in measured["dpo"].values.items()
+    )
+
+
+def test_incumbent_of_another_generation_is_spoken_to_in_its_own_rows(
+    night: Night, tmp_path: Path
+) -> None:
+    """The same catalogue in reverse order is the same system; only its rows have other numbers."""
+    bundle = small.write_generator(tmp_path, seed=1, generation="generation-b")
+    day = dataclasses.replace(night.semantic_ids, generation="generation-b")
+    direct = load_incumbent(bundle, day, day, small.GENERATION, test_day=DAY)
+    reverse = dataclasses.replace(
+        day,
+        item_ids=day.item_ids[::-1].copy(),
+        codes=day.codes.flip(0),
+        first_seen=day.first_seen[::-1].copy(),
+    )
+    system = load_incumbent(bundle, reverse, night.semantic_ids, small.GENERATION, test_day=DAY)
+    ranked = system.rank(night.history, top_k=10)
+    assert ranked.tolist() == direct.rank(night.history, top_k=10).tolist()
+    assert torch.equal(system.sessions(night.history).items, direct.sessions(night.history).items)
