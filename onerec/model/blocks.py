@@ -14,14 +14,43 @@ from onerec.model.moe import FeedForward, SparseMoE
 
 
 class KeyValue(NamedTuple):
-    """Keys and values of one attention layer, each (R or B, N, tokens, D // N)."""
+    """Keys and values of the memory for one layer, each (B, N, S, D // N)."""
 
     keys: Tensor
     values: Tensor
 
-    def rows(self, index: Tensor) -> "KeyValue":
-        """These keys and values with their rows picked (or repeated) by `index` (R',)."""
-        return KeyValue(self.keys.index_select(0, index), self.values.index_select(0, index))
+
+class Cache:
+    """Keys and values of one layer's past tokens, for every beam.
+
+    Held as (tokens, R, 2 D): a new token is one write at the end, and beams are reordered by one
+    gather into a spare buffer of the same size, so that decoding allocates next to nothing.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.length = 0
+        self._data: Tensor | None = None
+        self._spare: Tensor | None = None
+
+    def append(self, keys_values: Tensor) -> Tensor:
+        """Add new tokens (R, X, 2 D); returns all of them, (P + X, R, 2 D)."""
+        rows, new, width = keys_values.shape
+        if self._data is None:
+            self._data = keys_values.new_empty(self.capacity, rows, width)
+        end = self.length + new
+        self._data[self.length : end] = keys_values.transpose(0, 1)
+        self.length = end
+        return self._data[:end]
+
+    def reorder(self, rows: Tensor) -> None:
+        """Let row r continue row `rows[r]` (R',); only without gradients."""
+        assert self._data is not None, "there is nothing to reorder before the first token"
+        shape = (self.capacity, len(rows), self._data.shape[2])
+        if self._spare is None or self._spare.shape != shape:
+            self._spare = self._data.new_empty(shape)
+        torch.index_select(self._data[: self.length], 1, rows, out=self._spare[: self.length])
+        self._data, self._spare = self._spare, self._data
 
 
 def _heads(x: Tensor, num_heads: int) -> Tensor:
@@ -54,25 +83,24 @@ class SelfAttention(nn.Module):
         )
         return self.out(_merged(attended))
 
-    def causal(self, x: Tensor, past: KeyValue | None) -> tuple[Tensor, KeyValue]:
-        """Causal attention of new tokens x (R, X, D) over the past and themselves."""
-        queries, keys, values = self.project(x).chunk(3, dim=-1)
-        queries = _heads(queries, self.num_heads)
-        keys, values = _heads(keys, self.num_heads), _heads(values, self.num_heads)
-        if past is None:
-            attended = F.scaled_dot_product_attention(
-                queries, keys, values, is_causal=x.shape[1] > 1
-            )
+    def causal(self, x: Tensor, cache: Cache | None) -> Tensor:
+        """Causal attention of new tokens x (R, X, D) over themselves and the cached ones."""
+        width, new = x.shape[-1], x.shape[1]
+        projected = self.project(x)
+        queries = _heads(projected[..., :width], self.num_heads)
+        if cache is None:
+            keys, values = projected[..., width:].chunk(2, dim=-1)
+            keys, values = _heads(keys, self.num_heads), _heads(values, self.num_heads)
+            attended = F.scaled_dot_product_attention(queries, keys, values, is_causal=True)
         else:
-            keys = torch.cat([past.keys, keys], dim=2)
-            values = torch.cat([past.values, values], dim=2)
-            new, total = x.shape[1], keys.shape[2]
+            past = cache.append(projected[..., width:]).unflatten(-1, (2, self.num_heads, -1))
+            keys, values = past.permute(2, 1, 3, 0, 4)  # each (R, N, P + X, D // N)
             visible = None  # one new token sees everything before it
             if new > 1:
-                visible = torch.ones(new, total, dtype=torch.bool, device=x.device)
-                visible = visible.tril(total - new)
+                visible = torch.ones(new, cache.length, dtype=torch.bool, device=x.device)
+                visible = visible.tril(cache.length - new)
             attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=visible)
-        return self.out(_merged(attended)), KeyValue(keys, values)
+        return self.out(_merged(attended))
 
 
 class CrossAttention(nn.Module):
@@ -143,15 +171,14 @@ class DecoderBlock(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(
-        self, x: Tensor, past: KeyValue | None, memory: KeyValue, memory_mask: Tensor
-    ) -> tuple[Tensor, KeyValue]:
-        """New tokens x (B, K, X, D) after `past` (B * K rows) -> the same shape, and the cache."""
+        self, x: Tensor, cache: Cache | None, memory: KeyValue, memory_mask: Tensor
+    ) -> Tensor:
+        """New tokens (B, K, X, D), after the cached ones of B * K rows -> the same shape."""
         batch, beams, new, _ = x.shape
         rows = x.flatten(0, 1)
-        attended, present = self.attention.causal(self.attention_norm(rows), past)
-        rows = rows + self.dropout(attended)
+        rows = rows + self.dropout(self.attention.causal(self.attention_norm(rows), cache))
         queries = rows.view(batch, beams * new, -1)
         crossed = self.cross(self.cross_norm(queries), memory, memory_mask)
         queries = queries + self.dropout(crossed)
         fed = queries + self.dropout(self.feed(self.feed_norm(queries)))
-        return fed.view(batch, beams, new, -1), present
+        return fed.view(batch, beams, new, -1)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from onerec.config import ModelConfig
-from onerec.model.blocks import DecoderBlock, EncoderBlock, KeyValue
+from onerec.model.blocks import Cache, DecoderBlock, EncoderBlock, KeyValue
 from onerec.model.moe import SparseMoE
 
 
@@ -30,13 +30,14 @@ class DecoderState:
     Attributes:
         memory: Cross-attention keys and values per layer, one row per user.
         mask: (B, 1, 1, S) over the memory.
-        past: Self-attention keys and values per layer, one row per beam; None before any token.
-        beams: K, the rows each user has in `past`.
+        caches: Self-attention keys and values per layer, one row per beam; None where nothing
+            will follow, as in teacher forcing.
+        beams: K, the rows each user has in the caches.
     """
 
     memory: list[KeyValue]
     mask: Tensor
-    past: list[KeyValue | None]
+    caches: list[Cache] | None
     beams: int = 1
 
     def reorder(self, parents: Tensor) -> None:
@@ -44,7 +45,8 @@ class DecoderState:
         batch, beams = parents.shape
         first = torch.arange(batch, device=parents.device).unsqueeze(1) * self.beams
         index = (first + parents).flatten()
-        self.past = [None if past is None else past.rows(index) for past in self.past]
+        for cache in self.caches or []:
+            cache.reorder(index)
         self.beams = beams
 
 
@@ -214,7 +216,7 @@ class OneRec(nn.Module):
         tokens = torch.cat([bos, digits], dim=3).flatten(2, 3)[
             :, :, :-1
         ]  # nothing follows the last
-        hidden = self.extend(self.start_decoding(memory), tokens)
+        hidden = self.extend(self.start_decoding(memory, cached=False), tokens)
         hidden = F.pad(hidden, (0, 0, 0, 1)).unflatten(2, (items, self.num_digits + 1))
         logits = self.logits(hidden[..., : self.num_digits, :])
         return logits if several else logits.squeeze(1)
@@ -223,12 +225,13 @@ class OneRec(nn.Module):
         """Logits (B, M, T, C) of sessions (B, M, T) after histories (B, H, T)."""
         return self.decode(self.encode(history_codes, history_mask), session_codes)
 
-    def start_decoding(self, memory: Memory) -> DecoderState:
+    def start_decoding(self, memory: Memory, *, cached: bool = True) -> DecoderState:
         """Caches before any token: cross-attention keys and values once per user."""
+        tokens = self.session_items * (self.num_digits + 1)
         return DecoderState(
             memory=[block.cross.memory(memory.states) for block in self._decoder_blocks()],
             mask=memory.mask[:, None, None, :],
-            past=[None] * len(self.decoder),
+            caches=[Cache(tokens) for _ in self.decoder] if cached else None,
         )
 
     def _decoder_blocks(self) -> list[DecoderBlock]:
@@ -238,7 +241,8 @@ class OneRec(nn.Module):
         """Append embedded tokens (B, K, X, D) to every beam; hidden states of the same shape."""
         x = self.dropout(tokens)
         for layer, block in enumerate(self._decoder_blocks()):
-            x, state.past[layer] = block(x, state.past[layer], state.memory[layer], state.mask)
+            cache = None if state.caches is None else state.caches[layer]
+            x = block(x, cache, state.memory[layer], state.mask)
         return self.decoder_norm(x)
 
     def step(
