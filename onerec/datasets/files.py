@@ -15,7 +15,6 @@ from datetime import date, datetime
 from typing import Any, TypeAlias
 
 import fsspec
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
@@ -247,9 +246,14 @@ def cast_or_text(column: Column, kind: pa.DataType) -> Column:
 
 
 def as_text(column: Column) -> Column:
-    """A column as text, whatever it was."""
+    """A column as text, whatever it was; floats that are whole numbers are written as such."""
     if pa.types.is_string(column.type):
         return column
+    if pa.types.is_floating(column.type):
+        try:
+            column = pc.cast(column, pa.int64())
+        except pa.ArrowInvalid:
+            pass  # real fractions stay as they are
     try:
         return pc.cast(column, pa.string())
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
@@ -290,6 +294,8 @@ def parse_times(column: Column, unit: str | None) -> Column:
     Raises:
         ValueError: Numbers without a unit.
     """
+    if pa.types.is_dictionary(column.type):
+        column = pc.cast(column, column.type.value_type)
     kind = column.type
     if pa.types.is_temporal(kind):
         return pc.cast(column, UTC_US, safe=False)
@@ -307,11 +313,13 @@ def parse_times(column: Column, unit: str | None) -> Column:
             numbers = pc.round(pc.multiply(numbers, float(factor)))
             return pc.cast(pc.cast(numbers, pa.int64(), safe=False), UTC_US)
         return pc.cast(pc.multiply(pc.cast(numbers, pa.int64(), safe=False), factor), UTC_US)
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind)):
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
         raise ValueError(
             f"timestamp_unit={unit!r}: the time column holds {kind}; "
             "set timestamp_unit to s, ms or us"
         )
+    import pandas as pd  # slow to import, and needed for text alone
+
     text = pd.Series(as_text(column).to_pandas(), dtype="str")
     parsed = pd.to_datetime(text, utc=True, errors="coerce", format="ISO8601")
     times = pa.Array.from_pandas(parsed)

@@ -130,6 +130,29 @@ def test_values_that_do_not_fit_are_delivered_as_text(tmp_path: Path) -> None:
     assert table["user_id"].to_pylist() == ["a", None, "c", "d"]
 
 
+def test_ids_that_a_null_made_floats_are_written_whole(tmp_path: Path) -> None:
+    frame = events_frame([NOON_MS] * 2, uid=[12_345_678_901.0, None])
+    frame.to_parquet(tmp_path / "log.parquet")
+    table = opened(tmp_path, events=section("log.parquet")).events(DAY)
+    assert table["user_id"].to_pylist() == ["12345678901", None]
+
+
+def test_dictionary_columns_and_an_empty_file_of_a_day(tmp_path: Path) -> None:
+    frame = events_frame(["2026-03-02T12:00:00Z"]).astype({"ts": "category", "uid": "category"})
+    frame.to_parquet(tmp_path / "2026-03-02.parquet")
+    frame.iloc[:0].to_parquet(tmp_path / "2026-03-03.parquet")
+    source = opened(tmp_path, events=section("{date}.parquet", None))
+    assert source.events(DAY).to_pylist()[0]["event_time"] == NOON
+    assert source.events(DAY).to_pylist()[0]["user_id"] == "0"
+    assert source.events(source.last_day).num_rows == 0
+
+
+def test_a_ragged_csv_row_is_named(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("uid,vid,ts,play_ms,liked\n1,2,3,4,0\n1,2\n")
+    with pytest.raises(ValueError, match=r"log\.csv: cannot be read as CSV.*Row #3"):
+        opened(tmp_path, events=section("log.csv"))
+
+
 def test_files_of_one_log_may_differ_in_types(tmp_path: Path) -> None:
     events_frame([NOON_MS]).to_parquet(tmp_path / "a.parquet")
     events_frame([NOON_MS], play_ms=["much"]).to_parquet(tmp_path / "b.parquet")
