@@ -22,6 +22,7 @@ from assets.support import (
     to_core,
     upstream,
 )
+from assets.training import training_runtime
 from onerec.config import AlignmentConfig, GenerationConfig
 from resources.stores import Artifacts, Compute
 
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
     from onerec.tokenizer.semantic_ids import SemanticIds
 
 ROUNDS = STAGES.alignment.rounds
-PAIRS_CODE = code_version("alignment", "generation", "model", "reward")
-DPO_CODE = code_version("alignment", "model", "training")
+PAIRS_CODE = code_version("alignment", "generation", "model", "reward", "datasets/session_tensors")
+DPO_CODE = code_version("alignment", "model", "training", "datasets/session_tensors")
 
 
 class PairsLaunchpad(launchpad(STAGES.generation)):
@@ -131,7 +132,6 @@ def checkpoint_of_round(number: int) -> dg.AssetsDefinition:
         from onerec.alignment.train import fit_dpo
         from onerec.model import load_model
         from onerec.tokenizer.semantic_ids import load_semantic_ids
-        from onerec.training import Runtime
 
         day, settings = context.partition_key, to_core(config, AlignmentConfig)
         read = {source: artifacts.store.latest(source, day) for source in sources}
@@ -155,7 +155,7 @@ def checkpoint_of_round(number: int) -> dg.AssetsDefinition:
                 settings,
                 draft.path,
                 generation=generation,
-                runtime=Runtime(**_hardware(compute)),
+                runtime=training_runtime(compute),
                 on_epoch=lambda numbers: context.log.info(f"{name}: {numbers}"),
             )
         return published(draft.artifact, _training_metadata(report.steps, report.epochs))
@@ -275,7 +275,7 @@ def _generate(
     from onerec.model import load_model
     from onerec.reward import load_reward
     from onerec.tokenizer.semantic_ids import load_semantic_ids
-    from onerec.training import Runtime, reproducible
+    from onerec.training import reproducible
 
     ids = load_semantic_ids(read["semantic_ids"].path)
     model, _ = load_model(read[start].path, expected_generation=ids.generation)
@@ -283,7 +283,7 @@ def _generate(
     sessions = _good_sessions(read["session_dataset"], "train", ids, shape)
     judge = load_reward(read["reward_model"].path)
     allowed = _shown_before(ids, context.partition_key)
-    with reproducible(Runtime(**_hardware(compute))):
+    with reproducible(training_runtime(compute)):
         pairs = make_pairs(
             model,
             judge,
@@ -311,10 +311,6 @@ def _shown_before(ids: "SemanticIds", day: str) -> Any:
     import torch
 
     return torch.from_numpy(ids.first_seen < np.datetime64(day, "D"))
-
-
-def _hardware(compute: Compute) -> dict[str, Any]:
-    return {k: getattr(compute, k) for k in ("accelerator", "devices", "precision", "threads")}
 
 
 def _device(compute: Compute) -> str:

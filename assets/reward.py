@@ -17,6 +17,7 @@ from assets.support import (
     to_core,
     upstream,
 )
+from assets.training import training_runtime
 from onerec.config import RewardConfig
 from resources.stores import Artifacts, Compute
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from onerec.reward.training import Part
 
 LEARNED_FROM = ("session_dataset", "semantic_ids")
-CODE = code_version("reward")
+CODE = code_version("reward", "training", "datasets/session_tensors")
 
 
 class RewardLaunchpad(launchpad(STAGES.reward)):
@@ -81,7 +82,6 @@ def _train(
     from onerec.datasets.session_tensors import load_reward_blocks
     from onerec.reward.training import fit_reward
     from onerec.tokenizer.semantic_ids import load_semantic_ids
-    from onerec.training import Runtime
 
     day, name, settings = context.partition_key, f"{part}_model", to_core(config, RewardConfig)
     read = {n: artifacts.store.latest(n, day) for n in LEARNED_FROM}
@@ -111,12 +111,7 @@ def _train(
             load_file(read["semantic_ids"].path / "vectors.safetensors")["vectors"],
             draft.path,
             part=part,
-            runtime=Runtime(
-                accelerator=compute.accelerator,
-                devices=compute.devices,
-                precision=compute.precision,
-                threads=compute.threads,
-            ),
+            runtime=training_runtime(compute),
             on_epoch=lambda numbers: context.log.info(f"{name}: {numbers}"),
         )
         draft.row_counts["rows"] = report.metrics["train_blocks"]
