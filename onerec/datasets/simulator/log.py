@@ -130,15 +130,19 @@ def choose_items(
     np.minimum.at(first_hour, visits.visitor, visits.hour)
     is_open = (turn + day) % config.repeat_days == 0
     is_open &= items.published[None, :] <= day + first_hour[:, None] / 24.0
-    score = _policy_score(world, users, rows, items, day) + rng.gumbel(size=pair.shape)
     # Exploration has its own share of the open pairs, so that the two never show the same item.
-    aside = rng.random(pair.shape) < config.exploration
+    at = np.nonzero(is_open)
+    aside = rng.random(len(at[0])) < config.exploration
+    score = _policy_score(world, users, rows, items, day)[at] + rng.gumbel(size=len(aside))
+    wanted, by_chance = (np.full(is_open.shape, -np.inf) for _ in range(2))
+    wanted[at] = np.where(aside, -np.inf, score)
+    by_chance[at] = np.where(aside, rng.random(len(aside)), -np.inf)
     owner = np.repeat(visits.visitor, visits.length)
     explored = rng.random(len(owner)) < config.exploration
     shown, valid = np.zeros(len(owner), np.int64), np.zeros(len(owner), bool)
     for slots, keys in (
-        (np.flatnonzero(~explored), np.where(is_open & ~aside, score, -np.inf)),
-        (np.flatnonzero(explored), np.where(is_open & aside, rng.random(pair.shape), -np.inf)),
+        (np.flatnonzero(~explored), wanted),
+        (np.flatnonzero(explored), by_chance),
     ):
         shown[slots], valid[slots] = _deal(rng, keys, owner[slots])
     return shown, explored, valid
