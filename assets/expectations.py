@@ -1,4 +1,7 @@
-"""What a session dataset must look like before anything learns from it: suites as blocking checks."""
+"""What a session dataset must look like before anything learns from it, as blocking checks."""
+
+# Great Expectations does not declare what it exports:
+# pyright: reportPrivateImportUsage=false
 
 from collections.abc import Iterator
 from datetime import date, timedelta
@@ -11,6 +14,7 @@ from onerec.config import SessionConfig
 from resources.stores import Artifacts
 
 if TYPE_CHECKING:
+    import pandas as pd
     import pyarrow as pa
 
 REMEDY = "Nothing downstream was started; look at the rows, then materialise session_dataset again"
@@ -64,16 +68,14 @@ def suite_results(
         day: Its partition.
         window_days: W.
     """
+    import pandas as pd
     from great_expectations import expectations as gxe
 
     from onerec import schema
     from onerec.datasets.session_facts import session_facts
     from resources.expectations import check_result
 
-    types = [f"{f.name}: {f.type}" for f in sessions.schema]
-    expected = [f"{f.name}: {f.type}" for f in schema.SESSION_DATASET]
-    import pandas as pd
-
+    types, expected = _columns(sessions.schema), _columns(schema.SESSION_DATASET)
     yield check_result(
         "schema_is_the_contract",
         pd.DataFrame(columns=pd.Index(types)),
@@ -176,3 +178,15 @@ def _volume(facts: "pd.DataFrame", config: SessionConfig, day: date) -> dg.Asset
         remedy=REMEDY,
         metadata={"sessions of the day": today, "sessions of the day before": eve},
     )
+
+
+def _columns(table: "pa.Schema") -> list[str]:
+    """Names with types; the name that Parquet gives to a list's values is no part of a type."""
+    import pyarrow as pa
+
+    return [
+        f"{f.name}: list<{f.type.value_type}>"
+        if pa.types.is_list(f.type)
+        else f"{f.name}: {f.type}"
+        for f in table
+    ]

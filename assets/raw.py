@@ -24,7 +24,7 @@ CODE_VERSION = code_version("datasets", "schema")
 def raw_events(
     context: dg.AssetExecutionContext, source: Source, warehouse: Warehouse
 ) -> dg.MaterializeResult:
-    """Exposures of the day as delivered, every column a text. A second delivery replaces the first."""
+    """Exposures of the day as delivered, all text. A second delivery replaces the first."""
     return _land(context, warehouse, "raw_events", source.open().events)
 
 
@@ -39,7 +39,7 @@ def raw_events(
 def raw_items(
     context: dg.AssetExecutionContext, source: Source, warehouse: Warehouse
 ) -> dg.MaterializeResult:
-    """What the day changed in the catalogue, as delivered: new items and items that look different."""
+    """What the day changed in the catalogue: new items and items that look different."""
     return _land(context, warehouse, "raw_items", source.open().items)
 
 
@@ -125,6 +125,6 @@ def _deliver(what: str, read: Callable[..., Any], *day: date) -> Any:
         return read(*day)
     except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors or OSErrors
         raise dg.Failure(
-            description=f"{what}: the source could not deliver: {error}. Nothing was changed in the "
-            "warehouse; repair the delivery and materialise this partition again"
+            description=f"{what}: the source could not deliver: {error}. Nothing was changed in "
+            "the warehouse; repair the delivery and materialise this partition again"
         ) from error

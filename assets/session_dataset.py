@@ -1,4 +1,7 @@
-"""The Parquet boundary: every session of the window as (history, exposures, targets), split by day."""
+"""The Parquet boundary: the window's sessions as (history, exposures, targets), split by day."""
+
+# pyarrow.compute makes its functions at import, out of sight of a type checker:
+# pyright: reportAttributeAccessIssue=false
 
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -19,7 +22,6 @@ from assets.support import (
     code_version,
     launchpad,
     published,
-    to_core,
     upstream,
     window,
 )
@@ -36,7 +38,7 @@ BATCH_ROWS = 50_000
 """Sessions in memory at a time, and in a row group."""
 
 
-class SessionDatasetLaunchpad(launchpad(STAGES.window), SessionLaunchpad):
+class SessionDatasetLaunchpad(SessionLaunchpad, launchpad(STAGES.window)):
     """The window, and the settings the sessions were built with."""
 
 
@@ -126,7 +128,6 @@ def write_splits(batches: Iterator["pa.RecordBatch"], directory: Path) -> dict[s
     Returns:
         JSON-able counts: `sessions` per split, `funnel`, `per_session` means, and `rows_hash`.
     """
-    import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
@@ -178,7 +179,7 @@ def _file_hash(file: Path) -> bytes:
 
 
 def _in_batches_of(rows: int, batches: Iterable["pa.RecordBatch"]) -> Iterator["pa.RecordBatch"]:
-    """The same rows in batches of one size: the database's batch sizes must not show in the files."""
+    """The same rows in batches of one size: the database's own must not show in the files."""
     import pyarrow as pa
 
     waiting: list[pa.RecordBatch] = []

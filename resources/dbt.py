@@ -1,4 +1,4 @@
-"""dbt: where its project is, when its manifest is parsed, and how a build is streamed to Dagster."""
+"""dbt: where its project is, when its manifest is parsed, how a build is told to Dagster."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from typing import Any
 
 import dagster as dg
 from dagster_dbt import DbtCliResource, DbtProject
-from dagster_dbt.core.dbt_event_iterator import DbtDagsterEventType
+from dagster_dbt.core.dbt_event_iterator import DbtDagsterEventType, DbtEventIterator
 from pydantic import Field
 
 from resources.settings import CHECKOUT
@@ -22,7 +22,7 @@ _SOURCES = {".sql", ".yml"}
 
 
 class SessionDbt(DbtCliResource):
-    """dbt on the warehouse: the profile's variables and the build's metadata on top of dagster-dbt."""
+    """dbt on the warehouse: what the profile needs and what a build reports."""
 
     warehouse_path: str = Field(description="The DuckDB file that dbt builds in")
     target_dir: str = Field(description="Where a build leaves compiled SQL, logs and run results")
@@ -31,8 +31,8 @@ class SessionDbt(DbtCliResource):
     column_metadata: bool = Field(
         default=True,
         description=(
-            "Row counts, column types and column lineage of every table. They leave the warehouse open "
-            "in the Dagster process: switch them off where steps share one process, as in tests."
+            "Row counts, column types and column lineage of every table. They leave the warehouse "
+            "open in the Dagster process: switch them off where steps share one, as in tests."
         ),
     )
 
@@ -54,13 +54,24 @@ class SessionDbt(DbtCliResource):
 
         Unit tests are left to the test suite: they would prove the same thing every night.
         """
-        command = build_command(variables)
         # one directory for every build: the pool lets one run at a time, and none piles up
         target = Path(self.target_dir) / "build"
-        stream = self.cli(command, context=context, target_path=target).stream()
-        if self.column_metadata:
-            stream = stream.fetch_row_counts().fetch_column_metadata()
-        yield from stream
+        invocation = self.cli(build_command(variables), context=context, target_path=target)
+        if not self.column_metadata:
+            yield from invocation.stream()
+            return
+        # tables can be described once dbt has let go of the file; tests have nothing to describe
+        tables, tests, failure = [], [], None
+        try:
+            for event in invocation.stream():
+                (tables if isinstance(event, dg.Output) else tests).append(event)
+        except Exception as error:
+            failure = error
+        described = DbtEventIterator(iter(tables), invocation)
+        yield from described.fetch_row_counts().fetch_column_metadata()
+        yield from tests
+        if failure:
+            raise failure
 
 
 def build_command(variables: Mapping[str, Any]) -> list[str]:
@@ -100,7 +111,7 @@ def dbt_project(target: Path, warehouse_path: Path) -> DbtProject:
 def session_dbt(target: Path, warehouse_path: Path, **fields: Any) -> SessionDbt:
     """The resource for a project that keeps its manifest and logs in `target`."""
     return SessionDbt(
-        project_dir=DbtProject(project_dir=PROJECT_DIR, target_path=target.resolve()),
+        project_dir=str(PROJECT_DIR),
         profiles_dir=str(PROJECT_DIR),
         dbt_executable=dbt_executable(),
         warehouse_path=str(warehouse_path),

@@ -1,4 +1,4 @@
-"""Delivered tables as text, nothing lost and nothing judged: rejecting rows is the staging SQL's work."""
+"""Delivered tables as text, nothing lost, nothing judged: the staging SQL rejects rows."""
 
 import pyarrow as pa
 
@@ -14,8 +14,8 @@ def as_delivered(
         what: The table and day, for messages.
 
     Returns:
-        The table with every column of the contract as string, null where a column was not delivered,
-        and the names of delivered columns that the contract does not know.
+        The table with every column of the contract as string, null where a column was not
+        delivered, and the names of delivered columns that the contract does not know.
 
     Raises:
         ValueError: A required column is missing.
@@ -24,8 +24,8 @@ def as_delivered(
     if missing and (delivered.num_rows or delivered.num_columns):
         raise ValueError(
             f"{what}: required column {', '.join(map(repr, missing))} is missing; delivered are "
-            f"{', '.join(delivered.column_names) or 'none'}. Name it in the delivery, or map it in the "
-            "data set's column mapping"
+            f"{', '.join(delivered.column_names) or 'none'}. Name it in the delivery, or map it in "
+            "the data set's column mapping"
         )
     columns = {
         name: _as_text(delivered.column(name))

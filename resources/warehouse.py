@@ -1,9 +1,9 @@
 """The warehouse: one DuckDB file, opened late and closed soon.
 
-DuckDB lets one process write, and a reader blocks a writer, so every asset and check that opens the file
-is in the Dagster pool `warehouse`. The bounded wait here is the second line: it covers a notebook or
-a command line that holds the file. SQL that serves storage lives here; what a session is lives in
-`dbt_sessions/`.
+DuckDB lets one process write, and a reader blocks a writer, so every asset and check that opens the
+file is in the Dagster pool `warehouse`. The bounded wait here is the second line: it covers a
+notebook or a command line that holds the file. SQL that serves storage lives here; what a session is
+lives in `dbt_sessions/`.
 """
 
 import random
@@ -81,7 +81,7 @@ class Warehouse(dg.ConfigurableResource):
         file = Path(self.path)
         if read_only and not file.exists():
             raise WarehouseError(
-                f"the warehouse {file} does not exist yet: materialise raw_events and raw_items first"
+                f"the warehouse {file} does not exist yet: materialise raw_events first"
             )
         file.parent.mkdir(parents=True, exist_ok=True)
         config = {"threads": self.threads, "memory_limit": self.memory_limit}
@@ -98,8 +98,8 @@ class Warehouse(dg.ConfigurableResource):
                 if time.monotonic() + pause > deadline:
                     raise WarehouseError(
                         f"the warehouse {file} was held by another process for "
-                        f"{self.lock_wait_seconds:g} seconds: close the notebook, command line or run "
-                        f"that has it open, or raise lock_wait_seconds ({error})"
+                        f"{self.lock_wait_seconds:g} seconds: close the notebook, command line or "
+                        f"run that has it open, or raise lock_wait_seconds ({error})"
                     ) from error
             # jitter, so that waiting processes do not all come back at the same moment
             time.sleep(pause * random.uniform(0.5, 1.0))
@@ -108,8 +108,8 @@ class Warehouse(dg.ConfigurableResource):
     def land(self, table: str, day: date, delivered: pa.Table) -> Landing:
         """Replace a day of a landing table by what was delivered, as text, in one transaction.
 
-        `raw_items` keeps only rows that are new or differ from what earlier days delivered. Days after
-        `day` keep the catalogue they were delivered with, also when `day` is corrected later.
+        `raw_items` keeps only rows that are new or differ from what earlier days delivered. Days
+        after `day` keep the catalogue they were delivered with, also when `day` is corrected later.
 
         Args:
             table: A key of `DATED`.
@@ -131,7 +131,8 @@ class Warehouse(dg.ConfigurableResource):
                     f"delete from raw.{table} where delivered_on = $day", {"day": day}
                 )
                 connection.execute(
-                    f"insert into raw.{table} by name select *, $day as delivered_on from delivered",
+                    f"insert into raw.{table} by name "
+                    "select *, $day as delivered_on from delivered",
                     {"day": day},
                 )
             connection.execute(
@@ -208,15 +209,16 @@ class Warehouse(dg.ConfigurableResource):
         """Items first seen up to a day, as they looked at its end.
 
         Returns:
-            The columns of `schema.ITEMS` and `first_seen` (date32), ordered by (first_seen, item_id).
+            The columns of `schema.ITEMS` and `first_seen` (date32), in the order of (first_seen,
+            item_id).
         """
         with self.connect(read_only=True) as connection:
-            rows = connection.execute(
+            rows = connection.sql(
                 "select item_id, duration_seconds, title, category, author_id, published_at, "
                 "first_seen from stg_items where valid_from <= $day and first_seen <= $day "
                 "qualify row_number() over (partition by item_id order by valid_from desc) = 1 "
                 "order by first_seen, item_id",
-                {"day": day},
+                params={"day": day},
             ).to_arrow_table()
         first_seen = pa.field("first_seen", pa.date32(), nullable=False)
         return rows.cast(schema.ITEMS.append(first_seen))
