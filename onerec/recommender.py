@@ -1,0 +1,353 @@
+"""Recommendations from Python: `Recommender.load(path).recommend(history, k)`.
+
+A bundle is a directory with everything that serving needs:
+
+    model.safetensors, config.json      the generator's checkpoint
+    semantic_ids.parquet                the catalogue it speaks of
+    recommender.json                    beam width and the like
+    reward/, vectors.safetensors        optional: sessions are then re-ranked by reward
+
+Letters: U users, B users of a batch, H history items, K beams, M items of a session, k list length.
+"""
+
+import dataclasses
+import json
+import logging
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from onerec.config import GenerationConfig
+from onerec.generation import Trie, generate_sessions, rank_items
+from onerec.model import GenerationMismatchError, OneRec, load_model, read_config
+from onerec.tokenizer.semantic_ids import SemanticIds, load_semantic_ids
+
+if TYPE_CHECKING:
+    from onerec.reward import RewardModel
+
+SETTINGS = "recommender.json"
+REWARD = "reward"
+VECTORS = "vectors.safetensors"
+_CHECKPOINT_FILES = ("model.safetensors", "config.json")
+
+logger = logging.getLogger(__name__)
+
+Histories = Sequence[Sequence[str]] | pa.Array | pa.ChunkedArray
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recommendation:
+    """One recommended item.
+
+    Attributes:
+        item_id: The item.
+        rank: 1 is shown first.
+        score: Log-probability of the session it was generated in.
+        reward: The reward model's scalar for that session; None without a reward model.
+    """
+
+    item_id: str
+    rank: int
+    score: float
+    reward: float | None
+
+
+class Ranking(NamedTuple):
+    """Lists of many users at once, best first.
+
+    Attributes:
+        items: (U, k) int64 item indices; -1 where fewer items were legal.
+        scores: (U, k) log-probability of the session each item was generated in; -inf there.
+        rewards: (U, k) reward of that session; NaN there, and everywhere without a reward model.
+    """
+
+    items: Tensor
+    scores: Tensor
+    rewards: Tensor
+
+
+class Recommender:
+    """A generator, its catalogue and, optionally, a reward model.
+
+    The list is the best session's items in order, then the new items of the next sessions, then
+    single items by `rank_items`. Sessions are ordered by reward when there is a reward model, by
+    log-probability otherwise.
+
+    It computes in float64 by default: a sum's rounding depends on the batch and the number of
+    threads, and in float32 that is enough to swap two nearly equal beams now and then. So a user
+    gets the same list alone and among thousands.
+    """
+
+    def __init__(
+        self,
+        model: OneRec,
+        semantic_ids: SemanticIds,
+        *,
+        config: GenerationConfig | None = None,
+        reward: "RewardModel | None" = None,
+        vectors: Tensor | None = None,
+        dtype: torch.dtype = torch.float64,
+    ) -> None:
+        if (reward is None) != (vectors is None):
+            raise ValueError("reward and vectors: hand in both or neither")
+        self.model = model.to(dtype).eval()
+        self.semantic_ids = semantic_ids
+        self.config = config or GenerationConfig()
+        self.codes = semantic_ids.codes.to(model.device)
+        self.trie = Trie.build(self.codes, model.codebook_size)
+        self.reward = None if reward is None else reward.to(device=model.device, dtype=dtype)
+        self.vectors = None if vectors is None else vectors.to(device=model.device, dtype=dtype)
+
+    @classmethod
+    def load(
+        cls,
+        path: Path | str,
+        *,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float64,
+    ) -> "Recommender":
+        """Load a bundle written by `write_bundle`.
+
+        Raises:
+            FileNotFoundError: The directory is no bundle.
+            GenerationMismatchError: Its checkpoint and semantic IDs do not belong together.
+        """
+        directory = Path(path)
+        if not (directory / SETTINGS).exists():
+            raise FileNotFoundError(
+                f"no recommender in {directory}: {SETTINGS} is missing; use a directory that "
+                "write_bundle wrote"
+            )
+        semantic_ids = load_semantic_ids(directory)
+        model, _ = load_model(directory, expected_generation=semantic_ids.generation, device=device)
+        reward = vectors = None
+        if (directory / REWARD).exists():
+            from onerec.reward import load_reward
+
+            reward = load_reward(directory / REWARD)
+            vectors = load_file(directory / VECTORS)["vectors"]
+        config = GenerationConfig(**json.loads((directory / SETTINGS).read_text()))
+        return cls(model, semantic_ids, config=config, reward=reward, vectors=vectors, dtype=dtype)
+
+    def recommend(
+        self, history: Sequence[str], k: int = 5, *, exclude_seen: bool = True
+    ) -> list[Recommendation]:
+        """Recommend to one user.
+
+        Args:
+            history: Item ids, oldest first; the model reads the most recent ones. Unknown ids are
+                ignored and counted in a log warning; a history without a known item is served like
+                an empty one.
+            k: How many items.
+            exclude_seen: Leave out every item of the history.
+
+        Returns:
+            At most k recommendations, fewer when the catalogue has no more.
+        """
+        return self.recommend_batch([history], k, exclude_seen=exclude_seen)[0]
+
+    def recommend_batch(
+        self, histories: Histories, k: int = 5, *, exclude_seen: bool = True
+    ) -> list[list[Recommendation]]:
+        """`recommend` for many users; each gets what they would get alone."""
+        indices = self.index_histories(histories)
+        ranking = self.rank(indices, k, exclude=indices if exclude_seen else None)
+        ids = self.semantic_ids.item_ids[ranking.items.clamp(min=0).numpy()]
+        return [
+            [
+                Recommendation(
+                    item_id=str(item_id),
+                    rank=place + 1,
+                    score=score,
+                    reward=None if self.reward is None else reward,
+                )
+                for place, (item, item_id, score, reward) in enumerate(
+                    zip(*row, strict=True)  # one user's k answers
+                )
+                if item >= 0
+            ]
+            for row in zip(
+                ranking.items.tolist(),
+                ids,
+                ranking.scores.tolist(),
+                ranking.rewards.tolist(),
+                strict=True,
+            )
+        ]
+
+    def rank(self, history: Tensor, k: int = 5, *, exclude: Tensor | None = None) -> Ranking:
+        """Lists by item index, for bulk work.
+
+        Args:
+            history: (U, any) item indices, oldest first, -1 at the right; the last n are read.
+            k: Length of the lists.
+            exclude: (U, E) item indices each user must not get, -1 padded.
+
+        Returns:
+            The lists, on the CPU.
+        """
+        if k < 1:
+            raise ValueError(f"k={k}: use at least 1")
+        recent = keep_recent(history, self.model.history_length)
+        size = self.config.batch_size
+        parts = [
+            self._rank_batch(
+                recent[low : low + size], k, None if exclude is None else exclude[low : low + size]
+            )
+            for low in range(0, len(recent), size)
+        ]
+        if not parts:
+            empty = torch.empty(0, k)
+            return Ranking(empty.long(), empty, empty)
+        return Ranking(*(torch.cat(column).cpu() for column in zip(*parts, strict=True)))
+
+    def index_histories(self, histories: Histories) -> Tensor:
+        """Item ids of many users -> (U, longest) item indices, unknown ones left out, -1 padded."""
+        lists: Any = histories  # pyarrow's types are not known to type checkers
+        if not isinstance(lists, pa.Array | pa.ChunkedArray):
+            lists = pa.array([list(h) for h in histories], pa.list_(pa.string()))
+        if isinstance(lists, pa.ChunkedArray):
+            lists = lists.combine_chunks()
+        lengths = np.asarray(lists.value_lengths().fill_null(0))
+        items = np.asarray(self.semantic_ids.index_of(lists.flatten()))
+        user = np.repeat(np.arange(len(lengths)), lengths)
+        known = items >= 0
+        if not known.all():
+            logger.warning(
+                "%d of %d history items are not in the catalogue and were ignored",
+                int((~known).sum()),
+                len(known),
+            )
+        items, user = items[known], user[known]
+        counts = np.bincount(user, minlength=len(lengths))
+        place = np.arange(len(items)) - np.repeat(np.cumsum(counts) - counts, counts)
+        padded = np.full((len(lengths), int(counts.max(initial=0))), -1, dtype=np.int64)
+        padded[user, place] = items
+        return torch.from_numpy(padded)
+
+    def _rank_batch(self, history: Tensor, k: int, exclude: Tensor | None) -> Ranking:
+        length = self.model.session_items
+        beams = generate_sessions(
+            self.model,
+            history,
+            self.codes,
+            self.trie,
+            num_items=length,
+            beam=self.config.beam,
+            exclude=exclude,
+        )
+        rewards = self._rewards(history, beams.items)
+        order = (beams.logp if self.reward is None else rewards.nan_to_num(nan=-torch.inf)).argsort(
+            dim=1, descending=True, stable=True
+        )
+        sessions = beams.items.gather(1, order.unsqueeze(-1).expand_as(beams.items))
+        columns = [
+            sessions.flatten(1),
+            beams.logp.gather(1, order).repeat_interleave(length, dim=1),
+            rewards.gather(1, order).repeat_interleave(length, dim=1),
+        ]
+        ranking = _first_distinct(*columns, k=k)
+        if bool((ranking.items < 0).any()):  # sessions ran out of new items
+            single, logp = rank_items(
+                self.model,
+                history,
+                self.codes,
+                self.trie,
+                top_k=2 * k,  # fewer than k of them were in the sessions
+                beam=self.config.beam,
+                exclude=exclude,
+            )
+            more = [single, logp, self._rewards(history, single.unsqueeze(-1))]
+            both = [torch.cat(pair, dim=1) for pair in zip(columns, more, strict=True)]
+            ranking = _first_distinct(*both, k=k)
+        return ranking
+
+    def _rewards(self, history: Tensor, sessions: Tensor) -> Tensor:
+        """Scalar reward (B, K) of sessions (B, K, M); NaN where there is none."""
+        missing = torch.full(
+            sessions.shape[:2], torch.nan, dtype=self.model.dtype, device=sessions.device
+        )
+        if self.reward is None or self.vectors is None:
+            return missing
+        from onerec.reward import scalar_reward, score_sessions
+
+        probabilities = score_sessions(self.reward, self.vectors, history, sessions)
+        scalar = scalar_reward(probabilities, self.reward.config).to(missing)
+        return torch.where((sessions >= 0).all(-1), scalar, missing)
+
+
+def keep_recent(history: Tensor, length: int) -> Tensor:
+    """The last `length` items of each right-padded row: (U, any) -> (U, length), -1 padded.
+
+    Example:
+        >>> keep_recent(torch.tensor([[1, 2, 3], [4, -1, -1]]), 2)
+        tensor([[ 2,  3],
+                [ 4, -1]])
+    """
+    counts = (history >= 0).sum(1, keepdim=True)
+    place = (counts - length).clamp(min=0) + torch.arange(length)
+    inside = place < counts
+    if history.shape[1] == 0:
+        return torch.full((len(history), length), -1)
+    picked = history.long().gather(1, place.clamp(max=history.shape[1] - 1))
+    return torch.where(inside, picked, -1)
+
+
+def _first_distinct(items: Tensor, scores: Tensor, rewards: Tensor, *, k: int) -> Ranking:
+    """The first k distinct items of each row (B, X), with what stands beside them."""
+    ordered, order = items.sort(dim=1, stable=True)
+    repeated = torch.zeros_like(ordered, dtype=torch.bool)
+    repeated[:, 1:] = ordered[:, 1:] == ordered[:, :-1]
+    keep = torch.empty_like(repeated).scatter_(1, order, ~repeated) & (items >= 0)
+    place = torch.where(keep, keep.cumsum(1) - 1, k).clamp(max=k)  # column k is thrown away
+
+    def placed(values: Tensor, nothing: float) -> Tensor:
+        empty = values.new_full((len(values), k + 1), nothing)
+        return empty.scatter_(1, place, values)[:, :k]
+
+    return Ranking(placed(items, -1), placed(scores, -torch.inf), placed(rewards, torch.nan))
+
+
+def write_bundle(
+    directory: Path,
+    *,
+    checkpoint: Path,
+    semantic_ids: Path,
+    reward: Path | None = None,
+    config: GenerationConfig | None = None,
+) -> None:
+    """Copy what serving needs into one directory.
+
+    Args:
+        directory: Where the bundle goes; made when absent.
+        checkpoint: Directory of the generator's checkpoint.
+        semantic_ids: Directory of the semantic IDs; their vectors are taken along with a reward.
+        reward: Directory of a reward model.
+        config: Beam width and batch size.
+
+    Raises:
+        GenerationMismatchError: The checkpoint was trained on other semantic IDs.
+    """
+    expected = load_semantic_ids(semantic_ids).generation
+    trained = read_config(checkpoint)["generation"]
+    if trained != expected:
+        raise GenerationMismatchError(checkpoint=trained, expected=expected, where=checkpoint)
+    directory.mkdir(parents=True, exist_ok=True)
+    for name in _CHECKPOINT_FILES:
+        shutil.copyfile(checkpoint / name, directory / name)
+    shutil.copyfile(semantic_ids / "semantic_ids.parquet", directory / "semantic_ids.parquet")
+    if reward is not None:
+        (directory / REWARD).mkdir(exist_ok=True)
+        for name in _CHECKPOINT_FILES:
+            shutil.copyfile(reward / name, directory / REWARD / name)
+        shutil.copyfile(semantic_ids / VECTORS, directory / VECTORS)
+    settings = dataclasses.asdict(config or GenerationConfig())
+    (directory / SETTINGS).write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")

@@ -1,0 +1,167 @@
+"""The same answer for a user however they ask, from a directory."""
+
+import datetime
+import logging
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from onerec.config import GenerationConfig, RewardConfig
+from onerec.model import GenerationMismatchError, save_model, session_logp
+from onerec.recommender import Recommender, keep_recent, write_bundle
+from onerec.tokenizer.semantic_ids import SemanticIds
+from tests.core.model.small import small_model, unique_codes
+
+N, K, T, MODEL_HISTORY, SESSION = 40, 4, 3, 6, 3
+
+
+def semantic_ids(directory, generation="g1"):
+    days = np.full(N, np.datetime64(datetime.date(2026, 6, 1)), dtype="datetime64[D]")
+    ids = SemanticIds(
+        item_ids=np.array([f"item-{i}" for i in range(N)], dtype=object),
+        codes=unique_codes(N, K, T),
+        generation=generation,
+        first_seen=days,
+        codebook_size=K,
+    )
+    directory.mkdir()
+    ids.save(directory)
+    generator = torch.Generator().manual_seed(0)
+    vectors = torch.nn.functional.normalize(torch.randn(N, 5, generator=generator))
+    save_file({"vectors": vectors}, directory / "vectors.safetensors")
+
+
+@pytest.fixture
+def parts(tmp_path):
+    semantic_ids(tmp_path / "ids")
+    save_model(small_model().float(), tmp_path / "model", generation="g1")
+    return tmp_path
+
+
+@pytest.fixture
+def recommender(parts):
+    write_bundle(
+        parts / "bundle",
+        checkpoint=parts / "model",
+        semantic_ids=parts / "ids",
+        config=GenerationConfig(beam=8, batch_size=3),
+    )
+    return Recommender.load(parts / "bundle")
+
+
+HISTORIES = [
+    ["item-1", "item-7", "item-3"],
+    [],
+    [f"item-{i}" for i in range(12)],  # longer than the model reads
+    ["item-5"],
+    ["item-9", "item-9", "item-2"],
+]
+
+
+@pytest.mark.parametrize("k", [1, 3, 5, 30])
+def test_the_same_alone_in_a_batch_and_as_arrow(recommender, k):
+    together = recommender.recommend_batch(HISTORIES, k)
+    backwards = recommender.recommend_batch(HISTORIES[::-1], k)[::-1]
+    arrow = recommender.recommend_batch(pa.chunked_array([HISTORIES[:2], HISTORIES[2:]]), k)
+    for user, history in enumerate(HISTORIES):
+        alone = recommender.recommend(history, k)
+        for other in (together, backwards, arrow):
+            assert [r.item_id for r in alone] == [r.item_id for r in other[user]]
+            assert [r.score for r in alone] == pytest.approx(
+                [r.score for r in other[user]], abs=1e-9
+            )
+
+
+def test_lists_are_ranked_distinct_and_without_what_was_seen(recommender):
+    for history, row in zip(HISTORIES, recommender.recommend_batch(HISTORIES, 20), strict=True):
+        ids = [r.item_id for r in row]
+        assert len(row) == 20
+        assert [r.rank for r in row] == list(range(1, 21))
+        assert len(set(ids)) == 20
+        assert not set(ids) & set(history)
+        assert all(r.reward is None for r in row)
+
+
+def test_the_head_is_the_most_probable_session(recommender):
+    history = recommender.index_histories([HISTORIES[0]])
+    row = recommender.recommend(HISTORIES[0], SESSION)
+    session = recommender.semantic_ids.index_of(pa.array([r.item_id for r in row]))
+    with torch.no_grad():
+        logp = session_logp(
+            recommender.model, history, torch.tensor(session)[None], recommender.codes
+        )
+    assert [r.score for r in row] == pytest.approx([logp.item()] * SESSION, abs=1e-9)
+
+
+def test_unknown_items_are_ignored_and_counted(recommender, caplog):
+    with caplog.at_level(logging.WARNING):
+        mixed = recommender.recommend(["nope", "item-1", "item-7", "?", "item-3"])
+    assert "2 of 5 history items" in caplog.text
+    assert mixed == recommender.recommend(HISTORIES[0])
+    assert recommender.recommend(["nope", "?"]) == recommender.recommend([])
+
+
+def test_seen_items_may_come_back_when_asked(recommender):
+    everything = recommender.recommend(HISTORIES[0], N, exclude_seen=False)
+    assert {r.item_id for r in everything} == {f"item-{i}" for i in range(N)}
+    assert len(recommender.recommend(HISTORIES[0], N)) == N - 3
+
+
+def test_fewer_legal_items_than_a_session(recommender):
+    seen = [f"item-{i}" for i in range(N - 2)]
+    row = recommender.recommend(seen, 5)
+    assert {r.item_id for r in row} == {f"item-{N - 2}", f"item-{N - 1}"}
+    assert recommender.recommend([f"item-{i}" for i in range(N)], 5) == []
+
+
+def test_nobody_asks(recommender):
+    assert recommender.recommend_batch([], 5) == []
+    with pytest.raises(ValueError, match="k=0"):
+        recommender.recommend([], 0)
+
+
+def test_only_the_recent_items_are_read(recommender):
+    recent = HISTORIES[2][-MODEL_HISTORY:]
+    full = recommender.recommend(HISTORIES[2], 5, exclude_seen=False)
+    assert full == recommender.recommend(recent, 5, exclude_seen=False)
+    assert keep_recent(torch.zeros(2, 0, dtype=torch.long), 2).tolist() == [[-1, -1], [-1, -1]]
+
+
+def test_reward_reorders_the_sessions(parts):
+    from onerec.reward.model import RewardModel, RewardShape, save_reward
+
+    torch.manual_seed(0)
+    shape = RewardShape(vector_dim=5, num_items=N, history_length=MODEL_HISTORY)
+    (parts / "reward").mkdir()
+    save_reward(RewardModel(RewardConfig(d_model=8, num_heads=2), shape), parts / "reward")
+    write_bundle(
+        parts / "rewarded",
+        checkpoint=parts / "model",
+        semantic_ids=parts / "ids",
+        reward=parts / "reward",
+        config=GenerationConfig(beam=64, batch_size=3),
+    )
+    recommender = Recommender.load(parts / "rewarded")
+    rows = recommender.recommend_batch(HISTORIES, 5)
+    for history, row in zip(HISTORIES, rows, strict=True):
+        rewards = [r.reward for r in row]
+        assert all(isinstance(r, float) for r in rewards)
+        assert rewards == sorted(rewards, reverse=True)
+        assert rewards[0] == rewards[SESSION - 1], "one session's items share its reward"
+        alone = recommender.recommend(history, 5)
+        assert [r.item_id for r in alone] == [r.item_id for r in row]
+
+
+def test_a_bundle_of_two_generations_is_refused(parts):
+    semantic_ids(parts / "other", generation="g2")
+    with pytest.raises(GenerationMismatchError, match=r"'g1'.*'g2'"):
+        write_bundle(parts / "x", checkpoint=parts / "model", semantic_ids=parts / "other")
+    assert not (parts / "x").exists()
+
+
+def test_a_directory_that_is_no_bundle(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"recommender\.json is missing"):
+        Recommender.load(tmp_path)
