@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, timedelta
+from pathlib import Path
+from typing import IO
 
 import dagster as dg
 import psutil
@@ -86,8 +88,8 @@ class PeakMemory:
 class StepProgress:
     """Prints each step of a run as it ends, and collects their seconds."""
 
-    def __init__(self, instance: dg.DagsterInstance, tag: tuple[str, str]) -> None:
-        self.instance, self.tag = instance, tag
+    def __init__(self, instance: dg.DagsterInstance, tag: tuple[str, str], terminal: IO) -> None:
+        self.instance, self.tag, self.terminal = instance, tag, terminal
         self.seconds: dict[str, float] = {}
 
     def poll(self) -> None:
@@ -97,7 +99,8 @@ class StepProgress:
                 continue
             self.seconds[step.step_key] = step.end_time - step.start_time
             mark = "ok" if step.status and step.status.value == "SUCCESS" else "FAILED"
-            print(f"  {mark:>6}  {self.seconds[step.step_key]:6.1f} s  {step.step_key}", flush=True)
+            line = f"  {mark:>6}  {self.seconds[step.step_key]:6.1f} s  {step.step_key}"
+            print(line, file=self.terminal, flush=True)
 
     @contextmanager
     def shown(self) -> Iterator["StepProgress"]:
@@ -117,8 +120,30 @@ class StepProgress:
             self.poll()
 
 
+@contextmanager
+def output_to(log: Path) -> Iterator[IO]:
+    """Send what this process and its children print to a file; yields the terminal."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    terminals = [os.dup(1), os.dup(2)]
+    with log.open("ab") as file, os.fdopen(os.dup(1), "w") as terminal:
+        try:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
+            yield terminal
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            for fd, saved in enumerate(terminals, start=1):
+                os.dup2(saved, fd)
+                os.close(saved)
+
+
 def run_job(
-    instance: dg.DagsterInstance, job: Callable[[], dg.JobDefinition], tags: dict[str, str]
+    instance: dg.DagsterInstance,
+    job: Callable[[], dg.JobDefinition],
+    tags: dict[str, str],
+    log: Path,
 ) -> dict[str, float]:
     """Execute a job through the instance, so that it shows in the UI like any other run.
 
@@ -129,8 +154,7 @@ def run_job(
         SystemExit: The run failed; which steps, and why, is printed.
     """
     mine = ("onerec/demo", uuid.uuid4().hex)
-    progress = StepProgress(instance, mine)
-    with progress.shown():
+    with output_to(log) as terminal, StepProgress(instance, mine, terminal).shown() as progress:
         result = dg.execute_job(
             dg.reconstructable(job),
             instance=instance,
@@ -147,7 +171,9 @@ def run_job(
             ]
     lines = [f"{job.__name__} failed; nothing of it was published half-done."]
     for step, error in failures:
-        lines += [f"  {step}: {error.cause.message if error and error.cause else error}"]
+        reason = (error.cause or error).message.strip() if error else "see the run's log"
+        lines.append(f"  {step}: {reason}")
+    lines.append(f"  everything that was logged: {log}")
     sys.exit("\n".join([*lines, "Fix the cause and run the command again: it starts over safely."]))
 
 
@@ -172,6 +198,7 @@ def main() -> None:
     prepare_home(settings)
     first, last = demo_days(settings)
     print(f"{settings.dataset}: {first} to {last}, preset {settings.preset}, test day {last}")
+    log = settings.root / "demo.log"
     started, peak = time.monotonic(), PeakMemory()
     with dg.DagsterInstance.get() as instance, peak.sampled():
         before = last - timedelta(days=1)
@@ -183,9 +210,10 @@ def main() -> None:
                 "dagster/asset_partition_range_start": first.isoformat(),
                 "dagster/asset_partition_range_end": before.isoformat(),
             },
+            log,
         )
         print(f"2/2 the night run for {last}: tokenise, train, align, measure, promote, recommend")
-        night = run_job(instance, retokenize_job, {"dagster/partition": last.isoformat()})
+        night = run_job(instance, retokenize_job, {"dagster/partition": last.isoformat()}, log)
         for name, value in night.items():
             seconds[name] = seconds.get(name, 0.0) + value
     table = write_demo_report(settings, last.isoformat(), seconds, peak.gib)

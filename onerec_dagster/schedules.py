@@ -9,7 +9,8 @@ from onerec_dagster.jobs import nightly, weekly_retokenize
 
 
 def _last_day(context: dg.ScheduleEvaluationContext) -> str | None:
-    return DAILY.get_last_partition_key(current_time=context.scheduled_execution_time)
+    with dg.partition_loading_context(effective_dt=context.scheduled_execution_time):
+        return DAILY.get_last_partition_key()
 
 
 @dg.schedule(

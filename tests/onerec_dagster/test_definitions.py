@@ -1,0 +1,108 @@
+"""The code location: loads fast and light, holds the promised jobs, schedules and checks."""
+
+import subprocess
+import sys
+from datetime import datetime
+
+import dagster as dg
+import pytest
+
+from assets import support
+from onerec import config as core
+from onerec_dagster.definitions import defs
+from onerec_dagster.schedules import nightly_schedule, weekly_retokenize_schedule
+from onerec_dagster.sensors import failure_message, post
+
+ASSETS = {
+    "raw_events",
+    "raw_items",
+    "raw_prior_history",
+    "stg_events",
+    "stg_items",
+    "rejected_events",
+    "int_events_sessionized",
+    "sessions",
+    "good_sessions",
+    "session_dataset",
+    "item_embeddings",
+    "codebook",
+    "semantic_ids",
+    "pretrained_checkpoint",
+    "reward_model",
+    "evaluator_model",
+    "preference_pairs",
+    "dpo_checkpoint",
+    "baselines",
+    "offline_metrics",
+    "champion",
+    "recommendations",
+}
+
+
+def _specs() -> dict[str, dg.AssetSpec]:
+    return {
+        s.key.to_user_string(): s
+        for s in defs.resolve_all_asset_specs()
+        if not s.key.to_user_string().startswith("source")
+    }
+
+
+def test_definitions_are_loadable():
+    dg.Definitions.validate_loadable(defs)
+
+
+def test_every_stage_is_an_asset_with_description_group_and_kinds():
+    specs = _specs()
+    assert set(specs) >= ASSETS
+    for name in ASSETS:
+        assert specs[name].description, name
+        assert specs[name].group_name != "default", name
+        assert specs[name].kinds, name
+
+
+def test_jobs_and_schedules_have_the_promised_names():
+    assert {j.name for j in defs.resolve_all_job_defs()} >= {
+        "ingest",
+        "nightly",
+        "weekly_retokenize",
+    }
+    assert "codebook" not in {
+        k.to_user_string() for k in defs.resolve_job_def("nightly").asset_layer.executable_asset_keys
+    }
+
+
+@pytest.mark.parametrize("schedule", [nightly_schedule, weekly_retokenize_schedule])
+def test_a_schedule_asks_for_yesterday(schedule):
+    tick = datetime(2026, 6, 15, 3, 15)
+    context = dg.build_schedule_context(scheduled_execution_time=tick)
+    request = schedule(context)
+    assert request.partition_key == "2026-06-14"
+    assert request.run_key.endswith("2026-06-14")
+
+
+def test_loading_imports_no_heavy_library():
+    code = (
+        "import sys, onerec_dagster.definitions; "
+        "heavy = {'torch', 'lightning', 'great_expectations', 'sentence_transformers'}; "
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
+
+
+def test_the_launchpad_offers_every_field_of_its_stage():
+    base = support.launchpad(core.PRESETS["small"].tokenizer)
+    config = base()
+    assert support.to_core(config, core.TokenizerConfig) == core.PRESETS["small"].tokenizer
+    assert base.model_fields["codebook_size"].description == "K: codes per level"
+
+
+def test_a_failure_is_one_line_for_the_person_on_call():
+    text = failure_message("nightly", "abc", "2026-06-14", "Steps failed: ['codebook'].\nmore")
+    assert text == "nightly for 2026-06-14 failed (run abc): Steps failed: ['codebook']."
+
+
+def test_a_webhook_that_is_no_url_is_refused_without_showing_it():
+    with pytest.raises(ValueError, match="its value is not shown") as error:
+        post("file:///etc/secret-token", "x")
+    assert "secret" not in str(error.value)
