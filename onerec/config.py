@@ -91,10 +91,34 @@ class EmbeddingConfig:
     )
     text_dim: int = option(128, "Text vectors are reduced to this many dimensions")
     collaborative_dim: int = option(64, "Dimensions of the co-watching vectors; 0 leaves them out")
+    attributes_dim: int = option(32, "Dimensions of the category and author block; 0 leaves it out")
     text_weight: float = option(1.0, "Weight of the text block")
     collaborative_weight: float = option(1.0, "Weight of the co-watching block")
+    attributes_weight: float = option(0.5, "Weight of the category and author block")
     supplied_weight: float = option(1.0, "Weight of the supplied block")
+    collaborative_shrinkage: float = option(
+        5.0, "Sessions an item needs before its co-watching counts as much as what its text predicts"
+    )
     seed: int = option(0, "Seed of the reductions")
+
+    def __post_init__(self) -> None:
+        require(
+            self.text_encoder in ("minilm", "hashed", "none"),
+            "text_encoder",
+            self.text_encoder,
+            "use 'minilm', 'hashed' or 'none'",
+        )
+        require(self.text_dim >= 1, "text_dim", self.text_dim, "use at least 1")
+        for name in (
+            "collaborative_dim",
+            "attributes_dim",
+            "text_weight",
+            "collaborative_weight",
+            "attributes_weight",
+            "supplied_weight",
+            "collaborative_shrinkage",
+        ):
+            require(getattr(self, name) >= 0, name, getattr(self, name), "use 0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,14 +217,16 @@ class RewardConfig:
     d_model: int = option(64, "Width")
     evaluator_d_model: int = option(48, "Width of the evaluator: another architecture on purpose")
     num_heads: int = option(4, "Attention heads; divides both widths")
-    dropout: float = option(0.1, "Dropout")
+    dropout: float = option(0.3, "Dropout")
     embedding_dropout: float = option(
-        0.3, "Share of items trained without their learned embedding, as new items have none"
+        0.5, "Share of items trained without their learned embedding, as new items have none"
     )
     batch_size: int = option(256, "Blocks per step")
-    max_epochs: int = option(12, "Passes over the training blocks, at most")
+    max_epochs: int = option(5, "Passes over the training blocks, at most")
     patience: int = option(2, "Epochs without a better validation loss before stopping")
-    learning_rate: float = option(2e-3, "Peak learning rate")
+    learning_rate: float = option(
+        1e-3, "Peak learning rate; it falls to 0 at the end of max_epochs"
+    )
     warmup_share: float = option(0.05, "Share of the steps spent warming up")
     weight_decay: float = option(0.05, "AdamW's")
     gradient_clip: float = option(1.0, "Largest gradient norm")

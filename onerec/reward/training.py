@@ -219,8 +219,10 @@ class _RewardTraining(L.LightningModule):
         config = self.model.config
         optimizer = adamw(self.model, config.learning_rate, config.weight_decay)
         warmup = max(1, round(config.warmup_share * self.total_steps))
+        falling = max(1, self.total_steps - warmup)  # the validation loss is jumpy at a high rate
         schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: min(1.0, (step + 1) / warmup)
+            optimizer,
+            lambda step: min((step + 1) / warmup, max(0.0, (self.total_steps - step) / falling)),
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

@@ -13,7 +13,10 @@ from onerec.reward.training import blocks_of, fit_reward
 from tests.core.reward.planted import planted_blocks, topics_and_vectors
 
 TRAJECTORY = Path(__file__).with_name("trajectory.json")
-SMALL = RewardConfig(d_model=16, evaluator_d_model=8, num_heads=2, batch_size=64, max_epochs=6)
+SMALL = RewardConfig(
+    d_model=16, evaluator_d_model=8, num_heads=2, batch_size=64, max_epochs=6, learning_rate=4e-3,
+    dropout=0.1, embedding_dropout=0.3,
+)  # fmt: skip
 TOPICS, VECTORS = topics_and_vectors()
 
 
