@@ -98,6 +98,11 @@ class Recommender:
     ) -> None:
         if (reward is None) != (vectors is None):
             raise ValueError("reward and vectors: hand in both or neither")
+        if vectors is not None and len(vectors) != len(semantic_ids.item_ids):
+            raise ValueError(
+                f"vectors has {len(vectors)} rows for {len(semantic_ids.item_ids)} items: use the "
+                "vectors that were published with these semantic IDs"
+            )
         self.model = model.to(dtype).eval()
         self.semantic_ids = semantic_ids
         self.config = config or GenerationConfig()
@@ -152,6 +157,8 @@ class Recommender:
         Returns:
             At most k recommendations, fewer when the catalogue has no more.
         """
+        if isinstance(history, str):
+            raise ValueError(f"history={history!r}: use a list of item ids, e.g. [{history!r}]")
         return self.recommend_batch([history], k, exclude_seen=exclude_seen)[0]
 
     def recommend_batch(

@@ -121,6 +121,8 @@ def test_nobody_asks(recommender):
     assert recommender.recommend_batch([], 5) == []
     with pytest.raises(ValueError, match="k=0"):
         recommender.recommend([], 0)
+    with pytest.raises(ValueError, match="use a list of item ids"):
+        recommender.recommend("item-1")
 
 
 def test_only_the_recent_items_are_read(recommender):
