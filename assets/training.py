@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from onerec.training import Runtime, TrainingJob, TrainingReport
 
 CHECKPOINT = "pretrained_checkpoint"
-CODE = code_version("training", "model", "datasets/session_tensors")
+CODE = code_version("training", "model", "datasets/session_tensors", "datasets/list_columns")
 
 
 class ModelLaunchpad(launchpad(STAGES.model)):

@@ -18,10 +18,19 @@ import pyarrow.dataset as pads
 import torch
 from torch import Tensor
 
+from onerec.datasets.list_columns import (
+    Array,
+    first_of_each,
+    flags,
+    flat_values,
+    items_of,
+    known_items_of,
+    last_of_each,
+    positions,
+    strings,
+)
 from onerec.schema import SESSION_DATASET, SPLITS
 from onerec.tokenizer.semantic_ids import SemanticIds
-
-Array = npt.NDArray[np.generic]
 
 REWARD_LABELS = ("swt", "vtr", "wtr", "ltr")
 """Order of the reward labels and of everything predicted from them."""
@@ -129,16 +138,20 @@ def load_session_tensors(
     columns = ["user_id", "session_date", "history_item_ids", "target_item_ids", "is_good"]
     table = _read(directory, [split], columns, good_only=good_only)
     num = table.num_rows
-    targets = _first(*_known_items(table, "target_item_ids", semantic_ids), num, session_items)
-    keep = np.flatnonzero(targets[:, 0] >= 0) if session_items else np.arange(0)
-    history = _last(*_known_items(table, "history_item_ids", semantic_ids), num, history_length)
-    user_ids, user = np.unique(_strings(table, "user_id")[keep], return_inverse=True)
+    targets = first_of_each(
+        *known_items_of(table, "target_item_ids", semantic_ids), num, session_items
+    )
+    keep = np.flatnonzero(targets[:, 0] >= 0)
+    history = last_of_each(
+        *known_items_of(table, "history_item_ids", semantic_ids), num, history_length
+    )
+    user_ids, user = np.unique(strings(table, "user_id")[keep], return_inverse=True)
     return SessionTensors(
         user=torch.from_numpy(user.astype(np.int64)),
         user_ids=user_ids,
         history=torch.from_numpy(history[keep]),
         targets=torch.from_numpy(targets[keep]),
-        is_good=torch.from_numpy(_flags(table.column("is_good"))[keep]),
+        is_good=torch.from_numpy(flags(table.column("is_good"))[keep]),
         date=table.column("session_date").to_numpy().astype("datetime64[D]")[keep],
     )
 
@@ -183,8 +196,8 @@ def load_reward_blocks(
             if split == "train"
             else reward_thresholds(directory, semantic_ids, block_items=block_items)
         )
-    history = _last(
-        *_known_items(table, "history_item_ids", semantic_ids), table.num_rows, history_length
+    history = last_of_each(
+        *known_items_of(table, "history_item_ids", semantic_ids), table.num_rows, history_length
     )
     labels = np.stack(
         [
@@ -195,12 +208,12 @@ def load_reward_blocks(
         ],
         axis=-1,
     )
-    user_ids, user = np.unique(_strings(table, "user_id")[cut.session], return_inverse=True)
+    user_ids, user = np.unique(strings(table, "user_id")[cut.session], return_inverse=True)
     return RewardBlocks(
         user=torch.from_numpy(user.astype(np.int64)),
         user_ids=user_ids,
         history=torch.from_numpy(history[cut.session]),
-        items=torch.from_numpy(_first(cut.items, cut.block, len(cut.session), block_items)),
+        items=torch.from_numpy(first_of_each(cut.items, cut.block, len(cut.session), block_items)),
         labels=torch.from_numpy(labels.astype(np.float32)),
         thresholds=thresholds,
     )
@@ -231,10 +244,10 @@ def load_cases(
     """
     columns = ["user_id", "session_id", "started_at", "history_item_ids", "item_ids", "is_watched"]
     table = _in_time_order(_read(directory, ["test"], columns))
-    user_ids, user = np.unique(_strings(table, "user_id"), return_inverse=True)
-    items, session = _items(table, "item_ids", semantic_ids)
+    user_ids, user = np.unique(strings(table, "user_id"), return_inverse=True)
+    items, session = items_of(table, "item_ids", semantic_ids)
     old_enough = semantic_ids.first_seen < np.datetime64(before, "D")
-    rankable = (items >= 0) & _flags(_flat(table, "is_watched", of="item_ids"))
+    rankable = (items >= 0) & flags(flat_values(table, "is_watched", of="item_ids"))
     rankable[rankable] = old_enough[items[rankable]]
     items, owner = items[rankable], user[session[rankable]]
 
@@ -245,10 +258,10 @@ def load_cases(
     items, owner = items[order], owner[order]
 
     counts = np.bincount(owner, minlength=len(user_ids))
-    targets = _first(items, owner, len(user_ids), int(counts.max(initial=1)))
+    targets = first_of_each(items, owner, len(user_ids), int(counts.max(initial=1)))
     first_session = np.unique(user, return_index=True)[1]
-    history = _last(
-        *_known_items(table, "history_item_ids", semantic_ids), table.num_rows, history_length
+    history = last_of_each(
+        *known_items_of(table, "history_item_ids", semantic_ids), table.num_rows, history_length
     )
     keep = np.flatnonzero(counts)
     return Cases(
@@ -271,15 +284,15 @@ def load_serving_histories(
     """
     columns = ["user_id", "session_id", "started_at", "history_item_ids", "item_ids", "is_positive"]
     table = _in_time_order(_read(directory, SPLITS, columns))
-    user_ids, from_end = np.unique(_strings(table, "user_id")[::-1], return_index=True)
+    user_ids, from_end = np.unique(strings(table, "user_id")[::-1], return_index=True)
     last_session = table.take(pa.array(table.num_rows - 1 - from_end))
-    before, before_row = _known_items(last_session, "history_item_ids", semantic_ids)
-    shown, shown_row = _items(last_session, "item_ids", semantic_ids)
-    keep = (shown >= 0) & _flags(_flat(last_session, "is_positive", of="item_ids"))
+    before, before_row = known_items_of(last_session, "history_item_ids", semantic_ids)
+    shown, shown_row = items_of(last_session, "item_ids", semantic_ids)
+    keep = (shown >= 0) & flags(flat_values(last_session, "is_positive", of="item_ids"))
     items = np.concatenate([before, shown[keep]])
     row = np.concatenate([before_row, shown_row[keep]])
     order = np.argsort(row, kind="stable")
-    history = _last(items[order], row[order], len(user_ids), history_length)
+    history = last_of_each(items[order], row[order], len(user_ids), history_length)
     return user_ids, torch.from_numpy(history)
 
 
@@ -303,17 +316,19 @@ class _Blocks:
 
 
 def _cut_blocks(table: pa.Table, semantic_ids: SemanticIds, block_items: int) -> _Blocks:
-    items, session = _items(table, "item_ids", semantic_ids)
+    items, session = items_of(table, "item_ids", semantic_ids)
     known = items >= 0
     items, session = items[known], session[known]
-    opens = _positions(session, table.num_rows) % block_items == 0
+    opens = positions(session, table.num_rows) % block_items == 0
     return _Blocks(
         items=items,
         block=np.cumsum(opens) - 1,
         session=session[opens],
         feedback={
             name: np.nan_to_num(
-                _flat(table, name, of="item_ids").cast(pa.float64()).to_numpy(zero_copy_only=False)
+                flat_values(table, name, of="item_ids")
+                .cast(pa.float64())
+                .to_numpy(zero_copy_only=False)
             )[known]
             for name in _EXPOSURE_COLUMNS
             if name != "item_ids"
@@ -353,82 +368,8 @@ def _read(
             "written by another version, materialise it again"
         )
     condition = pc.field("is_good") if good_only else None
-    return dataset.to_table(columns=list(columns), filter=condition).combine_chunks()
+    return dataset.to_table(columns=list(columns), filter=condition)
 
 
 def _in_time_order(table: pa.Table) -> pa.Table:
     return table.sort_by([("started_at", "ascending"), ("session_id", "ascending")])
-
-
-def _strings(table: pa.Table, name: str) -> Array:
-    return table.column(name).to_numpy().astype(object)
-
-
-def _flags(column: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.bool_]:
-    """Booleans, null counting as false."""
-    return pc.fill_null(column, False).to_numpy(zero_copy_only=False).astype(np.bool_)
-
-
-def _flat(table: pa.Table, name: str, *, of: str | None = None) -> pa.Array:
-    """Every value of a list column, one row after the other; as many per row as `of` has."""
-    column = table.column(name)
-    if of is not None and not _lengths(table, name).equals(_lengths(table, of)):
-        raise ValueError(
-            f"session_dataset: {name} and {of} differ in length within a row; materialise it again"
-        )
-    flat = pc.list_flatten(column)  # pyright: ignore
-    return flat.combine_chunks() if isinstance(flat, pa.ChunkedArray) else flat
-
-
-def _lengths(table: pa.Table, name: str) -> pa.ChunkedArray:
-    lengths = pc.list_value_length(table.column(name))  # pyright: ignore
-    return pc.fill_null(lengths.cast(pa.int64()), 0)
-
-
-def _items(
-    table: pa.Table, name: str, semantic_ids: SemanticIds
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Item index (-1: unknown) and table row of every value of a list column."""
-    rows = np.repeat(np.arange(table.num_rows), _lengths(table, name).to_numpy())
-    return semantic_ids.index_of(_flat(table, name)), rows
-
-
-def _known_items(
-    table: pa.Table, name: str, semantic_ids: SemanticIds
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    items, rows = _items(table, name, semantic_ids)
-    return items[items >= 0], rows[items >= 0]
-
-
-def _positions(rows: npt.NDArray[np.int64], num_rows: int) -> npt.NDArray[np.int64]:
-    """Position of each value within its row; `rows` is sorted."""
-    counts = np.bincount(rows, minlength=num_rows)
-    return np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
-
-
-def _first(
-    values: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], num_rows: int, width: int
-) -> npt.NDArray[np.int32]:
-    """(num_rows, width): the first values of each row, -1 padded on the right."""
-    return _pad(values, rows, _positions(rows, num_rows), num_rows, width)
-
-
-def _last(
-    values: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], num_rows: int, width: int
-) -> npt.NDArray[np.int32]:
-    """(num_rows, width): the last values of each row, in order, -1 padded on the right."""
-    too_many = np.maximum(np.bincount(rows, minlength=num_rows) - width, 0)
-    return _pad(values, rows, _positions(rows, num_rows) - too_many[rows], num_rows, width)
-
-
-def _pad(
-    values: npt.NDArray[np.int64],
-    rows: npt.NDArray[np.int64],
-    positions: npt.NDArray[np.int64],
-    num_rows: int,
-    width: int,
-) -> npt.NDArray[np.int32]:
-    padded = np.full((num_rows, width), -1, dtype=np.int32)
-    fits = (positions >= 0) & (positions < width)
-    padded[rows[fits], positions[fits]] = values[fits]
-    return padded
