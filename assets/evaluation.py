@@ -34,7 +34,9 @@ MEASURED_WITH = (
 CHALLENGER = "dpo_checkpoint"
 GENERATORS = {"pretrained": "pretrained_checkpoint", "dpo": CHALLENGER}
 """Name in metrics -> asset. The last one is the challenger."""
-CODE = code_version("evaluation", "generation", "model", "reward", "report")
+LOADERS = "datasets/session_tensors"
+BASELINES_CODE = code_version("evaluation/baselines", "evaluation/interactions")
+CODE = code_version("evaluation", "generation", "model", "reward", LOADERS)
 
 
 class EvaluationLaunchpad(launchpad(STAGES.evaluation)):
@@ -46,7 +48,7 @@ class EvaluationLaunchpad(launchpad(STAGES.evaluation)):
     backfill_policy=DAY_BY_DAY,
     group_name="evaluation",
     kinds={"scipy", "parquet"},
-    code_version=code_version("evaluation"),
+    code_version=BASELINES_CODE,
     deps=[upstream("session_dataset"), upstream("semantic_ids")],
 )
 def baselines(
@@ -71,7 +73,7 @@ def baselines(
         day,
         config={"neighbours": settings.neighbours},
         upstream={name: a.version for name, a in read.items()},
-        code_version=code_version("evaluation"),
+        code_version=BASELINES_CODE,
     ) as draft:
         fitted.save(draft.path)
         draft.row_counts["rows"] = int(fitted.candidates.sum())

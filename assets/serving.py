@@ -28,7 +28,9 @@ from resources.warehouse import Warehouse
 if TYPE_CHECKING:
     import pyarrow as pa
 
-CODE = code_version("serving", "recommender", "generation", "model", "reward")
+CODE = code_version(
+    "serving", "recommender", "generation", "model", "reward", "datasets/session_tensors"
+)
 READ = ("champion", "session_dataset", "semantic_ids", "reward_model", "baselines")
 BUNDLE = "bundle"
 TABLE = "recommendations.parquet"

@@ -142,27 +142,41 @@ def without_nan(metrics: Metrics) -> dict[str, Any]:
 
 
 def artifact_pictures(store: ArtifactStore, day: str) -> dict[str, str]:
-    """Loss curves of the night's generators, and the calibration of its reward models."""
+    """How the night's artifacts were made: sessions, codes, losses, calibration.
+
+    An artifact that the night does not have is left out.
+    """
+
+    def read(asset: str, name: str) -> dict[str, Any]:
+        file = _file(store, asset, day, name)
+        return read_json(file) if file else {}
+
     drawn = {}
+    steps = read("session_dataset", "stats.json").get("funnel")
+    if steps:
+        drawn["sessions"] = pictures.funnel(steps, "What is left of the log")
+    levels = read("semantic_ids", "diagnostics.json").get("levels")
+    if levels:
+        usage = {f"level {n}": sorted(v["usage"], reverse=True) for n, v in enumerate(levels, 1)}
+        drawn["codes"] = pictures.line_chart(
+            usage, "Items per code", "code, most used first", "items"
+        )
     for asset in ("pretrained_checkpoint", "dpo_checkpoint"):
-        file = _file(store, asset, day, "history.json")
-        history = read_json(file) if file else None
-        curves = _curves(history) if isinstance(history, list) else {}
+        curves = _curves(read(asset, "history.json").get("epochs") or [])
         if curves:
-            drawn[f"{asset}: losses"] = pictures.line_chart(
-                curves, f"{asset}: losses", "epoch or step", "loss (nats)"
-            )
+            title = f"{asset}: losses"
+            drawn[title] = pictures.line_chart(curves, title, "epoch", "loss (nats)")
     for asset in ("reward_model", "evaluator_model"):
-        file = _file(store, asset, day, "metrics.json")
-        towers = read_json(file).get("towers", {}) if file else {}
+        towers = read(asset, "metrics.json").get("towers", {})
         curves = {
             name: (t["reliability"]["predicted"], t["reliability"]["observed"])
             for name, t in towers.items()
             if t.get("reliability")
         }
         if curves:
-            drawn[f"{asset}: calibration"] = pictures.scatter(
-                curves, f"{asset}: calibration", "predicted rate", "observed rate", diagonal=True
+            title = f"{asset}: calibration"
+            drawn[title] = pictures.scatter(
+                curves, title, "predicted rate", "observed rate", diagonal=True
             )
     return drawn
 
@@ -244,11 +258,11 @@ def _file(store: ArtifactStore, asset: str, day: str, name: str) -> Path | None:
     return file if file.exists() else None
 
 
-def _curves(history: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
-    names = [k for k in (history[0] if history else {}) if re.search(r"loss|nll", k)]
-    return {
-        k: [float("nan") if row.get(k) is None else float(row[k]) for row in history] for k in names
-    }
+def _curves(epochs: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
+    """The losses among an epoch's numbers; lists of numbers are no curve."""
+    names = [k for k, v in epochs[0].items() if re.search(r"loss|nll", k)] if epochs else []
+    names = [k for k in names if not any(isinstance(row.get(k), list) for row in epochs)]
+    return {k: [math.nan if row.get(k) is None else float(row[k]) for row in epochs] for k in names}
 
 
 _CSS = """

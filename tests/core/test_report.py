@@ -34,6 +34,9 @@ METRICS = {
 }
 
 
+EPOCH = {"epoch": 1, "train_loss": 3.0, "valid_loss": None, "valid_digit_losses": [3.0, 2.0]}
+
+
 class Tags(HTMLParser):
     """Collects tags, and every reference to something outside the page."""
 
@@ -98,14 +101,21 @@ def test_pictures_of_the_making_come_from_the_store(tmp_path: Path) -> None:
     store = ArtifactStore(str(tmp_path / "store"))
     reliability = {"predicted": [0.1, 0.4], "observed": [0.1, 0.5], "share": [0.5, 0.5]}
     files = {
-        "pretrained_checkpoint": ("history.json", [{"epoch": 1, "train_loss": 3.0}]),
+        "session_dataset": ("stats.json", {"funnel": {"exposures": 90, "sessions": 20}}),
+        "semantic_ids": ("diagnostics.json", {"levels": [{"usage": [3, 5, 4]}]}),
+        "pretrained_checkpoint": ("history.json", {"epochs": [EPOCH]}),
         "reward_model": ("metrics.json", {"towers": {"swt": {"reliability": reliability}}}),
     }
     for asset, (name, value) in files.items():
         with store.write(asset, "2026-06-14", config={}, upstream={}, code_version="1") as draft:
             write_json(draft.path / name, value)
     drawn = report.artifact_pictures(store, "2026-06-14")
-    assert list(drawn) == ["pretrained_checkpoint: losses", "reward_model: calibration"]
+    assert list(drawn) == [
+        "sessions",
+        "codes",
+        "pretrained_checkpoint: losses",
+        "reward_model: calibration",
+    ]
     page = report.write_report(tmp_path, METRICS, store=store, day="2026-06-14").read_text()
     assert "reward_model: calibration" in page
 
