@@ -1,0 +1,165 @@
+"""The session rules once more, in plain Python: slow, obvious, and independent of the SQL."""
+
+import math
+from collections import defaultdict
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+from onerec.config import SessionConfig
+
+FLAGS = ("is_like", "is_follow", "is_comment", "is_share", "is_dislike")
+TRUE, FALSE = ("true", "t", "1"), ("false", "f", "0", None)
+
+
+def number(text: str | None) -> float | None:
+    try:
+        value = float(text)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None
+    return value if math.isfinite(value) else None
+
+
+def moment(text: str | None) -> datetime | None:
+    try:
+        value = datetime.fromisoformat(text)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None
+    return value.astimezone(UTC).replace(tzinfo=None) if value.tzinfo else value
+
+
+def accepted_items(deliveries: dict[date, list[dict]]) -> dict[date, dict[str, dict]]:
+    """The catalogue as of each day."""
+    catalogue: dict[str, dict] = {}
+    found = {}
+    for day, rows in sorted(deliveries.items()):
+        for row in rows:
+            duration = row.get("duration_seconds")
+            if row["item_id"] and (duration is None or (number(duration) or 0) >= 0):
+                if duration is not None and number(duration) is None:
+                    continue
+                catalogue[row["item_id"]] = {**row, "duration": number(duration) or None}
+        found[day] = dict(catalogue)
+    return found
+
+
+def broken_rule(row: dict, day: date, items: dict[str, dict], config: SessionConfig) -> str | None:
+    time, watch = moment(row["event_time"]), number(row["watch_seconds"])
+    midnight = datetime(day.year, day.month, day.day)
+    rules = [
+        (not (row["user_id"] or "").strip(), "missing user_id"),
+        (not (row["item_id"] or "").strip(), "missing item_id"),
+        (row["event_time"] is None, "missing event_time"),
+        (time is None, "event_time is not a timestamp"),
+        (time is not None and time.year < 1970, "event_time is before 1970"),
+        (
+            time is not None and time >= midnight + timedelta(days=1),
+            "event_time is after the delivered day",
+        ),
+        (time is not None and time < midnight, "event_time is before the delivered day"),
+        (row["watch_seconds"] is None, "missing watch_seconds"),
+        (watch is None, "watch_seconds is not a number"),
+        (watch is not None and watch < 0, "watch_seconds is negative"),
+        (
+            watch is not None and watch > config.max_watch_seconds,
+            "watch_seconds is above max_watch_seconds",
+        ),
+        *((row[f] not in TRUE + FALSE, f"{f} is not a boolean") for f in FLAGS),
+        (row["item_id"] not in items, "item is not in the catalogue of the day"),
+    ]
+    return next((reason for broken, reason in rules if broken), None)
+
+
+def judge(
+    deliveries: dict[date, list[dict]], items: dict[date, dict[str, dict]], config: SessionConfig
+) -> tuple[list[dict], dict[tuple[date, str], int]]:
+    """Accepted exposures, and how many rows each rule refused per day."""
+    taken: list[dict] = []
+    refused: dict[tuple[date, str], int] = defaultdict(int)
+    for day, rows in deliveries.items():
+        copies = defaultdict(list)
+        for row in rows:
+            reason = broken_rule(row, day, items[day], config)
+            if reason:
+                refused[day, reason] += 1
+                continue
+            copies[row["user_id"], row["item_id"], moment(row["event_time"])].append(row)
+        for (user, item, time), same in copies.items():
+            row = min(same, key=lambda r: r["event_id"])
+            if len(same) > 1:
+                reason = "duplicate of another row: same user, item and event_time"
+                refused[day, reason] += len(same) - 1
+            duration = items[day][item]["duration"]
+            enough = config.watched_min_seconds
+            if duration is not None:
+                enough = min(enough, config.watched_min_share * duration)
+            watch = number(row["watch_seconds"])
+            assert watch is not None
+            flags = {f: row[f] in TRUE for f in FLAGS}
+            watched = watch >= enough
+            liked = any(flags[f] for f in FLAGS[:4])
+            taken.append(
+                {
+                    "user_id": user,
+                    "item_id": item,
+                    "event_time": time,
+                    "watch_seconds": watch,
+                    "is_watched": watched,
+                    "is_positive": (watched or liked) and not flags["is_dislike"],
+                    **flags,
+                }
+            )
+    return taken, dict(refused)
+
+
+def sessionize(taken: list[dict], prior: list[dict], config: SessionConfig) -> list[dict[str, Any]]:
+    """Session examples in the columns of `session_examples`, ordered by (started_at, session_id)."""
+    past = defaultdict(list)
+    for row in sorted((r for r in prior if number(r["position"]) is not None), key=_position):
+        if row["is_positive"] in TRUE:
+            past[row["user_id"]].append(row["item_id"])
+    by_user = defaultdict(list)
+    for row in sorted(taken, key=lambda r: (r["event_time"], r["item_id"])):
+        by_user[row["user_id"]].append(row)
+    examples = []
+    for user, rows in by_user.items():
+        history, sessions, previous = past[user], [], None
+        for row in rows:
+            day = row["event_time"].date()
+            if previous is None or previous.date() != day:
+                sessions.append([])
+                number_of_day = 1
+            elif config.session_mode == "gap" and row["event_time"] - previous >= timedelta(
+                minutes=config.session_gap_minutes
+            ):
+                sessions.append([])
+                number_of_day += 1
+            sessions[-1].append({**row, "session_id": f"{user}|{day}|{number_of_day}"})
+            previous = row["event_time"]
+        for session in sessions:
+            examples.append(_example(user, session, history, config))
+            history = history + [r["item_id"] for r in session if r["is_positive"]]
+    return sorted(examples, key=lambda e: (e["started_at"], e["session_id"]))
+
+
+def _example(user: str, session: list[dict], history: list[str], config: SessionConfig) -> dict:
+    watched = list(dict.fromkeys(r["item_id"] for r in session if r["is_watched"]))
+    clicks = sum(r[f] for r in session for f in FLAGS[:4])
+    seconds = round(sum(r["watch_seconds"] for r in session), 6)
+    lists = ("watch_seconds", "is_watched", "is_positive", *FLAGS)
+    return {
+        "session_id": session[0]["session_id"],
+        "user_id": user,
+        "session_date": session[0]["event_time"].date(),
+        "started_at": session[0]["event_time"],
+        "history_item_ids": history[-config.history_length :],
+        "item_ids": [r["item_id"] for r in session],
+        **{name: [r[name] for r in session] for name in lists},
+        "target_item_ids": watched[: config.session_items],
+        "is_good": len(watched) >= config.good_min_watched_items
+        and seconds >= config.good_min_watch_seconds
+        and clicks >= config.good_min_positive_interactions,
+    }
+
+
+def _position(row: dict) -> tuple[float, str]:
+    return number(row["position"]) or 0.0, row["item_id"]

@@ -1,0 +1,173 @@
+"""A log delivered as files, one per day, and a warehouse built from it once per test process."""
+
+import atexit
+import functools
+import shutil
+import tempfile
+import warnings
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import dagster as dg
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from onerec.datasets import EventSource
+from onerec.schema import PRIOR_HISTORY
+from resources.stores import Source
+
+
+@dataclass(frozen=True)
+class FileSource:
+    """An `EventSource` over `events-<day>.parquet`, `items-<day>.parquet`, `prior_history.parquet`."""
+
+    directory: Path
+
+    @property
+    def first_day(self) -> date:
+        return date(2026, 6, 1)
+
+    @property
+    def last_day(self) -> date | None:
+        return None
+
+    def events(self, day: date) -> pa.Table:
+        return pq.read_table(self.directory / f"events-{day}.parquet")
+
+    def items(self, day: date) -> pa.Table:
+        return pq.read_table(self.directory / f"items-{day}.parquet")
+
+    def prior_history(self) -> pa.Table:
+        file = self.directory / "prior_history.parquet"
+        return pq.read_table(file) if file.exists() else PRIOR_HISTORY.empty_table()
+
+    def item_vectors(self) -> pa.Table | None:
+        return None
+
+
+class FileSourceResource(Source):
+    """The resource `source` over a directory of delivered files."""
+
+    dataset: str = "files"
+
+    def open(self) -> EventSource:
+        return FileSource(Path(self.data_dir or ""))
+
+
+def deliver(directory: Path, name: str, rows: list[dict] | pa.Table) -> Path:
+    """Write a delivery, e.g. `deliver(d, "events-2026-06-01", rows)`."""
+    directory.mkdir(parents=True, exist_ok=True)
+    table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(rows)
+    file = directory / f"{name}.parquet"
+    pq.write_table(table, file)
+    return file
+
+
+def resources(home: Path) -> dict[str, object]:
+    """Resources of an environment in a directory; dbt leaves no connection open in this process."""
+    from resources.dbt import session_dbt
+    from resources.stores import Artifacts
+    from resources.warehouse import Warehouse
+
+    return {
+        "source": FileSourceResource(data_dir=str(home / "delivered")),
+        "warehouse": Warehouse(path=str(home / "warehouse.duckdb"), lock_wait_seconds=5),
+        "dbt": session_dbt(home / "dbt", home / "warehouse.duckdb", column_metadata=False),
+        "artifacts": Artifacts(url=str(home / "artifacts")),
+    }
+
+
+def materialize(
+    home: Path,
+    selection: list[dg.AssetsDefinition] | dg.AssetSelection,
+    first: date | None,
+    last: date | None = None,
+    *,
+    more: tuple = (),
+    config: dg.RunConfig | None = None,
+    succeeds: bool = True,
+) -> dg.ExecuteInProcessResult:
+    """Materialise assets for a day or a range of days in this process."""
+    days: dict[str, object] = {}
+    if first and last:
+        days["tags"] = {
+            "dagster/asset_partition_range_start": str(first),
+            "dagster/asset_partition_range_end": str(last),
+        }
+    elif first:
+        days["partition_key"] = str(first)
+    with warnings.catch_warnings():
+        # dagster-dbt 0.29.27 uses what Dagster 1.13 deprecates
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        result = _run(selection, home, config, days, more)
+    assert result.success == succeeds, failures(result)
+    return result
+
+
+def _run(selection, home, config, days, more) -> dg.ExecuteInProcessResult:
+    from assets import expectations, raw, session_dataset, sessions
+
+    return dg.materialize(
+        [
+            raw.raw_events,
+            raw.raw_items,
+            raw.raw_prior_history,
+            raw.raw_events_day_is_not_empty,
+            raw.raw_items_day_is_not_empty,
+            sessions.session_sql,
+            sessions.rejected_share_below_threshold,
+            session_dataset.session_dataset,
+            expectations.session_dataset_suites,
+            *more,
+        ],
+        selection=selection,
+        resources=resources(home),
+        run_config=config,
+        raise_on_error=False,
+        **days,
+    )
+
+
+def failures(result: dg.ExecuteInProcessResult) -> str:
+    """Messages of the failed steps."""
+    messages = [
+        str(e.step_failure_data.error) + str(e.step_failure_data.user_failure_data)
+        for e in result.all_events
+        if e.is_step_failure
+    ]
+    return "\n".join(messages)
+
+
+def temporary_home() -> Path:
+    """A directory that lives as long as the process."""
+    home = Path(tempfile.mkdtemp(prefix="onerec-test-"))
+    atexit.register(shutil.rmtree, home, ignore_errors=True)
+    return home
+
+
+@functools.cache
+def built_home() -> Path:
+    """The random log of `tests.sql.random_log`, ingested and built by the assets once. Read only."""
+    from assets import raw, sessions
+    from tests.sql import random_log
+
+    home = temporary_home()
+    for name, rows in random_log.deliveries().items():
+        deliver(home / "delivered", name, rows)
+    first, last = random_log.DAYS[0], random_log.DAYS[-1]
+    materialize(home, [raw.raw_prior_history], None)
+    materialize(
+        home,
+        [raw.raw_events, raw.raw_items],
+        first,
+        last,
+    )
+    materialize(home, [sessions.session_sql], first, last, config=random_log.run_config())
+    return home
+
+
+def copy_of_built_home(target: Path) -> Path:
+    """The built environment, to be changed."""
+    shutil.copytree(built_home(), target, dirs_exist_ok=True)
+    return target

@@ -1,0 +1,146 @@
+"""The session SQL against plain Python on random logs, and dbt's own unit tests."""
+
+import dataclasses
+import subprocess
+from collections import Counter
+from datetime import date
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from assets import raw, sessions
+from onerec.config import SessionConfig
+from resources.dbt import PROJECT_DIR, dbt_executable
+from tests.sql import brute_force, delivered, random_log
+
+DAYS = random_log.DAYS
+
+
+def expected(
+    config: SessionConfig, changed: dict[str, list[dict]] | None = None
+) -> tuple[list[dict], dict[tuple[date, str], int]]:
+    files = random_log.deliveries() | (changed or {})
+    items = brute_force.accepted_items({d: files[f"items-{d}"] for d in DAYS})
+    taken, refused = brute_force.judge({d: files[f"events-{d}"] for d in DAYS}, items, config)
+    return brute_force.sessionize(taken, files["prior_history"], config), refused
+
+
+def read(home: Path, query: str) -> list[dict]:
+    with duckdb.connect(str(home / "warehouse.duckdb"), read_only=True) as connection:
+        return connection.sql(query).to_arrow_table().to_pylist()
+
+
+def examples(home: Path) -> list[dict]:
+    return read(home, "select * from session_examples order by started_at, session_id")
+
+
+def refusals(home: Path) -> dict[tuple[date, str], int]:
+    rows = read(home, "select delivered_on, reason, count(*) n from rejected_events group by all")
+    return {(row["delivered_on"], row["reason"]): row["n"] for row in rows}
+
+
+@pytest.fixture(scope="module")
+def home() -> Path:
+    return delivered.built_home()
+
+
+def test_the_random_log_has_what_it_is_meant_to_have() -> None:
+    wanted, refused = expected(random_log.CONFIG)
+    assert len({reason for _, reason in refused}) == 14
+    assert {e["is_good"] for e in wanted} == {True, False}
+    assert max(len(e["target_item_ids"]) for e in wanted) == random_log.CONFIG.session_items
+    assert max(len(e["history_item_ids"]) for e in wanted) == random_log.CONFIG.history_length
+    per_day = Counter((e["user_id"], e["session_date"]) for e in wanted)
+    assert max(per_day.values()) >= 3
+    ties = [e for e in wanted if len(e["item_ids"]) > len(set(e["item_ids"]))]
+    assert ties, "no session repeats an item"
+
+
+def test_sessions_equal_the_brute_force(home: Path) -> None:
+    wanted, _ = expected(random_log.CONFIG)
+    assert examples(home) == wanted
+
+
+def test_every_refused_row_is_kept_with_its_reason(home: Path) -> None:
+    _, refused = expected(random_log.CONFIG)
+    assert refusals(home) == refused
+    delivered_rows = sum(len(random_log.deliveries()[f"events-{d}"]) for d in DAYS)
+    (kept,) = read(home, "select count(*) n from stg_events")
+    assert kept["n"] + sum(refused.values()) == delivered_rows
+
+
+def test_refused_items_and_prior_history_are_kept_with_their_reason(home: Path) -> None:
+    # raw_items holds changes, so what was refused on the first day is not refused again
+    found = read(home, "select reason, count(*) n from rejected_items group by all order by 1")
+    assert found == [
+        {"reason": "duplicate of another row of the day", "n": 1},
+        {"reason": "duration_seconds is not a number", "n": 1},
+        {"reason": "missing item_id", "n": 1},
+    ]
+    found = read(home, "select reason, position from rejected_prior_history")
+    assert found == [{"reason": "position is not a whole number", "position": "x"}]
+
+
+def test_counts_of_sessions_agree_with_their_lists(home: Path) -> None:
+    rows = read(home, "from session_examples join sessions using (session_id)")
+    assert rows
+    for row in rows:
+        assert row["num_exposures"] == len(row["item_ids"])
+        assert row["num_positives"] == sum(row["is_positive"])
+        assert row["num_likes"] == sum(row["is_like"])
+    (good,) = read(home, "select count(*) n from good_sessions")
+    assert good["n"] == sum(row["is_good"] for row in rows)
+
+
+def test_user_days_and_other_thresholds_equal_the_brute_force(tmp_path: Path) -> None:
+    config = dataclasses.replace(
+        random_log.CONFIG,
+        session_mode="user_day",
+        watched_min_share=1.0,
+        watched_min_seconds=12.0,
+        good_min_watch_seconds=40.0,
+        history_length=3,
+        session_items=4,
+    )
+    home = delivered.copy_of_built_home(tmp_path)
+    run = random_log.run_config(config)
+    delivered.materialize(home, [sessions.session_sql], DAYS[0], DAYS[-1], config=run)
+    wanted, refused = expected(config)
+    assert examples(home) == wanted
+    assert refusals(home) == refused
+    assert max(Counter((e["user_id"], e["session_date"]) for e in wanted).values()) == 1
+
+
+def test_a_corrected_day_and_an_emptied_day_replace_what_was_there(tmp_path: Path) -> None:
+    home = delivered.copy_of_built_home(tmp_path)
+    files = random_log.deliveries()
+    corrected = [
+        {**row, "watch_seconds": "31"} for row in files[f"events-{DAYS[1]}"] if row["user_id"]
+    ][::2]
+    changed = {f"events-{DAYS[1]}": corrected, f"events-{DAYS[2]}": []}
+    delivered.deliver(home / "delivered", f"events-{DAYS[1]}", corrected)
+    delivered.deliver(home / "delivered", f"events-{DAYS[2]}", [])
+    result = delivered.materialize(
+        home,
+        [raw.raw_events, sessions.session_sql],
+        DAYS[1],
+        DAYS[2],
+        config=random_log.run_config(),
+    )
+    wanted, refused = expected(random_log.CONFIG, changed)
+    assert examples(home) == wanted
+    assert refusals(home) == refused
+    assert not read(home, f"from sessions where session_date = '{DAYS[2]}'")
+    checks = {e.check_name: e.passed for e in result.get_asset_check_evaluations()}
+    assert checks["unique_sessions_session_id"]
+
+
+def test_dbt_unit_tests_pass(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ONEREC_WAREHOUSE", str(home / "warehouse.duckdb"))
+    monkeypatch.setenv("DBT_TARGET_PATH", str(tmp_path))
+    monkeypatch.setenv("DBT_LOG_PATH", str(tmp_path))
+    command = [dbt_executable(), "test", "--select", "test_type:unit"]
+    done = subprocess.run(command, cwd=PROJECT_DIR, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-4000:]
+    assert "Done. PASS=9 " in done.stdout, done.stdout[-500:]
