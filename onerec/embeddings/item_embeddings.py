@@ -1,0 +1,283 @@
+"""One unit vector per item: text, co-watching, attributes and supplied vectors, fused.
+
+Every block is reduced to its principal components, scaled so that an item has norm 1 in it on
+average, and weighted; the blocks are concatenated and the whole is normalised. Where an item lacks
+co-watching, what its other blocks predict stands in, so that cold items lie among the warm items
+they resemble and not on a plane of their own.
+
+Shapes: N items, Dv width of the fused vectors.
+"""
+
+# pyright: reportAttributeAccessIssue=false
+# pyarrow.compute makes its functions at import, where pyright cannot see them
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from safetensors.numpy import load_file, save_file
+
+from onerec.config import EmbeddingConfig
+from onerec.embeddings.collaborative import co_watching, collaborative_vectors
+from onerec.embeddings.reduction import principal_components, ridge, truncated_svd
+from onerec.embeddings.text import (
+    attributes_of,
+    encode_minilm,
+    hash_strings,
+    hashed_tokens,
+    item_texts,
+    words_of,
+)
+
+log = logging.getLogger(__name__)
+
+FLAGS = ("has_text", "has_collaborative", "has_attributes", "has_supplied")
+ITEMS_FILE, VECTORS_FILE = "items.parquet", "vectors.safetensors"
+RIDGE_STRENGTH = 0.05
+"""Share of the fitted items by which the prediction of co-watching is damped."""
+
+
+@dataclass(frozen=True)
+class ItemEmbeddings:
+    """Attributes:
+    item_ids: (N,) strings, in the order of (first_seen, item_id).
+    first_seen: (N,) datetime64[D].
+    vectors: (N, Dv) float32, unit norm.
+    flags: `has_text`, `has_collaborative`, `has_attributes`, `has_supplied`: (N,) bool each. An
+        item with none of them has an arbitrary direction of its own.
+    """
+
+    item_ids: np.ndarray
+    first_seen: np.ndarray
+    vectors: np.ndarray
+    flags: dict[str, np.ndarray]
+
+    @property
+    def has_nothing(self) -> np.ndarray:
+        """(N,) bool: items without any feature."""
+        return ~np.logical_or.reduce([self.flags[name] for name in FLAGS])
+
+    def save(self, directory: Path) -> None:
+        """Write `items.parquet` and `vectors.safetensors`, row-aligned."""
+        columns = {
+            "item_id": pa.array(self.item_ids, pa.string()),
+            "first_seen": pa.array(self.first_seen, pa.date32()),
+            **{name: pa.array(self.flags[name]) for name in FLAGS},
+        }
+        pq.write_table(pa.table(columns), directory / ITEMS_FILE)
+        save_file({"vectors": self.vectors}, directory / VECTORS_FILE)
+
+
+def load_item_embeddings(directory: Path) -> ItemEmbeddings:
+    """Read what `ItemEmbeddings.save` wrote."""
+    items = pq.read_table(directory / ITEMS_FILE)
+    return ItemEmbeddings(
+        item_ids=items["item_id"].to_numpy(zero_copy_only=False).astype(object),
+        first_seen=items["first_seen"].to_numpy().astype("datetime64[D]"),
+        vectors=load_file(directory / VECTORS_FILE)["vectors"],
+        flags={name: items[name].to_numpy() for name in FLAGS},
+    )
+
+
+def embed_items(
+    catalogue: pa.Table,
+    sessions: Path,
+    supplied: pa.Table | None,
+    config: EmbeddingConfig,
+    *,
+    before: date | None = None,
+    on_progress: Callable[[str], None] = log.info,
+) -> ItemEmbeddings:
+    """Embed a catalogue.
+
+    Args:
+        catalogue: `schema.ITEMS` columns and `first_seen` (date32).
+        sessions: The `session_dataset` directory; its training and validation days are read.
+        supplied: `schema.ITEM_VECTORS`, one's own vectors, for any of the items.
+        config: Blocks, widths and weights.
+        before: Axes, scales and rarities are learned from items first seen before this day only, so
+            that what arrives later cannot move anybody's vector. All items if not given.
+        on_progress: Told what is being done.
+
+    Raises:
+        ValueError: An empty catalogue, a repeated item, or supplied vectors of unequal length or
+            with NaN; the message names the item.
+    """
+    catalogue = catalogue.sort_by([("first_seen", "ascending"), ("item_id", "ascending")])
+    ids = catalogue["item_id"].combine_chunks().cast(pa.string())
+    _check_catalogue(ids)
+    item_ids = ids.to_numpy(zero_copy_only=False).astype(object)
+    first_seen = catalogue["first_seen"].to_numpy().astype("datetime64[D]")
+    fitted_on = np.ones(len(ids), bool) if before is None else first_seen < np.datetime64(before)
+    if not fitted_on.any():
+        raise ValueError(f"before={before}: no item was first seen earlier; choose a later day")
+
+    text, has_text = _text_block(catalogue, fitted_on, config, on_progress)
+    attributes, has_attributes = _attributes_block(catalogue, fitted_on, config)
+    own, has_supplied = _supplied_block(supplied, ids, fitted_on)
+    blocks = [
+        block * weight
+        for block, weight in (
+            (text, config.text_weight),
+            (attributes, config.attributes_weight),
+            (own, config.supplied_weight),
+        )
+        if weight > 0 and block.any()
+    ]
+    content = np.concatenate([np.zeros((len(ids), 0)), *blocks], 1)
+    on_progress("co-watching: counting item pairs")
+    together, has_together = _collaborative_block(sessions, ids, content, fitted_on, config)
+    fused = np.concatenate([content, together * config.collaborative_weight], 1)
+    if fused.shape[1] == 0:  # no block at all: every direction is arbitrary
+        fused = np.zeros((len(ids), config.text_dim))
+    used = {
+        "has_text": has_text & (config.text_weight > 0),
+        "has_collaborative": has_together & (config.collaborative_weight > 0),
+        "has_attributes": has_attributes & (config.attributes_weight > 0),
+        "has_supplied": has_supplied & (config.supplied_weight > 0),
+    }
+    vectors = _normalised(fused, item_ids)
+    return ItemEmbeddings(item_ids, first_seen, vectors, used)
+
+
+def _text_block(
+    catalogue: pa.Table,
+    fitted_on: np.ndarray,
+    config: EmbeddingConfig,
+    on_progress: Callable[[str], None],
+) -> tuple[np.ndarray, np.ndarray]:
+    texts = item_texts(catalogue)
+    has_text = texts.astype(bool)
+    if config.text_encoder == "none" or not (has_text & fitted_on).any():
+        return np.zeros((len(texts), 0)), np.zeros(len(texts), bool)
+    if config.text_encoder == "hashed":
+        hashed = hashed_tokens(words_of(texts), fitted_on & has_text)
+        axes = truncated_svd(hashed[fitted_on & has_text], config.text_dim, config.seed)[2]
+        return _scaled(hashed @ axes, has_text, fitted_on), has_text
+    raw = np.zeros((len(texts), 384), np.float32)
+    # apart, so that the batches of older items do not depend on what came later
+    for rows in (has_text & fitted_on, has_text & ~fitted_on):
+        raw[rows] = encode_minilm(texts[rows], on_progress) if rows.any() else 0.0
+    return _reduced(raw, has_text, fitted_on, config.text_dim), has_text
+
+
+def _attributes_block(
+    catalogue: pa.Table, fitted_on: np.ndarray, config: EmbeddingConfig
+) -> tuple[np.ndarray, np.ndarray]:
+    names, has_any = attributes_of(catalogue)
+    if config.attributes_dim == 0 or not (has_any & fitted_on).any():
+        return np.zeros((len(names), 0)), np.zeros(len(names), bool)
+    hashed = hashed_tokens(names, fitted_on & has_any)
+    axes = truncated_svd(hashed[fitted_on & has_any], config.attributes_dim, config.seed)[2]
+    return _scaled(hashed @ axes, has_any, fitted_on), has_any
+
+
+def _supplied_block(
+    supplied: pa.Table | None, ids: pa.Array, fitted_on: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    if supplied is None or len(supplied) == 0:
+        return np.zeros((len(ids), 0)), np.zeros(len(ids), bool)
+    supplied_ids = supplied["item_id"].combine_chunks().cast(pa.string())
+    lists = supplied["vector"].combine_chunks()
+    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
+    width = int(np.bincount(lengths).argmax())
+    flat = pc.list_flatten(lists).cast(pa.float64()).to_numpy(zero_copy_only=False)
+    parents = pc.list_parent_indices(lists).to_numpy(zero_copy_only=False)
+    for wrong, problem in (
+        (lengths != width, f"does not have the {width} numbers of the other vectors"),
+        (np.bincount(parents[~np.isfinite(flat)], minlength=len(lists)) > 0, "holds NaN"),
+    ):
+        if wrong.any():
+            item = supplied_ids[int(wrong.argmax())].as_py()
+            raise ValueError(
+                f"item_vectors[{item!r}]: the vector {problem} ({int(wrong.sum())} such items); "
+                "correct it or leave the item out, which then gets its vector from the rest"
+            )
+    at = pc.index_in(ids, value_set=supplied_ids)
+    found = pc.fill_null(at, -1).to_numpy(zero_copy_only=False)
+    has_supplied = found >= 0
+    raw = np.where(has_supplied[:, None], flat.reshape(-1, width)[found], 0.0)
+    return _reduced(raw, has_supplied, fitted_on, width), has_supplied
+
+
+def _collaborative_block(
+    sessions: Path,
+    ids: pa.Array,
+    content: np.ndarray,
+    fitted_on: np.ndarray,
+    config: EmbeddingConfig,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Observed vectors of often watched items, predicted ones of the rest, mixed in between."""
+    nothing = np.zeros((len(ids), 0)), np.zeros(len(ids), bool)
+    if config.collaborative_dim == 0 or config.collaborative_weight == 0:
+        return nothing
+    pairs, watched = co_watching(sessions, ids)
+    vectors = collaborative_vectors(pairs, config.collaborative_dim, config.seed)
+    observed = np.abs(vectors).sum(1) > 0
+    if not observed.any():
+        return nothing
+    vectors = _scaled(vectors, observed, fitted_on)
+    trust = np.where(observed, watched / (watched + config.collaborative_shrinkage + 1e-9), 0.0)
+    learn = observed & fitted_on
+    if content.shape[1] == 0 or not learn.any():
+        return vectors, observed
+    rows = np.sqrt(trust[learn])[:, None]
+    weights = ridge(content[learn] * rows, vectors[learn] * rows, RIDGE_STRENGTH * learn.sum())
+    mixed = trust[:, None] * vectors + (1 - trust[:, None]) * (content @ weights)
+    return mixed, observed
+
+
+def _reduced(raw: np.ndarray, present: np.ndarray, fitted_on: np.ndarray, dim: int) -> np.ndarray:
+    """Principal components of the rows that are present; zero, the mean, for the others."""
+    learn = present & fitted_on
+    if not learn.any():
+        return np.zeros((len(raw), 0))
+    mean, axes = principal_components(raw, learn, dim)
+    projected = (raw - mean) @ axes.T
+    return _scaled(np.where(present[:, None], projected, 0.0), present, fitted_on)
+
+
+def _scaled(block: np.ndarray, present: np.ndarray, fitted_on: np.ndarray) -> np.ndarray:
+    """Root-mean-square norm 1 over the rows that are present and learned from."""
+    learn = present & fitted_on
+    power = np.square(block[learn]).sum(1).mean() if learn.any() else 0.0
+    return block / np.sqrt(power) if power > 1e-12 else np.zeros_like(block)
+
+
+def _normalised(fused: np.ndarray, item_ids: np.ndarray) -> np.ndarray:
+    """(N, Dv) float32 unit rows; a zero row becomes an arbitrary direction, the item's own."""
+    norms = np.linalg.norm(fused, axis=1)
+    empty = norms < 1e-9
+    if empty.any():
+        fused = fused.copy()
+        fused[empty] = _own_directions(item_ids[empty], fused.shape[1])
+        norms = np.linalg.norm(fused, axis=1)
+    vectors = (fused / norms[:, None]).astype(np.float32)
+    assert np.isfinite(vectors).all(), "every block is finite and every row is normalised"
+    return vectors
+
+
+def _own_directions(item_ids: np.ndarray, width: int) -> np.ndarray:
+    """(N, width) in (-1, 1), decided by the item's id alone."""
+    state = hash_strings(item_ids)[:, None] + np.arange(1, width + 1, dtype=np.uint64)
+    # one round of splitmix64, so that neighbouring states give unrelated numbers
+    state = state * np.uint64(0x9E3779B97F4A7C15)
+    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    state = state ^ (state >> np.uint64(27))
+    return (state >> np.uint64(11)).astype(np.float64) / 2.0**52 - 1.0
+
+
+def _check_catalogue(ids: pa.Array) -> None:
+    if len(ids) == 0:
+        raise ValueError("catalogue: no items; ingest raw_items for this day or an earlier one")
+    counts = pc.value_counts(ids)
+    repeated = pc.greater(counts.field("counts"), 1)
+    if pc.any(repeated).as_py():
+        first = counts.field("values").filter(repeated)[0].as_py()
+        raise ValueError(f"catalogue: item {first!r} is there twice; give every item one row")

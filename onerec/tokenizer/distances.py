@@ -1,0 +1,41 @@
+"""Scores of vectors against centroids, block by block. Shapes: N items, D width, K centroids."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+BLOCK_SCORES = 1 << 21
+"""Scores held at a time: 8 MiB, which stays near the cache."""
+
+
+def blocks(num_rows: int, num_codes: int) -> Iterator[slice]:
+    """Row slices whose scores against `num_codes` centroids fit `BLOCK_SCORES`."""
+    size = max(1, BLOCK_SCORES // num_codes)
+    return (slice(start, start + size) for start in range(0, num_rows, size))
+
+
+def scores(rows: Tensor, centroids: Tensor) -> Tensor:
+    """(rows, K): squared distances less the rows' own squared norms."""
+    return torch.addmm(centroids.square().sum(1), rows, centroids.T, alpha=-2)
+
+
+def nearest(vectors: Tensor, centroids: Tensor) -> Tensor:
+    """(N,): the nearest centroid of every vector; equal distances go to the lower code."""
+    labels = torch.empty(len(vectors), dtype=torch.long)
+    for block in blocks(len(vectors), len(centroids)):
+        labels[block] = scores(vectors[block], centroids).argmin(1)
+    return labels
+
+
+def ranks_within(groups: Tensor) -> Tensor:
+    """(N,): position of each row among the rows of its group, in row order.
+
+    >>> ranks_within(torch.tensor([7, 3, 7, 7])).tolist()
+    [0, 0, 1, 2]
+    """
+    order = groups.argsort(stable=True)
+    ordered = groups[order].contiguous()
+    ranks = torch.empty_like(order)
+    ranks[order] = torch.arange(len(groups)) - torch.searchsorted(ordered, ordered)
+    return ranks

@@ -1,0 +1,282 @@
+"""Semantic IDs: unique, of fixed length, and append-only inside a tokenizer generation.
+
+An ID has T = L + 1 digits in [0, K): L residual codes, then a digit that separates items with equal
+codes (0 for the first). Items with equal L codes share a *leaf*, which has room for K of them.
+
+    codes (3, 1, 4), first item    -> (3, 1, 4, 0)
+    codes (3, 1, 4), second item   -> (3, 1, 4, 1)
+
+When a leaf is full, an item goes to the nearest leaf with room. A published ID never moves.
+Shapes: N items, L levels, K codes, Dv width of the vectors, T digits.
+"""
+
+# pyright: reportAttributeAccessIssue=false
+# pyarrow.compute makes its functions at import, where pyright cannot see them
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from onerec import schema
+from onerec.tokenizer.codebook import Codebook, check_capacity, check_vectors
+from onerec.tokenizer.distances import ranks_within, scores
+
+SEMANTIC_IDS_FILE = "semantic_ids.parquet"
+_PLACING_BEAM = 32
+_PLACING_SCORES = 1 << 22
+
+
+@dataclass(frozen=True)
+class SemanticIds:
+    """Attributes:
+    item_ids: (N,) strings; the position of an item is its index in every tensor.
+    codes: (N, T) int64.
+    generation: Hash of the codebook.
+    first_seen: (N,) datetime64[D].
+    codebook_size: K.
+    """
+
+    item_ids: np.ndarray
+    codes: Tensor
+    generation: str
+    first_seen: np.ndarray
+    codebook_size: int
+
+    def __len__(self) -> int:
+        return len(self.item_ids)
+
+    @property
+    def num_digits(self) -> int:
+        return self.codes.shape[1]
+
+    def index_of(self, item_ids: pa.Array | pa.ChunkedArray | np.ndarray) -> np.ndarray:
+        """Item indices, int64; -1 where an item is unknown or null."""
+        known = pa.array(self.item_ids, pa.string())
+        asked = item_ids if isinstance(item_ids, np.ndarray) else item_ids.cast(pa.string())
+        found = pc.index_in(
+            pa.array(asked, pa.string()) if isinstance(asked, np.ndarray) else asked,
+            value_set=known,
+        )
+        found = pc.fill_null(found, -1)
+        return found.to_numpy(zero_copy_only=False).astype(np.int64)
+
+    def to_table(self) -> pa.Table:
+        """As `schema.SEMANTIC_IDS`."""
+        digits = pa.array(self.codes.numpy().astype(np.int32).ravel())
+        offsets = pa.array(np.arange(len(self) + 1, dtype=np.int32) * self.num_digits)
+        return pa.table(
+            {
+                "item_index": pa.array(np.arange(len(self), dtype=np.int64)),
+                "item_id": pa.array(self.item_ids, pa.string()),
+                "codes": pa.ListArray.from_arrays(offsets, digits),
+                "generation": pa.array(np.full(len(self), self.generation, object), pa.string()),
+                "first_seen": pa.array(self.first_seen.astype("datetime64[D]"), pa.date32()),
+            },
+            schema=schema.SEMANTIC_IDS.with_metadata(
+                {"codebook_size": str(self.codebook_size), "generation": self.generation}
+            ),
+        )
+
+    def save(self, directory: Path) -> None:
+        """Write `semantic_ids.parquet`."""
+        pq.write_table(self.to_table(), directory / SEMANTIC_IDS_FILE)
+
+
+def load_semantic_ids(directory: Path) -> SemanticIds:
+    """Read what `SemanticIds.save` wrote."""
+    table = pq.read_table(directory / SEMANTIC_IDS_FILE)
+    metadata = table.schema.metadata
+    codes = table["codes"].combine_chunks().flatten().to_numpy().astype(np.int64)
+    return SemanticIds(
+        item_ids=table["item_id"].to_numpy(zero_copy_only=False).astype(object),
+        codes=torch.from_numpy(codes.reshape(len(table), -1)),
+        generation=metadata[b"generation"].decode(),
+        first_seen=table["first_seen"].to_numpy().astype("datetime64[D]"),
+        codebook_size=int(metadata[b"codebook_size"]),
+    )
+
+
+def assign_semantic_ids(
+    codebook: Codebook,
+    codes: Tensor,
+    vectors: Tensor,
+    item_ids: np.ndarray,
+    first_seen: np.ndarray,
+) -> SemanticIds:
+    """Open a generation: give the items a codebook was fitted on their IDs.
+
+    Args:
+        codebook: The fitted codebook.
+        codes: (N, L), the balanced codes that `fit_codebook` returned.
+        vectors: (N, Dv), needed to place items whose leaf is full.
+        item_ids: (N,) strings.
+        first_seen: (N,) datetime64[D].
+
+    Returns:
+        IDs in the given order; items of one leaf are numbered in that order.
+    """
+    nobody = SemanticIds(
+        item_ids=np.empty(0, object),
+        codes=torch.empty(0, codebook.num_levels + 1, dtype=torch.long),
+        generation=codebook.generation,
+        first_seen=np.empty(0, "datetime64[D]"),
+        codebook_size=codebook.size,
+    )
+    return _append(nobody, codebook, codes, vectors, item_ids, first_seen)
+
+
+def extend_semantic_ids(
+    existing: SemanticIds,
+    codebook: Codebook,
+    new_item_ids: np.ndarray,
+    new_vectors: Tensor,
+    first_seen: np.ndarray,
+) -> SemanticIds:
+    """Append items inside a generation: nearest codes with room; existing rows stay as they are.
+
+    Args:
+        existing: Published IDs of this codebook's generation.
+        codebook: The generation's codebook.
+        new_item_ids: (N,) strings, none of them in `existing`.
+        new_vectors: (N, Dv), in the codebook's space (see `align_vectors`).
+        first_seen: (N,) datetime64[D].
+
+    Raises:
+        ValueError: Another generation, an item that has an ID already, a NaN or zero vector, or
+            more items than IDs.
+    """
+    if existing.generation != codebook.generation:
+        raise ValueError(
+            f"generation={existing.generation}: these IDs were made by another codebook than "
+            f"{codebook.generation}; extend IDs with their own codebook, or open a new generation"
+        )
+    published = existing.index_of(new_item_ids) >= 0
+    if published.any():
+        raise ValueError(
+            f"new_item_ids: {new_item_ids[published][0]!r} has an ID already "
+            f"({int(published.sum())} such items); pass new items only"
+        )
+    codes = codebook.encode(new_vectors) if len(new_vectors) else existing.codes[:0, :-1]
+    return _append(existing, codebook, codes, new_vectors, new_item_ids, first_seen)
+
+
+def align_vectors(vectors: Tensor, rows: Tensor, reference: Tensor) -> Tensor:
+    """Rotate today's vectors into the space a codebook was fitted in.
+
+    Embeddings are made anew every night, and their axes turn while the geometry stays. The rotation
+    that best maps the items both nights know (orthogonal Procrustes) turns them back, so that old
+    centroids stay meaningful for new items.
+
+    Args:
+        vectors: (N, D) today's vectors.
+        rows: (R,) rows of `vectors` that the reference knows as well.
+        reference: (R, Dv) their vectors in the codebook's space.
+
+    Returns:
+        (N, Dv) unit vectors.
+    """
+    left, _, right = torch.linalg.svd(vectors[rows].double().T @ reference.double())
+    width = min(left.shape[1], right.shape[0])
+    turned = vectors.double() @ (left[:, :width] @ right[:width])
+    # a turn between unequal widths can flatten a vector to nothing; such an item keeps a direction
+    turned[:, 0] += (turned.norm(dim=1) < 1e-9).double()
+    return torch.nn.functional.normalize(turned, dim=1).float()
+
+
+def _append(
+    existing: SemanticIds,
+    codebook: Codebook,
+    codes: Tensor,
+    vectors: Tensor,
+    item_ids: np.ndarray,
+    first_seen: np.ndarray,
+) -> SemanticIds:
+    check_vectors(vectors)
+    size, num_levels = codebook.size, codebook.num_levels
+    check_capacity(len(existing) + len(item_ids), size, num_levels)
+    leaves, digits = _leaf_numbers(existing.codes[:, :-1], size), existing.codes[:, -1]
+    # nearest leaf first, in order of arrival
+    wanted = _leaf_numbers(codes, size)
+    new_leaves, new_digits = wanted.clone(), _next_digits(leaves, wanted)
+    homeless = (new_digits >= size).nonzero()[:, 0]
+    beam = _PLACING_BEAM
+    while len(homeless):
+        settled = torch.ones(len(wanted), dtype=torch.bool)
+        settled[homeless] = False
+        taken = torch.cat([leaves, new_leaves[settled]])
+        placed, at, digit = _place(codebook, vectors[homeless], taken, beam)
+        new_leaves[homeless[placed]], new_digits[homeless[placed]] = at, digit
+        homeless = homeless[~placed]
+        beam *= 8
+    place_values = size ** torch.arange(num_levels - 1, -1, -1)
+    new_codes = torch.cat([new_leaves[:, None] // place_values % size, new_digits[:, None]], 1)
+    return SemanticIds(
+        item_ids=np.concatenate([existing.item_ids, np.asarray(item_ids, object)]),
+        codes=torch.cat([torch.cat([existing.codes[:, :-1], digits[:, None]], 1), new_codes]),
+        generation=codebook.generation,
+        first_seen=np.concatenate([existing.first_seen, first_seen.astype("datetime64[D]")]),
+        codebook_size=size,
+    )
+
+
+def _leaf_numbers(codes: Tensor, size: int) -> Tensor:
+    """(N, L) codes to (N,) numbers, the first code most significant."""
+    return (codes * size ** torch.arange(codes.shape[1] - 1, -1, -1)).sum(1)
+
+
+def _next_digits(taken: Tensor, wanted: Tensor) -> Tensor:
+    """(N,): the separating digit each item would get; K or more means that the leaf is full."""
+    ordered = taken.sort().values
+    occupied = torch.searchsorted(ordered, wanted, right=True) - torch.searchsorted(ordered, wanted)
+    return occupied + ranks_within(wanted)
+
+
+def _place(
+    codebook: Codebook, vectors: Tensor, taken: Tensor, beam: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Put items into the nearest of `beam` leaves that has room.
+
+    Returns:
+        (N,) bool: which were placed; and leaf and digit of those.
+    """
+    options = _nearest_leaves(codebook, vectors, beam)
+    leaf, digit = torch.full((len(vectors),), -1), torch.full((len(vectors),), -1)
+    waiting = torch.arange(len(vectors))
+    rank = torch.zeros(len(vectors), dtype=torch.long)
+    while len(waiting):
+        wanted = options[waiting, rank[waiting]]
+        digits = _next_digits(taken, wanted)
+        fits = digits < codebook.size
+        leaf[waiting[fits]], digit[waiting[fits]] = wanted[fits], digits[fits]
+        taken = torch.cat([taken, wanted[fits]])
+        waiting = waiting[~fits]
+        rank[waiting] += 1
+        waiting = waiting[rank[waiting] < options.shape[1]]
+    placed = leaf >= 0
+    return placed, leaf[placed], digit[placed]
+
+
+def _nearest_leaves(codebook: Codebook, vectors: Tensor, beam: int) -> Tensor:
+    """(N, beam): leaves by distance, found by a beam search over the levels."""
+    rows = max(1, _PLACING_SCORES // (beam * max(codebook.codebooks.shape[1:])))
+    parts = []
+    for chunk in vectors.split(rows):
+        residual, leaf = chunk[:, None], torch.zeros(len(chunk), 1, dtype=torch.long)
+        for centroids in codebook.codebooks:
+            kept, width = residual.shape[1], residual.shape[2]
+            distance = scores(residual.reshape(-1, width), centroids).reshape(len(chunk), kept, -1)
+            distance += residual.square().sum(2, keepdim=True)
+            flat = distance.reshape(len(chunk), -1)
+            # stable: of equal distances the lower code first, on every machine
+            best = flat.sort(dim=1, stable=True).indices[:, :beam]
+            parent, code = best // codebook.size, best % codebook.size
+            leaf = leaf.gather(1, parent) * codebook.size + code
+            residual = residual.gather(1, parent[..., None].expand(-1, -1, width)) - centroids[code]
+        parts.append(leaf)
+    return torch.cat(parts)
