@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from assets.raw import checked_days
 from assets.session_dataset import session_dataset
 from onerec.config import SessionConfig
 from resources.stores import Artifacts
@@ -43,7 +44,11 @@ def session_dataset_suites(
     """Great Expectations suites on the dataset as it was published."""
     import pyarrow.dataset as ds
 
-    artifact = artifacts.store.latest("session_dataset", context.partition_key)
+    # started by itself, a check has no partition: it looks at the last one
+    day = checked_days(context)[1]
+    artifact = artifacts.store.latest_until("session_dataset", day.isoformat())
+    if artifact is None:
+        raise dg.Failure("session_dataset has no partition yet: materialise it first")
     files = sorted(str(f) for f in artifact.path.rglob("*.parquet"))
     sessions = (
         ds.dataset(files, format="parquet")
@@ -52,9 +57,7 @@ def session_dataset_suites(
     )
     config = SessionConfig(**artifact.manifest["config"]["sessions"])
     window_days = artifact.manifest["config"]["window"]["window_days"]
-    yield from suite_results(
-        sessions, config, date.fromisoformat(context.partition_key), window_days
-    )
+    yield from suite_results(sessions, config, date.fromisoformat(artifact.partition), window_days)
 
 
 def suite_results(

@@ -58,15 +58,22 @@ def raw_prior_history(source: Source, warehouse: Warehouse) -> dg.MaterializeRes
     )
 
 
+def checked_days(context: dg.AssetCheckExecutionContext) -> tuple[date, date]:
+    """First and last day of a check's run; every day where the check was started by itself."""
+    if not (context.has_partition_key or context.has_partition_key_range):
+        return date.min, date.max
+    days = sorted(context.partition_keys)
+    return date.fromisoformat(days[0]), date.fromisoformat(days[-1])
+
+
 def _empty_day_check(asset: dg.AssetsDefinition) -> dg.AssetChecksDefinition:
     @dg.asset_check(asset=asset, name="day_is_not_empty", pool=POOL_WAREHOUSE)
     def day_is_not_empty(
         context: dg.AssetCheckExecutionContext, warehouse: Warehouse
     ) -> dg.AssetCheckResult:
         """A day without rows is legal, but rarely meant."""
-        days = [date.fromisoformat(p) for p in context.partition_keys]
-        delivered = warehouse.num_delivered(asset.key.path[-1], days[0], days[-1])
-        empty = [day.isoformat() for day in days if not delivered.get(day)]
+        delivered = warehouse.num_delivered(asset.key.path[-1], *checked_days(context))
+        empty = [day.isoformat() for day, rows in delivered.items() if not rows]
         return dg.AssetCheckResult(
             passed=not empty,
             severity=dg.AssetCheckSeverity.WARN,

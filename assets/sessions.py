@@ -8,6 +8,7 @@ from typing import Any
 import dagster as dg
 from dagster_dbt import DagsterDbtTranslator, dbt_assets
 
+from assets.raw import checked_days
 from assets.support import (
     DAILY,
     IN_ONE_RUN,
@@ -71,9 +72,9 @@ def rejected_share_below_threshold(
     context: dg.AssetCheckExecutionContext, config: RejectionLaunchpad, warehouse: Warehouse
 ) -> dg.AssetCheckResult:
     """Too many refused rows mean that the log changed, not that users did."""
-    days = [date.fromisoformat(p) for p in context.partition_keys]
-    rejected = warehouse.rejections(min(days), max(days))
-    delivered = sum(warehouse.num_delivered("raw_events", min(days), max(days)).values())
+    days = checked_days(context)
+    rejected = warehouse.rejections(*days)
+    delivered = sum(warehouse.num_delivered("raw_events", *days).values())
     share = sum(rejected.values()) / delivered if delivered else 0.0
     return dg.AssetCheckResult(
         passed=share <= config.max_rejected_share,

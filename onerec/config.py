@@ -214,15 +214,15 @@ class TrainingConfig:
 class RewardConfig:
     """The four-tower reward model; the evaluator is a second one on disjoint users."""
 
-    d_model: int = option(64, "Width")
-    evaluator_d_model: int = option(48, "Width of the evaluator: another architecture on purpose")
+    d_model: int = option(32, "Width")
+    evaluator_d_model: int = option(24, "Width of the evaluator: another architecture on purpose")
     num_heads: int = option(4, "Attention heads; divides both widths")
     dropout: float = option(0.3, "Dropout")
     embedding_dropout: float = option(
-        0.5, "Share of items trained without their learned embedding, as new items have none"
+        0.7, "Share of items trained without their learned embedding, as new items have none"
     )
     batch_size: int = option(256, "Blocks per step")
-    max_epochs: int = option(5, "Passes over the training blocks, at most")
+    max_epochs: int = option(8, "Passes over the training blocks, at most")
     patience: int = option(2, "Epochs without a better validation loss before stopping")
     learning_rate: float = option(
         1e-3, "Peak learning rate; it falls to 0 at the end of max_epochs"
@@ -286,7 +286,7 @@ class AlignmentConfig:
         4, "Further good sessions per pair whose L_NTP holds the model to the log"
     )
     holdout_share: float = option(0.1, "Share of the pairs that only measure")
-    learning_rate: float = option(3e-4, "Peak learning rate")
+    learning_rate: float = option(1e-4, "Peak learning rate")
     warmup_share: float = option(0.1, "Share of the steps spent warming up")
     weight_decay: float = option(0.0, "AdamW's")
     gradient_clip: float = option(1.0, "Largest gradient norm")

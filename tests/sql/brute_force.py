@@ -112,7 +112,7 @@ def judge(
 
 
 def sessionize(taken: list[dict], prior: list[dict], config: SessionConfig) -> list[dict[str, Any]]:
-    """Session examples in the columns of `session_examples`, ordered by (started_at, session_id)."""
+    """Rows of `session_examples`, ordered by (started_at, session_id)."""
     past = defaultdict(list)
     for row in sorted((r for r in prior if number(r["position"]) is not None), key=_position):
         if row["is_positive"] in TRUE:

@@ -20,7 +20,7 @@ from resources.stores import Source
 
 @dataclass(frozen=True)
 class FileSource:
-    """An `EventSource` over `events-<day>.parquet`, `items-<day>.parquet`, `prior_history.parquet`."""
+    """An `EventSource` over `events-<day>.parquet`, `items-<day>.parquet` and so on."""
 
     directory: Path
 
@@ -148,7 +148,7 @@ def temporary_home() -> Path:
 
 @functools.cache
 def built_home() -> Path:
-    """The random log of `tests.sql.random_log`, ingested and built by the assets once. Read only."""
+    """The log of `tests.sql.random_log`, ingested and built by the assets once. Read only."""
     from assets import raw, sessions
     from tests.sql import random_log
 

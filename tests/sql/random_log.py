@@ -1,4 +1,4 @@
-"""A seeded random log with every kind of bad row, times on a coarse grid so that ties and gaps meet."""
+"""A seeded random log with every kind of bad row; its coarse times make ties and exact gaps."""
 
 import dataclasses
 import random
@@ -88,7 +88,7 @@ def _events(draw: random.Random, day: date) -> list[dict[str, Any]]:
                 {
                     "event_id": str(len(rows)),
                     "user_id": user,
-                    "item_id": f"item {draw.randrange(19)}",  # the last are not in the catalogue yet
+                    "item_id": f"item {draw.randrange(19)}",  # the last are unknown yet
                     "event_time": time.isoformat() + draw.choice(["", "Z", "+00:00"]),
                     "watch_seconds": str(draw.choice([0, 3.9, 4, 7.5, 8, 9.9, 10, 12.5, 31])),
                     **{flag: draw.choice([None, "0", "false", "1"]) for flag in FLAGS},

@@ -1,0 +1,232 @@
+"""Ingest: what is delivered lands as it is, once, whatever is wrong with it."""
+
+import subprocess
+import sys
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import dagster as dg
+import duckdb
+import pyarrow as pa
+import pytest
+
+from assets import raw
+from onerec import schema
+from resources.landing import as_delivered
+from resources.warehouse import Warehouse, WarehouseError
+from tests.sql.delivered import deliver, failures, materialize
+
+DAY, NEXT, THIRD = (date(2026, 6, d) for d in (1, 2, 3))
+EVENT = {
+    "user_id": "u",
+    "item_id": "i",
+    "event_time": "2026-06-01 10:00:00",
+    "watch_seconds": "3",
+}
+
+
+def event(**changed: object) -> dict:
+    return {**EVENT, **changed}
+
+
+def read(home: Path, query: str) -> list[tuple]:
+    with duckdb.connect(str(home / "warehouse.duckdb"), read_only=True) as connection:
+        return connection.sql(query).fetchall()
+
+
+def land_events(home: Path, rows: list[dict] | pa.Table, **options) -> dg.ExecuteInProcessResult:
+    deliver(home / "delivered", f"events-{DAY}", rows)
+    checks = dg.AssetSelection.assets(raw.raw_events)
+    return materialize(home, checks, DAY, **options)
+
+
+def metadata(result: dg.ExecuteInProcessResult, asset: str) -> dict:
+    (found,) = result.asset_materializations_for_node(asset)
+    return {k: v.value for k, v in found.metadata.items()}
+
+
+def test_columns_land_as_text_and_absent_ones_as_null(tmp_path: Path) -> None:
+    time = datetime(2026, 6, 1, 23, 30, 0, 5, tzinfo=UTC)
+    table = pa.table(
+        {
+            "user_id": pa.array([7]),
+            "item_id": pa.array(["a"]).dictionary_encode(),
+            "event_time": pa.array([time], pa.timestamp("us", tz="Europe/Paris")),
+            "watch_seconds": pa.array([0.1]),
+            "is_like": pa.array([True]),
+            "network": pa.array(["wifi"]),
+        }
+    )
+    result = land_events(tmp_path, table)
+    assert read(
+        tmp_path,
+        "select user_id, item_id, event_time, watch_seconds, is_like, is_share, delivered_on "
+        "from raw.raw_events",
+    ) == [("7", "a", "2026-06-01 23:30:00.000005Z", "0.1", "true", None, DAY)]
+    found = metadata(result, "raw_events")
+    assert found["ignored columns"] == "network"
+    assert found["dagster/partition_row_count"] == 1
+
+
+def test_a_missing_required_column_is_named_and_changes_nothing(tmp_path: Path) -> None:
+    land_events(tmp_path, [event()])
+    without = [{k: v for k, v in event().items() if k != "watch_seconds"}]
+    result = land_events(tmp_path, without, succeeds=False)
+    message = failures(result)
+    assert "'watch_seconds' is missing" in message
+    assert "column mapping" in message
+    assert read(tmp_path, "select watch_seconds from raw.raw_events") == [("3",)]
+
+
+def test_a_truncated_file_is_named_and_changes_nothing(tmp_path: Path) -> None:
+    land_events(tmp_path, [event()])
+    file = deliver(tmp_path / "delivered", f"events-{DAY}", [event(watch_seconds="9")] * 50)
+    file.write_bytes(file.read_bytes()[:-20])
+    result = materialize(tmp_path, [raw.raw_events], DAY, succeeds=False)
+    assert f"raw_events[{DAY}]: the source could not deliver" in failures(result)
+    assert read(tmp_path, "select watch_seconds from raw.raw_events") == [("3",)]
+
+
+def test_a_second_delivery_replaces_the_first(tmp_path: Path) -> None:
+    first = land_events(tmp_path, [event(), event(item_id="j")])
+    again = land_events(tmp_path, [event(item_id="j"), event()])
+    corrected = land_events(tmp_path, [event(watch_seconds="4")])
+    assert read(tmp_path, "select item_id, watch_seconds from raw.raw_events") == [("i", "4")]
+    versions = [
+        r.asset_materializations_for_node("raw_events")[0].tags["dagster/data_version"]
+        for r in (first, again, corrected)
+    ]
+    assert versions[0] == versions[1] != versions[2]
+
+
+def test_a_range_of_days_is_one_run(tmp_path: Path) -> None:
+    for day in (DAY, NEXT):
+        deliver(tmp_path / "delivered", f"events-{day}", [event(item_id=str(day))])
+    materialize(tmp_path, [raw.raw_events], DAY, NEXT)
+    assert read(tmp_path, "select item_id, delivered_on from raw.raw_events order by 2") == [
+        (str(DAY), DAY),
+        (str(NEXT), NEXT),
+    ]
+
+
+def test_an_empty_day_is_legal_and_flagged(tmp_path: Path) -> None:
+    result = land_events(tmp_path, schema.EVENTS.empty_table())
+    assert metadata(result, "raw_events")["empty days"] == str(DAY)
+    (check,) = result.get_asset_check_evaluations()
+    assert check.check_name == "day_is_not_empty"
+    assert not check.passed
+    assert check.severity == dg.AssetCheckSeverity.WARN
+
+
+def land_items(home: Path, day: date, titles: dict[str, str | None]) -> None:
+    rows = [{"item_id": i, "title": t} for i, t in titles.items()]
+    deliver(home / "delivered", f"items-{day}", rows)
+    materialize(home, [raw.raw_items], day)
+
+
+def catalogue(home: Path, day: date) -> dict[str, str | None]:
+    rows = read(
+        home,
+        "select item_id, arg_max(title, delivered_on) from raw.raw_items "
+        f"where delivered_on <= '{day}' group by item_id",
+    )
+    return dict(rows)
+
+
+def test_only_changed_items_are_stored(tmp_path: Path) -> None:
+    land_items(tmp_path, DAY, {"a": "1", "b": "1"})
+    land_items(tmp_path, NEXT, {"a": "1", "b": "2", "c": "1"})
+    land_items(tmp_path, THIRD, {"a": "1", "b": "1", "c": "1"})
+    stored = read(tmp_path, "select delivered_on, item_id from raw.raw_items order by all")
+    assert stored == [(DAY, "a"), (DAY, "b"), (NEXT, "b"), (NEXT, "c"), (THIRD, "b")]
+    assert catalogue(tmp_path, NEXT) == {"a": "1", "b": "2", "c": "1"}
+    assert catalogue(tmp_path, THIRD) == {"a": "1", "b": "1", "c": "1"}
+
+
+def test_a_corrected_catalogue_leaves_later_days_as_delivered(tmp_path: Path) -> None:
+    land_items(tmp_path, DAY, {"a": "1", "b": "1"})
+    land_items(tmp_path, NEXT, {"a": "1", "b": "1"})
+    land_items(tmp_path, THIRD, {"a": "1", "b": "1"})
+    land_items(tmp_path, DAY, {"a": "corrected", "b": "1"})
+    assert catalogue(tmp_path, DAY) == {"a": "corrected", "b": "1"}
+    assert catalogue(tmp_path, NEXT) == {"a": "1", "b": "1"}
+    assert catalogue(tmp_path, THIRD) == {"a": "1", "b": "1"}
+    land_items(tmp_path, NEXT, {"a": "corrected", "b": "1"})
+    land_items(tmp_path, THIRD, {"a": "corrected", "b": "1"})
+    assert catalogue(tmp_path, THIRD) == {"a": "corrected", "b": "1"}
+
+
+def test_titles_that_are_long_or_not_utf8_land(tmp_path: Path) -> None:
+    long = "x" * 1_000_000
+    titles = pa.array([b"caf\xe9", long.encode(), "\N{SNOWMAN}".encode(), None], pa.binary())
+    table = pa.table({"item_id": ["a", "b", "c", "d"], "title": titles})
+    deliver(tmp_path / "delivered", f"items-{DAY}", table)
+    materialize(tmp_path, [raw.raw_items], DAY)
+    assert read(tmp_path, "select title from raw.raw_items order by item_id") == [
+        ("caf\N{REPLACEMENT CHARACTER}",),
+        (long,),
+        ("\N{SNOWMAN}",),
+        (None,),
+    ]
+
+
+def test_text_with_broken_bytes_is_repaired() -> None:
+    buffers = [None, pa.py_buffer(b"\0\0\0\0\2\0\0\0"), pa.py_buffer(b"\xff\xfe")]
+    broken = pa.Array.from_buffers(pa.string(), 1, buffers)
+    rows, _ = as_delivered(pa.table({"item_id": broken}), schema.ITEMS, "raw_items")
+    rows.validate(full=True)
+    assert rows.column("item_id").to_pylist() == ["\N{REPLACEMENT CHARACTER}" * 2]
+
+
+def test_prior_history_is_replaced(tmp_path: Path) -> None:
+    row = {"user_id": "u", "position": 0, "item_id": "i", "is_positive": True}
+    for positions in ((0, 1), (0,)):
+        rows = [{**row, "position": p} for p in positions]
+        deliver(tmp_path / "delivered", "prior_history", rows)
+        materialize(tmp_path, [raw.raw_prior_history], None)
+    assert read(tmp_path, "from raw.raw_prior_history") == [("u", "0", "i", "true")]
+
+
+def test_a_held_file_is_waited_for_and_then_named(tmp_path: Path) -> None:
+    warehouse = Warehouse(path=str(tmp_path / "w.duckdb"), lock_wait_seconds=0.3)
+    with warehouse.connect():
+        pass
+    hold = "import duckdb,sys; c=duckdb.connect(sys.argv[1]); print('held', flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", hold, warehouse.path],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline().strip() == b"held"
+        with pytest.raises(WarehouseError, match=r"w\.duckdb was held .* 0\.3 seconds: close"):
+            warehouse.connect().__enter__()
+        holder.communicate(b"\n")
+    with warehouse.connect(read_only=True) as connection:
+        assert connection.execute("select 1").fetchall() == [(1,)]
+
+
+def test_reading_what_is_not_there_says_what_to_do(tmp_path: Path) -> None:
+    warehouse = Warehouse(path=str(tmp_path / "none.duckdb"))
+    with pytest.raises(WarehouseError, match="materialise raw_events first"):
+        warehouse.connect(read_only=True).__enter__()
+
+
+def test_connections_close_when_the_block_raises(tmp_path: Path) -> None:
+    warehouse = Warehouse(path=str(tmp_path / "w.duckdb"))
+    with pytest.raises(ZeroDivisionError), warehouse.connect():
+        raise ZeroDivisionError
+    with warehouse.connect(read_only=True):  # another mode: fails while the first is open
+        pass
+
+
+def test_published_tables_replace_their_day(tmp_path: Path) -> None:
+    warehouse = Warehouse(path=str(tmp_path / "warehouse.duckdb"))
+    for day, users in ((DAY, ["a", "b"]), (NEXT, ["c"]), (DAY, ["d"])):
+        assert warehouse.replace_partition(
+            "recommendations", day, pa.table({"user_id": users})
+        ) == len(users)
+    rows = read(tmp_path, "select partition_date, user_id from recommendations order by all")
+    assert rows == [(DAY, "d"), (NEXT, "c")]
+    with pytest.raises(ValueError, match="use one of recommendations, semantic_ids"):
+        warehouse.replace_partition("users; drop table x", DAY, pa.table({"a": [1]}))

@@ -1,0 +1,143 @@
+"""The session SQL as Dagster sees it: variables, lineage, checks."""
+
+import dataclasses
+import re
+from datetime import date
+from pathlib import Path
+
+import dagster as dg
+import pytest
+import yaml
+
+from assets import sessions
+from assets.support import DAILY
+from onerec import schema
+from onerec.config import SessionConfig
+from resources.dbt import PROJECT_DIR, build_command
+from resources.warehouse import Warehouse
+from tests.sql import delivered, random_log
+
+
+def key(name: str) -> dg.AssetKey:
+    return dg.AssetKey(name)
+
+
+def test_variables_are_the_settings_and_the_days() -> None:
+    project = yaml.safe_load((PROJECT_DIR / "dbt_project.yml").read_text())
+    variables = sessions.session_variables(SessionConfig(), date(1970, 1, 1), date(9999, 12, 31))
+    assert variables == project["vars"]
+    known = {f.name for f in dataclasses.fields(SessionConfig)}
+    assert sessions.NOT_FOR_SQL <= known
+
+
+def test_every_variable_is_used_by_the_sql() -> None:
+    sql = "".join(f.read_text() for f in PROJECT_DIR.rglob("*.sql"))
+    used = set(re.findall(r"var\(\"(\w+)\"\)", sql))
+    project = yaml.safe_load((PROJECT_DIR / "dbt_project.yml").read_text())
+    assert used == set(project["vars"])
+
+
+def test_the_command_leaves_unit_tests_to_the_test_suite() -> None:
+    assert build_command({"b": 1, "a": "x"}) == [
+        "build",
+        "--exclude-resource-type",
+        "unit_test",
+        "--vars",
+        '{"a": "x", "b": 1}',
+    ]
+
+
+def test_examples_have_the_columns_of_the_dataset() -> None:
+    file = PROJECT_DIR / "models" / "marts" / "session_examples.yml"
+    (model,) = yaml.safe_load(file.read_text())["models"]
+    names = [column["name"] for column in model["columns"]]
+    assert [*names, "split"] == schema.SESSION_DATASET.names
+
+
+@pytest.mark.parametrize(
+    ("table", "contract"),
+    [("base_events", schema.EVENTS), ("base_items", schema.ITEMS)],
+)
+def test_contract_columns_are_read_by_the_staging_sql(table: str, contract) -> None:
+    sql = (PROJECT_DIR / "models" / "staging" / f"{table}.sql").read_text()
+    missing = [name for name in contract.names if not re.search(rf"\b{name}\b", sql)]
+    assert not missing
+
+
+def test_every_model_says_its_grain_beside_its_sql() -> None:
+    for sql in (PROJECT_DIR / "models").rglob("*.sql"):
+        (model,) = yaml.safe_load(sql.with_suffix(".yml").read_text())["models"]
+        assert model["name"] == sql.stem
+        assert re.search(r"One row per [\w ,_]+\.\s*$", model["description"]), sql.stem
+
+
+def test_lineage_leads_from_raw_to_sessions() -> None:
+    graph = sessions.session_sql
+    assert graph.asset_deps[key("base_events")] == {key("raw_events"), key("stg_items")}
+    assert graph.asset_deps[key("base_items")] == {key("raw_items")}
+    assert graph.asset_deps[key("sessions")] == {key("int_events_sessionized")}
+    specs = {spec.key: spec for spec in graph.specs}
+    assert {spec.group_name for spec in specs.values()} == {"sessions"}
+    assert graph.op.pool == "warehouse"
+
+
+def test_too_many_refused_rows_stop_what_follows() -> None:
+    home = delivered.built_home()
+    started = []
+
+    @dg.asset(key="rejected_events", partitions_def=DAILY)
+    def already_built() -> None: ...
+
+    @dg.asset(deps=[already_built], partitions_def=DAILY)
+    def after() -> None:
+        started.append(True)
+
+    share = _rejected_share(home)
+    for threshold, passes in ((share - 0.01, False), (share + 0.01, True)):
+        config = sessions.RejectionLaunchpad(max_rejected_share=threshold)
+        result = dg.materialize(
+            [already_built, after, sessions.rejected_share_below_threshold],
+            resources=delivered.resources(home),
+            partition_key=str(random_log.DAYS[0]),
+            run_config=dg.RunConfig({"rejected_events_rejected_share_below_threshold": config}),
+            raise_on_error=False,
+        )
+        assert result.success == passes == bool(started)
+        (evaluation,) = result.get_asset_check_evaluations()
+        assert evaluation.passed == passes
+        assert evaluation.metadata["rejected share"].value == pytest.approx(share)
+        table = evaluation.metadata["reasons"]
+        assert isinstance(table, dg.TableMetadataValue)
+        reasons = [record.data["reason"] for record in table.records]
+        assert "watch_seconds is negative" in reasons
+        assert str(reasons[0]) in (evaluation.description or "")
+
+
+def _rejected_share(home: Path) -> float:
+    warehouse = Warehouse(path=str(home / "warehouse.duckdb"))
+    day = random_log.DAYS[0]
+    rejected = sum(warehouse.rejections(day, day).values())
+    return rejected / warehouse.num_delivered("raw_events", day, day)[day]
+
+
+def test_the_catalogue_is_as_of_its_day() -> None:
+    warehouse = Warehouse(path=str(delivered.built_home() / "warehouse.duckdb"))
+    first, last = random_log.DAYS[0], random_log.DAYS[-1]
+    then, now = warehouse.catalogue(first), warehouse.catalogue(last)
+    assert then.schema.names == [*schema.ITEMS.names, "first_seen"]
+    assert set(then.column("first_seen").to_pylist()) == {first}
+    assert sorted(then.column("item_id").to_pylist()) == [f"item {n}" for n in range(9)]
+    assert now.num_rows == 18
+    # the duration of every sixth item changes daily: 10 seconds and one more per day
+    durations = [
+        dict(
+            zip(
+                t.column("item_id").to_pylist(),
+                t.column("duration_seconds").to_pylist(),
+                strict=True,
+            )
+        )
+        for t in (then, now)
+    ]
+    assert [d["item 5"] for d in durations] == [10.0, 13.0]
+    assert now.column("first_seen").to_pylist() == sorted(now.column("first_seen").to_pylist())
