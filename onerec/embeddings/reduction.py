@@ -4,7 +4,7 @@ Signs are fixed by making each component's largest coordinate positive, so that 
 equal bytes. Shapes: N items, D columns, d kept.
 """
 
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -30,7 +30,8 @@ def truncated_svd(
     if rank < 1 or matrix.nnz == 0:
         return left, values, right
     start = np.random.default_rng(seed).standard_normal(min(num_rows, num_columns))
-    u, s, vt = cast(Any, svds(matrix.astype(np.float64), k=rank, v0=start))
+    decompose: Any = svds  # its stub says that it returns nothing
+    u, s, vt = decompose(matrix.astype(np.float64), k=rank, v0=start)
     order = np.argsort(-s, kind="stable")
     # below this a direction is rounding noise, different on every machine
     order = order[s[order] > 1e-8 * s.max()]

@@ -66,6 +66,21 @@ class SemanticIds:
         found = pc.fill_null(found, -1)
         return found.to_numpy(zero_copy_only=False).astype(np.int64)
 
+    def num_invalid(self) -> int:
+        """Items whose ID another item has as well, or has a digit outside [0, K); 0 is right."""
+        _, which, holders = torch.unique(self.codes, dim=0, return_inverse=True, return_counts=True)
+        outside = ((self.codes < 0) | (self.codes >= self.codebook_size)).any(1)
+        return int(((holders[which] > 1) | outside).sum())
+
+    def num_moved_since(self, earlier: "SemanticIds") -> int:
+        """Rows of `earlier` that are not here, unchanged, at the same index; 0 is right."""
+        if earlier.generation != self.generation:
+            return len(earlier)
+        rows = min(len(earlier), len(self))
+        same = (self.codes[:rows] == earlier.codes[:rows]).all(1).numpy()
+        same &= self.item_ids[:rows] == earlier.item_ids[:rows]
+        return len(earlier) - int(same.sum())
+
     def to_table(self) -> pa.Table:
         """As `schema.SEMANTIC_IDS`."""
         digits = pa.array(self.codes.numpy().astype(np.int32).ravel())
