@@ -1,0 +1,200 @@
+"""IDs are unique, equal in length, append-only, and near."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from onerec import schema
+from onerec.config import TokenizerConfig
+from onerec.tokenizer.codebook import Codebook, fit_codebook
+from onerec.tokenizer.semantic_ids import (
+    SemanticIds,
+    align_vectors,
+    assign_semantic_ids,
+    extend_semantic_ids,
+    load_semantic_ids,
+)
+from tests.core.tokenizer.peers import topical
+
+DAY = np.datetime64("2026-06-01")
+
+
+def names(num_items: int, prefix: str = "i") -> np.ndarray:
+    return np.array([f"{prefix}{n}" for n in range(num_items)], object)
+
+
+def days(num_items: int) -> np.ndarray:
+    return np.full(num_items, DAY)
+
+
+def opened(
+    vectors: torch.Tensor, *, size: int = 4, levels: int = 2
+) -> tuple[Codebook, SemanticIds]:
+    config = TokenizerConfig(num_levels=levels, codebook_size=size, iterations=5)
+    codebook, codes = fit_codebook(vectors, config)
+    ids = assign_semantic_ids(codebook, codes, vectors, names(len(codes)), days(len(codes)))
+    return codebook, ids
+
+
+def nobody(codebook: Codebook) -> SemanticIds:
+    empty = torch.empty(0, codebook.num_levels, dtype=torch.long)
+    vectors = torch.empty(0, codebook.codebooks.shape[2])
+    return assign_semantic_ids(codebook, empty, vectors, names(0), days(0))
+
+
+LINE = Codebook(
+    # leaves at 0, 1, 10 and 11 on a line; two items each
+    torch.tensor([[[0.0, 1.0], [10.0, 1.0]], [[0.0, 0.0], [1.0, 0.0]]]),
+    TokenizerConfig(num_levels=2, codebook_size=2),
+)
+
+
+def at(*places: float) -> torch.Tensor:
+    return torch.tensor([[place, 1.0] for place in places])
+
+
+def test_separating_digit_counts_within_a_leaf() -> None:
+    ids = extend_semantic_ids(nobody(LINE), LINE, names(4), at(0, 11, 0, 10), days(4))
+    assert ids.codes.tolist() == [[0, 0, 0], [1, 1, 0], [0, 0, 1], [1, 0, 0]]
+
+
+def test_a_full_leaf_passes_items_to_the_nearest_with_room() -> None:
+    # leaf 0 holds two; the third and fourth go to leaf 1, the fifth to leaf 10, never to 11
+    ids = extend_semantic_ids(nobody(LINE), LINE, names(5), at(0, 0, 0, 0, 0), days(5))
+    assert ids.codes.tolist() == [[0, 0, 0], [0, 0, 1], [0, 1, 0], [0, 1, 1], [1, 0, 0]]
+
+
+def test_items_that_fit_are_not_moved_by_those_that_do_not() -> None:
+    # the last one arrives at leaf 1 on its own account and is not displaced by the overflow
+    ids = extend_semantic_ids(nobody(LINE), LINE, names(4), at(0, 0, 0, 1), days(4))
+    assert ids.codes.tolist() == [[0, 0, 0], [0, 0, 1], [0, 1, 1], [0, 1, 0]]
+
+
+def test_every_id_can_be_given_out_and_no_more() -> None:
+    ids = extend_semantic_ids(nobody(LINE), LINE, names(8), at(*[0.0] * 8), days(8))
+    assert ids.num_invalid() == 0
+    with pytest.raises(ValueError, match="9 items need more than the 8 IDs"):
+        extend_semantic_ids(ids, LINE, names(1, "x"), at(0), days(1))
+
+
+def test_the_catalogue_keeps_its_balanced_codes() -> None:
+    vectors = topical(300, 8)
+    config = TokenizerConfig(num_levels=2, codebook_size=16, iterations=5)
+    codebook, codes = fit_codebook(vectors, config)
+    ids = assign_semantic_ids(codebook, codes, vectors, names(300), days(300))
+    assert ids.num_invalid() == 0
+    assert torch.equal(ids.codes[:, :2], codes)
+
+
+@pytest.mark.parametrize("distinct", [1, 3])
+def test_duplicates_beyond_a_leaf_still_get_ids(distinct: int) -> None:
+    vectors = topical(distinct, 8).repeat(60 // distinct, 1)
+    _, ids = opened(vectors)  # 4 ** 3 = 64 IDs for 60 items
+    assert ids.codes.shape == (60, 3)
+    assert ids.num_invalid() == 0
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    arrivals=st.lists(st.integers(0, 14), max_size=6),
+    copies=st.booleans(),
+)
+def test_published_ids_never_move(seed: int, arrivals: list[int], copies: bool) -> None:
+    codebook, ids = opened(topical(20, 4, seed=1))
+    pool = topical(200, 4, seed=seed)
+    if copies:  # everyone wants the same leaf
+        pool = pool[:1].expand(200, -1)
+    taken = 0
+    arrivals = [n for n, total in zip(arrivals, np.cumsum(arrivals), strict=True) if total <= 44]
+    for count in arrivals:
+        earlier = ids
+        new = names(count, f"s{taken}-")
+        ids = extend_semantic_ids(ids, codebook, new, pool[taken : taken + count], days(count))
+        taken += count
+        assert len(ids) == len(earlier) + count
+        assert ids.num_moved_since(earlier) == 0
+        assert ids.num_invalid() == 0
+        assert ids.codes.shape == (len(ids), 3)
+        assert (ids.index_of(new) == np.arange(len(earlier), len(ids))).all()
+
+
+def test_extending_twice_gives_the_same(tmp_path: Path) -> None:
+    codebook, ids = opened(topical(40, 8))
+    new = topical(15, 8, seed=3)
+    first = extend_semantic_ids(ids, codebook, names(15, "n"), new, days(15))
+    again = extend_semantic_ids(ids, codebook, names(15, "n"), new, days(15))
+    assert torch.equal(first.codes, again.codes)
+
+
+def test_new_items_go_to_their_nearest_codes_when_there_is_room() -> None:
+    codebook, ids = opened(topical(64, 8), size=8)
+    new = topical(10, 8, seed=4)
+    extended = extend_semantic_ids(ids, codebook, names(10, "n"), new, days(10))
+    assert torch.equal(extended.codes[64:, :2], codebook.encode(new))
+
+
+def test_index_of() -> None:
+    _, ids = opened(topical(30, 4))
+    asked = ["i3", "unknown", None, "i29", "i3"]
+    expected = [3, -1, -1, 29, 3]
+    assert ids.index_of(np.array(asked, object)).tolist() == expected
+    assert ids.index_of(pa.array(asked)).tolist() == expected
+    assert ids.index_of(pa.chunked_array([asked[:2], asked[2:]])).tolist() == expected
+    assert ids.index_of(pa.array(asked).dictionary_encode()).tolist() == expected
+    assert ids.index_of(np.array([], object)).dtype == np.int64
+
+
+def test_saved_table_follows_the_schema_and_loads_back(tmp_path: Path) -> None:
+    _, ids = opened(topical(30, 4))
+    ids.save(tmp_path)
+    table = pq.read_table(tmp_path / "semantic_ids.parquet")
+    assert table.schema.equals(schema.SEMANTIC_IDS)
+    assert table["item_index"].to_pylist() == list(range(30))
+    loaded = load_semantic_ids(tmp_path)
+    assert torch.equal(loaded.codes, ids.codes)
+    assert loaded.codes.dtype == torch.long
+    assert loaded.item_ids.tolist() == ids.item_ids.tolist()
+    assert loaded.first_seen.tolist() == ids.first_seen.tolist()
+    assert (loaded.generation, loaded.codebook_size) == (ids.generation, 4)
+
+
+def test_another_generation_is_refused() -> None:
+    _, ids = opened(topical(30, 4))
+    other, _ = opened(topical(30, 4, seed=9))
+    with pytest.raises(ValueError, match=f"{ids.generation}.*{other.generation}"):
+        extend_semantic_ids(ids, other, names(1, "n"), topical(1, 4), days(1))
+
+
+@pytest.mark.parametrize(
+    ("item", "vector", "message"),
+    [
+        ("i3", torch.ones(1, 4), "'i3' has an ID already"),
+        ("new", torch.zeros(1, 4), "row 0 is all zeros"),
+        ("new", torch.full((1, 4), torch.inf), "row 0 is not finite"),
+    ],
+)
+def test_unusable_arrivals_are_named(item: str, vector: torch.Tensor, message: str) -> None:
+    codebook, ids = opened(topical(30, 4))
+    with pytest.raises(ValueError, match=message):
+        extend_semantic_ids(ids, codebook, np.array([item], object), vector, days(1))
+
+
+@pytest.mark.parametrize("width", [6, 8, 11])
+def test_turned_axes_are_turned_back(width: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    reference = torch.zeros(50, 8)
+    reference[:, :6] = topical(50, 6)  # six real dimensions, so that width 6 can hold them
+    turn = torch.linalg.qr(torch.randn(max(8, width), max(8, width), generator=generator))[0]
+    padded = torch.nn.functional.pad(reference, (0, max(0, width - 8)))
+    tonight = padded @ turn if width >= 8 else reference[:, :6] @ turn[:6, :6].svd()[0]
+    rows = torch.arange(40)
+    torch.testing.assert_close(
+        align_vectors(tonight, rows, reference[:40]), reference, rtol=1e-4, atol=1e-5
+    )
