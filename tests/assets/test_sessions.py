@@ -1,7 +1,10 @@
 """The session SQL as Dagster sees it: variables, lineage, checks."""
 
 import dataclasses
+import json
 import re
+import subprocess
+import sys
 from datetime import date
 from pathlib import Path
 
@@ -141,3 +144,51 @@ def test_the_catalogue_is_as_of_its_day() -> None:
     ]
     assert [d["item 5"] for d in durations] == [10.0, 13.0]
     assert now.column("first_seen").to_pylist() == sorted(now.column("first_seen").to_pylist())
+
+
+DESCRIBE = """
+import json, sys, warnings
+warnings.simplefilter("ignore")
+import dagster as dg
+from pathlib import Path
+from assets import sessions
+from resources.dbt import session_dbt
+home = Path(sys.argv[1])
+result = dg.materialize(
+    [sessions.session_sql],
+    selection=[dg.AssetKey("sessions")],
+    resources={"dbt": session_dbt(home / "dbt", home / "warehouse.duckdb")},
+    partition_key=sys.argv[2],
+)
+(found,) = result.asset_materializations_for_node("session_sql")
+lineage = found.metadata["dagster/column_lineage"].value.deps_by_column
+deps = {c: [d.asset_key.path + [d.column_name] for d in x] for c, x in lineage.items()}
+schema = [c.name for c in found.metadata["dagster/column_schema"].value.columns]
+print("FOUND" + json.dumps([found.metadata["dagster/row_count"].value, schema, deps]))
+"""
+
+
+def test_tables_show_row_counts_types_and_column_lineage(tmp_path: Path) -> None:
+    # in a process of its own, like a step: describing tables leaves the warehouse open
+    home = delivered.copy_of_built_home(tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", DESCRIBE, str(home), str(random_log.DAYS[-1])],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    line = next(x for x in done.stdout.splitlines() if x.startswith("FOUND"))
+    rows, columns, deps = json.loads(line.removeprefix("FOUND"))
+    warehouse = Warehouse(path=str(home / "warehouse.duckdb"))
+    with warehouse.connect(read_only=True) as connection:
+        assert connection.execute("select count(*) from sessions").fetchall() == [(rows,)]
+    assert {"session_id", "is_good"} <= set(columns)
+    assert deps["watch_seconds"] == [["int_events_sessionized", "watch_seconds"]]
+    assert deps["started_at"] == [["int_events_sessionized", "event_time"]]
+    assert {name for _, name in deps["has_enough_interactions"]} == {
+        "is_like",
+        "is_follow",
+        "is_comment",
+        "is_share",
+    }
