@@ -4,7 +4,7 @@ Signs are fixed by making each component's largest coordinate positive, so that 
 equal bytes. Shapes: N items, D columns, d kept.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import scipy.sparse as sp
@@ -24,14 +24,13 @@ def truncated_svd(
     Returns:
         (N, d) left vectors, (d,) values in falling order, (D, d) right vectors.
     """
-    num_rows, num_columns = matrix.shape
+    num_rows, num_columns = cast(tuple[int, int], matrix.shape)
     left, values, right = np.zeros((num_rows, dim)), np.zeros(dim), np.zeros((num_columns, dim))
     rank = min(dim, min(num_rows, num_columns) - 1)
     if rank < 1 or matrix.nnz == 0:
         return left, values, right
     start = np.random.default_rng(seed).standard_normal(min(num_rows, num_columns))
-    decompose: Any = svds  # its stub says that it returns nothing
-    u, s, vt = decompose(matrix.astype(np.float64), k=rank, v0=start)
+    u, s, vt = cast(Any, svds)(matrix.astype(np.float64), k=rank, v0=start)
     order = np.argsort(-s, kind="stable")
     # below this a direction is rounding noise, different on every machine
     order = order[s[order] > 1e-8 * s.max()]
