@@ -1,0 +1,354 @@
+"""Embeddings, codebook and semantic IDs over a real store and a real warehouse."""
+
+from dataclasses import dataclass
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from pydantic import Field
+from safetensors.numpy import load_file
+
+from assets.item_embeddings import EmbeddingLaunchpad, item_embeddings, item_embeddings_checks
+from assets.tokenizer import (
+    TokenizerLaunchpad,
+    codebook,
+    codebook_checks,
+    semantic_ids,
+    semantic_ids_checks,
+)
+from onerec.artifacts import ArtifactError, ArtifactStore
+from onerec.config import EmbeddingConfig, TokenizerConfig
+from onerec.datasets import EventSource
+from onerec.embeddings.item_embeddings import ItemEmbeddings
+from onerec.tokenizer.generations import TokenizedCatalogue
+from onerec.tokenizer.semantic_ids import SemanticIds, load_semantic_ids
+from resources.stores import Artifacts, Source
+from resources.warehouse import Warehouse
+from tests.core.embeddings.test_item_embeddings import write_sessions
+
+DAYS = [date(2026, 6, 10) + timedelta(days=n) for n in range(5)]
+ITEMS_A_DAY = 12
+TOPICS = ("slow pasta recipe", "fast ski slope", "jazz guitar lesson")
+SETTINGS: dict[str, Any] = {
+    "item_embeddings": {
+        "config": {
+            "text_encoder": "hashed",
+            "text_dim": 12,
+            "collaborative_dim": 6,
+            "attributes_dim": 4,
+        }
+    },
+    "codebook": {"config": {"num_levels": 2, "codebook_size": 6, "iterations": 5}},
+}
+
+
+class Supplied(Source):
+    """A source that has nothing but vectors, or not even those."""
+
+    vectors: list[float] = Field(default_factory=list)
+
+    def open(self) -> EventSource:  # pyright: ignore[reportIncompatibleMethodOverride]
+        @dataclass
+        class Vectors:
+            rows: list[float]
+
+            def item_vectors(self) -> pa.Table | None:
+                ids = [f"i{n:03d}" for n in range(len(self.rows))]
+                vectors = pa.array([[v, 1.0] for v in self.rows], pa.list_(pa.float32()))
+                return pa.table({"item_id": ids, "vector": vectors}) if ids else None
+
+        return Vectors(self.vectors)  # pyright: ignore[reportReturnType]
+
+
+def first_seen(item: int) -> date:
+    """Two thirds of the items are there from the start, the rest arrive day by day."""
+    return DAYS[0] - timedelta(days=3) if item < 48 else DAYS[(item - 48) // ITEMS_A_DAY]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    rows = [
+        (f"i{n:03d}", f"{TOPICS[n % 3]} {n}", f"c{n % 3}", f"a{n % 7}", first_seen(n))
+        for n in range(48 + ITEMS_A_DAY * len(DAYS))
+    ]
+    with duckdb.connect(str(tmp_path / "warehouse.duckdb")) as connection:
+        connection.execute(
+            "create table stg_items (item_id varchar, duration_seconds double, title varchar, "
+            "category varchar, author_id varchar, published_at timestamptz, first_seen date, "
+            "valid_from date)"
+        )
+        connection.executemany(
+            "insert into stg_items values ($1, 30, $2, $3, $4, null, $5, $5)", rows
+        )
+    return tmp_path
+
+
+@pytest.fixture
+def store(home: Path) -> ArtifactStore:
+    store = ArtifactStore(str(home / "artifacts"))
+    for turn, day in enumerate(DAYS):
+        with store.write(
+            "session_dataset", day.isoformat(), config={}, upstream={}, code_version="1"
+        ) as draft:
+            generator = np.random.default_rng(turn)
+            sessions = [
+                [f"i{3 * n + s % 3:03d}" for n in generator.permutation(16)[:4]] for s in range(60)
+            ]
+            write_sessions(draft.path, "train", sessions)
+    return store
+
+
+def run(
+    home: Path,
+    store: ArtifactStore,
+    day: date,
+    *assets: dg.AssetsDefinition,
+    vectors: list[float] | None = None,
+    raise_on_error: bool = True,
+) -> dg.ExecuteInProcessResult:
+    checks = [item_embeddings_checks, codebook_checks, semantic_ids_checks]
+    names = [a.key.to_user_string() for a in assets]
+    return dg.materialize(
+        [item_embeddings, codebook, semantic_ids, *checks],
+        selection=dg.AssetSelection.assets(*names),
+        partition_key=day.isoformat(),
+        run_config={"ops": {n: c for n, c in SETTINGS.items() if n in names}},
+        resources={
+            "artifacts": Artifacts(url=store.root),
+            "warehouse": Warehouse(path=str(home / "warehouse.duckdb")),
+            "source": Supplied(dataset="own", vectors=vectors or []),
+        },
+        raise_on_error=raise_on_error,
+    )
+
+
+ALL = (item_embeddings, codebook, semantic_ids)
+NIGHT = (item_embeddings, semantic_ids)
+
+
+def ids_of(store: ArtifactStore, day: date) -> SemanticIds:
+    return load_semantic_ids(store.latest("semantic_ids", day.isoformat()).verify().path)
+
+
+def failed_checks(result: dg.ExecuteInProcessResult) -> list[str]:
+    return sorted(c.check_name for c in result.get_asset_check_evaluations() if not c.passed)
+
+
+def metadata_of(result: dg.ExecuteInProcessResult, asset: str) -> dict[str, Any]:
+    (event,) = result.asset_materializations_for_node(asset)
+    return {name: value.value for name, value in event.metadata.items()}
+
+
+def test_first_night(home: Path, store: ArtifactStore) -> None:
+    result = run(home, store, DAYS[0], *ALL)
+    assert len(result.get_asset_check_evaluations()) == 7
+    assert failed_checks(result) == []
+    day = DAYS[0].isoformat()
+    book, ids = store.latest("codebook", day), ids_of(store, DAYS[0])
+    assert sorted(book.manifest["files"]) == [
+        "codebook.safetensors",
+        "diagnostics.json",
+        "semantic_ids.parquet",
+        "vectors.safetensors",
+    ]
+    # fitted on what was seen before the day; the day's own items are appended
+    assert len(load_semantic_ids(book.path)) == 48
+    assert len(ids) == 60
+    assert (ids.first_seen[48:] == np.datetime64(DAYS[0])).all()
+    assert ids.generation == book.manifest["metadata"]["generation"]
+    artifact = store.latest("semantic_ids", day)
+    vectors = load_file(artifact.path / "vectors.safetensors")["vectors"]
+    assert vectors.shape[0] == 60
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
+    assert set(artifact.manifest["upstream"]) == {"item_embeddings", "codebook"}
+    shown = metadata_of(result, "semantic_ids")
+    assert shown["generation"] == ids.generation
+    assert shown["dagster/row_count"] == 60
+    assert "data:image/svg+xml" in shown["pictures"]
+    with duckdb.connect(str(home / "warehouse.duckdb"), read_only=True) as connection:
+        table = connection.sql(
+            "select item_id, codes, partition_date from semantic_ids order by item_index"
+        ).fetchall()
+    assert [row[0] for row in table] == ids.item_ids.tolist()
+    assert [list(row[1]) for row in table] == ids.codes.tolist()
+    assert {row[2] for row in table} == {DAYS[0]}
+
+
+def test_nights_append_and_never_move(home: Path, store: ArtifactStore) -> None:
+    run(home, store, DAYS[0], *ALL)
+    for number, day in enumerate(DAYS[1:], start=1):
+        earlier = ids_of(store, DAYS[number - 1])
+        assert failed_checks(run(home, store, day, *NIGHT)) == []
+        ids = ids_of(store, day)
+        assert len(ids) == len(earlier) + ITEMS_A_DAY
+        assert ids.num_moved_since(earlier) == 0
+        upstream = store.latest("semantic_ids", day.isoformat()).manifest["upstream"]
+        assert set(upstream) == {"item_embeddings", "codebook", "semantic_ids"}
+
+
+def test_vectors_stay_in_the_space_of_the_codebook(home: Path, store: ArtifactStore) -> None:
+    # sessions differ from night to night, so the axes of the co-watching block turn
+    run(home, store, DAYS[0], *ALL)
+    run(home, store, DAYS[1], *NIGHT)
+    first, second = (
+        load_file(store.latest("semantic_ids", d.isoformat()).path / "vectors.safetensors")[
+            "vectors"
+        ][:48]
+        for d in DAYS[:2]
+    )
+    raw = load_file(
+        store.latest("item_embeddings", DAYS[1].isoformat()).path / "vectors.safetensors"
+    )["vectors"][:48]
+    kept, turned = ((first * other).sum(1).mean() for other in (second, raw))
+    assert kept > 0.9
+    assert kept > turned
+    # new items find the codes of their topic
+    ids = ids_of(store, DAYS[1])
+    topic = np.array([int(item[1:]) % 3 for item in ids.item_ids])
+    by_code = [
+        torch.bincount(ids.codes[:48, 0][torch.from_numpy(topic[:48] == t)], minlength=6)
+        for t in range(3)
+    ]
+    likely = torch.stack(by_code).argmax(0).numpy()
+    assert (likely[ids.codes[48:, 0].numpy()] == topic[48:]).mean() > 0.8
+
+
+def test_a_repeated_night_gives_the_same_artifacts(home: Path, store: ArtifactStore) -> None:
+    run(home, store, DAYS[0], *ALL)
+    run(home, store, DAYS[1], *NIGHT)
+    run(home, store, DAYS[2], *NIGHT)
+    before = {
+        (asset, day): store.latest(asset, day).version
+        for asset in ("item_embeddings", "codebook", "semantic_ids")
+        for day in store.partitions(asset)
+    }
+    run(home, store, DAYS[1], *NIGHT)
+    run(home, store, DAYS[0], *ALL)
+    assert before == {(a, d): store.latest(a, d).version for a, d in before}
+
+
+def test_a_new_codebook_opens_a_new_generation(home: Path, store: ArtifactStore) -> None:
+    run(home, store, DAYS[0], *ALL)
+    run(home, store, DAYS[1], *ALL)
+    first, second = ids_of(store, DAYS[0]), ids_of(store, DAYS[1])
+    assert first.generation != second.generation
+    assert len(second) == 72
+    assert failed_checks(run(home, store, DAYS[2], *NIGHT)) == []
+    assert ids_of(store, DAYS[2]).num_moved_since(second) == 0
+
+
+def test_items_of_the_test_day_and_later_do_not_reach_the_codebook(
+    home: Path, store: ArtifactStore
+) -> None:
+    run(home, store, DAYS[0], item_embeddings, codebook)
+    before = load_semantic_ids(store.latest("codebook", DAYS[0].isoformat()).path)
+    with duckdb.connect(str(home / "warehouse.duckdb")) as connection:
+        connection.execute(
+            "insert into stg_items select 'planted' || i, 1, 'slow pasta', 'c0', 'a0', null, "
+            f"date '{DAYS[0]}', date '{DAYS[0]}' from range(50) t(i)"
+        )
+    run(home, store, DAYS[0], item_embeddings, codebook)
+    after = load_semantic_ids(store.latest("codebook", DAYS[0].isoformat()).path)
+    assert after.generation == before.generation
+    assert torch.equal(after.codes, before.codes)
+
+
+def test_without_a_codebook_the_error_says_what_to_run(home: Path, store: ArtifactStore) -> None:
+    with pytest.raises(ArtifactError, match=r"materialise codebook for 2026-06-10.*weekly"):
+        run(home, store, DAYS[0], *NIGHT)
+
+
+def test_catalogue_smaller_than_the_codebook(home: Path, store: ArtifactStore) -> None:
+    with duckdb.connect(str(home / "warehouse.duckdb")) as connection:
+        connection.execute("delete from stg_items where item_id > 'i004'")
+    with pytest.raises(ValueError, match=r"codebook_size=6.*only 5 items.*to at most 5"):
+        run(home, store, DAYS[0], item_embeddings, codebook)
+
+
+def test_supplied_vectors_are_in_the_lineage(home: Path, store: ArtifactStore) -> None:
+    run(home, store, DAYS[0], item_embeddings)
+    plain = store.latest("item_embeddings", DAYS[0].isoformat())
+    run(home, store, DAYS[0], item_embeddings, vectors=[0.0, 1.0, 5.0])
+    supplied = store.latest("item_embeddings", DAYS[0].isoformat())
+    assert plain.manifest["metadata"]["has_supplied"] == 0
+    assert supplied.manifest["metadata"]["has_supplied"] == 3
+    assert set(supplied.manifest["upstream"]) - set(plain.manifest["upstream"]) == {"item_vectors"}
+
+
+@pytest.fixture
+def corrupted(home: Path, store: ArtifactStore) -> Path:
+    """A first night; what the tokenizer writes from now on is spoilt."""
+    run(home, store, DAYS[0], *ALL)
+    return home
+
+
+def test_an_id_that_moved_stops_the_night(
+    corrupted: Path, store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = SemanticIds.save
+
+    def swapped(ids: SemanticIds, directory: Path) -> None:
+        ids.codes[[0, 1]] = ids.codes[[1, 0]]
+        save(ids, directory)
+
+    monkeypatch.setattr(SemanticIds, "save", swapped)
+    result = run(corrupted, store, DAYS[1], *NIGHT, raise_on_error=False)
+    assert not result.success
+    assert failed_checks(result) == ["published_ids_did_not_move"]
+
+
+def test_a_repeated_id_stops_the_night(
+    corrupted: Path, store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = SemanticIds.save
+
+    def repeated(ids: SemanticIds, directory: Path) -> None:
+        ids.codes[-1] = ids.codes[-2]
+        save(ids, directory)
+
+    monkeypatch.setattr(SemanticIds, "save", repeated)
+    result = run(corrupted, store, DAYS[1], *NIGHT, raise_on_error=False)
+    assert not result.success
+    assert failed_checks(result) == ["ids_are_unique"]
+
+
+def test_an_unbalanced_codebook_stops_the_run(
+    home: Path, store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    levels = [{"relative_mse": 0.5, "entropy": 1.0, "entropy_share": 1.0, "gini": 0.0}] * 2
+    spoilt = [level | {"size_spread": 2, "utilisation": 0.9, "usage": [1, 3]} for level in levels]
+    figures = {"levels": spoilt, "collision_rate": 0.0, "argmin_agreement": 1.0}
+    monkeypatch.setattr(TokenizedCatalogue, "diagnostics", lambda *_: figures)
+    result = run(home, store, DAYS[0], *ALL, raise_on_error=False)
+    assert failed_checks(result) == ["codes_are_balanced", "every_code_is_used"]
+    assert store.partitions("semantic_ids") == []
+
+
+@pytest.mark.parametrize("spoilt", [np.nan, 2.0])
+def test_vectors_that_are_not_unit_length_stop_the_run(
+    spoilt: float, home: Path, store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = ItemEmbeddings.save
+
+    def spoil(embeddings: ItemEmbeddings, directory: Path) -> None:
+        embeddings.vectors[3, 0] = spoilt
+        save(embeddings, directory)
+
+    monkeypatch.setattr(ItemEmbeddings, "save", spoil)
+    result = run(home, store, DAYS[0], *ALL, raise_on_error=False)
+    assert failed_checks(result) == ["vectors_are_unit_length"]
+    assert store.partitions("codebook") == []
+
+
+def test_launchpads_have_the_fields_of_the_core() -> None:
+    for launchpad, core in (
+        (EmbeddingLaunchpad, EmbeddingConfig),
+        (TokenizerLaunchpad, TokenizerConfig),
+    ):
+        assert set(launchpad.model_fields) == set(core.__dataclass_fields__)
