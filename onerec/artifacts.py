@@ -225,7 +225,11 @@ class ArtifactStore:
             if self.is_local:
                 target = Path(directory)
                 target.parent.mkdir(parents=True, exist_ok=True)
-                os.rename(staging, target)
+                try:
+                    os.rename(staging, target)
+                except OSError:  # another process published the same version meanwhile
+                    if not (target / MANIFEST).exists():
+                        raise
             else:
                 files = sorted(p for p in staging.rglob("*") if p.is_file() and p.name != MANIFEST)
                 for file in [*files, staging / MANIFEST]:
@@ -235,8 +239,9 @@ class ArtifactStore:
         pointer = self._join(asset, partition, POINTER)
         body = json.dumps({"version": version}).encode() + b"\n"
         if self.is_local:
-            aside = Path(f"{pointer}.{os.getpid()}")
-            aside.write_bytes(body)
+            handle, aside = tempfile.mkstemp(prefix=f".{POINTER}-", dir=Path(pointer).parent)
+            with os.fdopen(handle, "wb") as f:
+                f.write(body)
             os.replace(aside, pointer)
         else:  # one PUT is atomic on object stores
             self.fs.pipe_file(pointer, body)

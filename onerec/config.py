@@ -266,7 +266,7 @@ class RewardConfig:
 class GenerationConfig:
     """Beam search."""
 
-    beam: int = option(32, "Beams kept; at least the length of the list asked for")
+    beam: int = option(16, "Beams kept; at least the length of the list asked for")
     candidates: int = option(32, "N: sessions generated per user for preference pairs")
     batch_size: int = option(64, "Users per batch")
     filter_seen: bool = option(True, "Recommendations leave out items of the user's history")

@@ -1,7 +1,7 @@
 """Where things live and what they run on: environment variables over one YAML file over defaults.
 
-`$ONEREC_HOME/settings.yaml` remembers what `make demo` was started with, so that `make dev` opens the
-same state.
+`$ONEREC_HOME/settings.yaml` remembers what `make demo` was started with, so that `make dev` opens
+the same state.
 """
 
 import os
