@@ -50,7 +50,8 @@ check: $(STAMP)
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 	$(BIN)/sqlfluff lint dbt_sessions --config dbt_sessions/.sqlfluff
-	$(BIN)/python -m resources.dbt parse
+	scratch=$$(mktemp -d) && $(BIN)/dbt parse --quiet --project-dir dbt_sessions \
+		--profiles-dir dbt_sessions --target-path $$scratch --log-path $$scratch && rm -r $$scratch
 
 format: $(STAMP)
 	$(BIN)/ruff format .

@@ -3,10 +3,10 @@
     <root>/<asset>/<partition>/<version>/   files..., manifest.json
     <root>/<asset>/<partition>/current.json the pointer, replaced in one atomic step
 
-A writer fills a directory aside; publishing hashes every file, writes `manifest.json` last, moves the
-directory to its version (a hash of files, settings, seed, code and upstream versions) and only then
-replaces the pointer. A reader follows the pointer, so it sees a whole artifact or none, and the same
-inputs give the same version.
+A writer fills a directory aside; publishing hashes every file, writes `manifest.json` last, moves
+the directory to its version (a hash of files, settings, seed, code and upstream versions) and only
+then replaces the pointer. A reader follows the pointer, so it sees a whole artifact or none, and
+the same inputs give the same version.
 """
 
 import hashlib
@@ -65,8 +65,8 @@ class Artifact:
             file = self.path / name
             if not file.exists() or _file_entry(file) != expected:
                 raise ArtifactError(
-                    f"{self.asset}/{self.partition}/{self.version}/{name} differs from its manifest: "
-                    "it was changed or cut off after publishing; materialise the asset again"
+                    f"{self.asset}/{self.partition}/{self.version}/{name} differs from its "
+                    "manifest: it was changed or cut off after publishing; materialise the asset again"
                 )
         return self
 

@@ -97,7 +97,8 @@ class EmbeddingConfig:
     attributes_weight: float = option(0.5, "Weight of the category and author block")
     supplied_weight: float = option(1.0, "Weight of the supplied block")
     collaborative_shrinkage: float = option(
-        5.0, "Sessions an item needs before its co-watching counts as much as what its text predicts"
+        5.0,
+        "Sessions an item needs before its co-watching counts as much as what its text predicts",
     )
     seed: int = option(0, "Seed of the reductions")
 

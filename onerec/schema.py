@@ -1,8 +1,8 @@
 """Every table's columns, once: the data contract and the tables that cross a stage boundary.
 
 Column names live here and nowhere else in Python; a test compares them with the dbt YAML.
-`EVENTS`, `ITEMS`, `PRIOR_HISTORY` and `ITEM_VECTORS` are what a reader in `onerec.datasets` delivers;
-the others are Parquet tables inside artifacts.
+`EVENTS`, `ITEMS`, `PRIOR_HISTORY` and `ITEM_VECTORS` are what a reader in `onerec.datasets`
+delivers; the others are Parquet tables inside artifacts.
 """
 
 import pyarrow as pa

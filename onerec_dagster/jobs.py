@@ -2,7 +2,6 @@
 
 import dagster as dg
 
-
 INGEST = dg.AssetSelection.groups("raw", "sessions") - dg.AssetSelection.assets("session_dataset")
 RETOKENIZE = dg.AssetSelection.assets("codebook")
 

@@ -14,8 +14,8 @@ class EventSource(Protocol):
     """A log, day by day, in the names of the data contract.
 
     Columns carry the contract's names; their values are delivered as they stand in the log (a watch
-    time may still be a text): typing and rejecting rows is the staging SQL's work, so that nothing is
-    lost on the way.
+    time may still be a text): typing and rejecting rows is the staging SQL's work, so that nothing
+    is lost on the way.
     """
 
     @property
@@ -55,8 +55,8 @@ class Dataset:
 
 DATASETS: dict[str, Dataset] = {
     "simulated": Dataset("onerec.datasets.simulated"),
-    # A user-day is the session: Pure keeps only exposures of 7.6 k videos, so 30-minute sessions hold
-    # 1.2 views. Watched = the log's own long_view rule: complete, or at least 18 seconds.
+    # A user-day is the session: Pure keeps only exposures of 7.6 k videos, so 30-minute sessions
+    # hold 1.2 views. Watched = the log's own long_view rule: complete, or at least 18 seconds.
     "kuairand": Dataset(
         "onerec.datasets.kuairand",
         {

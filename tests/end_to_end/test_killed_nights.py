@@ -1,4 +1,4 @@
-"""`kill -9` in a dbt build, in an artifact write and in training; each time the night is run again."""
+"""`kill -9` in a dbt build, an artifact write and a training; each time the night is run again."""
 
 from pathlib import Path
 

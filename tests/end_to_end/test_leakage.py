@@ -65,7 +65,9 @@ def test_what_happens_on_the_test_day_is_not_learned(tmp_path: Path):
 
     def test_split(home: Path) -> bytes:
         store = ArtifactStore(str(home / "own" / "artifacts"))
-        return next((store.latest("session_dataset", DAY).path / "split=test").iterdir()).read_bytes()
+        return next(
+            (store.latest("session_dataset", DAY).path / "split=test").iterdir()
+        ).read_bytes()
 
     # the plant is really there: it changed what is tested
     assert test_split(tmp_path / "plain") != test_split(tmp_path / "planted")

@@ -67,7 +67,8 @@ def test_jobs_and_schedules_have_the_promised_names():
         "weekly_retokenize",
     }
     assert "codebook" not in {
-        k.to_user_string() for k in defs.resolve_job_def("nightly").asset_layer.executable_asset_keys
+        k.to_user_string()
+        for k in defs.resolve_job_def("nightly").asset_layer.executable_asset_keys
     }
 
 
