@@ -66,7 +66,7 @@ class Artifact:
             if not file.exists() or _file_entry(file) != expected:
                 raise ArtifactError(
                     f"{self.asset}/{self.partition}/{self.version}/{name} differs from its "
-                    "manifest: it was changed or cut off after publishing; materialise the asset again"
+                    "manifest: it was changed or cut off after publishing; materialise it again"
                 )
         return self
 

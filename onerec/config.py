@@ -140,10 +140,10 @@ class TokenizerConfig:
 class ModelConfig:
     """Shape of the generator: encoder over the history, session decoder with sparse MoE."""
 
-    d_model: int = option(96, "Width")
+    d_model: int = option(64, "Width")
     num_heads: int = option(4, "Attention heads; divides d_model")
     d_ff: int = option(192, "Hidden width of a feed-forward block or of one expert")
-    encoder_layers: int = option(2, "Encoder blocks")
+    encoder_layers: int = option(1, "Encoder blocks")
     decoder_layers: int = option(2, "Decoder blocks")
     num_experts: int = option(4, "Experts of a decoder block; 1 is a dense block")
     active_experts: int = option(2, "Experts a token passes through")
@@ -182,9 +182,9 @@ class TrainingConfig:
     """Pretraining on good sessions."""
 
     batch_size: int = option(128, "Sessions per step")
-    max_epochs: int = option(12, "Passes over the good sessions, at most")
+    max_epochs: int = option(10, "Passes over the good sessions, at most")
     patience: int = option(2, "Epochs without a better validation loss before stopping")
-    learning_rate: float = option(2e-3, "Peak learning rate")
+    learning_rate: float = option(4e-3, "Peak learning rate")
     schedule: str = option("cosine", "After warming up: 'cosine' over max_epochs, or 'constant'")
     warmup_share: float = option(0.05, "Share of the steps spent warming up")
     weight_decay: float = option(0.01, "AdamW's")
@@ -392,6 +392,7 @@ PRESETS: dict[str, Stages] = {
                 "decoder_layers": 4,
                 "num_experts": 8,
             },
+            "training": {"learning_rate": 1e-3},
             "generation": {"beam": 64, "candidates": 128},
             "alignment": {"rounds": 2, "sample_users": 5000},
         }

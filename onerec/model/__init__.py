@@ -6,6 +6,7 @@ from onerec.model.checkpoint import (
     read_config,
     save_model,
 )
+from onerec.model.content import start_from_content
 from onerec.model.onerec import DecoderState, Memory, OneRec, expert_load
 from onerec.model.scoring import (
     check_items,
@@ -31,4 +32,5 @@ __all__ = [
     "save_model",
     "session_logp",
     "session_nll",
+    "start_from_content",
 ]

@@ -17,7 +17,7 @@ from torch import Tensor
 from onerec.artifacts import write_json
 from onerec.config import ModelConfig, TrainingConfig
 from onerec.datasets.session_tensors import SessionTensors
-from onerec.model import OneRec, expert_load, load_model, save_model
+from onerec.model import OneRec, expert_load, load_model, save_model, start_from_content
 from onerec.training.batches import OrderedBatches, ShuffledBatches, loader
 from onerec.training.bookkeeping import RESUME, Bookkeeping, Progress
 from onerec.training.module import GeneratorModule
@@ -70,6 +70,7 @@ def fit_generator(
     out_dir: Path,
     scratch: Path,
     initial: OneRec | None = None,
+    vectors: Tensor | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     runtime: Runtime | None = None,
 ) -> TrainingReport:
@@ -90,6 +91,7 @@ def fit_generator(
         out_dir: Where the three files go.
         scratch: A directory for unfinished work; the caller deletes it when the result is safe.
         initial: Weights to start from (same shape and generation); random ones by default.
+        vectors: (N, Dv) item vectors; without `initial`, digit embeddings start from them.
         on_progress: Told about the loss every so many steps.
         runtime: Hardware.
 
@@ -110,6 +112,8 @@ def fit_generator(
         model = OneRec(model_config, **shape)
         if initial is not None:
             _start_from(model, initial)
+        elif vectors is not None:
+            start_from_content(model, codes.long(), vectors)
         _claim(scratch, _fingerprint(config, model, generation, train, valid, codes, runtime))
 
         def save_best(directory: Path) -> None:

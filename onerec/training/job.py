@@ -6,6 +6,9 @@ from dataclasses import MISSING, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import load_file
+from torch import Tensor
+
 from onerec.artifacts import MANIFEST, read_json
 from onerec.config import ModelConfig, TrainingConfig, require
 from onerec.datasets.session_tensors import load_session_tensors
@@ -127,9 +130,15 @@ def train(
         out_dir=out_dir,
         scratch=scratch,
         initial=initial,
+        vectors=_item_vectors(job.semantic_ids),
         on_progress=on_progress,
         runtime=job.runtime,
     )
+
+
+def _item_vectors(semantic_ids: Path) -> Tensor | None:
+    file = semantic_ids / "vectors.safetensors"
+    return load_file(file)["vectors"] if file.exists() else None
 
 
 def why_not_start_from(checkpoint: Path | None, job: TrainingJob) -> str | None:

@@ -15,7 +15,7 @@ FIRST_DAY = date(2026, 6, 1)
 class SimulatorConfig:
     """Size, seed and beginning of the simulated app."""
 
-    seed: int = option(0, "Another seed is another app")
+    seed: int = option(2, "Another seed is another app")
     first_day: date = dataclasses.field(
         default=FIRST_DAY, metadata={"doc": "First UTC day of the log"}
     )
