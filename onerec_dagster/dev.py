@@ -14,12 +14,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, default=3000)
     port = parser.parse_args().port
-    prepare_home(load_settings())
-    os.chdir(CHECKOUT)
+    # not from the checkout: Dagster warns of the dagster.yaml there, which is this home's original
+    os.chdir(prepare_home(load_settings()))
     dagster = Path(sys.executable).with_name("dagster")
-    command = ["dev", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(port)]
+    command = ["dev", "-w", str(CHECKOUT / "workspace.yaml"), "-h", "127.0.0.1", "-p", str(port)]
     # `dagster dev` is superseded by `dg dev`, which wants another layout; it works the same
-    os.environ.setdefault("PYTHONWARNINGS", "ignore::UserWarning")
+    os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning")
     os.execv(dagster, [str(dagster), *command])
 
 
