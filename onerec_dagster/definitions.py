@@ -19,12 +19,14 @@ from resources import resources_for  # noqa: E402
 
 FRESH = {"pretrained_checkpoint", "offline_metrics", "champion", "recommendations"}
 
-# Steps are forked from a server that has the code location loaded: a step starts in 0.3 s instead
-# of 5 s and still is a process of its own, so its memory returns to the system.
+# Steps are forked from a server that has the code location and the trainer's libraries loaded: a
+# step starts in 0.3 s instead of 5 to 10 s and still is a process of its own, so its memory returns
+# to the system.
+PRELOADED = ["onerec_dagster.definitions", "onerec.training", "onerec.reward.training"]
 EXECUTOR = dg.multiprocess_executor.configured(
     {
         "max_concurrent": 2,
-        "start_method": {"forkserver": {"preload_modules": ["onerec_dagster.definitions"]}},
+        "start_method": {"forkserver": {"preload_modules": PRELOADED}},
     }
 )
 

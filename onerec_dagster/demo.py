@@ -194,9 +194,12 @@ def write_demo_report(settings: Settings, day: str, seconds: dict[str, float], g
 
 def main() -> None:
     """Ingest the days, run the night for the last one, print what came of it."""
-    settings = load_settings()
-    prepare_home(settings)
-    first, last = demo_days(settings)
+    try:
+        settings = load_settings()
+        prepare_home(settings)
+        first, last = demo_days(settings)
+    except ValueError as error:  # what a user can mend: the message says how
+        sys.exit(f"make demo: {error}")
     print(f"{settings.dataset}: {first} to {last}, preset {settings.preset}, test day {last}")
     log = settings.root / "demo.log"
     started, peak = time.monotonic(), PeakMemory()

@@ -22,7 +22,7 @@ def test_every_path_of_the_annotated_tree_exists():
 
 def test_every_make_target_named_in_the_readme_exists():
     targets = set(re.findall(r"^(\w+):", (CHECKOUT / "Makefile").read_text(), re.MULTILINE))
-    assert set(re.findall(r"make (\w+)", README)) <= targets
+    assert set(re.findall(r"(?:`|\$ )make (\w+)", README)) <= targets
 
 
 def test_every_linked_file_exists():

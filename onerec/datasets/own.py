@@ -309,6 +309,9 @@ class OwnSource:
         """
         url = files.any_day(self._url(section.path))
         found = files.find(url, parquet=_is_parquet(section), style=section.style)
+        if files.is_dated(section.path):  # the wildcard also catches what lies beside the days
+            pattern = self._url(section.path)
+            found = [f for f in found if files.day_of_path(pattern, f.path) is not None]
         require(
             bool(found), f"{name}.path", section.path, f"no Parquet or CSV file is found at {url}"
         )

@@ -1,4 +1,4 @@
-"""A whole night small enough for a test: the demo's own command on a very small simulated app."""
+"""A whole night small enough for a test: the demo's own command on a very small app's log."""
 
 import os
 import signal
@@ -47,30 +47,30 @@ MODELS = [
 EVERYTHING = ["session_dataset", *MODELS, "offline_metrics", "champion", "recommendations"]
 
 
-def environment(home: Path, config: Path, **extra: str) -> dict[str, str]:
+def environment(home: Path, config: Path, dataset: str = "own") -> dict[str, str]:
     """Environment of a night whose state lives in `home`."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("ONEREC_", "DAGSTER_"))}
     return {
         **kept,
         "ONEREC_HOME": str(home),
         "ONEREC_CONFIG": str(config),
-        "ONEREC_DATASET": "simulated",
+        "ONEREC_DATASET": dataset,
         "ONEREC_TEST_DAY": DAY,
         "HF_HUB_OFFLINE": "1",
         "OMP_NUM_THREADS": "1",
-        **extra,
     }
 
 
 def start(env: Mapping[str, str], log: Path) -> subprocess.Popen:
     """Start the night; its output goes to a file."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "onerec_dagster.demo"],
-        cwd=CHECKOUT,
-        env=dict(env),
-        stdout=log.open("ab"),
-        stderr=subprocess.STDOUT,
-    )
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", "onerec_dagster.demo"],
+            cwd=CHECKOUT,
+            env=dict(env),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
 
 
 def run(env: Mapping[str, str], log: Path) -> None:
@@ -98,9 +98,7 @@ def kill_when(process: subprocess.Popen, reached: Callable[[list[psutil.Process]
     process.wait(timeout=30)
 
 
-def content_hashes(
-    home: Path, names: list[str] = EVERYTHING, dataset: str = "simulated"
-) -> dict[str, str]:
+def content_hashes(home: Path, names: list[str] = EVERYTHING) -> dict[str, str]:
     """Content hash of each asset's current artifact, every file verified against its manifest."""
-    store = ArtifactStore(str(home / dataset / "artifacts"))
+    store = ArtifactStore(str(home / "own" / "artifacts"))
     return {name: store.latest(name, DAY).verify().content_hash for name in names}

@@ -1,0 +1,127 @@
+"""Whole nights: killed and run again, and with a signal planted on the test day."""
+
+from datetime import date, timedelta
+from pathlib import Path
+
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from onerec.artifacts import ArtifactStore
+from onerec.datasets import open_source
+from tests.end_to_end.small_night import (
+    DAY,
+    EVERYTHING,
+    MODELS,
+    SMALL,
+    content_hashes,
+    environment,
+    kill_when,
+    run,
+    start,
+)
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("nights")]
+
+FIRST = date(2026, 6, 1)
+
+
+def _export(directory: Path, *, plant: bool) -> Path:
+    """Write the small app's log as files of one's own; `plant` rewrites the test day's events.
+
+    In the planted log everybody watches and likes one item to the end on the test day: popularity,
+    co-watching, histories and rewards would all show it.
+    """
+    directory.mkdir(parents=True)
+    (directory / "simulator.yaml").write_text(SMALL)
+    source = open_source("simulated", data_dir=None, config=directory / "simulator.yaml")
+    test_day = date.fromisoformat(DAY)
+    for offset in range((test_day - FIRST).days + 1):
+        day = FIRST + timedelta(days=offset)
+        events = source.events(day)
+        if plant and day == test_day:
+            for name, value in {
+                "item_id": events["item_id"][0],
+                "watch_seconds": pa.scalar(300.0),
+                "is_like": pa.scalar(True),
+                "is_follow": pa.scalar(True),
+            }.items():
+                index = events.column_names.index(name)
+                events = events.set_column(index, name, pa.repeat(value, len(events)))
+        pq.write_table(events, directory / f"{day}.parquet")
+    pq.write_table(source.items(test_day), directory / "items.parquet")
+    own = {
+        "events": {"path": str(directory / "{date}.parquet")},
+        "items": {"path": str(directory / "items.parquet")},
+        "stages": yaml.safe_load(SMALL)["stages"],
+    }
+    config = directory / "own.yaml"
+    config.write_text(yaml.safe_dump(own))
+    return config
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _export(tmp_path_factory.mktemp("log") / "plain", plant=False)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, config: Path) -> Path:
+    """Home of a night that nobody disturbed."""
+    home = tmp_path_factory.mktemp("undisturbed")
+    run(environment(home, config), home / "log.txt")
+    return home
+
+
+def _dbt_is_building(family: list[psutil.Process]) -> bool:
+    def building(process: psutil.Process) -> bool:
+        try:
+            # old enough to be past its start-up and inside the models
+            return "build" in process.cmdline() and process.cpu_times().user > 2.0
+        except psutil.Error:
+            return False
+
+    return any(building(p) for p in family)
+
+
+@pytest.mark.timeout(1200)
+def test_a_night_killed_three_times_ends_like_an_undisturbed_one(
+    tmp_path: Path, config: Path, undisturbed: Path
+):
+    env, log = environment(tmp_path, config), tmp_path / "log.txt"
+    artifacts = tmp_path / "own" / "artifacts"
+    store = ArtifactStore(str(artifacts))
+
+    def visible() -> list[str]:
+        return [name for name in EVERYTHING if DAY in store.partitions(name)]
+
+    kill_when(start(env, log), _dbt_is_building)
+    assert visible() == []
+
+    staging = artifacts / ".staging" / "item_embeddings" / DAY
+    kill_when(start(env, log), lambda _: any(staging.glob("*")))
+    assert any(staging.glob("*")), "the kill came after the artifact was published"
+    assert visible() == ["session_dataset"]
+
+    scratch = artifacts / ".scratch" / "pretrained_checkpoint" / DAY
+    kill_when(start(env, log), lambda _: any(scratch.rglob("*.ckpt")))
+    assert "pretrained_checkpoint" not in visible()
+
+    run(env, log)
+    assert content_hashes(tmp_path) == content_hashes(undisturbed)
+    assert [p for p in (artifacts / ".staging").rglob("*") if p.is_file()] == []
+
+
+@pytest.mark.timeout(600)
+def test_what_happens_on_the_test_day_is_not_learned(tmp_path: Path, undisturbed: Path):
+    planted = _export(tmp_path / "log", plant=True)
+    home = tmp_path / "home"
+    home.mkdir()
+    run(environment(home, planted), home / "log.txt")
+    assert content_hashes(home, MODELS) == content_hashes(undisturbed, MODELS)
+    # the plant is really there: what is tested did change
+    assert content_hashes(home, ["session_dataset"]) != content_hashes(
+        undisturbed, ["session_dataset"]
+    )
