@@ -42,7 +42,7 @@ dev: $(STAMP)
 	@$(BIN)/python -m onerec_dagster.dev --port $(PORT)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -q -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -23,7 +23,7 @@ from tests.end_to_end.small_night import (
     start,
 )
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("nights")]
+pytestmark = pytest.mark.slow
 
 FIRST = date(2026, 6, 1)
 

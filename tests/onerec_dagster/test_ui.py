@@ -16,7 +16,7 @@ import pytest
 
 from tests.end_to_end.small_night import CHECKOUT, SMALL, environment
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ui")]
+pytestmark = pytest.mark.slow
 
 LAUNCH = """
 mutation Launch($params: ExecutionParams!) {
