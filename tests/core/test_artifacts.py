@@ -153,7 +153,7 @@ def test_a_failed_rewrite_keeps_the_published_version(store: ArtifactStore) -> N
 def test_verify_names_the_damaged_file(damage: Any, named: str, store: ArtifactStore) -> None:
     artifact = publish(store)
     damage(artifact.path)
-    with pytest.raises(ArtifactError, match=f"{named} differs.*materialise the asset again"):
+    with pytest.raises(ArtifactError, match=f"{named} differs.*materialise it again"):
         artifact.verify()
 
 

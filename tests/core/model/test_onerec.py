@@ -191,7 +191,7 @@ def test_it_learns_a_rule():
 
 @pytest.mark.parametrize(
     ("preset", "low", "high"),
-    [("tiny", 0.5e6, 1.5e6), ("base", 0.10e9, 0.15e9), ("large", 0.9e9, 1.05e9)],
+    [("tiny", 0.3e6, 0.6e6), ("base", 0.10e9, 0.15e9), ("large", 0.9e9, 1.05e9)],
 )
 def test_presets_have_the_size_they_claim(preset, low, high):
     stages = PRESETS[preset]
