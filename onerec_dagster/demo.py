@@ -24,6 +24,7 @@ from onerec_dagster.home import prepare_home
 from resources.settings import Settings, load_settings
 
 DEMO_DAYS = 14
+PROCESS_TAG = "onerec/process"
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
@@ -139,6 +140,34 @@ def output_to(log: Path) -> Iterator[IO]:
                 os.close(saved)
 
 
+def bury_killed_runs(instance: dg.DagsterInstance) -> int:
+    """Report the runs of earlier demos that were killed as failed, and free the pools they hold.
+
+    A killed run cannot say that it ended; while it counts as running it keeps its place in the
+    warehouse's pool, and the next one would wait for ever.
+
+    Returns:
+        Number of runs.
+    """
+    running = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED])
+    killed = [
+        run
+        for run in instance.get_runs(running)
+        if PROCESS_TAG in run.tags and not _is_demo(int(run.tags[PROCESS_TAG]))
+    ]
+    for run in killed:
+        instance.report_run_failed(run, "the process that ran it was killed")
+        instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+    return len(killed)
+
+
+def _is_demo(pid: int) -> bool:
+    try:
+        return "onerec_dagster.demo" in psutil.Process(pid).cmdline()
+    except psutil.Error:
+        return False
+
+
 def run_job(
     instance: dg.DagsterInstance,
     job: Callable[[], dg.JobDefinition],
@@ -159,7 +188,7 @@ def run_job(
             dg.reconstructable(job),
             instance=instance,
             run_config=QUIET,
-            tags={**tags, mine[0]: mine[1]},
+            tags={**tags, mine[0]: mine[1], PROCESS_TAG: str(os.getpid())},
         )
         with result:
             if result.success:
@@ -204,6 +233,8 @@ def main() -> None:
     log = settings.root / "demo.log"
     started, peak = time.monotonic(), PeakMemory()
     with dg.DagsterInstance.get() as instance, peak.sampled():
+        if killed := bury_killed_runs(instance):
+            print(f"{killed} earlier run(s) had been killed; this one starts over safely")
         before = last - timedelta(days=1)
         print(f"1/2 ingest {first}..{before}: the log into DuckDB, cut into sessions")
         seconds = run_job(
