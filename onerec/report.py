@@ -181,7 +181,7 @@ def artifact_pictures(store: ArtifactStore, day: str) -> dict[str, str]:
     return drawn
 
 
-def cell(metrics: Metrics, name: str) -> str:
+def cell(metrics: Metrics, name: str, digits: int = 4) -> str:
     """A value with its interval.
 
     Example:
@@ -193,8 +193,9 @@ def cell(metrics: Metrics, name: str) -> str:
         return "n/a"
     sign = "+" if "_minus_" in name else ""
     if math.isnan(low) or math.isnan(high):
-        return f"{value:{sign}.4f}"
-    return f"{value:{sign}.4f} [{low:{sign}.4f}, {high:{sign}.4f}]"
+        return f"{value:{sign}.{digits}f}"
+    shown = [f"{number:{sign}.{digits}f}" for number in (value, low, high)]
+    return f"{shown[0]} [{shown[1]}, {shown[2]}]"
 
 
 def _facts(metrics: Metrics) -> list[str]:
@@ -216,10 +217,10 @@ def _verdict(metrics: Metrics) -> list[str]:
             f"generated sessions: {_number(metrics, 'legal_share'):.2%} legal, "
             f"{_number(metrics, 'repeat_free_share'):.2%} free of repeats"
         )
-    aucs = [(t, _number(metrics, f"reward_auc_{t}")) for t in ("swt", "vtr", "wtr", "ltr")]
-    if any(not math.isnan(v) for _, v in aucs):
-        texts = [f"{t} {'n/a' if math.isnan(v) else f'{v:.3f}'}" for t, v in aucs]
-        lines.append(f"reward model AUC on the validation day: {', '.join(texts)}")
+    aucs = {t: cell(metrics, f"reward_auc_{t}", 3) for t in ("swt", "vtr", "wtr", "ltr")}
+    if set(aucs.values()) != {"n/a"}:
+        lines.append("reward model AUC on the validation day [95% interval over its rows]:")
+        lines.append("  " + ", ".join(f"{tower} {text}" for tower, text in aucs.items()))
     if "promoted" in metrics:
         verdict = "promoted" if metrics["promoted"] else "refused, the champion stays"
         lines.append(f"challenger: {verdict}")

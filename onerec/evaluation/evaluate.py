@@ -264,10 +264,17 @@ def with_interval(name: str, interval: Interval) -> dict[str, float]:
 
 
 def reward_aucs(reward_model: Path) -> dict[str, float]:
-    """`reward_auc_<tower>` on the validation day; NaN where only one kind of row was seen."""
+    """`reward_auc_<tower>` on the validation day with `_low` and `_high` (bootstrap over rows).
+
+    NaN where only one kind of row was seen, and for ends that an older reward model did not store.
+    """
     towers = read_json(reward_model / "metrics.json")["towers"]
-    aucs = {tower: towers[tower]["auc"] for tower in REWARD_LABELS}
-    return {f"reward_auc_{t}": np.nan if auc is None else auc for t, auc in aucs.items()}
+    found = {
+        f"reward_auc_{tower}{end}": towers[tower].get(f"auc{end}")
+        for tower in REWARD_LABELS
+        for end in ("", "_low", "_high")
+    }
+    return {name: np.nan if value is None else value for name, value in found.items()}
 
 
 def write_cases(path: Path, night: Night, measured: Mapping[str, Measured]) -> int:

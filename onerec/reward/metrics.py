@@ -12,6 +12,10 @@ from torchmetrics.functional.classification import binary_auroc
 from onerec.reward.model import TOWERS
 
 RELIABILITY_BINS = 10
+AUC_RESAMPLES = 200
+AUC_CONFIDENCE = 0.95
+CHUNK_CELLS = 2_000_000
+"""Resample weights held at once; bounds memory, changes nothing else."""
 
 
 def tower_metrics(probabilities: Tensor, labels: Tensor, base_rates: Tensor) -> dict[str, Any]:
@@ -25,14 +29,70 @@ def tower_metrics(probabilities: Tensor, labels: Tensor, base_rates: Tensor) -> 
 
     Returns:
         Per tower: `rows`, `finite`, `base_rate` (of these rows), `auc` (None where all rows carry
-        one label, `auc_missing` then says which), `log_loss`, `base_log_loss` (of `base_rates`),
-        `ece` and the `reliability` bins it is made of. Without rows, or where a probability is not
-        finite, every other number is None.
+        one label, `auc_missing` then says which), `auc_low` and `auc_high` (`auc_interval`),
+        `log_loss`, `base_log_loss` (of `base_rates`), `ece` and the `reliability` bins it is made
+        of. Without rows, or where a probability is not finite, every other number is None.
     """
     return {
         tower: _one(probabilities[:, i], labels[:, i], float(base_rates[i]))
         for i, tower in enumerate(TOWERS)
     }
+
+
+def auc_interval(probabilities: Tensor, labels: Tensor, *, seed: int = 0) -> tuple[float, float]:
+    """Percentile bootstrap of the AUC over rows.
+
+    Rows of one user are resampled as if they were independent, so the interval is a little narrow.
+    Resamples that happen to hold one label only have no AUC and are left out.
+
+    Args:
+        probabilities: (R,) predictions.
+        labels: (R,), 0 and 1, both present.
+        seed: Of the resamples.
+
+    Returns:
+        Low and high end of the `AUC_CONFIDENCE` interval.
+
+    Example:
+        >>> auc_interval(torch.tensor([0.1, 0.2, 0.8, 0.9]), torch.tensor([0, 0, 1, 1]))
+        (1.0, 1.0)
+    """
+    rows = len(labels)
+    generator = torch.Generator().manual_seed(seed)
+    chunk = max(1, CHUNK_CELLS // rows)
+    aucs = []
+    for start in range(0, AUC_RESAMPLES, chunk):
+        count = min(chunk, AUC_RESAMPLES - start)
+        drawn = torch.randint(rows, (count, rows), generator=generator)
+        cells = drawn + torch.arange(count)[:, None] * rows
+        weights = cells.flatten().bincount(minlength=count * rows).view(count, rows)
+        aucs.append(weighted_aucs(probabilities, labels, weights))
+    defined = torch.cat(aucs)
+    defined = defined[~defined.isnan()]
+    tail = (1 - AUC_CONFIDENCE) / 2
+    low, high = defined.quantile(defined.new_tensor([tail, 1 - tail])).tolist()
+    return low, high
+
+
+def weighted_aucs(probabilities: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+    """AUC under each of several weightings of the same rows, from one sort.
+
+    Args:
+        probabilities: (R,) predictions; rows of equal ones count half.
+        labels: (R,), 0 or 1.
+        weights: (S, R), how often each row is there.
+
+    Returns:
+        (S,) in double precision; NaN where the weighted rows carry one label only.
+    """
+    order = probabilities.argsort(stable=True)
+    ranked = probabilities[order].contiguous()
+    weights, positive = weights[:, order].double(), labels[order].double()
+    wins = weights * positive
+    negatives = torch.nn.functional.pad((weights * (1 - positive)).cumsum(1), (1, 0))
+    below = negatives[:, torch.searchsorted(ranked, ranked)]
+    up_to = negatives[:, torch.searchsorted(ranked, ranked, right=True)]
+    return (wins * (below + up_to)).sum(1) / 2 / (wins.sum(1) * negatives[:, -1])
 
 
 def log_loss(probabilities: Tensor, labels: Tensor) -> float:
@@ -80,7 +140,8 @@ def no_better_than_base_rate(towers: dict[str, Any]) -> list[str]:
 def _one(p: Tensor, y: Tensor, base_rate: float) -> dict[str, Any]:
     finite = bool(torch.isfinite(p).all())
     if len(y) == 0 or not finite:
-        empty = dict.fromkeys(("base_rate", "auc", "log_loss", "base_log_loss", "ece"))
+        numbers = ("base_rate", "auc", "auc_low", "auc_high", "log_loss", "base_log_loss", "ece")
+        empty = dict.fromkeys(numbers)
         reason = "no rows" if finite else "probabilities are not finite"
         return {
             "rows": len(y),
@@ -91,12 +152,15 @@ def _one(p: Tensor, y: Tensor, base_rate: float) -> dict[str, Any]:
         }
     rate = float(y.double().mean())
     missing = {0.0: "no positive rows", 1.0: "no negative rows"}.get(rate)
+    low, high = (None, None) if missing else auc_interval(p, y)
     curve = reliability(p, y)
     return {
         "rows": len(y),
         "finite": True,
         "base_rate": rate,
         "auc": None if missing else float(binary_auroc(p, y.long())),
+        "auc_low": low,
+        "auc_high": high,
         "auc_missing": missing,
         "log_loss": log_loss(p, y),
         "base_log_loss": log_loss(torch.full_like(p, base_rate), y),

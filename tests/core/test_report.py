@@ -19,6 +19,9 @@ METRICS = {
     "repeat_free_share": 1.0,
     "promoted": True,
     "reward_auc_swt": 0.71,
+    "reward_auc_swt_low": 0.69,
+    "reward_auc_swt_high": 0.73,
+    "reward_auc_ltr": 0.6,
     "reward_auc_wtr": math.nan,
     "dataset": "simulated",
     "seconds_codebook": 1.25,
@@ -70,7 +73,7 @@ def test_table_for_the_terminal() -> None:
     assert "0.1100 [0.1000, 0.1200]" in body[1]
     assert "+0.0600 [+0.0500, +0.0700]" in body[3]
     assert "100.00% legal" in table
-    assert "swt 0.710, vtr n/a" in table
+    assert "swt 0.710 [0.690, 0.730], vtr n/a, wtr n/a, ltr 0.600" in table
     assert "challenger: promoted" in table
     assert max(map(len, lines)) < 110
 

@@ -89,7 +89,8 @@ def test_every_promised_number_is_there_with_its_interval(metrics: dict) -> None
     assert metrics["users"] == small.NUM_USERS // 2
     assert metrics["test_day"] == "2026-06-14"
     assert metrics["reward_auc_swt"] == 0.7
-    assert np.isnan(metrics["reward_auc_wtr"])
+    assert (metrics["reward_auc_swt_low"], metrics["reward_auc_swt_high"]) == (0.65, 0.75)
+    assert all(np.isnan(metrics[f"reward_auc_wtr{end}"]) for end in ("", "_low", "_high"))
 
 
 def test_generated_sessions_are_legal_and_free_of_repeats(metrics: dict) -> None:

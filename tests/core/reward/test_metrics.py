@@ -1,17 +1,22 @@
-"""Tower metrics against hand arithmetic."""
+"""Tower metrics against hand arithmetic and brute force."""
 
+import doctest
 import math
 
 import pytest
 import torch
+from torchmetrics.functional.classification import binary_auroc
 
+from onerec.reward import metrics
 from onerec.reward.metrics import (
+    auc_interval,
     expected_calibration_error,
     log_loss,
     no_better_than_base_rate,
     reliability,
     smoothed_rates,
     tower_metrics,
+    weighted_aucs,
 )
 
 P = torch.tensor([0.9, 0.2, 0.6, 0.4])
@@ -26,6 +31,69 @@ def test_auc_and_log_loss_by_hand():
     assert m["log_loss"] == pytest.approx(-math.log(0.9 * 0.8 * 0.4 * 0.4) / 4, abs=1e-6)
     assert m["base_log_loss"] == pytest.approx(-math.log(0.25**2 * 0.75**2) / 4, abs=1e-6)
     assert m["base_rate"] == 0.5
+
+
+def _tied(rows: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Predictions of which many are equal, and labels that lean on them."""
+    generator = torch.Generator().manual_seed(seed)
+    p = torch.randint(1, 9, (rows,), generator=generator) / 10
+    return p, (torch.rand(rows, generator=generator) < p).float()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_weighted_auc_is_that_of_the_rows_repeated(seed: int):
+    p, y = _tied(12, seed)
+    generator = torch.Generator().manual_seed(seed)
+    weights = torch.randint(0, 4, (25, 12), generator=generator)
+    weights[:, :2], y[:2] = 1, torch.tensor([0.0, 1.0])  # both labels in every resample
+    repeated = [
+        float(binary_auroc(p.repeat_interleave(w), y.repeat_interleave(w).long())) for w in weights
+    ]
+    assert weighted_aucs(p, y, weights).tolist() == pytest.approx(repeated, abs=1e-6)
+    assert weighted_aucs(p, y, y[None].long()).isnan().all()  # no negative row is left
+
+
+def test_auc_interval_is_made_of_resampled_rows():
+    p, y = _tied(40, 5)
+    generator = torch.Generator().manual_seed(3)
+    drawn = torch.randint(40, (metrics.AUC_RESAMPLES, 40), generator=generator)
+    aucs = torch.stack([binary_auroc(p[rows], y[rows].long()) for rows in drawn])
+    expected = aucs.quantile(torch.tensor([0.025, 0.975])).tolist()
+    assert auc_interval(p, y, seed=3) == pytest.approx(expected, abs=1e-6)
+
+
+def test_auc_interval_depends_on_the_seed_alone(monkeypatch: pytest.MonkeyPatch):
+    p, y = _tied(300, 1)
+    whole = auc_interval(p, y, seed=1)
+    assert whole != auc_interval(p, y, seed=2)
+    monkeypatch.setattr(metrics, "CHUNK_CELLS", 1000)
+    assert auc_interval(p, y, seed=1) == whole
+
+
+def test_auc_interval_holds_the_truth_about_as_often_as_it_says():
+    held = 0
+    for trial in range(100):
+        generator = torch.Generator().manual_seed(trial)
+        y = (torch.rand(400, generator=generator) < 0.3).float()
+        p = torch.randn(400, generator=generator).add(y).sigmoid()
+        low, high = auc_interval(p, y, seed=trial)
+        held += low <= 0.7602 <= high  # Phi(1 / sqrt(2))
+    assert 88 <= held <= 100
+
+
+def test_interval_is_around_the_auc_and_rarer_labels_widen_it():
+    p, _ = _tied(600, 2)
+    often, seldom = (torch.arange(600) % every == 0 for every in (2, 60))
+    labels = torch.stack([often, seldom, often, often], dim=1).float()
+    towers = tower_metrics(p[:, None].expand(600, 4), labels, torch.full((4,), 0.5))
+    for m in towers.values():
+        assert m["auc_low"] < m["auc"] < m["auc_high"]
+    swt, vtr = (towers[t]["auc_high"] - towers[t]["auc_low"] for t in ("swt", "vtr"))
+    assert vtr > 2 * swt
+
+
+def test_examples_in_docstrings():
+    assert doctest.testmod(metrics).failed == 0
 
 
 def test_calibration_by_hand():
@@ -47,6 +115,7 @@ def test_calibration_by_hand():
 def test_auc_of_one_label_is_missing_and_never_made_up(label: float, reason: str):
     m = tower_metrics(P[:, None].expand(4, 4), torch.full((4, 4), label), torch.full((4,), 0.5))
     assert m["ltr"]["auc"] is None
+    assert m["ltr"]["auc_low"] is m["ltr"]["auc_high"] is None
     assert m["ltr"]["auc_missing"] == reason
     assert m["ltr"]["log_loss"] is not None
 
@@ -54,6 +123,7 @@ def test_auc_of_one_label_is_missing_and_never_made_up(label: float, reason: str
 def test_no_rows_and_not_finite():
     none = tower_metrics(torch.zeros(0, 4), torch.zeros(0, 4), torch.full((4,), 0.5))
     assert none["vtr"]["log_loss"] is None
+    assert none["vtr"]["auc_low"] is None
     assert none["vtr"]["auc_missing"] == "no rows"
     broken = tower_metrics(torch.full((3, 4), torch.nan), torch.ones(3, 4), torch.full((4,), 0.5))
     assert broken["vtr"]["finite"] is False
