@@ -61,7 +61,7 @@ class PeakMemory:
     gib: float = 0.0
 
     @contextmanager
-    def sampled(self, every_seconds: float = 0.5) -> Iterator["PeakMemory"]:
+    def sampled(self, every_seconds: float = 2.0) -> Iterator["PeakMemory"]:
         stop = threading.Event()
         me = psutil.Process()
 

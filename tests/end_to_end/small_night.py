@@ -89,7 +89,7 @@ def kill_when(process: subprocess.Popen, reached: Callable[[list[psutil.Process]
         family = [root, *root.children(recursive=True)]
         if reached(family):
             break
-        time.sleep(0.002)
+        time.sleep(0.01)
     for member in [root, *root.children(recursive=True)]:
         try:
             member.send_signal(signal.SIGKILL)
