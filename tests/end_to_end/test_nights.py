@@ -5,6 +5,7 @@ from pathlib import Path
 
 import psutil
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -31,8 +32,8 @@ FIRST = date(2026, 6, 1)
 def _export(directory: Path, *, plant: bool) -> Path:
     """Write the small app's log as files of one's own; `plant` rewrites the test day's events.
 
-    In the planted log everybody watches and likes one item to the end on the test day: popularity,
-    co-watching, histories and rewards would all show it.
+    In the planted log every other exposure of the test day is one item, watched to the end and
+    liked: popularity, co-watching, histories and rewards would all show it.
     """
     directory.mkdir(parents=True)
     (directory / "simulator.yaml").write_text(SMALL)
@@ -42,6 +43,7 @@ def _export(directory: Path, *, plant: bool) -> Path:
         day = FIRST + timedelta(days=offset)
         events = source.events(day)
         if plant and day == test_day:
+            every_other = pa.array([row % 2 == 0 for row in range(len(events))])
             for name, value in {
                 "item_id": events["item_id"][0],
                 "watch_seconds": pa.scalar(300.0),
@@ -49,7 +51,8 @@ def _export(directory: Path, *, plant: bool) -> Path:
                 "is_follow": pa.scalar(True),
             }.items():
                 index = events.column_names.index(name)
-                events = events.set_column(index, name, pa.repeat(value, len(events)))
+                planted = pc.if_else(every_other, value, events[name])
+                events = events.set_column(index, name, planted)
         pq.write_table(events, directory / f"{day}.parquet")
     pq.write_table(source.items(test_day), directory / "items.parquet")
     own = {
