@@ -1,9 +1,10 @@
-# make demo | dev | test | check | clean        (README: what each one does)
+# make demo | dev | test | check | bench | clean        (README: what each one does)
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+BENCH_STAMP := $(VENV)/.installed-bench
 # A machine without a GPU saves gigabytes with TORCH_INDEX=<URL of PyTorch's CPU wheel index>
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
 	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
@@ -23,7 +24,7 @@ export DAGSTER_DISABLE_TELEMETRY := 1
 export DBT_SEND_ANONYMOUS_USAGE_STATS := false
 export GX_ANALYTICS_ENABLED := false
 
-.PHONY: setup demo dev test check format clean
+.PHONY: setup demo dev test check bench format clean
 
 setup: $(STAMP)
 
@@ -52,6 +53,14 @@ check: $(STAMP)
 	$(BIN)/sqlfluff lint dbt_sessions --config dbt_sessions/.sqlfluff
 	scratch=$$(mktemp -d) && $(BIN)/dbt parse --quiet --project-dir dbt_sessions \
 		--profiles-dir dbt_sessions --target-path $$scratch --log-path $$scratch && rm -r $$scratch
+
+$(BENCH_STAMP): $(STAMP)
+	$(PIP_INSTALL) -e ".[bench]"
+	@touch $@
+
+# The sections of benchmarks/, or some of them: make bench SECTIONS="tokenizer generation"
+bench: $(BENCH_STAMP)
+	@$(BIN)/python -m benchmarks $(SECTIONS)
 
 format: $(STAMP)
 	$(BIN)/ruff format .

@@ -1,0 +1,141 @@
+"""`make bench`: run the sections, write `docs/benchmarks.md` and `$ONEREC_HOME/bench.json`.
+
+    python -m benchmarks                        # every section
+    python -m benchmarks tokenizer generation   # these; the others keep their last figures
+    python -m benchmarks --quick                # small sizes, to see that all of it runs
+
+Each section runs in a process of its own, so that one's memory and threads never burden another,
+and leaves its result in `$ONEREC_HOME/bench/<section>.json`. `--quick` writes no document.
+"""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from datetime import date
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from benchmarks.section import Section, section_from_json
+
+SECTIONS = ("tokenizer", "training", "generation", "presets", "night")
+"""Modules of this package with a function `run(quick) -> Section`, in the order of the page."""
+PAGE = Path("docs/benchmarks.md")
+PEERS = ("torch", "faiss-cpu", "k-means-constrained", "transformers", "cornac", "numpy")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("sections", nargs="*", metavar="section", help=f"of {', '.join(SECTIONS)}")
+    parser.add_argument("--quick", action="store_true", help="small sizes, no document")
+    parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    unknown = [name for name in options.sections if name not in SECTIONS]
+    if unknown:
+        parser.error(f"section {unknown[0]!r}: use one of {', '.join(SECTIONS)}")
+    results = Path(os.environ.get("ONEREC_HOME") or ".onerec") / (
+        "bench-quick" if options.quick else "bench"
+    )
+    results.mkdir(parents=True, exist_ok=True)
+    chosen = options.sections or SECTIONS
+    if options.inside:
+        _measure(chosen[0], results, quick=options.quick)
+        return
+    for name in chosen:
+        print(f"== {name}", flush=True)
+        command = [sys.executable, "-m", "benchmarks", name, "--inside"]
+        subprocess.run(command + ["--quick"] * options.quick, check=True)
+    if options.quick:
+        return
+    read = {name: results / f"{name}.json" for name in SECTIONS}
+    measured = {n: json.loads(path.read_text()) for n, path in read.items() if path.exists()}
+    figures = {
+        k: v for result in measured.values() for k, v in result["section"]["figures"].items()
+    }
+    (results.parent / "bench.json").write_text(json.dumps(figures, indent=2) + "\n")
+    PAGE.write_text("\n".join(_page(measured)) + "\n")
+    print(f"{PAGE} and {results.parent / 'bench.json'}")
+
+
+def _measure(name: str, results: Path, *, quick: bool) -> None:
+    section: Section = import_module(f"benchmarks.{name}").run(quick)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    for line in _section_lines(section):
+        print(line)
+    found = {
+        "date": date.today().isoformat(),
+        "machine": machine(),
+        "versions": versions(),
+        "peak_rss_gib": round(peak, 2),
+        "section": section.to_json(),
+    }
+    (results / f"{name}.json").write_text(json.dumps(found, indent=2) + "\n")
+
+
+def machine() -> str:
+    """Processor, usable cores and memory, in words."""
+    model = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), model)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return f"{model}, {len(os.sched_getaffinity(0))} cores, {memory:.0f} GiB"
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of what was measured."""
+    found = {"python": platform.python_version()}
+    for name in PEERS:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _page(measured: dict[str, Any]) -> Iterator[str]:
+    yield "# Benchmarks"
+    yield ""
+    yield "Written by `make bench`; every ratio compares things run in turn in one process. Absolute"
+    yield "times belong to the machine named and mean little elsewhere."
+    for result in measured.values():
+        yield ""
+        yield from _section_lines(section_from_json(result["section"]))
+        yield ""
+        installed = ", ".join(f"{k} {v}" for k, v in result["versions"].items())
+        yield f"{result['date']}, {result['machine']}, peak memory {result['peak_rss_gib']} GiB;"
+        yield f"{installed}."
+
+
+def _section_lines(section: Section) -> Iterator[str]:
+    yield f"## {section.title}"
+    yield ""
+    yield section.text
+    for table in section.tables:
+        yield ""
+        yield f"**{table.caption}**"
+        yield ""
+        yield "| " + " | ".join(table.columns) + " |"
+        yield "|" + "---|" * len(table.columns)
+        for row in table.rows:
+            yield "| " + " | ".join(map(_cell, row)) + " |"
+    if section.figures:
+        yield ""
+        yield ", ".join(f"`{name}` {_cell(value)}" for name, value in section.figures.items())
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, float):
+        return str(value)
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+if __name__ == "__main__":
+    main()
