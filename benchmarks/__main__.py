@@ -103,8 +103,8 @@ def versions() -> dict[str, str]:
 def _page(measured: dict[str, Any]) -> Iterator[str]:
     yield "# Benchmarks"
     yield ""
-    yield "Written by `make bench`; every ratio compares things run in turn in one process. Absolute"
-    yield "times belong to the machine named and mean little elsewhere."
+    yield "Written by `make bench`; every ratio compares things run in turn in one process."
+    yield "Absolute times belong to the machine named and mean little elsewhere."
     for result in measured.values():
         yield ""
         yield from _section_lines(section_from_json(result["section"]))
