@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
 from typing import IO
@@ -56,9 +56,22 @@ def retokenize_job() -> dg.JobDefinition:
 
 @dataclass
 class PeakMemory:
-    """Largest resident memory of this process and all its children together, sampled."""
+    """Resident memory of this process and all its children together, sampled.
 
-    gib: float = 0.0
+    Attributes:
+        samples: Unix seconds and GiB.
+    """
+
+    samples: list[tuple[float, float]] = field(default_factory=list)
+
+    @property
+    def gib(self) -> float:
+        """The largest sample."""
+        return max((gib for _, gib in self.samples), default=0.0)
+
+    def between(self, start: float, end: float, *, slack: float = 2.0) -> float:
+        """The largest sample from `start` to `end`, in GiB; a short step may have none: 0."""
+        return max((gib for at, gib in self.samples if start <= at <= end + slack), default=0.0)
 
     @contextmanager
     def sampled(self, every_seconds: float = 2.0) -> Iterator["PeakMemory"]:
@@ -75,7 +88,7 @@ class PeakMemory:
                         total += getattr(memory, "pss", memory.rss)
                     except psutil.Error:
                         continue
-                self.gib = max(self.gib, total / 2**30)
+                self.samples.append((time.time(), total / 2**30))
 
         thread = threading.Thread(target=sample, daemon=True)
         thread.start()
@@ -87,20 +100,20 @@ class PeakMemory:
 
 
 class StepProgress:
-    """Prints each step of a run as it ends, and collects their seconds."""
+    """Prints each step of a run as it ends, and collects when each began and ended."""
 
     def __init__(self, instance: dg.DagsterInstance, tag: tuple[str, str], terminal: IO) -> None:
         self.instance, self.tag, self.terminal = instance, tag, terminal
-        self.seconds: dict[str, float] = {}
+        self.spans: dict[str, tuple[float, float]] = {}
 
     def poll(self) -> None:
         runs = self.instance.get_runs(dg.RunsFilter(tags=dict([self.tag])), limit=1)
         for step in self.instance.get_run_step_stats(runs[0].run_id) if runs else ():
-            if step.step_key in self.seconds or step.end_time is None or step.start_time is None:
+            if step.step_key in self.spans or step.end_time is None or step.start_time is None:
                 continue
-            self.seconds[step.step_key] = step.end_time - step.start_time
+            self.spans[step.step_key] = (step.start_time, step.end_time)
             mark = "ok" if step.status and step.status.value == "SUCCESS" else "FAILED"
-            line = f"  {mark:>6}  {self.seconds[step.step_key]:6.1f} s  {step.step_key}"
+            line = f"  {mark:>6}  {step.end_time - step.start_time:6.1f} s  {step.step_key}"
             print(line, file=self.terminal, flush=True)
 
     @contextmanager
@@ -173,11 +186,11 @@ def run_job(
     job: Callable[[], dg.JobDefinition],
     tags: dict[str, str],
     log: Path,
-) -> dict[str, float]:
+) -> dict[str, tuple[float, float]]:
     """Execute a job through the instance, so that it shows in the UI like any other run.
 
     Returns:
-        Seconds by step.
+        When each step began and ended, in Unix seconds.
 
     Raises:
         SystemExit: The run failed; which steps, and why, is printed.
@@ -192,7 +205,7 @@ def run_job(
         )
         with result:
             if result.success:
-                return progress.seconds
+                return progress.spans
             failures = [
                 (e.step_key, e.step_failure_data.error)
                 for e in result.all_events
@@ -206,7 +219,9 @@ def run_job(
     sys.exit("\n".join([*lines, "Fix the cause and run the command again: it starts over safely."]))
 
 
-def write_demo_report(settings: Settings, day: str, seconds: dict[str, float], gib: float) -> str:
+def write_demo_report(
+    settings: Settings, day: str, runs: list[dict[str, tuple[float, float]]], peak: PeakMemory
+) -> str:
     """Put the night's numbers and pictures under `report/`; returns the table for the terminal."""
     from onerec.report import metric_table, write_report
 
@@ -214,8 +229,11 @@ def write_demo_report(settings: Settings, day: str, seconds: dict[str, float], g
     metrics = dict(read_json(store.latest("offline_metrics", day).path / "metrics.json"))
     decision = read_json(store.latest("champion", day).path / "champion.json")
     metrics["promoted"] = decision["promoted"]
-    metrics |= {f"seconds_{name}": round(value, 2) for name, value in seconds.items()}
-    metrics["peak_rss_gib"] = round(gib, 3)
+    for name, (start, end) in [span for spans in runs for span in spans.items()]:
+        seconds = metrics.get(f"seconds_{name}", 0.0) + end - start
+        gib = max(metrics.get(f"peak_gib_{name}", 0.0), peak.between(start, end))
+        metrics |= {f"seconds_{name}": round(seconds, 2), f"peak_gib_{name}": round(gib, 3)}
+    metrics["peak_rss_gib"] = round(peak.gib, 3)
     metrics["dataset"] = settings.dataset
     write_report(settings.report_dir, metrics, store=store, day=day)
     return metric_table(metrics)
@@ -237,7 +255,7 @@ def main() -> None:
             print(f"{killed} earlier run(s) had been killed; this one starts over safely")
         before = last - timedelta(days=1)
         print(f"1/2 ingest {first}..{before}: the log into DuckDB, cut into sessions")
-        seconds = run_job(
+        ingested = run_job(
             instance,
             ingest_job,
             {
@@ -248,9 +266,7 @@ def main() -> None:
         )
         print(f"2/2 the night run for {last}: tokenise, train, align, measure, promote, recommend")
         night = run_job(instance, retokenize_job, {"dagster/partition": last.isoformat()}, log)
-        for name, value in night.items():
-            seconds[name] = seconds.get(name, 0.0) + value
-    table = write_demo_report(settings, last.isoformat(), seconds, peak.gib)
+    table = write_demo_report(settings, last.isoformat(), [ingested, night], peak)
     print(f"\n{table}\n")
     print(f"{time.monotonic() - started:.0f} s, peak memory {peak.gib:.2f} GiB. Where to look:")
     print(f"  {settings.report_dir / 'report.html'}   the same with pictures")

@@ -26,7 +26,14 @@ FEEDBACK = {
 DISLIKE = (-6.0, -0.7)
 
 
-def affinity(world: World, users: Users, rows: Array, items: Items, day: float) -> Array:
+def affinity(
+    world: World,
+    users: Users,
+    rows: Array,
+    items: Items,
+    day: float,
+    pairs: tuple[Array, Array] | None = None,
+) -> Array:
     """How much users like items, in logits: interest, taste, quality and patience.
 
     Args:
@@ -35,15 +42,18 @@ def affinity(world: World, users: Users, rows: Array, items: Items, day: float) 
         rows: (A,) users asked for.
         items: N items.
         day: Day number.
+        pairs: Which of the A users and N items, (E,) each; all A * N of them when None.
 
     Returns:
-        (A, N).
+        (A, N), or (E,) with `pairs`.
     """
+    user, item = np.ogrid[: len(rows), : len(items)] if pairs is None else pairs
     fine = taste(world, users, rows, day)
     column = items.topic * SUBTOPICS_PER_TOPIC + items.subtopic
-    style = users.style[rows] @ items.style.T / np.sqrt(items.style.shape[1])
+    style = (users.style[rows] @ items.style.T)[user, item] / np.sqrt(items.style.shape[1])
     common = BASE + QUALITY * items.quality
-    return INTEREST * fine[:, column] + STYLE * style + common + users.patience[rows, None]
+    interest = INTEREST * fine[user, column[item]]
+    return interest + STYLE * style + common[item] + users.patience[rows][user]
 
 
 def taste(world: World, users: Users, rows: Array, day: float) -> Array:

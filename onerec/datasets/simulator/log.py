@@ -1,5 +1,6 @@
 """A day of the simulated log: who comes, what an imperfect policy shows, what happens then."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +29,8 @@ PAUSE_HOURS = 0.75
 LEAVE, LEAVE_AFTER_SWIPE = 0.02, 0.06
 WEEKEND = 1.15
 SECONDS_PER_DAY = 86_400
+BLOCK_PAIRS = 1 << 23
+"""(User, item) pairs weighed at once: bounds memory, however large the app."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ def day_events(world: World, users: Users, items: Items, day: int, weekday: int)
     starts = np.cumsum(visits.length) - visits.length
     position = np.arange(len(session)) - starts[session]
     visitor = visits.visitor[session]
-    affinity = behaviour.affinity(world, users, visits.users, items, day)[visitor, shown]
+    affinity = _affinity_of_shown(world, users, visits.users, items, day, visitor, shown)
     duration = items.duration[shown]
     watch, stays = behaviour.draw_watch(rng, affinity, duration, position)
     flags = behaviour.draw_feedback(rng, affinity, stays, users.generosity[visits.users][visitor])
@@ -122,30 +125,80 @@ def choose_items(
         For the E planned exposures, in session order: items, whether exploration picked them, and
         whether there was anything left to show.
     """
-    config = world.config
-    rows = visits.users
-    pair = hash_uniform(config.seed, 3, rows[:, None], np.arange(len(items))[None, :])
-    turn = np.floor(pair * config.repeat_days).astype(np.int64)
-    first_hour = np.full(len(rows), 24.0)
-    np.minimum.at(first_hour, visits.visitor, visits.hour)
-    is_open = (turn + day) % config.repeat_days == 0
-    is_open &= items.published[None, :] <= day + first_hour[:, None] / 24.0
-    # Exploration has its own share of the open pairs, so that the two never show the same item.
-    at = np.nonzero(is_open)
-    aside = rng.random(len(at[0])) < config.exploration
-    score = _policy_score(world, users, rows, items, day)[at] + rng.gumbel(size=len(aside))
-    wanted, by_chance = (np.full(is_open.shape, -np.inf) for _ in range(2))
-    wanted[at] = np.where(aside, -np.inf, score)
-    by_chance[at] = np.where(aside, rng.random(len(aside)), -np.inf)
     owner = np.repeat(visits.visitor, visits.length)
-    explored = rng.random(len(owner)) < config.exploration
+    explored = np.zeros(len(owner), bool)
+    first_hour = np.full(len(visits.users), 24.0)
+    np.minimum.at(first_hour, visits.visitor, visits.hour)
     shown, valid = np.zeros(len(owner), np.int64), np.zeros(len(owner), bool)
-    for slots, keys in (
-        (np.flatnonzero(~explored), wanted),
-        (np.flatnonzero(explored), by_chance),
-    ):
-        shown[slots], valid[slots] = _deal(rng, keys, owner[slots])
+    for block in _user_blocks(len(visits.users), len(items)):
+        low, high = np.searchsorted(owner, [block.start, block.stop])
+        open_items, wanted, by_chance = _open_items(
+            rng, world, users, items, visits.users[block], first_hour[block], day
+        )
+        explored[low:high] = rng.random(high - low) < world.config.exploration
+        for slots, keys in (
+            (low + np.flatnonzero(~explored[low:high]), wanted),
+            (low + np.flatnonzero(explored[low:high]), by_chance),
+        ):
+            row = owner[slots] - block.start
+            place, valid[slots] = _deal(rng, keys, row)
+            shown[slots] = open_items[row, place]
     return shown, explored, valid
+
+
+def _open_items(
+    rng: np.random.Generator,
+    world: World,
+    users: Users,
+    items: Items,
+    rows: Array,
+    first_hour: Array,
+    day: int,
+) -> tuple[Array, Array, Array]:
+    """What may be shown to users today, how much the policy wants to, how exploration ranks it.
+
+    Returns:
+        (A, most open items) each: item numbers, and two keys, larger is better and -inf cannot be
+        shown. No item has both keys, so that policy and exploration never show the same one.
+    """
+    config = world.config
+    pair = hash_uniform(config.seed, 3, rows[:, None], np.arange(len(items))[None, :])
+    pair *= config.repeat_days
+    is_open = (pair.astype(np.int8 if config.repeat_days < 128 else np.int64) + day) % (
+        config.repeat_days
+    ) == 0
+    is_open &= items.published[None, :] <= day + first_hour[:, None] / 24.0
+    user, item = np.nonzero(is_open)
+    count = is_open.sum(1)
+    place = np.arange(len(user)) - np.repeat(np.cumsum(count) - count, count)
+    aside = rng.random(len(user)) < config.exploration
+    score = _policy_score(world, users, rows, items, day, user, item)
+    score += rng.gumbel(size=len(aside))
+    shape = (len(rows), max(int(count.max(initial=0)), 1))
+    open_items = np.zeros(shape, np.int64)
+    open_items[user, place] = item
+    wanted, by_chance = (np.full(shape, -np.inf) for _ in range(2))
+    wanted[user, place] = np.where(aside, -np.inf, score)
+    by_chance[user, place] = np.where(aside, rng.random(len(aside)), -np.inf)
+    return open_items, wanted, by_chance
+
+
+def _user_blocks(num_users: int, num_items: int) -> Iterator[slice]:
+    size = max(1, BLOCK_PAIRS // num_items)
+    for low in range(0, num_users, size):
+        yield slice(low, min(low + size, num_users))
+
+
+def _affinity_of_shown(
+    world: World, users: Users, rows: Array, items: Items, day: int, visitor: Array, shown: Array
+) -> Array:
+    """(E,) true affinity of exposures, ordered by visitor."""
+    affinity = np.empty(len(shown))
+    for block in _user_blocks(len(rows), len(items)):
+        low, high = np.searchsorted(visitor, [block.start, block.stop])
+        pairs = (visitor[low:high] - block.start, shown[low:high])
+        affinity[low:high] = behaviour.affinity(world, users, rows[block], items, day, pairs)
+    return affinity
 
 
 def _deal(rng: np.random.Generator, keys: Array, owner: Array) -> tuple[Array, Array]:
@@ -159,7 +212,7 @@ def _deal(rng: np.random.Generator, keys: Array, owner: Array) -> tuple[Array, A
         owner: (E,) row of `keys` of each slot.
 
     Returns:
-        (E,) items, and whether there was one left.
+        (E,) columns of `keys`, and whether there was one left.
     """
     count = np.bincount(owner, minlength=len(keys))
     most = int(min(count.max(initial=1), keys.shape[1]))
@@ -173,16 +226,20 @@ def _deal(rng: np.random.Generator, keys: Array, owner: Array) -> tuple[Array, A
     return shown, (rank < most) & np.isfinite(keys[owner, shown])
 
 
-def _policy_score(world: World, users: Users, rows: Array, items: Items, day: int) -> Array:
+def _policy_score(
+    world: World, users: Users, rows: Array, items: Items, day: int, user: Array, item: Array
+) -> Array:
+    """What the policy believes of (user, item) pairs: indices into `rows` and `items`."""
     known = behaviour.taste(world, users, rows, day - LAG_DAYS)
     misjudged = 0.5 * hash_uniform(
         world.config.seed, 4, rows[:, None], np.arange(known.shape[1])[None, :]
     )
     column = items.topic * behaviour.SUBTOPICS_PER_TOPIC + items.subtopic
-    style = 0.3 * (users.style[rows] @ items.style.T) / np.sqrt(STYLE_DIM)
+    style = 0.3 * (users.style[rows] @ items.style.T)[user, item] / np.sqrt(STYLE_DIM)
     age = np.maximum(day - items.published, 0.0)
     fresh = 2.0 * np.exp(-age / items.lasting)
-    return (4.0 * known + misjudged)[:, column] + style + 0.75 * items.seen_quality + fresh
+    believed = (4.0 * known + misjudged)[user, column[item]]
+    return believed + style + (0.75 * items.seen_quality)[item] + fresh[item]
 
 
 def _last_position(rng: np.random.Generator, stays: Array, position: Array, starts: Array) -> Array:

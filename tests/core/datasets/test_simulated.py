@@ -9,7 +9,7 @@ import pytest
 
 from onerec.datasets import open_source
 from onerec.datasets.simulated import SimulatedSource
-from onerec.datasets.simulator import behaviour
+from onerec.datasets.simulator import behaviour, log
 from onerec.datasets.simulator.config import SimulatorConfig
 from onerec.schema import EVENTS, ITEMS
 
@@ -52,6 +52,19 @@ def test_events_keep_the_contract() -> None:
     assert (np.diff(times) >= np.timedelta64(0)).all()
     assert set(pc.unique(pc.cast(events["event_time"], "date32")).to_pylist()) == {day}
     assert pc.min(events["watch_seconds"]).as_py() >= 0
+
+
+def test_a_large_app_is_weighed_in_blocks_of_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    day = FIRST + timedelta(2)
+    whole = SimulatedSource(SMALL).events(day)
+    monkeypatch.setattr(log, "BLOCK_PAIRS", 10 * 200)  # about ten users at once
+    blocks = SimulatedSource(SMALL).events(day)
+    assert pc.unique(blocks["user_id"]).sort().equals(pc.unique(whole["user_id"]).sort())
+    assert not blocks.equals(whole)  # the policy's luck is drawn block by block
+    pairs = blocks.group_by(["user_id", "item_id"]).aggregate([([], "count_all")])
+    assert len(pairs) == len(blocks)  # and still nobody meets an item twice on a day
+    explored = pc.mean(pc.equal(blocks["surface"], "explore")).as_py()
+    assert abs(explored - SMALL.exploration) < 0.05
 
 
 def test_only_published_items_are_shown() -> None:
