@@ -1,35 +1,75 @@
-"""Preference losses: small objects with one call.
+"""Preference losses over pairs: small objects with one call.
 
-Every loss maps log-probabilities of whole sessions, summed over their digits, to one loss a pair:
-`loss(chosen_logp, rejected_logp, ref_chosen_logp, ref_rejected_logp) -> (B,)`, where the `ref_`
-ones are the frozen start's. A trainer knows no more about them than that, so another loss is
-another object.
+Every loss maps log-probabilities of whole sessions, summed over their digits, to one loss a user:
+`loss(compared) -> (B,)`. A trainer knows no more about them than that, so another loss is another
+object. Losses over groups with rewards are in `onerec.alignment.group_losses`.
+
+Shapes: B users, L rejected sessions of each. Where a loss is about one pair, several rejected
+sessions are several pairs, and the loss is their mean.
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from onerec.config import require
+
+
+class Compared(NamedTuple):
+    """What a preference loss is told.
+
+    Attributes:
+        chosen_logp: (B,) log-probability of the better session under the policy.
+        rejected_logp: (B, L) of the worse ones.
+        ref_chosen_logp: (B,) under the frozen start; reference-free losses leave both alone.
+        ref_rejected_logp: (B, L).
+        chosen_digits: (B,) digits that each log-probability is a sum over.
+        rejected_digits: (B, L).
+    """
+
+    chosen_logp: Tensor
+    rejected_logp: Tensor
+    ref_chosen_logp: Tensor
+    ref_rejected_logp: Tensor
+    chosen_digits: Tensor
+    rejected_digits: Tensor
+
+    def moved(self, *, per_digit: bool = False) -> tuple[Tensor, Tensor]:
+        """(B, 1) and (B, L): `d_w`, `d_l`, log-ratios of the policy to its start.
+
+        Args:
+            per_digit: Divide each by the session's own digits.
+        """
+        chosen = (self.chosen_logp - self.ref_chosen_logp).unsqueeze(-1)
+        rejected = self.rejected_logp - self.ref_rejected_logp
+        if per_digit:
+            return chosen / self.chosen_digits.unsqueeze(-1), rejected / self.rejected_digits
+        return chosen, rejected
 
 
 class PreferenceLoss(Protocol):
     """What the trainer calls."""
 
-    def __call__(
-        self,
-        chosen_logp: Tensor,
-        rejected_logp: Tensor,
-        ref_chosen_logp: Tensor,
-        ref_rejected_logp: Tensor,
-    ) -> Tensor:
-        """(B,) loss per pair from (B,) log-probabilities."""
+    def __call__(self, compared: Compared) -> Tensor:
+        """(B,) loss per user."""
         ...
+
+
+def margin(compared: Compared) -> Tensor:
+    """(B, L) how much more the policy moved to the chosen session than to each rejected one.
+
+    `Delta = log pi(w)/ref(w) - log pi(l)/ref(l)`: 0 at the start, positive once it is learned.
+    """
+    chosen, rejected = compared.moved()
+    return chosen - rejected
 
 
 @dataclass(frozen=True)
 class DPO:
-    """-log sigmoid(beta * margin), the IPA loss of OneRec v1 (section 3.3.2).
+    """-log sigmoid(beta * Delta) (Rafailov et al. 2023); with self-hard pairs the L_DPO of IPA.
 
     Attributes:
         beta: How strongly the policy is held to its start; 0.1 is usual.
@@ -37,22 +77,157 @@ class DPO:
 
     beta: float = 0.1
 
-    def __call__(
-        self,
-        chosen_logp: Tensor,
-        rejected_logp: Tensor,
-        ref_chosen_logp: Tensor,
-        ref_rejected_logp: Tensor,
-    ) -> Tensor:
-        delta = margin(chosen_logp, rejected_logp, ref_chosen_logp, ref_rejected_logp)
-        return -F.logsigmoid(self.beta * delta)
+    def __call__(self, compared: Compared) -> Tensor:
+        """See `PreferenceLoss`."""
+        return -F.logsigmoid(self.beta * margin(compared)).mean(-1)
 
 
-def margin(
-    chosen_logp: Tensor, rejected_logp: Tensor, ref_chosen_logp: Tensor, ref_rejected_logp: Tensor
-) -> Tensor:
-    """(B,) how much more the policy moved to the chosen session than to the rejected one.
+@dataclass(frozen=True)
+class IPO:
+    """(Delta_avg - 1 / (2 beta))^2: a margin to reach, not to widen for ever (Azar et al. 2023).
 
-    `Delta = log pi(w)/ref(w) - log pi(l)/ref(l)`: 0 at the start, positive once it is learned.
+    Log-ratios are means over a session's digits, as the authors confirmed to TRL.
+
+    Attributes:
+        beta: The smaller, the wider the margin.
     """
-    return (chosen_logp - ref_chosen_logp) - (rejected_logp - ref_rejected_logp)
+
+    beta: float = 0.1
+
+    def __call__(self, compared: Compared) -> Tensor:
+        """See `PreferenceLoss`."""
+        chosen, rejected = compared.moved(per_digit=True)
+        return (chosen - rejected - 1 / (2 * self.beta)).square().mean(-1)
+
+
+@dataclass(frozen=True)
+class CDPO:
+    """DPO for labels that are wrong with probability eps: the expected loss over both orders.
+
+    `-(1 - eps) log sigmoid(beta Delta) - eps log sigmoid(-beta Delta)` (Mitchell 2023).
+
+    Attributes:
+        beta: As in DPO.
+        label_noise: eps, below one half.
+    """
+
+    beta: float = 0.1
+    label_noise: float = 0.1
+
+    def __post_init__(self) -> None:
+        _check_noise(self.label_noise)
+
+    def __call__(self, compared: Compared) -> Tensor:
+        """See `PreferenceLoss`."""
+        told, swapped = _both_orders(self.beta, compared)
+        return ((1 - self.label_noise) * told + self.label_noise * swapped).mean(-1)
+
+
+@dataclass(frozen=True)
+class RDPO:
+    """DPO whose expectation under wrong labels is DPO's under right ones ("robust").
+
+    `[(1 - eps) L(w, l) - eps L(l, w)] / (1 - 2 eps)` with L the DPO loss (Ray Chowdhury et al.
+    2024).
+
+    Attributes:
+        beta: As in DPO.
+        label_noise: eps, below one half.
+    """
+
+    beta: float = 0.1
+    label_noise: float = 0.1
+
+    def __post_init__(self) -> None:
+        _check_noise(self.label_noise)
+
+    def __call__(self, compared: Compared) -> Tensor:
+        """See `PreferenceLoss`."""
+        told, swapped = _both_orders(self.beta, compared)
+        unbiased = (1 - self.label_noise) * told - self.label_noise * swapped
+        return unbiased.mean(-1) / (1 - 2 * self.label_noise)
+
+
+@dataclass(frozen=True)
+class CPO:
+    """-log sigmoid(beta (log pi(w) - log pi(l))) + alpha * NLL(w); no reference (Xu et al. 2024).
+
+    Attributes:
+        beta: Scale of the log-odds.
+        nll_weight: alpha, of the chosen session's mean negative log-likelihood per digit.
+    """
+
+    beta: float = 0.1
+    nll_weight: float = 1.0
+
+    def __call__(self, compared: Compared) -> Tensor:
+        """See `PreferenceLoss`."""
+        odds = compared.chosen_logp.unsqueeze(-1) - compared.rejected_logp
+        nll = -compared.chosen_logp / compared.chosen_digits
+        return -F.logsigmoid(self.beta * odds).mean(-1) + self.nll_weight * nll
+
+
+@dataclass(frozen=True)
+class SimPO:
+    """-log sigmoid(beta (log pi(w)/|w| - log pi(l)/|l|) - gamma); no reference (Meng et al. 2024).
+
+    Attributes:
+        beta: Scale of the mean log-probability per digit; the paper's 2.5.
+        target_margin: gamma; the paper's 0.55 beta.
+    """
+
+    beta: float = 2.5
+    target_margin: float = 1.375
+
+    def __call__(self, compared: Compared) -> Tensor:
+        """See `PreferenceLoss`."""
+        chosen = (compared.chosen_logp / compared.chosen_digits).unsqueeze(-1)
+        rejected = compared.rejected_logp / compared.rejected_digits
+        return -F.logsigmoid(self.beta * (chosen - rejected) - self.target_margin).mean(-1)
+
+
+@dataclass(frozen=True)
+class SDPO:
+    """-log sigmoid(-log sum_l exp(beta (d_l - d_w))): one chosen against all rejected at once.
+
+    A softmax over the L + 1 sessions (Chen et al. 2024); with L = 1 it is DPO.
+
+    Attributes:
+        beta: As in DPO.
+    """
+
+    beta: float = 0.1
+
+    def __call__(self, compared: Compared) -> Tensor:
+        """See `PreferenceLoss`."""
+        return -F.logsigmoid(-torch.logsumexp(-self.beta * margin(compared), -1))
+
+
+def ipa_loss(ntp: Tensor, preference: Tensor, *, ntp_weight: float, weight: float) -> Tensor:
+    """What a round minimises: L_NTP + lambda * L_pref (OneRec v1, Algorithm 2).
+
+    With `ntp_weight=1`, DPO as the preference loss and best against worst of the model's own beams
+    it is IPA. Any other preference loss can be held to the log in the same way.
+
+    Args:
+        ntp: L_NTP, a scalar.
+        preference: L_pref, a scalar.
+        ntp_weight: 1 in the paper; 0 leaves the log out.
+        weight: lambda.
+    """
+    return ntp_weight * ntp + weight * preference
+
+
+def _both_orders(beta: float, compared: Compared) -> tuple[Tensor, Tensor]:
+    """(B, L) DPO losses of the pairs as told, and with chosen and rejected exchanged."""
+    delta = beta * margin(compared)
+    return -F.logsigmoid(delta), -F.logsigmoid(-delta)
+
+
+def _check_noise(label_noise: float) -> None:
+    require(
+        0 <= label_noise < 0.5,
+        "label_noise",
+        label_noise,
+        "use a share in [0, 0.5): at one half the labels say nothing",
+    )

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from onerec.alignment.losses import DPO, PreferenceLoss, margin
+from onerec.alignment.losses import Compared, PreferenceLoss, ipa_loss, margin
+from onerec.alignment.methods import loss_of
 from onerec.alignment.pairs import PreferencePairs
 from onerec.artifacts import write_json
 from onerec.config import AlignmentConfig
@@ -81,7 +82,7 @@ def fit_dpo(
         config: Settings of the stage.
         out_dir: Gets `model.safetensors`, `config.json` and `history.json`.
         generation: Tokenizer generation, recorded in the checkpoint.
-        loss: Preference loss; DPO by default.
+        loss: Preference loss; that of `config.method` by default.
         runtime: Hardware.
         on_epoch: Called with the numbers of each epoch.
 
@@ -107,7 +108,7 @@ def fit_dpo(
             valid,
             codes,
             config,
-            loss or DPO(config.beta),
+            loss or loss_of(config),
             # With too few pairs to hold any out, what was learned from is what is measured.
             measured=held_out if len(held_out) else learned,
             total_steps=config.epochs * len(order),
@@ -177,7 +178,8 @@ class _Alignment(L.LightningModule):
         rows = batch[0].cpu()
         preference, numbers = self._preference(rows)
         ntp = self._ntp(*self._logged(rows))
-        total = ntp + self.config.dpo_weight * preference
+        weights = {"ntp_weight": self.config.ntp_weight, "weight": self.config.dpo_weight}
+        total = ipa_loss(ntp, preference, **weights)
         numbers |= {"loss": total.item(), "ntp_loss": ntp.item()}
         if not np.isfinite(numbers["loss"]):
             raise ValueError(
@@ -201,15 +203,20 @@ class _Alignment(L.LightningModule):
 
     def _logp(self, rows: Tensor) -> Tensor:
         """(B, 2) log-probabilities of the chosen and the rejected sessions."""
-        sessions = torch.stack([self.pairs.chosen[rows], self.pairs.rejected[rows]], 1)
-        return session_logp(self.model, self.pairs.history[rows], sessions, self.codes)
+        return session_logp(self.model, self.pairs.history[rows], self._sessions(rows), self.codes)
+
+    def _sessions(self, rows: Tensor) -> Tensor:
+        """(B, 2, M) the chosen and the rejected sessions."""
+        return torch.stack([self.pairs.chosen[rows], self.pairs.rejected[rows]], 1)
 
     def _preference(self, rows: Tensor) -> tuple[Tensor, Numbers]:
         """Mean preference loss of some pairs, and the numbers to keep."""
         logp = self._logp(rows).float()
-        logps = (*logp.unbind(1), *self.reference[rows].to(logp.device).unbind(1))
-        moved = margin(*logps).detach()
-        preference = self.loss(*logps).mean()
+        start = self.reference[rows].to(logp.device)
+        digits = self._sessions(rows).ge(0).sum(-1).to(logp.device) * self.codes.shape[1]
+        compared = Compared(*(part for t in (logp, start, digits) for part in (t[:, 0], t[:, 1:])))
+        moved = margin(compared).detach()
+        preference = self.loss(compared).mean()
         return preference, {
             "preference_loss": preference.item(),
             "margin": moved.mean().item(),

@@ -1,0 +1,31 @@
+"""Which loss a name of the configuration means: the one place where names are looked at."""
+
+from onerec.alignment.group_losses import ECPO, GRPO, GroupLoss
+from onerec.alignment.losses import CDPO, CPO, DPO, IPO, RDPO, SDPO, PreferenceLoss, SimPO
+from onerec.config import GROUP_METHODS, AlignmentConfig
+
+
+def loss_of(config: AlignmentConfig) -> PreferenceLoss | GroupLoss:
+    """The loss of `config.method` with its settings.
+
+    `ipa` is DPO: what makes it IPA is that its pairs are the best and the worst of the model's own
+    beams and that L_NTP stands beside it, which `AlignmentConfig` insists on.
+    """
+    losses: dict[str, PreferenceLoss | GroupLoss] = {
+        "ipa": DPO(config.beta),
+        "dpo": DPO(config.beta),
+        "ipo": IPO(config.beta),
+        "cdpo": CDPO(config.beta, config.label_noise),
+        "rdpo": RDPO(config.beta, config.label_noise),
+        "cpo": CPO(config.beta, config.nll_weight),
+        "simpo": SimPO(config.beta, config.target_margin),
+        "sdpo": SDPO(config.beta),
+        "grpo": GRPO(config.clip, config.kl_weight),
+        "ecpo": ECPO(config.clip, config.early_clip),
+    }
+    return losses[config.method]
+
+
+def is_group_method(config: AlignmentConfig) -> bool:
+    """It learns from groups with rewards, not from pairs."""
+    return config.method in GROUP_METHODS
