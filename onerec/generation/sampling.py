@@ -1,0 +1,137 @@
+"""Constrained sampling of whole sessions: what beam search does for the best, draws do for the law.
+
+A draw walks the same trie as a beam. At every digit it chooses among the children that still have
+an item to give, with the model's probabilities over just those children: so every draw is legal,
+free of repeats, and can always be finished.
+
+Letters: B batch, K draws of each user, W children considered, M items, E excluded, T digits.
+"""
+
+import torch
+from torch import Tensor
+
+from onerec.generation.beam import Beams
+from onerec.generation.trie import Trie
+from onerec.model import OneRec, check_items, encode_items
+
+
+@torch.no_grad()
+def sample_sessions(
+    model: OneRec,
+    history: Tensor,
+    codes: Tensor,
+    trie: Trie,
+    *,
+    num_items: int,
+    num_samples: int,
+    generator: torch.Generator,
+    temperature: float = 1.0,
+    exclude: Tensor | None = None,
+) -> Beams:
+    """Independent draws of sessions of each user.
+
+    Args:
+        model: The generator; its training mode is left alone, so call `eval()` first.
+        history: (B, H) item indices, oldest first, -1 padded.
+        codes: (N, T) semantic IDs.
+        trie: The items that may be generated, built from the same codes.
+        num_items: M, items of a session.
+        num_samples: K; draws of one user may be alike.
+        generator: On the CPU, so that a device changes no draw but by rounding.
+        temperature: Logits are divided by it; above 1 draws less probable sessions.
+        exclude: (B, E) item indices that a user must not get, -1 padded.
+
+    Returns:
+        Draws in the order they were made, -1 and -inf where too few items are allowed for a
+        session. `logp` is under the model's softmax over all codes at temperature 1, as everywhere
+        else, not the probability of the draw.
+
+    Raises:
+        ValueError: Settings outside what the model and the trie cover.
+    """
+    _check(model, codes, trie, num_items, num_samples, temperature)
+    device, batch = model.device, len(history)
+    state = model.start_decoding(model.encode(*encode_items(model, history, codes)))
+    gone = _gone_leaves(trie, exclude, batch, num_samples, num_items, device)
+    logp = torch.zeros(batch, num_samples, dtype=model.dtype, device=device)
+    code: Tensor | None = None
+    for slot in range(num_items):
+        node = torch.zeros(batch, num_samples, dtype=torch.long, device=device)
+        for digit in range(trie.num_digits):
+            if (slot, digit) == (0, 1):  # all draws share what came before the first choice
+                state.reorder(torch.zeros(batch, num_samples, dtype=torch.long, device=device))
+            logits = model.step(state, slot=slot, digit=digit, previous=code)
+            child, alive = _children(trie, digit, node, gone)
+            digits = trie.code[digit][child]
+            wide = logits.expand(-1, num_samples, -1)
+            # Gumbel's trick: the largest of logits plus noise is a draw from their softmax.
+            noise = torch.rand(child.shape, generator=generator, dtype=torch.float64)
+            noise = -(-noise.clamp(min=1e-300).log()).log()
+            scores = wide.gather(-1, digits).double() / temperature + noise.to(device)
+            scores = scores.masked_fill(~alive, -torch.inf)
+            pick = scores.argmax(-1, keepdim=True)
+            code = digits.gather(-1, pick).squeeze(-1)
+            node = child.gather(-1, pick).squeeze(-1)
+            found = wide.log_softmax(-1).gather(-1, code.unsqueeze(-1)).squeeze(-1)
+            logp = torch.where(alive.any(-1), logp + found, -torch.inf)
+        gone[..., slot] = node  # at the last depth a node is a leaf
+    found = logp.isfinite()
+    items = torch.where(found.unsqueeze(-1), trie.leaf_items[gone[..., :num_items]], -1)
+    return Beams(items, logp)
+
+
+def _children(trie: Trie, digit: int, node: Tensor, gone: Tensor) -> tuple[Tensor, Tensor]:
+    """Children (B, K, W) of nodes (B, K) at a depth, and which of them have an item to give."""
+    starts = trie.first_child[digit]
+    first, last = starts[node].unsqueeze(-1), starts[node + 1].unsqueeze(-1)
+    child = first + torch.arange(trie.max_children[digit], device=node.device)
+    inside = child < last
+    child = torch.minimum(child, last - 1)
+    low, high = trie.first_leaf[digit + 1][child], trie.first_leaf[digit + 1][child + 1]
+    ordered = gone.sort(-1).values
+    used = torch.searchsorted(ordered, high) - torch.searchsorted(ordered, low)
+    return child, inside & (used < high - low)
+
+
+def _gone_leaves(
+    trie: Trie, exclude: Tensor | None, batch: int, draws: int, num_items: int, device: torch.device
+) -> Tensor:
+    """(B, K, M + E) leaves that a draw may not use: its own session's, then the excluded ones.
+
+    Places not in use, and repeats, hold a number beyond the last leaf.
+    """
+    beyond = trie.num_leaves + 1
+    own = torch.full((batch, draws, num_items), beyond, device=device)
+    if exclude is None:
+        return own
+    if exclude.dim() != 2 or len(exclude) != batch:
+        raise ValueError(f"exclude has shape {tuple(exclude.shape)}: use ({batch}, items)")
+    check_items(exclude, trie.num_items, "exclude")
+    leaves = trie.leaves(exclude.to(device).long())
+    leaves = leaves.masked_fill(leaves < 0, beyond).sort(1).values
+    repeated = torch.zeros_like(leaves, dtype=torch.bool)
+    repeated[:, 1:] = leaves[:, 1:] == leaves[:, :-1]
+    leaves = leaves.masked_fill(repeated, beyond)
+    return torch.cat([own, leaves.unsqueeze(1).expand(-1, draws, -1)], -1)
+
+
+def _check(
+    model: OneRec, codes: Tensor, trie: Trie, num_items: int, num_samples: int, temperature: float
+) -> None:
+    if codes.shape != (trie.num_items, trie.num_digits):
+        raise ValueError(
+            f"codes has shape {tuple(codes.shape)}, but the trie was built from "
+            f"({trie.num_items}, {trie.num_digits}): use the same semantic IDs for both"
+        )
+    if trie.num_digits != model.num_digits or trie.codebook_size != model.codebook_size:
+        raise ValueError(
+            f"semantic IDs of {trie.num_digits} digits from {trie.codebook_size} codes: the model "
+            f"was built for {model.num_digits} digits from {model.codebook_size}; use its own "
+            "tokenizer generation"
+        )
+    if not 1 <= num_items <= model.session_items:
+        raise ValueError(f"num_items={num_items}: use 1 to session_items={model.session_items}")
+    if num_samples < 1:
+        raise ValueError(f"num_samples={num_samples}: use at least 1")
+    if not temperature > 0:
+        raise ValueError(f"temperature={temperature}: use a positive number, 1 is the model's own")
