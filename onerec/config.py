@@ -236,9 +236,19 @@ class RewardConfig:
     weight_vtr: float = option(1.0, "Weight of the view rate")
     weight_wtr: float = option(1.0, "Weight of the follow rate")
     weight_ltr: float = option(1.0, "Weight of the like rate")
+    ensemble_size: int = option(
+        1, "Reward models of different seeds whose mean is the reward; the evaluator stays one"
+    )
+    ensemble_caution: float = option(
+        1.0, "The better session of a pair is the one whose mean minus this many deviations is best"
+    )
     seed: int = option(1, "Seed of the reward model; the evaluator adds 1,000")
 
     def __post_init__(self) -> None:
+        require(self.ensemble_size >= 1, "ensemble_size", self.ensemble_size, "use at least 1")
+        require(
+            self.ensemble_caution >= 0, "ensemble_caution", self.ensemble_caution, "use 0 or more"
+        )
         for name in ("d_model", "evaluator_d_model"):
             require(
                 getattr(self, name) % self.num_heads == 0,

@@ -3,6 +3,7 @@
 `onerec.reward.training` trains them; it imports Lightning, so it is not imported here.
 """
 
+from onerec.reward.ensemble import load_ensemble, score_with_all
 from onerec.reward.model import TOWERS, RewardModel, load_reward, save_reward
 from onerec.reward.scoring import scalar_reward, score_sessions
 from onerec.reward.users import split_users
@@ -10,9 +11,11 @@ from onerec.reward.users import split_users
 __all__ = [
     "TOWERS",
     "RewardModel",
+    "load_ensemble",
     "load_reward",
     "save_reward",
     "scalar_reward",
     "score_sessions",
+    "score_with_all",
     "split_users",
 ]

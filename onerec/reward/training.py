@@ -15,6 +15,7 @@ from torch import Tensor
 from onerec.artifacts import write_json
 from onerec.config import RewardConfig
 from onerec.datasets.session_tensors import RewardBlocks
+from onerec.reward.ensemble import MEMBERS
 from onerec.reward.metrics import smoothed_rates, tower_metrics
 from onerec.reward.model import RewardModel, RewardShape, reward_loss, save_reward
 from onerec.reward.scoring import score_sessions, tower_weights
@@ -27,6 +28,8 @@ Part = Literal["reward", "evaluator"]
 """The reward model trains the generator; the evaluator, of other users, judges it."""
 EVALUATOR_SEED = 1000
 """Added to the seed of the evaluator."""
+MEMBER_SEED = 100
+"""Added to the seed once for every further member of an ensemble."""
 
 Numbers = dict[str, float | None]
 
@@ -62,6 +65,9 @@ def fit_reward(
     """Train on every block, good or not, of one side's users; keep the best epoch.
 
     The two parts never share a user (`split_users`), and the evaluator has another seed and width.
+    With `ensemble_size` above 1 the reward part gets further models of other seeds on the same
+    users, each whole in `members/1`, `members/2`...; the report is of the first.
+
     Early stopping looks at the validation day, and so do the metrics: they are a little kind to the
     chosen epoch, as are item vectors, whose collaborative part has seen that day's co-watching.
 
@@ -82,8 +88,28 @@ def fit_reward(
         ValueError: The part has no training block, or the loss is not finite.
     """
     runtime = runtime or Runtime()
+    members = config.ensemble_size if part == "reward" else 1
+    report = _fit_one(config, train, valid, vectors, out_dir, part, 0, runtime, on_epoch)
+    for member in range(1, members):
+        directory = out_dir / MEMBERS / str(member)
+        directory.mkdir(parents=True)
+        _fit_one(config, train, valid, vectors, directory, part, member, runtime, on_epoch)
+    return report
+
+
+def _fit_one(
+    config: RewardConfig,
+    train: RewardBlocks,
+    valid: RewardBlocks,
+    vectors: Tensor,
+    out_dir: Path,
+    part: Part,
+    member: int,
+    runtime: Runtime,
+    on_epoch: Callable[[Numbers], None],
+) -> RewardReport:
     judge = part == "evaluator"
-    seed = config.seed + EVALUATOR_SEED * judge
+    seed = config.seed + EVALUATOR_SEED * judge + MEMBER_SEED * member
     shaped = dataclasses.replace(config, d_model=config.evaluator_d_model) if judge else config
     own_train, own_valid = (blocks_of(blocks, config, part) for blocks in (train, valid))
     if not len(own_train):

@@ -1,0 +1,65 @@
+"""Several reward models as one: their mean is the reward, their disagreement a reason for caution.
+
+A session that one model scores far above the others is where a policy learns to please a model and
+nobody else. So the winner of a pair may be chosen by a lower bound instead of by the mean.
+
+Shapes: E models, B users, K sessions per user.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from onerec.config import RewardConfig
+from onerec.reward.model import RewardModel, load_reward
+from onerec.reward.scoring import scalar_reward, score_sessions
+
+MEMBERS = "members"
+"""Directory beside the first model, with one directory for each further one."""
+
+
+class Scored(NamedTuple):
+    """What an ensemble says of sessions (B, K).
+
+    Attributes:
+        reward: (B, K) mean scalar reward.
+        lower_bound: (B, K) mean minus `ensemble_caution` standard deviations over the models.
+        towers: (B, K, 4) mean probabilities.
+    """
+
+    reward: Tensor
+    lower_bound: Tensor
+    towers: Tensor
+
+
+def score_with_all(
+    models: Sequence[RewardModel],
+    vectors: Tensor,
+    history: Tensor,
+    sessions: Tensor,
+    config: RewardConfig,
+) -> Scored:
+    """Score sessions with every model, in double precision from the probabilities on.
+
+    Args:
+        models: At least one; with one the lower bound is the reward.
+        vectors: (N, Dv) item vectors.
+        history: (B, H) item indices, -1 padded.
+        sessions: (B, K, M) item indices.
+        config: Weights of the towers, and the caution.
+    """
+    assert models, "an ensemble has a model"
+    towers = torch.stack([score_sessions(m, vectors, history, sessions).double() for m in models])
+    rewards = scalar_reward(towers, config)
+    mean = rewards.mean(0)
+    spread = rewards.std(0, correction=0)
+    return Scored(mean, mean - config.ensemble_caution * spread, towers.mean(0))
+
+
+def load_ensemble(directory: Path) -> list[RewardModel]:
+    """Every model of a `reward_model` artifact, the one that `load_reward` reads first."""
+    further = sorted((directory / MEMBERS).glob("*"), key=lambda p: int(p.name))
+    return [load_reward(directory), *map(load_reward, further)]
