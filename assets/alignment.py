@@ -1,11 +1,11 @@
-"""Preference alignment, round by round: pairs from the model's own beams, then DPO beside L_NTP.
+"""Preference alignment, round by round: pairs from the model's own beams, then IPA on them.
 
 The rounds of `STAGES.alignment.rounds` are unrolled into the graph. The last one has the plain
 names, which everything downstream reads; earlier ones end in `_round_1`, `_round_2`, ...
 """
 
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -27,7 +27,7 @@ from onerec.config import AlignmentConfig, GenerationConfig
 from resources.stores import Artifacts, Compute
 
 if TYPE_CHECKING:
-    from onerec.alignment.pairs import PreferencePairs
+    from onerec.alignment.preferences import Preferences
     from onerec.artifacts import Artifact
     from onerec.tokenizer.semantic_ids import SemanticIds
 
@@ -36,17 +36,28 @@ PAIRS_CODE = code_version("alignment", "generation", "model", "reward", "dataset
 DPO_CODE = code_version("alignment", "model", "training", "datasets/session_tensors")
 
 
-class PairsLaunchpad(launchpad(STAGES.generation)):
-    """Beam search for the candidates, and whose sessions are generated."""
+SAMPLED_WITH = (
+    "sample_users",
+    "seed",
+    "method",
+    "pairs",
+    "group_size",
+    "num_rejected",
+    "temperature",
+)
+"""Settings of the alignment stage that say what is compared; the others say how it is learned."""
+_FIELDS = launchpad(STAGES.alignment).model_fields
+_COMPARED: dict[str, Any] = {n: (_FIELDS[n].annotation, _FIELDS[n]) for n in SAMPLED_WITH}
+_PairsBase = pydantic.create_model(
+    "PairsLaunchpadBase", __base__=launchpad(STAGES.generation), **_COMPARED
+)
 
-    sample_users: int = pydantic.Field(
-        default=STAGES.alignment.sample_users,
-        description="Users for whom sessions are generated per round",
-    )
-    seed: int = pydantic.Field(
-        default=STAGES.alignment.seed,
-        description="Seed of the sample; each round adds its number",
-    )
+
+class PairsLaunchpad(_PairsBase):
+    """Generation of the candidates, whose they are, and what is compared.
+
+    Each round adds its number to `seed`.
+    """
 
 
 class AlignmentLaunchpad(launchpad(STAGES.alignment)):
@@ -83,22 +94,24 @@ def pairs_of_round(number: int) -> dg.AssetsDefinition:
         artifacts: Artifacts,
         compute: Compute,
     ) -> dg.MaterializeResult:
-        from onerec.alignment.pairs import save_pairs
+        from onerec.alignment.preferences import save_preferences
 
         values = config.model_dump()
-        sample = {"sample_users": values.pop("sample_users"), "seed": values.pop("seed") + number}
+        compared = {name: values.pop(name) for name in SAMPLED_WITH}
+        compared["seed"] += number
         generation, day = GenerationConfig(**values), context.partition_key
         read = {source: artifacts.store.latest(source, day) for source in sources}
-        pairs, ids = _generate(context, read, start, generation, sample, compute)
+        alignment = replace(STAGES.alignment, **compared)
+        pairs, ids = _generate(context, read, start, generation, alignment, compute)
         with artifacts.store.write(
             name,
             day,
-            config={"generation": asdict(generation), **sample},
+            config={"generation": asdict(generation), **compared},
             upstream={source: a.version for source, a in read.items()},
             code_version=PAIRS_CODE,
-            seed=sample["seed"],
+            seed=alignment.seed,
         ) as draft:
-            save_pairs(pairs, ids.item_ids, draft.path)
+            save_preferences(pairs, ids.item_ids, draft.path)
             draft.row_counts["rows"] = len(pairs)
         return published(draft.artifact, _pairs_metadata(pairs))
 
@@ -120,7 +133,8 @@ def checkpoint_of_round(number: int) -> dg.AssetsDefinition:
         pool=POOL_TRAINER,
         code_version=DPO_CODE,
         deps=[upstream(source) for source in sources],
-        description=f"{start} after one round of L_NTP + lambda * L_DPO against itself, frozen.",
+        description=f"{start} after one round of L_NTP + lambda * a preference loss (IPA's by "
+        "default) against itself, frozen.",
     )
     def dpo_checkpoint(
         context: dg.AssetExecutionContext,
@@ -128,8 +142,8 @@ def checkpoint_of_round(number: int) -> dg.AssetsDefinition:
         artifacts: Artifacts,
         compute: Compute,
     ) -> dg.MaterializeResult:
-        from onerec.alignment.pairs import load_pairs
-        from onerec.alignment.train import fit_dpo
+        from onerec.alignment.preferences import load_preferences
+        from onerec.alignment.train import fit_alignment
         from onerec.model import load_model
         from onerec.tokenizer.semantic_ids import load_semantic_ids
 
@@ -146,9 +160,9 @@ def checkpoint_of_round(number: int) -> dg.AssetsDefinition:
             code_version=DPO_CODE,
             seed=settings.seed,
         ) as draft:
-            report = fit_dpo(
+            report = fit_alignment(
                 model,
-                load_pairs(read[pairs_name].path, ids, **shape),
+                load_preferences(read[pairs_name].path, ids, **shape),
                 _good_sessions(read["session_dataset"], "train", ids, shape),
                 _good_sessions(read["session_dataset"], "valid", ids, shape),
                 ids.codes,
@@ -174,7 +188,8 @@ def checks_of_pairs(asset: dg.AssetsDefinition) -> dg.AssetChecksDefinition:
                 "chosen_reward_above_rejected",
                 asset=asset,
                 blocking=True,
-                description="There are pairs, and in each the chosen session has more reward.",
+                description="There are pairs, and in each the chosen session has more reward; of "
+                "groups for GRPO and ECPO not all have one reward throughout.",
             ),
             dg.AssetCheckSpec(
                 "legal_pairs",
@@ -187,25 +202,26 @@ def checks_of_pairs(asset: dg.AssetsDefinition) -> dg.AssetChecksDefinition:
     def checks(
         context: dg.AssetCheckExecutionContext, artifacts: Artifacts
     ) -> Iterator[dg.AssetCheckResult]:
-        from onerec.alignment.pairs import illegal_pairs, load_pairs
+        from onerec.alignment.pairs import illegal_sessions
+        from onerec.alignment.preferences import in_wrong_order, load_preferences
         from onerec.tokenizer.semantic_ids import load_semantic_ids
 
         day = context.partition_key
         ids = load_semantic_ids(artifacts.store.latest("semantic_ids", day).path)
-        pairs = load_pairs(
+        pairs = load_preferences(
             artifacts.store.latest(name, day).path,
             ids,
             history_length=STAGES.sessions.history_length,
             session_items=STAGES.sessions.session_items,
         )
-        wrong = int((pairs.chosen_reward <= pairs.rejected_reward).sum())
+        wrong = in_wrong_order(pairs)
         yield dg.AssetCheckResult(
             passed=len(pairs) > 0 and wrong == 0,
             check_name="chosen_reward_above_rejected",
             asset_key=asset.key,
             metadata={"pairs": len(pairs), "in the wrong order": wrong},
         )
-        illegal = illegal_pairs(pairs, _shown_before(ids, day))
+        illegal = illegal_sessions(pairs.sessions, _shown_before(ids, day))
         yield dg.AssetCheckResult(
             passed=illegal == 0,
             check_name="legal_pairs",
@@ -265,38 +281,48 @@ def _generate(
     read: "dict[str, Artifact]",
     start: str,
     generation: GenerationConfig,
-    sample: dict[str, int],
+    alignment: AlignmentConfig,
     compute: Compute,
-) -> "tuple[PreferencePairs, SemanticIds]":
+) -> "tuple[Preferences, SemanticIds]":
     from safetensors.torch import load_file
 
-    from onerec.alignment.pairs import make_pairs, sample_contexts
+    from onerec.alignment.candidates import sample_contexts
+    from onerec.alignment.feedback import feedback_pairs
+    from onerec.alignment.preferences import make_preferences
+    from onerec.datasets.session_tensors import load_reward_blocks
     from onerec.generation import Trie
     from onerec.model import load_model
-    from onerec.reward import load_reward
+    from onerec.reward import load_ensemble
     from onerec.tokenizer.semantic_ids import load_semantic_ids
     from onerec.training import reproducible
 
     ids = load_semantic_ids(read["semantic_ids"].path)
     model, _ = load_model(read[start].path, expected_generation=ids.generation)
-    shape = {"history_length": model.history_length, "session_items": model.session_items}
-    sessions = _good_sessions(read["session_dataset"], "train", ids, shape)
-    judge = load_reward(read["reward_model"].path)
-    allowed = _shown_before(ids, context.partition_key)
+    length, items = model.history_length, model.session_items
+    data, judges = read["session_dataset"].path, load_ensemble(read["reward_model"].path)
+    allowed, reward = _shown_before(ids, context.partition_key), judges[0].config
+    options = {"generation": generation, "reward": reward, "device": _device(compute)}
     with reproducible(training_runtime(compute)):
-        pairs = make_pairs(
+        if alignment.pairs == "feedback":
+            blocks = load_reward_blocks(
+                data, "train", ids, history_length=length, block_items=items
+            )
+            sample = {"num_users": alignment.sample_users, "seed": alignment.seed}
+            return feedback_pairs(model, blocks, ids.codes, allowed, **sample, **options), ids
+        shape = {"history_length": length, "session_items": items}
+        sessions = _good_sessions(read["session_dataset"], "train", ids, shape)
+        made = make_preferences(
             model,
-            judge,
+            judges,
             load_file(read["semantic_ids"].path / "vectors.safetensors")["vectors"],
-            sample_contexts(sessions, sample["sample_users"], sample["seed"]),
+            sample_contexts(sessions, alignment.sample_users, alignment.seed),
             ids.codes,
             Trie.build(ids.codes, ids.codebook_size, allowed),
-            generation=generation,
-            reward=judge.config,
-            device=_device(compute),
+            alignment=alignment,
             on_batch=lambda done, total: context.log.info(f"sessions of {done} of {total} users"),
+            **options,
         )
-    return pairs, ids
+    return made, ids
 
 
 def _good_sessions(data: "Artifact", split: str, ids: "SemanticIds", shape: dict[str, int]) -> Any:
@@ -319,10 +345,11 @@ def _device(compute: Compute) -> str:
     return "cuda" if compute.accelerator != "cpu" and torch.cuda.is_available() else "cpu"
 
 
-def _pairs_metadata(pairs: "PreferencePairs") -> dict[str, Any]:
+def _pairs_metadata(pairs: "Preferences") -> dict[str, Any]:
     from onerec.pictures import histogram, svg_markdown
 
-    rewards = {"best": pairs.chosen_reward.tolist(), "worst": pairs.rejected_reward.tolist()}
+    best, worst = (pairs.rewards.amax(1), pairs.rewards.amin(1)) if len(pairs) else ([], [])
+    rewards = {"best": list(map(float, best)), "worst": list(map(float, worst))}
     picture = histogram(rewards, "Reward of the best and the worst session", "reward", "users")
     numbers = {k: v for k, v in pairs.stats.items() if isinstance(v, int | float)}
     return {"rewards": dg.MetadataValue.md(svg_markdown(picture)), **numbers}
@@ -341,6 +368,7 @@ def _training_metadata(
         "losses": chart("Losses", "nats", "ntp_loss", "preference_loss"),
         "log-probabilities": chart("Of a pair's sessions", "nats", "chosen_logp", "rejected_logp"),
         "margins": chart("Margin and accuracy", "", "margin", "accuracy"),
+        "reward spread": chart("Within a pair or group", "", "reward_spread", "zero_spread_share"),
         "steps": len(steps),
         **{f"held out: {k}": v for k, v in epochs[-1].items() if k != "epoch"},
     }

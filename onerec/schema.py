@@ -126,6 +126,23 @@ PREFERENCE_PAIRS = pa.schema(
 )
 """One best/worst pair a row (OneRec v1, section 3.3.2)."""
 
+PREFERENCE_GROUPS = pa.schema(
+    [
+        _column("user_id", pa.string(), "The user", nullable=False),
+        _column("history_item_ids", pa.list_(pa.string()), "The context", nullable=False),
+        _column(
+            "session_item_ids",
+            pa.list_(pa.list_(pa.string())),
+            "The sessions compared",
+            nullable=False,
+        ),
+        _column("rewards", pa.list_(pa.float64()), "Scalar reward of each", nullable=False),
+        _column("logps", pa.list_(pa.float64()), "Of each under the sampler", nullable=False),
+        _column("target_item_ids", pa.list_(pa.string()), "The logged session, for L_NTP"),
+    ]
+)
+"""One group of a user's sessions a row, for S-DPO, GRPO and ECPO."""
+
 RECOMMENDATIONS = pa.schema(
     [
         _column("user_id", pa.string(), "The user", nullable=False),

@@ -2,16 +2,17 @@
 
 from onerec.alignment.group_losses import ECPO, GRPO, GroupLoss
 from onerec.alignment.losses import CDPO, CPO, DPO, IPO, RDPO, SDPO, PreferenceLoss, SimPO
-from onerec.config import GROUP_METHODS, AlignmentConfig
+from onerec.alignment.objectives import Objective, OverGroups, OverPairs
+from onerec.config import AlignmentConfig
 
 
-def loss_of(config: AlignmentConfig) -> PreferenceLoss | GroupLoss:
-    """The loss of `config.method` with its settings.
+def objective_of(config: AlignmentConfig) -> Objective:
+    """The objective of `config.method` with its settings.
 
     `ipa` is DPO: what makes it IPA is that its pairs are the best and the worst of the model's own
     beams and that L_NTP stands beside it, which `AlignmentConfig` insists on.
     """
-    losses: dict[str, PreferenceLoss | GroupLoss] = {
+    over_pairs: dict[str, PreferenceLoss] = {
         "ipa": DPO(config.beta),
         "dpo": DPO(config.beta),
         "ipo": IPO(config.beta),
@@ -20,12 +21,11 @@ def loss_of(config: AlignmentConfig) -> PreferenceLoss | GroupLoss:
         "cpo": CPO(config.beta, config.nll_weight),
         "simpo": SimPO(config.beta, config.target_margin),
         "sdpo": SDPO(config.beta),
+    }
+    over_groups: dict[str, GroupLoss] = {
         "grpo": GRPO(config.clip, config.kl_weight),
         "ecpo": ECPO(config.clip, config.early_clip),
     }
-    return losses[config.method]
-
-
-def is_group_method(config: AlignmentConfig) -> bool:
-    """It learns from groups with rewards, not from pairs."""
-    return config.method in GROUP_METHODS
+    if config.method in over_groups:
+        return OverGroups(over_groups[config.method])
+    return OverPairs(over_pairs[config.method])

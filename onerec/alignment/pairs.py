@@ -1,10 +1,9 @@
-"""Preference pairs: the best and the worst of a user's beam-generated sessions, by reward.
+"""Preference pairs: the best and the worst of a user's generated sessions, by reward.
 
 Shapes: P pairs, B users of a batch, N candidates, H history items, M items of a session, T digits.
 """
 
-import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,13 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from onerec.alignment.candidates import scored_candidates
 from onerec.artifacts import read_json, write_json
-from onerec.config import GenerationConfig, RewardConfig
+from onerec.config import AlignmentConfig, GenerationConfig, RewardConfig
 from onerec.datasets.session_tensors import SessionTensors
-from onerec.generation import Trie, generate_sessions
+from onerec.generation import Trie
 from onerec.model import OneRec
 from onerec.reward.model import TOWERS, RewardModel
-from onerec.reward.scoring import scalar_reward, score_sessions
 from onerec.schema import PREFERENCE_PAIRS
 from onerec.tokenizer.semantic_ids import SemanticIds
 
@@ -57,36 +56,20 @@ class PreferencePairs:
     def __len__(self) -> int:
         return len(self.user_ids)
 
+    @property
+    def sessions(self) -> Tensor:
+        """(P, 2, M) chosen, then rejected."""
+        return torch.stack([self.chosen, self.rejected], 1)
 
-def sample_contexts(sessions: SessionTensors, num_users: int, seed: int) -> SessionTensors:
-    """One random session of each of a random sample of users.
-
-    The paper draws pairs for a share r_DPO of all training samples, again every epoch; here they
-    are drawn once per round for a number of users, which the graph shows as an artifact.
-
-    Args:
-        sessions: Good sessions of the training days.
-        num_users: Users wanted; all of them where there are fewer.
-        seed: Another seed samples others.
-    """
-    rng = np.random.default_rng(seed)
-    order = rng.permutation(len(sessions))
-    users, first = np.unique(sessions.user.numpy()[order], return_index=True)
-    sampled = rng.permutation(len(users))[:num_users]
-    rows = torch.from_numpy(order[first[np.sort(sampled)]])
-    return dataclasses.replace(
-        sessions,
-        user=sessions.user[rows],
-        history=sessions.history[rows],
-        targets=sessions.targets[rows],
-        is_good=sessions.is_good[rows],
-        date=sessions.date[rows.numpy()],
-    )
+    @property
+    def rewards(self) -> Tensor:
+        """(P, 2) of the sessions."""
+        return torch.stack([self.chosen_reward, self.rejected_reward], 1)
 
 
 def make_pairs(
     model: OneRec,
-    reward_model: RewardModel,
+    reward_models: RewardModel | Sequence[RewardModel],
     vectors: Tensor,
     contexts: SessionTensors,
     codes: Tensor,
@@ -94,6 +77,7 @@ def make_pairs(
     *,
     generation: GenerationConfig,
     reward: RewardConfig,
+    alignment: AlignmentConfig | None = None,
     device: str = "cpu",
     on_batch: Callable[[int, int], None] = lambda done, total: None,
 ) -> PreferencePairs:
@@ -101,13 +85,15 @@ def make_pairs(
 
     Args:
         model: The sampler, which is also the start and the reference of the round's training.
-        reward_model: The one that trains, never the evaluator.
-        vectors: (N, Dv) item vectors for it.
+        reward_models: One or several that train, never the evaluator; with several the best session
+            is that of the best lower bound.
+        vectors: (N, Dv) item vectors for them.
         contexts: Histories and the logged good session of each.
         codes: (N, T) semantic IDs.
         trie: Items that may be generated.
         generation: N is `candidates`; `filter_seen` leaves out items of the history.
         reward: Weights of the towers.
+        alignment: Beams or draws; beams by default.
         device: Where it runs.
         on_batch: Called with contexts done and in all.
 
@@ -115,28 +101,29 @@ def make_pairs(
         Pairs in the order of the contexts. A context with fewer than two legal sessions, or whose
         sessions all have the same reward, gives none and is counted in `stats`.
     """
-    model.to(device).eval()
-    reward_model.to(device)
-    codes, trie = codes.to(device), trie.to(device)
-    num_items = contexts.targets.shape[1]
-    found: list[dict[str, Tensor]] = []
-    total = len(contexts)
-    for rows in torch.arange(total).split(generation.batch_size):
-        history = contexts.history[rows].long().to(device)
-        beams = generate_sessions(
+    models = [reward_models] if isinstance(reward_models, RewardModel) else reward_models
+    found = [
+        {
+            "row": made.row,
+            **best_and_worst(
+                made.items, made.logp, made.rewards, made.towers, lower_bounds=made.lower_bounds
+            ),
+        }
+        for made in scored_candidates(
             model,
-            history,
+            models,
+            vectors,
+            contexts,
             codes,
             trie,
-            num_items=num_items,
-            beam=generation.candidates,
-            exclude=history if generation.filter_seen else None,
+            num_candidates=generation.candidates,
+            generation=generation,
+            reward=reward,
+            alignment=alignment or AlignmentConfig(),
+            device=device,
+            on_batch=on_batch,
         )
-        items, logp = beams.items.cpu(), beams.logp.cpu().double()
-        probabilities = score_sessions(reward_model, vectors, history.cpu(), items).double()
-        rewards = scalar_reward(probabilities, reward)
-        found.append({"row": rows, **best_and_worst(items, logp, rewards, probabilities)})
-        on_batch(int(rows[-1]) + 1, total)
+    ]
     if not found:
         raise ValueError("0 contexts to generate for: there is no good session to train on")
     joined = {name: torch.cat([part[name] for part in found]) for name in found[0]}
@@ -158,7 +145,12 @@ def make_pairs(
 
 
 def best_and_worst(
-    items: Tensor, logp: Tensor, rewards: Tensor, probabilities: Tensor
+    items: Tensor,
+    logp: Tensor,
+    rewards: Tensor,
+    probabilities: Tensor,
+    *,
+    lower_bounds: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """The sessions of highest and lowest reward of each user.
 
@@ -170,6 +162,7 @@ def best_and_worst(
         logp: (B, N), -inf where there is no session.
         rewards: (B, N).
         probabilities: (B, N, 4) of the towers.
+        lower_bounds: (B, N) what the best session is best by; the rewards by default.
 
     Returns:
         `chosen`, `rejected` (B, M); `chosen_reward`, `rejected_reward`, `chosen_logp`,
@@ -180,7 +173,10 @@ def best_and_worst(
     legal = logp.isfinite()
     num_sessions = legal.sum(1)
     ranked = rewards.masked_fill(~legal, -torch.inf).argsort(dim=1, descending=True, stable=True)
-    chosen = ranked[:, 0]
+    cautious = rewards if lower_bounds is None else lower_bounds
+    # argmax may name any of several equal ones; a stable sort names the most probable.
+    cautious = cautious.masked_fill(~legal, -torch.inf)
+    chosen = cautious.argsort(dim=1, descending=True, stable=True)[:, 0]
     rejected = ranked.gather(1, (num_sessions - 1).clamp(min=0)[:, None])[:, 0]
     valid = rewards.masked_fill(~legal, 0.0)
     mean = valid.sum(1) / num_sessions
@@ -209,7 +205,7 @@ def save_pairs(pairs: PreferencePairs, item_ids: np.ndarray, directory: Path) ->
     """
     columns = [
         pa.array(pairs.user_ids.tolist(), pa.string()),
-        *(_id_lists(t, item_ids) for t in (pairs.history, pairs.chosen, pairs.rejected)),
+        *(id_lists(t, item_ids) for t in (pairs.history, pairs.chosen, pairs.rejected)),
         *(
             pa.array(t.double().numpy())
             for t in (
@@ -219,7 +215,7 @@ def save_pairs(pairs: PreferencePairs, item_ids: np.ndarray, directory: Path) ->
                 pairs.rejected_logp,
             )
         ),
-        _id_lists(pairs.targets, item_ids),
+        id_lists(pairs.targets, item_ids),
     ]
     pq.write_table(
         pa.Table.from_arrays(columns, schema=PREFERENCE_PAIRS), directory / "pairs.parquet"
@@ -238,7 +234,7 @@ def load_pairs(
     table = pq.read_table(directory / "pairs.parquet", schema=PREFERENCE_PAIRS)
 
     def items(name: str, width: int) -> Tensor:
-        return _padded(table.column(name).combine_chunks(), semantic_ids, width, name)
+        return padded_items(table.column(name).combine_chunks(), semantic_ids, width, name)
 
     def numbers(name: str) -> Tensor:
         return torch.tensor(table.column(name).to_numpy())
@@ -257,21 +253,20 @@ def load_pairs(
     )
 
 
-def illegal_pairs(pairs: PreferencePairs, allowed: Tensor) -> int:
-    """Pairs with a session that is short, repeats an item, or holds one that is not allowed.
+def illegal_sessions(sessions: Tensor, allowed: Tensor) -> int:
+    """Rows with a session that is short, repeats an item, or holds one that is not allowed.
 
     Args:
-        pairs: The pairs.
+        sessions: (P, G, M) sessions of pairs or groups.
         allowed: (N,) bool, items that may be generated.
     """
-    sessions = torch.stack([pairs.chosen, pairs.rejected], 1)
     ordered = sessions.sort(-1).values
     repeats = (ordered[..., 1:] == ordered[..., :-1]).any(-1)
     unknown = ((sessions < 0) | ~allowed[sessions.clamp(min=0)]).any(-1)
     return int((repeats | unknown).any(1).sum())
 
 
-def _id_lists(items: Tensor, item_ids: np.ndarray) -> pa.ListArray:
+def id_lists(items: Tensor, item_ids: np.ndarray) -> pa.ListArray:
     """(P, W) indices, -1 padded, as lists of ids."""
     present = items.numpy() >= 0
     offsets = np.concatenate([[0], present.sum(1).cumsum()]).astype(np.int32)
@@ -279,7 +274,7 @@ def _id_lists(items: Tensor, item_ids: np.ndarray) -> pa.ListArray:
     return pa.ListArray.from_arrays(offsets, pa.array(values.tolist(), pa.string()))
 
 
-def _padded(lists: Any, semantic_ids: SemanticIds, width: int, name: str) -> Tensor:
+def padded_items(lists: Any, semantic_ids: SemanticIds, width: int, name: str) -> Tensor:
     """Lists of ids as (P, width) indices, -1 padded."""
     lengths = np.diff(lists.offsets.to_numpy())
     indices = semantic_ids.index_of(lists.flatten())

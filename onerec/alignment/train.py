@@ -1,7 +1,7 @@
 """One round of preference alignment: L_NTP + lambda * L_pref against the round's frozen start.
 
-Shapes: P pairs, B pairs of a batch, S logged sessions, H history items, M items of a session,
-T digits.
+Shapes: P pairs or groups, B of a batch, G sessions of each (two of a pair), S logged sessions,
+H history items, M items of a session, T digits.
 """
 
 import copy
@@ -16,13 +16,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from onerec.alignment.losses import Compared, PreferenceLoss, ipa_loss, margin
-from onerec.alignment.methods import loss_of
-from onerec.alignment.pairs import PreferencePairs
+from onerec.alignment.group_losses import STD_FLOOR
+from onerec.alignment.losses import ipa_loss, margin
+from onerec.alignment.methods import objective_of
+from onerec.alignment.objectives import Objective, Told
+from onerec.alignment.preferences import Preferences, check_method
+from onerec.alignment.tracking import digit_distributions, kl_per_digit, legal_mass
 from onerec.artifacts import write_json
 from onerec.config import AlignmentConfig
 from onerec.datasets.session_tensors import SessionTensors
-from onerec.model import OneRec, save_model, session_logp
+from onerec.generation import Trie
+from onerec.model import OneRec, digit_logp, encode_items, lookup, save_model
 from onerec.training.batches import OrderedBatches, ShuffledBatches, epoch_seed, loader
 from onerec.training.module import adamw, next_token_loss
 from onerec.training.runtime import Runtime, quiet_trainer, reproducible
@@ -36,9 +40,11 @@ class AlignmentReport:
 
     Attributes:
         steps: Per training step: `loss`, `ntp_loss`, `preference_loss`, `margin`, `accuracy`,
-            `chosen_logp`, `rejected_logp`.
-        epochs: The same before training (epoch 0) and after every epoch, over the pairs held out,
-            with `valid_ntp_loss` on the validation day and `chosen_logp_change` since epoch 0.
+            `chosen_logp`, `rejected_logp` (of a group: its best and its worst session),
+            `reward_spread` and `zero_spread_share` (groups that teach nothing).
+        epochs: The same before training (epoch 0) and after every epoch, over the rows held out,
+            with `valid_ntp_loss` on the validation day, `chosen_logp_change` since epoch 0,
+            `kl_to_start` and `legal_mass` (see `onerec.alignment.tracking`).
         model: The aligned generator.
     """
 
@@ -52,9 +58,9 @@ class AlignmentReport:
         return self.epochs[-1]["chosen_logp_change"] < 0
 
 
-def fit_dpo(
+def fit_alignment(
     start: OneRec,
-    pairs: PreferencePairs,
+    preferences: Preferences,
     train: SessionTensors,
     valid: SessionTensors,
     codes: Tensor,
@@ -62,7 +68,7 @@ def fit_dpo(
     out_dir: Path,
     *,
     generation: str,
-    loss: PreferenceLoss | None = None,
+    objective: Objective | None = None,
     runtime: Runtime | None = None,
     on_epoch: Callable[[Numbers], None] = lambda numbers: None,
 ) -> AlignmentReport:
@@ -75,27 +81,31 @@ def fit_dpo(
 
     Args:
         start: The sampler of the pairs; it is left as it is.
-        pairs: Best and worst sessions.
+        preferences: Sessions to compare, pairs or groups, as the method wants them.
         train: Good sessions of the training days.
         valid: Good sessions of the validation day; only measured.
         codes: (N, T) semantic IDs.
         config: Settings of the stage.
         out_dir: Gets `model.safetensors`, `config.json` and `history.json`.
         generation: Tokenizer generation, recorded in the checkpoint.
-        loss: Preference loss; that of `config.method` by default.
+        objective: What is minimised beside L_NTP; that of `config.method` by default.
         runtime: Hardware.
         on_epoch: Called with the numbers of each epoch.
 
     Raises:
-        ValueError: There is no pair, or a loss is not finite.
+        ValueError: There is no pair, the method cannot learn from these preferences, or a loss is
+            not finite.
     """
-    if not len(pairs):
+    if not len(preferences):
         raise ValueError(
             "0 preference pairs: every context had fewer than two sessions or equal rewards; "
             "raise sample_users or candidates, or look at the reward model"
         )
+    if objective is None:
+        check_method(preferences, config)
+        objective = objective_of(config)
     runtime = runtime or Runtime()
-    held_out, learned = split_pairs(len(pairs), config.holdout_share, config.seed)
+    held_out, learned = split_pairs(len(preferences), config.holdout_share, config.seed)
     report = AlignmentReport(copy.deepcopy(start).requires_grad_(True).eval())
     order = ShuffledBatches(len(learned), config.batch_size, config.seed)
     with reproducible(runtime):  # warning filters set inside end with it
@@ -103,12 +113,13 @@ def fit_dpo(
         torch.manual_seed(config.seed)
         training = _Alignment(
             report,
-            pairs,
+            start,
+            preferences,
             train,
             valid,
             codes,
             config,
-            loss or loss_of(config),
+            objective,
             # With too few pairs to hold any out, what was learned from is what is measured.
             measured=held_out if len(held_out) else learned,
             total_steps=config.epochs * len(order),
@@ -124,7 +135,7 @@ def fit_dpo(
         out_dir / "history.json",
         {
             "config": dataclasses.asdict(config),
-            "pairs": len(pairs),
+            "pairs": len(preferences),
             "pairs_held_out": len(held_out),
             "epochs": report.epochs,
             "steps": report.steps,
@@ -149,29 +160,37 @@ class _Alignment(L.LightningModule):
     def __init__(
         self,
         report: AlignmentReport,
-        pairs: PreferencePairs,
+        start: OneRec,
+        preferences: Preferences,
         train: SessionTensors,
         valid: SessionTensors,
         codes: Tensor,
         config: AlignmentConfig,
-        loss: PreferenceLoss,
+        objective: Objective,
         *,
         measured: Tensor,
         total_steps: int,
         on_epoch: Callable[[Numbers], None],
     ) -> None:
         super().__init__()
-        self.model, self.report, self.config, self.loss = report.model, report, config, loss
+        self.model, self.report, self.config = report.model, report, config
+        self.objective = objective
+        # In a list, so that the start is no part of what is trained, moved or saved.
+        self.frozen = [copy.deepcopy(start).eval()]
         self.register_buffer("codes", codes.long(), persistent=False)
-        self.pairs, self.train_sessions, self.valid = pairs, train, valid
+        self.trie = Trie.build(codes.long(), start.codebook_size)
+        self.preferences, self.train_sessions, self.valid = preferences, train, valid
+        self.sessions, self.rewards = preferences.sessions, preferences.rewards
         self.measured, self.total_steps, self.on_epoch = measured, total_steps, on_epoch
-        self.reference = torch.empty(len(pairs), 2)
+        self.reference = torch.empty(*self.sessions.shape, codes.shape[1])
 
     def on_fit_start(self) -> None:
         """The policy is still its own start: these are the reference's log-probabilities."""
-        for rows in OrderedBatches(len(self.pairs), self.config.batch_size):
+        self.frozen[0].to(self.device)
+        self.trie = self.trie.to(self.device)
+        for rows in OrderedBatches(len(self.preferences), self.config.batch_size):
             with torch.no_grad(), self.trainer.precision_plugin.forward_context():
-                self.reference[rows] = self._logp(rows).float().cpu()
+                self.reference[rows] = self._digit_logp(rows).float().cpu()
         self._measure(0)
 
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
@@ -201,28 +220,46 @@ class _Alignment(L.LightningModule):
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def _logp(self, rows: Tensor) -> Tensor:
-        """(B, 2) log-probabilities of the chosen and the rejected sessions."""
-        return session_logp(self.model, self.pairs.history[rows], self._sessions(rows), self.codes)
-
-    def _sessions(self, rows: Tensor) -> Tensor:
-        """(B, 2, M) the chosen and the rejected sessions."""
-        return torch.stack([self.pairs.chosen[rows], self.pairs.rejected[rows]], 1)
+    def _digit_logp(self, rows: Tensor) -> Tensor:
+        """(B, G, M, T) log-probabilities of the digits of the rows' sessions."""
+        history = encode_items(self.model, self.preferences.history[rows], self.codes)
+        session_codes, _ = lookup(self.codes, self.sessions[rows].to(self.device))
+        logits = self.model.decode(self.model.encode(*history), session_codes)
+        return digit_logp(logits, session_codes)
 
     def _preference(self, rows: Tensor) -> tuple[Tensor, Numbers]:
-        """Mean preference loss of some pairs, and the numbers to keep."""
-        logp = self._logp(rows).float()
-        start = self.reference[rows].to(logp.device)
-        digits = self._sessions(rows).ge(0).sum(-1).to(logp.device) * self.codes.shape[1]
-        compared = Compared(*(part for t in (logp, start, digits) for part in (t[:, 0], t[:, 1:])))
+        """Mean preference loss of some rows, and the numbers to keep."""
+        logp = self._digit_logp(rows).float()
+        rewards = self.rewards[rows]
+        told = Told(
+            logp,
+            self.reference[rows].to(logp.device),
+            self.sessions[rows].ge(0).to(logp.device),
+            rewards.float().to(logp.device),
+        )
+        compared = self.objective.compared(told)
         moved = margin(compared).detach()
-        preference = self.loss(compared).mean()
+        preference = self.objective(told).mean()
+        spread = rewards.std(1, correction=0)
         return preference, {
             "preference_loss": preference.item(),
             "margin": moved.mean().item(),
             "accuracy": (moved > 0).float().mean().item(),
-            "chosen_logp": logp[:, 0].mean().item(),
-            "rejected_logp": logp[:, 1].mean().item(),
+            "chosen_logp": compared.chosen_logp.mean().item(),
+            "rejected_logp": compared.rejected_logp.mean().item(),
+            "reward_spread": spread.mean().item(),
+            "zero_spread_share": (spread <= STD_FLOOR).double().mean().item(),
+        }
+
+    def _distance(self, rows: Tensor) -> Numbers:
+        """How far the policy is from its start along some rows' sessions."""
+        sessions = self.sessions[rows]
+        history = self.preferences.history[rows]
+        policy, mask = digit_distributions(self.model, history, sessions, self.codes)
+        start, _ = digit_distributions(self.frozen[0], history, sessions, self.codes)
+        return {
+            "kl_to_start": kl_per_digit(policy, start, mask).mean().item(),
+            "legal_mass": legal_mass(policy, sessions, self.trie).mean().item(),
         }
 
     def _logged(self, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -231,8 +268,8 @@ class _Alignment(L.LightningModule):
         draw = torch.Generator().manual_seed(epoch_seed(self.config.seed, self.global_step, 2))
         others = torch.randint(len(sessions), (extra,), generator=draw) if extra else rows[:0]
         return (
-            torch.cat([self.pairs.history[rows], sessions.history[others].long()]),
-            torch.cat([self.pairs.targets[rows], sessions.targets[others].long()]),
+            torch.cat([self.preferences.history[rows], sessions.history[others].long()]),
+            torch.cat([self.preferences.targets[rows], sessions.targets[others].long()]),
         )
 
     def _ntp(self, history: Tensor, targets: Tensor) -> Tensor:
@@ -242,8 +279,10 @@ class _Alignment(L.LightningModule):
 
     @torch.no_grad()
     def _measure(self, epoch: int) -> None:
-        pairs = self.measured
-        numbers = self._mean(len(pairs), lambda rows: self._preference(pairs[rows])[1])
+        of = self.measured
+        numbers = self._mean(
+            len(of), lambda rows: self._preference(of[rows])[1] | self._distance(of[rows])
+        )
         first = self.report.epochs[0] if self.report.epochs else numbers
         numbers |= {
             "epoch": epoch,

@@ -1,6 +1,7 @@
 """Reward and alignment assets on a small night: what they publish, and what their checks refuse."""
 
 import dataclasses
+import shutil
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from assets.reward import (
 from assets.support import DAILY, STAGES
 from onerec import schema
 from onerec.alignment.pairs import load_pairs
+from onerec.alignment.preferences import load_preferences
 from onerec.artifacts import ArtifactStore, read_json, write_json
 from onerec.config import ModelConfig
 from onerec.model import OneRec, load_model, save_model
@@ -238,6 +240,60 @@ def test_the_same_inputs_publish_the_same_version(
     )
     assert again.success
     assert night.latest("preference_pairs_round_1", DAY).version == before
+
+
+def _last_round(
+    night: ArtifactStore, rounds: list[dg.AssetsDefinition], tmp_path: Path, compared: dict, **learn
+) -> tuple[ArtifactStore, dg.ExecuteInProcessResult]:
+    """Another method for the last round, in a store of its own."""
+    store = ArtifactStore(str(shutil.copytree(night.root, tmp_path / "store")))
+    pairs, checkpoint = rounds[2:]
+    small = {"candidates": 6, "sample_users": 20} | compared
+    result = _materialize(
+        store,
+        pairs,
+        checkpoint,
+        checks_of_pairs(pairs),
+        preference_pairs=small,
+        dpo_checkpoint={"batch_size": 8, "epochs": 1, "learning_rate": 3e-3} | learn,
+    )
+    return store, result
+
+
+@pytest.mark.parametrize(
+    ("method", "pairs"), [("ecpo", "sampling"), ("sdpo", "beams"), ("cdpo", "feedback")]
+)
+def test_another_method_is_chosen_in_the_launchpad(
+    result: dg.ExecuteInProcessResult,
+    night: ArtifactStore,
+    rounds: list[dg.AssetsDefinition],
+    tmp_path: Path,
+    method: str,
+    pairs: str,
+):
+    assert result.success
+    compared = {"method": method, "pairs": pairs, "group_size": 4, "num_rejected": 2}
+    store, other = _last_round(night, rounds, tmp_path, compared, method=method, pairs=pairs)
+    assert other.success
+    ids = load_semantic_ids(store.latest("semantic_ids", DAY).path)
+    made = load_preferences(store.latest("preference_pairs", DAY).path, ids, **SHAPE)
+    assert made.sessions.shape[1] == {"ecpo": 4, "sdpo": 3, "cdpo": 2}[method]
+    history = read_json(store.latest("dpo_checkpoint", DAY).path / "history.json")
+    assert history["config"]["method"] == method
+    assert history["epochs"][-1]["kl_to_start"] > 0
+
+
+def test_a_method_and_pairs_of_another_are_refused(
+    result: dg.ExecuteInProcessResult,
+    night: ArtifactStore,
+    rounds: list[dg.AssetsDefinition],
+    tmp_path: Path,
+):
+    assert result.success
+    _, other = _last_round(night, rounds, tmp_path, {}, method="grpo")
+    assert not other.success
+    (failure,) = [e for e in other.all_events if e.is_step_failure]
+    assert "method='grpo' learns from groups of draws" in str(failure.event_specific_data)
 
 
 def test_checks_refuse_wrong_and_illegal_pairs(

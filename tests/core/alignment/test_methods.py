@@ -4,23 +4,27 @@ import pytest
 
 from onerec.alignment.group_losses import ECPO, GRPO
 from onerec.alignment.losses import CDPO, DPO, SimPO
-from onerec.alignment.methods import is_group_method, loss_of
+from onerec.alignment.methods import objective_of
+from onerec.alignment.objectives import OverGroups, OverPairs
 from onerec.config import GROUP_METHODS, PAIR_METHODS, AlignmentConfig
 
 
 def test_every_name_has_a_loss_and_the_default_is_todays():
-    assert loss_of(AlignmentConfig()) == DPO(0.1)
-    for method in (*PAIR_METHODS, *GROUP_METHODS):
-        config = AlignmentConfig(method=method)
-        assert is_group_method(config) == isinstance(loss_of(config), GRPO | ECPO)
+    assert objective_of(AlignmentConfig()) == OverPairs(DPO(0.1))
+    for method in PAIR_METHODS:
+        assert isinstance(objective_of(AlignmentConfig(method=method)), OverPairs)
+    for method in GROUP_METHODS:
+        assert isinstance(objective_of(AlignmentConfig(method=method)), OverGroups)
 
 
 def test_settings_reach_the_loss():
-    assert loss_of(AlignmentConfig(method="cdpo", beta=0.3, label_noise=0.2)) == CDPO(0.3, 0.2)
-    simpo = AlignmentConfig(method="simpo", beta=2.5, target_margin=1.0)
-    assert loss_of(simpo) == SimPO(2.5, 1.0)
-    assert loss_of(AlignmentConfig(method="grpo", clip=0.1, kl_weight=0.04)) == GRPO(0.1, 0.04)
-    assert loss_of(AlignmentConfig(method="ecpo", early_clip=0.3)) == ECPO(0.2, 0.3)
+    def loss(**settings):
+        return objective_of(AlignmentConfig(**settings)).loss  # pyright: ignore
+
+    assert loss(method="cdpo", beta=0.3, label_noise=0.2) == CDPO(0.3, 0.2)
+    assert loss(method="simpo", beta=2.5, target_margin=1.0) == SimPO(2.5, 1.0)
+    assert loss(method="grpo", clip=0.1, kl_weight=0.04) == GRPO(0.1, 0.04)
+    assert loss(method="ecpo", early_clip=0.3) == ECPO(0.2, 0.3)
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,13 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from onerec.alignment.candidates import sample_contexts
 from onerec.alignment.pairs import (
     PreferencePairs,
     best_and_worst,
-    illegal_pairs,
+    illegal_sessions,
     load_pairs,
     make_pairs,
-    sample_contexts,
     save_pairs,
 )
 from onerec.generation import Trie, generate_sessions
@@ -100,10 +100,10 @@ def test_only_allowed_items_and_no_repeats():
     allowed = torch.arange(NUM_ITEMS) % 2 == 0
     pairs = _pairs(Trie.build(CATALOGUE, CODES, allowed), filter_seen=False)
     assert len(pairs) > 0
-    assert illegal_pairs(pairs, allowed) == 0
-    assert illegal_pairs(pairs, torch.arange(NUM_ITEMS) % 2 == 1) == len(pairs)
+    assert illegal_sessions(pairs.sessions, allowed) == 0
+    assert illegal_sessions(pairs.sessions, torch.arange(NUM_ITEMS) % 2 == 1) == len(pairs)
     repeated = dataclasses.replace(pairs, rejected=pairs.rejected[:, [0, 0, 1]])
-    assert illegal_pairs(repeated, allowed) == len(pairs)
+    assert illegal_sessions(repeated.sessions, allowed) == len(pairs)
 
 
 def test_contexts_without_a_choice_are_skipped_and_counted():

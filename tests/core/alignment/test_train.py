@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from onerec.alignment.train import AlignmentReport, fit_dpo, split_pairs
+from onerec.alignment.train import AlignmentReport, fit_alignment, split_pairs
 from onerec.config import AlignmentConfig
 from onerec.model import OneRec, load_model, session_logp
 from tests.core.alignment.world import CATALOGUE, generator, good_sessions, planted_pairs
@@ -18,7 +18,7 @@ CONFIG = AlignmentConfig(batch_size=16, epochs=2, learning_rate=3e-3, ntp_sessio
 
 def _fit(out: Path, start: OneRec | None = None, num: int = 80, **changes) -> AlignmentReport:
     out.mkdir(exist_ok=True)
-    return fit_dpo(
+    return fit_alignment(
         start or generator(),
         planted_pairs(num, 5),
         good_sessions(60, 6),
@@ -103,7 +103,7 @@ def test_pairs_held_out_and_learned_from_are_all_of_them():
 
 
 def test_few_pairs_and_no_validation_day_still_work(tmp_path: Path):
-    report = fit_dpo(
+    report = fit_alignment(
         generator(),
         planted_pairs(3, 5),
         good_sessions(5, 6),

@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from onerec.alignment.groups import PreferenceGroups
 from onerec.alignment.pairs import PreferencePairs
 from onerec.config import GenerationConfig, ModelConfig, RewardConfig
 from onerec.datasets.session_tensors import SessionTensors
@@ -78,4 +79,28 @@ def planted_pairs(num: int, seed: int) -> PreferencePairs:
         chosen_logp=zeros,
         rejected_logp=zeros,
         stats={},
+    )
+
+
+def planted_groups(num: int, seed: int, *, best_first: bool = False) -> PreferenceGroups:
+    """A session of each of the four topics, more reward the lower the topic, whoever asks.
+
+    In a mixed order as draws would be, or best first as S-DPO wants them; every tenth group has
+    one reward throughout.
+    """
+    sessions = good_sessions(num, seed)
+    within = sessions.targets.long() % 6
+    order = np.random.default_rng(seed).permuted(np.tile(np.arange(4), (num, 1)), axis=1)
+    topic = torch.arange(4).expand(num, 4) if best_first else torch.from_numpy(order)
+    rewards = 1.0 - topic.double() / 3
+    if not best_first:
+        rewards[::10] = 0.5
+    return PreferenceGroups(
+        user_ids=sessions.user_ids[sessions.user.numpy()],
+        history=sessions.history.long(),
+        sessions=topic[..., None] * 6 + within[:, None],
+        targets=sessions.targets.long(),
+        rewards=rewards,
+        logp=torch.zeros(num, 4, dtype=torch.float64),
+        stats={"group_size": 4, "best_first": best_first},
     )

@@ -1,0 +1,103 @@
+"""What a round minimises, told in digits: pair losses and group losses behind one call.
+
+Shapes: B users, G sessions of each, M items of a session, T digits.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from onerec.alignment.group_losses import Group, GroupLoss
+from onerec.alignment.losses import Compared, PreferenceLoss
+
+
+class Told(NamedTuple):
+    """What is known of a batch of sessions.
+
+    Attributes:
+        logp: (B, G, M, T) log-probability of each digit under the policy.
+        start_logp: (B, G, M, T) under the frozen start, which also made the sessions.
+        mask: (B, G, M) bool, true where there is an item.
+        rewards: (B, G).
+    """
+
+    logp: Tensor
+    start_logp: Tensor
+    mask: Tensor
+    rewards: Tensor
+
+    def compared(self, best: Tensor, worse: Tensor) -> Compared:
+        """One session of each user against others.
+
+        Args:
+            best: (B, 1) which one.
+            worse: (B, L) which others.
+        """
+        logp = (self.logp.sum(-1) * self.mask).sum(-1)
+        start = (self.start_logp.sum(-1) * self.mask).sum(-1)
+        digits = self.mask.sum(-1) * self.logp.shape[-1]
+        return Compared(
+            logp.gather(1, best).squeeze(1),
+            logp.gather(1, worse),
+            start.gather(1, best).squeeze(1),
+            start.gather(1, worse),
+            digits.gather(1, best).squeeze(1),
+            digits.gather(1, worse),
+        )
+
+
+class Objective(Protocol):
+    """What the trainer calls."""
+
+    def __call__(self, told: Told) -> Tensor:
+        """(B,) loss per user."""
+        ...
+
+    def compared(self, told: Told) -> Compared:
+        """The better and the worse sessions, for the numbers that are kept of every method."""
+        ...
+
+
+@dataclass(frozen=True)
+class OverPairs:
+    """The first session of each user against the others.
+
+    Attributes:
+        loss: Of the comparison.
+    """
+
+    loss: PreferenceLoss
+
+    def __call__(self, told: Told) -> Tensor:
+        """See `Objective`."""
+        return self.loss(self.compared(told))
+
+    def compared(self, told: Told) -> Compared:
+        """See `Objective`."""
+        users, sessions = told.rewards.shape
+        places = torch.arange(sessions, device=told.rewards.device).expand(users, -1)
+        return told.compared(places[:, :1], places[:, 1:])
+
+
+@dataclass(frozen=True)
+class OverGroups:
+    """All sessions of each user by their rewards; the start is old policy and reference in one.
+
+    Attributes:
+        loss: Of the group.
+    """
+
+    loss: GroupLoss
+
+    def __call__(self, told: Told) -> Tensor:
+        """See `Objective`."""
+        mask = told.mask.unsqueeze(-1).expand_as(told.logp)
+        logp, start, mask = (t.flatten(2) for t in (told.logp, told.start_logp, mask))
+        return self.loss(Group(logp, start, start, mask, told.rewards))
+
+    def compared(self, told: Told) -> Compared:
+        """See `Objective`; the best against the worst by reward."""
+        best = told.rewards.argmax(1, keepdim=True)
+        return told.compared(best, told.rewards.argmin(1, keepdim=True))
