@@ -4,13 +4,13 @@ The rounds of `STAGES.alignment.rounds` are unrolled into the graph. The last on
 names, which everything downstream reads; earlier ones end in `_round_1`, `_round_2`, ...
 """
 
-from collections.abc import Iterator
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import pydantic
 
+from assets.alignment_checks import checks_of_checkpoint, checks_of_pairs, shown_before
 from assets.support import (
     DAILY,
     DAY_BY_DAY,
@@ -27,13 +27,25 @@ from onerec.config import AlignmentConfig, GenerationConfig
 from resources.stores import Artifacts, Compute
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from onerec.alignment.gate import RoundDecision
     from onerec.alignment.preferences import Preferences
     from onerec.artifacts import Artifact
+    from onerec.model import OneRec
     from onerec.tokenizer.semantic_ids import SemanticIds
 
 ROUNDS = STAGES.alignment.rounds
 PAIRS_CODE = code_version("alignment", "generation", "model", "reward", "datasets/session_tensors")
-DPO_CODE = code_version("alignment", "model", "training", "datasets/session_tensors")
+DPO_CODE = code_version(
+    "alignment",
+    "evaluation",
+    "generation",
+    "model",
+    "reward",
+    "training",
+    "datasets/session_tensors",
+)
 
 
 SAMPLED_WITH = (
@@ -122,7 +134,8 @@ def checkpoint_of_round(number: int) -> dg.AssetsDefinition:
     """The asset that trains on a round's pairs."""
     name, start = round_name("dpo_checkpoint", number), round_name("dpo_checkpoint", number - 1)
     pairs_name = round_name("preference_pairs", number)
-    sources = (pairs_name, start, "semantic_ids", "session_dataset")
+    judged_with = ("evaluator_model", "reward_model")
+    sources = (pairs_name, start, "semantic_ids", "session_dataset", *judged_with)
 
     @dg.asset(
         name=name,
@@ -134,7 +147,8 @@ def checkpoint_of_round(number: int) -> dg.AssetsDefinition:
         code_version=DPO_CODE,
         deps=[upstream(source) for source in sources],
         description=f"{start} after one round of L_NTP + lambda * a preference loss (IPA's by "
-        "default) against itself, frozen.",
+        "default) against itself, frozen; or that checkpoint itself, when the round does not pass "
+        "its gate on the validation day.",
     )
     def dpo_checkpoint(
         context: dg.AssetExecutionContext,
@@ -172,108 +186,13 @@ def checkpoint_of_round(number: int) -> dg.AssetsDefinition:
                 runtime=training_runtime(compute),
                 on_epoch=lambda numbers: context.log.info(f"{name}: {numbers}"),
             )
-        return published(draft.artifact, _training_metadata(report.steps, report.epochs))
+            decision = _gate(
+                context, read, start, draft.path, (model, report.model), ids, settings, compute
+            )
+        learned = _training_metadata(report.steps, report.epochs)
+        return published(draft.artifact, {**_round_metadata(decision), **learned})
 
     return dpo_checkpoint
-
-
-def checks_of_pairs(asset: dg.AssetsDefinition) -> dg.AssetChecksDefinition:
-    """What must hold before anything trains on the pairs."""
-    name = asset.key.to_user_string()
-
-    @dg.multi_asset_check(
-        name=f"{name}_checks",
-        specs=[
-            dg.AssetCheckSpec(
-                "chosen_reward_above_rejected",
-                asset=asset,
-                blocking=True,
-                description="There are pairs, and in each the chosen session has more reward; of "
-                "groups for GRPO and ECPO not all have one reward throughout.",
-            ),
-            dg.AssetCheckSpec(
-                "legal_pairs",
-                asset=asset,
-                blocking=True,
-                description="Sessions are complete, without repeats, of items seen before day D.",
-            ),
-        ],
-    )
-    def checks(
-        context: dg.AssetCheckExecutionContext, artifacts: Artifacts
-    ) -> Iterator[dg.AssetCheckResult]:
-        from onerec.alignment.pairs import illegal_sessions
-        from onerec.alignment.preferences import in_wrong_order, load_preferences
-        from onerec.tokenizer.semantic_ids import load_semantic_ids
-
-        day = context.partition_key
-        ids = load_semantic_ids(artifacts.store.latest("semantic_ids", day).path)
-        pairs = load_preferences(
-            artifacts.store.latest(name, day).path,
-            ids,
-            history_length=STAGES.sessions.history_length,
-            session_items=STAGES.sessions.session_items,
-        )
-        wrong = in_wrong_order(pairs)
-        yield dg.AssetCheckResult(
-            passed=len(pairs) > 0 and wrong == 0,
-            check_name="chosen_reward_above_rejected",
-            asset_key=asset.key,
-            metadata={"pairs": len(pairs), "in the wrong order": wrong},
-        )
-        illegal = illegal_sessions(pairs.sessions, _shown_before(ids, day))
-        yield dg.AssetCheckResult(
-            passed=illegal == 0,
-            check_name="legal_pairs",
-            asset_key=asset.key,
-            metadata={"illegal pairs": illegal},
-        )
-
-    return checks
-
-
-def checks_of_checkpoint(asset: dg.AssetsDefinition) -> dg.AssetChecksDefinition:
-    """What a round should have done."""
-    name = asset.key.to_user_string()
-
-    @dg.multi_asset_check(
-        name=f"{name}_checks",
-        specs=[
-            dg.AssetCheckSpec(
-                "dpo_margin_positive",
-                asset=asset,
-                description="On pairs held out, the chosen session gained on the rejected one.",
-            ),
-            dg.AssetCheckSpec(
-                "chosen_not_displaced",
-                asset=asset,
-                description="The chosen sessions did not become less probable: DPO can push both "
-                "of a pair down, in favour of sessions nobody scored.",
-            ),
-        ],
-    )
-    def checks(
-        context: dg.AssetCheckExecutionContext, artifacts: Artifacts
-    ) -> Iterator[dg.AssetCheckResult]:
-        from onerec.artifacts import read_json
-
-        file = artifacts.store.latest(name, context.partition_key).path / "history.json"
-        last = read_json(file)["epochs"][-1]
-        yield dg.AssetCheckResult(
-            passed=last["margin"] > 0,
-            check_name="dpo_margin_positive",
-            asset_key=asset.key,
-            metadata={"margin": last["margin"], "accuracy": last["accuracy"]},
-        )
-        yield dg.AssetCheckResult(
-            passed=last["chosen_logp_change"] >= 0,
-            check_name="chosen_not_displaced",
-            asset_key=asset.key,
-            severity=dg.AssetCheckSeverity.WARN,
-            metadata={"change of the chosen log-probability": last["chosen_logp_change"]},
-        )
-
-    return checks
 
 
 def _generate(
@@ -300,7 +219,7 @@ def _generate(
     model, _ = load_model(read[start].path, expected_generation=ids.generation)
     length, items = model.history_length, model.session_items
     data, judges = read["session_dataset"].path, load_ensemble(read["reward_model"].path)
-    allowed, reward = _shown_before(ids, context.partition_key), judges[0].config
+    allowed, reward = shown_before(ids, context.partition_key), judges[0].config
     options = {"generation": generation, "reward": reward, "device": _device(compute)}
     with reproducible(training_runtime(compute)):
         if alignment.pairs == "feedback":
@@ -325,18 +244,62 @@ def _generate(
     return made, ids
 
 
+def _gate(
+    context: dg.AssetExecutionContext,
+    read: "dict[str, Artifact]",
+    start: str,
+    out_dir: "Path",
+    models: "tuple[OneRec, OneRec]",
+    ids: "SemanticIds",
+    settings: AlignmentConfig,
+    compute: Compute,
+) -> "RoundDecision":
+    """Measure the round and its start; a refused round leaves the start's weights in `out_dir`."""
+    from safetensors.torch import load_file
+
+    from onerec.alignment.gate import gate_round
+    from onerec.generation import Trie
+    from onerec.reward import check_judge, load_reward
+    from onerec.training import reproducible
+
+    check_judge(read["evaluator_model"].path, read["reward_model"].path)
+    judge, model = load_reward(read["evaluator_model"].path), models[0]
+    shape = {"history_length": model.history_length, "session_items": model.session_items}
+    allowed = shown_before(ids, context.partition_key)
+    with reproducible(training_runtime(compute)):
+        decision = gate_round(
+            *models,
+            judge,
+            load_file(read["semantic_ids"].path / "vectors.safetensors")["vectors"],
+            _good_sessions(read["session_dataset"], "valid", ids, shape),
+            ids.codes,
+            Trie.build(ids.codes, ids.codebook_size, allowed),
+            start_files=read[start].path,
+            out_dir=out_dir,
+            alignment=settings,
+            generation=STAGES.generation,
+            evaluation=STAGES.evaluation,
+            reward=judge.config,
+            device=_device(compute),
+        )
+    for reason in decision.reasons:
+        context.log.warning(f"round refused, {start} stands: {reason}")
+    return decision
+
+
+def _round_metadata(decision: "RoundDecision") -> dict[str, Any]:
+    reasons = "\n".join(f"- {reason}" for reason in decision.reasons) or "none"
+    return {
+        "published": decision.published,
+        "reasons": dg.MetadataValue.md(reasons),
+        **{f"validation day: {name}": value for name, value in decision.numbers.items()},
+    }
+
+
 def _good_sessions(data: "Artifact", split: str, ids: "SemanticIds", shape: dict[str, int]) -> Any:
     from onerec.datasets.session_tensors import load_session_tensors
 
     return load_session_tensors(data.path, split, ids, good_only=True, **shape)
-
-
-def _shown_before(ids: "SemanticIds", day: str) -> Any:
-    """(N,) bool: items that could be shown before the day, the only ones to generate."""
-    import numpy as np
-    import torch
-
-    return torch.from_numpy(ids.first_seen < np.datetime64(day, "D"))
 
 
 def _device(compute: Compute) -> str:

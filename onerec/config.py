@@ -332,6 +332,13 @@ class AlignmentConfig:
     gradient_clip: float = option(1.0, "Largest gradient norm")
     batch_size: int = option(64, "Pairs per step")
     epochs: int = option(2, "Passes over the pairs")
+    gate_cases: int = option(
+        500,
+        "Users of the validation day on whom a round must prove itself; 0 publishes every round",
+    )
+    recall_tolerance: float = option(
+        0.10, "A round may lose this share of its start's Recall@10 before it is refused"
+    )
     seed: int = option(2, "Seed of the sample and of the order")
 
     def __post_init__(self) -> None:
@@ -359,11 +366,18 @@ class AlignmentConfig:
         for name in ("rounds", "sample_users", "batch_size", "epochs", "num_rejected"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "use at least 1")
         require(self.group_size >= 2, "group_size", self.group_size, "use at least 2")
-        for name in ("dpo_weight", "ntp_weight", "ntp_sessions_per_pair", "nll_weight"):
+        for name in (
+            "dpo_weight",
+            "ntp_weight",
+            "ntp_sessions_per_pair",
+            "nll_weight",
+            "gate_cases",
+        ):
             require(getattr(self, name) >= 0, name, getattr(self, name), "use 0 or more")
         require(self.beta > 0, "beta", self.beta, "use a positive number, 0.1 is usual")
         require(self.temperature > 0, "temperature", self.temperature, "use a positive number")
-        require(0 <= self.holdout_share < 1, "holdout_share", self.holdout_share, "use [0, 1)")
+        for name in ("holdout_share", "recall_tolerance"):
+            require(0 <= getattr(self, name) < 1, name, getattr(self, name), "use [0, 1)")
 
 
 @dataclass(frozen=True, kw_only=True)

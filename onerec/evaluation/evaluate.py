@@ -35,6 +35,7 @@ from onerec.evaluation.metrics import per_case_metrics
 from onerec.evaluation.sessions import Sessions, audit, lists_as_sessions, session_rewards
 from onerec.model.checkpoint import read_config
 from onerec.reward.model import RewardModel, load_reward
+from onerec.reward.users import check_judge
 from onerec.tokenizer.semantic_ids import SemanticIds, load_semantic_ids
 
 HEADLINE = 10
@@ -105,8 +106,9 @@ def load_night(
         reward: Weights of the scalar reward.
 
     Raises:
-        ValueError: The test day has no case.
+        ValueError: The test day has no case, or the evaluator was trained on the reward's users.
     """
+    check_judge(evaluator, reward_model)
     shape = read_config(checkpoint)
     ids = load_semantic_ids(semantic_ids)
     cases = load_cases(

@@ -6,11 +6,12 @@
 from onerec.reward.ensemble import load_ensemble, score_with_all
 from onerec.reward.model import TOWERS, RewardModel, load_reward, save_reward
 from onerec.reward.scoring import scalar_reward, score_sessions
-from onerec.reward.users import split_users
+from onerec.reward.users import check_judge, split_users
 
 __all__ = [
     "TOWERS",
     "RewardModel",
+    "check_judge",
     "load_ensemble",
     "load_reward",
     "save_reward",

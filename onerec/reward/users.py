@@ -1,7 +1,11 @@
 """Who trains the reward model and who trains its judge."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
+
+from onerec.artifacts import read_json
 
 
 def split_users(user_ids: np.ndarray, share: float, seed: int) -> np.ndarray:
@@ -22,3 +26,31 @@ def split_users(user_ids: np.ndarray, share: float, seed: int) -> np.ndarray:
     hashes = pd.util.hash_array(ids, hash_key=f"{seed % 10**16:016d}", categorize=False)
     # The upper 53 bits make a uniform float64 in [0, 1) without rounding up to 1.
     return (hashes >> np.uint64(11)) * 2.0**-53 < share
+
+
+def check_judge(evaluator: Path, reward_model: Path) -> None:
+    """Raise `ValueError` unless the two were trained on users that cannot overlap.
+
+    A model that is judged by the reward that trained it, or by one of the same users, is flattered.
+
+    Args:
+        evaluator: Directory of the model that judges.
+        reward_model: Directory of the one that trains.
+    """
+    parts, splits = [], []
+    for directory in (evaluator, reward_model):
+        config = read_json(directory / "config.json")["reward"]
+        parts.append(read_json(directory / "metrics.json")["part"])
+        splits.append((config["seed"], config["evaluator_user_share"]))
+    if parts != ["evaluator", "reward"]:
+        raise ValueError(
+            f"evaluator {evaluator} was trained as the {parts[0]!r} part and reward model "
+            f"{reward_model} as the {parts[1]!r} part: the judge must be of the evaluator's users; "
+            "hand in the artifact evaluator_model"
+        )
+    if splits[0] != splits[1]:
+        raise ValueError(
+            f"seed, evaluator_user_share={splits[0]} of the evaluator and {splits[1]} of the "
+            "reward model divide the users differently, so that they share some: materialise both "
+            "with the same settings"
+        )

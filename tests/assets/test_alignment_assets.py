@@ -34,6 +34,7 @@ from resources.stores import Artifacts, Compute
 
 DAY = DAILY.get_partition_keys()[4]
 CODES, DIGITS, NUM_ITEMS, NUM_NEW, NUM_USERS = 6, 3, 36, 4, 40
+UNGATED = {"batch_size": 8, "gate_cases": 0}
 SHAPE = {
     "history_length": STAGES.sessions.history_length,
     "session_items": STAGES.sessions.session_items,
@@ -159,8 +160,8 @@ def result(night: ArtifactStore, rounds: list[dg.AssetsDefinition]):
         evaluator_model=small,
         preference_pairs_round_1=candidates,
         preference_pairs=candidates,
-        dpo_checkpoint_round_1={"batch_size": 8, "epochs": 3, "learning_rate": 3e-3},
-        dpo_checkpoint={"batch_size": 8, "epochs": 1},
+        dpo_checkpoint_round_1={**UNGATED, "epochs": 3, "learning_rate": 3e-3},
+        dpo_checkpoint={**UNGATED, "epochs": 1},
     )
 
 
@@ -255,7 +256,7 @@ def _last_round(
         checkpoint,
         checks_of_pairs(pairs),
         preference_pairs=small,
-        dpo_checkpoint={"batch_size": 8, "epochs": 1, "learning_rate": 3e-3} | learn,
+        dpo_checkpoint={**UNGATED, "epochs": 1, "learning_rate": 3e-3} | learn,
     )
     return store, result
 
@@ -281,6 +282,50 @@ def test_another_method_is_chosen_in_the_launchpad(
     history = read_json(store.latest("dpo_checkpoint", DAY).path / "history.json")
     assert history["config"]["method"] == method
     assert history["epochs"][-1]["kl_to_start"] > 0
+
+
+def test_a_round_that_proves_nothing_is_not_published(
+    result: dg.ExecuteInProcessResult,
+    night: ArtifactStore,
+    rounds: list[dg.AssetsDefinition],
+    tmp_path: Path,
+):
+    """Steps too small to change a recommendation: round 1 stands under the name of round 2."""
+    assert result.success
+    idle = {"gate_cases": 30, "learning_rate": 1e-9}
+    store, other = _last_round(night, rounds, tmp_path, {}, **idle)
+    assert other.success
+    (event,) = other.asset_materializations_for_node("dpo_checkpoint")
+    assert event.metadata["published"].value is False
+    assert "does not rise beyond noise" in str(event.metadata["reasons"].value)
+    kept, start = (store.latest(n, DAY) for n in ("dpo_checkpoint", "dpo_checkpoint_round_1"))
+    for name in ("model.safetensors", "config.json"):
+        assert (kept.path / name).read_bytes() == (start.path / name).read_bytes()
+    assert (
+        kept.manifest["upstream"]["evaluator_model"] == night.latest("evaluator_model", DAY).version
+    )
+    passed = _evaluations(store, checks_of_checkpoint(rounds[3]))
+    assert passed["evaluator_reward_rises"] is False
+    assert passed["recall_within_tolerance"] is True
+
+
+def test_a_judge_of_the_rewards_own_users_is_refused(
+    result: dg.ExecuteInProcessResult,
+    night: ArtifactStore,
+    rounds: list[dg.AssetsDefinition],
+    tmp_path: Path,
+):
+    assert result.success
+    store = ArtifactStore(str(shutil.copytree(night.root, tmp_path / "store")))
+    common = {"config": {}, "upstream": {}, "code_version": "1"}
+    with store.write("evaluator_model", DAY, **common) as draft:
+        source = store.latest("reward_model", DAY).path
+        for name in ("model.safetensors", "config.json", "metrics.json"):
+            shutil.copyfile(source / name, draft.path / name)
+    other = _materialize(store, rounds[3], dpo_checkpoint={"batch_size": 8, "epochs": 1})
+    assert not other.success
+    (failure,) = [e for e in other.all_events if e.is_step_failure]
+    assert "was trained as the 'reward' part" in str(failure.event_specific_data)
 
 
 def test_a_method_and_pairs_of_another_are_refused(
@@ -340,11 +385,15 @@ def test_checks_name_what_is_wrong_with_models(
     }
     history = read_json(night.latest("dpo_checkpoint", DAY).path / "history.json")
     history["epochs"][-1] |= {"margin": -0.1, "chosen_logp_change": -2.0}
+    gates = {"evaluator_reward_rises": False, "recall_within_tolerance": False}
+    decision = {"published": False, "gates": gates, "reasons": ["a", "b"], "numbers": {}}
     with store.write("dpo_checkpoint", DAY, **common) as draft:
         write_json(draft.path / "history.json", history)
+        write_json(draft.path / "round.json", decision)
     assert _evaluations(store, checks_of_checkpoint(rounds[3])) == {
         "dpo_margin_positive": False,
         "chosen_not_displaced": False,
+        **gates,
     }
 
 

@@ -53,7 +53,7 @@ def home(tmp_path_factory) -> Path:
     publish(store, "pretrained_checkpoint", generator(0))
     publish(store, "dpo_checkpoint", generator(1))
     publish(store, "reward_model", lambda d: small.write_reward(d, seed=2))
-    publish(store, "evaluator_model", lambda d: small.write_reward(d, seed=3))
+    publish(store, "evaluator_model", lambda d: small.write_reward(d, seed=3, part="evaluator"))
     return root
 
 

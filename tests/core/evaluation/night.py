@@ -124,7 +124,7 @@ def write_generator(
     return directory
 
 
-def write_reward(directory: Path, *, seed: int) -> Path:
+def write_reward(directory: Path, *, seed: int, part: str = "reward") -> Path:
     """An untrained reward model and what its training would have measured."""
     directory.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
@@ -134,7 +134,7 @@ def write_reward(directory: Path, *, seed: int) -> Path:
     tower = {"auc": 0.7, **interval, "log_loss": 0.5, "base_log_loss": 0.6, "reliability": None}
     weak = {"auc": None, "log_loss": 0.6, "base_log_loss": 0.6, "reliability": None}
     towers = {"swt": tower, "vtr": tower, "wtr": weak, "ltr": tower}
-    write_json(directory / "metrics.json", {"towers": towers})
+    write_json(directory / "metrics.json", {"towers": towers, "part": part})
     return directory
 
 

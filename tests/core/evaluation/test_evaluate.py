@@ -38,7 +38,7 @@ def artifacts(tmp_path_factory) -> Path:
     fit_baselines(window, candidates_before(ids, DAY), neighbours=5).save(root / "baselines")
     small.write_generator(root / "pretrained", seed=0)
     small.write_generator(root / "dpo", seed=1)
-    small.write_reward(root / "evaluator", seed=2)
+    small.write_reward(root / "evaluator", seed=2, part="evaluator")
     small.write_reward(root / "reward", seed=3)
     return root
 

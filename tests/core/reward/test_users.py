@@ -1,9 +1,12 @@
 """Who belongs to the evaluator."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from onerec.reward.users import split_users
+from onerec.artifacts import write_json
+from onerec.reward.users import check_judge, split_users
 
 IDS = np.array([f"user-{i}" for i in range(2000)], dtype=object)
 
@@ -39,3 +42,24 @@ def test_a_wrong_share_is_an_error():
 
 
 EXPECTED = [True, True, True, True, False, False, False, True]
+
+
+def _trained(directory: Path, part: str, **config) -> Path:
+    directory.mkdir()
+    write_json(directory / "metrics.json", {"part": part})
+    write_json(
+        directory / "config.json", {"reward": {"seed": 1, "evaluator_user_share": 0.5} | config}
+    )
+    return directory
+
+
+def test_a_judge_of_other_users_may_judge(tmp_path: Path):
+    check_judge(_trained(tmp_path / "e", "evaluator"), _trained(tmp_path / "r", "reward"))
+
+
+def test_a_judge_of_the_rewards_users_is_refused(tmp_path: Path):
+    reward = _trained(tmp_path / "r", "reward")
+    with pytest.raises(ValueError, match="was trained as the 'reward' part"):
+        check_judge(reward, reward)
+    with pytest.raises(ValueError, match="divide the users differently"):
+        check_judge(_trained(tmp_path / "e", "evaluator", seed=2), reward)

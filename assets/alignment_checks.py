@@ -1,0 +1,143 @@
+"""What must hold of preference pairs, and what a round of alignment should have done."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from assets.support import STAGES
+from resources.stores import Artifacts
+
+if TYPE_CHECKING:
+    from onerec.tokenizer.semantic_ids import SemanticIds
+
+GATES = ("evaluator_reward_rises", "recall_within_tolerance")
+"""A round that fails one is not published: its checkpoint is the one before it."""
+
+
+def shown_before(ids: "SemanticIds", day: str) -> Any:
+    """(N,) bool: items that could be shown before the day, the only ones to generate."""
+    import numpy as np
+    import torch
+
+    return torch.from_numpy(ids.first_seen < np.datetime64(day, "D"))
+
+
+def checks_of_pairs(asset: dg.AssetsDefinition) -> dg.AssetChecksDefinition:
+    """What must hold before anything trains on the pairs."""
+    name = asset.key.to_user_string()
+
+    @dg.multi_asset_check(
+        name=f"{name}_checks",
+        specs=[
+            dg.AssetCheckSpec(
+                "chosen_reward_above_rejected",
+                asset=asset,
+                blocking=True,
+                description="There are pairs, and in each the chosen session has more reward; of "
+                "groups for GRPO and ECPO not all have one reward throughout.",
+            ),
+            dg.AssetCheckSpec(
+                "legal_pairs",
+                asset=asset,
+                blocking=True,
+                description="Sessions are complete, without repeats, of items seen before day D.",
+            ),
+        ],
+    )
+    def checks(
+        context: dg.AssetCheckExecutionContext, artifacts: Artifacts
+    ) -> Iterator[dg.AssetCheckResult]:
+        from onerec.alignment.pairs import illegal_sessions
+        from onerec.alignment.preferences import in_wrong_order, load_preferences
+        from onerec.tokenizer.semantic_ids import load_semantic_ids
+
+        day = context.partition_key
+        ids = load_semantic_ids(artifacts.store.latest("semantic_ids", day).path)
+        pairs = load_preferences(
+            artifacts.store.latest(name, day).path,
+            ids,
+            history_length=STAGES.sessions.history_length,
+            session_items=STAGES.sessions.session_items,
+        )
+        wrong = in_wrong_order(pairs)
+        yield dg.AssetCheckResult(
+            passed=len(pairs) > 0 and wrong == 0,
+            check_name="chosen_reward_above_rejected",
+            asset_key=asset.key,
+            metadata={"pairs": len(pairs), "in the wrong order": wrong},
+        )
+        illegal = illegal_sessions(pairs.sessions, shown_before(ids, day))
+        yield dg.AssetCheckResult(
+            passed=illegal == 0,
+            check_name="legal_pairs",
+            asset_key=asset.key,
+            metadata={"illegal pairs": illegal},
+        )
+
+    return checks
+
+
+def checks_of_checkpoint(asset: dg.AssetsDefinition) -> dg.AssetChecksDefinition:
+    """What a round should have done."""
+    name = asset.key.to_user_string()
+
+    @dg.multi_asset_check(
+        name=f"{name}_checks",
+        specs=[
+            dg.AssetCheckSpec(
+                "dpo_margin_positive",
+                asset=asset,
+                description="On pairs held out, the chosen session gained on the rejected one.",
+            ),
+            dg.AssetCheckSpec(
+                "chosen_not_displaced",
+                asset=asset,
+                description="The chosen sessions did not become less probable: DPO can push both "
+                "of a pair down, in favour of sessions nobody scored.",
+            ),
+            dg.AssetCheckSpec(
+                "evaluator_reward_rises",
+                asset=asset,
+                description="On the validation day, by the evaluator; otherwise the checkpoint is "
+                "the one before the round.",
+            ),
+            dg.AssetCheckSpec(
+                "recall_within_tolerance",
+                asset=asset,
+                description="Recall@10 of the validation day has not fallen by more than the "
+                "allowed share; otherwise the checkpoint is the one before the round.",
+            ),
+        ],
+    )
+    def checks(
+        context: dg.AssetCheckExecutionContext, artifacts: Artifacts
+    ) -> Iterator[dg.AssetCheckResult]:
+        from onerec.artifacts import read_json
+
+        directory = artifacts.store.latest(name, context.partition_key).path
+        last = read_json(directory / "history.json")["epochs"][-1]
+        yield dg.AssetCheckResult(
+            passed=last["margin"] > 0,
+            check_name="dpo_margin_positive",
+            asset_key=asset.key,
+            metadata={"margin": last["margin"], "accuracy": last["accuracy"]},
+        )
+        yield dg.AssetCheckResult(
+            passed=last["chosen_logp_change"] >= 0,
+            check_name="chosen_not_displaced",
+            asset_key=asset.key,
+            severity=dg.AssetCheckSeverity.WARN,
+            metadata={"change of the chosen log-probability": last["chosen_logp_change"]},
+        )
+        decision = read_json(directory / "round.json")
+        for gate in GATES:
+            yield dg.AssetCheckResult(
+                passed=decision["gates"].get(gate, True),
+                check_name=gate,
+                asset_key=asset.key,
+                severity=dg.AssetCheckSeverity.WARN,
+                metadata={"published": decision["published"], **decision["numbers"]},
+            )
+
+    return checks

@@ -1,0 +1,128 @@
+"""A round is published when it proves itself, and leaves its start behind when it does not."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from onerec.alignment.gate import WEIGHTS, RoundDecision, decide_round, gate_round, measure_round
+from onerec.config import AlignmentConfig, EvaluationConfig, GenerationConfig
+from onerec.generation import generate_sessions, rank_items
+from onerec.model import OneRec, save_model
+from onerec.reward.scoring import scalar_reward, score_sessions
+from tests.core.alignment.world import (
+    CATALOGUE,
+    ITEMS,
+    REWARD,
+    TRIE,
+    generator,
+    good_sessions,
+    reward_model,
+)
+
+EVALUATION = EvaluationConfig(bootstrap_samples=200)
+GENERATION = GenerationConfig(beam=8, batch_size=8)
+CONFIG = AlignmentConfig(gate_cases=12)
+
+
+def values(reward: float, recall: float, num: int = 400) -> dict[str, np.ndarray]:
+    """The same cases for everyone, moved by as much as is said."""
+    rng = np.random.default_rng(0)
+    return {
+        "reward": rng.normal(2.0, 0.3, num) + reward,
+        "recall": (rng.random(num) < 0.5) * 0.2 + recall,
+    }
+
+
+def decide(reward: float, recall: float, **changes) -> RoundDecision:
+    config = dataclasses.replace(CONFIG, **changes)
+    return decide_round(values(0, 0), values(reward, recall), config, EVALUATION)
+
+
+def test_published_when_the_reward_rises_and_recall_holds():
+    decision = decide(0.05, -0.005)  # of a recall of .1: within a tenth
+    assert decision.published
+    assert decision.reasons == []
+    assert all(decision.gates.values())
+    assert decision.numbers["evaluator_reward_difference"] == pytest.approx(0.05)
+    assert decision.numbers["recall@10_difference_high"] == pytest.approx(-0.005)
+
+
+@pytest.mark.parametrize(
+    ("reward", "recall", "gate"),
+    [
+        (0.0, 0.0, "evaluator_reward_rises"),
+        (-0.05, 0.0, "evaluator_reward_rises"),
+        (0.05, -0.02, "recall_within_tolerance"),
+    ],
+)
+def test_refused_by_one_gate_that_says_why(reward: float, recall: float, gate: str):
+    decision = decide(reward, recall)
+    assert not decision.published
+    assert [name for name, passed in decision.gates.items() if not passed] == [gate]
+    assert len(decision.reasons) == 1
+
+
+def test_a_larger_share_may_be_allowed():
+    assert decide(0.05, -0.02, recall_tolerance=0.3).published
+
+
+def test_a_rise_inside_the_noise_is_no_rise():
+    before, after = values(0, 0, 50), values(0, 0, 50)
+    after["reward"] = after["reward"] + np.random.default_rng(1).normal(0.01, 0.5, 50)
+    assert not decide_round(before, after, CONFIG, EVALUATION).gates["evaluator_reward_rises"]
+
+
+def test_values_are_those_of_the_model():
+    model, (judge, vectors) = generator(), reward_model()
+    cases = good_sessions(9, 3)
+    measured = measure_round(model, judge, vectors, cases, CATALOGUE, TRIE, GENERATION, REWARD)
+    history = cases.history.long()
+    items, _ = rank_items(model, history, CATALOGUE, TRIE, top_k=10, beam=10)
+    hits = (items[:, :, None] == cases.targets[:, None]).any(1).double().mean(1)
+    assert measured["recall"].tolist() == pytest.approx(hits.tolist())
+    beams = generate_sessions(
+        model, history, CATALOGUE, TRIE, num_items=ITEMS, beam=GENERATION.beam
+    )
+    best = scalar_reward(score_sessions(judge, vectors, history, beams.items[:, 0]), REWARD)
+    assert measured["reward"].tolist() == pytest.approx(best.tolist(), abs=1e-6)
+
+
+def gate(tmp_path: Path, trained: OneRec, **changes) -> RoundDecision:
+    judge, vectors = reward_model()
+    for name, model in (("start", generator(0)), ("out", trained)):
+        (tmp_path / name).mkdir()
+        save_model(model, tmp_path / name, generation="g")
+    return gate_round(
+        generator(0), trained, judge, vectors, good_sessions(60, 3), CATALOGUE, TRIE,
+        start_files=tmp_path / "start", out_dir=tmp_path / "out",
+        alignment=dataclasses.replace(CONFIG, **changes), generation=GENERATION,
+        evaluation=EVALUATION, reward=REWARD,
+    )  # fmt: skip
+
+
+def is_start(tmp_path: Path) -> bool:
+    return all(
+        (tmp_path / "start" / name).read_bytes() == (tmp_path / "out" / name).read_bytes()
+        for name in WEIGHTS
+    )
+
+
+def test_the_start_stands_when_nothing_was_gained(tmp_path: Path):
+    trained = generator(0)
+    with torch.no_grad():
+        trained.start.add_(1e-4)  # another checkpoint that recommends the same
+    decision = gate(tmp_path, trained)
+    assert not decision.published
+    assert decision.gates == {"evaluator_reward_rises": False, "recall_within_tolerance": True}
+    assert is_start(tmp_path)
+    assert json.loads((tmp_path / "out" / "round.json").read_text())["published"] is False
+
+
+def test_without_cases_every_round_is_published(tmp_path: Path):
+    decision = gate(tmp_path, generator(1), gate_cases=0)
+    assert decision == RoundDecision(True, {}, [], {"cases": 0})
+    assert not is_start(tmp_path)
