@@ -102,6 +102,7 @@ def offline_metrics(
 ) -> dg.MaterializeResult:
     """Every system on the cases of day D: the same histories, the full catalogue, with
     intervals."""
+    from onerec.evaluation.comparison import write_protocol
     from onerec.evaluation.evaluate import evaluate, reward_aucs, summarise, write_cases
     from onerec.pictures import svg_markdown
     from onerec.report import markdown_table, metric_pictures, without_nan
@@ -128,6 +129,7 @@ def offline_metrics(
         seed=settings.seed,
     ) as draft:
         write_json(draft.path / "metrics.json", without_nan(metrics))
+        write_protocol(draft.path, night)
         draft.row_counts["rows"] = write_cases(draft.path / "cases.parquet", night, measured)
     pictures = {
         k: dg.MetadataValue.md(svg_markdown(v)) for k, v in metric_pictures(metrics).items()

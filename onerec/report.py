@@ -45,10 +45,18 @@ CHARACTER = {
     "coverage@10": "Coverage@10",
     "gini@10": "Gini@10",
 }
-TOWERS = {
-    f"evaluator_{tower}_{part}": f"{tower} {part}"
-    for tower in ("swt", "vtr", "wtr", "ltr")
-    for part in ("mean", "max")
+TOWERS, TRAINING_TOWERS = (
+    {
+        f"{judge}_{tower}_{part}": f"{tower} {part}"
+        for tower in ("swt", "vtr", "wtr", "ltr")
+        for part in ("mean", "max")
+    }
+    for judge in ("evaluator", "training")
+)
+GAINS = {
+    "training_reward": "by the reward that trained",
+    "evaluator_reward": "by the evaluator",
+    "reward_gap": "gap",
 }
 
 
@@ -297,6 +305,18 @@ def _page(metrics: Metrics, shown: Mapping[str, str]) -> str:
             TOWERS,
             rows,
             "Mean and maximum over a case's sessions; a baseline's first items are its one.",
+        ),
+        (
+            "The same by the reward that trained the generator",
+            TRAINING_TOWERS,
+            rows,
+            "Not independent evidence: what rises here and not above was gained by pleasing it.",
+        ),
+        (
+            "Reward gained, and by whose word",
+            GAINS,
+            _pairs(metrics),
+            "A gap above zero beyond noise is reward hacking.",
         ),
     ]
     title = f"One night, test day {metrics.get('test_day', '')}"

@@ -248,16 +248,21 @@ def summarise(night: Night, measured: Mapping[str, Measured]) -> dict[str, float
 
 
 def differences(measured: Mapping[str, Measured]) -> Values:
-    """Per-case differences of every generator to the baselines and to the generator before it."""
+    """Per-case differences of every generator to the baselines and to the generator before it.
+
+    `reward_gap` is how much more a generator gained by the reward that trained it than by the
+    evaluator: what is above 0 beyond noise is reward hacking.
+    """
     generators = [name for name, m in measured.items() if "legal_share" in m.shares]
     others = [name for name in ("popularity", "itemknn") if name in measured]
     pairs = [(g, o) for g in generators for o in others]
     pairs += list(zip(generators[1:], generators, strict=False))
-    return {
-        f"{a}_minus_{b}_{name}": measured[a].values[name] - measured[b].values[name]
-        for a, b in pairs
-        for name in COMPARED
-    }
+    found: Values = {}
+    for a, b in pairs:
+        gained = {n: measured[a].values[n] - measured[b].values[n] for n in COMPARED}
+        gained["reward_gap"] = gained["training_reward"] - gained["evaluator_reward"]
+        found |= {f"{a}_minus_{b}_{name}": value for name, value in gained.items()}
+    return found
 
 
 def with_interval(name: str, interval: Interval) -> dict[str, float]:

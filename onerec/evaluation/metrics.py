@@ -31,7 +31,8 @@ def per_case_metrics(
         `recall@5`, `ndcg@5`, ... -> (C,) float64.
 
     Raises:
-        ValueError: A cutoff is longer than the lists, or a case has no target.
+        ValueError: A cutoff is longer than the lists, a case has no target, or what is given is no
+            table of item indices (semantic IDs, say: items that share digits would count as one).
 
     Example:
         >>> ranked = np.array([[7, 3, 9, 9], [4, -1, -1, -1]])
@@ -44,6 +45,8 @@ def per_case_metrics(
         >>> round(float(values["ndcg@4"][0]), 4)  # (1/log2(3) + 1/log2(4)) / (1 + 1/log2(3))
         0.6934
     """
+    _check_items(ranked, "ranked")
+    _check_items(targets, "targets")
     if max(cutoffs) > ranked.shape[1]:
         raise ValueError(
             f"cutoffs={cutoffs}: lists hold {ranked.shape[1]} items; ask for longer lists (a beam "
@@ -104,3 +107,11 @@ def _keys(items: np.ndarray, width: int) -> np.ndarray:
     """One number per (case, item), -1 for padding: set operations on it need no loop over cases."""
     cases = np.arange(len(items), dtype=np.int64)[:, None]
     return np.where(items >= 0, cases * width + items, -1)
+
+
+def _check_items(items: np.ndarray, name: str) -> None:
+    if items.ndim != 2 or not np.issubdtype(items.dtype, np.integer):
+        raise ValueError(
+            f"{name} is {items.dtype} of shape {items.shape}: metrics count items, so give item "
+            "indices, one row per case; look semantic IDs up in their table first"
+        )

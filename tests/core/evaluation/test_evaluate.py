@@ -20,7 +20,7 @@ from onerec.evaluation.evaluate import (
     summarise,
     write_cases,
 )
-from onerec.evaluation.generators import load_incumbent
+from onerec.evaluation.generators import load_generator, load_incumbent
 from onerec.evaluation.interactions import load_interactions
 from onerec.model import GenerationMismatchError
 from tests.core.evaluation import night as small
@@ -91,6 +91,41 @@ def test_every_promised_number_is_there_with_its_interval(metrics: dict) -> None
     assert metrics["reward_auc_swt"] == 0.7
     assert (metrics["reward_auc_swt_low"], metrics["reward_auc_swt_high"]) == (0.65, 0.75)
     assert all(np.isnan(metrics[f"reward_auc_wtr{end}"]) for end in ("", "_low", "_high"))
+
+
+def test_what_only_the_training_reward_sees_is_the_gap(metrics: dict, measured) -> None:
+    gained = {
+        judge: measured["dpo"].values[f"{judge}_reward"]
+        - measured["pretrained"].values[f"{judge}_reward"]
+        for judge in ("training", "evaluator")
+    }
+    expected = float((gained["training"] - gained["evaluator"]).mean())
+    assert metrics["dpo_minus_pretrained_reward_gap"] == pytest.approx(expected)
+    low, high = (metrics[f"dpo_minus_pretrained_reward_gap{e}"] for e in ("_low", "_high"))
+    assert low <= expected <= high
+
+
+def test_both_judges_give_the_papers_table(metrics: dict) -> None:
+    for judge in ("evaluator", "training"):
+        for tower in ("swt", "vtr", "wtr", "ltr"):
+            mean, top = (metrics[f"dpo_{judge}_{tower}_{part}"] for part in ("mean", "max"))
+            assert 0 < mean <= top < 1
+
+
+def test_a_list_longer_than_the_beam_is_still_whole(night: Night, artifacts: Path) -> None:
+    narrow = dataclasses.replace(small.GENERATION, beam=2)
+    system = load_generator(artifacts / "dpo", night.semantic_ids, night.candidates, narrow)
+    ranked = system.rank(night.history, top_k=20)
+    assert (ranked >= 0).all()
+    assert (np.sort(ranked, 1)[:, 1:] != np.sort(ranked, 1)[:, :-1]).all()
+
+
+def test_an_evaluator_of_the_rewards_users_is_refused(artifacts: Path, tmp_path: Path) -> None:
+    for name in ("session_dataset", "semantic_ids", "baselines", "dpo", "reward"):
+        (tmp_path / name).symlink_to(artifacts / name)
+    (tmp_path / "evaluator").symlink_to(artifacts / "reward")
+    with pytest.raises(ValueError, match="was trained as the 'reward' part"):
+        load(tmp_path)
 
 
 def test_generated_sessions_are_legal_and_free_of_repeats(metrics: dict) -> None:

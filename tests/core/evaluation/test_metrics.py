@@ -102,6 +102,16 @@ def test_case_without_target_is_an_error() -> None:
         per_case_metrics(np.zeros((2, 3), int), np.array([[1], [-1]]), (3,))
 
 
+@pytest.mark.parametrize(
+    "ranked",
+    [np.zeros((1, 5, 4), int), np.array([["3-1-0"] * 5]), np.zeros((1, 5))],
+    ids=["digits", "strings", "floats"],
+)
+def test_semantic_ids_are_no_items(ranked: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="metrics count items"):
+        per_case_metrics(ranked, np.array([[1]]), (5,))
+
+
 def test_rows_must_match() -> None:
     with pytest.raises(ValueError, match="one list and one row of targets per case"):
         per_case_metrics(np.zeros((2, 3), int), np.zeros((3, 1), int), (3,))
