@@ -1,7 +1,8 @@
 """Is it better, than what, by how much: baselines, offline metrics, and the promotion decision."""
 
+import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from assets.support import (
     upstream,
 )
 from onerec.artifacts import Artifact, read_json, write_json
-from onerec.config import EvaluationConfig
+from onerec.config import BASELINES, EvaluationConfig
 from resources.stores import Artifacts, Compute
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ CHALLENGER = "dpo_checkpoint"
 GENERATORS = {"pretrained": "pretrained_checkpoint", "dpo": CHALLENGER}
 """Name in metrics -> asset. The last one is the challenger."""
 LOADERS = "datasets/session_tensors"
+BASELINE_SETTINGS = ("baselines", "baseline_epochs", "baseline_width", "neighbours", "seed")
+"""Settings of the evaluation stage that decide what the baselines are."""
 BASELINES_CODE = code_version("evaluation/baselines", "evaluation/interactions")
 CODE = code_version("evaluation", "generation", "model", "reward", LOADERS)
 
@@ -54,8 +57,9 @@ class EvaluationLaunchpad(launchpad(STAGES.evaluation)):
 def baselines(
     context: dg.AssetExecutionContext, config: EvaluationLaunchpad, artifacts: Artifacts
 ) -> dg.MaterializeResult:
-    """Popularity and item-KNN, fitted on the window [D - W, D - 1]; nothing of day D."""
-    from onerec.evaluation.baselines import candidates_before, fit_baselines
+    """Popularity, item-KNN and what else the settings name, fitted on the window [D - W, D - 1];
+    nothing of day D."""
+    from onerec.evaluation.baselines import candidates_before, fit_baselines, fit_learned
     from onerec.evaluation.interactions import load_interactions
     from onerec.pictures import histogram, svg_markdown
     from onerec.tokenizer.semantic_ids import load_semantic_ids
@@ -63,15 +67,26 @@ def baselines(
     day, settings = context.partition_key, to_core(config, EvaluationConfig)
     read = {n: artifacts.store.latest(n, day) for n in ("session_dataset", "semantic_ids")}
     ids, test_day = load_semantic_ids(read["semantic_ids"].path), date.fromisoformat(day)
-    fitted = fit_baselines(
-        load_interactions(read["session_dataset"].path, ids, test_day=test_day),
-        candidates_before(ids, test_day),
-        neighbours=settings.neighbours,
+    data, candidates = read["session_dataset"].path, candidates_before(ids, test_day)
+    counted = fit_baselines(
+        load_interactions(data, ids, test_day=test_day), candidates, neighbours=settings.neighbours
     )
+    began = time.monotonic()
+    learned = fit_learned(
+        data,
+        ids,
+        candidates,
+        settings,
+        test_day=test_day,
+        history_length=STAGES.sessions.history_length,
+        on_progress=context.log.info,
+    )
+    fitted = replace(counted, learned=learned)
+    seconds = {"seconds of learned systems": time.monotonic() - began} if learned else {}
     with artifacts.store.write(
         "baselines",
         day,
-        config={"neighbours": settings.neighbours},
+        config={name: getattr(settings, name) for name in BASELINE_SETTINGS},
         upstream={name: a.version for name, a in read.items()},
         code_version=BASELINES_CODE,
     ) as draft:
@@ -82,7 +97,11 @@ def baselines(
     )
     return published(
         draft.artifact,
-        {"exposures per item": dg.MetadataValue.md(svg_markdown(shown)), **fitted.facts()},
+        {
+            "exposures per item": dg.MetadataValue.md(svg_markdown(shown)),
+            **fitted.facts(),
+            **seconds,
+        },
     )
 
 
@@ -292,8 +311,10 @@ def _night(day: str, read: Mapping[str, Artifact], settings: EvaluationConfig) -
 def _headlines(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """Numbers that Dagster plots over partitions."""
     wanted = [f"{s}_{m}" for s in GENERATORS for m in ("recall@10", "ndcg@10", "evaluator_reward")]
-    wanted += ["popularity_recall@10", "itemknn_recall@10", "legal_share", "users"]
-    return {name: metrics[name] for name in wanted if metrics[name] == metrics[name]}
+    wanted += [f"{name}_recall@10" for name in BASELINES if name != "popularity_recent"]
+    wanted += ["legal_share", "users"]
+    known = [name for name in wanted if name in metrics]
+    return {name: metrics[name] for name in known if metrics[name] == metrics[name]}
 
 
 def torch_device(compute: Compute) -> str:

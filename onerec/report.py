@@ -14,10 +14,11 @@ from typing import Any
 
 from onerec import pictures
 from onerec.artifacts import ArtifactStore, read_json, write_json
+from onerec.config import BASELINES
 
 Metrics = Mapping[str, Any]
 
-SYSTEMS = ("popularity", "popularity_recent", "itemknn", "pretrained", "dpo")
+SYSTEMS = (*BASELINES, "pretrained", "dpo")
 """Order of the rows; a system that is not named here follows."""
 
 HEADLINES = {

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from onerec.artifacts import read_json
-from onerec.config import EvaluationConfig, GenerationConfig, RewardConfig
+from onerec.config import BASELINES, EvaluationConfig, GenerationConfig, RewardConfig
 from onerec.datasets.session_tensors import REWARD_LABELS, load_cases
 from onerec.evaluation import lists, slices
 from onerec.evaluation.baselines import (
@@ -254,7 +254,7 @@ def differences(measured: Mapping[str, Measured]) -> Values:
     evaluator: what is above 0 beyond noise is reward hacking.
     """
     generators = [name for name, m in measured.items() if "legal_share" in m.shares]
-    others = [name for name in ("popularity", "itemknn") if name in measured]
+    others = [name for name in BASELINES if name in measured and name != "popularity_recent"]
     pairs = [(g, o) for g in generators for o in others]
     pairs += list(zip(generators[1:], generators, strict=False))
     found: Values = {}
@@ -304,7 +304,7 @@ def evaluate(
     device: str = "cpu",
     on_progress: Callable[[str], None] = lambda message: None,
 ) -> dict[str, Measured]:
-    """Measure the baselines, then each generator.
+    """Measure the baselines that the settings name, then each generator.
 
     Args:
         night: What to measure with.
@@ -312,8 +312,18 @@ def evaluate(
         generation: Beam and batch size.
         device: Where generators run.
         on_progress: Called with a line of text now and then.
+
+    Raises:
+        ValueError: A baseline was not fitted.
     """
-    measured = {name: measure(night, ranker) for name, ranker in night.baselines.rankers.items()}
+    rankers = night.baselines.rankers
+    missing = [name for name in night.config.systems if name not in rankers]
+    if missing:
+        raise ValueError(
+            f"baselines={night.config.baselines!r}: {', '.join(missing)} is not among the night's "
+            f"fitted baselines ({', '.join(rankers)}); materialise baselines with the same setting"
+        )
+    measured = {name: measure(night, rankers[name]) for name in night.config.systems}
     for name, checkpoint in generators.items():
         on_progress(f"{name}: {len(night.user_ids)} cases")
         system = load_generator(

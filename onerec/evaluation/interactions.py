@@ -4,6 +4,7 @@ Reads the `train` and `valid` splits of a `session_dataset` artifact, never `tes
 test day reaches a baseline, as nothing of it reaches the generator.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -63,7 +64,11 @@ class Interactions:
 
 
 def load_interactions(
-    directory: Path, semantic_ids: SemanticIds, *, test_day: date
+    directory: Path,
+    semantic_ids: SemanticIds,
+    *,
+    test_day: date,
+    splits: Sequence[str] = WINDOW_SPLITS,
 ) -> Interactions:
     """Read the window of a `session_dataset` artifact.
 
@@ -71,11 +76,12 @@ def load_interactions(
         directory: Files of the artifact.
         semantic_ids: The catalogue.
         test_day: Day D; every session read is of an earlier day.
+        splits: Days read; without `valid` the day before D is left out, too.
 
     Raises:
         ValueError: The window holds nothing, or a session of the test day or later.
     """
-    files = [f for s in WINDOW_SPLITS for f in sorted((directory / f"split={s}").glob("*.parquet"))]
+    files = [f for s in splits for f in sorted((directory / f"split={s}").glob("*.parquet"))]
     if not files:
         raise ValueError(
             f"{directory}: no session before {test_day}; ingest the days of the window first"

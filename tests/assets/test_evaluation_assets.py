@@ -1,5 +1,6 @@
 """Baselines to recommendations as Dagster runs them, from small artifacts of the stages before."""
 
+import shutil
 from pathlib import Path
 
 import dagster as dg
@@ -97,6 +98,30 @@ def test_metadata_shows_the_table_and_pictures(result: dg.ExecuteInProcessResult
     assert "| dpo |" in str(shown["metrics"].value)
     assert "data:image/svg+xml" in str(shown["Recall@10"].value)
     assert isinstance(shown["dpo_recall@10"].value, float)
+
+
+def test_another_baseline_is_named_in_the_launchpad(home: Path, tmp_path: Path) -> None:
+    shutil.copytree(home / "artifacts", tmp_path / "artifacts")
+    named = {
+        "baselines": "popularity,sasrec_ce", "baseline_epochs": 1, "baseline_width": 8,
+        "bootstrap_samples": 20,
+    }  # fmt: skip
+    result = dg.materialize(
+        [evaluation.baselines, evaluation.offline_metrics],
+        partition_key=DAY,
+        resources=resources(tmp_path),
+        run_config={"ops": {n: {"config": named} for n in ("baselines", "offline_metrics")}},
+    )
+    assert result.success
+    store = ArtifactStore(str(tmp_path / "artifacts"))
+    metrics = read_json(store.latest("offline_metrics", DAY).path / "metrics.json")
+    assert {"popularity_recall@10", "sasrec_ce_recall@10", "dpo_recall@10"} <= set(metrics)
+    assert "itemknn_recall@10" not in metrics
+    assert "dpo_minus_sasrec_ce_recall@10_low" in metrics
+    shown = result.asset_materializations_for_node("offline_metrics")[0].metadata
+    assert "| sasrec_ce |" in str(shown["metrics"].value)
+    protocol = read_json(store.latest("offline_metrics", DAY).path / "protocol.json")
+    assert protocol["generation"] == "generation-a"
 
 
 def test_an_untrained_challenger_is_refused_and_the_run_succeeds(

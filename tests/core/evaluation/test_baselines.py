@@ -114,7 +114,7 @@ def test_item_knn_against_brute_force(tmp_path: Path, monkeypatch) -> None:
     )
     expected = order[:, :10]
     assert model.rank(history, top_k=10).tolist() == expected.tolist()
-    monkeypatch.setattr("onerec.evaluation.baselines.CHUNK_CELLS", 1)  # one case at a time
+    monkeypatch.setattr("onerec.evaluation.baselines.simple.CHUNK_CELLS", 1)  # one case at a time
     assert model.rank(history, top_k=10).tolist() == expected.tolist()
 
 

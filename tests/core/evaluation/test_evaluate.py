@@ -120,6 +120,16 @@ def test_a_list_longer_than_the_beam_is_still_whole(night: Night, artifacts: Pat
     assert (np.sort(ranked, 1)[:, 1:] != np.sort(ranked, 1)[:, :-1]).all()
 
 
+def test_a_baseline_that_was_not_fitted_is_an_error(night: Night) -> None:
+    config = dataclasses.replace(small.EVALUATION, baselines="popularity,cascade")
+    with pytest.raises(ValueError, match="cascade is not among the night's fitted baselines"):
+        evaluate(dataclasses.replace(night, config=config), {}, small.GENERATION)
+    only = dataclasses.replace(small.EVALUATION, baselines="popularity")
+    assert list(evaluate(dataclasses.replace(night, config=only), {}, small.GENERATION)) == [
+        "popularity"
+    ]
+
+
 def test_an_evaluator_of_the_rewards_users_is_refused(artifacts: Path, tmp_path: Path) -> None:
     for name in ("session_dataset", "semantic_ids", "baselines", "dpo", "reward"):
         (tmp_path / name).symlink_to(artifacts / name)

@@ -1,17 +1,10 @@
-"""Baselines on the same cases, histories and candidates as the generator.
-
-Every system is a `Ranker`: from histories to lists. No system filters what the user has already
-seen: in evaluation the filter is off for all alike.
-"""
+"""Counting baselines: popularity and item-KNN; and what every system is, a `Ranker`."""
 
 from dataclasses import dataclass
 from datetime import date
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import scipy.sparse as sp
 
 from onerec.evaluation.interactions import Interactions
@@ -87,7 +80,7 @@ class ItemKNN:
         chunk = max(1, CHUNK_CELLS // num_items)
         for start in range(0, len(history), chunk):
             rows = history[start : start + chunk]
-            known = sp.csr_array(_indicator(rows, num_items) @ self.similarity)
+            known = sp.csr_array(watched_indicator(rows, num_items) @ self.similarity)
             scores = known.toarray() + base
             best = np.argpartition(-scores, width - 1, axis=1)[:, :width]
             order = np.argsort(-np.take_along_axis(scores, best, 1), axis=1, kind="stable")
@@ -137,97 +130,7 @@ def fit_item_knn(interactions: Interactions, candidates: np.ndarray, *, neighbou
     return ItemKNN(similarity, interactions.watches(), candidates)
 
 
-@dataclass(frozen=True)
-class Baselines:
-    """The baselines of a night: all that a `baselines` artifact holds.
-
-    Attributes:
-        exposures: (N,) how often each item was shown in the window.
-        popularity: By watches of the window.
-        popularity_recent: The same with a half-life.
-        item_knn: Neighbours by co-watching.
-    """
-
-    exposures: np.ndarray
-    popularity: Popularity
-    popularity_recent: Popularity
-    item_knn: ItemKNN
-
-    @property
-    def candidates(self) -> np.ndarray:
-        """(N,) booleans: items of the catalogue before the test day."""
-        return self.popularity.candidates
-
-    @property
-    def rankers(self) -> dict[str, Ranker]:
-        """The systems under the names they have in metrics."""
-        return {
-            "popularity": self.popularity,
-            "popularity_recent": self.popularity_recent,
-            "itemknn": self.item_knn,
-        }
-
-    def facts(self) -> dict[str, int]:
-        """Counts worth showing."""
-        return {
-            "candidate items": int(self.candidates.sum()),
-            "candidates never shown": int((self.exposures[self.candidates] == 0).sum()),
-            "watches": int(self.popularity.weights.sum()),
-            "neighbour pairs": int(self.item_knn.similarity.nnz),
-        }
-
-    def save(self, directory: Path) -> None:
-        """Write `items.parquet` (counts per item) and `neighbours.parquet` (a similarity a row)."""
-        items = {
-            "item_index": np.arange(len(self.exposures)),
-            "exposures": self.exposures,
-            "watches": self.popularity.weights,
-            "recent_watches": self.popularity_recent.weights,
-            "is_candidate": self.candidates,
-        }
-        pq.write_table(pa.table(items), directory / "items.parquet")
-        pairs = self.item_knn.similarity.tocoo()
-        neighbours = {
-            "item_index": np.asarray(pairs.coords[0], dtype=np.int64),
-            "neighbour_index": np.asarray(pairs.coords[1], dtype=np.int64),
-            "cosine": pairs.data,
-        }
-        pq.write_table(pa.table(neighbours), directory / "neighbours.parquet")
-
-
-def fit_baselines(
-    interactions: Interactions, candidates: np.ndarray, *, neighbours: int
-) -> Baselines:
-    """Fit every baseline on one window."""
-    return Baselines(
-        exposures=interactions.exposures(),
-        popularity=fit_popularity(interactions, candidates),
-        popularity_recent=fit_popularity(interactions, candidates, half_life_days=HALF_LIFE_DAYS),
-        item_knn=fit_item_knn(interactions, candidates, neighbours=neighbours),
-    )
-
-
-def load_baselines(directory: Path) -> Baselines:
-    """Read what `Baselines.save` wrote."""
-    items = pq.read_table(directory / "items.parquet")
-    pairs = pq.read_table(directory / "neighbours.parquet")
-    watches, recent, exposures = (
-        items.column(name).to_numpy() for name in ("watches", "recent_watches", "exposures")
-    )
-    candidates = items.column("is_candidate").to_numpy(zero_copy_only=False).astype(bool)
-    row, column = (pairs.column(name).to_numpy() for name in ("item_index", "neighbour_index"))
-    similarity = sp.csr_array(
-        (pairs.column("cosine").to_numpy(), (row, column)), shape=(items.num_rows,) * 2
-    )
-    return Baselines(
-        exposures=exposures,
-        popularity=Popularity(watches, candidates),
-        popularity_recent=Popularity(recent, candidates),
-        item_knn=ItemKNN(similarity, watches, candidates),
-    )
-
-
-def _indicator(history: np.ndarray, num_items: int) -> sp.csr_array:
+def watched_indicator(history: np.ndarray, num_items: int) -> sp.csr_array:
     """(C, N) sparse: 1 where the item is in the history, however often."""
     rows, places = np.nonzero(history >= 0)
     keys = np.unique(rows.astype(np.int64) * num_items + history[rows, places])

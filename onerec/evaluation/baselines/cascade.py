@@ -1,0 +1,295 @@
+"""Retrieve and rank: what a generative recommender replaces.
+
+Two retrievers, item-KNN and recent popularity, propose candidates; LightGBM's LambdaMART orders
+them. The ranker learns on the validation day from retrievers and statistics of the days before it,
+so that what it sees of an item never includes the watch it is to predict; then both are fitted to
+the whole window for the test day.
+
+Shapes: C cases, H history items, K candidates of a case, R candidates of all cases, F features,
+N items.
+"""
+
+from dataclasses import dataclass
+from datetime import date, timedelta
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from onerec.artifacts import read_json, write_json
+from onerec.evaluation.baselines.feedback import (
+    STATISTICS,
+    Feedback,
+    item_statistics,
+    load_feedback,
+)
+from onerec.evaluation.baselines.sequences import load_asked
+from onerec.evaluation.baselines.simple import (
+    HALF_LIFE_DAYS,
+    ItemKNN,
+    Popularity,
+    fit_item_knn,
+    fit_popularity,
+    watched_indicator,
+)
+from onerec.evaluation.interactions import load_interactions
+from onerec.tokenizer.semantic_ids import SemanticIds
+
+RETRIEVED = 100
+"""Candidates of each retriever."""
+FEATURES = ("similarity", "knn_place", "popular_place", "popular_weight", "history_items")
+"""What is known of a candidate beside its item's statistics."""
+PARAMETERS: dict[str, Any] = {
+    "objective": "lambdarank",
+    "lambdarank_truncation_level": 20,
+    "learning_rate": 0.05,
+    "num_leaves": 31,
+    "min_data_in_leaf": 50,
+    "feature_fraction": 0.8,
+    "lambda_l2": 1.0,
+    "deterministic": True,
+    "force_row_wise": True,
+    "num_threads": 1,
+    "verbosity": -1,
+}
+TREES = 200
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """The first stage as of one day.
+
+    Attributes:
+        knn: Item-KNN.
+        popular: Recent popularity.
+        statistics: (N, F) of the items, see `item_statistics`.
+    """
+
+    knn: ItemKNN
+    popular: Popularity
+    statistics: np.ndarray
+
+    @property
+    def num_items(self) -> int:
+        """N."""
+        return len(self.statistics)
+
+    def retrieve(self, history: np.ndarray) -> np.ndarray:
+        """(C, K) different item indices per case, -1 padded at the end; K is twice `RETRIEVED`."""
+        return _different(
+            np.concatenate(
+                [r.rank(history, top_k=RETRIEVED) for r in (self.knn, self.popular)], axis=1
+            )
+        )
+
+    def features(self, history: np.ndarray, case: np.ndarray, item: np.ndarray) -> np.ndarray:
+        """(R, F) features of some (case, item) pairs, `FEATURES` and then `STATISTICS`.
+
+        Args:
+            history: (C, H) item indices, -1 padded.
+            case: (R,) rows of the histories.
+            item: (R,) item indices.
+        """
+        similar = watched_indicator(history, self.num_items) @ self.knn.similarity
+        popular_place = np.empty(self.num_items)
+        popular_place[np.argsort(-self.popular.weights, kind="stable")] = np.arange(self.num_items)
+        similarity = np.asarray(similar[case, item]).ravel()
+        columns = {
+            "similarity": similarity,
+            "knn_place": _places(case, similarity),
+            "popular_place": popular_place[item],
+            "popular_weight": self.popular.weights[item],
+            "history_items": (history >= 0).sum(1)[case],
+        }
+        known = np.stack([columns[name] for name in FEATURES], -1)
+        return np.concatenate([known, self.statistics[item]], -1)
+
+
+@dataclass(frozen=True)
+class Cascade:
+    """Both stages; a `Ranker`. Lists end where the retrieved candidates do.
+
+    Attributes:
+        retrieval: The first stage.
+        booster: LightGBM's model, the second.
+    """
+
+    retrieval: Retrieval
+    booster: Any
+
+    def rank(self, history: np.ndarray, *, top_k: int) -> np.ndarray:
+        """See `Ranker.rank`."""
+        retrieved = self.retrieval.retrieve(history)
+        case, place = np.nonzero(retrieved >= 0)
+        scores = np.full(retrieved.shape, -np.inf)
+        if len(case):
+            table = self.retrieval.features(history, case, retrieved[case, place])
+            scores[case, place] = self.booster.predict(table, num_threads=1)
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :top_k]
+        lists = np.full((len(history), top_k), -1, dtype=np.int64)
+        lists[:, : order.shape[1]] = np.take_along_axis(retrieved, order, 1)
+        return lists
+
+    def save(self, directory: Path) -> None:
+        """Write `ranker.txt`, `statistics.parquet`, `config.json`; retrievers are the night's."""
+        directory.mkdir(parents=True, exist_ok=True)
+        self.booster.save_model(str(directory / "ranker.txt"))
+        columns = dict(zip(STATISTICS, self.retrieval.statistics.T, strict=True))
+        pq.write_table(pa.table(columns), directory / "statistics.parquet")
+        gain = self.booster.feature_importance("gain").tolist()
+        names = (*FEATURES, *STATISTICS)
+        write_json(
+            directory / "config.json",
+            {
+                "parameters": PARAMETERS,
+                "trees": TREES,
+                "retrieved": RETRIEVED,
+                "gain": dict(zip(names, gain, strict=True)),
+            },
+        )
+
+
+def fit_cascade(
+    directory: Path,
+    semantic_ids: SemanticIds,
+    candidates: np.ndarray,
+    *,
+    test_day: date,
+    neighbours: int,
+    history_length: int,
+    seed: int,
+) -> Cascade:
+    """Fit both stages.
+
+    Args:
+        directory: Files of a `session_dataset` artifact; `test` is never read.
+        semantic_ids: The catalogue.
+        candidates: (N,) booleans: items that may be listed.
+        test_day: Day D; the validation day is the one before.
+        neighbours: Of item-KNN.
+        history_length: H.
+        seed: Of LightGBM.
+
+    Raises:
+        ValueError: LightGBM is not installed, or nobody watched anything on the validation day.
+    """
+    lightgbm = _lightgbm()
+    valid_day = test_day - timedelta(days=1)
+    old = semantic_ids.first_seen < np.datetime64(valid_day, "D")
+    before = _retrieval(
+        directory, semantic_ids, ("train",), candidates & old, valid_day, neighbours
+    )
+    asked = load_asked(directory, semantic_ids, split="valid", history_length=history_length)
+    shown = load_feedback(directory, semantic_ids, ("valid",))
+    if not len(asked):
+        raise ValueError(
+            f"{valid_day}: nobody watched a known item, so the cascade's ranker has nothing to "
+            "learn from; leave 'cascade' out of baselines"
+        )
+    case, item, grade = examples(before, asked.history, asked.user, shown)
+    data = lightgbm.Dataset(
+        before.features(asked.history, case, item),
+        label=grade,
+        group=np.bincount(case, minlength=len(asked.history)),
+        feature_name=[*FEATURES, *STATISTICS],
+    )
+    booster = lightgbm.train({**PARAMETERS, "seed": seed}, data, num_boost_round=TREES)
+    window = ("train", "valid")
+    now = _retrieval(directory, semantic_ids, window, candidates, test_day, neighbours)
+    return Cascade(now, booster)
+
+
+def load_cascade(directory: Path, knn: ItemKNN, popular: Popularity) -> Cascade:
+    """Read what `Cascade.save` wrote, with the night's retrievers."""
+    stored = read_json(directory / "config.json")
+    assert stored["retrieved"] == RETRIEVED, "the ranker was trained on other candidates"
+    booster = _lightgbm().Booster(model_file=str(directory / "ranker.txt"))
+    table = pq.read_table(directory / "statistics.parquet")
+    statistics = np.stack([table.column(name).to_numpy() for name in STATISTICS], -1)
+    return Cascade(Retrieval(knn, popular, statistics), booster)
+
+
+def examples(
+    retrieval: Retrieval, history: np.ndarray, user: np.ndarray, shown: Feedback
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What the ranker learns to order: retrieved items, and those that the day's log shows.
+
+    An item that was retrieved and not shown counts as not watched: the ranker must tell the two
+    apart among what it is given, and most of what is retrieved is never shown.
+
+    Args:
+        retrieval: The first stage as of the day.
+        history: (C, H) of the users at the beginning of the day.
+        user: (C,) rows of `shown.user_ids`.
+        shown: The day's exposures.
+
+    Returns:
+        Case, item and grade of every example, sorted by case; (R,) each.
+    """
+    retrieved = retrieval.retrieve(history)
+    case, place = np.nonzero(retrieved >= 0)
+    case_of = np.full(len(shown.user_ids), -1)
+    case_of[user] = np.arange(len(user))
+    own = (case_of[shown.user] >= 0) & retrieval.knn.candidates[shown.item]
+    keys = np.concatenate(
+        [
+            case * retrieval.num_items + retrieved[case, place],
+            case_of[shown.user[own]] * retrieval.num_items + shown.item[own],
+        ]
+    )
+    grades = np.concatenate([np.zeros(len(case), dtype=np.int64), shown.relevance()[own]])
+    pairs, row = np.unique(keys, return_inverse=True)
+    best = np.zeros(len(pairs), dtype=np.int64)
+    np.maximum.at(best, row, grades)
+    return pairs // retrieval.num_items, pairs % retrieval.num_items, best
+
+
+def _retrieval(
+    directory: Path,
+    semantic_ids: SemanticIds,
+    splits: tuple[str, ...],
+    candidates: np.ndarray,
+    as_of: date,
+    neighbours: int,
+) -> Retrieval:
+    log = load_interactions(directory, semantic_ids, test_day=as_of, splits=splits)
+    feedback = load_feedback(directory, semantic_ids, splits)
+    return Retrieval(
+        fit_item_knn(log, candidates, neighbours=neighbours),
+        fit_popularity(log, candidates, half_life_days=HALF_LIFE_DAYS),
+        item_statistics(feedback, semantic_ids, as_of),
+    )
+
+
+def _different(items: np.ndarray) -> np.ndarray:
+    """Rows with each item once, where it came first; -1 fills the end."""
+    order = np.argsort(items, axis=1, kind="stable")
+    ordered = np.take_along_axis(items, order, 1)
+    again = np.zeros(items.shape, dtype=bool)
+    repeated = np.zeros(items.shape, dtype=bool)
+    repeated[:, 1:] = ordered[:, 1:] == ordered[:, :-1]
+    np.put_along_axis(again, order, repeated, 1)
+    kept = np.where(again, -1, items)
+    return np.take_along_axis(kept, np.argsort(kept < 0, axis=1, kind="stable"), 1)
+
+
+def _places(case: np.ndarray, similarity: np.ndarray) -> np.ndarray:
+    """(R,) place of each example among its case's by similarity, 0 for the most similar."""
+    order = np.lexsort((-similarity, case))
+    start = np.searchsorted(case[order], case[order])
+    places = np.empty(len(case))
+    places[order] = np.arange(len(case)) - start
+    return places
+
+
+def _lightgbm() -> Any:
+    try:
+        return import_module("lightgbm")  # a dependency of this baseline alone
+    except ImportError as e:
+        raise ValueError(
+            "baselines='...,cascade': LightGBM is not installed; pip install lightgbm, or leave "
+            "'cascade' out"
+        ) from e

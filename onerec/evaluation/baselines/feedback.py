@@ -1,0 +1,114 @@
+"""Logged exposures with what users did: what the cascade's ranker learns from.
+
+Shapes: E exposures, N items, U users.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as pads
+
+from onerec.datasets.list_columns import flags, flat_values, items_of, strings
+from onerec.tokenizer.semantic_ids import SemanticIds
+
+INTERACTIONS = ("is_like", "is_follow", "is_comment", "is_share")
+SMOOTHING = 10.0
+"""Imagined exposures of average kind that every item has: few exposures say little."""
+STATISTICS = ("exposures", "watches", "watch_share", "watch_seconds", "interactions", "age_days")
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """Exposures of known items.
+
+    Attributes:
+        user: (E,) rows of `user_ids`.
+        item: (E,) item indices.
+        watch_seconds: (E,).
+        is_watched: (E,) booleans.
+        has_interaction: (E,) booleans: a like, follow, comment or share.
+        user_ids: (U,) the users, sorted.
+    """
+
+    user: np.ndarray
+    item: np.ndarray
+    watch_seconds: np.ndarray
+    is_watched: np.ndarray
+    has_interaction: np.ndarray
+    user_ids: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.item)
+
+    def relevance(self) -> np.ndarray:
+        """(E,) grades: 0 skipped, 1 watched, 2 watched for long, 3 with an interaction.
+
+        Long is the median of the watched exposures, or more.
+        """
+        watched = self.watch_seconds[self.is_watched]
+        long = np.median(watched) if len(watched) else 0.0
+        grade = np.where(self.is_watched, 1 + (self.watch_seconds >= long), 0)
+        return np.where(self.has_interaction, 3, grade)
+
+
+def load_feedback(directory: Path, semantic_ids: SemanticIds, splits: Sequence[str]) -> Feedback:
+    """Read exposures of some splits of a `session_dataset` artifact; never of `test`."""
+    assert "test" not in splits, "nothing of the test day reaches a baseline"
+    columns = ["user_id", "item_ids", "watch_seconds", "is_watched", *INTERACTIONS]
+    files = [str(f) for s in splits for f in sorted((directory / f"split={s}").glob("*.parquet"))]
+    if not files:
+        raise ValueError(f"{directory}: no session in {', '.join(splits)}; ingest their days first")
+    table = pads.dataset(files, format="parquet").to_table(columns=columns)
+    user_ids, user = np.unique(strings(table, "user_id"), return_inverse=True)
+    items, row = items_of(table, "item_ids", semantic_ids)
+    known = items >= 0
+
+    def flag(name: str) -> np.ndarray:
+        return flags(flat_values(table, name, of="item_ids"))[known]
+
+    seconds = flat_values(table, "watch_seconds", of="item_ids").cast(pa.float64())
+    return Feedback(
+        user=user[row[known]],
+        item=items[known],
+        watch_seconds=np.nan_to_num(seconds.to_numpy())[known],
+        is_watched=flag("is_watched"),
+        has_interaction=np.any([flag(name) for name in INTERACTIONS], axis=0),
+        user_ids=user_ids,
+    )
+
+
+def item_statistics(feedback: Feedback, semantic_ids: SemanticIds, as_of: date) -> np.ndarray:
+    """(N, F) what a log says of each item, in the order of `STATISTICS`.
+
+    Shares and means are smoothed towards those of all items.
+
+    Args:
+        feedback: The log.
+        semantic_ids: The catalogue; says when items were first seen.
+        as_of: The day on which the statistics are used; the log is older.
+    """
+    num = len(semantic_ids.item_ids)
+
+    def count(values: np.ndarray) -> np.ndarray:
+        return np.bincount(feedback.item, values.astype(float), minlength=num)
+
+    exposures = count(np.ones(len(feedback)))
+
+    def mean(values: np.ndarray) -> np.ndarray:
+        overall = float(values.mean()) if len(values) else 0.0
+        return (count(values) + SMOOTHING * overall) / (exposures + SMOOTHING)
+
+    age = (np.datetime64(as_of, "D") - semantic_ids.first_seen).astype(float)
+    columns = {
+        "exposures": np.log1p(exposures),
+        "watches": np.log1p(count(feedback.is_watched)),
+        "watch_share": mean(feedback.is_watched),
+        "watch_seconds": mean(feedback.watch_seconds),
+        "interactions": mean(feedback.has_interaction),
+        "age_days": age,
+    }
+    return np.stack([columns[name] for name in STATISTICS], -1)

@@ -1,0 +1,193 @@
+"""How the sequence models learn: a small loop, and one object per loss.
+
+Shapes: B windows of a batch, L items, P predicted places, N items, D width.
+"""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from onerec.config import EvaluationConfig
+from onerec.evaluation.baselines.sequences import Asked
+from onerec.evaluation.baselines.transformer import SequenceModel, SequenceRanker, SequenceShape
+from onerec.evaluation.metrics import per_case_metrics
+
+BATCH_SIZE = 128
+LEARNING_RATE = 1e-3
+WEIGHT_DECAY = 0.01
+PATIENCE = 3
+"""Epochs without a better NDCG@10 on the validation day before stopping."""
+CUTOFF = 10
+
+
+class SequenceLoss(Protocol):
+    """A loss of windows; `causal` says which kind of model it trains."""
+
+    @property
+    def causal(self) -> bool: ...
+
+    def __call__(self, model: SequenceModel, windows: Tensor, draws: torch.Generator) -> Tensor:
+        """A scalar, from windows (B, L + 1) of item indices, -1 padded on the right."""
+        ...
+
+
+@dataclass(frozen=True)
+class NextItem:
+    """SASRec with the cross-entropy of a softmax over the whole catalogue."""
+
+    causal: bool = True
+
+    def __call__(self, model: SequenceModel, windows: Tensor, draws: torch.Generator) -> Tensor:
+        """See `SequenceLoss`: every item of a window, the first from the start token."""
+        hidden, wanted = _predicted(model, windows)
+        return F.cross_entropy(model.scores(hidden), wanted)
+
+
+@dataclass(frozen=True)
+class NextItemAgainstOne:
+    """SASRec as published: binary cross-entropy against one random item (Kang & McAuley 2018)."""
+
+    causal: bool = True
+
+    def __call__(self, model: SequenceModel, windows: Tensor, draws: torch.Generator) -> Tensor:
+        """See `SequenceLoss`; the other item is none of the window's."""
+        hidden, wanted = _predicted(model, windows)
+        row = (windows >= 0).nonzero()[:, 0]
+        other = negatives(windows, row, model.shape.num_items, draws)
+        right = (hidden * model.items(wanted)).sum(-1)
+        wrong = (hidden * model.items(other)).sum(-1)
+        return (F.softplus(-right) + F.softplus(wrong)).mean()
+
+
+@dataclass(frozen=True)
+class MaskedItems:
+    """BERT4Rec: items hidden at random are told from both sides (Sun et al. 2019).
+
+    Attributes:
+        share: Of the items that are hidden; at least one of a window.
+        last_share: Of the windows in which only the last item is hidden, as when ranking.
+    """
+
+    share: float = 0.3
+    last_share: float = 0.3
+    causal: bool = False
+
+    def __call__(self, model: SequenceModel, windows: Tensor, draws: torch.Generator) -> Tensor:
+        """See `SequenceLoss`; of a full window the last L items are read."""
+        read = windows[:, -model.shape.length :]
+        full = (windows >= 0).all(1, keepdim=True)
+        read = torch.where(full, read, windows[:, : model.shape.length])
+        hidden_at = self.hide(read, draws)
+        states = model(read.masked_fill(hidden_at, model.shape.num_items))[:, 1:]
+        return F.cross_entropy(model.scores(states[hidden_at]), read[hidden_at])
+
+    def hide(self, read: Tensor, draws: torch.Generator) -> Tensor:
+        """(B, L) bool: which items (B, L) are to be told; never padding."""
+        there = read >= 0
+        chance = torch.rand(read.shape, generator=draws)
+        hidden = there & (chance < self.share)
+        lowest = chance.masked_fill(~there, 2.0).argmin(1, keepdim=True)
+        hidden = hidden.scatter(1, lowest, True)
+        last = torch.zeros_like(there).scatter(1, there.sum(1, keepdim=True) - 1, True)
+        only_last = torch.rand(len(read), 1, generator=draws) < self.last_share
+        return torch.where(only_last, last, hidden)
+
+
+LOSSES: dict[str, SequenceLoss] = {
+    "sasrec_ce": NextItem(),
+    "sasrec_bce": NextItemAgainstOne(),
+    "bert4rec": MaskedItems(),
+}
+"""Name of the baseline -> how it learns."""
+
+
+def negatives(windows: Tensor, row: Tensor, num_items: int, draws: torch.Generator) -> Tensor:
+    """(P,) random items, uniform over those that are not in the window of each place.
+
+    Args:
+        windows: (B, L + 1) item indices, -1 padded.
+        row: (P,) the window of each place.
+        num_items: N, more than a window holds.
+        draws: Where the randomness comes from.
+    """
+    # The k-th free item: k plus the taken items that are not above it, each of them once.
+    taken = windows.sort(1).values
+    repeats = F.pad(taken[:, 1:] == taken[:, :-1], (1, 0))
+    taken = taken.masked_fill(repeats | (taken < 0), num_items).sort(1).values
+    count = (taken < num_items).sum(1)
+    free_below = taken - torch.arange(taken.shape[1])  # free items below each taken one
+    k = (torch.rand(len(row), generator=draws) * (num_items - count[row])).long()
+    return k + (free_below[row] <= k[:, None]).logical_and(taken[row] < num_items).sum(1)
+
+
+def fit_sequence_model(
+    loss: SequenceLoss,
+    windows: np.ndarray,
+    valid: Asked,
+    candidates: np.ndarray,
+    config: EvaluationConfig,
+    *,
+    on_epoch: Callable[[dict[str, float]], None] = lambda numbers: None,
+) -> SequenceRanker:
+    """Train one sequence model; the epoch of the best NDCG@10 on the validation day counts.
+
+    Args:
+        loss: SASRec's or BERT4Rec's.
+        windows: (W, L + 1) of the training days.
+        valid: Users of the validation day; without any the last epoch counts.
+        candidates: (N,) booleans: items that may be listed.
+        config: `baseline_epochs`, `baseline_width` and `seed`.
+        on_epoch: Called with `epoch`, `loss`, `ndcg@10`.
+    """
+    shape = SequenceShape(
+        num_items=len(candidates),
+        length=windows.shape[1] - 1,
+        width=config.baseline_width,
+        causal=loss.causal,
+    )
+    told = torch.from_numpy(windows).long()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        model = SequenceModel(shape)
+        draws = torch.Generator().manual_seed(config.seed)
+        optimiser = torch.optim.AdamW(
+            model.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY
+        )
+        best, best_score, best_epoch = copy.deepcopy(model.state_dict()), -1.0, 0
+        for epoch in range(1, config.baseline_epochs + 1):
+            model.train()
+            total = 0.0
+            for rows in torch.randperm(len(told), generator=draws).split(BATCH_SIZE):
+                value = loss(model, told[rows], draws)
+                optimiser.zero_grad()
+                value.backward()
+                torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+                optimiser.step()
+                total += value.item() * len(rows)
+            score = _ndcg(SequenceRanker(model.eval(), candidates), valid)
+            on_epoch({"epoch": epoch, "loss": total / len(told), f"ndcg@{CUTOFF}": score})
+            if score > best_score or not len(valid):
+                best, best_score, best_epoch = copy.deepcopy(model.state_dict()), score, epoch
+            elif epoch - best_epoch >= PATIENCE:
+                break
+        model.load_state_dict(best)
+    return SequenceRanker(model.eval(), candidates)
+
+
+def _ndcg(ranker: SequenceRanker, valid: Asked) -> float:
+    if not len(valid):
+        return float("nan")
+    ranked = ranker.rank(valid.history, top_k=CUTOFF)
+    return float(per_case_metrics(ranked, valid.targets, (CUTOFF,))[f"ndcg@{CUTOFF}"].mean())
+
+
+def _predicted(model: SequenceModel, windows: Tensor) -> tuple[Tensor, Tensor]:
+    """(P, D) states before each item of the windows, and the items (P,)."""
+    there = windows >= 0
+    return model(windows[:, :-1])[there], windows[there]

@@ -1,0 +1,169 @@
+"""SASRec and BERT4Rec: transformers over a history that score the whole catalogue.
+
+Shapes: B users, L items of a sequence, S = L + 1 tokens with the start token, N items, D width.
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from onerec.artifacts import read_json, write_json
+
+SCORED_AT_ONCE = 8_000_000
+"""Scores held at once when lists are made; bounds memory, changes nothing else."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequenceShape:
+    """Shape of a sequence model.
+
+    Attributes:
+        num_items: N.
+        length: L, the most items of a sequence.
+        width: D.
+        layers: Transformer blocks.
+        heads: Attention heads.
+        dropout: Dropout.
+        causal: Left to right (SASRec), or all at once around a mask (BERT4Rec).
+    """
+
+    num_items: int
+    length: int
+    width: int = 64
+    layers: int = 2
+    heads: int = 2
+    dropout: float = 0.2
+    causal: bool = True
+
+
+class SequenceModel(nn.Module):
+    """Item embeddings, positions, transformer blocks; scores are products with the embeddings.
+
+    A start token heads every sequence, so an empty history is legal and is ranked by what the model
+    has learned to expect first. Item N is the mask of BERT4Rec.
+    """
+
+    def __init__(self, shape: SequenceShape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.items = nn.Embedding(shape.num_items + 1, shape.width)
+        self.start = nn.Parameter(torch.zeros(shape.width))
+        self.positions = nn.Embedding(shape.length + 1, shape.width)
+        self.blocks = nn.ModuleList(
+            nn.TransformerEncoderLayer(
+                shape.width,
+                shape.heads,
+                4 * shape.width,
+                shape.dropout,
+                activation="gelu",
+                batch_first=True,
+                norm_first=True,
+            )
+            for _ in range(shape.layers)
+        )
+        self.norm = nn.LayerNorm(shape.width)
+        self.dropout = nn.Dropout(shape.dropout)
+        nn.init.normal_(self.items.weight, std=0.02)
+        nn.init.normal_(self.positions.weight, std=0.02)
+
+    def forward(self, sequence: Tensor) -> Tensor:
+        """Hidden states after the start token and after each item.
+
+        Args:
+            sequence: (B, L') item indices, oldest first, -1 padded on the right; N is the mask.
+
+        Returns:
+            (B, L' + 1, D); anything at padding.
+        """
+        there = sequence >= 0
+        x = self.items(sequence.clamp(min=0)) * self.shape.width**0.5
+        x = torch.cat([self.start.expand(len(x), 1, -1), x], 1)
+        x = self.dropout(x + self.positions.weight[: x.shape[1]])
+        size = x.shape[1]
+        # Padding is on the right, so a causal model never looks at it.
+        later = torch.ones(size, size, dtype=torch.bool, device=x.device).triu(1)
+        absent = torch.cat([torch.zeros_like(there[:, :1]), ~there], 1)
+        for block in self.blocks:
+            if self.shape.causal:
+                x = block(x, src_mask=later)
+            else:
+                x = block(x, src_key_padding_mask=absent)
+        return self.norm(x)
+
+    def scores(self, hidden: Tensor) -> Tensor:
+        """(..., D) hidden states to (..., N) scores of the items."""
+        return hidden @ self.items.weight[: self.shape.num_items].T
+
+    def next_hidden(self, history: Tensor) -> Tensor:
+        """(B, D) the state that scores what comes after right-padded histories (B, H)."""
+        causal, length = self.shape.causal, self.shape.length
+        sequence = last_items(history, length if causal else length - 1)
+        count = (sequence >= 0).sum(1, keepdim=True)
+        if causal:
+            place = count
+        else:
+            sequence = nn.functional.pad(sequence, (0, 1), value=-1)
+            sequence = sequence.scatter(1, count, self.shape.num_items)
+            place = count + 1
+        hidden = self(sequence)
+        return hidden.gather(1, place[..., None].expand(-1, -1, hidden.shape[-1])).squeeze(1)
+
+
+def last_items(history: Tensor, length: int) -> Tensor:
+    """(B, length) the last items of right-padded rows (B, H) without holes.
+
+    Example:
+        >>> last_items(torch.tensor([[4, 6, 7], [8, -1, -1]]), 2)
+        tensor([[ 6,  7],
+                [ 8, -1]])
+    """
+    count = (history >= 0).sum(1, keepdim=True)
+    place = (count - length).clamp(min=0) + torch.arange(length, device=history.device)
+    found = history.gather(1, place.clamp(max=history.shape[1] - 1))
+    return found.masked_fill(place >= count, -1)
+
+
+@dataclass(frozen=True)
+class SequenceRanker:
+    """A trained sequence model over the candidates of a day; a `Ranker`.
+
+    Attributes:
+        model: In evaluation mode.
+        candidates: (N,) booleans: items that may be listed.
+    """
+
+    model: SequenceModel
+    candidates: np.ndarray
+
+    @torch.no_grad()
+    def rank(self, history: np.ndarray, *, top_k: int) -> np.ndarray:
+        """See `Ranker.rank`."""
+        allowed = torch.from_numpy(self.candidates)
+        width = min(top_k, int(self.candidates.sum()))
+        rows = torch.from_numpy(np.ascontiguousarray(history)).long()
+        lists = np.full((len(history), top_k), -1, dtype=np.int64)
+        chunk = max(1, SCORED_AT_ONCE // len(self.candidates))
+        for start in range(0, len(rows), chunk):
+            part = rows[start : start + chunk]
+            scores = self.model.scores(self.model.next_hidden(part))
+            scores = scores.masked_fill(~allowed, -torch.inf)
+            lists[start : start + len(part), :width] = scores.topk(width).indices.numpy()
+        return lists
+
+    def save(self, directory: Path) -> None:
+        """Write `model.safetensors` and `config.json`."""
+        directory.mkdir(parents=True, exist_ok=True)
+        tensors = {k: v.contiguous() for k, v in self.model.state_dict().items()}
+        save_file(tensors, str(directory / "model.safetensors"))
+        write_json(directory / "config.json", asdict(self.model.shape))
+
+
+def load_sequence_ranker(directory: Path, candidates: np.ndarray) -> SequenceRanker:
+    """Read what `SequenceRanker.save` wrote."""
+    model = SequenceModel(SequenceShape(**read_json(directory / "config.json")))
+    model.load_state_dict(load_file(str(directory / "model.safetensors")))
+    return SequenceRanker(model.eval(), candidates)

@@ -1,0 +1,217 @@
+"""Retrieve and rank: candidates, features, grades, and no look at what is to be predicted."""
+
+import dataclasses
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from onerec.config import EvaluationConfig
+from onerec.evaluation.baselines import (
+    candidates_before,
+    cascade,
+    fit_baselines,
+    fit_learned,
+    load_baselines,
+)
+from onerec.evaluation.baselines.cascade import FEATURES, Cascade, Retrieval, examples, fit_cascade
+from onerec.evaluation.baselines.feedback import (
+    STATISTICS,
+    Feedback,
+    item_statistics,
+    load_feedback,
+)
+from onerec.evaluation.interactions import load_interactions
+from tests.core.evaluation import night as small
+from tests.core.evaluation.night import DAY, NUM_ITEMS, session
+
+IDS = small.catalogue()
+CANDIDATES = candidates_before(IDS, DAY)
+
+
+def day(back: int):
+    return DAY - timedelta(days=back)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Users are of two kinds, and watch what is of their kind: odd or even items."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for user in range(60):
+        seen: list[str] = []
+        for back in (4, 3, 2, 1, 0):
+            shown = rng.choice(NUM_ITEMS - 3, 8, replace=False)
+            watched = shown % 2 == user % 2
+            items = [f"i{n:02d}" for n in shown]
+            rows.append(
+                session(
+                    f"u{user:02d}", day(back), items, history=seen[-6:], watched=watched.tolist()
+                )
+            )
+            seen += [i for i, w in zip(items, watched, strict=True) if w]
+    return small.write_sessions(tmp_path_factory.mktemp("cascade") / "s", rows)
+
+
+@pytest.fixture(scope="module")
+def fitted(data: Path) -> Cascade:
+    pytest.importorskip("lightgbm")
+    return fit_cascade(data, IDS, CANDIDATES, test_day=DAY, neighbours=5, history_length=6, seed=0)
+
+
+def feedback(rows: list[tuple[int, int, float, bool, bool]]) -> Feedback:
+    user, item, seconds, watched, liked = (np.array(column) for column in zip(*rows, strict=True))
+    return Feedback(user, item, seconds, watched, liked, np.array(["a", "b"], dtype=object))
+
+
+def test_grades_by_hand():
+    log = feedback(
+        [
+            (0, 0, 1.0, False, False),
+            (0, 1, 10.0, True, False),
+            (0, 2, 20.0, True, False),  # the median of 10, 20, 30
+            (1, 3, 30.0, True, False),
+            (1, 4, 1.0, False, True),
+        ]
+    )
+    assert log.relevance().tolist() == [0, 1, 2, 2, 3]
+
+
+def test_statistics_are_smoothed_shares():
+    """Two exposures of item 0, one watched; ten imagined ones at the overall share of 2/3."""
+    log = feedback([(0, 0, 9.0, True, False), (0, 0, 0.0, False, False), (1, 1, 3.0, True, True)])
+    table = item_statistics(log, IDS, DAY)
+    value = dict(zip(STATISTICS, table[0], strict=True))
+    assert value["exposures"] == pytest.approx(np.log(3))
+    assert value["watches"] == pytest.approx(np.log(2))
+    assert value["watch_share"] == pytest.approx((1 + 10 * 2 / 3) / 12)
+    assert value["watch_seconds"] == pytest.approx((9 + 10 * 4) / 12)
+    assert value["interactions"] == pytest.approx((0 + 10 / 3) / 12)
+    assert value["age_days"] == 5
+    assert table.shape == (NUM_ITEMS, len(STATISTICS))
+
+
+def test_feedback_is_what_the_log_says(tmp_path: Path):
+    row = session("a", day(1), ["i00", "i99", "i02"], watched=[True, True, False])
+    row["is_share"] = [False, True, True]
+    directory = small.write_sessions(tmp_path / "s", [row])
+    log = load_feedback(directory, IDS, ("valid",))
+    assert log.item.tolist() == [0, 2]
+    assert log.is_watched.tolist() == [True, False]
+    assert log.has_interaction.tolist() == [False, True]
+    assert log.watch_seconds.tolist() == [20.0, 1.0]
+    with pytest.raises(AssertionError):
+        load_feedback(directory, IDS, ("test",))
+
+
+def retrieval(data: Path, splits: tuple[str, ...] = ("train",)) -> Retrieval:
+    return cascade._retrieval(data, IDS, splits, CANDIDATES, day(1), 5)
+
+
+def test_retrieved_items_are_the_retrievers_each_once(data: Path, monkeypatch):
+    monkeypatch.setattr(cascade, "RETRIEVED", 4)
+    first = retrieval(data)
+    history = np.array([[3, 9, -1], [-1, -1, -1]])
+    retrieved = first.retrieve(history)
+    for case in range(2):
+        found = [i for i in retrieved[case].tolist() if i >= 0]
+        expected = [
+            *first.knn.rank(history, top_k=4)[case].tolist(),
+            *first.popular.rank(history, top_k=4)[case].tolist(),
+        ]
+        assert found == list(dict.fromkeys(expected))
+
+
+def test_features_by_brute_force(data: Path):
+    first = retrieval(data)
+    history = np.array([[3, 9, -1], [-1, -1, -1], [5, 7, 11]])
+    case, item = np.repeat(np.arange(3), 4), np.tile([1, 2, 6, 30], 3)
+    table = first.features(history, case, item)
+    dense = first.knn.similarity.toarray()
+    for row, (c, i) in enumerate(zip(case, item, strict=True)):
+        seen = history[c][history[c] >= 0]
+        value = dict(zip((*FEATURES, *STATISTICS), table[row], strict=True))
+        similar = [dense[seen, j].sum() for j in (1, 2, 6, 30)]
+        assert value["similarity"] == pytest.approx(dense[seen, i].sum())
+        place = sum(s > value["similarity"] + 1e-12 for s in similar)
+        assert place <= value["knn_place"] < 4
+        assert value["history_items"] == len(seen)
+        assert value["popular_weight"] == first.popular.weights[i]
+        assert value["watch_share"] == first.statistics[i, STATISTICS.index("watch_share")]
+
+
+def test_examples_are_what_was_retrieved_and_what_was_shown(data: Path, monkeypatch):
+    monkeypatch.setattr(cascade, "RETRIEVED", 3)
+    first = retrieval(data)
+    shown = feedback(
+        [
+            (1, 30, 9.0, True, False),
+            (1, 30, 0.0, False, False),  # again, not watched: the better one counts
+            (1, 31, 0.0, False, False),
+            (0, 32, 9.0, True, False),  # of a user who is no case
+        ]
+    )
+    history = np.array([[3, 9, -1]])
+    case, item, grade = examples(first, history, np.array([1]), shown)
+    assert (case == 0).all()
+    retrieved = set(first.retrieve(history)[0].tolist()) - {-1}
+    assert set(item.tolist()) == retrieved | {30, 31}
+    assert {int(i): int(g) for i, g in zip(item, grade, strict=True) if g} == {30: 2}
+
+
+def test_it_learns_what_kind_of_user_asks(fitted: Cascade):
+    odd, even = [1, 3, 5, 7, 9, 11], [0, 2, 4, 6, 8, 10]
+    ranked = fitted.rank(np.array([odd, even]), top_k=10)
+    assert (ranked[0] % 2 == 1).mean() > 0.8
+    assert (ranked[1] % 2 == 0).mean() > 0.8
+    assert len(set(ranked[0].tolist())) == 10
+
+
+def test_lists_hold_candidates_only_and_end_where_they_do(fitted: Cascade):
+    ranked = fitted.rank(np.array([[1, 3, 5], [-1, -1, -1]]), top_k=60)
+    assert ranked.max() < NUM_ITEMS - 3
+    for row in ranked.tolist():
+        items = [i for i in row if i >= 0]
+        assert len(items) == len(set(items)) == NUM_ITEMS - 3
+        assert row[len(items) :] == [-1] * (60 - len(items))
+
+
+def test_the_same_again(data: Path, fitted: Cascade):
+    again = fit_cascade(data, IDS, CANDIDATES, test_day=DAY, neighbours=5, history_length=6, seed=0)
+    assert again.booster.model_to_string() == fitted.booster.model_to_string()
+
+
+def test_the_ranker_never_sees_the_watch_it_is_to_predict(data: Path, fitted: Cascade):
+    """Statistics for training are of the days before; those for serving of the whole window."""
+    before = retrieval(data, ("train",))
+    now = fitted.retrieval
+    exposures = STATISTICS.index("exposures")
+    valid = load_feedback(data, IDS, ("valid",))
+    shown = np.bincount(valid.item, minlength=NUM_ITEMS)
+    counted = np.expm1(now.statistics[:, exposures]) - np.expm1(before.statistics[:, exposures])
+    assert counted == pytest.approx(shown)
+
+
+def test_a_night_can_name_it(data: Path, tmp_path: Path):
+    pytest.importorskip("lightgbm")
+    config = EvaluationConfig(baselines="popularity,cascade", neighbours=5)
+    learned = fit_learned(data, IDS, CANDIDATES, config, test_day=DAY, history_length=6)
+    counted = fit_baselines(
+        load_interactions(data, IDS, test_day=DAY), CANDIDATES, neighbours=config.neighbours
+    )
+    fitted = dataclasses.replace(counted, learned=learned)
+    fitted.save(tmp_path)
+    loaded = load_baselines(tmp_path)
+    history = np.array([[3, 9, -1], [-1, -1, -1]])
+    ranked = {n: r.rank(history, top_k=9).tolist() for n, r in loaded.rankers.items()}
+    assert ranked == {n: r.rank(history, top_k=9).tolist() for n, r in fitted.rankers.items()}
+
+
+def test_without_lightgbm_the_remedy_is_told(data: Path, monkeypatch):
+    def missing(name: str):
+        raise ImportError(name)
+
+    monkeypatch.setattr(cascade, "import_module", missing)
+    with pytest.raises(ValueError, match="pip install lightgbm, or leave 'cascade' out"):
+        fit_cascade(data, IDS, CANDIDATES, test_day=DAY, neighbours=5, history_length=6, seed=0)

@@ -1,0 +1,264 @@
+"""SASRec and BERT4Rec: what they are told, what they minimise, and that they learn it."""
+
+import dataclasses
+import doctest
+import itertools
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from onerec.config import EvaluationConfig
+from onerec.evaluation.baselines import (
+    candidates_before,
+    fit_baselines,
+    fit_learned,
+    load_baselines,
+    sequence_training,
+    sequences,
+    transformer,
+)
+from onerec.evaluation.baselines.sequence_training import (
+    LOSSES,
+    MaskedItems,
+    NextItem,
+    NextItemAgainstOne,
+    fit_sequence_model,
+    negatives,
+)
+from onerec.evaluation.baselines.sequences import Asked, cut_windows, load_asked, load_windows
+from onerec.evaluation.baselines.transformer import (
+    SequenceModel,
+    SequenceRanker,
+    SequenceShape,
+    load_sequence_ranker,
+)
+from onerec.evaluation.interactions import load_interactions
+from tests.core.evaluation import night as small
+from tests.core.evaluation.night import DAY, session
+
+NUM, LENGTH = 12, 5
+
+
+def draws(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def model(*, causal: bool = True, seed: int = 0) -> SequenceModel:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        shape = SequenceShape(num_items=NUM, length=LENGTH, width=8, dropout=0.0, causal=causal)
+        return SequenceModel(shape)
+
+
+@pytest.mark.parametrize("module", [sequences, transformer])
+def test_examples(module) -> None:
+    result = doctest.testmod(module)
+    assert result.attempted > 0
+    assert result.failed == 0
+
+
+def test_windows_cover_every_step_once() -> None:
+    rng = np.random.default_rng(0)
+    owner = np.sort(rng.integers(0, 9, 60))
+    items = np.arange(60)  # all different, so that a step says where it came from
+    windows = cut_windows(items, owner, 4)
+    steps = [(int(a), int(b)) for row in windows for a, b in itertools.pairwise(row) if b >= 0]
+    expected = [(i, i + 1) for i in range(59) if owner[i] == owner[i + 1]]
+    assert sorted(steps) == expected
+    assert (windows[:, :2] >= 0).all()
+
+
+def test_sequences_begin_with_the_history_and_end_before_the_validation_day(
+    tmp_path: Path,
+) -> None:
+    def day(back: int):
+        return DAY - timedelta(days=back)
+
+    rows = [
+        session("a", day(3), ["i03", "i04"], history=["i01", "i02"], watched=[True, False]),
+        session("a", day(2), ["i05", "i99"], history=["i01", "i02", "i03"]),
+        session("a", day(1), ["i06"], history=["i01", "i02", "i03", "i05"]),
+        session("b", day(2), ["i07"]),
+        session("b", DAY, ["i08"]),
+    ]
+    ids = small.catalogue()
+    directory = small.write_sessions(tmp_path / "s", rows)
+    windows = load_windows(directory, ids, history_length=4)
+    assert windows.tolist() == [[1, 2, 3, 5, -1]]  # b has one positive; i04 was not watched
+    asked = load_asked(directory, ids, split="valid", history_length=3)
+    assert asked.history.tolist() == [[2, 3, 5]]
+    assert asked.targets.tolist() == [[6]]
+    with pytest.raises(ValueError, match="no user has two positive items"):
+        load_windows(small.write_sessions(tmp_path / "t", rows[3:]), ids, history_length=4)
+
+
+def test_padding_and_what_comes_later_change_no_state() -> None:
+    one = model().eval()
+    short = torch.tensor([[1, 2, -1, -1]])
+    longer = torch.tensor([[1, 2, 7, 9]])
+    torch.testing.assert_close(one(short)[:, :3], one(longer)[:, :3])
+    both = model(causal=False).eval()
+    torch.testing.assert_close(both(short)[:, :3], both(torch.tensor([[1, 2]])))
+    assert not torch.allclose(both(short)[:, :3], both(longer)[:, :3])
+
+
+def test_cross_entropy_is_over_the_whole_catalogue() -> None:
+    """Place by place: -log of the softmax at the next item, from everything before it."""
+    one, windows = model(), torch.tensor([[3, 1, 4, -1, -1, -1], [5, 9, 2, 6, 8, 7]])
+    expected = []
+    for row in windows:
+        known = row[row >= 0]
+        for place, item in enumerate(known):
+            state = one.next_hidden(known[None, :place] if place else torch.full((1, 1), -1))
+            expected.append(-one.scores(state)[0].log_softmax(-1)[item].detach())
+    found = NextItem()(one, windows, draws()).detach()
+    assert float(found) == pytest.approx(float(torch.stack(expected).mean()), abs=1e-5)
+
+
+def test_binary_loss_is_against_one_item_that_is_not_in_the_window() -> None:
+    one, windows = model(), torch.tensor([[3, 1, 4, -1, -1, -1], [5, 9, 2, 6, 8, 7]])
+    row = (windows >= 0).nonzero()[:, 0]
+    other = negatives(windows, row, NUM, draws(3))
+    hidden = one(windows[:, :-1])[windows >= 0]
+    scores = one.scores(hidden)
+    place = torch.arange(len(row))
+    right = scores[place, windows[windows >= 0]].sigmoid().log()
+    wrong = (1 - scores[place, other].sigmoid()).log()
+    found = NextItemAgainstOne()(one, windows, draws(3)).detach()
+    assert float(found) == pytest.approx(float(-(right + wrong).mean().detach()), abs=1e-5)
+
+
+def test_negatives_are_uniform_over_the_other_items() -> None:
+    windows = torch.tensor([[3, 0, 3, -1], [11, 10, 1, 2]])
+    row = torch.tensor([0, 1]).repeat_interleave(9000)
+    drawn = negatives(windows, row, NUM, draws())
+    for user, taken in enumerate(({0, 3}, {1, 2, 10, 11})):
+        counts = torch.bincount(drawn[row == user], minlength=NUM)
+        free = [i for i in range(NUM) if i not in taken]
+        assert counts[list(taken)].sum() == 0
+        share = counts[free] / 9000
+        assert torch.allclose(share, torch.full_like(share, 1 / len(free)), atol=0.015)
+
+
+def test_masks_hide_some_items_and_never_padding() -> None:
+    read = torch.tensor([[3, 1, 4, -1, -1]] * 400)
+    hidden = MaskedItems(share=0.3, last_share=0.0).hide(read, draws())
+    assert not hidden[:, 3:].any()
+    assert bool(hidden.any(1).all())
+    # .3 each, and where none of three was (.343) the one of the lowest chance: (.9 + .343) / 3
+    assert float(hidden[:, :3].float().mean()) == pytest.approx(1.243 / 3, abs=0.04)
+    last = MaskedItems(last_share=1.0).hide(read, draws())
+    assert last[0].tolist() == [False, False, True, False, False]
+
+
+def test_masked_loss_tells_hidden_items_from_both_sides() -> None:
+    both, loss = model(causal=False), MaskedItems(last_share=1.0)
+    windows = torch.tensor([[3, 1, 4, -1, -1, -1], [5, 9, 2, 6, 8, 7]])
+    first = both.scores(both(torch.tensor([[3, 1, NUM]]))[:, 3]).log_softmax(-1)[0, 4]
+    second = both.scores(both(torch.tensor([[9, 2, 6, 8, NUM]]))[:, 5]).log_softmax(-1)[0, 7]
+    with torch.no_grad():
+        found = float(loss(both, windows, draws()))
+    assert found == pytest.approx(float(-(first + second).detach() / 2))
+    # ranking asks the same question: a mask after the last items
+    state = both.next_hidden(torch.tensor([[3, 1, -1, -1, -1, -1]]))
+    torch.testing.assert_close(state, both(torch.tensor([[3, 1, NUM]]))[:, 3])
+    state = both.next_hidden(torch.tensor([[0, 5, 9, 2, 6, 8]]))
+    torch.testing.assert_close(state, both(torch.tensor([[9, 2, 6, 8, NUM]]))[:, 5])
+
+
+MANY = 40
+CYCLE = np.stack([(start + np.arange(LENGTH + 1)) % MANY for start in range(MANY)] * 8)
+"""What follows item i is item i + 1."""
+CONFIG = EvaluationConfig(baseline_epochs=30, baseline_width=32)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_learns_what_follows_and_moves_everything(name: str, monkeypatch) -> None:
+    monkeypatch.setattr(sequence_training, "LEARNING_RATE", 1e-2)
+    monkeypatch.setattr(sequence_training, "BATCH_SIZE", 64)
+    monkeypatch.setattr(sequence_training, "PATIENCE", 30)
+    history = np.full((MANY, LENGTH + 2), -1)
+    history[:, :4] = (np.arange(MANY)[:, None] + np.arange(4)) % MANY
+    targets = ((np.arange(MANY) + 4) % MANY)[:, None]
+    seen: list[dict] = []
+    ranker = fit_sequence_model(
+        LOSSES[name],
+        CYCLE,
+        Asked(np.arange(MANY), history, targets),
+        np.ones(MANY, dtype=bool),
+        CONFIG,
+        on_epoch=seen.append,
+    )
+    assert (ranker.rank(history, top_k=1) == targets).mean() > 0.4  # by chance 1 / 40
+    assert seen[-1]["loss"] < seen[0]["loss"]
+    start = SequenceModel(ranker.model.shape).state_dict()
+    for key, value in ranker.model.state_dict().items():
+        assert not torch.equal(value, start[key]), key
+
+
+def test_the_same_seed_the_same_model() -> None:
+    quick = dataclasses.replace(CONFIG, baseline_epochs=2)
+    nobody = Asked(np.zeros(0, dtype=int), np.zeros((0, 3), dtype=int), np.zeros((0, 1), dtype=int))
+
+    def fitted(config: EvaluationConfig) -> dict[str, torch.Tensor]:
+        everything = np.ones(MANY, dtype=bool)
+        return fit_sequence_model(
+            NextItemAgainstOne(), CYCLE, nobody, everything, config
+        ).model.state_dict()
+
+    first, again = fitted(quick), fitted(quick)
+    assert all(torch.equal(first[k], again[k]) for k in first)
+    other = fitted(dataclasses.replace(quick, seed=9))
+    assert not torch.equal(first["items.weight"], other["items.weight"])
+
+
+def test_lists_hold_candidates_only_and_end_where_they_do(tmp_path: Path) -> None:
+    candidates = np.arange(NUM) % 3 == 0
+    ranker = SequenceRanker(model().eval(), candidates)
+    history = np.array([[1, 2, 3, 4, 5, 6, 7], [-1] * 7])
+    ranked = ranker.rank(history, top_k=6)
+    assert (np.sort(ranked[:, :4], 1) == [0, 3, 6, 9]).all()
+    assert (ranked[:, 4:] == -1).all()
+    ranker.save(tmp_path)
+    again = load_sequence_ranker(tmp_path, candidates)
+    assert (again.rank(history, top_k=6) == ranked).all()
+
+
+def test_a_night_fits_what_its_settings_name(tmp_path: Path) -> None:
+    ids = small.catalogue()
+    directory = small.write_sessions(tmp_path / "s", small.rows())
+    candidates = candidates_before(ids, DAY)
+    config = EvaluationConfig(
+        baselines="sasrec_ce, popularity", baseline_epochs=1, baseline_width=8
+    )
+    learned = fit_learned(directory, ids, candidates, config, test_day=DAY, history_length=6)
+    assert list(learned) == ["sasrec_ce"]
+    counted = fit_baselines(
+        load_interactions(directory, ids, test_day=DAY), candidates, neighbours=10
+    )
+    assert list(counted.rankers) == ["popularity", "popularity_recent", "itemknn"]
+    fitted = dataclasses.replace(counted, learned=learned)
+    (tmp_path / "b").mkdir()
+    fitted.save(tmp_path / "b")
+    loaded = load_baselines(tmp_path / "b")
+    assert list(loaded.rankers) == ["popularity", "popularity_recent", "itemknn", "sasrec_ce"]
+    history = np.array([[3, 9, -1], [-1, -1, -1]])
+    for name, ranker in loaded.rankers.items():
+        assert (ranker.rank(history, top_k=9) == fitted.rankers[name].rank(history, top_k=9)).all()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"baselines": "popularity,tiger"}, "baselines='popularity,tiger': use names out of"),
+        ({"baselines": "itemknn"}, "popularity among them"),
+        ({"baseline_width": 7}, "baseline_width=7"),
+        ({"baseline_epochs": 0}, "baseline_epochs=0"),
+    ],
+)
+def test_clear_errors(settings: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        EvaluationConfig(**settings)
