@@ -46,16 +46,22 @@ PARAMETERS: dict[str, Any] = {
     "objective": "lambdarank",
     "lambdarank_truncation_level": 20,
     "learning_rate": 0.05,
-    "num_leaves": 31,
-    "min_data_in_leaf": 50,
+    "num_leaves": 15,
+    "min_data_in_leaf": 100,
     "feature_fraction": 0.8,
     "lambda_l2": 1.0,
     "deterministic": True,
     "force_row_wise": True,
     "num_threads": 1,
     "verbosity": -1,
+    "metric": "ndcg",
+    "eval_at": [10],
 }
-TREES = 200
+MAX_TREES = 300
+PATIENCE = 30
+"""Trees without a better NDCG@10 on the users held out before stopping."""
+HELD_OUT = 5
+"""Every fifth user of the validation day says how many trees are enough."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +151,7 @@ class Cascade:
             directory / "config.json",
             {
                 "parameters": PARAMETERS,
-                "trees": TREES,
+                "trees": self.booster.num_trees(),
                 "retrieved": RETRIEVED,
                 "gain": dict(zip(names, gain, strict=True)),
             },
@@ -176,7 +182,7 @@ def fit_cascade(
     Raises:
         ValueError: LightGBM is not installed, or nobody watched anything on the validation day.
     """
-    lightgbm = _lightgbm()
+    _lightgbm()  # missing, it should say so before anything is fitted
     valid_day = test_day - timedelta(days=1)
     old = semantic_ids.first_seen < np.datetime64(valid_day, "D")
     before = _retrieval(
@@ -190,13 +196,7 @@ def fit_cascade(
             "learn from; leave 'cascade' out of baselines"
         )
     case, item, grade = examples(before, asked.history, asked.user, shown)
-    data = lightgbm.Dataset(
-        before.features(asked.history, case, item),
-        label=grade,
-        group=np.bincount(case, minlength=len(asked.history)),
-        feature_name=[*FEATURES, *STATISTICS],
-    )
-    booster = lightgbm.train({**PARAMETERS, "seed": seed}, data, num_boost_round=TREES)
+    booster = _fit_ranker(before.features(asked.history, case, item), case, grade, seed)
     window = ("train", "valid")
     now = _retrieval(directory, semantic_ids, window, candidates, test_day, neighbours)
     return Cascade(now, booster)
@@ -215,10 +215,11 @@ def load_cascade(directory: Path, knn: ItemKNN, popular: Popularity) -> Cascade:
 def examples(
     retrieval: Retrieval, history: np.ndarray, user: np.ndarray, shown: Feedback
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What the ranker learns to order: retrieved items, and those that the day's log shows.
+    """What the ranker learns to order: what is retrieved, graded by the day's log.
 
-    An item that was retrieved and not shown counts as not watched: the ranker must tell the two
-    apart among what it is given, and most of what is retrieved is never shown.
+    An item that was retrieved and not shown counts as not watched. An item that was shown and not
+    retrieved is left out: half of those are watched and none of the others are, so the ranker would
+    learn to prefer whatever its retrievers would not have proposed.
 
     Args:
         retrieval: The first stage as of the day.
@@ -227,24 +228,48 @@ def examples(
         shown: The day's exposures.
 
     Returns:
-        Case, item and grade of every example, sorted by case; (R,) each.
+        Case, item and grade of every example, sorted by case; (R,) each. Of several exposures of an
+        item to a user the best one counts.
     """
     retrieved = retrieval.retrieve(history)
     case, place = np.nonzero(retrieved >= 0)
+    item = retrieved[case, place]
     case_of = np.full(len(shown.user_ids), -1)
     case_of[user] = np.arange(len(user))
-    own = (case_of[shown.user] >= 0) & retrieval.knn.candidates[shown.item]
-    keys = np.concatenate(
-        [
-            case * retrieval.num_items + retrieved[case, place],
-            case_of[shown.user[own]] * retrieval.num_items + shown.item[own],
-        ]
+    own = case_of[shown.user] >= 0
+    keys = case_of[shown.user[own]] * retrieval.num_items + shown.item[own]
+    known, row = np.unique(keys, return_inverse=True)
+    best = np.zeros(len(known) + 1, dtype=np.int64)  # the last one: was not shown
+    np.maximum.at(best, row, shown.relevance()[own])
+    wanted = case * retrieval.num_items + item
+    found = np.searchsorted(known, wanted)
+    there = np.append(known, -1)[found] == wanted
+    return case, item, best[np.where(there, found, len(known))]
+
+
+def _fit_ranker(table: np.ndarray, case: np.ndarray, grade: np.ndarray, seed: int) -> Any:
+    """Find out on some users how many trees are enough, then fit as many to all of them."""
+    lightgbm = _lightgbm()
+    parameters = {**PARAMETERS, "seed": seed}
+
+    def dataset(kept: np.ndarray) -> Any:
+        return lightgbm.Dataset(
+            table[kept],
+            label=grade[kept],
+            group=np.unique(case[kept], return_counts=True)[1],
+            feature_name=[*FEATURES, *STATISTICS],
+        )
+
+    held_out = case % HELD_OUT == 0
+    trial = lightgbm.train(
+        parameters,
+        dataset(~held_out),
+        num_boost_round=MAX_TREES,
+        valid_sets=[dataset(held_out)],
+        callbacks=[lightgbm.early_stopping(PATIENCE, verbose=False)],
     )
-    grades = np.concatenate([np.zeros(len(case), dtype=np.int64), shown.relevance()[own]])
-    pairs, row = np.unique(keys, return_inverse=True)
-    best = np.zeros(len(pairs), dtype=np.int64)
-    np.maximum.at(best, row, grades)
-    return pairs // retrieval.num_items, pairs % retrieval.num_items, best
+    everyone = dataset(np.ones(len(case), dtype=bool))
+    return lightgbm.train(parameters, everyone, num_boost_round=max(1, trial.best_iteration))
 
 
 def _retrieval(

@@ -141,23 +141,25 @@ def test_features_by_brute_force(data: Path):
         assert value["watch_share"] == first.statistics[i, STATISTICS.index("watch_share")]
 
 
-def test_examples_are_what_was_retrieved_and_what_was_shown(data: Path, monkeypatch):
+def test_examples_are_what_was_retrieved_graded_by_what_was_shown(data: Path, monkeypatch):
     monkeypatch.setattr(cascade, "RETRIEVED", 3)
     first = retrieval(data)
+    history = np.array([[3, 9, -1]])
+    retrieved = [i for i in first.retrieve(history)[0].tolist() if i >= 0]
+    other = next(i for i in range(NUM_ITEMS) if i not in retrieved)
     shown = feedback(
         [
-            (1, 30, 9.0, True, False),
-            (1, 30, 0.0, False, False),  # again, not watched: the better one counts
-            (1, 31, 0.0, False, False),
-            (0, 32, 9.0, True, False),  # of a user who is no case
+            (1, retrieved[0], 9.0, True, False),
+            (1, retrieved[0], 0.0, False, False),  # again, not watched: the better one counts
+            (1, retrieved[1], 0.0, False, False),
+            (1, other, 9.0, True, False),  # not retrieved: nothing to order
+            (0, retrieved[2], 9.0, True, False),  # of a user who is no case
         ]
     )
-    history = np.array([[3, 9, -1]])
     case, item, grade = examples(first, history, np.array([1]), shown)
     assert (case == 0).all()
-    retrieved = set(first.retrieve(history)[0].tolist()) - {-1}
-    assert set(item.tolist()) == retrieved | {30, 31}
-    assert {int(i): int(g) for i, g in zip(item, grade, strict=True) if g} == {30: 2}
+    assert item.tolist() == retrieved
+    assert grade.tolist() == [2] + [0] * (len(retrieved) - 1)
 
 
 def test_it_learns_what_kind_of_user_asks(fitted: Cascade):
