@@ -7,6 +7,11 @@ The file holds the fields of `TrainingJob`, and `out`, the directory to write:
 
 `out` appears when it is complete. Killed and started again, the training goes on where it was, from
 the directory `scratch` (default: `<out>.scratch`), which is deleted at the end.
+
+On several devices, with `"runtime": {"devices": 2}`, a launcher starts one process for each:
+
+    python -m torch.distributed.run --standalone --nproc-per-node=2 -m onerec.training \
+        --config job.json
 """
 
 import argparse
@@ -19,6 +24,7 @@ from pathlib import Path
 
 from onerec.config import require
 from onerec.training.job import TrainingJob, train
+from onerec.training.runtime import process_rank
 
 log = logging.getLogger("onerec.training")
 
@@ -36,9 +42,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
     log.setLevel(logging.INFO)
+    job = TrainingJob.parse(values)
+    first = process_rank(job.runtime) == 0
     aside = out.with_name(f"{out.name}.aside")
-    shutil.rmtree(aside, ignore_errors=True)
-    report = train(TrainingJob.parse(values), out_dir=aside, scratch=scratch, on_progress=log.info)
+    if first:
+        shutil.rmtree(aside, ignore_errors=True)
+    report = train(job, out_dir=aside, scratch=scratch, on_progress=log.info)
+    if not first:
+        return
     os.replace(aside, out)
     shutil.rmtree(scratch)
     log.info("best epoch %d, validation loss %.4f", report.best_epoch, report.best_valid_loss)

@@ -1,4 +1,4 @@
-"""Between epochs: progress, the best weights, early stopping, the resume checkpoint."""
+"""Beside the steps: progress, the best weights, early stopping, the resume checkpoint."""
 
 import math
 import os
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from onerec.training.batches import epoch_seed
+from onerec.training.portion import Portion
 
 RESUME = "resume.ckpt"
 
@@ -55,9 +56,13 @@ class TrainingDivergedError(RuntimeError):
 class Bookkeeping(L.Callback):
     """Keeps `best-<epoch>/` and `resume.ckpt` in a scratch directory.
 
-    Whatever is drawn at random in an epoch is seeded at its start, and the state is written at its
-    end in one atomic step; so a run killed at any moment continues from the last finished epoch and
-    ends in the same bytes as an undisturbed one.
+    Whatever is drawn at random in an epoch is seeded at its start. The state is written every so
+    many steps and at the end of an epoch, in one atomic step each: weights, optimiser, schedule,
+    the random state of every process, the place in the epoch and its losses so far. So a run killed
+    at any moment goes on from the last one written, with the same losses step by step, and ends in
+    the same bytes as an undisturbed one.
+
+    Every process of a distributed training has its own; the first one writes.
     """
 
     def __init__(
@@ -67,6 +72,8 @@ class Bookkeeping(L.Callback):
         seed: int,
         patience: int,
         batch_size: int,
+        order: Portion,
+        checkpoint_every_steps: int,
         save_best: Callable[[Path], None],
         digit_losses: Callable[[], list[float]],
         on_progress: Callable[[Progress], None] | None = None,
@@ -78,7 +85,10 @@ class Bookkeeping(L.Callback):
             scratch: A directory that outlives a killed run.
             seed: Seed of everything random in an epoch.
             patience: Epochs without a better validation loss before stopping.
-            batch_size: Rows per step, for the rate.
+            batch_size: Rows per step of all processes together, for the rate.
+            order: The order of the training rows, told where to go on.
+            checkpoint_every_steps: Steps between two states written inside an epoch; 0 writes only
+                at the end of an epoch.
             save_best: Writes the current weights into a directory.
             digit_losses: The last validation pass: mean loss of each digit.
             on_progress: Called every `report_every` steps and at the end of an epoch.
@@ -88,6 +98,8 @@ class Bookkeeping(L.Callback):
         self.seed = seed
         self.patience = patience
         self.batch_size = batch_size
+        self.order = order
+        self.checkpoint_every_steps = checkpoint_every_steps
         self.save_best = save_best
         self.digit_losses = digit_losses
         self.on_progress = on_progress
@@ -98,6 +110,9 @@ class Bookkeeping(L.Callback):
         self._losses: list[Tensor] = []
         self._epoch_losses: list[float] = []
         self._clock = 0.0
+        self._last_written = ""
+        self._random_states: list[dict[str, Tensor]] = []
+        self._random_state_to_restore: dict[str, Tensor] | None = None
 
     @property
     def best_epoch(self) -> int:
@@ -117,19 +132,39 @@ class Bookkeeping(L.Callback):
         return self.steps_done * self.batch_size / max(self.training_seconds, 1e-9)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"history": self.history}
+        return {
+            "history": self.history,
+            "epoch_losses": self._epoch_losses,  # of the steps before this state, if inside one
+            "random_states": self._random_states,  # empty between epochs
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.history = list(state_dict["history"])
+        self._epoch_losses = list(state_dict["epoch_losses"])
+        self._random_states = list(state_dict["random_states"])
+        self._last_written = self._place()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self._random_states:  # resumed inside an epoch, whose start is not announced again
+            self.order.start_at(len(self._epoch_losses))
+            self._random_state_to_restore = self._random_states[trainer.global_rank]
+            self._random_states = []
+            self._clock = time.perf_counter()
         if self.out_of_patience:  # killed after its last epoch, before its result was taken
             trainer.should_stop = True
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        torch.manual_seed(epoch_seed(self.seed, trainer.current_epoch, stream=1))
+        stream = 1 + trainer.global_rank
+        torch.manual_seed(epoch_seed(self.seed, trainer.current_epoch, stream=stream))
         self._losses, self._epoch_losses = [], []
         self._clock = time.perf_counter()
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if self._random_state_to_restore is not None:  # as late as can be: nothing draws after it
+            _set_random_state(self._random_state_to_restore)
+            self._random_state_to_restore = None
 
     def on_train_batch_end(
         self,
@@ -140,9 +175,17 @@ class Bookkeeping(L.Callback):
         batch_idx: int,
     ) -> None:
         self._losses.append(outputs["loss"].detach())
-        if len(self._losses) == self.report_every:
+        step = batch_idx + 1
+        if step % self.report_every == 0:
             self._look_at_losses(trainer)
-            self._report(trainer, batch_idx + 1)
+            self._report(trainer, step)
+        every = self.checkpoint_every_steps
+        # the last step's state is written after the validation, with the epoch's result
+        if every and step % every == 0 and step < trainer.num_training_batches:
+            self._look_at_losses(trainer)
+            self._random_states = _random_states(trainer)
+            self._checkpoint(trainer)
+            self._random_states = []
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._look_at_losses(trainer)
@@ -157,33 +200,56 @@ class Bookkeeping(L.Callback):
             "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
         }
         if not math.isfinite(entry["valid_loss"]):
-            raise self._diverged(
-                trainer, "validation", entry["valid_loss"], len(self._epoch_losses)
-            )
+            what = f"validation loss is {entry['valid_loss']}"
+            raise self._diverged(trainer, what, len(self._epoch_losses))
+        self._check_weights(trainer)
         self.history.append(entry)
-        if self.best_epoch == entry["epoch"]:
+        if self.best_epoch == entry["epoch"] and trainer.is_global_zero:
             self.save_best(self.best_dir)
+        steps, self._epoch_losses = self._epoch_losses, []
         self._checkpoint(trainer)
-        self._report(trainer, len(self._epoch_losses), entry["valid_loss"])
+        self._epoch_losses = steps
+        if trainer.is_global_zero:
+            for old in self.scratch.glob("best-*"):
+                if old != self.best_dir:
+                    shutil.rmtree(old)
+        self._report(trainer, len(steps), entry["valid_loss"])
         if self.out_of_patience:
             trainer.should_stop = True
 
     def _checkpoint(self, trainer: L.Trainer) -> None:
+        """Write the state; every loss so far has been looked at, and the weights are numbers."""
+        assert not self._losses, "a loss was taken but not looked at"
+        self._check_weights(trainer)
         aside = self.scratch / f"{RESUME}.aside"
-        trainer.save_checkpoint(aside)
-        os.replace(aside, self.scratch / RESUME)
-        for old in self.scratch.glob("best-*"):
-            if old != self.best_dir:
-                shutil.rmtree(old)
+        trainer.save_checkpoint(aside)  # the first process writes, the others wait
+        if trainer.is_global_zero:
+            os.replace(aside, self.scratch / RESUME)
+        self._last_written = self._place()
+
+    def _place(self) -> str:
+        """Where the state about to be written, or just read, was taken."""
+        inside = f"epoch {len(self.history) + 1}, step {len(self._epoch_losses)}"
+        return inside if self._random_states else f"epoch {len(self.history)}"
+
+    def _check_weights(self, trainer: L.Trainer) -> None:
+        """A finite loss can have an infinite gradient: the weights show it one step earlier."""
+        weights = trainer.lightning_module.state_dict().values()
+        if not bool(torch.stack([t.isfinite().all() for t in weights]).all()):
+            what = "training loss was a number but left a weight that is none"
+            raise self._diverged(trainer, what, len(self._epoch_losses))
 
     def _look_at_losses(self, trainer: L.Trainer) -> None:
         if not self._losses:
             return
         losses = torch.stack(self._losses).float()
+        if trainer.world_size > 1:
+            losses = trainer.strategy.reduce(losses, reduce_op="mean")
+            assert isinstance(losses, Tensor)
         bad = (~losses.isfinite()).nonzero()
         if len(bad):
             step = len(self._epoch_losses) + int(bad[0]) + 1
-            raise self._diverged(trainer, "training", float(losses[bad[0]]), step)
+            raise self._diverged(trainer, f"training loss is {float(losses[bad[0]])}", step)
         self._epoch_losses += losses.tolist()
         self.steps_done += len(self._losses)
         self._losses = []
@@ -192,7 +258,7 @@ class Bookkeeping(L.Callback):
         self._clock = now
 
     def _report(self, trainer: L.Trainer, step: int, valid_loss: float | None = None) -> None:
-        if self.on_progress is None:
+        if self.on_progress is None or not trainer.is_global_zero:
             return
         recent = self._epoch_losses[-self.report_every :]
         self.on_progress(
@@ -207,17 +273,33 @@ class Bookkeeping(L.Callback):
             )
         )
 
-    def _diverged(
-        self, trainer: L.Trainer, which: str, loss: float, step: int
-    ) -> TrainingDivergedError:
+    def _diverged(self, trainer: L.Trainer, what: str, step: int) -> TrainingDivergedError:
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         kept = (
-            f"the last good checkpoint, of epoch {len(self.history)}, is kept in {self.scratch}"
-            if self.history
+            f"the last good checkpoint, of {self._last_written}, is kept in {self.scratch}"
+            if self._last_written
             else "there is no good checkpoint yet"
         )
         return TrainingDivergedError(
-            f"{which} loss is {loss} at epoch {trainer.current_epoch + 1}, step {step} "
+            f"{what} at epoch {trainer.current_epoch + 1}, step {step} "
             f"(learning rate {rate:.3g}); {kept}. Lower learning_rate or gradient_clip, or "
             "lengthen warmup_share"
         )
+
+
+def _random_states(trainer: L.Trainer) -> list[dict[str, Tensor]]:
+    """The random state of every process, by rank."""
+    mine = {"cpu": torch.get_rng_state()}
+    if trainer.strategy.root_device.type == "cuda":
+        mine["cuda"] = torch.cuda.get_rng_state(trainer.strategy.root_device)
+    if trainer.world_size == 1:
+        return [mine]
+    everyone: list[Any] = [None] * trainer.world_size
+    torch.distributed.all_gather_object(everyone, mine)
+    return everyone
+
+
+def _set_random_state(state: dict[str, Tensor]) -> None:
+    torch.set_rng_state(state["cpu"].cpu())
+    if "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"].cpu())

@@ -21,7 +21,8 @@ from onerec.model import OneRec, expert_load, load_model, save_model, start_from
 from onerec.training.batches import OrderedBatches, ShuffledBatches, loader
 from onerec.training.bookkeeping import RESUME, Bookkeeping, Progress
 from onerec.training.module import GeneratorModule
-from onerec.training.runtime import Runtime, quiet_trainer, reproducible
+from onerec.training.portion import Portion
+from onerec.training.runtime import Runtime, process_rank, quiet_trainer, reproducible
 
 HISTORY = "history.json"
 FINGERPRINT = "fingerprint.json"
@@ -73,12 +74,15 @@ def fit_generator(
     vectors: Tensor | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     runtime: Runtime | None = None,
+    report_every: int = REPORT_EVERY,
 ) -> TrainingReport:
     """Train a generator; write `model.safetensors`, `config.json` and `history.json`.
 
-    Killed at any moment and called again with the same arguments, it goes on from the last finished
-    epoch and writes the same bytes as an undisturbed run on the same machine. With other arguments
-    what lies in `scratch` is thrown away.
+    Killed at any moment and called again with the same arguments, it goes on from the last state
+    written (`Runtime.checkpoint_every_steps`), takes the same steps and writes the same bytes as an
+    undisturbed run on the same machine. With other arguments what lies in `scratch` is thrown away.
+
+    On several devices every process calls it with the same arguments; the first one writes.
 
     Args:
         config: Optimiser and schedule.
@@ -94,19 +98,21 @@ def fit_generator(
         vectors: (N, Dv) item vectors; without `initial`, digit embeddings start from them.
         on_progress: Told about the loss every so many steps.
         runtime: Hardware.
+        report_every: Steps between two looks at the loss.
 
     Raises:
         ValueError: A split has no session, or `initial` has another shape.
         TrainingDivergedError: A loss was not a number.
     """
     require_sessions(train, valid)
+    runtime = runtime or Runtime()
+    rank = process_rank(runtime)
     shape = {
         "codebook_size": codebook_size,
         "num_digits": codes.shape[1],
         "history_length": train.history.shape[1],
         "session_items": train.targets.shape[1],
     }
-    runtime = runtime or Runtime()
     with reproducible(runtime):
         torch.manual_seed(config.seed)
         model = OneRec(model_config, **shape)
@@ -114,25 +120,32 @@ def fit_generator(
             _start_from(model, initial)
         elif vectors is not None:
             start_from_content(model, codes.long(), vectors)
-        _claim(scratch, _fingerprint(config, model, generation, train, valid, codes, runtime))
 
         def save_best(directory: Path) -> None:
             shutil.rmtree(directory, ignore_errors=True)
             directory.mkdir(parents=True)
             save_model(model, directory, generation=generation)
 
-        order = ShuffledBatches(len(train), config.batch_size, config.seed)
-        valid_order = OrderedBatches(len(valid), config.batch_size)
+        order = Portion(
+            ShuffledBatches(len(train), config.batch_size, config.seed),
+            rank=rank,
+            world_size=runtime.processes,
+        )
+        valid_order = Portion(
+            OrderedBatches(len(valid), config.batch_size), rank=rank, world_size=runtime.processes
+        )
         module = GeneratorModule(model, codes, config, total_steps=config.max_epochs * len(order))
         books = Bookkeeping(
             scratch=scratch,
             seed=config.seed,
             patience=config.patience,
             batch_size=config.batch_size,
+            order=order,
+            checkpoint_every_steps=runtime.checkpoint_every_steps,
             save_best=save_best,
             digit_losses=module.digit_losses,
             on_progress=on_progress,
-            report_every=REPORT_EVERY,
+            report_every=report_every,
         )
         trainer = quiet_trainer(
             runtime,
@@ -140,6 +153,11 @@ def fit_generator(
             gradient_clip=config.gradient_clip,
             callbacks=[books],
         )
+        if runtime.processes > 1:
+            trainer.strategy.setup_environment()  # Lightning would do it later: now they can wait
+        if rank == 0:
+            _claim(scratch, _fingerprint(config, model, generation, train, valid, codes, runtime))
+        trainer.strategy.barrier()
         resume = scratch / RESUME
         trainer.fit(
             module,
@@ -149,8 +167,10 @@ def fit_generator(
             weights_only=True,
         )
         best, _ = load_model(books.best_dir, expected_generation=generation)
+        trainer.strategy.barrier()  # the first process may delete what the others have read
     report = _report(books, best, config, train, codebook_size)
-    _write(books.best_dir, out_dir, report, {**shape, "generation": generation}, train, valid)
+    if rank == 0:
+        _write(books.best_dir, out_dir, report, {**shape, "generation": generation}, train, valid)
     return report
 
 
@@ -198,11 +218,18 @@ def _fingerprint(
         "training": dataclasses.asdict(config),
         "model": dataclasses.asdict(model.config),
         "generation": generation,
-        "runtime": dataclasses.asdict(runtime),
+        "runtime": _deciding(runtime),
         "torch": torch.__version__,
         "weights": _digest(model.state_dict().values()),
         "data": _digest([train.history, train.targets, valid.history, valid.targets, codes]),
     }
+
+
+def _deciding(runtime: Runtime) -> dict[str, Any]:
+    """The runtime without what changes no number."""
+    settings = dataclasses.asdict(runtime)
+    del settings["checkpoint_every_steps"]
+    return settings
 
 
 def _digest(tensors: Iterable[Tensor]) -> str:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import lightning as L
 import torch
@@ -92,9 +93,21 @@ class GeneratorModule(L.LightningModule):
 
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
         history, targets = batch
-        return next_token_loss(self.model, history, targets, self.codes)
+        loss = next_token_loss(self.model, history, targets, self.codes)
+        return loss * self._weight(targets) if self.trainer.world_size > 1 else loss
 
-    def on_train_batch_end(self, outputs: object, batch: object, batch_idx: int) -> None:
+    def _weight(self, targets: Tensor) -> Tensor:
+        """What turns the processes' mean of losses into the loss of the whole batch."""
+        mine = (targets >= 0).sum().float()
+        mean = mine.clone()
+        torch.distributed.all_reduce(mean)
+        mean /= self.trainer.world_size
+        return mine / mean.clamp(min=1e-9)
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        # here and not at the end of the batch, which callbacks reach first: the state they write
+        # must be that after the whole step
+        super().optimizer_step(*args, **kwargs)
         self.model.update_expert_bias()
 
     def on_validation_epoch_start(self) -> None:
@@ -104,6 +117,13 @@ class GeneratorModule(L.LightningModule):
         history, targets = batch
         sums = digit_nll(self.model, history, targets, self.codes)
         self.valid_sums = sums if self.valid_sums is None else self.valid_sums + sums
+
+    def on_validation_epoch_end(self) -> None:
+        if self.trainer.world_size > 1:
+            assert self.valid_sums is not None
+            sums = self.valid_sums.to(self.device)
+            torch.distributed.all_reduce(sums)
+            self.valid_sums = sums.cpu()
 
     def digit_losses(self) -> list[float]:
         """Mean validation loss of each digit, after a validation pass."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import lightning as L
 import torch
+from lightning.fabric.plugins.environments import TorchElasticEnvironment
 
 from onerec.config import require
 
@@ -18,20 +19,62 @@ class Runtime:
 
     Attributes:
         accelerator: `auto`, `cpu` or `gpu`.
-        devices: Devices of one training; only 1 so far.
+        devices: Devices of one training on each node. With more than one in all, each is a process
+            that takes its share of every batch, and the launcher starts them:
+            `python -m torch.distributed.run --nproc-per-node=<devices> -m onerec.training ...`.
+        num_nodes: Machines of one training; they share the file system.
+        strategy: `auto` or `ddp`; `auto` is DDP where there are several devices.
         precision: `32-true`, `bf16-mixed`, ...
         threads: Torch threads; 0 leaves torch's choice. Sums are rounded per thread, so the bytes
             of a checkpoint depend on it.
+        checkpoint_every_steps: Steps between two states written inside an epoch, from which a
+            killed training goes on; 0 writes only at the end of an epoch.
     """
 
     accelerator: str = "auto"
     devices: int = 1
+    num_nodes: int = 1
+    strategy: str = "auto"
     precision: str = "32-true"
     threads: int = 0
+    checkpoint_every_steps: int = 200
 
     def __post_init__(self) -> None:
-        require(self.devices == 1, "devices", self.devices, "use 1: one device trains a model")
+        for name in ("devices", "num_nodes"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), "use at least 1")
+        require(self.strategy in ("auto", "ddp"), "strategy", self.strategy, "use 'auto' or 'ddp'")
+        require(
+            self.checkpoint_every_steps >= 0,
+            "checkpoint_every_steps",
+            self.checkpoint_every_steps,
+            "use 0 for the end of an epoch only, or more",
+        )
         require(self.threads >= 0, "threads", self.threads, "use 0 for torch's choice, or more")
+
+    @property
+    def processes(self) -> int:
+        """Processes of one training."""
+        return self.devices * self.num_nodes
+
+
+def process_rank(runtime: Runtime) -> int:
+    """This process among those of the training, from 0.
+
+    Raises:
+        ValueError: The launcher has not started as many processes as there are devices.
+    """
+    if runtime.processes == 1:
+        return 0
+    launched = TorchElasticEnvironment()
+    several = "devices" if runtime.devices > 1 else "num_nodes"
+    require(
+        launched.detect() and launched.world_size() == runtime.processes,
+        several,
+        getattr(runtime, several),
+        "start a process for each: python -m torch.distributed.run --standalone "
+        f"--nproc-per-node={runtime.devices} -m onerec.training --config job.json",
+    )
+    return launched.global_rank()
 
 
 @contextmanager
@@ -54,6 +97,7 @@ def reproducible(runtime: Runtime) -> Iterator[None]:
                 ".*does not have a deterministic implementation.*",
                 ".*LeafSpec.*",
                 ".*GPU available but not used.*",
+                ".*checkpoint that ended before the epoch ended.*",  # Portion starts at its step
             ):
                 warnings.filterwarnings("ignore", message=message)
             torch.use_deterministic_algorithms(True, warn_only=True)
@@ -69,10 +113,17 @@ def reproducible(runtime: Runtime) -> Iterator[None]:
 def quiet_trainer(
     runtime: Runtime, *, max_epochs: int, gradient_clip: float, callbacks: Sequence[L.Callback]
 ) -> L.Trainer:
-    """A Lightning trainer that writes nothing by itself: callbacks keep what is to be kept."""
+    """A Lightning trainer that writes nothing by itself: callbacks keep what is to be kept.
+
+    Raises:
+        ValueError: Several devices, and no launcher has started a process for each.
+    """
+    process_rank(runtime)
     return L.Trainer(
         accelerator=runtime.accelerator,
         devices=runtime.devices,
+        num_nodes=runtime.num_nodes,
+        strategy="ddp" if runtime.processes > 1 else runtime.strategy,
         precision=runtime.precision,  # pyright: ignore
         max_epochs=max_epochs,
         gradient_clip_val=gradient_clip or None,
