@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import lightning as L
 import torch
-from lightning.fabric.plugins.environments import TorchElasticEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
 from onerec.config import require
 

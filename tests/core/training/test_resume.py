@@ -152,7 +152,7 @@ def test_a_state_is_never_written_after_a_bad_loss(
 def test_a_weight_that_is_no_number_is_never_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The loss of the step is finite, its gradient is not, and the next loss would come too late."""
+    """The loss of the step is finite, its gradient is not; the next loss would come too late."""
 
     def with_an_infinite_gradient(loss: torch.Tensor) -> torch.Tensor:
         loss.register_hook(lambda gradient: gradient * math.inf)
@@ -216,7 +216,7 @@ def test_portions_share_every_batch_and_start_late_once() -> None:
         assert len(part) == 4
         part.set_epoch(0)
     for batch, *shares in zip(whole, *parts, strict=True):
-        assert sorted(sum((s.tolist() for s in shares), [])) == batch
+        assert sorted(torch.cat(shares).tolist()) == batch
         assert [len(s) for s in shares] == [3, 2, 2]
     late = Portion(Numbered())
     late.start_at(3)

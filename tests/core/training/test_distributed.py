@@ -1,0 +1,89 @@
+"""Two processes train what one process trains, and go on after both were killed."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from onerec.training.__main__ import main
+from onerec.training.bookkeeping import RESUME, Bookkeeping
+from tests.core.training.small import (
+    HISTORY,
+    ITEMS,
+    MODEL,
+    TRAINING,
+    catalogue,
+    write_patterned_dataset,
+)
+
+LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+
+
+def job_file(directory: Path, out: str, **runtime: Any) -> str:
+    """One session is left over at the end of an epoch: the second process gets no row of it."""
+    if not (directory / "semantic_ids").exists():
+        write_patterned_dataset(directory / "session_dataset", train=32 * 6 + 1, valid=65)
+        (directory / "semantic_ids").mkdir()
+        catalogue().save(directory / "semantic_ids")
+    values = {
+        "session_dataset": str(directory / "session_dataset"),
+        "semantic_ids": str(directory / "semantic_ids"),
+        "history_length": HISTORY,
+        "session_items": ITEMS,
+        "model": dataclasses.asdict(dataclasses.replace(MODEL, dropout=0.0)),
+        "training": dataclasses.asdict(dataclasses.replace(TRAINING, max_epochs=3)),
+        "runtime": {"accelerator": "cpu", "threads": 1, **runtime},
+        "out": str(directory / out),
+    }
+    file = directory / f"{out}.json"
+    file.write_text(json.dumps(values))
+    return str(file)
+
+
+@pytest.mark.slow
+def test_two_processes_killed_once_give_the_loss_of_one(tmp_path: Path) -> None:
+    job = ["--config", job_file(tmp_path, "two", devices=2, checkpoint_every_steps=2)]
+    killed = subprocess.run([*LAUNCH, "-m", __name__, *job], stderr=subprocess.DEVNULL, check=False)
+    assert killed.returncode != 0
+    assert not (tmp_path / "two").exists()
+    state = torch.load(tmp_path / "two.scratch" / RESUME, weights_only=True)
+    (books,) = (v for k, v in state["callbacks"].items() if "Bookkeeping" in k)
+    assert (len(books["history"]), len(books["epoch_losses"])) == (1, 2)
+    first, second = (r["cpu"] for r in books["random_states"])
+    assert not torch.equal(first, second)
+
+    subprocess.run([*LAUNCH, "-m", "onerec.training", *job], check=True, timeout=200)
+    main(["--config", job_file(tmp_path, "one")])
+    one, two = (json.loads((tmp_path / n / "history.json").read_text()) for n in ("one", "two"))
+    assert len(two["epochs"]) == 3
+    for expected, found in zip(one["epochs"], two["epochs"], strict=True):
+        for name in ("train_loss", "valid_loss", "valid_digit_losses", "learning_rate"):
+            assert found[name] == pytest.approx(expected[name], rel=1e-4), name
+    weights = [load_file(tmp_path / n / "model.safetensors") for n in ("two", "one")]
+    for name, tensor in weights[1].items():
+        torch.testing.assert_close(weights[0][name], tensor, rtol=1e-2, atol=1e-3, msg=name)
+    assert not (tmp_path / "two.scratch").exists()
+
+
+def main_killed_in_epoch_two() -> None:
+    """Every process kills itself within step 4 of epoch 2; the last state is that of step 2."""
+
+    def kill(self: Bookkeeping, trainer: L.Trainer, *_: Any) -> None:
+        if trainer.global_step == 7 + 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    Bookkeeping.on_before_zero_grad = kill  # pyright: ignore
+    main()
+
+
+if __name__ == "__main__":
+    main_killed_in_epoch_two()
