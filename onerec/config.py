@@ -140,13 +140,29 @@ class TokenizerConfig:
 class ModelConfig:
     """Shape of the generator: encoder over the history, session decoder with sparse MoE."""
 
+    architecture: str = option(
+        "encoder_decoder",
+        "'encoder_decoder' (OneRec v1) or 'lazy_decoder' (OneRec-V2: no encoder, shared keys)",
+    )
     d_model: int = option(64, "Width")
     num_heads: int = option(4, "Attention heads; divides d_model")
     d_ff: int = option(192, "Hidden width of a feed-forward block or of one expert")
-    encoder_layers: int = option(1, "Encoder blocks")
+    encoder_layers: int = option(1, "Encoder blocks; a lazy decoder has none")
     decoder_layers: int = option(2, "Decoder blocks")
     num_experts: int = option(4, "Experts of a decoder block; 1 is a dense block")
     active_experts: int = option(2, "Experts a token passes through")
+    dense_decoder_layers: int = option(
+        0, "The first decoder blocks that stay dense beside sparse ones; OneRec-V2 has 2"
+    )
+    context_kv_layers: int = option(
+        1, "Lazy decoder: sets of keys over the history; each serves a group of decoder blocks"
+    )
+    context_kv_heads: int = option(
+        0, "Lazy decoder: key heads, divides num_heads; 0 is num_heads, 1 is multi-query"
+    )
+    context_values: bool = option(
+        False, "Lazy decoder: values of their own; off, the keys are the values too"
+    )
     dropout: float = option(0.1, "Dropout")
     history_tokens: str = option(
         "items", "The encoder reads one token per history item ('items') or per digit ('digits')"
@@ -156,6 +172,31 @@ class ModelConfig:
     )
 
     def __post_init__(self) -> None:
+        require(
+            self.architecture in ("encoder_decoder", "lazy_decoder"),
+            "architecture",
+            self.architecture,
+            "use 'encoder_decoder' or 'lazy_decoder'",
+        )
+        require(
+            self.context_kv_heads == 0
+            or (self.context_kv_heads > 0 and self.num_heads % self.context_kv_heads == 0),
+            "context_kv_heads",
+            self.context_kv_heads,
+            f"use 0 or a divisor of num_heads={self.num_heads}",
+        )
+        require(
+            1 <= self.context_kv_layers <= max(1, self.decoder_layers),
+            "context_kv_layers",
+            self.context_kv_layers,
+            f"use 1 to decoder_layers={self.decoder_layers}",
+        )
+        require(
+            self.dense_decoder_layers >= 0,
+            "dense_decoder_layers",
+            self.dense_decoder_layers,
+            "use 0 or more",
+        )
         require(
             self.history_tokens in ("items", "digits"),
             "history_tokens",

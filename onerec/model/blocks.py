@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from onerec.config import ModelConfig
 from onerec.model.moe import FeedForward, SparseMoE
 
 
@@ -169,6 +170,19 @@ class DecoderBlock(nn.Module):
             else SparseMoE(d_model, d_ff, num_experts=num_experts, active_experts=active_experts)
         )
         self.dropout = nn.Dropout(dropout)
+
+    @classmethod
+    def of(cls, config: ModelConfig, layer: int) -> "DecoderBlock":
+        """Block `layer` of `config.decoder_layers`."""
+        dense = layer < config.dense_decoder_layers
+        return cls(
+            config.d_model,
+            config.num_heads,
+            config.d_ff,
+            num_experts=1 if dense else config.num_experts,
+            active_experts=1 if dense else config.active_experts,
+            dropout=config.dropout,
+        )
 
     def forward(
         self, x: Tensor, cache: Cache | None, memory: KeyValue, memory_mask: Tensor

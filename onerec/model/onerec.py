@@ -1,5 +1,7 @@
 """The generator: an encoder over the history and a session decoder (OneRec v1, section 3.2).
 
+With `architecture="lazy_decoder"` the encoder gives way to the context of OneRec-V2, see `lazy`.
+
 Letters: B batch, H history items, M items of a session, T digits of a semantic ID, C codes per
 digit, K beams (sessions decoded in parallel for one user), S memory tokens, D width.
 """
@@ -13,11 +15,15 @@ from torch.nn import functional as F
 
 from onerec.config import ModelConfig
 from onerec.model.blocks import Cache, DecoderBlock, EncoderBlock, KeyValue
+from onerec.model.lazy import ContextProcessor, LazyBlock
 from onerec.model.moe import SparseMoE
 
 
 class Memory(NamedTuple):
-    """What the decoder knows of a user: states (B, S, D) and mask (B, S), true where visible."""
+    """What the decoder knows of a user: states (B, S, D) and mask (B, S), true where visible.
+
+    The states of a lazy decoder are its keys and values, as wide as `lazy.context_width` says.
+    """
 
     states: Tensor
     mask: Tensor
@@ -93,24 +99,21 @@ class OneRec(nn.Module):
             self.history_digit = nn.Embedding(num_digits, width)
             if config.separator:
                 self.separator = nn.Parameter(torch.empty(width))
-        self.encoder = nn.ModuleList(
-            EncoderBlock(width, config.num_heads, config.d_ff, config.dropout)
-            for _ in range(config.encoder_layers)
-        )
-        self.encoder_norm = nn.RMSNorm(width, eps=1e-6)
+        self.is_lazy = config.architecture == "lazy_decoder"
+        if self.is_lazy:
+            self.context = ContextProcessor(config)
+        else:
+            self.encoder = nn.ModuleList(
+                EncoderBlock(width, config.num_heads, config.d_ff, config.dropout)
+                for _ in range(config.encoder_layers)
+            )
+            self.encoder_norm = nn.RMSNorm(width, eps=1e-6)
 
         self.slot = nn.Embedding(session_items, width)
         self.token = nn.Embedding(num_digits + 1, width)  # row 0 is BOS, row j + 1 marks digit j
         self.decoder = nn.ModuleList(
-            DecoderBlock(
-                width,
-                config.num_heads,
-                config.d_ff,
-                num_experts=config.num_experts,
-                active_experts=config.active_experts,
-                dropout=config.dropout,
-            )
-            for _ in range(config.decoder_layers)
+            (LazyBlock if self.is_lazy else DecoderBlock).of(config, layer)
+            for layer in range(config.decoder_layers)
         )
         self.decoder_norm = nn.RMSNorm(width, eps=1e-6)
         self.dropout = nn.Dropout(config.dropout)
@@ -120,7 +123,8 @@ class OneRec(nn.Module):
     def _initialise(self) -> None:
         """Unit-scale inputs and logits; branch outputs shrink with depth. Uses the global RNG."""
         width = self.config.d_model
-        layers = self.config.encoder_layers + 2 * self.config.decoder_layers
+        encoder_layers = 0 if self.is_lazy else self.config.encoder_layers
+        layers = encoder_layers + 2 * self.config.decoder_layers
         branch_end = (2 * max(layers, 1)) ** -0.5
         for name, parameter in self.named_parameters():
             if "norm" in name:
@@ -169,6 +173,8 @@ class OneRec(nn.Module):
         x = self.dropout(torch.cat([start, items.flatten(1, 2)], dim=1))
         visible = history_mask.repeat_interleave(per_item, dim=1)
         mask = torch.cat([visible.new_ones(batch, 1), visible], dim=1)
+        if self.is_lazy:
+            return Memory(self.context(x), mask)
         attend = mask[:, None, None, :]
         for block in self.encoder:
             x = block(x, attend)

@@ -164,7 +164,9 @@ def why_not_start_from(checkpoint: Path | None, job: TrainingJob) -> str | None:
     shape = dataclasses.asdict(job.model)
     del shape["dropout"]  # the one setting that changes no weight
     pairs = {name: (theirs[name], value) for name, value in ours.items()}
-    pairs |= {name: (theirs["model"].get(name), value) for name, value in shape.items()}
+    # a checkpoint written before a setting was there has its default
+    before = dataclasses.asdict(ModelConfig()) | theirs["model"]
+    pairs |= {name: (before[name], value) for name, value in shape.items()}
     for name, (before, now) in pairs.items():
         if before != now:
             return f"the last checkpoint has {name}={before!r}, this training {now!r}"

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from onerec.generation import Trie, generate_sessions, rank_items, score_catalogue
 from onerec.model import session_logp
-from tests.core.model.small import histories, small_model, unique_codes
+from tests.core.model.small import LAZY, histories, small_model, unique_codes
 
 HISTORY = histories([0, 3, 2], [], [1, 1, 4, 5, 0, 2])
 
@@ -24,10 +24,10 @@ def exact(model, history_row, codes, legal, num_items):
     return sessions[order], logp[order]
 
 
-@pytest.mark.parametrize("mode", ["items", "digits"])
+@pytest.mark.parametrize("mode", [{}, {"history_tokens": "digits"}, LAZY])
 @pytest.mark.parametrize("num_items", [1, 2, 3])
 def test_wide_beam_equals_enumeration(mode, num_items):
-    model, codes = small_model(history_tokens=mode), unique_codes(7, 4, 3)
+    model, codes = small_model(**mode), unique_codes(7, 4, 3)
     beams = generate_sessions(
         model, HISTORY, codes, Trie.build(codes, 4), num_items=num_items, beam=400
     )

@@ -8,6 +8,9 @@ from torch import Tensor
 from onerec.config import ModelConfig
 from onerec.model import OneRec
 
+LAZY: dict[str, Any] = {"architecture": "lazy_decoder"}
+"""The second architecture; `small_model(**LAZY)`."""
+
 
 def small_model(
     *,

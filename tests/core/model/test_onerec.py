@@ -7,12 +7,15 @@ import torch
 
 from onerec.config import PRESETS, ModelConfig
 from onerec.model import OneRec, lookup, session_logp, session_nll
-from tests.core.model.small import histories, small_model, unique_codes
+from tests.core.model.small import LAZY, histories, small_model, unique_codes
 
 MODES = [
     {"history_tokens": "items"},
     {"history_tokens": "digits"},
     {"history_tokens": "digits", "separator": False},
+    LAZY,
+    LAZY | {"history_tokens": "digits", "context_kv_layers": 2, "context_kv_heads": 1},
+    LAZY | {"context_values": True, "dense_decoder_layers": 1},
 ]
 CODES = unique_codes(20, 4, 3)
 HISTORY = histories([0, 3, 2], [], [1, 1, 4, 5, 0, 2])
@@ -54,8 +57,9 @@ def test_history_order_and_content_matter(mode):
         assert (changed - base).abs().max() > 1e-3
 
 
-def test_later_digits_do_not_change_earlier_logits():
-    model = small_model()
+@pytest.mark.parametrize("mode", [{}, LAZY])
+def test_later_digits_do_not_change_earlier_logits(mode):
+    model = small_model(**mode)
     codes = lookup(CODES, SESSIONS)[0]
     history = lookup(CODES, HISTORY)
     with torch.no_grad():
@@ -87,9 +91,10 @@ def test_cached_steps_equal_teacher_forcing(mode):
                 previous = codes[:, slot, digit].unsqueeze(1)
 
 
-def test_reordered_caches_equal_uncached_decoding():
+@pytest.mark.parametrize("mode", [{}, LAZY | {"context_kv_heads": 1}])
+def test_reordered_caches_equal_uncached_decoding(mode):
     """Beams that swap, split and die along the way score as if decoded afresh."""
-    model = small_model()
+    model = small_model(**mode)
     memory = model.encode(*lookup(CODES, HISTORY))
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -109,8 +114,9 @@ def test_reordered_caches_equal_uncached_decoding():
             chosen = torch.cat([chosen, previous.unsqueeze(-1)], dim=2)
 
 
-def test_several_sessions_of_a_user_share_the_memory_only():
-    model = small_model()
+@pytest.mark.parametrize("mode", [{}, LAZY])
+def test_several_sessions_of_a_user_share_the_memory_only(mode):
+    model = small_model(**mode)
     several = torch.stack([SESSIONS, SESSIONS.flip(1)], dim=1)
     with torch.no_grad():
         together = session_logp(model, HISTORY, several, CODES)
@@ -171,9 +177,10 @@ def test_the_seed_decides_the_weights():
     assert not torch.equal(first.digits.weight, other.digits.weight)
 
 
-def test_it_learns_a_rule():
+@pytest.mark.parametrize("mode", [{}, LAZY])
+def test_it_learns_a_rule(mode):
     """The next session repeats the last history item: 60 steps are enough to see it."""
-    model = small_model(session_items=1, dropout=0.1).float().train()
+    model = small_model(session_items=1, dropout=0.1, **mode).float().train()
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-2)
     generator = torch.Generator().manual_seed(0)
     losses = []

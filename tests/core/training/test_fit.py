@@ -99,10 +99,17 @@ def test_reports_and_writes_the_same_numbers(tmp_path: Path) -> None:
     assert str(last).startswith("epoch 4/4, step 13/13: loss ")
 
 
-@pytest.mark.parametrize("history_tokens", ["items", "digits"])
-def test_every_parameter_moves(tmp_path: Path, history_tokens: str) -> None:
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"history_tokens": "items"},
+        {"history_tokens": "digits"},
+        {"architecture": "lazy_decoder", "context_values": True},
+    ],
+)
+def test_every_parameter_moves(tmp_path: Path, shape: dict[str, Any]) -> None:
     config = dataclasses.replace(TRAINING, max_epochs=1)
-    model_config = dataclasses.replace(MODEL, history_tokens=history_tokens)
+    model_config = dataclasses.replace(MODEL, **shape)
     torch.manual_seed(config.seed)
     before = OneRec(
         model_config,
@@ -210,9 +217,10 @@ def test_warm_start(tmp_path: Path) -> None:
     cold = fit(tmp_path / "cold", config)
     warm = fit(tmp_path / "warm", config, initial=initial)
     assert warm.best_valid_loss < cold.best_valid_loss
-    other = dataclasses.replace(MODEL, d_ff=32)
-    with pytest.raises(ValueError, match="has another shape"):
-        fit(tmp_path / "other", config, other, initial=initial)
+    for change in ({"d_ff": 32}, {"architecture": "lazy_decoder"}):
+        other = dataclasses.replace(MODEL, **change)
+        with pytest.raises(ValueError, match="has another shape"):
+            fit(tmp_path / "other", config, other, initial=initial)
 
 
 def test_a_loss_that_is_no_number_stops_with_the_place(
