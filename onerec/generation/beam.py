@@ -18,6 +18,7 @@ from onerec.generation.trie import Trie
 from onerec.model import OneRec, check_items, encode_items
 
 NO_SCORE = -torch.inf
+SHARED_BEAMS = 256
 
 
 class Beams(NamedTuple):
@@ -73,7 +74,7 @@ def generate_sessions(
     """
     _check(model, codes, trie, num_items, beam)
     memory = model.encode(*encode_items(model, history, codes))
-    state = model.start_decoding(memory)
+    state = model.start_decoding(memory, shared=num_items > 1 and beam <= SHARED_BEAMS)
     batch, device = len(history), model.device
     removed = _removed_leaves(trie, exclude, batch, device)
     search = _Search(

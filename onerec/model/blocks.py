@@ -11,7 +11,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from onerec.config import ModelConfig
+from onerec.model.cache import Cache
 from onerec.model.moe import FeedForward, SparseMoE
+
+
+FEW_TOKENS = 6
+"""Up to as many past tokens per beam, plain sums beat a call of the attention kernel per beam:
+0.3 against 1.1 ms at 2 tokens, 0.5 against 1.3 at 4, 5 against 3 at 12 (1,280 beams of width 128,
+one core, 2026-11-25)."""
 
 
 class KeyValue(NamedTuple):
@@ -19,39 +26,6 @@ class KeyValue(NamedTuple):
 
     keys: Tensor
     values: Tensor
-
-
-class Cache:
-    """Keys and values of one layer's past tokens, for every beam.
-
-    Held as (tokens, R, 2 D): a new token is one write at the end, and beams are reordered by one
-    gather into a spare buffer of the same size, so that decoding allocates next to nothing.
-    """
-
-    def __init__(self, capacity: int) -> None:
-        self.capacity = capacity
-        self.length = 0
-        self._data: Tensor | None = None
-        self._spare: Tensor | None = None
-
-    def append(self, keys_values: Tensor) -> Tensor:
-        """Add new tokens (R, X, 2 D); returns all of them, (P + X, R, 2 D)."""
-        rows, new, width = keys_values.shape
-        if self._data is None:
-            self._data = keys_values.new_empty(self.capacity, rows, width)
-        end = self.length + new
-        self._data[self.length : end] = keys_values.transpose(0, 1)
-        self.length = end
-        return self._data[:end]
-
-    def reorder(self, rows: Tensor) -> None:
-        """Let row r continue row `rows[r]` (R',); only without gradients."""
-        assert self._data is not None, "there is nothing to reorder before the first token"
-        shape = (self.capacity, len(rows), self._data.shape[2])
-        if self._spare is None or self._spare.shape != shape:
-            self._spare = self._data.new_empty(shape)
-        torch.index_select(self._data[: self.length], 1, rows, out=self._spare[: self.length])
-        self._data, self._spare = self._spare, self._data
 
 
 def _heads(x: Tensor, num_heads: int) -> Tensor:
@@ -62,6 +36,13 @@ def _heads(x: Tensor, num_heads: int) -> Tensor:
 def _merged(x: Tensor) -> Tensor:
     """(R, N, X, D // N) -> (R, X, D)."""
     return x.transpose(1, 2).flatten(2)
+
+
+def _attend_few(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Attention of one query per row (R, N, 1, D // N) over the few tokens P of that row."""
+    keys, values = keys.permute(2, 0, 1, 3), values.permute(2, 0, 1, 3)  # as they lie in memory
+    scores = torch.linalg.vecdot(keys, queries.squeeze(2)) * keys.shape[-1] ** -0.5  # (P, R, N)
+    return (scores.softmax(0).unsqueeze(-1) * values).sum(0).unsqueeze(2)
 
 
 class SelfAttention(nn.Module):
@@ -86,22 +67,27 @@ class SelfAttention(nn.Module):
 
     def causal(self, x: Tensor, cache: Cache | None) -> Tensor:
         """Causal attention of new tokens x (R, X, D) over themselves and the cached ones."""
-        width, new = x.shape[-1], x.shape[1]
+        width = x.shape[-1]
         projected = self.project(x)
-        queries = _heads(projected[..., :width], self.num_heads)
+        queries, new = projected[..., :width], projected[..., width:]
         if cache is None:
-            keys, values = projected[..., width:].chunk(2, dim=-1)
-            keys, values = _heads(keys, self.num_heads), _heads(values, self.num_heads)
-            attended = F.scaled_dot_product_attention(queries, keys, values, is_causal=True)
-        else:
-            past = cache.append(projected[..., width:]).unflatten(-1, (2, self.num_heads, -1))
-            keys, values = past.permute(2, 1, 3, 0, 4)  # each (R, N, P + X, D // N)
-            visible = None  # one new token sees everything before it
-            if new > 1:
-                visible = torch.ones(new, cache.length, dtype=torch.bool, device=x.device)
-                visible = visible.tril(cache.length - new)
-            attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=visible)
-        return self.out(_merged(attended))
+            keys, values = new.chunk(2, dim=-1)
+            attended = F.scaled_dot_product_attention(
+                _heads(queries, self.num_heads),
+                _heads(keys, self.num_heads),
+                _heads(values, self.num_heads),
+                is_causal=True,
+            )
+        else:  # rows with the same past are just more queries
+            past = cache.append(new, self.num_heads)
+            queries = _heads(queries.reshape(len(past.keys), -1, width), self.num_heads)
+            if past.mask is None and past.keys.shape[2] <= FEW_TOKENS:
+                attended = _attend_few(queries, past.keys, past.values)
+            else:
+                attended = F.scaled_dot_product_attention(
+                    queries, past.keys, past.values, attn_mask=past.mask
+                )
+        return self.out(_merged(attended).view_as(x))
 
 
 class CrossAttention(nn.Module):

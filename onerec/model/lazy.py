@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from onerec.config import ModelConfig
-from onerec.model.blocks import Cache, DecoderBlock, KeyValue
+from onerec.model.blocks import DecoderBlock, KeyValue
+from onerec.model.cache import Cache
 
 
 def context_width(config: ModelConfig) -> int:

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from onerec.config import ModelConfig
-from onerec.model.blocks import Cache, DecoderBlock, EncoderBlock, KeyValue
+from onerec.model.blocks import DecoderBlock, EncoderBlock, KeyValue
+from onerec.model.cache import Cache, Caches, RowCaches, SharedCaches
 from onerec.model.lazy import ContextProcessor, LazyBlock
 from onerec.model.moe import SparseMoE
 
@@ -36,24 +37,21 @@ class DecoderState:
     Attributes:
         memory: Cross-attention keys and values per layer, one row per user.
         mask: (B, 1, 1, S) over the memory.
-        caches: Self-attention keys and values per layer, one row per beam; None where nothing
-            will follow, as in teacher forcing.
-        beams: K, the rows each user has in the caches.
+        caches: Self-attention keys and values of all layers; None where nothing will follow, as in
+            teacher forcing.
+        beams: K, beams of each user.
     """
 
     memory: list[KeyValue]
     mask: Tensor
-    caches: list[Cache] | None
+    caches: Caches | None
     beams: int = 1
 
     def reorder(self, parents: Tensor) -> None:
         """Let beam k of user b continue beam `parents[b, k]` (B, K')."""
-        batch, beams = parents.shape
-        first = torch.arange(batch, device=parents.device).unsqueeze(1) * self.beams
-        index = (first + parents).flatten()
-        for cache in self.caches or []:
-            cache.reorder(index)
-        self.beams = beams
+        if self.caches is not None:
+            self.caches.reorder(parents)
+        self.beams = parents.shape[1]
 
 
 class OneRec(nn.Module):
@@ -231,13 +229,26 @@ class OneRec(nn.Module):
         """Logits (B, M, T, C) of sessions (B, M, T) after histories (B, H, T)."""
         return self.decode(self.encode(history_codes, history_mask), session_codes)
 
-    def start_decoding(self, memory: Memory, *, cached: bool = True) -> DecoderState:
-        """Caches before any token: cross-attention keys and values once per user."""
-        tokens = self.session_items * (self.num_digits + 1)
+    def start_decoding(
+        self, memory: Memory, *, cached: bool = True, shared: bool = False
+    ) -> DecoderState:
+        """Caches before any token: cross-attention keys and values once per user.
+
+        Args:
+            memory: Of B users.
+            cached: False where nothing will follow the first tokens.
+            shared: Let the beams of a user share their tokens instead of holding copies: the better
+                choice for up to some hundred beams.
+        """
+        caches: Caches | None = None
+        if cached and shared:
+            caches = SharedCaches(len(self.decoder), len(memory.mask), self.device)
+        elif cached:
+            caches = RowCaches(len(self.decoder), self.session_items * (self.num_digits + 1))
         return DecoderState(
             memory=[block.cross.memory(memory.states) for block in self._decoder_blocks()],
             mask=memory.mask[:, None, None, :],
-            caches=[Cache(tokens) for _ in self.decoder] if cached else None,
+            caches=caches,
         )
 
     def _decoder_blocks(self) -> list[DecoderBlock]:
@@ -246,9 +257,12 @@ class OneRec(nn.Module):
     def extend(self, state: DecoderState, tokens: Tensor) -> Tensor:
         """Append embedded tokens (B, K, X, D) to every beam; hidden states of the same shape."""
         x = self.dropout(tokens)
-        for layer, block in enumerate(self._decoder_blocks()):
-            cache = None if state.caches is None else state.caches[layer]
-            x = block(x, cache, state.memory[layer], state.mask)
+        caches: list[Cache | None] = [None] * len(self.decoder)
+        if state.caches is not None:
+            state.caches.prepare(tokens.shape[1], tokens.shape[2], x.dtype)
+            caches = list(state.caches.layers)
+        for block, cache, memory in zip(self._decoder_blocks(), caches, state.memory, strict=True):
+            x = block(x, cache, memory, state.mask)
         return self.decoder_norm(x)
 
     def step(
