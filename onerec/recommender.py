@@ -269,7 +269,7 @@ class Recommender:
                 self.codes,
                 self.trie,
                 top_k=2 * k,  # fewer than k of them were in the sessions
-                beam=self.config.beam,
+                beam=min(self.config.beam, self.trie.num_leaves),
                 exclude=exclude,
             )
             more = [single, logp, self._rewards(history, single.unsqueeze(-1))]

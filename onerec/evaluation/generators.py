@@ -40,7 +40,7 @@ class SessionGenerator:
 
     def rank(self, history: np.ndarray, *, top_k: int) -> np.ndarray:
         """See `onerec.evaluation.baselines.Ranker.rank`."""
-        beam = max(self.config.beam, top_k)
+        beam = min(self.config.beam, self.trie.num_leaves)
         parts = [
             rank_items(self.model, part, self.codes, self.trie, top_k=top_k, beam=beam)[0]
             for part in self._batches(history)

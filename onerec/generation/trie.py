@@ -4,19 +4,40 @@ Items are sorted by their codes; the rows of that order are the leaves. Every no
 then a run of leaves, the children of a node are a run of nodes of depth d + 1, and no pointer is
 needed but where runs begin (compressed sparse rows, after STATIC, arXiv 2602.22647).
 
+The children of the first levels also stand in padded tables, so that a step of beam search reads
+them in one lookup.
+
 Letters: N items, T digits, C codes per digit, A allowed items, V nodes of one depth.
 """
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 
+TABLE_ENTRIES = 2**18
+"""Largest padded table of one depth: 3 MiB. Deeper levels, where nodes are many and children few,
+are read from the compressed rows."""
+
+
+class ChildTable(NamedTuple):
+    """The children of every node of one depth, padded to the most children of one.
+
+    Attributes:
+        code: (V, W) int64 digit of each child; 0 where there is none.
+        missing: (V, W) float32, 0 at children and -inf where there is none: added to scores.
+    """
+
+    code: Tensor
+    missing: Tensor
+
+
 @dataclass(frozen=True, kw_only=True)
 class Trie:
-    """Legal semantic IDs. All tensors are int64 on one device; depth 0 is the root.
+    """Legal semantic IDs. Indices are int64, all tensors on one device; depth 0 is the root.
 
     Attributes:
         codebook_size: C.
@@ -27,6 +48,7 @@ class Trie:
         first_leaf: Per depth d <= T, (V_d + 1,) first leaf of each node.
         code: Per depth 1 <= d <= T at [d - 1], (V_d,) digit that leads to each node.
         max_children: Per depth d < T, the most children of one node.
+        tables: Per depth d < T, all children at a glance; None where that would be too big.
     """
 
     codebook_size: int
@@ -37,6 +59,7 @@ class Trie:
     first_leaf: tuple[Tensor, ...]
     code: tuple[Tensor, ...]
     max_children: tuple[int, ...]
+    tables: tuple[ChildTable | None, ...]
 
     @property
     def num_digits(self) -> int:
@@ -95,6 +118,11 @@ class Trie:
         first_child = [torch.searchsorted(below, above) for above, below in pairwise(first_leaf)]
         leaf_of_item = torch.full((len(codes),), -1, device=device)
         leaf_of_item[items] = torch.arange(len(items), device=device)
+        max_children = tuple(int(first.diff().max()) for first in first_child)
+        tables = [
+            _table(first, digits, width) if (len(first) - 1) * width <= TABLE_ENTRIES else None
+            for first, digits, width in zip(first_child, code, max_children, strict=True)
+        ]
         return Trie(
             codebook_size=codebook_size,
             num_items=len(codes),
@@ -103,7 +131,8 @@ class Trie:
             first_child=tuple(first_child),
             first_leaf=tuple(first_leaf),
             code=tuple(code),
-            max_children=tuple(int(first.diff().max()) for first in first_child),
+            max_children=max_children,
+            tables=tuple(tables),
         )
 
     def to(self, device: str | torch.device) -> "Trie":
@@ -117,11 +146,60 @@ class Trie:
             first_leaf=tuple(t.to(device) for t in self.first_leaf),
             code=tuple(t.to(device) for t in self.code),
             max_children=self.max_children,
+            tables=tuple(
+                t if t is None else ChildTable(*(x.to(device) for x in t)) for t in self.tables
+            ),
         )
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory of all tensors."""
+        tables = [t for table in self.tables if table is not None for t in table]
+        runs = [*self.first_child, *self.first_leaf, *self.code]
+        return sum(t.nbytes for t in [self.leaf_items, self.leaf_of_item, *runs, *tables])
+
+    def children(self, digit: int, node: Tensor, *, at_least: int = 1) -> tuple[Tensor, Tensor]:
+        """The children of nodes (B, K) of depth `digit`, in order from column 0 on.
+
+        Args:
+            digit: The depth.
+            node: Indices of nodes.
+            at_least: Columns wanted, where any node of the depth has as many children.
+
+        Returns:
+            Their digits (B, K, W), 0 where there is no child, and (B, K, W) 0 at children, -inf
+            where there is none.
+        """
+        table = self.tables[digit]
+        if table is not None:
+            flat = node.flatten()
+            shape = (*node.shape, -1)
+            found = (t.index_select(0, flat).view(shape) for t in table)
+            return next(found), next(found)
+        first, last = self.first_child[digit][node], self.first_child[digit][node + 1]
+        width = min(max(int((last - first).max()), at_least), self.max_children[digit])
+        child = first.unsqueeze(-1) + torch.arange(width, device=node.device)
+        missing = child >= last.unsqueeze(-1)
+        code = self.code[digit][child.clamp(max=len(self.code[digit]) - 1)]
+        return code.masked_fill(missing, 0), torch.where(missing, -torch.inf, 0.0)
+
+    def above(self, depth: int, leaves: Tensor) -> Tensor:
+        """Nodes of a depth above leaves, any shape."""
+        if depth == self.num_digits:
+            return leaves
+        found = torch.searchsorted(self.first_leaf[depth], leaves.contiguous(), right=True)
+        return found - 1
 
     def leaves(self, items: Tensor) -> Tensor:
         """Leaves of items (any shape, -1 padded); -1 at padding and where one is not allowed."""
         return torch.where(items >= 0, self.leaf_of_item[items.clamp(min=0)], -1)
+
+
+def _table(first_child: Tensor, code: Tensor, width: int) -> ChildTable:
+    child = first_child[:-1].unsqueeze(1) + torch.arange(width, device=code.device)
+    missing = child >= first_child[1:].unsqueeze(1)
+    digits = code[child.clamp(max=len(code) - 1)].masked_fill(missing, 0)
+    return ChildTable(digits, torch.where(missing, -torch.inf, 0.0))
 
 
 def _check(codes: Tensor, codebook_size: int, allowed: Tensor | None) -> None:

@@ -28,8 +28,9 @@ def exact(model, history_row, codes, legal, num_items):
 @pytest.mark.parametrize("num_items", [1, 2, 3])
 def test_wide_beam_equals_enumeration(mode, num_items):
     model, codes = small_model(**mode), unique_codes(7, 4, 3)
+    beam = 7 if num_items == 1 else 400
     beams = generate_sessions(
-        model, HISTORY, codes, Trie.build(codes, 4), num_items=num_items, beam=400
+        model, HISTORY, codes, Trie.build(codes, 4), num_items=num_items, beam=beam
     )
     for user in range(len(HISTORY)):
         sessions, logp = exact(model, HISTORY[user], codes, range(7), num_items)
@@ -45,8 +46,9 @@ def test_exclusions_and_allow_list_equal_enumeration(num_items):
     allowed = torch.tensor([True] * 6 + [False] + [True] * 2)
     exclude = torch.tensor([[0, 3, 3, -1], [-1, -1, -1, -1], [6, 8, 1, 2]])
     trie = Trie.build(codes, 4, allowed)
+    beam = 8 if num_items == 1 else 100
     beams = generate_sessions(
-        model, HISTORY, codes, trie, num_items=num_items, beam=100, exclude=exclude
+        model, HISTORY, codes, trie, num_items=num_items, beam=beam, exclude=exclude
     )
     for user in range(3):
         legal = [i for i in range(9) if allowed[i] and i not in exclude[user].tolist()]
@@ -66,6 +68,7 @@ def test_exclusions_and_allow_list_equal_enumeration(num_items):
 )
 def test_always_legal_unique_and_scored_as_the_model_does(num_items, length, beam, seed, exclude):
     model, codes = small_model(seed=seed), unique_codes(num_items, 4, 3, seed=seed)
+    beam = min(beam, num_items) if length == 1 else beam
     history = histories([0], [num_items - 1, 0])
     excluded = torch.tensor([[i for i in exclude if i < num_items]] * 2, dtype=torch.long)
     beams = generate_sessions(
@@ -160,6 +163,13 @@ def test_errors_name_what_is_wrong():
         generate(num_items=4)
     with pytest.raises(ValueError, match="beam=0"):
         generate(beam=0)
+    with pytest.raises(ValueError, match="beam=11: only 10 items may be generated"):
+        generate(num_items=1, beam=11)
+    with pytest.raises(ValueError, match="beam=11: only 10 items"):
+        rank_items(model, HISTORY, codes, trie, top_k=3, beam=11)
+    with pytest.raises(ValueError, match="beam=4: only 3 items"):
+        allowed = torch.arange(10) < 3
+        rank_items(model, HISTORY, codes, trie, top_k=3, beam=4, allowed=allowed)
     with pytest.raises(ValueError, match="history has item indices"):
         generate(history=torch.tensor([[10]]))
     with pytest.raises(ValueError, match="keep the most recent"):
