@@ -216,7 +216,7 @@ def _removed_leaves(
     trie: Trie, exclude: Tensor | None, batch: int, counts: tuple[Tensor, ...] | None
 ) -> Tensor | None:
     """Excluded leaves of the view (B, E) sorted, each once; the rest lies beyond the last leaf."""
-    if exclude is None or exclude.dim() == 2 and exclude.shape[1] == 0:
+    if exclude is None or (exclude.dim() == 2 and exclude.shape[1] == 0):
         return None
     if exclude.dim() != 2 or len(exclude) != batch:
         raise ValueError(f"exclude has shape {tuple(exclude.shape)}: use ({batch}, items)")

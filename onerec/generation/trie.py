@@ -17,7 +17,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-
 TABLE_ENTRIES = 2**18
 """Largest padded table of one depth: 3 MiB. Deeper levels, where nodes are many and children few,
 are read from the compressed rows."""

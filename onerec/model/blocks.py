@@ -14,7 +14,6 @@ from onerec.config import ModelConfig
 from onerec.model.cache import Cache
 from onerec.model.moe import FeedForward, SparseMoE
 
-
 FEW_TOKENS = 6
 """Up to as many past tokens per beam, plain sums beat a call of the attention kernel per beam:
 0.3 against 1.1 ms at 2 tokens, 0.5 against 1.3 at 4, 5 against 3 at 12 (1,280 beams of width 128,

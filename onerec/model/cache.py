@@ -114,7 +114,7 @@ class SharedCaches:
 
 
 class _Pool:
-    """One layer of `SharedCaches`; two buffers in turn, so that decoding allocates next to nothing."""
+    """One layer of `SharedCaches`: two buffers in turn, so that next to nothing is allocated."""
 
     def __init__(self, shared: SharedCaches) -> None:
         self._shared = shared

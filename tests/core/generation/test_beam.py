@@ -167,9 +167,9 @@ def test_errors_name_what_is_wrong():
         generate(num_items=1, beam=11)
     with pytest.raises(ValueError, match="beam=11: only 10 items"):
         rank_items(model, HISTORY, codes, trie, top_k=3, beam=11)
+    three = torch.arange(10) < 3
     with pytest.raises(ValueError, match="beam=4: only 3 items"):
-        allowed = torch.arange(10) < 3
-        rank_items(model, HISTORY, codes, trie, top_k=3, beam=4, allowed=allowed)
+        rank_items(model, HISTORY, codes, trie, top_k=3, beam=4, allowed=three)
     with pytest.raises(ValueError, match="history has item indices"):
         generate(history=torch.tensor([[10]]))
     with pytest.raises(ValueError, match="keep the most recent"):

@@ -181,11 +181,11 @@ def test_bad_filters_are_named():
     one_without[1] = False
     with pytest.raises(ValueError, match="none of 10 items to user 1 of the batch"):
         generate(allowed=one_without)
-    with pytest.raises(ValueError, match=r"allowed is torch.bool of shape \(9,\)"):
+    with pytest.raises(ValueError, match=r"allowed is torch\.bool of shape \(9,\)"):
         generate(allowed=every[:9])
-    with pytest.raises(ValueError, match="allowed is torch.int64"):
+    with pytest.raises(ValueError, match=r"allowed is torch\.int64"):
         generate(allowed=every.long())
-    with pytest.raises(ValueError, match="quota.at_least=3: use 0 to 2"):
+    with pytest.raises(ValueError, match=r"quota\.at_least=3: use 0 to 2"):
         generate(quota=Quota(items=every, at_least=3))
-    with pytest.raises(ValueError, match="quota.items is torch.bool of shape"):
+    with pytest.raises(ValueError, match=r"quota\.items is torch\.bool of shape"):
         generate(quota=Quota(items=every[:9], at_least=1))

@@ -74,13 +74,14 @@ def test_later_digits_do_not_change_earlier_logits(mode):
                 assert (differs[at + 1 :] > 1e-6).all(), "every later digit reads it"
 
 
+@pytest.mark.parametrize("shared", [True, False])
 @pytest.mark.parametrize("mode", MODES)
-def test_cached_steps_equal_teacher_forcing(mode):
+def test_cached_steps_equal_teacher_forcing(mode, shared):
     model = small_model(**mode)
     codes = lookup(CODES, SESSIONS)[0]
     with torch.no_grad():
         expected = logits_of(model)
-        state = model.start_decoding(model.encode(*lookup(CODES, HISTORY)))
+        state = model.start_decoding(model.encode(*lookup(CODES, HISTORY)), shared=shared)
         previous = None
         for slot in range(3):
             for digit in range(3):
@@ -91,14 +92,15 @@ def test_cached_steps_equal_teacher_forcing(mode):
                 previous = codes[:, slot, digit].unsqueeze(1)
 
 
+@pytest.mark.parametrize("shared", [True, False])
 @pytest.mark.parametrize("mode", [{}, LAZY | {"context_kv_heads": 1}])
-def test_reordered_caches_equal_uncached_decoding(mode):
+def test_reordered_caches_equal_uncached_decoding(mode, shared):
     """Beams that swap, split and die along the way score as if decoded afresh."""
     model = small_model(**mode)
     memory = model.encode(*lookup(CODES, HISTORY))
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
-        state = model.start_decoding(memory)
+        state = model.start_decoding(memory, shared=shared)
         previous, chosen = None, torch.zeros(3, 1, 0, dtype=torch.long)
         for position in range(9):
             slot, digit = divmod(position, 3)
