@@ -1,5 +1,6 @@
 """Beam search against exhaustive enumeration, and what it must never do."""
 
+import dataclasses
 import itertools
 
 import pytest
@@ -96,6 +97,33 @@ def test_always_legal_unique_and_scored_as_the_model_does(num_items, length, bea
     with torch.no_grad():
         logp = session_logp(model, history, beams.items, codes)
     torch.testing.assert_close(beams.logp[found], logp[found])
+
+
+@pytest.mark.parametrize("num_items", [1, 3])
+def test_without_tables_and_with_copied_caches_the_sessions_are_the_same(monkeypatch, num_items):
+    model, codes = small_model(), unique_codes(40, 4, 3)
+    trie = Trie.build(codes, 4)
+    exclude = torch.tensor([[0, 3], [7, -1], [1, 30]])
+    options = {"num_items": num_items, "beam": 11, "exclude": exclude}
+    expected = generate_sessions(model, HISTORY, codes, trie, **options)
+    monkeypatch.setattr("onerec.generation.beam.SHARED_BEAMS", 0)
+    compressed = dataclasses.replace(trie, tables=(None, None, None))
+    found = generate_sessions(model, HISTORY, codes, compressed, **options)
+    assert torch.equal(found.items, expected.items)
+    torch.testing.assert_close(found.logp, expected.logp)
+
+
+def test_users_without_a_history_get_the_list_of_the_start_token():
+    model, codes = small_model(), unique_codes(12, 4, 3)
+    trie = Trie.build(codes, 4)
+    empty = histories([], [])
+    none = torch.zeros(1, 0, dtype=torch.long)
+    items, logp = rank_items(model, empty, codes, trie, top_k=4, beam=12)
+    alone, alone_logp = rank_items(model, none, codes, trie, top_k=4, beam=12)
+    assert items[0].tolist() == items[1].tolist() == alone[0].tolist()
+    torch.testing.assert_close(logp[:1], alone_logp)
+    others = rank_items(model, histories([0, 1]), codes, trie, top_k=4, beam=12)[1]
+    assert not torch.allclose(others, alone_logp)
 
 
 def test_the_same_alone_and_in_a_batch_and_with_any_padding():

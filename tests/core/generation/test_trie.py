@@ -1,5 +1,7 @@
 """The trie holds exactly the allowed semantic IDs."""
 
+import dataclasses
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -61,6 +63,37 @@ def test_runs_of_leaves():
     moved = trie.to("cpu")
     assert moved.num_leaves == 4
     assert moved.num_digits == 3
+
+
+@settings(max_examples=30, deadline=None)
+@given(num_items=st.integers(1, 40), seed=st.integers(0, 100), data=st.data())
+def test_children_of_nodes_with_and_without_a_table(num_items, seed, data):
+    codes = unique_codes(num_items, 4, 3, seed)
+    tabled = Trie.build(codes, 4)
+    assert all(table is not None for table in tabled.tables)
+    compressed = dataclasses.replace(tabled, tables=(None, None, None))
+    for digit in range(3):
+        count = len(tabled.first_child[digit]) - 1
+        node = torch.tensor(
+            [data.draw(st.lists(st.integers(0, count - 1), min_size=3, max_size=3))]
+        )
+        first = tabled.first_child[digit].tolist()
+        expected = [tabled.code[digit][first[n] : first[n + 1]].tolist() for n in node[0].tolist()]
+        for trie, least in ((tabled, 1), (compressed, 1), (compressed, 4)):
+            code, missing = trie.children(digit, node, at_least=least)
+            there = missing == 0
+            assert [c[t].tolist() for c, t in zip(code[0], there[0], strict=True)] == expected
+            assert (missing[~there] == -torch.inf).all()
+            assert code.shape[2] >= min(least, trie.max_children[digit])
+
+
+def test_nodes_above_leaves():
+    trie = Trie.build(torch.tensor([[0, 1, 1], [0, 0, 1], [1, 0, 0], [0, 1, 0]]), 2)
+    leaves = torch.tensor([[0, 3], [1, 2]])
+    assert trie.above(0, leaves).tolist() == [[0, 0], [0, 0]]
+    assert trie.above(1, leaves).tolist() == [[0, 1], [0, 0]]
+    assert trie.above(2, leaves).tolist() == [[0, 2], [1, 1]]
+    assert trie.above(3, leaves).tolist() == leaves.tolist()
 
 
 @pytest.mark.parametrize(
