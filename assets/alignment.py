@@ -183,7 +183,7 @@ def checkpoint_of_round(number: int) -> dg.AssetsDefinition:
                 settings,
                 draft.path,
                 generation=generation,
-                runtime=training_runtime(compute),
+                runtime=training_runtime(compute, one_device=True),
                 on_epoch=lambda numbers: context.log.info(f"{name}: {numbers}"),
             )
             decision = _gate(
@@ -221,7 +221,7 @@ def _generate(
     data, judges = read["session_dataset"].path, load_ensemble(read["reward_model"].path)
     allowed, reward = shown_before(ids, context.partition_key), judges[0].config
     options = {"generation": generation, "reward": reward, "device": _device(compute)}
-    with reproducible(training_runtime(compute)):
+    with reproducible(training_runtime(compute, one_device=True)):
         if alignment.pairs == "feedback":
             blocks = load_reward_blocks(
                 data, "train", ids, history_length=length, block_items=items
@@ -266,7 +266,7 @@ def _gate(
     judge, model = load_reward(read["evaluator_model"].path), models[0]
     shape = {"history_length": model.history_length, "session_items": model.session_items}
     allowed = shown_before(ids, context.partition_key)
-    with reproducible(training_runtime(compute)):
+    with reproducible(training_runtime(compute, one_device=True)):
         decision = gate_round(
             *models,
             judge,

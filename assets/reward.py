@@ -111,7 +111,7 @@ def _train(
             load_file(read["semantic_ids"].path / "vectors.safetensors")["vectors"],
             draft.path,
             part=part,
-            runtime=training_runtime(compute),
+            runtime=training_runtime(compute, one_device=True),
             on_epoch=lambda numbers: context.log.info(f"{name}: {numbers}"),
         )
         draft.row_counts["rows"] = report.metrics["train_blocks"]

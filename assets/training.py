@@ -1,9 +1,11 @@
 """Pretraining: the generator learns good sessions by next-token prediction."""
 
 import shutil
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -19,8 +21,9 @@ from assets.support import (
     to_core,
     upstream,
 )
-from onerec.artifacts import read_json
+from onerec.artifacts import read_json, write_json
 from onerec.config import ModelConfig, TrainingConfig
+from resources.settings import CHECKOUT
 from resources.stores import Artifacts, Compute
 
 if TYPE_CHECKING:
@@ -67,7 +70,7 @@ def pretrained_checkpoint(
     """The generator, fitted to the window's good sessions; day D - 1 chooses the epoch.
 
     It starts from the last checkpoint of the same tokenizer generation and shape, else from random
-    weights. Killed and run again, it goes on from its last finished epoch.
+    weights. Killed and run again, it goes on from the last state written.
     """
     from onerec.training import train, why_not_start_from
 
@@ -86,8 +89,15 @@ def pretrained_checkpoint(
     }
     scratch = store.scratch(CHECKPOINT, day, key)
     with store.write(CHECKPOINT, day, seed=job.training.seed, **key) as draft:
-        report = train(
-            job, out_dir=draft.path, scratch=scratch, on_progress=lambda p: context.log.info(str(p))
+        report = (
+            train_in_processes(context, job, out_dir=draft.path, scratch=scratch)
+            if job.runtime.processes > 1
+            else train(
+                job,
+                out_dir=draft.path,
+                scratch=scratch,
+                on_progress=lambda progress: context.log.info(str(progress)),
+            )
         )
         draft.metadata["best_valid_loss"] = report.best_valid_loss
     shutil.rmtree(scratch)
@@ -150,11 +160,44 @@ def training_job(
     )
 
 
-def training_runtime(compute: Compute) -> "Runtime":
-    """What a training runs on."""
+def train_in_processes(
+    context: dg.AssetExecutionContext, job: "TrainingJob", *, out_dir: Path, scratch: Path
+) -> "TrainingReport":
+    """The same training as `train`, one process per device, through Dagster Pipes.
+
+    Raises:
+        ValueError: Several nodes: a step can only start processes where it runs.
+    """
+    from onerec.config import require
+    from onerec.training import read_report
+
+    require(
+        job.runtime.num_nodes == 1,
+        "num_nodes",
+        job.runtime.num_nodes,
+        "start `python -m torch.distributed.run ... -m onerec.training` on every node yourself",
+    )
+    out, file = scratch / "out", scratch / "job.json"
+    if not out.exists():  # else killed after the training, before its result was taken
+        places = {"out": str(out), "scratch": str(scratch / "work")}
+        write_json(file, job.to_json() | places)
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        command += [f"--nproc-per-node={job.runtime.devices}", "-m", "assets.training_process"]
+        dg.PipesSubprocessClient(cwd=str(CHECKOUT)).run(
+            context=context, command=[*command, "--config", str(file)]
+        )
+    shutil.copytree(out, out_dir, dirs_exist_ok=True)
+    return read_report(out)
+
+
+def training_runtime(compute: Compute, *, one_device: bool = False) -> "Runtime":
+    """What a training runs on; the small models are trained on one device whatever there is."""
     from onerec.training import Runtime
 
-    return Runtime(**compute.model_dump())
+    settings = compute.model_dump()
+    if one_device:
+        settings |= {"devices": 1, "num_nodes": 1, "strategy": "auto"}
+    return Runtime(**settings)
 
 
 def facts(report: "TrainingReport") -> dict[str, Any]:

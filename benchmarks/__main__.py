@@ -24,7 +24,7 @@ from typing import Any
 
 from benchmarks.section import Section, section_from_json
 
-SECTIONS = ("tokenizer", "training", "generation", "presets", "night")
+SECTIONS = ("tokenizer", "training", "architectures", "generation", "presets", "night")
 """Modules of this package with a function `run(quick) -> Section`, in the order of the page."""
 PAGE = Path("docs/benchmarks.md")
 PEERS = ("torch", "faiss-cpu", "k-means-constrained", "transformers", "cornac", "numpy")

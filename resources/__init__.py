@@ -28,6 +28,7 @@ def resources_for(settings: Settings) -> dict[str, Any]:
         "compute": Compute(
             accelerator=os.environ.get("ONEREC_ACCELERATOR", "auto"),
             devices=int(os.environ.get("ONEREC_DEVICES", "1")),
+            strategy=os.environ.get("ONEREC_STRATEGY", "auto"),
             precision=os.environ.get("ONEREC_PRECISION", "32-true"),
             threads=int(os.environ.get("ONEREC_THREADS", "0")),
         ),

@@ -38,6 +38,17 @@ class Compute(dg.ConfigurableResource):
     """What trainings run on."""
 
     accelerator: str = Field(default="auto", description="Lightning's: auto, cpu, gpu")
-    devices: int = Field(default=1, description="Devices of one training")
+    devices: int = Field(
+        default=1,
+        description="Devices of the pretraining on each node; with more than one in all it runs in "
+        "processes of its own, started by torch.distributed.run",
+    )
+    num_nodes: int = Field(default=1, description="Nodes of the pretraining")
+    strategy: str = Field(default="auto", description="auto or ddp")
     precision: str = Field(default="32-true", description="Lightning's: 32-true, bf16-mixed")
     threads: int = Field(default=0, description="Torch threads; 0 leaves torch's choice")
+    checkpoint_every_steps: int = Field(
+        default=200,
+        description="Steps between two states from which a killed pretraining goes on; 0 writes "
+        "only at the end of an epoch",
+    )

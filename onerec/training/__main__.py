@@ -19,18 +19,28 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from onerec.config import require
+from onerec.training.bookkeeping import Progress
 from onerec.training.job import TrainingJob, train
 from onerec.training.runtime import process_rank
 
 log = logging.getLogger("onerec.training")
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one training job."""
+def main(
+    arguments: Sequence[str] | None = None,
+    *,
+    log_progress: Callable[[Progress], None] = log.info,
+) -> None:
+    """Run one training job, or this process's share of one.
+
+    Args:
+        arguments: Of the command line.
+        log_progress: Told about the loss every so many steps.
+    """
     parser = argparse.ArgumentParser(prog="python -m onerec.training", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--config", type=Path, required=True, help="JSON file of the job")
@@ -47,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     aside = out.with_name(f"{out.name}.aside")
     if first:
         shutil.rmtree(aside, ignore_errors=True)
-    report = train(job, out_dir=aside, scratch=scratch, on_progress=log.info)
+    report = train(job, out_dir=aside, scratch=scratch, on_progress=log_progress)
     if not first:
         return
     os.replace(aside, out)

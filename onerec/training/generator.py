@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from onerec.artifacts import write_json
+from onerec.artifacts import read_json, write_json
 from onerec.config import ModelConfig, TrainingConfig
 from onerec.datasets.session_tensors import SessionTensors
 from onerec.model import OneRec, expert_load, load_model, save_model, start_from_content
@@ -45,7 +45,7 @@ class TrainingReport:
         num_parameters: Trained numbers.
         stopped_early: Patience ran out before the epochs did.
         tokens_per_second: Digits encoded and predicted a second while training in this process;
-            None when a finished training was only picked up.
+            None when a finished training was only picked up, or another process did it.
     """
 
     history: list[dict[str, Any]]
@@ -172,6 +172,14 @@ def fit_generator(
     if rank == 0:
         _write(books.best_dir, out_dir, report, {**shape, "generation": generation}, train, valid)
     return report
+
+
+def read_report(directory: Path) -> TrainingReport:
+    """The report of a training that another process did, without its speed."""
+    written = read_json(directory / HISTORY)
+    names = {f.name for f in dataclasses.fields(TrainingReport)}
+    summary = {k: v for k, v in written["summary"].items() if k in names}
+    return TrainingReport(history=written["epochs"], tokens_per_second=None, **summary)
 
 
 def require_sessions(

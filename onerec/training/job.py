@@ -47,6 +47,11 @@ class TrainingJob:
         """The same job with a warm start."""
         return dataclasses.replace(self, initial=checkpoint)
 
+    def to_json(self) -> dict[str, Any]:
+        """The inverse of `parse`."""
+        values = dataclasses.asdict(self)
+        return {k: str(v) if isinstance(v, Path) else v for k, v in values.items()}
+
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> "TrainingJob":
         """A job from parsed JSON: paths as strings, `model`, `training` and `runtime` as objects.

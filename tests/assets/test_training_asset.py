@@ -56,6 +56,7 @@ def run(
     settings: dict[str, Any] = SETTINGS,
     *,
     raise_on_error: bool = True,
+    devices: int = 1,
 ) -> dg.ExecuteInProcessResult:
     return dg.materialize(
         [pretrained_checkpoint, pretrained_checkpoint_checks],
@@ -63,7 +64,7 @@ def run(
         run_config={"ops": {CHECKPOINT: {"config": settings}}},
         resources={
             "artifacts": Artifacts(url=store.root),
-            "compute": Compute(accelerator="cpu", threads=1),
+            "compute": Compute(accelerator="cpu", threads=1, devices=devices),
         },
         raise_on_error=raise_on_error,
     )
@@ -97,6 +98,26 @@ def test_publishes_a_checkpoint_with_its_lineage(store: ArtifactStore) -> None:
         "beats_a_uniform_guess": True,
     }
     assert list((Path(store.root) / ".scratch").rglob("*.ckpt")) == []
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*run_id.*:DeprecationWarning")  # Dagster's own Pipes client
+def test_two_devices_are_two_processes(store: ArtifactStore) -> None:
+    """The asset hands the job to the launcher; its result is that of one process."""
+    exactly = SETTINGS | {"model": SETTINGS["model"] | {"dropout": 0.0}}
+    one = metadata_of(run(store, settings=exactly))
+    result = run(store, settings=exactly, devices=2)
+    two = metadata_of(result)
+    assert two["validation loss"] == pytest.approx(one["validation loss"], rel=1e-4)
+    assert two["epochs"] == one["epochs"] == 2
+    assert "tokens/s" not in two
+    artifact = store.latest(CHECKPOINT, DAYS[1]).verify()
+    assert sorted(artifact.manifest["files"]) == [
+        "config.json",
+        "history.json",
+        "model.safetensors",
+    ]
+    assert not list((Path(store.root) / ".scratch").rglob("*.*"))
 
 
 def test_the_same_night_again_is_the_same_version(store: ArtifactStore) -> None:

@@ -1,0 +1,214 @@
+"""What the presets cost, and real optimiser steps of the large ones."""
+
+import dataclasses
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from benchmarks.section import Section, Table, side_by_side
+from onerec.config import PRESETS, ModelConfig, Stages
+from onerec.model import OneRec, lookup, session_nll
+from onerec.model.cost import Cost, training_cost
+from onerec.training.module import adamw
+
+GIB, MIB = 2**30, 2**20
+SESSION_ITEMS = 5
+THREADS = 2
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Optimiser steps on one batch: its loss before each, seconds of each but the first."""
+
+    cost: Cost
+    losses: list[float]
+    seconds: float
+
+
+def run(quick: bool) -> Section:
+    """Count all presets; step `base` in full and `large` at a shortened depth."""
+    torch.set_num_threads(THREADS)
+    history, steps = (4, 2) if quick else (32, 5)
+    base = PRESETS["base"]
+    large = shortened(PRESETS["large"], depth=1)
+    if quick:  # only to see that it runs
+        small = {"model": {"d_model": 128, "d_ff": 256}}
+        base, large = base.override(small), large.override(small)
+    rate = matmul_rate(torch.float32, "cpu", size=1024)
+    stepped = {
+        "base, full shape": steps_of(base, batch_size=2, history=history, steps=steps),
+        "large, 1 + 1 of 4 + 4 layers": steps_of(large, batch_size=2, history=history, steps=steps),
+    }
+    rows = [
+        [
+            name,
+            f"{s.cost.parameters / 1e6:,.0f} M",
+            s.losses[0],
+            s.losses[-1],
+            s.seconds,
+            s.cost.supervised_tokens / s.seconds,
+            s.cost.flops / s.seconds / rate,
+        ]
+        for name, s in stepped.items()
+    ]
+    on_gpu = [gpu_steps(base)] if torch.cuda.is_available() else []
+    for result in stepped.values():
+        assert result.losses[-1] < result.losses[0], "the loss of a repeated batch has to fall"
+    tables = [
+        Table(
+            caption="One training step per session, full histories, counted on the meta device "
+            "(activations: float32, without recomputation)",
+            columns=[
+                "preset", "parameters", "active per token", "history tokens",
+                "GFLOP per session", "GFLOP per supervised token",
+                "weights GiB", "gradients GiB", "Adam GiB", "activations MiB per session",
+            ],
+            rows=[cost_row(name, stages) for name, stages in PRESETS.items()],
+        ),
+        Table(
+            caption=f"{steps} steps on one batch of 2 sessions with {history} history items, "
+            f"float32, {THREADS} threads; {rate / 1e9:.0f} GFLOP/s is this machine's sgemm",
+            columns=[
+                "model", "parameters", "first loss", "last loss", "seconds per step",
+                "supervised tokens/s", "MFU",
+            ],
+            rows=rows,
+        ),
+        *on_gpu,
+    ]  # fmt: skip
+    text = (
+        "`base` takes real optimiser steps at its full width, depth and vocabulary, with short "
+        "histories to bound the time; `large` is counted at its full shape on the meta device and "
+        "steps with one encoder and one decoder block. MFU is the share of the measured rate of a "
+        "square matrix product. "
+    )
+    if not on_gpu:
+        text += "No GPU was at hand: bf16 on one was not run."
+    figures = {
+        "base_seconds_per_step": stepped["base, full shape"].seconds,
+        "base_mfu": rows[0][-1],
+    }
+    return Section(title="Presets", text=text, tables=tables, figures=figures)
+
+
+def cost_of(stages: Stages, **changes: Any) -> Cost:
+    """The cost of a preset's training step."""
+    shape: dict[str, Any] = {
+        "codebook_size": stages.tokenizer.codebook_size,
+        "num_digits": stages.tokenizer.num_levels + 1,
+        "history_length": stages.sessions.history_length,
+        "session_items": stages.sessions.session_items,
+    }
+    return training_cost(stages.model, **(shape | changes))
+
+
+def cost_row(name: str, stages: Stages) -> list[Any]:
+    cost = cost_of(stages)
+    model = stages.model
+    per_item = 1
+    if model.history_tokens == "digits":
+        per_item = stages.tokenizer.num_levels + 1 + model.separator
+    weights = 4 * cost.parameters / GIB
+    return [
+        name,
+        f"{cost.parameters / 1e6:,.1f} M",
+        f"{cost.active_parameters / 1e6:,.1f} M",
+        1 + per_item * stages.sessions.history_length,
+        cost.flops / 1e9,
+        cost.flops_per_supervised_token / 1e9,
+        weights,
+        weights,
+        2 * weights,
+        cost.activation_bytes / MIB,
+    ]
+
+
+def shortened(stages: Stages, *, depth: int) -> Stages:
+    """The preset with fewer encoder and decoder blocks."""
+    return stages.override({"model": {"encoder_layers": depth, "decoder_layers": depth}})
+
+
+def build(model: ModelConfig, stages: Stages, history: int) -> OneRec:
+    torch.manual_seed(0)
+    return OneRec(
+        model,
+        codebook_size=stages.tokenizer.codebook_size,
+        num_digits=stages.tokenizer.num_levels + 1,
+        history_length=history,
+        session_items=SESSION_ITEMS,
+    )
+
+
+def steps_of(
+    stages: Stages,
+    *,
+    batch_size: int,
+    history: int,
+    steps: int,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Steps:
+    """Take AdamW steps on one random batch, without dropout so that the loss can be compared."""
+    model = build(dataclasses.replace(stages.model, dropout=0.0), stages, history).to(device)
+    model.train()
+    optimizer = adamw(model, stages.training.learning_rate, stages.training.weight_decay)
+    generator = torch.Generator().manual_seed(1)
+    items, digits = 1000, model.num_digits
+    codes = torch.randint(0, model.codebook_size, (items, digits), generator=generator)
+    histories = torch.randint(0, items, (batch_size, history), generator=generator)
+    targets = torch.randint(0, items, (batch_size, SESSION_ITEMS), generator=generator)
+    read, written = ([t.to(device) for t in lookup(codes, rows)] for rows in (histories, targets))
+    losses, seconds = [], []
+    for _ in range(steps):
+        began = time.perf_counter()
+        with torch.autocast(device, dtype, enabled=dtype != torch.float32):
+            loss = session_nll(model(*read, written[0]), *written)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), stages.training.gradient_clip)
+        optimizer.step()
+        model.update_expert_bias()
+        losses.append(loss.item())  # waits for the device
+        seconds.append(time.perf_counter() - began)
+    cost = cost_of(stages, history_length=history, batch_size=batch_size)
+    return Steps(cost, losses, min(seconds[1:]))
+
+
+def matmul_rate(dtype: torch.dtype, device: str, *, size: int) -> float:
+    """Operations a second of a square matrix product, the best of some."""
+    left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+
+    def product() -> None:
+        torch.mm(left, right)
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    return 2 * size**3 / side_by_side({"mm": product}, repeats=20, warm_up=3)["mm"].best
+
+
+def gpu_steps(stages: Stages, *, batch_size: int = 64) -> Table:
+    """`base` in bf16 on the GPU, full histories."""
+    rate = matmul_rate(torch.bfloat16, "cuda", size=8192)
+    result = steps_of(
+        stages,
+        batch_size=batch_size,
+        history=stages.sessions.history_length,
+        steps=10,
+        device="cuda",
+        dtype=torch.bfloat16,
+    )
+    per_item = stages.tokenizer.num_levels + 1
+    digits = batch_size * per_item * (stages.sessions.history_length + SESSION_ITEMS)
+    return Table(
+        caption=f"`base` in bf16 on {torch.cuda.get_device_name()}, batch {batch_size}, full "
+        f"histories; {rate / 1e12:.0f} TFLOP/s is its measured bf16 matrix product",
+        columns=["first loss", "last loss", "seconds per step", "tokens/s",
+                 "supervised tokens/s", "MFU"],
+        rows=[[
+            result.losses[0], result.losses[-1], result.seconds, digits / result.seconds,
+            result.cost.supervised_tokens / result.seconds,
+            result.cost.flops / result.seconds / rate,
+        ]],
+    )  # fmt: skip
