@@ -175,11 +175,11 @@ def fit_generator(
 
 
 def read_report(directory: Path) -> TrainingReport:
-    """The report of a training that another process did, without its speed."""
+    """The report of a training that another process did; what its clock measured is None."""
     written = read_json(directory / HISTORY)
-    names = {f.name for f in dataclasses.fields(TrainingReport)}
-    summary = {k: v for k, v in written["summary"].items() if k in names}
-    return TrainingReport(history=written["epochs"], tokens_per_second=None, **summary)
+    names = {f.name for f in dataclasses.fields(TrainingReport)} - {"history"}
+    summary = {name: written["summary"].get(name) for name in names}
+    return TrainingReport(history=written["epochs"], **summary)
 
 
 def require_sessions(
