@@ -51,12 +51,18 @@ class OrderedBatches(Sampler[Tensor]):
 
 
 class Rows(Dataset[tuple[Tensor, ...]]):
-    """Row-aligned tensors; indexing with row numbers (B,) gives one batch of each."""
+    """Row-aligned tensors; indexing with row numbers (B,) gives one batch of each.
+
+    No row number gives a row of padding (-1), which carries no loss: a process whose share of a
+    batch is nothing takes the step with the others.
+    """
 
     def __init__(self, *tensors: Tensor) -> None:
         self.tensors = tensors
 
     def __getitem__(self, index: Tensor) -> tuple[Tensor, ...]:  # pyright: ignore
+        if not len(index):
+            return tuple(t.new_full((1, *t.shape[1:]), -1) for t in self.tensors)
         return tuple(t[index] for t in self.tensors)
 
     def __len__(self) -> int:

@@ -92,7 +92,7 @@ class GeneratorModule(L.LightningModule):
     codes: Tensor
 
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
-        history, targets = _never_empty(batch)
+        history, targets = batch
         loss = next_token_loss(self.model, history, targets, self.codes)
         return loss * self._weight(targets) if self.trainer.world_size > 1 else loss
 
@@ -114,7 +114,7 @@ class GeneratorModule(L.LightningModule):
         self.valid_sums = None
 
     def validation_step(self, batch: Sequence[Tensor], batch_idx: int) -> None:
-        history, targets = _never_empty(batch)
+        history, targets = batch
         sums = digit_nll(self.model, history, targets, self.codes)
         self.valid_sums = sums if self.valid_sums is None else self.valid_sums + sums
 
@@ -141,11 +141,6 @@ class GeneratorModule(L.LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
-
-
-def _never_empty(batch: Sequence[Tensor]) -> Sequence[Tensor]:
-    """A row of padding, which carries no loss, for a process whose share of a batch is nothing."""
-    return batch if len(batch[0]) else [t.new_full((1, *t.shape[1:]), -1) for t in batch]
 
 
 def adamw(model: nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
