@@ -98,13 +98,13 @@ class OneRec(nn.Module):
             if config.separator:
                 self.separator = nn.Parameter(torch.empty(width))
         self.is_lazy = config.architecture == "lazy_decoder"
+        self.encoder = nn.ModuleList(
+            EncoderBlock(width, config.num_heads, config.d_ff, config.dropout)
+            for _ in range(0 if self.is_lazy else config.encoder_layers)
+        )
         if self.is_lazy:
             self.context = ContextProcessor(config)
         else:
-            self.encoder = nn.ModuleList(
-                EncoderBlock(width, config.num_heads, config.d_ff, config.dropout)
-                for _ in range(config.encoder_layers)
-            )
             self.encoder_norm = nn.RMSNorm(width, eps=1e-6)
 
         self.slot = nn.Embedding(session_items, width)
@@ -121,8 +121,7 @@ class OneRec(nn.Module):
     def _initialise(self) -> None:
         """Unit-scale inputs and logits; branch outputs shrink with depth. Uses the global RNG."""
         width = self.config.d_model
-        encoder_layers = 0 if self.is_lazy else self.config.encoder_layers
-        layers = encoder_layers + 2 * self.config.decoder_layers
+        layers = len(self.encoder) + 2 * len(self.decoder)
         branch_end = (2 * max(layers, 1)) ** -0.5
         for name, parameter in self.named_parameters():
             if "norm" in name:
