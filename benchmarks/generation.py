@@ -33,7 +33,7 @@ class Size:
     batch: int = 64
     repeats: int = 7
     big_trie: int = 1_000_000
-    training_steps: int = 400
+    training_steps: int = 600
     exact_users: int = 64
     candidates: int = 128
 

@@ -242,13 +242,14 @@ class Recommender:
 
     def _rank_batch(self, history: Tensor, k: int, exclude: Tensor | None) -> Ranking:
         length = self.model.session_items
+        single_beam = min(self.config.beam, self.trie.num_leaves)
         beams = generate_sessions(
             self.model,
             history,
             self.codes,
             self.trie,
             num_items=length,
-            beam=self.config.beam,
+            beam=single_beam if length == 1 else self.config.beam,
             exclude=exclude,
         )
         rewards = self._rewards(history, beams.items)
@@ -269,7 +270,7 @@ class Recommender:
                 self.codes,
                 self.trie,
                 top_k=2 * k,  # fewer than k of them were in the sessions
-                beam=min(self.config.beam, self.trie.num_leaves),
+                beam=single_beam,
                 exclude=exclude,
             )
             more = [single, logp, self._rewards(history, single.unsqueeze(-1))]
