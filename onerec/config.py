@@ -442,7 +442,7 @@ class EvaluationConfig:
         "Systems measured beside the generators, comma-separated; popularity is always one. Also "
         "'sasrec_ce', 'sasrec_bce', 'bert4rec', and 'cascade' (needs LightGBM)",
     )
-    baseline_epochs: int = option(20, "Passes over the windows of a sequence baseline, at most")
+    baseline_epochs: int = option(40, "Passes over the windows of a sequence baseline, at most")
     baseline_width: int = option(64, "Width of the sequence baselines; two heads share it")
 
     cutoffs: str = option("5,10,20", "List lengths, comma-separated")
