@@ -12,7 +12,9 @@ from torch.nn import functional as F
 
 from onerec.config import ModelConfig
 from onerec.model.cache import Cache
+from onerec.model.dropout import Dropout
 from onerec.model.moe import FeedForward, SparseMoE
+from onerec.model.operations import RMSNorm
 
 FEW_TOKENS = 6
 """Up to as many past tokens per beam, plain sums beat a call of the attention kernel per beam:
@@ -106,12 +108,45 @@ class CrossAttention(nn.Module):
             _heads(keys, self.num_heads).contiguous(), _heads(values, self.num_heads).contiguous()
         )
 
-    def forward(self, x: Tensor, memory: KeyValue, mask: Tensor) -> Tensor:
-        """x (B, any, D) over memory with mask (B, 1, 1, S); beams are just more queries."""
+    def forward(self, x: Tensor, memory: KeyValue | Tensor, mask: Tensor) -> Tensor:
+        """x (B, any, D) over memory with mask (B, 1, 1, S); beams are just more queries.
+
+        Memory given as the encoder's states (B, S, D) is not projected: `_unprojected` says when
+        that is cheaper. The result is the same but for rounding.
+        """
+        queries = _heads(self.query(x), self.num_heads)
+        if isinstance(memory, Tensor):
+            return self.out(_merged(self._unprojected(queries, memory, mask)))
         attended = F.scaled_dot_product_attention(
-            _heads(self.query(x), self.num_heads), memory.keys, memory.values, attn_mask=mask
+            queries, memory.keys, memory.values, attn_mask=mask
         )
         return self.out(_merged(attended))
+
+    def few(self, queries: int) -> bool:
+        """Whether so many queries a user had better read the states than their projections.
+
+        Projecting S states costs 4 S D^2; reading them unprojected 4 S D per query and head, in
+        smaller products. So it is `queries * heads` against the width, with a factor for the size.
+        """
+        return 2 * queries * self.num_heads <= self.query.in_features
+
+    def _unprojected(self, queries: Tensor, states: Tensor, mask: Tensor) -> Tensor:
+        """(W_k m) . q = m . (W_k' q), and the mean of W_v m is W_v times the mean of m.
+
+        queries (B, N, X, D // N), states (B, S, D) -> (B, N, X, D // N).
+        """
+        batch, heads, new, size = queries.shape
+        to_keys, to_values = self.project.weight.unflatten(0, (2, heads, size))  # (N, D // N, D)
+        # heads first: a batched product with (N, ...) weights and nothing expanded to B
+        asked = torch.bmm(queries.transpose(0, 1).flatten(1, 2), to_keys)  # (N, B X, D)
+        asked = asked.unflatten(1, (batch, new)).transpose(0, 1).flatten(1, 2)  # (B, N X, D)
+        shared = states.unsqueeze(1)
+        read = F.scaled_dot_product_attention(
+            asked.unsqueeze(1), shared, shared, attn_mask=mask, scale=size**-0.5
+        )
+        read = read.view(batch, heads, new, -1).transpose(0, 1).flatten(1, 2)  # (N, B X, D)
+        values = torch.bmm(read, to_values.transpose(1, 2))  # (N, B X, D // N)
+        return values.unflatten(1, (batch, new)).transpose(0, 1)
 
 
 class EncoderBlock(nn.Module):
@@ -119,15 +154,15 @@ class EncoderBlock(nn.Module):
 
     def __init__(self, d_model: int, num_heads: int, d_ff: int, dropout: float) -> None:
         super().__init__()
-        self.attention_norm = nn.RMSNorm(d_model, eps=1e-6)
+        self.attention_norm = RMSNorm(d_model, eps=1e-6)
         self.attention = SelfAttention(d_model, num_heads)
-        self.feed_norm = nn.RMSNorm(d_model, eps=1e-6)
+        self.feed_norm = RMSNorm(d_model, eps=1e-6)
         self.feed = FeedForward(d_model, d_ff)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        x = x + self.dropout(self.attention(self.attention_norm(x), mask))
-        return x + self.dropout(self.feed(self.feed_norm(x)))
+        x = self.dropout.add(x, self.attention(self.attention_norm(x), mask))
+        return self.dropout.add(x, self.feed(self.feed_norm(x)))
 
 
 class DecoderBlock(nn.Module):
@@ -144,17 +179,17 @@ class DecoderBlock(nn.Module):
         dropout: float,
     ) -> None:
         super().__init__()
-        self.attention_norm = nn.RMSNorm(d_model, eps=1e-6)
+        self.attention_norm = RMSNorm(d_model, eps=1e-6)
         self.attention = SelfAttention(d_model, num_heads)
-        self.cross_norm = nn.RMSNorm(d_model, eps=1e-6)
+        self.cross_norm = RMSNorm(d_model, eps=1e-6)
         self.cross = CrossAttention(d_model, num_heads)
-        self.feed_norm = nn.RMSNorm(d_model, eps=1e-6)
+        self.feed_norm = RMSNorm(d_model, eps=1e-6)
         self.feed = (
             FeedForward(d_model, d_ff)
             if num_experts == 1
             else SparseMoE(d_model, d_ff, num_experts=num_experts, active_experts=active_experts)
         )
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     @classmethod
     def of(cls, config: ModelConfig, layer: int) -> "DecoderBlock":
@@ -170,14 +205,14 @@ class DecoderBlock(nn.Module):
         )
 
     def forward(
-        self, x: Tensor, cache: Cache | None, memory: KeyValue, memory_mask: Tensor
+        self, x: Tensor, cache: Cache | None, memory: KeyValue | Tensor, memory_mask: Tensor
     ) -> Tensor:
         """New tokens (B, K, X, D), after the cached ones of B * K rows -> the same shape."""
         batch, beams, new, _ = x.shape
         rows = x.flatten(0, 1)
-        rows = rows + self.dropout(self.attention.causal(self.attention_norm(rows), cache))
+        rows = self.dropout.add(rows, self.attention.causal(self.attention_norm(rows), cache))
         queries = rows.view(batch, beams * new, -1)
         crossed = self.cross(self.cross_norm(queries), memory, memory_mask)
-        queries = queries + self.dropout(crossed)
-        fed = queries + self.dropout(self.feed(self.feed_norm(queries)))
+        queries = self.dropout.add(queries, crossed)
+        fed = self.dropout.add(queries, self.feed(self.feed_norm(queries)))
         return fed.view(batch, beams, new, -1)

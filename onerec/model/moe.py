@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from onerec.model.operations import gated_silu
+
 BIAS_STEP = 1e-3
 """How far one step moves an expert's bias (DeepSeek-V3's value)."""
 SHARE_DECAY = 0.99
@@ -30,8 +32,9 @@ class FeedForward(nn.Module):
 
 def swiglu(x: Tensor, up: Tensor, down: Tensor) -> Tensor:
     """silu(x A) * (x C), projected back; up = [A; C] (2 F, D), down (D, F)."""
-    gate, value = F.linear(x, up).chunk(2, dim=-1)
-    return F.linear(F.silu(gate) * value, down)
+    # two products, not one: halves of rows are slow to read and write element by element
+    gate, value = up.chunk(2)
+    return F.linear(gated_silu(F.linear(x, gate), F.linear(x, value)), down)
 
 
 class SparseMoE(nn.Module):
@@ -73,8 +76,10 @@ class SparseMoE(nn.Module):
             self.pending += counts
         grouped = tokens.index_select(0, order // self.active_experts)
         parts = [
-            swiglu(part, self.up[expert], self.down[expert])
-            for expert, part in enumerate(grouped.split(counts.tolist()))
+            swiglu(part, up, down)
+            for part, up, down in zip(
+                grouped.split(counts.tolist()), self.up.unbind(), self.down.unbind(), strict=True
+            )
         ]
         inverse = torch.empty_like(order)
         inverse[order] = torch.arange(len(order), device=order.device)

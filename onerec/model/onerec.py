@@ -7,6 +7,7 @@ digit, K beams (sessions decoded in parallel for one user), S memory tokens, D w
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import NamedTuple, cast
 
 import torch
@@ -16,8 +17,10 @@ from torch.nn import functional as F
 from onerec.config import ModelConfig
 from onerec.model.blocks import DecoderBlock, EncoderBlock, KeyValue
 from onerec.model.cache import Cache, Caches, RowCaches, SharedCaches
+from onerec.model.dropout import Dropout
 from onerec.model.lazy import ContextProcessor, LazyBlock
 from onerec.model.moe import SparseMoE
+from onerec.model.operations import RMSNorm
 
 
 class Memory(NamedTuple):
@@ -35,14 +38,15 @@ class DecoderState:
     """Caches of an incremental decoding.
 
     Attributes:
-        memory: Cross-attention keys and values per layer, one row per user.
+        memory: Cross-attention keys and values per layer, one row per user; or the encoder's states
+            themselves where few queries read them.
         mask: (B, 1, 1, S) over the memory.
         caches: Self-attention keys and values of all layers; None where nothing will follow, as in
             teacher forcing.
         beams: K, beams of each user.
     """
 
-    memory: list[KeyValue]
+    memory: Sequence[KeyValue | Tensor]
     mask: Tensor
     caches: Caches | None
     beams: int = 1
@@ -106,6 +110,11 @@ class OneRec(nn.Module):
             self.context = ContextProcessor(config)
         else:
             self.encoder_norm = nn.RMSNorm(width, eps=1e-6)
+            self.encoder = nn.ModuleList(
+                EncoderBlock(width, config.num_heads, config.d_ff, config.dropout)
+                for _ in range(config.encoder_layers)
+            )
+            self.encoder_norm = RMSNorm(width, eps=1e-6)
 
         self.slot = nn.Embedding(session_items, width)
         self.token = nn.Embedding(num_digits + 1, width)  # row 0 is BOS, row j + 1 marks digit j
@@ -113,8 +122,8 @@ class OneRec(nn.Module):
             (LazyBlock if self.is_lazy else DecoderBlock).of(config, layer)
             for layer in range(config.decoder_layers)
         )
-        self.decoder_norm = nn.RMSNorm(width, eps=1e-6)
-        self.dropout = nn.Dropout(config.dropout)
+        self.decoder_norm = RMSNorm(width, eps=1e-6)
+        self.dropout = Dropout(config.dropout)
         self._initialise()
 
     @torch.no_grad()
@@ -219,7 +228,7 @@ class OneRec(nn.Module):
         tokens = torch.cat([bos, digits], dim=3).flatten(2, 3)[
             :, :, :-1
         ]  # nothing follows the last
-        hidden = self.extend(self.start_decoding(memory, cached=False), tokens)
+        hidden = self.extend(self._teacher_forcing(memory, beams * tokens.shape[2]), tokens)
         hidden = F.pad(hidden, (0, 0, 0, 1)).unflatten(2, (items, self.num_digits + 1))
         logits = self.logits(hidden[..., : self.num_digits, :])
         return logits if several else logits.squeeze(1)
@@ -249,6 +258,14 @@ class OneRec(nn.Module):
             mask=memory.mask[:, None, None, :],
             caches=caches,
         )
+
+    def _teacher_forcing(self, memory: Memory, queries: int) -> DecoderState:
+        """The state for all `queries` tokens of a user at once: nothing is kept for later ones."""
+        # the lazy decoder's memory is keys already
+        if self.is_lazy or not all(b.cross.few(queries) for b in self._decoder_blocks()):
+            return self.start_decoding(memory, cached=False)
+        states = [memory.states] * len(self.decoder)
+        return DecoderState(memory=states, mask=memory.mask[:, None, None, :], caches=None)
 
     def _decoder_blocks(self) -> list[DecoderBlock]:
         return cast(list[DecoderBlock], list(self.decoder))
