@@ -210,7 +210,8 @@ def facts(report: "TrainingReport") -> dict[str, Any]:
     }
     epochs = [e["epoch"] for e in report.history]
     curve = line_chart(lines, "Loss per epoch", "epoch", "nats per digit", x=epochs)
-    speed = {} if report.tokens_per_second is None else {"tokens/s": report.tokens_per_second}
+    clocked = {"tokens/s": report.tokens_per_second, "loading share": report.loading_share}
+    speed = {name: value for name, value in clocked.items() if value is not None}
     return {
         "loss curve": dg.MetadataValue.md(svg_markdown(curve)),
         "validation loss": report.best_valid_loss,
@@ -221,5 +222,6 @@ def facts(report: "TrainingReport") -> dict[str, Any]:
         "perplexity per digit": dg.MetadataValue.json(report.digit_perplexity),
         "expert load per layer": dg.MetadataValue.json(report.expert_load),
         "parameters": report.num_parameters,
+        "padding waste": report.padding_waste,
         **speed,
     }

@@ -223,6 +223,15 @@ class TrainingConfig:
     """Pretraining on good sessions."""
 
     batch_size: int = option(128, "Sessions per step")
+    micro_batch: int = option(
+        0,
+        "Sessions of a step whose gradients are computed at once, which bounds memory; 0 computes "
+        "all of them at once",
+    )
+    length_window: int = option(
+        64,
+        "Batches whose sessions are grouped by length, so that little is padding; 1 only shuffles",
+    )
     max_epochs: int = option(10, "Passes over the good sessions, at most")
     patience: int = option(2, "Epochs without a better validation loss before stopping")
     learning_rate: float = option(4e-3, "Peak learning rate")
@@ -234,8 +243,9 @@ class TrainingConfig:
     seed: int = option(0, "Seed of weights, order and dropout")
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "max_epochs", "patience"):
+        for name in ("batch_size", "length_window", "max_epochs", "patience"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "use at least 1")
+        require(self.micro_batch >= 0, "micro_batch", self.micro_batch, "use 0 for all, or more")
         require(
             self.learning_rate > 0, "learning_rate", self.learning_rate, "use a positive number"
         )

@@ -9,8 +9,8 @@ from resources.settings import Settings
 def resources_for(settings: Settings) -> dict[str, Any]:
     """The one dictionary of resources of an environment.
 
-    `ONEREC_ACCELERATOR`, `ONEREC_DEVICES`, `ONEREC_PRECISION` and `ONEREC_THREADS` choose what
-    trainings run on.
+    `ONEREC_ACCELERATOR`, `ONEREC_DEVICES`, `ONEREC_PRECISION`, `ONEREC_COMPILE` (1 compiles) and
+    `ONEREC_THREADS` choose what trainings run on.
     """
     from resources.dbt import session_dbt
     from resources.stores import Artifacts, Compute, Source
@@ -29,7 +29,8 @@ def resources_for(settings: Settings) -> dict[str, Any]:
             accelerator=os.environ.get("ONEREC_ACCELERATOR", "auto"),
             devices=int(os.environ.get("ONEREC_DEVICES", "1")),
             strategy=os.environ.get("ONEREC_STRATEGY", "auto"),
-            precision=os.environ.get("ONEREC_PRECISION", "32-true"),
+            precision=os.environ.get("ONEREC_PRECISION", "auto"),
+            compile=os.environ.get("ONEREC_COMPILE", "0") == "1",
             threads=int(os.environ.get("ONEREC_THREADS", "0")),
         ),
     }

@@ -45,7 +45,10 @@ class Compute(dg.ConfigurableResource):
     )
     num_nodes: int = Field(default=1, description="Nodes of the pretraining")
     strategy: str = Field(default="auto", description="auto or ddp")
-    precision: str = Field(default="32-true", description="Lightning's: 32-true, bf16-mixed")
+    precision: str = Field(
+        default="auto", description="auto, or Lightning's: 32-true, bf16-mixed, ..."
+    )
+    compile: bool = Field(default=False, description="Compile the blocks with torch.compile")
     threads: int = Field(default=0, description="Torch threads; 0 leaves torch's choice")
     checkpoint_every_steps: int = Field(
         default=200,

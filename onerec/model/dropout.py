@@ -51,9 +51,9 @@ class _DropAndAdd(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor, None]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, Tensor, None]:  # pyright: ignore
         (mask,) = ctx.saved_tensors
-        (grad,) = grads
+        (grad,) = grad_outputs
         nothing = grad.new_zeros(())
         branch = torch.addcmul(nothing, grad, mask, value=ctx.scale).to(ctx.branch_dtype)
         return grad if ctx.needs_input_grad[0] else None, branch, None

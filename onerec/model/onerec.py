@@ -151,6 +151,13 @@ class OneRec(nn.Module):
     def device(self) -> torch.device:
         return self.start.device
 
+    @property
+    def tokens_per_history_item(self) -> int:
+        """Tokens the encoder reads for an item of the history."""
+        if self.config.history_tokens == "items":
+            return 1
+        return self.num_digits + self.config.separator
+
     # ---------------------------------------------------------------- encoder
 
     def encode(self, history_codes: Tensor, history_mask: Tensor) -> Memory:

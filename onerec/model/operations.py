@@ -1,7 +1,7 @@
 """RMSNorm and SwiGLU with hand-written gradients: on a CPU torch composes them of many passes.
 
-The mathematics is torch's. Away from the CPU, under `torch.compile` and where no gradient is wanted,
-torch's own is used.
+The mathematics is torch's. Away from the CPU, under `torch.compile` or autocast and where no
+gradient is wanted, torch's own is used.
 """
 
 from typing import Any
@@ -44,8 +44,8 @@ class _RMSNorm(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
-        (grad,) = grads
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, None]:  # pyright: ignore
+        (grad,) = grad_outputs
         x, weight, scale = ctx.saved_tensors
         width = x.shape[-1]
         grad = grad.contiguous()
@@ -74,8 +74,8 @@ class _GatedSilu(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
-        (grad,) = grads
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor]:  # pyright: ignore
+        (grad,) = grad_outputs
         gate, value, opened = ctx.saved_tensors
         grad_gate = grad * value
         aten.silu_backward.grad_input(grad_gate, gate, grad_input=grad_gate)

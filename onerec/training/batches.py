@@ -1,10 +1,12 @@
 """Batches by index: the tensors stay in memory and a step asks for the rows of its batch."""
 
+import time
 from collections.abc import Iterator
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 
@@ -34,6 +36,97 @@ class ShuffledBatches(Sampler[Tensor]):
     def __iter__(self) -> Iterator[Tensor]:
         generator = torch.Generator().manual_seed(epoch_seed(self.seed, self.epoch))
         yield from torch.randperm(self.num_rows, generator=generator).split(self.batch_size)
+
+
+class AlikeBatches(Sampler[Tensor]):
+    """Batches of rows of like length, so that little of a batch is padding.
+
+    An epoch's order is drawn from (seed, epoch), as in `ShuffledBatches`. Within every `window`
+    batches of it rows are sorted by history length and, within groups of some batches of those, by
+    the number of targets; then the batches are shuffled. The size of the groups is the power of 2
+    that wastes least. Every row comes exactly once an epoch. A window of 1 only shuffles.
+    """
+
+    def __init__(
+        self,
+        history: Tensor,
+        targets: Tensor,
+        batch_size: int,
+        seed: int,
+        *,
+        window: int,
+        history_tokens: int,
+        target_tokens: int,
+    ) -> None:
+        """Set up.
+
+        Args:
+            history: (S, H) item indices, -1 padded on the right.
+            targets: (S, M) item indices, -1 padded on the right.
+            batch_size: Rows per batch.
+            seed: Of every epoch's order.
+            window: Batches whose rows are sorted together.
+            history_tokens: Tokens the encoder reads per item.
+            target_tokens: Tokens the decoder reads per item.
+        """
+        self.lengths = lengths(history), lengths(targets)
+        self.tokens = history_tokens, target_tokens
+        self.batch_size = batch_size
+        self.seed = seed
+        self.window = window
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-len(self.lengths[0]) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        generator = torch.Generator().manual_seed(epoch_seed(self.seed, self.epoch))
+        rows = torch.randperm(len(self.lengths[0]), generator=generator)
+        if self.window == 1:
+            yield from rows.split(self.batch_size)
+            return
+        groups = [2**n for n in range(self.window.bit_length()) if 2**n <= self.window]
+        sorted_rows = [self._sorted(rows, group) for group in groups]
+        best = min(sorted_rows, key=self._computed).split(self.batch_size)
+        for batch in torch.randperm(len(best), generator=generator).tolist():
+            yield best[batch]
+
+    def padding_waste(self) -> float:
+        """Share of this epoch's tokens that belong to no item, when batches are trimmed."""
+        real = sum(n * int(each.sum()) for n, each in zip(self.tokens, self.lengths, strict=True))
+        return 1 - real / max(1, self._computed(torch.cat(list(self))))
+
+    def _sorted(self, rows: Tensor, group: int) -> Tensor:
+        """Rows by history length within windows, then by targets within groups of batches."""
+        for row_lengths, batches in zip(self.lengths, (self.window, group), strict=True):
+            part = torch.arange(len(rows)) // (batches * self.batch_size)
+            here = row_lengths[rows]
+            rows = rows[(part * (int(here.max()) + 1) + here).argsort(stable=True)]
+        return rows
+
+    def _computed(self, rows: Tensor) -> int:
+        """Tokens computed when the rows (S,) are cut into trimmed batches; a batch may be short."""
+        total = 0
+        for tokens, row_lengths in zip(self.tokens, self.lengths, strict=True):
+            padded = F.pad(row_lengths[rows], (0, -len(rows) % self.batch_size))
+            widest = padded.view(-1, self.batch_size).amax(dim=1)
+            sizes = torch.full_like(widest, self.batch_size)
+            sizes[-1] -= len(padded) - len(rows)
+            total += tokens * int((sizes * widest).sum())
+        return total
+
+
+def lengths(items: Tensor) -> Tensor:
+    """How many item indices each row (B, L) of right-padded ones has -> (B,) long."""
+    return (items >= 0).sum(dim=1)
+
+
+def trimmed(items: Tensor) -> Tensor:
+    """Right-padded rows (B, L) without the columns that are padding in all; one column stays."""
+    return items[:, : max(1, int(lengths(items).max()) if len(items) else 0)]
 
 
 class OrderedBatches(Sampler[Tensor]):
@@ -69,7 +162,33 @@ class Rows(Dataset[tuple[Tensor, ...]]):
         return len(self.tensors[0])
 
 
+class TrimmedRows(Rows):
+    """Rows of right-padded item indices, each batch as wide as its longest row.
+
+    Attributes:
+        seconds: Spent on making batches so far.
+    """
+
+    def __init__(self, *tensors: Tensor) -> None:
+        super().__init__(*tensors)
+        self.seconds = 0.0
+
+    def __getitem__(self, index: Tensor) -> tuple[Tensor, ...]:  # pyright: ignore
+        began = time.perf_counter()
+        batch = tuple(
+            t[:, : max(1, int(lengths(t).max()) if len(t) else 0)]
+            for t in super().__getitem__(index)
+        )
+        self.seconds += time.perf_counter() - began
+        return batch
+
+
 def loader(sampler: Sampler[Tensor], *tensors: Tensor) -> DataLoader[tuple[Tensor, ...]]:
     """A loader whose every item is a batch already: no worker, no collation."""
+    return loader_of(sampler, Rows(*tensors))
+
+
+def loader_of(sampler: Sampler[Tensor], rows: Rows) -> DataLoader[tuple[Tensor, ...]]:
+    """`loader` over rows that are there already."""
     # A generator of its own: creating the iterator must not draw from the stream dropout uses.
-    return DataLoader(Rows(*tensors), sampler=sampler, batch_size=None, generator=torch.Generator())
+    return DataLoader(rows, sampler=sampler, batch_size=None, generator=torch.Generator())

@@ -18,11 +18,22 @@ from onerec.artifacts import read_json, write_json
 from onerec.config import ModelConfig, TrainingConfig
 from onerec.datasets.session_tensors import SessionTensors
 from onerec.model import OneRec, expert_load, load_model, save_model, start_from_content
-from onerec.training.batches import OrderedBatches, ShuffledBatches, loader
+from onerec.training.batches import (
+    AlikeBatches,
+    OrderedBatches,
+    TrimmedRows,
+    loader_of,
+)
 from onerec.training.bookkeeping import RESUME, Bookkeeping, Progress
 from onerec.training.module import GeneratorModule
 from onerec.training.portion import Portion
-from onerec.training.runtime import Runtime, process_rank, quiet_trainer, reproducible
+from onerec.training.runtime import (
+    Runtime,
+    compile_blocks,
+    process_rank,
+    quiet_trainer,
+    reproducible,
+)
 
 HISTORY = "history.json"
 FINGERPRINT = "fingerprint.json"
@@ -46,6 +57,8 @@ class TrainingReport:
         stopped_early: Patience ran out before the epochs did.
         tokens_per_second: Digits encoded and predicted a second while training in this process;
             None when a finished training was only picked up, or another process did it.
+        padding_waste: Share of the tokens of an epoch (the first) that are padding.
+        loading_share: Share of the training time spent on making batches; None as above.
     """
 
     history: list[dict[str, Any]]
@@ -57,6 +70,8 @@ class TrainingReport:
     num_parameters: int
     stopped_early: bool
     tokens_per_second: float | None
+    padding_waste: float
+    loading_share: float | None
 
 
 def fit_generator(
@@ -120,17 +135,25 @@ def fit_generator(
             _start_from(model, initial)
         elif vectors is not None:
             start_from_content(model, codes.long(), vectors)
+        if runtime.compile:
+            compile_blocks(model)
 
         def save_best(directory: Path) -> None:
             shutil.rmtree(directory, ignore_errors=True)
             directory.mkdir(parents=True)
             save_model(model, directory, generation=generation)
 
-        order = Portion(
-            ShuffledBatches(len(train), config.batch_size, config.seed),
-            rank=rank,
-            world_size=runtime.processes,
+        batches = AlikeBatches(
+            train.history,
+            train.targets,
+            config.batch_size,
+            config.seed,
+            window=config.length_window,
+            history_tokens=model.tokens_per_history_item,
+            target_tokens=model.num_digits + 1,
         )
+        rows = TrimmedRows(train.history, train.targets)
+        order = Portion(batches, rank=rank, world_size=runtime.processes)
         valid_order = Portion(
             OrderedBatches(len(valid), config.batch_size), rank=rank, world_size=runtime.processes
         )
@@ -161,14 +184,14 @@ def fit_generator(
         resume = scratch / RESUME
         trainer.fit(
             module,
-            loader(order, train.history, train.targets),
-            loader(valid_order, valid.history, valid.targets),
+            loader_of(order, rows),
+            loader_of(valid_order, TrimmedRows(valid.history, valid.targets)),
             ckpt_path=resume if resume.exists() else None,
             weights_only=True,
         )
         best, _ = load_model(books.best_dir, expected_generation=generation)
         trainer.strategy.barrier()  # the first process may delete what the others have read
-    report = _report(books, best, config, train, codebook_size)
+    report = _report(books, best, config, train, codebook_size, batches, rows)
     if rank == 0:
         _write(books.best_dir, out_dir, report, {**shape, "generation": generation}, train, valid)
     return report
@@ -262,12 +285,20 @@ def _claim(scratch: Path, fingerprint: dict[str, Any]) -> None:
 
 
 def _report(
-    books: Bookkeeping, best: OneRec, config: TrainingConfig, train: SessionTensors, size: int
+    books: Bookkeeping,
+    best: OneRec,
+    config: TrainingConfig,
+    train: SessionTensors,
+    size: int,
+    order: AlikeBatches,
+    rows: TrimmedRows,
 ) -> TrainingReport:
     entry = books.history[books.best_epoch - 1]
     num_digits = len(entry["valid_digit_losses"])
     items = int((train.history >= 0).sum() + (train.targets >= 0).sum())
     rate = books.rows_per_second * items * num_digits / len(train) if books.steps_done else None
+    loading = rows.seconds / max(books.training_seconds, 1e-9) if books.steps_done else None
+    order.set_epoch(0)  # a run that was resumed reports what an undisturbed one does
     return TrainingReport(
         history=books.history,
         best_epoch=books.best_epoch,
@@ -279,6 +310,8 @@ def _report(
         num_parameters=sum(p.numel() for p in best.parameters()),
         stopped_early=len(books.history) < config.max_epochs,
         tokens_per_second=rate,
+        padding_waste=order.padding_waste(),
+        loading_share=loading,
     )
 
 
@@ -295,6 +328,7 @@ def _write(
         shutil.copyfile(file, out_dir / file.name)
     summary = dataclasses.asdict(report)
     epochs = summary.pop("history")
-    del summary["tokens_per_second"]  # an artifact holds nothing that a clock decides
+    for name in ("tokens_per_second", "loading_share"):
+        del summary[name]  # an artifact holds nothing that a clock decides
     summary |= {"train_sessions": len(train), "valid_sessions": len(valid), **identity}
     write_json(out_dir / HISTORY, {"epochs": epochs, "summary": summary})

@@ -1,8 +1,6 @@
-"""Gradients of a batch computed in pieces, so that a piece's activations stay near the processor.
+"""Gradients of a batch computed in pieces, which bounds the memory of a step.
 
-The sum of the pieces' gradients is the batch's gradient, but for rounding. On a CPU large tensors
-are slow twice: they leave the caches, and the allocator hands blocks beyond 32 MiB back to the
-system after every use, which then clears every page again. It also bounds the memory of a step.
+The sum of the pieces' gradients is the batch's gradient, but for rounding.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,23 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-PIECE_BYTES = 16 * 2**20
-"""Largest activation of a piece on a CPU."""
 
-
-def rows_per_piece(*, tokens: int, width: int) -> int:
-    """Rows of a batch whose widest activation, float32, stays within `PIECE_BYTES`.
-
-    Args:
-        tokens: Tokens of a row.
-        width: Numbers per token of the widest activation.
-    """
-    return max(1, PIECE_BYTES // max(1, 4 * tokens * width))
-
-
-def summed_loss(
-    module: nn.Module, loss_of: Callable[[int], Tensor], pieces: int
-) -> Tensor:
+def summed_loss(module: nn.Module, loss_of: Callable[[int], Tensor], pieces: int) -> Tensor:
     """The sum of the losses of a batch's pieces, differentiable as if computed at once.
 
     Where gradients are wanted each piece's are computed right after its loss and added up, and
@@ -63,18 +46,15 @@ class _SummedLoss(torch.autograd.Function):
                     loss, parameters, allow_unused=True, materialize_grads=True
                 )
             losses.append(loss.detach())
-            if sums:
-                torch._foreach_add_(sums, grads)
-            else:
-                sums = list(grads)
+            sums = [a + b for a, b in zip(sums, grads, strict=True)] if sums else list(grads)
         ctx.save_for_backward(*sums)
         return torch.stack(losses).sum()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (scale,) = grads
-        return None, None, *torch._foreach_mul(list(ctx.saved_tensors), scale)
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore
+        (scale,) = grad_outputs
+        return None, None, *(gradient * scale for gradient in ctx.saved_tensors)
 
 
 def split_rows(tensors: Sequence[Tensor], rows: int) -> list[tuple[Tensor, ...]]:

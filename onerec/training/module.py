@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from onerec.config import TrainingConfig
 from onerec.model import OneRec, lookup, session_nll
+from onerec.training.microbatches import split_rows, summed_loss
 
 FINAL_RATE_SHARE = 0.05
 """Where the cosine ends, as a share of the peak learning rate."""
@@ -32,6 +33,26 @@ def next_token_loss(model: OneRec, history: Tensor, targets: Tensor, codes: Tens
     session_codes, session_mask = lookup(codes, targets)
     logits = model(history_codes, history_mask, session_codes)
     return session_nll(logits, session_codes, session_mask)
+
+
+def step_loss(
+    model: OneRec, history: Tensor, targets: Tensor, codes: Tensor, *, micro_batch: int
+) -> Tensor:
+    """`next_token_loss` of a batch, its gradients computed in pieces of `micro_batch` rows.
+
+    A piece counts by its targets, so the pieces' sum is the batch's mean; 0 is one piece.
+    """
+    if micro_batch == 0 or len(history) <= micro_batch:
+        return next_token_loss(model, history, targets, codes)
+    pieces = split_rows((history, targets), micro_batch)
+    total = (targets >= 0).sum()
+
+    def loss_of(piece: int) -> Tensor:
+        history_here, targets_here = pieces[piece]
+        loss = next_token_loss(model, history_here, targets_here, codes)
+        return loss * (targets_here >= 0).sum() / total
+
+    return summed_loss(model, loss_of, len(pieces))
 
 
 def digit_nll(model: OneRec, history: Tensor, targets: Tensor, codes: Tensor) -> Tensor:
@@ -93,7 +114,9 @@ class GeneratorModule(L.LightningModule):
 
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
         history, targets = batch
-        loss = next_token_loss(self.model, history, targets, self.codes)
+        loss = step_loss(
+            self.model, history, targets, self.codes, micro_batch=self.config.micro_batch
+        )
         return loss * self._weight(targets) if self.trainer.world_size > 1 else loss
 
     def _weight(self, targets: Tensor) -> Tensor:

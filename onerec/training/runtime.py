@@ -9,8 +9,11 @@ from dataclasses import dataclass
 import lightning as L
 import torch
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from torch.utils import deterministic as debugging
 
 from onerec.config import require
+from onerec.model import OneRec
+from onerec.model.blocks import DecoderBlock, EncoderBlock
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +27,10 @@ class Runtime:
             `python -m torch.distributed.run --nproc-per-node=<devices> -m onerec.training ...`.
         num_nodes: Machines of one training; they share the file system.
         strategy: `auto` or `ddp`; `auto` is DDP where there are several devices.
-        precision: `32-true`, `bf16-mixed`, ...
+        precision: `auto`, `32-true`, `bf16-mixed`, ...; `auto` is bf16-mixed on a GPU that has it
+            and 32-true elsewhere (docs/benchmarks.md has the figures of a CPU).
+        compile: Compile the blocks with `torch.compile`. Off by default: on a CPU it costs more
+            than it gains (docs/benchmarks.md).
         threads: Torch threads; 0 leaves torch's choice. Sums are rounded per thread, so the bytes
             of a checkpoint depend on it.
         checkpoint_every_steps: Steps between two states written inside an epoch, from which a
@@ -35,7 +41,8 @@ class Runtime:
     devices: int = 1
     num_nodes: int = 1
     strategy: str = "auto"
-    precision: str = "32-true"
+    precision: str = "auto"
+    compile: bool = False
     threads: int = 0
     checkpoint_every_steps: int = 200
 
@@ -84,6 +91,7 @@ def reproducible(runtime: Runtime) -> Iterator[None]:
     The caller's random state, thread count and deterministic mode come back afterwards.
     """
     threads = torch.get_num_threads()
+    fill = debugging.fill_uninitialized_memory  # pyright: ignore
     deterministic = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     log = logging.getLogger("lightning.pytorch")
@@ -101,13 +109,35 @@ def reproducible(runtime: Runtime) -> Iterator[None]:
             ):
                 warnings.filterwarnings("ignore", message=message)
             torch.use_deterministic_algorithms(True, warn_only=True)
+            # deterministic mode would write NaN into every new tensor first, to show who reads it
+            debugging.fill_uninitialized_memory = False  # pyright: ignore
             if runtime.threads:
                 torch.set_num_threads(runtime.threads)
             yield
     finally:
         log.setLevel(level)
         torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+        debugging.fill_uninitialized_memory = fill  # pyright: ignore
         torch.set_num_threads(threads)
+
+
+def precision_of(runtime: Runtime) -> str:
+    """Lightning's word for the precision of a training."""
+    if runtime.precision != "auto":
+        return runtime.precision
+    gpu = runtime.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    return "bf16-mixed" if gpu and torch.cuda.is_bf16_supported() else "32-true"
+
+
+def compile_blocks(model: OneRec, *, backend: str = "inductor") -> None:
+    """Let `torch.compile` fuse every block in place; weights and their names stay.
+
+    Block by block, since blocks of a kind share one compilation, and with sizes left open, since
+    batches differ in length.
+    """
+    for module in model.modules():
+        if isinstance(module, (EncoderBlock, DecoderBlock)):
+            module.compile(dynamic=True, backend=backend)
 
 
 def quiet_trainer(
@@ -124,7 +154,7 @@ def quiet_trainer(
         devices=runtime.devices,
         num_nodes=runtime.num_nodes,
         strategy="ddp" if runtime.processes > 1 else runtime.strategy,
-        precision=runtime.precision,  # pyright: ignore
+        precision=precision_of(runtime),  # pyright: ignore
         max_epochs=max_epochs,
         gradient_clip_val=gradient_clip or None,
         callbacks=list(callbacks),

@@ -7,6 +7,7 @@ import torch
 
 from onerec.config import PRESETS, ModelConfig
 from onerec.model import OneRec, lookup, session_logp, session_nll
+from onerec.model.blocks import CrossAttention
 from tests.core.model.small import LAZY, histories, small_model, unique_codes
 
 MODES = [
@@ -90,6 +91,25 @@ def test_cached_steps_equal_teacher_forcing(mode, shared):
                     logits[:, 0], expected[:, slot, digit], rtol=1e-12, atol=1e-12
                 )
                 previous = codes[:, slot, digit].unsqueeze(1)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_few_queries_read_the_memory_unprojected_with_the_same_result(mode, monkeypatch):
+    model = small_model(**mode)
+    history, codes = lookup(CODES, HISTORY), lookup(CODES, SESSIONS[:, :1])[0]
+    assert model.decoder[0].cross.few(3)
+    assert not model.decoder[0].cross.few(5)
+
+    def logits_and_gradients():
+        model.zero_grad()
+        logits = model(*history, codes)
+        logits.square().sum().backward()
+        return [logits.detach(), *(p.grad for p in model.parameters() if p.grad is not None)]
+
+    unprojected = logits_and_gradients()
+    monkeypatch.setattr(CrossAttention, "few", lambda self, queries: False)
+    for ours, expected in zip(unprojected, logits_and_gradients(), strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-11)
 
 
 @pytest.mark.parametrize("shared", [True, False])

@@ -93,6 +93,10 @@ def test_reports_and_writes_the_same_numbers(tmp_path: Path) -> None:
     assert config["model"] == dataclasses.asdict(MODEL)
     assert (config["history_length"], config["session_items"]) == (HISTORY, ITEMS)
     assert "per_second" not in json.dumps(written)
+    assert "loading_share" not in written["summary"], "a clock decides nothing that is kept"
+    assert 0 < written["summary"]["padding_waste"] == report.padding_waste < 1
+    assert report.loading_share is not None
+    assert 0 < report.loading_share < 1
     last = seen[-1]
     assert (last.epoch, last.step, last.epoch_steps) == (4, 13, 13)
     assert last.valid_loss == report.history[-1]["valid_loss"]
@@ -195,7 +199,7 @@ def test_stops_early_and_keeps_the_best_weights(tmp_path: Path) -> None:
         TRAINING,
         max_epochs=12,
         patience=2,
-        learning_rate=0.1,
+        learning_rate=0.2,
         schedule="constant",
         warmup_share=0.0,  # a share of max_epochs, which the second training changes
     )

@@ -1,0 +1,53 @@
+"""Hand-written gradients against torch's own."""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from onerec.model.operations import RMSNorm, gated_silu
+
+
+def test_norm_is_torchs_forward_and_backward() -> None:
+    torch.manual_seed(0)
+    ours, theirs = RMSNorm(24, eps=1e-6).double(), nn.RMSNorm(24, eps=1e-6).double()
+    gain = torch.randn(24, dtype=torch.float64)
+    x = 3 + torch.randn(5, 7, 24, dtype=torch.float64)  # far from a mean of zero
+    upstream = torch.randn(5, 7, 24, dtype=torch.float64)
+    results = []
+    for norm in (ours, theirs):
+        norm.weight.data.copy_(gain)
+        inputs = x.clone().requires_grad_()
+        out = norm(inputs)
+        out.backward(upstream)
+        results.append((out, inputs.grad, norm.weight.grad))
+    for mine, expected in zip(*results, strict=True):
+        torch.testing.assert_close(mine, expected, rtol=1e-11, atol=1e-11)
+
+
+def test_norm_without_gradients_is_the_same() -> None:
+    torch.manual_seed(0)
+    norm, x = RMSNorm(16, eps=1e-6), torch.randn(3, 16)
+    with torch.no_grad():
+        without = norm(x)
+    torch.testing.assert_close(norm(x), without)
+
+
+def test_norm_of_zeros_is_finite() -> None:
+    x = torch.zeros(2, 8, requires_grad=True)
+    RMSNorm(8, eps=1e-6)(x).sum().backward()
+    assert x.grad is not None
+    assert x.grad.isfinite().all()
+
+
+def test_gated_silu_is_torchs_forward_and_backward() -> None:
+    torch.manual_seed(0)
+    upstream = torch.randn(6, 9, dtype=torch.float64)
+    start = torch.randn(2, 6, 9, dtype=torch.float64)
+    results = []
+    for function in (gated_silu, lambda gate, value: F.silu(gate) * value):
+        gate, value = (half.clone().requires_grad_() for half in start)
+        out = function(gate, value)
+        out.backward(upstream)
+        results.append((out, gate.grad, value.grad))
+    for mine, expected in zip(*results, strict=True):
+        torch.testing.assert_close(mine, expected, rtol=1e-12, atol=1e-12)
