@@ -106,6 +106,7 @@ def reproducible(runtime: Runtime) -> Iterator[None]:
                 ".*LeafSpec.*",
                 ".*GPU available but not used.*",
                 ".*checkpoint that ended before the epoch ended.*",  # Portion starts at its step
+                ".*attribute of a Tensor that is not a leaf.*",  # the tracer of torch.compile
             ):
                 warnings.filterwarnings("ignore", message=message)
             torch.use_deterministic_algorithms(True, warn_only=True)

@@ -93,7 +93,7 @@ def test_cached_steps_equal_teacher_forcing(mode, shared):
                 previous = codes[:, slot, digit].unsqueeze(1)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", MODES[:3])
 def test_few_queries_read_the_memory_unprojected_with_the_same_result(mode, monkeypatch):
     model = small_model(**mode)
     history, codes = lookup(CODES, HISTORY), lookup(CODES, SESSIONS[:, :1])[0]

@@ -47,6 +47,7 @@ def test_precision_is_half_where_it_helps(
     assert precision_of(Runtime(accelerator=accelerator, precision=precision)) == expected
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
 def test_compiled_blocks_are_the_same_model() -> None:
     """Traced but not fused: what the tracer makes of the blocks, for two lengths of history."""
     torch.manual_seed(0)
