@@ -154,7 +154,7 @@ def _t5(batch: int, dropout: float, *, branches_only: bool = False, bf16: bool =
     from transformers import T5Config, T5ForConditionalGeneration
     from transformers.models.t5.modeling_t5 import T5Attention, T5DenseActDense
 
-    config = T5Config(
+    shape: dict[str, Any] = dict(
         vocab_size=CODES * DIGITS + 1,
         d_model=WIDTH,
         d_kv=WIDTH // HEADS,
@@ -167,6 +167,7 @@ def _t5(batch: int, dropout: float, *, branches_only: bool = False, bf16: bool =
         pad_token_id=0,
         eos_token_id=CODES * DIGITS,
     )
+    config = T5Config(**shape)
     model = T5ForConditionalGeneration(config).train()
     if branches_only:
         for module in model.modules():

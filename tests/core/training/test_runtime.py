@@ -19,14 +19,15 @@ from tests.core.training.small import (
 
 
 def test_reproducible_leaves_nothing_behind() -> None:
-    threads, fill = torch.get_num_threads(), debugging.fill_uninitialized_memory
+    threads = torch.get_num_threads()
+    fill = debugging.fill_uninitialized_memory  # pyright: ignore
     with reproducible(Runtime(threads=1)):
         assert torch.are_deterministic_algorithms_enabled()
         assert torch.get_num_threads() == 1
         assert not torch.empty(1000).isnan().all(), "new tensors are not filled first"
     assert not torch.are_deterministic_algorithms_enabled()
     assert torch.get_num_threads() == threads
-    assert debugging.fill_uninitialized_memory == fill
+    assert debugging.fill_uninitialized_memory == fill  # pyright: ignore
 
 
 @pytest.mark.parametrize(
