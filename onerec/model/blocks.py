@@ -144,7 +144,9 @@ class CrossAttention(nn.Module):
         read = F.scaled_dot_product_attention(
             asked.unsqueeze(1), shared, shared, attn_mask=mask, scale=size**-0.5
         )
-        read = read.view(batch, heads, new, states.shape[-1]).transpose(0, 1).flatten(1, 2)  # (N, B X, D)
+        read = (
+            read.view(batch, heads, new, states.shape[-1]).transpose(0, 1).flatten(1, 2)
+        )  # (N, B X, D)
         values = torch.bmm(read, to_values.transpose(1, 2))  # (N, B X, D // N)
         return values.unflatten(1, (batch, new)).transpose(0, 1)
 

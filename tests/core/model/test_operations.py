@@ -51,3 +51,11 @@ def test_gated_silu_is_torchs_forward_and_backward() -> None:
         results.append((out, gate.grad, value.grad))
     for mine, expected in zip(*results, strict=True):
         torch.testing.assert_close(mine, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_no_rows_are_no_trouble() -> None:
+    """A process may get no row of a batch, and its gradients are zeros."""
+    norm, x = RMSNorm(8, eps=1e-6), torch.empty(0, 3, 8, requires_grad=True)
+    gated_silu(norm(x), norm(x)).sum().backward()
+    assert norm.weight.grad is not None
+    assert norm.weight.grad.abs().sum() == 0
