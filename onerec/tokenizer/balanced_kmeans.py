@@ -11,7 +11,7 @@ Scores are computed block by block, so that memory is O(block * K), never O(N * 
 Shapes: N items, D width, K clusters.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -20,14 +20,28 @@ from torch import Tensor
 from onerec.tokenizer.distances import blocks, scores
 from onerec.tokenizer.rounding import round_to_capacity
 
-POINTS_PER_CLUSTER = 128
+POINTS_PER_CLUSTER = 64
 """Lloyd steps see a sample of this many items per cluster; the last steps see all."""
-PRICE_STEPS = 3
-"""Sinkhorn corrections of the prices per Lloyd step: cheaper than the step's own product."""
-SMOOTHING_FIRST, SMOOTHING_LAST = 1.0, 0.1
-"""Sinkhorn's epsilon over the run, in units of the mean gap between best and second-best score."""
-SETTLING_STEPS = 2
-"""Final steps on all items, each with exact sizes."""
+POINTS_PER_LEAF = 32
+"""The first centroids come from this many items per cluster."""
+BISECTING_STEPS = 4
+"""Balanced 2-means steps per cut."""
+PRICE_STEPS = 2
+"""Sinkhorn corrections of the prices per block of a Lloyd step."""
+CORRECTING_STEPS = 16
+"""Sinkhorn corrections on the sample before all items are asked for offers."""
+OFFERS = 8
+"""Clusters an item may go to in the last steps: those with the least distance plus price."""
+OFFER_STEPS = 20
+"""Sinkhorn corrections over all items' offers, whose cost is O(N * OFFERS) each."""
+OVERSHOOT = 1.6
+"""Over-relaxation of the corrections that repeat on the same scores."""
+SETTLING_PASSES = 8
+"""Final steps on all items, as many as fit this number of passes over the sample, at least one; the
+last one has exact sizes."""
+SMOOTHING_WIDE, SMOOTHING_FIRST, SMOOTHING_LAST, SMOOTHING_EXACT = 3.0, 0.5, 0.1, 0.01
+"""Sinkhorn's epsilon, in units of the mean gap between best and second-best score: at the start of
+a correction, over the Lloyd steps, and at the end."""
 
 
 @dataclass(frozen=True)
@@ -64,45 +78,109 @@ def balanced_kmeans(
     """
     num_items, num_codes = len(vectors), num_clusters
     order = torch.randperm(num_items, generator=generator)
-    shuffled = vectors[order]  # any run of rows is a fair sample, as the price steps need
-    sample = shuffled[: POINTS_PER_CLUSTER * num_codes]
-    centroids = shuffled[:num_codes].clone()
+    sample = vectors[order[: POINTS_PER_CLUSTER * num_codes]]
+    centroids = _bisected(sample[: POINTS_PER_LEAF * num_codes], num_codes, generator)
     prices = torch.zeros(num_codes)
     gap = _mean_gap(sample, centroids)
-    decay = (SMOOTHING_LAST / SMOOTHING_FIRST) ** (1 / max(1, iterations - 1))
-    for step in range(iterations):
-        smoothing = gap * SMOOTHING_FIRST * decay**step
-        centroids, prices, _ = _lloyd_step(sample, centroids, prices, smoothing)
+    for smoothing in _falling(gap * SMOOTHING_FIRST, gap * SMOOTHING_LAST, iterations):
+        prices, labels = _priced_labels(sample, centroids, prices, smoothing)
+        centroids = _means(sample, labels, centroids)
         on_step()
     labels = torch.empty(0, dtype=torch.long)
-    for _ in range(SETTLING_STEPS):
-        # once to let prices follow the centroids, once for the assignment
-        smoothing = gap * SMOOTHING_LAST
-        _, prices, _ = _lloyd_step(shuffled, centroids, prices, smoothing)
-        _, prices, labels = _lloyd_step(shuffled, centroids, prices, smoothing / 4)
-        labels = round_to_capacity(shuffled, centroids, prices, labels)
-        centroids = _means(shuffled, labels, centroids)
+    settling_steps = max(1, SETTLING_PASSES * len(sample) // num_items)
+    for step in range(settling_steps):
+        prices = _corrected(sample, centroids, prices, gap)
+        offers, costs = _offers(vectors, centroids, prices)
+        prices = _settled_prices(offers, costs, prices, gap)
+        labels = offers.gather(1, (costs + prices[offers]).argmin(1, keepdim=True))[:, 0]
+        if step == settling_steps - 1:
+            labels = round_to_capacity(vectors, centroids, prices, labels)
+        centroids = _means(vectors, labels, centroids)
         on_step()
-    unshuffled = torch.empty_like(labels)
-    unshuffled[order] = labels
-    return BalancedPartition(centroids, unshuffled)
+    return BalancedPartition(centroids, labels)
 
 
-def _lloyd_step(
+def _bisected(rows: Tensor, num_codes: int, generator: torch.Generator) -> Tensor:
+    """(K, D): means of the leaves of a balanced tree, each node cut by a balanced 2-means.
+
+    Every dense region gets its share of centroids; items chosen at random would miss it by the
+    square root of their number, and Lloyd steps hardly carry a centroid from region to region.
+    """
+    centroids: list[Tensor] = []
+    nodes = [(rows, num_codes)]
+    while nodes:
+        inside, leaves = nodes.pop()
+        if leaves == 1:
+            centroids.append(inside.mean(0))
+            continue
+        cut = len(inside) * (leaves // 2) // leaves
+        a, b = torch.randint(len(inside), (2,), generator=generator).tolist()
+        direction = inside[a] - inside[b]
+        order = torch.empty(0, dtype=torch.long)
+        for _ in range(BISECTING_STEPS):
+            order = (inside @ direction).argsort(stable=True)
+            weight = torch.full((len(inside),), 1 / (len(inside) - cut))
+            weight[order[:cut]] = -1 / cut
+            direction = weight @ inside
+        nodes.append((inside[order[:cut]], leaves // 2))
+        nodes.append((inside[order[cut:]], leaves - leaves // 2))
+    return torch.stack(centroids)
+
+
+def _priced_labels(
     rows: Tensor, centroids: Tensor, prices: Tensor, smoothing: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """One pass: correct the prices block by block, assign, and take the means."""
+) -> tuple[Tensor, Tensor]:
+    """One pass: correct the prices block by block, and assign."""
     labels = torch.empty(len(rows), dtype=torch.long)
     for block in blocks(len(rows), len(centroids)):
         costs = scores(rows[block], centroids)
         fair_size = len(costs) / len(centroids)
         for _ in range(PRICE_STEPS):
             shares = torch.softmax((costs + prices).mul_(-1 / smoothing), 1)
-            # an empty cluster must not send its price to minus infinity
-            sizes = shares.sum(0).clamp(min=1e-3 * fair_size)
-            prices = prices + smoothing * torch.log(sizes / fair_size)
+            prices = _raised(prices, shares.sum(0), fair_size, smoothing)
         labels[block] = costs.add_(prices).argmin(1)
-    return _means(rows, labels, centroids), prices, labels
+    return prices, labels
+
+
+def _corrected(rows: Tensor, centroids: Tensor, prices: Tensor, gap: float) -> Tensor:
+    """Prices of a sample's balanced clusters, from a wide epsilon down: offers depend on them."""
+    costs = scores(rows, centroids)
+    for smoothing in _falling(gap * SMOOTHING_WIDE, gap * SMOOTHING_LAST, CORRECTING_STEPS):
+        sizes = torch.softmax((costs + prices).mul_(-1 / smoothing), 1).sum(0)
+        prices = _raised(prices, sizes, len(rows) / len(prices), smoothing * OVERSHOOT)
+    return prices
+
+
+def _offers(rows: Tensor, centroids: Tensor, prices: Tensor) -> tuple[Tensor, Tensor]:
+    """(N, O) clusters of least score plus price, and their scores without the price."""
+    width = min(OFFERS, len(centroids))
+    offers = torch.empty(len(rows), width, dtype=torch.long)
+    costs = torch.empty(len(rows), width)
+    for block in blocks(len(rows), len(centroids)):
+        found = scores(rows[block], centroids)
+        offers[block] = (found + prices).topk(width, dim=1, largest=False).indices
+        costs[block] = found.gather(1, offers[block])
+    return offers, costs
+
+
+def _settled_prices(offers: Tensor, costs: Tensor, prices: Tensor, gap: float) -> Tensor:
+    """Sinkhorn with a falling epsilon, over each item's offers only."""
+    flat = offers.flatten()
+    for smoothing in _falling(gap * SMOOTHING_LAST, gap * SMOOTHING_EXACT, OFFER_STEPS):
+        shares = torch.softmax((costs + prices[offers]).mul_(-1 / smoothing), 1)
+        sizes = torch.zeros(len(prices)).index_add_(0, flat, shares.flatten())
+        prices = _raised(prices, sizes, len(offers) / len(prices), smoothing * OVERSHOOT)
+    return prices
+
+
+def _raised(prices: Tensor, sizes: Tensor, fair_size: float, rate: float) -> Tensor:
+    """Prices after one correction; an empty cluster must not send its own to minus infinity."""
+    return prices + rate * torch.log(sizes.clamp(min=1e-3 * fair_size) / fair_size)
+
+
+def _falling(first: float, last: float, steps: int) -> Iterator[float]:
+    """`steps` values from first to last, in equal ratios."""
+    return (first * (last / first) ** (step / max(1, steps - 1)) for step in range(steps))
 
 
 def _means(rows: Tensor, labels: Tensor, previous: Tensor) -> Tensor:

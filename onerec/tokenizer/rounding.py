@@ -2,15 +2,17 @@
 
 Successive shortest paths on the graph of clusters: an edge a -> b costs what the cheapest item of
 `a` loses by moving to `b`. Surplus clusters push items along the cheapest chain of clusters to one
-with room; each chain's cost is then added to the prices, which keeps every edge non-negative.
-Chains that share no cluster are taken at once, so the loop is over rounds, not over items.
+with room. Chains that share no cluster are taken at once, so the loop is over rounds, not over
+items.
 
 Only the items nearest to leaving each cluster are looked at, so the cost of a round does not grow
-with N.
+with N. The graph is small and changes every round: NumPy's single thread beats a thread pool here.
+Shapes: N items, D width, K clusters, P items that may move.
 """
 
 from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,7 +20,7 @@ from onerec.tokenizer.distances import blocks, ranks_within, scores
 
 POOL_SCORES = 1 << 24
 """Scores of the movable items held at a time (64 MiB)."""
-POOL_PER_CLUSTER = 48
+POOL_PER_CLUSTER = 160
 """Items per cluster that may move before the pool is drawn anew."""
 
 
@@ -47,7 +49,11 @@ def round_to_capacity(rows: Tensor, centroids: Tensor, prices: Tensor, labels: T
         assert surplus < left, "a fresh pool always has an item to move"
         left = surplus
         pool = _movable(rows, centroids, prices, labels)
-        _drain(scores(rows[pool], centroids), pool, prices, labels, capacity)
+        room = (capacity - torch.bincount(labels, minlength=num_codes)).numpy()
+        costs = scores(rows[pool], centroids).numpy()
+        here = labels[pool].numpy()
+        _drain(costs, here, room, prices.numpy(), at_most=max(1, num_items // num_codes // 32))
+        labels[pool] = torch.from_numpy(here)
     return labels
 
 
@@ -65,66 +71,76 @@ def _movable(rows: Tensor, centroids: Tensor, prices: Tensor, labels: Tensor) ->
     return order[ranks_within(labels[order]) < per_cluster]
 
 
-def _drain(costs: Tensor, pool: Tensor, prices: Tensor, labels: Tensor, capacity: Tensor) -> None:
+def _drain(
+    costs: np.ndarray, here: np.ndarray, room: np.ndarray, prices: np.ndarray, *, at_most: int
+) -> None:
     """Push surplus along cheapest chains until none is left or the pool runs dry.
 
-    Changes `prices` and `labels` in place.
+    Args:
+        costs: (P, K) of the pool.
+        here: (P,) clusters of the pool; changed in place.
+        room: (K,) free places, negative is surplus; changed in place.
+        prices: (K,); changed in place.
+        at_most: Items pushed along a chain at once. Later ones are dearer, so that another chain
+            may be cheaper by then: a few per cent of a cluster.
     """
-    num_codes = len(prices)
-    edges = torch.full((num_codes, num_codes), torch.inf)
-    touched = torch.ones(num_codes, dtype=torch.bool)
-    while True:
-        surplus = torch.bincount(labels, minlength=num_codes) - capacity
-        if not bool((surplus > 0).any()):
-            return
-        here = labels[pool]
-        _refresh_edges(edges, costs, prices, here, touched)
-        distance, follower = _cheapest_chains(edges, surplus < 0)
-        rise = torch.where(torch.isfinite(distance), distance, 0.0)
-        prices += rise
-        edges += rise[None, :] - rise[:, None]
-        edges.clamp_(min=0.0)
-        targets, amounts = _disjoint_chains(distance, follower, surplus)
-        if not bool((amounts > 0).any()):
-            return
-        touched = _move(costs, pool, labels, targets, amounts)
+    num_codes = len(room)
+    edges = np.full((num_codes, num_codes), np.inf, np.float32)
+    touched = np.ones(num_codes, bool)
+    while (room < 0).any():
+        _refresh_edges(edges, costs, here, touched)
+        # below zero only by what a chain of several items skipped over: a loop must not gain
+        priced = np.maximum(edges + (prices - prices[:, None]), 0)
+        distance, follower = _cheapest_chains(priced, room > 0)
+        prices += np.where(np.isfinite(distance), distance, 0)
+        targets, amounts = _disjoint_chains(distance, follower, -room, at_most)
+        if not amounts.any():
+            break
+        touched = _move(costs, here, room, targets, amounts)
 
 
 def _refresh_edges(
-    edges: Tensor, costs: Tensor, prices: Tensor, here: Tensor, touched: Tensor
+    edges: np.ndarray, costs: np.ndarray, here: np.ndarray, touched: np.ndarray
 ) -> None:
-    """Recompute the outgoing edges of the touched clusters."""
-    rows = touched[here].nonzero()[:, 0]
-    own = here[rows, None]
-    priced = costs[rows] + prices
-    regret = priced - priced.gather(1, own)
-    edges[touched] = torch.inf
-    edges.scatter_reduce_(0, own.expand_as(regret), regret, "amin")
-    edges.fill_diagonal_(torch.inf)
-    edges.clamp_(min=0.0)
+    """Recompute the outgoing edges of the touched clusters, without prices."""
+    rows = np.flatnonzero(touched[here])
+    rows = rows[np.argsort(here[rows], kind="stable")]
+    own = here[rows]
+    edges[touched] = np.inf
+    if len(rows):
+        first = np.flatnonzero(np.diff(own, prepend=-1))
+        regret = costs[rows] - costs[rows, own][:, None]
+        edges[own[first]] = np.minimum.reduceat(regret, first)
+    np.fill_diagonal(edges, np.inf)
 
 
-def _cheapest_chains(edges: Tensor, has_room: Tensor) -> tuple[Tensor, Tensor]:
+def _cheapest_chains(edges: np.ndarray, has_room: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Bellman-Ford towards the clusters with room: (K,) distances and next clusters."""
-    distance = torch.where(has_room, 0.0, torch.inf)
-    follower = torch.full((len(edges),), -1)
+    distance = np.where(has_room, 0, np.inf).astype(np.float32)
+    follower = np.full(len(edges), -1)
+    changed = np.flatnonzero(has_room)
     for _ in range(len(edges)):
-        through, via = (edges + distance).min(1)
-        better = through < distance
-        if not bool(better.any()):
+        through = edges[:, changed] + distance[changed]
+        via = through.argmin(1)
+        best = through[np.arange(len(edges)), via]
+        better = np.flatnonzero(best < distance)
+        if not len(better):
             break
-        distance = torch.where(better, through, distance)
-        follower = torch.where(better, via, follower)
+        distance[better] = best[better]
+        follower[better] = changed[via[better]]
+        changed = better
     return distance, follower
 
 
-def _disjoint_chains(distance: Tensor, follower: Tensor, surplus: Tensor) -> tuple[Tensor, Tensor]:
+def _disjoint_chains(
+    distance: np.ndarray, follower: np.ndarray, surplus: np.ndarray, at_most: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Chains that share no cluster, cheapest first: (K,) targets and (K,) items to push."""
     num_codes = len(distance)
-    targets, amounts = [-1] * num_codes, [0] * num_codes
+    targets, amounts = np.full(num_codes, -1), np.zeros(num_codes, np.int64)
     after, room = follower.tolist(), surplus.tolist()
     used: set[int] = set()
-    for source in distance.argsort(stable=True).tolist():
+    for source in np.argsort(distance, kind="stable").tolist():
         if room[source] <= 0 or after[source] < 0:
             continue
         chain = [source]
@@ -133,23 +149,34 @@ def _disjoint_chains(distance: Tensor, follower: Tensor, surplus: Tensor) -> tup
         if used.intersection(chain):
             continue
         used.update(chain)
-        # half at a time: later items are dearer, so another chain may then be cheaper
-        amount = max(1, min(room[source], -room[chain[-1]]) // 2)
+        amount = min(room[source], -room[chain[-1]], at_most)
         for a, b in pairwise(chain):
             targets[a], amounts[a] = b, amount
-    return torch.tensor(targets), torch.tensor(amounts)
+    return targets, amounts
 
 
-def _move(costs: Tensor, pool: Tensor, labels: Tensor, targets: Tensor, amounts: Tensor) -> Tensor:
-    """Push `amounts[a]` pool items from `a` to `targets[a]`, cheapest first; (K,) touched."""
-    here = labels[pool]
-    rows = (amounts[here] > 0).nonzero()[:, 0]
-    own, to = here[rows, None], targets[here[rows]][:, None]
-    order = (costs[rows].gather(1, to) - costs[rows].gather(1, own))[:, 0].argsort(stable=True)
-    rows = rows[order]
-    rows = rows[ranks_within(here[rows]) < amounts[here[rows]]]
-    touched = torch.zeros(len(targets), dtype=torch.bool)
-    touched[here[rows]] = True
-    labels[pool[rows]] = targets[here[rows]]
-    touched[labels[pool[rows]]] = True
+def _move(
+    costs: np.ndarray,
+    here: np.ndarray,
+    room: np.ndarray,
+    targets: np.ndarray,
+    amounts: np.ndarray,
+) -> np.ndarray:
+    """Push `amounts[a]` pool items from `a` to `targets[a]`, cheapest first; (K,) touched.
+
+    Changes `here` and `room` in place.
+    """
+    rows = np.flatnonzero(amounts[here] > 0)
+    own, to = here[rows], targets[here[rows]]
+    order = np.lexsort((costs[rows, to] - costs[rows, own], own))
+    rows, own, to = rows[order], own[order], to[order]
+    rank = np.arange(len(own)) - np.searchsorted(own, own)
+    kept = rank < amounts[own]
+    rows, own, to = rows[kept], own[kept], to[kept]
+    here[rows] = to
+    np.add.at(room, own, 1)
+    np.subtract.at(room, to, 1)
+    touched = np.zeros(len(room), bool)
+    touched[own] = True
+    touched[to] = True
     return touched
