@@ -41,35 +41,48 @@ class TokenizerLaunchpad(launchpad(STAGES.tokenizer)):
 def codebook(
     context: dg.AssetExecutionContext, config: TokenizerLaunchpad, artifacts: Artifacts
 ) -> dg.MaterializeResult:
-    """Opens a tokenizer generation: residual balanced K-means over items first seen before day D.
+    """Opens a tokenizer generation: residual quantization of the items first seen before day D.
 
-    Every model after it starts from scratch, so it is refitted weekly or on demand only.
+    Every model after it starts from scratch, so it is refitted weekly or on demand only. A refit
+    that is worse than the generation in force on today's vectors is refused: it is kept, its
+    manifest says why, and later nights go on with the old generation.
     """
     from onerec.embeddings.item_embeddings import load_item_embeddings
-    from onerec.tokenizer.generations import open_generation
+    from onerec.tokenizer.generations import judge_generation, load_tokenized, open_generation
 
     core, day = to_core(config, TokenizerConfig), date.fromisoformat(context.partition_key)
-    embeddings = artifacts.store.latest("item_embeddings", context.partition_key)
-    with artifacts.store.write(
+    store, partition = artifacts.store, context.partition_key
+    embeddings = store.latest("item_embeddings", partition)
+    parent = codebook_in_force(store, partition, inclusive=False)
+    night = last_night_of(store, partition, parent)
+    read = {"item_embeddings": embeddings, "codebook": parent, "semantic_ids": night}
+    catalogue = load_item_embeddings(embeddings.path)
+    with store.write(
         "codebook",
-        context.partition_key,
+        partition,
         config=asdict(core),
-        upstream={"item_embeddings": embeddings.version},
+        upstream={name: artifact.version for name, artifact in read.items() if artifact},
         code_version=VERSION,
         seed=core.seed,
     ) as draft:
-        opened = open_generation(
-            load_item_embeddings(embeddings.path),
-            day,
-            core,
-            draft.path,
-            on_progress=context.log.info,
-        )
+        opened = open_generation(catalogue, day, core, draft.path, on_progress=context.log.info)
         diagnostics = opened.diagnostics(draft.path)
         write_json(draft.path / "diagnostics.json", diagnostics)
+        manifest = judge_generation(
+            draft.path,
+            diagnostics,
+            catalogue,
+            day,
+            parent_directory=parent.path if parent else None,
+            published=load_tokenized(night.path) if night else None,
+        )
+        manifest.save(draft.path)
         draft.row_counts["rows"] = len(opened.ids)
-        draft.metadata["generation"] = opened.ids.generation
-    return published(draft.artifact, tokenizer_metadata(opened.ids.generation, diagnostics))
+        draft.metadata |= {"generation": manifest.generation, "accepted": manifest.accepted}
+        if not manifest.accepted:  # a codebook of the same day that was in force stays so
+            draft.metadata["stands"] = standing_version(store, partition)
+    shown = tokenizer_metadata(opened, diagnostics) | generation_metadata(manifest)
+    return published(draft.artifact, shown | {"opened by": context.run.job_name})
 
 
 @dg.asset(
@@ -118,7 +131,8 @@ def semantic_ids(
         draft.row_counts["rows"] = len(night.ids)
         draft.metadata["generation"] = night.ids.generation
     warehouse.replace_partition("semantic_ids", date.fromisoformat(partition), night.ids.to_table())
-    return published(draft.artifact, tokenizer_metadata(night.ids.generation, diagnostics))
+    titles = titles_of(warehouse.catalogue(date.fromisoformat(partition)))
+    return published(draft.artifact, tokenizer_metadata(night, diagnostics, titles))
 
 
 @dg.multi_asset_check(
@@ -133,29 +147,60 @@ def semantic_ids(
             "codes_are_balanced",
             asset="codebook",
             blocking=True,
-            description="At every level the most and the least used code differ by at most one.",
+            description="At every level the most and the least used code differ by at most one. "
+            "Methods that promise no balance get a warning and are not stopped.",
+        ),
+        dg.AssetCheckSpec(
+            "generation_is_no_worse",
+            asset="codebook",
+            blocking=True,
+            description="On today's vectors the new generation is at least as good as the one in "
+            "force, within quality_tolerance; otherwise it is refused and the old one stays.",
         ),
     ]
 )
 def codebook_checks(
     context: dg.AssetCheckExecutionContext, artifacts: Artifacts
 ) -> Iterator[dg.AssetCheckResult]:
-    """A generation that opens unbalanced would stay so."""
+    """A generation that opens unbalanced would stay so; a worse one is not used at all."""
+    from onerec.tokenizer.codebook import load_codebook
+    from onerec.tokenizer.generations import load_generation
+
     path = artifacts.store.latest("codebook", context.partition_key).path
     levels = read_json(path / "diagnostics.json")["levels"]
+    book, manifest = load_codebook(path), load_generation(path)
     used = [level["utilisation"] for level in levels]
     spread = [level["size_spread"] for level in levels]
+    promise = "sizes that differ by at most one" if book.promises_balance else "nothing"
+    severity = dg.AssetCheckSeverity.ERROR if book.promises_balance else dg.AssetCheckSeverity.WARN
+    about = {"method": book.config.method, "what the method promises": promise}
     yield dg.AssetCheckResult(
         check_name="every_code_is_used",
         asset_key="codebook",
         passed=min(used) == 1.0,
-        metadata={"utilisation per level": dg.MetadataValue.json(used)},
+        severity=severity,
+        metadata={"utilisation per level": dg.MetadataValue.json(used), **about},
     )
     yield dg.AssetCheckResult(
         check_name="codes_are_balanced",
         asset_key="codebook",
         passed=max(spread) <= 1,
-        metadata={"largest less smallest per level": dg.MetadataValue.json(spread)},
+        severity=severity,
+        metadata={"largest less smallest per level": dg.MetadataValue.json(spread), **about},
+    )
+    refused = manifest.refused_because if manifest else []
+    remedy = (
+        f"run nightly for {context.partition_key}: it goes on in the old generation; to accept "
+        "this one, materialise codebook again with a larger quality_tolerance"
+    )
+    yield dg.AssetCheckResult(
+        check_name="generation_is_no_worse",
+        asset_key="codebook",
+        passed=not refused,
+        metadata={
+            **(generation_metadata(manifest) if manifest else {}),
+            **({"what to do": remedy} if refused else {}),
+        },
     )
 
 
@@ -211,40 +256,106 @@ def semantic_ids_checks(
 
 def generation_until(store: ArtifactStore, partition: str) -> tuple[Artifact, Artifact | None]:
     """The codebook in force on a day, and the last earlier night of its generation, if any."""
-    book = store.latest_until("codebook", partition)
+    book = codebook_in_force(store, partition)
     if book is None:
         raise ArtifactError(
             f"codebook: no generation was opened up to {partition}; materialise codebook for "
             f"{partition} first, or run the job weekly_retokenize"
         )
+    return book, last_night_of(store, partition, book)
+
+
+def codebook_in_force(
+    store: ArtifactStore, partition: str, *, inclusive: bool = True
+) -> Artifact | None:
+    """The last codebook up to (or before) a day that was not refused, if any."""
+    for day in reversed(store.partitions("codebook")):
+        if day > partition or (day == partition and not inclusive):
+            continue
+        version = standing_version(store, day)
+        if version:
+            return store.get("codebook", day, version)
+    return None
+
+
+def standing_version(store: ArtifactStore, day: str) -> str | None:
+    """The codebook of a day that is in force: the current one, or the one it failed to replace."""
+    if day not in store.partitions("codebook"):
+        return None
+    current = store.latest("codebook", day)
+    made = current.manifest["metadata"]
+    return current.version if made.get("accepted", True) else made.get("stands")
+
+
+def last_night_of(store: ArtifactStore, partition: str, book: Artifact | None) -> Artifact | None:
+    """The last night before a day, if it is of this codebook's generation."""
     earlier = store.latest_until("semantic_ids", partition, inclusive=False)
-    same = earlier and (
-        earlier.manifest["metadata"]["generation"] == book.manifest["metadata"]["generation"]
-    )
-    return book, earlier if same else None
+    if book is None or earlier is None:
+        return None
+    made, asked = earlier.manifest["metadata"], book.manifest["metadata"]
+    return earlier if made["generation"] == asked["generation"] else None
 
 
-def tokenizer_metadata(generation: str, diagnostics: Mapping[str, Any]) -> dict[str, Any]:
+def titles_of(catalogue: Any) -> dict[str, str]:
+    """Titles of the items that have one."""
+    rows = zip(catalogue["item_id"].to_pylist(), catalogue["title"].to_pylist(), strict=True)
+    return {item: title for item, title in rows if title}
+
+
+def generation_metadata(manifest: Any) -> dict[str, Any]:
+    """The generation's manifest, with its quality before and after."""
+    old = manifest.parent_quality or {}
+    rows = [
+        f"| {name} | {f'{old[name]:.4f}' if name in old else 'n/a'} | {new:.4f} |"
+        for name, new in manifest.quality.items()
+    ]
+    table = ["| on today's vectors | generation in force | this one |", "|---|---|---|", *rows]
+    return {
+        "quality": dg.MetadataValue.md("\n".join(table)),
+        "opened because": manifest.opened_because,
+        "parent generation": manifest.parent or "none",
+        "accepted": manifest.accepted,
+        **({} if manifest.accepted else {"refused because": "; ".join(manifest.refused_because)}),
+    }
+
+
+def tokenizer_metadata(
+    night: Any, diagnostics: Mapping[str, Any], titles: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Numbers and pictures for the asset's page."""
-    from onerec.pictures import line_chart, svg_markdown
+    from onerec.pictures import bar_chart, line_chart, scatter, svg_markdown
+    from onerec.tokenizer.gallery import neighbours_by_prefix, projection
 
     levels = diagnostics["levels"]
     usage = {f"level {i + 1}": sorted(v["usage"], reverse=True) for i, v in enumerate(levels)}
     error = {"left over": [1.0] + [level["relative_mse"] for level in levels]}
+    shares = {
+        f"{name.replace('_', ' ')}, level {i + 1}": level[name]
+        for i, level in enumerate(levels)
+        for name in ("entropy_share", "hit_rate")
+    } | {"collision rate": diagnostics["collision_rate"]}
     pictures = [
         line_chart(usage, "Items per code, most used first", "code", "items"),
         line_chart(error, "Relative squared error left after a level", "level", "share"),
+        bar_chart(shares, "Entropy, neighbours that share the prefix, collisions", "share"),
+        scatter(
+            projection(night.ids.codes, night.vectors),
+            "Items by first code",
+            "first principal component",
+            "second principal component",
+        ),
     ]
     per_level = {
         f"{name}, level {i + 1}": level[name]
         for i, level in enumerate(levels)
-        for name in ("utilisation", "entropy", "entropy_share", "gini", "size_spread")
+        for name in ("utilisation", "entropy", "entropy_share", "gini", "size_spread", "hit_rate")
     }
     return {
-        "generation": generation,
+        "generation": night.ids.generation,
         "collision rate before the separating digit": diagnostics["collision_rate"],
         "relative squared error": levels[-1]["relative_mse"],
         "items whose codes are the nearest": diagnostics["argmin_agreement"],
         **per_level,
         "pictures": dg.MetadataValue.md("\n\n".join(map(svg_markdown, pictures))),
+        "neighbours by ID prefix": dg.MetadataValue.md(neighbours_by_prefix(night.ids, titles)),
     }

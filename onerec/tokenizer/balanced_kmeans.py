@@ -2,9 +2,11 @@
 
 Assigning N items to K clusters of equal size at the least total distance is a semi-discrete
 optimal transport problem. Its dual is one price per cluster: an item goes where distance plus price
-is least, and prices of overfull clusters rise until sizes agree. Lloyd steps therefore carry prices
-along, corrected by a few smoothed (Sinkhorn) steps each, and only the last assignments are rounded
-to exact sizes, by moving items along the cheapest chains of clusters (`onerec.tokenizer.rounding`).
+is least, and prices of overfull clusters rise until sizes agree. Lloyd steps on a sample therefore
+carry prices along, corrected by a few smoothed (Sinkhorn) steps each. Then every item is asked for
+the few clusters it may go to, prices are settled over these offers, and only the last assignment is
+rounded to exact sizes, by moving items along the cheapest chains of clusters
+(`onerec.tokenizer.rounding`).
 
 Scores are computed block by block, so that memory is O(block * K), never O(N * K).
 
@@ -22,7 +24,7 @@ from onerec.tokenizer.rounding import round_to_capacity
 
 POINTS_PER_CLUSTER = 64
 """Lloyd steps see a sample of this many items per cluster; the last steps see all."""
-POINTS_PER_LEAF = 32
+POINTS_PER_LEAF = 64
 """The first centroids come from this many items per cluster."""
 BISECTING_STEPS = 4
 """Balanced 2-means steps per cut."""
@@ -30,6 +32,8 @@ PRICE_STEPS = 2
 """Sinkhorn corrections of the prices per block of a Lloyd step."""
 CORRECTING_STEPS = 16
 """Sinkhorn corrections on the sample before all items are asked for offers."""
+CORRECTING_SCORES = 1 << 26
+"""Scores of the sample held for that (256 MiB); beyond, they are made anew block by block."""
 OFFERS = 8
 """Clusters an item may go to in the last steps: those with the least distance plus price."""
 OFFER_STEPS = 20
@@ -39,16 +43,18 @@ OVERSHOOT = 1.6
 SETTLING_PASSES = 8
 """Final steps on all items, as many as fit this number of passes over the sample, at least one; the
 last one has exact sizes."""
-SMOOTHING_WIDE, SMOOTHING_FIRST, SMOOTHING_LAST, SMOOTHING_EXACT = 3.0, 0.5, 0.1, 0.01
-"""Sinkhorn's epsilon, in units of the mean gap between best and second-best score: at the start of
-a correction, over the Lloyd steps, and at the end."""
+SMOOTHING_WIDE, SMOOTHING_FIRST, SMOOTHING_NEXT = 3.0, 1.0, 0.3
+SMOOTHING_LAST, SMOOTHING_EXACT = 0.1, 0.01
+"""Sinkhorn's epsilon, in units of the mean gap between best and second-best score: Lloyd steps go
+from FIRST to LAST, corrections start at WIDE, or at NEXT where the prices were exact a step before,
+and the items' own offers end at EXACT."""
 
 
 @dataclass(frozen=True)
-class BalancedPartition:
+class Partition:
     """Attributes:
     centroids: (K, D), means of their members.
-    labels: (N,), each value `N // K` or `N // K + 1` times.
+    labels: (N,), the cluster of each item.
     """
 
     centroids: Tensor
@@ -62,15 +68,14 @@ def balanced_kmeans(
     iterations: int,
     generator: torch.Generator,
     on_step: Callable[[], None] = lambda: None,
-) -> BalancedPartition:
+) -> Partition:
     """Cluster into sizes that differ by at most one.
 
     Args:
         vectors: (N, D) float32, finite, N >= K.
         num_clusters: K.
         iterations: Lloyd steps before the sizes are made exact.
-        generator: Source of the initial centroids, which are items chosen at random: balanced
-            clusters want centroids as dense as the items are.
+        generator: Source of the sample and of the tree the first centroids come from.
         on_step: Called after every step.
 
     Returns:
@@ -84,20 +89,21 @@ def balanced_kmeans(
     gap = _mean_gap(sample, centroids)
     for smoothing in _falling(gap * SMOOTHING_FIRST, gap * SMOOTHING_LAST, iterations):
         prices, labels = _priced_labels(sample, centroids, prices, smoothing)
-        centroids = _means(sample, labels, centroids)
+        centroids = means(sample, labels, centroids)
         on_step()
     labels = torch.empty(0, dtype=torch.long)
     settling_steps = max(1, SETTLING_PASSES * len(sample) // num_items)
     for step in range(settling_steps):
-        prices = _corrected(sample, centroids, prices, gap)
+        wide = SMOOTHING_NEXT if step else SMOOTHING_WIDE
+        prices = _corrected(sample, centroids, prices, gap * wide, gap * SMOOTHING_LAST)
         offers, costs = _offers(vectors, centroids, prices)
         prices = _settled_prices(offers, costs, prices, gap)
         labels = offers.gather(1, (costs + prices[offers]).argmin(1, keepdim=True))[:, 0]
         if step == settling_steps - 1:
             labels = round_to_capacity(vectors, centroids, prices, labels)
-        centroids = _means(vectors, labels, centroids)
+        centroids = means(vectors, labels, centroids)
         on_step()
-    return BalancedPartition(centroids, labels)
+    return Partition(centroids, labels)
 
 
 def _bisected(rows: Tensor, num_codes: int, generator: torch.Generator) -> Tensor:
@@ -142,10 +148,16 @@ def _priced_labels(
     return prices, labels
 
 
-def _corrected(rows: Tensor, centroids: Tensor, prices: Tensor, gap: float) -> Tensor:
-    """Prices of a sample's balanced clusters, from a wide epsilon down: offers depend on them."""
+def _corrected(
+    rows: Tensor, centroids: Tensor, prices: Tensor, wide: float, narrow: float
+) -> Tensor:
+    """Prices of a sample's balanced clusters, by a falling epsilon: offers depend on them."""
+    if len(rows) * len(centroids) > CORRECTING_SCORES:
+        for smoothing in _falling(wide, narrow, CORRECTING_STEPS // PRICE_STEPS):
+            prices, _ = _priced_labels(rows, centroids, prices, smoothing)
+        return prices
     costs = scores(rows, centroids)
-    for smoothing in _falling(gap * SMOOTHING_WIDE, gap * SMOOTHING_LAST, CORRECTING_STEPS):
+    for smoothing in _falling(wide, narrow, CORRECTING_STEPS):
         sizes = torch.softmax((costs + prices).mul_(-1 / smoothing), 1).sum(0)
         prices = _raised(prices, sizes, len(rows) / len(prices), smoothing * OVERSHOOT)
     return prices
@@ -183,7 +195,7 @@ def _falling(first: float, last: float, steps: int) -> Iterator[float]:
     return (first * (last / first) ** (step / max(1, steps - 1)) for step in range(steps))
 
 
-def _means(rows: Tensor, labels: Tensor, previous: Tensor) -> Tensor:
+def means(rows: Tensor, labels: Tensor, previous: Tensor) -> Tensor:
     """(K, D): the mean of each cluster; an empty one keeps its previous centroid."""
     sizes = torch.bincount(labels, minlength=len(previous))[:, None]
     sums = torch.zeros_like(previous).index_add_(0, labels, rows)

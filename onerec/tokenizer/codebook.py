@@ -1,13 +1,17 @@
 """Residual quantization: L codebooks, each fitted to what the ones before leave over.
 
-Shapes: N items, L levels, K codes, Dv width of the vectors.
+Four methods stand behind `fit_codebook` and `Codebook`: balanced K-means, the paper's Algorithm 1,
+plain K-means, and RQ-VAE, whose codebooks lie in the latent space of its encoder.
+
+Shapes: N items, L levels, K codes, Dv width of the vectors, Z width of the codebooks (Dv without an
+encoder).
 """
 
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
@@ -18,10 +22,17 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from onerec.config import TokenizerConfig
-from onerec.tokenizer.balanced_kmeans import BalancedPartition, balanced_kmeans
+from onerec.tokenizer.balanced_kmeans import Partition, balanced_kmeans
+from onerec.tokenizer.clusterers import algorithm_1, plain_kmeans
 from onerec.tokenizer.distances import nearest
+from onerec.tokenizer.rqvae import fit_rqvae, perceptron
 
 CODEBOOK_FILE = "codebook.safetensors"
+BALANCED_METHODS = ("balanced", "algorithm_1")
+"""Methods that promise sizes which differ by at most one; the others promise nothing."""
+
+
+_TOLERANCE = TokenizerConfig().quality_tolerance
 
 
 class Tokenizer(Protocol):
@@ -57,18 +68,28 @@ class Clusterer(Protocol):
         iterations: int,
         generator: torch.Generator,
         on_step: Callable[[], None],
-    ) -> BalancedPartition: ...
+    ) -> Partition: ...
+
+
+CLUSTERERS: Mapping[str, Clusterer] = {
+    "balanced": balanced_kmeans,
+    "algorithm_1": algorithm_1,
+    "kmeans": plain_kmeans,
+}
+"""Methods that cluster level by level; the other one is RQ-VAE."""
 
 
 @dataclass(frozen=True)
 class Codebook:
     """Attributes:
-    codebooks: (L, K, Dv) float32.
+    codebooks: (L, K, Z) float32.
     config: The settings it was fitted with.
+    networks: Weights of RQ-VAE's encoder and decoder; empty where codes live among the vectors.
     """
 
     codebooks: Tensor
     config: TokenizerConfig
+    networks: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def num_levels(self) -> int:
@@ -78,12 +99,23 @@ class Codebook:
     def size(self) -> int:
         return self.codebooks.shape[1]
 
+    @property
+    def promises_balance(self) -> bool:
+        return self.config.method in BALANCED_METHODS
+
     @cached_property
     def generation(self) -> str:
         """Hash of the centroids and the settings: checkpoints of another generation do not fit."""
         digest = hashlib.sha256(self.codebooks.contiguous().numpy().tobytes())
-        digest.update(_config_json(self.config).encode())
+        for name in sorted(self.networks):
+            digest.update(name.encode() + self.networks[name].contiguous().numpy().tobytes())
+        fitted = dataclasses.replace(self.config, quality_tolerance=_TOLERANCE)  # changes no ID
+        digest.update(_config_json(fitted).encode())
         return digest.hexdigest()[:16]
+
+    def project(self, vectors: Tensor) -> Tensor:
+        """(N, Dv) to (N, Z): where the codebooks live."""
+        return perceptron(self.networks, "encoder", vectors) if self.networks else vectors
 
     def encode(self, vectors: Tensor) -> Tensor:
         """Nearest code level by level, whatever the sizes become.
@@ -94,21 +126,26 @@ class Codebook:
         Returns:
             (N, L) int64.
         """
-        residual, codes = vectors, []
+        residual, codes = self.project(vectors), []
         for centroids in self.codebooks:
             codes.append(nearest(residual, centroids))
             residual = residual - centroids[codes[-1]]
         return torch.stack(codes, 1)
 
     def decode(self, codes: Tensor) -> Tensor:
-        """(N, L) codes to the (N, Dv) sums of their centroids."""
-        levels = torch.arange(self.num_levels)
-        return self.codebooks[levels, codes[:, : self.num_levels]].sum(1)
+        """(N, L) codes to the (N, Dv) vectors they stand for.
+
+        Fewer columns are the first levels alone; a separating digit is left out.
+        """
+        codes = codes[:, : self.num_levels]
+        sums = self.codebooks[torch.arange(codes.shape[1]), codes].sum(1)
+        return perceptron(self.networks, "decoder", sums) if self.networks else sums
 
     def save(self, directory: Path) -> None:
         """Write `codebook.safetensors`."""
         metadata = {"config": _config_json(self.config)}
-        tensors = {"codebooks": self.codebooks.contiguous()}
+        tensors = {"codebooks": self.codebooks, **self.networks}
+        tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
         save_file(tensors, directory / CODEBOOK_FILE, metadata=metadata)
 
 
@@ -116,17 +153,18 @@ def load_codebook(directory: Path) -> Codebook:
     """Read what `Codebook.save` wrote."""
     with safe_open(directory / CODEBOOK_FILE, framework="pt") as file:
         config = TokenizerConfig(**json.loads(file.metadata()["config"]))
-        return Codebook(file.get_tensor("codebooks"), config)
+        networks = {n: file.get_tensor(n) for n in sorted(file.keys()) if n != "codebooks"}
+        return Codebook(file.get_tensor("codebooks"), config, networks)
 
 
 def fit_codebook(
     vectors: Tensor,
     config: TokenizerConfig,
     *,
-    clusterer: Clusterer = balanced_kmeans,
+    clusterer: Clusterer | None = None,
     on_progress: Callable[[str], None] = lambda message: None,
 ) -> tuple[Codebook, Tensor]:
-    """Fit residual K-means level by level (OneRec v1, section 3.1).
+    """Fit the codebooks of `config.method`, level by level but for RQ-VAE (OneRec v1, section 3.1).
 
     The paper assigns codes by argmin after fitting balanced clusters, which loses the balance; here
     the catalogue keeps the balanced clusters themselves, and argmin is for items that come later.
@@ -134,14 +172,14 @@ def fit_codebook(
     Args:
         vectors: (N, Dv) float32, finite, none zero.
         config: Levels, codes, steps, seed.
-        clusterer: Clustering of one level.
+        clusterer: Clustering of one level, instead of the method's own.
         on_progress: Told about every level and every few steps.
 
     Returns:
         The codebook, and (N, L) codes of `vectors`.
 
     Raises:
-        ValueError: Fewer items than codes, more items than IDs, or a NaN or zero vector.
+        ValueError: Fewer distinct items than codes, more items than IDs, or a NaN or zero vector.
     """
     check_vectors(vectors)
     num_items, size = len(vectors), config.codebook_size
@@ -151,6 +189,23 @@ def fit_codebook(
             f"lower tokenizer.codebook_size to at most {num_items}"
         )
     check_capacity(num_items, size, config.num_levels)
+    copies = copies_of(vectors)
+    if len(copies) < size:
+        raise ValueError(
+            f"tokenizer.codebook_size={size}: the {num_items} items have only {len(copies)} "
+            f"distinct vectors; lower tokenizer.codebook_size to at most {len(copies)}, or give "
+            "items features that tell them apart"
+        )
+    if (most := int(copies.max())) > -(-num_items // size):
+        on_progress(
+            f"{most} items share one vector, more than the {-(-num_items // size)} a balanced "
+            "cluster holds: they are split among neighbouring codes, with unique IDs all the same"
+        )
+    if config.method == "rqvae" and clusterer is None:
+        tables, networks = fit_rqvae(vectors, config, on_progress=on_progress)
+        book = Codebook(tables, config, networks)
+        return book, book.encode(vectors)
+    clusterer = clusterer or CLUSTERERS[config.method]
     residual, codebooks, codes = vectors, [], []
     for level in range(config.num_levels):
         generator = torch.Generator().manual_seed(config.seed + level)
@@ -180,6 +235,16 @@ def check_vectors(vectors: Tensor) -> None:
             )
 
 
+def copies_of(vectors: Tensor) -> Tensor:
+    """(M,): how many items have each of the M distinct vectors, told apart by a hash."""
+    generator = torch.Generator().manual_seed(0)
+    factors = torch.randint(1, 1 << 62, (vectors.shape[1],), generator=generator)
+    hashes = [
+        (part.view(torch.int32) * factors).sum(1) for part in vectors.contiguous().split(4096)
+    ]
+    return torch.unique(torch.cat(hashes), return_counts=True)[1]
+
+
 def check_capacity(num_items: int, size: int, num_levels: int) -> None:
     """Raise `ValueError` when there are more items than IDs, `K ** (L + 1)`."""
     if num_items > size ** (num_levels + 1):
@@ -203,4 +268,12 @@ class _Counter:
 
 
 def _config_json(config: TokenizerConfig) -> str:
-    return json.dumps(dataclasses.asdict(config), sort_keys=True)
+    """Settings that made the centroids; those added later only where they are not the default.
+
+    So codebooks from before a setting existed keep the name of their generation.
+    """
+    settings = dataclasses.asdict(config)
+    defaults = dataclasses.asdict(TokenizerConfig())
+    always = ("num_levels", "codebook_size", "iterations", "seed")
+    kept = {n: v for n, v in settings.items() if n in always or v != defaults[n]}
+    return json.dumps(kept, sort_keys=True)

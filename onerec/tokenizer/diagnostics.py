@@ -1,11 +1,15 @@
 """How well a tokenizer does: balance, spread, reconstruction and collisions."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from onerec.tokenizer.codebook import Codebook
+
+_SIMILARITIES = 1 << 25
+"""Similarities held at a time (128 MiB)."""
 
 
 def tokenizer_diagnostics(codebook: Codebook, codes: Tensor, vectors: Tensor) -> dict[str, Any]:
@@ -19,17 +23,19 @@ def tokenizer_diagnostics(codebook: Codebook, codes: Tensor, vectors: Tensor) ->
     Returns:
         `levels`: a list of one dict per level with `utilisation` (share of codes used), `entropy`
         (nats), `entropy_share` (of log K), `gini` (0 is equal), `smallest`, `largest`,
-        `size_spread`, `relative_mse` (squared error left after this level over squared norm) and
+        `size_spread`, `hit_rate` (`embedding_hit_rate` up to this level), `relative_mse` (squared
+        error left after this level over squared norm) and
         `usage` (items per code); `collision_rate` (share of items whose codes another item has as
         well), `largest_leaf`, `num_items`, and `argmin_agreement` (share of items whose balanced
         codes are their nearest codes at every level).
     """
     num_levels, size = codebook.num_levels, codebook.size
     codes = codes[:, :num_levels]
-    residual, levels = vectors, []
+    levels = []
     norm = vectors.double().square().sum()
+    hits = embedding_hit_rate(codes, vectors)
     for level in range(num_levels):
-        residual = residual - codebook.codebooks[level][codes[:, level]]
+        residual = vectors - codebook.decode(codes[:, : level + 1])
         usage = torch.bincount(codes[:, level], minlength=size)
         entropy = torch.special.entr(usage.double() / len(codes)).sum().item()
         levels.append(
@@ -42,6 +48,7 @@ def tokenizer_diagnostics(codebook: Codebook, codes: Tensor, vectors: Tensor) ->
                 "largest": int(usage.max()),
                 "size_spread": int(usage.max() - usage.min()),
                 "relative_mse": (residual.double().square().sum() / norm).item(),
+                "hit_rate": hits[level],
                 "usage": usage.tolist(),
             }
         )
@@ -53,6 +60,47 @@ def tokenizer_diagnostics(codebook: Codebook, codes: Tensor, vectors: Tensor) ->
         "collision_rate": (members[leaf] > 1).double().mean().item(),
         "largest_leaf": int(members.max()),
         "argmin_agreement": agreement,
+    }
+
+
+def embedding_hit_rate(
+    codes: Tensor, vectors: Tensor, *, neighbours: int = 10, sample: int = 512
+) -> list[float]:
+    """Do nearest neighbours in embedding space share prefixes?
+
+    Args:
+        codes: (N, L).
+        vectors: (N, Dv), compared by cosine.
+        neighbours: Of each item, itself left out.
+        sample: Items asked, evenly spaced; their neighbours are sought among all.
+
+    Returns:
+        Per level l the share of (item, neighbour) pairs with equal codes at levels 1 to l.
+    """
+    neighbours = min(neighbours, len(codes) - 1)
+    if neighbours < 1:
+        return [1.0] * codes.shape[1]
+    unit = torch.nn.functional.normalize(vectors, dim=1)
+    asked = torch.linspace(0, len(codes) - 1, min(sample, len(codes))).long()
+    shared = torch.zeros(codes.shape[1], dtype=torch.double)
+    for rows in asked.split(max(1, _SIMILARITIES // len(codes))):
+        similarity = unit[rows] @ unit.T
+        similarity[torch.arange(len(rows)), rows] = -torch.inf
+        found = similarity.topk(neighbours, dim=1).indices
+        equal = codes[rows][:, None] == codes[found]
+        shared += equal.cumprod(2).sum((0, 1))
+    return (shared / (len(asked) * neighbours)).tolist()
+
+
+def quality_of(diagnostics: Mapping[str, Any]) -> dict[str, float]:
+    """What two generations are compared by, each in [0, 1]: `relative_mse` after the last level,
+    `collision_rate`, `entropy_share` of all levels, `hit_rate` of the first."""
+    levels = diagnostics["levels"]
+    return {
+        "relative_mse": levels[-1]["relative_mse"],
+        "collision_rate": diagnostics["collision_rate"],
+        "entropy_share": sum(level["entropy_share"] for level in levels) / len(levels),
+        "hit_rate": levels[0]["hit_rate"],
     }
 
 

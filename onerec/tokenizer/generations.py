@@ -2,13 +2,16 @@
 
 A generation opens when a codebook is fitted: its directory holds the codebook, the IDs of the items
 it was fitted on, and their vectors, which fix the space it lives in. Every night after that appends
-the items that are new. Shapes: N items, Dv width of the vectors.
+the items that are new. A generation that is worse than the one in force is refused: its manifest
+says so, and readers pass it by. Shapes: N items, Dv width of the vectors.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,8 +20,8 @@ from torch import Tensor
 
 from onerec.config import TokenizerConfig
 from onerec.embeddings.item_embeddings import VECTORS_FILE, ItemEmbeddings
-from onerec.tokenizer.codebook import fit_codebook, load_codebook
-from onerec.tokenizer.diagnostics import tokenizer_diagnostics
+from onerec.tokenizer.codebook import Codebook, fit_codebook, load_codebook
+from onerec.tokenizer.diagnostics import quality_of, tokenizer_diagnostics
 from onerec.tokenizer.semantic_ids import (
     SemanticIds,
     align_vectors,
@@ -86,6 +89,146 @@ def open_generation(
     codebook.save(directory)
     opened.save(directory)
     return opened
+
+
+GENERATION_FILE = "generation.json"
+LOWER_IS_BETTER = {"relative_mse", "collision_rate"}
+
+
+@dataclass(frozen=True)
+class Generation:
+    """The manifest of a generation, `generation.json`.
+
+    Attributes:
+        generation: Hash of the codebook.
+        day: Only items first seen before it took part in the fit.
+        opened_because: "first generation", or that the one in force was refitted.
+        settings: The `TokenizerConfig`.
+        parent: Hash of the generation that was in force, if any.
+        quality: Of this generation on the day's items (`quality_of`).
+        parent_quality: Of the parent on the same items, with its published IDs and the IDs it
+            would give to new ones; None where there is no parent or it has no IDs left.
+        refused_because: Why this generation must not be used; empty when it is in force.
+    """
+
+    generation: str
+    day: str
+    opened_because: str
+    settings: dict[str, Any]
+    parent: str | None
+    quality: dict[str, float]
+    parent_quality: dict[str, float] | None
+    refused_because: list[str]
+
+    @property
+    def accepted(self) -> bool:
+        return not self.refused_because
+
+    def save(self, directory: Path) -> None:
+        """Write `generation.json`."""
+        text = json.dumps(asdict(self), indent=2, sort_keys=True)
+        (directory / GENERATION_FILE).write_text(text + "\n")
+
+
+def load_generation(directory: Path) -> Generation | None:
+    """Read what `Generation.save` wrote; None for a codebook from before there were manifests."""
+    file = directory / GENERATION_FILE
+    return Generation(**json.loads(file.read_text())) if file.exists() else None
+
+
+def judge_generation(
+    codebook_directory: Path,
+    diagnostics: Mapping[str, Any],
+    embeddings: ItemEmbeddings,
+    before: date,
+    *,
+    parent_directory: Path | None,
+    published: TokenizedCatalogue | None,
+) -> Generation:
+    """Describe a generation that was just opened, and decide whether it may be used.
+
+    It is refused when it breaks its method's promise of balance, or when it is worse than the one
+    in force on the same items by more than `quality_tolerance`.
+
+    Args:
+        codebook_directory: What `open_generation` wrote.
+        diagnostics: Of its IDs.
+        embeddings: The catalogue it was fitted on.
+        before: As for `open_generation`.
+        parent_directory: The codebook in force, if any.
+        published: The parent's last night, if any.
+    """
+    codebook = load_codebook(codebook_directory)
+    quality, faults = quality_of(diagnostics), _broken_promises(codebook, diagnostics)
+    parent, reason, parent_quality = None, "first generation", None
+    if parent_directory is not None:
+        parent = load_codebook(parent_directory).generation
+        reason = f"refit of {parent}"
+        known = embeddings.first_seen < np.datetime64(before)
+        try:
+            night = append_night(parent_directory, published, _rows_of(embeddings, known))
+        except ValueError as error:  # e.g. the catalogue has outgrown the parent's IDs
+            reason += f", which cannot go on: {error}"
+        else:
+            parent_quality = quality_of(
+                _only(night, embeddings, known).diagnostics(parent_directory)
+            )
+            faults += worse_than(parent_quality, quality, codebook.config.quality_tolerance)
+    return Generation(
+        generation=codebook.generation,
+        day=before.isoformat(),
+        opened_because=reason,
+        settings=asdict(codebook.config),
+        parent=parent,
+        quality=quality,
+        parent_quality=parent_quality,
+        refused_because=faults,
+    )
+
+
+def worse_than(old: Mapping[str, float], new: Mapping[str, float], tolerance: float) -> list[str]:
+    """In which figures of `quality_of` the new one is worse by more than the tolerance, in words.
+
+    >>> worse_than({"hit_rate": 0.5}, {"hit_rate": 0.4}, 0.05)
+    ['hit_rate falls from 0.5000 to 0.4000']
+    """
+    faults = []
+    for name, before in old.items():
+        sign, verb = (1, "rises") if name in LOWER_IS_BETTER else (-1, "falls")
+        if not sign * (new[name] - before) <= tolerance:  # NaN is a fault
+            faults.append(f"{name} {verb} from {before:.4f} to {new[name]:.4f}")
+    return faults
+
+
+def _broken_promises(codebook: Codebook, diagnostics: Mapping[str, Any]) -> list[str]:
+    levels = diagnostics["levels"]
+    if not codebook.promises_balance:
+        return []
+    dead = [i + 1 for i, level in enumerate(levels) if level["utilisation"] < 1]
+    uneven = [i + 1 for i, level in enumerate(levels) if level["size_spread"] > 1]
+    return [f"level {i} has dead codes" for i in dead] + [
+        f"the codes of level {i} differ in size by more than one" for i in uneven
+    ]
+
+
+def _rows_of(embeddings: ItemEmbeddings, kept: np.ndarray) -> ItemEmbeddings:
+    flags = {name: flag[kept] for name, flag in embeddings.flags.items()}
+    vectors = embeddings.vectors[kept]
+    return ItemEmbeddings(embeddings.item_ids[kept], embeddings.first_seen[kept], vectors, flags)
+
+
+def _only(
+    night: TokenizedCatalogue, embeddings: ItemEmbeddings, known: np.ndarray
+) -> TokenizedCatalogue:
+    """The rows of today's known items: not of those that have left the catalogue."""
+    rows = night.ids.index_of(embeddings.item_ids[known])
+    ids = replace(
+        night.ids,
+        item_ids=night.ids.item_ids[rows],
+        codes=night.ids.codes[torch.from_numpy(rows)],
+        first_seen=night.ids.first_seen[rows],
+    )
+    return TokenizedCatalogue(ids, night.vectors[rows])
 
 
 def append_night(

@@ -281,7 +281,7 @@ def _nearest_leaves(codebook: Codebook, vectors: Tensor, beam: int) -> Tensor:
     """(N, beam): leaves by distance, found by a beam search over the levels."""
     rows = max(1, _PLACING_SCORES // (beam * max(codebook.codebooks.shape[1:])))
     parts = []
-    for chunk in vectors.split(rows):
+    for chunk in codebook.project(vectors).split(rows):
         residual, leaf = chunk[:, None], torch.zeros(len(chunk), 1, dtype=torch.long)
         for centroids in codebook.codebooks:
             kept, width = residual.shape[1], residual.shape[2]

@@ -147,13 +147,14 @@ def metadata_of(result: dg.ExecuteInProcessResult, asset: str) -> dict[str, Any]
 
 def test_first_night(home: Path, store: ArtifactStore) -> None:
     result = run(home, store, DAYS[0], *ALL)
-    assert len(result.get_asset_check_evaluations()) == 7
+    assert len(result.get_asset_check_evaluations()) == 8
     assert failed_checks(result) == []
     day = DAYS[0].isoformat()
     book, ids = store.latest("codebook", day), ids_of(store, DAYS[0])
     assert sorted(book.manifest["files"]) == [
         "codebook.safetensors",
         "diagnostics.json",
+        "generation.json",
         "semantic_ids.parquet",
         "vectors.safetensors",
     ]
@@ -321,7 +322,9 @@ def test_a_repeated_id_stops_the_night(
 def test_an_unbalanced_codebook_stops_the_run(
     home: Path, store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    levels = [{"relative_mse": 0.5, "entropy": 1.0, "entropy_share": 1.0, "gini": 0.0}] * 2
+    levels = [
+        {"relative_mse": 0.5, "entropy": 1.0, "entropy_share": 1.0, "gini": 0.0, "hit_rate": 1.0}
+    ] * 2
     spoilt = [level | {"size_spread": 2, "utilisation": 0.9, "usage": [1, 3]} for level in levels]
     figures = {"levels": spoilt, "collision_rate": 0.0, "argmin_agreement": 1.0}
     monkeypatch.setattr(TokenizedCatalogue, "diagnostics", lambda *_: figures)

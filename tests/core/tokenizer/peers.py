@@ -1,13 +1,9 @@
 """Other ways to cluster, to compare with: exact assignment and the paper's Algorithm 1."""
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
-
-from onerec.tokenizer.balanced_kmeans import BalancedPartition
 
 
 def topical(num_items: int, width: int, *, topics: int = 30, seed: int = 0) -> Tensor:
@@ -31,30 +27,3 @@ def exact_labels(vectors: Tensor, centroids: Tensor) -> Tensor:
     rows, seats = linear_sum_assignment(np.repeat(costs, room, axis=1))
     assert (rows == np.arange(len(vectors))).all()
     return torch.from_numpy(seats // room)
-
-
-def algorithm_1(
-    vectors: Tensor,
-    num_clusters: int,
-    *,
-    iterations: int,
-    generator: torch.Generator,
-    on_step: Callable[[], None] = lambda: None,
-) -> BalancedPartition:
-    """OneRec v1, Algorithm 1: clusters fill up one after the other with the nearest items."""
-    num_items = len(vectors)
-    centroids = vectors[torch.randperm(num_items, generator=generator)[:num_clusters]].clone()
-    labels = torch.full((num_items,), -1)
-    for _ in range(iterations):
-        previous, labels = labels, torch.full((num_items,), -1)
-        for turn, code in enumerate(torch.randperm(num_clusters, generator=generator).tolist()):
-            left = (labels < 0).nonzero()[:, 0]
-            room = num_items // num_clusters + (turn < num_items % num_clusters)
-            distance = (vectors[left] - centroids[code]).square().sum(1)
-            mine = left[distance.topk(room, largest=False).indices]
-            labels[mine] = code
-            centroids[code] = vectors[mine].mean(0)
-        on_step()
-        if torch.equal(previous, labels):
-            break
-    return BalancedPartition(centroids, labels)

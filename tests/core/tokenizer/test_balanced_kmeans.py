@@ -3,12 +3,13 @@
 import pytest
 import torch
 
-from onerec.tokenizer.balanced_kmeans import BalancedPartition, balanced_kmeans
+from onerec.tokenizer.balanced_kmeans import Partition, balanced_kmeans
+from onerec.tokenizer.clusterers import algorithm_1
 from onerec.tokenizer.rounding import round_to_capacity
-from tests.core.tokenizer.peers import algorithm_1, exact_labels, inertia, topical
+from tests.core.tokenizer.peers import exact_labels, inertia, topical
 
 
-def fit(vectors: torch.Tensor, num_clusters: int, seed: int = 0, **options) -> BalancedPartition:
+def fit(vectors: torch.Tensor, num_clusters: int, seed: int = 0, **options) -> Partition:
     generator = torch.Generator().manual_seed(seed)
     options = {"iterations": 15, **options}
     return balanced_kmeans(vectors, num_clusters, generator=generator, **options)

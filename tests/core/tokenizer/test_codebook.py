@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from onerec.config import TokenizerConfig
+from onerec.tokenizer.clusterers import algorithm_1
 from onerec.tokenizer.codebook import Codebook, fit_codebook, load_codebook
 from onerec.tokenizer.diagnostics import tokenizer_diagnostics
-from tests.core.tokenizer.peers import algorithm_1, topical
+from tests.core.tokenizer.peers import topical
 
 CONFIG = TokenizerConfig(num_levels=3, codebook_size=8, iterations=10)
 
