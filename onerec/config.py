@@ -136,7 +136,7 @@ class TokenizerConfig:
     iterations: int = option(20, "Lloyd steps per level")
     seed: int = option(0, "Seed of the initial centroids")
     quality_tolerance: float = option(
-        0.03,
+        0.05,
         "A new generation is refused when its relative error, collision rate, entropy share or hit "
         "rate is worse than the old one's on today's vectors by more than this; 1 accepts any",
     )

@@ -64,9 +64,9 @@ def neighbours_by_prefix(
         near = shared.argsort(descending=True, stable=True)[:width]
         near = near[shared[near] > 0].tolist()
         digits = f"{int(shared[near[0]])} digits" if near else "nothing"
-        names = "; ".join(_name(ids.item_ids[i], titles) for i in near)
+        names = "; ".join(_name(str(ids.item_ids[i]), titles) for i in near)
         code = "-".join(map(str, codes[row].tolist()))
-        lines.append(f"| {code} | {_name(ids.item_ids[row], titles)} | {digits} | {names} |")
+        lines.append(f"| {code} | {_name(str(ids.item_ids[row]), titles)} | {digits} | {names} |")
     return "\n".join(lines)
 
 

@@ -61,6 +61,7 @@ def fit_rqvae(
     for epoch in range(config.rqvae_epochs):
         used = torch.zeros(codebooks.shape[:2], dtype=torch.bool)
         residuals: list[Tensor] = []
+        last_loss = 0.0
         for rows in torch.randperm(len(vectors), generator=generator).split(
             config.rqvae_batch_size
         ):
@@ -70,13 +71,14 @@ def fit_rqvae(
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
+            last_loss = loss.item()
             for level, chosen in enumerate(codes):
                 used[level, chosen] = True
         if epoch < config.rqvae_epochs - 1:  # the last epoch's codes have no time to settle
             revive_dead_codes(codebooks, used, residuals, generator)
         if (epoch + 1) % 10 == 0:
             on_progress(
-                f"RQ-VAE: {epoch + 1} epochs, loss {loss.item():.4f}, "
+                f"RQ-VAE: {epoch + 1} epochs, loss {last_loss:.4f}, "
                 f"{used.float().mean().item():.0%} of the codes used"
             )
     return codebooks.detach(), {name: weight.detach() for name, weight in weights.items()}

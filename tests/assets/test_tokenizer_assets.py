@@ -22,10 +22,11 @@ from assets.tokenizer import (
     semantic_ids,
     semantic_ids_checks,
 )
-from onerec.artifacts import ArtifactError, ArtifactStore
+from onerec.artifacts import ArtifactError, ArtifactStore, read_json
 from onerec.config import EmbeddingConfig, TokenizerConfig
 from onerec.datasets import EventSource
 from onerec.embeddings.item_embeddings import ItemEmbeddings
+from onerec.tokenizer.codebook import fit_codebook
 from onerec.tokenizer.generations import TokenizedCatalogue
 from onerec.tokenizer.semantic_ids import SemanticIds, load_semantic_ids
 from resources.stores import Artifacts, Source
@@ -44,7 +45,10 @@ SETTINGS: dict[str, Any] = {
             "attributes_dim": 4,
         }
     },
-    "codebook": {"config": {"num_levels": 2, "codebook_size": 6, "iterations": 5}},
+    # with so few items every refit differs by more than any sensible tolerance
+    "codebook": {
+        "config": {"num_levels": 2, "codebook_size": 6, "iterations": 5, "quality_tolerance": 1.0}
+    },
 }
 
 
@@ -111,14 +115,17 @@ def run(
     *assets: dg.AssetsDefinition,
     vectors: list[float] | None = None,
     raise_on_error: bool = True,
+    tokenizer: dict[str, Any] | None = None,
 ) -> dg.ExecuteInProcessResult:
     checks = [item_embeddings_checks, codebook_checks, semantic_ids_checks]
     names = [a.key.to_user_string() for a in assets]
+    codebook_config = SETTINGS["codebook"]["config"] | (tokenizer or {})
+    settings = SETTINGS | {"codebook": {"config": codebook_config}}
     return dg.materialize(
         [item_embeddings, codebook, semantic_ids, *checks],
         selection=dg.AssetSelection.assets(*names),
         partition_key=day.isoformat(),
-        run_config={"ops": {n: c for n, c in SETTINGS.items() if n in names}},
+        run_config={"ops": {n: c for n, c in settings.items() if n in names}},
         resources={
             "artifacts": Artifacts(url=store.root),
             "warehouse": Warehouse(path=str(home / "warehouse.duckdb")),
@@ -171,7 +178,8 @@ def test_first_night(home: Path, store: ArtifactStore) -> None:
     shown = metadata_of(result, "semantic_ids")
     assert shown["generation"] == ids.generation
     assert shown["dagster/row_count"] == 60
-    assert "data:image/svg+xml" in shown["pictures"]
+    assert shown["pictures"].count("data:image/svg+xml") == 4
+    assert "pasta recipe" in shown["neighbours by ID prefix"]
     with duckdb.connect(str(home / "warehouse.duckdb"), read_only=True) as connection:
         table = connection.sql(
             "select item_id, codes, partition_date from semantic_ids order by item_index"
@@ -242,6 +250,84 @@ def test_a_new_codebook_opens_a_new_generation(home: Path, store: ArtifactStore)
     assert len(second) == 72
     assert failed_checks(run(home, store, DAYS[2], *NIGHT)) == []
     assert ids_of(store, DAYS[2]).num_moved_since(second) == 0
+
+
+def spoil_the_refit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on a codebook is fitted on noise: valid, balanced, and bad."""
+
+    def fitted_on_noise(vectors: torch.Tensor, config: TokenizerConfig, **options: Any) -> Any:
+        generator = torch.Generator().manual_seed(0)
+        noise = torch.randn(vectors.shape, generator=generator)
+        return fit_codebook(noise, config, **options)
+
+    monkeypatch.setattr("onerec.tokenizer.generations.fit_codebook", fitted_on_noise)
+
+
+def test_a_worse_generation_is_refused_and_the_old_one_stays(
+    home: Path, store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(home, store, DAYS[0], *ALL)
+    old = ids_of(store, DAYS[0])
+    before = store.latest("codebook", DAYS[0].isoformat())
+    spoil_the_refit(monkeypatch)
+    strict = {"quality_tolerance": 0.01}
+    result = run(home, store, DAYS[1], *ALL, tokenizer=strict, raise_on_error=False)
+    assert not result.success
+    assert failed_checks(result) == ["generation_is_no_worse"]
+    assert store.partitions("semantic_ids") == [DAYS[0].isoformat()]
+    # nothing is lost: the refused codebook is there, with its reasons and both qualities
+    refused = store.latest("codebook", DAYS[1].isoformat())
+    manifest = read_json(refused.path / "generation.json")
+    assert refused.manifest["metadata"]["accepted"] is False
+    assert manifest["parent"] == old.generation != manifest["generation"]
+    assert manifest["quality"]["relative_mse"] > manifest["parent_quality"]["relative_mse"]
+    assert any("relative_mse rises from" in reason for reason in manifest["refused_because"])
+    assert manifest["settings"]["quality_tolerance"] == 0.01
+    assert manifest["day"] == DAYS[1].isoformat()
+    # the night of that day and the next go on in the old generation
+    for day in DAYS[1:3]:
+        assert failed_checks(run(home, store, day, *NIGHT)) == []
+        assert ids_of(store, day).generation == old.generation
+        assert ids_of(store, day).num_moved_since(old) == 0
+    assert store.latest("semantic_ids", DAYS[2].isoformat()).manifest["upstream"]["codebook"] == (
+        before.version
+    )
+
+
+def test_a_refused_codebook_does_not_replace_one_of_the_same_day(
+    home: Path, store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(home, store, DAYS[0], *ALL)
+    run(home, store, DAYS[1], *ALL)
+    second = ids_of(store, DAYS[1])
+    spoil_the_refit(monkeypatch)
+    strict = {"quality_tolerance": 0.0}
+    for _ in range(2):  # refused twice, the first one still stands
+        run(home, store, DAYS[1], *ALL, tokenizer=strict, raise_on_error=False)
+    run(home, store, DAYS[2], *NIGHT)
+    assert ids_of(store, DAYS[2]).generation == second.generation
+    # accepted on purpose
+    accepted = run(home, store, DAYS[1], *ALL)
+    assert failed_checks(accepted) == []
+    assert ids_of(store, DAYS[1]).generation != second.generation
+
+
+@pytest.mark.parametrize("method", ["algorithm_1", "kmeans", "rqvae"])
+def test_other_methods_run_the_same_night(method: str, home: Path, store: ArtifactStore) -> None:
+    result = run(home, store, DAYS[0], *ALL, tokenizer={"method": method, "rqvae_epochs": 3})
+    assert result.success
+    assert set(failed_checks(result)) <= {"codes_are_balanced", "every_code_is_used"}
+    if method == "algorithm_1":
+        assert failed_checks(result) == []
+    else:  # warnings only, which say that nothing was promised
+        promised = {
+            check.metadata["what the method promises"].value
+            for check in result.get_asset_check_evaluations()
+            if check.check_name == "codes_are_balanced"
+        }
+        assert promised == {"nothing"}
+    assert failed_checks(run(home, store, DAYS[1], *NIGHT)) == []
+    assert ids_of(store, DAYS[1]).num_moved_since(ids_of(store, DAYS[0])) == 0
 
 
 def test_items_of_the_test_day_and_later_do_not_reach_the_codebook(
@@ -329,7 +415,11 @@ def test_an_unbalanced_codebook_stops_the_run(
     figures = {"levels": spoilt, "collision_rate": 0.0, "argmin_agreement": 1.0}
     monkeypatch.setattr(TokenizedCatalogue, "diagnostics", lambda *_: figures)
     result = run(home, store, DAYS[0], *ALL, raise_on_error=False)
-    assert failed_checks(result) == ["codes_are_balanced", "every_code_is_used"]
+    assert failed_checks(result) == [
+        "codes_are_balanced",
+        "every_code_is_used",
+        "generation_is_no_worse",
+    ]
     assert store.partitions("semantic_ids") == []
 
 

@@ -1,0 +1,133 @@
+"""Every method behind the same interface: fit, encode, decode, codebooks, save and load."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from onerec.config import TokenizerConfig
+from onerec.tokenizer.clusterers import algorithm_1, plain_kmeans
+from onerec.tokenizer.codebook import fit_codebook, load_codebook
+from onerec.tokenizer.diagnostics import embedding_hit_rate, tokenizer_diagnostics
+from onerec.tokenizer.generations import worse_than
+from onerec.tokenizer.rqvae import fit_rqvae, revive_dead_codes, straight_through
+from tests.core.tokenizer.peers import topical
+
+METHODS = ("balanced", "algorithm_1", "kmeans", "rqvae")
+
+
+def config(method: str, **changes) -> TokenizerConfig:
+    settings = {"codebook_size": 8, "num_levels": 2, "iterations": 8, "rqvae_epochs": 8}
+    return TokenizerConfig(
+        **{**settings, "rqvae_latent_dim": 6, "rqvae_batch_size": 64, **changes}, method=method
+    )
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_saved_codebook_encodes_and_decodes_as_before(method: str, tmp_path: Path) -> None:
+    vectors, new = topical(300, 12), topical(50, 12, seed=5)
+    codebook, codes = fit_codebook(vectors, config(method))
+    again, _ = fit_codebook(vectors, config(method))
+    assert codebook.generation == again.generation
+    codebook.save(tmp_path)
+    loaded = load_codebook(tmp_path)
+    assert loaded.generation == codebook.generation
+    assert torch.equal(loaded.encode(new), codebook.encode(new))
+    assert torch.equal(loaded.decode(codes), codebook.decode(codes))
+    assert codes.shape == (300, 2)
+    assert codebook.decode(codes).shape == vectors.shape
+    assert loaded.codebooks.shape[:2] == (2, 8)
+    # what the codes keep is worth more than nothing
+    figures = tokenizer_diagnostics(codebook, codes, vectors)
+    assert figures["levels"][-1]["relative_mse"] < 1
+    spread = max(level["size_spread"] for level in figures["levels"])
+    assert (spread <= 1) == codebook.promises_balance
+
+
+def test_an_unknown_method_names_the_known_ones() -> None:
+    with pytest.raises(ValueError, match=r"method='magic'.*balanced, algorithm_1, kmeans, rqvae"):
+        TokenizerConfig(method="magic")
+
+
+def test_settings_that_change_no_id_do_not_change_the_generation() -> None:
+    vectors = topical(100, 8)
+    plain, _ = fit_codebook(vectors, config("balanced"))
+    tolerant, _ = fit_codebook(vectors, config("balanced", quality_tolerance=0.5))
+    assert plain.generation == tolerant.generation
+
+
+def test_algorithm_1_fills_clusters_exactly() -> None:
+    found = algorithm_1(
+        topical(103, 8), 10, iterations=5, generator=torch.Generator().manual_seed(0)
+    )
+    assert sorted(torch.bincount(found.labels).tolist()) == [10] * 7 + [11] * 3
+
+
+def test_plain_kmeans_finds_separate_groups_of_any_size_and_leaves_no_cluster_empty() -> None:
+    # two items far from ninety-eight copies: random starts put every centroid on the copies
+    vectors = torch.cat([torch.ones(98, 3), torch.tensor([[9.0, 0, 0], [0, 9.0, 0]])])
+    found = plain_kmeans(vectors, 3, iterations=5, generator=torch.Generator().manual_seed(1))
+    assert sorted(torch.bincount(found.labels, minlength=3).tolist()) == [1, 1, 98]
+
+
+def test_straight_through_passes_the_value_and_the_gradient() -> None:
+    latent = torch.tensor([2.0, 3.0], requires_grad=True)
+    out = straight_through(torch.tensor([5.0, 7.0]), latent)
+    out.square().sum().backward()
+    assert out.tolist() == [5.0, 7.0]
+    assert latent.grad is not None
+    assert latent.grad.tolist() == [10.0, 14.0]  # 2 * value, as if nothing were quantized
+
+
+def test_dead_codes_move_onto_residuals_and_living_ones_stay() -> None:
+    codebooks = torch.zeros(1, 3, 2)
+    used = torch.tensor([[True, False, True]])
+    residuals = [torch.full((4, 2), 7.0)]
+    revive_dead_codes(codebooks, used, residuals, torch.Generator().manual_seed(0))
+    assert codebooks[0].tolist() == [[0, 0], [7, 7], [0, 0]]
+
+
+def test_training_rqvae_lowers_the_error() -> None:
+    vectors = topical(400, 12)
+    errors = []
+    for epochs in (1, 40):
+        book, codes = fit_codebook(vectors, config("rqvae", rqvae_epochs=epochs))
+        errors.append((vectors - book.decode(codes)).square().sum().item())
+    assert errors[1] < 0.7 * errors[0]
+    told: list[str] = []
+    fit_rqvae(vectors, config("rqvae", rqvae_epochs=10), on_progress=told.append)
+    assert len(told) == 1
+    assert told[0].startswith("RQ-VAE: 10 epochs, loss ")
+
+
+def test_hit_rate_against_hand_arithmetic() -> None:
+    # two pairs of near-equal directions; the nearest neighbour of each is its partner
+    vectors = torch.tensor([[1.0, 0], [1, 0.1], [0, 1], [0.1, 1]])
+    codes = torch.tensor([[0, 0], [0, 1], [1, 0], [2, 0]])
+    # first codes agree for items 0 and 1 only, both codes for nobody
+    assert embedding_hit_rate(codes, vectors, neighbours=1) == [0.5, 0.0]
+
+
+def test_a_generation_is_worse_beyond_the_tolerance_only() -> None:
+    old = {"relative_mse": 0.2, "collision_rate": 0.1, "hit_rate": 0.5}
+    assert worse_than(old, {**old, "relative_mse": 0.24, "hit_rate": 0.46}, 0.05) == []
+    assert worse_than(old, {**old, "relative_mse": 0.1, "hit_rate": 0.9}, 0.05) == []
+    assert worse_than(old, {**old, "collision_rate": 0.2}, 0.05) == [
+        "collision_rate rises from 0.1000 to 0.2000"
+    ]
+    assert len(worse_than(old, dict.fromkeys(old, float("nan")), 0.05)) == 3
+
+
+def test_too_few_distinct_vectors_are_named() -> None:
+    vectors = topical(5, 8).repeat(12, 1)
+    with pytest.raises(ValueError, match=r"codebook_size=8.*only 5 distinct.*at most 5"):
+        fit_codebook(vectors, config("balanced"))
+
+
+def test_copies_beyond_a_clusters_capacity_are_told_and_split() -> None:
+    vectors = torch.cat([topical(60, 8), topical(1, 8, seed=3).repeat(40, 1)])
+    told: list[str] = []
+    _, codes = fit_codebook(vectors, config("balanced"), on_progress=told.append)
+    assert "40 items share one vector, more than the 13" in told[0]
+    sizes = torch.bincount(codes[:, 0], minlength=8)
+    assert sizes.max() - sizes.min() <= 1
