@@ -209,12 +209,8 @@ def _scaling(sizes: tuple[int, ...], quick: bool) -> list[list[Any]]:
     width, size = (32, 32) if quick else (256, 256)
     rows = []
     for num_items in sizes:
-        command = [
-            sys.executable,
-            "-m",
-            "benchmarks.tokenizer",
-            *map(str, (num_items, width, size)),
-        ]
+        shape = map(str, (num_items, width, size, 1 if quick else THREADS))
+        command = [sys.executable, "-m", "benchmarks.tokenizer", *shape]
         told = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
         print(f"N = {num_items:,}: {told[0]} s, peak {told[1]} GiB", flush=True)
         vectors_gib = round(num_items * width * 4 / 2**30, 2)
