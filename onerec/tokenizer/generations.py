@@ -189,10 +189,14 @@ def judge_generation(
 def worse_than(old: Mapping[str, float], new: Mapping[str, float], tolerance: float) -> list[str]:
     """In which figures of `quality_of` the new one is worse by more than the tolerance, in words.
 
+    A tolerance of 1 accepts anything, also a relative error above 1.
+
     >>> worse_than({"hit_rate": 0.5}, {"hit_rate": 0.4}, 0.05)
     ['hit_rate falls from 0.5000 to 0.4000']
     """
-    faults = []
+    faults: list[str] = []
+    if tolerance >= 1:
+        return faults
     for name, before in old.items():
         sign, verb = (1, "rises") if name in LOWER_IS_BETTER else (-1, "falls")
         if not sign * (new[name] - before) <= tolerance:  # NaN is a fault

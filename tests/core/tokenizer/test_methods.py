@@ -115,6 +115,7 @@ def test_a_generation_is_worse_beyond_the_tolerance_only() -> None:
     assert worse_than(old, {**old, "collision_rate": 0.2}, 0.05) == [
         "collision_rate rises from 0.1000 to 0.2000"
     ]
+    assert worse_than(old, {**old, "relative_mse": 9.0}, 1.0) == []  # on purpose
     assert len(worse_than(old, dict.fromkeys(old, float("nan")), 0.05)) == 3
 
 
