@@ -67,9 +67,8 @@ def test_two_processes_killed_once_give_the_loss_of_one(tmp_path: Path) -> None:
     assert len(two["epochs"]) == 3
     for expected, found in zip(one["epochs"], two["epochs"], strict=True):
         for name in ("train_loss", "valid_loss", "valid_digit_losses", "learning_rate"):
-            assert found[name] == pytest.approx(expected[name], rel=5e-4), (
-                name
-            )  # rounding: shares are trimmed apart
+            # rounding: the processes trim their shares apart
+            assert found[name] == pytest.approx(expected[name], rel=5e-4), name
     weights = [load_file(tmp_path / n / "model.safetensors") for n in ("two", "one")]
     for name, tensor in weights[1].items():
         torch.testing.assert_close(weights[0][name], tensor, rtol=1e-2, atol=1e-3, msg=name)
