@@ -137,6 +137,7 @@ def _against_faiss(
         for level in range(config.num_levels):
             kmeans = faiss.Kmeans(rows.shape[1], config.codebook_size, niter=25, seed=1 + level)
             kmeans.train(residual)
+            assert kmeans.centroids is not None, "it was trained"
             nearest = kmeans.index.search(residual, 1)[1][:, 0]
             codes.append(torch.from_numpy(nearest))
             residual = residual - kmeans.centroids[nearest]
@@ -197,7 +198,8 @@ def _against_exact(quick: bool) -> tuple[list[list[Any]], float]:
             ours = balanced_kmeans(vectors, 32, iterations=20, generator=generator)
             seconds[1] += time.perf_counter() - began
             left = (vectors - ours.centroids[ours.labels]).double().square().sum().item()
-            inertia += (exact.inertia_, left)
+            assert exact.inertia_ is not None, "it was fitted"
+            inertia += np.array([float(exact.inertia_), left])
         total += inertia
         inertia, seconds = inertia / len(seeds), seconds / len(seeds)
         ratio = inertia[1] / inertia[0]
