@@ -18,6 +18,9 @@ export ONEREC_DATASET := $(DATASET)
 export ONEREC_DATA_DIR := $(DATA_DIR)
 export ONEREC_CONFIG := $(CONFIG)
 export ONEREC_PRESET := $(PRESET)
+# Threads that wait give their core away: two steps at once, or anything else on the machine, else
+# slow one another several times over
+export OMP_WAIT_POLICY ?= PASSIVE
 # No step of ours may ask a model hub, or tell anyone that it ran
 export HF_HUB_OFFLINE := 1
 export DAGSTER_DISABLE_TELEMETRY := 1

@@ -15,4 +15,6 @@ def prepare_home(settings: Settings) -> Path:
     settings.remember()
     os.environ["DAGSTER_HOME"] = str(home)
     os.environ["ONEREC_HOME"] = str(settings.home)
+    # Steps run two at once; threads that spin while they wait would take each other's cores
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     return home
