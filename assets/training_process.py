@@ -8,11 +8,12 @@ import os
 
 from dagster_pipes import open_dagster_pipes
 
-from onerec.training.__main__ import main
-
 
 def run() -> None:
     """Train this process's share; the arguments are those of `python -m onerec.training`."""
+    # the code location imports every module of this package, and must not load torch
+    from onerec.training.__main__ import main
+
     if int(os.environ["RANK"]) > 0:
         main()
         return
