@@ -122,7 +122,7 @@ def _against_faiss(
     vectors: Tensor, config: TokenizerConfig, *, repeats: int, threads: int
 ) -> tuple[dict[str, float], Tensor, float]:
     """Best seconds of ours and faiss in turn, faiss's codes and relative error."""
-    import faiss
+    import faiss  # pyright: ignore[reportMissingImports]
 
     faiss.omp_set_num_threads(threads)
     rows = vectors.numpy()
@@ -175,7 +175,7 @@ def _faiss_row(
 
 def _against_exact(quick: bool) -> tuple[list[list[Any]], float]:
     """Rows of the table, and total inertia over the exact method's."""
-    from k_means_constrained import KMeansConstrained
+    from k_means_constrained import KMeansConstrained  # pyright: ignore[reportMissingImports]
 
     rows, total = [], np.zeros(2)
     for num_items in (600, 1000) if quick else (2000, 5000):
