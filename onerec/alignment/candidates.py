@@ -128,7 +128,7 @@ def scored_candidates(
                 codes,
                 trie,
                 num_items=num_items,
-                beam=num_candidates,
+                beam=min(num_candidates, trie.num_leaves) if num_items == 1 else num_candidates,
                 exclude=exclude,
             )
         items, logp = made.items.cpu(), made.logp.cpu().double()

@@ -50,18 +50,21 @@ class SessionGenerator:
     def sessions(self, history: np.ndarray) -> Sessions:
         """Sessions for every case, best first."""
         items, logp = [], []
+        beam, length = self.config.beam, self.model.session_items
+        if length == 1:  # a list of single items is no longer than the catalogue
+            beam = min(beam, self.trie.num_leaves)
         for part in self._batches(history):
             beams = generate_sessions(
                 self.model,
                 part,
                 self.codes,
                 self.trie,
-                num_items=self.model.session_items,
-                beam=self.config.beam,
+                num_items=length,
+                beam=beam,
             )
             items.append(beams.items.cpu())
             logp.append(beams.logp.cpu())
-        shape = (0, self.config.beam, self.model.session_items)
+        shape = (0, beam, length)
         return Sessions(_joined(items, shape), _joined(logp, shape[:2]))
 
     def _batches(self, history: np.ndarray) -> tuple[Tensor, ...]:
