@@ -173,7 +173,7 @@ def test_interrupted_anywhere_ends_in_the_same_bytes(tmp_path: Path, steps: int)
 
 def test_a_finished_training_is_only_picked_up(tmp_path: Path) -> None:
     """Killed between the last epoch and publishing: nothing is trained again."""
-    config = dataclasses.replace(TRAINING, learning_rate=0.5, max_epochs=6, patience=1)
+    config = dataclasses.replace(TRAINING, learning_rate=1.0, max_epochs=12, patience=1)
     first = fit(tmp_path, config)
     assert first.stopped_early
     before = hashes(tmp_path)
