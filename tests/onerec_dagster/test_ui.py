@@ -80,6 +80,7 @@ def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             process.wait(timeout=30)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
         # the log a user would see holds no deprecation
         assert "DeprecationWarning" not in (home / "log.txt").read_text()
 

@@ -71,7 +71,9 @@ def test_two_processes_killed_once_give_the_loss_of_one(tmp_path: Path) -> None:
             assert found[name] == pytest.approx(expected[name], rel=5e-4), name
     weights = [load_file(tmp_path / n / "model.safetensors") for n in ("two", "one")]
     for name, tensor in weights[1].items():
-        torch.testing.assert_close(weights[0][name], tensor, rtol=1e-2, atol=1e-3, msg=name)
+        # rounding sends a token to another expert now and then: those two then learn another step
+        atol = 2e-2 if ".feed." in name else 1e-3
+        torch.testing.assert_close(weights[0][name], tensor, rtol=1e-2, atol=atol, msg=name)
     assert not (tmp_path / "two.scratch").exists()
 
 
