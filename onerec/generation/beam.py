@@ -223,6 +223,14 @@ def check_width(view: View, beam: int) -> None:
 
 
 def check_search(model: OneRec, codes: Tensor, trie: Trie, num_items: int, beam: int) -> None:
+    """Raise `ValueError` unless this search can be made."""
+    check_session(model, codes, trie, num_items)
+    if beam < 1:
+        raise ValueError(f"beam={beam}: use at least 1")
+
+
+def check_session(model: OneRec, codes: Tensor, trie: Trie, num_items: int) -> None:
+    """Raise `ValueError` unless model, semantic IDs and trie belong together."""
     if codes.shape != (trie.num_items, trie.num_digits):
         raise ValueError(
             f"codes has shape {tuple(codes.shape)}, but the trie was built from "
@@ -236,5 +244,3 @@ def check_search(model: OneRec, codes: Tensor, trie: Trie, num_items: int, beam:
         )
     if not 1 <= num_items <= model.session_items:
         raise ValueError(f"num_items={num_items}: use 1 to session_items={model.session_items}")
-    if beam < 1:
-        raise ValueError(f"beam={beam}: use at least 1")

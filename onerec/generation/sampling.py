@@ -10,7 +10,7 @@ Letters: B batch, K draws of each user, W children considered, M items, E exclud
 import torch
 from torch import Tensor
 
-from onerec.generation.beam import Beams
+from onerec.generation.beam import Beams, check_session
 from onerec.generation.trie import Trie
 from onerec.model import OneRec, check_items, encode_items
 
@@ -49,7 +49,11 @@ def sample_sessions(
     Raises:
         ValueError: Settings outside what the model and the trie cover.
     """
-    _check(model, codes, trie, num_items, num_samples, temperature)
+    check_session(model, codes, trie, num_items)
+    if num_samples < 1:
+        raise ValueError(f"num_samples={num_samples}: use at least 1")
+    if not temperature > 0:
+        raise ValueError(f"temperature={temperature}: use a positive number, 1 is the model's own")
     device, batch = model.device, len(history)
     state = model.start_decoding(model.encode(*encode_items(model, history, codes)))
     gone = _gone_leaves(trie, exclude, batch, num_samples, num_items, device)
@@ -113,25 +117,3 @@ def _gone_leaves(
     repeated[:, 1:] = leaves[:, 1:] == leaves[:, :-1]
     leaves = leaves.masked_fill(repeated, beyond)
     return torch.cat([own, leaves.unsqueeze(1).expand(-1, draws, -1)], -1)
-
-
-def _check(
-    model: OneRec, codes: Tensor, trie: Trie, num_items: int, num_samples: int, temperature: float
-) -> None:
-    if codes.shape != (trie.num_items, trie.num_digits):
-        raise ValueError(
-            f"codes has shape {tuple(codes.shape)}, but the trie was built from "
-            f"({trie.num_items}, {trie.num_digits}): use the same semantic IDs for both"
-        )
-    if trie.num_digits != model.num_digits or trie.codebook_size != model.codebook_size:
-        raise ValueError(
-            f"semantic IDs of {trie.num_digits} digits from {trie.codebook_size} codes: the model "
-            f"was built for {model.num_digits} digits from {model.codebook_size}; use its own "
-            "tokenizer generation"
-        )
-    if not 1 <= num_items <= model.session_items:
-        raise ValueError(f"num_items={num_items}: use 1 to session_items={model.session_items}")
-    if num_samples < 1:
-        raise ValueError(f"num_samples={num_samples}: use at least 1")
-    if not temperature > 0:
-        raise ValueError(f"temperature={temperature}: use a positive number, 1 is the model's own")
