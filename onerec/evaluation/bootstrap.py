@@ -20,6 +20,38 @@ class Interval(NamedTuple):
     high: float
 
 
+def resampled_means(values: np.ndarray, *, samples: int, seed: int) -> np.ndarray:
+    """Means of several columns over resampled users, (samples, M).
+
+    Args:
+        values: (C, M) one row per user; NaN means the user has no value in that column.
+        samples: Resamples; all columns see the same ones.
+        seed: Of the resamples.
+
+    Raises:
+        ValueError: There is no user, or no resample is asked for.
+    """
+    if len(values) == 0:
+        raise ValueError("values: no user to resample; is the test day empty?")
+    if samples < 1:
+        raise ValueError(f"samples={samples!r}: use at least 1, 1000 is usual")
+    users, columns = values.shape
+    known = ~np.isnan(values)
+    # One product gives the sums and the counts of every column.
+    both = np.concatenate([np.where(known, values, 0.0), known.astype(float)], axis=1)
+    rng = np.random.default_rng(seed)
+    chunk = max(1, CHUNK_CELLS // users)
+    sums = []
+    for start in range(0, samples, chunk):
+        rows = min(chunk, samples - start)
+        drawn = rng.integers(0, users, (rows, users)) + np.arange(rows)[:, None] * users
+        weights = np.bincount(drawn.ravel(), minlength=rows * users).reshape(rows, users)
+        sums.append(weights.astype(float) @ both)
+    resampled = np.concatenate(sums)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return resampled[:, :columns] / resampled[:, columns:]
+
+
 def bootstrap_means(
     values: np.ndarray, *, samples: int, confidence: float, seed: int
 ) -> list[Interval]:
@@ -43,29 +75,13 @@ def bootstrap_means(
         >>> bootstrap_means(ones, samples=100, confidence=0.95, seed=0)
         [Interval(mean=1.0, low=1.0, high=1.0)]
     """
-    if len(values) == 0:
-        raise ValueError("values: no user to resample; is the test day empty?")
     if not 0 < confidence < 1:
         raise ValueError(f"confidence={confidence!r}: use a share between 0 and 1, 0.95 is usual")
-    if samples < 1:
-        raise ValueError(f"samples={samples!r}: use at least 1, 1000 is usual")
-    users, columns = values.shape
+    means = resampled_means(values, samples=samples, seed=seed)
+    columns = values.shape[1]
     known = ~np.isnan(values)
-    filled = np.where(known, values, 0.0)
-    # One product gives the sums and the counts of every column.
-    both = np.concatenate([filled, known.astype(float)], axis=1)
-    rng = np.random.default_rng(seed)
-    chunk = max(1, CHUNK_CELLS // users)
-    sums = []
-    for start in range(0, samples, chunk):
-        rows = min(chunk, samples - start)
-        drawn = rng.integers(0, users, (rows, users)) + np.arange(rows)[:, None] * users
-        weights = np.bincount(drawn.ravel(), minlength=rows * users).reshape(rows, users)
-        sums.append(weights.astype(float) @ both)
-    resampled = np.concatenate(sums)
     with np.errstate(invalid="ignore", divide="ignore"):
-        means = resampled[:, :columns] / resampled[:, columns:]
-        centre = filled.sum(0) / known.sum(0)
+        centre = np.where(known, values, 0.0).sum(0) / known.sum(0)
     tail = (1 - confidence) / 2
     intervals = []
     for column in range(columns):

@@ -1,0 +1,30 @@
+"""Experiments: the comparisons that answer whether OneRec is better, than what, and by how much.
+
+One module per table of `docs/results.md`; `tables` is what all of them end in.
+"""
+
+from onerec.experiments.seeds import SeededValues, seeded_interval, seeded_rows
+from onerec.experiments.tables import (
+    Provenance,
+    ResultTable,
+    Row,
+    assemble_page,
+    current_commit,
+    markdown,
+    rows_to_json,
+    write_table,
+)
+
+__all__ = [
+    "Provenance",
+    "ResultTable",
+    "Row",
+    "SeededValues",
+    "assemble_page",
+    "current_commit",
+    "markdown",
+    "rows_to_json",
+    "seeded_interval",
+    "seeded_rows",
+    "write_table",
+]
