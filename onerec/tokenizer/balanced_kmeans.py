@@ -40,9 +40,9 @@ OFFER_STEPS = 20
 """Sinkhorn corrections over all items' offers, whose cost is O(N * OFFERS) each."""
 OVERSHOOT = 1.6
 """Over-relaxation of the corrections that repeat on the same scores."""
-SETTLING_PASSES = 8
-"""Final steps on all items, as many as fit this number of passes over the sample, at least one; the
-last one has exact sizes."""
+SETTLING_PASSES, SETTLING_ITEMS, SETTLING_STEPS = 8, 1 << 17, 24
+"""Final steps on all items: as many as cost this number of passes over the sample, or steps of this
+many items where that is more; at least one and at most STEPS. The last one has exact sizes."""
 SMOOTHING_WIDE, SMOOTHING_FIRST, SMOOTHING_NEXT = 3.0, 1.0, 0.3
 SMOOTHING_LAST, SMOOTHING_EXACT = 0.1, 0.01
 """Sinkhorn's epsilon, in units of the mean gap between best and second-best score: Lloyd steps go
@@ -92,7 +92,8 @@ def balanced_kmeans(
         centroids = means(sample, labels, centroids)
         on_step()
     labels = torch.empty(0, dtype=torch.long)
-    settling_steps = max(1, SETTLING_PASSES * len(sample) // num_items)
+    affordable = max(SETTLING_PASSES * len(sample), SETTLING_ITEMS) // num_items
+    settling_steps = min(max(1, affordable), SETTLING_STEPS)
     for step in range(settling_steps):
         wide = SMOOTHING_NEXT if step else SMOOTHING_WIDE
         prices = _corrected(sample, centroids, prices, gap * wide, gap * SMOOTHING_LAST)

@@ -111,7 +111,7 @@ def test_generation_names_centroids_and_settings() -> None:
 def test_progress_is_told() -> None:
     told: list[str] = []
     fit_codebook(topical(100, 8), CONFIG, on_progress=told.append)
-    assert told == [f"level {level} of 3: 10 steps" for level in (1, 2, 3)]
+    assert told == [f"level {level} of 3: {n} steps" for level in (1, 2, 3) for n in (10, 20, 30)]
 
 
 @pytest.mark.parametrize(
