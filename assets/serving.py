@@ -1,6 +1,7 @@
 """What the night is for: a session for every active user, in Parquet and in the warehouse."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from datetime import date, timedelta
 from pathlib import Path
@@ -34,6 +35,7 @@ CODE = code_version(
 READ = ("champion", "session_dataset", "semantic_ids", "reward_model", "baselines")
 BUNDLE = "bundle"
 TABLE = "recommendations.parquet"
+PROGRESS_SECONDS = 15.0
 
 
 class ServingLaunchpad(launchpad(STAGES.generation)):
@@ -73,7 +75,14 @@ def recommendations(
         upstream={name: artifact.version for name, artifact in read.items()},
         code_version=CODE,
     ) as draft:
-        table = recommend(read, day, draft.path, settings, device=torch_device(compute))
+        table = recommend(
+            read,
+            day,
+            draft.path,
+            settings,
+            device=torch_device(compute),
+            on_progress=context.log.info,
+        )
         pq.write_table(table, draft.path / TABLE)
         users = len(table.column("user_id").unique())
         draft.row_counts.update(rows=table.num_rows, users=users)
@@ -138,7 +147,13 @@ def recommendations_checks(
 
 
 def recommend(
-    read: dict[str, Artifact], day: str, directory: Path, config: GenerationConfig, *, device: str
+    read: dict[str, Artifact],
+    day: str,
+    directory: Path,
+    config: GenerationConfig,
+    *,
+    device: str,
+    on_progress: Callable[[str], None] = lambda message: None,
 ) -> "pa.Table":
     """The night's recommendations; the bundle that made them is left under `bundle/`."""
     from onerec.evaluation.baselines import load_baselines
@@ -171,7 +186,21 @@ def recommend(
         model_version=reigning["version"],
         filter_seen=config.filter_seen,
         device=device,
+        on_batch=_every(PROGRESS_SECONDS, on_progress),
     )
+
+
+def _every(seconds: float, on_progress: Callable[[str], None]) -> Callable[[int, int], None]:
+    """Tell how many users are served now and then, and at the end."""
+    last = time.monotonic()
+
+    def told(done: int, total: int) -> None:
+        nonlocal last
+        if done == total or time.monotonic() - last >= seconds:
+            last = time.monotonic()
+            on_progress(f"{done:,} of {total:,} users served")
+
+    return told
 
 
 def _preview(table: "pa.Table") -> str:

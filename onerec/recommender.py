@@ -14,7 +14,7 @@ import dataclasses
 import json
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 SETTINGS = "recommender.json"
 REWARD = "reward"
 VECTORS = "vectors.safetensors"
+PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
 _CHECKPOINT_FILES = ("model.safetensors", "config.json")
 
 logger = logging.getLogger(__name__)
@@ -81,9 +82,9 @@ class Recommender:
     single items by `rank_items`. Sessions are ordered by reward when there is a reward model, by
     log-probability otherwise.
 
-    It computes in float64 by default: a sum's rounding depends on the batch and the number of
-    threads, and in float32 that is enough to swap two nearly equal beams now and then. So a user
-    gets the same list alone and among thousands.
+    It computes in `config.serving_precision`, float64 by default: a sum's rounding depends on the
+    batch and the number of threads, and in float32 that is enough to swap two nearly equal beams
+    now and then. So a user gets the same list alone and among thousands.
     """
 
     def __init__(
@@ -94,7 +95,6 @@ class Recommender:
         config: GenerationConfig | None = None,
         reward: "RewardModel | None" = None,
         vectors: Tensor | None = None,
-        dtype: torch.dtype = torch.float64,
     ) -> None:
         if (reward is None) != (vectors is None):
             raise ValueError("reward and vectors: hand in both or neither")
@@ -103,22 +103,17 @@ class Recommender:
                 f"vectors has {len(vectors)} rows for {len(semantic_ids.item_ids)} items: use the "
                 "vectors that were published with these semantic IDs"
             )
+        self.config = config or GenerationConfig()
+        dtype = PRECISIONS[self.config.serving_precision]
         self.model = model.to(dtype).eval()
         self.semantic_ids = semantic_ids
-        self.config = config or GenerationConfig()
         self.codes = semantic_ids.codes.to(model.device)
         self.trie = Trie.build(self.codes, model.codebook_size)
         self.reward = None if reward is None else reward.to(device=model.device, dtype=dtype)
         self.vectors = None if vectors is None else vectors.to(device=model.device, dtype=dtype)
 
     @classmethod
-    def load(
-        cls,
-        path: Path | str,
-        *,
-        device: str | torch.device = "cpu",
-        dtype: torch.dtype = torch.float64,
-    ) -> "Recommender":
+    def load(cls, path: Path | str, *, device: str | torch.device = "cpu") -> "Recommender":
         """Load a bundle written by `write_bundle`.
 
         Raises:
@@ -140,7 +135,7 @@ class Recommender:
             reward = load_reward(directory / REWARD)
             vectors = load_file(directory / VECTORS)["vectors"]
         config = GenerationConfig(**json.loads((directory / SETTINGS).read_text()))
-        return cls(model, semantic_ids, config=config, reward=reward, vectors=vectors, dtype=dtype)
+        return cls(model, semantic_ids, config=config, reward=reward, vectors=vectors)
 
     def recommend(
         self, history: Sequence[str], k: int = 5, *, exclude_seen: bool = True
@@ -190,13 +185,21 @@ class Recommender:
             )
         ]
 
-    def rank(self, history: Tensor, k: int = 5, *, exclude: Tensor | None = None) -> Ranking:
+    def rank(
+        self,
+        history: Tensor,
+        k: int = 5,
+        *,
+        exclude: Tensor | None = None,
+        on_batch: Callable[[int, int], None] = lambda done, total: None,
+    ) -> Ranking:
         """Lists by item index, for bulk work.
 
         Args:
             history: (U, any) item indices, oldest first, -1 at the right; the last n are read.
             k: Length of the lists.
             exclude: (U, E) item indices each user must not get, -1 padded.
+            on_batch: Called with the users done and their total after every batch.
 
         Returns:
             The lists, on the CPU.
@@ -205,12 +208,11 @@ class Recommender:
             raise ValueError(f"k={k}: use at least 1")
         recent = keep_recent(history, self.model.history_length)
         size = self.config.batch_size
-        parts = [
-            self._rank_batch(
-                recent[low : low + size], k, None if exclude is None else exclude[low : low + size]
-            )
-            for low in range(0, len(recent), size)
-        ]
+        parts = []
+        for low in range(0, len(recent), size):
+            unwanted = None if exclude is None else exclude[low : low + size]
+            parts.append(self._rank_batch(recent[low : low + size], k, unwanted))
+            on_batch(min(low + size, len(recent)), len(recent))
         if not parts:
             empty = torch.empty(0, k)
             return Ranking(empty.long(), empty, empty)

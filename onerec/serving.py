@@ -8,6 +8,7 @@ Shapes: U users, H history items, M items of a session.
 
 import math
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -74,6 +75,7 @@ def recommend_to_all(
     model_version: str,
     filter_seen: bool,
     device: str = "cpu",
+    on_batch: Callable[[int, int], None] = lambda done, total: None,
 ) -> pa.Table:
     """One session for every user of the dataset, as `Recommender.recommend` gives it.
 
@@ -84,6 +86,7 @@ def recommend_to_all(
         model_version: Of the checkpoint.
         filter_seen: Leave out items of the history.
         device: Where it runs.
+        on_batch: Called with the users served and their total after every batch.
 
     Returns:
         `schema.RECOMMENDATIONS`, ordered by user and rank.
@@ -94,7 +97,10 @@ def recommend_to_all(
         session_dataset, ids, history_length=model.history_length
     )
     ranking = recommender.rank(
-        history.long(), model.session_items, exclude=history.long() if filter_seen else None
+        history.long(),
+        model.session_items,
+        exclude=history.long() if filter_seen else None,
+        on_batch=on_batch,
     )
     return _table(
         users,

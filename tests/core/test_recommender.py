@@ -75,6 +75,31 @@ def test_the_same_alone_in_a_batch_and_as_arrow(recommender, k):
             )
 
 
+def test_precision_goes_with_the_bundle_and_batches_are_told(parts):
+    found = {}
+    for precision in ("float32", "float64"):
+        write_bundle(
+            parts / precision,
+            checkpoint=parts / "model",
+            semantic_ids=parts / "ids",
+            config=GenerationConfig(beam=8, batch_size=3, serving_precision=precision),
+        )
+        loaded = Recommender.load(parts / precision)
+        told: list[tuple[int, int]] = []
+        ranking = loaded.rank(
+            loaded.index_histories(HISTORIES), 5, on_batch=lambda *done, t=told: t.append(done)
+        )
+        assert ranking.scores.dtype is getattr(torch, precision)
+        assert told == [(3, 5), (5, 5)]
+        found[precision] = ranking.scores.double()
+    torch.testing.assert_close(found["float32"], found["float64"], atol=1e-4, rtol=0)
+
+
+def test_another_precision_is_refused():
+    with pytest.raises(ValueError, match="serving_precision='bf16': use 'float32' or 'float64'"):
+        GenerationConfig(serving_precision="bf16")
+
+
 def test_lists_are_ranked_distinct_and_without_what_was_seen(recommender):
     for history, row in zip(HISTORIES, recommender.recommend_batch(HISTORIES, 20), strict=True):
         ids = [r.item_id for r in row]
