@@ -5,6 +5,7 @@ closes up. -1 pads on the right. Everything is done on flat values and row numbe
 exactly that), so that no Python loop runs over sessions.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -81,6 +82,10 @@ class RewardBlocks:
         history: (R, H) int32 item indices: the positives before the block's session.
         items: (R, M) int32 item indices, at least one of them not -1.
         labels: (R, 4) float32 of zeros and ones in the order of `REWARD_LABELS`.
+        session: (R,) int64, equal for the blocks of one session.
+        place: (R,) int64, 0 for the first block of a session.
+        date: (R,) datetime64[D], the UTC day of the session.
+        hour: (R,) float64, the hour of that day at which the session began.
         thresholds: What `swt` was compared with.
     """
 
@@ -89,10 +94,24 @@ class RewardBlocks:
     history: Tensor
     items: Tensor
     labels: Tensor
+    session: Tensor
+    place: Tensor
+    date: Array
+    hour: Array
     thresholds: RewardThresholds
 
     def __len__(self) -> int:
         return len(self.items)
+
+    def rows(self, kept: Tensor) -> "RewardBlocks":
+        """Some of the blocks, by (R,) bools or by row numbers; users keep theirs."""
+        tensors = ("user", "history", "items", "labels", "session", "place")
+        arrays = ("date", "hour")
+        return dataclasses.replace(
+            self,
+            **{name: getattr(self, name)[kept] for name in tensors},
+            **{name: getattr(self, name)[kept.numpy()] for name in arrays},
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,7 +207,8 @@ def load_reward_blocks(
         ValueError: The split is unknown, a column is missing, or there is no training exposure to
             take the threshold from.
     """
-    table = _read(directory, [split], ["user_id", "history_item_ids", *_EXPOSURE_COLUMNS])
+    columns = ["user_id", "session_date", "started_at", "history_item_ids", *_EXPOSURE_COLUMNS]
+    table = _read(directory, [split], columns)
     cut = _cut_blocks(table, semantic_ids, block_items)
     if thresholds is None:
         thresholds = (
@@ -209,12 +229,17 @@ def load_reward_blocks(
         axis=-1,
     )
     user_ids, user = np.unique(strings(table, "user_id")[cut.session], return_inverse=True)
+    started = table.column("started_at").to_numpy().astype("datetime64[us]")[cut.session]
     return RewardBlocks(
         user=torch.from_numpy(user.astype(np.int64)),
         user_ids=user_ids,
         history=torch.from_numpy(history[cut.session]),
         items=torch.from_numpy(first_of_each(cut.items, cut.block, len(cut.session), block_items)),
         labels=torch.from_numpy(labels.astype(np.float32)),
+        session=torch.from_numpy(cut.session),
+        place=torch.from_numpy(positions(cut.session, table.num_rows)),
+        date=table.column("session_date").to_numpy().astype("datetime64[D]")[cut.session],
+        hour=(started - started.astype("datetime64[D]")) / np.timedelta64(1, "h"),
         thresholds=thresholds,
     )
 

@@ -157,13 +157,7 @@ def blocks_of(blocks: RewardBlocks, config: RewardConfig, part: Part) -> RewardB
     """The blocks of one part's users."""
     judges = split_users(blocks.user_ids, config.evaluator_user_share, config.seed)
     mine = torch.from_numpy(judges if part == "evaluator" else ~judges)[blocks.user]
-    return dataclasses.replace(
-        blocks,
-        user=blocks.user[mine],
-        history=blocks.history[mine],
-        items=blocks.items[mine],
-        labels=blocks.labels[mine],
-    )
+    return blocks.rows(mine)
 
 
 def _tensors(blocks: RewardBlocks) -> tuple[Tensor, Tensor, Tensor]:

@@ -193,6 +193,13 @@ def test_reward_blocks_match_plain_python(
             )
         )
         assert got == expected
+        of_split = [r for r in rows if r["split"] == split]
+        owners = [row for row, _, _ in blocks_in_plain_python(of_split)]
+        assert blocks.session.tolist() == [of_split.index(row) for row in owners]
+        assert blocks.place.tolist() == [owners[:n].count(row) for n, row in enumerate(owners)]
+        assert blocks.date.tolist() == [row["session_date"] for row in owners]
+        clock = [row["started_at"] for row in owners]
+        assert blocks.hour.tolist() == pytest.approx([t.hour + t.minute / 60 for t in clock])
         assert len(blocks) == len(expected) > 0
         assert blocks.thresholds.mean_watch_seconds == median
 

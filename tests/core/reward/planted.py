@@ -21,7 +21,9 @@ def topics_and_vectors(seed: int = 0, width: int = 16) -> tuple[Tensor, Tensor]:
     return topics, torch.nn.functional.normalize(vectors, dim=-1)
 
 
-def planted_blocks(topics: Tensor, rows: int, seed: int, *, num_users: int = 200) -> RewardBlocks:
+def planted_blocks(
+    topics: Tensor, rows: int, seed: int, *, num_users: int = 200, num_days: int = 5
+) -> RewardBlocks:
     """Users love one topic each: vtr asks for two items of it, ltr for three; wtr is noise."""
     rng = np.random.default_rng(seed)
     user = rng.integers(0, num_users, rows)
@@ -49,5 +51,9 @@ def planted_blocks(topics: Tensor, rows: int, seed: int, *, num_users: int = 200
         history=torch.from_numpy(np.where(padding, -1, history).astype(np.int32)),
         items=torch.from_numpy(items.astype(np.int32)),
         labels=torch.from_numpy(labels.astype(np.float32)),
+        session=torch.arange(rows) // 2,
+        place=torch.arange(rows) % 2,
+        date=np.datetime64("2026-06-01") + np.arange(rows) % num_days,
+        hour=np.arange(rows) % 24.0,
         thresholds=RewardThresholds(mean_watch_seconds=10.0),
     )
