@@ -297,6 +297,9 @@ class RewardConfig:
     d_model: int = option(32, "Width")
     evaluator_d_model: int = option(24, "Width of the evaluator: another architecture on purpose")
     num_heads: int = option(4, "Attention heads; divides both widths")
+    target_attention: bool = option(
+        True, "Each item of a session attends over the history; off, all see the history's mean"
+    )
     dropout: float = option(0.3, "Dropout")
     embedding_dropout: float = option(
         0.7, "Share of items trained without their learned embedding, as new items have none"

@@ -3,7 +3,7 @@
 One module per table of `docs/results.md`; `tables` is what all of them end in.
 """
 
-from onerec.experiments.seeds import SeededValues, seeded_interval, seeded_rows
+from onerec.experiments.seeds import SeededValues, interval_of, seeded_interval, seeded_rows
 from onerec.experiments.tables import (
     Provenance,
     ResultTable,
@@ -22,6 +22,7 @@ __all__ = [
     "SeededValues",
     "assemble_page",
     "current_commit",
+    "interval_of",
     "markdown",
     "rows_to_json",
     "seeded_interval",

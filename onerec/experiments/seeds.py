@@ -46,15 +46,30 @@ def seeded_interval(
     if values.ndim != 2 or 0 in values.shape:
         raise ValueError(f"values={values.shape}: use (seeds, users), at least one of each")
     means = resampled_means(values.T, samples=samples, seed=seed)  # (B, S)
+    if np.isnan(values).all(axis=1).any():
+        return Interval(np.nan, np.nan, np.nan)
+    return interval_of(np.nanmean(values, axis=1), means, confidence=confidence, seed=seed)
+
+
+def interval_of(
+    measured: np.ndarray, resampled: np.ndarray, *, confidence: float = 0.95, seed: int = 0
+) -> Interval:
+    """The same for a number that is no mean over users, such as an AUC.
+
+    Args:
+        measured: (S,) of every seed.
+        resampled: (B, S) with other users, the same ones for all seeds; NaN where it has none.
+        confidence: E.g. 0.95.
+        seed: Of the seeds drawn.
+    """
     rng = np.random.default_rng([seed, 1])
-    drawn = rng.integers(0, len(values), (samples, len(values)))
-    pooled = np.take_along_axis(means, drawn, axis=1).mean(axis=1)
-    known = ~np.isnan(values)
-    if not known.any(axis=1).all() or np.isnan(pooled).all():
+    drawn = rng.integers(0, resampled.shape[1], resampled.shape)
+    pooled = np.take_along_axis(resampled, drawn, axis=1).mean(axis=1)
+    if np.isnan(measured).any() or np.isnan(pooled).all():
         return Interval(np.nan, np.nan, np.nan)
     tail = (1 - confidence) / 2
     low, high = np.nanquantile(pooled, [tail, 1 - tail])
-    return Interval(float(np.nanmean(values, axis=1).mean()), float(low), float(high))
+    return Interval(float(measured.mean()), float(low), float(high))
 
 
 def seeded_rows(

@@ -40,7 +40,7 @@ def tower_metrics(probabilities: Tensor, labels: Tensor, base_rates: Tensor) -> 
 
 
 def auc_interval(probabilities: Tensor, labels: Tensor, *, seed: int = 0) -> tuple[float, float]:
-    """Percentile bootstrap of the AUC over rows.
+    """Percentile bootstrap of the AUC over rows: see `resampled_aucs`.
 
     Rows of one user are resampled as if they were independent, so the interval is a little narrow.
     Resamples that happen to hold one label only have no AUC and are left out.
@@ -57,21 +57,48 @@ def auc_interval(probabilities: Tensor, labels: Tensor, *, seed: int = 0) -> tup
         >>> auc_interval(torch.tensor([0.1, 0.2, 0.8, 0.9]), torch.tensor([0, 0, 1, 1]))
         (1.0, 1.0)
     """
-    rows = len(labels)
-    generator = torch.Generator().manual_seed(seed)
-    chunk = max(1, CHUNK_CELLS // rows)
-    aucs = []
-    for start in range(0, AUC_RESAMPLES, chunk):
-        count = min(chunk, AUC_RESAMPLES - start)
-        drawn = torch.randint(rows, (count, rows), generator=generator)
-        cells = drawn + torch.arange(count)[:, None] * rows
-        weights = cells.flatten().bincount(minlength=count * rows).view(count, rows)
-        aucs.append(weighted_aucs(probabilities, labels, weights))
-    defined = torch.cat(aucs)
-    defined = defined[~defined.isnan()]
+    aucs = resampled_aucs(probabilities, labels, torch.arange(len(labels)), seed=seed)
+    defined = aucs[~aucs.isnan()]
     tail = (1 - AUC_CONFIDENCE) / 2
     low, high = defined.quantile(defined.new_tensor([tail, 1 - tail])).tolist()
     return low, high
+
+
+def resampled_aucs(
+    probabilities: Tensor,
+    labels: Tensor,
+    unit: Tensor,
+    *,
+    seed: int = 0,
+    samples: int = AUC_RESAMPLES,
+) -> Tensor:
+    """AUCs of resamples of what rows belong to: of users, where rows of one user hang together.
+
+    With the same units and seed, two scorers see the same resamples, so that their difference is a
+    paired one.
+
+    Args:
+        probabilities: (R,) predictions.
+        labels: (R,), 0 or 1.
+        unit: (R,) numbers from 0 of what is drawn, e.g. the row's user.
+        seed: Of the resamples.
+        samples: S.
+
+    Returns:
+        (S,) in double precision; NaN where a resample holds one label only.
+    """
+    units, unit = unit.unique(return_inverse=True)
+    num = len(units)
+    generator = torch.Generator().manual_seed(seed)
+    chunk = max(1, CHUNK_CELLS // len(labels))
+    aucs = []
+    for start in range(0, samples, chunk):
+        count = min(chunk, samples - start)
+        drawn = torch.randint(num, (count, num), generator=generator)
+        cells = drawn + torch.arange(count)[:, None] * num
+        weights = cells.flatten().bincount(minlength=count * num).view(count, num)
+        aucs.append(weighted_aucs(probabilities, labels, weights[:, unit]))
+    return torch.cat(aucs)
 
 
 def weighted_aucs(probabilities: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
@@ -97,8 +124,13 @@ def weighted_aucs(probabilities: Tensor, labels: Tensor, weights: Tensor) -> Ten
 
 def log_loss(probabilities: Tensor, labels: Tensor) -> float:
     """Mean negative log-likelihood of 0/1 labels; certainty is capped at 1e-7."""
+    return float(log_losses(probabilities, labels).mean())
+
+
+def log_losses(probabilities: Tensor, labels: Tensor) -> Tensor:
+    """Negative log-likelihood of each 0/1 label, in double precision; capped as `log_loss`."""
     p = probabilities.double().clamp(1e-7, 1 - 1e-7)
-    return float(-(labels * p.log() + (1 - labels) * (1 - p).log()).mean())
+    return -(labels * p.log() + (1 - labels) * (1 - p).log())
 
 
 def smoothed_rates(labels: Tensor) -> Tensor:
@@ -107,9 +139,15 @@ def smoothed_rates(labels: Tensor) -> Tensor:
 
 
 def reliability(probabilities: Tensor, labels: Tensor) -> dict[str, list[float]]:
-    """Mean prediction, observed rate and share of rows in bins of equal size, lowest first."""
+    """Mean prediction, observed rate and share of rows in bins of equal size, lowest first.
+
+    Equal predictions share a bin, so there are fewer and larger ones where many are equal: whoever
+    says one number for all is judged by that number alone.
+    """
     order = probabilities.argsort(stable=True)
-    bins = torch.arange(len(order)) * min(RELIABILITY_BINS, len(order)) // len(order)
+    ranked = probabilities[order].contiguous()
+    place = torch.searchsorted(ranked, ranked) * min(RELIABILITY_BINS, len(order)) // len(order)
+    bins = place.unique(return_inverse=True)[1]
     count = bins.bincount().double()
     predicted = bins.bincount(probabilities[order].double()) / count
     observed = bins.bincount(labels[order].double()) / count

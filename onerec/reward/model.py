@@ -42,6 +42,8 @@ class RewardModel(nn.Module):
     attends over the user's history, and `e_i` mixes `v_i`, `u_i` and their product, so that an
     item's quality for everybody has a way of its own beside its match with the user.
 
+    With `target_attention` off, `u` is the same for every item: the history's mean.
+
     An item is its frozen vector, handed in with every call and projected, plus a learned embedding.
     Items the model was not trained on, and padding, have a zero embedding.
     """
@@ -54,7 +56,9 @@ class RewardModel(nn.Module):
         self.embed = nn.Embedding(shape.num_items + 1, width, padding_idx=shape.num_items)
         self.recency = nn.Embedding(shape.history_length, width)
         self.no_history = nn.Parameter(torch.zeros(1, 1, width))
-        self.over_history = _Attention(width, config.num_heads)
+        self.over_history = (
+            _Attention(width, config.num_heads) if config.target_attention else _Mean(width)
+        )
         self.mix = nn.Linear(3 * width, width)
         self.norm = nn.RMSNorm(width)
         self.over_session = _Attention(width, config.num_heads)
@@ -134,6 +138,20 @@ class _Attention(nn.Module):
         q, k, v = (x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for x in (q, k, v))
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return self.out(mixed.transpose(1, 2).flatten(2))
+
+
+class _Mean(nn.Module):
+    """`_Attention` with equal weights: what attending by the item is compared with."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.value = nn.Linear(width, width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, queries: Tensor, context: Tensor, mask: Tensor) -> Tensor:
+        weights = mask.squeeze(1).to(context.dtype)  # (B, 1, C): the same for every query
+        mean = weights @ self.value(context) / weights.sum(-1, keepdim=True)
+        return self.out(mean).expand_as(queries)
 
 
 class _Tower(nn.Module):

@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from torchmetrics.functional.classification import binary_auroc
+from torchmetrics.functional.classification import binary_auroc, binary_calibration_error
 
 from onerec.reward import metrics
 from onerec.reward.metrics import (
@@ -14,6 +14,7 @@ from onerec.reward.metrics import (
     log_loss,
     no_better_than_base_rate,
     reliability,
+    resampled_aucs,
     smoothed_rates,
     tower_metrics,
     weighted_aucs,
@@ -102,11 +103,39 @@ def test_calibration_by_hand():
     y[[0, 10, 11, 12, 13]] = 1.0
     curve = reliability(p, y)
     assert sum(curve["share"]) == pytest.approx(1)
-    assert len(curve["share"]) == 10
-    assert curve["predicted"] == pytest.approx([0.2] * 5 + [0.6] * 5)
-    assert curve["observed"] == [0.5, 0, 0, 0, 0, 1, 1, 0, 0, 0]
-    # |.2-.5| + 4 * .2 + 2 * .4 + 3 * .6 over ten bins of a tenth each
-    assert expected_calibration_error(curve) == pytest.approx(0.1 * (0.3 + 0.8 + 0.8 + 1.8))
+    # equal predictions are one bin: 1 of 10 and 4 of 10
+    assert curve["predicted"] == pytest.approx([0.2, 0.6])
+    assert curve["observed"] == pytest.approx([0.1, 0.4])
+    assert expected_calibration_error(curve) == pytest.approx(0.5 * 0.1 + 0.5 * 0.2)
+
+
+def test_bins_hold_equally_many_rows_where_no_predictions_are_equal():
+    generator = torch.Generator().manual_seed(0)
+    p = torch.randperm(60, generator=generator) / 60
+    curve = reliability(p, (p > 0.5).float())
+    assert curve["share"] == pytest.approx([0.1] * 10)
+    assert curve["predicted"] == pytest.approx([(2.5 + 6 * b) / 60 for b in range(10)])
+
+
+def test_calibration_error_is_torchmetrics_where_the_bins_are_the_same():
+    """Theirs are of equal width: with as many predictions in each tenth both cut alike."""
+    generator = torch.Generator().manual_seed(1)
+    p = (torch.arange(200) + 0.5) / 200
+    y = (torch.rand(200, generator=generator) < p**2).float()
+    shuffled = torch.randperm(200, generator=generator)
+    expected = float(binary_calibration_error(p, y.long(), n_bins=10, norm="l1"))
+    got = expected_calibration_error(reliability(p[shuffled], y[shuffled]))
+    assert got == pytest.approx(expected, abs=1e-6)
+
+
+def test_users_are_resampled_whole():
+    """Two users of two rows each: resamples are of one user alone or of both."""
+    p = torch.tensor([0.1, 0.9, 0.6, 0.4])
+    y = torch.tensor([0.0, 1.0, 0.0, 1.0])
+    aucs = resampled_aucs(p, y, torch.tensor([7, 7, 3, 3]), samples=100)
+    assert set(aucs.tolist()) == {1.0, 0.0, 0.75}
+    again = resampled_aucs(1 - p, y, torch.tensor([7, 7, 3, 3]), samples=100)
+    assert (aucs + again).tolist() == pytest.approx([1.0] * 100)  # the same resamples
 
 
 @pytest.mark.parametrize(

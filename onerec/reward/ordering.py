@@ -1,0 +1,68 @@
+"""Does a score put a user's sessions, or a session's items, in the order that came out?
+
+A pair counts when both belong to one group and came out differently; it is won when the score is
+higher for the one that came out better, and half won when the scores are equal.
+
+Shapes: R rows, G groups.
+"""
+
+import numpy as np
+
+
+def pairs_in_order(
+    scores: np.ndarray, outcomes: np.ndarray, group: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs won and pairs there are, per group.
+
+    With outcomes of zeros and ones, won / there are is each group's AUC. It sorts once and goes
+    through the different outcomes, so that no pair is ever written down.
+
+    Args:
+        scores: (R,).
+        outcomes: (R,), few different ones, such as a reward of four labels.
+        group: (R,) integers from 0.
+
+    Returns:
+        (G,) pairs won and (G,) pairs, G being the largest group + 1.
+
+    Example:
+        >>> group, score = np.array([0, 0, 0, 1, 1]), np.array([.9, .5, .1, .3, .3])
+        >>> won, pairs = pairs_in_order(score, np.array([2.0, 0.0, 1.0, 1.0, 0.0]), group)
+        >>> won.tolist(), pairs.tolist()
+        ([2.0, 0.5], [3.0, 1.0])
+    """
+    num_groups = int(group.max(initial=-1)) + 1
+    order = np.lexsort((scores, group))
+    group, scores, outcomes = group[order], scores[order], outcomes[order]
+    opens_group = np.diff(group, prepend=-1) != 0
+    opens_tie = opens_group | (np.diff(scores, prepend=np.nan) != 0)
+    first_of_group = _start_of_run(opens_group)
+    first_of_tie = _start_of_run(opens_tie)
+    after_tie = _end_of_run(opens_tie)
+    won, pairs = np.zeros(num_groups), np.zeros(num_groups)
+    for outcome in np.unique(outcomes)[1:]:
+        better = outcomes == outcome
+        worse = np.concatenate([[0], np.cumsum(outcomes < outcome)])  # before each row
+        total = np.bincount(group, outcomes < outcome, minlength=num_groups)
+        below = worse[first_of_tie] - worse[first_of_group]
+        up_to = worse[after_tie] - worse[first_of_group]
+        won += np.bincount(group, better * (below + up_to) / 2, minlength=num_groups)
+        pairs += np.bincount(group, better, minlength=num_groups) * total
+    return won, pairs
+
+
+def share_in_order(scores: np.ndarray, outcomes: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """(G,) share of a group's pairs that are won; NaN for a group without a pair."""
+    won, pairs = pairs_in_order(scores, outcomes, group)
+    return np.divide(won, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
+
+
+def _start_of_run(opens: np.ndarray) -> np.ndarray:
+    """For every row the row where its run begins."""
+    return np.maximum.accumulate(np.where(opens, np.arange(len(opens)), 0))
+
+
+def _end_of_run(opens: np.ndarray) -> np.ndarray:
+    """For every row the row after the last one of its run."""
+    starts = np.append(np.flatnonzero(opens), len(opens))
+    return starts[np.cumsum(opens)]
