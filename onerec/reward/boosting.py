@@ -207,20 +207,22 @@ def fit_boosting(
     table, held_out = (block_facts(blocks, record, vectors) for blocks in (train, valid))
     parameters = {**PARAMETERS, "seed": seed}
     boosters = []
-    for tower in range(len(TOWERS)):
-        labels = train.labels[:, tower].numpy()
+    for labels, later in zip(*map(_columns, (train, valid)), strict=True):
         if labels.min() == labels.max():
             boosters.append(None)
             continue
         data = lightgbm.Dataset(table, label=labels, feature_name=list(FACTS))
-        wanted = {"valid_sets": [data.create_valid(held_out, label=valid.labels[:, tower].numpy())]}
-        stop = {"callbacks": [lightgbm.early_stopping(PATIENCE, verbose=False)]}
-        boosters.append(
-            lightgbm.train(
-                parameters, data, num_boost_round=MAX_TREES, **(wanted | stop if len(valid) else {})
-            )
-        )
+        stopping: dict[str, Any] = {}
+        if len(valid):
+            stopping["valid_sets"] = [data.create_valid(held_out, label=later)]
+            stopping["callbacks"] = [lightgbm.early_stopping(PATIENCE, verbose=False)]
+        boosters.append(lightgbm.train(parameters, data, num_boost_round=MAX_TREES, **stopping))
     return Boosting(record, tuple(boosters))
+
+
+def _columns(blocks: RewardBlocks) -> np.ndarray:
+    """(4, R) labels, each tower's one after the other in memory, as LightGBM wants them."""
+    return np.ascontiguousarray(blocks.labels.numpy().T)
 
 
 def _over_items(values: np.ndarray, there: np.ndarray, how: tuple[str, ...]) -> list[np.ndarray]:
