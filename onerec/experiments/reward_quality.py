@@ -261,7 +261,9 @@ def measure(systems: Mapping[str, Scored], days: Days, config: RewardConfig) -> 
         for i, tower in enumerate(TOWERS):
             labels = blocks.labels[:, i]
             found = {
-                name: _Tower((s.valid if prefix else s.test)[..., i], labels, blocks.user, s.seconds)
+                name: _Tower(
+                    (s.valid if prefix else s.test)[..., i], labels, blocks.user, s.seconds
+                )
                 for name, s in systems.items()
             }
             rows += _tower_rows(found, prefix, tower)

@@ -95,9 +95,7 @@ def test_boosting_finds_planted_signals_and_no_others():
     boosting = fit_boosting(TRAIN, VALID, VECTORS)
     probabilities = boosting.score(TEST, VECTORS)
     base = fit_base_rates(TRAIN).score(TEST, VECTORS)
-    aucs = [
-        float(binary_auroc(probabilities[:, i], TEST.labels[:, i].long())) for i in range(4)
-    ]
+    aucs = [float(binary_auroc(probabilities[:, i], TEST.labels[:, i].long())) for i in range(4)]
     assert min(aucs[0], aucs[1], aucs[3]) > 0.8
     assert abs(aucs[2] - 0.5) < 0.12  # follows are noise
     assert boosting.trees()[2] < min(boosting.trees()[i] for i in (0, 1, 3))

@@ -1,5 +1,8 @@
 """IDs are unique, equal in length, append-only, and near."""
 
+import tempfile
+from datetime import date
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +15,9 @@ from hypothesis import strategies as st
 
 from onerec import schema
 from onerec.config import TokenizerConfig
+from onerec.embeddings.item_embeddings import ItemEmbeddings
 from onerec.tokenizer.codebook import Codebook, fit_codebook
+from onerec.tokenizer.generations import append_night, open_generation
 from onerec.tokenizer.semantic_ids import (
     SemanticIds,
     align_vectors,
@@ -40,6 +45,12 @@ def opened(
     codebook, codes = fit_codebook(vectors, config)
     ids = assign_semantic_ids(codebook, codes, vectors, names(len(codes)), days(len(codes)))
     return codebook, ids
+
+
+@cache
+def twenty() -> tuple[Codebook, SemanticIds]:
+    """A generation that opened with 20 of its 64 IDs."""
+    return opened(topical(20, 4, seed=1))
 
 
 def nobody(codebook: Codebook) -> SemanticIds:
@@ -107,7 +118,7 @@ def test_duplicates_beyond_a_leaf_still_get_ids(distinct: int) -> None:
     copies=st.booleans(),
 )
 def test_published_ids_never_move(seed: int, arrivals: list[int], copies: bool) -> None:
-    codebook, ids = opened(topical(20, 4, seed=1))
+    codebook, ids = twenty()
     pool = topical(200, 4, seed=seed)
     if copies:  # everyone wants the same leaf
         pool = pool[:1].expand(200, -1)
@@ -123,6 +134,69 @@ def test_published_ids_never_move(seed: int, arrivals: list[int], copies: bool) 
         assert ids.num_invalid() == 0
         assert ids.codes.shape == (len(ids), 3)
         assert (ids.index_of(new) == np.arange(len(earlier), len(ids))).all()
+
+
+@settings(max_examples=25, deadline=None)
+@given(data=st.data(), seed=st.integers(0, 10_000), wanted_leaves=st.integers(1, 44))
+def test_ids_hold_in_any_order_of_arrival(data: st.DataObject, seed: int, wanted_leaves: int):
+    """The same 44 items, which fill every ID there is, in a random order over random nights."""
+    codebook, ids = twenty()
+    pool = topical(44, 4, seed=seed)[torch.arange(44) % wanted_leaves]
+    order = np.array(data.draw(st.permutations(range(44))))
+    nights = sorted(data.draw(st.lists(st.integers(0, 44), max_size=8)))
+    item_ids = names(44, "s")
+    published: dict[str, list[int]] = dict(zip(ids.item_ids, ids.codes.tolist(), strict=True))
+    for arrived in np.split(order, nights):
+        when = np.full(len(arrived), DAY)
+        ids = extend_semantic_ids(ids, codebook, item_ids[arrived], pool[arrived], when)
+        now = dict(zip(ids.item_ids, ids.codes.tolist(), strict=True))
+        assert {item: now[item] for item in published} == published
+        assert len({tuple(code) for code in now.values()}) == len(now)
+        assert bool(((ids.codes >= 0) & (ids.codes < 4)).all())
+        leaves = ids.codes[:, :2].unique(dim=0, return_counts=True)[1]
+        assert int(leaves.max()) <= codebook.size
+        published = now
+    assert len(published) == 4**3
+    assert set(published) == {*names(20), *item_ids}
+
+
+def test_the_order_of_arrival_decides_who_gets_which_id():
+    """So that the property above is not one of a function that ignores the order."""
+    codebook, ids = twenty()
+    same = topical(1, 4, seed=2).expand(9, -1)
+    there, back = (
+        extend_semantic_ids(ids, codebook, item_ids, same, days(9))
+        for item_ids in (names(9, "s"), names(9, "s")[::-1])
+    )
+    assert torch.equal(there.codes, back.codes)
+    assert there.item_ids[20:].tolist() == back.item_ids[20:][::-1].tolist()
+
+
+@settings(max_examples=10, deadline=None)
+@given(data=st.data(), copies=st.booleans())
+def test_nights_hold_in_any_order_of_the_catalogue(data: st.DataObject, copies: bool):
+    """A night's catalogue lists old and new items, and items that left, in any order."""
+    vectors = topical(60, 4, seed=3).numpy()
+    if copies:
+        vectors[30:] = vectors[30]
+    first_seen = np.concatenate([days(20), DAY + np.arange(1, 41) // 10])
+    everything = ItemEmbeddings(names(60), first_seen, vectors, {})
+
+    def catalogue(until: int) -> ItemEmbeddings:
+        rows = np.array(data.draw(st.permutations(range(until))))
+        left = rows[data.draw(st.integers(0, until)) :]
+        kept = rows[~np.isin(rows, left) | (rows < 10)]  # not all that it opened with may leave
+        return ItemEmbeddings(names(60)[kept], first_seen[kept], vectors[kept], {})
+
+    with tempfile.TemporaryDirectory() as temporary:
+        directory = Path(temporary)
+        config = TokenizerConfig(num_levels=2, codebook_size=4, iterations=5)
+        night = open_generation(everything, date(2026, 6, 2), config, directory)
+        for until in (30, 45, 60):
+            later = append_night(directory, night, catalogue(until))
+            assert later.ids.num_moved_since(night.ids) == 0
+            assert later.ids.num_invalid() == 0
+            night = later
 
 
 def test_extending_twice_gives_the_same(tmp_path: Path) -> None:
