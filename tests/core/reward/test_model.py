@@ -1,5 +1,6 @@
 """The reward model's structure: what may change a score and what may not."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,28 @@ def test_an_item_matters_through_the_history_and_alone(model: RewardModel, vecto
     scores = score_sessions(model, vectors, empty, SESSIONS[:2])
     assert torch.isfinite(scores).all()
     assert (scores[0] - scores[1]).abs().max() > 1e-4
+
+
+def test_without_target_attention_the_history_is_its_mean(vectors: torch.Tensor):
+    """Each item sees the same of the user: whatever the item, its history in any order of equal
+    places counts alike, and the model is as wide as with attention."""
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        model = RewardModel(dataclasses.replace(CONFIG, target_attention=False), SHAPE).eval()
+        torch.nn.init.zeros_(model.recency.weight)
+    base = score_sessions(model, vectors, HISTORY, SESSIONS)
+    reordered = score_sessions(model, vectors, HISTORY[:, [3, 2, 1, 0]], SESSIONS)
+    torch.testing.assert_close(base[0], reordered[0], atol=1e-6, rtol=0)
+    items, memory = torch.randn(2, 3, 16), torch.randn(2, 5, 16)
+    mask = torch.tensor([[1, 1, 0, 1, 0], [1, 0, 0, 0, 0]], dtype=torch.bool)[:, None, None, :]
+    seen = model.over_history(items, memory, mask)
+    value, out = model.over_history.value, model.over_history.out
+    kept = [memory[0, [0, 1, 3]], memory[1, :1]]
+    expected = torch.stack([out(value(rows).mean(0)) for rows in kept])
+    torch.testing.assert_close(seen, expected[:, None].expand(2, 3, 16))
+    changed = HISTORY.clone()
+    changed[0, 0] = 9
+    assert (score_sessions(model, vectors, changed, SESSIONS)[0] - base[0]).abs().max() > 1e-5
 
 
 def test_padding_changes_nothing(model: RewardModel, vectors: torch.Tensor):

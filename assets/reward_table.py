@@ -1,0 +1,87 @@
+"""The tables of the reward model: against base rates and boosting, and without its attention."""
+
+from datetime import date
+
+import dagster as dg
+from pydantic import Field
+
+from assets.support import SETTINGS, STAGES, code_version, upstream
+from resources.stores import Artifacts, Compute
+
+READ = ("session_dataset", "semantic_ids")
+CODE = code_version("reward", "experiments/reward_quality", "datasets/session_tensors")
+
+
+class RewardTable(dg.Config):
+    """Which night, and how often."""
+
+    day: str = Field(
+        default="", description="Test day, e.g. 2026-06-14; the latest one that is there when empty"
+    )
+    seeds: int = Field(default=3, ge=1, description="Trainings of each neural scorer")
+
+
+@dg.asset(
+    group_name="experiments",
+    kinds={"pytorch", "lightgbm"},
+    code_version=CODE,
+    deps=[upstream(name) for name in READ],
+)
+def reward_table(
+    context: dg.AssetExecutionContext, config: RewardTable, artifacts: Artifacts, compute: Compute
+) -> dg.MaterializeResult:
+    """AUC, order, log-loss and calibration of the reward model on a day it has not seen, beside
+    what it must beat."""
+    import torch
+
+    from onerec.experiments import markdown, write_table
+    from onerec.experiments.reward_quality import reward_quality
+    from onerec.pictures import scatter, svg_markdown
+
+    if compute.threads:
+        torch.set_num_threads(compute.threads)
+    day = chosen_day(config.day, [artifacts.store.partitions(name) for name in READ])
+    read = {name: artifacts.store.latest(name, day) for name in READ}
+    made = reward_quality(
+        read["session_dataset"].path,
+        read["semantic_ids"].path,
+        STAGES.reward,
+        day=date.fromisoformat(day),
+        data=SETTINGS.dataset,
+        history_length=STAGES.sessions.history_length,
+        session_items=STAGES.sessions.session_items,
+        seeds=config.seeds,
+        on_progress=context.log.info,
+    )
+    shown: dict[str, dg.MetadataValue] = {}
+    for table in made.tables:
+        write_table(SETTINGS.home / "tables", table)
+        said = "\n".join(f"- {finding}" for finding in table.findings)
+        shown[table.title] = dg.MetadataValue.md(f"{markdown(table)}\n\n{said}")
+        for metric, svg in table.pictures().items():
+            shown[metric] = dg.MetadataValue.md(svg_markdown(svg))
+    for tower, points in made.curves.items():
+        svg = scatter(points, f"Calibration of {tower}", "predicted", "observed", diagonal=True)
+        shown[f"calibration of {tower}"] = dg.MetadataValue.md(svg_markdown(svg))
+    return dg.MaterializeResult(
+        metadata={
+            "day": day,
+            "upstream versions": dg.MetadataValue.json({n: a.version for n, a in read.items()}),
+            **shown,
+        }
+    )
+
+
+def chosen_day(wanted: str, partitions: list[list[str]]) -> str:
+    """The day asked for, or the latest that everything has.
+
+    Raises:
+        ValueError: There is no such day.
+    """
+    known = sorted(set.intersection(*map(set, partitions)))
+    if not known or (wanted and wanted not in known):
+        raise ValueError(
+            f"day={wanted!r}: {' and '.join(READ)} are there for "
+            f"{', '.join(known[-5:]) or 'no day'}; materialise them first, or choose one of these"
+        )
+    return wanted or known[-1]
