@@ -1,0 +1,55 @@
+"""The reward model's tables as Dagster makes them, from a small night's artifacts."""
+
+import json
+import shutil
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from assets import reward_table as module
+from onerec.artifacts import ArtifactStore
+from resources.stores import Artifacts, Compute
+from tests.core.evaluation import night as small
+
+DAY = small.DAY.isoformat()
+
+
+def test_tables_are_written_and_shown(tmp_path: Path):
+    store = ArtifactStore(str(tmp_path / "artifacts"))
+    for asset, fill in (
+        ("session_dataset", lambda d: small.write_sessions(d, small.rows())),
+        ("semantic_ids", lambda d: small.write_catalogue(d, small.catalogue())),
+    ):
+        with store.write(asset, DAY, config={}, upstream={}, code_version="1") as draft:
+            fill(draft.path)
+    tables = module.SETTINGS.home / "tables"
+    shutil.rmtree(tables, ignore_errors=True)
+    result = dg.materialize(
+        [module.reward_table],
+        resources={"artifacts": Artifacts(url=store.root), "compute": Compute(accelerator="cpu")},
+        run_config={"ops": {"reward_table": {"config": {"seeds": 1}}}},
+    )
+    metadata = result.asset_materializations_for_node("reward_table")[0].metadata
+    assert metadata["day"].value == DAY
+    rows = json.loads((tables / "reward_quality.json").read_text())
+    systems = ["base_rate", "boosting", "reward_model", "history_mean", "no_history"]
+    assert list(dict.fromkeys(row["system"] for row in rows)) == systems
+    assert "ece_vtr" in {
+        row["metric"] for row in json.loads((tables / "reward_calibration.json").read_text())
+    }
+    assert "| reward_model | " in metadata["Reward model: discrimination and order"].value
+    assert "data:image/svg+xml" in metadata["calibration of vtr"].value
+    section = (tables / "reward_quality.md").read_text()
+    assert f"data simulated {DAY}, {store.latest('session_dataset', DAY).version}" in section
+    shutil.rmtree(tables)
+
+
+def test_the_day_is_the_latest_that_everything_has():
+    partitions = [["2026-06-12", "2026-06-13", "2026-06-14"], ["2026-06-12", "2026-06-13"]]
+    assert module.chosen_day("", partitions) == "2026-06-13"
+    assert module.chosen_day("2026-06-12", partitions) == "2026-06-12"
+    with pytest.raises(ValueError, match="day='2026-06-14'.*2026-06-12, 2026-06-13"):
+        module.chosen_day("2026-06-14", partitions)
+    with pytest.raises(ValueError, match="are there for no day"):
+        module.chosen_day("", [[], ["2026-06-12"]])
