@@ -300,6 +300,10 @@ class RewardConfig:
     target_attention: bool = option(
         True, "Each item of a session attends over the history; off, all see the history's mean"
     )
+    history_similarity: bool = option(
+        False,
+        "Each item of a session also brings its vector's mean and largest cosine with the history",
+    )
     dropout: float = option(0.3, "Dropout")
     embedding_dropout: float = option(
         0.7, "Share of items trained without their learned embedding, as new items have none"

@@ -47,6 +47,9 @@ DIFFERENCES = (
     ("boosting", "base_rate"),
     ("reward_model", "boosting"),
     ("reward_ensemble", "boosting"),
+    ("similarity", "boosting"),
+    ("similarity", "reward_model"),
+    ("no_similarity", "reward_model"),
     ("history_mean", "reward_model"),
     ("no_history", "reward_model"),
 )
@@ -62,7 +65,9 @@ and stop by the validation day; figures are of the test day's blocks of all user
 `base_rate` says the training days' rate for every block. `boosting` is LightGBM on plain facts:
 sizes, place and hour, how often the block's items were shown and with what result on other days,
 and how near their vectors are to the history. `reward_ensemble` is the mean of the `reward_model`'s
-seeds. `history_mean` is the reward model without target-aware attention, `no_history` the same
+seeds. `similarity` is the
+reward model with `history_similarity` on (`no_similarity`: off, where the settings have it on),
+`history_mean` the one without target-aware attention, `no_history` the same
 model when it sees no history, so that items stand for themselves."""
 ORDER_TEXT = """The order columns are the share of pairs that the scalar reward puts in the order of
 what came out (the reward's weights on the real labels), .5 being chance: two blocks of a user's
@@ -136,7 +141,7 @@ def reward_quality(
 ) -> RewardQuality:
     """Fit every scorer and measure it.
 
-    Budget: boosting and `3 * seeds` trainings of at most `max_epochs`; with three seeds a few
+    Budget: boosting and `4 * seeds` trainings of at most `max_epochs`; with three seeds a few
     minutes of one core for the demo's night.
 
     Args:
@@ -240,10 +245,15 @@ def fit_systems(
     scored("reward_model", began, models)
     if seeds > 1:
         systems["reward_ensemble"] = _mean_of(systems["reward_model"])
-    plain = dataclasses.replace(config, target_attention=False)
-    began = time.monotonic()
-    models = _fit_seeds(plain, days.train, days.stop, days.vectors, seeds, on_progress)
-    scored("history_mean", began, models)
+    other = not config.history_similarity
+    for name, change in (
+        ("similarity" if other else "no_similarity", {"history_similarity": other}),
+        ("history_mean", {"target_attention": False}),
+    ):
+        began = time.monotonic()
+        changed = dataclasses.replace(config, **change)
+        models = _fit_seeds(changed, days.train, days.stop, days.vectors, seeds, on_progress)
+        scored(name, began, models)
     began = time.monotonic()
     train, stop = _without_history(days.train), _without_history(days.stop)
     blind = _fit_seeds(config, train, stop, days.vectors, seeds, on_progress)

@@ -42,7 +42,8 @@ class RewardModel(nn.Module):
     attends over the user's history, and `e_i` mixes `v_i`, `u_i` and their product, so that an
     item's quality for everybody has a way of its own beside its match with the user.
 
-    With `target_attention` off, `u` is the same for every item: the history's mean.
+    With `target_attention` off, `u` is the same for every item: the history's mean. With
+    `history_similarity`, `e_i` also reads the cosines of item i's vector with the history's.
 
     An item is its frozen vector, handed in with every call and projected, plus a learned embedding.
     Items the model was not trained on, and padding, have a zero embedding.
@@ -59,7 +60,7 @@ class RewardModel(nn.Module):
         self.over_history = (
             _Attention(width, config.num_heads) if config.target_attention else _Mean(width)
         )
-        self.mix = nn.Linear(3 * width, width)
+        self.mix = nn.Linear(3 * width + 2 * config.history_similarity, width)
         self.norm = nn.RMSNorm(width)
         self.over_session = _Attention(width, config.num_heads)
         self.towers = nn.ModuleList(_Tower(width, config.dropout) for _ in TOWERS)
@@ -85,8 +86,10 @@ class RewardModel(nn.Module):
         memory = torch.cat([start, past_BHD], 1)
         known = F.pad(seen, (1, 0), value=True)
         user_BMD = self.over_history(item_BMD, memory, known[:, None, None, :])
-        mixed = self.mix(torch.cat([item_BMD, user_BMD, item_BMD * user_BMD], -1))
-        e_BMD = self.dropout(F.gelu(mixed))
+        parts = [item_BMD, user_BMD, item_BMD * user_BMD]
+        if self.config.history_similarity:
+            parts.append(_similarity(vectors, sessions, history))
+        e_BMD = self.dropout(F.gelu(self.mix(torch.cat(parts, -1))))
 
         shown = sessions >= 0
         # A padding item sees itself, else a session of padding would be a softmax over nothing.
@@ -121,6 +124,19 @@ class RewardModel(nn.Module):
         """(B, H) 0 for the newest history item, 1 for the one before...; padding gets 0."""
         newer = seen.sum(1, keepdim=True) - seen.cumsum(1)
         return newer.clamp(0, self.shape.history_length - 1)
+
+
+def _similarity(vectors: Tensor, items: Tensor, history: Tensor) -> Tensor:
+    """(B, M, 2) mean and largest cosine of each item with a history; 0 where there is none.
+
+    Cosines of unrelated unit vectors are about 1/sqrt(Dv); they are scaled to be about 1.
+    """
+    item, past = (F.normalize(vectors[x.clamp(min=0)], dim=-1) for x in (items, history))
+    cosine = item @ past.transpose(1, 2) * vectors.shape[1] ** 0.5
+    known = ((items >= 0)[:, :, None] & (history >= 0)[:, None, :]).to(cosine.dtype)
+    mean = (cosine * known).sum(-1) / known.sum(-1).clamp(min=1)
+    largest = torch.where(known > 0, cosine, -torch.inf).amax(-1) if history.shape[1] else mean
+    return torch.stack([mean, largest.nan_to_num(neginf=0.0)], -1)
 
 
 class _Attention(nn.Module):

@@ -49,10 +49,19 @@ def score_sessions(
 
 
 def scalar_reward(probabilities: Tensor, config: RewardConfig) -> Tensor:
-    """One number a session: the weighted sum of its four probabilities.
+    """The scalar reward of a session, the one number that all of the project calls reward.
 
-    `weight_swt * swt + weight_vtr * vtr + weight_wtr * wtr + weight_ltr * ltr`. The paper does not
-    say how it joins the four; the weights are settings of the reward stage.
+        r(u, S) = weight_swt * P(swt) + weight_vtr * P(vtr) + weight_wtr * P(wtr)
+                + weight_ltr * P(ltr)
+
+    P are the towers' probabilities, by the reward model or by the evaluator, that as a block of
+    exposures S would bring user u: `swt` watch seconds per item that reach the training days'
+    median; `vtr` at least half of its items watched effectively; `wtr` a follow; `ltr` a like
+    (labels: `load_reward_blocks`). The weights are settings of the reward stage and 1 each by
+    default, so the reward is the expected number of these four things, between 0 and 4. The paper
+    (OneRec v1, section 3.3.1) does not say how it joins the four. With an ensemble it is the mean
+    of the models' rewards. Of real feedback (`pairs='feedback'`, tables) the labels take the
+    probabilities' place.
 
     Args:
         probabilities: (..., 4) in the order of `TOWERS`.

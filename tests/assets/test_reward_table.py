@@ -33,7 +33,7 @@ def test_tables_are_written_and_shown(tmp_path: Path):
     metadata = result.asset_materializations_for_node("reward_table")[0].metadata
     assert metadata["day"].value == DAY
     rows = json.loads((tables / "reward_quality.json").read_text())
-    systems = ["base_rate", "boosting", "reward_model", "history_mean", "no_history"]
+    systems = ["base_rate", "boosting", "reward_model", "similarity", "history_mean", "no_history"]
     assert list(dict.fromkeys(row["system"] for row in rows)) == systems
     assert "ece_vtr" in {
         row["metric"] for row in json.loads((tables / "reward_calibration.json").read_text())
@@ -49,7 +49,7 @@ def test_the_day_is_the_latest_that_everything_has():
     partitions = [["2026-06-12", "2026-06-13", "2026-06-14"], ["2026-06-12", "2026-06-13"]]
     assert module.chosen_day("", partitions) == "2026-06-13"
     assert module.chosen_day("2026-06-12", partitions) == "2026-06-12"
-    with pytest.raises(ValueError, match="day='2026-06-14'.*2026-06-12, 2026-06-13"):
+    with pytest.raises(ValueError, match=r"day='2026-06-14'.*2026-06-12, 2026-06-13"):
         module.chosen_day("2026-06-14", partitions)
     with pytest.raises(ValueError, match="are there for no day"):
         module.chosen_day("", [[], ["2026-06-12"]])

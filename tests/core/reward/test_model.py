@@ -7,7 +7,14 @@ import pytest
 import torch
 
 from onerec.config import RewardConfig
-from onerec.reward.model import RewardModel, RewardShape, load_reward, reward_loss, save_reward
+from onerec.reward.model import (
+    RewardModel,
+    RewardShape,
+    _similarity,
+    load_reward,
+    reward_loss,
+    save_reward,
+)
 from onerec.reward.scoring import scalar_reward, score_sessions
 
 SHAPE = RewardShape(vector_dim=6, num_items=10, history_length=4)
@@ -71,6 +78,23 @@ def test_without_target_attention_the_history_is_its_mean(vectors: torch.Tensor)
     changed = HISTORY.clone()
     changed[0, 0] = 9
     assert (score_sessions(model, vectors, changed, SESSIONS)[0] - base[0]).abs().max() > 1e-5
+
+
+def test_similarity_by_hand_and_only_where_asked_for(vectors: torch.Tensor):
+    """Unit vectors of width 2: cosines are scaled by the root of 2."""
+    plane = torch.tensor([[1.0, 0.0], [0.0, 3.0], [0.6, 0.8]])
+    items, history = torch.tensor([[0, 2], [1, -1]]), torch.tensor([[0, 1, -1], [-1, -1, -1]])
+    # item 0: cosines 1, 0 with history 0, 1; item 2: .6, .8; without history or item nothing
+    expected = torch.tensor([[[0.5, 1.0], [0.7, 0.8]], [[0.0, 0.0], [0.0, 0.0]]]) * 2**0.5
+    torch.testing.assert_close(_similarity(plane, items, history), expected)
+    wide = RewardModel(dataclasses.replace(CONFIG, history_similarity=True), SHAPE).eval()
+    assert wide.mix.in_features == RewardModel(CONFIG, SHAPE).mix.in_features + 2
+    padded = torch.nn.functional.pad(HISTORY, (0, 3), value=-1)
+    scores = score_sessions(wide, vectors, HISTORY, SESSIONS)
+    again = score_sessions(
+        wide, vectors, padded, torch.nn.functional.pad(SESSIONS, (0, 2), value=-1)
+    )
+    torch.testing.assert_close(scores, again, atol=1e-6, rtol=0)
 
 
 def test_padding_changes_nothing(model: RewardModel, vectors: torch.Tensor):
