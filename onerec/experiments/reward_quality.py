@@ -201,7 +201,7 @@ def load_days(
             ids,
             history_length=history_length,
             block_items=block_items,
-            thresholds=like and like.thresholds,
+            thresholds=None if like is None else like.thresholds,
         )
 
     train = load("train", session_items)
