@@ -4,6 +4,8 @@ import dagster as dg
 
 INGEST = dg.AssetSelection.groups("raw", "sessions") - dg.AssetSelection.assets("session_dataset")
 RETOKENIZE = dg.AssetSelection.assets("codebook")
+EXPERIMENTS = dg.AssetSelection.groups("experiments")
+NIGHT = dg.AssetSelection.all() - EXPERIMENTS
 
 ingest = dg.define_asset_job(
     "ingest",
@@ -13,7 +15,7 @@ ingest = dg.define_asset_job(
 
 nightly = dg.define_asset_job(
     "nightly",
-    selection=dg.AssetSelection.all() - RETOKENIZE,
+    selection=NIGHT - RETOKENIZE,
     description=(
         "Ingest -> sessions -> train -> align -> evaluate -> promote -> recommend for one day, "
         "inside the current tokenizer generation."
@@ -22,7 +24,7 @@ nightly = dg.define_asset_job(
 
 weekly_retokenize = dg.define_asset_job(
     "weekly_retokenize",
-    selection=dg.AssetSelection.all(),
+    selection=NIGHT,
     description=(
         "The night run with a new codebook: opens a tokenizer generation, so models start from "
         "scratch. Also the very first run."

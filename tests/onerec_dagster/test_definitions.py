@@ -72,6 +72,13 @@ def test_jobs_and_schedules_have_the_promised_names():
     }
 
 
+@pytest.mark.parametrize("job", ["nightly", "weekly_retokenize"])
+def test_a_night_makes_no_table(job):
+    keys = defs.resolve_job_def(job).asset_layer.executable_asset_keys
+    assert {"champion", "recommendations"} <= {k.to_user_string() for k in keys}
+    assert "reward_table" not in {k.to_user_string() for k in keys}
+
+
 @pytest.mark.parametrize("schedule", [nightly_schedule, weekly_retokenize_schedule])
 def test_a_schedule_asks_for_yesterday(schedule):
     tick = datetime(2026, 6, 15, 3, 15)
