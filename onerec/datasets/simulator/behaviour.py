@@ -6,6 +6,7 @@ the log shows only what was drawn from it. A simulated A/B test compares policie
 
 import numpy as np
 
+from onerec.datasets.simulator.noise import Draws
 from onerec.datasets.simulator.world import SUBTOPICS_PER_TOPIC, Array, Items, Users, World
 
 BASE = -1.1
@@ -82,7 +83,7 @@ def expected_watch(affinity: Array, duration: Array, position: Array | int = 0) 
 
 
 def draw_watch(
-    rng: np.random.Generator, affinity: Array, duration: Array, position: Array
+    rng: Draws, affinity: Array, duration: Array, position: Array
 ) -> tuple[Array, Array]:
     """Draw watch seconds and whether the user stayed, both (E,).
 
@@ -97,9 +98,7 @@ def draw_watch(
     return np.where(stays, duration * (share + again), swiped), stays
 
 
-def draw_feedback(
-    rng: np.random.Generator, affinity: Array, stays: Array, generosity: Array
-) -> dict[str, Array]:
+def draw_feedback(rng: Draws, affinity: Array, stays: Array, generosity: Array) -> dict[str, Array]:
     """Draw the sparse explicit feedback, each (E,) booleans."""
     drawn = {}
     for name, (base, slope) in FEEDBACK.items():

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from onerec.datasets.simulator import behaviour
+from onerec.datasets.simulator.noise import Draws
 from onerec.datasets.simulator.world import (
     STYLE_DIM,
     Array,
@@ -51,6 +52,44 @@ class Visits:
     hour: Array
     length: Array
 
+    def of(self, users: Array) -> "Visits":
+        """The visits of some of the users, a subset of `users`."""
+        mine = np.isin(self.users, users)
+        kept = mine[self.visitor]
+        row = np.cumsum(mine) - 1
+        return Visits(
+            self.users[mine],
+            row[self.visitor[kept]],
+            self.number[kept],
+            self.hour[kept],
+            self.length[kept],
+        )
+
+
+@dataclass(frozen=True)
+class Played:
+    """What happened with E planned exposures, in session order.
+
+    Attributes:
+        visitor: (E,) index into the visits' users.
+        session: (E,) row of the visits.
+        position: (E,) place in the session.
+        second: (E,) second of the day.
+        watch: (E,) seconds watched.
+        stays: (E,) booleans: not swiped away at once.
+        flags: (E,) booleans by name of the feedback.
+        kept: (E,) booleans: took place; the user had not left, there was something to show.
+    """
+
+    visitor: Array
+    session: Array
+    position: Array
+    second: Array
+    watch: Array
+    stays: Array
+    flags: dict[str, Array]
+    kept: Array
+
 
 def day_events(world: World, users: Users, items: Items, day: int, weekday: int) -> pa.Table:
     """Every exposure of a day.
@@ -69,39 +108,89 @@ def day_events(world: World, users: Users, items: Items, day: int, weekday: int)
     rng = generator(world.config, "log", day)
     visits = draw_visits(rng, world, users, day, weekday)
     shown, explored, valid = choose_items(rng, world, users, items, visits, day)
-    session = np.repeat(np.arange(len(visits.length)), visits.length)
-    starts = np.cumsum(visits.length) - visits.length
-    position = np.arange(len(session)) - starts[session]
+    played = play(rng, world, users, items, visits, day, shown, valid)
+    order = np.lexsort((played.position, played.session, played.second))
+    order = order[played.kept[order]]
+    columns = {
+        "user_id": user_ids(visits.users[played.visitor][order]),
+        "item_id": item_ids(shown[order]),
+        "second": pa.array(np.round(played.second[order], 3)),
+        "watch_seconds": pa.array(np.round(played.watch[order], 2)),
+        **{name: pa.array(played.flags[name][order]) for name in FEEDBACK_FLAGS},
+        "surface": pa.array(["feed", "explore"]).take(pa.array(explored[order].astype(np.int8))),
+    }
+    return pa.table(columns)
+
+
+def play(
+    rng: Draws,
+    world: World,
+    users: Users,
+    items: Items,
+    visits: Visits,
+    day: int,
+    shown: Array,
+    valid: Array,
+) -> Played:
+    """What users do with what they are shown, whoever chose it.
+
+    Args:
+        rng: Their luck.
+        world: The app.
+        users: `world.users(day)`.
+        items: `world.items(day)`.
+        visits: Who comes.
+        day: Days since the first one.
+        shown: (E,) items of the planned exposures, in session order.
+        valid: (E,) whether there is anything to show.
+    """
+    session, starts, position = planned_exposures(visits)
     visitor = visits.visitor[session]
     affinity = _affinity_of_shown(world, users, visits.users, items, day, visitor, shown)
-    duration = items.duration[shown]
-    watch, stays = behaviour.draw_watch(rng, affinity, duration, position)
+    watch, stays = behaviour.draw_watch(rng, affinity, items.duration[shown], position)
     flags = behaviour.draw_feedback(rng, affinity, stays, users.generosity[visits.users][visitor])
     kept = valid & (position <= _last_position(rng, stays, position, starts))
     second = _times(rng, visits, watch * kept, kept, session, starts)
     kept &= second < SECONDS_PER_DAY
-    order = np.lexsort((position, session, second))
-    order = order[kept[order]]
-    columns = {
-        "user_id": user_ids(visits.users[visitor][order]),
-        "item_id": item_ids(shown[order]),
-        "second": pa.array(np.round(second[order], 3)),
-        "watch_seconds": pa.array(np.round(watch[order], 2)),
-        **{name: pa.array(flags[name][order]) for name in FEEDBACK_FLAGS},
-        "surface": pa.array(["feed", "explore"]).take(pa.array(explored[order].astype(np.int8))),
-    }
-    return pa.table(columns)
+    return Played(visitor, session, position, second, watch, stays, flags, kept)
+
+
+def planned_exposures(visits: Visits) -> tuple[Array, Array, Array]:
+    """Session of each planned exposure (E,), first exposure of each session (S,), position (E,)."""
+    session = np.repeat(np.arange(len(visits.length)), visits.length)
+    starts = np.cumsum(visits.length) - visits.length
+    return session, starts, np.arange(len(session)) - starts[session]
 
 
 def draw_visits(
     rng: np.random.Generator, world: World, users: Users, day: int, weekday: int
 ) -> Visits:
     """Who opens the app, how often, when, and for how long at most."""
+    comes = who_comes(rng.random(len(users)), users, day, weekday)
+    return plan_visits(rng, users, np.flatnonzero(comes))
+
+
+def who_comes(
+    luck: Array, users: Users, day: int, weekday: int, eagerness: Array | float = 1.0
+) -> Array:
+    """(U,) booleans: who opens the app on a day.
+
+    Args:
+        luck: (U,) uniform numbers.
+        users: Everybody.
+        day: Days since the first one.
+        weekday: 0 is Monday.
+        eagerness: Factor of the users' activity, (U,) or one for all.
+    """
     alive = (users.joined <= day) & (users.left > day)
-    chance = users.activity * (WEEKEND if weekday >= 5 else 1.0)
-    comes = rng.random(len(users)) < chance
+    chance = users.activity * (WEEKEND if weekday >= 5 else 1.0) * eagerness
+    comes = luck < chance
     comes |= (users.joined == day) & (day > 0)  # on the day of joining everybody comes
-    rows = np.flatnonzero(alive & comes)
+    return alive & comes
+
+
+def plan_visits(rng: np.random.Generator, users: Users, rows: Array) -> Visits:
+    """How often users come on a day, when, and for how long at most."""
     count = 1 + rng.poisson(0.4 + 1.6 * users.activity[rows])
     count = count.clip(max=MAX_SESSIONS)
     visitor = np.repeat(np.arange(len(rows)), count)
@@ -242,7 +331,7 @@ def _policy_score(
     return believed + style + (0.75 * items.seen_quality)[item] + fresh[item]
 
 
-def _last_position(rng: np.random.Generator, stays: Array, position: Array, starts: Array) -> Array:
+def _last_position(rng: Draws, stays: Array, position: Array, starts: Array) -> Array:
     """(E,) position at which the exposure's session is left: swiping makes it likelier."""
     chance = np.where(stays, LEAVE, LEAVE_AFTER_SWIPE)
     leaves = (position >= SHORTEST - 1) & (rng.random(len(stays)) < chance)
@@ -251,7 +340,7 @@ def _last_position(rng: np.random.Generator, stays: Array, position: Array, star
 
 
 def _times(
-    rng: np.random.Generator,
+    rng: Draws,
     visits: Visits,
     watch: Array,
     kept: Array,
