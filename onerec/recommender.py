@@ -95,7 +95,21 @@ class Recommender:
         config: GenerationConfig | None = None,
         reward: "RewardModel | None" = None,
         vectors: Tensor | None = None,
+        allowed: Tensor | None = None,
     ) -> None:
+        """Put one together.
+
+        Args:
+            model: The generator.
+            semantic_ids: The catalogue of its generation.
+            config: Beam width, batch size and precision.
+            reward: Orders the sessions.
+            vectors: (N, Dv) item vectors, for the reward.
+            allowed: (N,) booleans: the only items it recommends; all of them by default.
+
+        Raises:
+            ValueError: A reward without vectors, or vectors of another catalogue.
+        """
         if (reward is None) != (vectors is None):
             raise ValueError("reward and vectors: hand in both or neither")
         if vectors is not None and len(vectors) != len(semantic_ids.item_ids):
@@ -108,7 +122,7 @@ class Recommender:
         self.model = model.to(dtype).eval()
         self.semantic_ids = semantic_ids
         self.codes = semantic_ids.codes.to(model.device)
-        self.trie = Trie.build(self.codes, model.codebook_size)
+        self.trie = Trie.build(self.codes, model.codebook_size, allowed)
         self.reward = None if reward is None else reward.to(device=model.device, dtype=dtype)
         self.vectors = None if vectors is None else vectors.to(device=model.device, dtype=dtype)
 

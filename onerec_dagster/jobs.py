@@ -3,6 +3,8 @@
 import dagster as dg
 
 INGEST = dg.AssetSelection.groups("raw", "sessions") - dg.AssetSelection.assets("session_dataset")
+EXPERIMENTS = dg.AssetSelection.groups("experiments")
+NIGHT = dg.AssetSelection.all() - EXPERIMENTS
 RETOKENIZE = dg.AssetSelection.assets("codebook")
 EXPERIMENTS = dg.AssetSelection.groups("experiments")
 NIGHT = dg.AssetSelection.all() - EXPERIMENTS

@@ -297,18 +297,23 @@ def load_cases(
 
 
 def load_serving_histories(
-    directory: Path, semantic_ids: SemanticIds, *, history_length: int
+    directory: Path,
+    semantic_ids: SemanticIds,
+    *,
+    history_length: int,
+    splits: Sequence[str] = SPLITS,
 ) -> tuple[Array, Tensor]:
     """Histories as they stand at the end of the artifact's last day, for tomorrow's requests.
 
-    This is serving, not training: the test day counts.
+    This is serving, not training: the test day counts. Without it in `splits`, they are those of
+    the morning of the test day.
 
     Returns:
-        (U,) sorted users active in any split, and (U, H) int32 item indices: the history of a
-        user's last session followed by that session's positives, the last H of them.
+        (U,) sorted users active in any of the splits, and (U, H) int32 item indices: the history of
+        a user's last session followed by that session's positives, the last H of them.
     """
     columns = ["user_id", "session_id", "started_at", "history_item_ids", "item_ids", "is_positive"]
-    table = _in_time_order(_read(directory, SPLITS, columns))
+    table = _in_time_order(_read(directory, splits, columns))
     user_ids, from_end = np.unique(strings(table, "user_id")[::-1], return_index=True)
     last_session = table.take(pa.array(table.num_rows - 1 - from_end))
     before, before_row = known_items_of(last_session, "history_item_ids", semantic_ids)

@@ -9,7 +9,7 @@ a block is a few dozen rows, so any day's population costs milliseconds and need
 
 from dataclasses import dataclass, fields
 from functools import cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -239,6 +239,11 @@ def user_ids(numbers: Array) -> pa.Array:
 def author_ids(numbers: Array) -> pa.Array:
     """Ids of authors by their number."""
     return _ids("a", numbers)
+
+
+def numbers(ids: Any) -> Array:
+    """The inverse of `item_ids` and `user_ids`: the row of each id."""
+    return pc.cast(pc.utf8_slice_codeunits(pa.array(ids, pa.string()), 1), pa.int64()).to_numpy()
 
 
 def _ids(prefix: str, numbers: Array) -> pa.Array:

@@ -1,0 +1,157 @@
+"""The paper's Table 2 in the simulator: the cascade and OneRecs serve the same users for days."""
+
+import shutil
+from dataclasses import asdict
+from datetime import date
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+from pydantic import Field
+
+from assets.evaluation import torch_device
+from assets.support import POOL_TRAINER, SETTINGS, STAGES, code_version, launchpad, upstream
+from assets.training import training_runtime
+from onerec.artifacts import ArtifactStore
+from onerec.config import require
+from onerec.experiments.ab_config import READ, ABTestConfig
+from resources.stores import Artifacts, Compute, Source
+
+if TYPE_CHECKING:
+    from onerec.experiments.ab_test import Night
+
+NAME = "ab_test_table"
+MODELS_CODE = code_version("alignment", "generation", "model", "reward", "training")
+CODE = code_version(
+    "datasets", "evaluation", "experiments/ab_arms", "experiments/ab_measures",
+    "experiments/ab_test", "recommender",
+)  # fmt: skip
+
+
+class ABTestLaunchpad(launchpad(ABTestConfig())):
+    """What is served, to whom, for how long."""
+
+    day: str = Field(
+        default="",
+        description="Night whose models are tested, 2026-06-14 say; the last complete one if empty",
+    )
+
+
+@dg.asset(
+    name=NAME,
+    group_name="experiments",
+    kinds={"pytorch", "lightgbm"},
+    pool=POOL_TRAINER,
+    code_version=CODE,
+    deps=[upstream(name) for name in READ],
+)
+def ab_test_table(
+    context: dg.AssetExecutionContext,
+    config: ABTestLaunchpad,
+    artifacts: Artifacts,
+    source: Source,
+    compute: Compute,
+) -> dg.MaterializeResult:
+    """Cascade, OneRec small, larger, larger + IPA: the same simulated users, visits and luck."""
+    from onerec.experiments import markdown, write_table
+    from onerec.experiments.ab_table import make_table
+    from onerec.experiments.ab_test import run
+    from onerec.pictures import svg_markdown
+
+    values = config.model_dump()
+    day = values.pop("day") or last_complete_night(artifacts.store)
+    night = _night(context, day, ABTestConfig(**values), artifacts, source, compute)
+    versions = {name: artifact.version for name, artifact in night.read.items()}
+    key: dict[str, Any] = {
+        "config": {"test": asdict(night.config), "stages": asdict(STAGES)},
+        "upstream": versions,
+        "code_version": f"{CODE}-{MODELS_CODE}",
+    }
+    scratch = artifacts.store.scratch(NAME, day, key)
+    table = make_table(
+        run(night, scratch),
+        night.config,
+        _provenance(night, key),
+        repeat_days=night.source.config.repeat_days,
+    )
+    write_table(SETTINGS.home / "tables", table)
+    shutil.rmtree(scratch)
+    pictures = {
+        table.shown[metric]: dg.MetadataValue.md(svg_markdown(svg))
+        for metric, svg in table.pictures().items()
+    }
+    findings = "\n".join(f"- {finding}" for finding in table.findings)
+    return dg.MaterializeResult(
+        metadata={
+            "night": day,
+            "table": dg.MetadataValue.md(markdown(table)),
+            "findings": dg.MetadataValue.md(findings),
+            **pictures,
+            "upstream versions": dg.MetadataValue.json(versions),
+        }
+    )
+
+
+def last_complete_night(store: ArtifactStore) -> str:
+    """The last day that has every artifact the test reads.
+
+    Raises:
+        ValueError: There is none.
+    """
+    complete = set.intersection(*(set(store.partitions(name)) for name in READ))
+    if not complete:
+        raise ValueError(
+            f"day='': no night has all of {', '.join(READ)}; run the night first, e.g. make demo"
+        )
+    return max(complete)
+
+
+def _night(
+    context: dg.AssetExecutionContext,
+    day: str,
+    config: ABTestConfig,
+    artifacts: Artifacts,
+    source: Source,
+    compute: Compute,
+) -> "Night":
+    from onerec.datasets.simulated import SimulatedSource
+    from onerec.experiments.ab_test import Night
+
+    app = source.open()
+    require(
+        isinstance(app, SimulatedSource),
+        "dataset",
+        source.dataset,
+        "an A/B test needs users who answer; set ONEREC_DATASET=simulated",
+    )
+    assert isinstance(app, SimulatedSource)
+    return Night(
+        source=app,
+        store=artifacts.store,
+        read={name: artifacts.store.latest(name, day) for name in READ},
+        day=date.fromisoformat(day),
+        stages=STAGES,
+        config=config,
+        code=MODELS_CODE,
+        runtime=training_runtime(compute, one_device=True),
+        device=torch_device(compute),
+        on_progress=context.log.info,
+    )
+
+
+def _provenance(night: "Night", key: dict[str, Any]) -> Any:
+    from onerec.experiments import Provenance, current_commit
+
+    test = night.config
+    data = night.read["session_dataset"]
+    digest = sha256(repr(sorted(key["config"].items())).encode()).hexdigest()[:10]
+    return Provenance(
+        data=f"simulated (seed {night.source.config.seed}), night {data.partition}, "
+        f"sessions {data.content_hash}",
+        config=digest,
+        seeds=range(test.traffic_seeds),
+        budget=f"one training per generator as the night's, one round of {STAGES.alignment.method} "
+        f"with {STAGES.alignment.sample_users} users, beam {test.beam}; nothing was tuned on the "
+        "test",
+        commit=current_commit(),
+    )
