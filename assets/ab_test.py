@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from onerec.experiments.ab_test import Night
 
 NAME = "ab_test_table"
+TABLES = SETTINGS.home / "tables"
 MODELS_CODE = code_version("alignment", "generation", "model", "reward", "training")
 CODE = code_version(
     "datasets", "evaluation", "experiments/ab_arms", "experiments/ab_measures",
@@ -58,6 +59,12 @@ def ab_test_table(
     from onerec.experiments.ab_test import run
     from onerec.pictures import svg_markdown
 
+    require(
+        source.dataset == "simulated",
+        "dataset",
+        source.dataset,
+        "an A/B test needs users who answer; set ONEREC_DATASET=simulated",
+    )
     values = config.model_dump()
     day = values.pop("day") or last_complete_night(artifacts.store)
     night = _night(context, day, ABTestConfig(**values), artifacts, source, compute)
@@ -74,7 +81,7 @@ def ab_test_table(
         _provenance(night, key),
         repeat_days=night.source.config.repeat_days,
     )
-    write_table(SETTINGS.home / "tables", table)
+    write_table(TABLES, table)
     shutil.rmtree(scratch)
     pictures = {
         table.shown[metric]: dg.MetadataValue.md(svg_markdown(svg))
@@ -118,12 +125,6 @@ def _night(
     from onerec.experiments.ab_test import Night
 
     app = source.open()
-    require(
-        isinstance(app, SimulatedSource),
-        "dataset",
-        source.dataset,
-        "an A/B test needs users who answer; set ONEREC_DATASET=simulated",
-    )
     assert isinstance(app, SimulatedSource)
     return Night(
         source=app,
