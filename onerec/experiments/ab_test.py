@@ -129,11 +129,10 @@ def run(night: Night, scratch: Path) -> Measured:
         passes[RETURNING] = (0, ReturnRule(config.return_sensitivity, morning.usual))
     sums: dict[str, dict[str, Array]] = {label: {} for label in passes}
     filled: dict[str, float] = {}
-    for name, make in lists.items():
-        for label, (seed, rule) in passes.items():
-            kept = _served_once(
-                night, morning, make, seed, rule, scratch / f"{name}-{label}.safetensors"
-            )
+    for label, (seed, rule) in passes.items():
+        for name, make in lists.items():
+            file = scratch / f"{name}-{label}.safetensors"
+            kept = _served_once(night, morning, make, seed, rule, file)
             sums[label][name] = kept["sums"]
             filled[name] = float(kept["filled"][0])
             seconds[name] = seconds.get(name, 0.0) + float(kept["seconds"][0])
@@ -176,8 +175,12 @@ def _served_once(
         )
         items = night.source.world.items(night.last)
         options = (items, morning.popularity, len(morning.known.history), night.config.fresh_days)
+        sums = []
+        for shown in days:
+            sums.append(measure(shown, *options))
+            night.on_progress(f"{file.stem}: {len(sums)} of {night.config.days} days")
         made = {
-            "sums": np.stack([measure(shown, *options) for shown in days]),
+            "sums": np.stack(sums),
             "filled": np.array([policy.filled / max(policy.asked, 1)]),
             "seconds": np.array([time.monotonic() - began]),
         }
