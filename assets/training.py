@@ -30,7 +30,13 @@ if TYPE_CHECKING:
     from onerec.training import Runtime, TrainingJob, TrainingReport
 
 CHECKPOINT = "pretrained_checkpoint"
-CODE = code_version("training", "model", "datasets/session_tensors", "datasets/list_columns")
+CODE = code_version(
+    "training",
+    "model",
+    "datasets/history_sessions",
+    "datasets/session_tensors",
+    "datasets/list_columns",
+)
 
 
 class ModelLaunchpad(launchpad(STAGES.model)):

@@ -268,6 +268,11 @@ class TrainingConfig:
     weight_decay: float = option(0.01, "AdamW's")
     gradient_clip: float = option(1.0, "Largest gradient norm; 0 does not clip")
     warm_start: bool = option(True, "Start from the last checkpoint of the same generation")
+    history_sessions: bool = option(
+        True,
+        "A training from random weights also learns what users watched before the window, cut into "
+        "sessions of m items",
+    )
     seed: int = option(0, "Seed of weights, order and dropout")
 
     def __post_init__(self) -> None:

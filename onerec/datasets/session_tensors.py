@@ -155,7 +155,7 @@ def load_session_tensors(
         ValueError: The split is unknown, or a column is missing.
     """
     columns = ["user_id", "session_date", "history_item_ids", "target_item_ids", "is_good"]
-    table = _read(directory, [split], columns, good_only=good_only)
+    table = read_sessions(directory, [split], columns, good_only=good_only)
     num = table.num_rows
     targets = first_of_each(
         *known_items_of(table, "target_item_ids", semantic_ids), num, session_items
@@ -208,7 +208,7 @@ def load_reward_blocks(
             take the threshold from.
     """
     columns = ["user_id", "session_date", "started_at", "history_item_ids", *_EXPOSURE_COLUMNS]
-    table = _read(directory, [split], columns)
+    table = read_sessions(directory, [split], columns)
     cut = _cut_blocks(table, semantic_ids, block_items)
     if thresholds is None:
         thresholds = (
@@ -252,7 +252,7 @@ def reward_thresholds(
     Raises:
         ValueError: The training split has no exposure of a known item.
     """
-    table = _read(directory, ["train"], _EXPOSURE_COLUMNS)
+    table = read_sessions(directory, ["train"], _EXPOSURE_COLUMNS)
     return _thresholds(_cut_blocks(table, semantic_ids, block_items))
 
 
@@ -268,7 +268,7 @@ def load_cases(
         before: The test day: an item is rankable when it was first seen on an earlier day.
     """
     columns = ["user_id", "session_id", "started_at", "history_item_ids", "item_ids", "is_watched"]
-    table = _in_time_order(_read(directory, ["test"], columns))
+    table = _in_time_order(read_sessions(directory, ["test"], columns))
     user_ids, user = np.unique(strings(table, "user_id"), return_inverse=True)
     items, session = items_of(table, "item_ids", semantic_ids)
     old_enough = semantic_ids.first_seen < np.datetime64(before, "D")
@@ -313,7 +313,7 @@ def load_serving_histories(
         a user's last session followed by that session's positives, the last H of them.
     """
     columns = ["user_id", "session_id", "started_at", "history_item_ids", "item_ids", "is_positive"]
-    table = _in_time_order(_read(directory, splits, columns))
+    table = _in_time_order(read_sessions(directory, splits, columns))
     user_ids, from_end = np.unique(strings(table, "user_id")[::-1], return_index=True)
     last_session = table.take(pa.array(table.num_rows - 1 - from_end))
     before, before_row = known_items_of(last_session, "history_item_ids", semantic_ids)
@@ -377,7 +377,7 @@ def _thresholds(cut: _Blocks) -> RewardThresholds:
     return RewardThresholds(mean_watch_seconds=max(median, float(np.finfo(np.float64).tiny)))
 
 
-def _read(
+def read_sessions(
     directory: Path, splits: Sequence[str], columns: Sequence[str], *, good_only: bool = False
 ) -> pa.Table:
     """Columns of some splits, in the order of the files; a split without files has no rows."""

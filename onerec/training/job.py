@@ -11,6 +11,7 @@ from torch import Tensor
 
 from onerec.artifacts import MANIFEST, read_json
 from onerec.config import ModelConfig, TrainingConfig, require
+from onerec.datasets.history_sessions import joined, load_history_sessions
 from onerec.datasets.session_tensors import load_session_tensors
 from onerec.model import load_model, read_config
 from onerec.tokenizer.semantic_ids import load_semantic_ids
@@ -97,6 +98,9 @@ def train(
 ) -> TrainingReport:
     """Read the artifacts, fit the generator to the good sessions, write the checkpoint.
 
+    A training from random weights learns what users watched before the window, too
+    (`TrainingConfig.history_sessions`); an earlier one has taught a warm start that.
+
     Args:
         job: What to train on what.
         out_dir: Where `model.safetensors`, `config.json` and `history.json` go.
@@ -121,6 +125,14 @@ def train(
         for split in ("train", "valid")
     )
     require_sessions(sessions, valid_sessions, made_with=_settings_of(job.session_dataset))
+    if job.training.history_sessions and job.initial is None:
+        before = load_history_sessions(
+            job.session_dataset,
+            semantic_ids,
+            history_length=job.history_length,
+            session_items=job.session_items,
+        )
+        sessions = joined(sessions, before)
     initial = None
     if job.initial is not None:
         initial, _ = load_model(job.initial, expected_generation=semantic_ids.generation)

@@ -1,0 +1,107 @@
+"""What was watched before the window, cut into sessions: against plain Python."""
+
+from pathlib import Path
+
+import pytest
+
+from onerec.datasets.history_sessions import joined, load_history_sessions
+from onerec.datasets.session_tensors import load_session_tensors
+from onerec.tokenizer.semantic_ids import SemanticIds
+from tests.core.datasets.test_session_tensors import (  # noqa: F401  (a fixture)
+    H,
+    M,
+    catalogue,
+    known,
+    padded,
+    random_rows,
+)
+from tests.core.training.small import write_session_dataset
+
+Found = list[tuple[str, list[int], list[int]]]
+
+
+def expected(rows: list[dict], history_length: int = H) -> Found:
+    found: Found = []
+    train = [row for row in rows if row["split"] == "train"]
+    for user in sorted({row["user_id"] for row in train}):
+        items = known(next(r for r in train if r["user_id"] == user)["history_item_ids"])
+        cuts = range(len(items), 0, -M)
+        for end in reversed(cuts):
+            begin = max(0, end - M)
+            before = items[max(0, begin - history_length) : begin]
+            found.append((user, padded(before, history_length), padded(items[begin:end], M)))
+    return found
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_histories_are_cut_backwards(
+    tmp_path: Path,
+    catalogue: SemanticIds,  # noqa: F811
+    seed: int,
+) -> None:
+    rows = random_rows(seed)
+    write_session_dataset(tmp_path, rows)
+    cut = load_history_sessions(tmp_path, catalogue, history_length=H, session_items=M)
+    users = cut.user_ids[cut.user.numpy()].tolist()
+    assert expected(rows)
+    assert list(zip(users, cut.history.tolist(), cut.targets.tolist(), strict=True)) == expected(
+        rows
+    )
+
+
+def test_only_training_days_are_read(
+    tmp_path: Path,
+    catalogue: SemanticIds,  # noqa: F811
+) -> None:
+    rows = random_rows(3)
+    write_session_dataset(tmp_path / "a", rows)
+    changed = [
+        row if row["split"] == "train" else row | {"history_item_ids": ["i1", "i2", "i3"]}
+        for row in rows
+    ]
+    write_session_dataset(tmp_path / "b", changed)
+    a, b = (
+        load_history_sessions(tmp_path / n, catalogue, history_length=H, session_items=M)
+        for n in "ab"
+    )
+    assert a.targets.tolist() == b.targets.tolist()
+    assert a.history.tolist() == b.history.tolist()
+
+
+def test_no_history_is_no_session_and_joining_it_changes_nothing(
+    tmp_path: Path,
+    catalogue: SemanticIds,  # noqa: F811
+) -> None:
+    rows = [row | {"history_item_ids": None} for row in random_rows(4)]
+    write_session_dataset(tmp_path, rows)
+    shape = {"history_length": H, "session_items": M}
+    cut = load_history_sessions(tmp_path, catalogue, **shape)
+    assert len(cut) == 0
+    sessions = load_session_tensors(tmp_path, "train", catalogue, good_only=True, **shape)
+    both = joined(sessions, cut)
+    assert both.history.equal(sessions.history)
+    assert both.targets.equal(sessions.targets)
+    assert both.user.equal(sessions.user)
+
+
+def test_joined_users_keep_their_sessions(
+    tmp_path: Path,
+    catalogue: SemanticIds,  # noqa: F811
+) -> None:
+    write_session_dataset(tmp_path, random_rows(5))
+    shape = {"history_length": H, "session_items": M}
+    parts = [
+        load_session_tensors(tmp_path, "train", catalogue, good_only=True, **shape),
+        load_history_sessions(tmp_path, catalogue, **shape),
+    ]
+    both = joined(*parts)
+    apart = [
+        (user, row)
+        for part in parts
+        for user, row in zip(
+            part.user_ids[part.user.numpy()].tolist(), part.targets.tolist(), strict=True
+        )
+    ]
+    names = both.user_ids[both.user.numpy()].tolist()
+    assert list(zip(names, both.targets.tolist(), strict=True)) == apart
+    assert both.user_ids.tolist() == sorted(set(both.user_ids.tolist()))
