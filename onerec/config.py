@@ -198,6 +198,11 @@ class ModelConfig:
     separator: bool = option(
         True, "With 'digits': a separator token follows every history item (OneRec v1, Fig 2)"
     )
+    causal_encoder: bool = option(
+        False,
+        "The encoder reads left to right and counts positions from the oldest item, so that one "
+        "pass over a sequence learns every next item of it (onerec/model/places.py)",
+    )
 
     def __post_init__(self) -> None:
         require(
@@ -205,6 +210,12 @@ class ModelConfig:
             "architecture",
             self.architecture,
             "use 'encoder_decoder' or 'lazy_decoder'",
+        )
+        require(
+            not (self.causal_encoder and self.architecture == "lazy_decoder"),
+            "causal_encoder",
+            self.causal_encoder,
+            "a lazy decoder has no encoder; use architecture='encoder_decoder'",
         )
         require(
             self.context_kv_heads == 0
