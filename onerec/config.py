@@ -497,6 +497,7 @@ BASELINES = (
     "sasrec_ce",
     "sasrec_bce",
     "bert4rec",
+    "tiger",
     "cascade",
 )
 """Systems that a generator can be measured against."""
@@ -509,7 +510,7 @@ class EvaluationConfig:
     baselines: str = option(
         "popularity,popularity_recent,itemknn",
         "Systems measured beside the generators, comma-separated; popularity is always one. Also "
-        "'sasrec_ce', 'sasrec_bce', 'bert4rec', and 'cascade' (needs LightGBM)",
+        "'sasrec_ce', 'sasrec_bce', 'bert4rec', 'tiger', and 'cascade' (needs LightGBM)",
     )
     baseline_epochs: int = option(40, "Passes over the windows of a sequence baseline, at most")
     baseline_width: int = option(64, "Width of the sequence baselines; two heads share it")
