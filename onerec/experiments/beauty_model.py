@@ -102,12 +102,12 @@ class DenseOneRec(nn.Module):
         windows = windows[:, : int((windows >= 0).sum(1).max())]
         table = self.item_table()
         states = self.states(windows[:, :-1], table)
-        told, there = lookup(self.codes, windows)
-        there = there & (torch.arange(windows.shape[1]) > 0)
-        logits = decode_places(self.generator, states, told)
+        wanted = windows[:, 1:]
+        told, there = lookup(self.codes, wanted)
+        logits = decode_places(self.generator, states, told, first=1)
         generated = F.cross_entropy(logits[there].flatten(0, 1), told[there].flatten())
-        latest = latest_states(self.generator, states, windows.shape[1])[there]
-        dense = F.cross_entropy(self.dense_logits(latest, table), windows[there])
+        latest = latest_states(self.generator, states, first=1)[there]
+        dense = F.cross_entropy(self.dense_logits(latest, table), wanted[there])
         return told.shape[2] * generated + dense
 
 

@@ -15,19 +15,24 @@ from torch import Tensor
 from onerec.model.onerec import DecoderState, OneRec
 
 
-def latest_states(model: OneRec, states: Tensor, places: int) -> Tensor:
-    """(B, P, D): what the encoder knows before each item; the first is the start token's state."""
+def latest_states(model: OneRec, states: Tensor, *, first: int = 0) -> Tensor:
+    """(B, P, D): what the encoder knows before each item from place `first` on.
+
+    Before the first item of all that is the start token's state.
+    """
     per_item = model.tokens_per_history_item
-    return states[:, : (places - 1) * per_item + 1 : per_item]
+    return states[:, first * per_item :: per_item]
 
 
-def decode_places(model: OneRec, states: Tensor, codes: Tensor) -> Tensor:
+def decode_places(model: OneRec, states: Tensor, codes: Tensor, *, first: int = 0) -> Tensor:
     """Teacher-forced logits of every item as the first of the session after those before it.
 
     Args:
         model: With a causal encoder.
         states: (B, S, D) `OneRec.causal_states` of the sequences without their last item.
-        codes: (B, P, T) digits of the sequences; anything at padding, which must be on the right.
+        codes: (B, P, T) digits of the items from place `first` on; anything at padding, which must
+            be on the right.
+        first: Items at the beginning that are read and never asked for.
 
     Returns:
         (B, P, T, C) logits; nothing that means anything at padding.
@@ -35,8 +40,8 @@ def decode_places(model: OneRec, states: Tensor, codes: Tensor) -> Tensor:
     assert model.config.causal_encoder, "the states of a prefix must not depend on what follows"
     _, places, num_digits = codes.shape
     device = codes.device
-    ends = torch.arange(places, device=device) * model.tokens_per_history_item
-    memory = torch.cat([model.marked(latest_states(model, states, places)), states], 1)
+    ends = torch.arange(first, first + places, device=device) * model.tokens_per_history_item
+    memory = torch.cat([model.marked(latest_states(model, states, first=first)), states], 1)
     own = torch.eye(places, dtype=torch.bool, device=device)
     before = torch.arange(states.shape[1], device=device) <= ends.unsqueeze(1)
     seen = torch.cat([own, before], 1).repeat_interleave(num_digits, 0)  # (P T, P + S)

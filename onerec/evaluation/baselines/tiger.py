@@ -43,7 +43,9 @@ PATIENCE = 5
 USERS_AT_ONCE = 64
 
 
-def tiger_shape(width: int, *, layers: int = 2, heads: int = 2, dropout: float = 0.1) -> ModelConfig:
+def tiger_shape(
+    width: int, *, layers: int = 2, heads: int = 2, dropout: float = 0.1
+) -> ModelConfig:
     """The blocks TIGER is built of: dense, digits read and written, no separator."""
     return ModelConfig(
         d_model=width,
@@ -134,15 +136,20 @@ def tiger_codes(
     return torch.empty_like(ids.codes).index_copy_(0, rows, ids.codes)
 
 
-def places_loss(model: OneRec, windows: Tensor, codes: Tensor) -> Tensor:
-    """L_NTP of every item of windows (B, L + 1), each from those before it; trimmed to the longest.
+def places_loss(model: OneRec, windows: Tensor, codes: Tensor, *, first: int = 0) -> Tensor:
+    """L_NTP of the items of windows from place `first` on, each from those before it.
 
-    Items are indices, -1 padded on the right; the first is told from the start token.
+    Args:
+        model: With a causal encoder.
+        windows: (B, L + 1) item indices, -1 padded on the right; trimmed to the longest here.
+        codes: (N, T) semantic IDs.
+        first: 0 learns also what comes after an empty history.
     """
     windows = windows[:, : int((windows >= 0).sum(1).max())]
     told, there = lookup(codes, windows)
     states = model.causal_states(told[:, :-1], there[:, :-1])
-    return session_nll(decode_places(model, states, told), told, there)
+    wanted, there = told[:, first:], there[:, first:]
+    return session_nll(decode_places(model, states, wanted, first=first), wanted, there)
 
 
 def fit_tiger(

@@ -27,8 +27,10 @@ def test_every_place_is_the_first_item_after_its_prefix(tokens: str) -> None:
         )
         expected = model.decode(memory, told[row : row + 1, place : place + 1])
         torch.testing.assert_close(logits[row, place], expected[0, 0])
-        latest = latest_states(model, states, 5)[row, place]
+        latest = latest_states(model, states)[row, place]
         torch.testing.assert_close(model.marked(latest), memory.states[0, 0])
+    later = decode_places(model, states, told[:, 2:], first=2)
+    torch.testing.assert_close(later, logits[:, 2:])
 
 
 def test_no_state_knows_what_comes_later() -> None:
