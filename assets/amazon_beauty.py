@@ -10,6 +10,7 @@ from assets.support import POOL_TRAINER, SETTINGS, code_version
 from resources.settings import CHECKOUT
 
 DATA_VARIABLE = "ONEREC_AMAZON_BEAUTY"
+HOME = SETTINGS.home
 CODE = code_version("experiments", "model", "generation", "tokenizer", "evaluation", "embeddings")
 
 
@@ -54,7 +55,7 @@ def amazon_beauty_table(
     budgets = BUDGETS
     if config.epochs:
         budgets = {k: dataclasses.replace(b, epochs=config.epochs) for k, b in BUDGETS.items()}
-    out = SETTINGS.home / "experiments" / f"{NAME}-{config.seed}-{config.epochs}"
+    out = HOME / "experiments" / f"{NAME}-{config.seed}-{config.epochs}"
     try:
         table = run(
             data_directory(config.data),
@@ -66,7 +67,7 @@ def amazon_beauty_table(
     except ValueError as error:
         raise dg.Failure(str(error)) from error
     assert table is not None, "all systems were measured"
-    write_table(SETTINGS.home / "tables", table)
+    write_table(HOME / "tables", table)
     pictures = {
         name: dg.MetadataValue.md(svg_markdown(svg)) for name, svg in table.pictures().items()
     }

@@ -2,9 +2,10 @@
 
     python -m onerec.experiments.amazon_beauty --data ../shared/data/amazon_beauty --out DIRECTORY
 
-`--systems tiger` in one process and `--systems onerec` in another use two cores best; whichever ends
-last finds all systems measured and writes the table. A killed run goes on where it was. Documented
-budget on one core each: SASRec-CE 25 minutes, TIGER 45, OneRec 45.
+`--systems tiger` in one process and `--systems onerec` in another use two cores best; whichever
+ends last finds all systems measured and writes the table. A killed run goes on after its last whole
+epoch. Budget on one core each: SASRec-CE 25 minutes, TIGER 45, OneRec 45, and some minutes each to
+ask the test users.
 """
 
 import argparse

@@ -191,7 +191,7 @@ def _resume(
     parts: dict[str, dict[str, Tensor]] = {"now": {}, "best": {}, "optimiser": {}, "rng": {}}
     with safe_open(str(file), framework="pt") as stored:
         progress = Progress(**json.loads(stored.metadata()["progress"]))
-        for key in stored.keys():  # noqa: SIM118
+        for key in stored.keys():
             part, name = key.split(".", 1)
             parts[part][name] = stored.get_tensor(key)
     try:
