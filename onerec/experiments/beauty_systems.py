@@ -371,9 +371,9 @@ def onerec(bench: Bench, budget: Budget) -> dict[str, Measured]:
             lambda asked: ranker.rank(asked.history, top_k=TOP_K),
             also=lambda: _heads(model, bench.some_valid(500), budget.beam),
         )
-    settings = {"beam": budget.beam, "dense": budget.beam}
+    beam = budget.beam
     valid = bench.some_valid(3000)
-    found = candidates_of(model, valid.history, **settings)
+    found = candidates_of(model, valid.history, beam=beam, dense=beam)
     by_share = {
         share: means(metrics_of(found.fused(share, TOP_K), valid)) for share in DENSE_SHARES
     }
@@ -385,7 +385,7 @@ def onerec(bench: Bench, budget: Budget) -> dict[str, Measured]:
         if users % 4096 == 0:
             bench.say(f"onerec: {users} of {len(test.targets)} test users asked")
 
-    found = candidates_of(model, test.history, **settings, on_progress=on_progress)
+    found = candidates_of(model, test.history, beam=beam, dense=beam, on_progress=on_progress)
     chosen = {"dense share": best, "validation by dense share": by_share}
     return {
         "onerec": Measured(metrics_of(found.generated(TOP_K), test), seconds, facts),
