@@ -19,15 +19,8 @@ import numpy as np
 
 from onerec.artifacts import read_json, write_json
 from onerec.datasets.amazon import read_amazon
-from onerec.experiments.beauty_systems import (
-    BUDGETS,
-    CUTOFFS,
-    SYSTEMS,
-    Bench,
-    Budget,
-    Measured,
-    load_measured,
-)
+from onerec.experiments.beauty_bench import CUTOFFS, Bench, Budget, Measured, load_measured
+from onerec.experiments.beauty_systems import BUDGETS, SYSTEMS
 from onerec.experiments.seeds import SeededValues, seeded_rows
 from onerec.experiments.tables import (
     Provenance,

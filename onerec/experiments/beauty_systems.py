@@ -3,95 +3,38 @@
 Everything expensive is kept in the run's directory, so that a killed run goes on: the titles'
 vectors, semantic IDs, and the state of a training after every epoch. Test users are asked once,
 after everything has been chosen on validation users.
-
-Shapes: U users, N items, H history items, T digits, W windows.
 """
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import scipy.sparse as sp
 import torch
-from safetensors.numpy import load_file, save_file
-from torch import Tensor
 
-from onerec.artifacts import read_json, write_json
 from onerec.config import ModelConfig, TokenizerConfig
-from onerec.datasets.amazon import HISTORY_LENGTH, AmazonReviews, Questions
-from onerec.embeddings.collaborative import collaborative_vectors
-from onerec.embeddings.reduction import principal_components, ridge
-from onerec.embeddings.text import encode_minilm, item_texts
+from onerec.datasets.amazon import HISTORY_LENGTH, Questions
 from onerec.evaluation.baselines import Ranker, fit_item_knn, fit_popularity
-from onerec.evaluation.baselines.loop import Plan, alike_batches, fit_epochs
 from onerec.evaluation.baselines.sequence_training import NextItem
-from onerec.evaluation.baselines.sequences import cut_windows
 from onerec.evaluation.baselines.tiger import TigerRanker, places_loss, tiger_shape
 from onerec.evaluation.baselines.transformer import SequenceModel, SequenceRanker, SequenceShape
 from onerec.evaluation.interactions import Interactions
-from onerec.evaluation.metrics import per_case_metrics
+from onerec.experiments.beauty_bench import (
+    TOP_K,
+    Bench,
+    Budget,
+    Measured,
+    means,
+    metrics_of,
+    train,
+)
+from onerec.experiments.beauty_items import item_vectors, semantic_ids_of, text_vectors
 from onerec.experiments.beauty_model import DenseOneRec, DenseRanker, candidates_of
 from onerec.model import OneRec
-from onerec.tokenizer.codebook import fit_codebook
-from onerec.tokenizer.semantic_ids import assign_semantic_ids
 
-CUTOFFS = (5, 10)
-TOP_K = max(CUTOFFS)
 DENSE_SHARES = tuple(round(0.1 * step, 1) for step in range(11))
 """Mixtures of generator and dense head, of which validation chooses one."""
 ASKED_AT_ONCE = 4096
 CODES, LEVELS = 256, 3
-TEXT_WIDTH, SHARED_WIDTH, RIDGE = 128, 64, 0.05
-TRUST = 5.0
-"""Users an item needs before its co-occurrences count as much as what its text predicts."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Budget:
-    """What a system may spend, and its shape. Chosen on validation users, never on test users.
-
-    Attributes:
-        epochs: Passes over all sequences; the rate falls to zero over them.
-        width: D.
-        layers: Blocks of the encoder, and as many of the decoder.
-        heads: Attention heads.
-        dropout: Dropout.
-        learning_rate: Peak.
-        weight_decay: AdamW's.
-        places: Items of a step.
-        crop_share: Of the sequences that begin at a random item, so that every contiguous
-            sub-sequence is a history some time.
-        valid_users: Users asked after every epoch.
-        beam: Beams of a generator.
-        warmup_steps: Of a linear warm-up.
-    """
-
-    epochs: int
-    width: int = 128
-    layers: int = 2
-    heads: int = 4
-    dropout: float = 0.2
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.01
-    places: int = 512
-    crop_share: float = 0.5
-    valid_users: int = 1000
-    beam: int = 50
-    warmup_steps: int = 200
-
-    def plan(self) -> Plan:
-        return Plan(
-            epochs=self.epochs,
-            learning_rate=self.learning_rate,
-            weight_decay=self.weight_decay,
-            patience=None,
-            warmup_steps=self.warmup_steps,
-            cosine=True,
-        )
-
 
 BUDGETS: dict[str, Budget] = {
     "sasrec_ce": Budget(
@@ -101,166 +44,6 @@ BUDGETS: dict[str, Budget] = {
     "onerec": Budget(epochs=20, dropout=0.3, valid_users=100_000),
 }
 """Sized for one core each: SASRec 25 minutes, TIGER and OneRec 45."""
-
-
-@dataclass(frozen=True)
-class Bench:
-    """What all systems share in a run.
-
-    Attributes:
-        reviews: The data.
-        directory: Of the run; everything kept is here.
-        seed: Of weights and orders.
-        say: Told about progress, a line at a time.
-    """
-
-    reviews: AmazonReviews
-    directory: Path
-    seed: int
-    say: Callable[[str], None]
-
-    def windows(self) -> Tensor:
-        """(W, H + 1) all that may be learned from, in windows that share one item."""
-        items, users = self.reviews.learned()
-        return torch.from_numpy(cut_windows(items, users, HISTORY_LENGTH + 1)).long()
-
-    def some_valid(self, users: int) -> Questions:
-        """A seeded sample of the validation questions."""
-        asked = self.reviews.questions("valid")
-        rows = np.random.default_rng(0).permutation(len(asked.targets))[:users]
-        return Questions(asked.history[rows], asked.targets[rows])
-
-    def state_file(self, system: str) -> Path:
-        return self.directory / "states" / f"{system}-{self.seed}.safetensors"
-
-    def on_epoch(self, system: str) -> Callable[[dict[str, float]], None]:
-        """Says the numbers of every epoch on one line."""
-
-        def say(numbers: dict[str, float]) -> None:
-            shown = ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
-            self.say(f"{system}: {shown}")
-
-        return say
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What the test users got from one system.
-
-    Attributes:
-        values: Metric -> (U,).
-        seconds: Making it, without asking.
-        facts: What was chosen and how training went.
-    """
-
-    values: Mapping[str, np.ndarray]
-    seconds: float
-    facts: Mapping[str, object]
-
-    def save(self, directory: Path, name: str) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
-        values = {key: np.ascontiguousarray(value) for key, value in self.values.items()}
-        save_file(values, directory / f"{name}.safetensors")
-        write_json(directory / f"{name}.json", {"seconds": self.seconds, "facts": dict(self.facts)})
-
-
-def load_measured(directory: Path, name: str) -> Measured | None:
-    """Read what `Measured.save` wrote; None where there is nothing."""
-    if not (directory / f"{name}.json").exists():
-        return None
-    stored = read_json(directory / f"{name}.json")
-    values = load_file(directory / f"{name}.safetensors")
-    return Measured(values, stored["seconds"], stored["facts"])
-
-
-def metrics_of(ranked: np.ndarray, asked: Questions) -> dict[str, np.ndarray]:
-    """Recall and NDCG of every user at both cutoffs."""
-    found = per_case_metrics(ranked, asked.targets, CUTOFFS)
-    return {k: v for k, v in found.items() if k.startswith(("recall", "ndcg"))}
-
-
-def means(values: Mapping[str, np.ndarray]) -> dict[str, float]:
-    return {name: float(value.mean()) for name, value in values.items()}
-
-
-def cropped(windows: Tensor, share: float, draws: torch.Generator) -> Tensor:
-    """Let some windows (B, L) begin at a random item; at least two items stay."""
-    count = (windows >= 0).sum(1)
-    start = (torch.rand(len(windows), generator=draws) * (count - 1)).long()
-    start = start * (torch.rand(len(windows), generator=draws) < share)
-    place = torch.arange(windows.shape[1]) + start[:, None]
-    moved = windows.gather(1, place.clamp(max=windows.shape[1] - 1))
-    return moved.masked_fill(place >= count[:, None], -1)
-
-
-# ---------------------------------------------------------------- items
-
-
-def text_vectors(bench: Bench) -> np.ndarray:
-    """(N, 384) MiniLM's vectors of title, brand and categories; kept."""
-    file = bench.directory / "text.safetensors"
-    if not file.exists():
-        table = pa.table(
-            {
-                "title": pa.array(bench.reviews.titles, pa.string()),
-                "category": pa.array(
-                    [a.replace("|", ", ") for a in bench.reviews.attributes], pa.string()
-                ),
-            }
-        )
-        save_file({"text": encode_minilm(item_texts(table), bench.say)}, file)
-    return load_file(file)["text"]
-
-
-def item_vectors(bench: Bench) -> np.ndarray:
-    """(N, 192) unit vectors of text and of what users chose together, from training items alone.
-
-    What an item's text predicts stands in where few or no users chose it; as in the nightly
-    embeddings.
-    """
-    text = text_vectors(bench).astype(np.float64)
-    everything = np.ones(len(text), dtype=bool)
-    mean, axes = principal_components(text, everything, TEXT_WIDTH)
-    content = (text - mean) @ axes.T
-    content /= np.sqrt(np.square(content).sum(1).mean())
-    items, users = bench.reviews.learned()
-    shape = (bench.reviews.num_users, bench.reviews.num_items)
-    chosen = sp.csr_array((np.ones(len(items)), (users, items)), shape=shape)
-    pairs = sp.csr_array(chosen.T @ chosen)
-    pairs.setdiag(0)
-    pairs.eliminate_zeros()
-    shared = collaborative_vectors(pairs, SHARED_WIDTH, bench.seed)
-    observed = np.abs(shared).sum(1) > 0
-    watched = np.bincount(items, minlength=len(text))
-    trust = np.where(observed, watched / (watched + TRUST), 0.0)[:, None]
-    root = np.sqrt(trust[observed])
-    weights = ridge(content[observed] * root, shared[observed] * root, RIDGE * observed.sum())
-    mixed = trust * shared + (1 - trust) * (content @ weights)
-    fused = np.concatenate([content, mixed], 1)
-    return (fused / np.linalg.norm(fused, axis=1, keepdims=True)).astype(np.float32)
-
-
-def semantic_ids_of(
-    bench: Bench, name: str, vectors: np.ndarray, config: TokenizerConfig
-) -> Tensor:
-    """(N, T) unique IDs; kept. Titles of all items are known before anyone is asked."""
-    file = bench.directory / f"ids-{name}-{bench.seed}.safetensors"
-    if not file.exists():
-        table = torch.from_numpy(vectors)
-        book, codes = fit_codebook(table, config, on_progress=bench.say)
-        count = len(vectors)
-        ids = assign_semantic_ids(
-            book,
-            codes,
-            table,
-            np.arange(count).astype(str).astype(object),
-            np.full(count, np.datetime64("2014-07-01", "D")),
-        )
-        save_file({"codes": ids.codes.numpy()}, file)
-    return torch.from_numpy(load_file(file)["codes"])
-
-
-# ---------------------------------------------------------------- systems
 
 
 def popularity(bench: Bench, budget: Budget | None = None) -> dict[str, Measured]:
@@ -289,7 +72,7 @@ def sasrec_ce(bench: Bench, budget: Budget) -> dict[str, Measured]:
         model = SequenceModel(shape)
         ranker = SequenceRanker(model, np.ones(shape.num_items, dtype=bool))
         loss = NextItem()
-        facts, seconds = _train(
+        facts, seconds = train(
             bench,
             "sasrec_ce",
             model,
@@ -326,7 +109,7 @@ def tiger(bench: Bench, budget: Budget) -> dict[str, Measured]:
             session_items=1,
         )
         ranker = TigerRanker(model, codes, np.ones(len(codes), dtype=bool))
-        facts, seconds = _train(
+        facts, seconds = train(
             bench,
             "tiger",
             model,
@@ -361,7 +144,7 @@ def onerec(bench: Bench, budget: Budget) -> dict[str, Measured]:
             shape, codes, CODES, torch.from_numpy(vectors), history_length=HISTORY_LENGTH
         )
         ranker = DenseRanker(model)
-        facts, seconds = _train(
+        facts, seconds = train(
             bench,
             "onerec",
             model,
@@ -442,35 +225,3 @@ def _asked(
         lists.append(ranker.rank(part, top_k=top_k)[:, :TOP_K])
         bench.say(f"{start + len(part)} of {len(test.targets)} test users asked")
     return Measured(metrics_of(np.concatenate(lists), test), seconds, facts)
-
-
-def _train(
-    bench: Bench,
-    name: str,
-    model: torch.nn.Module,
-    budget: Budget,
-    windows: Tensor,
-    loss: Callable[[Tensor, torch.Generator], Tensor],
-    rank: Callable[[Questions], np.ndarray],
-    also: Callable[[], dict[str, float]] = dict,
-) -> tuple[dict[str, object], float]:
-    """Train within the budget; what to report of it, and its seconds without validation."""
-    lengths = (windows >= 0).sum(1)
-    valid = bench.some_valid(budget.valid_users)
-    progress = fit_epochs(
-        model,
-        lambda rows, draws: loss(cropped(windows[rows], budget.crop_share, draws), draws),
-        lambda draws: alike_batches(lengths, budget.places, draws),
-        budget.plan(),
-        seed=bench.seed,
-        score=lambda: means(metrics_of(rank(valid), valid)) | also(),
-        on_epoch=bench.on_epoch(name),
-        state=bench.state_file(name),
-    )
-    facts = {
-        "budget": asdict(budget),
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "best epoch": progress.best_epoch,
-        "epochs": progress.log,
-    }
-    return facts, progress.seconds

@@ -9,10 +9,10 @@ import torch
 
 from onerec.config import ModelConfig
 from onerec.datasets.amazon import read_amazon
-from onerec.experiments import amazon_beauty, beauty_systems, write_table
+from onerec.experiments import amazon_beauty, beauty_items, beauty_systems, write_table
 from onerec.experiments.amazon_beauty import LABELS, run
+from onerec.experiments.beauty_bench import Bench, Budget, cropped
 from onerec.experiments.beauty_model import DenseOneRec, DenseRanker, candidates_of
-from onerec.experiments.beauty_systems import Budget, cropped
 from onerec.generation import score_catalogue
 from tests.core.model.small import unique_codes
 
@@ -115,15 +115,15 @@ def test_one_run_in_two_processes_makes_the_table(
 ) -> None:
     monkeypatch.setattr(beauty_systems, "CODES", 8)
     monkeypatch.setattr(beauty_systems, "LEVELS", 2)
-    monkeypatch.setattr(beauty_systems, "TEXT_WIDTH", 4)
-    monkeypatch.setattr(beauty_systems, "SHARED_WIDTH", 16)
+    monkeypatch.setattr(beauty_items, "TEXT_WIDTH", 4)
+    monkeypatch.setattr(beauty_items, "SHARED_WIDTH", 16)
     asked = []
 
     def encoded(texts: np.ndarray, say) -> np.ndarray:
         asked.append(len(texts))
         return np.random.default_rng(0).standard_normal((len(texts), 8)).astype(np.float32)
 
-    monkeypatch.setattr(beauty_systems, "encode_minilm", encoded)
+    monkeypatch.setattr(beauty_items, "encode_minilm", encoded)
     quick = Budget(
         epochs=2, width=32, heads=2, dropout=0.0, learning_rate=1e-2, warmup_steps=2, beam=15
     )
@@ -175,5 +175,5 @@ def test_nothing_of_validation_or_test_is_learned_from(data: Path, tmp_path: Pat
         other.items[reviews.starts[1:] - back] = 0
     for mine, theirs in zip(reviews.learned(), other.learned(), strict=True):
         assert np.array_equal(mine, theirs)
-    benches = [beauty_systems.Bench(r, tmp_path, 0, lambda message: None) for r in (reviews, other)]
+    benches = [Bench(r, tmp_path, 0, lambda message: None) for r in (reviews, other)]
     assert torch.equal(benches[0].windows(), benches[1].windows())
