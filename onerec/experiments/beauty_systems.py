@@ -41,7 +41,7 @@ BUDGETS: dict[str, Budget] = {
         epochs=25, heads=2, dropout=0.4, places=1024, crop_share=0.0, valid_users=100_000
     ),
     "tiger": Budget(epochs=25, layers=3, dropout=0.1, learning_rate=2e-3),
-    "onerec": Budget(epochs=20, dropout=0.3, valid_users=100_000),
+    "onerec": Budget(epochs=28, dropout=0.3, valid_users=10_000),
 }
 """Sized for one core each: SASRec 25 minutes, TIGER and OneRec 45."""
 
