@@ -62,11 +62,12 @@ def baselines(
     from onerec.evaluation.baselines import candidates_before, fit_baselines, fit_learned
     from onerec.evaluation.interactions import load_interactions
     from onerec.pictures import histogram, svg_markdown
-    from onerec.tokenizer.semantic_ids import load_semantic_ids
+    from onerec.tokenizer.generations import load_tokenized
 
     day, settings = context.partition_key, to_core(config, EvaluationConfig)
     read = {n: artifacts.store.latest(n, day) for n in ("session_dataset", "semantic_ids")}
-    ids, test_day = load_semantic_ids(read["semantic_ids"].path), date.fromisoformat(day)
+    tokenized, test_day = load_tokenized(read["semantic_ids"].path), date.fromisoformat(day)
+    ids = tokenized.ids
     data, candidates = read["session_dataset"].path, candidates_before(ids, test_day)
     counted = fit_baselines(
         load_interactions(data, ids, test_day=test_day), candidates, neighbours=settings.neighbours
@@ -79,6 +80,7 @@ def baselines(
         settings,
         test_day=test_day,
         history_length=STAGES.sessions.history_length,
+        vectors=tokenized.vectors,
         on_progress=context.log.info,
     )
     fitted = replace(counted, learned=learned)

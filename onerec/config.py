@@ -198,6 +198,11 @@ class ModelConfig:
     separator: bool = option(
         True, "With 'digits': a separator token follows every history item (OneRec v1, Fig 2)"
     )
+    causal_encoder: bool = option(
+        False,
+        "The encoder reads left to right and counts positions from the oldest item, so that one "
+        "pass over a sequence learns every next item of it (onerec/model/places.py)",
+    )
 
     def __post_init__(self) -> None:
         require(
@@ -205,6 +210,12 @@ class ModelConfig:
             "architecture",
             self.architecture,
             "use 'encoder_decoder' or 'lazy_decoder'",
+        )
+        require(
+            not (self.causal_encoder and self.architecture == "lazy_decoder"),
+            "causal_encoder",
+            self.causal_encoder,
+            "a lazy decoder has no encoder; use architecture='encoder_decoder'",
         )
         require(
             self.context_kv_heads == 0
@@ -491,6 +502,7 @@ BASELINES = (
     "sasrec_ce",
     "sasrec_bce",
     "bert4rec",
+    "tiger",
     "cascade",
 )
 """Systems that a generator can be measured against."""
@@ -503,7 +515,7 @@ class EvaluationConfig:
     baselines: str = option(
         "popularity,popularity_recent,itemknn",
         "Systems measured beside the generators, comma-separated; popularity is always one. Also "
-        "'sasrec_ce', 'sasrec_bce', 'bert4rec', and 'cascade' (needs LightGBM)",
+        "'sasrec_ce', 'sasrec_bce', 'bert4rec', 'tiger', and 'cascade' (needs LightGBM)",
     )
     baseline_epochs: int = option(40, "Passes over the windows of a sequence baseline, at most")
     baseline_width: int = option(64, "Width of the sequence baselines; two heads share it")

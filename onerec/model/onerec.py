@@ -115,6 +115,8 @@ class OneRec(nn.Module):
                 for _ in range(config.encoder_layers)
             )
             self.encoder_norm = RMSNorm(width, eps=1e-6)
+        if config.causal_encoder:
+            self.latest = nn.Parameter(torch.empty(width))
 
         self.slot = nn.Embedding(session_items, width)
         self.token = nn.Embedding(num_digits + 1, width)  # row 0 is BOS, row j + 1 marks digit j
@@ -160,16 +162,20 @@ class OneRec(nn.Module):
 
     # ---------------------------------------------------------------- encoder
 
-    def encode(self, history_codes: Tensor, history_mask: Tensor) -> Memory:
+    def encode(
+        self, history_codes: Tensor, history_mask: Tensor, item_vectors: Tensor | None = None
+    ) -> Memory:
         """Read histories.
 
         Args:
             history_codes: (B, H, T) long, oldest item first; anything where the mask is false.
-            history_mask: (B, H) bool, true where there is an item.
+            history_mask: (B, H) bool, true where there is an item; padding on the right.
+            item_vectors: (B, H, D) of the items, added to their tokens; what a model knows of items
+                beside their digits.
 
         Returns:
             The memory; S = 1 + H tokens with `history_tokens="items"`, 1 + H T or 1 + H (T + 1)
-            with "digits".
+            with "digits". A causal encoder puts the last item's state, marked, in front of them.
 
         Raises:
             ValueError: A history longer than `history_length` or codes of another width.
@@ -180,22 +186,52 @@ class OneRec(nn.Module):
                 f"history of {history_codes.shape[1]} items: the model reads at most "
                 f"history_length={self.history_length}; keep the most recent ones"
             )
-        items = self._history_tokens(history_codes, history_mask)  # (B, H, tokens per item, D)
+        x, mask = self._encoder_input(history_codes, history_mask, item_vectors)
+        if self.is_lazy:
+            return Memory(self.context(x), mask)
+        if not self.config.causal_encoder:
+            return Memory(self._encoded(x, mask[:, None, None, :]), mask)
+        states = self._encoded(x, _nothing_later(mask))
+        last = (mask.sum(1) - 1)[:, None, None].expand(-1, -1, states.shape[-1])
+        latest = self.marked(states.gather(1, last))
+        seen = torch.cat([mask[:, :1], mask], 1)
+        return Memory(torch.cat([latest, states], 1), seen)
+
+    def causal_states(
+        self, history_codes: Tensor, history_mask: Tensor, item_vectors: Tensor | None = None
+    ) -> Tensor:
+        """States (B, S, D) of a causal encoder, each of which knows what is before it only."""
+        x, mask = self._encoder_input(history_codes, history_mask, item_vectors)
+        return self._encoded(x, _nothing_later(mask))
+
+    def marked(self, states: Tensor) -> Tensor:
+        """States of last items as the decoder is to see them in front of all others."""
+        return states + self._scaled(self.latest)
+
+    def _encoder_input(
+        self, codes: Tensor, history_mask: Tensor, item_vectors: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Tokens (B, S, D) with the start token in front, and where they are visible (B, S)."""
+        items = self._history_tokens(codes, history_mask)  # (B, H, tokens per item, D)
+        if item_vectors is not None:
+            items = items + item_vectors.unsqueeze(2)
         batch, _, per_item, width = items.shape
         start = self._scaled(self.start).expand(batch, 1, width)
         x = self.dropout(torch.cat([start, items.flatten(1, 2)], dim=1))
         visible = history_mask.repeat_interleave(per_item, dim=1)
-        mask = torch.cat([visible.new_ones(batch, 1), visible], dim=1)
-        if self.is_lazy:
-            return Memory(self.context(x), mask)
-        attend = mask[:, None, None, :]
+        return x, torch.cat([visible.new_ones(batch, 1), visible], dim=1)
+
+    def _encoded(self, x: Tensor, attend: Tensor) -> Tensor:
         for block in self.encoder:
             x = block(x, attend)
-        return Memory(self.encoder_norm(x), mask)
+        return self.encoder_norm(x)
 
     def _history_tokens(self, codes: Tensor, mask: Tensor) -> Tensor:
         # items after this one, itself not counted: 0 for the most recent
-        age = mask.long().flip(1).cumsum(1).flip(1) - mask.long()
+        if self.config.causal_encoder:  # from the oldest item, whatever follows
+            age = (mask.long().cumsum(1) - 1).clamp(min=0)
+        else:
+            age = mask.long().flip(1).cumsum(1).flip(1) - mask.long()
         age = age.clamp(max=self.history_length - 1)
         position = self._scaled(self.recency(age)).unsqueeze(2)  # (B, H, 1, D)
         digits = self._embed_digits(codes)
@@ -261,7 +297,7 @@ class OneRec(nn.Module):
         elif cached:
             caches = RowCaches(len(self.decoder), self.session_items * (self.num_digits + 1))
         return DecoderState(
-            memory=[block.cross.memory(memory.states) for block in self._decoder_blocks()],
+            memory=[block.cross.memory(memory.states) for block in self.decoder_blocks()],
             mask=memory.mask[:, None, None, :],
             caches=caches,
         )
@@ -269,12 +305,12 @@ class OneRec(nn.Module):
     def _teacher_forcing(self, memory: Memory, queries: int) -> DecoderState:
         """The state for all `queries` tokens of a user at once: nothing is kept for later ones."""
         # the lazy decoder's memory is keys already
-        if self.is_lazy or not all(b.cross.few(queries) for b in self._decoder_blocks()):
+        if self.is_lazy or not all(b.cross.few(queries) for b in self.decoder_blocks()):
             return self.start_decoding(memory, cached=False)
         states = [memory.states] * len(self.decoder)
         return DecoderState(memory=states, mask=memory.mask[:, None, None, :], caches=None)
 
-    def _decoder_blocks(self) -> list[DecoderBlock]:
+    def decoder_blocks(self) -> list[DecoderBlock]:
         return cast(list[DecoderBlock], list(self.decoder))
 
     def extend(self, state: DecoderState, tokens: Tensor) -> Tensor:
@@ -284,7 +320,7 @@ class OneRec(nn.Module):
         if state.caches is not None:
             state.caches.prepare(tokens.shape[1], tokens.shape[2], x.dtype)
             caches = list(state.caches.layers)
-        for block, cache, memory in zip(self._decoder_blocks(), caches, state.memory, strict=True):
+        for block, cache, memory in zip(self.decoder_blocks(), caches, state.memory, strict=True):
             x = block(x, cache, memory, state.mask)
         return self.decoder_norm(x)
 
@@ -345,6 +381,13 @@ class OneRec(nn.Module):
         """BOS tokens of some items (M,) -> (M, D)."""
         return self._scaled(self.slot(slots) + self.token.weight[0])
 
+    def first_item_tokens(self, codes: Tensor) -> Tensor:
+        """BOS and all digits but the last of items (B, K, T) -> (B, K, T, D), each the first."""
+        slot = torch.zeros(1, dtype=torch.long, device=codes.device)
+        bos = self._bos(slot).expand(*codes.shape[:2], 1, -1)
+        digits = self._embed_session_digits(codes.unsqueeze(2), slot).squeeze(2)
+        return torch.cat([bos, digits], 2)[:, :, :-1]
+
     def _check_codes(self, codes: Tensor, name: str) -> None:
         if codes.shape[-1] != self.num_digits:
             raise ValueError(
@@ -359,6 +402,13 @@ class OneRec(nn.Module):
         for module in self.modules():
             if isinstance(module, SparseMoE):
                 module.update_bias()
+
+
+def _nothing_later(mask: Tensor) -> Tensor:
+    """(B, S) visible tokens -> (B, 1, S, S): every token sees those up to itself."""
+    size = mask.shape[1]
+    before = torch.ones(size, size, dtype=torch.bool, device=mask.device).tril()
+    return mask[:, None, None, :] & before
 
 
 def expert_load(model: OneRec) -> list[list[float]]:

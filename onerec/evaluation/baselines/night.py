@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import scipy.sparse as sp
 
 from onerec.artifacts import read_json, write_json
-from onerec.config import EvaluationConfig
+from onerec.config import EvaluationConfig, TokenizerConfig
 from onerec.evaluation.baselines.cascade import Cascade, fit_cascade, load_cascade
 from onerec.evaluation.baselines.sequence_training import LOSSES, fit_sequence_model
 from onerec.evaluation.baselines.sequences import load_asked, load_windows
@@ -27,11 +27,12 @@ from onerec.evaluation.baselines.simple import (
     fit_item_knn,
     fit_popularity,
 )
+from onerec.evaluation.baselines.tiger import TigerRanker, fit_tiger, load_tiger, tiger_codes
 from onerec.evaluation.baselines.transformer import SequenceRanker, load_sequence_ranker
 from onerec.evaluation.interactions import Interactions
 from onerec.tokenizer.semantic_ids import SemanticIds
 
-Learned = SequenceRanker | Cascade
+Learned = SequenceRanker | TigerRanker | Cascade
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Baselines:
         popularity: By watches of the window.
         popularity_recent: The same with a half-life.
         item_knn: Neighbours by co-watching.
-        learned: Sequence models and the cascade by name.
+        learned: Sequence models, TIGER and the cascade by name.
     """
 
     exposures: np.ndarray
@@ -121,6 +122,7 @@ def fit_learned(
     *,
     test_day: date,
     history_length: int,
+    vectors: np.ndarray | None = None,
     on_progress: Callable[[str], None] = lambda message: None,
 ) -> dict[str, Learned]:
     """Fit the learned systems that `config.baselines` names.
@@ -132,21 +134,37 @@ def fit_learned(
         config: Names, budget and seed.
         test_day: Day D.
         history_length: H, the same as the generator's.
+        vectors: (N, Dv) item vectors, row-aligned with the catalogue; TIGER alone needs them.
         on_progress: Called with a line of text now and then.
     """
     fitted: dict[str, Learned] = {}
-    wanted = [name for name in config.systems if name in LOSSES]
+    wanted = [name for name in config.systems if name in (*LOSSES, "tiger")]
     if wanted:
         windows = load_windows(directory, semantic_ids, history_length=history_length)
         valid = load_asked(directory, semantic_ids, split="valid", history_length=history_length)
         for name in wanted:
-            fitted[name] = fit_sequence_model(
-                LOSSES[name],
-                windows,
-                valid,
-                candidates,
-                config,
-                on_epoch=lambda numbers, name=name: on_progress(f"{name}: {numbers}"),
+
+            def on_epoch(numbers: dict[str, float], name: str = name) -> None:
+                on_progress(f"{name}: {numbers}")
+
+            if name in LOSSES:
+                fitted[name] = fit_sequence_model(
+                    LOSSES[name], windows, valid, candidates, config, on_epoch=on_epoch
+                )
+                continue
+            assert vectors is not None, "TIGER makes its semantic IDs of item vectors"
+            size = semantic_ids.codebook_size
+            tokenizer = TokenizerConfig(
+                method="rqvae",
+                num_levels=semantic_ids.num_digits - 1,
+                codebook_size=size,
+                seed=config.seed,
+            )
+            codes = tiger_codes(
+                semantic_ids, vectors, candidates, tokenizer, on_progress=on_progress
+            )
+            fitted[name] = fit_tiger(
+                windows, valid, codes, size, candidates, config, on_epoch=on_epoch
             )
     if "cascade" in config.systems:
         on_progress("cascade: retrievers, then the ranker")
@@ -179,6 +197,8 @@ def load_baselines(directory: Path) -> Baselines:
     def learned(name: str) -> Learned:
         if name == "cascade":
             return load_cascade(directory / name, knn, popular)
+        if name == "tiger":
+            return load_tiger(directory / name, candidates)
         return load_sequence_ranker(directory / name, candidates)
 
     return Baselines(

@@ -1,9 +1,8 @@
-"""How the sequence models learn: a small loop, and one object per loss.
+"""How the sequence models learn: one object per loss.
 
 Shapes: B windows of a batch, L items, P predicted places, N items, D width.
 """
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -14,7 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from onerec.config import EvaluationConfig
+from onerec.evaluation.baselines.loop import Plan, fit_epochs
 from onerec.evaluation.baselines.sequences import Asked
+from onerec.evaluation.baselines.simple import Ranker
 from onerec.evaluation.baselines.transformer import SequenceModel, SequenceRanker, SequenceShape
 from onerec.evaluation.metrics import per_case_metrics
 
@@ -147,7 +148,7 @@ def fit_sequence_model(
         valid: Users of the validation day; without any the last epoch counts.
         candidates: (N,) booleans: items that may be listed.
         config: `baseline_epochs`, `baseline_width` and `seed`.
-        on_epoch: Called with `epoch`, `loss`, `ndcg@10`.
+        on_epoch: Called with `epoch`, `loss`, `recall@10`, `ndcg@10`, `seconds`.
     """
     shape = SequenceShape(
         num_items=len(candidates),
@@ -156,39 +157,33 @@ def fit_sequence_model(
         causal=loss.causal,
     )
     told = torch.from_numpy(windows).long()
+    plan = Plan(
+        epochs=config.baseline_epochs,
+        learning_rate=LEARNING_RATE,
+        weight_decay=WEIGHT_DECAY,
+        patience=PATIENCE if len(valid) else None,
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = SequenceModel(shape)
-        draws = torch.Generator().manual_seed(config.seed)
-        optimiser = torch.optim.AdamW(
-            model.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY
+        ranker = SequenceRanker(model, candidates)
+        fit_epochs(
+            model,
+            lambda rows, draws: loss(model, told[rows], draws),
+            lambda draws: torch.randperm(len(told), generator=draws).split(BATCH_SIZE),
+            plan,
+            seed=config.seed,
+            score=(lambda: validation(ranker, valid)) if len(valid) else None,
+            on_epoch=on_epoch,
         )
-        best, best_score, best_epoch = copy.deepcopy(model.state_dict()), -1.0, 0
-        for epoch in range(1, config.baseline_epochs + 1):
-            model.train()
-            total = 0.0
-            for rows in torch.randperm(len(told), generator=draws).split(BATCH_SIZE):
-                value = loss(model, told[rows], draws)
-                optimiser.zero_grad()
-                value.backward()
-                torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-                optimiser.step()
-                total += value.item() * len(rows)
-            score = _ndcg(SequenceRanker(model.eval(), candidates), valid)
-            on_epoch({"epoch": epoch, "loss": total / len(told), f"ndcg@{CUTOFF}": score})
-            if score > best_score or not len(valid):
-                best, best_score, best_epoch = copy.deepcopy(model.state_dict()), score, epoch
-            elif epoch - best_epoch >= PATIENCE:
-                break
-        model.load_state_dict(best)
-    return SequenceRanker(model.eval(), candidates)
+    return ranker
 
 
-def _ndcg(ranker: SequenceRanker, valid: Asked) -> float:
-    if not len(valid):
-        return float("nan")
+def validation(ranker: Ranker, valid: Asked) -> dict[str, float]:
+    """Means over the users of a validation day at the cutoff that chooses epochs."""
     ranked = ranker.rank(valid.history, top_k=CUTOFF)
-    return float(per_case_metrics(ranked, valid.targets, (CUTOFF,))[f"ndcg@{CUTOFF}"].mean())
+    found = per_case_metrics(ranked, valid.targets, (CUTOFF,))
+    return {name: float(found[name].mean()) for name in (f"recall@{CUTOFF}", f"ndcg@{CUTOFF}")}
 
 
 def _predicted(model: SequenceModel, windows: Tensor) -> tuple[Tensor, Tensor]:

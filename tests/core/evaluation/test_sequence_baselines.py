@@ -253,7 +253,7 @@ def test_a_night_fits_what_its_settings_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"baselines": "popularity,tiger"}, "baselines='popularity,tiger': use names out of"),
+        ({"baselines": "popularity,lion"}, "baselines='popularity,lion': use names out of"),
         ({"baselines": "itemknn"}, "popularity among them"),
         ({"baseline_width": 7}, "baseline_width=7"),
         ({"baseline_epochs": 0}, "baseline_epochs=0"),

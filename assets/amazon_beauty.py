@@ -1,0 +1,90 @@
+"""The Amazon Beauty table: our TIGER and our OneRec against SASRec-CE on the literature's data."""
+
+import os
+from pathlib import Path
+
+import dagster as dg
+from pydantic import Field
+
+from assets.support import POOL_TRAINER, SETTINGS, code_version
+from resources.settings import CHECKOUT
+
+DATA_VARIABLE = "ONEREC_AMAZON_BEAUTY"
+HOME = SETTINGS.home
+CODE = code_version("experiments", "model", "generation", "tokenizer", "evaluation", "embeddings")
+
+
+def data_directory(given: str) -> Path:
+    """Where the data is: as given, or by `ONEREC_AMAZON_BEAUTY`, or beside the checkout."""
+    beside = CHECKOUT.parent / "shared" / "data" / "amazon_beauty"
+    return Path(given or os.environ.get(DATA_VARIABLE) or beside).expanduser()
+
+
+class AmazonBeautyConfig(dg.Config):
+    """Where the data is and how long to learn."""
+
+    data: str = Field(
+        default="",
+        description="Directory with sequences.txt and items.tsv; empty: $ONEREC_AMAZON_BEAUTY, or "
+        "../shared/data/amazon_beauty",
+    )
+    epochs: int = Field(
+        default=0, description="Passes over the data for every learned system; 0: the budgets'"
+    )
+    seed: int = Field(default=0, description="Of weights and orders")
+
+
+@dg.asset(
+    group_name="experiments",
+    kinds={"pytorch"},
+    code_version=CODE,
+    pool=POOL_TRAINER,
+)
+def amazon_beauty_table(
+    context: dg.AssetExecutionContext, config: AmazonBeautyConfig
+) -> dg.MaterializeResult:
+    """Popularity, item-KNN, SASRec-CE, TIGER and OneRec by TIGER's protocol, published figures
+    beside them. Two hours on one core; what a stopped run has finished is used by the next."""
+    import dataclasses
+
+    from onerec.experiments import markdown, rows_to_json, write_table
+    from onerec.experiments.amazon_beauty import NAME, run
+    from onerec.experiments.beauty_systems import BUDGETS
+    from onerec.pictures import svg_markdown
+
+    budgets = BUDGETS
+    if config.epochs:
+        budgets = {k: dataclasses.replace(b, epochs=config.epochs) for k, b in BUDGETS.items()}
+    out = HOME / "experiments" / f"{NAME}-{config.seed}-{config.epochs}"
+    try:
+        table = run(
+            data_directory(config.data),
+            out,
+            budgets=budgets,
+            seed=config.seed,
+            say=context.log.info,
+        )
+    except ValueError as error:
+        raise dg.Failure(str(error)) from error
+    assert table is not None, "all systems were measured"
+    write_table(HOME / "tables", table)
+    pictures = {
+        name: dg.MetadataValue.md(svg_markdown(svg)) for name, svg in table.pictures().items()
+    }
+    return dg.MaterializeResult(
+        metadata={
+            "table": dg.MetadataValue.md(markdown(table)),
+            "findings": dg.MetadataValue.md("\n".join(f"- {f}" for f in table.findings)),
+            **pictures,
+        },
+        data_version=dg.DataVersion(_hash(rows_to_json(table.rows))),
+    )
+
+
+def _hash(rows: list[dict[str, object]]) -> str:
+    """Of what was found; seconds are not part of it."""
+    import hashlib
+    import json
+
+    kept = [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]

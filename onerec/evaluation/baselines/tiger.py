@@ -1,0 +1,202 @@
+"""TIGER (Rajput et al. 2023) on our own blocks: RQ-VAE semantic IDs, one item at a time.
+
+The generator's encoder and decoder, dense, read and write digits; what differs from OneRec is what
+TIGER lacks: sessions, experts, balanced codes, rewards. Its encoder reads left to right, unlike the
+T5 of the paper: so one pass learns every item of a window from all before it (`model.places`),
+which is what a processor can afford.
+
+Shapes: W windows, L items a history holds, N items, T digits, C codes.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from onerec.config import EvaluationConfig, ModelConfig, TokenizerConfig
+from onerec.evaluation.baselines.loop import Plan, alike_batches, fit_epochs
+from onerec.evaluation.baselines.sequence_training import validation
+from onerec.evaluation.baselines.sequences import Asked
+from onerec.evaluation.baselines.transformer import last_items
+from onerec.generation import Trie, rank_items
+from onerec.model import OneRec, load_model, lookup, save_model, session_nll
+from onerec.model.places import decode_places
+from onerec.tokenizer.codebook import fit_codebook
+from onerec.tokenizer.semantic_ids import (
+    SemanticIds,
+    assign_semantic_ids,
+    extend_semantic_ids,
+)
+
+BEAM = 30
+"""Beams kept; the list is no longer than the beam unless more is asked for."""
+PLACES = 512
+"""Items of a step, padding included."""
+LEARNING_RATE = 1e-3
+WARMUP_STEPS = 100
+PATIENCE = 5
+"""Epochs without a better NDCG@10 on the validation day before stopping."""
+USERS_AT_ONCE = 64
+
+
+def tiger_shape(
+    width: int, *, layers: int = 2, heads: int = 2, dropout: float = 0.1
+) -> ModelConfig:
+    """The blocks TIGER is built of: dense, digits read and written, no separator."""
+    return ModelConfig(
+        d_model=width,
+        num_heads=heads,
+        d_ff=3 * width,
+        encoder_layers=layers,
+        decoder_layers=layers,
+        num_experts=1,
+        active_experts=1,
+        dropout=dropout,
+        history_tokens="digits",
+        separator=False,
+        causal_encoder=True,
+    )
+
+
+@dataclass(frozen=True)
+class TigerRanker:
+    """A trained TIGER over the candidates of a day; a `Ranker`.
+
+    Attributes:
+        model: In evaluation mode when it ranks.
+        codes: (N, T) its own semantic IDs, in the order of the day's table.
+        candidates: (N,) booleans: items that may be listed.
+    """
+
+    model: OneRec
+    codes: Tensor
+    candidates: np.ndarray
+
+    def rank(self, history: np.ndarray, *, top_k: int) -> np.ndarray:
+        """See `Ranker.rank`: beam search over the trie of the candidates."""
+        trie = Trie.build(self.codes, self.model.codebook_size, torch.from_numpy(self.candidates))
+        beam = min(max(BEAM, top_k), trie.num_leaves)
+        rows = torch.from_numpy(np.ascontiguousarray(history)).long()
+        rows = last_items(rows, min(self.model.history_length, rows.shape[1]))
+        lists = [
+            rank_items(self.model, part, self.codes, trie, top_k=top_k, beam=beam)[0]
+            for part in rows.split(USERS_AT_ONCE)
+        ]
+        return torch.cat(lists).numpy() if lists else np.full((0, top_k), -1, dtype=np.int64)
+
+    def save(self, directory: Path) -> None:
+        """Write the checkpoint and `codes.safetensors`."""
+        save_model(self.model, directory, generation="tiger")
+        save_file({"codes": self.codes.contiguous()}, str(directory / "codes.safetensors"))
+
+
+def load_tiger(directory: Path, candidates: np.ndarray) -> TigerRanker:
+    """Read what `TigerRanker.save` wrote."""
+    model, _ = load_model(directory, expected_generation="tiger")
+    codes = load_file(str(directory / "codes.safetensors"))["codes"]
+    return TigerRanker(model.eval(), codes, candidates)
+
+
+def tiger_codes(
+    semantic_ids: SemanticIds,
+    vectors: np.ndarray,
+    candidates: np.ndarray,
+    config: TokenizerConfig,
+    *,
+    on_progress: Callable[[str], None] = lambda message: None,
+) -> Tensor:
+    """(N, T) unique IDs by RQ-VAE: fitted on the candidates, the other items encoded.
+
+    Args:
+        semantic_ids: The catalogue; its own digits are not used.
+        vectors: (N, Dv) item vectors, row-aligned with it.
+        candidates: (N,) booleans: items known before the test day.
+        config: Levels, codes and the settings `rqvae_*`.
+        on_progress: Told about the fit.
+
+    Raises:
+        ValueError: As `fit_codebook`; the rows do not match.
+    """
+    if len(vectors) != len(semantic_ids):
+        raise ValueError(
+            f"{len(vectors)} item vectors for {len(semantic_ids)} semantic IDs: take both from the "
+            "same semantic_ids artifact"
+        )
+    known, others = np.flatnonzero(candidates), np.flatnonzero(~candidates)
+    table = torch.from_numpy(vectors)
+    book, codes = fit_codebook(table[known], config, on_progress=on_progress)
+    names, days = semantic_ids.item_ids, semantic_ids.first_seen
+    ids = assign_semantic_ids(book, codes, table[known], names[known], days[known])
+    ids = extend_semantic_ids(ids, book, names[others], table[others], days[others])
+    rows = torch.from_numpy(np.concatenate([known, others]))
+    return torch.empty_like(ids.codes).index_copy_(0, rows, ids.codes)
+
+
+def places_loss(model: OneRec, windows: Tensor, codes: Tensor, *, first: int = 0) -> Tensor:
+    """L_NTP of the items of windows from place `first` on, each from those before it.
+
+    Args:
+        model: With a causal encoder.
+        windows: (B, L + 1) item indices, -1 padded on the right; trimmed to the longest here.
+        codes: (N, T) semantic IDs.
+        first: 0 learns also what comes after an empty history.
+    """
+    windows = windows[:, : int((windows >= 0).sum(1).max())]
+    told, there = lookup(codes, windows)
+    states = model.causal_states(told[:, :-1], there[:, :-1])
+    wanted, there = told[:, first:], there[:, first:]
+    return session_nll(decode_places(model, states, wanted, first=first), wanted, there)
+
+
+def fit_tiger(
+    windows: np.ndarray,
+    valid: Asked,
+    codes: Tensor,
+    codebook_size: int,
+    candidates: np.ndarray,
+    config: EvaluationConfig,
+    *,
+    on_epoch: Callable[[dict[str, float]], None] = lambda numbers: None,
+) -> TigerRanker:
+    """Train TIGER; the epoch of the best NDCG@10 on the validation day counts.
+
+    Args:
+        windows: (W, L + 1) of the training days.
+        valid: Users of the validation day; without any the last epoch counts.
+        codes: (N, T) of `tiger_codes`.
+        codebook_size: C.
+        candidates: (N,) booleans: items that may be listed.
+        config: `baseline_epochs`, `baseline_width` and `seed`.
+        on_epoch: Called with the numbers of every epoch.
+    """
+    told = torch.from_numpy(windows).long()
+    lengths = (told >= 0).sum(1)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        model = OneRec(
+            tiger_shape(config.baseline_width),
+            codebook_size=codebook_size,
+            num_digits=codes.shape[1],
+            history_length=windows.shape[1] - 1,
+            session_items=1,
+        )
+        ranker = TigerRanker(model, codes, candidates)
+        fit_epochs(
+            model,
+            lambda rows, draws: places_loss(model, told[rows], codes),
+            lambda draws: alike_batches(lengths, PLACES, draws),
+            Plan(
+                epochs=config.baseline_epochs,
+                learning_rate=LEARNING_RATE,
+                patience=PATIENCE if len(valid) else None,
+                warmup_steps=WARMUP_STEPS,
+            ),
+            seed=config.seed,
+            score=(lambda: validation(ranker, valid)) if len(valid) else None,
+            on_epoch=on_epoch,
+        )
+    return ranker

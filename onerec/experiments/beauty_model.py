@@ -1,0 +1,200 @@
+"""OneRec for single next items: the generator and a dense head, learned together from every place.
+
+The dense head (as in LIGER) scores the whole catalogue by products of the encoder's state with item
+vectors: learned ones plus a projection of what is known of the items. The same vectors join the
+digits in what the encoder reads. Lists are made of the candidates of both: of the beams and of the
+best by product, ordered by a mixture of the two log-probabilities.
+
+Letters: B users, P places, K candidates, N items, T digits, D width, Dv width of given vectors.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from onerec.config import ModelConfig
+from onerec.generation import Trie
+from onerec.generation.beam import search
+from onerec.generation.masks import View
+from onerec.model import Memory, OneRec, digit_logp, lookup, start_from_content
+from onerec.model.places import decode_places, latest_states
+
+USERS_AT_ONCE = 64
+
+
+class DenseOneRec(nn.Module):
+    """A causal `OneRec` with a dense head over N items.
+
+    Args:
+        config: Shape of the generator; `history_tokens="items"`, a causal encoder.
+        codes: (N, T) semantic IDs.
+        codebook_size: C.
+        vectors: (N, Dv) known of the items.
+        history_length: H.
+        dropout: Of the states before the products.
+    """
+
+    codes: Tensor
+    vectors: Tensor
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        codes: Tensor,
+        codebook_size: int,
+        vectors: Tensor,
+        *,
+        history_length: int,
+    ) -> None:
+        super().__init__()
+        self.generator = OneRec(
+            config,
+            codebook_size=codebook_size,
+            num_digits=codes.shape[1],
+            history_length=history_length,
+            session_items=1,
+        )
+        start_from_content(self.generator, codes, vectors)
+        width = config.d_model
+        self.items = nn.Embedding(len(codes), width)
+        nn.init.normal_(self.items.weight, std=0.02)
+        self.known = nn.Linear(vectors.shape[1], width, bias=False)
+        nn.init.normal_(self.known.weight, std=0.02)
+        self.state = nn.Linear(width, width, bias=False)
+        nn.init.eye_(self.state.weight)
+        self.dropout = nn.Dropout(config.dropout)
+        self.register_buffer("codes", codes)
+        self.register_buffer("vectors", vectors)
+
+    def item_table(self) -> Tensor:
+        """(N, D) vectors of all items."""
+        return self.items.weight + self.known(self.vectors)
+
+    def states(self, history: Tensor, table: Tensor) -> Tensor:
+        """(B, 1 + H, D) encoder states of item indices (B, H), -1 padded on the right."""
+        return self.generator.causal_states(*self._read(history, table))
+
+    def memory(self, history: Tensor, table: Tensor) -> Memory:
+        """What the decoder reads; its first state is that of the last item, marked."""
+        return self.generator.encode(*self._read(history, table))
+
+    def _read(self, history: Tensor, table: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        codes, there = lookup(self.codes, history)
+        vectors = table[history.clamp(min=0)] * self.generator.config.d_model**0.5
+        return codes, there, vectors
+
+    def dense_logits(self, latest: Tensor, table: Tensor) -> Tensor:
+        """(..., D) states of last items, not marked -> (..., N)."""
+        return self.state(self.dropout(latest)) @ table.T
+
+    def loss(self, windows: Tensor) -> Tensor:
+        """Negative log-probability of every item by the generator, plus that by the dense head.
+
+        Args:
+            windows: (B, P) item indices, -1 padded on the right. The first one is only read: no
+                user is asked for without a history.
+        """
+        windows = windows[:, : int((windows >= 0).sum(1).max())]
+        table = self.item_table()
+        states = self.states(windows[:, :-1], table)
+        wanted = windows[:, 1:]
+        told, there = lookup(self.codes, wanted)
+        logits = decode_places(self.generator, states, told, first=1)
+        generated = F.cross_entropy(logits[there].flatten(0, 1), told[there].flatten())
+        latest = latest_states(self.generator, states, first=1)[there]
+        dense = F.cross_entropy(self.dense_logits(latest, table), wanted[there])
+        return told.shape[2] * generated + dense
+
+
+class Candidates(NamedTuple):
+    """Items that may be listed and what both heads say of them.
+
+    Attributes:
+        items: (B, K) item indices, some of them twice.
+        generated_logp: (B, K) of the generator.
+        dense_logp: (B, K) of the dense head; both -inf at the second of two.
+        beams: The first so many columns are the beams, best first.
+    """
+
+    items: Tensor
+    generated_logp: Tensor
+    dense_logp: Tensor
+    beams: int
+
+    def fused(self, dense_share: float, top_k: int) -> np.ndarray:
+        """(B, top_k): best by the mixture, 0 being the generator and 1 the dense head alone."""
+        score = (1 - dense_share) * self.generated_logp + dense_share * self.dense_logp
+        score = score.masked_fill(self.generated_logp.isneginf(), -torch.inf)
+        order = score.argsort(dim=1, descending=True, stable=True)[:, :top_k]
+        return self.items.gather(1, order).numpy()
+
+    def generated(self, top_k: int) -> np.ndarray:
+        """(B, top_k): the beams alone, the dense head unused."""
+        return self.items[:, : min(top_k, self.beams)].numpy()
+
+
+@torch.no_grad()
+def candidates_of(
+    model: DenseOneRec,
+    history: np.ndarray,
+    *,
+    beam: int,
+    dense: int,
+    on_progress: Callable[[int], None] = lambda users: None,
+) -> Candidates:
+    """The `beam` best by beam search and the `dense` best by product, scored by both heads.
+
+    Args:
+        model: In evaluation mode.
+        history: (U, H) item indices, -1 padded on the right.
+        beam: Beams kept.
+        dense: Candidates of the dense head.
+        on_progress: Told how many users are done.
+    """
+    generator = model.generator
+    trie = Trie.build(model.codes, generator.codebook_size)
+    table = model.item_table()
+    parts: list[tuple[Tensor, Tensor, Tensor]] = []
+    done = 0
+    for rows in torch.from_numpy(np.ascontiguousarray(history)).long().split(USERS_AT_ONCE):
+        memory = model.memory(rows, table)
+        view = View.of(trie, None, None, len(rows))
+        beams = search(generator, memory, trie, view, num_items=1, beam=beam)
+        latest = memory.states[:, 0] - generator.marked(torch.zeros(()))
+        logp = model.dense_logits(latest, table).log_softmax(-1)
+        near = logp.topk(dense).indices
+        found = beams.items[:, :, 0]
+        told = model.codes[near].unsqueeze(2)  # (B, K, 1, T)
+        exact = digit_logp(generator.decode(memory, told), told).sum((2, 3))
+        again = (near.unsqueeze(2) == found.unsqueeze(1)).any(2)
+        items = torch.cat([found, near], 1)
+        generated = torch.cat([beams.logp, exact.masked_fill(again, -torch.inf)], 1)
+        parts.append((items, generated, logp.gather(1, items)))
+        done += len(rows)
+        on_progress(done)
+    items, generated, dense_logp = (torch.cat(column) for column in zip(*parts, strict=True))
+    return Candidates(items, generated, dense_logp, beam)
+
+
+@dataclass(frozen=True)
+class DenseRanker:
+    """The dense head alone over the whole catalogue; a `Ranker`, quick enough for every epoch."""
+
+    model: DenseOneRec
+
+    @torch.no_grad()
+    def rank(self, history: np.ndarray, *, top_k: int) -> np.ndarray:
+        """See `Ranker.rank`."""
+        table = self.model.item_table()
+        lists = []
+        for rows in torch.from_numpy(np.ascontiguousarray(history)).long().split(512):
+            last = (rows >= 0).sum(1)[:, None, None]
+            states = self.model.states(rows, table)
+            latest = states.gather(1, last.expand(-1, -1, states.shape[-1])).squeeze(1)
+            lists.append(self.model.dense_logits(latest, table).topk(top_k).indices)
+        return torch.cat(lists).numpy()

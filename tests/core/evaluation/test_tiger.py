@@ -1,0 +1,122 @@
+"""TIGER as a baseline: it learns an order, lists legal items, is kept whole, knows no test day."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from onerec.config import EvaluationConfig, TokenizerConfig
+from onerec.evaluation.baselines import (
+    candidates_before,
+    fit_baselines,
+    fit_learned,
+    load_baselines,
+    tiger,
+)
+from onerec.evaluation.baselines.sequences import Asked
+from onerec.evaluation.baselines.tiger import fit_tiger, places_loss, tiger_codes
+from onerec.evaluation.interactions import load_interactions
+from onerec.model import lookup
+from tests.core.evaluation import night as small
+from tests.core.evaluation.night import DAY, NUM_ITEMS
+from tests.core.model.small import small_model, unique_codes
+
+MANY, LENGTH, SIZE = 24, 5, 4
+CYCLE = np.stack([(start + np.arange(LENGTH + 1)) % MANY for start in range(MANY)] * 12)
+"""What follows item i is item i + 1."""
+CONFIG = EvaluationConfig(baselines="popularity,tiger", baseline_epochs=12, baseline_width=32)
+TOKENIZER = TokenizerConfig(
+    method="rqvae", num_levels=2, codebook_size=small.CODES, rqvae_epochs=3, rqvae_latent_dim=4
+)
+VECTORS = np.random.default_rng(0).standard_normal((NUM_ITEMS, 6)).astype(np.float32)
+
+
+def test_learns_what_follows_and_lists_candidates_only(monkeypatch) -> None:
+    monkeypatch.setattr(tiger, "LEARNING_RATE", 1e-2)
+    monkeypatch.setattr(tiger, "PLACES", 256)
+    monkeypatch.setattr(tiger, "WARMUP_STEPS", 5)
+    history = np.full((MANY, LENGTH + 2), -1)
+    history[:, :4] = (np.arange(MANY)[:, None] + np.arange(4)) % MANY
+    targets = ((np.arange(MANY) + 4) % MANY)[:, None]
+    codes = unique_codes(MANY, SIZE, 3)
+    candidates = np.ones(MANY, dtype=bool)
+    seen: list[dict] = []
+    ranker = fit_tiger(
+        CYCLE,
+        Asked(np.arange(MANY), history, targets),
+        codes,
+        SIZE,
+        candidates,
+        CONFIG,
+        on_epoch=seen.append,
+    )
+    assert (ranker.rank(history, top_k=1) == targets).mean() > 0.5  # by chance 1 / 24
+    assert seen[-1]["loss"] < seen[0]["loss"]
+    some = np.arange(MANY) % 3 == 0
+    lists = dataclasses.replace(ranker, candidates=some).rank(history, top_k=10)
+    assert (np.sort(lists[:, :8], 1) == np.flatnonzero(some)).all()
+    assert (lists[:, 8:] == -1).all()
+    longer = np.concatenate([np.full((MANY, 3), 7), history[:, :4]], 1)  # more than it reads
+    again = ranker.rank(longer[:, -LENGTH:], top_k=5)
+    assert (ranker.rank(longer, top_k=5) == again).all()
+
+
+def test_the_loss_is_the_mean_over_every_item_from_those_before_it() -> None:
+    model = small_model(causal_encoder=True, history_tokens="digits", session_items=1)
+    codes = unique_codes(9, 4, 3)
+    windows = torch.tensor([[3, 1, 4, -1, -1], [5, 8, -1, -1, -1]])
+    expected = []
+    for row in windows:
+        known = row[row >= 0]
+        for place, item in enumerate(known):
+            read, there = lookup(codes, known[None, :place])
+            logits = model(read, there, codes[item][None, None])[0, 0]
+            expected.append(F.cross_entropy(logits, codes[item]))
+    found = places_loss(model, windows, codes)
+    torch.testing.assert_close(found, torch.stack(expected).mean())
+
+
+def test_ids_are_unique_and_new_items_change_no_others() -> None:
+    ids = small.catalogue()
+    candidates = candidates_before(ids, DAY)
+    codes = tiger_codes(ids, VECTORS, candidates, TOKENIZER)
+    assert codes.shape == (NUM_ITEMS, 3)
+    assert len(torch.unique(codes, dim=0)) == NUM_ITEMS
+    moved = VECTORS.copy()
+    moved[~candidates] *= -3  # what is first seen on the test day
+    again = tiger_codes(ids, moved, candidates, TOKENIZER)
+    assert torch.equal(codes[candidates], again[candidates])
+    with pytest.raises(ValueError, match="3 item vectors for 40 semantic IDs"):
+        tiger_codes(ids, VECTORS[:3], candidates, TOKENIZER)
+
+
+def test_a_night_fits_keeps_and_reads_it_and_never_sees_the_test_day(tmp_path: Path) -> None:
+    ids = small.catalogue()
+    candidates = candidates_before(ids, DAY)
+    config = dataclasses.replace(CONFIG, baseline_epochs=1, baseline_width=8)
+    rows = small.rows()
+
+    def fitted(name: str, sessions: list[dict]):
+        directory = small.write_sessions(tmp_path / name, sessions)
+        learned = fit_learned(
+            directory, ids, candidates, config, test_day=DAY, history_length=6, vectors=VECTORS
+        )
+        log = load_interactions(directory, ids, test_day=DAY)
+        counted = fit_baselines(log, candidates, neighbours=10)
+        return dataclasses.replace(counted, learned=learned)
+
+    whole = fitted("whole", rows)
+    assert list(whole.rankers) == ["popularity", "popularity_recent", "itemknn", "tiger"]
+    (tmp_path / "kept").mkdir()
+    whole.save(tmp_path / "kept")
+    history = np.array([[3, 9, -1], [-1, -1, -1]])
+    lists = whole.rankers["tiger"].rank(history, top_k=9)
+    loaded = load_baselines(tmp_path / "kept").rankers["tiger"]
+    assert (loaded.rank(history, top_k=9) == lists).all()
+    assert candidates[lists].all()
+    other = [row if row["split"] != "test" else {**row, "item_ids": ["i00"] * 4} for row in rows]
+    without = fitted("other", other)
+    assert (without.rankers["tiger"].rank(history, top_k=9) == lists).all()
