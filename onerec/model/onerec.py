@@ -109,11 +109,6 @@ class OneRec(nn.Module):
         if self.is_lazy:
             self.context = ContextProcessor(config)
         else:
-            self.encoder_norm = nn.RMSNorm(width, eps=1e-6)
-            self.encoder = nn.ModuleList(
-                EncoderBlock(width, config.num_heads, config.d_ff, config.dropout)
-                for _ in range(config.encoder_layers)
-            )
             self.encoder_norm = RMSNorm(width, eps=1e-6)
         if config.causal_encoder:
             self.latest = nn.Parameter(torch.empty(width))

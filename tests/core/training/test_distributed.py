@@ -40,7 +40,9 @@ def job_file(directory: Path, out: str, **runtime: Any) -> str:
         "history_length": HISTORY,
         "session_items": ITEMS,
         "model": dataclasses.asdict(dataclasses.replace(MODEL, dropout=0.0)),
-        "training": dataclasses.asdict(dataclasses.replace(TRAINING, max_epochs=3)),
+        "training": dataclasses.asdict(
+            dataclasses.replace(TRAINING, max_epochs=3, history_sessions=False)
+        ),
         "runtime": {"accelerator": "cpu", "threads": 1, **runtime},
         "out": str(directory / out),
     }

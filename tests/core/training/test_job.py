@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+from onerec.datasets.history_sessions import load_history_sessions
 from onerec.model import GenerationMismatchError, OneRec, save_model
 from onerec.training.__main__ import main
 from onerec.training.bookkeeping import RESUME
@@ -148,3 +149,22 @@ def test_a_checkpoint_of_another_generation_is_no_start(artifacts: Path, tmp_pat
     )
     with pytest.raises(GenerationMismatchError, match=r"'another'.*'a-generation'"):
         train(job, out_dir=tmp_path / "out", scratch=tmp_path / "scratch")
+
+
+def test_histories_are_learned_once_not_by_a_warm_start(artifacts: Path, tmp_path: Path) -> None:
+    def sessions(out: str, **changes: Any) -> int:
+        values = job_values(artifacts, tmp_path / out, max_epochs=1, **changes)
+        values["initial"] = str(tmp_path / "first") if out == "next" else None
+        job = TrainingJob.parse({k: v for k, v in values.items() if k != "out"})
+        train(job, out_dir=tmp_path / out, scratch=tmp_path / f"{out}.scratch")
+        return json.loads((tmp_path / out / "history.json").read_text())["summary"][
+            "train_sessions"
+        ]
+
+    cut = load_history_sessions(
+        artifacts / "session_dataset", catalogue(), history_length=HISTORY, session_items=ITEMS
+    )
+    assert len(cut) > 0
+    assert sessions("first") == 400 + len(cut)
+    assert sessions("next") == 400
+    assert sessions("without", history_sessions=False) == 400
