@@ -5,12 +5,13 @@ names, which everything downstream reads; earlier ones end in `_round_1`, `_roun
 """
 
 from dataclasses import asdict, replace
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import pydantic
 
-from assets.alignment_checks import checks_of_checkpoint, checks_of_pairs, shown_before
+from assets.alignment_checks import checks_of_checkpoint, checks_of_pairs
 from assets.support import (
     DAILY,
     DAY_BY_DAY,
@@ -27,13 +28,10 @@ from onerec.config import AlignmentConfig, GenerationConfig
 from resources.stores import Artifacts, Compute
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from onerec.alignment.gate import RoundDecision
     from onerec.alignment.preferences import Preferences
+    from onerec.alignment.rounds import RoundFiles
     from onerec.artifacts import Artifact
-    from onerec.model import OneRec
-    from onerec.tokenizer.semantic_ids import SemanticIds
 
 ROUNDS = STAGES.alignment.rounds
 PAIRS_CODE = code_version("alignment", "generation", "model", "reward", "datasets/session_tensors")
@@ -107,14 +105,22 @@ def pairs_of_round(number: int) -> dg.AssetsDefinition:
         compute: Compute,
     ) -> dg.MaterializeResult:
         from onerec.alignment.preferences import save_preferences
+        from onerec.alignment.rounds import round_preferences, with_sample
 
         values = config.model_dump()
         compared = {name: values.pop(name) for name in SAMPLED_WITH}
-        compared["seed"] += number
         generation, day = GenerationConfig(**values), context.partition_key
         read = {source: artifacts.store.latest(source, day) for source in sources}
-        alignment = replace(STAGES.alignment, **compared)
-        pairs, ids = _generate(context, read, start, generation, alignment, compute)
+        alignment = with_sample(replace(STAGES.alignment, **compared), number)
+        compared["seed"] = alignment.seed
+        pairs, ids = round_preferences(
+            _round_files(read, start, day),
+            generation,
+            alignment,
+            runtime=training_runtime(compute, one_device=True),
+            device=_device(compute),
+            on_batch=lambda done, total: context.log.info(f"sessions of {done} of {total} users"),
+        )
         with artifacts.store.write(
             name,
             day,
@@ -156,16 +162,11 @@ def checkpoint_of_round(number: int) -> dg.AssetsDefinition:
         artifacts: Artifacts,
         compute: Compute,
     ) -> dg.MaterializeResult:
-        from onerec.alignment.preferences import load_preferences
-        from onerec.alignment.train import fit_alignment
-        from onerec.model import load_model
-        from onerec.tokenizer.semantic_ids import load_semantic_ids
+        from onerec.alignment.rounds import fit_round, judge_round
 
         day, settings = context.partition_key, to_core(config, AlignmentConfig)
         read = {source: artifacts.store.latest(source, day) for source in sources}
-        ids = load_semantic_ids(read["semantic_ids"].path)
-        model, generation = load_model(read[start].path, expected_generation=ids.generation)
-        shape = {"history_length": model.history_length, "session_items": model.session_items}
+        files, runtime = _round_files(read, start, day), training_runtime(compute, one_device=True)
         with artifacts.store.write(
             name,
             day,
@@ -174,117 +175,43 @@ def checkpoint_of_round(number: int) -> dg.AssetsDefinition:
             code_version=DPO_CODE,
             seed=settings.seed,
         ) as draft:
-            report = fit_alignment(
-                model,
-                load_preferences(read[pairs_name].path, ids, **shape),
-                _good_sessions(read["session_dataset"], "train", ids, shape),
-                _good_sessions(read["session_dataset"], "valid", ids, shape),
-                ids.codes,
+            report = fit_round(
+                files,
+                read[pairs_name].path,
                 settings,
                 draft.path,
-                generation=generation,
-                runtime=training_runtime(compute, one_device=True),
+                runtime=runtime,
                 on_epoch=lambda numbers: context.log.info(f"{name}: {numbers}"),
             )
-            decision = _gate(
-                context, read, start, draft.path, (model, report.model), ids, settings, compute
+            decision = judge_round(
+                files,
+                read["evaluator_model"].path,
+                report.model,
+                draft.path,
+                settings,
+                generation=STAGES.generation,
+                evaluation=STAGES.evaluation,
+                runtime=runtime,
+                device=_device(compute),
             )
+        for reason in decision.reasons:
+            context.log.warning(f"round refused, {start} stands: {reason}")
         learned = _training_metadata(report.steps, report.epochs)
         return published(draft.artifact, {**_round_metadata(decision), **learned})
 
     return dpo_checkpoint
 
 
-def _generate(
-    context: dg.AssetExecutionContext,
-    read: "dict[str, Artifact]",
-    start: str,
-    generation: GenerationConfig,
-    alignment: AlignmentConfig,
-    compute: Compute,
-) -> "tuple[Preferences, SemanticIds]":
-    from safetensors.torch import load_file
+def _round_files(read: "dict[str, Artifact]", start: str, day: str) -> "RoundFiles":
+    from onerec.alignment.rounds import RoundFiles
 
-    from onerec.alignment.candidates import sample_contexts
-    from onerec.alignment.feedback import feedback_pairs
-    from onerec.alignment.preferences import make_preferences
-    from onerec.datasets.session_tensors import load_reward_blocks
-    from onerec.generation import Trie
-    from onerec.model import load_model
-    from onerec.reward import load_ensemble
-    from onerec.tokenizer.semantic_ids import load_semantic_ids
-    from onerec.training import reproducible
-
-    ids = load_semantic_ids(read["semantic_ids"].path)
-    model, _ = load_model(read[start].path, expected_generation=ids.generation)
-    length, items = model.history_length, model.session_items
-    data, judges = read["session_dataset"].path, load_ensemble(read["reward_model"].path)
-    allowed, reward = shown_before(ids, context.partition_key), judges[0].config
-    options = {"generation": generation, "reward": reward, "device": _device(compute)}
-    with reproducible(training_runtime(compute, one_device=True)):
-        if alignment.pairs == "feedback":
-            blocks = load_reward_blocks(
-                data, "train", ids, history_length=length, block_items=items
-            )
-            sample = {"num_users": alignment.sample_users, "seed": alignment.seed}
-            return feedback_pairs(model, blocks, ids.codes, allowed, **sample, **options), ids
-        shape = {"history_length": length, "session_items": items}
-        sessions = _good_sessions(read["session_dataset"], "train", ids, shape)
-        made = make_preferences(
-            model,
-            judges,
-            load_file(read["semantic_ids"].path / "vectors.safetensors")["vectors"],
-            sample_contexts(sessions, alignment.sample_users, alignment.seed),
-            ids.codes,
-            Trie.build(ids.codes, ids.codebook_size, allowed),
-            alignment=alignment,
-            on_batch=lambda done, total: context.log.info(f"sessions of {done} of {total} users"),
-            **options,
-        )
-    return made, ids
-
-
-def _gate(
-    context: dg.AssetExecutionContext,
-    read: "dict[str, Artifact]",
-    start: str,
-    out_dir: "Path",
-    models: "tuple[OneRec, OneRec]",
-    ids: "SemanticIds",
-    settings: AlignmentConfig,
-    compute: Compute,
-) -> "RoundDecision":
-    """Measure the round and its start; a refused round leaves the start's weights in `out_dir`."""
-    from safetensors.torch import load_file
-
-    from onerec.alignment.gate import gate_round
-    from onerec.generation import Trie
-    from onerec.reward import check_judge, load_reward
-    from onerec.training import reproducible
-
-    check_judge(read["evaluator_model"].path, read["reward_model"].path)
-    judge, model = load_reward(read["evaluator_model"].path), models[0]
-    shape = {"history_length": model.history_length, "session_items": model.session_items}
-    allowed = shown_before(ids, context.partition_key)
-    with reproducible(training_runtime(compute, one_device=True)):
-        decision = gate_round(
-            *models,
-            judge,
-            load_file(read["semantic_ids"].path / "vectors.safetensors")["vectors"],
-            _good_sessions(read["session_dataset"], "valid", ids, shape),
-            ids.codes,
-            Trie.build(ids.codes, ids.codebook_size, allowed),
-            start_files=read[start].path,
-            out_dir=out_dir,
-            alignment=settings,
-            generation=STAGES.generation,
-            evaluation=STAGES.evaluation,
-            reward=judge.config,
-            device=_device(compute),
-        )
-    for reason in decision.reasons:
-        context.log.warning(f"round refused, {start} stands: {reason}")
-    return decision
+    return RoundFiles(
+        session_dataset=read["session_dataset"].path,
+        semantic_ids=read["semantic_ids"].path,
+        start=read[start].path,
+        reward_model=read["reward_model"].path,
+        test_day=date.fromisoformat(day),
+    )
 
 
 def _round_metadata(decision: "RoundDecision") -> dict[str, Any]:
@@ -294,12 +221,6 @@ def _round_metadata(decision: "RoundDecision") -> dict[str, Any]:
         "reasons": dg.MetadataValue.md(reasons),
         **{f"validation day: {name}": value for name, value in decision.numbers.items()},
     }
-
-
-def _good_sessions(data: "Artifact", split: str, ids: "SemanticIds", shape: dict[str, int]) -> Any:
-    from onerec.datasets.session_tensors import load_session_tensors
-
-    return load_session_tensors(data.path, split, ids, good_only=True, **shape)
 
 
 def _device(compute: Compute) -> str:
