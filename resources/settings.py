@@ -61,6 +61,11 @@ class Settings:
     def report_dir(self) -> Path:
         return self.home / "report"
 
+    @property
+    def tables_dir(self) -> Path:
+        """Where result tables are written."""
+        return self.home / "tables"
+
     def source(self) -> EventSource:
         """The event source."""
         return open_source(self.dataset, data_dir=self.data_dir, config=self.config)

@@ -1,0 +1,131 @@
+"""The variants that are compared: alignment methods, and ablations of the default."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from onerec.config import Stages
+from onerec.experiments.variants import PRETRAINED, Variant
+
+Overrides = Mapping[str, Mapping[str, Any]]
+
+REFERENCE, DEFAULT, ALIGNED_DEFAULT = "pretrained", "default", "ipa"
+"""What methods, ablations of pretraining, and ablations of alignment are compared with."""
+
+METHODS: dict[str, Mapping[str, Any]] = {
+    "ntp_only": {"dpo_weight": 0.0},
+    "ipa": {},
+    "dpo": {"method": "dpo", "ntp_weight": 0.0, "dpo_weight": 1.0},
+    "ipo": {"method": "ipo"},
+    "cdpo": {"method": "cdpo"},
+    "rdpo": {"method": "rdpo"},
+    "cpo": {"method": "cpo"},
+    "simpo": {"method": "simpo", "beta": 2.5},
+    "sdpo": {"method": "sdpo"},
+    "grpo": {"method": "grpo", "pairs": "sampling"},
+    "ecpo": {"method": "ecpo", "pairs": "sampling"},
+}
+"""Settings of `alignment` per method. All but `dpo` keep L_NTP beside the loss, with the same
+weights, so that losses are compared and nothing else; `dpo` is the loss alone, `ntp_only` the log
+alone. The two that learn from groups learn from draws, which policy gradients are defined on."""
+
+UNGATED = {"gate_cases": 0}
+"""A refused round would show its start's figures under its own name."""
+
+
+def alignment_variants(base: Stages, seed: int = 0) -> dict[str, Variant]:
+    """The reference and every method, by name.
+
+    Args:
+        base: Settings of the night.
+        seed: Of all of them, so that they share their start and their pairs.
+    """
+    aligned = {
+        name: Variant(name=name, overrides={"alignment": {**settings, **UNGATED}}, seed=seed)
+        for name, settings in METHODS.items()
+    }
+    return {REFERENCE: Variant(name=REFERENCE, measured=PRETRAINED, seed=seed), **aligned}
+
+
+def training_ablations(base: Stages, seed: int = 0) -> dict[str, Variant]:
+    """What tokens, model, sessions and elite pretraining learns from; measured after pretraining.
+
+    A dense decoder of equal active parameters is one whose tokens pass through all of its experts.
+    """
+    model, good = base.model, base.sessions
+    off = {
+        "good_min_watched_items": 1,
+        "good_min_watch_seconds": 0.0,
+        "good_min_positive_interactions": 0,
+    }
+    counted = {"good_min_watched_items": good.good_min_watched_items}
+    watched = {"good_min_watch_seconds": good.good_min_watch_seconds}
+
+    def stricter(times: int) -> Overrides:
+        asked = {**counted, **watched}
+        return {"sessions": {name: times * value for name, value in asked.items()}}
+
+    changes: dict[str, Overrides] = {
+        DEFAULT: {},
+        "tokens_kmeans": {"tokenizer": {"method": "kmeans"}},
+        "tokens_rqvae": {"tokenizer": {"method": "rqvae"}},
+        "tokens_algorithm_1": {"tokenizer": {"method": "algorithm_1"}},
+        "dense": {"model": {"num_experts": model.active_experts}},
+        "lazy_decoder": {
+            "model": {
+                "architecture": "lazy_decoder",
+                "decoder_layers": model.encoder_layers + model.decoder_layers,
+            }
+        },
+        "point_wise": {"sessions": {"session_items": 1}},
+        "elite_all_sessions": {"sessions": off},
+        "elite_by_items": {"sessions": off | counted},
+        "elite_by_seconds": {"sessions": off | watched},
+        "elite_by_interactions": {"sessions": off | {"good_min_positive_interactions": 1}},
+        "elite_twice_as_strict": stricter(2),
+        "elite_four_times_as_strict": stricter(4),
+    }
+    variants = {
+        name: Variant(name=name, overrides=change, measured=PRETRAINED, seed=seed)
+        for name, change in changes.items()
+    }
+    name = "elite_second_iteration"
+    again = Variant(name=name, measured=PRETRAINED, seed=seed, elite_iterations=1)
+    return {**variants, name: again}
+
+
+def alignment_ablations(base: Stages, seed: int = 0) -> dict[str, Variant]:
+    """Whose and which sessions are compared, how many, how often; measured after IPA."""
+    held = base.generation.candidates
+    changes: dict[str, dict[str, dict[str, Any]]] = {
+        ALIGNED_DEFAULT: {},
+        "rounds_2": {"alignment": {"rounds": 2}},
+        "rounds_3": {"alignment": {"rounds": 3}},
+        "candidates_quarter": {"generation": {"candidates": max(2, held // 4)}},
+        "candidates_half": {"generation": {"candidates": max(2, held // 2)}},
+        "candidates_double": {"generation": {"candidates": held * 2}},
+        "pairs_sampling": {"alignment": {"method": "dpo", "pairs": "sampling"}},
+        "pairs_feedback": {"alignment": {"method": "dpo", "pairs": "feedback"}},
+    }
+    variants = {
+        name: Variant(
+            name=name,
+            overrides=change | {"alignment": change.get("alignment", {}) | UNGATED},
+            seed=seed,
+        )
+        for name, change in changes.items()
+    }
+    shares = {
+        f"share_{percent}_percent": Variant(
+            name=f"share_{percent}_percent",
+            overrides={"alignment": UNGATED},
+            seed=seed,
+            sample_share=percent / 100,
+        )
+        for percent in (1, 2, 3, 4, 5)
+    }
+    return {**variants, **shares}
+
+
+def ablation_variants(base: Stages, seed: int = 0) -> dict[str, Variant]:
+    """Both kinds of ablations, by name."""
+    return training_ablations(base, seed) | alignment_ablations(base, seed)

@@ -1,0 +1,127 @@
+"""A night as it was published: its files, its settings as the manifests tell them, its versions."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import date
+from typing import Any
+
+from onerec.artifacts import Artifact, ArtifactError, ArtifactStore
+from onerec.config import (
+    AlignmentConfig,
+    EvaluationConfig,
+    GenerationConfig,
+    ModelConfig,
+    RewardConfig,
+    SessionConfig,
+    Stages,
+    TokenizerConfig,
+    TrainingConfig,
+    WindowConfig,
+)
+from onerec.experiments.run import PublishedNight
+
+NEEDED = (
+    "session_dataset",
+    "semantic_ids",
+    "pretrained_checkpoint",
+    "reward_model",
+    "evaluator_model",
+    "preference_pairs",
+    "dpo_checkpoint",
+    "baselines",
+    "offline_metrics",
+)
+"""Artifacts of a night that experiments stand on."""
+
+
+def latest_complete_day(store: ArtifactStore) -> str:
+    """The last day with every artifact published.
+
+    Raises:
+        ArtifactError: There is none.
+    """
+    days = set.intersection(*(set(store.partitions(name)) for name in NEEDED))
+    if not days:
+        raise ArtifactError(
+            f"no day has all of {', '.join(NEEDED)}: run the job weekly_retokenize for one first"
+        )
+    return max(days)
+
+
+def night_artifacts(store: ArtifactStore, day: str) -> dict[str, Artifact]:
+    """The night's artifacts by name."""
+    return {name: store.latest(name, day) for name in NEEDED}
+
+
+def upstream_of(artifacts: Mapping[str, Artifact]) -> dict[str, str]:
+    """What a result depends on: every artifact's version but that of the night's own metrics."""
+    return {name: a.version for name, a in artifacts.items() if name != "offline_metrics"}
+
+
+def published_night(store: ArtifactStore, day: str) -> PublishedNight:
+    """A night from its artifacts.
+
+    A checkpoint that was warm-started is not reused, as a variant has no night before it; nor are
+    the rounds of a night with several.
+
+    Args:
+        store: The store.
+        day: Day D.
+
+    Raises:
+        ArtifactError: An artifact is missing.
+    """
+    read = night_artifacts(store, day)
+    base = _settings(store, read)
+    versions = {
+        "night": "-".join(f"{name}:{version}" for name, version in upstream_of(read).items()),
+        "sessions": read["session_dataset"].version,
+        "tokens": read["semantic_ids"].version,
+    }
+    if "pretrained_checkpoint" not in read["pretrained_checkpoint"].manifest["upstream"]:
+        versions["pretraining"] = read["pretrained_checkpoint"].version
+        if base.alignment.rounds == 1:
+            versions["pairs_1"] = read["preference_pairs"].version
+            versions["alignment_1"] = read["dpo_checkpoint"].version
+    return PublishedNight(
+        test_day=date.fromisoformat(day),
+        files={name: artifact.path for name, artifact in read.items()},
+        base=base,
+        versions=versions,
+    )
+
+
+def _settings(store: ArtifactStore, read: Mapping[str, Artifact]) -> Stages:
+    """What every stage was made with."""
+
+    def made_with(name: str) -> dict[str, Any]:
+        return dict(read[name].manifest["config"])
+
+    data, pretrained = made_with("session_dataset"), made_with("pretrained_checkpoint")
+    pairs, measured = made_with("preference_pairs"), made_with("offline_metrics")
+    generation = pairs.pop("generation")
+    del measured["generation"]
+    alignment = AlignmentConfig(**made_with("dpo_checkpoint"))
+    pairs["seed"] -= alignment.rounds  # the last round's; every round adds its number
+    return Stages(
+        sessions=SessionConfig(**data["sessions"]),
+        window=WindowConfig(**data["window"]),
+        tokenizer=TokenizerConfig(**_codebook(store, read["semantic_ids"]).manifest["config"]),
+        model=ModelConfig(**pretrained["model"]),
+        training=TrainingConfig(**pretrained["training"]),
+        reward=RewardConfig(**made_with("reward_model")),
+        generation=GenerationConfig(**generation),
+        alignment=replace(alignment, **pairs),
+        evaluation=EvaluationConfig(**measured),
+    )
+
+
+def _codebook(store: ArtifactStore, semantic_ids: Artifact) -> Artifact:
+    """The codebook of some IDs, which may be of an earlier day."""
+    version = semantic_ids.manifest["upstream"]["codebook"]
+    for day in reversed(store.partitions("codebook")):
+        try:
+            return store.get("codebook", day, version)
+        except ArtifactError:
+            continue
+    raise ArtifactError(f"codebook: no version {version}, which {semantic_ids.asset} was made with")

@@ -1,0 +1,128 @@
+"""The sessions of a night filtered or cut otherwise: other good ones, shorter targets.
+
+Only the training and validation splits: what is asked on the test day never changes.
+"""
+
+# pyarrow.compute makes its functions at import, out of sight of a type checker:
+# pyright: reportAttributeAccessIssue=false
+
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from onerec.config import SessionConfig
+from onerec.datasets.session_facts import session_facts
+from onerec.schema import SESSION_DATASET
+
+
+def recut_sessions(
+    source: Path, out_dir: Path, config: SessionConfig, published: SessionConfig, day: date
+) -> dict[str, int]:
+    """Write the training and validation splits with other settings.
+
+    `is_good` is decided again from what each session holds. Shorter targets are cut, not dropped: a
+    session with five of them and `session_items=1` becomes five examples, each with the targets
+    before it at the end of its history, which is next-item prediction.
+
+    Args:
+        source: Files of the `session_dataset` artifact.
+        out_dir: Gets `split=<name>/part-00000.parquet`.
+        config: Criteria, `session_items` and `history_length` wanted.
+        published: Those it was made with.
+        day: The test day.
+
+    Returns:
+        Rows and good rows per split.
+    """
+    counts = {}
+    for split in ("train", "valid"):
+        files = sorted((source / f"split={split}").glob("*.parquet"))
+        table = pa.concat_tables([pq.read_table(f, schema=SESSION_DATASET) for f in files])
+        criteria = replace(published, **_criteria(config))
+        good = session_facts(table, criteria, day).column("meets_criteria")
+        place = table.schema.get_field_index("is_good")
+        table = table.set_column(place, SESSION_DATASET.field("is_good"), good)
+        if config.session_items < published.session_items:
+            table = cut_targets(table, config.session_items, config.history_length)
+        counts |= {split: table.num_rows, f"good {split}": pc.sum(table.column("is_good")).as_py()}
+        file = out_dir / f"split={split}" / "part-00000.parquet"
+        file.parent.mkdir(parents=True)
+        pq.write_table(table, file)
+    return counts
+
+
+def cut_targets(table: pa.Table, session_items: int, history_length: int) -> pa.Table:
+    """Each session as several with at most M targets, in order.
+
+    A later piece has the earlier targets at the end of its history. All pieces keep the exposures
+    of the whole session.
+
+    Args:
+        table: `schema.SESSION_DATASET`.
+        session_items: M.
+        history_length: n, the longest history.
+    """
+    history, targets = (
+        table.column(name).combine_chunks() for name in ("history_item_ids", "target_item_ids")
+    )
+    num_history, num_targets = (
+        pc.fill_null(pc.list_value_length(column), 0).to_numpy().astype(np.int64)
+        for column in (history, targets)
+    )
+    pieces = np.maximum(-(-num_targets // session_items), 1)
+    row = np.repeat(np.arange(table.num_rows), pieces)
+    number = _ranges(np.zeros_like(pieces), pieces)
+    # history and targets of a session, one after the other: every piece is two windows of it
+    together = pa.concat_arrays([pc.list_flatten(history), pc.list_flatten(targets)])
+    order = _interleaved(num_history, num_targets)
+    start = np.cumsum(num_history + num_targets) - num_history - num_targets
+    first = num_history[row] + number * session_items  # of the piece's targets, in its session
+    kept = np.minimum(first, history_length)
+    length = np.minimum(session_items, num_history[row] + num_targets[row] - first)
+
+    def windows(begin: np.ndarray, size: np.ndarray) -> pa.Array:
+        values = together.take(pa.array(order[_ranges(start[row] + begin, size)]))
+        offsets = np.concatenate([[0], np.cumsum(size)]).astype(np.int32)
+        return pa.ListArray.from_arrays(offsets, values)
+
+    cut = {
+        "history_item_ids": windows(first - kept, kept),
+        "target_item_ids": windows(first, length),
+        "session_id": pc.binary_join_element_wise(
+            table.column("session_id").combine_chunks().take(pa.array(row)),
+            pa.array(number.astype(str)),
+            "#",
+        ),
+    }
+    taken = table.take(pa.array(row))
+    for name, column in cut.items():
+        place = taken.schema.get_field_index(name)
+        taken = taken.set_column(place, SESSION_DATASET.field(name), column)
+    return taken.cast(SESSION_DATASET)
+
+
+def _criteria(config: SessionConfig) -> dict[str, float]:
+    names = ("good_min_watched_items", "good_min_watch_seconds", "good_min_positive_interactions")
+    return {name: getattr(config, name) for name in names}
+
+
+def _ranges(begin: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """begin[0], begin[0] + 1, ... (size[0] of them), begin[1], ...
+
+    >>> _ranges(np.array([5, 0]), np.array([2, 3])).tolist()
+    [5, 6, 0, 1, 2]
+    """
+    ends = np.cumsum(size)
+    return np.arange(ends[-1] if len(ends) else 0) + np.repeat(begin - ends + size, size)
+
+
+def _interleaved(num_a: np.ndarray, num_b: np.ndarray) -> np.ndarray:
+    """Where, in all of a followed by all of b, lie a's and b's values row by row."""
+    total = int(num_a.sum())
+    starts = np.stack([np.cumsum(num_a) - num_a, total + np.cumsum(num_b) - num_b], 1).ravel()
+    return _ranges(starts, np.stack([num_a, num_b], 1).ravel())
