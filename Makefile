@@ -1,4 +1,4 @@
-# make demo | dev | test | check | bench | clean        (README: what each one does)
+# make demo | dev | test | check | bench | tables | clean        (README: what each one does)
 
 PYTHON ?= python3
 VENV := .venv
@@ -27,7 +27,7 @@ export DAGSTER_DISABLE_TELEMETRY := 1
 export DBT_SEND_ANONYMOUS_USAGE_STATS := false
 export GX_ANALYTICS_ENABLED := false
 
-.PHONY: setup demo dev test check bench format clean
+.PHONY: setup demo dev test check bench tables format clean
 
 setup: $(STAMP)
 
@@ -64,6 +64,10 @@ $(BENCH_STAMP): $(STAMP)
 # The sections of benchmarks/, or some of them: make bench SECTIONS="tokenizer generation"
 bench: $(BENCH_STAMP)
 	@$(BIN)/python -m benchmarks $(SECTIONS)
+
+# The result tables of docs/results.md, or some of them: make tables TABLES="alignment ablation"
+tables: $(STAMP)
+	@$(BIN)/python -m onerec_dagster.tables $(TABLES) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(QUICK),--quick)
 
 format: $(STAMP)
 	$(BIN)/ruff format .

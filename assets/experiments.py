@@ -16,6 +16,13 @@ from assets.training import training_runtime
 from onerec.artifacts import Artifact, ArtifactStore, read_json
 from onerec.config import Stages
 from onerec.experiments import lists
+from onerec.experiments.published import (
+    NEEDED,
+    latest_complete_day,
+    night_artifacts,
+    published_night,
+    upstream_of,
+)
 from resources.stores import Artifacts, Compute
 
 if TYPE_CHECKING:
@@ -39,18 +46,6 @@ CODE = code_version(
     "datasets/session_facts",
     "datasets/session_tensors",
 )
-READ = (
-    "session_dataset",
-    "semantic_ids",
-    "pretrained_checkpoint",
-    "reward_model",
-    "evaluator_model",
-    "preference_pairs",
-    "dpo_checkpoint",
-    "baselines",
-    "offline_metrics",
-)
-
 Variants = Callable[[Stages, int], "dict[str, Variant]"]
 GRIDS: dict[str, tuple[str, Variants]] = {
     "alignment_grid": ("method", lists.alignment_variants),
@@ -80,8 +75,6 @@ def partition_of(variant: str, seed: int) -> str:
 
 def result_key(store: ArtifactStore, day: str, variant: "Variant") -> dict[str, Any]:
     """Everything a result depends on: a result with this key need not be made again."""
-    from onerec.experiments.published import night_artifacts, upstream_of
-
     return {
         "config": asdict(variant),
         "upstream": upstream_of(night_artifacts(store, day)),
@@ -110,7 +103,7 @@ def grid_of(name: str) -> dg.AssetsDefinition:
         kinds={"pytorch", "parquet"},
         pool=POOL_TRAINER,
         code_version=CODE,
-        deps=[dg.AssetDep(n, partition_mapping=dg.LastPartitionMapping()) for n in READ],
+        deps=[dg.AssetDep(n, partition_mapping=dg.LastPartitionMapping()) for n in NEEDED],
         description=f"A {dimension} with a seed, on a published night: what it changes is made "
         "again, the rest reused, and the result measured on the night's cases by its judges. Seed "
         "0 is the night's own.",
@@ -122,7 +115,6 @@ def grid_of(name: str) -> dg.AssetsDefinition:
         compute: Compute,
     ) -> dg.MaterializeResult:
         from assets.evaluation import torch_device
-        from onerec.experiments.published import latest_complete_day, published_night
         from onerec.experiments.run import Workbench, run_variant
 
         store = artifacts.store
@@ -210,7 +202,6 @@ def walk_forward_table(
     context: dg.AssetExecutionContext, config: WalkForwardLaunchpad, artifacts: Artifacts
 ) -> dg.MaterializeResult:
     """Every system on every measured day, users pooled, against each baseline; and the rewards."""
-    from onerec.experiments.published import published_night
     from onerec.experiments.walk_forward import walk_forward_tables
 
     store = artifacts.store
@@ -248,7 +239,6 @@ def _compared(
     wanted: Mapping[str, tuple[Variants, str]],
 ) -> dg.MaterializeResult:
     """Tables from a grid's results of one night; variants without a result are left out."""
-    from onerec.experiments.published import latest_complete_day, published_night
     from onerec.experiments.results import comparison
 
     day = config.day or latest_complete_day(store)
@@ -372,9 +362,7 @@ def _beside_the_night(result: Artifact, measured: Artifact, name: str) -> dict[s
     theirs = read_json(measured.path / "metrics.json")
     pictures = {}
     for metric in ("recall@10", "evaluator_reward"):
-        bars = {}
-        for label, system, metrics in ((f"night: {s}", s, theirs) for s in ("pretrained", "dpo")):
-            bars[label] = _bar(metrics, f"{system}_{metric}")
+        bars = {f"night: {s}": _bar(theirs, f"{s}_{metric}") for s in ("pretrained", "dpo")}
         bars[name] = _bar(mine, f"variant_{metric}")
         picture = bar_chart(bars, f"{metric} of {name}", metric)
         pictures[metric + " beside the night"] = dg.MetadataValue.md(svg_markdown(picture))

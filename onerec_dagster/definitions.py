@@ -37,12 +37,15 @@ def _with_freshness(spec: dg.AssetSpec) -> dg.AssetSpec:
     return spec.replace_attributes(freshness_policy=NIGHTLY_FRESHNESS)
 
 
+ASSETS = dg.load_assets_from_package_module(assets)
+RESOURCES = resources_for(SETTINGS)
+
 defs = dg.Definitions(
-    assets=dg.load_assets_from_package_module(assets),
+    assets=ASSETS,
     asset_checks=dg.load_asset_checks_from_package_module(assets),
     jobs=JOBS,
     schedules=SCHEDULES,
     sensors=SENSORS,
-    resources=resources_for(SETTINGS),
+    resources=RESOURCES,
     executor=EXECUTOR,
 ).map_resolved_asset_specs(func=_with_freshness)

@@ -21,12 +21,13 @@ METHODS: dict[str, Mapping[str, Any]] = {
     "cpo": {"method": "cpo"},
     "simpo": {"method": "simpo", "beta": 2.5},
     "sdpo": {"method": "sdpo"},
-    "grpo": {"method": "grpo", "pairs": "sampling"},
-    "ecpo": {"method": "ecpo", "pairs": "sampling"},
+    "grpo": {"method": "grpo", "pairs": "sampling", "dpo_weight": 3.0},
+    "ecpo": {"method": "ecpo", "pairs": "sampling", "dpo_weight": 3.0},
 }
 """Settings of `alignment` per method. All but `dpo` keep L_NTP beside the loss, with the same
 weights, so that losses are compared and nothing else; `dpo` is the loss alone, `ntp_only` the log
-alone. The two that learn from groups learn from draws, which policy gradients are defined on."""
+alone. The two that learn from groups learn from draws, which policy gradients are defined on, and
+with ten times the weight, as their gradients are much the smaller ones (docs/log.md)."""
 
 UNGATED = {"gate_cases": 0}
 """A refused round would show its start's figures under its own name."""

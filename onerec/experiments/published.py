@@ -1,8 +1,9 @@
 """A night as it was published: its files, its settings as the manifests tell them, its versions."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 from onerec.artifacts import Artifact, ArtifactError, ArtifactStore
@@ -18,7 +19,6 @@ from onerec.config import (
     TrainingConfig,
     WindowConfig,
 )
-from onerec.experiments.run import PublishedNight
 
 NEEDED = (
     "session_dataset",
@@ -32,6 +32,25 @@ NEEDED = (
     "offline_metrics",
 )
 """Artifacts of a night that experiments stand on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedNight:
+    """A night whose artifacts are all there.
+
+    Attributes:
+        test_day: Day D.
+        files: Directory of each artifact by name: `session_dataset`, `semantic_ids`,
+            `pretrained_checkpoint`, `preference_pairs`, `reward_model`, `evaluator_model`,
+            `dpo_checkpoint`, `baselines`.
+        base: The settings they were made with.
+        versions: Version of each step that may be reused, and `night` (see `plan`).
+    """
+
+    test_day: date
+    files: Mapping[str, Path]
+    base: Stages
+    versions: Mapping[str, str]
 
 
 def latest_complete_day(store: ArtifactStore) -> str:

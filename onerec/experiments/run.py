@@ -7,10 +7,9 @@ in, and a killed experiment goes on where it stopped.
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -29,13 +28,14 @@ from onerec.alignment.rounds import (
     with_sample,
 )
 from onerec.artifacts import read_json, write_json
-from onerec.config import Stages
 from onerec.datasets.session_tensors import SessionTensors, load_session_tensors
 from onerec.embeddings.item_embeddings import ItemEmbeddings
 from onerec.evaluation.comparison import write_protocol
 from onerec.evaluation.evaluate import Night, load_night, measure, summarise, write_cases
 from onerec.evaluation.generators import load_generator
+from onerec.experiments.published import PublishedNight
 from onerec.experiments.recut import recut_sessions
+from onerec.experiments.results import SYSTEM
 from onerec.experiments.variants import Step, Variant, earliest_made, plan, with_share
 from onerec.generation import Trie
 from onerec.report import without_nan
@@ -44,30 +44,9 @@ from onerec.tokenizer.generations import TokenizedCatalogue, append_night, open_
 from onerec.tokenizer.semantic_ids import load_semantic_ids
 from onerec.training import Runtime, TrainingJob, fit_generator, reproducible, train
 
-SYSTEM = "variant"
-"""Name of the measured system in a result's files."""
 STEP = "step.json"
 TRACKED = ("kl_to_start", "legal_mass", "margin", "accuracy", "chosen_logp_change", "reward_spread")
 """Numbers of the last epoch of alignment that a result keeps, as `alignment_<name>`."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PublishedNight:
-    """A night whose artifacts are all there.
-
-    Attributes:
-        test_day: Day D.
-        files: Directory of each artifact by name: `session_dataset`, `semantic_ids`,
-            `pretrained_checkpoint`, `preference_pairs`, `reward_model`, `evaluator_model`,
-            `dpo_checkpoint`, `baselines`.
-        base: The settings they were made with.
-        versions: Version of each step that may be reused, and `night` (see `plan`).
-    """
-
-    test_day: date
-    files: Mapping[str, Path]
-    base: Stages
-    versions: Mapping[str, str]
 
 
 @dataclass(frozen=True)
