@@ -137,7 +137,7 @@ ORDER = (
 
 QUICK = Environment(
     name="quick",
-    dataset="own",
+    dataset="simulated",
     days=2,
     test_day="2026-06-06",
     settings={

@@ -311,8 +311,10 @@ def main() -> None:
     if given.quick:
         tables = [quick_table(table) for table in tables]
     if given.here:
-        make_here(tables[0], given.seeds)
-        return
+        try:
+            return make_here(tables[0], given.seeds)
+        except ValueError as error:  # what a user can mend: the message says how
+            sys.exit(f"  {error}")
     home, failed = load_settings().home, []
     for table in tables:
         print(f"\n{table.name} ({table.environment.dataset}): {table.expected}", flush=True)
