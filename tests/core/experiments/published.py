@@ -1,0 +1,117 @@
+"""A published night of random sessions: every artifact that experiments stand on, untrained."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from onerec.alignment.preferences import save_preferences
+from onerec.alignment.rounds import RoundFiles, round_preferences, with_sample
+from onerec.artifacts import ArtifactStore, write_json
+from onerec.config import (
+    AlignmentConfig,
+    GenerationConfig,
+    SessionConfig,
+    TokenizerConfig,
+    TrainingConfig,
+    WindowConfig,
+)
+from onerec.evaluation.baselines import candidates_before, fit_baselines
+from onerec.evaluation.interactions import load_interactions
+from onerec.training import Runtime
+from tests.core.evaluation import night as small
+
+DAY = small.DAY.isoformat()
+SESSIONS = SessionConfig(history_length=small.HISTORY, session_items=small.SESSION)
+TOKENIZER = TokenizerConfig(codebook_size=small.CODES, num_levels=2, iterations=2)
+TRAINING = TrainingConfig(max_epochs=1, batch_size=32)
+GENERATION = GenerationConfig(beam=20, candidates=4, batch_size=32)
+ALIGNMENT = AlignmentConfig(sample_users=12, batch_size=8, epochs=1, gate_cases=0)
+COMPARED = (
+    "sample_users",
+    "seed",
+    "method",
+    "pairs",
+    "group_size",
+    "num_rejected",
+    "temperature",
+)
+RUNTIME = Runtime(accelerator="cpu", threads=1)
+
+
+def publish(
+    store: ArtifactStore,
+    asset: str,
+    fill: Callable[[Path], Any],
+    config: dict[str, Any] | None = None,
+    **upstream: str,
+) -> str:
+    """One artifact of the night; returns its version."""
+    made = {"config": config or {}, "upstream": upstream, "code_version": "1"}
+    with store.write(asset, DAY, **made) as draft:
+        fill(draft.path)
+    return draft.artifact.version
+
+
+def publish_night(root: Path) -> ArtifactStore:
+    """A store with the night."""
+    store, ids = ArtifactStore(str(root)), small.catalogue()
+    data = {"sessions": asdict(SESSIONS), "window": asdict(WindowConfig())}
+    publish(store, "session_dataset", lambda d: small.write_sessions(d, small.rows()), data)
+    book = publish(store, "codebook", lambda d: write_json(d / "x.json", 0), asdict(TOKENIZER))
+    publish(store, "semantic_ids", lambda d: small.write_catalogue(d, ids), codebook=book)
+    models = {"model": asdict(small.SHAPE), "training": asdict(TRAINING)}
+    with torch.random.fork_rng():
+        publish(store, "pretrained_checkpoint", lambda d: small.write_generator(d, seed=0), models)
+        publish(store, "dpo_checkpoint", _aligned, asdict(ALIGNMENT))
+        for part, name, seed in (
+            ("reward", "reward_model", 2),
+            ("evaluator", "evaluator_model", 3),
+        ):
+            fill = lambda d, part=part, seed=seed: small.write_reward(d, seed=seed, part=part)  # noqa: E731
+            publish(store, name, fill, asdict(small.REWARD))
+    paths = {n: store.latest(n, DAY).path for n in ("session_dataset", "semantic_ids")}
+    interactions = load_interactions(paths["session_dataset"], ids, test_day=small.DAY)
+    fitted = fit_baselines(interactions, candidates_before(ids, small.DAY), neighbours=5)
+    publish(store, "baselines", fitted.save)
+    publish(
+        store,
+        "preference_pairs",
+        lambda d: _pairs(store, paths, d),
+        {
+            "generation": asdict(GENERATION),
+            **{name: getattr(ALIGNMENT, name) for name in COMPARED},
+            "seed": ALIGNMENT.seed + 1,
+        },
+    )
+    measured = asdict(small.EVALUATION) | {"generation": asdict(GENERATION)}
+    publish(store, "offline_metrics", _metrics, measured)
+    return store
+
+
+def _aligned(directory: Path) -> None:
+    small.write_generator(directory, seed=1)
+    write_json(directory / "history.json", {"epochs": [{"kl_to_start": 0.5}]})
+
+
+def _pairs(store: ArtifactStore, paths: dict[str, Path], directory: Path) -> None:
+    files = RoundFiles(
+        **paths,
+        start=store.latest("pretrained_checkpoint", DAY).path,
+        reward_model=store.latest("reward_model", DAY).path,
+        test_day=small.DAY,
+    )
+    pairs, ids = round_preferences(files, GENERATION, with_sample(ALIGNMENT, 1), runtime=RUNTIME)
+    save_preferences(pairs, ids.item_ids, directory)
+
+
+def _metrics(directory: Path) -> None:
+    values = {
+        f"{system}_{metric}{end}": 0.1
+        for system in ("pretrained", "dpo")
+        for metric in ("recall@10", "evaluator_reward")
+        for end in ("", "_low", "_high")
+    }
+    write_json(directory / "metrics.json", values)
