@@ -76,7 +76,13 @@ def quick_table(table: Table) -> Table:
     """The same table on a very small app."""
     names = [name.replace(table.environment.dataset, QUICK.dataset) for name in table.writes]
     grids = [replace(grid, seeds=(0, 1), variants=QUICK_GRIDS[grid.asset]) for grid in table.grids]
-    return replace(table, environment=QUICK, writes=tuple(names), grids=tuple(grids))
+    return replace(
+        table,
+        environment=QUICK,
+        writes=tuple(names),
+        grids=tuple(grids),
+        expected="a very small app, a few minutes",
+    )
 
 
 def process_environment(

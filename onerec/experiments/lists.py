@@ -1,6 +1,7 @@
 """The variants that are compared: alignment methods, and ablations of the default."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from onerec.config import Stages
@@ -50,7 +51,8 @@ def alignment_variants(base: Stages, seed: int = 0) -> dict[str, Variant]:
 def training_ablations(base: Stages, seed: int = 0) -> dict[str, Variant]:
     """What tokens, model, sessions and elite pretraining learns from; measured after pretraining.
 
-    A dense decoder of equal active parameters is one whose tokens pass through all of its experts.
+    All of them start from random weights, the default too. A dense decoder of equal active
+    parameters is one whose tokens pass through all of its experts.
     """
     model, good = base.model, base.sessions
     off = {
@@ -85,13 +87,13 @@ def training_ablations(base: Stages, seed: int = 0) -> dict[str, Variant]:
         "elite_twice_as_strict": stricter(2),
         "elite_four_times_as_strict": stricter(4),
     }
+    cold: Overrides = {"training": {"warm_start": False}}
     variants = {
-        name: Variant(name=name, overrides=change, measured=PRETRAINED, seed=seed)
+        name: Variant(name=name, overrides={**change, **cold}, measured=PRETRAINED, seed=seed)
         for name, change in changes.items()
     }
     name = "elite_second_iteration"
-    again = Variant(name=name, measured=PRETRAINED, seed=seed, elite_iterations=1)
-    return {**variants, name: again}
+    return {**variants, name: replace(variants[DEFAULT], name=name, elite_iterations=1)}
 
 
 def alignment_ablations(base: Stages, seed: int = 0) -> dict[str, Variant]:

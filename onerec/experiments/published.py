@@ -1,5 +1,6 @@
 """A night as it was published: its files, its settings as the manifests tell them, its versions."""
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import date
@@ -80,8 +81,9 @@ def upstream_of(artifacts: Mapping[str, Artifact]) -> dict[str, str]:
 def published_night(store: ArtifactStore, day: str) -> PublishedNight:
     """A night from its artifacts.
 
-    A checkpoint that was warm-started is not reused, as a variant has no night before it; nor are
-    the rounds of a night with several.
+    `training.warm_start` of its settings says whether its generator *was* warm-started: a variant
+    that says false then trains anew, and so does one that changes what pretraining reads, as it has
+    no night before it. The rounds of a night with several are not reused.
 
     Args:
         store: The store.
@@ -96,12 +98,11 @@ def published_night(store: ArtifactStore, day: str) -> PublishedNight:
         "night": "-".join(f"{name}:{version}" for name, version in upstream_of(read).items()),
         "sessions": read["session_dataset"].version,
         "tokens": read["semantic_ids"].version,
+        "pretraining": read["pretrained_checkpoint"].version,
     }
-    if "pretrained_checkpoint" not in read["pretrained_checkpoint"].manifest["upstream"]:
-        versions["pretraining"] = read["pretrained_checkpoint"].version
-        if base.alignment.rounds == 1:
-            versions["pairs_1"] = read["preference_pairs"].version
-            versions["alignment_1"] = read["dpo_checkpoint"].version
+    if base.alignment.rounds == 1:
+        versions["pairs_1"] = read["preference_pairs"].version
+        versions["alignment_1"] = read["dpo_checkpoint"].version
     return PublishedNight(
         test_day=date.fromisoformat(day),
         files={name: artifact.path for name, artifact in read.items()},
@@ -114,7 +115,7 @@ def _settings(store: ArtifactStore, read: Mapping[str, Artifact]) -> Stages:
     """What every stage was made with."""
 
     def made_with(name: str) -> dict[str, Any]:
-        return dict(read[name].manifest["config"])
+        return copy.deepcopy(dict(read[name].manifest["config"]))
 
     data, pretrained = made_with("session_dataset"), made_with("pretrained_checkpoint")
     pairs, measured = made_with("preference_pairs"), made_with("offline_metrics")
@@ -122,6 +123,8 @@ def _settings(store: ArtifactStore, read: Mapping[str, Artifact]) -> Stages:
     del measured["generation"]
     alignment = AlignmentConfig(**made_with("dpo_checkpoint"))
     pairs["seed"] -= alignment.rounds  # the last round's; every round adds its number
+    began = read["pretrained_checkpoint"].manifest["upstream"]
+    pretrained["training"] |= {"warm_start": "pretrained_checkpoint" in began}
     return Stages(
         sessions=SessionConfig(**data["sessions"]),
         window=WindowConfig(**data["window"]),

@@ -71,6 +71,16 @@ def test_a_variant_measured_after_pretraining_ends_there():
     assert [step.name for step in steps] == ["sessions", "tokens", "pretraining"]
 
 
+def test_a_warm_started_night_is_aligned_as_it_is_and_trained_anew_for_ablations():
+    warm = BASE.override({"training": {"warm_start": True}})
+    cold = BASE.override({"training": {"warm_start": False}})
+    for base, earliest in ((warm, "pretraining"), (cold, None)):
+        default = lists.training_ablations(base)[lists.DEFAULT]
+        assert earliest_made(plan(default, base, PUBLISHED)) == earliest
+        reference = lists.alignment_variants(base)[lists.REFERENCE]
+        assert earliest_made(plan(reference, base, PUBLISHED)) is None
+
+
 def keys(variant: Variant) -> dict[str, str]:
     return {step.name: step.key for step in plan(variant, BASE, PUBLISHED)}
 

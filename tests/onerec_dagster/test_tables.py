@@ -1,0 +1,87 @@
+"""`make tables`: which tables, where each runs, and what is not made again."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from assets.experiments import GRIDS
+from onerec.artifacts import ArtifactStore
+from onerec.config import PRESETS, Stages
+from onerec_dagster.definitions import defs
+from onerec_dagster.registry import KUAIRAND, ORDER, QUICK, QUICK_GRIDS, SIMULATED, TABLES
+from onerec_dagster.tables import (
+    chosen_tables,
+    missing_results,
+    night_to_run,
+    process_environment,
+    quick_table,
+    take_files,
+)
+from resources.settings import load_settings
+from tests.core.experiments import published as small
+
+
+def test_tables_are_chosen_by_name_in_the_registrys_order():
+    assert [t.name for t in chosen_tables(["ablation", "walk_forward"])] == [
+        "walk_forward",
+        "ablation",
+    ]
+    assert chosen_tables([]) == list(TABLES)
+    with pytest.raises(ValueError, match="use names out of walk_forward"):
+        chosen_tables(["ablations"])
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
+def test_an_entry_names_assets_and_partitions_that_there_are(table):
+    known = {spec.key.to_user_string() for spec in defs.resolve_all_asset_specs()}
+    assert set(table.assets) <= known
+    assert set(table.writes) <= set(ORDER)
+    for grid in (*table.grids, *quick_table(table).grids):
+        assert set(grid.variants) <= set(GRIDS[grid.asset][1](Stages(), 0))
+    assert quick_table(table).environment == QUICK
+    assert set(QUICK_GRIDS) == set(GRIDS)
+
+
+def test_an_environment_has_a_home_and_settings_of_its_own(tmp_path: Path):
+    given = {"ONEREC_DATA_DIR": str(tmp_path), "ONEREC_PRESET": "large"}
+    found = load_settings(process_environment(KUAIRAND, tmp_path, given))
+    assert found.home == tmp_path / "tables" / "runs" / "kuairand"
+    assert "cascade" in found.stages.evaluation.systems
+    assert found.preset == "tiny"
+    other = load_settings(process_environment(SIMULATED, tmp_path, given))
+    assert other.stages == PRESETS["tiny"]
+    assert other.data_dir is None
+    config = process_environment(QUICK, tmp_path, {})["ONEREC_CONFIG"]
+    assert yaml.safe_load(Path(config).read_text())["simulator"]["initial_users"] == 260
+
+
+def test_files_that_nobody_named_are_asked_for(tmp_path: Path):
+    with pytest.raises(ValueError, match="make tables DATA_DIR="):
+        process_environment(KUAIRAND, tmp_path, {})
+
+
+def test_taking_a_tables_files_replaces_its_pictures_and_no_others(tmp_path: Path):
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.mkdir()
+    target.mkdir()
+    for name in ("a.json", "a.md", "a-recall.svg", "b.json"):
+        (source / name).write_text("new")
+    for name in ("a-old.svg", "a_longer.json", "c.json"):
+        (target / name).write_text("old")
+    assert take_files(source, target, ["a", "missing"]) == ["a"]
+    names = {file.name for file in target.iterdir()}
+    assert names == {"a.json", "a.md", "a-recall.svg", "a_longer.json", "c.json"}
+
+
+def test_only_what_is_missing_is_made(tmp_path: Path):
+    store = ArtifactStore(str(tmp_path))
+    assert night_to_run(store, small.DAY, "popularity") == "night"
+    small.publish_night(tmp_path)
+    held = store.latest("offline_metrics", small.DAY).manifest["config"]["baselines"]
+    assert night_to_run(store, small.DAY, held) == ""
+    assert night_to_run(store, small.DAY, "popularity") == "baselines"
+    grid = quick_table(TABLES[-1]).grids[0]
+    wanted = list(missing_results(grid, store, small.DAY, [2]))
+    assert [(seed, is_missing) for _, seed, is_missing in wanted] == [(2, True)] * len(wanted)
+    assert {name for name, _, _ in wanted} == set(QUICK_GRIDS[grid.asset])
