@@ -153,7 +153,7 @@ QUICK = Environment(
             "tokenizer": {"codebook_size": 8, "iterations": 5},
             "sessions": {"history_length": 8},
             "model": {"d_model": 32, "num_heads": 2, "d_ff": 64, "decoder_layers": 1},
-            "training": {"max_epochs": 2, "batch_size": 32},
+            "training": {"max_epochs": 4, "batch_size": 32},
             "reward": {"d_model": 16, "num_heads": 2, "max_epochs": 2},
             "generation": {"beam": 16, "candidates": 8},
             "alignment": {"sample_users": 60, "batch_size": 16, "epochs": 1},

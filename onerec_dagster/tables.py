@@ -182,13 +182,19 @@ def run_nights(
             materialize(instance, settings, log, ["baselines", "offline_metrics"], day)
             continue
         opens = place == 0
-        if opens:
-            before = date.fromisoformat(day) - timedelta(days=1)
+        before = date.fromisoformat(day) - timedelta(days=1)
+        if opens and not _ingested(instance, first, before):
             span = {"start": first.isoformat(), "end": before.isoformat()}
             tags = {f"dagster/asset_partition_range_{k}": v for k, v in span.items()}
             run_job(instance, ingest_job, tags, log)
         job = first_measured_night_job if opens else measured_night_job
         run_job(instance, job, {"dagster/partition": day}, log)
+
+
+def _ingested(instance: dg.DagsterInstance, first: date, last: date) -> bool:
+    there = instance.get_materialized_partitions(dg.AssetKey("good_sessions"))
+    days = {(first + timedelta(days=n)).isoformat() for n in range((last - first).days + 1)}
+    return days <= there
 
 
 def missing_results(
