@@ -136,8 +136,19 @@ def bury_killed_runs(instance: dg.DagsterInstance) -> int:
     ]
     for run in killed:
         instance.report_run_failed(run, "the process that ran it was killed")
-        instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+    _free_places_of_ended_runs(instance)
     return len(killed)
+
+
+def _free_places_of_ended_runs(instance: dg.DagsterInstance) -> None:
+    """A run that was stopped in the middle of a step may have ended and still hold its place."""
+    storage = instance.event_log_storage
+    pools = [storage.get_concurrency_info(pool) for pool in storage.get_concurrency_keys()]
+    steps = [step for pool in pools for step in (*pool.claimed_slots, *pool.pending_steps)]
+    for run_id in {step.run_id for step in steps}:
+        run = instance.get_run_by_id(run_id)
+        if run is None or run.is_finished:
+            storage.free_concurrency_slots_for_run(run_id)
 
 
 def _runs(pid: int) -> bool:
