@@ -1,14 +1,15 @@
 """Which result tables there are, and what each is made from.
 
 A new table is an entry here: the data it stands on (an `Environment`), the partitions of grids that
-have to be there, and the assets that write it.
+have to be there, and the assets without partitions that write it to `$ONEREC_HOME/tables`.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from onerec.config import BASELINES
+from onerec.config import BASELINES, Stages
+from onerec.experiments import lists
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,20 +61,16 @@ class Table:
         grids: Partitions that come first.
         nights: Nights are run for the environment's days first.
         asset_config: Configuration by asset.
-        daily: The assets are partitioned by day: the last test day is theirs.
-        module: Instead of assets: a module of a command of its own, `python -m <module>`.
     """
 
     name: str
     environment: Environment
     writes: tuple[str, ...]
-    assets: tuple[str, ...] = ()
+    assets: tuple[str, ...]
     expected: str
     grids: tuple[Grid, ...] = ()
     nights: bool = True
     asset_config: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    daily: bool = False
-    module: str = ""
 
 
 KUAIRAND = Environment(
@@ -111,13 +108,31 @@ TABLES = (
         expected="a night of 5 minutes, then 36 results of about a minute, and 2 pretrainings",
     ),
     Table(
-        name="ablation",
+        name="ablation_training",
         environment=SIMULATED,
-        writes=("ablation_simulated_training", "ablation_simulated_alignment"),
-        grids=(Grid(asset="ablation_grid"),),
+        writes=("ablation_simulated_training",),
+        grids=(
+            Grid(
+                asset="ablation_grid",
+                seeds=(0, 1),
+                variants=tuple(lists.training_ablations(Stages())),
+            ),
+        ),
         assets=("ablation_table",),
-        expected="81 results: 42 pretrainings of 1 to 2 minutes, 39 alignments of about a minute; "
-        "SEEDS=0 is a third of it",
+        expected="28 results, 25 of them pretrainings of 1 to 2 minutes: some 40 minutes",
+    ),
+    Table(
+        name="ablation_alignment",
+        environment=SIMULATED,
+        writes=("ablation_simulated_alignment",),
+        grids=(
+            Grid(
+                asset="ablation_grid",
+                variants=tuple(lists.alignment_ablations(Stages())),
+            ),
+        ),
+        assets=("ablation_table",),
+        expected="39 results of about a minute, the pretrained starts shared with alignment",
     ),
 )
 """In the order in which they are made."""
@@ -162,8 +177,13 @@ QUICK = Environment(
     },
 )
 """A very small simulated app, for `--quick`."""
-QUICK_GRIDS: Mapping[str, tuple[str, ...]] = {
-    "alignment_grid": ("pretrained", "ipa", "grpo"),
-    "ablation_grid": ("default", "point_wise", "elite_second_iteration", "ipa", "share_5_percent"),
-}
-"""Variants of `--quick`, with seeds 0 and 1."""
+QUICK_VARIANTS = (
+    lists.REFERENCE,
+    lists.DEFAULT,
+    lists.ALIGNED_DEFAULT,
+    "grpo",
+    "point_wise",
+    "elite_second_iteration",
+    "share_5_percent",
+)
+"""Those that `--quick` makes, with seeds 0 and 1."""

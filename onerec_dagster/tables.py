@@ -27,7 +27,7 @@ from onerec_dagster.home import prepare_home
 from onerec_dagster.registry import (
     ORDER,
     QUICK,
-    QUICK_GRIDS,
+    QUICK_VARIANTS,
     TABLES,
     Environment,
     Grid,
@@ -75,7 +75,7 @@ def chosen_tables(names: Sequence[str]) -> list[Table]:
 def quick_table(table: Table) -> Table:
     """The same table on a very small app."""
     names = [name.replace(table.environment.dataset, QUICK.dataset) for name in table.writes]
-    grids = [replace(grid, seeds=(0, 1), variants=QUICK_GRIDS[grid.asset]) for grid in table.grids]
+    grids = [replace(grid, seeds=(0, 1), variants=_quick_variants(grid)) for grid in table.grids]
     return replace(
         table,
         environment=QUICK,
@@ -83,6 +83,11 @@ def quick_table(table: Table) -> Table:
         grids=tuple(grids),
         expected="a very small app, a few minutes",
     )
+
+
+def _quick_variants(grid: Grid) -> tuple[str, ...]:
+    wanted = grid.variants or QUICK_VARIANTS
+    return tuple(name for name in QUICK_VARIANTS if name in wanted)
 
 
 def process_environment(
@@ -131,8 +136,6 @@ def run_table(table: Table, home: Path, *, quick: bool, seeds: Sequence[int]) ->
     command = [sys.executable, "-m", "onerec_dagster.tables", "--here", table.name]
     command += ["--quick"] if quick else []
     command += ["--seeds", *map(str, seeds)] if seeds else []
-    if table.module:
-        command = [sys.executable, "-m", table.module]
     subprocess.run(command, env=environment, check=True)
     return take_files(Path(environment["ONEREC_HOME"]) / "tables", home / "tables", table.writes)
 
@@ -301,8 +304,7 @@ def make_here(table: Table, seeds: Sequence[int]) -> None:
             run_grid(grid, settings, instance, log, day, seeds)
         for asset in table.assets:
             configured = {asset: table.asset_config[asset]} if asset in table.asset_config else {}
-            partition = day if table.daily else None
-            materialize(instance, settings, log, [asset], partition, configured)
+            materialize(instance, settings, log, [asset], None, configured)
     minutes = (time.monotonic() - began) / 60
     print(f"{table.name}: {minutes:.1f} minutes, peak memory {peak.gib:.2f} GiB. In the UI:")
     print(f"  make dev with ONEREC_HOME={settings.home}")
