@@ -6,8 +6,6 @@ INGEST = dg.AssetSelection.groups("raw", "sessions") - dg.AssetSelection.assets(
 EXPERIMENTS = dg.AssetSelection.groups("experiments")
 NIGHT = dg.AssetSelection.all() - EXPERIMENTS
 RETOKENIZE = dg.AssetSelection.assets("codebook")
-EXPERIMENTS = dg.AssetSelection.groups("experiments")
-NIGHT = dg.AssetSelection.all() - EXPERIMENTS
 
 ingest = dg.define_asset_job(
     "ingest",
