@@ -292,6 +292,8 @@ def opened(settings: Settings) -> Iterator[dg.DagsterInstance]:
 
 def make_here(table: Table, seeds: Sequence[int]) -> None:
     """Make one table in this process, whose environment is the table's."""
+    import onerec_dagster.definitions  # noqa: F401  # before any asset: it quiets beta warnings
+
     settings = load_settings()
     log = settings.root / "tables.log"
     log.parent.mkdir(parents=True, exist_ok=True)
