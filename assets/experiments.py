@@ -217,8 +217,8 @@ def walk_forward_table(
         f"sequence baselines at most {learned.baseline_epochs} epochs of width "
         f"{learned.baseline_width} with early stopping on the day before, item-KNN with "
         f"{learned.neighbours} neighbours; generator at most {base.training.max_epochs} epochs a "
-        "night, chosen on the day before; every system with its default settings, 0 trials on the "
-        "test days"
+        "night, chosen on the day before; every system with its default settings, none searched "
+        "in this run"
     )
     tables = walk_forward_tables(
         nights,
@@ -247,7 +247,7 @@ def _compared(
     budget = (
         f"pretraining at most {base.training.max_epochs} epochs, alignment {base.alignment.epochs} "
         f"epoch(s) over {base.alignment.sample_users} users' sessions unless the name says "
-        "otherwise; defaults, 0 trials"
+        "otherwise; settings by name, none searched in this run"
     )
     tables = []
     for name, (variants_of, reference) in wanted.items():
