@@ -182,7 +182,7 @@ def run_nights(
             continue
         print(f"night of {day}: {missing}", flush=True)
         if missing == "baselines":
-            materialize(instance, settings, log, ["baselines", "offline_metrics"], day)
+            _insist(materialize(instance, log, ["baselines", "offline_metrics"], day), log)
             continue
         opens = place == 0
         before = date.fromisoformat(day) - timedelta(days=1)
@@ -233,7 +233,12 @@ def run_grid(
     for number, (name, seed) in enumerate(missing, start=1):
         began = time.monotonic()
         key = dg.MultiPartitionKey({dimension: name, "seed": str(seed)})
-        materialize(instance, settings, log, [grid.asset], key, {grid.asset: {"day": day}})
+        failed = materialize(instance, log, [grid.asset], key, {grid.asset: {"day": day}})
+        if failed:  # e.g. no session is good by its criteria: the others can still be compared
+            print(
+                f"  {number}/{len(missing)} {name}, seed {seed}: left out, {failed[0]}", flush=True
+            )
+            continue
         metrics = read_json(
             store.latest(grid.asset, partition_of(name, seed)).path / "metrics.json"
         )
@@ -247,17 +252,12 @@ def run_grid(
 
 def materialize(
     instance: dg.DagsterInstance,
-    settings: Settings,
     log: Path,
     names: Sequence[str],
     partition: str | None,
     config: Mapping[str, Mapping[str, Any]] | None = None,
-) -> None:
-    """Materialise some assets in this process.
-
-    Raises:
-        SystemExit: One failed; which, and why, is printed.
-    """
+) -> list[str]:
+    """Materialise some assets in this process; returns why it failed, a line per failed step."""
     from onerec_dagster.definitions import ASSETS, RESOURCES
 
     with output_to(log):
@@ -270,14 +270,19 @@ def materialize(
             run_config=QUIET | {"ops": {k: {"config": dict(v)} for k, v in (config or {}).items()}},
             raise_on_error=False,
         )
-    if result.success:
-        return
-    failures = [e for e in result.all_events if e.is_step_failure]
-    for event in failures:
-        error = event.step_failure_data.error
-        reason = (error.cause or error).message.strip() if error else "see the log"
-        print(f"  {event.step_key} {partition or ''}: {reason}")
-    sys.exit(f"  everything that was logged: {log}")
+    errors = [
+        (e.step_key, e.step_failure_data.error) for e in result.all_events if e.is_step_failure
+    ]
+    return [
+        f"{step}: {(error.cause or error).message.strip() if error else f'see {log}'}"
+        for step, error in errors
+    ]
+
+
+def _insist(failures: Sequence[str], log: Path) -> None:
+    """Stop where the rest would make no sense."""
+    if failures:
+        sys.exit("\n".join([*failures, f"everything that was logged: {log}"]))
 
 
 @contextmanager
@@ -306,7 +311,7 @@ def make_here(table: Table, seeds: Sequence[int]) -> None:
             run_grid(grid, settings, instance, log, day, seeds)
         for asset in table.assets:
             configured = {asset: table.asset_config[asset]} if asset in table.asset_config else {}
-            materialize(instance, settings, log, [asset], None, configured)
+            _insist(materialize(instance, log, [asset], None, configured), log)
     minutes = (time.monotonic() - began) / 60
     print(f"{table.name}: {minutes:.1f} minutes, peak memory {peak.gib:.2f} GiB. In the UI:")
     print(f"  make dev with ONEREC_HOME={settings.home}")

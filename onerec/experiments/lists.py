@@ -1,5 +1,6 @@
 """The variants that are compared: alignment methods, and ablations of the default."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -63,9 +64,10 @@ def training_ablations(base: Stages, seed: int = 0) -> dict[str, Variant]:
     counted = {"good_min_watched_items": good.good_min_watched_items}
     watched = {"good_min_watch_seconds": good.good_min_watch_seconds}
 
-    def stricter(times: int) -> Overrides:
-        asked = {**counted, **watched}
-        return {"sessions": {name: times * value for name, value in asked.items()}}
+    def times(factor: float) -> Overrides:
+        items, seconds = good.good_min_watched_items, good.good_min_watch_seconds
+        asked = {"good_min_watched_items": math.ceil(factor * items)}
+        return {"sessions": {**asked, "good_min_watch_seconds": factor * seconds}}
 
     changes: dict[str, Overrides] = {
         DEFAULT: {},
@@ -84,8 +86,9 @@ def training_ablations(base: Stages, seed: int = 0) -> dict[str, Variant]:
         "elite_by_items": {"sessions": off | counted},
         "elite_by_seconds": {"sessions": off | watched},
         "elite_by_interactions": {"sessions": off | {"good_min_positive_interactions": 1}},
-        "elite_twice_as_strict": stricter(2),
-        "elite_four_times_as_strict": stricter(4),
+        "elite_half_as_strict": times(0.5),
+        "elite_half_stricter": times(1.5),
+        "elite_twice_as_strict": times(2),
     }
     cold: Overrides = {"training": {"warm_start": False}}
     variants = {

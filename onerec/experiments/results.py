@@ -22,6 +22,7 @@ METRICS = ("recall@10", "ndcg@10", "evaluator_reward", "training_reward", "rewar
 """Pooled per user. `reward_gap` is the training reward less the evaluator's; what it gains on the
 reference is reward hacking."""
 FACTS = {
+    "train_sessions": "train_sessions",
     "legal_share": "variant_legal_share",
     "coverage@10": "variant_coverage@10",
     "kl_to_start": "alignment_kl_to_start",
@@ -109,9 +110,13 @@ def comparison(
         f"evaluator_reward{less}": f"evaluator reward - {reference}",
         f"reward_gap{less}": "gained by the training reward alone",
         "kl_to_start": "KL to the start",
+        "train_sessions": "training sessions",
         "legal_share": "legal",
     }
     found = {row.metric for row in rows}
+    learned_from = {row.value for row in rows if row.metric == "train_sessions"}
+    if len(learned_from) == 1:  # says something only where sessions are what changes
+        del columns["train_sessions"]
     return ResultTable(
         name=name,
         title=title,

@@ -188,8 +188,12 @@ class _Making:
                     write_json(draft / STEP, {"seconds": time.monotonic() - began})
             self.directory[step.name] = made
             self.seconds += read_json(made / STEP)["seconds"]
+        history = self.directory[step.name] / "history.json"
+        if kind in ("pretraining", "elite") and history.exists():
+            summary = read_json(history)["summary"]
+            self.facts |= {name: summary[name] for name in ("train_sessions", "best_valid_loss")}
         if kind == "alignment":
-            last = read_json(self.directory[step.name] / "history.json")["epochs"][-1]
+            last = read_json(history)["epochs"][-1]
             self.facts |= {f"alignment_{name}": last[name] for name in TRACKED if name in last}
 
     def _make_sessions(self, step: Step, draft: Path) -> None:

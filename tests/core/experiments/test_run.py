@@ -1,7 +1,6 @@
 """Variants of a small night: what is reused, what is made, shared and measured."""
 
 import dataclasses
-import json
 from pathlib import Path
 
 import numpy as np
@@ -118,9 +117,9 @@ def test_a_second_elite_iteration_learns_from_generated_sessions(bench: Workbenc
     report = run_variant(bench, variant, tmp_path)
     assert report.earliest == "elite_1"
     (elite,) = bench.work.glob("elite-*")
-    summary = json.loads((elite / "history.json").read_text())["summary"]
     contexts = 30  # one of each user; half of 4 candidates are elite
-    assert summary["train_sessions"] == contexts * 2
+    assert (elite / "model.safetensors").exists()
+    assert read_json(tmp_path / "metrics.json")["train_sessions"] == contexts * 2
 
 
 def test_a_killed_step_leaves_nothing_behind(bench: Workbench, tmp_path: Path, monkeypatch):
