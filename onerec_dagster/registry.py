@@ -105,7 +105,7 @@ TABLES = (
         writes=("alignment_simulated",),
         grids=(Grid(asset="alignment_grid"),),
         assets=("alignment_table",),
-        expected="a night of 5 minutes, then 36 results of about a minute, and 2 pretrainings",
+        expected="a night of 5 minutes, 2 pretrainings of 1 to 2, then 36 results of half a minute",
     ),
     Table(
         name="ablation_training",
@@ -132,7 +132,7 @@ TABLES = (
             ),
         ),
         assets=("ablation_table",),
-        expected="39 results of about a minute, the pretrained starts shared with alignment",
+        expected="39 results of half a minute to two, the pretrained starts shared with alignment",
     ),
 )
 """In the order in which they are made."""

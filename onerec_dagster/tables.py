@@ -315,6 +315,8 @@ def make_here(table: Table, seeds: Sequence[int]) -> None:
     minutes = (time.monotonic() - began) / 60
     print(f"{table.name}: {minutes:.1f} minutes, peak memory {peak.gib:.2f} GiB. In the UI:")
     print(f"  make dev with ONEREC_HOME={settings.home}")
+    # what libraries say of their own leaks while the process ends is for the log
+    os.dup2(os.open(log, os.O_WRONLY | os.O_APPEND), 2)
 
 
 def main() -> None:
