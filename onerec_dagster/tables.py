@@ -158,14 +158,33 @@ def test_days(environment: Environment, settings: Settings) -> list[str]:
     return [(last - timedelta(days=back)).isoformat() for back in reversed(range(environment.days))]
 
 
-def night_to_run(store: ArtifactStore, day: str, baselines: str) -> str:
-    """What of a day's night is missing: `night`, `baselines` (other ones are asked for), or ``."""
+def night_to_run(store: ArtifactStore, day: str, baselines: str, codes: Mapping[str, str]) -> str:
+    """What of a day's night is missing, or was made by other code.
+
+    Args:
+        store: The store.
+        day: Day D.
+        baselines: Those that are asked for.
+        codes: Present code version by asset; those that are not named are not compared.
+
+    Returns:
+        `night`, `baselines` (only other ones are asked for), or nothing.
+    """
     from onerec.experiments.published import NEEDED
 
     if any(day not in store.partitions(name) for name in NEEDED):
         return "night"
-    made = store.latest("offline_metrics", day).manifest["config"]["baselines"]
-    return "" if made == baselines else "baselines"
+    made = {name: store.latest(name, day).manifest for name in NEEDED}
+    if any(made[n]["code_version"] != codes[n] for n in NEEDED if n in codes):
+        return "night"
+    return "" if made["offline_metrics"]["config"]["baselines"] == baselines else "baselines"
+
+
+def _present_codes() -> dict[str, str]:
+    from onerec_dagster.definitions import defs
+
+    specs = defs.resolve_all_asset_specs()
+    return {s.key.to_user_string(): s.code_version for s in specs if s.code_version}
 
 
 def run_nights(
@@ -175,8 +194,9 @@ def run_nights(
     store = ArtifactStore(settings.artifacts_url)
     days = test_days(environment, settings)
     first, _ = demo_days(settings)
+    codes = _present_codes()
     for place, day in enumerate(days):
-        missing = night_to_run(store, day, settings.stages.evaluation.baselines)
+        missing = night_to_run(store, day, settings.stages.evaluation.baselines, codes)
         if not missing:
             print(f"night of {day}: there")
             continue

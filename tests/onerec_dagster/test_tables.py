@@ -77,11 +77,12 @@ def test_taking_a_tables_files_replaces_its_pictures_and_no_others(tmp_path: Pat
 
 def test_only_what_is_missing_is_made(tmp_path: Path):
     store = ArtifactStore(str(tmp_path))
-    assert night_to_run(store, small.DAY, "popularity") == "night"
+    assert night_to_run(store, small.DAY, "popularity", {}) == "night"
     small.publish_night(tmp_path)
     held = store.latest("offline_metrics", small.DAY).manifest["config"]["baselines"]
-    assert night_to_run(store, small.DAY, held) == ""
-    assert night_to_run(store, small.DAY, "popularity") == "baselines"
+    assert night_to_run(store, small.DAY, held, {"reward_model": "1"}) == ""
+    assert night_to_run(store, small.DAY, held, {"reward_model": "2"}) == "night"
+    assert night_to_run(store, small.DAY, "popularity", {}) == "baselines"
     grid = quick_table(TABLES[-1]).grids[0]
     wanted = list(missing_results(grid, store, small.DAY, [2]))
     assert [(seed, is_missing) for _, seed, is_missing in wanted] == [(2, True)] * len(wanted)
