@@ -43,6 +43,8 @@ CODE = code_version(
     "reward",
     "tokenizer",
     "training",
+    "datasets/history_sessions",
+    "datasets/list_columns",
     "datasets/session_facts",
     "datasets/session_tensors",
 )

@@ -61,6 +61,7 @@ class Table:
         grids: Partitions that come first.
         nights: Nights are run for the environment's days first.
         asset_config: Configuration by asset.
+        quick: It has a quick form; the others are left out of `--quick`.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Table:
     grids: tuple[Grid, ...] = ()
     nights: bool = True
     asset_config: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    quick: bool = True
 
 
 KUAIRAND = Environment(
@@ -98,6 +100,32 @@ TABLES = (
         grids=(Grid(asset="alignment_grid", seeds=(0,)),),
         assets=("alignment_table",),
         expected="12 results of 1 to 2 minutes, after the nights of walk_forward",
+    ),
+    Table(
+        name="amazon_beauty",
+        environment=Environment(name="amazon_beauty", dataset="simulated"),
+        writes=("amazon_beauty",),
+        assets=("amazon_beauty_table",),
+        quick=False,
+        nights=False,
+        expected="2 hours on one core, from $ONEREC_AMAZON_BEAUTY or ../shared/data/amazon_beauty; "
+        "what a stopped run has finished is used by the next",
+    ),
+    Table(
+        name="ab_test",
+        environment=SIMULATED,
+        writes=("ab_test",),
+        assets=("ab_test_table",),
+        quick=False,
+        expected="a night of 5 minutes, the training of the larger model, and days of serving",
+    ),
+    Table(
+        name="reward_quality",
+        environment=SIMULATED,
+        writes=("reward_quality", "reward_calibration"),
+        assets=("reward_table",),
+        quick=False,
+        expected="a night of 5 minutes, then some minutes of one core",
     ),
     Table(
         name="alignment",
@@ -147,6 +175,7 @@ ORDER = (
     "ablation_simulated_training",
     "ablation_simulated_alignment",
     "reward_quality",
+    "reward_calibration",
 )
 """Of the page. Names without a section are left out."""
 

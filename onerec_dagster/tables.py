@@ -352,7 +352,7 @@ def main() -> None:
     except ValueError as error:
         sys.exit(f"make tables: {error}")
     if given.quick:
-        tables = [quick_table(table) for table in tables]
+        tables = [quick_table(table) for table in tables if table.quick]
     if given.here:
         try:
             return make_here(tables[0], given.seeds)
