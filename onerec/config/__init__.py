@@ -1,0 +1,41 @@
+"""One frozen dataclass per stage, and the presets that size them together.
+
+Each field carries its own documentation (`field.metadata["doc"]`), which Dagster's launchpad shows.
+`__post_init__` raises `ValueError` naming the field, the value and the remedy.
+"""
+
+from onerec.config.alignment import (
+    GROUP_METHODS,
+    PAIR_METHODS,
+    PAIR_SOURCES,
+    AlignmentConfig,
+    GenerationConfig,
+)
+from onerec.config.evaluation import BASELINES, EvaluationConfig
+from onerec.config.fields import option, require
+from onerec.config.model import ModelConfig, TrainingConfig
+from onerec.config.presets import PRESETS, Stages
+from onerec.config.reward import RewardConfig
+from onerec.config.sessions import SessionConfig, WindowConfig
+from onerec.config.tokenizer import EmbeddingConfig, TokenizerConfig
+
+__all__ = [
+    "BASELINES",
+    "GROUP_METHODS",
+    "PAIR_METHODS",
+    "PAIR_SOURCES",
+    "PRESETS",
+    "AlignmentConfig",
+    "EmbeddingConfig",
+    "EvaluationConfig",
+    "GenerationConfig",
+    "ModelConfig",
+    "RewardConfig",
+    "SessionConfig",
+    "Stages",
+    "TokenizerConfig",
+    "TrainingConfig",
+    "WindowConfig",
+    "option",
+    "require",
+]

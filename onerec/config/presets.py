@@ -1,0 +1,109 @@
+"""Every stage together, and the presets that size them."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from onerec.config.alignment import AlignmentConfig, GenerationConfig
+from onerec.config.evaluation import EvaluationConfig
+from onerec.config.fields import require
+from onerec.config.model import ModelConfig, TrainingConfig
+from onerec.config.reward import RewardConfig
+from onerec.config.sessions import SessionConfig, WindowConfig
+from onerec.config.tokenizer import EmbeddingConfig, TokenizerConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stages:
+    """Every stage's settings together: what a preset is."""
+
+    sessions: SessionConfig = SessionConfig()
+    window: WindowConfig = WindowConfig()
+    embeddings: EmbeddingConfig = EmbeddingConfig()
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+    reward: RewardConfig = RewardConfig()
+    generation: GenerationConfig = GenerationConfig()
+    alignment: AlignmentConfig = AlignmentConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    def override(self, changes: Mapping[str, Mapping[str, Any]]) -> "Stages":
+        """These settings with some fields changed, e.g. `{"tokenizer": {"codebook_size": 64}}`."""
+        stages = {f.name for f in dataclasses.fields(self)}
+        replaced = {}
+        for stage, values in changes.items():
+            require(stage in stages, "stage", stage, f"use one of {', '.join(sorted(stages))}")
+            current = getattr(self, stage)
+            known = {f.name for f in dataclasses.fields(current)}
+            for name in values:
+                require(
+                    name in known,
+                    f"{stage}.{name}",
+                    values[name],
+                    f"no such setting; {stage} has {', '.join(sorted(known))}",
+                )
+            replaced[stage] = dataclasses.replace(current, **values)
+        return dataclasses.replace(self, **replaced)
+
+
+PRESETS: dict[str, Stages] = {
+    "tiny": Stages(),
+    "small": Stages().override(
+        {
+            "sessions": {"history_length": 64},
+            "tokenizer": {"codebook_size": 256},
+            "model": {
+                "d_model": 192,
+                "num_heads": 6,
+                "d_ff": 512,
+                "encoder_layers": 4,
+                "decoder_layers": 4,
+                "num_experts": 8,
+            },
+            "training": {"learning_rate": 1e-3},
+            "generation": {"beam": 64, "candidates": 128, "serving_precision": "float32"},
+            "alignment": {"rounds": 2, "sample_users": 5000},
+        }
+    ),
+    # Shapes of the technical report's 0.1B and 1B models (algorithm reference, 1.10): the v1 paper
+    # does not disclose its own.
+    "base": Stages().override(
+        {
+            "sessions": {"history_length": 256},
+            "tokenizer": {"codebook_size": 8192},
+            "model": {
+                "d_model": 1024,
+                "num_heads": 8,
+                "d_ff": 2048,
+                "encoder_layers": 4,
+                "decoder_layers": 4,
+                "num_experts": 1,
+                "active_experts": 1,
+                "history_tokens": "digits",
+            },
+            "training": {"learning_rate": 2e-4},
+            "generation": {"beam": 128, "candidates": 128, "serving_precision": "float32"},
+        }
+    ),
+    "large": Stages().override(
+        {
+            "sessions": {"history_length": 256},
+            "tokenizer": {"codebook_size": 8192},
+            "model": {
+                "d_model": 1024,
+                "num_heads": 8,
+                "d_ff": 2816,
+                "encoder_layers": 4,
+                "decoder_layers": 4,
+                "num_experts": 24,
+                "active_experts": 2,
+                "history_tokens": "digits",
+            },
+            "training": {"learning_rate": 2e-4},
+            "generation": {"beam": 128, "candidates": 128, "serving_precision": "float32"},
+        }
+    ),
+}
+"""`tiny` is the demo (CPU minutes), `small` CPU hours or one GPU, `base` 0.1 B, `large` 1 B."""
