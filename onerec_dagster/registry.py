@@ -75,11 +75,19 @@ class Table:
     quick: bool = True
 
 
+# One day: on the day before it `training.history_sessions` was chosen (docs/log.md). TIGER is left
+# to the table of Amazon Beauty, where its published figure is, for the time it takes.
 KUAIRAND = Environment(
     name="kuairand",
     dataset="kuairand",
-    days=3,
-    settings={"stages": {"evaluation": {"baselines": ",".join(BASELINES)}}},
+    settings={
+        "stages": {
+            "evaluation": {
+                "baselines": ",".join(name for name in BASELINES if name != "tiger"),
+                "baseline_epochs": 20,
+            }
+        }
+    },
     needs_files=True,
 )
 SIMULATED = Environment(name="simulated", dataset="simulated")
@@ -90,8 +98,8 @@ TABLES = (
         environment=KUAIRAND,
         writes=("walk_forward_kuairand", "walk_forward_kuairand_rewards"),
         assets=("walk_forward_table",),
-        expected="3 nights of some 5 minutes and as much again for the sequence baselines (at most "
-        "40 epochs each)",
+        expected="a night of some 10 minutes and as much again for the sequence baselines (at most "
+        "20 epochs each)",
     ),
     Table(
         name="alignment_kuairand",
@@ -99,7 +107,7 @@ TABLES = (
         writes=("alignment_kuairand",),
         grids=(Grid(asset="alignment_grid", seeds=(0,)),),
         assets=("alignment_table",),
-        expected="12 results of 1 to 2 minutes, after the nights of walk_forward",
+        expected="12 results of 1 to 2 minutes, after the night of walk_forward",
     ),
     Table(
         name="amazon_beauty",
