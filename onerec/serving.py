@@ -6,6 +6,9 @@ measured on day D. Items a user has in the history are left out when the generat
 Shapes: U users, H history items, M items of a session.
 """
 
+# pyarrow.compute makes its functions at import, out of sight of a type checker:
+# pyright: reportAttributeAccessIssue=false
+
 import math
 import shutil
 from collections.abc import Callable
@@ -15,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
 from onerec.config import GenerationConfig
@@ -196,20 +200,25 @@ def audit_recommendations(
     known = item >= 0
     different = np.unique(user[known] * len(catalogue.item_ids) + item[known])
     full = np.bincount(user) >= min(session_items, len(catalogue.item_ids))
-    served = users.dictionary.to_numpy(zero_copy_only=False)
+    served = users.dictionary
     return ServingAudit(
         users=len(served),
-        unserved_users=int((~np.isin(active_users(session_dataset), served[full])).sum()),
+        unserved_users=_missing(active_users(session_dataset), served.filter(pa.array(full))),
         repeats=int(known.sum()) - len(different),
         unknown_items=int((~known).sum()),
     )
 
 
-def active_users(session_dataset: Path) -> np.ndarray:
+def _missing(wanted: pa.ChunkedArray, there: pa.Array) -> int:
+    """How many of the wanted values are not there."""
+    return len(wanted) - (pc.sum(pc.is_in(wanted, value_set=there)).as_py() or 0)
+
+
+def active_users(session_dataset: Path) -> pa.ChunkedArray:
     """Different users with a session in the window or on the day."""
     files = [f for s in SPLITS for f in sorted((session_dataset / f"split={s}").glob("*.parquet"))]
     table = pads.dataset([str(f) for f in files], format="parquet").to_table(columns=["user_id"])
-    return table.column("user_id").unique().to_numpy(zero_copy_only=False)
+    return pa.chunked_array([table.column("user_id").unique()])
 
 
 def _table(
