@@ -9,7 +9,12 @@ from assets.support import SETTINGS, STAGES, code_version, upstream
 from resources.stores import Artifacts, Compute
 
 READ = ("session_dataset", "semantic_ids")
-CODE = code_version("reward", "experiments/reward_quality", "datasets/session_tensors")
+CODE = code_version(
+    "reward",
+    "experiments/reward_quality",
+    "experiments/reward_scorers",
+    "datasets/session_tensors",
+)
 
 
 class RewardTable(dg.Config):

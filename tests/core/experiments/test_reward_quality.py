@@ -8,14 +8,8 @@ import pytest
 import torch
 
 from onerec.config import RewardConfig
-from onerec.experiments.reward_quality import (
-    DIFFERENCES,
-    Days,
-    Scored,
-    findings,
-    fit_systems,
-    measure,
-)
+from onerec.experiments.reward_quality import DIFFERENCES, findings, measure
+from onerec.experiments.reward_scorers import Days, Scored, fit_systems
 from onerec.experiments.tables import Row
 from onerec.reward.training import blocks_of
 from tests.core.reward.planted import planted_blocks, topics_and_vectors
