@@ -34,6 +34,7 @@ from onerec_dagster.registry import (
     Table,
 )
 from onerec_dagster.running import (
+    PROCESS_TAG,
     QUIET,
     PeakMemory,
     bury_killed_runs,
@@ -287,6 +288,7 @@ def materialize(
             partition_key=partition,
             instance=instance,
             resources=RESOURCES,
+            tags={PROCESS_TAG: str(os.getpid())},
             run_config=QUIET | {"ops": {k: {"config": dict(v)} for k, v in (config or {}).items()}},
             raise_on_error=False,
         )

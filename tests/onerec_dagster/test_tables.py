@@ -1,7 +1,9 @@
 """`make tables`: which tables, where each runs, and what is not made again."""
 
+import os
 from pathlib import Path
 
+import dagster as dg
 import pytest
 import yaml
 
@@ -10,8 +12,10 @@ from onerec.artifacts import ArtifactStore
 from onerec.config import PRESETS, Stages
 from onerec_dagster.definitions import defs
 from onerec_dagster.registry import KUAIRAND, ORDER, QUICK, SIMULATED, TABLES
+from onerec_dagster.running import PROCESS_TAG
 from onerec_dagster.tables import (
     chosen_tables,
+    materialize,
     missing_results,
     night_to_run,
     process_environment,
@@ -87,3 +91,18 @@ def test_only_what_is_missing_is_made(tmp_path: Path):
     wanted = list(missing_results(grid, store, small.DAY, [2]))
     assert [(seed, is_missing) for _, seed, is_missing in wanted] == [(2, True)] * len(wanted)
     assert {name for name, _, _ in wanted} == {"ipa", "share_5_percent"}
+
+
+def test_a_killed_grid_can_be_told_by_its_process(tmp_path, monkeypatch):
+    """Else the run that was killed keeps its place in the pool, and the next one waits for ever."""
+
+    @dg.asset
+    def something() -> None:
+        pass
+
+    monkeypatch.setattr("onerec_dagster.definitions.ASSETS", [something])
+    monkeypatch.setattr("onerec_dagster.definitions.RESOURCES", {})
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        assert materialize(instance, tmp_path / "log", ["something"], None) == []
+        (run,) = instance.get_runs()
+        assert run.tags[PROCESS_TAG] == str(os.getpid())
