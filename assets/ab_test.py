@@ -12,9 +12,9 @@ from pydantic import Field
 from assets.evaluation import torch_device
 from assets.support import POOL_TRAINER, SETTINGS, STAGES, code_version, launchpad, upstream
 from assets.training import training_runtime
-from onerec.artifacts import ArtifactStore
 from onerec.config import require
 from onerec.experiments.ab_config import READ, ABTestConfig
+from onerec.experiments.published import chosen_day
 from resources.stores import Artifacts, Compute, Source
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def ab_test_table(
         "an A/B test needs users who answer; set ONEREC_DATASET=simulated",
     )
     values = config.model_dump()
-    day = values.pop("day") or last_complete_night(artifacts.store)
+    day = chosen_day(artifacts.store, values.pop("day"), READ)
     night = _night(context, day, ABTestConfig(**values), artifacts, source, compute)
     versions = {name: artifact.version for name, artifact in night.read.items()}
     key: dict[str, Any] = {
@@ -97,20 +97,6 @@ def ab_test_table(
             "upstream versions": dg.MetadataValue.json(versions),
         }
     )
-
-
-def last_complete_night(store: ArtifactStore) -> str:
-    """The last day that has every artifact the test reads.
-
-    Raises:
-        ValueError: There is none.
-    """
-    complete = set.intersection(*(set(store.partitions(name)) for name in READ))
-    if not complete:
-        raise ValueError(
-            f"day='': no night has all of {', '.join(READ)}; run the night first, e.g. make demo"
-        )
-    return max(complete)
 
 
 def _night(

@@ -18,7 +18,7 @@ from onerec.config import Stages
 from onerec.experiments import lists
 from onerec.experiments.published import (
     NEEDED,
-    latest_complete_day,
+    chosen_day,
     night_artifacts,
     published_night,
     upstream_of,
@@ -120,7 +120,7 @@ def grid_of(name: str) -> dg.AssetsDefinition:
         from onerec.experiments.run import Workbench, run_variant
 
         store = artifacts.store
-        day = config.day or latest_complete_day(store)
+        day = chosen_day(store, config.day)
         chosen = context.partition_key.keys_by_dimension  # pyright: ignore
         night = published_night(store, day)
         variant = variants_of(night.base, int(chosen["seed"]))[chosen[dimension]]
@@ -243,7 +243,7 @@ def _compared(
     """Tables from a grid's results of one night; variants without a result are left out."""
     from onerec.experiments.results import comparison
 
-    day = config.day or latest_complete_day(store)
+    day = chosen_day(store, config.day)
     base = published_night(store, day).base
     results = results_of(context.instance, store, grid, day, base)
     budget = (

@@ -6,6 +6,7 @@ import dagster as dg
 from pydantic import Field
 
 from assets.support import SETTINGS, STAGES, code_version, upstream
+from onerec.experiments.published import chosen_day
 from resources.stores import Artifacts, Compute
 
 READ = ("session_dataset", "semantic_ids")
@@ -45,7 +46,7 @@ def reward_table(
 
     if compute.threads:
         torch.set_num_threads(compute.threads)
-    day = chosen_day(config.day, [artifacts.store.partitions(name) for name in READ])
+    day = chosen_day(artifacts.store, config.day, READ)
     read = {name: artifacts.store.latest(name, day) for name in READ}
     made = reward_quality(
         read["session_dataset"].path,
@@ -75,18 +76,3 @@ def reward_table(
             **shown,
         }
     )
-
-
-def chosen_day(wanted: str, partitions: list[list[str]]) -> str:
-    """The day asked for, or the latest that everything has.
-
-    Raises:
-        ValueError: There is no such day.
-    """
-    known = sorted(set.intersection(*map(set, partitions)))
-    if not known or (wanted and wanted not in known):
-        raise ValueError(
-            f"day={wanted!r}: {' and '.join(READ)} are there for "
-            f"{', '.join(known[-5:]) or 'no day'}; materialise them first, or choose one of these"
-        )
-    return wanted or known[-1]

@@ -1,7 +1,7 @@
 """A night as it was published: its files, its settings as the manifests tell them, its versions."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -54,18 +54,23 @@ class PublishedNight:
     versions: Mapping[str, str]
 
 
-def latest_complete_day(store: ArtifactStore) -> str:
-    """The last day with every artifact published.
+def chosen_day(store: ArtifactStore, wanted: str = "", names: Sequence[str] = NEEDED) -> str:
+    """The day asked for, or the last one with every artifact published.
 
     Raises:
-        ArtifactError: There is none.
+        ArtifactError: There is none, or the one asked for lacks some.
     """
-    days = set.intersection(*(set(store.partitions(name)) for name in NEEDED))
+    days = sorted(set.intersection(*(set(store.partitions(name)) for name in names)))
     if not days:
         raise ArtifactError(
-            f"no day has all of {', '.join(NEEDED)}: run the job weekly_retokenize for one first"
+            f"no day has all of {', '.join(names)}: run the job weekly_retokenize for one first"
         )
-    return max(days)
+    if wanted and wanted not in days:
+        raise ArtifactError(
+            f"day={wanted!r}: it has not all of {', '.join(names)}; {', '.join(days[-5:])} have, "
+            "use one of these or run its night first"
+        )
+    return wanted or days[-1]
 
 
 def night_artifacts(store: ArtifactStore, day: str) -> dict[str, Artifact]:

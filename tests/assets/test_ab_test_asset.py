@@ -11,7 +11,7 @@ import yaml
 from assets import ab_test
 from assets.ab_test import ab_test_table
 from assets.support import STAGES
-from onerec.artifacts import ArtifactStore
+from onerec.artifacts import ArtifactError, ArtifactStore
 from resources.stores import Artifacts, Compute, Source
 from tests.core.experiments import simulated_night as simulated
 
@@ -67,7 +67,7 @@ def test_the_table_is_written_and_shown(home: Path) -> None:
 
 
 def test_without_a_night_or_a_simulated_app_it_says_so(home: Path) -> None:
-    with pytest.raises(ValueError, match="no night has all of session_dataset"):
+    with pytest.raises(ArtifactError, match="no day has all of session_dataset"):
         materialize(home, app(home))
     with pytest.raises(ValueError, match="users who answer; set ONEREC_DATASET=simulated"):
         materialize(home, Source(dataset="kuairand", data_dir=str(home)))

@@ -5,7 +5,6 @@ import shutil
 from pathlib import Path
 
 import dagster as dg
-import pytest
 
 from assets import reward_table as module
 from onerec.artifacts import ArtifactStore
@@ -43,13 +42,3 @@ def test_tables_are_written_and_shown(tmp_path: Path):
     section = (tables / "reward_quality.md").read_text()
     assert f"data simulated {DAY}, {store.latest('session_dataset', DAY).version}" in section
     shutil.rmtree(tables)
-
-
-def test_the_day_is_the_latest_that_everything_has():
-    partitions = [["2026-06-12", "2026-06-13", "2026-06-14"], ["2026-06-12", "2026-06-13"]]
-    assert module.chosen_day("", partitions) == "2026-06-13"
-    assert module.chosen_day("2026-06-12", partitions) == "2026-06-12"
-    with pytest.raises(ValueError, match=r"day='2026-06-14'.*2026-06-12, 2026-06-13"):
-        module.chosen_day("2026-06-14", partitions)
-    with pytest.raises(ValueError, match="are there for no day"):
-        module.chosen_day("", [[], ["2026-06-12"]])

@@ -9,7 +9,7 @@ import pytest
 
 from onerec.artifacts import ArtifactError, ArtifactStore, read_json
 from onerec.evaluation.comparison import compare_runs
-from onerec.experiments.published import latest_complete_day, published_night
+from onerec.experiments.published import chosen_day, published_night
 from onerec.experiments.run import Workbench, run_variant
 from onerec.experiments.variants import PRETRAINED, Variant
 from onerec.tokenizer.semantic_ids import load_semantic_ids
@@ -34,7 +34,7 @@ def made_steps(out_dir: Path) -> list[str]:
 
 def test_the_settings_of_a_night_are_those_of_its_manifests(store: ArtifactStore):
     base = published_night(store, small.DAY).base
-    assert latest_complete_day(store) == small.DAY
+    assert chosen_day(store) == small.DAY
     assert (base.model, base.sessions) == (SHAPE, small.SESSIONS)
     assert base.training == dataclasses.replace(small.TRAINING, warm_start=False), "it was not"
     assert (base.tokenizer, base.generation) == (small.TOKENIZER, small.GENERATION)
@@ -44,7 +44,19 @@ def test_the_settings_of_a_night_are_those_of_its_manifests(store: ArtifactStore
 
 def test_a_night_without_all_artifacts_is_no_night(tmp_path: Path):
     with pytest.raises(ArtifactError, match="weekly_retokenize"):
-        latest_complete_day(ArtifactStore(str(tmp_path)))
+        chosen_day(ArtifactStore(str(tmp_path)))
+
+
+def test_the_day_is_the_latest_that_has_everything_or_the_one_asked_for():
+    class Store:
+        def partitions(self, name: str) -> list[str]:
+            return {"a": ["2026-06-12", "2026-06-13", "2026-06-14"]}.get(name, days)
+
+    days = ["2026-06-12", "2026-06-13"]
+    assert chosen_day(Store(), names=("a", "b")) == "2026-06-13"  # pyright: ignore
+    assert chosen_day(Store(), "2026-06-12", ("a", "b")) == "2026-06-12"  # pyright: ignore
+    with pytest.raises(ArtifactError, match=r"day='2026-06-14'.*2026-06-12, 2026-06-13"):
+        chosen_day(Store(), "2026-06-14", ("a", "b"))  # pyright: ignore
 
 
 def test_the_night_itself_is_only_measured(bench: Workbench, tmp_path: Path):
