@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from onerec.experiments.ab_test import Night
 
 NAME = "ab_test_table"
-TABLES = SETTINGS.home / "tables"
+TABLES = SETTINGS.tables_dir
 MODELS_CODE = code_version("alignment", "generation", "model", "reward", "training")
 CODE = code_version(
     "datasets", "evaluation", "experiments/ab_arms", "experiments/ab_measures",

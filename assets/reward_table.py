@@ -61,7 +61,7 @@ def reward_table(
     )
     shown: dict[str, dg.MetadataValue] = {}
     for table in made.tables:
-        write_table(SETTINGS.home / "tables", table)
+        write_table(SETTINGS.tables_dir, table)
         said = "\n".join(f"- {finding}" for finding in table.findings)
         shown[table.title] = dg.MetadataValue.md(f"{markdown(table)}\n\n{said}")
         for metric, svg in table.pictures().items():
