@@ -156,7 +156,9 @@ def take_files(source: Path, target: Path, names: Sequence[str]) -> list[str]:
 def test_days(environment: Environment, settings: Settings) -> list[str]:
     """The environment's test days, in order."""
     _, last = demo_days(settings)
-    return [(last - timedelta(days=back)).isoformat() for back in reversed(range(environment.days))]
+    backwards = reversed(range(environment.days))
+    days = [(last - timedelta(days=back)).isoformat() for back in backwards]
+    return [day for day in days if day not in environment.left_out]
 
 
 def night_to_run(store: ArtifactStore, day: str, baselines: str, codes: Mapping[str, str]) -> str:
@@ -205,20 +207,19 @@ def run_nights(
         if missing == "baselines":
             _insist(materialize(instance, log, ["baselines", "offline_metrics"], day), log)
             continue
-        opens = place == 0
-        before = date.fromisoformat(day) - timedelta(days=1)
-        if opens and not _ingested(instance, first, before):
-            span = {"start": first.isoformat(), "end": before.isoformat()}
+        if days_before := not_ingested(instance, first, date.fromisoformat(day)):
+            span = {"start": days_before[0], "end": days_before[-1]}
             tags = {f"dagster/asset_partition_range_{k}": v for k, v in span.items()}
             run_job(instance, ingest_job, tags, log)
-        job = first_measured_night_job if opens else measured_night_job
+        job = first_measured_night_job if place == 0 else measured_night_job
         run_job(instance, job, {"dagster/partition": day}, log)
 
 
-def _ingested(instance: dg.DagsterInstance, first: date, last: date) -> bool:
+def not_ingested(instance: dg.DagsterInstance, first: date, day: date) -> list[str]:
+    """Days before a night's that have no sessions yet, in order."""
     there = instance.get_materialized_partitions(dg.AssetKey("good_sessions"))
-    days = {(first + timedelta(days=n)).isoformat() for n in range((last - first).days + 1)}
-    return days <= there
+    days = [(first + timedelta(days=n)).isoformat() for n in range((day - first).days)]
+    return [before for before in days if before not in there]
 
 
 def missing_results(

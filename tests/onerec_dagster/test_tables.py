@@ -1,6 +1,7 @@
 """`make tables`: which tables, where each runs, and what is not made again."""
 
 import os
+from datetime import date
 from pathlib import Path
 
 import dagster as dg
@@ -10,6 +11,7 @@ import yaml
 from assets.experiments import GRIDS
 from onerec.artifacts import ArtifactStore
 from onerec.config import PRESETS, Stages
+from onerec_dagster import tables
 from onerec_dagster.definitions import defs
 from onerec_dagster.registry import KUAIRAND, ORDER, QUICK, SIMULATED, TABLES
 from onerec_dagster.running import PROCESS_TAG
@@ -59,6 +61,20 @@ def test_an_environment_has_a_home_and_settings_of_its_own(tmp_path: Path):
     assert other.data_dir is None
     config = process_environment(QUICK, tmp_path, {})["ONEREC_CONFIG"]
     assert yaml.safe_load(Path(config).read_text())["simulator"]["initial_users"] == 260
+
+
+def test_a_day_that_something_was_chosen_on_is_no_test_day(tmp_path: Path):
+    settings = load_settings(process_environment(KUAIRAND, tmp_path, {"ONEREC_DATA_DIR": "data"}))
+    assert tables.test_days(KUAIRAND, settings) == ["2022-05-03", "2022-05-04", "2022-05-06"]
+
+
+def test_days_before_a_night_are_ingested_if_they_were_not():
+    with dg.DagsterInstance.ephemeral() as instance:
+        for day in ("2022-05-03", "2022-05-05"):
+            event = dg.AssetMaterialization("good_sessions", partition=day)
+            instance.report_runless_asset_event(event)
+        missing = tables.not_ingested(instance, date(2022, 5, 2), date(2022, 5, 7))
+    assert missing == ["2022-05-02", "2022-05-04", "2022-05-06"]
 
 
 def test_files_that_nobody_named_are_asked_for(tmp_path: Path):
