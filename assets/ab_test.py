@@ -10,7 +10,7 @@ import dagster as dg
 from pydantic import Field
 
 from assets.evaluation import torch_device
-from assets.support import POOL_TRAINER, SETTINGS, STAGES, code_version, launchpad, upstream
+from assets.support import POOL_TRAINER, STAGES, code_version, launchpad, upstream, written
 from assets.training import training_runtime
 from onerec.config import require
 from onerec.experiments.ab_config import READ, ABTestConfig
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from onerec.experiments.ab_test import Night
 
 NAME = "ab_test_table"
-TABLES = SETTINGS.tables_dir
 MODELS_CODE = code_version("alignment", "generation", "model", "reward", "training")
 CODE = code_version(
     "datasets", "evaluation", "experiments/ab_arms", "experiments/ab_measures",
@@ -54,10 +53,8 @@ def ab_test_table(
     compute: Compute,
 ) -> dg.MaterializeResult:
     """Cascade, OneRec small, larger, larger + IPA: the same simulated users, visits and luck."""
-    from onerec.experiments import markdown, write_table
     from onerec.experiments.ab_table import make_table
     from onerec.experiments.ab_test import run
-    from onerec.pictures import svg_markdown
 
     require(
         source.dataset == "simulated",
@@ -81,22 +78,8 @@ def ab_test_table(
         _provenance(night, key),
         repeat_days=night.source.config.repeat_days,
     )
-    write_table(TABLES, table)
     shutil.rmtree(scratch)
-    pictures = {
-        table.shown[metric]: dg.MetadataValue.md(svg_markdown(svg))
-        for metric, svg in table.pictures().items()
-    }
-    findings = "\n".join(f"- {finding}" for finding in table.findings)
-    return dg.MaterializeResult(
-        metadata={
-            "night": day,
-            "table": dg.MetadataValue.md(markdown(table)),
-            "findings": dg.MetadataValue.md(findings),
-            **pictures,
-            "upstream versions": dg.MetadataValue.json(versions),
-        }
-    )
+    return written([table], {"night": day, "upstream versions": dg.MetadataValue.json(versions)})
 
 
 def _night(

@@ -6,11 +6,10 @@ from pathlib import Path
 import dagster as dg
 from pydantic import Field
 
-from assets.support import POOL_TRAINER, SETTINGS, code_version
+from assets.support import POOL_TRAINER, SETTINGS, code_version, written
 from resources.settings import CHECKOUT
 
 DATA_VARIABLE = "ONEREC_AMAZON_BEAUTY"
-HOME = SETTINGS.home
 CODE = code_version("experiments", "model", "generation", "tokenizer", "evaluation", "embeddings")
 
 
@@ -47,15 +46,13 @@ def amazon_beauty_table(
     beside them. Two hours on one core; what a stopped run has finished is used by the next."""
     import dataclasses
 
-    from onerec.experiments import markdown, rows_to_json, write_table
     from onerec.experiments.amazon_beauty import NAME, run
     from onerec.experiments.beauty_systems import BUDGETS
-    from onerec.pictures import svg_markdown
 
     budgets = BUDGETS
     if config.epochs:
         budgets = {k: dataclasses.replace(b, epochs=config.epochs) for k, b in BUDGETS.items()}
-    out = HOME / "experiments" / f"{NAME}-{config.seed}-{config.epochs}"
+    out = SETTINGS.home / "experiments" / f"{NAME}-{config.seed}-{config.epochs}"
     try:
         table = run(
             data_directory(config.data),
@@ -67,24 +64,4 @@ def amazon_beauty_table(
     except ValueError as error:
         raise dg.Failure(str(error)) from error
     assert table is not None, "all systems were measured"
-    write_table(HOME / "tables", table)
-    pictures = {
-        name: dg.MetadataValue.md(svg_markdown(svg)) for name, svg in table.pictures().items()
-    }
-    return dg.MaterializeResult(
-        metadata={
-            "table": dg.MetadataValue.md(markdown(table)),
-            "findings": dg.MetadataValue.md("\n".join(f"- {f}" for f in table.findings)),
-            **pictures,
-        },
-        data_version=dg.DataVersion(_hash(rows_to_json(table.rows))),
-    )
-
-
-def _hash(rows: list[dict[str, object]]) -> str:
-    """Of what was found; seconds are not part of it."""
-    import hashlib
-    import json
-
-    kept = [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
+    return written([table])

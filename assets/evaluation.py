@@ -1,6 +1,5 @@
 """Is it better, than what, by how much: baselines, offline metrics, and the promotion decision."""
 
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from datetime import date
@@ -72,7 +71,7 @@ def baselines(
     counted = fit_baselines(
         load_interactions(data, ids, test_day=test_day), candidates, neighbours=settings.neighbours
     )
-    began = time.monotonic()
+    seconds: dict[str, float] = {}
     learned = fit_learned(
         data,
         ids,
@@ -82,9 +81,9 @@ def baselines(
         history_length=STAGES.sessions.history_length,
         vectors=tokenized.vectors,
         on_progress=context.log.info,
+        on_fitted=lambda name, spent: seconds.update({f"seconds of {name}": spent}),
     )
     fitted = replace(counted, learned=learned)
-    seconds = {"seconds of learned systems": time.monotonic() - began} if learned else {}
     with artifacts.store.write(
         "baselines",
         day,

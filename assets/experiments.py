@@ -4,14 +4,14 @@ A comparison is a backfill: over the methods of `alignment_grid` and its seeds, 
 of `ablation_grid`. No part of the night run.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from pydantic import Field
 
-from assets.support import POOL_TRAINER, SETTINGS, STAGES, code_version, published
+from assets.support import POOL_TRAINER, SETTINGS, STAGES, code_version, published, written
 from assets.training import training_runtime
 from onerec.artifacts import Artifact, ArtifactStore, read_json
 from onerec.config import Stages
@@ -27,7 +27,7 @@ from resources.stores import Artifacts, Compute
 
 if TYPE_CHECKING:
     from onerec.experiments.results import Result
-    from onerec.experiments.tables import Provenance, ResultTable
+    from onerec.experiments.tables import Provenance
     from onerec.experiments.variants import Variant
 
 GROUP = "experiments"
@@ -228,9 +228,9 @@ def walk_forward_table(
         title=f"Walk-forward on {SETTINGS.dataset}",
         provenance=_provenance(store, days, base, [base.training.seed], budget),
         evaluation=learned,
-        seconds=_pretraining_seconds(context.instance, days),
+        seconds=_seconds_spent(context.instance, days, learned.systems),
     )
-    return _written(tables)
+    return written(tables)
 
 
 def _compared(
@@ -278,7 +278,7 @@ def _compared(
             f"{grid} has no result of {day} with the present code and artifacts; materialise its "
             f"partitions first, {references} among them"
         )
-    return _written(tables)
+    return written(tables)
 
 
 def results_of(
@@ -308,10 +308,19 @@ def recorded(instance: dg.DagsterInstance, asset: str, partition: str, name: str
     return float(value) if isinstance(value, int | float) else None
 
 
-def _pretraining_seconds(instance: dg.DagsterInstance, days: list[str]) -> dict[str, float]:
-    spent = [recorded(instance, "pretrained_checkpoint", day, "seconds") for day in days]
-    known = [seconds for seconds in spent if seconds is not None]
-    return {"pretrained": sum(known)} if len(known) == len(days) > 0 else {}
+def _seconds_spent(
+    instance: dg.DagsterInstance, days: list[str], baselines: Sequence[str]
+) -> dict[str, float]:
+    """What making a system took on all days together, where every day's run has said so."""
+    recorded_as = {name: ("baselines", f"seconds of {name}") for name in baselines}
+    recorded_as |= {"pretrained": ("pretrained_checkpoint", "seconds")}
+    spent = {}
+    for system, (asset, name) in recorded_as.items():
+        known = [recorded(instance, asset, day, name) for day in days]
+        numbers = [seconds for seconds in known if seconds is not None]
+        if days and len(numbers) == len(days):
+            spent[system] = sum(numbers)
+    return spent
 
 
 def _provenance(
@@ -330,29 +339,6 @@ def _provenance(
         seeds=seeds,
         budget=budget,
         commit=current_commit(),
-    )
-
-
-def _written(tables: "list[ResultTable]") -> dg.MaterializeResult:
-    """Write tables where `make tables` looks for them, and show them."""
-    import hashlib
-    import json
-
-    from onerec.experiments import markdown, rows_to_json, write_table
-    from onerec.pictures import svg_markdown
-
-    shown: dict[str, Any] = {}
-    for table in tables:
-        write_table(SETTINGS.tables_dir, table)
-        shown[table.name] = dg.MetadataValue.md(markdown(table))
-        findings = "\n".join(f"- {finding}" for finding in table.findings)
-        shown |= {f"{table.name}: findings": dg.MetadataValue.md(findings or "none")}
-        for metric, svg in table.pictures().items():
-            shown[f"{table.name}: {metric}"] = dg.MetadataValue.md(svg_markdown(svg))
-    rows = json.dumps([rows_to_json(table.rows) for table in tables])
-    return dg.MaterializeResult(
-        data_version=dg.DataVersion(hashlib.sha256(rows.encode()).hexdigest()[:16]),
-        metadata={"directory": dg.MetadataValue.path(str(SETTINGS.tables_dir)), **shown},
     )
 
 

@@ -5,7 +5,7 @@ from datetime import date
 import dagster as dg
 from pydantic import Field
 
-from assets.support import SETTINGS, STAGES, code_version, upstream
+from assets.support import SETTINGS, STAGES, code_version, upstream, written
 from onerec.experiments.published import chosen_day
 from resources.stores import Artifacts, Compute
 
@@ -40,7 +40,6 @@ def reward_table(
     what it must beat."""
     import torch
 
-    from onerec.experiments import markdown, write_table
     from onerec.experiments.reward_quality import reward_quality
     from onerec.pictures import scatter, svg_markdown
 
@@ -60,19 +59,8 @@ def reward_table(
         on_progress=context.log.info,
     )
     shown: dict[str, dg.MetadataValue] = {}
-    for table in made.tables:
-        write_table(SETTINGS.tables_dir, table)
-        said = "\n".join(f"- {finding}" for finding in table.findings)
-        shown[table.title] = dg.MetadataValue.md(f"{markdown(table)}\n\n{said}")
-        for metric, svg in table.pictures().items():
-            shown[metric] = dg.MetadataValue.md(svg_markdown(svg))
     for tower, points in made.curves.items():
         svg = scatter(points, f"Calibration of {tower}", "predicted", "observed", diagonal=True)
         shown[f"calibration of {tower}"] = dg.MetadataValue.md(svg_markdown(svg))
-    return dg.MaterializeResult(
-        metadata={
-            "day": day,
-            "upstream versions": dg.MetadataValue.json({n: a.version for n, a in read.items()}),
-            **shown,
-        }
-    )
+    versions = dg.MetadataValue.json({n: a.version for n, a in read.items()})
+    return written(made.tables, {"day": day, "upstream versions": versions, **shown})

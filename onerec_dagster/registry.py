@@ -134,7 +134,7 @@ TABLES = (
     Table(
         name="reward_quality",
         environment=SIMULATED,
-        writes=("reward_quality", "reward_calibration"),
+        writes=("reward_quality_simulated", "reward_calibration_simulated"),
         assets=("reward_table",),
         quick=False,
         expected="a night of 5 minutes, then some minutes of one core",
@@ -186,8 +186,8 @@ ORDER = (
     "alignment_simulated",
     "ablation_simulated_training",
     "ablation_simulated_alignment",
-    "reward_quality",
-    "reward_calibration",
+    "reward_quality_simulated",
+    "reward_calibration_simulated",
 )
 """Of the page. Names without a section are left out."""
 

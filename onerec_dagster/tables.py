@@ -92,13 +92,13 @@ def _quick_variants(grid: Grid) -> tuple[str, ...]:
 
 
 def process_environment(
-    environment: Environment, home: Path, environ: Mapping[str, str]
+    environment: Environment, tables_dir: Path, environ: Mapping[str, str]
 ) -> dict[str, str]:
     """Environment variables of a table's process; writes the YAML file they name.
 
     Args:
         environment: Data and settings.
-        home: Of the project; the environment's lies inside.
+        tables_dir: Of the project's result tables; the environment's home lies inside.
         environ: Of this process.
 
     Raises:
@@ -110,7 +110,7 @@ def process_environment(
             f"DATA_DIR: the data set {environment.dataset} reads files; name their directory, "
             "make tables DATA_DIR=..."
         )
-    mine = home / "tables" / "runs" / environment.name
+    mine = tables_dir / "runs" / environment.name
     mine.mkdir(parents=True, exist_ok=True)
     config = mine / "tables.yaml"
     config.write_text(yaml.safe_dump(dict(environment.settings)))
@@ -126,19 +126,19 @@ def process_environment(
     }
 
 
-def run_table(table: Table, home: Path, *, quick: bool, seeds: Sequence[int]) -> list[str]:
+def run_table(table: Table, tables_dir: Path, *, quick: bool, seeds: Sequence[int]) -> list[str]:
     """Make a table in a process of its own and take its files; returns what it wrote.
 
     Raises:
         ValueError: See `process_environment`.
         CalledProcessError: It failed, and said why.
     """
-    environment = process_environment(table.environment, home, os.environ)
+    environment = process_environment(table.environment, tables_dir, os.environ)
     command = [sys.executable, "-m", "onerec_dagster.tables", "--here", table.name]
     command += ["--quick"] if quick else []
     command += ["--seeds", *map(str, seeds)] if seeds else []
     subprocess.run(command, env=environment, check=True)
-    return take_files(Path(environment["ONEREC_HOME"]) / "tables", home / "tables", table.writes)
+    return take_files(load_settings(environment).tables_dir, tables_dir, table.writes)
 
 
 def take_files(source: Path, target: Path, names: Sequence[str]) -> list[str]:
@@ -361,11 +361,11 @@ def main() -> None:
             return make_here(tables[0], given.seeds)
         except ValueError as error:  # what a user can mend: the message says how
             sys.exit(f"  {error}")
-    home, failed = load_settings().home, []
+    tables_dir, failed = load_settings().tables_dir, []
     for table in tables:
         print(f"\n{table.name} ({table.environment.dataset}): {table.expected}", flush=True)
         try:
-            written = run_table(table, home, quick=given.quick, seeds=given.seeds)
+            written = run_table(table, tables_dir, quick=given.quick, seeds=given.seeds)
             print(f"{table.name}: wrote {', '.join(written)}")
         except (ValueError, subprocess.CalledProcessError) as error:
             failed.append(table.name)
@@ -373,7 +373,7 @@ def main() -> None:
     if not given.quick:
         from onerec.experiments import assemble_page
 
-        found = assemble_page(home / "tables", PAGE, ORDER)
+        found = assemble_page(tables_dir, PAGE, ORDER)
         print(f"\n{PAGE.relative_to(CHECKOUT)}: {', '.join(found) or 'no table yet'}")
     if failed:
         sys.exit(f"make tables: {', '.join(failed)} failed; run the command again to go on")

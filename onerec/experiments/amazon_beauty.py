@@ -72,8 +72,10 @@ TEXT = (
     "Is a generative recommender better than a well tuned SASRec on the data the literature uses? "
     "Amazon Beauty (5-core, 2014), leave-one-out: a user's last item tests, the one before "
     "validates. Every system reads the same 20 items, ranks the full catalogue without a filter, "
-    "and was tuned on validation users only. Rows named as published were not measured here: they "
-    "come from other code, sometimes from other preprocessing."
+    "and was chosen on validation users only. Our TIGER and OneRec read a history from left to "
+    "right, so that one pass learns every item of it; TIGER's paper has an encoder that reads both "
+    "ways. Rows named as published were not measured here: they come from other code, sometimes "
+    "from other preprocessing."
 )
 
 

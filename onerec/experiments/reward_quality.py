@@ -1,9 +1,9 @@
 """How good is the reward model, against what, and what is its target-aware attention worth?
 
 Scorers of the same blocks, fitted on the same users and days and measured on the test day, which
-decided nothing about any of them. `reward_quality` says whether they tell good from bad, per tower
-and inside what one user saw that day; `reward_calibration` whether their probabilities can be
-believed.
+decided nothing about any of them. Table `reward_quality_<data set>` says whether they tell good
+from bad, per tower and inside what one user saw that day; `reward_calibration_<data set>` whether
+their probabilities can be believed.
 
 Shapes: S seeds, R blocks, B resamples, U users.
 """
@@ -72,7 +72,7 @@ class RewardQuality:
     """What came out.
 
     Attributes:
-        tables: `reward_quality` and `reward_calibration`.
+        tables: `reward_quality_<data set>` and `reward_calibration_<data set>`.
         curves: Tower -> system -> predicted and observed rates of the reliability bins on the test
             day; of the first seed where there are several.
     """
@@ -103,7 +103,7 @@ def reward_quality(
         semantic_ids: Files of the artifact, with `vectors.safetensors`.
         config: Of the reward model; weights of the scalar reward.
         day: The test day.
-        data: Name of the data set, for the table's last line.
+        data: Name of the data set, for the tables' names and last lines.
         history_length: H.
         session_items: M.
         seeds: Trainings of each neural system.
@@ -134,7 +134,7 @@ def reward_quality(
         f"for; measured on {len(days.test):,} blocks of {len(days.test.user.unique()):,} users",
         commit=current_commit(),
     )
-    return RewardQuality(_tables(rows, made), _curves(systems, days))
+    return RewardQuality(_tables(rows, made, data), _curves(systems, days))
 
 
 def measure(systems: Mapping[str, Scored], days: Days, config: RewardConfig) -> list[Row]:
@@ -251,7 +251,7 @@ def _curves(
     return curves
 
 
-def _tables(rows: list[Row], made: Provenance) -> tuple[ResultTable, ResultTable]:
+def _tables(rows: list[Row], made: Provenance, data: str) -> tuple[ResultTable, ResultTable]:
     quality = {f"auc_{tower}": f"AUC {tower}" for tower in TOWERS} | ORDERS
     calibration = {f"log_loss_{tower}": f"log-loss {tower}" for tower in TOWERS}
     calibration |= {f"ece_{tower}": f"ECE {tower}" for tower in TOWERS}
@@ -262,8 +262,8 @@ def _tables(rows: list[Row], made: Provenance) -> tuple[ResultTable, ResultTable
 
     return (
         ResultTable(
-            name="reward_quality",
-            title="Reward model: discrimination and order",
+            name=f"reward_quality_{data}",
+            title=f"Reward model on {data}: discrimination and order",
             text=_one_line(TEXT, ORDER_TEXT),
             rows=of(quality),
             provenance=made,
@@ -272,8 +272,8 @@ def _tables(rows: list[Row], made: Provenance) -> tuple[ResultTable, ResultTable
             findings=findings(rows, quality),
         ),
         ResultTable(
-            name="reward_calibration",
-            title="Reward model: log-loss and calibration",
+            name=f"reward_calibration_{data}",
+            title=f"Reward model on {data}: log-loss and calibration",
             text=_one_line(
                 "The scorers of the table before it, lower being better: log-loss per block, and "
                 "the expected calibration error (mean distance of predicted and observed rates "

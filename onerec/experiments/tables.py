@@ -6,8 +6,8 @@
     <name>.md       its section of the page: what was asked, the table, where it comes from
     <name>-*.svg    its pictures
 
-`assemble_page` puts the sections that are there together. A table that was not run again keeps the
-section of its last run, with that run's date and commit.
+`assemble_page` puts the sections together. A table that was not run again, or was run elsewhere,
+keeps the section that the page has of it, with that run's date and commit.
 """
 
 import math
@@ -168,28 +168,38 @@ def write_table(directory: Path, table: ResultTable) -> None:
 
 
 def assemble_page(directory: Path, page: Path, order: Sequence[str]) -> list[str]:
-    """Write the page from the sections that are in a directory; copies their pictures beside it.
+    """Write the sections of a directory into the page, and their pictures beside it.
 
     Args:
         directory: Where `write_table` wrote.
-        page: The Markdown file; pictures go into a folder of its stem's name.
+        page: The Markdown file; pictures go into a folder of its stem's name. Sections that it has
+            already and the directory has not stay.
         order: Names of tables; those without a section are left out.
 
     Returns:
         Names of the tables on the page.
     """
-    found = [name for name in order if (directory / f"{name}.md").exists()]
     folder = page.parent / page.stem
     folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("*.svg"):
-        old.unlink()
-    for name in found:
-        for svg in sorted(directory.glob(f"{name}-*.svg")):
-            shutil.copyfile(svg, folder / svg.name)
-    sections = [(directory / f"{name}.md").read_text() for name in found]
-    text = "\n".join([PAGE_HEAD, *sections])
-    page.write_text(text.replace("(pictures/", f"({page.stem}/"))
+    sections = _sections_of(page.read_text()) if page.exists() else {}
+    for name in order:
+        if (directory / f"{name}.md").exists():
+            text = (directory / f"{name}.md").read_text()
+            sections[name] = text.strip().replace("(pictures/", f"({page.stem}/")
+            for old in folder.glob(f"{name}-*.svg"):
+                old.unlink()
+            for svg in sorted(directory.glob(f"{name}-*.svg")):
+                shutil.copyfile(svg, folder / svg.name)
+    found = [name for name in order if name in sections]
+    marked = (f"<!-- table: {name} -->\n{sections[name]}\n" for name in found)
+    page.write_text("\n".join([PAGE_HEAD, *marked]))
     return found
+
+
+def _sections_of(page: str) -> dict[str, str]:
+    """Text by table, told from the marks that `assemble_page` writes."""
+    parts = re.split(r"^<!-- table: (\w+) -->$", page, flags=re.MULTILINE)
+    return {name: text.strip() for name, text in zip(parts[1::2], parts[2::2], strict=True)}
 
 
 def current_commit() -> str:

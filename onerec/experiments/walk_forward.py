@@ -125,8 +125,7 @@ def walk_forward_tables(
         findings=_findings(rows, best),
     )
     towers = {
-        f"{judge}_{tower}_{kind}": f"{judge} {tower} {kind}"
-        for judge in JUDGES
+        f"evaluator_{tower}_{kind}": f"{tower} {kind}"
         for tower in REWARD_LABELS
         for kind in ("mean", "max")
     }
@@ -135,11 +134,15 @@ def walk_forward_tables(
         title=f"{title}: rewards",
         text="Mean and best predicted feedback over a system's sessions (a baseline's list is its "
         "one session), in the shape of the paper's Table 1: by the evaluator, which no model was "
-        "trained with, and by the reward that trained dpo. What dpo gains by the second alone is "
-        f"reward hacking. {asked}",
+        "trained with. Beside its scalar reward stands that of the model that trained dpo: what "
+        f"dpo gains by the second alone is reward hacking. {asked}",
         rows=[row for row in rows if row.metric.split("_minus_")[0] in REWARDS],
         provenance=provenance,
-        columns={"evaluator_reward": "evaluator", "training_reward": "training", **towers},
+        columns={
+            "evaluator_reward": "evaluator's reward",
+            "training_reward": "training reward",
+            **towers,
+        },
         pictured=["evaluator_reward"],
     )
     return [ranking, rewards]

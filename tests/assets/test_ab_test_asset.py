@@ -8,7 +8,6 @@ import dagster as dg
 import pytest
 import yaml
 
-from assets import ab_test
 from assets.ab_test import ab_test_table
 from assets.support import STAGES
 from onerec.artifacts import ArtifactError, ArtifactStore
@@ -23,13 +22,6 @@ QUICK = {
     "return_sensitivity": 0.0,
     "bootstrap_samples": 20,
 }
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Tables are written under the home of the settings."""
-    monkeypatch.setattr(ab_test, "TABLES", tmp_path / "tables")
-    return tmp_path
 
 
 def materialize(home: Path, source: Source):
@@ -51,23 +43,23 @@ def app(home: Path) -> Source:
     return Source(dataset="simulated", config=str(file))
 
 
-def test_the_table_is_written_and_shown(home: Path) -> None:
+def test_the_table_is_written_and_shown(tmp_path: Path, tables_dir: Path) -> None:
     pytest.importorskip("lightgbm")
-    simulated.publish(ArtifactStore(str(home / "artifacts")), STAGES)
-    result = materialize(home, app(home))
+    simulated.publish(ArtifactStore(str(tmp_path / "artifacts")), STAGES)
+    result = materialize(tmp_path, app(tmp_path))
     metadata = result.asset_materializations_for_node("ab_test_table")[0].metadata
     assert metadata["night"].value == simulated.DAY.isoformat()
-    assert "| OneRec small |" in str(metadata["table"].value)
-    assert "total watch time" in str(metadata["findings"].value)
-    rows = json.loads((home / "tables" / "ab_test.json").read_text())
+    assert "| OneRec small |" in str(metadata["ab_test"].value)
+    assert "total watch time" in str(metadata["ab_test: findings"].value)
+    rows = json.loads((tables_dir / "ab_test.json").read_text())
     systems = {row["system"] for row in rows if row["metric"] == "watch_uplift"}
     assert systems == {"popularity of the last days", "OneRec small"}
-    assert (home / "tables" / "ab_test-watch-uplift.svg").exists()
-    assert not list((home / "artifacts" / ".scratch" / "ab_test_table").rglob("*.safetensors"))
+    assert (tables_dir / "ab_test-watch-uplift.svg").exists()
+    assert not list((tmp_path / "artifacts" / ".scratch" / "ab_test_table").rglob("*.safetensors"))
 
 
-def test_without_a_night_or_a_simulated_app_it_says_so(home: Path) -> None:
+def test_without_a_night_or_a_simulated_app_it_says_so(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="no day has all of session_dataset"):
-        materialize(home, app(home))
+        materialize(tmp_path, app(tmp_path))
     with pytest.raises(ValueError, match="users who answer; set ONEREC_DATASET=simulated"):
-        materialize(home, Source(dataset="kuairand", data_dir=str(home)))
+        materialize(tmp_path, Source(dataset="kuairand", data_dir=str(tmp_path)))

@@ -83,14 +83,12 @@ def test_the_table_pools_what_is_there(
     store: ArtifactStore,
     instance: dg.DagsterInstance,
     compared: dg.ExecuteInProcessResult,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    tables_dir: Path,
 ):
-    monkeypatch.setattr(type(experiments.SETTINGS), "tables_dir", property(lambda _: tmp_path))
     result = run(store, instance, experiments.alignment_table)
     assert result.success
     name = f"alignment_{experiments.SETTINGS.dataset}"
-    rows = json.loads((tmp_path / f"{name}.json").read_text())
+    rows = json.loads((tables_dir / f"{name}.json").read_text())
     assert {row["system"] for row in rows} == {"pretrained", "ipa"}
     assert {row["seconds"] for row in rows if row["metric"] == "recall@10"} == {
         0.0,

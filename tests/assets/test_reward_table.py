@@ -1,7 +1,6 @@
 """The reward model's tables as Dagster makes them, from a small night's artifacts."""
 
 import json
-import shutil
 from pathlib import Path
 
 import dagster as dg
@@ -14,7 +13,7 @@ from tests.core.evaluation import night as small
 DAY = small.DAY.isoformat()
 
 
-def test_tables_are_written_and_shown(tmp_path: Path):
+def test_tables_are_written_and_shown(tmp_path: Path, tables_dir: Path):
     store = ArtifactStore(str(tmp_path / "artifacts"))
     for asset, fill in (
         ("session_dataset", lambda d: small.write_sessions(d, small.rows())),
@@ -22,8 +21,6 @@ def test_tables_are_written_and_shown(tmp_path: Path):
     ):
         with store.write(asset, DAY, config={}, upstream={}, code_version="1") as draft:
             fill(draft.path)
-    tables = module.SETTINGS.home / "tables"
-    shutil.rmtree(tables, ignore_errors=True)
     result = dg.materialize(
         [module.reward_table],
         resources={"artifacts": Artifacts(url=store.root), "compute": Compute(accelerator="cpu")},
@@ -31,14 +28,14 @@ def test_tables_are_written_and_shown(tmp_path: Path):
     )
     metadata = result.asset_materializations_for_node("reward_table")[0].metadata
     assert metadata["day"].value == DAY
-    rows = json.loads((tables / "reward_quality.json").read_text())
+    rows = json.loads((tables_dir / "reward_quality_simulated.json").read_text())
     systems = ["base_rate", "boosting", "reward_model", "similarity", "history_mean", "no_history"]
     assert list(dict.fromkeys(row["system"] for row in rows)) == systems
     assert "ece_vtr" in {
-        row["metric"] for row in json.loads((tables / "reward_calibration.json").read_text())
+        row["metric"]
+        for row in json.loads((tables_dir / "reward_calibration_simulated.json").read_text())
     }
-    assert "| reward_model | " in metadata["Reward model: discrimination and order"].value
+    assert "| reward_model | " in metadata["reward_quality_simulated"].value
     assert "data:image/svg+xml" in metadata["calibration of vtr"].value
-    section = (tables / "reward_quality.md").read_text()
+    section = (tables_dir / "reward_quality_simulated.md").read_text()
     assert f"data simulated {DAY}, {store.latest('session_dataset', DAY).version}" in section
-    shutil.rmtree(tables)

@@ -4,9 +4,11 @@ The counting ones are always fitted: popularity is what novelty and the promotio
 and both retrievers of the cascade are among them.
 """
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,7 @@ from onerec.artifacts import read_json, write_json
 from onerec.config import EvaluationConfig, TokenizerConfig
 from onerec.evaluation.baselines.cascade import Cascade, fit_cascade, load_cascade
 from onerec.evaluation.baselines.sequence_training import LOSSES, fit_sequence_model
-from onerec.evaluation.baselines.sequences import load_asked, load_windows
+from onerec.evaluation.baselines.sequences import Asked, load_asked, load_windows
 from onerec.evaluation.baselines.simple import (
     HALF_LIFE_DAYS,
     ItemKNN,
@@ -33,6 +35,8 @@ from onerec.evaluation.interactions import Interactions
 from onerec.tokenizer.semantic_ids import SemanticIds
 
 Learned = SequenceRanker | TigerRanker | Cascade
+LEARNED = (*LOSSES, "tiger", "cascade")
+"""Names of those that are fitted only where the settings ask for them."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +128,7 @@ def fit_learned(
     history_length: int,
     vectors: np.ndarray | None = None,
     on_progress: Callable[[str], None] = lambda message: None,
+    on_fitted: Callable[[str, float], None] = lambda name, seconds: None,
 ) -> dict[str, Learned]:
     """Fit the learned systems that `config.baselines` names.
 
@@ -136,22 +141,34 @@ def fit_learned(
         history_length: H, the same as the generator's.
         vectors: (N, Dv) item vectors, row-aligned with the catalogue; TIGER alone needs them.
         on_progress: Called with a line of text now and then.
+        on_fitted: Called with a system's name and the seconds it took.
     """
     fitted: dict[str, Learned] = {}
-    wanted = [name for name in config.systems if name in (*LOSSES, "tiger")]
-    if wanted:
+
+    @cache
+    def sequences() -> tuple[np.ndarray, Asked]:
         windows = load_windows(directory, semantic_ids, history_length=history_length)
-        valid = load_asked(directory, semantic_ids, split="valid", history_length=history_length)
-        for name in wanted:
+        asked = load_asked(directory, semantic_ids, split="valid", history_length=history_length)
+        return windows, asked
 
-            def on_epoch(numbers: dict[str, float], name: str = name) -> None:
-                on_progress(f"{name}: {numbers}")
+    for name in (name for name in config.systems if name in LEARNED):
+        began = time.monotonic()
 
-            if name in LOSSES:
-                fitted[name] = fit_sequence_model(
-                    LOSSES[name], windows, valid, candidates, config, on_epoch=on_epoch
-                )
-                continue
+        def on_epoch(numbers: dict[str, float], name: str = name) -> None:
+            on_progress(f"{name}: {numbers}")
+
+        if name == "cascade":
+            on_progress("cascade: retrievers, then the ranker")
+            fitted[name] = fit_cascade(
+                directory,
+                semantic_ids,
+                candidates,
+                test_day=test_day,
+                neighbours=config.neighbours,
+                history_length=history_length,
+                seed=config.seed,
+            )
+        elif name == "tiger":
             assert vectors is not None, "TIGER makes its semantic IDs of item vectors"
             size = semantic_ids.codebook_size
             tokenizer = TokenizerConfig(
@@ -164,19 +181,13 @@ def fit_learned(
                 semantic_ids, vectors, candidates, tokenizer, on_progress=on_progress
             )
             fitted[name] = fit_tiger(
-                windows, valid, codes, size, candidates, config, on_epoch=on_epoch
+                *sequences(), codes, size, candidates, config, on_epoch=on_epoch
             )
-    if "cascade" in config.systems:
-        on_progress("cascade: retrievers, then the ranker")
-        fitted["cascade"] = fit_cascade(
-            directory,
-            semantic_ids,
-            candidates,
-            test_day=test_day,
-            neighbours=config.neighbours,
-            history_length=history_length,
-            seed=config.seed,
-        )
+        else:
+            fitted[name] = fit_sequence_model(
+                LOSSES[name], *sequences(), candidates, config, on_epoch=on_epoch
+            )
+        on_fitted(name, time.monotonic() - began)
     return fitted
 
 

@@ -64,6 +64,24 @@ def test_the_page_keeps_an_order_and_takes_the_pictures_along(tmp_path):
     assert (page.parent / "results" / "first-recall-10.svg").read_text().startswith("<svg")
 
 
+def test_a_table_that_was_made_elsewhere_stays_on_the_page(tmp_path):
+    page = tmp_path / "results.md"
+    write_table(tmp_path / "there", table("first", findings=["Old."]))
+    write_table(tmp_path / "there", table("other", findings=["Kept."]))
+    order = ["first", "other"]
+    assemble_page(tmp_path / "there", page, order)
+    write_table(tmp_path / "here", table("first", findings=["New."], pictured=["reward"]))
+    assert assemble_page(tmp_path / "here", page, order) == order
+    text = page.read_text()
+    assert text.count("## Toy") == 2
+    assert "Old." not in text
+    assert text.index("New.") < text.index("Kept.")
+    pictures = {file.name for file in (tmp_path / "results").iterdir()}
+    assert pictures == {"first-reward.svg", "other-recall-10.svg"}
+    assemble_page(tmp_path / "here", page, order)
+    assert page.read_text() == text
+
+
 def test_a_picture_that_is_no_longer_made_goes_away(tmp_path):
     write_table(tmp_path, table(pictured=["recall@10", "reward"]))
     write_table(tmp_path, table(pictured=["reward"]))
