@@ -51,8 +51,8 @@ class Recommendation:
     Attributes:
         item_id: The item.
         rank: 1 is shown first.
-        score: Log-probability of the session it was generated in.
-        reward: The reward model's scalar for that session; None without a reward model.
+        score: Log-probability of the session it was generated in, or of itself behind the session.
+        reward: The reward model's scalar for the same; None without a reward model.
     """
 
     item_id: str
@@ -66,8 +66,9 @@ class Ranking(NamedTuple):
 
     Attributes:
         items: (U, k) int64 item indices; -1 where fewer items were legal.
-        scores: (U, k) log-probability of the session each item was generated in; -inf there.
-        rewards: (U, k) reward of that session; NaN there, and everywhere without a reward model.
+        scores: (U, k) log-probability of the session each item was generated in, or of the item
+            itself behind the session; -inf there.
+        rewards: (U, k) reward of the same; NaN there, and everywhere without a reward model.
     """
 
     items: Tensor
@@ -78,9 +79,10 @@ class Ranking(NamedTuple):
 class Recommender:
     """A generator, its catalogue and, optionally, a reward model.
 
-    The list is the best session's items in order, then the new items of the next sessions, then
-    single items by `rank_items`. Sessions are ordered by reward when there is a reward model, by
-    log-probability otherwise.
+    The list is the best session's items in order, then the best first items of a session by
+    `rank_items`: the sessions of a beam are alike, and what the second one adds is worse than that
+    (docs/log.md, 2026-11-26). The best session is the one of highest reward when there is a reward
+    model, of highest log-probability otherwise.
 
     It computes in `config.serving_precision`, float64 by default: a sum's rounding depends on the
     batch and the number of threads, and in float32 that is enough to swap two nearly equal beams
@@ -269,23 +271,22 @@ class Recommender:
             exclude=exclude,
         )
         rewards = self._rewards(history, beams.items)
-        order = (beams.logp if self.reward is None else rewards.nan_to_num(nan=-torch.inf)).argsort(
-            dim=1, descending=True, stable=True
-        )
-        sessions = beams.items.gather(1, order.unsqueeze(-1).expand_as(beams.items))
+        score = beams.logp if self.reward is None else rewards.nan_to_num(nan=-torch.inf)
+        best = score.argmax(dim=1, keepdim=True)  # the first of equals
+        session = beams.items.gather(1, best.unsqueeze(-1).expand(-1, -1, length)).squeeze(1)
         columns = [
-            sessions.flatten(1),
-            beams.logp.gather(1, order).repeat_interleave(length, dim=1),
-            rewards.gather(1, order).repeat_interleave(length, dim=1),
+            session,
+            beams.logp.gather(1, best).expand(-1, length),
+            rewards.gather(1, best).expand(-1, length),
         ]
         ranking = _first_distinct(*columns, k=k)
-        if bool((ranking.items < 0).any()):  # sessions ran out of new items
+        if bool((ranking.items < 0).any()):
             single, logp = rank_items(
                 self.model,
                 history,
                 self.codes,
                 self.trie,
-                top_k=2 * k,  # fewer than k of them were in the sessions
+                top_k=k,
                 beam=single_beam,
                 exclude=exclude,
             )

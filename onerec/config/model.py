@@ -122,8 +122,8 @@ class TrainingConfig:
     warm_start: bool = option(True, "Start from the last checkpoint of the same generation")
     history_sessions: bool = option(
         True,
-        "A training from random weights also learns what users watched before the window, cut into "
-        "sessions of m items",
+        "A training from random weights also learns everything that users watched or liked before "
+        "the validation day, in good sessions or not, cut into sessions of m items",
     )
     seed: int = option(0, "Seed of weights, order and dropout")
 

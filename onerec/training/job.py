@@ -98,7 +98,7 @@ def train(
 ) -> TrainingReport:
     """Read the artifacts, fit the generator to the good sessions, write the checkpoint.
 
-    A training from random weights learns what users watched before the window, too
+    A training from random weights learns everything that users watched, too
     (`TrainingConfig.history_sessions`); an earlier one has taught a warm start that.
 
     Args:
@@ -126,13 +126,13 @@ def train(
     )
     require_sessions(sessions, valid_sessions, made_with=_settings_of(job.session_dataset))
     if job.training.history_sessions and job.initial is None:
-        before = load_history_sessions(
+        watched = load_history_sessions(
             job.session_dataset,
             semantic_ids,
             history_length=job.history_length,
             session_items=job.session_items,
         )
-        sessions = joined(sessions, before)
+        sessions = joined(sessions, watched)
     initial = None
     if job.initial is not None:
         initial, _ = load_model(job.initial, expected_generation=semantic_ids.generation)

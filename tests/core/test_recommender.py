@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from onerec.config import GenerationConfig, RewardConfig
+from onerec.generation import generate_sessions, rank_items
 from onerec.model import GenerationMismatchError, save_model, session_logp
 from onerec.recommender import Recommender, keep_recent, write_bundle
 from onerec.tokenizer.semantic_ids import SemanticIds
@@ -121,6 +122,25 @@ def test_the_head_is_the_most_probable_session(recommender):
     assert [r.score for r in row] == pytest.approx([logp.item()] * SESSION, abs=1e-9)
 
 
+def test_behind_the_session_come_the_best_first_items(recommender):
+    history = recommender.index_histories([HISTORIES[0]])
+    listed = recommender.rank(history, 20, exclude=history)
+    first, logp = rank_items(
+        recommender.model,
+        keep_recent(history, MODEL_HISTORY),
+        recommender.codes,
+        recommender.trie,
+        top_k=N - 3,
+        beam=N - 3,
+        exclude=history,
+    )
+    session = listed.items[0, :SESSION].tolist()
+    behind = zip(first[0].tolist(), logp[0].tolist(), strict=True)
+    expected = [(item, score) for item, score in behind if item not in session][: 20 - SESSION]
+    assert listed.items[0, SESSION:].tolist() == [item for item, _ in expected]
+    assert listed.scores[0, SESSION:].tolist() == pytest.approx([score for _, score in expected])
+
+
 def test_unknown_items_are_ignored_and_counted(recommender, caplog):
     with caplog.at_level(logging.WARNING):
         mixed = recommender.recommend(["nope", "item-1", "item-7", "?", "item-3"])
@@ -157,7 +177,7 @@ def test_only_the_recent_items_are_read(recommender):
     assert keep_recent(torch.zeros(2, 0, dtype=torch.long), 2).tolist() == [[-1, -1], [-1, -1]]
 
 
-def test_reward_reorders_the_sessions(parts):
+def test_reward_chooses_the_session(parts):
     from onerec.reward.model import RewardModel, RewardShape, save_reward
 
     torch.manual_seed(0)
@@ -176,8 +196,18 @@ def test_reward_reorders_the_sessions(parts):
     for history, row in zip(HISTORIES, rows, strict=True):
         rewards = [r.reward for r in row]
         assert all(isinstance(r, float) for r in rewards)
-        assert rewards == sorted(rewards, reverse=True)
-        assert rewards[0] == rewards[SESSION - 1], "one session's items share its reward"
+        seen = recommender.index_histories([history])
+        beams = generate_sessions(
+            recommender.model,
+            keep_recent(seen, MODEL_HISTORY),
+            recommender.codes,
+            recommender.trie,
+            num_items=SESSION,
+            beam=64,
+            exclude=seen,
+        )
+        best = recommender._rewards(keep_recent(seen, MODEL_HISTORY), beams.items).max().item()
+        assert rewards[:SESSION] == pytest.approx([best] * SESSION, abs=1e-9)
         alone = recommender.recommend(history, 5)
         assert [r.item_id for r in alone] == [r.item_id for r in row]
 

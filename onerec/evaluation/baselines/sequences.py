@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as pads
 
+from onerec.datasets.history_sessions import load_positives
 from onerec.datasets.list_columns import (
     first_of_each,
     flags,
@@ -59,25 +60,8 @@ def load_windows(directory: Path, semantic_ids: SemanticIds, *, history_length: 
     Raises:
         ValueError: No user has two positives.
     """
-    columns = ["user_id", "session_id", "started_at", "history_item_ids", "item_ids"]
-    table = _read(directory, "train", [*columns, "is_watched", "is_positive"])
-    user = np.unique(strings(table, "user_id"), return_inverse=True)[1]
-    first_session = np.zeros(table.num_rows, dtype=bool)
-    first_session[np.unique(user, return_index=True)[1]] = True
-    past, past_row = known_items_of(table, "history_item_ids", semantic_ids)
-    before = first_session[past_row]
-    past, past_user = past[before], user[past_row[before]]
-    items, row = items_of(table, "item_ids", semantic_ids)
-    liked = flags(flat_values(table, "is_watched", of="item_ids")) | flags(
-        flat_values(table, "is_positive", of="item_ids")
-    )
-    liked &= items >= 0
-    items, owner = (
-        np.concatenate([past, items[liked]]),
-        np.concatenate([past_user, user[row[liked]]]),
-    )
-    order = np.argsort(owner, kind="stable")  # past first, then sessions in time order
-    windows = cut_windows(items[order], owner[order], history_length + 1)
+    found = load_positives(directory, semantic_ids)
+    windows = cut_windows(found.item, found.user, history_length + 1)
     if not len(windows):
         raise ValueError(
             f"{directory}: no user has two positive items on the training days; use more days"

@@ -1,4 +1,4 @@
-"""What was watched before the window, cut into sessions: against plain Python."""
+"""What was watched, cut into sessions: against plain Python."""
 
 from pathlib import Path
 
@@ -24,7 +24,11 @@ def expected(rows: list[dict], history_length: int = H) -> Found:
     found: Found = []
     train = [row for row in rows if row["split"] == "train"]
     for user in sorted({row["user_id"] for row in train}):
-        items = known(next(r for r in train if r["user_id"] == user)["history_item_ids"])
+        mine = [row for row in train if row["user_id"] == user]
+        items = known(mine[0]["history_item_ids"])
+        for row in mine:
+            liked = zip(row["item_ids"], row["is_watched"], row["is_positive"], strict=True)
+            items += known([item for item, *is_liked in liked if any(is_liked)])
         cuts = range(len(items), 0, -M)
         for end in reversed(cuts):
             begin = max(0, end - M)
@@ -68,11 +72,15 @@ def test_only_training_days_are_read(
     assert a.history.tolist() == b.history.tolist()
 
 
-def test_no_history_is_no_session_and_joining_it_changes_nothing(
+def test_nothing_watched_is_no_session_and_joining_it_changes_nothing(
     tmp_path: Path,
     catalogue: SemanticIds,  # noqa: F811
 ) -> None:
-    rows = [row | {"history_item_ids": None} for row in random_rows(4)]
+    nothing = {"history_item_ids": None}
+    rows = [
+        row | nothing | {n: [False] * len(row["item_ids"]) for n in ("is_watched", "is_positive")}
+        for row in random_rows(4)
+    ]
     write_session_dataset(tmp_path, rows)
     shape = {"history_length": H, "session_items": M}
     cut = load_history_sessions(tmp_path, catalogue, **shape)
