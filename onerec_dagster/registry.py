@@ -77,8 +77,8 @@ class Table:
     quick: bool = True
 
 
-# On 2022-05-05 it was chosen what `training.history_sessions` adds (docs/log.md). TIGER is left to the
-# table of Amazon Beauty, where its published figure is, for the time it takes.
+# On 2022-05-05 `training.history_sessions` was chosen (docs/log.md). TIGER is left to the table of
+# Amazon Beauty, where its published figure is, for the time it takes.
 KUAIRAND = Environment(
     name="kuairand",
     dataset="kuairand",
