@@ -159,7 +159,7 @@ TABLES = (
             ),
         ),
         assets=("ablation_table",),
-        expected="28 results, 25 of them pretrainings of 1 to 2 minutes: some 40 minutes",
+        expected="30 results, 27 of them pretrainings of 1 to 4 minutes: an hour",
     ),
     Table(
         name="ablation_alignment",

@@ -53,7 +53,9 @@ def training_ablations(base: Stages, seed: int = 0) -> dict[str, Variant]:
     """What tokens, model, sessions and elite pretraining learns from; measured after pretraining.
 
     All of them start from random weights, the default too. A dense decoder of equal active
-    parameters is one whose tokens pass through all of its experts.
+    parameters is one whose tokens pass through all of its experts. Elites are learned alone,
+    without what was watched besides, which all of them would share; `good_sessions_alone` is the
+    default's.
     """
     model, good = base.model, base.sessions
     off = {
@@ -64,10 +66,15 @@ def training_ablations(base: Stages, seed: int = 0) -> dict[str, Variant]:
     counted = {"good_min_watched_items": good.good_min_watched_items}
     watched = {"good_min_watch_seconds": good.good_min_watch_seconds}
 
+    def elite(**criteria: float) -> Overrides:
+        return {"sessions": criteria, "training": {"history_sessions": False}}
+
     def times(factor: float) -> Overrides:
         items, seconds = good.good_min_watched_items, good.good_min_watch_seconds
-        asked = {"good_min_watched_items": math.ceil(factor * items)}
-        return {"sessions": {**asked, "good_min_watch_seconds": factor * seconds}}
+        return elite(
+            good_min_watched_items=math.ceil(factor * items),
+            good_min_watch_seconds=factor * seconds,
+        )
 
     changes: dict[str, Overrides] = {
         DEFAULT: {},
@@ -82,17 +89,23 @@ def training_ablations(base: Stages, seed: int = 0) -> dict[str, Variant]:
             }
         },
         "point_wise": {"sessions": {"session_items": 1}},
-        "elite_all_sessions": {"sessions": off},
-        "elite_by_items": {"sessions": off | counted},
-        "elite_by_seconds": {"sessions": off | watched},
-        "elite_by_interactions": {"sessions": off | {"good_min_positive_interactions": 1}},
+        "good_sessions_alone": elite(),
+        "elite_all_sessions": elite(**off),
+        "elite_by_items": elite(**off | counted),
+        "elite_by_seconds": elite(**off | watched),
+        "elite_by_interactions": elite(**off | {"good_min_positive_interactions": 1}),
         "elite_half_as_strict": times(0.5),
         "elite_half_stricter": times(1.5),
         "elite_twice_as_strict": times(2),
     }
-    cold: Overrides = {"training": {"warm_start": False}}
+    cold = {"warm_start": False}
     variants = {
-        name: Variant(name=name, overrides={**change, **cold}, measured=PRETRAINED, seed=seed)
+        name: Variant(
+            name=name,
+            overrides={**change, "training": {**change.get("training", {}), **cold}},
+            measured=PRETRAINED,
+            seed=seed,
+        )
         for name, change in changes.items()
     }
     name = "elite_second_iteration"
