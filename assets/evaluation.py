@@ -35,9 +35,13 @@ CHALLENGER = "dpo_checkpoint"
 GENERATORS = {"pretrained": "pretrained_checkpoint", "dpo": CHALLENGER}
 """Name in metrics -> asset. The last one is the challenger."""
 LOADERS = "datasets/session_tensors"
-BASELINE_SETTINGS = ("baselines", "baseline_epochs", "baseline_width", "neighbours", "seed")
+BASELINE_SETTINGS = (
+    "baselines", "baseline_epochs", "baseline_width", "baseline_trials", "neighbours", "seed",
+)  # fmt: skip
 """Settings of the evaluation stage that decide what the baselines are."""
-BASELINES_CODE = code_version("evaluation/baselines", "evaluation/interactions")
+BASELINES_CODE = code_version(
+    "datasets/history_sessions", "evaluation/baselines", "evaluation/interactions"
+)
 CODE = code_version("evaluation", "generation", "model", "reward", LOADERS)
 
 

@@ -216,11 +216,10 @@ def walk_forward_table(
     base = published_night(store, days[-1]).base if days else STAGES
     learned = base.evaluation
     budget = (
-        f"sequence baselines at most {learned.baseline_epochs} epochs of width "
-        f"{learned.baseline_width} with early stopping on the day before, item-KNN with "
-        f"{learned.neighbours} neighbours; generator at most {base.training.max_epochs} epochs a "
-        "night, chosen on the day before; every system with its default settings, none searched "
-        "in this run"
+        f"sequence baselines the best of {learned.baseline_trials} setting(s), each at most "
+        f"{learned.baseline_epochs} epochs of width {learned.baseline_width} with early stopping, "
+        f"by the day before; item-KNN with {learned.neighbours} neighbours; generator one setting, "
+        f"at most {base.training.max_epochs} epochs a night, chosen on the day before"
     )
     tables = walk_forward_tables(
         nights,

@@ -11,7 +11,7 @@ from onerec.config.alignment import (
     AlignmentConfig,
     GenerationConfig,
 )
-from onerec.config.evaluation import BASELINES, EvaluationConfig
+from onerec.config.evaluation import BASELINES, MOST_TRIALS, EvaluationConfig
 from onerec.config.fields import option, require
 from onerec.config.model import ModelConfig, TrainingConfig
 from onerec.config.presets import PRESETS, Stages
@@ -22,6 +22,7 @@ from onerec.config.tokenizer import EmbeddingConfig, TokenizerConfig
 __all__ = [
     "BASELINES",
     "GROUP_METHODS",
+    "MOST_TRIALS",
     "PAIR_METHODS",
     "PAIR_SOURCES",
     "PRESETS",

@@ -15,6 +15,8 @@ BASELINES = (
     "cascade",
 )
 """Systems that a generator can be measured against."""
+MOST_TRIALS = 4
+"""Settings that there are to try for a sequence baseline."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +30,11 @@ class EvaluationConfig:
     )
     baseline_epochs: int = option(40, "Passes over the windows of a sequence baseline, at most")
     baseline_width: int = option(64, "Width of the sequence baselines; two heads share it")
+    baseline_trials: int = option(
+        1,
+        "Settings of learning rate and dropout tried for each sequence baseline, each for "
+        "baseline_epochs; the best on the validation day counts",
+    )
 
     cutoffs: str = option("5,10,20", "List lengths, comma-separated")
     bootstrap_samples: int = option(1000, "Resamples of the users behind an interval")
@@ -62,6 +69,12 @@ class EvaluationConfig:
             "baseline_width",
             self.baseline_width,
             "use an even number",
+        )
+        require(
+            1 <= self.baseline_trials <= MOST_TRIALS,
+            "baseline_trials",
+            self.baseline_trials,
+            f"use 1 to {MOST_TRIALS}",
         )
         for name in ("bootstrap_samples", "max_cases", "neighbours", "baseline_epochs"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "use at least 1")

@@ -4,15 +4,15 @@ Shapes: B windows of a batch, L items, P predicted places, N items, D width.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from onerec.config import EvaluationConfig
+from onerec.config import MOST_TRIALS, EvaluationConfig
 from onerec.evaluation.baselines.loop import Plan, fit_epochs
 from onerec.evaluation.baselines.sequences import Asked
 from onerec.evaluation.baselines.simple import Ranker
@@ -29,6 +29,26 @@ These models stay at popularity's level for some epochs before they learn order:
 SASRec for 4, BERT4Rec for more than 6 (2026-11-25), so less patience would stop them there.
 """
 CUTOFF = 10
+
+R = TypeVar("R", bound=Ranker)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Settings of one training.
+
+    Attributes:
+        rate: Factor of the model's usual learning rate.
+        dropout: Instead of the model's usual one; None keeps it.
+    """
+
+    rate: float = 1.0
+    dropout: float | None = None
+
+
+TRIALS = (Trial(), Trial(dropout=0.4), Trial(rate=3.0), Trial(rate=3.0, dropout=0.4))
+"""In the order in which they are tried; the first is the usual one."""
+assert len(TRIALS) == MOST_TRIALS
 
 
 class SequenceLoss(Protocol):
@@ -140,43 +160,75 @@ def fit_sequence_model(
     *,
     on_epoch: Callable[[dict[str, float]], None] = lambda numbers: None,
 ) -> SequenceRanker:
-    """Train one sequence model; the epoch of the best NDCG@10 on the validation day counts.
+    """Train one sequence model; the trial and epoch of best NDCG@10 on the validation day count.
 
     Args:
         loss: SASRec's or BERT4Rec's.
         windows: (W, L + 1) of the training days.
         valid: Users of the validation day; without any the last epoch counts.
         candidates: (N,) booleans: items that may be listed.
-        config: `baseline_epochs`, `baseline_width` and `seed`.
-        on_epoch: Called with `epoch`, `loss`, `recall@10`, `ndcg@10`, `seconds`.
+        config: `baseline_epochs`, `baseline_width`, `baseline_trials` and `seed`.
+        on_epoch: Called with `trial`, `epoch`, `loss`, `recall@10`, `ndcg@10`, `seconds`.
     """
-    shape = SequenceShape(
-        num_items=len(candidates),
-        length=windows.shape[1] - 1,
-        width=config.baseline_width,
-        causal=loss.causal,
-    )
     told = torch.from_numpy(windows).long()
-    plan = Plan(
-        epochs=config.baseline_epochs,
-        learning_rate=LEARNING_RATE,
-        weight_decay=WEIGHT_DECAY,
-        patience=PATIENCE if len(valid) else None,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
+
+    def fit(
+        trial: Trial, told_of: Callable[[dict[str, float]], None]
+    ) -> tuple[SequenceRanker, float]:
+        shape = SequenceShape(
+            num_items=len(candidates),
+            length=windows.shape[1] - 1,
+            width=config.baseline_width,
+            causal=loss.causal,
+        )
+        if trial.dropout is not None:
+            shape = replace(shape, dropout=trial.dropout)
         model = SequenceModel(shape)
         ranker = SequenceRanker(model, candidates)
-        fit_epochs(
+        progress = fit_epochs(
             model,
             lambda rows, draws: loss(model, told[rows], draws),
             lambda draws: torch.randperm(len(told), generator=draws).split(BATCH_SIZE),
-            plan,
+            Plan(
+                epochs=config.baseline_epochs,
+                learning_rate=LEARNING_RATE * trial.rate,
+                weight_decay=WEIGHT_DECAY,
+                patience=PATIENCE if len(valid) else None,
+            ),
             seed=config.seed,
             score=(lambda: validation(ranker, valid)) if len(valid) else None,
-            on_epoch=on_epoch,
+            on_epoch=told_of,
         )
-    return ranker
+        return ranker, progress.best_score
+
+    return best_trial(fit, config, is_judged=len(valid) > 0, on_epoch=on_epoch)
+
+
+def best_trial(
+    fit: Callable[[Trial, Callable[[dict[str, float]], None]], tuple[R, float]],
+    config: EvaluationConfig,
+    *,
+    is_judged: bool,
+    on_epoch: Callable[[dict[str, float]], None],
+) -> R:
+    """The best of `config.baseline_trials` trainings from the same seed.
+
+    Args:
+        fit: Trains with a trial's settings; gives the system and its score, higher being better.
+        config: `baseline_trials` and `seed`.
+        is_judged: There is a validation day; without one only the usual settings are tried.
+        on_epoch: Told about every epoch, with the number of the trial.
+    """
+    trials = TRIALS[: config.baseline_trials if is_judged else 1]
+    best: tuple[R, float] | None = None
+    for number, trial in enumerate(trials, start=1):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            made = fit(trial, lambda numbers, n=number: on_epoch({"trial": n, **numbers}))
+        if best is None or made[1] > best[1]:
+            best = made
+    assert best is not None, "there is a first trial"
+    return best[0]
 
 
 def validation(ranker: Ranker, valid: Asked) -> dict[str, float]:

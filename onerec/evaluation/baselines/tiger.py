@@ -9,7 +9,7 @@ Shapes: W windows, L items a history holds, N items, T digits, C codes.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from onerec.config import EvaluationConfig, ModelConfig, TokenizerConfig
 from onerec.evaluation.baselines.loop import Plan, alike_batches, fit_epochs
-from onerec.evaluation.baselines.sequence_training import validation
+from onerec.evaluation.baselines.sequence_training import Trial, best_trial, validation
 from onerec.evaluation.baselines.sequences import Asked
 from onerec.evaluation.baselines.transformer import last_items
 from onerec.generation import Trie, rank_items
@@ -162,7 +162,7 @@ def fit_tiger(
     *,
     on_epoch: Callable[[dict[str, float]], None] = lambda numbers: None,
 ) -> TigerRanker:
-    """Train TIGER; the epoch of the best NDCG@10 on the validation day counts.
+    """Train TIGER; the trial and epoch of the best NDCG@10 on the validation day count.
 
     Args:
         windows: (W, L + 1) of the training days.
@@ -170,33 +170,38 @@ def fit_tiger(
         codes: (N, T) of `tiger_codes`.
         codebook_size: C.
         candidates: (N,) booleans: items that may be listed.
-        config: `baseline_epochs`, `baseline_width` and `seed`.
+        config: `baseline_epochs`, `baseline_width`, `baseline_trials` and `seed`.
         on_epoch: Called with the numbers of every epoch.
     """
     told = torch.from_numpy(windows).long()
     lengths = (told >= 0).sum(1)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
+
+    def fit(trial: Trial, told_of: Callable[[dict[str, float]], None]) -> tuple[TigerRanker, float]:
+        shape = tiger_shape(config.baseline_width)
+        if trial.dropout is not None:
+            shape = replace(shape, dropout=trial.dropout)
         model = OneRec(
-            tiger_shape(config.baseline_width),
+            shape,
             codebook_size=codebook_size,
             num_digits=codes.shape[1],
             history_length=windows.shape[1] - 1,
             session_items=1,
         )
         ranker = TigerRanker(model, codes, candidates)
-        fit_epochs(
+        progress = fit_epochs(
             model,
             lambda rows, draws: places_loss(model, told[rows], codes),
             lambda draws: alike_batches(lengths, PLACES, draws),
             Plan(
                 epochs=config.baseline_epochs,
-                learning_rate=LEARNING_RATE,
+                learning_rate=LEARNING_RATE * trial.rate,
                 patience=PATIENCE if len(valid) else None,
                 warmup_steps=WARMUP_STEPS,
             ),
             seed=config.seed,
             score=(lambda: validation(ranker, valid)) if len(valid) else None,
-            on_epoch=on_epoch,
+            on_epoch=told_of,
         )
-    return ranker
+        return ranker, progress.best_score
+
+    return best_trial(fit, config, is_judged=len(valid) > 0, on_epoch=on_epoch)

@@ -22,11 +22,15 @@ from onerec.evaluation.baselines import (
 )
 from onerec.evaluation.baselines.sequence_training import (
     LOSSES,
+    TRIALS,
     MaskedItems,
     NextItem,
     NextItemAgainstOne,
+    Trial,
+    best_trial,
     fit_sequence_model,
     negatives,
+    validation,
 )
 from onerec.evaluation.baselines.sequences import Asked, cut_windows, load_asked, load_windows
 from onerec.evaluation.baselines.transformer import (
@@ -215,6 +219,41 @@ def test_the_same_seed_the_same_model() -> None:
     assert not torch.equal(first["items.weight"], other["items.weight"])
 
 
+def test_the_best_trial_by_the_validation_day_counts() -> None:
+    history = np.full((MANY, LENGTH + 2), -1)
+    history[:, :4] = (np.arange(MANY)[:, None] + np.arange(4)) % MANY
+    valid = Asked(np.arange(MANY), history, ((np.arange(MANY) + 4) % MANY)[:, None])
+    everything, seen = np.ones(MANY, dtype=bool), []
+
+    def fitted(trials: int) -> SequenceRanker:
+        config = dataclasses.replace(CONFIG, baseline_epochs=8, baseline_trials=trials)
+        return fit_sequence_model(
+            NextItem(), CYCLE, valid, everything, config, on_epoch=seen.append
+        )
+
+    usual = fitted(1)
+    assert {numbers["trial"] for numbers in seen} == {1}
+    seen.clear()
+    best = fitted(3)
+    by_trial = {n: max(e["ndcg@10"] for e in seen if e["trial"] == n) for n in (1, 2, 3)}
+    assert validation(best, valid)["ndcg@10"] == max(by_trial.values())
+    assert validation(usual, valid)["ndcg@10"] == by_trial[1]
+    assert by_trial[3] > by_trial[1], "three times the rate learns more in eight epochs"
+
+
+def test_without_a_validation_day_only_the_usual_settings_are_tried() -> None:
+    asked = []
+
+    def fit(trial: Trial, on_epoch) -> tuple[SequenceRanker, float]:
+        asked.append(trial)
+        return SequenceRanker(model(), np.ones(NUM, dtype=bool)), float("nan")
+
+    config = EvaluationConfig(baseline_trials=4)
+    for is_judged in (False, True):
+        best_trial(fit, config, is_judged=is_judged, on_epoch=lambda numbers: None)
+    assert asked == [Trial(), *TRIALS]
+
+
 def test_lists_hold_candidates_only_and_end_where_they_do(tmp_path: Path) -> None:
     candidates = np.arange(NUM) % 3 == 0
     ranker = SequenceRanker(model().eval(), candidates)
@@ -257,6 +296,7 @@ def test_a_night_fits_what_its_settings_name(tmp_path: Path) -> None:
         ({"baselines": "itemknn"}, "popularity among them"),
         ({"baseline_width": 7}, "baseline_width=7"),
         ({"baseline_epochs": 0}, "baseline_epochs=0"),
+        ({"baseline_trials": 5}, "baseline_trials=5: use 1 to 4"),
     ],
 )
 def test_clear_errors(settings: dict, message: str) -> None:
