@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 SETTINGS = "recommender.json"
 REWARD = "reward"
 VECTORS = "vectors.safetensors"
+POOL = 60
+"""Items that a reward model chooses from at least, behind the session of a list."""
 PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
 _CHECKPOINT_FILES = ("model.safetensors", "config.json")
 
@@ -79,10 +81,10 @@ class Ranking(NamedTuple):
 class Recommender:
     """A generator, its catalogue and, optionally, a reward model.
 
-    The list is the best session's items in order, then the best first items of a session by
-    `rank_items`: the sessions of a beam are alike, and what the second one adds is worse than that
-    (docs/log.md, 2026-11-26). The best session is the one of highest reward when there is a reward
-    model, of highest log-probability otherwise.
+    The list is the best session's items in order, then the best first items of a session, found
+    by `rank_items`: the sessions of a beam are alike, and what the second one adds is worse than
+    that (docs/log.md, 2026-11-26). Best means of highest reward when there is a reward model, of
+    highest log-probability otherwise.
 
     It computes in `config.serving_precision`, float64 by default: a sum's rounding depends on the
     batch and the number of threads, and in float32 that is enough to swap two nearly equal beams
@@ -286,11 +288,17 @@ class Recommender:
                 history,
                 self.codes,
                 self.trie,
-                top_k=k,
+                top_k=k if self.reward is None else max(2 * k, POOL),
                 beam=single_beam,
                 exclude=exclude,
             )
-            more = [single, logp, self._rewards(history, single.unsqueeze(-1))]
+            reward = self._rewards(history, single.unsqueeze(-1))
+            more = [single, logp, reward]
+            if self.reward is not None:
+                order = reward.nan_to_num(nan=-torch.inf).argsort(
+                    dim=1, descending=True, stable=True
+                )
+                more = [values.gather(1, order) for values in more]
             both = [torch.cat(pair, dim=1) for pair in zip(columns, more, strict=True)]
             ranking = _first_distinct(*both, k=k)
         return ranking

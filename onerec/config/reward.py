@@ -16,7 +16,7 @@ class RewardConfig:
         True, "Each item of a session attends over the history; off, all see the history's mean"
     )
     history_similarity: bool = option(
-        False,
+        True,
         "Each item of a session also brings its vector's mean and largest cosine with the history",
     )
     dropout: float = option(0.3, "Dropout")

@@ -6,17 +6,18 @@ from onerec.config import Stages, option, require
 
 READ = ("session_dataset", "semantic_ids", "baselines", "pretrained_checkpoint", "reward_model")
 """Artifacts of the night whose models are tested."""
-CASCADE, ALIGNED = "cascade", "larger_aligned"
+CASCADE, UNJUDGED, ALIGNED = "cascade", "small_unjudged", "larger_aligned"
 ARMS = {
     "popularity_recent": "popularity of the last days",
     "itemknn": "item-KNN",
     CASCADE: "cascade",
+    UNJUDGED: "OneRec small, by probability alone",
     "small": "OneRec small",
     "larger": "OneRec larger",
-    "larger_reward": "OneRec larger, sessions by reward",
     ALIGNED: "OneRec larger + IPA",
 }
-"""Arms and their names in the table. The last one orders its sessions by reward, as it serves."""
+"""Arms and their names in the table. Generators serve as the night's recommendations do: a reward
+model chooses among what they generate, but for the one by probability."""
 RETURNING = "returning"
 """The pass in which good days bring users back sooner."""
 

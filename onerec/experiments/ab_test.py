@@ -32,7 +32,7 @@ from onerec.experiments.ab_arms import (
     ranked_by,
     train_larger,
 )
-from onerec.experiments.ab_config import ALIGNED, CASCADE, RETURNING, ABTestConfig
+from onerec.experiments.ab_config import ALIGNED, CASCADE, RETURNING, UNJUDGED, ABTestConfig
 from onerec.experiments.ab_measures import COUNTS, measure
 from onerec.tokenizer.semantic_ids import SemanticIds, load_semantic_ids
 from onerec.training import Runtime
@@ -202,22 +202,23 @@ def _make_arms(
     baselines = baseline_arms(read, ids, night.day, night.stages)
     seconds[CASCADE] = time.monotonic() - began
     lists = {n: ranked_by(ranker) for n, ranker in baselines.items() if n in names}
-    checkpoints = {"small": read["pretrained_checkpoint"]} if "small" in names else {}
+    small = read["pretrained_checkpoint"]
+    checkpoints = {name: small for name in (UNJUDGED, "small") if name in names}
     options = {"runtime": night.runtime, "code": night.code, "on_progress": say}
     if any(name.startswith("larger") for name in names):
         began = time.monotonic()
         larger = train_larger(
             night.store, read, night.day, night.config.larger(night.stages), **options
         )
-        checkpoints |= {n: larger for n in ("larger", "larger_reward") if n in names}
-        seconds |= dict.fromkeys(checkpoints.keys() - {"small"}, time.monotonic() - began)
+        if "larger" in names:
+            checkpoints["larger"] = larger
+            seconds["larger"] = time.monotonic() - began
         if ALIGNED in names:
             checkpoints[ALIGNED] = align(
                 night.store, read, larger, night.day, night.stages, device=night.device, **options
             )
             seconds[ALIGNED] = time.monotonic() - began
     for name, checkpoint in checkpoints.items():
-        by_reward = name in (ALIGNED, "larger_reward")
         recommender = generator_arm(
             checkpoint.path,
             read,
@@ -225,7 +226,7 @@ def _make_arms(
             candidates,
             stages,
             device=night.device,
-            by_reward=by_reward,
+            by_reward=name != UNJUDGED,
         )
         lists[name] = generated_by(recommender)
     trained = {n: a for n, a in checkpoints.items() if "best_valid_loss" in a.manifest["metadata"]}

@@ -208,6 +208,7 @@ def test_reward_chooses_the_session(parts):
         )
         best = recommender._rewards(keep_recent(seen, MODEL_HISTORY), beams.items).max().item()
         assert rewards[:SESSION] == pytest.approx([best] * SESSION, abs=1e-9)
+        assert rewards[SESSION:] == sorted(rewards[SESSION:], reverse=True)
         alone = recommender.recommend(history, 5)
         assert [r.item_id for r in alone] == [r.item_id for r in row]
 
