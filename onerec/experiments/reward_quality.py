@@ -39,8 +39,6 @@ DIFFERENCES = (
     ("boosting", "base_rate"),
     ("reward_model", "boosting"),
     ("reward_ensemble", "boosting"),
-    ("similarity", "boosting"),
-    ("similarity", "reward_model"),
     ("no_similarity", "reward_model"),
     ("history_mean", "reward_model"),
     ("no_history", "reward_model"),
@@ -57,10 +55,9 @@ and stop by the validation day; figures are of the test day's blocks of all user
 `base_rate` says the training days' rate for every block. `boosting` is LightGBM on plain facts:
 sizes, place and hour, how often the block's items were shown and with what result on other days,
 and how near their vectors are to the history. `reward_ensemble` is the mean of the `reward_model`'s
-seeds. `similarity` is the
-reward model with `history_similarity` on (`no_similarity`: off, where the settings have it on),
-`history_mean` the one without target-aware attention, `no_history` the same
-model when it sees no history, so that items stand for themselves."""
+seeds. `no_similarity` is the reward model without `history_similarity`, `history_mean` the one
+without target-aware attention, `no_history` the same model when it sees no history, so that items
+stand for themselves."""
 ORDER_TEXT = """The order columns are the share of pairs that the scalar reward puts in the order of
 what came out (the reward's weights on the real labels), .5 being chance: two blocks of a user's
 day, two blocks of one session, two items of one session scored as sessions of one; means over

@@ -124,9 +124,8 @@ def fit_systems(
     scored("reward_model", began, models)
     if seeds > 1:
         systems["reward_ensemble"] = _mean_of(systems["reward_model"])
-    other = not config.history_similarity
     for name, change in (
-        ("similarity" if other else "no_similarity", {"history_similarity": other}),
+        ("no_similarity", {"history_similarity": False}),
         ("history_mean", {"target_attention": False}),
     ):
         began = time.monotonic()

@@ -29,7 +29,14 @@ def test_tables_are_written_and_shown(tmp_path: Path, tables_dir: Path):
     metadata = result.asset_materializations_for_node("reward_table")[0].metadata
     assert metadata["day"].value == DAY
     rows = json.loads((tables_dir / "reward_quality_simulated.json").read_text())
-    systems = ["base_rate", "boosting", "reward_model", "similarity", "history_mean", "no_history"]
+    systems = [
+        "base_rate",
+        "boosting",
+        "reward_model",
+        "no_similarity",
+        "history_mean",
+        "no_history",
+    ]
     assert list(dict.fromkeys(row["system"] for row in rows)) == systems
     assert "ece_vtr" in {
         row["metric"]

@@ -71,7 +71,7 @@ def test_every_arm_serves_the_same_users_on_the_same_visits(measured: Measured) 
         assert mine[..., WATCH].sum() > 0
         if arm != CASCADE:
             assert not np.array_equal(mine[..., WATCH], theirs[..., WATCH])
-    assert measured.losses["larger"] == 0 < measured.losses["larger"]
+    assert measured.losses["larger"] > 0
 
 
 def test_a_second_run_reads_the_models_and_measures_the_same(

@@ -17,7 +17,7 @@ from tests.core.reward.planted import planted_blocks, topics_and_vectors
 TOPICS, VECTORS = topics_and_vectors()
 CONFIG = RewardConfig(
     d_model=16, num_heads=2, batch_size=48, max_epochs=4, learning_rate=6e-3, dropout=0.1,
-    embedding_dropout=0.3,
+    embedding_dropout=0.3, history_similarity=False,
 )  # fmt: skip
 
 
@@ -75,11 +75,10 @@ def test_differences_are_between_the_means_and_narrower_than_the_parts(rows):
         assert difference.low < difference.value < difference.high
     apart = (mine.high - mine.low) + (theirs.high - theirs.low)
     assert difference.high - difference.low < 0.75 * apart  # of one seed: users alone vary
-    asked = {(name, other) for name, other in DIFFERENCES if name != "no_similarity"}
     found = {
         (name, metric.split("_minus_")[1]) for name, metric in rows if metric.startswith("auc_vtr_")
     }
-    assert found == asked
+    assert found == set(DIFFERENCES)
 
 
 def test_log_loss_and_order_by_hand(days: Days):
@@ -113,7 +112,7 @@ def test_labels_of_the_test_day_reach_no_scorer():
     )
     quick = dataclasses.replace(CONFIG, max_epochs=1)
     before, after = (fit_systems(d, quick, seeds=1) for d in (days, flipped))
-    neural = {"reward_model", "similarity", "history_mean", "no_history"}
+    neural = {"reward_model", "no_similarity", "history_mean", "no_history"}
     assert set(before) == {"base_rate", "boosting", *neural}
     for name, scored in before.items():
         assert torch.equal(scored.test, after[name].test), name
@@ -127,4 +126,4 @@ def test_findings_say_the_difference_with_its_interval(rows):
     assert said[0] == (
         f"reward_model minus boosting: AUC vtr {row.value:+.4f} [{row.low:+.4f}, {row.high:+.4f}]."
     )
-    assert len(said) == len(DIFFERENCES) - 2  # not base rates, and similarity is off by itself
+    assert len(said) == len(DIFFERENCES) - 1  # not base rates

@@ -87,8 +87,9 @@ def test_similarity_by_hand_and_only_where_asked_for(vectors: torch.Tensor):
     # item 0: cosines 1, 0 with history 0, 1; item 2: .6, .8; without history or item nothing
     expected = torch.tensor([[[0.5, 1.0], [0.7, 0.8]], [[0.0, 0.0], [0.0, 0.0]]]) * 2**0.5
     torch.testing.assert_close(_similarity(plane, items, history), expected)
-    wide = RewardModel(dataclasses.replace(CONFIG, history_similarity=True), SHAPE).eval()
-    assert wide.mix.in_features == RewardModel(CONFIG, SHAPE).mix.in_features + 2
+    wide = RewardModel(CONFIG, SHAPE).eval()
+    narrow = RewardModel(dataclasses.replace(CONFIG, history_similarity=False), SHAPE)
+    assert wide.mix.in_features == narrow.mix.in_features + 2
     padded = torch.nn.functional.pad(HISTORY, (0, 3), value=-1)
     scores = score_sessions(wide, vectors, HISTORY, SESSIONS)
     again = score_sessions(
