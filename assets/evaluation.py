@@ -42,7 +42,7 @@ BASELINE_SETTINGS = (
 BASELINES_CODE = code_version(
     "datasets/history_sessions", "evaluation/baselines", "evaluation/interactions"
 )
-CODE = code_version("evaluation", "generation", "model", "reward", LOADERS)
+CODE = code_version("evaluation", "generation", "model", "recommender", "reward", LOADERS)
 
 
 class EvaluationLaunchpad(launchpad(STAGES.evaluation)):
@@ -315,7 +315,11 @@ def _night(day: str, read: Mapping[str, Artifact], settings: EvaluationConfig) -
 
 def _headlines(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """Numbers that Dagster plots over partitions."""
-    wanted = [f"{s}_{m}" for s in GENERATORS for m in ("recall@10", "ndcg@10", "evaluator_reward")]
+    wanted = [
+        f"{s}_{m}"
+        for s in (*GENERATORS, "served")
+        for m in ("recall@10", "ndcg@10", "evaluator_reward")
+    ]
     wanted += [f"{name}_recall@10" for name in BASELINES if name != "popularity_recent"]
     wanted += ["legal_share", "users"]
     known = [name for name in wanted if name in metrics]

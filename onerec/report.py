@@ -18,7 +18,7 @@ from onerec.config import BASELINES
 
 Metrics = Mapping[str, Any]
 
-SYSTEMS = (*BASELINES, "pretrained", "dpo")
+SYSTEMS = (*BASELINES, "pretrained", "dpo", "served")
 """Order of the rows; a system that is not named here follows."""
 
 HEADLINES = {

@@ -7,6 +7,7 @@ a table with every case's values.
 Shapes: C cases, H history items, N items.
 """
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -30,16 +31,19 @@ from onerec.evaluation.baselines import (
     load_baselines,
 )
 from onerec.evaluation.bootstrap import Interval, bootstrap_means
-from onerec.evaluation.generators import SessionGenerator, Translated, load_generator
+from onerec.evaluation.generators import Served, SessionGenerator, Translated, load_generator
 from onerec.evaluation.metrics import per_case_metrics
 from onerec.evaluation.sessions import Sessions, audit, lists_as_sessions, session_rewards
 from onerec.model.checkpoint import read_config
+from onerec.recommender import Recommender
 from onerec.reward.model import RewardModel, load_reward
 from onerec.reward.users import check_judge
 from onerec.tokenizer.semantic_ids import SemanticIds, load_semantic_ids
 
 HEADLINE = 10
 """The list length that tables, slices and the promotion rule speak of."""
+SERVED = "served"
+"""The challenger as users get it."""
 COMPARED = (f"recall@{HEADLINE}", f"ndcg@{HEADLINE}", "evaluator_reward", "training_reward")
 """Values whose paired differences between systems are reported."""
 
@@ -253,7 +257,7 @@ def differences(measured: Mapping[str, Measured]) -> Values:
     `reward_gap` is how much more a generator gained by the reward that trained it than by the
     evaluator: what is above 0 beyond noise is reward hacking.
     """
-    generators = [name for name, m in measured.items() if "legal_share" in m.shares]
+    generators = [name for name in measured if name not in BASELINES]
     others = [name for name in BASELINES if name in measured and name != "popularity_recent"]
     pairs = [(g, o) for g in generators for o in others]
     pairs += list(zip(generators[1:], generators, strict=False))
@@ -304,11 +308,11 @@ def evaluate(
     device: str = "cpu",
     on_progress: Callable[[str], None] = lambda message: None,
 ) -> dict[str, Measured]:
-    """Measure the baselines that the settings name, then each generator.
+    """Measure the baselines that the settings name, then each generator, the last also as served.
 
     Args:
         night: What to measure with.
-        generators: Checkpoint directory by name.
+        generators: Checkpoint directory by name, the challenger last.
         generation: Beam and batch size.
         device: Where generators run.
         on_progress: Called with a line of text now and then.
@@ -330,4 +334,23 @@ def evaluate(
             checkpoint, night.semantic_ids, night.candidates, generation, device=device
         )
         measured[name] = measure(night, system)
+        if name == list(generators)[-1]:
+            on_progress(f"{SERVED}: {len(night.user_ids)} cases")
+            measured[SERVED] = measure(night, as_served(night, system, generation))
     return measured
+
+
+def as_served(night: Night, system: SessionGenerator, generation: GenerationConfig) -> Served:
+    """A generator with the night's reward model choosing, as the recommendations of the night."""
+    candidates = torch.from_numpy(night.candidates).to(system.model.device)
+    model = copy.deepcopy(system.model)  # it serves in a precision of its own
+    return Served(
+        Recommender(
+            model,
+            night.semantic_ids,
+            config=generation,
+            reward=copy.deepcopy(night.judges["training"]),
+            vectors=night.vectors,
+            allowed=candidates,
+        )
+    )

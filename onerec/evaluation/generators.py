@@ -19,6 +19,7 @@ from onerec.evaluation.baselines import candidates_before
 from onerec.evaluation.sessions import Sessions
 from onerec.generation import Trie, generate_sessions, rank_items
 from onerec.model import OneRec, load_model
+from onerec.recommender import Recommender
 from onerec.tokenizer.semantic_ids import SemanticIds
 
 
@@ -70,6 +71,24 @@ class SessionGenerator:
     def _batches(self, history: np.ndarray) -> tuple[Tensor, ...]:
         rows = torch.from_numpy(np.ascontiguousarray(history)).long()
         return rows.to(self.model.device).split(self.config.batch_size)
+
+
+@dataclasses.dataclass(frozen=True)
+class Served:
+    """A generator as users get it: a reward model chooses among what it generates; a `Ranker`.
+
+    Nobody's seen items are left out, as for every system that is measured.
+
+    Attributes:
+        recommender: With a reward model, over the candidates of a day.
+    """
+
+    recommender: Recommender
+
+    def rank(self, history: np.ndarray, *, top_k: int) -> np.ndarray:
+        """See `onerec.evaluation.baselines.Ranker.rank`."""
+        rows = torch.from_numpy(np.ascontiguousarray(history)).long()
+        return self.recommender.rank(rows, top_k).items.numpy()
 
 
 def load_generator(

@@ -12,6 +12,7 @@ from onerec.evaluation.baselines import candidates_before, fit_baselines
 from onerec.evaluation.bootstrap import bootstrap_mean
 from onerec.evaluation.evaluate import (
     Night,
+    as_served,
     evaluate,
     load_night,
     measure,
@@ -22,6 +23,7 @@ from onerec.evaluation.evaluate import (
 )
 from onerec.evaluation.generators import load_generator, load_incumbent
 from onerec.evaluation.interactions import load_interactions
+from onerec.evaluation.metrics import per_case_metrics
 from onerec.model import GenerationMismatchError
 from tests.core.evaluation import night as small
 from tests.core.evaluation.night import DAY
@@ -80,11 +82,16 @@ def test_cases_are_the_users_of_the_day_and_targets_were_there_before_it(night: 
 
 
 def test_every_promised_number_is_there_with_its_interval(metrics: dict) -> None:
-    for system in ("popularity", "itemknn", "pretrained", "dpo"):
+    for system in ("popularity", "itemknn", "pretrained", "dpo", "served"):
         for metric in ("recall@10", "ndcg@10", "hit_rate@5", "mrr@20", "evaluator_reward"):
             low, mean, high = (metrics[f"{system}_{metric}{e}"] for e in ("_low", "", "_high"))
             assert low <= mean <= high
-    for name in ("dpo_minus_pretrained_evaluator_reward", "dpo_minus_popularity_recall@10"):
+    for name in (
+        "dpo_minus_pretrained_evaluator_reward",
+        "dpo_minus_popularity_recall@10",
+        "served_minus_dpo_recall@10",
+        "served_minus_itemknn_recall@10",
+    ):
         assert metrics[f"{name}_low"] <= metrics[name] <= metrics[f"{name}_high"]
     assert metrics["users"] == small.NUM_USERS // 2
     assert metrics["test_day"] == "2026-06-14"
@@ -142,6 +149,19 @@ def test_generated_sessions_are_legal_and_free_of_repeats(metrics: dict) -> None
     assert metrics["legal_share"] == 1
     assert metrics["repeat_free_share"] == 1
     assert metrics["dpo_generated_sessions"] == 15 * small.GENERATION.beam
+
+
+def test_served_is_the_challengers_list_as_the_reward_model_orders_it(
+    night: Night, artifacts: Path, measured
+) -> None:
+    challenger = load_generator(
+        artifacts / "dpo", night.semantic_ids, night.candidates, small.GENERATION
+    )
+    bundle = as_served(night, challenger, small.GENERATION).recommender
+    listed = bundle.rank(torch.from_numpy(night.history), 20)
+    values = per_case_metrics(listed.items.numpy(), night.targets, (10,))
+    assert measured["served"].values["recall@10"] == pytest.approx(values["recall@10"])
+    assert listed.rewards[:, 0].isfinite().all(), "chosen by the reward model"
 
 
 def test_no_system_lists_what_came_on_the_day(night: Night, artifacts: Path) -> None:
