@@ -163,7 +163,11 @@ def _table(measured: Mapping[str, Measured], data_hash: str, seed: int) -> Resul
         for system, values in PUBLISHED.items()
         for metric, value in values.items()
     ]
-    against = {f"recall@10_minus_{LABELS[name]}": f"R@10 minus {LABELS[name]}" for name in MINUS}
+    against = {
+        f"{metric}_minus_{LABELS[name]}": f"{title} minus {LABELS[name]}"
+        for name in MINUS
+        for metric, title in (("recall@10", "R@10"), ("ndcg@10", "N@10"))
+    }
     columns = {m: m.replace("recall", "Recall").replace("ndcg", "NDCG") for m in METRICS} | against
     spent = {
         name: f"{LABELS[name]} {m.seconds / 60:.0f} min, {_epochs(m)} epochs"
@@ -206,6 +210,10 @@ def findings(rows: Sequence[Row], measured: Mapping[str, Measured]) -> list[str]
     found.append(
         f"Goal {state}: OneRec with its dense head minus SASRec-CE in Recall@10 is "
         f"{best.value:+.4f} [{best.low:+.4f}, {best.high:+.4f}]."
+    )
+    order = cells[LABELS["onerec_dense"], f"ndcg@10_minus_{LABELS['sasrec_ce']}"]
+    found.append(
+        f"The same in NDCG@10 is {order.value:+.4f} [{order.low:+.4f}, {order.high:+.4f}]."
     )
     share = measured["onerec_dense"].facts.get("dense share")
     found.append(
