@@ -37,6 +37,7 @@ class ABTestConfig:
     larger_decoder_layers: int = option(2, "Its decoder blocks")
     larger_experts: int = option(8, "Its experts per decoder block")
     larger_learning_rate: float = option(2e-3, "Its peak learning rate")
+    larger_dropout: float = option(0.25, "Its dropout; by .1 it stops early (docs/log.md)")
     fresh_days: float = option(2.0, "Age in days up to which an item is fresh")
     return_sensitivity: float = option(
         1.0,
@@ -85,6 +86,7 @@ class ABTestConfig:
             "decoder_layers": self.larger_decoder_layers,
             "num_experts": self.larger_experts,
             "active_experts": min(small.active_experts, self.larger_experts),
+            "dropout": self.larger_dropout,
         }
         training = {"learning_rate": self.larger_learning_rate, "warm_start": False}
         return stages.override({"model": model, "training": training})
