@@ -245,6 +245,7 @@ def champion(
         keep_bundle,
         measure_incumbent,
         previous_champion,
+        reward_chooses,
         weak_towers,
         write_decision,
     )
@@ -266,7 +267,9 @@ def champion(
         settings,
         weak_towers=weak_towers(read["reward_model"].path, STAGES.reward),
     )
-    description = describe(decision, read[CHALLENGER], incumbent)
+    by_reward = reward_chooses(read["offline_metrics"].path, settings)
+    description: dict[str, Any] = describe(decision, read[CHALLENGER], incumbent)
+    description["reward_chooses"] = by_reward
     versions = {name: artifact.version for name, artifact in read.items()}
     if incumbent is not None:
         versions["champion"] = incumbent.version
@@ -278,7 +281,7 @@ def champion(
                 draft.path,
                 checkpoint=read[CHALLENGER].path,
                 semantic_ids=read["semantic_ids"].path,
-                reward=read["reward_model"].path,
+                reward=read["reward_model"].path if by_reward else None,
                 config=STAGES.generation,
             )
         elif incumbent is not None:
@@ -288,6 +291,7 @@ def champion(
         draft.artifact,
         {
             "promoted": decision.promoted,
+            "challenger's lists are chosen by": "reward" if by_reward else "probability",
             "reasons": dg.MetadataValue.md("\n".join(f"- {r}" for r in decision.reasons) or "none"),
             "warnings": dg.MetadataValue.json(decision.warnings),
             "gates": dg.MetadataValue.json(decision.gates),
@@ -317,7 +321,7 @@ def _headlines(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """Numbers that Dagster plots over partitions."""
     wanted = [
         f"{s}_{m}"
-        for s in (*GENERATORS, "served")
+        for s in (*GENERATORS, "by_reward")
         for m in ("recall@10", "ndcg@10", "evaluator_reward")
     ]
     wanted += [f"{name}_recall@10" for name in BASELINES if name != "popularity_recent"]

@@ -18,7 +18,7 @@ from onerec.config import BASELINES
 
 Metrics = Mapping[str, Any]
 
-SYSTEMS = (*BASELINES, "pretrained", "dpo", "served")
+SYSTEMS = (*BASELINES, "pretrained", "dpo", "by_reward")
 """Order of the rows; a system that is not named here follows."""
 
 HEADLINES = {

@@ -24,7 +24,7 @@ import pyarrow.dataset as pads
 from onerec.config import GenerationConfig
 from onerec.datasets.session_tensors import load_serving_histories
 from onerec.evaluation.baselines import Baselines
-from onerec.recommender import Recommender, write_bundle
+from onerec.recommender import REWARD, Recommender, write_bundle
 from onerec.schema import RECOMMENDATIONS, SPLITS
 from onerec.tokenizer.semantic_ids import SemanticIds, load_semantic_ids
 
@@ -41,6 +41,8 @@ def prepare_bundle(
     config: GenerationConfig,
 ) -> bool:
     """The bundle that serves: the champion's generator with the day's catalogue and reward model.
+
+    A champion that was published without a reward model serves by probability and gets none.
 
     Inside its tokenizer generation a champion of an earlier night so recommends the items that came
     since. Outside it the digits mean other items: it keeps the catalogue and the reward model it
@@ -62,7 +64,7 @@ def prepare_bundle(
             directory,
             checkpoint=champion,
             semantic_ids=semantic_ids,
-            reward=reward_model,
+            reward=reward_model if (champion / REWARD).exists() else None,
             config=config,
         )
         return True

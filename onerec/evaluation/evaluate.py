@@ -31,7 +31,12 @@ from onerec.evaluation.baselines import (
     load_baselines,
 )
 from onerec.evaluation.bootstrap import Interval, bootstrap_means
-from onerec.evaluation.generators import Served, SessionGenerator, Translated, load_generator
+from onerec.evaluation.generators import (
+    ChosenByReward,
+    SessionGenerator,
+    Translated,
+    load_generator,
+)
 from onerec.evaluation.metrics import per_case_metrics
 from onerec.evaluation.sessions import Sessions, audit, lists_as_sessions, session_rewards
 from onerec.model.checkpoint import read_config
@@ -42,8 +47,8 @@ from onerec.tokenizer.semantic_ids import SemanticIds, load_semantic_ids
 
 HEADLINE = 10
 """The list length that tables, slices and the promotion rule speak of."""
-SERVED = "served"
-"""The challenger as users get it."""
+BY_REWARD = "by_reward"
+"""The challenger with the reward model choosing."""
 COMPARED = (f"recall@{HEADLINE}", f"ndcg@{HEADLINE}", "evaluator_reward", "training_reward")
 """Values whose paired differences between systems are reported."""
 
@@ -308,7 +313,7 @@ def evaluate(
     device: str = "cpu",
     on_progress: Callable[[str], None] = lambda message: None,
 ) -> dict[str, Measured]:
-    """Measure the baselines that the settings name, then each generator, the last also as served.
+    """Measure the baselines that the settings name, then each generator, the last also by reward.
 
     Args:
         night: What to measure with.
@@ -335,16 +340,18 @@ def evaluate(
         )
         measured[name] = measure(night, system)
         if name == list(generators)[-1]:
-            on_progress(f"{SERVED}: {len(night.user_ids)} cases")
-            measured[SERVED] = measure(night, as_served(night, system, generation))
+            on_progress(f"{BY_REWARD}: {len(night.user_ids)} cases")
+            measured[BY_REWARD] = measure(night, chosen_by_reward(night, system, generation))
     return measured
 
 
-def as_served(night: Night, system: SessionGenerator, generation: GenerationConfig) -> Served:
-    """A generator with the night's reward model choosing, as the recommendations of the night."""
+def chosen_by_reward(
+    night: Night, system: SessionGenerator, generation: GenerationConfig
+) -> ChosenByReward:
+    """A generator with the night's reward model choosing, as `Recommender` does it."""
     candidates = torch.from_numpy(night.candidates).to(system.model.device)
     model = copy.deepcopy(system.model)  # it serves in a precision of its own
-    return Served(
+    return ChosenByReward(
         Recommender(
             model,
             night.semantic_ids,

@@ -74,8 +74,8 @@ class SessionGenerator:
 
 
 @dataclasses.dataclass(frozen=True)
-class Served:
-    """A generator as users get it: a reward model chooses among what it generates; a `Ranker`.
+class ChosenByReward:
+    """A generator with a reward model that chooses among what it generates; a `Ranker`.
 
     Nobody's seen items are left out, as for every system that is measured.
 

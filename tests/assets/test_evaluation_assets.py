@@ -130,6 +130,7 @@ def test_an_untrained_challenger_is_refused_and_the_run_succeeds(
     champion = ArtifactStore(str(home / "artifacts")).latest("champion", DAY)
     decision = read_json(champion.path / "champion.json")
     assert decision["promoted"] is False
+    assert isinstance(decision["reward_chooses"], bool)
     assert decision["model"] is None
     assert "not above popularity's" in decision["reasons"][0]
 

@@ -131,6 +131,26 @@ def test_a_champion_of_another_generation_keeps_its_catalogue(
     assert recommender.reward is not None
 
 
+def test_a_champion_without_a_reward_model_serves_by_probability(
+    artifacts: Path, tmp_path: Path
+) -> None:
+    write_bundle(
+        tmp_path / "champion",
+        checkpoint=artifacts / "dpo",
+        semantic_ids=artifacts / "semantic_ids",
+        config=GENERATION,
+    )
+    assert prepare_bundle(
+        tmp_path / "bundle",
+        champion=tmp_path / "champion",
+        semantic_ids=artifacts / "semantic_ids",
+        reward_model=artifacts / "reward",
+        config=GENERATION,
+    )
+    assert Recommender.load(tmp_path / "bundle").reward is None
+    assert all(math.isnan(r["reward"]) for r in serve(artifacts, tmp_path / "bundle").to_pylist())
+
+
 @pytest.mark.parametrize("filter_seen", [True, False])
 def test_without_a_champion_popular_items_are_served_and_named_so(
     tmp_path: Path, filter_seen: bool

@@ -6,11 +6,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from onerec.artifacts import ArtifactStore, read_json, write_json
+from onerec.config import EvaluationConfig
 from onerec.evaluation.champion import (
     describe,
     judge,
     keep_bundle,
     previous_champion,
+    reward_chooses,
     weak_towers,
     write_decision,
 )
@@ -39,6 +41,17 @@ def offline_metrics(directory: Path, *, dpo: float, popularity: float, reward: f
     }
     write_json(directory / "metrics.json", numbers)
     return directory
+
+
+@pytest.mark.parametrize(
+    ("by_reward", "chooses"), [(0.11, True), (0.0901, True), (0.0899, False), (None, False)]
+)
+def test_the_reward_model_chooses_lists_where_that_costs_little_recall(
+    tmp_path: Path, by_reward: float | None, chooses: bool
+) -> None:
+    numbers = {"dpo_recall@10": 0.1, "by_reward_recall@10": by_reward}
+    write_json(tmp_path / "metrics.json", numbers)
+    assert reward_chooses(tmp_path, EvaluationConfig(recall_tolerance=0.1)) == chooses
 
 
 def standing(recall: float, reward: float = 1.0) -> dict[str, np.ndarray]:

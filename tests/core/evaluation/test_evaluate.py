@@ -12,7 +12,7 @@ from onerec.evaluation.baselines import candidates_before, fit_baselines
 from onerec.evaluation.bootstrap import bootstrap_mean
 from onerec.evaluation.evaluate import (
     Night,
-    as_served,
+    chosen_by_reward,
     evaluate,
     load_night,
     measure,
@@ -82,15 +82,15 @@ def test_cases_are_the_users_of_the_day_and_targets_were_there_before_it(night: 
 
 
 def test_every_promised_number_is_there_with_its_interval(metrics: dict) -> None:
-    for system in ("popularity", "itemknn", "pretrained", "dpo", "served"):
+    for system in ("popularity", "itemknn", "pretrained", "dpo", "by_reward"):
         for metric in ("recall@10", "ndcg@10", "hit_rate@5", "mrr@20", "evaluator_reward"):
             low, mean, high = (metrics[f"{system}_{metric}{e}"] for e in ("_low", "", "_high"))
             assert low <= mean <= high
     for name in (
         "dpo_minus_pretrained_evaluator_reward",
         "dpo_minus_popularity_recall@10",
-        "served_minus_dpo_recall@10",
-        "served_minus_itemknn_recall@10",
+        "by_reward_minus_dpo_recall@10",
+        "by_reward_minus_itemknn_recall@10",
     ):
         assert metrics[f"{name}_low"] <= metrics[name] <= metrics[f"{name}_high"]
     assert metrics["users"] == small.NUM_USERS // 2
@@ -151,16 +151,16 @@ def test_generated_sessions_are_legal_and_free_of_repeats(metrics: dict) -> None
     assert metrics["dpo_generated_sessions"] == 15 * small.GENERATION.beam
 
 
-def test_served_is_the_challengers_list_as_the_reward_model_orders_it(
+def test_by_reward_is_the_challengers_list_as_the_reward_model_orders_it(
     night: Night, artifacts: Path, measured
 ) -> None:
     challenger = load_generator(
         artifacts / "dpo", night.semantic_ids, night.candidates, small.GENERATION
     )
-    bundle = as_served(night, challenger, small.GENERATION).recommender
+    bundle = chosen_by_reward(night, challenger, small.GENERATION).recommender
     listed = bundle.rank(torch.from_numpy(night.history), 20)
     values = per_case_metrics(listed.items.numpy(), night.targets, (10,))
-    assert measured["served"].values["recall@10"] == pytest.approx(values["recall@10"])
+    assert measured["by_reward"].values["recall@10"] == pytest.approx(values["recall@10"])
     assert listed.rewards[:, 0].isfinite().all(), "chosen by the reward model"
 
 
