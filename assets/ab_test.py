@@ -120,8 +120,8 @@ def _provenance(night: "Night", key: dict[str, Any]) -> Any:
         f"sessions {data.content_hash}",
         config=digest,
         seeds=range(test.traffic_seeds),
-        budget=f"one training per generator as the night's, one round of {STAGES.alignment.method} "
-        f"with {STAGES.alignment.sample_users} users, beam {test.beam}; nothing was tuned on the "
-        "test",
+        budget=f"one training per generator as the night's (the larger one's dropout was chosen by "
+        f"validation loss), one round of {STAGES.alignment.method} with "
+        f"{STAGES.alignment.sample_users} users, beam {test.beam}; nothing was tuned on the test",
         commit=current_commit(),
     )
