@@ -77,7 +77,8 @@ class SessionGenerator:
 class ChosenByReward:
     """A generator with a reward model that chooses among what it generates; a `Ranker`.
 
-    Nobody's seen items are left out, as for every system that is measured.
+    Other systems are measured without a filter of seen items. This one is measured as it serves: a
+    reward model that looks for what is like the history finds the history first.
 
     Attributes:
         recommender: With a reward model, over the candidates of a day.
@@ -88,7 +89,8 @@ class ChosenByReward:
     def rank(self, history: np.ndarray, *, top_k: int) -> np.ndarray:
         """See `onerec.evaluation.baselines.Ranker.rank`."""
         rows = torch.from_numpy(np.ascontiguousarray(history)).long()
-        return self.recommender.rank(rows, top_k).items.numpy()
+        seen = rows if self.recommender.config.filter_seen else None
+        return self.recommender.rank(rows, top_k, exclude=seen).items.numpy()
 
 
 def load_generator(

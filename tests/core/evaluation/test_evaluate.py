@@ -158,7 +158,13 @@ def test_by_reward_is_the_challengers_list_as_the_reward_model_orders_it(
         artifacts / "dpo", night.semantic_ids, night.candidates, small.GENERATION
     )
     bundle = chosen_by_reward(night, challenger, small.GENERATION).recommender
-    listed = bundle.rank(torch.from_numpy(night.history), 20)
+    history = torch.from_numpy(night.history)
+    listed = bundle.rank(history, 20, exclude=history)
+    assert (
+        not (listed.items.unsqueeze(2) == history.unsqueeze(1))
+        .logical_and(history.unsqueeze(1) >= 0)
+        .any()
+    )
     values = per_case_metrics(listed.items.numpy(), night.targets, (10,))
     assert measured["by_reward"].values["recall@10"] == pytest.approx(values["recall@10"])
     assert listed.rewards[:, 0].isfinite().all(), "chosen by the reward model"
