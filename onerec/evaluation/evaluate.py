@@ -1,8 +1,8 @@
 """The offline evaluation of a night: every system on the same cases, histories and candidates.
 
 A case is a user with a watched item on day D; candidates are the items first seen before D, all of
-them; nobody's seen items are filtered, but by `by_reward`, which serves so. The result is one flat object of numbers with intervals, and
-a table with every case's values.
+them; nobody's seen items are filtered, but by `by_reward`, which is measured as it serves. The
+result is one flat object of numbers with intervals, and a table with every case's values.
 
 Shapes: C cases, H history items, N items.
 """
