@@ -321,7 +321,7 @@ def _headlines(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """Numbers that Dagster plots over partitions."""
     wanted = [
         f"{s}_{m}"
-        for s in (*GENERATORS, "by_reward")
+        for s in (*GENERATORS, "by_probability", "by_reward")
         for m in ("recall@10", "ndcg@10", "evaluator_reward")
     ]
     wanted += [f"{name}_recall@10" for name in BASELINES if name != "popularity_recent"]

@@ -18,7 +18,7 @@ from onerec.config import BASELINES
 
 Metrics = Mapping[str, Any]
 
-SYSTEMS = (*BASELINES, "pretrained", "dpo", "by_reward")
+SYSTEMS = (*BASELINES, "pretrained", "dpo", "by_probability", "by_reward")
 """Order of the rows; a system that is not named here follows."""
 
 HEADLINES = {
@@ -212,7 +212,9 @@ def _facts(metrics: Metrics) -> list[str]:
     if "users" in metrics:
         parts.append(f"{metrics['users']:,} users")
     if "candidate_items" in metrics:
-        parts.append(f"{metrics['candidate_items']:,} candidate items, none filtered as seen")
+        parts.append(
+            f"{metrics['candidate_items']:,} candidate items; only by_* leave out seen ones"
+        )
     lines = [", ".join(parts)]
     if "bootstrap_confidence" in metrics:
         lines.append(f"[{metrics['bootstrap_confidence']:.0%} bootstrap interval over users]")

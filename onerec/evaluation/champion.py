@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from onerec.artifacts import Artifact, ArtifactStore, read_json, write_json
 from onerec.config import EvaluationConfig, GenerationConfig, RewardConfig
 from onerec.evaluation.bootstrap import Interval, paired_difference
-from onerec.evaluation.evaluate import BY_REWARD, HEADLINE, Night, measure
+from onerec.evaluation.evaluate import BY_PROBABILITY, BY_REWARD, HEADLINE, Night, measure
 from onerec.evaluation.generators import load_incumbent
 from onerec.evaluation.promotion import Decision, Evidence, decide
 from onerec.reward.metrics import no_better_than_base_rate
@@ -88,16 +88,16 @@ def judge(
 def reward_chooses(offline_metrics: Path, config: EvaluationConfig) -> bool:
     """Whether users get what the reward model chooses, or what is most probable.
 
-    By reward, where that loses no more than the tolerated share of the challenger's Recall@10: a
-    reward model that has learned little lists what nobody watches.
+    By reward, where that loses no more than the tolerated share of the Recall@10 that lists by
+    probability have: a reward model that has learned little lists what nobody watches.
 
     Args:
         offline_metrics: Directory of the night's artifact.
         config: The tolerance.
     """
     metrics = read_json(offline_metrics / "metrics.json")
-    chosen, own = (_number(metrics.get(f"{s}_{RECALL}")) for s in (BY_REWARD, "dpo"))
-    return chosen >= (1 - config.recall_tolerance) * own  # not where either is NaN
+    chosen, usual = (_number(metrics.get(f"{s}_{RECALL}")) for s in (BY_REWARD, BY_PROBABILITY))
+    return chosen >= (1 - config.recall_tolerance) * usual  # not where either is NaN
 
 
 def measure_incumbent(

@@ -1,8 +1,8 @@
 """The offline evaluation of a night: every system on the same cases, histories and candidates.
 
 A case is a user with a watched item on day D; candidates are the items first seen before D, all of
-them; nobody's seen items are filtered, but by `by_reward`, which is measured as it serves. The
-result is one flat object of numbers with intervals, and a table with every case's values.
+them; nobody's seen items are filtered, but in the challenger's two ways to serve. The result is one
+flat object of numbers with intervals, and a table with every case's values.
 
 Shapes: C cases, H history items, N items.
 """
@@ -32,7 +32,7 @@ from onerec.evaluation.baselines import (
 )
 from onerec.evaluation.bootstrap import Interval, bootstrap_means
 from onerec.evaluation.generators import (
-    ChosenByReward,
+    Served,
     SessionGenerator,
     Translated,
     load_generator,
@@ -47,8 +47,8 @@ from onerec.tokenizer.semantic_ids import SemanticIds, load_semantic_ids
 
 HEADLINE = 10
 """The list length that tables, slices and the promotion rule speak of."""
-BY_REWARD = "by_reward"
-"""The challenger with the reward model choosing."""
+BY_PROBABILITY, BY_REWARD = "by_probability", "by_reward"
+"""The challenger as it serves, without and with the reward model choosing."""
 COMPARED = (f"recall@{HEADLINE}", f"ndcg@{HEADLINE}", "evaluator_reward", "training_reward")
 """Values whose paired differences between systems are reported."""
 
@@ -313,7 +313,7 @@ def evaluate(
     device: str = "cpu",
     on_progress: Callable[[str], None] = lambda message: None,
 ) -> dict[str, Measured]:
-    """Measure the baselines that the settings name, then each generator, the last also by reward.
+    """Measure the baselines that the settings name, each generator, and the last one as it serves.
 
     Args:
         night: What to measure with.
@@ -332,32 +332,39 @@ def evaluate(
             f"baselines={night.config.baselines!r}: {', '.join(missing)} is not among the night's "
             f"fitted baselines ({', '.join(rankers)}); materialise baselines with the same setting"
         )
-    measured = {name: measure(night, rankers[name]) for name in night.config.systems}
-    for name, checkpoint in generators.items():
-        on_progress(f"{name}: {len(night.user_ids)} cases")
-        system = load_generator(
+    models = {
+        name: load_generator(
             checkpoint, night.semantic_ids, night.candidates, generation, device=device
         )
+        for name, checkpoint in generators.items()
+    }
+    systems: dict[str, Ranker] = {name: rankers[name] for name in night.config.systems} | models
+    if models:
+        systems |= ways_to_serve(night, [*models.values()][-1], generation)
+    measured = {}
+    for name, system in systems.items():
+        on_progress(f"{name}: {len(night.user_ids)} cases")
         measured[name] = measure(night, system)
-        if name == list(generators)[-1]:
-            on_progress(f"{BY_REWARD}: {len(night.user_ids)} cases")
-            measured[BY_REWARD] = measure(night, chosen_by_reward(night, system, generation))
     return measured
 
 
-def chosen_by_reward(
-    night: Night, system: SessionGenerator, generation: GenerationConfig
-) -> ChosenByReward:
-    """A generator with the night's reward model choosing, as `Recommender` does it."""
-    candidates = torch.from_numpy(night.candidates).to(system.model.device)
-    model = copy.deepcopy(system.model)  # it serves in a precision of its own
-    return ChosenByReward(
-        Recommender(
-            model,
-            night.semantic_ids,
-            config=generation,
-            reward=copy.deepcopy(night.judges["training"]),
-            vectors=night.vectors,
-            allowed=candidates,
+def ways_to_serve(
+    night: Night, challenger: SessionGenerator, generation: GenerationConfig
+) -> dict[str, Served]:
+    """A generator as `Recommender` serves it, without and with the night's reward model."""
+    candidates = torch.from_numpy(night.candidates).to(challenger.model.device)
+
+    def served(reward: RewardModel | None) -> Served:
+        # copies, because it serves in a precision of its own
+        return Served(
+            Recommender(
+                copy.deepcopy(challenger.model),
+                night.semantic_ids,
+                config=generation,
+                reward=copy.deepcopy(reward),
+                vectors=None if reward is None else night.vectors,
+                allowed=candidates,
+            )
         )
-    )
+
+    return {BY_PROBABILITY: served(None), BY_REWARD: served(night.judges["training"])}

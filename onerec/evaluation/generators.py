@@ -74,14 +74,13 @@ class SessionGenerator:
 
 
 @dataclasses.dataclass(frozen=True)
-class ChosenByReward:
-    """A generator with a reward model that chooses among what it generates; a `Ranker`.
+class Served:
+    """A generator's lists as users get them; a `Ranker`.
 
-    Other systems are measured without a filter of seen items. This one is measured as it serves: a
-    reward model that looks for what is like the history finds the history first.
+    Other systems are measured by first items alone and without a filter of seen ones.
 
     Attributes:
-        recommender: With a reward model, over the candidates of a day.
+        recommender: Over the candidates of a day. A reward model of its chooses the lists.
     """
 
     recommender: Recommender

@@ -102,8 +102,8 @@ def walk_forward_tables(
     asked = (
         f"{len(nights)} test day(s), {', '.join(nights)}: each night's models are trained on the "
         f"days before and asked for the next. {num_cases:,} cases of {num_users:,} users, full "
-        "catalogue, no seen-item filter but for by_reward, which is measured as it serves; a "
-        "user's days are averaged, users are resampled."
+        "catalogue, no seen-item filter but for by_probability and by_reward, which are dpo as it "
+        "serves; a user's days are averaged, users are resampled."
     )
     ranking = ResultTable(
         name=name,

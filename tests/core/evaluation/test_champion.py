@@ -49,7 +49,7 @@ def offline_metrics(directory: Path, *, dpo: float, popularity: float, reward: f
 def test_the_reward_model_chooses_lists_where_that_costs_little_recall(
     tmp_path: Path, by_reward: float | None, chooses: bool
 ) -> None:
-    numbers = {"dpo_recall@10": 0.1, "by_reward_recall@10": by_reward}
+    numbers = {"by_probability_recall@10": 0.1, "by_reward_recall@10": by_reward}
     write_json(tmp_path / "metrics.json", numbers)
     assert reward_chooses(tmp_path, EvaluationConfig(recall_tolerance=0.1)) == chooses
 

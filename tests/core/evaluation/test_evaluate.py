@@ -12,13 +12,13 @@ from onerec.evaluation.baselines import candidates_before, fit_baselines
 from onerec.evaluation.bootstrap import bootstrap_mean
 from onerec.evaluation.evaluate import (
     Night,
-    chosen_by_reward,
     evaluate,
     load_night,
     measure,
     reward_aucs,
     sample_cases,
     summarise,
+    ways_to_serve,
     write_cases,
 )
 from onerec.evaluation.generators import load_generator, load_incumbent
@@ -82,14 +82,15 @@ def test_cases_are_the_users_of_the_day_and_targets_were_there_before_it(night: 
 
 
 def test_every_promised_number_is_there_with_its_interval(metrics: dict) -> None:
-    for system in ("popularity", "itemknn", "pretrained", "dpo", "by_reward"):
+    for system in ("popularity", "itemknn", "pretrained", "dpo", "by_probability", "by_reward"):
         for metric in ("recall@10", "ndcg@10", "hit_rate@5", "mrr@20", "evaluator_reward"):
             low, mean, high = (metrics[f"{system}_{metric}{e}"] for e in ("_low", "", "_high"))
             assert low <= mean <= high
     for name in (
         "dpo_minus_pretrained_evaluator_reward",
         "dpo_minus_popularity_recall@10",
-        "by_reward_minus_dpo_recall@10",
+        "by_probability_minus_dpo_recall@10",
+        "by_reward_minus_by_probability_recall@10",
         "by_reward_minus_itemknn_recall@10",
     ):
         assert metrics[f"{name}_low"] <= metrics[name] <= metrics[f"{name}_high"]
@@ -151,23 +152,22 @@ def test_generated_sessions_are_legal_and_free_of_repeats(metrics: dict) -> None
     assert metrics["dpo_generated_sessions"] == 15 * small.GENERATION.beam
 
 
-def test_by_reward_is_the_challengers_list_as_the_reward_model_orders_it(
-    night: Night, artifacts: Path, measured
+@pytest.mark.parametrize("way", ["by_probability", "by_reward"])
+def test_the_challenger_is_measured_as_users_would_get_it(
+    night: Night, artifacts: Path, measured, way: str
 ) -> None:
     challenger = load_generator(
         artifacts / "dpo", night.semantic_ids, night.candidates, small.GENERATION
     )
-    bundle = chosen_by_reward(night, challenger, small.GENERATION).recommender
+    bundle = ways_to_serve(night, challenger, small.GENERATION)[way].recommender
     history = torch.from_numpy(night.history)
     listed = bundle.rank(history, 20, exclude=history)
-    assert (
-        not (listed.items.unsqueeze(2) == history.unsqueeze(1))
-        .logical_and(history.unsqueeze(1) >= 0)
-        .any()
-    )
+    seen = (listed.items.unsqueeze(2) == history.unsqueeze(1)) & (history.unsqueeze(1) >= 0)
+    assert not seen.any()
     values = per_case_metrics(listed.items.numpy(), night.targets, (10,))
-    assert measured["by_reward"].values["recall@10"] == pytest.approx(values["recall@10"])
-    assert listed.rewards[:, 0].isfinite().all(), "chosen by the reward model"
+    assert measured[way].values["recall@10"] == pytest.approx(values["recall@10"])
+    judged = way == "by_reward"
+    assert (listed.rewards[:, 0].isfinite() == judged).all(), "a reward model chooses only there"
 
 
 def test_no_system_lists_what_came_on_the_day(night: Night, artifacts: Path) -> None:
