@@ -59,8 +59,8 @@ def recut_sessions(
 def cut_targets(table: pa.Table, session_items: int, history_length: int) -> pa.Table:
     """Each session as several with at most M targets, in order.
 
-    A later piece has the earlier targets at the end of its history. All pieces keep the exposures
-    of the whole session.
+    A later piece has the earlier targets at the end of its history. The first piece keeps the
+    exposures of the whole session: in all of them they would be learned several times.
 
     Args:
         table: `schema.SESSION_DATASET`.
@@ -100,6 +100,13 @@ def cut_targets(table: pa.Table, session_items: int, history_length: int) -> pa.
         ),
     }
     taken = table.take(pa.array(row))
+    exposures = [f.name for f in table.schema if pa.types.is_list(f.type) and f.name not in cut]
+    for name in exposures:
+        shown = table.column(name).combine_chunks()
+        length = pc.fill_null(pc.list_value_length(shown), 0).to_numpy()[row]
+        ends = np.cumsum(np.where(number == 0, length, 0))
+        offsets = np.concatenate([[0], ends]).astype(np.int32)
+        cut[name] = pa.ListArray.from_arrays(offsets, pc.list_flatten(shown))
     for name, column in cut.items():
         place = taken.schema.get_field_index(name)
         taken = taken.set_column(place, SESSION_DATASET.field(name), column)

@@ -1,5 +1,6 @@
 """Sessions filtered and cut otherwise, against loops over sessions."""
 
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from onerec.config import SessionConfig
+from onerec.datasets.history_sessions import load_positives
 from onerec.experiments.recut import cut_targets, recut_sessions
 from onerec.schema import SESSION_DATASET
 from tests.core.evaluation import night as small
@@ -36,12 +38,28 @@ def test_each_piece_has_the_targets_before_it_in_its_history(items: int):
         targets = row["target_item_ids"]
         for first in range(0, max(len(targets), 1), items):
             known = row["history_item_ids"] + targets[:first]
-            expected.append((known[-length:], targets[first : first + items], row["item_ids"]))
+            shown = [] if first else row["item_ids"]
+            expected.append((known[-length:], targets[first : first + items], shown))
     names = ("history_item_ids", "target_item_ids", "item_ids")
     assert [tuple(row[n] for n in names) for row in cut.to_pylist()] == expected
     assert cut.schema.equals(SESSION_DATASET)
     ids = cut.column("session_id").to_pylist()
     assert len(set(ids)) == len(ids)
+
+
+def test_what_was_watched_is_there_once_however_sessions_are_cut(tmp_path: Path):
+    shown = [[f"i{i:02d}" for i in range(n, n + 4)] for n in range(3)]
+    rows = [small.session("u", EVE - timedelta(days=2 - n), i) for n, i in enumerate(shown)]
+    rows = [{**row, "session_id": f"s{n}", "split": "train"} for n, row in enumerate(rows)]
+    source = small.write_sessions(tmp_path / "source", rows)
+    published = SessionConfig()
+    recut_sessions(
+        source, tmp_path / "cut", replace(published, session_items=1), published, small.DAY
+    )
+    before, after = (load_positives(d, small.catalogue()) for d in (source, tmp_path / "cut"))
+    assert len(before.item), "the sessions hold something watched"
+    assert np.array_equal(after.item, before.item)
+    assert np.array_equal(after.user, before.user)
 
 
 def kept(directory: Path) -> list[str]:
