@@ -23,6 +23,7 @@ from typing import Any
 from onerec import pictures
 from onerec.artifacts import write_json
 
+CHECKOUT = Path(__file__).resolve().parents[2]
 PAGE_HEAD = """# Results
 
 Written by `make tables`. Every figure was measured by this code in the run that its table names;
@@ -202,16 +203,18 @@ def _sections_of(page: str) -> dict[str, str]:
     return {name: text.strip() for name, text in zip(parts[1::2], parts[2::2], strict=True)}
 
 
-def current_commit() -> str:
-    """Hash of the checkout's commit, `+` behind it when files differ; 'unknown' outside of one."""
-    root = Path(__file__).resolve().parents[2]
+def current_commit(root: Path = CHECKOUT) -> str:
+    """Hash of the checkout's commit, `+` behind it when files differ; 'unknown' outside of one.
+
+    Documents may differ: the page of results does, once a table is written into it.
+    """
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(root), *arguments]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
     try:
-        dirty = git("status", "--porcelain", "--untracked-files=no")
+        dirty = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)docs")
         return git("rev-parse", "--short=10", "HEAD") + ("+" if dirty else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

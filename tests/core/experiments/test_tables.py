@@ -1,6 +1,8 @@
 """Result tables: what programs read, what people read, and the page of all of them."""
 
 import json
+import shutil
+import subprocess
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from onerec.experiments import (
     Row,
     SeededValues,
     assemble_page,
+    current_commit,
     markdown,
     seeded_interval,
     seeded_rows,
@@ -98,6 +101,28 @@ def test_a_picture_that_is_no_longer_made_goes_away(tmp_path):
 def test_a_table_that_would_mislead_is_refused(change, message):
     with pytest.raises(ValueError, match=message):
         table(**change)
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+def test_a_written_page_is_no_other_code(tmp_path):
+    def git(*arguments):
+        identity = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+        subprocess.run(["git", "-C", str(tmp_path), *identity, *arguments], check=True)
+
+    page, code = tmp_path / "docs" / "results.md", tmp_path / "code.py"
+    page.parent.mkdir()
+    page.write_text("no table yet")
+    code.write_text("a = 1")
+    assert current_commit(tmp_path) == "unknown"
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-qm", "first")
+    clean = current_commit(tmp_path)
+    assert len(clean) == 10
+    page.write_text("a table")
+    assert current_commit(tmp_path) == clean
+    code.write_text("a = 2")
+    assert current_commit(tmp_path) == clean + "+"
 
 
 def test_one_seed_is_the_plain_bootstrap_over_users():
