@@ -49,6 +49,8 @@ HEADLINE = 10
 """The list length that tables, slices and the promotion rule speak of."""
 BY_PROBABILITY, BY_REWARD = "by_probability", "by_reward"
 """The challenger as it serves, without and with the reward model choosing."""
+SERVED = (BY_PROBABILITY, BY_REWARD)
+"""Seen items are left out of these lists only, so they compare with nothing but one another."""
 COMPARED = (f"recall@{HEADLINE}", f"ndcg@{HEADLINE}", "evaluator_reward", "training_reward")
 """Values whose paired differences between systems are reported."""
 
@@ -259,13 +261,16 @@ def summarise(night: Night, measured: Mapping[str, Measured]) -> dict[str, float
 def differences(measured: Mapping[str, Measured]) -> Values:
     """Per-case differences of every generator to the baselines and to the generator before it.
 
+    And of the lists by reward to those by probability.
+
     `reward_gap` is how much more a generator gained by the reward that trained it than by the
     evaluator: what is above 0 beyond noise is reward hacking.
     """
-    generators = [name for name in measured if name not in BASELINES]
+    generators = [name for name in measured if name not in (*BASELINES, *SERVED)]
     others = [name for name in BASELINES if name in measured and name != "popularity_recent"]
     pairs = [(g, o) for g in generators for o in others]
     pairs += list(zip(generators[1:], generators, strict=False))
+    pairs += [(BY_REWARD, BY_PROBABILITY)] if set(SERVED) <= set(measured) else []
     found: Values = {}
     for a, b in pairs:
         gained = {n: measured[a].values[n] - measured[b].values[n] for n in COMPARED}

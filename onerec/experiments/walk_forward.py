@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from onerec.config import BASELINES, EvaluationConfig
 from onerec.datasets.session_tensors import REWARD_LABELS
 from onerec.evaluation.bootstrap import bootstrap_means
+from onerec.evaluation.evaluate import BY_PROBABILITY, BY_REWARD, SERVED
 from onerec.experiments.tables import Provenance, ResultTable, Row
 
 RANKING = (
@@ -102,8 +103,9 @@ def walk_forward_tables(
     asked = (
         f"{len(nights)} test day(s), {', '.join(nights)}: each night's models are trained on the "
         f"days before and asked for the next. {num_cases:,} cases of {num_users:,} users, full "
-        "catalogue, no seen-item filter but for by_probability and by_reward, which are dpo as it "
-        "serves; a user's days are averaged, users are resampled."
+        "catalogue, no seen-item filter but for by_probability and by_reward: these are dpo as it "
+        "serves, and compare with one another only. A user's days are averaged, users are "
+        "resampled."
     )
     ranking = ResultTable(
         name=name,
@@ -154,6 +156,7 @@ def _rows(
 ) -> list[Row]:
     """Every system's metrics, and its differences to every baseline and earlier generator.
 
+    The ways to serve are compared with one another only: seen items are left out of them alone.
     One set of resamples serves all columns.
     """
     systems = list(pooled)
@@ -163,6 +166,7 @@ def _rows(
         others = [s for s in systems if _is_baseline(s) and s != system]
         if not _is_baseline(system):
             others += [s for s in systems[:place] if not _is_baseline(s)]
+        others = [other for other in others if (other in SERVED) == (system in SERVED)]
         for other in others:
             for metric in COMPARED:
                 if metric in pooled[system] and metric in pooled[other]:
@@ -198,17 +202,21 @@ def _is_baseline(system: str) -> bool:
 
 
 def _findings(rows: Sequence[Row], best: str) -> list[str]:
-    """Whether the generators are above the best baseline beyond noise, either way."""
+    """Whether the generators are above the best baseline beyond noise, either way; and whether
+    lists by reward are above those by probability."""
     said = [f"The best baseline by Recall@10 is {best}."]
     for row in rows:
-        if row.metric == f"{HEADLINE}_minus_{best}" and not _is_baseline(row.system):
+        by_reward = row.system == BY_REWARD and row.metric == f"{HEADLINE}_minus_{BY_PROBABILITY}"
+        to_best = row.metric == f"{HEADLINE}_minus_{best}" and not _is_baseline(row.system)
+        if to_best or by_reward:
+            it = BY_PROBABILITY if by_reward else "it"
             low, high = row.low or 0.0, row.high or 0.0
             verdict = (
-                "above it beyond noise"
+                f"above {it} beyond noise"
                 if low > 0
-                else "below it beyond noise"
+                else f"below {it} beyond noise"
                 if high < 0
-                else "not to be told from it"
+                else f"not to be told from {it}"
             )
             said.append(f"{row.system} is {verdict}: {row.value:+.4f} [{low:+.4f}, {high:+.4f}].")
     return said

@@ -126,6 +126,27 @@ def test_the_walk_is_a_row_per_system_with_differences_to_the_best_baseline(tmp_
     assert "4 cases of 3 users" in tables[0].text
 
 
+def test_lists_without_seen_items_are_compared_with_one_another_only(tmp_path: Path):
+    recall = {"itemknn": [0.1], "dpo": [0.2], "by_probability": [0.4], "by_reward": [0.3]}
+    ranking, _ = walk_forward_tables(
+        {"1": night(tmp_path, "1", ["a"], recall)},
+        name="walk",
+        title="Walk",
+        provenance=MADE,
+        evaluation=EVALUATION,
+    )
+    differences = {
+        (row.system, row.metric): row.value
+        for row in ranking.rows
+        if row.metric.startswith("recall@10_minus_")
+    }
+    assert differences == {
+        ("dpo", "recall@10_minus_itemknn"): pytest.approx(0.1),
+        ("by_reward", "recall@10_minus_by_probability"): pytest.approx(-0.1),
+    }
+    assert ranking.findings[-1].startswith("by_reward is below by_probability beyond noise")
+
+
 def test_days_with_other_systems_and_no_days_are_refused(tmp_path: Path):
     nights = {
         "1": night(tmp_path, "1", ["a"], {"itemknn": [0.0], "dpo": [0.5]}),
