@@ -18,7 +18,7 @@ from assets.support import (
     upstream,
 )
 from onerec.artifacts import Artifact, read_json, write_json
-from onerec.config import BASELINES, EvaluationConfig
+from onerec.config import BASELINES, SERVED, EvaluationConfig
 from resources.stores import Artifacts, Compute
 
 if TYPE_CHECKING:
@@ -321,7 +321,7 @@ def _headlines(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """Numbers that Dagster plots over partitions."""
     wanted = [
         f"{s}_{m}"
-        for s in (*GENERATORS, "by_probability", "by_reward")
+        for s in (*GENERATORS, *SERVED)
         for m in ("recall@10", "ndcg@10", "evaluator_reward")
     ]
     wanted += [f"{name}_recall@10" for name in BASELINES if name != "popularity_recent"]

@@ -14,11 +14,11 @@ from typing import Any
 
 from onerec import pictures
 from onerec.artifacts import ArtifactStore, read_json, write_json
-from onerec.config import BASELINES
+from onerec.config import BASELINES, SERVED
 
 Metrics = Mapping[str, Any]
 
-SYSTEMS = (*BASELINES, "pretrained", "dpo", "by_probability", "by_reward")
+SYSTEMS = (*BASELINES, "pretrained", "dpo", *SERVED)
 """Order of the rows; a system that is not named here follows."""
 
 HEADLINES = {

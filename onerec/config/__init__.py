@@ -11,7 +11,14 @@ from onerec.config.alignment import (
     AlignmentConfig,
     GenerationConfig,
 )
-from onerec.config.evaluation import BASELINES, MOST_TRIALS, EvaluationConfig
+from onerec.config.evaluation import (
+    BASELINES,
+    BY_PROBABILITY,
+    BY_REWARD,
+    MOST_TRIALS,
+    SERVED,
+    EvaluationConfig,
+)
 from onerec.config.fields import option, require
 from onerec.config.model import ModelConfig, TrainingConfig
 from onerec.config.presets import PRESETS, Stages
@@ -21,11 +28,14 @@ from onerec.config.tokenizer import EmbeddingConfig, TokenizerConfig
 
 __all__ = [
     "BASELINES",
+    "BY_PROBABILITY",
+    "BY_REWARD",
     "GROUP_METHODS",
     "MOST_TRIALS",
     "PAIR_METHODS",
     "PAIR_SOURCES",
     "PRESETS",
+    "SERVED",
     "AlignmentConfig",
     "EmbeddingConfig",
     "EvaluationConfig",

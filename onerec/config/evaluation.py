@@ -15,6 +15,10 @@ BASELINES = (
     "cascade",
 )
 """Systems that a generator can be measured against."""
+BY_PROBABILITY, BY_REWARD = "by_probability", "by_reward"
+"""The challenger as it serves, without and with the reward model choosing."""
+SERVED = (BY_PROBABILITY, BY_REWARD)
+"""Seen items are left out of these lists only, so they compare with nothing but one another."""
 MOST_TRIALS = 4
 """Settings that there are to try for a sequence baseline."""
 

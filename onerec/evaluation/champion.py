@@ -15,9 +15,15 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from onerec.artifacts import Artifact, ArtifactStore, read_json, write_json
-from onerec.config import EvaluationConfig, GenerationConfig, RewardConfig
+from onerec.config import (
+    BY_PROBABILITY,
+    BY_REWARD,
+    EvaluationConfig,
+    GenerationConfig,
+    RewardConfig,
+)
 from onerec.evaluation.bootstrap import Interval, paired_difference
-from onerec.evaluation.evaluate import BY_PROBABILITY, BY_REWARD, HEADLINE, Night, measure
+from onerec.evaluation.evaluate import HEADLINE, Night, measure
 from onerec.evaluation.generators import load_incumbent
 from onerec.evaluation.promotion import Decision, Evidence, decide
 from onerec.reward.metrics import no_better_than_base_rate

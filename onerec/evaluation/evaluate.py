@@ -21,7 +21,15 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from onerec.artifacts import read_json
-from onerec.config import BASELINES, EvaluationConfig, GenerationConfig, RewardConfig
+from onerec.config import (
+    BASELINES,
+    BY_PROBABILITY,
+    BY_REWARD,
+    SERVED,
+    EvaluationConfig,
+    GenerationConfig,
+    RewardConfig,
+)
 from onerec.datasets.session_tensors import REWARD_LABELS, load_cases
 from onerec.evaluation import lists, slices
 from onerec.evaluation.baselines import (
@@ -47,10 +55,6 @@ from onerec.tokenizer.semantic_ids import SemanticIds, load_semantic_ids
 
 HEADLINE = 10
 """The list length that tables, slices and the promotion rule speak of."""
-BY_PROBABILITY, BY_REWARD = "by_probability", "by_reward"
-"""The challenger as it serves, without and with the reward model choosing."""
-SERVED = (BY_PROBABILITY, BY_REWARD)
-"""Seen items are left out of these lists only, so they compare with nothing but one another."""
 COMPARED = (f"recall@{HEADLINE}", f"ndcg@{HEADLINE}", "evaluator_reward", "training_reward")
 """Values whose paired differences between systems are reported."""
 

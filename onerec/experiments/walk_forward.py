@@ -13,10 +13,9 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from onerec.config import BASELINES, EvaluationConfig
+from onerec.config import BASELINES, BY_PROBABILITY, BY_REWARD, SERVED, EvaluationConfig
 from onerec.datasets.session_tensors import REWARD_LABELS
 from onerec.evaluation.bootstrap import bootstrap_means
-from onerec.evaluation.evaluate import BY_PROBABILITY, BY_REWARD, SERVED
 from onerec.experiments.tables import Provenance, ResultTable, Row
 
 RANKING = (
