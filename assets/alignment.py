@@ -24,7 +24,7 @@ from assets.support import (
     upstream,
 )
 from assets.training import training_runtime
-from onerec.config import AlignmentConfig, GenerationConfig
+from onerec.config import AlignmentConfig, BeamConfig
 from resources.stores import Artifacts, Compute
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ SAMPLED_WITH = (
 _FIELDS = launchpad(STAGES.alignment).model_fields
 _COMPARED: dict[str, Any] = {n: (_FIELDS[n].annotation, _FIELDS[n]) for n in SAMPLED_WITH}
 _PairsBase = pydantic.create_model(
-    "PairsLaunchpadBase", __base__=launchpad(STAGES.generation), **_COMPARED
+    "PairsLaunchpadBase", __base__=launchpad(STAGES.decoding), **_COMPARED
 )
 
 
@@ -109,13 +109,13 @@ def pairs_of_round(number: int) -> dg.AssetsDefinition:
 
         values = config.model_dump()
         compared = {name: values.pop(name) for name in SAMPLED_WITH}
-        generation, day = GenerationConfig(**values), context.partition_key
+        decoding, day = BeamConfig(**values), context.partition_key
         read = {source: artifacts.store.latest(source, day) for source in sources}
         alignment = with_sample(replace(STAGES.alignment, **compared), number)
         compared["seed"] = alignment.seed
         pairs, ids = round_preferences(
             _round_files(read, start, day),
-            generation,
+            decoding,
             alignment,
             runtime=training_runtime(compute, one_device=True),
             device=_device(compute),
@@ -124,7 +124,7 @@ def pairs_of_round(number: int) -> dg.AssetsDefinition:
         with artifacts.store.write(
             name,
             day,
-            config={"generation": asdict(generation), **compared},
+            config={"decoding": asdict(decoding), **compared},
             upstream={source: a.version for source, a in read.items()},
             code_version=PAIRS_CODE,
             seed=alignment.seed,
@@ -162,7 +162,7 @@ def checkpoint_of_round(number: int) -> dg.AssetsDefinition:
         artifacts: Artifacts,
         compute: Compute,
     ) -> dg.MaterializeResult:
-        from onerec.alignment.rounds import fit_round, judge_round
+        from onerec.alignment.rounds import decide_round, fit_round
 
         day, settings = context.partition_key, to_core(config, AlignmentConfig)
         read = {source: artifacts.store.latest(source, day) for source in sources}
@@ -183,13 +183,13 @@ def checkpoint_of_round(number: int) -> dg.AssetsDefinition:
                 runtime=runtime,
                 on_epoch=lambda numbers: context.log.info(f"{name}: {numbers}"),
             )
-            decision = judge_round(
+            decision = decide_round(
                 files,
                 read["evaluator_model"].path,
                 report.model,
                 draft.path,
                 settings,
-                generation=STAGES.generation,
+                decoding=STAGES.decoding,
                 evaluation=STAGES.evaluation,
                 runtime=runtime,
                 device=_device(compute),

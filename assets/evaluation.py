@@ -65,7 +65,7 @@ def baselines(
     from onerec.evaluation.baselines import candidates_before, fit_baselines, fit_learned
     from onerec.evaluation.interactions import load_interactions
     from onerec.pictures import histogram, svg_markdown
-    from onerec.tokenizer.generations import load_tokenized
+    from onerec.tokenizer.versions import load_tokenized
 
     day, settings = context.partition_key, to_core(config, EvaluationConfig)
     read = {n: artifacts.store.latest(n, day) for n in ("session_dataset", "semantic_ids")}
@@ -139,7 +139,7 @@ def offline_metrics(
     measured = evaluate(
         night,
         checkpoints,
-        STAGES.generation,
+        STAGES.decoding,
         device=torch_device(compute),
         on_progress=context.log.info,
     )
@@ -147,7 +147,7 @@ def offline_metrics(
     with store.write(
         "offline_metrics",
         day,
-        config=asdict(settings) | {"generation": asdict(STAGES.generation)},
+        config=asdict(settings) | {"decoding": asdict(STAGES.decoding)},
         upstream={name: artifact.version for name, artifact in read.items()},
         code_version=CODE,
         seed=settings.seed,
@@ -168,7 +168,7 @@ def offline_metrics(
             "every_id_is_legal",
             asset=offline_metrics,
             blocking=True,
-            description="Every generated item is a candidate with digits of its own.",
+            description="Every generated item is a candidate with tokens of its own.",
         ),
         dg.AssetCheckSpec(
             "sessions_are_repeat_free",
@@ -240,8 +240,8 @@ def champion(
     lies the champion's complete bundle for `Recommender.load`.
     """
     from onerec.evaluation.champion import (
+        decide_champion,
         describe,
-        judge,
         keep_bundle,
         measure_incumbent,
         previous_champion,
@@ -259,9 +259,9 @@ def champion(
     if incumbent is not None:
         night = _night(day, read, settings)
         standing = measure_incumbent(
-            night, incumbent.path, STAGES.generation, device=torch_device(compute)
+            night, incumbent.path, STAGES.decoding, device=torch_device(compute)
         )
-    decision = judge(
+    decision = decide_champion(
         read["offline_metrics"].path,
         standing,
         settings,
@@ -282,7 +282,7 @@ def champion(
                 checkpoint=read[CHALLENGER].path,
                 semantic_ids=read["semantic_ids"].path,
                 reward=read["reward_model"].path if by_reward else None,
-                config=STAGES.generation,
+                config=STAGES.decoding,
             )
         elif incumbent is not None:
             keep_bundle(draft.path, incumbent)

@@ -75,7 +75,7 @@ def suite_results(
     from great_expectations import expectations as gxe
 
     from onerec import schema
-    from onerec.datasets.session_facts import session_facts
+    from onerec.datasets.session_audit import session_facts
     from resources.expectations import check_result
 
     types, expected = _columns(sessions.schema), _columns(schema.SESSION_DATASET)

@@ -14,7 +14,7 @@ from pydantic import Field
 from assets.support import POOL_TRAINER, SETTINGS, STAGES, code_version, published, written
 from assets.training import training_runtime
 from onerec.artifacts import Artifact, ArtifactStore, read_json
-from onerec.config import Stages
+from onerec.config import PipelineConfig
 from onerec.experiments import lists
 from onerec.experiments.published import (
     NEEDED,
@@ -45,10 +45,10 @@ CODE = code_version(
     "training",
     "datasets/history_sessions",
     "datasets/list_columns",
-    "datasets/session_facts",
+    "datasets/session_audit",
     "datasets/session_tensors",
 )
-Variants = Callable[[Stages, int], "dict[str, Variant]"]
+Variants = Callable[[PipelineConfig, int], "dict[str, Variant]"]
 GRIDS: dict[str, tuple[str, Variants]] = {
     "alignment_grid": ("method", lists.alignment_variants),
     "ablation_grid": ("variant", lists.ablation_variants),
@@ -107,7 +107,8 @@ def grid_of(name: str) -> dg.AssetsDefinition:
         code_version=CODE,
         deps=[dg.AssetDep(n, partition_mapping=dg.LastPartitionMapping()) for n in NEEDED],
         description=f"A {dimension} with a seed, on a published night: what it changes is made "
-        "again, the rest reused, and the result measured on the night's cases by its judges. Seed "
+        "again, the rest reused, and the result measured on the night's cases by its "
+        "reward_models. Seed "
         "0 is the night's own.",
     )
     def grid(
@@ -265,7 +266,8 @@ def _compared(
                 name=name,
                 title=kind,
                 text=f"The night of {day} with one thing changed at a time, on the same cases and "
-                f"by the same judges; differences are to {reference}, paired by user and seed. "
+                f"by the same reward_models; differences are to {reference}, paired by user and "
+                f"seed. "
                 "Brackets resample users and seeds.",
                 provenance=_provenance(store, [day], base, seeds, budget),
                 evaluation=base.evaluation,
@@ -281,7 +283,7 @@ def _compared(
 
 
 def results_of(
-    instance: dg.DagsterInstance, store: ArtifactStore, grid: str, day: str, base: Stages
+    instance: dg.DagsterInstance, store: ArtifactStore, grid: str, day: str, base: PipelineConfig
 ) -> "list[Result]":
     """What a grid holds of a night, made by the present code from its present artifacts."""
     from onerec.experiments.results import Result
@@ -323,7 +325,7 @@ def _seconds_spent(
 
 
 def _provenance(
-    store: ArtifactStore, days: list[str], base: Stages, seeds: list[int], budget: str
+    store: ArtifactStore, days: list[str], base: PipelineConfig, seeds: list[int], budget: str
 ) -> "Provenance":
     import hashlib
     import json

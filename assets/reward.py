@@ -1,4 +1,4 @@
-"""Two reward models on disjoint users: one trains the generator, the other judges it."""
+"""Two reward models on disjoint users: one trains the generator, the other evaluates it."""
 
 from collections.abc import Iterator
 from dataclasses import asdict

@@ -22,7 +22,7 @@ from assets.support import (
     upstream,
 )
 from onerec.artifacts import Artifact, read_json
-from onerec.config import GenerationConfig
+from onerec.config import BeamConfig
 from resources.stores import Artifacts, Compute
 from resources.warehouse import Warehouse
 
@@ -38,7 +38,7 @@ TABLE = "recommendations.parquet"
 PROGRESS_SECONDS = 15.0
 
 
-class ServingLaunchpad(launchpad(STAGES.generation)):
+class ServingLaunchpad(launchpad(STAGES.decoding)):
     """Beam search as it serves."""
 
 
@@ -65,7 +65,7 @@ def recommendations(
     """
     import pyarrow.parquet as pq
 
-    day, settings = context.partition_key, to_core(config, GenerationConfig)
+    day, settings = context.partition_key, to_core(config, BeamConfig)
     store = artifacts.store
     read = {name: store.latest(name, day) for name in READ}
     with store.write(
@@ -150,7 +150,7 @@ def recommend(
     read: dict[str, Artifact],
     day: str,
     directory: Path,
-    config: GenerationConfig,
+    config: BeamConfig,
     *,
     device: str,
     on_progress: Callable[[str], None] = lambda message: None,

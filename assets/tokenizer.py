@@ -1,4 +1,4 @@
-"""The codebook of a tokenizer generation, and the semantic IDs that are appended to it."""
+"""The codebook of a tokenizer version, and the semantic IDs that are appended to it."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -41,14 +41,18 @@ class TokenizerLaunchpad(launchpad(STAGES.tokenizer)):
 def codebook(
     context: dg.AssetExecutionContext, config: TokenizerLaunchpad, artifacts: Artifacts
 ) -> dg.MaterializeResult:
-    """Opens a tokenizer generation: residual quantization of the items first seen before day D.
+    """Opens a tokenizer version: residual quantization of the items first seen before day D.
 
     Every model after it starts from scratch, so it is refitted weekly or on demand only. A refit
-    that is worse than the generation in force on today's vectors is refused: it is kept, its
-    manifest says why, and later nights go on with the old generation.
+    that is worse than the tokenizer version in force on today's vectors is refused: it is kept, its
+    manifest says why, and later nights go on with the old tokenizer version.
     """
     from onerec.embeddings.item_embeddings import load_item_embeddings
-    from onerec.tokenizer.generations import judge_generation, load_tokenized, open_generation
+    from onerec.tokenizer.versions import (
+        describe_tokenizer_version,
+        load_tokenized,
+        open_tokenizer_version,
+    )
 
     core, day = to_core(config, TokenizerConfig), date.fromisoformat(context.partition_key)
     store, partition = artifacts.store, context.partition_key
@@ -65,10 +69,12 @@ def codebook(
         code_version=VERSION,
         seed=core.seed,
     ) as draft:
-        opened = open_generation(catalogue, day, core, draft.path, on_progress=context.log.info)
+        opened = open_tokenizer_version(
+            catalogue, day, core, draft.path, on_progress=context.log.info
+        )
         diagnostics = opened.diagnostics(draft.path)
         write_json(draft.path / "diagnostics.json", diagnostics)
-        manifest = judge_generation(
+        manifest = describe_tokenizer_version(
             draft.path,
             diagnostics,
             catalogue,
@@ -78,10 +84,13 @@ def codebook(
         )
         manifest.save(draft.path)
         draft.row_counts["rows"] = len(opened.ids)
-        draft.metadata |= {"generation": manifest.generation, "accepted": manifest.accepted}
+        draft.metadata |= {
+            "tokenizer_version": manifest.tokenizer_version,
+            "accepted": manifest.accepted,
+        }
         if not manifest.accepted:  # a codebook of the same day that was in force stays so
             draft.metadata["stands"] = standing_version(store, partition)
-    shown = tokenizer_metadata(opened, diagnostics) | generation_metadata(manifest)
+    shown = tokenizer_metadata(opened, diagnostics) | tokenizer_version_metadata(manifest)
     return published(draft.artifact, shown | {"opened by": context.run.job_name})
 
 
@@ -101,16 +110,16 @@ def codebook(
 def semantic_ids(
     context: dg.AssetExecutionContext, warehouse: Warehouse, artifacts: Artifacts
 ) -> dg.MaterializeResult:
-    """The ID of every item known on day D. Inside a generation it only grows.
+    """The ID of every item known on day D. Inside a tokenizer version it only grows.
 
-    Built on the last earlier night of the codebook's generation, so that a repeated run gives the
-    same IDs.
+    Built on the last earlier night of the codebook's tokenizer version, so that a repeated run
+    gives the same IDs.
     """
     from onerec.embeddings.item_embeddings import load_item_embeddings
-    from onerec.tokenizer.generations import append_night, load_tokenized
+    from onerec.tokenizer.versions import append_night, load_tokenized
 
     store, partition = artifacts.store, context.partition_key
-    book, earlier = generation_until(store, partition)
+    book, earlier = tokenizer_version_until(store, partition)
     embeddings = store.latest("item_embeddings", partition)
     read = {"item_embeddings": embeddings, "codebook": book, "semantic_ids": earlier}
     with store.write(
@@ -129,7 +138,7 @@ def semantic_ids(
         diagnostics = night.diagnostics(book.path)
         write_json(draft.path / "diagnostics.json", diagnostics)
         draft.row_counts["rows"] = len(night.ids)
-        draft.metadata["generation"] = night.ids.generation
+        draft.metadata["tokenizer_version"] = night.ids.tokenizer_version
     warehouse.replace_partition("semantic_ids", date.fromisoformat(partition), night.ids.to_table())
     titles = titles_of(warehouse.catalogue(date.fromisoformat(partition)))
     return published(draft.artifact, tokenizer_metadata(night, diagnostics, titles))
@@ -151,10 +160,11 @@ def semantic_ids(
             "Methods that promise no balance get a warning and are not stopped.",
         ),
         dg.AssetCheckSpec(
-            "generation_is_no_worse",
+            "no_worse_than_previous_version",
             asset="codebook",
             blocking=True,
-            description="On today's vectors the new generation is at least as good as the one in "
+            description="On today's vectors the new tokenizer version is at least as good as the "
+            "one in "
             "force, within quality_tolerance; otherwise it is refused and the old one stays.",
         ),
     ]
@@ -162,13 +172,13 @@ def semantic_ids(
 def codebook_checks(
     context: dg.AssetCheckExecutionContext, artifacts: Artifacts
 ) -> Iterator[dg.AssetCheckResult]:
-    """A generation that opens unbalanced would stay so; a worse one is not used at all."""
+    """A tokenizer version that opens unbalanced would stay so; a worse one is not used at all."""
     from onerec.tokenizer.codebook import load_codebook
-    from onerec.tokenizer.generations import load_generation
+    from onerec.tokenizer.versions import load_tokenizer_manifest
 
     path = artifacts.store.latest("codebook", context.partition_key).path
     levels = read_json(path / "diagnostics.json")["levels"]
-    book, manifest = load_codebook(path), load_generation(path)
+    book, manifest = load_codebook(path), load_tokenizer_manifest(path)
     used = [level["utilisation"] for level in levels]
     spread = [level["size_spread"] for level in levels]
     promise = "sizes that differ by at most one" if book.promises_balance else "nothing"
@@ -190,15 +200,16 @@ def codebook_checks(
     )
     refused = manifest.refused_because if manifest else []
     remedy = (
-        f"run nightly for {context.partition_key}: it goes on in the old generation; to accept "
+        f"run nightly for {context.partition_key}: it goes on in the old tokenizer version; to "
+        f"accept "
         "this one, materialise codebook again with a larger quality_tolerance"
     )
     yield dg.AssetCheckResult(
-        check_name="generation_is_no_worse",
+        check_name="no_worse_than_previous_version",
         asset_key="codebook",
         passed=not refused,
         metadata={
-            **(generation_metadata(manifest) if manifest else {}),
+            **(tokenizer_version_metadata(manifest) if manifest else {}),
             **({"what to do": remedy} if refused else {}),
         },
     )
@@ -210,13 +221,14 @@ def codebook_checks(
             "ids_are_unique",
             asset="semantic_ids",
             blocking=True,
-            description="No two items share an ID, and every digit is in [0, K).",
+            description="No two items share an ID, and every token is in [0, K).",
         ),
         dg.AssetCheckSpec(
             "published_ids_did_not_move",
             asset="semantic_ids",
             blocking=True,
-            description="Every row of the earlier night of this generation is there unchanged.",
+            description="Every row of the earlier night of this tokenizer version is there "
+            "unchanged.",
         ),
         dg.AssetCheckSpec(
             "every_item_has_an_id",
@@ -235,7 +247,7 @@ def semantic_ids_checks(
 
     store, partition = artifacts.store, context.partition_key
     ids = load_semantic_ids(store.latest("semantic_ids", partition).path)
-    book, earlier = generation_until(store, partition)
+    book, earlier = tokenizer_version_until(store, partition)
     before = load_semantic_ids((earlier or book).path)
     embeddings = load_item_embeddings(store.latest("item_embeddings", partition).path)
     moved = ids.num_moved_since(before)
@@ -254,12 +266,16 @@ def semantic_ids_checks(
         )
 
 
-def generation_until(store: ArtifactStore, partition: str) -> tuple[Artifact, Artifact | None]:
-    """The codebook in force on a day, and the last earlier night of its generation, if any."""
+def tokenizer_version_until(
+    store: ArtifactStore, partition: str
+) -> tuple[Artifact, Artifact | None]:
+    """The codebook in force on a day, and the last earlier night of its tokenizer version, if
+    any."""
     book = codebook_in_force(store, partition)
     if book is None:
         raise ArtifactError(
-            f"codebook: no generation was opened up to {partition}; materialise codebook for "
+            f"codebook: no tokenizer version was opened up to {partition}; materialise codebook "
+            f"for "
             f"{partition} first, or run the job weekly_retokenize"
         )
     return book, last_night_of(store, partition, book)
@@ -288,12 +304,12 @@ def standing_version(store: ArtifactStore, day: str) -> str | None:
 
 
 def last_night_of(store: ArtifactStore, partition: str, book: Artifact | None) -> Artifact | None:
-    """The last night before a day, if it is of this codebook's generation."""
+    """The last night before a day, if it is of this codebook's tokenizer version."""
     earlier = store.latest_until("semantic_ids", partition, inclusive=False)
     if book is None or earlier is None:
         return None
     made, asked = earlier.manifest["metadata"], book.manifest["metadata"]
-    return earlier if made["generation"] == asked["generation"] else None
+    return earlier if made["tokenizer_version"] == asked["tokenizer_version"] else None
 
 
 def titles_of(catalogue: Any) -> dict[str, str]:
@@ -302,18 +318,22 @@ def titles_of(catalogue: Any) -> dict[str, str]:
     return {item: title for item, title in rows if title}
 
 
-def generation_metadata(manifest: Any) -> dict[str, Any]:
-    """The generation's manifest, with its quality before and after."""
+def tokenizer_version_metadata(manifest: Any) -> dict[str, Any]:
+    """The tokenizer version's manifest, with its quality before and after."""
     old = manifest.parent_quality or {}
     rows = [
         f"| {name} | {f'{old[name]:.4f}' if name in old else 'n/a'} | {new:.4f} |"
         for name, new in manifest.quality.items()
     ]
-    table = ["| on today's vectors | generation in force | this one |", "|---|---|---|", *rows]
+    table = [
+        "| on today's vectors | tokenizer version in force | this one |",
+        "|---|---|---|",
+        *rows,
+    ]
     return {
         "quality": dg.MetadataValue.md("\n".join(table)),
         "opened because": manifest.opened_because,
-        "parent generation": manifest.parent or "none",
+        "parent tokenizer version": manifest.parent or "none",
         "accepted": manifest.accepted,
         **({} if manifest.accepted else {"refused because": "; ".join(manifest.refused_because)}),
     }
@@ -324,7 +344,7 @@ def tokenizer_metadata(
 ) -> dict[str, Any]:
     """Numbers and pictures for the asset's page."""
     from onerec.pictures import bar_chart, line_chart, scatter, svg_markdown
-    from onerec.tokenizer.gallery import neighbours_by_prefix, projection
+    from onerec.tokenizer.visualisation import neighbours_by_prefix, projection
 
     levels = diagnostics["levels"]
     usage = {f"level {i + 1}": sorted(v["usage"], reverse=True) for i, v in enumerate(levels)}
@@ -351,8 +371,8 @@ def tokenizer_metadata(
         for name in ("utilisation", "entropy", "entropy_share", "gini", "size_spread", "hit_rate")
     }
     return {
-        "generation": night.ids.generation,
-        "collision rate before the separating digit": diagnostics["collision_rate"],
+        "tokenizer_version": night.ids.tokenizer_version,
+        "collision rate before the disambiguation token": diagnostics["collision_rate"],
         "relative squared error": levels[-1]["relative_mse"],
         "items whose codes are the nearest": diagnostics["argmin_agreement"],
         **per_level,

@@ -75,7 +75,7 @@ def pretrained_checkpoint(
 ) -> dg.MaterializeResult:
     """The generator, fitted to the window's good sessions; day D - 1 chooses the epoch.
 
-    It starts from the last checkpoint of the same tokenizer generation and shape, else from random
+    It starts from the last checkpoint of the same tokenizer version and shape, else from random
     weights. Killed and run again, it goes on from the last state written.
     """
     from onerec.training import train, why_not_start_from
@@ -215,7 +215,7 @@ def facts(report: "TrainingReport") -> dict[str, Any]:
         "validation": [e["valid_loss"] for e in report.history],
     }
     epochs = [e["epoch"] for e in report.history]
-    curve = line_chart(lines, "Loss per epoch", "epoch", "nats per digit", x=epochs)
+    curve = line_chart(lines, "Loss per epoch", "epoch", "nats per token", x=epochs)
     clocked = {"tokens/s": report.tokens_per_second, "loading share": report.loading_share}
     speed = {name: value for name, value in clocked.items() if value is not None}
     return {
@@ -225,7 +225,7 @@ def facts(report: "TrainingReport") -> dict[str, Any]:
         "best epoch": report.best_epoch,
         "epochs": len(report.history),
         "stopped early": report.stopped_early,
-        "perplexity per digit": dg.MetadataValue.json(report.digit_perplexity),
+        "perplexity per token": dg.MetadataValue.json(report.token_perplexity),
         "expert load per layer": dg.MetadataValue.json(report.expert_load),
         "parameters": report.num_parameters,
         "padding waste": report.padding_waste,

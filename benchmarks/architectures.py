@@ -17,7 +17,7 @@ from onerec.model.cost import training_cost
 from onerec.tokenizer.codebook import fit_codebook
 from onerec.tokenizer.semantic_ids import assign_semantic_ids
 from onerec.training.batches import ShuffledBatches, epoch_seed
-from onerec.training.module import adamw, digit_nll, rate_share
+from onerec.training.module import adamw, rate_share, token_nll
 
 HISTORY, ITEMS, THREADS = 20, 5, 2
 MODEL = ModelConfig(
@@ -28,7 +28,7 @@ MODEL = ModelConfig(
     decoder_layers=4,
     num_experts=1,
     active_experts=1,
-    history_tokens="digits",
+    history_tokens="sid_tokens",
     separator=False,
 )
 """The peers' shape; a lazy block costs what the mean of an encoder and a decoder block does."""
@@ -53,7 +53,7 @@ def run(quick: bool) -> Section:
     learned, held_out = day < days - 1, day == days - 1
     shape = {
         "codebook_size": size,
-        "num_digits": codes.shape[1],
+        "num_sid_tokens": codes.shape[1],
         "history_length": HISTORY,
         "session_items": ITEMS,
     }
@@ -87,12 +87,12 @@ def run(quick: bool) -> Section:
         title="Architectures",
         text=(
             f"Both architectures on {int(learned.sum()):,} simulated user-days, {steps} steps of "
-            f"{batch_size} sessions, history {HISTORY} x {codes.shape[1]} digits, "
+            f"{batch_size} sessions, history {HISTORY} x {codes.shape[1]} tokens, "
             f"{ITEMS} target items, {size} codes, dropout {MODEL.dropout}, float32, {THREADS} "
             f"threads; validation on the {int(held_out.sum()):,} user-days of the day after. A "
             "loss without knowledge is "
             f"{np.log(size):.3f}. Operations and activations count full histories; tokens are "
-            "digits read and predicted."
+            "tokens read and predicted."
         ),
         tables=[
             Table(
@@ -121,7 +121,7 @@ def simulated_sessions(users: int, days: int) -> tuple[Tensor, Tensor, Tensor, T
 
     Returns:
         Histories (R, 20) and targets (R, 5) of item numbers, -1 padded; the day (R,); semantic IDs
-        (N, 4) from topic, subtopic and author; codes per digit.
+        (N, 4) from topic, subtopic and author; codes per token.
     """
     config = SimulatorConfig(initial_users=users, activity=0.5)
     source = SimulatedSource(config)
@@ -216,10 +216,10 @@ def fit(
 
 @torch.no_grad()
 def validation_loss(model: OneRec, history: Tensor, targets: Tensor, codes: Tensor) -> float:
-    """Mean negative log-likelihood per digit, in nats."""
+    """Mean negative log-likelihood per token, in nats."""
     model.eval()
     parts: list[Any] = [
-        digit_nll(model, h, t, codes)
+        token_nll(model, h, t, codes)
         for h, t in zip(history.split(256), targets.split(256), strict=True)
     ]
     *sums, items = torch.stack(parts).sum(0).tolist()

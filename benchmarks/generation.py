@@ -1,6 +1,6 @@
 """Constrained beam search: against Hugging Face's `generate`, without the constraint, and exact.
 
-The shape is the peers': 20 history items of 4 digits, 256 codes per digit, 20,000 items, 4 + 4
+The shape is the peers': 20 history items of 4 tokens, 256 codes per token, 20,000 items, 4 + 4
 layers of width 128 with 4 heads and feed-forward width 512, float32, 2 threads, random weights.
 Our feed-forward layers are gated, so they have half as many weights again as the peer's.
 """
@@ -20,7 +20,7 @@ from onerec.config import PRESETS, ModelConfig
 from onerec.generation import Quota, Trie, generate_sessions, rank_items, score_catalogue
 from onerec.model import OneRec, encode_items
 
-DIGITS, CODES, HISTORY, SESSION = 4, 256, 20, 5
+SID_TOKENS, CODES, HISTORY, SESSION = 4, 256, 20, 5
 BEAM = 20
 THREADS = 2
 
@@ -65,8 +65,8 @@ def run(quick: bool) -> Section:
     return Section(
         title="Generation",
         text=(
-            f"Constrained beam search, beam {BEAM}, {size.items:,} items, {DIGITS} digits of "
-            f"{CODES} codes, batch {size.batch}, {HISTORY} history items as {HISTORY * DIGITS} "
+            f"Constrained beam search, beam {BEAM}, {size.items:,} items, {SID_TOKENS} tokens of "
+            f"{CODES} codes, batch {size.batch}, {HISTORY} history items as {HISTORY * SID_TOKENS} "
             "tokens, 4 + 4 layers of width 128, 4 heads, feed-forward width 512, float32, "
             f"{THREADS} threads, random weights; reading the history is part of the time on both "
             "sides. The best of some runs in turn counts."
@@ -78,20 +78,20 @@ def run(quick: bool) -> Section:
 
 def unique_codes(num_items: int) -> Tensor:
     """(N, T) unique random semantic IDs."""
-    ids = torch.randperm(CODES**3)[:num_items]  # unique by three digits, in an order of its own
+    ids = torch.randperm(CODES**3)[:num_items]  # unique by three tokens, in an order of its own
     powers = CODES ** torch.arange(3)
     spread = ids.unsqueeze(1) // powers % CODES
     return torch.cat([spread, torch.randint(0, CODES, (num_items, 1))], 1)
 
 
-def peer_shaped(history_tokens: str = "digits") -> OneRec:
+def peer_shaped(history_tokens: str = "sid_tokens") -> OneRec:
     """Our generator at the peers' shape."""
     config = ModelConfig(
         d_model=128, num_heads=4, d_ff=512, encoder_layers=4, decoder_layers=4, num_experts=1,
         active_experts=1, dropout=0.0, history_tokens=history_tokens, separator=False,
     )  # fmt: skip
     return OneRec(
-        config, codebook_size=CODES, num_digits=DIGITS, history_length=HISTORY,
+        config, codebook_size=CODES, num_sid_tokens=SID_TOKENS, history_length=HISTORY,
         session_items=SESSION,
     ).eval()  # fmt: skip
 
@@ -106,12 +106,12 @@ class HuggingFace:
         from transformers import T5Config, T5ForConditionalGeneration
 
         config = T5Config(
-            vocab_size=2 + DIGITS * CODES, d_model=128, d_kv=32, num_heads=4, d_ff=512,
+            vocab_size=2 + SID_TOKENS * CODES, d_model=128, d_kv=32, num_heads=4, d_ff=512,
             num_layers=4, num_decoder_layers=4, dropout_rate=0.0, decoder_start_token_id=0,  # pyright: ignore[reportCallIssue]
             pad_token_id=0, eos_token_id=1,
         )  # fmt: skip
         self.model: Any = T5ForConditionalGeneration(config).eval()
-        self.tokens = codes + torch.arange(DIGITS) * CODES + 2
+        self.tokens = codes + torch.arange(SID_TOKENS) * CODES + 2
         self.root: dict[int, Any] = {}
         for row in self.tokens.tolist():
             node = self.root
@@ -129,10 +129,10 @@ class HuggingFace:
         """Tokens (B * K, T) of the beams."""
         found = self.model.generate(
             self.tokens[history].flatten(1), num_beams=BEAM, num_return_sequences=BEAM,
-            max_new_tokens=DIGITS, do_sample=False,
+            max_new_tokens=SID_TOKENS, do_sample=False,
             prefix_allowed_tokens_fn=self.allowed if constrained else None,
         )  # fmt: skip
-        return found[:, 1 : 1 + DIGITS]
+        return found[:, 1 : 1 + SID_TOKENS]
 
     def legal_share(self, found: Tensor) -> float:
         legal = {tuple(row) for row in self.tokens.tolist()}
@@ -198,18 +198,18 @@ def _legal_share(items: Tensor, logp: Tensor, trie: Trie) -> float:
 
 @torch.no_grad()
 def unconstrained(model: OneRec, history: Tensor, codes: Tensor) -> Tensor:
-    """The same beam search over all digits, legal or not: what is left without the constraint."""
+    """The same beam search over all tokens, legal or not: what is left without the constraint."""
     memory = model.encode(*encode_items(model, history, codes))
     state = model.start_decoding(memory)
     logp, previous = torch.zeros(len(history), 1), None
-    for digit in range(DIGITS):
-        logits = model.step(state, slot=0, digit=digit, previous=previous).log_softmax(-1)
+    for level in range(SID_TOKENS):
+        logits = model.step(state, slot=0, level=level, previous=previous).log_softmax(-1)
         scores = (logits + logp.unsqueeze(-1)).flatten(1)
         best = scores.topk(min(BEAM, scores.shape[1]), sorted=False).indices.sort(dim=-1).values
         logp, order = scores.gather(1, best).sort(dim=-1, descending=True, stable=True)
         best = best.gather(1, order)
         previous = best % CODES
-        if digit + 1 < DIGITS:
+        if level + 1 < SID_TOKENS:
             state.reorder(best // CODES)
     return logp
 
@@ -221,7 +221,7 @@ def _constraint(
     rounds = 1 if size is QUICK else 50
     beams = size.batch * BEAM
     rows: list[list[Any]] = []
-    digit_logp = torch.randn(size.batch, BEAM, CODES).log_softmax(-1)
+    token_logp = torch.randn(size.batch, BEAM, CODES).log_softmax(-1)
     for depth in (1, 2, 3):
         node = torch.randint(0, len(trie.code[depth - 1]), (size.batch, BEAM))
         column = torch.zeros(size.batch, BEAM, dtype=torch.long)
@@ -229,7 +229,7 @@ def _constraint(
 
         def legal_scores(depth: int = depth, node: Tensor = node) -> Tensor:
             code, missing = trie.children(depth, node)
-            return digit_logp.gather(-1, code).add_(missing)
+            return token_logp.gather(-1, code).add_(missing)
 
         def child(
             depth: int = depth, node: Tensor = node, column: Tensor = column, up: Tensor = parents
@@ -245,7 +245,7 @@ def _constraint(
             {
                 "constraint": lambda: [(legal_scores(), child()) for _ in range(rounds)],
                 "narrow": lambda scores=narrow: [top(scores) for _ in range(rounds)],
-                "wide": lambda: [top(digit_logp) for _ in range(rounds)],
+                "wide": lambda: [top(token_logp) for _ in range(rounds)],
             },
             repeats=3 * size.repeats,
         )
@@ -270,14 +270,14 @@ def _constraint(
     rows.append([f"a whole step of {beams} beams", step, ""])
     rows.append(
         ["ablation: the search with the constraint less the search without it, per beam and step",
-         1e6 * (steps["with"].best - steps["without"].best) / beams / DIGITS, ""]
+         1e6 * (steps["with"].best - steps["without"].best) / beams / SID_TOKENS, ""]
     )  # fmt: skip
     return Table(
         caption=(
             f"The constraint alone, {beams} beams: reading the children, taking their scores, "
             "closing the missing ones, following the chosen child"
         ),
-        columns=["what", "us per beam", "top-k over legal digits less top-k over all"],
+        columns=["what", "us per beam", "top-k over legal tokens less top-k over all"],
         rows=rows,
     )
 
@@ -289,7 +289,7 @@ def _peer_constraint(codes: Tensor, beams: int, size: Size) -> float:
     process = PrefixConstrainedLogitsProcessor(peer.allowed, num_beams=BEAM)
     chosen = torch.randint(0, len(codes), (beams,))
     tokens = torch.cat([torch.zeros(beams, 1, dtype=torch.long), peer.tokens[chosen, :2]], 1)
-    scores: Any = torch.randn(beams, 2 + DIGITS * CODES)
+    scores: Any = torch.randn(beams, 2 + SID_TOKENS * CODES)
     ids: Any = tokens
     times = side_by_side({"dict": lambda: process(ids, scores)}, repeats=size.repeats)
     return 1e6 * times["dict"].best / beams
@@ -303,10 +303,10 @@ def _step_seconds(model: OneRec, history: Tensor, codes: Tensor, repeats: int) -
     for _ in range(repeats):
         state = model.start_decoding(memory)
         previous = None
-        for digit in range(3):
+        for level in range(3):
             began = time.perf_counter()
-            model.step(state, slot=0, digit=digit, previous=previous)
-            seconds.append(time.perf_counter() - began if digit == 2 else float("inf"))
+            model.step(state, slot=0, level=level, previous=previous)
+            seconds.append(time.perf_counter() - began if level == 2 else float("inf"))
             previous = torch.randint(0, CODES, (len(history), BEAM))
             state.reorder(torch.randint(0, state.beams, (len(history), BEAM)))
     return min(seconds)
@@ -356,7 +356,7 @@ def _overlap(size: Size, figures: dict[str, float]) -> Table:
     with torch.no_grad():
         exact = score_catalogue(model, histories, codes).topk(10, dim=1).indices
     random = OneRec(
-        model.config, codebook_size=CODES, num_digits=DIGITS, history_length=HISTORY,
+        model.config, codebook_size=CODES, num_sid_tokens=SID_TOKENS, history_length=HISTORY,
         session_items=SESSION,
     ).eval()  # fmt: skip
     flat = score_catalogue(random, histories, codes).topk(10, dim=1).indices
@@ -373,7 +373,7 @@ def _overlap(size: Size, figures: dict[str, float]) -> Table:
         caption=(
             f"Beam search against exact scores of all {size.items:,} items, {len(histories)} "
             f"users: share of the exact ten best that it finds. A small model after "
-            f"{size.training_steps} steps on items with structure ({loss:.2f} nats per digit; "
+            f"{size.training_steps} steps on items with structure ({loss:.2f} nats per token; "
             f"guessing is 5.55), and the same model with random weights"
         ),
         columns=["beam", "overlap@10, trained", "overlap@10, random weights"],
@@ -395,8 +395,8 @@ def _sessions(
     tiny = PRESETS["tiny"]
     shape = tiny.sessions
     small = OneRec(
-        tiny.model, codebook_size=CODES, num_digits=DIGITS, history_length=shape.history_length,
-        session_items=shape.session_items,
+        tiny.model, codebook_size=CODES, num_sid_tokens=SID_TOKENS,
+        history_length=shape.history_length, session_items=shape.session_items,
     ).eval()  # fmt: skip
     few = history[: max(size.batch // 4, 1)]
 
@@ -405,7 +405,7 @@ def _sessions(
             generator, rows, codes, trie, num_items=SESSION, beam=beam, exclude=rows
         )
 
-    wide, narrow = size.candidates, tiny.generation.beam
+    wide, narrow = size.candidates, tiny.decoding.beam
     runs = {
         f"this shape, beam {BEAM}": (len(history), sessions(model, history, BEAM)),
         f"this shape, N = {wide} candidates": (len(few), sessions(model, few, wide)),

@@ -41,7 +41,7 @@ CUT = {
     },
     "training": {"batch_size": 256, "max_epochs": 3, "learning_rate": 2e-3},
     "reward": {"max_epochs": 3},
-    "generation": {"beam": 8, "candidates": 16},
+    "decoding": {"beam": 8, "candidates": 16},
     "alignment": {"rounds": 1, "sample_users": 2000},
     "evaluation": {"max_cases": 2000},
 }

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from benchmarks.section import Section, Table, side_by_side
-from onerec.config import PRESETS, ModelConfig, Stages
+from onerec.config import PRESETS, ModelConfig, PipelineConfig
 from onerec.model import OneRec, lookup, session_nll
 from onerec.model.cost import Cost, training_cost
 from onerec.training.module import adamw
@@ -93,22 +93,22 @@ def run(quick: bool) -> Section:
     return Section(title="Presets", text=text, tables=tables, figures=figures)
 
 
-def cost_of(stages: Stages, **changes: Any) -> Cost:
+def cost_of(stages: PipelineConfig, **changes: Any) -> Cost:
     """The cost of a preset's training step."""
     shape: dict[str, Any] = {
         "codebook_size": stages.tokenizer.codebook_size,
-        "num_digits": stages.tokenizer.num_levels + 1,
+        "num_sid_tokens": stages.tokenizer.num_levels + 1,
         "history_length": stages.sessions.history_length,
         "session_items": stages.sessions.session_items,
     }
     return training_cost(stages.model, **(shape | changes))
 
 
-def cost_row(name: str, stages: Stages) -> list[Any]:
+def cost_row(name: str, stages: PipelineConfig) -> list[Any]:
     cost = cost_of(stages)
     model = stages.model
     per_item = 1
-    if model.history_tokens == "digits":
+    if model.history_tokens == "sid_tokens":
         per_item = stages.tokenizer.num_levels + 1 + model.separator
     weights = 4 * cost.parameters / GIB
     return [
@@ -125,24 +125,24 @@ def cost_row(name: str, stages: Stages) -> list[Any]:
     ]
 
 
-def shortened(stages: Stages, *, depth: int) -> Stages:
+def shortened(stages: PipelineConfig, *, depth: int) -> PipelineConfig:
     """The preset with fewer encoder and decoder blocks."""
     return stages.override({"model": {"encoder_layers": depth, "decoder_layers": depth}})
 
 
-def build(model: ModelConfig, stages: Stages, history: int) -> OneRec:
+def build(model: ModelConfig, stages: PipelineConfig, history: int) -> OneRec:
     torch.manual_seed(0)
     return OneRec(
         model,
         codebook_size=stages.tokenizer.codebook_size,
-        num_digits=stages.tokenizer.num_levels + 1,
+        num_sid_tokens=stages.tokenizer.num_levels + 1,
         history_length=history,
         session_items=SESSION_ITEMS,
     )
 
 
 def steps_of(
-    stages: Stages,
+    stages: PipelineConfig,
     *,
     batch_size: int,
     history: int,
@@ -155,8 +155,8 @@ def steps_of(
     model.train()
     optimizer = adamw(model, stages.training.learning_rate, stages.training.weight_decay)
     generator = torch.Generator().manual_seed(1)
-    items, digits = 1000, model.num_digits
-    codes = torch.randint(0, model.codebook_size, (items, digits), generator=generator)
+    items, sid_tokens = 1000, model.num_sid_tokens
+    codes = torch.randint(0, model.codebook_size, (items, sid_tokens), generator=generator)
     histories = torch.randint(0, items, (batch_size, history), generator=generator)
     targets = torch.randint(0, items, (batch_size, SESSION_ITEMS), generator=generator)
     read, written = ([t.to(device) for t in lookup(codes, rows)] for rows in (histories, targets))
@@ -188,7 +188,7 @@ def matmul_rate(dtype: torch.dtype, device: str, *, size: int) -> float:
     return 2 * size**3 / side_by_side({"mm": product}, repeats=20, warm_up=3)["mm"].best
 
 
-def gpu_steps(stages: Stages, *, batch_size: int = 64) -> Table:
+def gpu_steps(stages: PipelineConfig, *, batch_size: int = 64) -> Table:
     """`base` in bf16 on the GPU, full histories."""
     rate = matmul_rate(torch.bfloat16, "cuda", size=8192)
     result = steps_of(
@@ -200,14 +200,14 @@ def gpu_steps(stages: Stages, *, batch_size: int = 64) -> Table:
         dtype=torch.bfloat16,
     )
     per_item = stages.tokenizer.num_levels + 1
-    digits = batch_size * per_item * (stages.sessions.history_length + SESSION_ITEMS)
+    sid_tokens = batch_size * per_item * (stages.sessions.history_length + SESSION_ITEMS)
     return Table(
         caption=f"`base` in bf16 on {torch.cuda.get_device_name()}, batch {batch_size}, full "
         f"histories; {rate / 1e12:.0f} TFLOP/s is its measured bf16 matrix product",
         columns=["first loss", "last loss", "seconds per step", "tokens/s",
                  "supervised tokens/s", "MFU"],
         rows=[[
-            result.losses[0], result.losses[-1], result.seconds, digits / result.seconds,
+            result.losses[0], result.losses[-1], result.seconds, sid_tokens / result.seconds,
             result.cost.supervised_tokens / result.seconds,
             result.cost.flops / result.seconds / rate,
         ]],

@@ -2,7 +2,7 @@
 
 Beam search loses the exact list where probability is spread over many prefixes. Random weights
 spread it as no trained model does, so what a beam finds is measured on a model with structure:
-an item's vector is the sum of one direction per digit, each level finer than the one before, and
+an item's vector is the sum of one direction per token, each level finer than the one before, and
 users watch what lies near their taste.
 """
 
@@ -12,11 +12,11 @@ from torch import Tensor
 from onerec.config import ModelConfig
 from onerec.model import OneRec, lookup, session_nll
 
-DIGITS, CODES, HISTORY, WIDTH = 4, 256, 20, 32
+SID_TOKENS, CODES, HISTORY, WIDTH = 4, 256, 20, 32
 FINER = 0.6
 """How much shorter a level's directions are than those before."""
 SHARPNESS = 15.0
-"""Scale of a user's log-odds. The next item of 20,000 then has 7.2 nats, 1.8 per digit: what a
+"""Scale of a user's log-odds. The next item of 20,000 then has 7.2 nats, 1.8 per token: what a
 generator of the demo reaches (`docs/log.md`, pretraining in minutes). At 6 it has 9.0."""
 
 
@@ -33,12 +33,12 @@ def structured_model(
 
     Returns:
         The model, its codes (N, T), histories (users, H) and the last steps' mean loss in nats per
-        digit.
+        token.
     """
     generator = torch.Generator().manual_seed(2)
     codes = _codes(num_items, generator)
-    directions = torch.randn(DIGITS, CODES, WIDTH, generator=generator)
-    levels = torch.arange(DIGITS)
+    directions = torch.randn(SID_TOKENS, CODES, WIDTH, generator=generator)
+    levels = torch.arange(SID_TOKENS)
     scales = (FINER**levels).view(-1, 1)
     vectors = (directions[levels, codes] * scales).sum(1)
     vectors = vectors / vectors.norm(dim=1, keepdim=True)
@@ -54,7 +54,11 @@ def structured_model(
     config = ModelConfig(d_model=64, d_ff=192, encoder_layers=1, decoder_layers=2, num_experts=1,
                          active_experts=1, dropout=0.0)  # fmt: skip
     model = OneRec(
-        config, codebook_size=CODES, num_digits=DIGITS, history_length=HISTORY, session_items=5
+        config,
+        codebook_size=CODES,
+        num_sid_tokens=SID_TOKENS,
+        history_length=HISTORY,
+        session_items=5,
     )
     optimiser = torch.optim.AdamW(model.parameters(), lr=4e-3, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, total_steps=max(steps, 2))
@@ -75,7 +79,7 @@ def structured_model(
 
 def _codes(num_items: int, generator: torch.Generator) -> Tensor:
     """Unique IDs with crowded and empty prefixes, as a tokenizer gives: (N, T)."""
-    weights = torch.rand(DIGITS - 1, CODES, generator=generator).pow(3) + 0.02
+    weights = torch.rand(SID_TOKENS - 1, CODES, generator=generator).pow(3) + 0.02
     draws = [
         torch.multinomial(w, 2 * num_items, replacement=True, generator=generator) for w in weights
     ]

@@ -22,7 +22,7 @@ from onerec.training.module import adamw, next_token_loss
 from onerec.training.runtime import compile_blocks
 
 WIDTH, HEADS, LAYERS, T5_FF, SWIGLU_FF = 128, 4, 4, 512, 344
-CODES, DIGITS, HISTORY, SESSION, ITEMS = 256, 4, 20, 5, 20_000
+CODES, SID_TOKENS, HISTORY, SESSION, ITEMS = 256, 4, 20, 5, 20_000
 RATE = 0.1
 GEMM = 2048
 """Side of the square product whose rate counts as the machine's."""
@@ -73,7 +73,8 @@ def run(quick: bool) -> Section:
     return Section(
         title="Training",
         text=(
-            f"One step of {batch} sessions after {HISTORY} items of {DIGITS} digits: {LAYERS} + "
+            f"One step of {batch} sessions after {HISTORY} items of {SID_TOKENS} tokens: "
+            f"{LAYERS} + "
             f"{LAYERS} layers, width {WIDTH}, {HEADS} heads of {WIDTH // HEADS}, AdamW, 2 threads, "
             "best of the rounds, all rows in turn. T5's feed-forward layer is relu with "
             f"{T5_FF}; ours is SwiGLU with {SWIGLU_FF} unless the row says otherwise, which is as "
@@ -155,7 +156,7 @@ def _t5(batch: int, dropout: float, *, branches_only: bool = False, bf16: bool =
     from transformers.models.t5.modeling_t5 import T5Attention, T5DenseActDense
 
     shape: dict[str, Any] = dict(
-        vocab_size=CODES * DIGITS + 1,
+        vocab_size=CODES * SID_TOKENS + 1,
         d_model=WIDTH,
         d_kv=WIDTH // HEADS,
         d_ff=T5_FF,
@@ -165,7 +166,7 @@ def _t5(batch: int, dropout: float, *, branches_only: bool = False, bf16: bool =
         dropout_rate=dropout,
         decoder_start_token_id=0,
         pad_token_id=0,
-        eos_token_id=CODES * DIGITS,
+        eos_token_id=CODES * SID_TOKENS,
     )
     config = T5Config(**shape)
     model = T5ForConditionalGeneration(config).train()
@@ -175,8 +176,8 @@ def _t5(batch: int, dropout: float, *, branches_only: bool = False, bf16: bool =
                 module.dropout = 0.0
             elif isinstance(module, T5DenseActDense):
                 module.dropout.p = 0.0
-    read = torch.randint(1, CODES * DIGITS, (batch, HISTORY * DIGITS))
-    labels = torch.randint(1, CODES * DIGITS, (batch, DIGITS))
+    read = torch.randint(1, CODES * SID_TOKENS, (batch, HISTORY * SID_TOKENS))
+    labels = torch.randint(1, CODES * SID_TOKENS, (batch, SID_TOKENS))
     return _case(
         model,
         lambda: model(input_ids=read, labels=labels).loss,
@@ -196,13 +197,13 @@ def _model(items: int, **changes: Any) -> OneRec:
         "num_experts": 1,
         "active_experts": 1,
         "dropout": RATE,
-        "history_tokens": "digits",
+        "history_tokens": "sid_tokens",
         "separator": False,
     }
     return OneRec(
         ModelConfig(**(shape | changes)),
         codebook_size=CODES,
-        num_digits=DIGITS,
+        num_sid_tokens=SID_TOKENS,
         history_length=HISTORY,
         session_items=items,
     ).train()
@@ -212,14 +213,14 @@ def _ours(
     batch: int, *, items: int = 1, bf16: bool = False, compiled: bool = False, **changes: Any
 ) -> Case:
     model = _model(items, **changes)
-    codes = torch.randint(0, CODES, (ITEMS, DIGITS))
+    codes = torch.randint(0, CODES, (ITEMS, SID_TOKENS))
     history = torch.randint(0, ITEMS, (batch, HISTORY))
     targets = torch.randint(0, ITEMS, (batch, items))
     return _case(
         model,
         lambda: next_token_loss(model, history, targets, codes),
-        tokens=(history.numel() + targets.numel()) * DIGITS,
-        targets=targets.numel() * DIGITS,
+        tokens=(history.numel() + targets.numel()) * SID_TOKENS,
+        targets=targets.numel() * SID_TOKENS,
         bf16=bf16,
         compiled=compiled,
     )
@@ -286,7 +287,7 @@ def _lengths(batch: int, *, quick: bool) -> tuple[Table, dict[str, float]]:
     lengths = 1 + torch.distributions.Geometric(probs=chance).sample().long()
     sizes = torch.randint(1, SESSION + 1, (rows,))
     history, targets = _padded(lengths, HISTORY), _padded(sizes, SESSION)
-    codes = torch.randint(0, CODES, (ITEMS, DIGITS))
+    codes = torch.randint(0, CODES, (ITEMS, SID_TOKENS))
     steps = 1 if quick else 8
     found: dict[str, float] = {}
     table = []
@@ -301,8 +302,8 @@ def _lengths(batch: int, *, quick: bool) -> tuple[Table, dict[str, float]]:
             batch,
             0,
             window=window,
-            history_tokens=DIGITS,
-            target_tokens=DIGITS + 1,
+            history_tokens=SID_TOKENS,
+            target_tokens=SID_TOKENS + 1,
         )
         waste = order.padding_waste() if trim else _untrimmed_waste(history, targets)
         source = TrimmedRows(history, targets)
@@ -310,7 +311,7 @@ def _lengths(batch: int, *, quick: bool) -> tuple[Table, dict[str, float]]:
         for _, (read, written) in zip(range(steps), loader_of(order, source), strict=False):
             batches.append((read, written) if trim else _widened(read, written))
         loading = source.seconds / steps
-        real = DIGITS * sum(int((r >= 0).sum() + (w >= 0).sum()) for r, w in batches)
+        real = SID_TOKENS * sum(int((r >= 0).sum() + (w >= 0).sum()) for r, w in batches)
         seconds = _seconds_of(batches, codes)
         share = loading / (loading + seconds / steps)
         table.append([name, waste, seconds / steps, real / seconds, share])
@@ -352,5 +353,5 @@ def _widened(read: Tensor, written: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _untrimmed_waste(history: Tensor, targets: Tensor) -> float:
-    real = DIGITS * int((history >= 0).sum()) + (DIGITS + 1) * int((targets >= 0).sum())
-    return 1 - real / (DIGITS * history.numel() + (DIGITS + 1) * targets.numel())
+    real = SID_TOKENS * int((history >= 0).sum()) + (SID_TOKENS + 1) * int((targets >= 0).sum())
+    return 1 - real / (SID_TOKENS * history.numel() + (SID_TOKENS + 1) * targets.numel())

@@ -39,7 +39,7 @@ def line_chart(
         series: Name of each line, and its values; NaN leaves a gap. Lengths may differ.
         title: Above the picture.
         x_label: With unit, e.g. `epoch`.
-        y_label: With unit, e.g. `loss (nats per digit)`.
+        y_label: With unit, e.g. `loss (nats per token)`.
         x: Positions; 1, 2, 3, ... if not given.
         log_y: Logarithmic values.
 

@@ -25,9 +25,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from onerec.config import GenerationConfig
+from onerec.config import BeamConfig
 from onerec.generation import Trie, generate_sessions, rank_items
-from onerec.model import GenerationMismatchError, OneRec, load_model, read_config
+from onerec.model import OneRec, TokenizerVersionMismatchError, load_model, read_config
 from onerec.tokenizer.semantic_ids import SemanticIds, load_semantic_ids
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class Recommender:
         model: OneRec,
         semantic_ids: SemanticIds,
         *,
-        config: GenerationConfig | None = None,
+        config: BeamConfig | None = None,
         reward: "RewardModel | None" = None,
         vectors: Tensor | None = None,
         allowed: Tensor | None = None,
@@ -105,7 +105,7 @@ class Recommender:
 
         Args:
             model: The generator.
-            semantic_ids: The catalogue of its generation.
+            semantic_ids: The catalogue of its tokenizer version.
             config: Beam width, batch size and precision.
             reward: Orders the sessions.
             vectors: (N, Dv) item vectors, for the reward.
@@ -121,7 +121,7 @@ class Recommender:
                 f"vectors has {len(vectors)} rows for {len(semantic_ids.item_ids)} items: use the "
                 "vectors that were published with these semantic IDs"
             )
-        self.config = config or GenerationConfig()
+        self.config = config or BeamConfig()
         dtype = PRECISIONS[self.config.serving_precision]
         self.model = model.to(dtype).eval()
         self.semantic_ids = semantic_ids
@@ -136,7 +136,7 @@ class Recommender:
 
         Raises:
             FileNotFoundError: The directory is no bundle.
-            GenerationMismatchError: Its checkpoint and semantic IDs do not belong together.
+            TokenizerVersionMismatchError: Its checkpoint and semantic IDs do not belong together.
         """
         directory = Path(path)
         if not (directory / SETTINGS).exists():
@@ -145,14 +145,16 @@ class Recommender:
                 "write_bundle wrote"
             )
         semantic_ids = load_semantic_ids(directory)
-        model, _ = load_model(directory, expected_generation=semantic_ids.generation, device=device)
+        model, _ = load_model(
+            directory, expected_tokenizer_version=semantic_ids.tokenizer_version, device=device
+        )
         reward = vectors = None
         if (directory / REWARD).exists():
             from onerec.reward import load_reward
 
             reward = load_reward(directory / REWARD)
             vectors = load_file(directory / VECTORS)["vectors"]
-        config = GenerationConfig(**json.loads((directory / SETTINGS).read_text()))
+        config = BeamConfig(**json.loads((directory / SETTINGS).read_text()))
         return cls(model, semantic_ids, config=config, reward=reward, vectors=vectors)
 
     def recommend(
@@ -355,7 +357,7 @@ def write_bundle(
     checkpoint: Path,
     semantic_ids: Path,
     reward: Path | None = None,
-    config: GenerationConfig | None = None,
+    config: BeamConfig | None = None,
 ) -> None:
     """Copy what serving needs into one directory.
 
@@ -367,12 +369,12 @@ def write_bundle(
         config: Beam width and batch size.
 
     Raises:
-        GenerationMismatchError: The checkpoint was trained on other semantic IDs.
+        TokenizerVersionMismatchError: The checkpoint was trained on other semantic IDs.
     """
-    expected = load_semantic_ids(semantic_ids).generation
-    trained = read_config(checkpoint)["generation"]
+    expected = load_semantic_ids(semantic_ids).tokenizer_version
+    trained = read_config(checkpoint)["tokenizer_version"]
     if trained != expected:
-        raise GenerationMismatchError(checkpoint=trained, expected=expected, where=checkpoint)
+        raise TokenizerVersionMismatchError(checkpoint=trained, expected=expected, where=checkpoint)
     directory.mkdir(parents=True, exist_ok=True)
     for name in _CHECKPOINT_FILES:
         shutil.copyfile(checkpoint / name, directory / name)
@@ -382,5 +384,5 @@ def write_bundle(
         for name in _CHECKPOINT_FILES:
             shutil.copyfile(reward / name, directory / REWARD / name)
         shutil.copyfile(semantic_ids / VECTORS, directory / VECTORS)
-    settings = dataclasses.asdict(config or GenerationConfig())
+    settings = dataclasses.asdict(config or BeamConfig())
     (directory / SETTINGS).write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")

@@ -48,11 +48,11 @@ CHARACTER = {
 }
 TOWERS, TRAINING_TOWERS = (
     {
-        f"{judge}_{tower}_{part}": f"{tower} {part}"
+        f"{evaluator}_{tower}_{part}": f"{tower} {part}"
         for tower in ("swt", "vtr", "wtr", "ltr")
         for part in ("mean", "max")
     }
-    for judge in ("evaluator", "training")
+    for evaluator in ("evaluator", "training")
 )
 GAINS = {
     "training_reward": "by the reward that trained",
@@ -190,7 +190,7 @@ def artifact_pictures(store: ArtifactStore, day: str) -> dict[str, str]:
     return drawn
 
 
-def cell(metrics: Metrics, name: str, digits: int = 4) -> str:
+def cell(metrics: Metrics, name: str, decimals: int = 4) -> str:
     """A value with its interval.
 
     Example:
@@ -202,8 +202,8 @@ def cell(metrics: Metrics, name: str, digits: int = 4) -> str:
         return "n/a"
     sign = "+" if "_minus_" in name else ""
     if math.isnan(low) or math.isnan(high):
-        return f"{value:{sign}.{digits}f}"
-    shown = [f"{number:{sign}.{digits}f}" for number in (value, low, high)]
+        return f"{value:{sign}.{decimals}f}"
+    shown = [f"{number:{sign}.{decimals}f}" for number in (value, low, high)]
     return f"{shown[0]} [{shown[1]}, {shown[2]}]"
 
 

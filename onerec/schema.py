@@ -100,16 +100,18 @@ SEMANTIC_IDS = pa.schema(
         _column(
             "codes",
             pa.list_(pa.int32()),
-            "L residual codes, then the digit that separates colliding items",
+            "L residual codes, then the token that separates colliding items",
             nullable=False,
         ),
-        _column("generation", pa.string(), "Hash of the codebook that made it", nullable=False),
+        _column(
+            "tokenizer_version", pa.string(), "Hash of the codebook that made it", nullable=False
+        ),
         _column(
             "first_seen", pa.date32(), "First day on which the item could be shown", nullable=False
         ),
     ]
 )
-"""Append-only inside a tokenizer generation: a published row never changes."""
+"""Append-only inside a tokenizer version: a published row never changes."""
 
 PREFERENCE_PAIRS = pa.schema(
     [
@@ -152,7 +154,7 @@ RECOMMENDATIONS = pa.schema(
         _column("score", pa.float64(), "Log-probability of the session it is in", nullable=False),
         _column("reward", pa.float64(), "Reward model's scalar for that session", nullable=False),
         _column("model_version", pa.string(), "Checkpoint that made it", nullable=False),
-        _column("generation", pa.string(), "Tokenizer generation", nullable=False),
+        _column("tokenizer_version", pa.string(), "Tokenizer version", nullable=False),
     ]
 )
 """One recommended item a row: a session for every active user."""

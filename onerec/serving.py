@@ -1,7 +1,8 @@
 """Tomorrow's recommendations: one session for every active user.
 
 Histories reach through the end of day D: this is serving, not training, and nothing of it is
-measured on day D. Items a user has in the history are left out when the generation settings say so.
+measured on day D. Items a user has in the history are left out when the tokenizer version settings
+say so.
 
 Shapes: U users, H history items, M items of a session.
 """
@@ -21,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
-from onerec.config import GenerationConfig
+from onerec.config import BeamConfig
 from onerec.datasets.session_tensors import load_serving_histories
 from onerec.evaluation.baselines import Baselines
 from onerec.recommender import REWARD, Recommender, write_bundle
@@ -38,14 +39,14 @@ def prepare_bundle(
     champion: Path,
     semantic_ids: Path,
     reward_model: Path,
-    config: GenerationConfig,
+    config: BeamConfig,
 ) -> bool:
     """The bundle that serves: the champion's generator with the day's catalogue and reward model.
 
     A champion that was published without a reward model serves by probability and gets none.
 
-    Inside its tokenizer generation a champion of an earlier night so recommends the items that came
-    since. Outside it the digits mean other items: it keeps the catalogue and the reward model it
+    Inside its tokenizer version a champion of an earlier night so recommends the items that came
+    since. Outside it the tokens mean other items: it keeps the catalogue and the reward model it
     was published with.
 
     Args:
@@ -59,7 +60,7 @@ def prepare_bundle(
         Whether the day's catalogue is used.
     """
     own, today = load_semantic_ids(champion), load_semantic_ids(semantic_ids)
-    if own.generation == today.generation:
+    if own.tokenizer_version == today.tokenizer_version:
         write_bundle(
             directory,
             checkpoint=champion,
@@ -244,6 +245,6 @@ def _table(
         "score": score[user, place].astype(np.float64),
         "reward": pa.array(reward[user, place].astype(np.float64), from_pandas=False),
         "model_version": pa.repeat(model_version, rows),
-        "generation": pa.repeat(semantic_ids.generation, rows),
+        "tokenizer_version": pa.repeat(semantic_ids.tokenizer_version, rows),
     }
     return pa.table(columns, schema=RECOMMENDATIONS)

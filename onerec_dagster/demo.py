@@ -1,7 +1,7 @@
 """`make demo`: one whole night on one command, then a table and where to look.
 
 Two Dagster runs, the same a team has in production: `ingest` over the days before, then
-`weekly_retokenize` (the night run that opens a tokenizer generation) for the last day.
+`weekly_retokenize` (the night run that opens a tokenizer version) for the last day.
 """
 
 import os
@@ -13,7 +13,7 @@ import dagster as dg
 
 from onerec.artifacts import ArtifactStore, read_json
 from onerec_dagster.home import prepare_home
-from onerec_dagster.running import PeakMemory, bury_killed_runs, run_job
+from onerec_dagster.job_runner import PeakMemory, bury_killed_runs, run_job
 from resources.settings import Settings, load_settings
 
 DEMO_DAYS = 14

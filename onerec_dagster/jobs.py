@@ -18,7 +18,7 @@ nightly = dg.define_asset_job(
     selection=NIGHT - RETOKENIZE,
     description=(
         "Ingest -> sessions -> train -> align -> evaluate -> promote -> recommend for one day, "
-        "inside the current tokenizer generation."
+        "inside the current tokenizer version."
     ),
 )
 
@@ -26,7 +26,7 @@ weekly_retokenize = dg.define_asset_job(
     "weekly_retokenize",
     selection=NIGHT,
     description=(
-        "The night run with a new codebook: opens a tokenizer generation, so models start from "
+        "The night run with a new codebook: opens a tokenizer version, so models start from "
         "scratch. Also the very first run."
     ),
 )

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from onerec.config import BASELINES, Stages
+from onerec.config import BASELINES, PipelineConfig
 from onerec.experiments import lists
 
 
@@ -157,7 +157,7 @@ TABLES = (
             Grid(
                 asset="ablation_grid",
                 seeds=(0, 1),
-                variants=tuple(lists.training_ablations(Stages())),
+                variants=tuple(lists.training_ablations(PipelineConfig())),
             ),
         ),
         assets=("ablation_table",),
@@ -170,7 +170,7 @@ TABLES = (
         grids=(
             Grid(
                 asset="ablation_grid",
-                variants=tuple(lists.alignment_ablations(Stages())),
+                variants=tuple(lists.alignment_ablations(PipelineConfig())),
             ),
         ),
         assets=("ablation_table",),
@@ -213,7 +213,7 @@ QUICK = Environment(
             "model": {"d_model": 32, "num_heads": 2, "d_ff": 64, "decoder_layers": 1},
             "training": {"max_epochs": 4, "batch_size": 32},
             "reward": {"d_model": 16, "num_heads": 2, "max_epochs": 2},
-            "generation": {"beam": 16, "candidates": 8},
+            "decoding": {"beam": 16, "candidates": 8},
             "alignment": {"sample_users": 60, "batch_size": 16, "epochs": 1},
             "evaluation": {"bootstrap_samples": 100, "max_cases": 60},
         },

@@ -24,6 +24,14 @@ import yaml
 from onerec.artifacts import ArtifactStore, read_json
 from onerec_dagster.demo import demo_days, ingest_job
 from onerec_dagster.home import prepare_home
+from onerec_dagster.job_runner import (
+    PROCESS_TAG,
+    QUIET,
+    PeakMemory,
+    bury_killed_runs,
+    output_to,
+    run_job,
+)
 from onerec_dagster.registry import (
     ORDER,
     QUICK,
@@ -32,14 +40,6 @@ from onerec_dagster.registry import (
     Environment,
     Grid,
     Table,
-)
-from onerec_dagster.running import (
-    PROCESS_TAG,
-    QUIET,
-    PeakMemory,
-    bury_killed_runs,
-    output_to,
-    run_job,
 )
 from resources.settings import CHECKOUT, Settings, load_settings
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from onerec.config import PRESETS, Stages, require
+from onerec.config import PRESETS, PipelineConfig, require
 from onerec.datasets import DATASETS, EventSource, open_source
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -38,7 +38,7 @@ class Settings:
     data_dir: str | None
     config: Path | None
     preset: str
-    stages: Stages
+    stages: PipelineConfig
 
     @property
     def root(self) -> Path:

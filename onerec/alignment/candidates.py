@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from onerec.config import AlignmentConfig, GenerationConfig, RewardConfig
+from onerec.config import AlignmentConfig, BeamConfig, RewardConfig
 from onerec.datasets.session_tensors import SessionTensors
 from onerec.generation import Trie, generate_sessions
 from onerec.generation.beam import Beams
@@ -76,7 +76,7 @@ def scored_candidates(
     trie: Trie,
     *,
     num_candidates: int,
-    generation: GenerationConfig,
+    decoding: BeamConfig,
     reward: RewardConfig,
     alignment: AlignmentConfig,
     device: str,
@@ -92,7 +92,7 @@ def scored_candidates(
         codes: (N, T) semantic IDs.
         trie: Items that may be generated.
         num_candidates: N.
-        generation: Batch size; `filter_seen` leaves out items of the history.
+        decoding: Batch size; `filter_seen` leaves out items of the history.
         reward: Weights of the towers, and the caution.
         alignment: `pairs` says whether beams or draws, `temperature` and `seed` how to draw.
         device: Where it runs.
@@ -103,9 +103,9 @@ def scored_candidates(
     codes, trie = codes.to(device), trie.to(device)
     draws = torch.Generator().manual_seed(alignment.seed)
     total = len(contexts)
-    for rows in torch.arange(total).split(generation.batch_size):
+    for rows in torch.arange(total).split(decoding.batch_size):
         history = contexts.history[rows].long().to(device)
-        exclude = history if generation.filter_seen else None
+        exclude = history if decoding.filter_seen else None
         num_items = contexts.targets.shape[1]
         if alignment.pairs == "sampling":
             made = _most_probable_first(

@@ -1,7 +1,7 @@
 """Is a round worth publishing? If not, the model it started from stands.
 
 Both are measured on the validation day, never on day D: a choice made on the test day would be part
-of the training. The judge is the evaluator, whose users the reward model has never seen.
+of the training. It is measured by the evaluator, whose users the reward model has never seen.
 
 A round is published when
 
@@ -24,7 +24,7 @@ from torch import Tensor
 
 from onerec.alignment.candidates import sample_contexts
 from onerec.artifacts import write_json
-from onerec.config import AlignmentConfig, EvaluationConfig, GenerationConfig, RewardConfig
+from onerec.config import AlignmentConfig, BeamConfig, EvaluationConfig, RewardConfig
 from onerec.datasets.session_tensors import SessionTensors
 from onerec.evaluation.bootstrap import Interval, paired_difference
 from onerec.evaluation.generators import SessionGenerator
@@ -72,7 +72,7 @@ def gate_round(
     start_files: Path,
     out_dir: Path,
     alignment: AlignmentConfig,
-    generation: GenerationConfig,
+    decoding: BeamConfig,
     evaluation: EvaluationConfig,
     reward: RewardConfig,
     device: str = "cpu",
@@ -82,7 +82,7 @@ def gate_round(
     Args:
         start: What the round started from.
         trained: What it made.
-        evaluator: The judge.
+        evaluator: Reward model of other users.
         vectors: (N, Dv) item vectors for it.
         valid: Good sessions of the validation day; one of each of `gate_cases` users is a case.
         codes: (N, T) semantic IDs.
@@ -91,7 +91,7 @@ def gate_round(
         out_dir: Checkpoint of the round; gets the start's weights when the round is refused, and
             `round.json` in any case.
         alignment: `gate_cases` and `recall_tolerance`.
-        generation: Beam and batch size.
+        decoding: Beam and batch size.
         evaluation: Confidence, resamples and seed of the intervals.
         reward: Weights of the scalar reward.
         device: Where it runs.
@@ -102,7 +102,7 @@ def gate_round(
     else:
         before, after = (
             measure_round(
-                model, evaluator, vectors, cases, codes, trie, generation, reward, device=device
+                model, evaluator, vectors, cases, codes, trie, decoding, reward, device=device
             )
             for model in (start, trained)
         )
@@ -121,7 +121,7 @@ def measure_round(
     cases: SessionTensors,
     codes: Tensor,
     trie: Trie,
-    generation: GenerationConfig,
+    decoding: BeamConfig,
     reward: RewardConfig,
     *,
     device: str = "cpu",
@@ -130,9 +130,7 @@ def measure_round(
 
     As in the evaluation of a night, nobody's seen items are left out.
     """
-    system = SessionGenerator(
-        model.to(device).eval(), codes.to(device), trie.to(device), generation
-    )
+    system = SessionGenerator(model.to(device).eval(), codes.to(device), trie.to(device), decoding)
     history = cases.history.numpy().astype(np.int64)
     ranked = system.rank(history, top_k=LENGTH)
     targets = cases.targets.numpy().astype(np.int64)

@@ -1,9 +1,9 @@
 """Policy-gradient losses over groups of sessions with rewards: the route "why not RL?" asks about.
 
-`loss(group) -> (B,)`. Probabilities are of single digits, as in DAPO and OneRec-V2's analysis; a
-group's loss is a mean over all digits of its sessions.
+`loss(group) -> (B,)`. Probabilities are of single tokens, as in DAPO and OneRec-V2's analysis; a
+group's loss is a mean over all tokens of its sessions.
 
-Shapes: B users, G sessions of each, X digits of a session.
+Shapes: B users, G sessions of each, X SID tokens of a session.
 """
 
 from dataclasses import dataclass
@@ -22,10 +22,10 @@ class Group(NamedTuple):
     """What a group loss is told.
 
     Attributes:
-        logp: (B, G, X) log-probability of each digit under the policy.
+        logp: (B, G, X) log-probability of each token under the policy.
         old_logp: (B, G, X) under the policy that made the sessions.
         ref_logp: (B, G, X) under the frozen start.
-        mask: (B, G, X) bool, true where there is a digit.
+        mask: (B, G, X) bool, true where there is a token.
         rewards: (B, G).
     """
 
@@ -66,7 +66,7 @@ def advantages(rewards: Tensor) -> Tensor:
 class GRPO:
     """-1/sum|o| sum min(rho A, clip(rho, 1 - eps, 1 + eps) A) + beta_KL KL (Shao et al. 2024).
 
-    `rho = pi / pi_old`, `KL = ref/pi - log(ref/pi) - 1` per digit.
+    `rho = pi / pi_old`, `KL = ref/pi - log(ref/pi) - 1` per token.
 
     Attributes:
         clip: eps.
@@ -85,7 +85,7 @@ class GRPO:
         gained = _clipped(group.logp - group.old_logp, advantages(group.rewards), self.clip)
         away = group.ref_logp - group.logp
         kl = away.exp() - away - 1
-        return _mean_over_digits(self.kl_weight * kl - gained, group.mask)
+        return _mean_over_tokens(self.kl_weight * kl - gained, group.mask)
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class ECPO:
         highest = torch.log1p(group.logp.new_tensor(self.clip + self.early_clip))
         old = torch.maximum(group.logp.detach() - highest, group.old_logp)
         gained = _clipped(group.logp - old, advantages(group.rewards), self.clip)
-        return _mean_over_digits(-gained, group.mask)
+        return _mean_over_tokens(-gained, group.mask)
 
 
 def _clipped(log_ratio: Tensor, advantage: Tensor, clip: float) -> Tensor:
@@ -121,7 +121,7 @@ def _clipped(log_ratio: Tensor, advantage: Tensor, clip: float) -> Tensor:
     return torch.minimum(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage)
 
 
-def _mean_over_digits(values: Tensor, mask: Tensor) -> Tensor:
-    """(B,) mean over the digits of a group's sessions."""
+def _mean_over_tokens(values: Tensor, mask: Tensor) -> Tensor:
+    """(B,) mean over the tokens of a group's sessions."""
     there = mask.sum((-2, -1)).clamp(min=1)
     return values.masked_fill(~mask, 0.0).sum((-2, -1)) / there

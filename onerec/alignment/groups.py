@@ -14,7 +14,7 @@ from torch import Tensor
 
 from onerec.alignment.candidates import Candidates, scored_candidates
 from onerec.alignment.group_losses import STD_FLOOR
-from onerec.config import GROUP_METHODS, AlignmentConfig, GenerationConfig, RewardConfig
+from onerec.config import GROUP_METHODS, AlignmentConfig, BeamConfig, RewardConfig
 from onerec.datasets.session_tensors import SessionTensors
 from onerec.generation import Trie
 from onerec.model import OneRec
@@ -55,7 +55,7 @@ def make_groups(
     codes: Tensor,
     trie: Trie,
     *,
-    generation: GenerationConfig,
+    decoding: BeamConfig,
     reward: RewardConfig,
     alignment: AlignmentConfig,
     device: str = "cpu",
@@ -70,7 +70,7 @@ def make_groups(
     Args:
         model: The sampler, which is also the old policy and the reference of the round's training.
         reward_models: Those that train, never the evaluator.
-        vectors, contexts, codes, trie, generation, reward, device, on_batch: As in `make_pairs`.
+        vectors, contexts, codes, trie, decoding, reward, device, on_batch: As in `make_pairs`.
         alignment: The method, where sessions come from, and how many are kept.
 
     Returns:
@@ -81,10 +81,10 @@ def make_groups(
     learns_from_draws = alignment.method in GROUP_METHODS
     drawn = learns_from_draws and alignment.pairs == "sampling"
     size = alignment.group_size if learns_from_draws else 1 + alignment.num_rejected
-    num_candidates = alignment.group_size if drawn else generation.candidates
+    num_candidates = alignment.group_size if drawn else decoding.candidates
     if num_candidates < size:
         raise ValueError(
-            f"candidates={generation.candidates}: {alignment.method} compares {size} sessions of "
+            f"candidates={decoding.candidates}: {alignment.method} compares {size} sessions of "
             f"each user; generate at least as many"
         )
     found = [
@@ -97,7 +97,7 @@ def make_groups(
             codes,
             trie,
             num_candidates=num_candidates,
-            generation=generation,
+            decoding=decoding,
             reward=reward,
             alignment=alignment,
             device=device,

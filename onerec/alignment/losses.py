@@ -1,7 +1,7 @@
 """Preference losses over pairs: small objects with one call.
 
-Every loss maps log-probabilities of whole sessions, summed over their digits, to one loss a user:
-`loss(compared) -> (B,)`. A trainer knows no more about them than that, so another loss is another
+Every loss maps log-probabilities of whole sessions, summed over their tokens, to one loss a user:
+`loss(pairs) -> (B,)`. A trainer knows no more about them than that, so another loss is another
 object. Losses over groups with rewards are in `onerec.alignment.group_losses`.
 
 Shapes: B users, L rejected sessions of each. Where a loss is about one pair, several rejected
@@ -18,7 +18,7 @@ from torch import Tensor
 from onerec.config import require
 
 
-class Compared(NamedTuple):
+class PairBatch(NamedTuple):
     """What a preference loss is told.
 
     Attributes:
@@ -26,44 +26,44 @@ class Compared(NamedTuple):
         rejected_logp: (B, L) of the worse ones.
         ref_chosen_logp: (B,) under the frozen start; reference-free losses leave both alone.
         ref_rejected_logp: (B, L).
-        chosen_digits: (B,) digits that each log-probability is a sum over.
-        rejected_digits: (B, L).
+        chosen_tokens: (B,) tokens that each log-probability is a sum over.
+        rejected_tokens: (B, L).
     """
 
     chosen_logp: Tensor
     rejected_logp: Tensor
     ref_chosen_logp: Tensor
     ref_rejected_logp: Tensor
-    chosen_digits: Tensor
-    rejected_digits: Tensor
+    chosen_tokens: Tensor
+    rejected_tokens: Tensor
 
-    def moved(self, *, per_digit: bool = False) -> tuple[Tensor, Tensor]:
+    def moved(self, *, per_token: bool = False) -> tuple[Tensor, Tensor]:
         """(B, 1) and (B, L): `d_w`, `d_l`, log-ratios of the policy to its start.
 
         Args:
-            per_digit: Divide each by the session's own digits.
+            per_token: Divide each by the session's own tokens.
         """
         chosen = (self.chosen_logp - self.ref_chosen_logp).unsqueeze(-1)
         rejected = self.rejected_logp - self.ref_rejected_logp
-        if per_digit:
-            return chosen / self.chosen_digits.unsqueeze(-1), rejected / self.rejected_digits
+        if per_token:
+            return chosen / self.chosen_tokens.unsqueeze(-1), rejected / self.rejected_tokens
         return chosen, rejected
 
 
 class PreferenceLoss(Protocol):
     """What the trainer calls."""
 
-    def __call__(self, compared: Compared) -> Tensor:
+    def __call__(self, pairs: PairBatch) -> Tensor:
         """(B,) loss per user."""
         ...
 
 
-def margin(compared: Compared) -> Tensor:
+def margin(pairs: PairBatch) -> Tensor:
     """(B, L) how much more the policy moved to the chosen session than to each rejected one.
 
     `Delta = log pi(w)/ref(w) - log pi(l)/ref(l)`: 0 at the start, positive once it is learned.
     """
-    chosen, rejected = compared.moved()
+    chosen, rejected = pairs.moved()
     return chosen - rejected
 
 
@@ -77,16 +77,16 @@ class DPO:
 
     beta: float = 0.1
 
-    def __call__(self, compared: Compared) -> Tensor:
+    def __call__(self, pairs: PairBatch) -> Tensor:
         """See `PreferenceLoss`."""
-        return -F.logsigmoid(self.beta * margin(compared)).mean(-1)
+        return -F.logsigmoid(self.beta * margin(pairs)).mean(-1)
 
 
 @dataclass(frozen=True)
 class IPO:
     """(Delta_avg - 1 / (2 beta))^2: a margin to reach, not to widen for ever (Azar et al. 2023).
 
-    Log-ratios are means over a session's digits, as the authors confirmed to TRL.
+    Log-ratios are means over a session's tokens, as the authors confirmed to TRL.
 
     Attributes:
         beta: The smaller, the wider the margin.
@@ -94,9 +94,9 @@ class IPO:
 
     beta: float = 0.1
 
-    def __call__(self, compared: Compared) -> Tensor:
+    def __call__(self, pairs: PairBatch) -> Tensor:
         """See `PreferenceLoss`."""
-        chosen, rejected = compared.moved(per_digit=True)
+        chosen, rejected = pairs.moved(per_token=True)
         return (chosen - rejected - 1 / (2 * self.beta)).square().mean(-1)
 
 
@@ -117,10 +117,10 @@ class CDPO:
     def __post_init__(self) -> None:
         _check_noise(self.label_noise)
 
-    def __call__(self, compared: Compared) -> Tensor:
+    def __call__(self, pairs: PairBatch) -> Tensor:
         """See `PreferenceLoss`."""
-        told, swapped = _both_orders(self.beta, compared)
-        return ((1 - self.label_noise) * told + self.label_noise * swapped).mean(-1)
+        as_labelled, swapped = _both_orders(self.beta, pairs)
+        return ((1 - self.label_noise) * as_labelled + self.label_noise * swapped).mean(-1)
 
 
 @dataclass(frozen=True)
@@ -141,10 +141,10 @@ class RDPO:
     def __post_init__(self) -> None:
         _check_noise(self.label_noise)
 
-    def __call__(self, compared: Compared) -> Tensor:
+    def __call__(self, pairs: PairBatch) -> Tensor:
         """See `PreferenceLoss`."""
-        told, swapped = _both_orders(self.beta, compared)
-        unbiased = (1 - self.label_noise) * told - self.label_noise * swapped
+        as_labelled, swapped = _both_orders(self.beta, pairs)
+        unbiased = (1 - self.label_noise) * as_labelled - self.label_noise * swapped
         return unbiased.mean(-1) / (1 - 2 * self.label_noise)
 
 
@@ -154,16 +154,16 @@ class CPO:
 
     Attributes:
         beta: Scale of the log-odds.
-        nll_weight: alpha, of the chosen session's mean negative log-likelihood per digit.
+        nll_weight: alpha, of the chosen session's mean negative log-likelihood per token.
     """
 
     beta: float = 0.1
     nll_weight: float = 1.0
 
-    def __call__(self, compared: Compared) -> Tensor:
+    def __call__(self, pairs: PairBatch) -> Tensor:
         """See `PreferenceLoss`."""
-        odds = compared.chosen_logp.unsqueeze(-1) - compared.rejected_logp
-        nll = -compared.chosen_logp / compared.chosen_digits
+        odds = pairs.chosen_logp.unsqueeze(-1) - pairs.rejected_logp
+        nll = -pairs.chosen_logp / pairs.chosen_tokens
         return -F.logsigmoid(self.beta * odds).mean(-1) + self.nll_weight * nll
 
 
@@ -172,17 +172,17 @@ class SimPO:
     """-log sigmoid(beta (log pi(w)/|w| - log pi(l)/|l|) - gamma); no reference (Meng et al. 2024).
 
     Attributes:
-        beta: Scale of the mean log-probability per digit; the paper's 2.5.
+        beta: Scale of the mean log-probability per token; the paper's 2.5.
         target_margin: gamma; the paper's 0.55 beta.
     """
 
     beta: float = 2.5
     target_margin: float = 1.375
 
-    def __call__(self, compared: Compared) -> Tensor:
+    def __call__(self, pairs: PairBatch) -> Tensor:
         """See `PreferenceLoss`."""
-        chosen = (compared.chosen_logp / compared.chosen_digits).unsqueeze(-1)
-        rejected = compared.rejected_logp / compared.rejected_digits
+        chosen = (pairs.chosen_logp / pairs.chosen_tokens).unsqueeze(-1)
+        rejected = pairs.rejected_logp / pairs.rejected_tokens
         return -F.logsigmoid(self.beta * (chosen - rejected) - self.target_margin).mean(-1)
 
 
@@ -198,9 +198,9 @@ class SDPO:
 
     beta: float = 0.1
 
-    def __call__(self, compared: Compared) -> Tensor:
+    def __call__(self, pairs: PairBatch) -> Tensor:
         """See `PreferenceLoss`."""
-        return -F.logsigmoid(-torch.logsumexp(-self.beta * margin(compared), -1))
+        return -F.logsigmoid(-torch.logsumexp(-self.beta * margin(pairs), -1))
 
 
 def ipa_loss(ntp: Tensor, preference: Tensor, *, ntp_weight: float, weight: float) -> Tensor:
@@ -218,9 +218,9 @@ def ipa_loss(ntp: Tensor, preference: Tensor, *, ntp_weight: float, weight: floa
     return ntp_weight * ntp + weight * preference
 
 
-def _both_orders(beta: float, compared: Compared) -> tuple[Tensor, Tensor]:
+def _both_orders(beta: float, pairs: PairBatch) -> tuple[Tensor, Tensor]:
     """(B, L) DPO losses of the pairs as told, and with chosen and rejected exchanged."""
-    delta = beta * margin(compared)
+    delta = beta * margin(pairs)
     return -F.logsigmoid(delta), -F.logsigmoid(-delta)
 
 

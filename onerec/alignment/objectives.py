@@ -1,6 +1,6 @@
-"""What a round minimises, told in digits: pair losses and group losses behind one call.
+"""What a round minimises, told in tokens: pair losses and group losses behind one call.
 
-Shapes: B users, G sessions of each, M items of a session, T digits.
+Shapes: B users, G sessions of each, M items of a session, T SID tokens.
 """
 
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from onerec.alignment.group_losses import Group, GroupLoss
-from onerec.alignment.losses import Compared, PreferenceLoss
+from onerec.alignment.losses import PairBatch, PreferenceLoss
 
 
-class Told(NamedTuple):
+class PolicyBatch(NamedTuple):
     """What is known of a batch of sessions.
 
     Attributes:
-        logp: (B, G, M, T) log-probability of each digit under the policy.
+        logp: (B, G, M, T) log-probability of each token under the policy.
         start_logp: (B, G, M, T) under the frozen start, which also made the sessions.
         mask: (B, G, M) bool, true where there is an item.
         rewards: (B, G).
@@ -28,7 +28,7 @@ class Told(NamedTuple):
     mask: Tensor
     rewards: Tensor
 
-    def compared(self, best: Tensor, worse: Tensor) -> Compared:
+    def pairs(self, best: Tensor, worse: Tensor) -> PairBatch:
         """One session of each user against others.
 
         Args:
@@ -37,25 +37,25 @@ class Told(NamedTuple):
         """
         logp = (self.logp.sum(-1) * self.mask).sum(-1)
         start = (self.start_logp.sum(-1) * self.mask).sum(-1)
-        digits = self.mask.sum(-1) * self.logp.shape[-1]
-        return Compared(
+        sid_tokens = self.mask.sum(-1) * self.logp.shape[-1]
+        return PairBatch(
             logp.gather(1, best).squeeze(1),
             logp.gather(1, worse),
             start.gather(1, best).squeeze(1),
             start.gather(1, worse),
-            digits.gather(1, best).squeeze(1),
-            digits.gather(1, worse),
+            sid_tokens.gather(1, best).squeeze(1),
+            sid_tokens.gather(1, worse),
         )
 
 
 class Objective(Protocol):
     """What the trainer calls."""
 
-    def __call__(self, told: Told) -> Tensor:
+    def __call__(self, batch: PolicyBatch) -> Tensor:
         """(B,) loss per user."""
         ...
 
-    def compared(self, told: Told) -> Compared:
+    def pairs(self, batch: PolicyBatch) -> PairBatch:
         """The better and the worse sessions, for the numbers that are kept of every method."""
         ...
 
@@ -70,15 +70,15 @@ class OverPairs:
 
     loss: PreferenceLoss
 
-    def __call__(self, told: Told) -> Tensor:
+    def __call__(self, batch: PolicyBatch) -> Tensor:
         """See `Objective`."""
-        return self.loss(self.compared(told))
+        return self.loss(self.pairs(batch))
 
-    def compared(self, told: Told) -> Compared:
+    def pairs(self, batch: PolicyBatch) -> PairBatch:
         """See `Objective`."""
-        users, sessions = told.rewards.shape
-        places = torch.arange(sessions, device=told.rewards.device).expand(users, -1)
-        return told.compared(places[:, :1], places[:, 1:])
+        users, sessions = batch.rewards.shape
+        places = torch.arange(sessions, device=batch.rewards.device).expand(users, -1)
+        return batch.pairs(places[:, :1], places[:, 1:])
 
 
 @dataclass(frozen=True)
@@ -91,13 +91,13 @@ class OverGroups:
 
     loss: GroupLoss
 
-    def __call__(self, told: Told) -> Tensor:
+    def __call__(self, batch: PolicyBatch) -> Tensor:
         """See `Objective`."""
-        mask = told.mask.unsqueeze(-1).expand_as(told.logp)
-        logp, start, mask = (t.flatten(2) for t in (told.logp, told.start_logp, mask))
-        return self.loss(Group(logp, start, start, mask, told.rewards))
+        mask = batch.mask.unsqueeze(-1).expand_as(batch.logp)
+        logp, start, mask = (t.flatten(2) for t in (batch.logp, batch.start_logp, mask))
+        return self.loss(Group(logp, start, start, mask, batch.rewards))
 
-    def compared(self, told: Told) -> Compared:
+    def pairs(self, batch: PolicyBatch) -> PairBatch:
         """See `Objective`; the best against the worst by reward."""
-        best = told.rewards.argmax(1, keepdim=True)
-        return told.compared(best, told.rewards.argmin(1, keepdim=True))
+        best = batch.rewards.argmax(1, keepdim=True)
+        return batch.pairs(best, batch.rewards.argmin(1, keepdim=True))

@@ -1,6 +1,7 @@
 """Preference pairs: the best and the worst of a user's generated sessions, by reward.
 
-Shapes: P pairs, B users of a batch, N candidates, H history items, M items of a session, T digits.
+Shapes: P pairs, B users of a batch, N candidates, H history items, M items of a session, T SID
+    tokens.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from onerec.alignment.candidates import scored_candidates
 from onerec.artifacts import read_json, write_json
-from onerec.config import AlignmentConfig, GenerationConfig, RewardConfig
+from onerec.config import AlignmentConfig, BeamConfig, RewardConfig
 from onerec.datasets.session_tensors import SessionTensors
 from onerec.generation import Trie
 from onerec.model import OneRec
@@ -75,7 +76,7 @@ def make_pairs(
     codes: Tensor,
     trie: Trie,
     *,
-    generation: GenerationConfig,
+    decoding: BeamConfig,
     reward: RewardConfig,
     alignment: AlignmentConfig | None = None,
     device: str = "cpu",
@@ -91,7 +92,7 @@ def make_pairs(
         contexts: Histories and the logged good session of each.
         codes: (N, T) semantic IDs.
         trie: Items that may be generated.
-        generation: N is `candidates`; `filter_seen` leaves out items of the history.
+        decoding: N is `candidates`; `filter_seen` leaves out items of the history.
         reward: Weights of the towers.
         alignment: Beams or draws; beams by default.
         device: Where it runs.
@@ -116,8 +117,8 @@ def make_pairs(
             contexts,
             codes,
             trie,
-            num_candidates=generation.candidates,
-            generation=generation,
+            num_candidates=decoding.candidates,
+            decoding=decoding,
             reward=reward,
             alignment=alignment or AlignmentConfig(),
             device=device,
@@ -140,7 +141,7 @@ def make_pairs(
         rejected_reward=kept["rejected_reward"],
         chosen_logp=kept["chosen_logp"],
         rejected_logp=kept["rejected_logp"],
-        stats=_stats(joined, kept, generation),
+        stats=_stats(joined, kept, decoding),
     )
 
 
@@ -281,7 +282,8 @@ def padded_items(lists: Any, semantic_ids: SemanticIds, width: int, name: str) -
     if (indices < 0).any():
         raise ValueError(
             f"{name}: {int((indices < 0).sum())} items of the pairs are not in the catalogue of "
-            f"generation {semantic_ids.generation}; make the pairs again with these semantic IDs"
+            f"tokenizer version {semantic_ids.tokenizer_version}; make the pairs again with "
+            f"these semantic IDs"
         )
     out = np.full((len(lengths), width), -1, dtype=np.int64)
     out[np.arange(width) < lengths[:, None]] = indices
@@ -289,7 +291,7 @@ def padded_items(lists: Any, semantic_ids: SemanticIds, width: int, name: str) -
 
 
 def _stats(
-    joined: dict[str, Tensor], kept: dict[str, Tensor], generation: GenerationConfig
+    joined: dict[str, Tensor], kept: dict[str, Tensor], decoding: BeamConfig
 ) -> dict[str, Any]:
     too_few = int((joined["num_sessions"] < 2).sum())
     contexts, pairs = len(joined["row"]), len(kept["row"])
@@ -298,7 +300,7 @@ def _stats(
         "pairs": pairs,
         "skipped_fewer_than_two_sessions": too_few,
         "skipped_equal_rewards": contexts - pairs - too_few,
-        "candidates": generation.candidates,
+        "candidates": decoding.candidates,
     }
     if not pairs:
         return summary

@@ -23,7 +23,7 @@ from onerec.alignment.pairs import (
     save_pairs,
 )
 from onerec.artifacts import read_json, write_json
-from onerec.config import GROUP_METHODS, AlignmentConfig, GenerationConfig, RewardConfig
+from onerec.config import GROUP_METHODS, AlignmentConfig, BeamConfig, RewardConfig
 from onerec.datasets.session_tensors import SessionTensors
 from onerec.generation import Trie
 from onerec.model import OneRec
@@ -42,7 +42,7 @@ def make_preferences(
     codes: Tensor,
     trie: Trie,
     *,
-    generation: GenerationConfig,
+    decoding: BeamConfig,
     reward: RewardConfig,
     alignment: AlignmentConfig,
     device: str = "cpu",
@@ -57,7 +57,7 @@ def make_preferences(
         contexts,
         codes,
         trie,
-        generation=generation,
+        decoding=decoding,
         reward=reward,
         alignment=alignment,
         device=device,

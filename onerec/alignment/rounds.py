@@ -14,11 +14,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from onerec.alignment.candidates import sample_contexts
-from onerec.alignment.feedback import feedback_pairs
 from onerec.alignment.gate import RoundDecision, gate_round
+from onerec.alignment.logged_pairs import feedback_pairs
 from onerec.alignment.preferences import Preferences, load_preferences, make_preferences
 from onerec.alignment.train import AlignmentReport, Numbers, fit_alignment
-from onerec.config import AlignmentConfig, EvaluationConfig, GenerationConfig
+from onerec.config import AlignmentConfig, BeamConfig, EvaluationConfig
 from onerec.datasets.session_tensors import (
     SessionTensors,
     load_reward_blocks,
@@ -27,7 +27,7 @@ from onerec.datasets.session_tensors import (
 from onerec.evaluation.baselines import candidates_before
 from onerec.generation import Trie
 from onerec.model import OneRec, load_model
-from onerec.reward import check_judge, load_ensemble, load_reward
+from onerec.reward import check_evaluator, load_ensemble, load_reward
 from onerec.tokenizer.semantic_ids import SemanticIds, load_semantic_ids
 from onerec.training.runtime import Runtime, reproducible
 
@@ -55,12 +55,13 @@ class RoundFiles:
         return load_semantic_ids(self.semantic_ids)
 
     def generator(self, ids: SemanticIds) -> tuple[OneRec, str]:
-        """The start and its tokenizer generation.
+        """The start and its tokenizer version.
 
         Raises:
-            GenerationMismatchError: It belongs to another generation than the catalogue.
+            TokenizerVersionMismatchError: It belongs to another tokenizer version than the
+                catalogue.
         """
-        return load_model(self.start, expected_generation=ids.generation)
+        return load_model(self.start, expected_tokenizer_version=ids.tokenizer_version)
 
     def vectors(self) -> Tensor:
         """(N, Dv) item vectors."""
@@ -78,7 +79,7 @@ class RoundFiles:
 
 def round_preferences(
     files: RoundFiles,
-    generation: GenerationConfig,
+    decoding: BeamConfig,
     alignment: AlignmentConfig,
     *,
     runtime: Runtime,
@@ -89,7 +90,7 @@ def round_preferences(
 
     Args:
         files: What is read.
-        generation: Candidates per user, batch size, and whether seen items are left out.
+        decoding: Candidates per user, batch size, and whether seen items are left out.
         alignment: What is compared; its seed says whose sessions.
         runtime: Hardware and threads.
         device: Where generators run.
@@ -97,8 +98,8 @@ def round_preferences(
     """
     ids = files.ids()
     model, _ = files.generator(ids)
-    judges, allowed = load_ensemble(files.reward_model), files.allowed(ids)
-    options = {"generation": generation, "reward": judges[0].config, "device": device}
+    reward_models, allowed = load_ensemble(files.reward_model), files.allowed(ids)
+    options = {"decoding": decoding, "reward": reward_models[0].config, "device": device}
     with reproducible(runtime):
         if alignment.pairs == "feedback":
             blocks = load_reward_blocks(
@@ -113,7 +114,7 @@ def round_preferences(
         sessions = files.sessions("train", ids, model)
         made = make_preferences(
             model,
-            judges,
+            reward_models,
             files.vectors(),
             sample_contexts(sessions, alignment.sample_users, alignment.seed),
             ids.codes,
@@ -145,7 +146,7 @@ def fit_round(
         on_epoch: Called with the numbers of each epoch.
     """
     ids = files.ids()
-    model, generation = files.generator(ids)
+    model, tokenizer_version = files.generator(ids)
     shape = {"history_length": model.history_length, "session_items": model.session_items}
     return fit_alignment(
         model,
@@ -155,20 +156,20 @@ def fit_round(
         ids.codes,
         alignment,
         out_dir,
-        generation=generation,
+        tokenizer_version=tokenizer_version,
         runtime=runtime,
         on_epoch=on_epoch,
     )
 
 
-def judge_round(
+def decide_round(
     files: RoundFiles,
     evaluator: Path,
     trained: OneRec,
     out_dir: Path,
     alignment: AlignmentConfig,
     *,
-    generation: GenerationConfig,
+    decoding: BeamConfig,
     evaluation: EvaluationConfig,
     runtime: Runtime,
     device: str = "cpu",
@@ -177,11 +178,11 @@ def judge_round(
 
     Args:
         files: What the round read.
-        evaluator: Directory of the judge.
+        evaluator: Directory of the evaluator model.
         trained: What the round made.
         out_dir: Where its checkpoint lies; gets `round.json`.
         alignment: `gate_cases` and `recall_tolerance`.
-        generation: Beam and batch size.
+        decoding: Beam and batch size.
         evaluation: Confidence, resamples and seed of the intervals.
         runtime: Hardware and threads.
         device: Where generators run.
@@ -189,14 +190,14 @@ def judge_round(
     Raises:
         ValueError: The evaluator was trained on the reward model's users.
     """
-    check_judge(evaluator, files.reward_model)
-    judge, ids = load_reward(evaluator), files.ids()
+    check_evaluator(evaluator, files.reward_model)
+    reward_model, ids = load_reward(evaluator), files.ids()
     start, _ = files.generator(ids)
     with reproducible(runtime):
         return gate_round(
             start,
             trained,
-            judge,
+            reward_model,
             files.vectors(),
             files.sessions("valid", ids, start),
             ids.codes,
@@ -204,9 +205,9 @@ def judge_round(
             start_files=files.start,
             out_dir=out_dir,
             alignment=alignment,
-            generation=generation,
+            decoding=decoding,
             evaluation=evaluation,
-            reward=judge.config,
+            reward=reward_model.config,
             device=device,
         )
 

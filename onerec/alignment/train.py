@@ -1,7 +1,7 @@
 """One round of preference alignment: L_NTP + lambda * L_pref against the round's frozen start.
 
 Shapes: P pairs or groups, B of a batch, G sessions of each (two of a pair), S logged sessions,
-H history items, M items of a session, T digits.
+H history items, M items of a session, T SID tokens.
 """
 
 import copy
@@ -19,14 +19,14 @@ from torch import Tensor
 from onerec.alignment.group_losses import STD_FLOOR
 from onerec.alignment.losses import ipa_loss, margin
 from onerec.alignment.methods import objective_of
-from onerec.alignment.objectives import Objective, Told
+from onerec.alignment.objectives import Objective, PolicyBatch
+from onerec.alignment.policy_diagnostics import kl_per_token, legal_mass, token_distributions
 from onerec.alignment.preferences import Preferences, check_method
-from onerec.alignment.tracking import digit_distributions, kl_per_digit, legal_mass
 from onerec.artifacts import write_json
 from onerec.config import AlignmentConfig
 from onerec.datasets.session_tensors import SessionTensors
 from onerec.generation import Trie
-from onerec.model import OneRec, digit_logp, encode_items, lookup, save_model
+from onerec.model import OneRec, encode_items, lookup, save_model, token_logp
 from onerec.training.batches import OrderedBatches, ShuffledBatches, epoch_seed, loader
 from onerec.training.module import adamw, next_token_loss
 from onerec.training.runtime import Runtime, quiet_trainer, reproducible
@@ -44,7 +44,7 @@ class AlignmentReport:
             `reward_spread` and `zero_spread_share` (groups that teach nothing).
         epochs: The same before training (epoch 0) and after every epoch, over the rows held out,
             with `valid_ntp_loss` on the validation day, `chosen_logp_change` since epoch 0,
-            `kl_to_start` and `legal_mass` (see `onerec.alignment.tracking`).
+            `kl_to_start` and `legal_mass` (see `onerec.alignment.policy_diagnostics`).
         model: The aligned generator.
     """
 
@@ -67,7 +67,7 @@ def fit_alignment(
     config: AlignmentConfig,
     out_dir: Path,
     *,
-    generation: str,
+    tokenizer_version: str,
     objective: Objective | None = None,
     runtime: Runtime | None = None,
     on_epoch: Callable[[Numbers], None] = lambda numbers: None,
@@ -87,7 +87,7 @@ def fit_alignment(
         codes: (N, T) semantic IDs.
         config: Settings of the stage.
         out_dir: Gets `model.safetensors`, `config.json` and `history.json`.
-        generation: Tokenizer generation, recorded in the checkpoint.
+        tokenizer_version: Tokenizer version, recorded in the checkpoint.
         objective: What is minimised beside L_NTP; that of `config.method` by default.
         runtime: Hardware.
         on_epoch: Called with the numbers of each epoch.
@@ -130,7 +130,7 @@ def fit_alignment(
         )
         trainer.fit(training, loader(order, learned))
     report.model.cpu().eval()
-    save_model(report.model, out_dir, generation=generation)
+    save_model(report.model, out_dir, tokenizer_version=tokenizer_version)
     write_json(
         out_dir / "history.json",
         {
@@ -190,7 +190,7 @@ class _Alignment(L.LightningModule):
         self.trie = self.trie.to(self.device)
         for rows in OrderedBatches(len(self.preferences), self.config.batch_size):
             with torch.no_grad(), self.trainer.precision_plugin.forward_context():
-                self.reference[rows] = self._digit_logp(rows).float().cpu()
+                self.reference[rows] = self._token_logp(rows).float().cpu()
         self._measure(0)
 
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
@@ -220,33 +220,33 @@ class _Alignment(L.LightningModule):
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def _digit_logp(self, rows: Tensor) -> Tensor:
-        """(B, G, M, T) log-probabilities of the digits of the rows' sessions."""
+    def _token_logp(self, rows: Tensor) -> Tensor:
+        """(B, G, M, T) log-probabilities of the tokens of the rows' sessions."""
         history = encode_items(self.model, self.preferences.history[rows], self.codes)
         session_codes, _ = lookup(self.codes, self.sessions[rows].to(self.device))
         logits = self.model.decode(self.model.encode(*history), session_codes)
-        return digit_logp(logits, session_codes)
+        return token_logp(logits, session_codes)
 
     def _preference(self, rows: Tensor) -> tuple[Tensor, Numbers]:
         """Mean preference loss of some rows, and the numbers to keep."""
-        logp = self._digit_logp(rows).float()
+        logp = self._token_logp(rows).float()
         rewards = self.rewards[rows]
-        told = Told(
+        batch = PolicyBatch(
             logp,
             self.reference[rows].to(logp.device),
             self.sessions[rows].ge(0).to(logp.device),
             rewards.float().to(logp.device),
         )
-        compared = self.objective.compared(told)
-        moved = margin(compared).detach()
-        preference = self.objective(told).mean()
+        pairs = self.objective.pairs(batch)
+        moved = margin(pairs).detach()
+        preference = self.objective(batch).mean()
         spread = rewards.std(1, correction=0)
         return preference, {
             "preference_loss": preference.item(),
             "margin": moved.mean().item(),
             "accuracy": (moved > 0).float().mean().item(),
-            "chosen_logp": compared.chosen_logp.mean().item(),
-            "rejected_logp": compared.rejected_logp.mean().item(),
+            "chosen_logp": pairs.chosen_logp.mean().item(),
+            "rejected_logp": pairs.rejected_logp.mean().item(),
             "reward_spread": spread.mean().item(),
             "zero_spread_share": (spread <= STD_FLOOR).double().mean().item(),
         }
@@ -255,10 +255,10 @@ class _Alignment(L.LightningModule):
         """How far the policy is from its start along some rows' sessions."""
         sessions = self.sessions[rows]
         history = self.preferences.history[rows]
-        policy, mask = digit_distributions(self.model, history, sessions, self.codes)
-        start, _ = digit_distributions(self.frozen[0], history, sessions, self.codes)
+        policy, mask = token_distributions(self.model, history, sessions, self.codes)
+        start, _ = token_distributions(self.frozen[0], history, sessions, self.codes)
         return {
-            "kl_to_start": kl_per_digit(policy, start, mask).mean().item(),
+            "kl_to_start": kl_per_token(policy, start, mask).mean().item(),
             "legal_mass": legal_mass(policy, sessions, self.trie).mean().item(),
         }
 

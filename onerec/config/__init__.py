@@ -9,7 +9,7 @@ from onerec.config.alignment import (
     PAIR_METHODS,
     PAIR_SOURCES,
     AlignmentConfig,
-    GenerationConfig,
+    BeamConfig,
 )
 from onerec.config.evaluation import (
     BASELINES,
@@ -21,7 +21,7 @@ from onerec.config.evaluation import (
 )
 from onerec.config.fields import option, require
 from onerec.config.model import ModelConfig, TrainingConfig
-from onerec.config.presets import PRESETS, Stages
+from onerec.config.presets import PRESETS, PipelineConfig
 from onerec.config.reward import RewardConfig
 from onerec.config.sessions import SessionConfig, WindowConfig
 from onerec.config.tokenizer import EmbeddingConfig, TokenizerConfig
@@ -37,13 +37,13 @@ __all__ = [
     "PRESETS",
     "SERVED",
     "AlignmentConfig",
+    "BeamConfig",
     "EmbeddingConfig",
     "EvaluationConfig",
-    "GenerationConfig",
     "ModelConfig",
+    "PipelineConfig",
     "RewardConfig",
     "SessionConfig",
-    "Stages",
     "TokenizerConfig",
     "TrainingConfig",
     "WindowConfig",

@@ -1,4 +1,4 @@
-"""Settings of generation and of preference alignment."""
+"""Settings of tokenizer version and of preference alignment."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ from onerec.config.fields import option, require
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenerationConfig:
+class BeamConfig:
     """Beam search."""
 
     beam: int = option(16, "Beams kept; at least the length of the list asked for")

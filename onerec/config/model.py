@@ -34,15 +34,16 @@ class ModelConfig:
     )
     dropout: float = option(0.1, "Dropout")
     history_tokens: str = option(
-        "items", "The encoder reads one token per history item ('items') or per digit ('digits')"
+        "items",
+        "The encoder reads one token per history item ('items') or per token ('sid_tokens')",
     )
     separator: bool = option(
-        True, "With 'digits': a separator token follows every history item (OneRec v1, Fig 2)"
+        True, "With 'sid_tokens': a separator token follows every history item (OneRec v1, Fig 2)"
     )
     causal_encoder: bool = option(
         False,
         "The encoder reads left to right and counts positions from the oldest item, so that one "
-        "pass over a sequence learns every next item of it (onerec/model/places.py)",
+        "pass over a sequence learns every next item of it (onerec/model/next_item.py)",
     )
 
     def __post_init__(self) -> None:
@@ -78,10 +79,10 @@ class ModelConfig:
             "use 0 or more",
         )
         require(
-            self.history_tokens in ("items", "digits"),
+            self.history_tokens in ("items", "sid_tokens"),
             "history_tokens",
             self.history_tokens,
-            "use 'items' or 'digits'",
+            "use 'items' or 'sid_tokens'",
         )
         require(
             self.d_model % self.num_heads == 0,

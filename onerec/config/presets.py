@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from onerec.config.alignment import AlignmentConfig, GenerationConfig
+from onerec.config.alignment import AlignmentConfig, BeamConfig
 from onerec.config.evaluation import EvaluationConfig
 from onerec.config.fields import require
 from onerec.config.model import ModelConfig, TrainingConfig
@@ -15,7 +15,7 @@ from onerec.config.tokenizer import EmbeddingConfig, TokenizerConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stages:
+class PipelineConfig:
     """Every stage's settings together: what a preset is."""
 
     sessions: SessionConfig = SessionConfig()
@@ -25,11 +25,11 @@ class Stages:
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
     reward: RewardConfig = RewardConfig()
-    generation: GenerationConfig = GenerationConfig()
+    decoding: BeamConfig = BeamConfig()
     alignment: AlignmentConfig = AlignmentConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
 
-    def override(self, changes: Mapping[str, Mapping[str, Any]]) -> "Stages":
+    def override(self, changes: Mapping[str, Mapping[str, Any]]) -> "PipelineConfig":
         """These settings with some fields changed, e.g. `{"tokenizer": {"codebook_size": 64}}`."""
         stages = {f.name for f in dataclasses.fields(self)}
         replaced = {}
@@ -48,9 +48,9 @@ class Stages:
         return dataclasses.replace(self, **replaced)
 
 
-PRESETS: dict[str, Stages] = {
-    "tiny": Stages(),
-    "small": Stages().override(
+PRESETS: dict[str, PipelineConfig] = {
+    "tiny": PipelineConfig(),
+    "small": PipelineConfig().override(
         {
             "sessions": {"history_length": 64},
             "tokenizer": {"codebook_size": 256},
@@ -63,13 +63,13 @@ PRESETS: dict[str, Stages] = {
                 "num_experts": 8,
             },
             "training": {"learning_rate": 1e-3},
-            "generation": {"beam": 64, "candidates": 128, "serving_precision": "float32"},
+            "decoding": {"beam": 64, "candidates": 128, "serving_precision": "float32"},
             "alignment": {"rounds": 2, "sample_users": 5000},
         }
     ),
     # Shapes of the technical report's 0.1B and 1B models (algorithm reference, 1.10): the v1 paper
     # does not disclose its own.
-    "base": Stages().override(
+    "base": PipelineConfig().override(
         {
             "sessions": {"history_length": 256},
             "tokenizer": {"codebook_size": 8192},
@@ -81,13 +81,13 @@ PRESETS: dict[str, Stages] = {
                 "decoder_layers": 4,
                 "num_experts": 1,
                 "active_experts": 1,
-                "history_tokens": "digits",
+                "history_tokens": "sid_tokens",
             },
             "training": {"learning_rate": 2e-4},
-            "generation": {"beam": 128, "candidates": 128, "serving_precision": "float32"},
+            "decoding": {"beam": 128, "candidates": 128, "serving_precision": "float32"},
         }
     ),
-    "large": Stages().override(
+    "large": PipelineConfig().override(
         {
             "sessions": {"history_length": 256},
             "tokenizer": {"codebook_size": 8192},
@@ -99,10 +99,10 @@ PRESETS: dict[str, Stages] = {
                 "decoder_layers": 4,
                 "num_experts": 24,
                 "active_experts": 2,
-                "history_tokens": "digits",
+                "history_tokens": "sid_tokens",
             },
             "training": {"learning_rate": 2e-4},
-            "generation": {"beam": 128, "candidates": 128, "serving_precision": "float32"},
+            "decoding": {"beam": 128, "candidates": 128, "serving_precision": "float32"},
         }
     ),
 }

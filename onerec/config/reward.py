@@ -1,4 +1,4 @@
-"""Settings of the reward model and of its judge."""
+"""Settings of the reward model and of the evaluator."""
 
 from dataclasses import dataclass
 

@@ -54,13 +54,14 @@ class TokenizerConfig:
         "'balanced' (exactly equal K-means clusters), 'algorithm_1' (OneRec v1's greedy one), "
         "'kmeans' (plain residual K-means) or 'rqvae'",
     )
-    num_levels: int = option(3, "L: residual levels; one separating digit follows them")
+    num_levels: int = option(3, "L: residual levels; one disambiguation token follows them")
     codebook_size: int = option(32, "K: codes per level")
     iterations: int = option(20, "Lloyd steps per level")
     seed: int = option(0, "Seed of the initial centroids")
     quality_tolerance: float = option(
         0.05,
-        "A new generation is refused when its relative error, collision rate, entropy share or hit "
+        "A new tokenizer version is refused when its relative error, collision rate, entropy "
+        "share or hit "
         "rate is worse than the old one's on today's vectors by more than this; 1 accepts any",
     )
     rqvae_hidden_dim: int = option(128, "'rqvae': width of the hidden layers")

@@ -103,7 +103,7 @@ def embed_items(
         config: Blocks, widths and weights.
         before: Axes, scales and rarities are learned from items first seen before this day only, so
             that what arrives later cannot move anybody's vector. All items if not given.
-        on_progress: Told what is being done.
+        on_progress: PolicyBatch what is being done.
 
     Raises:
         ValueError: An empty catalogue, a repeated item, or supplied vectors of unequal length or

@@ -18,8 +18,8 @@ from onerec.artifacts import Artifact, ArtifactStore, read_json, write_json
 from onerec.config import (
     BY_PROBABILITY,
     BY_REWARD,
+    BeamConfig,
     EvaluationConfig,
-    GenerationConfig,
     RewardConfig,
 )
 from onerec.evaluation.bootstrap import Interval, paired_difference
@@ -45,7 +45,7 @@ def previous_champion(store: ArtifactStore, day: str) -> Artifact | None:
     return earlier
 
 
-def judge(
+def decide_champion(
     offline_metrics: Path,
     incumbent: Cases | None,
     config: EvaluationConfig,
@@ -107,21 +107,21 @@ def reward_chooses(offline_metrics: Path, config: EvaluationConfig) -> bool:
 
 
 def measure_incumbent(
-    night: Night, bundle: Path, generation: GenerationConfig, *, device: str = "cpu"
+    night: Night, bundle: Path, decoding: BeamConfig, *, device: str = "cpu"
 ) -> Cases:
     """The champion's values on a night's cases.
 
     Args:
         night: Day D.
         bundle: Directory of the champion artifact.
-        generation: Beam and batch size.
+        decoding: Beam and batch size.
         device: Where it runs.
     """
     system = load_incumbent(
         bundle,
         load_semantic_ids(bundle),
         night.semantic_ids,
-        generation,
+        decoding,
         test_day=night.test_day,
         device=device,
     )

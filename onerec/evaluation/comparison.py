@@ -1,8 +1,8 @@
 """Comparing systems that were measured in different runs: only where that means something.
 
 Two runs can be compared when they ask the same question: the same users, histories and targets, the
-same candidates, the same tokenizer generation, and for rewards the same judge. What a run asked is
-its `protocol.json`; everything else is an error that says what differs.
+same candidates, the same tokenizer version, and for rewards the same reward_model. What a run asked
+is its `protocol.json`; everything else is an error that says what differs.
 
 Shapes: C cases, H history items, N items.
 """
@@ -22,7 +22,7 @@ from onerec.evaluation.evaluate import Night
 PROTOCOL = "protocol.json"
 REMEDIES = {
     "test_day": "compare runs of one test day",
-    "generation": "train both on one tokenizer generation, or evaluate both in one run",
+    "tokenizer_version": "train both on one tokenizer version, or evaluate both in one run",
     "cases": "use one session_dataset and one max_cases and seed for both",
     "candidates": "use one catalogue for both",
 }
@@ -33,20 +33,21 @@ def protocol_of(night: Night) -> dict[str, Any]:
     """What a run asks of every system, as JSON.
 
     Returns:
-        `test_day`, `generation`; hashes of the `cases` (users with their history and targets, by
-        the items' ids) and of the `candidates`; and per judge a hash of its weights.
+        `test_day`, `tokenizer_version`; hashes of the `cases` (users with their history and
+        targets, by the items' ids) and of the `candidates`; and per reward_model a hash of its
+        weights.
     """
     ids = night.semantic_ids.item_ids
     return {
         "test_day": night.test_day.isoformat(),
-        "generation": night.semantic_ids.generation,
+        "tokenizer_version": night.semantic_ids.tokenizer_version,
         "cases": _digest(night.user_ids, _names(night.history, ids), _names(night.targets, ids)),
         "candidates": _digest(np.sort(ids[night.candidates].astype(str))),
-        "judges": {
+        "reward_models": {
             name: hashlib.sha256(
-                b"".join(t.cpu().numpy().tobytes() for t in judge.state_dict().values())
+                b"".join(t.cpu().numpy().tobytes() for t in reward_model.state_dict().values())
             ).hexdigest()[:16]
-            for name, judge in night.judges.items()
+            for name, reward_model in night.reward_models.items()
         },
     }
 
@@ -85,10 +86,12 @@ def compare_runs(
                 f"{part}={mine[part]!r} in {ours} and {yours[part]!r} in {theirs}: a difference "
                 f"between the two would say nothing about the systems; {remedy}"
             )
-    judge = next((name for name in mine["judges"] if metric.startswith(f"{name}_")), None)
-    if judge and mine["judges"][judge] != yours["judges"][judge]:
+    reward_model = next(
+        (name for name in mine["reward_models"] if metric.startswith(f"{name}_")), None
+    )
+    if reward_model and mine["reward_models"][reward_model] != yours["reward_models"][reward_model]:
         raise ValueError(
-            f"{metric} was given by two different {judge} models: score both runs with one"
+            f"{metric} was given by two different {reward_model} models: score both runs with one"
         )
     a, b = _column(ours, f"{system}_{metric}"), _column(theirs, f"{other}_{metric}")
     return paired_difference(

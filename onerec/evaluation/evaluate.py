@@ -26,12 +26,12 @@ from onerec.config import (
     BY_PROBABILITY,
     BY_REWARD,
     SERVED,
+    BeamConfig,
     EvaluationConfig,
-    GenerationConfig,
     RewardConfig,
 )
 from onerec.datasets.session_tensors import REWARD_LABELS, load_cases
-from onerec.evaluation import lists, slices
+from onerec.evaluation import list_metrics, slices
 from onerec.evaluation.baselines import (
     Baselines,
     Ranker,
@@ -40,7 +40,7 @@ from onerec.evaluation.baselines import (
 )
 from onerec.evaluation.bootstrap import Interval, bootstrap_means
 from onerec.evaluation.generators import (
-    Served,
+    ServingSystem,
     SessionGenerator,
     Translated,
     load_generator,
@@ -50,7 +50,7 @@ from onerec.evaluation.sessions import Sessions, audit, lists_as_sessions, sessi
 from onerec.model.checkpoint import read_config
 from onerec.recommender import Recommender
 from onerec.reward.model import RewardModel, load_reward
-from onerec.reward.users import check_judge
+from onerec.reward.user_split import check_evaluator
 from onerec.tokenizer.semantic_ids import SemanticIds, load_semantic_ids
 
 HEADLINE = 10
@@ -75,7 +75,7 @@ class Night:
         candidates: (N,) booleans: first seen before D.
         vectors: (N, Dv) item vectors.
         baselines: Fitted on the window.
-        judges: Reward models by name: `evaluator`, and `training` beside it.
+        reward_models: Reward models by name: `evaluator`, and `training` beside it.
         config: Cutoffs and intervals.
         reward: Weights of the scalar reward.
         session_items: M.
@@ -89,7 +89,7 @@ class Night:
     candidates: np.ndarray
     vectors: Tensor
     baselines: Baselines
-    judges: Mapping[str, RewardModel]
+    reward_models: Mapping[str, RewardModel]
     config: EvaluationConfig
     reward: RewardConfig
     session_items: int
@@ -123,7 +123,7 @@ def load_night(
     Raises:
         ValueError: The test day has no case, or the evaluator was trained on the reward's users.
     """
-    check_judge(evaluator, reward_model)
+    check_evaluator(evaluator, reward_model)
     shape = read_config(checkpoint)
     ids = load_semantic_ids(semantic_ids)
     cases = load_cases(
@@ -144,7 +144,7 @@ def load_night(
         candidates=candidates_before(ids, test_day),
         vectors=load_file(semantic_ids / "vectors.safetensors")["vectors"],
         baselines=load_baselines(baselines),
-        judges={"evaluator": load_reward(evaluator), "training": load_reward(reward_model)},
+        reward_models={"evaluator": load_reward(evaluator), "training": load_reward(reward_model)},
         config=config,
         reward=reward,
         session_items=shape["session_items"],
@@ -182,8 +182,8 @@ def measure(night: Night, system: Ranker) -> Measured:
     values = _list_values(night, ranked)
     top = ranked[:, :HEADLINE]
     shares = {
-        f"coverage@{HEADLINE}": lists.coverage(top, night.candidates),
-        f"gini@{HEADLINE}": lists.gini(lists.exposure(top, night.candidates)),
+        f"coverage@{HEADLINE}": list_metrics.coverage(top, night.candidates),
+        f"gini@{HEADLINE}": list_metrics.gini(list_metrics.exposure(top, night.candidates)),
     }
     if isinstance(system, SessionGenerator | Translated):
         sessions = system.sessions(night.history)
@@ -199,11 +199,13 @@ def measure(night: Night, system: Ranker) -> Measured:
 
 
 def rewards(night: Night, sessions: Sessions) -> Values:
-    """Rewards of a system's sessions by every judge."""
+    """Rewards of a system's sessions by every reward_model."""
     history = torch.from_numpy(night.history)
     values: Values = {}
-    for name, judge in night.judges.items():
-        values |= session_rewards(judge, night.vectors, history, sessions, night.reward, name=name)
+    for name, reward_model in night.reward_models.items():
+        values |= session_rewards(
+            reward_model, night.vectors, history, sessions, night.reward, name=name
+        )
     return values
 
 
@@ -211,8 +213,8 @@ def _list_values(night: Night, ranked: np.ndarray) -> Values:
     values = per_case_metrics(ranked, night.targets, night.config.lengths)
     top = ranked[:, :HEADLINE]
     vectors = night.vectors.numpy()
-    values[f"diversity@{HEADLINE}"] = lists.intra_list_distance(top, vectors)
-    values[f"novelty@{HEADLINE}"] = lists.novelty(top, night.baselines.popularity.weights)
+    values[f"diversity@{HEADLINE}"] = list_metrics.intra_list_distance(top, vectors)
+    values[f"novelty@{HEADLINE}"] = list_metrics.novelty(top, night.baselines.popularity.weights)
     recall = values[f"recall@{HEADLINE}"]
     for name, members in slices.history_slices(night.history).items():
         values[f"recall@{HEADLINE}_{name}"] = np.where(members, recall, np.nan)
@@ -317,7 +319,7 @@ def write_cases(path: Path, night: Night, measured: Mapping[str, Measured]) -> i
 def evaluate(
     night: Night,
     generators: Mapping[str, Path],
-    generation: GenerationConfig,
+    decoding: BeamConfig,
     *,
     device: str = "cpu",
     on_progress: Callable[[str], None] = lambda message: None,
@@ -327,7 +329,7 @@ def evaluate(
     Args:
         night: What to measure with.
         generators: Checkpoint directory by name, the challenger last.
-        generation: Beam and batch size.
+        decoding: Beam and batch size.
         device: Where generators run.
         on_progress: Called with a line of text now and then.
 
@@ -343,13 +345,13 @@ def evaluate(
         )
     models = {
         name: load_generator(
-            checkpoint, night.semantic_ids, night.candidates, generation, device=device
+            checkpoint, night.semantic_ids, night.candidates, decoding, device=device
         )
         for name, checkpoint in generators.items()
     }
     systems: dict[str, Ranker] = {name: rankers[name] for name in night.config.systems} | models
     if models:
-        systems |= ways_to_serve(night, [*models.values()][-1], generation)
+        systems |= ways_to_serve(night, [*models.values()][-1], decoding)
     measured = {}
     for name, system in systems.items():
         on_progress(f"{name}: {len(night.user_ids)} cases")
@@ -358,22 +360,22 @@ def evaluate(
 
 
 def ways_to_serve(
-    night: Night, challenger: SessionGenerator, generation: GenerationConfig
-) -> dict[str, Served]:
+    night: Night, challenger: SessionGenerator, decoding: BeamConfig
+) -> dict[str, ServingSystem]:
     """A generator as `Recommender` serves it, without and with the night's reward model."""
     candidates = torch.from_numpy(night.candidates).to(challenger.model.device)
 
-    def served(reward: RewardModel | None) -> Served:
+    def served(reward: RewardModel | None) -> ServingSystem:
         # copies, because it serves in a precision of its own
-        return Served(
+        return ServingSystem(
             Recommender(
                 copy.deepcopy(challenger.model),
                 night.semantic_ids,
-                config=generation,
+                config=decoding,
                 reward=copy.deepcopy(reward),
                 vectors=None if reward is None else night.vectors,
                 allowed=candidates,
             )
         )
 
-    return {BY_PROBABILITY: served(None), BY_REWARD: served(night.judges["training"])}
+    return {BY_PROBABILITY: served(None), BY_REWARD: served(night.reward_models["training"])}

@@ -3,7 +3,7 @@
 How its beams become one ranked list is `onerec.generation.rank_items`, the same for every generator
 and never tuned on a test day. No seen-item filter here: evaluation has none for any system.
 
-Shapes: C cases, H history items, K beams, M items of a session, T digits, N items.
+Shapes: C cases, H history items, K beams, M items of a session, T SID tokens, N items.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from onerec.config import GenerationConfig
+from onerec.config import BeamConfig
 from onerec.evaluation.baselines import candidates_before
 from onerec.evaluation.sessions import Sessions
 from onerec.generation import Trie, generate_sessions, rank_items
@@ -37,7 +37,7 @@ class SessionGenerator:
     model: OneRec
     codes: Tensor
     trie: Trie
-    config: GenerationConfig
+    config: BeamConfig
 
     def rank(self, history: np.ndarray, *, top_k: int) -> np.ndarray:
         """See `onerec.evaluation.baselines.Ranker.rank`."""
@@ -74,7 +74,7 @@ class SessionGenerator:
 
 
 @dataclasses.dataclass(frozen=True)
-class Served:
+class ServingSystem:
     """A generator's lists as users get them; a `Ranker`.
 
     Other systems are measured by first items alone and without a filter of seen ones.
@@ -96,7 +96,7 @@ def load_generator(
     checkpoint: Path,
     semantic_ids: SemanticIds,
     candidates: np.ndarray,
-    config: GenerationConfig,
+    config: BeamConfig,
     *,
     device: str = "cpu",
 ) -> SessionGenerator:
@@ -104,12 +104,13 @@ def load_generator(
 
     Args:
         checkpoint: Directory of the checkpoint.
-        semantic_ids: The catalogue; of the checkpoint's generation, else an error names both.
+        semantic_ids: The catalogue; of the checkpoint's tokenizer version, else an error names
+            both.
         candidates: (N,) booleans.
         config: Beam and batch size.
         device: Where it runs.
     """
-    model, _ = load_model(checkpoint, expected_generation=semantic_ids.generation)
+    model, _ = load_model(checkpoint, expected_tokenizer_version=semantic_ids.tokenizer_version)
     model = model.to(device).eval()
     codes = semantic_ids.codes.to(device)
     allowed = torch.from_numpy(candidates).to(device)
@@ -121,7 +122,7 @@ def load_generator(
 class Translated:
     """A generator with a semantic-ID table of its own, spoken to in the day's item indices.
 
-    A champion of an earlier tokenizer generation knows other rows and other digits. Histories are
+    A champion of an earlier tokenizer version knows other rows and other tokens. Histories are
     translated on the way in, items on the way out; an item it does not know is left out.
 
     Attributes:
@@ -152,17 +153,17 @@ def load_incumbent(
     bundle: Path,
     own_ids: SemanticIds,
     day_ids: SemanticIds,
-    config: GenerationConfig,
+    config: BeamConfig,
     *,
     test_day: date,
     device: str = "cpu",
 ) -> Translated:
     """A champion of an earlier night, as it would be served on day D.
 
-    Inside its tokenizer generation it gets the day's table, with the items that came since; outside
+    Inside its tokenizer version it gets the day's table, with the items that came since; outside
     it keeps the table it was published with.
     """
-    same = own_ids.generation == day_ids.generation
+    same = own_ids.tokenizer_version == day_ids.tokenizer_version
     table = day_ids if same else own_ids
     candidates = candidates_before(table, test_day)
     generator = load_generator(bundle, table, candidates, config, device=device)

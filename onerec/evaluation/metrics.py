@@ -9,7 +9,7 @@ Conventions, the same for every system:
   with more than k targets cannot reach 1.
 * NDCG@k has binary gains and log2 discounts; the ideal list has min(k, targets) hits on top.
 * MRR@k is 1 / place of the first hit, 0 when there is none in the first k.
-* Only items count. Two items that share digits are still two items.
+* Only items count. Two items that share tokens are still two items.
 """
 
 import numpy as np
@@ -32,7 +32,7 @@ def per_case_metrics(
 
     Raises:
         ValueError: A cutoff is longer than the lists, a case has no target, or what is given is no
-            table of item indices (semantic IDs, say: items that share digits would count as one).
+            table of item indices (semantic IDs, say: items that share tokens would count as one).
 
     Example:
         >>> ranked = np.array([[7, 3, 9, 9], [4, -1, -1, -1]])

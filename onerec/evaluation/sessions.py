@@ -1,9 +1,9 @@
 """What generated sessions are like: legal, free of repeats, and how they score.
 
-Legality is computed from the digits, not assumed from how they were made: a session's items become
-digits, and the digits are looked up in the semantic-ID table.
+Legality is computed from the tokens, not assumed from how they were made: a session's items become
+tokens, and the tokens are looked up in the semantic-ID table.
 
-Shapes: C cases, K beams (sessions per case), M items of a session, T digits, N items.
+Shapes: C cases, K beams (sessions per case), M items of a session, T SID tokens, N items.
 """
 
 from dataclasses import dataclass
@@ -41,8 +41,8 @@ class Audit:
     """Shares of the generated sessions, over all cases and beams.
 
     Attributes:
-        legal_share: Every item's digits are in the table of candidates, once.
-        repeat_free_share: No two items of the session have the same digits.
+        legal_share: Every item's tokens are in the table of candidates, once.
+        repeat_free_share: No two items of the session have the same tokens.
         num_sessions: Sessions looked at; a case without any session counts as one that is not
             legal.
     """
@@ -53,7 +53,7 @@ class Audit:
 
 
 def audit(sessions: Sessions, codes: Tensor, candidates: np.ndarray) -> Audit:
-    """Look up the digits of every generated session.
+    """Look up the tokens of every generated session.
 
     Args:
         sessions: What a generator made.
@@ -70,7 +70,7 @@ def audit(sessions: Sessions, codes: Tensor, candidates: np.ndarray) -> Audit:
         Audit(legal_share=0.5, repeat_free_share=0.5, num_sessions=2)
     """
     _, number = np.unique(codes.numpy(), axis=0, return_inverse=True)
-    number = number.reshape(-1)  # of the digits: equal digits have equal numbers
+    number = number.reshape(-1)  # of the tokens: equal tokens have equal numbers
     owners = np.bincount(number)[number]
     legal_items = candidates & (owners == 1)
     exist = sessions.exist.numpy()
@@ -80,8 +80,8 @@ def audit(sessions: Sessions, codes: Tensor, candidates: np.ndarray) -> Audit:
     legal = (inside & legal_items[np.where(inside, items, 0)]).all(1)
     # Every place that is outside the table gets a number of its own: it repeats nothing.
     other = len(number) + np.arange(items.shape[1])
-    digits = np.sort(np.where(inside, number[np.where(inside, items, 0)], other), axis=1)
-    repeat_free = (digits[:, 1:] != digits[:, :-1]).all(1)
+    sid_tokens = np.sort(np.where(inside, number[np.where(inside, items, 0)], other), axis=1)
+    repeat_free = (sid_tokens[:, 1:] != sid_tokens[:, :-1]).all(1)
     total = len(items) + empty_cases
     return Audit(
         legal_share=float(legal.sum() / max(total, 1)),

@@ -21,7 +21,7 @@ from onerec.alignment.candidates import sample_contexts
 from onerec.alignment.preferences import make_preferences
 from onerec.alignment.train import fit_alignment
 from onerec.artifacts import Artifact, ArtifactStore
-from onerec.config import Stages
+from onerec.config import PipelineConfig
 from onerec.datasets.session_tensors import SessionTensors, load_session_tensors
 from onerec.datasets.simulator.world import Array, item_ids
 from onerec.evaluation.baselines import Ranker, candidates_before, load_baselines
@@ -148,7 +148,7 @@ def train_larger(
     store: ArtifactStore,
     read: Mapping[str, Artifact],
     day: date,
-    stages: Stages,
+    stages: PipelineConfig,
     *,
     runtime: Runtime,
     code: str,
@@ -183,7 +183,7 @@ def align(
     read: Mapping[str, Artifact],
     start: Artifact,
     day: date,
-    stages: Stages,
+    stages: PipelineConfig,
     *,
     runtime: Runtime,
     code: str,
@@ -196,21 +196,23 @@ def align(
 
     def fill(directory: Path, scratch: Path) -> None:
         ids = load_semantic_ids(used["semantic_ids"].path)
-        model, generation = load_model(start.path, expected_generation=ids.generation)
+        model, tokenizer_version = load_model(
+            start.path, expected_tokenizer_version=ids.tokenizer_version
+        )
         sessions, valid = (_good_sessions(used["session_dataset"], s, ids, stages) for s in SPLITS)
         allowed = torch.from_numpy(candidates_before(ids, day))
-        judges = load_ensemble(used["reward_model"].path)
+        reward_models = load_ensemble(used["reward_model"].path)
         settings = stages.alignment
         with reproducible(runtime):
             pairs = make_preferences(
                 model,
-                judges,
+                reward_models,
                 load_file(used["semantic_ids"].path / "vectors.safetensors")["vectors"],
                 sample_contexts(sessions, settings.sample_users, settings.seed),
                 ids.codes,
                 Trie.build(ids.codes, ids.codebook_size, allowed),
-                generation=stages.generation,
-                reward=judges[0].config,
+                decoding=stages.decoding,
+                reward=reward_models[0].config,
                 alignment=settings,
                 device=device,
                 on_batch=lambda done, total: on_progress(f"pairs of {done} of {total} users"),
@@ -223,12 +225,12 @@ def align(
             ids.codes,
             settings,
             directory,
-            generation=generation,
+            tokenizer_version=tokenizer_version,
             runtime=runtime,
             on_epoch=lambda numbers: on_progress(f"{settings.method}: {numbers}"),
         )
 
-    config = {"alignment": asdict(stages.alignment), "generation": asdict(stages.generation)}
+    config = {"alignment": asdict(stages.alignment), "decoding": asdict(stages.decoding)}
     return made_once(store, "ab_test_larger_aligned", day, config, used, code, fill, on_progress)
 
 
@@ -253,7 +255,7 @@ def made_once(
         code: Version of the code.
         fill: Makes the files in a directory, with another one for unfinished work; returns the
             validation loss where it is known.
-        on_progress: Told which of both it was.
+        on_progress: PolicyBatch which of both it was.
     """
     partition = day.isoformat()
     key = {
@@ -274,7 +276,7 @@ def made_once(
 
 
 def baseline_arms(
-    read: Mapping[str, Artifact], ids: SemanticIds, day: date, stages: Stages
+    read: Mapping[str, Artifact], ids: SemanticIds, day: date, stages: PipelineConfig
 ) -> dict[str, Ranker]:
     """The night's counting baselines and its cascade, which is fitted here where it has none."""
     fitted = load_baselines(read["baselines"].path)
@@ -299,13 +301,15 @@ def generator_arm(
     read: Mapping[str, Artifact],
     ids: SemanticIds,
     candidates: Array,
-    stages: Stages,
+    stages: PipelineConfig,
     *,
     device: str,
     by_reward: bool,
 ) -> Recommender:
     """A checkpoint as it serves, in float32."""
-    model, _ = load_model(checkpoint, expected_generation=ids.generation, device=device)
+    model, _ = load_model(
+        checkpoint, expected_tokenizer_version=ids.tokenizer_version, device=device
+    )
     reward = vectors = None
     if by_reward:
         reward = load_reward(read["reward_model"].path)
@@ -313,14 +317,16 @@ def generator_arm(
     return Recommender(
         model,
         ids,
-        config=replace(stages.generation, serving_precision="float32"),
+        config=replace(stages.decoding, serving_precision="float32"),
         reward=reward,
         vectors=vectors,
         allowed=torch.from_numpy(candidates).to(device),
     )
 
 
-def _good_sessions(data: Artifact, split: str, ids: SemanticIds, stages: Stages) -> SessionTensors:
+def _good_sessions(
+    data: Artifact, split: str, ids: SemanticIds, stages: PipelineConfig
+) -> SessionTensors:
     return load_session_tensors(
         data.path,
         split,

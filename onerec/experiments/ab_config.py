@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from onerec.config import Stages, option, require
+from onerec.config import PipelineConfig, option, require
 
 READ = ("session_dataset", "semantic_ids", "baselines", "pretrained_checkpoint", "reward_model")
 """Artifacts of the night whose models are tested."""
@@ -74,7 +74,7 @@ class ABTestConfig:
         named = {part.strip() for part in self.arms.split(",")}
         return (*(n for n in ARMS if n in named), *sorted(named - set(ARMS)))
 
-    def larger(self, stages: Stages) -> Stages:
+    def larger(self, stages: PipelineConfig) -> PipelineConfig:
         """A night's settings with the larger generator's shape; heads and d_ff scale with width."""
         small = stages.model
         scale = self.larger_width / small.d_model

@@ -165,7 +165,7 @@ def _findings(rows: list[Row], measured: Measured) -> list[str]:
     )
     if measured.losses:
         losses = ", ".join(f"{ARMS[n]} {loss:.4f}" for n, loss in measured.losses.items())
-        found.append(f"Validation loss per digit: {losses}.")
+        found.append(f"Validation loss per token: {losses}.")
     return found
 
 

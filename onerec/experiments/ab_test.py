@@ -14,7 +14,7 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from onerec.artifacts import Artifact, ArtifactStore
-from onerec.config import Stages
+from onerec.config import PipelineConfig
 from onerec.datasets.session_tensors import load_serving_histories
 from onerec.datasets.simulated import SimulatedSource
 from onerec.datasets.simulator.serving import Known, ReturnRule, is_watched, serve
@@ -48,7 +48,7 @@ class Measured:
             that was not asked for.
         filled: Share of each arm's places that popularity filled.
         seconds: What serving and, in this run, training each arm took.
-        losses: Validation loss of each checkpoint, in nats per digit.
+        losses: Validation loss of each checkpoint, in nats per token.
         usual: Share of exposures that were watched in the log before the test.
     """
 
@@ -74,14 +74,14 @@ class Night:
         code: Version of the code that makes models.
         runtime: What trainings run on.
         device: Where generators serve.
-        on_progress: Told what goes on.
+        on_progress: PolicyBatch what goes on.
     """
 
     source: SimulatedSource
     store: ArtifactStore
     read: Mapping[str, Artifact]
     day: date
-    stages: Stages
+    stages: PipelineConfig
     config: ABTestConfig
     code: str
     runtime: Runtime = field(default_factory=Runtime)
@@ -195,7 +195,7 @@ def _make_arms(
 ) -> tuple[dict[str, Lists], dict[str, float], dict[str, float]]:
     """The arms asked for; seconds of what was trained; validation losses."""
     names, read, say = night.config.names, night.read, night.on_progress
-    stages = night.stages.override({"generation": {"beam": night.config.beam}})
+    stages = night.stages.override({"decoding": {"beam": night.config.beam}})
     candidates = candidates_before(ids, night.day)
     seconds: dict[str, float] = {}
     began = time.monotonic()

@@ -1,6 +1,6 @@
 """What is known of the items of Amazon Beauty: text, co-occurrence, semantic IDs; kept in the run.
 
-Shapes: N items, T digits.
+Shapes: N items, T SID tokens.
 """
 
 import numpy as np

@@ -2,10 +2,10 @@
 
 The dense head (as in LIGER) scores the whole catalogue by products of the encoder's state with item
 vectors: learned ones plus a projection of what is known of the items. The same vectors join the
-digits in what the encoder reads. Lists are made of the candidates of both: of the beams and of the
+tokens in what the encoder reads. Lists are made of the candidates of both: of the beams and of the
 best by product, ordered by a mixture of the two log-probabilities.
 
-Letters: B users, P places, K candidates, N items, T digits, D width, Dv width of given vectors.
+Letters: B users, P places, K candidates, N items, T SID tokens, D width, Dv width of given vectors.
 """
 
 from collections.abc import Callable
@@ -21,8 +21,8 @@ from onerec.config import ModelConfig
 from onerec.generation import Trie
 from onerec.generation.beam import search
 from onerec.generation.masks import View
-from onerec.model import Memory, OneRec, digit_logp, lookup, start_from_content
-from onerec.model.places import decode_places, latest_states
+from onerec.model import Memory, OneRec, init_from_content, lookup, token_logp
+from onerec.model.next_item import decode_positions, latest_states
 
 USERS_AT_ONCE = 64
 
@@ -55,11 +55,11 @@ class DenseOneRec(nn.Module):
         self.generator = OneRec(
             config,
             codebook_size=codebook_size,
-            num_digits=codes.shape[1],
+            num_sid_tokens=codes.shape[1],
             history_length=history_length,
             session_items=1,
         )
-        start_from_content(self.generator, codes, vectors)
+        init_from_content(self.generator, codes, vectors)
         width = config.d_model
         self.items = nn.Embedding(len(codes), width)
         nn.init.normal_(self.items.weight, std=0.02)
@@ -104,7 +104,7 @@ class DenseOneRec(nn.Module):
         states = self.states(windows[:, :-1], table)
         wanted = windows[:, 1:]
         told, there = lookup(self.codes, wanted)
-        logits = decode_places(self.generator, states, told, first=1)
+        logits = decode_positions(self.generator, states, told, first=1)
         generated = F.cross_entropy(logits[there].flatten(0, 1), told[there].flatten())
         latest = latest_states(self.generator, states, first=1)[there]
         dense = F.cross_entropy(self.dense_logits(latest, table), wanted[there])
@@ -154,7 +154,7 @@ def candidates_of(
         history: (U, H) item indices, -1 padded on the right.
         beam: Beams kept.
         dense: Candidates of the dense head.
-        on_progress: Told how many users are done.
+        on_progress: PolicyBatch how many users are done.
     """
     generator = model.generator
     trie = Trie.build(model.codes, generator.codebook_size)
@@ -170,7 +170,7 @@ def candidates_of(
         near = logp.topk(dense).indices
         found = beams.items[:, :, 0]
         told = model.codes[near].unsqueeze(2)  # (B, K, 1, T)
-        exact = digit_logp(generator.decode(memory, told), told).sum((2, 3))
+        exact = token_logp(generator.decode(memory, told), told).sum((2, 3))
         again = (near.unsqueeze(2) == found.unsqueeze(1)).any(2)
         items = torch.cat([found, near], 1)
         generated = torch.cat([beams.logp, exact.masked_fill(again, -torch.inf)], 1)

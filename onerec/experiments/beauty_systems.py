@@ -85,7 +85,7 @@ def sasrec_ce(bench: Bench, budget: Budget) -> dict[str, Measured]:
 
 
 def tiger(bench: Bench, budget: Budget) -> dict[str, Measured]:
-    """TIGER: RQ-VAE on text alone, digits read and written, one item at a time."""
+    """TIGER: RQ-VAE on text alone, tokens read and written, one item at a time."""
     config = TokenizerConfig(
         method="rqvae",
         num_levels=LEVELS,
@@ -104,7 +104,7 @@ def tiger(bench: Bench, budget: Budget) -> dict[str, Measured]:
                 budget.width, layers=budget.layers, heads=budget.heads, dropout=budget.dropout
             ),
             codebook_size=CODES,
-            num_digits=LEVELS + 1,
+            num_sid_tokens=LEVELS + 1,
             history_length=HISTORY_LENGTH,
             session_items=1,
         )

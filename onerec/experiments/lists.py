@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from onerec.config import Stages
+from onerec.config import PipelineConfig
 from onerec.experiments.variants import PRETRAINED, Variant
 
 Overrides = Mapping[str, Mapping[str, Any]]
@@ -35,7 +35,7 @@ UNGATED = {"gate_cases": 0}
 """A refused round would show its start's figures under its own name."""
 
 
-def alignment_variants(base: Stages, seed: int = 0) -> dict[str, Variant]:
+def alignment_variants(base: PipelineConfig, seed: int = 0) -> dict[str, Variant]:
     """The reference and every method, by name.
 
     Args:
@@ -49,7 +49,7 @@ def alignment_variants(base: Stages, seed: int = 0) -> dict[str, Variant]:
     return {REFERENCE: Variant(name=REFERENCE, measured=PRETRAINED, seed=seed), **aligned}
 
 
-def training_ablations(base: Stages, seed: int = 0) -> dict[str, Variant]:
+def training_ablations(base: PipelineConfig, seed: int = 0) -> dict[str, Variant]:
     """What tokens, model, sessions and elite pretraining learns from; measured after pretraining.
 
     All of them start from random weights, the default too. A dense decoder of equal active
@@ -112,16 +112,16 @@ def training_ablations(base: Stages, seed: int = 0) -> dict[str, Variant]:
     return {**variants, name: replace(variants[DEFAULT], name=name, elite_iterations=1)}
 
 
-def alignment_ablations(base: Stages, seed: int = 0) -> dict[str, Variant]:
+def alignment_ablations(base: PipelineConfig, seed: int = 0) -> dict[str, Variant]:
     """Whose and which sessions are compared, how many, how often; measured after IPA."""
-    held = base.generation.candidates
+    held = base.decoding.candidates
     changes: dict[str, dict[str, dict[str, Any]]] = {
         ALIGNED_DEFAULT: {},
         "rounds_2": {"alignment": {"rounds": 2}},
         "rounds_3": {"alignment": {"rounds": 3}},
-        "candidates_quarter": {"generation": {"candidates": max(2, held // 4)}},
-        "candidates_half": {"generation": {"candidates": max(2, held // 2)}},
-        "candidates_double": {"generation": {"candidates": held * 2}},
+        "candidates_quarter": {"decoding": {"candidates": max(2, held // 4)}},
+        "candidates_half": {"decoding": {"candidates": max(2, held // 2)}},
+        "candidates_double": {"decoding": {"candidates": held * 2}},
         "pairs_sampling": {"alignment": {"method": "dpo", "pairs": "sampling"}},
         "pairs_feedback": {"alignment": {"method": "dpo", "pairs": "feedback"}},
     }
@@ -145,6 +145,6 @@ def alignment_ablations(base: Stages, seed: int = 0) -> dict[str, Variant]:
     return {**variants, **shares}
 
 
-def ablation_variants(base: Stages, seed: int = 0) -> dict[str, Variant]:
+def ablation_variants(base: PipelineConfig, seed: int = 0) -> dict[str, Variant]:
     """Both kinds of ablations, by name."""
     return training_ablations(base, seed) | alignment_ablations(base, seed)

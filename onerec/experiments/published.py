@@ -10,12 +10,12 @@ from typing import Any
 from onerec.artifacts import Artifact, ArtifactError, ArtifactStore
 from onerec.config import (
     AlignmentConfig,
+    BeamConfig,
     EvaluationConfig,
-    GenerationConfig,
     ModelConfig,
+    PipelineConfig,
     RewardConfig,
     SessionConfig,
-    Stages,
     TokenizerConfig,
     TrainingConfig,
     WindowConfig,
@@ -50,7 +50,7 @@ class PublishedNight:
 
     test_day: date
     files: Mapping[str, Path]
-    base: Stages
+    base: PipelineConfig
     versions: Mapping[str, str]
 
 
@@ -116,7 +116,7 @@ def published_night(store: ArtifactStore, day: str) -> PublishedNight:
     )
 
 
-def _settings(store: ArtifactStore, read: Mapping[str, Artifact]) -> Stages:
+def _settings(store: ArtifactStore, read: Mapping[str, Artifact]) -> PipelineConfig:
     """What every stage was made with."""
 
     def made_with(name: str) -> dict[str, Any]:
@@ -124,20 +124,20 @@ def _settings(store: ArtifactStore, read: Mapping[str, Artifact]) -> Stages:
 
     data, pretrained = made_with("session_dataset"), made_with("pretrained_checkpoint")
     pairs, measured = made_with("preference_pairs"), made_with("offline_metrics")
-    generation = pairs.pop("generation")
-    del measured["generation"]
+    decoding = pairs.pop("decoding")
+    del measured["decoding"]
     alignment = AlignmentConfig(**made_with("dpo_checkpoint"))
     pairs["seed"] -= alignment.rounds  # the last round's; every round adds its number
     began = read["pretrained_checkpoint"].manifest["upstream"]
     pretrained["training"] |= {"warm_start": "pretrained_checkpoint" in began}
-    return Stages(
+    return PipelineConfig(
         sessions=SessionConfig(**data["sessions"]),
         window=WindowConfig(**data["window"]),
         tokenizer=TokenizerConfig(**_codebook(store, read["semantic_ids"]).manifest["config"]),
         model=ModelConfig(**pretrained["model"]),
         training=TrainingConfig(**pretrained["training"]),
         reward=RewardConfig(**made_with("reward_model")),
-        generation=GenerationConfig(**generation),
+        decoding=BeamConfig(**decoding),
         alignment=replace(alignment, **pairs),
         evaluation=EvaluationConfig(**measured),
     )

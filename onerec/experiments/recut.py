@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from onerec.config import SessionConfig
-from onerec.datasets.session_facts import session_facts
+from onerec.datasets.session_audit import session_facts
 from onerec.schema import SESSION_DATASET
 
 

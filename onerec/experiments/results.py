@@ -29,8 +29,8 @@ FACTS = {
     "chosen_logp_change": "alignment_chosen_logp_change",
 }
 """Numbers of a system as a whole, a mean over seeds: column -> name in `metrics.json`."""
-ASKED = ("test_day", "cases", "candidates", "judges")
-"""Parts of a protocol that results have to agree in. Digits may differ: items are what is counted,
+ASKED = ("test_day", "cases", "candidates", "reward_models")
+"""Parts of a protocol that results have to agree in. Tokens may differ: items are what is counted,
 and every variant keeps the night's rows."""
 
 

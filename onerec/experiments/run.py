@@ -22,8 +22,8 @@ from onerec.alignment.candidates import sample_contexts, scored_candidates
 from onerec.alignment.preferences import save_preferences
 from onerec.alignment.rounds import (
     RoundFiles,
+    decide_round,
     fit_round,
-    judge_round,
     round_preferences,
     with_sample,
 )
@@ -40,8 +40,8 @@ from onerec.experiments.variants import Step, Variant, earliest_made, plan, with
 from onerec.generation import Trie
 from onerec.report import without_nan
 from onerec.reward import load_ensemble
-from onerec.tokenizer.generations import TokenizedCatalogue, append_night, open_generation
 from onerec.tokenizer.semantic_ids import load_semantic_ids
+from onerec.tokenizer.versions import TokenizedCatalogue, append_night, open_tokenizer_version
 from onerec.training import Runtime, TrainingJob, fit_generator, reproducible, train
 
 STEP = "step.json"
@@ -120,13 +120,13 @@ def run_variant(bench: Workbench, variant: Variant, out_dir: Path) -> VariantRep
     last = steps[-1].name
     night = bench.night
     tokens = making.directory["tokens"]
-    if tokens != published.files["semantic_ids"]:  # rows are the same, digits are not
+    if tokens != published.files["semantic_ids"]:  # rows are the same, tokens are not
         night = replace(night, semantic_ids=load_semantic_ids(tokens))
     system = load_generator(
         making.directory[last],
         night.semantic_ids,
         night.candidates,
-        published.base.generation,
+        published.base.decoding,
         device=bench.device,
     )
     bench.on_progress(f"{variant.name}, seed {variant.seed}: {len(night.user_ids)} cases")
@@ -203,14 +203,16 @@ class _Making:
         write_json(draft / "counts.json", counts)
 
     def _make_tokens(self, step: Step, draft: Path) -> None:
-        """A generation of its own on the night's vectors; items keep their rows."""
+        """A tokenizer version of its own on the night's vectors; items keep their rows."""
         published = load_semantic_ids(self.files["semantic_ids"])
         vectors = load_file(self.files["semantic_ids"] / "vectors.safetensors")["vectors"]
         catalogue = ItemEmbeddings(published.item_ids, published.first_seen, vectors.numpy(), {})
         opened = draft / "opened"
         opened.mkdir()
         with reproducible(self.bench.runtime):
-            open_generation(catalogue, self.bench.published.test_day, self.stages.tokenizer, opened)
+            open_tokenizer_version(
+                catalogue, self.bench.published.test_day, self.stages.tokenizer, opened
+            )
             made = append_night(opened, None, catalogue).ids
         rows = torch.from_numpy(made.index_of(published.item_ids))
         assert (rows >= 0).all(), "every item of the night has an ID"
@@ -241,7 +243,7 @@ class _Making:
         """A further step of the cross-entropy method (see `elite_sessions`)."""
         files = self._round_files(step)
         ids = files.ids()
-        model, generation = files.generator(ids)
+        model, tokenizer_version = files.generator(ids)
         sessions = files.sessions("train", ids, model)
         contexts = sample_contexts(sessions, len(sessions), step.settings["seed"])
         with reproducible(self.bench.runtime):
@@ -254,7 +256,7 @@ class _Making:
             files.sessions("valid", ids, model),
             ids.codes,
             codebook_size=ids.codebook_size,
-            generation=generation,
+            tokenizer_version=tokenizer_version,
             out_dir=draft,
             scratch=scratch,
             initial=model,
@@ -264,20 +266,20 @@ class _Making:
 
     def _elite_sessions(self, files: RoundFiles, contexts: SessionTensors) -> SessionTensors:
         """The share of highest training reward among the sessions generated for each context."""
-        ids, judges = files.ids(), load_ensemble(files.reward_model)
-        generation = self.stages.generation
-        kept = max(1, round(self.variant.elite_share * generation.candidates))
+        ids, reward_models = files.ids(), load_ensemble(files.reward_model)
+        decoding = self.stages.decoding
+        kept = max(1, round(self.variant.elite_share * decoding.candidates))
         parts = []
         for made in scored_candidates(
             files.generator(ids)[0],
-            judges,
+            reward_models,
             files.vectors(),
             contexts,
             ids.codes,
             Trie.build(ids.codes, ids.codebook_size, files.allowed(ids)),
-            num_candidates=generation.candidates,
-            generation=generation,
-            reward=judges[0].config,
+            num_candidates=decoding.candidates,
+            decoding=decoding,
+            reward=reward_models[0].config,
             alignment=self.stages.alignment,
             device=self.bench.device,
             on_batch=lambda done, total: None,
@@ -302,7 +304,7 @@ class _Making:
         stages = with_share(self.stages, self.variant.sample_share, self._num_good_sessions())
         made, ids = round_preferences(
             files,
-            stages.generation,
+            stages.decoding,
             with_sample(stages.alignment, step.settings["round"]),
             runtime=self.bench.runtime,
             device=self.bench.device,
@@ -315,13 +317,13 @@ class _Making:
         settings, runtime = self.stages.alignment, self.bench.runtime
         report = fit_round(files, pairs, settings, draft, runtime=runtime)
         if settings.gate_cases:
-            judge_round(
+            decide_round(
                 files,
                 self.files["evaluator_model"],
                 report.model,
                 draft,
                 settings,
-                generation=self.bench.published.base.generation,
+                decoding=self.bench.published.base.decoding,
                 evaluation=self.bench.published.base.evaluation,
                 runtime=runtime,
                 device=self.bench.device,

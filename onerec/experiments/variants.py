@@ -5,7 +5,7 @@ stage that it reads is made again; everything before the earliest such stage is 
 that agree up to a stage share it: its key says all that it depends on.
 
 Evaluation always stands on the published night: its test day, cases, candidates, item vectors and
-judges, so that every variant is asked the same question.
+reward_models, so that every variant is asked the same question.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from onerec.config import GROUP_METHODS, AlignmentConfig, GenerationConfig, Stages, require
+from onerec.config import GROUP_METHODS, AlignmentConfig, BeamConfig, PipelineConfig, require
 
 PRETRAINED, ALIGNED = "pretrained", "aligned"
 CRITERIA = ("good_min_watched_items", "good_min_watch_seconds", "good_min_positive_interactions")
@@ -23,11 +23,11 @@ CHANGEABLE: dict[str, tuple[str, ...]] = {
     "tokenizer": (),
     "model": (),
     "training": (),
-    "generation": (),
+    "decoding": (),
     "alignment": (),
 }
-"""Stages that a variant may change, and the fields where not all; the others would need what no
-artifact holds (the log, the catalogue's texts) or would move the judges."""
+"""PipelineConfig that a variant may change, and the fields where not all; the others would need
+what no artifact holds (the log, the catalogue's texts) or would move the reward_models."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class Variant:
 
     Attributes:
         name: Its name in tables.
-        overrides: As `Stages.override` takes them.
+        overrides: As `PipelineConfig.override` takes them.
         seed: Added to the seeds of pretraining and alignment; 0 is the night as it was published.
         measured: `pretrained` stops there, `aligned` goes through the rounds.
         sample_share: Preferences for this share of the good training sessions (the paper's r_DPO)
@@ -86,7 +86,7 @@ class Variant:
                     f"of this stage a variant can change {', '.join(allowed)}",
                 )
 
-    def stages(self, base: Stages) -> Stages:
+    def stages(self, base: PipelineConfig) -> PipelineConfig:
         """The night's settings with the changes and the seed.
 
         Raises:
@@ -127,7 +127,7 @@ class Step:
     key: str
 
 
-def plan(variant: Variant, base: Stages, published: Mapping[str, str]) -> list[Step]:
+def plan(variant: Variant, base: PipelineConfig, published: Mapping[str, str]) -> list[Step]:
     """The steps of a variant in their order.
 
     Args:
@@ -158,7 +158,7 @@ def earliest_made(steps: Sequence[Step]) -> str | None:
 
 
 def _steps(
-    stages: Stages, variant: Variant | None
+    stages: PipelineConfig, variant: Variant | None
 ) -> list[tuple[str, dict[str, Any], tuple[str, ...]]]:
     """Name, settings and needs of every step; without a variant those of a published night."""
     sessions = asdict(stages.sessions)
@@ -176,7 +176,7 @@ def _steps(
         settings = {
             "share": variant.elite_share,
             "seed": stages.alignment.seed + number,
-            "generation": sampled_with(stages.generation),
+            "decoding": sampled_with(stages.decoding),
             "training": asdict(stages.training),
         }
         steps.append((f"elite_{number}", settings, (*data, start)))
@@ -185,7 +185,7 @@ def _steps(
         return steps
     share = {"sample_share": variant.sample_share} if variant and variant.sample_share else {}
     for number in range(1, stages.alignment.rounds + 1):
-        compared = compared_with(stages.alignment) | sampled_with(stages.generation) | share
+        compared = compared_with(stages.alignment) | sampled_with(stages.decoding) | share
         steps.append((f"pairs_{number}", {**compared, "round": number}, (*data, start)))
         learned = asdict(stages.alignment)
         del learned["rounds"]
@@ -208,13 +208,13 @@ def compared_with(alignment: AlignmentConfig) -> dict[str, Any]:
     return {**compared, "kind": "pairs"}
 
 
-def sampled_with(generation: GenerationConfig) -> dict[str, Any]:
+def sampled_with(decoding: BeamConfig) -> dict[str, Any]:
     """What decides which sessions are generated to be compared; the beam only ranks."""
     names = ("candidates", "batch_size", "filter_seen")
-    return {name: getattr(generation, name) for name in names}
+    return {name: getattr(decoding, name) for name in names}
 
 
-def with_share(stages: Stages, share: float | None, num_sessions: int) -> Stages:
+def with_share(stages: PipelineConfig, share: float | None, num_sessions: int) -> PipelineConfig:
     """Preferences for a share of the good training sessions, where one is asked for."""
     if share is None:
         return stages

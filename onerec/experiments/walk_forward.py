@@ -1,7 +1,7 @@
 """Every system of several nights on the days after them, pooled over users.
 
 A user of several days counts once, with the mean of those days: what is resampled is users, and the
-days of one user are alike. Rewards of a day are by that day's judges.
+days of one user are alike. Rewards of a day are by that day's reward_models.
 
 Shapes: U users, D days.
 """
@@ -24,13 +24,13 @@ RANKING = (
     "novelty@10",
 )
 """Metrics of the first table, as far as the nights have them."""
-JUDGES = ("evaluator", "training")
+REWARD_MODELS = ("evaluator", "training")
 REWARDS = tuple(
-    f"{judge}_{name}"
-    for judge in JUDGES
+    f"{reward_model}_{name}"
+    for reward_model in REWARD_MODELS
     for name in ("reward", *(f"{t}_{s}" for t in REWARD_LABELS for s in ("mean", "max")))
 )
-"""Metrics of the second table: the shape of the paper's Table 1, by each judge."""
+"""Metrics of the second table: the shape of the paper's Table 1, by each reward_model."""
 HEADLINE = "recall@10"
 COMPARED = (HEADLINE, "ndcg@10", "evaluator_reward", "training_reward")
 """Metrics with paired differences between systems."""
@@ -87,7 +87,7 @@ def walk_forward_tables(
     evaluation: EvaluationConfig,
     seconds: Mapping[str, float] | None = None,
 ) -> list[ResultTable]:
-    """Ranking with differences to every baseline, and rewards by both judges.
+    """Ranking with differences to every baseline, and rewards by both reward_models.
 
     Args:
         nights: Directory of the `offline_metrics` artifact by day.

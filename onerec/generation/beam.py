@@ -1,12 +1,12 @@
 """Constrained beam search over whole sessions, batched over users.
 
-At every digit a beam may only continue into a child that still has an item to give: the trie keeps
+At every token a beam may only continue into a child that still has an item to give: the trie keeps
 the result legal, and counts of the items filtered out (`onerec.generation.masks`) or already in the
 beam's own session keep it from entering a prefix whose items are all gone. So every beam can always
 be finished.
 
 Letters: B batch, K beams of a step, W children considered per beam, M items, E excluded, N items of
-the catalogue, T digits.
+the catalogue, T SID tokens.
 """
 
 from dataclasses import dataclass
@@ -49,7 +49,7 @@ class _Search:
     node: Tensor  # (B, K), of the depth reached
     taken: Tensor  # (B, K, M) leaves of the session's items so far; -1 later
     must: Tensor | None = None  # (B, K) the item begun has to be one of the quota's
-    code: Tensor | None = None  # (B, K), the digit chosen last
+    code: Tensor | None = None  # (B, K), the token chosen last
 
 
 @torch.no_grad()
@@ -127,10 +127,10 @@ def search(
         if needed is not None and wanted is not None:
             got = wanted.holds(beams.taken[:, :, :slot]).sum(-1)
             beams.must = needed - got >= num_items - slot
-        for digit in range(trie.num_digits):
-            logits = model.step(state, slot=slot, digit=digit, previous=beams.code)
-            parents = _advance(beams, trie, logits.log_softmax(-1), slot, digit, beam, view, wanted)
-            if (slot, digit) != (num_items - 1, trie.num_digits - 1):
+        for level in range(trie.num_sid_tokens):
+            logits = model.step(state, slot=slot, level=level, previous=beams.code)
+            parents = _advance(beams, trie, logits.log_softmax(-1), slot, level, beam, view, wanted)
+            if (slot, level) != (num_items - 1, trie.num_sid_tokens - 1):
                 state.reorder(parents)
         beams.taken[:, :, slot] = beams.node  # at the last depth a node is a leaf
     found = beams.logp.isfinite()
@@ -144,22 +144,22 @@ def search(
 def _advance(
     beams: _Search,
     trie: Trie,
-    digit_logp: Tensor,
+    token_logp: Tensor,
     slot: int,
-    digit: int,
+    level: int,
     beam: int,
     view: View,
     wanted: View | None,
 ) -> Tensor:
-    """Move every user to the best continuations by one digit; returns their parents (B, K')."""
+    """Move every user to the best continuations by one token; returns their parents (B, K')."""
     # enough columns for as many beams as there can be, whoever else is in the batch
     enough = -(-beam // beams.node.shape[1])
-    code, missing = trie.children(digit, beams.node, at_least=enough)  # (B, K, W)
-    scores = digit_logp.gather(-1, code).add_(missing).add_(beams.logp.unsqueeze(-1))
+    code, missing = trie.children(level, beams.node, at_least=enough)  # (B, K, W)
+    scores = token_logp.gather(-1, code).add_(missing).add_(beams.logp.unsqueeze(-1))
     taken = beams.taken[:, :, :slot]
-    view.close(scores, digit, beams.node, taken)
+    view.close(scores, level, beams.node, taken)
     if wanted is not None and beams.must is not None and bool(beams.must.any()):
-        wanted.close(scores, digit, beams.node, taken, only=beams.must)
+        wanted.close(scores, level, beams.node, taken, only=beams.must)
     width = scores.shape[-1]
     scores = scores.flatten(1)
     kept = min(beam, scores.shape[1])
@@ -169,8 +169,8 @@ def _advance(
 
     parents = best // width
     beams.logp = logp
-    node = trie.first_child[digit][beams.node.gather(1, parents)] + best % width
-    beams.node = node.clamp(max=len(trie.code[digit]) - 1)  # dead beams stay inside
+    node = trie.first_child[level][beams.node.gather(1, parents)] + best % width
+    beams.node = node.clamp(max=len(trie.code[level]) - 1)  # dead beams stay inside
     beams.code = code.flatten(1).gather(1, best)
     if slot > 0:
         index = parents.unsqueeze(-1).expand(-1, -1, beams.taken.shape[2])
@@ -231,16 +231,17 @@ def check_search(model: OneRec, codes: Tensor, trie: Trie, num_items: int, beam:
 
 def check_session(model: OneRec, codes: Tensor, trie: Trie, num_items: int) -> None:
     """Raise `ValueError` unless model, semantic IDs and trie belong together."""
-    if codes.shape != (trie.num_items, trie.num_digits):
+    if codes.shape != (trie.num_items, trie.num_sid_tokens):
         raise ValueError(
             f"codes has shape {tuple(codes.shape)}, but the trie was built from "
-            f"({trie.num_items}, {trie.num_digits}): use the same semantic IDs for both"
+            f"({trie.num_items}, {trie.num_sid_tokens}): use the same semantic IDs for both"
         )
-    if trie.num_digits != model.num_digits or trie.codebook_size != model.codebook_size:
+    if trie.num_sid_tokens != model.num_sid_tokens or trie.codebook_size != model.codebook_size:
         raise ValueError(
-            f"semantic IDs of {trie.num_digits} digits from {trie.codebook_size} codes: the model "
-            f"was built for {model.num_digits} digits from {model.codebook_size}; use its own "
-            "tokenizer generation"
+            f"semantic IDs of {trie.num_sid_tokens} tokens from {trie.codebook_size} codes: the "
+            f"model "
+            f"was built for {model.num_sid_tokens} tokens from {model.codebook_size}; use its own "
+            "tokenizer version"
         )
     if not 1 <= num_items <= model.session_items:
         raise ValueError(f"num_items={num_items}: use 1 to session_items={model.session_items}")

@@ -6,7 +6,7 @@ already holds) is few, and closes a node only once nothing below it is left; onl
 those items are looked at, never all children of all beams.
 
 Letters: B batch, K beams, E excluded items, I items a session holds so far, N items, A leaves,
-V nodes of one depth, T digits.
+V nodes of one depth, T SID tokens.
 """
 
 from dataclasses import dataclass
@@ -84,7 +84,7 @@ class View:
         view = View(trie, counts, removed, ())
         if removed is None:
             return view
-        closed = tuple(view._closed(depth) for depth in range(1, trie.num_digits + 1))
+        closed = tuple(view._closed(depth) for depth in range(1, trie.num_sid_tokens + 1))
         return View(trie, counts, removed, closed)
 
     def left(self, batch: int) -> Tensor:
@@ -108,7 +108,7 @@ class View:
         """Whether leaves (B, K, I) are of this view, before anything is taken away."""
         if self.counts is None:
             return torch.ones_like(leaves, dtype=torch.bool)
-        return self.below(self.trie.num_digits, leaves.flatten(1)).view_as(leaves) > 0
+        return self.below(self.trie.num_sid_tokens, leaves.flatten(1)).view_as(leaves) > 0
 
     @property
     def size(self) -> int:
@@ -118,7 +118,7 @@ class View:
     def close(
         self,
         scores: Tensor,
-        digit: int,
+        level: int,
         node: Tensor,
         taken: Tensor,
         only: Tensor | None = None,
@@ -127,28 +127,28 @@ class View:
 
         Args:
             scores: (B, K, W) of the children of each beam's node; written to.
-            digit: Depth of `node`.
+            level: Depth of `node`.
             node: (B, K).
             taken: (B, K, I) leaves of the session so far.
             only: (B, K) bool, the beams concerned; None: all.
         """
-        first = self.trie.first_child[digit]
+        first = self.trie.first_child[level]
         if self.counts is not None:
             child = first[node].unsqueeze(-1) + torch.arange(scores.shape[2], device=node.device)
-            child = child.clamp(max=len(self.trie.code[digit]) - 1)
-            empty = self.below(digit + 1, child.flatten(1)).view_as(child) == 0
+            child = child.clamp(max=len(self.trie.code[level]) - 1)
+            empty = self.below(level + 1, child.flatten(1)).view_as(child) == 0
             scores.masked_fill_(empty if only is None else empty & only.unsqueeze(-1), -torch.inf)
-        known = self.closed[digit] if self.closed else None
+        known = self.closed[level] if self.closed else None
         if known is not None:
             hit = node.unsqueeze(-1) == known.parent.unsqueeze(1)  # (B, K, E)
             self._shut(scores, hit, known.column.unsqueeze(1).expand_as(hit), only)
         if not taken.shape[2]:
             return
-        above = self.trie.above(digit + 1, taken)  # (B, K, I)
+        above = self.trie.above(level + 1, taken)  # (B, K, I)
         same = (above.unsqueeze(-1) == above.unsqueeze(-2)) & self.holds(taken).unsqueeze(-2)
-        rest = self.below(digit + 1, above.flatten(1)).view_as(above) - same.sum(-1)
+        rest = self.below(level + 1, above.flatten(1)).view_as(above) - same.sum(-1)
         if self.removed is not None:
-            rest = rest - self._removed_below(digit + 1, above.flatten(1)).view_as(above)
+            rest = rest - self._removed_below(level + 1, above.flatten(1)).view_as(above)
         column = above - first[node].unsqueeze(-1)
         own = (column >= 0) & (column < (first[node + 1] - first[node]).unsqueeze(-1))
         self._shut(scores, own & (rest <= 0), column, only)

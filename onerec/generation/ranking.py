@@ -2,7 +2,7 @@
 
 The list is written down here once: items by the log-probability of being the session's first item.
 
-Letters: B batch, H history items, N items, T digits, V nodes of one depth, C codes.
+Letters: B batch, H history items, N items, T SID tokens, V nodes of one depth, C codes.
 """
 
 import torch
@@ -125,17 +125,17 @@ def _stretch_logp(model: OneRec, memory: Memory, trie: Trie, stretch: range) -> 
     ends = torch.tensor([stretch.start, stretch.stop - 1], device=device)
     logp = torch.zeros(batch, 1, dtype=model.dtype, device=device)
     previous, low = None, 0
-    for digit in range(trie.num_digits):
+    for level in range(trie.num_sid_tokens):
         # the nodes of the next depth above this stretch, and their parents among those before
         start, stop = (
-            torch.searchsorted(trie.first_leaf[digit + 1], ends, right=True) - 1
+            torch.searchsorted(trie.first_leaf[level + 1], ends, right=True) - 1
         ).tolist()
         nodes = torch.arange(start, stop + 1, device=device)
-        parents = torch.searchsorted(trie.first_child[digit], nodes, right=True) - 1 - low
-        logits = model.step(state, slot=0, digit=digit, previous=previous)
-        code = trie.code[digit][nodes]
+        parents = torch.searchsorted(trie.first_child[level], nodes, right=True) - 1 - low
+        logits = model.step(state, slot=0, level=level, previous=previous)
+        code = trie.code[level][nodes]
         logp = logp[:, parents] + logits.log_softmax(-1)[:, parents, code]
         previous, low = code.expand(batch, -1), start
-        if digit + 1 < trie.num_digits:
+        if level + 1 < trie.num_sid_tokens:
             state.reorder(parents.expand(batch, -1))
     return logp

@@ -1,10 +1,10 @@
 """Constrained sampling of whole sessions: what beam search does for the best, draws do for the law.
 
-A draw walks the same trie as a beam. At every digit it chooses among the children that still have
+A draw walks the same trie as a beam. At every token it chooses among the children that still have
 an item to give, with the model's probabilities over just those children: so every draw is legal,
 free of repeats, and can always be finished.
 
-Letters: B batch, K draws of each user, W children considered, M items, E excluded, T digits.
+Letters: B batch, K draws of each user, W children considered, M items, E excluded, T SID tokens.
 """
 
 import torch
@@ -61,20 +61,20 @@ def sample_sessions(
     code: Tensor | None = None
     for slot in range(num_items):
         node = torch.zeros(batch, num_samples, dtype=torch.long, device=device)
-        for digit in range(trie.num_digits):
-            if (slot, digit) == (0, 1):  # all draws share what came before the first choice
+        for level in range(trie.num_sid_tokens):
+            if (slot, level) == (0, 1):  # all draws share what came before the first choice
                 state.reorder(torch.zeros(batch, num_samples, dtype=torch.long, device=device))
-            logits = model.step(state, slot=slot, digit=digit, previous=code)
-            child, alive = _children(trie, digit, node, gone)
-            digits = trie.code[digit][child]
+            logits = model.step(state, slot=slot, level=level, previous=code)
+            child, alive = _children(trie, level, node, gone)
+            sid_tokens = trie.code[level][child]
             wide = logits.expand(-1, num_samples, -1)
             # Gumbel's trick: the largest of logits plus noise is a draw from their softmax.
             noise = torch.rand(child.shape, generator=generator, dtype=torch.float64)
             noise = -(-noise.clamp(min=1e-300).log()).log()
-            scores = wide.gather(-1, digits).double() / temperature + noise.to(device)
+            scores = wide.gather(-1, sid_tokens).double() / temperature + noise.to(device)
             scores = scores.masked_fill(~alive, -torch.inf)
             pick = scores.argmax(-1, keepdim=True)
-            code = digits.gather(-1, pick).squeeze(-1)
+            code = sid_tokens.gather(-1, pick).squeeze(-1)
             node = child.gather(-1, pick).squeeze(-1)
             found = wide.log_softmax(-1).gather(-1, code.unsqueeze(-1)).squeeze(-1)
             logp = torch.where(alive.any(-1), logp + found, -torch.inf)
@@ -84,14 +84,14 @@ def sample_sessions(
     return Beams(items, logp)
 
 
-def _children(trie: Trie, digit: int, node: Tensor, gone: Tensor) -> tuple[Tensor, Tensor]:
+def _children(trie: Trie, level: int, node: Tensor, gone: Tensor) -> tuple[Tensor, Tensor]:
     """Children (B, K, W) of nodes (B, K) at a depth, and which of them have an item to give."""
-    starts = trie.first_child[digit]
+    starts = trie.first_child[level]
     first, last = starts[node].unsqueeze(-1), starts[node + 1].unsqueeze(-1)
-    child = first + torch.arange(trie.max_children[digit], device=node.device)
+    child = first + torch.arange(trie.max_children[level], device=node.device)
     inside = child < last
     child = torch.minimum(child, last - 1)
-    low, high = trie.first_leaf[digit + 1][child], trie.first_leaf[digit + 1][child + 1]
+    low, high = trie.first_leaf[level + 1][child], trie.first_leaf[level + 1][child + 1]
     ordered = gone.sort(-1).values
     used = torch.searchsorted(ordered, high) - torch.searchsorted(ordered, low)
     return child, inside & (used < high - low)

@@ -7,7 +7,7 @@ needed but where runs begin (compressed sparse rows, after STATIC, arXiv 2602.22
 The children of the first levels also stand in padded tables, so that a step of beam search reads
 them in one lookup.
 
-Letters: N items, T digits, C codes per digit, A allowed items, V nodes of one depth.
+Letters: N items, T SID tokens, C codes per token, A allowed items, V nodes of one depth.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class ChildTable(NamedTuple):
     """The children of every node of one depth, padded to the most children of one.
 
     Attributes:
-        code: (V, W) int64 digit of each child; 0 where there is none.
+        code: (V, W) int64 token of each child; 0 where there is none.
         missing: (V, W) float32, 0 at children and -inf where there is none: added to scores.
     """
 
@@ -45,7 +45,7 @@ class Trie:
         leaf_of_item: (N,) leaf of each item; -1 where it is not allowed.
         first_child: Per depth d < T, (V_d + 1,) first child of each node among depth d + 1.
         first_leaf: Per depth d <= T, (V_d + 1,) first leaf of each node.
-        code: Per depth 1 <= d <= T at [d - 1], (V_d,) digit that leads to each node.
+        code: Per depth 1 <= d <= T at [d - 1], (V_d,) token that leads to each node.
         max_children: Per depth d < T, the most children of one node.
         tables: Per depth d < T, all children at a glance; None where that would be too big.
     """
@@ -61,7 +61,7 @@ class Trie:
     tables: tuple[ChildTable | None, ...]
 
     @property
-    def num_digits(self) -> int:
+    def num_sid_tokens(self) -> int:
         return len(self.first_child)
 
     @property
@@ -74,7 +74,7 @@ class Trie:
 
         Args:
             codes: (N, T) long, each row unique.
-            codebook_size: C; every digit is in [0, C).
+            codebook_size: C; every token is in [0, C).
             allowed: (N,) bool; the items that may be generated, all when None.
 
         Raises:
@@ -85,7 +85,7 @@ class Trie:
             >>> trie = Trie.build(torch.tensor([[1, 0], [0, 1], [1, 1]]), codebook_size=2)
             >>> trie.leaf_items.tolist()
             [1, 0, 2]
-            >>> [first.tolist() for first in trie.first_leaf]  # root; digits 0, 1; leaves
+            >>> [first.tolist() for first in trie.first_leaf]  # root; tokens 0, 1; leaves
             [[0, 3], [0, 1, 3], [0, 1, 2, 3]]
         """
         _check(codes, codebook_size, allowed)
@@ -93,9 +93,9 @@ class Trie:
         items = (
             torch.arange(len(codes), device=device) if allowed is None else allowed.nonzero()[:, 0]
         )
-        # stable sorts from the last digit to the first sort rows lexicographically at any C and T
-        for digit in reversed(range(codes.shape[1])):
-            items = items[codes[items, digit].argsort(stable=True)]
+        # stable sorts from the last token to the first sort rows lexicographically at any C and T
+        for level in reversed(range(codes.shape[1])):
+            items = items[codes[items, level].argsort(stable=True)]
         rows = codes[items].long()
 
         opens = torch.zeros(len(rows), dtype=torch.bool, device=device)
@@ -103,15 +103,15 @@ class Trie:
         end = torch.tensor([len(rows)], device=device)
         first_leaf = [torch.cat([torch.zeros_like(end), end])]
         code: list[Tensor] = []
-        for digit in range(rows.shape[1]):
-            opens[1:] |= rows[1:, digit] != rows[:-1, digit]
+        for level in range(rows.shape[1]):
+            opens[1:] |= rows[1:, level] != rows[:-1, level]
             starts = opens.nonzero()[:, 0]
             first_leaf.append(torch.cat([starts, end]))
-            code.append(rows[starts, digit])
+            code.append(rows[starts, level])
         if len(code[-1]) < len(rows):
             raise ValueError(
                 f"codes: {len(rows) - len(code[-1])} items share the semantic ID of another; "
-                "make them unique with the separating digit"
+                "make them unique with the disambiguation token"
             )
         # a node's first child begins at the same leaf as the node itself
         first_child = [torch.searchsorted(below, above) for above, below in pairwise(first_leaf)]
@@ -119,8 +119,8 @@ class Trie:
         leaf_of_item[items] = torch.arange(len(items), device=device)
         max_children = tuple(int(first.diff().max()) for first in first_child)
         tables = [
-            _table(first, digits, width) if (len(first) - 1) * width <= TABLE_ENTRIES else None
-            for first, digits, width in zip(first_child, code, max_children, strict=True)
+            _table(first, sid_tokens, width) if (len(first) - 1) * width <= TABLE_ENTRIES else None
+            for first, sid_tokens, width in zip(first_child, code, max_children, strict=True)
         ]
         return Trie(
             codebook_size=codebook_size,
@@ -157,34 +157,34 @@ class Trie:
         runs = [*self.first_child, *self.first_leaf, *self.code]
         return sum(t.nbytes for t in [self.leaf_items, self.leaf_of_item, *runs, *tables])
 
-    def children(self, digit: int, node: Tensor, *, at_least: int = 1) -> tuple[Tensor, Tensor]:
-        """The children of nodes (B, K) of depth `digit`, in order from column 0 on.
+    def children(self, level: int, node: Tensor, *, at_least: int = 1) -> tuple[Tensor, Tensor]:
+        """The children of nodes (B, K) of depth `level`, in order from column 0 on.
 
         Args:
-            digit: The depth.
+            level: The depth.
             node: Indices of nodes.
             at_least: Columns wanted, where any node of the depth has as many children.
 
         Returns:
-            Their digits (B, K, W), 0 where there is no child, and (B, K, W) 0 at children, -inf
+            Their tokens (B, K, W), 0 where there is no child, and (B, K, W) 0 at children, -inf
             where there is none.
         """
-        table = self.tables[digit]
+        table = self.tables[level]
         if table is not None:
             flat = node.flatten()
             shape = (*node.shape, -1)
             found = (t.index_select(0, flat).view(shape) for t in table)
             return next(found), next(found)
-        first, last = self.first_child[digit][node], self.first_child[digit][node + 1]
-        width = min(max(int((last - first).max()), at_least), self.max_children[digit])
+        first, last = self.first_child[level][node], self.first_child[level][node + 1]
+        width = min(max(int((last - first).max()), at_least), self.max_children[level])
         child = first.unsqueeze(-1) + torch.arange(width, device=node.device)
         missing = child >= last.unsqueeze(-1)
-        code = self.code[digit][child.clamp(max=len(self.code[digit]) - 1)]
+        code = self.code[level][child.clamp(max=len(self.code[level]) - 1)]
         return code.masked_fill(missing, 0), torch.where(missing, -torch.inf, 0.0)
 
     def above(self, depth: int, leaves: Tensor) -> Tensor:
         """Nodes of a depth above leaves, any shape."""
-        if depth == self.num_digits:
+        if depth == self.num_sid_tokens:
             return leaves
         found = torch.searchsorted(self.first_leaf[depth], leaves.contiguous(), right=True)
         return found - 1
@@ -197,19 +197,19 @@ class Trie:
 def _table(first_child: Tensor, code: Tensor, width: int) -> ChildTable:
     child = first_child[:-1].unsqueeze(1) + torch.arange(width, device=code.device)
     missing = child >= first_child[1:].unsqueeze(1)
-    digits = code[child.clamp(max=len(code) - 1)].masked_fill(missing, 0)
-    return ChildTable(digits, torch.where(missing, -torch.inf, 0.0))
+    sid_tokens = code[child.clamp(max=len(code) - 1)].masked_fill(missing, 0)
+    return ChildTable(sid_tokens, torch.where(missing, -torch.inf, 0.0))
 
 
 def _check(codes: Tensor, codebook_size: int, allowed: Tensor | None) -> None:
     if codes.dim() != 2 or codes.shape[1] == 0:
-        raise ValueError(f"codes has shape {tuple(codes.shape)}: use (items, digits)")
+        raise ValueError(f"codes has shape {tuple(codes.shape)}: use (items, tokens)")
     if len(codes) == 0:
         raise ValueError("codes has no items: a catalogue needs at least one")
     low, high = int(codes.min()), int(codes.max())
     if low < 0 or high >= codebook_size:
         raise ValueError(
-            f"codes has digits in [{low}, {high}]: use 0 to codebook_size - 1 = {codebook_size - 1}"
+            f"codes has tokens in [{low}, {high}]: use 0 to codebook_size - 1 = {codebook_size - 1}"
         )
     if allowed is None:
         return

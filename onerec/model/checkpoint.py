@@ -1,6 +1,6 @@
 """Checkpoints: weights in safetensors, everything else in one JSON file, loaded strictly.
 
-A checkpoint belongs to a tokenizer generation: under another codebook the same digits mean other
+A checkpoint belongs to a tokenizer version: under another codebook the same tokens mean other
 items, so loading against one is an error that names both.
 """
 
@@ -20,20 +20,21 @@ WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 
 
-class GenerationMismatchError(ValueError):
-    """A checkpoint and semantic IDs (or two checkpoints) of different tokenizer generations."""
+class TokenizerVersionMismatchError(ValueError):
+    """A checkpoint and semantic IDs (or two checkpoints) of different tokenizer versions."""
 
     def __init__(self, *, checkpoint: str, expected: str, where: Path) -> None:
         self.checkpoint = checkpoint
         self.expected = expected
         super().__init__(
-            f"checkpoint {where} was trained on tokenizer generation {checkpoint!r}, but "
-            f"generation {expected!r} is in use: the same digits mean other items. Train from "
+            f"checkpoint {where} was trained on tokenizer version {checkpoint!r}, but "
+            f"tokenizer version {expected!r} is in use: the same tokens mean other items. Train "
+            f"from "
             f"scratch on {expected!r}, or go back to the semantic IDs of {checkpoint!r}"
         )
 
 
-def save_model(model: OneRec, directory: Path, *, generation: str) -> None:
+def save_model(model: OneRec, directory: Path, *, tokenizer_version: str) -> None:
     """Write `model.safetensors` and `config.json`; the same model gives the same bytes."""
     directory.mkdir(parents=True, exist_ok=True)
     weights = {
@@ -43,10 +44,10 @@ def save_model(model: OneRec, directory: Path, *, generation: str) -> None:
     description = {
         "model": dataclasses.asdict(model.config),
         "codebook_size": model.codebook_size,
-        "num_digits": model.num_digits,
+        "num_sid_tokens": model.num_sid_tokens,
         "history_length": model.history_length,
         "session_items": model.session_items,
-        "generation": generation,
+        "tokenizer_version": tokenizer_version,
     }
     (directory / CONFIG).write_text(json.dumps(description, indent=2, sort_keys=True) + "\n")
 
@@ -64,29 +65,29 @@ def read_config(directory: Path) -> dict[str, Any]:
 
 
 def load_model(
-    directory: Path, *, expected_generation: str | None, device: str | torch.device = "cpu"
+    directory: Path, *, expected_tokenizer_version: str | None, device: str | torch.device = "cpu"
 ) -> tuple[OneRec, str]:
     """Load a checkpoint strictly, in evaluation mode.
 
     Args:
         directory: With `model.safetensors` and `config.json`.
-        expected_generation: Generation of the semantic IDs it will be used with; None to only
-            look at it.
+        expected_tokenizer_version: Generation of the semantic IDs it will be used with; None to
+            only look at it.
         device: Where the weights go.
 
     Returns:
-        The model and its generation.
+        The model and its tokenizer version.
 
     Raises:
         FileNotFoundError: There is no checkpoint in the directory.
-        GenerationMismatchError: The checkpoint is of another generation.
+        TokenizerVersionMismatchError: The checkpoint is of another tokenizer version.
         ValueError: The weights are damaged or do not fit the configuration.
     """
     description = read_config(directory)
-    generation = description["generation"]
-    if expected_generation is not None and generation != expected_generation:
-        raise GenerationMismatchError(
-            checkpoint=generation, expected=expected_generation, where=directory
+    tokenizer_version = description["tokenizer_version"]
+    if expected_tokenizer_version is not None and tokenizer_version != expected_tokenizer_version:
+        raise TokenizerVersionMismatchError(
+            checkpoint=tokenizer_version, expected=expected_tokenizer_version, where=directory
         )
     try:
         config = ModelConfig(**description["model"])
@@ -99,7 +100,7 @@ def load_model(
         model = OneRec(
             config,
             codebook_size=description["codebook_size"],
-            num_digits=description["num_digits"],
+            num_sid_tokens=description["num_sid_tokens"],
             history_length=description["history_length"],
             session_items=description["session_items"],
         )
@@ -110,4 +111,4 @@ def load_model(
             f"{directory / WEIGHTS} does not fit its {CONFIG}: {error}. "
             "The checkpoint is damaged; take another version"
         ) from error
-    return model.to(device).eval(), generation
+    return model.to(device).eval(), tokenizer_version

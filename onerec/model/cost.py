@@ -26,7 +26,7 @@ class Cost:
         active_parameters: Those a token can meet: of the experts, only the active ones.
         flops: Operations of a forward and a backward pass (a multiplication and an addition are
             two), without recomputation; attention is counted in full, masked or not.
-        supervised_tokens: Digits with a loss.
+        supervised_tokens: Tokens with a loss.
         state_bytes: Weights, gradients and the optimiser's two moments.
         activation_bytes: Tensors kept for the backward pass.
     """
@@ -47,7 +47,7 @@ def training_cost(
     config: ModelConfig,
     *,
     codebook_size: int,
-    num_digits: int,
+    num_sid_tokens: int,
     history_length: int,
     session_items: int,
     batch_size: int = 1,
@@ -57,21 +57,21 @@ def training_cost(
     Args:
         config: Shape of the model.
         codebook_size: C.
-        num_digits: T.
+        num_sid_tokens: T.
         history_length: H, items of every history.
         session_items: M, items of every session.
         batch_size: Sessions of the step.
     """
     shape = {
         "codebook_size": codebook_size,
-        "num_digits": num_digits,
+        "num_sid_tokens": num_sid_tokens,
         "history_length": history_length,
         "session_items": session_items,
     }
     with torch.device("meta"), mock.patch.object(SparseMoE, "forward", _evenly):
         model = OneRec(config, **shape).train()
-        history = torch.zeros(batch_size, history_length, num_digits, dtype=torch.long)
-        targets = torch.zeros(batch_size, session_items, num_digits, dtype=torch.long)
+        history = torch.zeros(batch_size, history_length, num_sid_tokens, dtype=torch.long)
+        targets = torch.zeros(batch_size, session_items, num_sid_tokens, dtype=torch.long)
         visible = torch.ones(batch_size, history_length, dtype=torch.bool)
         weights = {t.untyped_storage()._cdata for t in model.parameters()}
         kept: dict[int, Tensor] = {}

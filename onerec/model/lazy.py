@@ -5,9 +5,9 @@ passes one small projection whose output already is the keys and values of the c
 shared by groups of layers; all depth is spent on the session's own tokens. Blocks attend to the
 context first, then to themselves.
 
-Differences from the paper: digits are predicted by their own (tied) embeddings after one common
+Differences from the paper: tokens are predicted by their own (tied) embeddings after one common
 norm, not by a norm and a matrix per position; the session has several items; context features are
-the items' digits and their recency.
+the items' tokens and their recency.
 
 Letters: B users, S context tokens, X queries, D width, N heads, L key-value layers, G key-value
 heads.

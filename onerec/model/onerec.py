@@ -2,8 +2,8 @@
 
 With `architecture="lazy_decoder"` the encoder gives way to the context of OneRec-V2, see `lazy`.
 
-Letters: B batch, H history items, M items of a session, T digits of a semantic ID, C codes per
-digit, K beams (sessions decoded in parallel for one user), S memory tokens, D width.
+Letters: B batch, H history items, M items of a session, T SID tokens of a semantic ID, C codes per
+token, K beams (sessions decoded in parallel for one user), S memory tokens, D width.
 """
 
 import dataclasses
@@ -59,18 +59,18 @@ class DecoderState:
 
 
 class OneRec(nn.Module):
-    """Encoder over history items, decoder over the digits of a session's items.
+    """Encoder over history items, decoder over the tokens of a session's items.
 
-    The decoder reads, for every item, BOS and the item's T digits (Eq 3); `logits[:, i, j]`
-    predicts digit j of item i from BOS_i (j = 0) or from digit j - 1, and everything before.
-    Output heads are the token embeddings of their digit. A learned start token heads the memory,
+    The decoder reads, for every item, BOS and the item's T SID tokens (Eq 3); `logits[:, i, j]`
+    predicts token j of item i from BOS_i (j = 0) or from token j - 1, and everything before.
+    Output heads are the token embeddings of their token. A learned start token heads the memory,
     so an empty history is legal. History positions count from the most recent item, so padding
     never moves them.
 
     Args:
         config: Shape.
-        codebook_size: C, the size of every digit's alphabet.
-        num_digits: T.
+        codebook_size: C, the size of every token's alphabet.
+        num_sid_tokens: T.
         history_length: n, the most history items read.
         session_items: m, the most items of a session.
     """
@@ -80,25 +80,25 @@ class OneRec(nn.Module):
         config: ModelConfig,
         *,
         codebook_size: int,
-        num_digits: int,
+        num_sid_tokens: int,
         history_length: int,
         session_items: int,
     ) -> None:
         super().__init__()
         self.config = config
         self.codebook_size = codebook_size
-        self.num_digits = num_digits
+        self.num_sid_tokens = num_sid_tokens
         self.history_length = history_length
         self.session_items = session_items
         width = config.d_model
 
-        self.digits = nn.Embedding(num_digits * codebook_size, width)
+        self.sid_embedding = nn.Embedding(num_sid_tokens * codebook_size, width)
         self.start = nn.Parameter(torch.empty(width))
         self.recency = nn.Embedding(history_length, width)
         if config.history_tokens == "items":
-            self.item_projection = nn.Linear(num_digits * width, width, bias=False)
+            self.item_projection = nn.Linear(num_sid_tokens * width, width, bias=False)
         else:
-            self.history_digit = nn.Embedding(num_digits, width)
+            self.history_token = nn.Embedding(num_sid_tokens, width)
             if config.separator:
                 self.separator = nn.Parameter(torch.empty(width))
         self.is_lazy = config.architecture == "lazy_decoder"
@@ -114,7 +114,9 @@ class OneRec(nn.Module):
             self.latest = nn.Parameter(torch.empty(width))
 
         self.slot = nn.Embedding(session_items, width)
-        self.token = nn.Embedding(num_digits + 1, width)  # row 0 is BOS, row j + 1 marks digit j
+        self.token = nn.Embedding(
+            num_sid_tokens + 1, width
+        )  # row 0 is BOS, row j + 1 marks token j
         self.decoder = nn.ModuleList(
             (LazyBlock if self.is_lazy else DecoderBlock).of(config, layer)
             for layer in range(config.decoder_layers)
@@ -133,7 +135,7 @@ class OneRec(nn.Module):
             if "norm" in name:
                 continue
             is_table = parameter.dim() == 1 or name.startswith(
-                ("digits", "recency", "history_digit", "slot", "token")
+                ("sid_embedding", "recency", "history_token", "slot", "token")
             )
             std = (width if is_table else parameter.shape[-1]) ** -0.5
             if name.endswith(("out.weight", "down.weight", "down")):
@@ -153,7 +155,7 @@ class OneRec(nn.Module):
         """Tokens the encoder reads for an item of the history."""
         if self.config.history_tokens == "items":
             return 1
-        return self.num_digits + self.config.separator
+        return self.num_sid_tokens + self.config.separator
 
     # ---------------------------------------------------------------- encoder
 
@@ -166,11 +168,11 @@ class OneRec(nn.Module):
             history_codes: (B, H, T) long, oldest item first; anything where the mask is false.
             history_mask: (B, H) bool, true where there is an item; padding on the right.
             item_vectors: (B, H, D) of the items, added to their tokens; what a model knows of items
-                beside their digits.
+                beside their tokens.
 
         Returns:
             The memory; S = 1 + H tokens with `history_tokens="items"`, 1 + H T or 1 + H (T + 1)
-            with "digits". A causal encoder puts the last item's state, marked, in front of them.
+            with "sid_tokens". A causal encoder puts the last item's state, marked, in front.
 
         Raises:
             ValueError: A history longer than `history_length` or codes of another width.
@@ -229,10 +231,10 @@ class OneRec(nn.Module):
             age = mask.long().flip(1).cumsum(1).flip(1) - mask.long()
         age = age.clamp(max=self.history_length - 1)
         position = self._scaled(self.recency(age)).unsqueeze(2)  # (B, H, 1, D)
-        digits = self._embed_digits(codes)
+        sid_tokens = self._embed_tokens(codes)
         if self.config.history_tokens == "items":
-            return self.item_projection(digits.flatten(2)).unsqueeze(2) + position
-        tokens = digits + self._scaled(self.history_digit.weight)
+            return self.item_projection(sid_tokens.flatten(2)).unsqueeze(2) + position
+        tokens = sid_tokens + self._scaled(self.history_token.weight)
         if self.config.separator:
             after = self._scaled(self.separator).expand(*codes.shape[:2], 1, -1)
             tokens = torch.cat([tokens, after], dim=2)
@@ -262,13 +264,13 @@ class OneRec(nn.Module):
             )
         slots = torch.arange(items, device=codes.device)
         bos = self._bos(slots).expand(batch, beams, items, -1).unsqueeze(3)
-        digits = self._embed_session_digits(codes, slots)
-        tokens = torch.cat([bos, digits], dim=3).flatten(2, 3)[
+        sid_tokens = self._embed_session_tokens(codes, slots)
+        tokens = torch.cat([bos, sid_tokens], dim=3).flatten(2, 3)[
             :, :, :-1
         ]  # nothing follows the last
         hidden = self.extend(self._teacher_forcing(memory, beams * tokens.shape[2]), tokens)
-        hidden = F.pad(hidden, (0, 0, 0, 1)).unflatten(2, (items, self.num_digits + 1))
-        logits = self.logits(hidden[..., : self.num_digits, :])
+        hidden = F.pad(hidden, (0, 0, 0, 1)).unflatten(2, (items, self.num_sid_tokens + 1))
+        logits = self.logits(hidden[..., : self.num_sid_tokens, :])
         return logits if several else logits.squeeze(1)
 
     def forward(self, history_codes: Tensor, history_mask: Tensor, session_codes: Tensor) -> Tensor:
@@ -290,7 +292,7 @@ class OneRec(nn.Module):
         if cached and shared:
             caches = SharedCaches(len(self.decoder), len(memory.mask), self.device)
         elif cached:
-            caches = RowCaches(len(self.decoder), self.session_items * (self.num_digits + 1))
+            caches = RowCaches(len(self.decoder), self.session_items * (self.num_sid_tokens + 1))
         return DecoderState(
             memory=[block.cross.memory(memory.states) for block in self.decoder_blocks()],
             mask=memory.mask[:, None, None, :],
@@ -320,33 +322,33 @@ class OneRec(nn.Module):
         return self.decoder_norm(x)
 
     def step(
-        self, state: DecoderState, *, slot: int, digit: int, previous: Tensor | None
+        self, state: DecoderState, *, slot: int, level: int, previous: Tensor | None
     ) -> Tensor:
-        """Logits (B, K, C) of digit `digit` of item `slot`, after one more step of every beam.
+        """Logits (B, K, C) of token `level` of item `slot`, after one more step of every beam.
 
-        `previous` (B, K) is the code chosen last: digit - 1 of this item or, at a later item's
-        first digit, the last digit of the item before; None at the very first.
+        `previous` (B, K) is the code chosen last: token - 1 of this item or, at a later item's
+        first token, the last token of the item before; None at the very first.
         """
         device = self.device
         here = torch.tensor([slot], device=device)
-        if digit > 0:
-            assert previous is not None, "a digit follows another"
-            tokens = self._embed_code(previous, slot, digit - 1).unsqueeze(2)
+        if level > 0:
+            assert previous is not None, "a token follows another"
+            tokens = self._embed_code(previous, slot, level - 1).unsqueeze(2)
         else:
             bos = self._bos(here)  # (1, D)
             batch = state.mask.shape[0]
             tokens = bos.expand(batch, state.beams, 1, -1)
             if slot > 0:
                 assert previous is not None, "an item follows another"
-                last = self._embed_code(previous, slot - 1, self.num_digits - 1)
+                last = self._embed_code(previous, slot - 1, self.num_sid_tokens - 1)
                 tokens = torch.cat([last.unsqueeze(2), tokens], dim=2)
         hidden = self.extend(state, tokens)[:, :, -1]
-        first = digit * self.codebook_size
-        return F.linear(hidden, self.digits.weight[first : first + self.codebook_size])
+        first = level * self.codebook_size
+        return F.linear(hidden, self.sid_embedding.weight[first : first + self.codebook_size])
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Hidden states (..., T, D) of every digit's predictor -> logits (..., T, C)."""
-        heads = self.digits.weight.unflatten(0, (self.num_digits, self.codebook_size))
+        """Hidden states (..., T, D) of every token's predictor -> logits (..., T, C)."""
+        heads = self.sid_embedding.weight.unflatten(0, (self.num_sid_tokens, self.codebook_size))
         rows = hidden.flatten(0, -3).transpose(0, 1)  # (T, rows, D)
         return (
             torch.bmm(rows, heads.transpose(1, 2)).transpose(0, 1).unflatten(0, hidden.shape[:-2])
@@ -357,37 +359,38 @@ class OneRec(nn.Module):
     def _scaled(self, embedding: Tensor) -> Tensor:
         return embedding * self.config.d_model**0.5
 
-    def _embed_digits(self, codes: Tensor) -> Tensor:
-        """(..., T) codes -> (..., T, D); every digit has its own rows of one table."""
-        first = torch.arange(self.num_digits, device=codes.device) * self.codebook_size
-        return self._scaled(self.digits(codes + first))
+    def _embed_tokens(self, codes: Tensor) -> Tensor:
+        """(..., T) codes -> (..., T, D); every token has its own rows of one table."""
+        first = torch.arange(self.num_sid_tokens, device=codes.device) * self.codebook_size
+        return self._scaled(self.sid_embedding(codes + first))
 
-    def _embed_session_digits(self, codes: Tensor, slots: Tensor) -> Tensor:
+    def _embed_session_tokens(self, codes: Tensor, slots: Tensor) -> Tensor:
         """(B, K, M, T) -> (B, K, M, T, D) with positions."""
         marks = self.slot(slots).unsqueeze(1) + self.token.weight[1:]  # (M, T, D)
-        return self._embed_digits(codes) + self._scaled(marks)
+        return self._embed_tokens(codes) + self._scaled(marks)
 
-    def _embed_code(self, code: Tensor, slot: int, digit: int) -> Tensor:
-        """One digit's code of every beam (B, K) -> (B, K, D) with its position."""
-        mark = self.slot.weight[slot] + self.token.weight[digit + 1]
-        return self._scaled(self.digits(code + digit * self.codebook_size) + mark)
+    def _embed_code(self, code: Tensor, slot: int, level: int) -> Tensor:
+        """One token's code of every beam (B, K) -> (B, K, D) with its position."""
+        mark = self.slot.weight[slot] + self.token.weight[level + 1]
+        return self._scaled(self.sid_embedding(code + level * self.codebook_size) + mark)
 
     def _bos(self, slots: Tensor) -> Tensor:
         """BOS tokens of some items (M,) -> (M, D)."""
         return self._scaled(self.slot(slots) + self.token.weight[0])
 
     def first_item_tokens(self, codes: Tensor) -> Tensor:
-        """BOS and all digits but the last of items (B, K, T) -> (B, K, T, D), each the first."""
+        """BOS and all tokens but the last of items (B, K, T) -> (B, K, T, D), each the first."""
         slot = torch.zeros(1, dtype=torch.long, device=codes.device)
         bos = self._bos(slot).expand(*codes.shape[:2], 1, -1)
-        digits = self._embed_session_digits(codes.unsqueeze(2), slot).squeeze(2)
-        return torch.cat([bos, digits], 2)[:, :, :-1]
+        sid_tokens = self._embed_session_tokens(codes.unsqueeze(2), slot).squeeze(2)
+        return torch.cat([bos, sid_tokens], 2)[:, :, :-1]
 
     def _check_codes(self, codes: Tensor, name: str) -> None:
-        if codes.shape[-1] != self.num_digits:
+        if codes.shape[-1] != self.num_sid_tokens:
             raise ValueError(
-                f"{name} has {codes.shape[-1]} digits per item: the model was built for "
-                f"num_digits={self.num_digits}; use semantic IDs of its own generation"
+                f"{name} has {codes.shape[-1]} tokens per item: the model was built for "
+                f"num_sid_tokens={self.num_sid_tokens}; use semantic IDs of its own tokenizer "
+                f"version"
             )
 
     # ---------------------------------------------------------------- experts

@@ -1,6 +1,6 @@
 """From item indices to codes, losses and log-probabilities.
 
-Letters: B batch, H history items, M items of a session, T digits, C codes, N catalogue items.
+Letters: B batch, H history items, M items of a session, T SID tokens, C codes, N catalogue items.
 """
 
 from torch import Tensor
@@ -62,30 +62,30 @@ def encode_items(model: OneRec, history: Tensor, codes: Tensor) -> tuple[Tensor,
 
 
 def session_nll(logits: Tensor, session_codes: Tensor, session_mask: Tensor) -> Tensor:
-    """L_NTP of OneRec v1 (Eq 4): mean negative log-likelihood per predicted digit.
+    """L_NTP of OneRec v1 (Eq 4): mean negative log-likelihood per predicted token.
 
     Args:
         logits: (B, M, T, C) or (B, K, M, T, C).
-        session_codes: The digits predicted, the same shape without C.
+        session_codes: The tokens predicted, the same shape without C.
         session_mask: The same shape without T and C; items where it is false do not count.
 
     Returns:
         A scalar, in nats; 0 when nothing is predicted.
     """
     chosen = session_mask.nonzero(as_tuple=True)
-    per_digit = F.cross_entropy(
+    per_token = F.cross_entropy(
         logits[chosen].flatten(0, 1), session_codes[chosen].flatten(), reduction="sum"
     )
-    return per_digit / (session_mask.sum() * session_codes.shape[-1]).clamp(min=1)
+    return per_token / (session_mask.sum() * session_codes.shape[-1]).clamp(min=1)
 
 
-def digit_logp(logits: Tensor, session_codes: Tensor) -> Tensor:
-    """Log-probability of each digit under the softmax over all codes, not only the legal ones."""
+def token_logp(logits: Tensor, session_codes: Tensor) -> Tensor:
+    """Log-probability of each token under the softmax over all codes, not only the legal ones."""
     return logits.log_softmax(-1).gather(-1, session_codes.unsqueeze(-1)).squeeze(-1)
 
 
 def session_logp(model: OneRec, history: Tensor, sessions: Tensor, codes: Tensor) -> Tensor:
-    """Log-probability of sessions: the sum over the digits of their items.
+    """Log-probability of sessions: the sum over the tokens of their items.
 
     Args:
         model: The generator.
@@ -99,5 +99,5 @@ def session_logp(model: OneRec, history: Tensor, sessions: Tensor, codes: Tensor
     check_items(sessions, len(codes), "sessions")
     memory = model.encode(*encode_items(model, history, codes))
     session_codes, mask = lookup(codes.to(model.device), sessions.to(model.device))
-    logp = digit_logp(model.decode(memory, session_codes), session_codes)
+    logp = token_logp(model.decode(memory, session_codes), session_codes)
     return (logp.sum(-1) * mask).sum(-1)

@@ -1,4 +1,4 @@
-"""The reward model that trains the generator, and the evaluator that judges it.
+"""The reward model that trains the generator, and the evaluator that measures it.
 
 `onerec.reward.training` trains them; it imports Lightning, so it is not imported here.
 """
@@ -6,12 +6,12 @@
 from onerec.reward.ensemble import load_ensemble, score_with_all
 from onerec.reward.model import TOWERS, RewardModel, load_reward, save_reward
 from onerec.reward.scoring import scalar_reward, score_sessions
-from onerec.reward.users import check_judge, split_users
+from onerec.reward.user_split import check_evaluator, split_users
 
 __all__ = [
     "TOWERS",
     "RewardModel",
-    "check_judge",
+    "check_evaluator",
     "load_ensemble",
     "load_reward",
     "save_reward",

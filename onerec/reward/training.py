@@ -19,13 +19,13 @@ from onerec.reward.ensemble import MEMBERS
 from onerec.reward.metrics import smoothed_rates, tower_metrics
 from onerec.reward.model import RewardModel, RewardShape, reward_loss, save_reward
 from onerec.reward.scoring import score_sessions, tower_weights
-from onerec.reward.users import split_users
+from onerec.reward.user_split import split_users
 from onerec.training.batches import OrderedBatches, ShuffledBatches, loader
 from onerec.training.module import adamw
 from onerec.training.runtime import Runtime, quiet_trainer, reproducible
 
 Part = Literal["reward", "evaluator"]
-"""The reward model trains the generator; the evaluator, of other users, judges it."""
+"""The reward model trains the generator; the evaluator, trained on other users, measures it."""
 EVALUATOR_SEED = 1000
 """Added to the seed of the evaluator."""
 MEMBER_SEED = 100
@@ -108,9 +108,11 @@ def _fit_one(
     runtime: Runtime,
     on_epoch: Callable[[Numbers], None],
 ) -> RewardReport:
-    judge = part == "evaluator"
-    seed = config.seed + EVALUATOR_SEED * judge + MEMBER_SEED * member
-    shaped = dataclasses.replace(config, d_model=config.evaluator_d_model) if judge else config
+    is_evaluator = part == "evaluator"
+    seed = config.seed + EVALUATOR_SEED * is_evaluator + MEMBER_SEED * member
+    shaped = (
+        dataclasses.replace(config, d_model=config.evaluator_d_model) if is_evaluator else config
+    )
     own_train, own_valid = (blocks_of(blocks, config, part) for blocks in (train, valid))
     if not len(own_train):
         raise ValueError(
@@ -155,8 +157,10 @@ def _fit_one(
 
 def blocks_of(blocks: RewardBlocks, config: RewardConfig, part: Part) -> RewardBlocks:
     """The blocks of one part's users."""
-    judges = split_users(blocks.user_ids, config.evaluator_user_share, config.seed)
-    mine = torch.from_numpy(judges if part == "evaluator" else ~judges)[blocks.user]
+    evaluator_users = split_users(blocks.user_ids, config.evaluator_user_share, config.seed)
+    mine = torch.from_numpy(evaluator_users if part == "evaluator" else ~evaluator_users)[
+        blocks.user
+    ]
     return blocks.rows(mine)
 
 

@@ -6,7 +6,7 @@ is least, and prices of overfull clusters rise until sizes agree. Lloyd steps on
 carry prices along, corrected by a few smoothed (Sinkhorn) steps each. Then every item is asked for
 the few clusters it may go to, prices are settled over these offers, and only the last assignment is
 rounded to exact sizes, by moving items along the cheapest chains of clusters
-(`onerec.tokenizer.rounding`).
+(`onerec.tokenizer.min_cost_flow`).
 
 Scores are computed block by block, so that memory is O(block * K), never O(N * K).
 
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from onerec.tokenizer.distances import blocks, scores
-from onerec.tokenizer.rounding import round_to_capacity
+from onerec.tokenizer.min_cost_flow import round_to_capacity
 
 POINTS_PER_CLUSTER = 64
 """Lloyd steps see a sample of this many items per cluster; the last steps see all."""

@@ -44,7 +44,7 @@ class Tokenizer(Protocol):
         ...
 
     @property
-    def generation(self) -> str:
+    def tokenizer_version(self) -> str:
         """Hash of all that decides what an ID means."""
         ...
 
@@ -104,8 +104,9 @@ class Codebook:
         return self.config.method in BALANCED_METHODS
 
     @cached_property
-    def generation(self) -> str:
-        """Hash of the centroids and the settings: checkpoints of another generation do not fit."""
+    def tokenizer_version(self) -> str:
+        """Hash of the centroids and the settings: checkpoints of another tokenizer version do not
+        fit."""
         digest = hashlib.sha256(self.codebooks.contiguous().numpy().tobytes())
         for name in sorted(self.networks):
             digest.update(name.encode() + self.networks[name].contiguous().numpy().tobytes())
@@ -135,7 +136,7 @@ class Codebook:
     def decode(self, codes: Tensor) -> Tensor:
         """(N, L) codes to the (N, Dv) vectors they stand for.
 
-        Fewer columns are the first levels alone; a separating digit is left out.
+        Fewer columns are the first levels alone; a disambiguation token is left out.
         """
         codes = codes[:, : self.num_levels]
         sums = self.codebooks[torch.arange(codes.shape[1]), codes].sum(1)
@@ -173,7 +174,7 @@ def fit_codebook(
         vectors: (N, Dv) float32, finite, none zero.
         config: Levels, codes, steps, seed.
         clusterer: Clustering of one level, instead of the method's own.
-        on_progress: Told about every level and every few steps.
+        on_progress: PolicyBatch about every level and every few steps.
 
     Returns:
         The codebook, and (N, L) codes of `vectors`.
@@ -250,7 +251,7 @@ def check_capacity(num_items: int, size: int, num_levels: int) -> None:
     if num_items > size ** (num_levels + 1):
         raise ValueError(
             f"tokenizer.codebook_size={size}: {num_items} items need more than the "
-            f"{size ** (num_levels + 1)} IDs of {num_levels} levels and a separating digit; "
+            f"{size ** (num_levels + 1)} IDs of {num_levels} levels and a disambiguation token; "
             "raise tokenizer.codebook_size or tokenizer.num_levels"
         )
 

@@ -17,7 +17,7 @@ def tokenizer_diagnostics(codebook: Codebook, codes: Tensor, vectors: Tensor) ->
 
     Args:
         codebook: (L, K, Dv).
-        codes: (N, L) or (N, T); a separating digit is left out of every figure.
+        codes: (N, L) or (N, T); a disambiguation token is left out of every figure.
         vectors: (N, Dv) what the codes stand for.
 
     Returns:

@@ -1,13 +1,13 @@
-"""Semantic IDs: unique, of fixed length, and append-only inside a tokenizer generation.
+"""Semantic IDs: unique, of fixed length, and append-only inside a tokenizer version.
 
-An ID has T = L + 1 digits in [0, K): L residual codes, then a digit that separates items with equal
+An ID has T = L + 1 tokens in [0, K): L residual codes, then a token that separates items with equal
 codes (0 for the first). Items with equal L codes share a *leaf*, which has room for K of them.
 
     codes (3, 1, 4), first item    -> (3, 1, 4, 0)
     codes (3, 1, 4), second item   -> (3, 1, 4, 1)
 
 When a leaf is full, an item goes to the nearest leaf with room. A published ID never moves.
-Shapes: N items, L levels, K codes, Dv width of the vectors, T digits.
+Shapes: N items, L levels, K codes, Dv width of the vectors, T SID tokens.
 """
 
 # pyright: reportAttributeAccessIssue=false
@@ -37,14 +37,14 @@ class SemanticIds:
     """Attributes:
     item_ids: (N,) strings; the position of an item is its index in every tensor.
     codes: (N, T) int64.
-    generation: Hash of the codebook.
+    tokenizer_version: Hash of the codebook.
     first_seen: (N,) datetime64[D].
     codebook_size: K.
     """
 
     item_ids: np.ndarray
     codes: Tensor
-    generation: str
+    tokenizer_version: str
     first_seen: np.ndarray
     codebook_size: int
 
@@ -52,7 +52,7 @@ class SemanticIds:
         return len(self.item_ids)
 
     @property
-    def num_digits(self) -> int:
+    def num_sid_tokens(self) -> int:
         return self.codes.shape[1]
 
     def index_of(self, item_ids: pa.Array | pa.ChunkedArray | np.ndarray) -> np.ndarray:
@@ -67,14 +67,14 @@ class SemanticIds:
         return found.to_numpy(zero_copy_only=False).astype(np.int64)
 
     def num_invalid(self) -> int:
-        """Items whose ID another item has as well, or has a digit outside [0, K); 0 is right."""
+        """Items whose ID another item has as well, or has a token outside [0, K); 0 is right."""
         _, which, holders = torch.unique(self.codes, dim=0, return_inverse=True, return_counts=True)
         outside = ((self.codes < 0) | (self.codes >= self.codebook_size)).any(1)
         return int(((holders[which] > 1) | outside).sum())
 
     def num_moved_since(self, earlier: "SemanticIds") -> int:
         """Rows of `earlier` that are not here, unchanged, at the same index; 0 is right."""
-        if earlier.generation != self.generation:
+        if earlier.tokenizer_version != self.tokenizer_version:
             return len(earlier)
         rows = min(len(earlier), len(self))
         same = (self.codes[:rows] == earlier.codes[:rows]).all(1).numpy()
@@ -83,18 +83,23 @@ class SemanticIds:
 
     def to_table(self) -> pa.Table:
         """As `schema.SEMANTIC_IDS`."""
-        digits = pa.array(self.codes.numpy().astype(np.int32).ravel())
-        offsets = pa.array(np.arange(len(self) + 1, dtype=np.int32) * self.num_digits)
+        sid_tokens = pa.array(self.codes.numpy().astype(np.int32).ravel())
+        offsets = pa.array(np.arange(len(self) + 1, dtype=np.int32) * self.num_sid_tokens)
         return pa.table(
             {
                 "item_index": pa.array(np.arange(len(self), dtype=np.int64)),
                 "item_id": pa.array(self.item_ids, pa.string()),
-                "codes": pa.ListArray.from_arrays(offsets, digits),
-                "generation": pa.array(np.full(len(self), self.generation, object), pa.string()),
+                "codes": pa.ListArray.from_arrays(offsets, sid_tokens),
+                "tokenizer_version": pa.array(
+                    np.full(len(self), self.tokenizer_version, object), pa.string()
+                ),
                 "first_seen": pa.array(self.first_seen.astype("datetime64[D]"), pa.date32()),
             },
             schema=schema.SEMANTIC_IDS.with_metadata(
-                {"codebook_size": str(self.codebook_size), "generation": self.generation}
+                {
+                    "codebook_size": str(self.codebook_size),
+                    "tokenizer_version": self.tokenizer_version,
+                }
             ),
         )
 
@@ -111,7 +116,7 @@ def load_semantic_ids(directory: Path) -> SemanticIds:
     return SemanticIds(
         item_ids=table["item_id"].to_numpy(zero_copy_only=False).astype(object),
         codes=torch.from_numpy(codes.reshape(len(table), -1)),
-        generation=metadata[b"generation"].decode(),
+        tokenizer_version=metadata[b"tokenizer_version"].decode(),
         first_seen=table["first_seen"].to_numpy().astype("datetime64[D]"),
         codebook_size=int(metadata[b"codebook_size"]),
     )
@@ -124,7 +129,7 @@ def assign_semantic_ids(
     item_ids: np.ndarray,
     first_seen: np.ndarray,
 ) -> SemanticIds:
-    """Open a generation: give the items a codebook was fitted on their IDs.
+    """Open a tokenizer version: give the items a codebook was fitted on their IDs.
 
     Args:
         codebook: The fitted codebook.
@@ -139,7 +144,7 @@ def assign_semantic_ids(
     nobody = SemanticIds(
         item_ids=np.empty(0, object),
         codes=torch.empty(0, codebook.num_levels + 1, dtype=torch.long),
-        generation=codebook.generation,
+        tokenizer_version=codebook.tokenizer_version,
         first_seen=np.empty(0, "datetime64[D]"),
         codebook_size=codebook.size,
     )
@@ -153,23 +158,26 @@ def extend_semantic_ids(
     new_vectors: Tensor,
     first_seen: np.ndarray,
 ) -> SemanticIds:
-    """Append items inside a generation: nearest codes with room; existing rows stay as they are.
+    """Append items inside a tokenizer version: nearest codes with room; existing rows stay as they
+    are.
 
     Args:
-        existing: Published IDs of this codebook's generation.
-        codebook: The generation's codebook.
+        existing: Published IDs of this codebook's tokenizer version.
+        codebook: The tokenizer version's codebook.
         new_item_ids: (N,) strings, none of them in `existing`.
         new_vectors: (N, Dv), in the codebook's space (see `align_vectors`).
         first_seen: (N,) datetime64[D].
 
     Raises:
-        ValueError: Another generation, an item that has an ID already, a NaN or zero vector, or
-            more items than IDs.
+        ValueError: Another tokenizer version, an item that has an ID already, a NaN or zero vector,
+            or more items than IDs.
     """
-    if existing.generation != codebook.generation:
+    if existing.tokenizer_version != codebook.tokenizer_version:
         raise ValueError(
-            f"generation={existing.generation}: these IDs were made by another codebook than "
-            f"{codebook.generation}; extend IDs with their own codebook, or open a new generation"
+            f"tokenizer_version={existing.tokenizer_version}: these IDs were made by another "
+            f"codebook than "
+            f"{codebook.tokenizer_version}; extend IDs with their own codebook, or open a new "
+            "tokenizer version"
         )
     published = existing.index_of(new_item_ids) >= 0
     if published.any():
@@ -215,26 +223,26 @@ def _append(
     check_vectors(vectors)
     size, num_levels = codebook.size, codebook.num_levels
     check_capacity(len(existing) + len(item_ids), size, num_levels)
-    leaves, digits = _leaf_numbers(existing.codes[:, :-1], size), existing.codes[:, -1]
+    leaves, sid_tokens = _leaf_numbers(existing.codes[:, :-1], size), existing.codes[:, -1]
     # nearest leaf first, in order of arrival
     wanted = _leaf_numbers(codes, size)
-    new_leaves, new_digits = wanted.clone(), _next_digits(leaves, wanted)
-    homeless = (new_digits >= size).nonzero()[:, 0]
+    new_leaves, new_tokens = wanted.clone(), _next_tokens(leaves, wanted)
+    homeless = (new_tokens >= size).nonzero()[:, 0]
     beam = _PLACING_BEAM
     while len(homeless):
         settled = torch.ones(len(wanted), dtype=torch.bool)
         settled[homeless] = False
         taken = torch.cat([leaves, new_leaves[settled]])
-        placed, at, digit = _place(codebook, vectors[homeless], taken, beam)
-        new_leaves[homeless[placed]], new_digits[homeless[placed]] = at, digit
+        placed, at, level = _place(codebook, vectors[homeless], taken, beam)
+        new_leaves[homeless[placed]], new_tokens[homeless[placed]] = at, level
         homeless = homeless[~placed]
         beam *= 8
     place_values = size ** torch.arange(num_levels - 1, -1, -1)
-    new_codes = torch.cat([new_leaves[:, None] // place_values % size, new_digits[:, None]], 1)
+    new_codes = torch.cat([new_leaves[:, None] // place_values % size, new_tokens[:, None]], 1)
     return SemanticIds(
         item_ids=np.concatenate([existing.item_ids, np.asarray(item_ids, object)]),
-        codes=torch.cat([torch.cat([existing.codes[:, :-1], digits[:, None]], 1), new_codes]),
-        generation=codebook.generation,
+        codes=torch.cat([torch.cat([existing.codes[:, :-1], sid_tokens[:, None]], 1), new_codes]),
+        tokenizer_version=codebook.tokenizer_version,
         first_seen=np.concatenate([existing.first_seen, first_seen.astype("datetime64[D]")]),
         codebook_size=size,
     )
@@ -245,8 +253,8 @@ def _leaf_numbers(codes: Tensor, size: int) -> Tensor:
     return (codes * size ** torch.arange(codes.shape[1] - 1, -1, -1)).sum(1)
 
 
-def _next_digits(taken: Tensor, wanted: Tensor) -> Tensor:
-    """(N,): the separating digit each item would get; K or more means that the leaf is full."""
+def _next_tokens(taken: Tensor, wanted: Tensor) -> Tensor:
+    """(N,): the disambiguation token each item would get; K or more means that the leaf is full."""
     ordered = taken.sort().values
     occupied = torch.searchsorted(ordered, wanted, right=True) - torch.searchsorted(ordered, wanted)
     return occupied + ranks_within(wanted)
@@ -258,23 +266,23 @@ def _place(
     """Put items into the nearest of `beam` leaves that has room.
 
     Returns:
-        (N,) bool: which were placed; and leaf and digit of those.
+        (N,) bool: which were placed; and leaf and token of those.
     """
     options = _nearest_leaves(codebook, vectors, beam)
-    leaf, digit = torch.full((len(vectors),), -1), torch.full((len(vectors),), -1)
+    leaf, level = torch.full((len(vectors),), -1), torch.full((len(vectors),), -1)
     waiting = torch.arange(len(vectors))
     rank = torch.zeros(len(vectors), dtype=torch.long)
     while len(waiting):
         wanted = options[waiting, rank[waiting]]
-        digits = _next_digits(taken, wanted)
-        fits = digits < codebook.size
-        leaf[waiting[fits]], digit[waiting[fits]] = wanted[fits], digits[fits]
+        sid_tokens = _next_tokens(taken, wanted)
+        fits = sid_tokens < codebook.size
+        leaf[waiting[fits]], level[waiting[fits]] = wanted[fits], sid_tokens[fits]
         taken = torch.cat([taken, wanted[fits]])
         waiting = waiting[~fits]
         rank[waiting] += 1
         waiting = waiting[rank[waiting] < options.shape[1]]
     placed = leaf >= 0
-    return placed, leaf[placed], digit[placed]
+    return placed, leaf[placed], level[placed]
 
 
 def _nearest_leaves(codebook: Codebook, vectors: Tensor, beam: int) -> Tensor:

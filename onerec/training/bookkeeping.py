@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from onerec.training.batches import epoch_seed
-from onerec.training.portion import Portion
+from onerec.training.distributed_batches import DistributedBatches
 
 RESUME = "resume.ckpt"
 
@@ -72,10 +72,10 @@ class Bookkeeping(L.Callback):
         seed: int,
         patience: int,
         batch_size: int,
-        order: Portion,
+        order: DistributedBatches,
         checkpoint_every_steps: int,
         save_best: Callable[[Path], None],
-        digit_losses: Callable[[], list[float]],
+        token_losses: Callable[[], list[float]],
         on_progress: Callable[[Progress], None] | None = None,
         report_every: int = 50,
     ) -> None:
@@ -90,7 +90,7 @@ class Bookkeeping(L.Callback):
             checkpoint_every_steps: Steps between two states written inside an epoch; 0 writes only
                 at the end of an epoch.
             save_best: Writes the current weights into a directory.
-            digit_losses: The last validation pass: mean loss of each digit.
+            token_losses: The last validation pass: mean loss of each token.
             on_progress: Called every `report_every` steps and at the end of an epoch.
             report_every: Steps between two looks at the loss (each look waits for the device).
         """
@@ -101,7 +101,7 @@ class Bookkeeping(L.Callback):
         self.order = order
         self.checkpoint_every_steps = checkpoint_every_steps
         self.save_best = save_best
-        self.digit_losses = digit_losses
+        self.token_losses = token_losses
         self.on_progress = on_progress
         self.report_every = report_every
         self.history: list[dict[str, Any]] = []
@@ -191,12 +191,12 @@ class Bookkeeping(L.Callback):
         self._look_at_losses(trainer)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        digits = self.digit_losses()
+        sid_tokens = self.token_losses()
         entry = {
             "epoch": trainer.current_epoch + 1,
             "train_loss": math.fsum(self._epoch_losses) / len(self._epoch_losses),
-            "valid_loss": math.fsum(digits) / len(digits),
-            "valid_digit_losses": digits,
+            "valid_loss": math.fsum(sid_tokens) / len(sid_tokens),
+            "valid_token_losses": sid_tokens,
             "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
         }
         if not math.isfinite(entry["valid_loss"]):

@@ -17,7 +17,7 @@ from torch import Tensor
 from onerec.artifacts import read_json, write_json
 from onerec.config import ModelConfig, TrainingConfig
 from onerec.datasets.session_tensors import SessionTensors
-from onerec.model import OneRec, expert_load, load_model, save_model, start_from_content
+from onerec.model import OneRec, expert_load, init_from_content, load_model, save_model
 from onerec.training.batches import (
     AlikeBatches,
     OrderedBatches,
@@ -25,8 +25,8 @@ from onerec.training.batches import (
     loader_of,
 )
 from onerec.training.bookkeeping import RESUME, Bookkeeping, Progress
+from onerec.training.distributed_batches import DistributedBatches
 from onerec.training.module import GeneratorModule
-from onerec.training.portion import Portion
 from onerec.training.runtime import (
     Runtime,
     compile_blocks,
@@ -47,15 +47,15 @@ class TrainingReport:
 
     Attributes:
         history: One entry an epoch: `epoch` (from 1), `train_loss`, `valid_loss`,
-            `valid_digit_losses`, `learning_rate`.
+            `valid_token_losses`, `learning_rate`.
         best_epoch: The epoch whose weights were kept.
-        best_valid_loss: Its mean negative log-likelihood per digit, in nats.
+        best_valid_loss: Its mean negative log-likelihood per token, in nats.
         uniform_loss: log K, what a model that knows nothing gets.
-        digit_perplexity: Per digit of an ID, of the kept weights on the validation sessions.
+        token_perplexity: Per token of an ID, of the kept weights on the validation sessions.
         expert_load: Per sparse layer, the share of tokens that each expert got.
         num_parameters: Trained numbers.
         stopped_early: Patience ran out before the epochs did.
-        tokens_per_second: Digits encoded and predicted a second while training in this process;
+        tokens_per_second: Tokens encoded and predicted a second while training in this process;
             None when a finished training was only picked up, or another process did it.
         padding_waste: Share of the tokens of an epoch (the first) that are padding.
         loading_share: Share of the training time spent on making batches; None as above.
@@ -65,7 +65,7 @@ class TrainingReport:
     best_epoch: int
     best_valid_loss: float
     uniform_loss: float
-    digit_perplexity: list[float]
+    token_perplexity: list[float]
     expert_load: list[list[float]]
     num_parameters: int
     stopped_early: bool
@@ -82,7 +82,7 @@ def fit_generator(
     codes: Tensor,
     *,
     codebook_size: int,
-    generation: str,
+    tokenizer_version: str,
     out_dir: Path,
     scratch: Path,
     initial: OneRec | None = None,
@@ -105,13 +105,13 @@ def fit_generator(
         train: Sessions to learn from.
         valid: Sessions whose loss chooses the epoch.
         codes: (N, T) semantic IDs.
-        codebook_size: K, codes per digit.
-        generation: Tokenizer generation of `codes`, stamped on the checkpoint.
+        codebook_size: K, codes per token.
+        tokenizer_version: Tokenizer version of `codes`, stamped on the checkpoint.
         out_dir: Where the three files go.
         scratch: A directory for unfinished work; the caller deletes it when the result is safe.
         initial: Weights to start from (same shape and generation); random ones by default.
-        vectors: (N, Dv) item vectors; without `initial`, digit embeddings start from them.
-        on_progress: Told about the loss every so many steps.
+        vectors: (N, Dv) item vectors; without `initial`, token embeddings start from them.
+        on_progress: PolicyBatch about the loss every so many steps.
         runtime: Hardware.
         report_every: Steps between two looks at the loss.
 
@@ -124,7 +124,7 @@ def fit_generator(
     rank = process_rank(runtime)
     shape = {
         "codebook_size": codebook_size,
-        "num_digits": codes.shape[1],
+        "num_sid_tokens": codes.shape[1],
         "history_length": train.history.shape[1],
         "session_items": train.targets.shape[1],
     }
@@ -134,14 +134,14 @@ def fit_generator(
         if initial is not None:
             _start_from(model, initial)
         elif vectors is not None:
-            start_from_content(model, codes.long(), vectors)
+            init_from_content(model, codes.long(), vectors)
         if runtime.compile:
             compile_blocks(model)
 
         def save_best(directory: Path) -> None:
             shutil.rmtree(directory, ignore_errors=True)
             directory.mkdir(parents=True)
-            save_model(model, directory, generation=generation)
+            save_model(model, directory, tokenizer_version=tokenizer_version)
 
         batches = AlikeBatches(
             train.history,
@@ -150,11 +150,11 @@ def fit_generator(
             config.seed,
             window=config.length_window,
             history_tokens=model.tokens_per_history_item,
-            target_tokens=model.num_digits + 1,
+            target_tokens=model.num_sid_tokens + 1,
         )
         rows = TrimmedRows(train.history, train.targets)
-        order = Portion(batches, rank=rank, world_size=runtime.processes)
-        valid_order = Portion(
+        order = DistributedBatches(batches, rank=rank, world_size=runtime.processes)
+        valid_order = DistributedBatches(
             OrderedBatches(len(valid), config.batch_size), rank=rank, world_size=runtime.processes
         )
         module = GeneratorModule(model, codes, config, total_steps=config.max_epochs * len(order))
@@ -166,7 +166,7 @@ def fit_generator(
             order=order,
             checkpoint_every_steps=runtime.checkpoint_every_steps,
             save_best=save_best,
-            digit_losses=module.digit_losses,
+            token_losses=module.token_losses,
             on_progress=on_progress,
             report_every=report_every,
         )
@@ -179,7 +179,10 @@ def fit_generator(
         if runtime.processes > 1:
             trainer.strategy.setup_environment()  # Lightning would do it later: now they can wait
         if rank == 0:
-            _claim(scratch, _fingerprint(config, model, generation, train, valid, codes, runtime))
+            _claim(
+                scratch,
+                _fingerprint(config, model, tokenizer_version, train, valid, codes, runtime),
+            )
         trainer.strategy.barrier()
         resume = scratch / RESUME
         trainer.fit(
@@ -189,11 +192,18 @@ def fit_generator(
             ckpt_path=resume if resume.exists() else None,
             weights_only=True,
         )
-        best, _ = load_model(books.best_dir, expected_generation=generation)
+        best, _ = load_model(books.best_dir, expected_tokenizer_version=tokenizer_version)
         trainer.strategy.barrier()  # the first process may delete what the others have read
     report = _report(books, best, config, train, codebook_size, batches, rows)
     if rank == 0:
-        _write(books.best_dir, out_dir, report, {**shape, "generation": generation}, train, valid)
+        _write(
+            books.best_dir,
+            out_dir,
+            report,
+            {**shape, "tokenizer_version": tokenizer_version},
+            train,
+            valid,
+        )
     return report
 
 
@@ -238,7 +248,7 @@ def _start_from(model: OneRec, initial: OneRec) -> None:
 def _fingerprint(
     config: TrainingConfig,
     model: OneRec,
-    generation: str,
+    tokenizer_version: str,
     train: SessionTensors,
     valid: SessionTensors,
     codes: Tensor,
@@ -248,7 +258,7 @@ def _fingerprint(
     return {
         "training": dataclasses.asdict(config),
         "model": dataclasses.asdict(model.config),
-        "generation": generation,
+        "tokenizer_version": tokenizer_version,
         "runtime": _deciding(runtime),
         "torch": torch.__version__,
         "weights": _digest(model.state_dict().values()),
@@ -294,9 +304,9 @@ def _report(
     rows: TrimmedRows,
 ) -> TrainingReport:
     entry = books.history[books.best_epoch - 1]
-    num_digits = len(entry["valid_digit_losses"])
+    num_sid_tokens = len(entry["valid_token_losses"])
     items = int((train.history >= 0).sum() + (train.targets >= 0).sum())
-    rate = books.rows_per_second * items * num_digits / len(train) if books.steps_done else None
+    rate = books.rows_per_second * items * num_sid_tokens / len(train) if books.steps_done else None
     loading = rows.seconds / max(books.training_seconds, 1e-9) if books.steps_done else None
     order.set_epoch(0)  # a run that was resumed reports what an undisturbed one does
     return TrainingReport(
@@ -305,7 +315,7 @@ def _report(
         best_valid_loss=entry["valid_loss"],
         uniform_loss=math.log(size),
         # a diverged model's loss may be far beyond what exp can hold
-        digit_perplexity=[math.exp(min(loss, 100.0)) for loss in entry["valid_digit_losses"]],
+        token_perplexity=[math.exp(min(loss, 100.0)) for loss in entry["valid_token_losses"]],
         expert_load=expert_load(best),
         num_parameters=sum(p.numel() for p in best.parameters()),
         stopped_early=len(books.history) < config.max_epochs,

@@ -105,11 +105,11 @@ def train(
         job: What to train on what.
         out_dir: Where `model.safetensors`, `config.json` and `history.json` go.
         scratch: A directory for unfinished work, see `fit_generator`.
-        on_progress: Told about the loss every so many steps.
+        on_progress: PolicyBatch about the loss every so many steps.
 
     Raises:
         ValueError: A split has no session, or `initial` has another shape.
-        GenerationMismatchError: `initial` belongs to another tokenizer generation.
+        TokenizerVersionMismatchError: `initial` belongs to another tokenizer version.
         TrainingDivergedError: A loss was not a number.
     """
     semantic_ids = load_semantic_ids(job.semantic_ids)
@@ -135,7 +135,9 @@ def train(
         sessions = joined(sessions, watched)
     initial = None
     if job.initial is not None:
-        initial, _ = load_model(job.initial, expected_generation=semantic_ids.generation)
+        initial, _ = load_model(
+            job.initial, expected_tokenizer_version=semantic_ids.tokenizer_version
+        )
     return fit_generator(
         job.training,
         job.model,
@@ -143,7 +145,7 @@ def train(
         valid_sessions,
         semantic_ids.codes,
         codebook_size=semantic_ids.codebook_size,
-        generation=semantic_ids.generation,
+        tokenizer_version=semantic_ids.tokenizer_version,
         out_dir=out_dir,
         scratch=scratch,
         initial=initial,
@@ -172,9 +174,9 @@ def why_not_start_from(checkpoint: Path | None, job: TrainingJob) -> str | None:
     theirs = read_config(checkpoint)
     semantic_ids = load_semantic_ids(job.semantic_ids)
     ours = {
-        "generation": semantic_ids.generation,
+        "tokenizer_version": semantic_ids.tokenizer_version,
         "codebook_size": semantic_ids.codebook_size,
-        "num_digits": semantic_ids.codes.shape[1],
+        "num_sid_tokens": semantic_ids.codes.shape[1],
         "history_length": job.history_length,
         "session_items": job.session_items,
     }

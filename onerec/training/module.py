@@ -18,7 +18,7 @@ FINAL_RATE_SHARE = 0.05
 
 
 def next_token_loss(model: OneRec, history: Tensor, targets: Tensor, codes: Tensor) -> Tensor:
-    """L_NTP of a batch (OneRec v1, Eq. 4): mean negative log-probability of a target's digit.
+    """L_NTP of a batch (OneRec v1, Eq. 4): mean negative log-probability of a target's token.
 
     Args:
         model: The generator.
@@ -55,8 +55,8 @@ def step_loss(
     return summed_loss(model, loss_of, len(pieces))
 
 
-def digit_nll(model: OneRec, history: Tensor, targets: Tensor, codes: Tensor) -> Tensor:
-    """Negative log-probabilities summed over a batch, apart for each digit of an ID.
+def token_nll(model: OneRec, history: Tensor, targets: Tensor, codes: Tensor) -> Tensor:
+    """Negative log-probabilities summed over a batch, apart for each token of an ID.
 
     Args:
         model: The generator.
@@ -138,7 +138,7 @@ class GeneratorModule(L.LightningModule):
 
     def validation_step(self, batch: Sequence[Tensor], batch_idx: int) -> None:
         history, targets = batch
-        sums = digit_nll(self.model, history, targets, self.codes)
+        sums = token_nll(self.model, history, targets, self.codes)
         self.valid_sums = sums if self.valid_sums is None else self.valid_sums + sums
 
     def on_validation_epoch_end(self) -> None:
@@ -148,8 +148,8 @@ class GeneratorModule(L.LightningModule):
             torch.distributed.all_reduce(sums)
             self.valid_sums = sums.cpu()
 
-    def digit_losses(self) -> list[float]:
-        """Mean validation loss of each digit, after a validation pass."""
+    def token_losses(self) -> list[float]:
+        """Mean validation loss of each token, after a validation pass."""
         assert self.valid_sums is not None, "no validation pass yet"
         *sums, items = self.valid_sums.tolist()
         return [s / items for s in sums]

@@ -105,7 +105,7 @@ def reproducible(runtime: Runtime) -> Iterator[None]:
                 ".*does not have a deterministic implementation.*",
                 ".*LeafSpec.*",
                 ".*GPU available but not used.*",
-                ".*checkpoint that ended before the epoch ended.*",  # Portion starts at its step
+                ".*checkpoint that ended before the epoch ended.*",  # a resumed epoch starts late
                 ".*attribute of a Tensor that is not a leaf.*",  # the tracer of torch.compile
             ):
                 warnings.filterwarnings("ignore", message=message)

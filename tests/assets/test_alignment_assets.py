@@ -33,7 +33,7 @@ from onerec.tokenizer.semantic_ids import SemanticIds, load_semantic_ids
 from resources.stores import Artifacts, Compute
 
 DAY = DAILY.get_partition_keys()[4]
-CODES, DIGITS, NUM_ITEMS, NUM_NEW, NUM_USERS = 6, 3, 36, 4, 40
+CODES, SID_TOKENS, NUM_ITEMS, NUM_NEW, NUM_USERS = 6, 3, 36, 4, 40
 UNGATED = {"batch_size": 8, "gate_cases": 0}
 SHAPE = {
     "history_length": STAGES.sessions.history_length,
@@ -48,7 +48,7 @@ def _semantic_ids() -> SemanticIds:
     return SemanticIds(
         item_ids=np.array([f"item-{i:02d}" for i in range(NUM_ITEMS)], dtype=object),
         codes=torch.tensor([[i // 6, i % 6, 0] for i in range(NUM_ITEMS)]),
-        generation="gen",
+        tokenizer_version="gen",
         first_seen=first_seen,
         codebook_size=CODES,
     )
@@ -115,8 +115,8 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> ArtifactStore:
         config = ModelConfig(
             d_model=16, num_heads=2, d_ff=16, encoder_layers=1, decoder_layers=1, num_experts=2,
         )  # fmt: skip
-        model = OneRec(config, codebook_size=CODES, num_digits=DIGITS, **SHAPE)
-        save_model(model, draft.path, generation=ids.generation)
+        model = OneRec(config, codebook_size=CODES, num_sid_tokens=SID_TOKENS, **SHAPE)
+        save_model(model, draft.path, tokenizer_version=ids.tokenizer_version)
     return store
 
 
@@ -216,12 +216,12 @@ def test_what_is_published(result: dg.ExecuteInProcessResult, night: ArtifactSto
     assert pairs.chosen.max() < NUM_ITEMS - NUM_NEW  # nothing that appears on day D
 
     checkpoint = night.latest("dpo_checkpoint", DAY)
-    model, generation = load_model(checkpoint.path, expected_generation="gen")
-    assert generation == "gen"
+    model, tokenizer_version = load_model(checkpoint.path, expected_tokenizer_version="gen")
+    assert tokenizer_version == "gen"
     before, _ = load_model(
-        night.latest("dpo_checkpoint_round_1", DAY).path, expected_generation="gen"
+        night.latest("dpo_checkpoint_round_1", DAY).path, expected_tokenizer_version="gen"
     )
-    assert not torch.equal(model.digits.weight, before.digits.weight)
+    assert not torch.equal(model.sid_embedding.weight, before.sid_embedding.weight)
     history = read_json(checkpoint.path / "history.json")
     assert history["epochs"][0]["margin"] == pytest.approx(0, abs=1e-4)
 

@@ -121,7 +121,7 @@ def test_another_baseline_is_named_in_the_launchpad(home: Path, tmp_path: Path) 
     shown = result.asset_materializations_for_node("offline_metrics")[0].metadata
     assert "| sasrec_ce |" in str(shown["metrics"].value)
     protocol = read_json(store.latest("offline_metrics", DAY).path / "protocol.json")
-    assert protocol["generation"] == "generation-a"
+    assert protocol["tokenizer_version"] == "version-a"
 
 
 def test_an_untrained_challenger_is_refused_and_the_run_succeeds(
@@ -161,7 +161,7 @@ def test_a_champion_serves_and_its_bundle_answers_from_python(
             checkpoint=store.latest("pretrained_checkpoint", DAY).path,
             semantic_ids=store.latest("semantic_ids", DAY).path,
             reward=store.latest("reward_model", DAY).path,
-            config=small.GENERATION,
+            config=small.DECODING,
         )
         model = {"asset": "dpo_checkpoint", "partition": "2026-06-12", "version": "old"}
         write_json(draft.path / "champion.json", {"promoted": True, "model": model})

@@ -27,8 +27,8 @@ from onerec.config import EmbeddingConfig, TokenizerConfig
 from onerec.datasets import EventSource
 from onerec.embeddings.item_embeddings import ItemEmbeddings
 from onerec.tokenizer.codebook import fit_codebook
-from onerec.tokenizer.generations import TokenizedCatalogue
 from onerec.tokenizer.semantic_ids import SemanticIds, load_semantic_ids
+from onerec.tokenizer.versions import TokenizedCatalogue
 from resources.stores import Artifacts, Source
 from resources.warehouse import Warehouse
 from tests.core.embeddings.test_item_embeddings import write_sessions
@@ -161,7 +161,7 @@ def test_first_night(home: Path, store: ArtifactStore) -> None:
     assert sorted(book.manifest["files"]) == [
         "codebook.safetensors",
         "diagnostics.json",
-        "generation.json",
+        "tokenizer_version.json",
         "semantic_ids.parquet",
         "vectors.safetensors",
     ]
@@ -169,14 +169,14 @@ def test_first_night(home: Path, store: ArtifactStore) -> None:
     assert len(load_semantic_ids(book.path)) == 48
     assert len(ids) == 60
     assert (ids.first_seen[48:] == np.datetime64(DAYS[0])).all()
-    assert ids.generation == book.manifest["metadata"]["generation"]
+    assert ids.tokenizer_version == book.manifest["metadata"]["tokenizer_version"]
     artifact = store.latest("semantic_ids", day)
     vectors = load_file(artifact.path / "vectors.safetensors")["vectors"]
     assert vectors.shape[0] == 60
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
     assert set(artifact.manifest["upstream"]) == {"item_embeddings", "codebook"}
     shown = metadata_of(result, "semantic_ids")
-    assert shown["generation"] == ids.generation
+    assert shown["tokenizer_version"] == ids.tokenizer_version
     assert shown["dagster/row_count"] == 60
     assert shown["pictures"].count("data:image/svg+xml") == 4
     assert "pasta recipe" in shown["neighbours by ID prefix"]
@@ -246,7 +246,7 @@ def test_a_new_codebook_opens_a_new_generation(home: Path, store: ArtifactStore)
     run(home, store, DAYS[0], *ALL)
     run(home, store, DAYS[1], *ALL)
     first, second = ids_of(store, DAYS[0]), ids_of(store, DAYS[1])
-    assert first.generation != second.generation
+    assert first.tokenizer_version != second.tokenizer_version
     assert len(second) == 72
     assert failed_checks(run(home, store, DAYS[2], *NIGHT)) == []
     assert ids_of(store, DAYS[2]).num_moved_since(second) == 0
@@ -260,7 +260,7 @@ def spoil_the_refit(monkeypatch: pytest.MonkeyPatch) -> None:
         noise = torch.randn(vectors.shape, generator=generator)
         return fit_codebook(noise, config, **options)
 
-    monkeypatch.setattr("onerec.tokenizer.generations.fit_codebook", fitted_on_noise)
+    monkeypatch.setattr("onerec.tokenizer.versions.fit_codebook", fitted_on_noise)
 
 
 def test_a_worse_generation_is_refused_and_the_old_one_stays(
@@ -273,21 +273,21 @@ def test_a_worse_generation_is_refused_and_the_old_one_stays(
     strict = {"quality_tolerance": 0.01}
     result = run(home, store, DAYS[1], *ALL, tokenizer=strict, raise_on_error=False)
     assert not result.success
-    assert failed_checks(result) == ["generation_is_no_worse"]
+    assert failed_checks(result) == ["no_worse_than_previous_version"]
     assert store.partitions("semantic_ids") == [DAYS[0].isoformat()]
     # nothing is lost: the refused codebook is there, with its reasons and both qualities
     refused = store.latest("codebook", DAYS[1].isoformat())
-    manifest = read_json(refused.path / "generation.json")
+    manifest = read_json(refused.path / "tokenizer_version.json")
     assert refused.manifest["metadata"]["accepted"] is False
-    assert manifest["parent"] == old.generation != manifest["generation"]
+    assert manifest["parent"] == old.tokenizer_version != manifest["tokenizer_version"]
     assert manifest["quality"]["relative_mse"] > manifest["parent_quality"]["relative_mse"]
     assert any("relative_mse rises from" in reason for reason in manifest["refused_because"])
     assert manifest["settings"]["quality_tolerance"] == 0.01
     assert manifest["day"] == DAYS[1].isoformat()
-    # the night of that day and the next go on in the old generation
+    # the night of that day and the next go on in the old tokenizer version
     for day in DAYS[1:3]:
         assert failed_checks(run(home, store, day, *NIGHT)) == []
-        assert ids_of(store, day).generation == old.generation
+        assert ids_of(store, day).tokenizer_version == old.tokenizer_version
         assert ids_of(store, day).num_moved_since(old) == 0
     assert store.latest("semantic_ids", DAYS[2].isoformat()).manifest["upstream"]["codebook"] == (
         before.version
@@ -305,11 +305,11 @@ def test_a_refused_codebook_does_not_replace_one_of_the_same_day(
     for _ in range(2):  # refused twice, the first one still stands
         run(home, store, DAYS[1], *ALL, tokenizer=strict, raise_on_error=False)
     run(home, store, DAYS[2], *NIGHT)
-    assert ids_of(store, DAYS[2]).generation == second.generation
+    assert ids_of(store, DAYS[2]).tokenizer_version == second.tokenizer_version
     # accepted on purpose
     accepted = run(home, store, DAYS[1], *ALL)
     assert failed_checks(accepted) == []
-    assert ids_of(store, DAYS[1]).generation != second.generation
+    assert ids_of(store, DAYS[1]).tokenizer_version != second.tokenizer_version
 
 
 @pytest.mark.parametrize("method", ["algorithm_1", "kmeans", "rqvae"])
@@ -342,7 +342,7 @@ def test_items_of_the_test_day_and_later_do_not_reach_the_codebook(
         )
     run(home, store, DAYS[0], item_embeddings, codebook)
     after = load_semantic_ids(store.latest("codebook", DAYS[0].isoformat()).path)
-    assert after.generation == before.generation
+    assert after.tokenizer_version == before.tokenizer_version
     assert torch.equal(after.codes, before.codes)
 
 
@@ -418,7 +418,7 @@ def test_an_unbalanced_codebook_stops_the_run(
     assert failed_checks(result) == [
         "codes_are_balanced",
         "every_code_is_used",
-        "generation_is_no_worse",
+        "no_worse_than_previous_version",
     ]
     assert store.partitions("semantic_ids") == []
 

@@ -148,10 +148,10 @@ def test_starts_from_the_night_before(store: ArtifactStore) -> None:
     assert told == "the last checkpoint has d_ff=24, this training 32"
 
     with store.write("semantic_ids", DAYS[1], config={}, upstream={}, code_version="1") as draft:
-        replace(catalogue(), generation="a-new-one").save(draft.path)
+        replace(catalogue(), tokenizer_version="a-new-one").save(draft.path)
     told, artifact = starts_from(store)
-    assert told.startswith("the last checkpoint has generation='a-generation'")
-    assert read_json(artifact.path / "config.json")["generation"] == "a-new-one"
+    assert told.startswith("the last checkpoint has tokenizer_version='a-version'")
+    assert read_json(artifact.path / "config.json")["tokenizer_version"] == "a-new-one"
 
 
 def test_a_window_without_good_sessions_fails_with_its_thresholds(store: ArtifactStore) -> None:

@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from onerec.config import GenerationConfig, RewardConfig
+from onerec.config import BeamConfig, RewardConfig
 from onerec.generation import generate_sessions, rank_items
-from onerec.model import GenerationMismatchError, save_model, session_logp
+from onerec.model import TokenizerVersionMismatchError, save_model, session_logp
 from onerec.recommender import Recommender, keep_recent, write_bundle
 from onerec.tokenizer.semantic_ids import SemanticIds
 from tests.core.model.small import small_model, unique_codes
@@ -19,12 +19,12 @@ from tests.core.model.small import small_model, unique_codes
 N, K, T, MODEL_HISTORY, SESSION = 40, 4, 3, 6, 3
 
 
-def semantic_ids(directory, generation="g1"):
+def semantic_ids(directory, tokenizer_version="g1"):
     days = np.full(N, np.datetime64(datetime.date(2026, 6, 1)), dtype="datetime64[D]")
     ids = SemanticIds(
         item_ids=np.array([f"item-{i}" for i in range(N)], dtype=object),
         codes=unique_codes(N, K, T),
-        generation=generation,
+        tokenizer_version=tokenizer_version,
         first_seen=days,
         codebook_size=K,
     )
@@ -38,7 +38,7 @@ def semantic_ids(directory, generation="g1"):
 @pytest.fixture
 def parts(tmp_path):
     semantic_ids(tmp_path / "ids")
-    save_model(small_model().float(), tmp_path / "model", generation="g1")
+    save_model(small_model().float(), tmp_path / "model", tokenizer_version="g1")
     return tmp_path
 
 
@@ -48,7 +48,7 @@ def recommender(parts):
         parts / "bundle",
         checkpoint=parts / "model",
         semantic_ids=parts / "ids",
-        config=GenerationConfig(beam=8, batch_size=3),
+        config=BeamConfig(beam=8, batch_size=3),
     )
     return Recommender.load(parts / "bundle")
 
@@ -83,7 +83,7 @@ def test_precision_goes_with_the_bundle_and_batches_are_told(parts):
             parts / precision,
             checkpoint=parts / "model",
             semantic_ids=parts / "ids",
-            config=GenerationConfig(beam=8, batch_size=3, serving_precision=precision),
+            config=BeamConfig(beam=8, batch_size=3, serving_precision=precision),
         )
         loaded = Recommender.load(parts / precision)
         told: list[tuple[int, int]] = []
@@ -98,7 +98,7 @@ def test_precision_goes_with_the_bundle_and_batches_are_told(parts):
 
 def test_another_precision_is_refused():
     with pytest.raises(ValueError, match="serving_precision='bf16': use 'float32' or 'float64'"):
-        GenerationConfig(serving_precision="bf16")
+        BeamConfig(serving_precision="bf16")
 
 
 def test_lists_are_ranked_distinct_and_without_what_was_seen(recommender):
@@ -189,7 +189,7 @@ def test_reward_chooses_the_session(parts):
         checkpoint=parts / "model",
         semantic_ids=parts / "ids",
         reward=parts / "reward",
-        config=GenerationConfig(beam=64, batch_size=3),
+        config=BeamConfig(beam=64, batch_size=3),
     )
     recommender = Recommender.load(parts / "rewarded")
     rows = recommender.recommend_batch(HISTORIES, 5)
@@ -214,8 +214,8 @@ def test_reward_chooses_the_session(parts):
 
 
 def test_a_bundle_of_two_generations_is_refused(parts):
-    semantic_ids(parts / "other", generation="g2")
-    with pytest.raises(GenerationMismatchError, match=r"'g1'.*'g2'"):
+    semantic_ids(parts / "other", tokenizer_version="g2")
+    with pytest.raises(TokenizerVersionMismatchError, match=r"'g1'.*'g2'"):
         write_bundle(parts / "x", checkpoint=parts / "model", semantic_ids=parts / "other")
     assert not (parts / "x").exists()
 

@@ -37,7 +37,7 @@ METRICS = {
 }
 
 
-EPOCH = {"epoch": 1, "train_loss": 3.0, "valid_loss": None, "valid_digit_losses": [3.0, 2.0]}
+EPOCH = {"epoch": 1, "train_loss": 3.0, "valid_loss": None, "valid_token_losses": [3.0, 2.0]}
 
 
 class Tags(HTMLParser):

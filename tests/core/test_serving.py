@@ -19,7 +19,7 @@ from onerec.serving import (
     recommend_to_all,
 )
 from tests.core.evaluation import night as small
-from tests.core.evaluation.night import DAY, GENERATION, session
+from tests.core.evaluation.night import DAY, DECODING, session
 
 TOMORROW = DAY + timedelta(days=1)
 
@@ -36,7 +36,7 @@ def artifacts(tmp_path_factory) -> Path:
         checkpoint=root / "dpo",
         semantic_ids=root / "semantic_ids",
         reward=root / "reward",
-        config=GENERATION,
+        config=DECODING,
     )
     return root
 
@@ -47,7 +47,7 @@ def prepare(root: Path, bundle: Path, *, catalogue: Path | None = None) -> bool:
         champion=root / "champion",
         semantic_ids=catalogue or root / "semantic_ids",
         reward_model=root / "reward",
-        config=GENERATION,
+        config=DECODING,
     )
 
 
@@ -124,10 +124,12 @@ def test_an_older_champion_recommends_items_that_came_since(
 def test_a_champion_of_another_generation_keeps_its_catalogue(
     artifacts: Path, tmp_path: Path
 ) -> None:
-    other = small.write_catalogue(tmp_path / "ids", small.catalogue(50, generation="generation-b"))
+    other = small.write_catalogue(
+        tmp_path / "ids", small.catalogue(50, tokenizer_version="version-b")
+    )
     assert not prepare(artifacts, tmp_path / "bundle", catalogue=other)
     recommender = Recommender.load(tmp_path / "bundle")
-    assert recommender.semantic_ids.generation == "generation-a"
+    assert recommender.semantic_ids.tokenizer_version == "version-a"
     assert recommender.reward is not None
 
 
@@ -138,14 +140,14 @@ def test_a_champion_without_a_reward_model_serves_by_probability(
         tmp_path / "champion",
         checkpoint=artifacts / "dpo",
         semantic_ids=artifacts / "semantic_ids",
-        config=GENERATION,
+        config=DECODING,
     )
     assert prepare_bundle(
         tmp_path / "bundle",
         champion=tmp_path / "champion",
         semantic_ids=artifacts / "semantic_ids",
         reward_model=artifacts / "reward",
-        config=GENERATION,
+        config=DECODING,
     )
     assert Recommender.load(tmp_path / "bundle").reward is None
     assert all(math.isnan(r["reward"]) for r in serve(artifacts, tmp_path / "bundle").to_pylist())

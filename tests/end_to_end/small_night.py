@@ -29,7 +29,7 @@ stages:
   model: {d_model: 32, num_heads: 2, d_ff: 64, encoder_layers: 1, decoder_layers: 1}
   training: {max_epochs: 4, batch_size: 32}
   reward: {d_model: 16, num_heads: 2, max_epochs: 2}
-  generation: {beam: 16, candidates: 8}
+  decoding: {beam: 16, candidates: 8}
   alignment: {sample_users: 60, batch_size: 16, epochs: 1}
   evaluation: {bootstrap_samples: 100, max_cases: 60}
 """

@@ -11,11 +11,11 @@ import yaml
 
 from assets.experiments import GRIDS
 from onerec.artifacts import ArtifactStore
-from onerec.config import PRESETS, Stages
+from onerec.config import PRESETS, PipelineConfig
 from onerec_dagster import tables
 from onerec_dagster.definitions import defs
+from onerec_dagster.job_runner import PROCESS_TAG
 from onerec_dagster.registry import KUAIRAND, ORDER, QUICK, SIMULATED, TABLES
-from onerec_dagster.running import PROCESS_TAG
 from onerec_dagster.tables import (
     chosen_tables,
     materialize,
@@ -46,7 +46,7 @@ def test_an_entry_names_assets_and_partitions_that_there_are(table):
     assert set(table.writes) <= set(ORDER)
     assert quick_table(table).environment == QUICK
     for grid, quick in zip(table.grids, quick_table(table).grids, strict=True):
-        there = set(GRIDS[grid.asset][1](Stages(), 0))
+        there = set(GRIDS[grid.asset][1](PipelineConfig(), 0))
         assert set(grid.variants) <= there
         assert len(there & set(quick.variants)) >= 2, "a reference and something to compare"
 

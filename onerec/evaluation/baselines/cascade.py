@@ -20,13 +20,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from onerec.artifacts import read_json, write_json
-from onerec.evaluation.baselines.feedback import (
+from onerec.evaluation.baselines.logged_exposures import (
     STATISTICS,
-    Feedback,
+    LoggedExposures,
     item_statistics,
     load_feedback,
 )
-from onerec.evaluation.baselines.sequences import load_asked
+from onerec.evaluation.baselines.sequences import load_eval_users
 from onerec.evaluation.baselines.simple import (
     HALF_LIFE_DAYS,
     ItemKNN,
@@ -188,7 +188,7 @@ def fit_cascade(
     before = _retrieval(
         directory, semantic_ids, ("train",), candidates & old, valid_day, neighbours
     )
-    asked = load_asked(directory, semantic_ids, split="valid", history_length=history_length)
+    asked = load_eval_users(directory, semantic_ids, split="valid", history_length=history_length)
     shown = load_feedback(directory, semantic_ids, ("valid",))
     if not len(asked):
         raise ValueError(
@@ -213,7 +213,7 @@ def load_cascade(directory: Path, knn: ItemKNN, popular: Popularity) -> Cascade:
 
 
 def examples(
-    retrieval: Retrieval, history: np.ndarray, user: np.ndarray, shown: Feedback
+    retrieval: Retrieval, history: np.ndarray, user: np.ndarray, shown: LoggedExposures
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """What the ranker learns to order: what is retrieved, graded by the day's log.
 

@@ -20,7 +20,7 @@ from onerec.artifacts import read_json, write_json
 from onerec.config import EvaluationConfig, TokenizerConfig
 from onerec.evaluation.baselines.cascade import Cascade, fit_cascade, load_cascade
 from onerec.evaluation.baselines.sequence_training import LOSSES, fit_sequence_model
-from onerec.evaluation.baselines.sequences import Asked, load_asked, load_windows
+from onerec.evaluation.baselines.sequences import EvalUsers, load_eval_users, load_windows
 from onerec.evaluation.baselines.simple import (
     HALF_LIFE_DAYS,
     ItemKNN,
@@ -146,9 +146,11 @@ def fit_learned(
     fitted: dict[str, Learned] = {}
 
     @cache
-    def sequences() -> tuple[np.ndarray, Asked]:
+    def sequences() -> tuple[np.ndarray, EvalUsers]:
         windows = load_windows(directory, semantic_ids, history_length=history_length)
-        asked = load_asked(directory, semantic_ids, split="valid", history_length=history_length)
+        asked = load_eval_users(
+            directory, semantic_ids, split="valid", history_length=history_length
+        )
         return windows, asked
 
     for name in (name for name in config.systems if name in LEARNED):
@@ -173,7 +175,7 @@ def fit_learned(
             size = semantic_ids.codebook_size
             tokenizer = TokenizerConfig(
                 method="rqvae",
-                num_levels=semantic_ids.num_digits - 1,
+                num_levels=semantic_ids.num_sid_tokens - 1,
                 codebook_size=size,
                 seed=config.seed,
             )

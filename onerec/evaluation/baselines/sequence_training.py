@@ -14,7 +14,7 @@ from torch import Tensor
 
 from onerec.config import MOST_TRIALS, EvaluationConfig
 from onerec.evaluation.baselines.loop import Plan, fit_epochs
-from onerec.evaluation.baselines.sequences import Asked
+from onerec.evaluation.baselines.sequences import EvalUsers
 from onerec.evaluation.baselines.simple import Ranker
 from onerec.evaluation.baselines.transformer import SequenceModel, SequenceRanker, SequenceShape
 from onerec.evaluation.metrics import per_case_metrics
@@ -154,7 +154,7 @@ def negatives(windows: Tensor, row: Tensor, num_items: int, draws: torch.Generat
 def fit_sequence_model(
     loss: SequenceLoss,
     windows: np.ndarray,
-    valid: Asked,
+    valid: EvalUsers,
     candidates: np.ndarray,
     config: EvaluationConfig,
     *,
@@ -217,7 +217,7 @@ def best_trial(
         fit: Trains with a trial's settings; gives the system and its score, higher being better.
         config: `baseline_trials` and `seed`.
         is_judged: There is a validation day; without one only the usual settings are tried.
-        on_epoch: Told about every epoch, with the number of the trial.
+        on_epoch: PolicyBatch about every epoch, with the number of the trial.
     """
     trials = TRIALS[: config.baseline_trials if is_judged else 1]
     best: tuple[R, float] | None = None
@@ -231,7 +231,7 @@ def best_trial(
     return best[0]
 
 
-def validation(ranker: Ranker, valid: Asked) -> dict[str, float]:
+def validation(ranker: Ranker, valid: EvalUsers) -> dict[str, float]:
     """Means over the users of a validation day at the cutoff that chooses epochs."""
     ranked = ranker.rank(valid.history, top_k=CUTOFF)
     found = per_case_metrics(ranked, valid.targets, (CUTOFF,))

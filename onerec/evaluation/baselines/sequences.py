@@ -25,7 +25,7 @@ from onerec.tokenizer.semantic_ids import SemanticIds
 
 
 @dataclass(frozen=True)
-class Asked:
+class EvalUsers:
     """Users of one day: what they had liked before it, and what they then watched.
 
     Attributes:
@@ -95,9 +95,9 @@ def cut_windows(items: np.ndarray, owner: np.ndarray, width: int) -> np.ndarray:
     return np.where(place <= last[:, None], items[np.minimum(place, len(items) - 1)], -1)
 
 
-def load_asked(
+def load_eval_users(
     directory: Path, semantic_ids: SemanticIds, *, split: str, history_length: int
-) -> Asked:
+) -> EvalUsers:
     """One case per user of a split, as an evaluation of its first day would ask.
 
     Args:
@@ -123,7 +123,7 @@ def load_asked(
     )
     first = np.unique(user, return_index=True)[1]
     keep = np.flatnonzero(count)
-    return Asked(keep, histories[first[keep]].astype(np.int64), targets[keep].astype(np.int64))
+    return EvalUsers(keep, histories[first[keep]].astype(np.int64), targets[keep].astype(np.int64))
 
 
 def _read(directory: Path, split: str, columns: list[str]) -> pa.Table:

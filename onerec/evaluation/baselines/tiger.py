@@ -1,11 +1,11 @@
 """TIGER (Rajput et al. 2023) on our own blocks: RQ-VAE semantic IDs, one item at a time.
 
-The generator's encoder and decoder, dense, read and write digits; what differs from OneRec is what
+The generator's encoder and decoder, dense, read and write tokens; what differs from OneRec is what
 TIGER lacks: sessions, experts, balanced codes, rewards. Its encoder reads left to right, unlike the
 T5 of the paper: so one pass learns every item of a window from all before it (`model.places`),
 which is what a processor can afford.
 
-Shapes: W windows, L items a history holds, N items, T digits, C codes.
+Shapes: W windows, L items a history holds, N items, T SID tokens, C codes.
 """
 
 from collections.abc import Callable
@@ -20,11 +20,11 @@ from torch import Tensor
 from onerec.config import EvaluationConfig, ModelConfig, TokenizerConfig
 from onerec.evaluation.baselines.loop import Plan, alike_batches, fit_epochs
 from onerec.evaluation.baselines.sequence_training import Trial, best_trial, validation
-from onerec.evaluation.baselines.sequences import Asked
+from onerec.evaluation.baselines.sequences import EvalUsers
 from onerec.evaluation.baselines.transformer import last_items
 from onerec.generation import Trie, rank_items
 from onerec.model import OneRec, load_model, lookup, save_model, session_nll
-from onerec.model.places import decode_places
+from onerec.model.next_item import decode_positions
 from onerec.tokenizer.codebook import fit_codebook
 from onerec.tokenizer.semantic_ids import (
     SemanticIds,
@@ -46,7 +46,7 @@ USERS_AT_ONCE = 64
 def tiger_shape(
     width: int, *, layers: int = 2, heads: int = 2, dropout: float = 0.1
 ) -> ModelConfig:
-    """The blocks TIGER is built of: dense, digits read and written, no separator."""
+    """The blocks TIGER is built of: dense, tokens read and written, no separator."""
     return ModelConfig(
         d_model=width,
         num_heads=heads,
@@ -56,7 +56,7 @@ def tiger_shape(
         num_experts=1,
         active_experts=1,
         dropout=dropout,
-        history_tokens="digits",
+        history_tokens="sid_tokens",
         separator=False,
         causal_encoder=True,
     )
@@ -90,13 +90,13 @@ class TigerRanker:
 
     def save(self, directory: Path) -> None:
         """Write the checkpoint and `codes.safetensors`."""
-        save_model(self.model, directory, generation="tiger")
+        save_model(self.model, directory, tokenizer_version="tiger")
         save_file({"codes": self.codes.contiguous()}, str(directory / "codes.safetensors"))
 
 
 def load_tiger(directory: Path, candidates: np.ndarray) -> TigerRanker:
     """Read what `TigerRanker.save` wrote."""
-    model, _ = load_model(directory, expected_generation="tiger")
+    model, _ = load_model(directory, expected_tokenizer_version="tiger")
     codes = load_file(str(directory / "codes.safetensors"))["codes"]
     return TigerRanker(model.eval(), codes, candidates)
 
@@ -112,11 +112,11 @@ def tiger_codes(
     """(N, T) unique IDs by RQ-VAE: fitted on the candidates, the other items encoded.
 
     Args:
-        semantic_ids: The catalogue; its own digits are not used.
+        semantic_ids: The catalogue; its own tokens are not used.
         vectors: (N, Dv) item vectors, row-aligned with it.
         candidates: (N,) booleans: items known before the test day.
         config: Levels, codes and the settings `rqvae_*`.
-        on_progress: Told about the fit.
+        on_progress: PolicyBatch about the fit.
 
     Raises:
         ValueError: As `fit_codebook`; the rows do not match.
@@ -149,12 +149,12 @@ def places_loss(model: OneRec, windows: Tensor, codes: Tensor, *, first: int = 0
     told, there = lookup(codes, windows)
     states = model.causal_states(told[:, :-1], there[:, :-1])
     wanted, there = told[:, first:], there[:, first:]
-    return session_nll(decode_places(model, states, wanted, first=first), wanted, there)
+    return session_nll(decode_positions(model, states, wanted, first=first), wanted, there)
 
 
 def fit_tiger(
     windows: np.ndarray,
-    valid: Asked,
+    valid: EvalUsers,
     codes: Tensor,
     codebook_size: int,
     candidates: np.ndarray,
@@ -183,7 +183,7 @@ def fit_tiger(
         model = OneRec(
             shape,
             codebook_size=codebook_size,
-            num_digits=codes.shape[1],
+            num_sid_tokens=codes.shape[1],
             history_length=windows.shape[1] - 1,
             session_items=1,
         )

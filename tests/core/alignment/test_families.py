@@ -25,7 +25,7 @@ METHODS = (*PAIR_METHODS, *GROUP_METHODS)
 CONFIG = AlignmentConfig(
     batch_size=16, epochs=3, learning_rate=3e-3, ntp_sessions_per_pair=1, dpo_weight=1.0
 )
-# IPO's margin per digit is 1 / (2 beta): 5 nats a digit at .1 is out of reach of a small model.
+# IPO's margin per token is 1 / (2 beta): 5 nats a token at .1 is out of reach of a small model.
 SETTINGS = {"ipo": {"beta": 1.0}, "simpo": {"beta": 2.5}, "grpo": {"kl_weight": 0.04}}
 
 
@@ -46,7 +46,7 @@ def fit(method: str, out: Path, **changes) -> AlignmentReport:
         CATALOGUE,
         dataclasses.replace(CONFIG, method=method, **settings),
         out,
-        generation="g",
+        tokenizer_version="g",
     )
 
 
@@ -94,7 +94,7 @@ def test_ipa_is_dpo_by_another_name_and_an_objective_can_be_handed_in(tmp_path: 
     assert ipa.steps == dpo.steps
     handed = fit_alignment(
         generator(), preferences("ipa"), good_sessions(60, 6), good_sessions(20, 7), CATALOGUE,
-        CONFIG, tmp_path, generation="g", objective=OverPairs(DPO(CONFIG.beta)),
+        CONFIG, tmp_path, tokenizer_version="g", objective=OverPairs(DPO(CONFIG.beta)),
     )  # fmt: skip
     assert handed.steps == ipa.steps
 
@@ -109,5 +109,5 @@ def test_what_a_method_cannot_learn_from_is_an_error(tmp_path: Path):
     with pytest.raises(ValueError, match="method='grpo' learns from groups of draws"):
         fit_alignment(
             generator(), planted_pairs(8, 0), good_sessions(6, 6), good_sessions(2, 7), CATALOGUE,
-            dataclasses.replace(CONFIG, method="grpo"), tmp_path, generation="g",
+            dataclasses.replace(CONFIG, method="grpo"), tmp_path, tokenizer_version="g",
         )  # fmt: skip

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from onerec.alignment.gate import WEIGHTS, RoundDecision, decide_round, gate_round, measure_round
-from onerec.config import AlignmentConfig, EvaluationConfig, GenerationConfig
+from onerec.config import AlignmentConfig, BeamConfig, EvaluationConfig
 from onerec.generation import generate_sessions, rank_items
 from onerec.model import OneRec, save_model
 from onerec.reward.scoring import scalar_reward, score_sessions
@@ -24,7 +24,7 @@ from tests.core.alignment.world import (
 )
 
 EVALUATION = EvaluationConfig(bootstrap_samples=200)
-GENERATION = GenerationConfig(beam=8, batch_size=8)
+DECODING = BeamConfig(beam=8, batch_size=8)
 CONFIG = AlignmentConfig(gate_cases=12)
 
 
@@ -77,29 +77,27 @@ def test_a_rise_inside_the_noise_is_no_rise():
 
 
 def test_values_are_those_of_the_model():
-    model, (judge, vectors) = generator(), reward_model()
+    model, (evaluator, vectors) = generator(), reward_model()
     cases = good_sessions(9, 3)
-    measured = measure_round(model, judge, vectors, cases, CATALOGUE, TRIE, GENERATION, REWARD)
+    measured = measure_round(model, evaluator, vectors, cases, CATALOGUE, TRIE, DECODING, REWARD)
     history = cases.history.long()
     items, _ = rank_items(model, history, CATALOGUE, TRIE, top_k=10, beam=10)
     hits = (items[:, :, None] == cases.targets[:, None]).any(1).double().mean(1)
     assert measured["recall"].tolist() == pytest.approx(hits.tolist())
-    beams = generate_sessions(
-        model, history, CATALOGUE, TRIE, num_items=ITEMS, beam=GENERATION.beam
-    )
-    best = scalar_reward(score_sessions(judge, vectors, history, beams.items[:, 0]), REWARD)
+    beams = generate_sessions(model, history, CATALOGUE, TRIE, num_items=ITEMS, beam=DECODING.beam)
+    best = scalar_reward(score_sessions(evaluator, vectors, history, beams.items[:, 0]), REWARD)
     assert measured["reward"].tolist() == pytest.approx(best.tolist(), abs=1e-6)
 
 
 def gate(tmp_path: Path, trained: OneRec, **changes) -> RoundDecision:
-    judge, vectors = reward_model()
+    evaluator, vectors = reward_model()
     for name, model in (("start", generator(0)), ("out", trained)):
         (tmp_path / name).mkdir()
-        save_model(model, tmp_path / name, generation="g")
+        save_model(model, tmp_path / name, tokenizer_version="g")
     return gate_round(
-        generator(0), trained, judge, vectors, good_sessions(60, 3), CATALOGUE, TRIE,
+        generator(0), trained, evaluator, vectors, good_sessions(60, 3), CATALOGUE, TRIE,
         start_files=tmp_path / "start", out_dir=tmp_path / "out",
-        alignment=dataclasses.replace(CONFIG, **changes), generation=GENERATION,
+        alignment=dataclasses.replace(CONFIG, **changes), decoding=DECODING,
         evaluation=EVALUATION, reward=REWARD,
     )  # fmt: skip
 

@@ -13,7 +13,7 @@ LOGP = -2.0
 
 
 def group(ratios: list[list[float]], rewards: list[float], ref: float = LOGP) -> Group:
-    """One group whose digits were as probable as e^LOGP and became `ratios` times that."""
+    """One group whose tokens were as probable as e^LOGP and became `ratios` times that."""
     ratio = torch.tensor([ratios], dtype=torch.float64)
     old = torch.full_like(ratio, LOGP)
     return Group(
@@ -25,9 +25,9 @@ def group(ratios: list[list[float]], rewards: list[float], ref: float = LOGP) ->
     )
 
 
-def gradient(loss: GroupLoss, told: Group) -> torch.Tensor:
-    logp = told.logp.clone().requires_grad_()
-    loss(told._replace(logp=logp)).sum().backward()
+def gradient(loss: GroupLoss, batch: Group) -> torch.Tensor:
+    logp = batch.logp.clone().requires_grad_()
+    loss(batch._replace(logp=logp)).sum().backward()
     assert logp.grad is not None
     return logp.grad
 
@@ -42,34 +42,34 @@ def test_grpo_by_hand():
     """Rewards 1, 0: A = 1, -1. Ratios 1.1 and 1.5 of the good one, .7 and 1.5 of the bad one.
 
     min(rho A, clip A): 1.1 and 1.2 (clipped), -.8 (clipped: -.7 is larger) and -1.5;
-    the sum is 0, over four digits.
+    the sum is 0, over four tokens.
     """
-    told = group([[1.1, 1.5], [0.7, 1.5]], [1.0, 0.0])
-    assert float(GRPO(clip=0.2)(told)) == pytest.approx(-(1.1 + 1.2 - 0.8 - 1.5) / 4)
+    batch = group([[1.1, 1.5], [0.7, 1.5]], [1.0, 0.0])
+    assert float(GRPO(clip=0.2)(batch)) == pytest.approx(-(1.1 + 1.2 - 0.8 - 1.5) / 4)
     # KL with ref = e^-2.5: ref/pi = e^-.5 / rho each
-    told = group([[1.0], [1.0]], [1.0, 0.0], ref=-2.5)
+    batch = group([[1.0], [1.0]], [1.0, 0.0], ref=-2.5)
     kl = math.exp(-0.5) + 0.5 - 1
-    assert float(GRPO(kl_weight=0.04)(told)) == pytest.approx(0.04 * kl)
+    assert float(GRPO(kl_weight=0.04)(batch)) == pytest.approx(0.04 * kl)
 
 
 def test_ecpo_by_hand():
     """Early clipping caps the bad session's 1.5 at 1.3; everything else is GRPO."""
-    told = group([[1.1, 1.5], [0.7, 1.5]], [1.0, 0.0])
-    assert float(ECPO(0.2, 0.1)(told)) == pytest.approx(-(1.1 + 1.2 - 0.8 - 1.3) / 4)
+    batch = group([[1.1, 1.5], [0.7, 1.5]], [1.0, 0.0])
+    assert float(ECPO(0.2, 0.1)(batch)) == pytest.approx(-(1.1 + 1.2 - 0.8 - 1.3) / 4)
 
 
 def test_gradient_is_that_of_the_policy_gradient():
-    """At the start d loss / d logp = -A / number of digits, for both."""
-    told = group([[1.0, 1.0], [1.0, 1.0], [1.0, 1.0]], [3.0, 1.0, 2.0])
-    expected = -advantages(told.rewards)[..., None].expand(1, 3, 2) / 6
-    torch.testing.assert_close(gradient(GRPO(), told), expected)
-    torch.testing.assert_close(gradient(ECPO(), told), expected)
+    """At the start d loss / d logp = -A / number of tokens, for both."""
+    batch = group([[1.0, 1.0], [1.0, 1.0], [1.0, 1.0]], [3.0, 1.0, 2.0])
+    expected = -advantages(batch.rewards)[..., None].expand(1, 3, 2) / 6
+    torch.testing.assert_close(gradient(GRPO(), batch), expected)
+    torch.testing.assert_close(gradient(ECPO(), batch), expected)
 
 
 def test_where_the_clip_stops_and_where_early_clipping_holds_on():
     """Good and far enough: no gradient. Bad and rising: GRPO's grows with rho, ECPO's is 1.3."""
-    told = group([[1.5], [4.0]], [1.0, 0.0])
-    grpo, ecpo = gradient(GRPO(), told).flatten(), gradient(ECPO(0.2, 0.1), told).flatten()
+    batch = group([[1.5], [4.0]], [1.0, 0.0])
+    grpo, ecpo = gradient(GRPO(), batch).flatten(), gradient(ECPO(0.2, 0.1), batch).flatten()
     assert grpo.tolist() == pytest.approx([0.0, 4.0 / 2])
     assert ecpo.tolist() == pytest.approx([0.0, 1.3 / 2])
     fallen = group([[1.0], [0.5]], [1.0, 0.0])
@@ -77,19 +77,19 @@ def test_where_the_clip_stops_and_where_early_clipping_holds_on():
 
 
 def test_rewards_alike_teach_nothing():
-    told = group([[1.1], [0.9]], [0.3, 0.3])
+    batch = group([[1.1], [0.9]], [0.3, 0.3])
     for loss in (GRPO(), ECPO()):
-        assert float(loss(told)) == 0.0
-        assert not gradient(loss, told).any()
+        assert float(loss(batch)) == 0.0
+        assert not gradient(loss, batch).any()
 
 
 def test_kl_is_never_negative_and_pulls_back():
     for ratio in (0.3, 0.9, 1.7):
-        told = group([[ratio], [ratio]], [1.0, 1.0])
-        assert float(GRPO(kl_weight=1.0)(told)) > 0
+        batch = group([[ratio], [ratio]], [1.0, 1.0])
+        assert float(GRPO(kl_weight=1.0)(batch)) > 0
         # d KL / d logp = 1 - ref/pi
         expected = (1 - 1 / ratio) / 2
-        assert gradient(GRPO(kl_weight=1.0), told).flatten()[0] == pytest.approx(expected)
+        assert gradient(GRPO(kl_weight=1.0), batch).flatten()[0] == pytest.approx(expected)
 
 
 def test_padding_counts_for_nothing():

@@ -26,7 +26,7 @@ from onerec.tokenizer.semantic_ids import SemanticIds
 from tests.core.alignment.world import (
     CATALOGUE,
     CODES,
-    GENERATION,
+    DECODING,
     HISTORY,
     ITEMS,
     NUM_ITEMS,
@@ -42,24 +42,24 @@ ALL = torch.ones(NUM_ITEMS, dtype=torch.bool)
 
 
 def groups(method: str, pairs: str = "beams", trie: Trie = TRIE, **changes) -> PreferenceGroups:
-    judge, vectors = reward_model()
+    evaluator, vectors = reward_model()
     settings = {"method": method, "pairs": pairs, "group_size": 4, "num_rejected": 2} | changes
     return make_groups(
         generator(),
-        [judge],
+        [evaluator],
         vectors,
         sample_contexts(good_sessions(40, 1), 12, 0),
         CATALOGUE,
         trie,
-        generation=GENERATION,
+        decoding=DECODING,
         reward=REWARD,
         alignment=AlignmentConfig(**settings),
     )
 
 
 def scores(history: torch.Tensor, sessions: torch.Tensor) -> torch.Tensor:
-    judge, vectors = reward_model()
-    return scalar_reward(score_sessions(judge, vectors, history, sessions).double(), REWARD)
+    evaluator, vectors = reward_model()
+    return scalar_reward(score_sessions(evaluator, vectors, history, sessions).double(), REWARD)
 
 
 @pytest.mark.parametrize("pairs", ["beams", "sampling"])
@@ -80,7 +80,7 @@ def test_grpo_takes_the_most_probable_beams():
     for i in range(len(made)):
         history = made.history[i : i + 1]
         beams = generate_sessions(
-            generator(), history, CATALOGUE, TRIE, num_items=ITEMS, beam=GENERATION.candidates,
+            generator(), history, CATALOGUE, TRIE, num_items=ITEMS, beam=DECODING.candidates,
             exclude=history,
         )  # fmt: skip
         assert torch.equal(made.sessions[i], beams.items[0, :4])
@@ -91,7 +91,7 @@ def test_sdpo_takes_the_best_and_the_worst():
     for i in range(len(made)):
         history = made.history[i : i + 1]
         beams = generate_sessions(
-            generator(), history, CATALOGUE, TRIE, num_items=ITEMS, beam=GENERATION.candidates,
+            generator(), history, CATALOGUE, TRIE, num_items=ITEMS, beam=DECODING.candidates,
             exclude=history,
         )  # fmt: skip
         ordered = scores(history, beams.items)[0].sort().values
@@ -101,10 +101,10 @@ def test_sdpo_takes_the_best_and_the_worst():
 
 def test_with_one_rejected_session_sdpo_has_the_pairs_of_dpo():
     made = groups("sdpo", num_rejected=1)
-    judge, vectors = reward_model()
+    evaluator, vectors = reward_model()
     pairs = make_pairs(
-        generator(), judge, vectors, sample_contexts(good_sessions(40, 1), 12, 0), CATALOGUE, TRIE,
-        generation=GENERATION, reward=REWARD,
+        generator(), evaluator, vectors, sample_contexts(good_sessions(40, 1), 12, 0), CATALOGUE,
+        TRIE, decoding=DECODING, reward=REWARD,
     )  # fmt: skip
     assert torch.equal(made.sessions, pairs.sessions)
     assert torch.equal(made.rewards, pairs.rewards)
@@ -119,10 +119,10 @@ def test_draws_are_draws_and_a_seed_is_a_sample():
 
 
 def test_pairs_can_come_from_draws():
-    judge, vectors = reward_model()
+    evaluator, vectors = reward_model()
     pairs = make_pairs(
-        generator(), judge, vectors, sample_contexts(good_sessions(40, 1), 12, 0), CATALOGUE, TRIE,
-        generation=GENERATION, reward=REWARD,
+        generator(), evaluator, vectors, sample_contexts(good_sessions(40, 1), 12, 0), CATALOGUE,
+        TRIE, decoding=DECODING, reward=REWARD,
         alignment=AlignmentConfig(method="dpo", pairs="sampling"),
     )  # fmt: skip
     assert len(pairs) > 8
@@ -144,7 +144,7 @@ def test_saved_and_loaded(method: str, tmp_path: Path):
     ids = SemanticIds(
         item_ids=np.array([f"item-{i}" for i in range(NUM_ITEMS)], dtype=object),
         codes=CATALOGUE,
-        generation="g",
+        tokenizer_version="g",
         first_seen=np.full(NUM_ITEMS, np.datetime64("2026-06-01")),
         codebook_size=CODES,
     )
@@ -187,48 +187,49 @@ def test_wrong_orders_are_counted():
 
 
 def test_zero_spread_groups_are_kept_and_counted():
-    judge, vectors = reward_model()
-    for parameter in judge.parameters():
+    evaluator, vectors = reward_model()
+    for parameter in evaluator.parameters():
         torch.nn.init.zeros_(parameter)
-    settings = {"generation": GENERATION, "reward": REWARD}
+    settings = {"decoding": DECODING, "reward": REWARD}
     contexts = sample_contexts(good_sessions(40, 1), 12, 0)
     made = make_groups(
-        generator(), [judge], vectors, contexts, CATALOGUE, TRIE, **settings,
+        generator(), [evaluator], vectors, contexts, CATALOGUE, TRIE, **settings,
         alignment=AlignmentConfig(method="grpo", group_size=3),
     )  # fmt: skip
     assert made.stats["zero_spread_share"] == 1.0
     assert len(made) == len(contexts)
     made = make_groups(
-        generator(), [judge], vectors, contexts, CATALOGUE, TRIE, **settings,
+        generator(), [evaluator], vectors, contexts, CATALOGUE, TRIE, **settings,
         alignment=AlignmentConfig(method="sdpo", num_rejected=2),
     )  # fmt: skip
     assert made.stats["skipped_equal_rewards"] == len(contexts)
 
 
 def test_an_ensemble_chooses_by_its_lower_bound():
-    """Two judges who disagree: the winner is best by mean - c * deviation, by brute force."""
-    judges = [reward_model(0)[0], reward_model(1)[0]]
+    """Two reward_models who disagree: the winner is best by mean - c * deviation, by brute
+    force."""
+    reward_models = [reward_model(0)[0], reward_model(1)[0]]
     vectors = reward_model()[1]
     reward = dataclasses.replace(REWARD, ensemble_caution=3.0)
     contexts = sample_contexts(good_sessions(40, 1), 12, 0)
     pairs = make_pairs(
-        generator(), judges, vectors, contexts, CATALOGUE, TRIE, generation=GENERATION,
+        generator(), reward_models, vectors, contexts, CATALOGUE, TRIE, decoding=DECODING,
         reward=reward,
     )  # fmt: skip
     plain = make_pairs(
-        generator(), judges, vectors, contexts, CATALOGUE, TRIE, generation=GENERATION,
+        generator(), reward_models, vectors, contexts, CATALOGUE, TRIE, decoding=DECODING,
         reward=dataclasses.replace(REWARD, ensemble_caution=0.0),
     )  # fmt: skip
     assert not torch.equal(pairs.chosen, plain.chosen)
     for i in range(len(pairs)):
         history = pairs.history[i : i + 1]
         beams = generate_sessions(
-            generator(), history, CATALOGUE, TRIE, num_items=ITEMS, beam=GENERATION.candidates,
+            generator(), history, CATALOGUE, TRIE, num_items=ITEMS, beam=DECODING.candidates,
             exclude=history,
         )  # fmt: skip
         a, b = (
             scalar_reward(score_sessions(j, vectors, history, beams.items).double(), REWARD)[0]
-            for j in judges
+            for j in reward_models
         )
         bound = (a + b) / 2 - 3.0 * (a - b).abs() / 2
         assert torch.equal(pairs.chosen[i], beams.items[0, bound.argmax()])

@@ -15,26 +15,26 @@ from onerec.alignment.losses import (
     IPO,
     RDPO,
     SDPO,
-    Compared,
+    PairBatch,
     PreferenceLoss,
     SimPO,
     ipa_loss,
     margin,
 )
 
-DIGITS = 15  # five items of three digits
+SID_TOKENS = 15  # five items of three tokens
 
 
-def pair(chosen: float, rejected: float, ref_chosen: float, ref_rejected: float) -> Compared:
+def pair(chosen: float, rejected: float, ref_chosen: float, ref_rejected: float) -> PairBatch:
     """One user with one rejected session, in double precision."""
     one = torch.float64
-    return Compared(
+    return PairBatch(
         torch.tensor([chosen], dtype=one),
         torch.tensor([[rejected]], dtype=one),
         torch.tensor([ref_chosen], dtype=one),
         torch.tensor([[ref_rejected]], dtype=one),
-        torch.tensor([DIGITS]),
-        torch.tensor([[DIGITS]]),
+        torch.tensor([SID_TOKENS]),
+        torch.tensor([[SID_TOKENS]]),
     )
 
 
@@ -68,17 +68,17 @@ def test_by_hand(loss: PreferenceLoss, expected: float):
 
 def test_sdpo_by_hand():
     """d_w = 2; d_l = -1, 0: beta .5 gives exponents -1.5, -1; ln(1 + e^-1.5 + e^-1) = .464369."""
-    compared = Compared(
+    pairs = PairBatch(
         torch.tensor([-8.0]),
         torch.tensor([[-13.0, -9.0]]),
         torch.tensor([-10.0]),
         torch.tensor([[-12.0, -9.0]]),
-        torch.tensor([DIGITS]),
-        torch.tensor([[DIGITS, DIGITS]]),
+        torch.tensor([SID_TOKENS]),
+        torch.tensor([[SID_TOKENS, SID_TOKENS]]),
     )
-    assert float(SDPO(beta=0.5)(compared)) == pytest.approx(0.464369, abs=1e-6)
+    assert float(SDPO(beta=0.5)(pairs)) == pytest.approx(0.464369, abs=1e-6)
     # two rejected sessions are two pairs to DPO: (ln(1 + e^-1.5) + ln(1 + e^-1)) / 2
-    assert float(DPO(beta=0.5)(compared)) == pytest.approx((0.201413 + 0.313262) / 2, abs=1e-6)
+    assert float(DPO(beta=0.5)(pairs)) == pytest.approx((0.201413 + 0.313262) / 2, abs=1e-6)
 
 
 def test_ipa_is_next_token_loss_and_weighted_dpo():
@@ -94,24 +94,24 @@ noises = st.floats(0, 0.45)
 
 @given(logps, logps, logps, logps, betas, noises)
 def test_against_other_formulas(w: float, v: float, ref_w: float, ref_v: float, b: float, e: float):
-    """Bradley-Terry as a softmax, noise as a mixture, and means per digit, written out anew."""
-    compared = pair(w, v, ref_w, ref_v)
+    """Bradley-Terry as a softmax, noise as a mixture, and means per token, written out anew."""
+    pairs = pair(w, v, ref_w, ref_v)
     implicit = (b * (w - ref_w), b * (v - ref_v))  # DPO's implicit rewards
     dpo = softplus(implicit[1] - implicit[0])
     swapped = softplus(implicit[0] - implicit[1])
     expected = {
         DPO(b): dpo,
-        IPO(b): ((w - ref_w - v + ref_v) / DIGITS - 0.5 / b) ** 2,
+        IPO(b): ((w - ref_w - v + ref_v) / SID_TOKENS - 0.5 / b) ** 2,
         CDPO(b, e): dpo + e * (implicit[0] - implicit[1]),  # L(l, w) = L(w, l) + beta Delta
         RDPO(b, e): dpo - e / (1 - 2 * e) * (implicit[0] - implicit[1]),
-        CPO(b, 0.5): softplus(b * (v - w)) + 0.5 * -w / DIGITS,
-        SimPO(b, 0.3): softplus(0.3 - b * (w - v) / DIGITS),
+        CPO(b, 0.5): softplus(b * (v - w)) + 0.5 * -w / SID_TOKENS,
+        SimPO(b, 0.3): softplus(0.3 - b * (w - v) / SID_TOKENS),
         SDPO(b): dpo,
     }
     for loss, value in expected.items():
-        assert float(loss(compared)) == pytest.approx(value, rel=1e-9, abs=1e-9), loss
+        assert float(loss(pairs)) == pytest.approx(value, rel=1e-9, abs=1e-9), loss
     # what rDPO is for: its expectation under labels that are wrong with probability e is DPO's
-    noisy = (1 - e) * float(RDPO(b, e)(compared)) + e * float(RDPO(b, e)(pair(v, w, ref_v, ref_w)))
+    noisy = (1 - e) * float(RDPO(b, e)(pairs)) + e * float(RDPO(b, e)(pair(v, w, ref_v, ref_w)))
     assert noisy == pytest.approx(dpo, rel=1e-9, abs=1e-9)
     assert swapped >= 0
 
@@ -119,12 +119,12 @@ def test_against_other_formulas(w: float, v: float, ref_w: float, ref_v: float, 
 @given(st.lists(logps, min_size=1, max_size=5), logps, betas)
 def test_sdpo_is_a_softmax_over_all_sessions(rejected: list[float], chosen: float, b: float):
     many = torch.tensor([rejected], dtype=torch.float64)
-    compared = Compared(
+    pairs = PairBatch(
         torch.tensor([chosen], dtype=torch.float64), many, torch.tensor([-20.0]),
-        torch.full_like(many, -20.0), torch.tensor([DIGITS]), torch.full_like(many, DIGITS),
+        torch.full_like(many, -20.0), torch.tensor([SID_TOKENS]), torch.full_like(many, SID_TOKENS),
     )  # fmt: skip
     scores = torch.tensor([chosen, *rejected], dtype=torch.float64) * b
-    assert float(SDPO(b)(compared)) == pytest.approx(float(-scores.log_softmax(0)[0]), abs=1e-9)
+    assert float(SDPO(b)(pairs)) == pytest.approx(float(-scores.log_softmax(0)[0]), abs=1e-9)
 
 
 def test_no_move_costs_ln_two():
@@ -141,16 +141,16 @@ def sigmoid(x: float) -> float:
     ("loss", "by_chosen", "by_rejected"),
     [
         (DPO(0.1), -0.1 * sigmoid(-0.3), 0.1 * sigmoid(-0.3)),  # -+.0425557
-        (IPO(0.1), 2 * -4.8 / DIGITS, -2 * -4.8 / DIGITS),
+        (IPO(0.1), 2 * -4.8 / SID_TOKENS, -2 * -4.8 / SID_TOKENS),
         # cDPO: -beta * (sigmoid(-beta Delta) - eps)
         (CDPO(0.1, 0.2), -0.1 * (sigmoid(-0.3) - 0.2), 0.1 * (sigmoid(-0.3) - 0.2)),
         # rDPO: -beta * (sigmoid(-beta Delta) + eps / (1 - 2 eps))
         (RDPO(0.1, 0.2), -0.1 * (sigmoid(-0.3) + 0.2 / 0.6), 0.1 * (sigmoid(-0.3) + 0.2 / 0.6)),
-        (CPO(0.1, 1.0), -0.1 * sigmoid(-0.5) - 1 / DIGITS, 0.1 * sigmoid(-0.5)),
+        (CPO(0.1, 1.0), -0.1 * sigmoid(-0.5) - 1 / SID_TOKENS, 0.1 * sigmoid(-0.5)),
         (
             SimPO(2.5, 1.375),
-            -2.5 / DIGITS * sigmoid(1.375 - 2.5 * 5 / 15),
-            2.5 / DIGITS * sigmoid(1.375 - 2.5 * 5 / 15),
+            -2.5 / SID_TOKENS * sigmoid(1.375 - 2.5 * 5 / 15),
+            2.5 / SID_TOKENS * sigmoid(1.375 - 2.5 * 5 / 15),
         ),
         (SDPO(0.1), -0.1 * sigmoid(-0.3), 0.1 * sigmoid(-0.3)),
     ],

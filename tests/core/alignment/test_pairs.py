@@ -24,7 +24,7 @@ from onerec.tokenizer.semantic_ids import SemanticIds
 from tests.core.alignment.world import (
     CATALOGUE,
     CODES,
-    GENERATION,
+    DECODING,
     HISTORY,
     ITEMS,
     NUM_ITEMS,
@@ -46,7 +46,7 @@ def _pairs(trie: Trie = TRIE, **changes: object) -> PreferencePairs:
         contexts,
         CATALOGUE,
         trie,
-        generation=dataclasses.replace(GENERATION, **changes),  # pyright: ignore
+        decoding=dataclasses.replace(DECODING, **changes),  # pyright: ignore
         reward=REWARD,
     )
 
@@ -65,11 +65,11 @@ def test_pairs_are_best_and_worst_by_brute_force(filter_seen: bool):
             CATALOGUE,
             TRIE,
             num_items=ITEMS,
-            beam=GENERATION.candidates,
+            beam=DECODING.candidates,
             exclude=history if filter_seen else None,
         )
         scored = {}
-        for k in range(GENERATION.candidates):
+        for k in range(DECODING.candidates):
             session = beams.items[:, k]
             if torch.isfinite(beams.logp[0, k]):
                 value = scalar_reward(score_sessions(rewards, vectors, history, session), REWARD)
@@ -115,7 +115,7 @@ def test_contexts_without_a_choice_are_skipped_and_counted():
     model = generator()
     pairs = make_pairs(
         model, rewards, vectors, contexts, CATALOGUE, Trie.build(CATALOGUE, CODES, only),
-        generation=dataclasses.replace(GENERATION, filter_seen=False), reward=REWARD,
+        decoding=dataclasses.replace(DECODING, filter_seen=False), reward=REWARD,
     )  # fmt: skip
     assert len(pairs) == 0
     assert pairs.stats["skipped_fewer_than_two_sessions"] == 4
@@ -123,7 +123,14 @@ def test_contexts_without_a_choice_are_skipped_and_counted():
     for parameter in rewards.parameters():
         torch.nn.init.zeros_(parameter)
     pairs = make_pairs(
-        model, rewards, vectors, contexts, CATALOGUE, TRIE, generation=GENERATION, reward=REWARD
+        model,
+        rewards,
+        vectors,
+        contexts,
+        CATALOGUE,
+        TRIE,
+        decoding=DECODING,
+        reward=REWARD,
     )
     assert pairs.stats["skipped_equal_rewards"] == 4
 
@@ -155,7 +162,7 @@ def test_saved_and_loaded(tmp_path: Path):
     ids = SemanticIds(
         item_ids=np.array([f"item-{i}" for i in range(NUM_ITEMS)], dtype=object),
         codes=CATALOGUE,
-        generation="g",
+        tokenizer_version="g",
         first_seen=np.full(NUM_ITEMS, np.datetime64("2026-06-01")),
         codebook_size=CODES,
     )
@@ -168,7 +175,7 @@ def test_saved_and_loaded(tmp_path: Path):
     assert again.stats == pairs.stats
 
     fewer = dataclasses.replace(ids, item_ids=np.array(["x"] * NUM_ITEMS, dtype=object))
-    with pytest.raises(ValueError, match="not in the catalogue of generation g"):
+    with pytest.raises(ValueError, match="not in the catalogue of tokenizer version g"):
         load_pairs(tmp_path, fewer, history_length=HISTORY, session_items=ITEMS)
 
 

@@ -26,7 +26,7 @@ def _fit(out: Path, start: OneRec | None = None, num: int = 80, **changes) -> Al
         CATALOGUE,
         dataclasses.replace(CONFIG, **changes),
         out,
-        generation="g",
+        tokenizer_version="g",
     )
 
 
@@ -65,8 +65,8 @@ def test_it_learns_the_order_and_moves_everything_but_the_start(tmp_path: Path):
 
 def test_the_checkpoint_is_what_was_measured(tmp_path: Path):
     report = _fit(tmp_path)
-    model, generation = load_model(tmp_path, expected_generation="g")
-    assert generation == "g"
+    model, tokenizer_version = load_model(tmp_path, expected_tokenizer_version="g")
+    assert tokenizer_version == "g"
     pairs = planted_pairs(80, 5)
     held_out, _ = split_pairs(80, CONFIG.holdout_share, CONFIG.seed)
     with torch.no_grad():
@@ -111,7 +111,7 @@ def test_few_pairs_and_no_validation_day_still_work(tmp_path: Path):
         CATALOGUE,
         dataclasses.replace(CONFIG, epochs=1, ntp_sessions_per_pair=0),
         tmp_path,
-        generation="g",
+        tokenizer_version="g",
     )
     assert "valid_ntp_loss" not in report.epochs[-1]
 

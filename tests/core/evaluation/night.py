@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from onerec.artifacts import write_json
-from onerec.config import EvaluationConfig, GenerationConfig, ModelConfig, RewardConfig
+from onerec.config import BeamConfig, EvaluationConfig, ModelConfig, RewardConfig
 from onerec.model import OneRec, save_model
 from onerec.reward.model import RewardModel, RewardShape, save_reward
 from onerec.schema import SESSION_DATASET
@@ -20,9 +20,9 @@ from onerec.tokenizer.semantic_ids import SemanticIds
 
 DAY = date(2026, 6, 14)
 NUM_ITEMS, NUM_USERS = 40, 30
-CODES, DIGITS, HISTORY, SESSION = 5, 3, 6, 3
+CODES, SID_TOKENS, HISTORY, SESSION = 5, 3, 6, 3
 EVALUATION = EvaluationConfig(bootstrap_samples=50)
-GENERATION = GenerationConfig(beam=8, batch_size=16)
+DECODING = BeamConfig(beam=8, batch_size=16)
 REWARD = RewardConfig(d_model=8, num_heads=2)
 SHAPE = ModelConfig(
     d_model=16,
@@ -77,17 +77,17 @@ def write_sessions(directory: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
 
 
 def catalogue(
-    num_items: int = NUM_ITEMS, *, generation: str = "generation-a", late: int = 3
+    num_items: int = NUM_ITEMS, *, tokenizer_version: str = "version-a", late: int = 3
 ) -> SemanticIds:
-    """Items `i00`, `i01`, ... with different digits; the last `late` are first seen on day D."""
+    """Items `i00`, `i01`, ... with different tokens; the last `late` are first seen on day D."""
     number = np.arange(num_items)
-    codes = np.stack([number // CODES**d % CODES for d in range(DIGITS)], axis=1)
+    codes = np.stack([number // CODES**d % CODES for d in range(SID_TOKENS)], axis=1)
     first_seen = np.full(num_items, np.datetime64(DAY, "D") - 5)
     first_seen[num_items - late :] = np.datetime64(DAY, "D")
     return SemanticIds(
         item_ids=np.array([f"i{n:02d}" for n in number], dtype=object),
         codes=torch.from_numpy(codes),
-        generation=generation,
+        tokenizer_version=tokenizer_version,
         first_seen=first_seen,
         codebook_size=CODES,
     )
@@ -107,7 +107,7 @@ def write_generator(
     directory: Path,
     *,
     seed: int,
-    generation: str = "generation-a",
+    tokenizer_version: str = "version-a",
     history_length: int = HISTORY,
     session_items: int = SESSION,
 ) -> Path:
@@ -116,11 +116,11 @@ def write_generator(
     model = OneRec(
         SHAPE,
         codebook_size=CODES,
-        num_digits=DIGITS,
+        num_sid_tokens=SID_TOKENS,
         history_length=history_length,
         session_items=session_items,
     )
-    save_model(model.eval(), directory, generation=generation)
+    save_model(model.eval(), directory, tokenizer_version=tokenizer_version)
     return directory
 
 

@@ -16,9 +16,9 @@ from onerec.evaluation.baselines import (
     load_baselines,
 )
 from onerec.evaluation.baselines.cascade import FEATURES, Cascade, Retrieval, examples, fit_cascade
-from onerec.evaluation.baselines.feedback import (
+from onerec.evaluation.baselines.logged_exposures import (
     STATISTICS,
-    Feedback,
+    LoggedExposures,
     item_statistics,
     load_feedback,
 )
@@ -60,9 +60,9 @@ def fitted(data: Path) -> Cascade:
     return fit_cascade(data, IDS, CANDIDATES, test_day=DAY, neighbours=5, history_length=6, seed=0)
 
 
-def feedback(rows: list[tuple[int, int, float, bool, bool]]) -> Feedback:
+def feedback(rows: list[tuple[int, int, float, bool, bool]]) -> LoggedExposures:
     user, item, seconds, watched, liked = (np.array(column) for column in zip(*rows, strict=True))
-    return Feedback(user, item, seconds, watched, liked, np.array(["a", "b"], dtype=object))
+    return LoggedExposures(user, item, seconds, watched, liked, np.array(["a", "b"], dtype=object))
 
 
 def test_grades_by_hand():

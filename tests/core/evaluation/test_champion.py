@@ -8,8 +8,8 @@ import pytest
 from onerec.artifacts import ArtifactStore, read_json, write_json
 from onerec.config import EvaluationConfig
 from onerec.evaluation.champion import (
+    decide_champion,
     describe,
-    judge,
     keep_bundle,
     previous_champion,
     reward_chooses,
@@ -75,7 +75,7 @@ def test_judged_against_the_champion_or_popularity(
     tmp_path: Path, dpo: float, popularity: float, incumbent, promoted: bool
 ) -> None:
     directory = offline_metrics(tmp_path, dpo=dpo, popularity=popularity)
-    assert judge(directory, incumbent, small.EVALUATION).promoted is promoted
+    assert decide_champion(directory, incumbent, small.EVALUATION).promoted is promoted
 
 
 def publish(store: ArtifactStore, asset: str, day: str, files: dict[str, object]):

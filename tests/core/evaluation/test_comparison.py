@@ -19,7 +19,7 @@ from tests.core.evaluation import night as small
 from tests.core.evaluation.night import DAY, EVALUATION, NUM_ITEMS, REWARD
 
 
-def judge(seed: int) -> RewardModel:
+def evaluator(seed: int) -> RewardModel:
     torch.manual_seed(seed)
     return RewardModel(REWARD, RewardShape(vector_dim=6, num_items=NUM_ITEMS, history_length=6))
 
@@ -42,7 +42,7 @@ def night(**changes) -> Night:
             candidates=candidates_before(ids, DAY),
             vectors=torch.zeros(NUM_ITEMS, 6),
             baselines=fit_baselines(window, candidates_before(ids, DAY), neighbours=2),
-            judges={"evaluator": judge(0), "training": judge(1)},
+            reward_models={"evaluator": evaluator(0), "training": evaluator(1)},
             config=EVALUATION,
             reward=REWARD,
             session_items=3,
@@ -94,8 +94,8 @@ def test_rows_of_the_table_do_not_matter_items_do() -> None:
     [
         ({"test_day": DAY - timedelta(days=1)}, "compare runs of one test day"),
         (
-            {"semantic_ids": small.catalogue(generation="other")},
-            "'other'.*one tokenizer generation",
+            {"semantic_ids": small.catalogue(tokenizer_version="other")},
+            "'other'.*one tokenizer version",
         ),
         ({"targets": np.zeros((30, 3), dtype=np.int64)}, "cases=.*one session_dataset"),
         ({"history": np.zeros((30, 6), dtype=np.int64)}, "cases=.*one session_dataset"),
@@ -114,8 +114,8 @@ def test_rewards_need_one_judge(tmp_path: Path) -> None:
     names = [f"{s}_{m}" for s in ("dpo", "itemknn") for m in ("recall@10", "evaluator_reward")]
     column = {name: np.ones(30) for name in names}
     ours = run(tmp_path / "a", night(), **column)
-    judges = {"evaluator": judge(5), "training": judge(1)}
-    theirs = run(tmp_path / "b", night(judges=judges), **column)
+    reward_models = {"evaluator": evaluator(5), "training": evaluator(1)}
+    theirs = run(tmp_path / "b", night(reward_models=reward_models), **column)
     assert difference(ours, theirs).mean == 0
     with pytest.raises(ValueError, match="two different evaluator models"):
         difference(ours, theirs, "evaluator_reward")

@@ -24,7 +24,7 @@ from onerec.evaluation.evaluate import (
 from onerec.evaluation.generators import load_generator, load_incumbent
 from onerec.evaluation.interactions import load_interactions
 from onerec.evaluation.metrics import per_case_metrics
-from onerec.model import GenerationMismatchError
+from onerec.model import TokenizerVersionMismatchError
 from tests.core.evaluation import night as small
 from tests.core.evaluation.night import DAY
 
@@ -67,7 +67,7 @@ def night(artifacts: Path) -> Night:
 @pytest.fixture(scope="module")
 def measured(artifacts: Path, night: Night):
     checkpoints = {"pretrained": artifacts / "pretrained", "dpo": artifacts / "dpo"}
-    return evaluate(night, checkpoints, small.GENERATION)
+    return evaluate(night, checkpoints, small.DECODING)
 
 
 @pytest.fixture(scope="module")
@@ -107,9 +107,9 @@ def test_every_promised_number_is_there_with_its_interval(metrics: dict) -> None
 
 def test_what_only_the_training_reward_sees_is_the_gap(metrics: dict, measured) -> None:
     gained = {
-        judge: measured["dpo"].values[f"{judge}_reward"]
-        - measured["pretrained"].values[f"{judge}_reward"]
-        for judge in ("training", "evaluator")
+        evaluator: measured["dpo"].values[f"{evaluator}_reward"]
+        - measured["pretrained"].values[f"{evaluator}_reward"]
+        for evaluator in ("training", "evaluator")
     }
     expected = float((gained["training"] - gained["evaluator"]).mean())
     assert metrics["dpo_minus_pretrained_reward_gap"] == pytest.approx(expected)
@@ -118,14 +118,14 @@ def test_what_only_the_training_reward_sees_is_the_gap(metrics: dict, measured) 
 
 
 def test_both_judges_give_the_papers_table(metrics: dict) -> None:
-    for judge in ("evaluator", "training"):
+    for evaluator in ("evaluator", "training"):
         for tower in ("swt", "vtr", "wtr", "ltr"):
-            mean, top = (metrics[f"dpo_{judge}_{tower}_{part}"] for part in ("mean", "max"))
+            mean, top = (metrics[f"dpo_{evaluator}_{tower}_{part}"] for part in ("mean", "max"))
             assert 0 < mean <= top < 1
 
 
 def test_a_list_longer_than_the_beam_is_still_whole(night: Night, artifacts: Path) -> None:
-    narrow = dataclasses.replace(small.GENERATION, beam=2)
+    narrow = dataclasses.replace(small.DECODING, beam=2)
     system = load_generator(artifacts / "dpo", night.semantic_ids, night.candidates, narrow)
     ranked = system.rank(night.history, top_k=20)
     assert (ranked >= 0).all()
@@ -135,9 +135,9 @@ def test_a_list_longer_than_the_beam_is_still_whole(night: Night, artifacts: Pat
 def test_a_baseline_that_was_not_fitted_is_an_error(night: Night) -> None:
     config = dataclasses.replace(small.EVALUATION, baselines="popularity,cascade")
     with pytest.raises(ValueError, match="cascade is not among the night's fitted baselines"):
-        evaluate(dataclasses.replace(night, config=config), {}, small.GENERATION)
+        evaluate(dataclasses.replace(night, config=config), {}, small.DECODING)
     only = dataclasses.replace(small.EVALUATION, baselines="popularity")
-    assert list(evaluate(dataclasses.replace(night, config=only), {}, small.GENERATION)) == [
+    assert list(evaluate(dataclasses.replace(night, config=only), {}, small.DECODING)) == [
         "popularity"
     ]
 
@@ -153,7 +153,7 @@ def test_an_evaluator_of_the_rewards_users_is_refused(artifacts: Path, tmp_path:
 def test_generated_sessions_are_legal_and_free_of_repeats(metrics: dict) -> None:
     assert metrics["legal_share"] == 1
     assert metrics["repeat_free_share"] == 1
-    assert metrics["dpo_generated_sessions"] == 15 * small.GENERATION.beam
+    assert metrics["dpo_generated_sessions"] == 15 * small.DECODING.beam
 
 
 @pytest.mark.parametrize("way", ["by_probability", "by_reward"])
@@ -161,9 +161,9 @@ def test_the_challenger_is_measured_as_users_would_get_it(
     night: Night, artifacts: Path, measured, way: str
 ) -> None:
     challenger = load_generator(
-        artifacts / "dpo", night.semantic_ids, night.candidates, small.GENERATION
+        artifacts / "dpo", night.semantic_ids, night.candidates, small.DECODING
     )
-    bundle = ways_to_serve(night, challenger, small.GENERATION)[way].recommender
+    bundle = ways_to_serve(night, challenger, small.DECODING)[way].recommender
     history = torch.from_numpy(night.history)
     listed = bundle.rank(history, 20, exclude=history)
     seen = (listed.items.unsqueeze(2) == history.unsqueeze(1)) & (history.unsqueeze(1) >= 0)
@@ -197,7 +197,7 @@ def test_slices_add_up(measured) -> None:
 
 def test_same_night_same_numbers(artifacts: Path, night: Night, metrics: dict) -> None:
     checkpoints = {"pretrained": artifacts / "pretrained", "dpo": artifacts / "dpo"}
-    again = summarise(night, evaluate(night, checkpoints, small.GENERATION))
+    again = summarise(night, evaluate(night, checkpoints, small.DECODING))
     assert json.dumps(again) == json.dumps({k: metrics[k] for k in again})
 
 
@@ -231,9 +231,9 @@ def test_empty_test_day_is_a_clear_error(artifacts: Path, tmp_path: Path) -> Non
 def test_checkpoint_of_another_generation_is_an_error_that_names_both(
     night: Night, tmp_path: Path
 ) -> None:
-    old = small.write_generator(tmp_path, seed=0, generation="generation-b")
-    with pytest.raises(GenerationMismatchError, match=r"generation-b.*generation-a"):
-        evaluate(night, {"dpo": old}, small.GENERATION)
+    old = small.write_generator(tmp_path, seed=0, tokenizer_version="version-b")
+    with pytest.raises(TokenizerVersionMismatchError, match=r"version-b.*version-a"):
+        evaluate(night, {"dpo": old}, small.DECODING)
 
 
 def test_incumbent_of_the_same_generation_counts_like_the_same_checkpoint(
@@ -241,7 +241,7 @@ def test_incumbent_of_the_same_generation_counts_like_the_same_checkpoint(
 ) -> None:
     earlier = small.catalogue(30)
     system = load_incumbent(
-        artifacts / "dpo", earlier, night.semantic_ids, small.GENERATION, test_day=DAY
+        artifacts / "dpo", earlier, night.semantic_ids, small.DECODING, test_day=DAY
     )
     values = measure(night, system).values
     assert all(
@@ -253,16 +253,16 @@ def test_incumbent_of_another_generation_is_spoken_to_in_its_own_rows(
     night: Night, tmp_path: Path
 ) -> None:
     """The same catalogue in reverse order is the same system; only its rows have other numbers."""
-    bundle = small.write_generator(tmp_path, seed=1, generation="generation-b")
-    day = dataclasses.replace(night.semantic_ids, generation="generation-b")
-    direct = load_incumbent(bundle, day, day, small.GENERATION, test_day=DAY)
+    bundle = small.write_generator(tmp_path, seed=1, tokenizer_version="version-b")
+    day = dataclasses.replace(night.semantic_ids, tokenizer_version="version-b")
+    direct = load_incumbent(bundle, day, day, small.DECODING, test_day=DAY)
     reverse = dataclasses.replace(
         day,
         item_ids=day.item_ids[::-1].copy(),
         codes=day.codes.flip(0),
         first_seen=day.first_seen[::-1].copy(),
     )
-    system = load_incumbent(bundle, reverse, night.semantic_ids, small.GENERATION, test_day=DAY)
+    system = load_incumbent(bundle, reverse, night.semantic_ids, small.DECODING, test_day=DAY)
     ranked = system.rank(night.history, top_k=10)
     assert ranked.tolist() == direct.rank(night.history, top_k=10).tolist()
     assert torch.equal(system.sessions(night.history).items, direct.sessions(night.history).items)

@@ -32,7 +32,12 @@ from onerec.evaluation.baselines.sequence_training import (
     negatives,
     validation,
 )
-from onerec.evaluation.baselines.sequences import Asked, cut_windows, load_asked, load_windows
+from onerec.evaluation.baselines.sequences import (
+    EvalUsers,
+    cut_windows,
+    load_eval_users,
+    load_windows,
+)
 from onerec.evaluation.baselines.transformer import (
     SequenceModel,
     SequenceRanker,
@@ -92,7 +97,7 @@ def test_sequences_begin_with_the_history_and_end_before_the_validation_day(
     directory = small.write_sessions(tmp_path / "s", rows)
     windows = load_windows(directory, ids, history_length=4)
     assert windows.tolist() == [[1, 2, 3, 5, -1]]  # b has one positive; i04 was not watched
-    asked = load_asked(directory, ids, split="valid", history_length=3)
+    asked = load_eval_users(directory, ids, split="valid", history_length=3)
     assert asked.history.tolist() == [[2, 3, 5]]
     assert asked.targets.tolist() == [[6]]
     with pytest.raises(ValueError, match="no user has two positive items"):
@@ -191,7 +196,7 @@ def test_learns_what_follows_and_moves_everything(name: str, monkeypatch) -> Non
     ranker = fit_sequence_model(
         LOSSES[name],
         CYCLE,
-        Asked(np.arange(MANY), history, targets),
+        EvalUsers(np.arange(MANY), history, targets),
         np.ones(MANY, dtype=bool),
         CONFIG,
         on_epoch=seen.append,
@@ -205,7 +210,9 @@ def test_learns_what_follows_and_moves_everything(name: str, monkeypatch) -> Non
 
 def test_the_same_seed_the_same_model() -> None:
     quick = dataclasses.replace(CONFIG, baseline_epochs=2)
-    nobody = Asked(np.zeros(0, dtype=int), np.zeros((0, 3), dtype=int), np.zeros((0, 1), dtype=int))
+    nobody = EvalUsers(
+        np.zeros(0, dtype=int), np.zeros((0, 3), dtype=int), np.zeros((0, 1), dtype=int)
+    )
 
     def fitted(config: EvaluationConfig) -> dict[str, torch.Tensor]:
         everything = np.ones(MANY, dtype=bool)
@@ -222,7 +229,7 @@ def test_the_same_seed_the_same_model() -> None:
 def test_the_best_trial_by_the_validation_day_counts() -> None:
     history = np.full((MANY, LENGTH + 2), -1)
     history[:, :4] = (np.arange(MANY)[:, None] + np.arange(4)) % MANY
-    valid = Asked(np.arange(MANY), history, ((np.arange(MANY) + 4) % MANY)[:, None])
+    valid = EvalUsers(np.arange(MANY), history, ((np.arange(MANY) + 4) % MANY)[:, None])
     everything, seen = np.ones(MANY, dtype=bool), []
 
     def fitted(trials: int) -> SequenceRanker:

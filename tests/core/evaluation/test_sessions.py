@@ -54,18 +54,18 @@ def test_equal_digits_are_neither_legal_nor_different() -> None:
 
 
 @pytest.fixture
-def judge() -> RewardModel:
+def evaluator() -> RewardModel:
     torch.manual_seed(0)
     return RewardModel(REWARD, RewardShape(vector_dim=4, num_items=5, history_length=3)).eval()
 
 
-def test_rewards_are_of_the_best_session_and_over_the_beams(judge: RewardModel) -> None:
+def test_rewards_are_of_the_best_session_and_over_the_beams(evaluator: RewardModel) -> None:
     vectors = torch.nn.functional.normalize(torch.randn(5, 4), dim=1)
     history = torch.tensor([[0, 1, -1], [-1, -1, -1]])
     sessions = made([[0, 1], [2, 3]], [[4, 0], [-1, -1]])
-    values = session_rewards(judge, vectors, history, sessions, REWARD, name="evaluator")
-    first = score_sessions(judge, vectors, history[:1], sessions.items[:1])[0]
-    second = score_sessions(judge, vectors, history[1:], sessions.items[1:, 0])
+    values = session_rewards(evaluator, vectors, history, sessions, REWARD, name="evaluator")
+    first = score_sessions(evaluator, vectors, history[:1], sessions.items[:1])[0]
+    second = score_sessions(evaluator, vectors, history[1:], sessions.items[1:, 0])
     assert values["evaluator_reward"] == pytest.approx([float(first[0].sum()), float(second.sum())])
     assert values["evaluator_vtr_mean"][0] == pytest.approx(float(first[:, 1].mean()))
     assert values["evaluator_ltr_max"][0] == pytest.approx(float(first[:, 3].max()))
@@ -74,10 +74,15 @@ def test_rewards_are_of_the_best_session_and_over_the_beams(judge: RewardModel) 
     assert values["evaluator_swt_max"][1] == pytest.approx(float(second[0, 0]))
 
 
-def test_no_session_no_reward(judge: RewardModel) -> None:
+def test_no_session_no_reward(evaluator: RewardModel) -> None:
     sessions = made([[-1, -1]])
     values = session_rewards(
-        judge, torch.zeros(5, 4), torch.tensor([[0, -1, -1]]), sessions, REWARD, name="evaluator"
+        evaluator,
+        torch.zeros(5, 4),
+        torch.tensor([[0, -1, -1]]),
+        sessions,
+        REWARD,
+        name="evaluator",
     )
     assert all(np.isnan(v).all() for v in values.values())
 

@@ -16,7 +16,7 @@ from onerec.evaluation.baselines import (
     load_baselines,
     tiger,
 )
-from onerec.evaluation.baselines.sequences import Asked
+from onerec.evaluation.baselines.sequences import EvalUsers
 from onerec.evaluation.baselines.tiger import fit_tiger, places_loss, tiger_codes
 from onerec.evaluation.interactions import load_interactions
 from onerec.model import lookup
@@ -46,7 +46,7 @@ def test_learns_what_follows_and_lists_candidates_only(monkeypatch) -> None:
     seen: list[dict] = []
     ranker = fit_tiger(
         CYCLE,
-        Asked(np.arange(MANY), history, targets),
+        EvalUsers(np.arange(MANY), history, targets),
         codes,
         SIZE,
         candidates,
@@ -65,7 +65,7 @@ def test_learns_what_follows_and_lists_candidates_only(monkeypatch) -> None:
 
 
 def test_the_loss_is_the_mean_over_every_item_from_those_before_it() -> None:
-    model = small_model(causal_encoder=True, history_tokens="digits", session_items=1)
+    model = small_model(causal_encoder=True, history_tokens="sid_tokens", session_items=1)
     codes = unique_codes(9, 4, 3)
     windows = torch.tensor([[3, 1, 4, -1, -1], [5, 8, -1, -1, -1]])
     expected = []

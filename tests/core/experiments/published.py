@@ -12,7 +12,7 @@ from onerec.alignment.rounds import RoundFiles, round_preferences, with_sample
 from onerec.artifacts import ArtifactStore, write_json
 from onerec.config import (
     AlignmentConfig,
-    GenerationConfig,
+    BeamConfig,
     SessionConfig,
     TokenizerConfig,
     TrainingConfig,
@@ -27,7 +27,7 @@ DAY = small.DAY.isoformat()
 SESSIONS = SessionConfig(history_length=small.HISTORY, session_items=small.SESSION)
 TOKENIZER = TokenizerConfig(codebook_size=small.CODES, num_levels=2, iterations=2)
 TRAINING = TrainingConfig(max_epochs=1, batch_size=32)
-GENERATION = GenerationConfig(beam=20, candidates=4, batch_size=32)
+DECODING = BeamConfig(beam=20, candidates=4, batch_size=32)
 ALIGNMENT = AlignmentConfig(sample_users=12, batch_size=8, epochs=1, gate_cases=0)
 COMPARED = (
     "sample_users",
@@ -81,12 +81,12 @@ def publish_night(root: Path) -> ArtifactStore:
         "preference_pairs",
         lambda d: _pairs(store, paths, d),
         {
-            "generation": asdict(GENERATION),
+            "decoding": asdict(DECODING),
             **{name: getattr(ALIGNMENT, name) for name in COMPARED},
             "seed": ALIGNMENT.seed + 1,
         },
     )
-    measured = asdict(small.EVALUATION) | {"generation": asdict(GENERATION)}
+    measured = asdict(small.EVALUATION) | {"decoding": asdict(DECODING)}
     publish(store, "offline_metrics", _metrics, measured)
     return store
 
@@ -103,7 +103,7 @@ def _pairs(store: ArtifactStore, paths: dict[str, Path], directory: Path) -> Non
         reward_model=store.latest("reward_model", DAY).path,
         test_day=small.DAY,
     )
-    pairs, ids = round_preferences(files, GENERATION, with_sample(ALIGNMENT, 1), runtime=RUNTIME)
+    pairs, ids = round_preferences(files, DECODING, with_sample(ALIGNMENT, 1), runtime=RUNTIME)
     save_preferences(pairs, ids.item_ids, directory)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from onerec.artifacts import Artifact, ArtifactStore
-from onerec.config import Stages
+from onerec.config import PipelineConfig
 from onerec.datasets.simulated import SimulatedSource
 from onerec.datasets.simulator.config import SimulatorConfig
 from onerec.datasets.simulator.serving import is_watched
@@ -26,19 +26,19 @@ APP = SimulatorConfig(
     activity=0.5,
     repeat_days=2,
 )
-STAGES = Stages().override(
+STAGES = PipelineConfig().override(
     {
         "sessions": {"history_length": small.HISTORY, "session_items": small.SESSION},
         "model": dataclasses.asdict(small.SHAPE),
         "training": {"max_epochs": 1},
-        "generation": {"beam": 4, "candidates": 4},
+        "decoding": {"beam": 4, "candidates": 4},
         "alignment": {"sample_users": 30, "epochs": 1},
         "evaluation": {"neighbours": 5},
     }
 )
 
 
-def publish(store: ArtifactStore, stages: Stages = STAGES) -> dict[str, Artifact]:
+def publish(store: ArtifactStore, stages: PipelineConfig = STAGES) -> dict[str, Artifact]:
     """Everything the test reads, made from the app's own log."""
     source, ids = SimulatedSource(APP), catalogue()
     length = {
@@ -76,7 +76,7 @@ def catalogue():
     return dataclasses.replace(ids, item_ids=names, first_seen=day)
 
 
-def rows(source: SimulatedSource, stages: Stages) -> list[dict]:
+def rows(source: SimulatedSource, stages: PipelineConfig) -> list[dict]:
     """A session per user and day, with histories."""
     duration, seen = source.world.items(4).duration, {}
     sessions = []

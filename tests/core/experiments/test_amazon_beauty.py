@@ -95,9 +95,9 @@ def test_the_loss_asks_every_item_but_the_first_of_both_heads() -> None:
     for history, item in (([3], 1), ([3, 1], 4), ([9], 2)):
         rows = torch.tensor([history])
         logits = one.generator.decode(one.memory(rows, table), codes[item][None, None])[0, 0]
-        digits = -logits.log_softmax(-1).gather(1, codes[item][:, None]).sum()
+        sid_tokens = -logits.log_softmax(-1).gather(1, codes[item][:, None]).sum()
         dense = one.dense_logits(one.states(rows, table)[0, -1], table)
-        expected.append(digits - dense.log_softmax(-1)[item])
+        expected.append(sid_tokens - dense.log_softmax(-1)[item])
     torch.testing.assert_close(one.loss(windows), torch.stack(expected).mean())
 
 

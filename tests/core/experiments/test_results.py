@@ -15,7 +15,12 @@ from onerec.experiments.walk_forward import pooled_users, systems_of, walk_forwa
 
 EVALUATION = EvaluationConfig(bootstrap_samples=200)
 MADE = Provenance(data="toy", config="tiny", seeds=(0,), budget="none", commit="abc")
-ASKED = {"test_day": "2026-06-14", "cases": "c", "candidates": "d", "judges": {"evaluator": "e"}}
+ASKED = {
+    "test_day": "2026-06-14",
+    "cases": "c",
+    "candidates": "d",
+    "reward_models": {"evaluator": "e"},
+}
 
 
 def result(root: Path, variant: str, seed: int, recall: list[float], **protocol) -> Result:
@@ -25,7 +30,7 @@ def result(root: Path, variant: str, seed: int, recall: list[float], **protocol)
     values |= {"evaluator_reward": [1.0, 2.0], "training_reward": [1.5 + seed, 2.0]}
     columns = {f"variant_{name}": column for name, column in values.items()}
     pq.write_table(pa.table({"user_id": ["a", "b"], **columns}), directory / "cases.parquet")
-    write_json(directory / "protocol.json", ASKED | {"generation": variant} | protocol)
+    write_json(directory / "protocol.json", ASKED | {"tokenizer_version": variant} | protocol)
     write_json(directory / "metrics.json", {"alignment_kl_to_start": 0.1 * (1 + seed)})
     return Result(variant=variant, seed=seed, directory=directory, seconds=10.0)
 
@@ -64,7 +69,7 @@ def test_a_comparison_is_paired_with_its_reference(tmp_path: Path):
 def test_results_of_other_cases_or_judges_are_refused_and_of_other_digits_are_not(tmp_path: Path):
     first = result(tmp_path, "pretrained", 0, [0.0, 0.5])
     pooled([first, result(tmp_path, "tokens", 0, [0.0, 0.5])])  # generations differ
-    for part, other in (("cases", "x"), ("judges", {"evaluator": "y"}), ("test_day", "z")):
+    for part, other in (("cases", "x"), ("reward_models", {"evaluator": "y"}), ("test_day", "z")):
         odd = result(tmp_path, part, 0, [0.0, 0.5], **{part: other})
         with pytest.raises(ValueError, match=f"{part}=.*make both partitions again"):
             pooled([first, odd])

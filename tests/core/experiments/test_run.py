@@ -37,7 +37,7 @@ def test_the_settings_of_a_night_are_those_of_its_manifests(store: ArtifactStore
     assert chosen_day(store) == small.DAY
     assert (base.model, base.sessions) == (SHAPE, small.SESSIONS)
     assert base.training == dataclasses.replace(small.TRAINING, warm_start=False), "it was not"
-    assert (base.tokenizer, base.generation) == (small.TOKENIZER, small.GENERATION)
+    assert (base.tokenizer, base.decoding) == (small.TOKENIZER, small.DECODING)
     assert base.alignment == small.ALIGNMENT
     assert base.evaluation == EVALUATION
 
@@ -116,12 +116,12 @@ def test_other_tokens_keep_rows_and_questions(bench: Workbench, tmp_path: Path):
     (tokens,) = bench.work.glob("tokens-*")
     ours, theirs = load_semantic_ids(tokens), bench.night.semantic_ids
     assert (ours.item_ids == theirs.item_ids).all()
-    assert ours.generation != theirs.generation
+    assert ours.tokenizer_version != theirs.tokenizer_version
     assert ours.num_invalid() == 0
     protocol = read_json(tmp_path / "protocol.json")
     run_variant(bench, Variant(name="x", measured=PRETRAINED), tmp_path / "default")
     default = read_json(tmp_path / "default" / "protocol.json")
-    assert {k for k in protocol if protocol[k] != default[k]} == {"generation"}
+    assert {k for k in protocol if protocol[k] != default[k]} == {"tokenizer_version"}
 
 
 def test_a_second_elite_iteration_learns_from_generated_sessions(bench: Workbench, tmp_path: Path):

@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onerec.config import AlignmentConfig, Stages
+from onerec.config import AlignmentConfig, PipelineConfig
 from onerec.experiments import lists
 from onerec.experiments.variants import PRETRAINED, Variant, earliest_made, plan, with_share
 
-BASE = Stages()
+BASE = PipelineConfig()
 PUBLISHED = {
     "night": "n",
     "sessions": "s",
@@ -21,7 +21,7 @@ CHANGES = {
     "sessions": {"sessions": {"good_min_watch_seconds": 1.0}},
     "tokens": {"tokenizer": {"method": "kmeans"}},
     "pretraining": {"model": {"d_ff": 8}},
-    "pairs_1": {"generation": {"candidates": 4}},
+    "pairs_1": {"decoding": {"candidates": 4}},
     "alignment_1": {"alignment": {"beta": 0.5}},
 }
 READERS = {

@@ -25,7 +25,7 @@ def exact(model, history_row, codes, legal, num_items):
     return sessions[order], logp[order]
 
 
-@pytest.mark.parametrize("mode", [{}, {"history_tokens": "digits"}, LAZY])
+@pytest.mark.parametrize("mode", [{}, {"history_tokens": "sid_tokens"}, LAZY])
 @pytest.mark.parametrize("num_items", [1, 2, 3])
 def test_wide_beam_equals_enumeration(mode, num_items):
     model, codes = small_model(**mode), unique_codes(7, 4, 3)
@@ -207,7 +207,7 @@ def test_errors_name_what_is_wrong():
     with pytest.raises(ValueError, match="exclude has shape"):
         generate(exclude=torch.full((2, 1), 0))
     wide = unique_codes(10, 4, 4)
-    with pytest.raises(ValueError, match="built for 3 digits"):
+    with pytest.raises(ValueError, match="built for 3 tokens"):
         generate(codes=wide, trie=Trie.build(wide, 4))
     with pytest.raises(ValueError, match="top_k=0"):
         rank_items(model, HISTORY, codes, trie, top_k=0, beam=4)

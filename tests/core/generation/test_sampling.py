@@ -39,11 +39,11 @@ def test_legal_free_of_repeats_and_scored_as_everywhere():
 def test_frequencies_are_the_models(temperature: float):
     """Two items of a small allow-list, every ordered pair's probability by walking the trie."""
     allowed = torch.zeros(NUM_ITEMS, dtype=torch.bool)
-    small = [0, 2, 7, 13]  # items 0 and 2 share their first digit, all others differ in it
+    small = [0, 2, 7, 13]  # items 0 and 2 share their first token, all others differ in it
     allowed[small] = True
     model, history = generator(), torch.tensor([[3, 9]])
     with torch.no_grad():
-        model.digits.weight.mul_(2)  # an opinion worth drawing from
+        model.sid_embedding.weight.mul_(2)  # an opinion worth drawing from
     made = draws(
         Trie.build(CATALOGUE, CODES, allowed), model, num_items=2, num_samples=6000,
         temperature=temperature, history=history,
@@ -61,7 +61,7 @@ def test_frequencies_are_the_models(temperature: float):
 def _probability(
     model: OneRec, history: torch.Tensor, session: list[int], allowed: list[int], temperature: float
 ) -> float:
-    """Product over the digits of softmax probabilities among the items still possible."""
+    """Product over the tokens of softmax probabilities among the items still possible."""
     from onerec.model import encode_items
 
     with torch.no_grad():
@@ -70,12 +70,12 @@ def _probability(
     probability = 1.0
     for slot, item in enumerate(session):
         possible = [i for i in allowed if i not in session[:slot]]
-        for digit in range(CATALOGUE.shape[1]):
-            choices = sorted({int(CATALOGUE[i, digit]) for i in possible})
-            among = (logits[slot, digit, choices] / temperature).softmax(0)
-            chosen = int(CATALOGUE[item, digit])
+        for level in range(CATALOGUE.shape[1]):
+            choices = sorted({int(CATALOGUE[i, level]) for i in possible})
+            among = (logits[slot, level, choices] / temperature).softmax(0)
+            chosen = int(CATALOGUE[item, level])
             probability *= float(among[choices.index(chosen)])
-            possible = [i for i in possible if int(CATALOGUE[i, digit]) == chosen]
+            possible = [i for i in possible if int(CATALOGUE[i, level]) == chosen]
     return probability
 
 

@@ -12,12 +12,12 @@ from tests.core.model.small import unique_codes
 
 
 def paths(trie: Trie) -> list[tuple[tuple[int, ...], int]]:
-    """Every (digits, item) of the trie, by walking down from the root."""
+    """Every (tokens, item) of the trie, by walking down from the root."""
     found = [((), 0)]
-    for digit in range(trie.num_digits):
-        first = trie.first_child[digit].tolist()
+    for level in range(trie.num_sid_tokens):
+        first = trie.first_child[level].tolist()
         found = [
-            ((*prefix, int(trie.code[digit][child])), child)
+            ((*prefix, int(trie.code[level][child])), child)
             for prefix, node in found
             for child in range(first[node], first[node + 1])
         ]
@@ -62,7 +62,7 @@ def test_runs_of_leaves():
     assert trie.max_children == (2, 2, 2)
     moved = trie.to("cpu")
     assert moved.num_leaves == 4
-    assert moved.num_digits == 3
+    assert moved.num_sid_tokens == 3
 
 
 @settings(max_examples=30, deadline=None)
@@ -72,19 +72,19 @@ def test_children_of_nodes_with_and_without_a_table(num_items, seed, data):
     tabled = Trie.build(codes, 4)
     assert all(table is not None for table in tabled.tables)
     compressed = dataclasses.replace(tabled, tables=(None, None, None))
-    for digit in range(3):
-        count = len(tabled.first_child[digit]) - 1
+    for level in range(3):
+        count = len(tabled.first_child[level]) - 1
         node = torch.tensor(
             [data.draw(st.lists(st.integers(0, count - 1), min_size=3, max_size=3))]
         )
-        first = tabled.first_child[digit].tolist()
-        expected = [tabled.code[digit][first[n] : first[n + 1]].tolist() for n in node[0].tolist()]
+        first = tabled.first_child[level].tolist()
+        expected = [tabled.code[level][first[n] : first[n + 1]].tolist() for n in node[0].tolist()]
         for trie, least in ((tabled, 1), (compressed, 1), (compressed, 4)):
-            code, missing = trie.children(digit, node, at_least=least)
+            code, missing = trie.children(level, node, at_least=least)
             there = missing == 0
             assert [c[t].tolist() for c, t in zip(code[0], there[0], strict=True)] == expected
             assert (missing[~there] == -torch.inf).all()
-            assert code.shape[2] >= min(least, trie.max_children[digit])
+            assert code.shape[2] >= min(least, trie.max_children[level])
 
 
 def test_nodes_above_leaves():
@@ -100,8 +100,8 @@ def test_nodes_above_leaves():
     ("codes", "allowed", "message"),
     [
         ([[0, 1], [0, 1]], None, "1 items share the semantic ID"),
-        ([[0, 4]], None, "digits in"),
-        ([[-1, 0]], None, "digits in"),
+        ([[0, 4]], None, "tokens in"),
+        ([[-1, 0]], None, "tokens in"),
         ([0, 1], None, "shape"),
         ([[0, 1]], [True, True], "one bool per item"),
         ([[0, 1]], [False], "allows none of 1 items"),

@@ -15,7 +15,7 @@ LAZY: dict[str, Any] = {"architecture": "lazy_decoder"}
 def small_model(
     *,
     codebook_size: int = 4,
-    num_digits: int = 3,
+    num_sid_tokens: int = 3,
     history_length: int = 6,
     session_items: int = 3,
     seed: int = 0,
@@ -35,18 +35,18 @@ def small_model(
     model = OneRec(
         ModelConfig(**(shape | config)),
         codebook_size=codebook_size,
-        num_digits=num_digits,
+        num_sid_tokens=num_sid_tokens,
         history_length=history_length,
         session_items=session_items,
     )
     return model.double().eval()
 
 
-def unique_codes(num_items: int, codebook_size: int, num_digits: int, seed: int = 0) -> Tensor:
+def unique_codes(num_items: int, codebook_size: int, num_sid_tokens: int, seed: int = 0) -> Tensor:
     """(N, T) unique semantic IDs, drawn from all there are."""
     generator = torch.Generator().manual_seed(seed)
-    ids = torch.randperm(codebook_size**num_digits, generator=generator)[:num_items]
-    powers = codebook_size ** torch.arange(num_digits).flip(0)
+    ids = torch.randperm(codebook_size**num_sid_tokens, generator=generator)[:num_items]
+    powers = codebook_size ** torch.arange(num_sid_tokens).flip(0)
     return ids.unsqueeze(1) // powers % codebook_size
 
 

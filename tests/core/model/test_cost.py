@@ -9,14 +9,14 @@ from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.presets import steps_of
-from onerec.config import PRESETS, ModelConfig, Stages
+from onerec.config import PRESETS, ModelConfig, PipelineConfig
 from onerec.model import OneRec
 from onerec.model.cost import Cost, training_cost
 from tests.core.model.small import LAZY
 
 SHAPE: dict[str, Any] = {
     "codebook_size": 8,
-    "num_digits": 3,
+    "num_sid_tokens": 3,
     "history_length": 6,
     "session_items": 2,
 }
@@ -26,11 +26,11 @@ def config(**changes: Any) -> ModelConfig:
     return ModelConfig(**({"d_model": 16, "num_heads": 2, "d_ff": 24, "dropout": 0.0} | changes))
 
 
-def cost_of(preset: Stages) -> Cost:
+def cost_of(preset: PipelineConfig) -> Cost:
     return training_cost(
         preset.model,
         codebook_size=preset.tokenizer.codebook_size,
-        num_digits=preset.tokenizer.num_levels + 1,
+        num_sid_tokens=preset.tokenizer.num_levels + 1,
         history_length=preset.sessions.history_length,
         session_items=preset.sessions.session_items,
     )
@@ -41,7 +41,7 @@ def cost_of(preset: Stages) -> Cost:
     [
         {"num_experts": 1, "active_experts": 1},
         {"num_experts": 5, "active_experts": 2},
-        {"history_tokens": "digits"},
+        {"history_tokens": "sid_tokens"},
         LAZY | {"context_kv_heads": 1},
     ],
 )
@@ -84,7 +84,7 @@ def test_large_at_its_full_shape() -> None:
 
 
 def test_a_lazy_decoder_does_half_the_work_at_equal_parameters() -> None:
-    dense = {"num_experts": 1, "active_experts": 1, "history_tokens": "digits"}
+    dense = {"num_experts": 1, "active_experts": 1, "history_tokens": "sid_tokens"}
     first = training_cost(config(encoder_layers=2, decoder_layers=2, **dense), **SHAPE)
     lazy = training_cost(config(decoder_layers=4, **dense, **LAZY), **SHAPE)
     assert lazy.parameters == pytest.approx(first.parameters, rel=0.05)

@@ -12,10 +12,10 @@ from tests.core.model.small import LAZY, histories, small_model, unique_codes
 
 MODES = [
     {"history_tokens": "items"},
-    {"history_tokens": "digits"},
-    {"history_tokens": "digits", "separator": False},
+    {"history_tokens": "sid_tokens"},
+    {"history_tokens": "sid_tokens", "separator": False},
     LAZY,
-    LAZY | {"history_tokens": "digits", "context_kv_layers": 2, "context_kv_heads": 1},
+    LAZY | {"history_tokens": "sid_tokens", "context_kv_layers": 2, "context_kv_heads": 1},
     LAZY | {"context_values": True, "dense_decoder_layers": 1},
 ]
 CODES = unique_codes(20, 4, 3)
@@ -66,13 +66,13 @@ def test_later_digits_do_not_change_earlier_logits(mode):
     with torch.no_grad():
         base = model(*history, codes)
         for item in range(3):
-            for digit in range(3):
+            for level in range(3):
                 changed = codes.clone()
-                changed[:, item, digit] = (codes[:, item, digit] + 1) % 4
+                changed[:, item, level] = (codes[:, item, level] + 1) % 4
                 differs = (model(*history, changed) - base).abs().amax(dim=(0, 3)).flatten()
-                at = item * 3 + digit
-                assert (differs[: at + 1] < 1e-12).all(), "a digit is not its own context"
-                assert (differs[at + 1 :] > 1e-6).all(), "every later digit reads it"
+                at = item * 3 + level
+                assert (differs[: at + 1] < 1e-12).all(), "a token is not its own context"
+                assert (differs[at + 1 :] > 1e-6).all(), "every later token reads it"
 
 
 @pytest.mark.parametrize("shared", [True, False])
@@ -85,12 +85,12 @@ def test_cached_steps_equal_teacher_forcing(mode, shared):
         state = model.start_decoding(model.encode(*lookup(CODES, HISTORY)), shared=shared)
         previous = None
         for slot in range(3):
-            for digit in range(3):
-                logits = model.step(state, slot=slot, digit=digit, previous=previous)
+            for level in range(3):
+                logits = model.step(state, slot=slot, level=level, previous=previous)
                 torch.testing.assert_close(
-                    logits[:, 0], expected[:, slot, digit], rtol=1e-12, atol=1e-12
+                    logits[:, 0], expected[:, slot, level], rtol=1e-12, atol=1e-12
                 )
-                previous = codes[:, slot, digit].unsqueeze(1)
+                previous = codes[:, slot, level].unsqueeze(1)
 
 
 @pytest.mark.parametrize("mode", MODES[:3])
@@ -124,10 +124,10 @@ def test_reordered_caches_equal_uncached_decoding(mode, shared):
         state = model.start_decoding(memory, shared=shared)
         previous, chosen = None, torch.zeros(3, 1, 0, dtype=torch.long)
         for position in range(9):
-            slot, digit = divmod(position, 3)
-            logits = model.step(state, slot=slot, digit=digit, previous=previous)
+            slot, level = divmod(position, 3)
+            logits = model.step(state, slot=slot, level=level, previous=previous)
             padded = torch.nn.functional.pad(chosen, (0, 9 - position)).unflatten(2, (3, 3))
-            fresh = model.decode(memory, padded)[:, :, slot, digit]
+            fresh = model.decode(memory, padded)[:, :, slot, level]
             torch.testing.assert_close(logits, fresh, rtol=1e-12, atol=1e-12)
             beams = [4, 2, 5][position % 3]
             parents = torch.randint(0, chosen.shape[1], (3, beams), generator=generator)
@@ -163,7 +163,7 @@ def test_padded_items_add_nothing_to_a_session():
 
 
 def test_nll_by_hand():
-    # two items of two digits over C = 2; the second session has one item only
+    # two items of two tokens over C = 2; the second session has one item only
     logits = torch.tensor([[[[0.0, 0.0], [1.0, 0.0]], [[0.0, 2.0], [0.0, 0.0]]]]).repeat(2, 1, 1, 1)
     codes = torch.tensor([[[0, 0], [1, 0]], [[1, 1], [0, 0]]])
     mask = torch.tensor([[True, True], [True, False]])
@@ -197,7 +197,7 @@ def test_the_seed_decides_the_weights():
     first, same, other = small_model(seed=1), small_model(seed=1), small_model(seed=2)
     for a, b in zip(first.parameters(), same.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=0)
-    assert not torch.equal(first.digits.weight, other.digits.weight)
+    assert not torch.equal(first.sid_embedding.weight, other.sid_embedding.weight)
 
 
 @pytest.mark.parametrize("mode", [{}, LAZY])
@@ -229,7 +229,7 @@ def test_presets_have_the_size_they_claim(preset, low, high):
         model = OneRec(
             stages.model,
             codebook_size=stages.tokenizer.codebook_size,
-            num_digits=stages.tokenizer.num_levels + 1,
+            num_sid_tokens=stages.tokenizer.num_levels + 1,
             history_length=stages.sessions.history_length,
             session_items=stages.sessions.session_items,
         )
@@ -243,7 +243,7 @@ def test_big_presets_step_at_a_shortened_shape(preset):
         PRESETS[preset].model, d_model=64, d_ff=32, encoder_layers=1, decoder_layers=1
     )
     torch.manual_seed(0)
-    model = OneRec(config, codebook_size=64, num_digits=4, history_length=8, session_items=5)
+    model = OneRec(config, codebook_size=64, num_sid_tokens=4, history_length=8, session_items=5)
     catalogue = unique_codes(50, 64, 4)
     codes, mask = lookup(catalogue, torch.randint(0, 50, (4, 5)))
     loss = session_nll(model(*lookup(catalogue, torch.randint(0, 50, (4, 8))), codes), codes, mask)
@@ -255,7 +255,7 @@ def test_errors_name_what_is_wrong():
     model = small_model()
     codes, mask = lookup(CODES, HISTORY)
     session_codes = lookup(CODES, SESSIONS)[0]
-    with pytest.raises(ValueError, match="2 digits per item"):
+    with pytest.raises(ValueError, match="2 tokens per item"):
         model.encode(codes[..., :2], mask)
     with pytest.raises(ValueError, match="history of 12 items"):
         model.encode(codes.repeat(1, 2, 1), mask.repeat(1, 2))

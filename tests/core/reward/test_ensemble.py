@@ -19,7 +19,7 @@ SMALL = RewardConfig(
 TOPICS, VECTORS = topics_and_vectors()
 
 
-def judges(num: int) -> list[RewardModel]:
+def reward_models(num: int) -> list[RewardModel]:
     shape = RewardShape(vector_dim=VECTORS.shape[1], num_items=NUM_ITEMS, history_length=HISTORY)
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -28,7 +28,7 @@ def judges(num: int) -> list[RewardModel]:
 
 def test_mean_and_lower_bound_by_hand():
     """Rewards r1, r2 of two models: mean, and mean - 2 * |r1 - r2| / 2."""
-    models = judges(2)
+    models = reward_models(2)
     blocks = planted_blocks(TOPICS, 6, 1)
     sessions = blocks.items.long().reshape(3, 2, -1)
     history = blocks.history[:3].long()
@@ -44,7 +44,7 @@ def test_mean_and_lower_bound_by_hand():
 
 
 def test_one_model_is_sure_of_itself():
-    (model,) = judges(1)
+    (model,) = reward_models(1)
     blocks = planted_blocks(TOPICS, 4, 1)
     sessions, history = blocks.items.long()[:, None], blocks.history.long()
     scored = score_with_all([model], VECTORS, history, sessions, SMALL)

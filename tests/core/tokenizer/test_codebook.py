@@ -88,7 +88,7 @@ def test_saved_and_loaded_is_the_same_generation(tmp_path: Path) -> None:
     loaded = load_codebook(tmp_path)
     assert torch.equal(loaded.codebooks, codebook.codebooks)
     assert loaded.config == CONFIG
-    assert loaded.generation == codebook.generation
+    assert loaded.tokenizer_version == codebook.tokenizer_version
     loaded.save(tmp_path)
     assert (tmp_path / "codebook.safetensors").read_bytes() == first
 
@@ -97,15 +97,15 @@ def test_generation_names_centroids_and_settings() -> None:
     vectors = topical(200, 8)
     codebook, _ = fit_codebook(vectors, CONFIG)
     again, _ = fit_codebook(vectors, CONFIG)
-    assert codebook.generation == again.generation
-    assert len(codebook.generation) == 16
+    assert codebook.tokenizer_version == again.tokenizer_version
+    assert len(codebook.tokenizer_version) == 16
     others = {
-        fit_codebook(vectors, replace(CONFIG, seed=1))[0].generation,
-        fit_codebook(vectors + 0.01, CONFIG)[0].generation,
-        replace(codebook, config=replace(CONFIG, iterations=11)).generation,
+        fit_codebook(vectors, replace(CONFIG, seed=1))[0].tokenizer_version,
+        fit_codebook(vectors + 0.01, CONFIG)[0].tokenizer_version,
+        replace(codebook, config=replace(CONFIG, iterations=11)).tokenizer_version,
     }
     assert len(others) == 3
-    assert codebook.generation not in others
+    assert codebook.tokenizer_version not in others
 
 
 def test_progress_is_told() -> None:

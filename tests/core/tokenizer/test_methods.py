@@ -9,8 +9,8 @@ from onerec.config import TokenizerConfig
 from onerec.tokenizer.clusterers import algorithm_1, plain_kmeans
 from onerec.tokenizer.codebook import fit_codebook, load_codebook
 from onerec.tokenizer.diagnostics import embedding_hit_rate, tokenizer_diagnostics
-from onerec.tokenizer.generations import worse_than
 from onerec.tokenizer.rqvae import fit_rqvae, revive_dead_codes, straight_through
+from onerec.tokenizer.versions import worse_than
 from tests.core.tokenizer.peers import topical
 
 METHODS = ("balanced", "algorithm_1", "kmeans", "rqvae")
@@ -28,10 +28,10 @@ def test_a_saved_codebook_encodes_and_decodes_as_before(method: str, tmp_path: P
     vectors, new = topical(300, 12), topical(50, 12, seed=5)
     codebook, codes = fit_codebook(vectors, config(method))
     again, _ = fit_codebook(vectors, config(method))
-    assert codebook.generation == again.generation
+    assert codebook.tokenizer_version == again.tokenizer_version
     codebook.save(tmp_path)
     loaded = load_codebook(tmp_path)
-    assert loaded.generation == codebook.generation
+    assert loaded.tokenizer_version == codebook.tokenizer_version
     assert torch.equal(loaded.encode(new), codebook.encode(new))
     assert torch.equal(loaded.decode(codes), codebook.decode(codes))
     assert codes.shape == (300, 2)
@@ -53,7 +53,7 @@ def test_settings_that_change_no_id_do_not_change_the_generation() -> None:
     vectors = topical(100, 8)
     plain, _ = fit_codebook(vectors, config("balanced"))
     tolerant, _ = fit_codebook(vectors, config("balanced", quality_tolerance=0.5))
-    assert plain.generation == tolerant.generation
+    assert plain.tokenizer_version == tolerant.tokenizer_version
 
 
 def test_algorithm_1_fills_clusters_exactly() -> None:

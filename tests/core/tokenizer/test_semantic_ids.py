@@ -17,7 +17,6 @@ from onerec import schema
 from onerec.config import TokenizerConfig
 from onerec.embeddings.item_embeddings import ItemEmbeddings
 from onerec.tokenizer.codebook import Codebook, fit_codebook
-from onerec.tokenizer.generations import append_night, open_generation
 from onerec.tokenizer.semantic_ids import (
     SemanticIds,
     align_vectors,
@@ -25,6 +24,7 @@ from onerec.tokenizer.semantic_ids import (
     extend_semantic_ids,
     load_semantic_ids,
 )
+from onerec.tokenizer.versions import append_night, open_tokenizer_version
 from tests.core.tokenizer.peers import topical
 
 DAY = np.datetime64("2026-06-01")
@@ -49,7 +49,7 @@ def opened(
 
 @cache
 def twenty() -> tuple[Codebook, SemanticIds]:
-    """A generation that opened with 20 of its 64 IDs."""
+    """A tokenizer version that opened with 20 of its 64 IDs."""
     return opened(topical(20, 4, seed=1))
 
 
@@ -191,7 +191,7 @@ def test_nights_hold_in_any_order_of_the_catalogue(data: st.DataObject, copies: 
     with tempfile.TemporaryDirectory() as temporary:
         directory = Path(temporary)
         config = TokenizerConfig(num_levels=2, codebook_size=4, iterations=5)
-        night = open_generation(everything, date(2026, 6, 2), config, directory)
+        night = open_tokenizer_version(everything, date(2026, 6, 2), config, directory)
         for until in (30, 45, 60):
             later = append_night(directory, night, catalogue(until))
             assert later.ids.num_moved_since(night.ids) == 0
@@ -236,13 +236,13 @@ def test_saved_table_follows_the_schema_and_loads_back(tmp_path: Path) -> None:
     assert loaded.codes.dtype == torch.long
     assert loaded.item_ids.tolist() == ids.item_ids.tolist()
     assert loaded.first_seen.tolist() == ids.first_seen.tolist()
-    assert (loaded.generation, loaded.codebook_size) == (ids.generation, 4)
+    assert (loaded.tokenizer_version, loaded.codebook_size) == (ids.tokenizer_version, 4)
 
 
 def test_another_generation_is_refused() -> None:
     _, ids = opened(topical(30, 4))
     other, _ = opened(topical(30, 4, seed=9))
-    with pytest.raises(ValueError, match=f"{ids.generation}.*{other.generation}"):
+    with pytest.raises(ValueError, match=f"{ids.tokenizer_version}.*{other.tokenizer_version}"):
         extend_semantic_ids(ids, other, names(1, "n"), topical(1, 4), days(1))
 
 

@@ -13,7 +13,7 @@ from onerec.datasets.session_tensors import SessionTensors
 from onerec.schema import SESSION_DATASET, SPLITS
 from onerec.tokenizer.semantic_ids import SemanticIds
 
-NUM_ITEMS, NUM_CODES, NUM_DIGITS, HISTORY, ITEMS = 60, 8, 3, 6, 3
+NUM_ITEMS, NUM_CODES, NUM_SID_TOKENS, HISTORY, ITEMS = 60, 8, 3, 6, 3
 MODEL = ModelConfig(
     d_model=16,
     num_heads=2,
@@ -32,11 +32,13 @@ TRAINING = TrainingConfig(
 def catalogue() -> SemanticIds:
     """NUM_ITEMS items with unique IDs: the item number written in base NUM_CODES."""
     item = np.arange(NUM_ITEMS)
-    digits = [item // NUM_CODES ** (NUM_DIGITS - 1 - j) % NUM_CODES for j in range(NUM_DIGITS)]
+    sid_tokens = [
+        item // NUM_CODES ** (NUM_SID_TOKENS - 1 - j) % NUM_CODES for j in range(NUM_SID_TOKENS)
+    ]
     return SemanticIds(
         item_ids=np.array([f"i{n}" for n in item], dtype=object),
-        codes=torch.from_numpy(np.stack(digits, axis=-1)),
-        generation="a-generation",
+        codes=torch.from_numpy(np.stack(sid_tokens, axis=-1)),
+        tokenizer_version="a-version",
         first_seen=np.full(NUM_ITEMS, "2026-06-01", dtype="datetime64[D]"),
         codebook_size=NUM_CODES,
     )

@@ -68,7 +68,7 @@ def test_two_processes_killed_once_give_the_loss_of_one(tmp_path: Path) -> None:
     one, two = (json.loads((tmp_path / n / "history.json").read_text()) for n in ("one", "two"))
     assert len(two["epochs"]) == 3
     for expected, found in zip(one["epochs"], two["epochs"], strict=True):
-        for name in ("train_loss", "valid_loss", "valid_digit_losses", "learning_rate"):
+        for name in ("train_loss", "valid_loss", "valid_token_losses", "learning_rate"):
             # rounding: the processes trim their shares apart
             assert found[name] == pytest.approx(expected[name], rel=5e-4), name
     weights = [load_file(tmp_path / n / "model.safetensors") for n in ("two", "one")]

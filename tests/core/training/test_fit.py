@@ -21,7 +21,7 @@ from tests.core.training.small import (
     ITEMS,
     MODEL,
     NUM_CODES,
-    NUM_DIGITS,
+    NUM_SID_TOKENS,
     TRAINING,
     catalogue,
     no_sessions,
@@ -48,7 +48,7 @@ def fit(
         valid,
         semantic_ids.codes,
         codebook_size=NUM_CODES,
-        generation=semantic_ids.generation,
+        tokenizer_version=semantic_ids.tokenizer_version,
         out_dir=directory / "out",
         scratch=directory / "scratch",
         initial=initial,
@@ -68,8 +68,8 @@ def test_learns_the_pattern(tmp_path: Path) -> None:
     report = fit(tmp_path, config, dataclasses.replace(MODEL, dropout=0.0, d_model=32))
     assert report.uniform_loss == pytest.approx(math.log(NUM_CODES))
     assert report.best_valid_loss < 0.5 * report.uniform_loss
-    model, generation = load_model(tmp_path / "out", expected_generation="a-generation")
-    assert generation == "a-generation"
+    model, tokenizer_version = load_model(tmp_path / "out", expected_tokenizer_version="a-version")
+    assert tokenizer_version == "a-version"
     assert report.num_parameters == sum(p.numel() for p in model.parameters())
 
 
@@ -86,7 +86,7 @@ def test_reports_and_writes_the_same_numbers(tmp_path: Path) -> None:
     assert [e["epoch"] for e in report.history] == [1, 2, 3, 4]
     assert written["summary"]["best_valid_loss"] == report.best_valid_loss
     assert report.best_valid_loss == min(e["valid_loss"] for e in report.history)
-    product = math.prod(report.digit_perplexity) ** (1 / NUM_DIGITS)
+    product = math.prod(report.token_perplexity) ** (1 / NUM_SID_TOKENS)
     assert math.log(product) == pytest.approx(report.best_valid_loss)
     assert all(sum(layer) == pytest.approx(1) for layer in report.expert_load)
     config = json.loads((tmp_path / "out" / "config.json").read_text())
@@ -107,7 +107,7 @@ def test_reports_and_writes_the_same_numbers(tmp_path: Path) -> None:
     "shape",
     [
         {"history_tokens": "items"},
-        {"history_tokens": "digits"},
+        {"history_tokens": "sid_tokens"},
         {"architecture": "lazy_decoder", "context_values": True},
     ],
 )
@@ -118,12 +118,12 @@ def test_every_parameter_moves(tmp_path: Path, shape: dict[str, Any]) -> None:
     before = OneRec(
         model_config,
         codebook_size=NUM_CODES,
-        num_digits=NUM_DIGITS,
+        num_sid_tokens=NUM_SID_TOKENS,
         history_length=HISTORY,
         session_items=ITEMS,
     ).state_dict()
     fit(tmp_path, config, model_config)
-    after = load_model(tmp_path / "out", expected_generation=None)[0].state_dict()
+    after = load_model(tmp_path / "out", expected_tokenizer_version=None)[0].state_dict()
     assert before.keys() == after.keys()
     still = [name for name in before if torch.equal(before[name], after[name])]
     assert still == []
@@ -216,7 +216,7 @@ def test_stops_early_and_keeps_the_best_weights(tmp_path: Path) -> None:
 
 def test_warm_start(tmp_path: Path) -> None:
     fit(tmp_path / "yesterday")
-    initial, _ = load_model(tmp_path / "yesterday" / "out", expected_generation="a-generation")
+    initial, _ = load_model(tmp_path / "yesterday" / "out", expected_tokenizer_version="a-version")
     config = dataclasses.replace(TRAINING, max_epochs=1)
     cold = fit(tmp_path / "cold", config)
     warm = fit(tmp_path / "warm", config, initial=initial)

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from onerec.datasets.history_sessions import load_history_sessions
-from onerec.model import GenerationMismatchError, OneRec, save_model
+from onerec.model import OneRec, TokenizerVersionMismatchError, save_model
 from onerec.training.__main__ import main
 from onerec.training.bookkeeping import RESUME
 from onerec.training.job import TrainingJob, train
@@ -25,7 +25,7 @@ from tests.core.training.small import (
     ITEMS,
     MODEL,
     NUM_CODES,
-    NUM_DIGITS,
+    NUM_SID_TOKENS,
     TRAINING,
     catalogue,
     write_patterned_dataset,
@@ -133,11 +133,11 @@ def test_a_checkpoint_of_another_generation_is_no_start(artifacts: Path, tmp_pat
     model = OneRec(
         MODEL,
         codebook_size=NUM_CODES,
-        num_digits=NUM_DIGITS,
+        num_sid_tokens=NUM_SID_TOKENS,
         history_length=HISTORY,
         session_items=ITEMS,
     )
-    save_model(model, tmp_path / "old", generation="another")
+    save_model(model, tmp_path / "old", tokenizer_version="another")
     job = TrainingJob(
         session_dataset=artifacts / "session_dataset",
         semantic_ids=artifacts / "semantic_ids",
@@ -147,7 +147,7 @@ def test_a_checkpoint_of_another_generation_is_no_start(artifacts: Path, tmp_pat
         model=MODEL,
         runtime=Runtime(accelerator="cpu", threads=1),
     )
-    with pytest.raises(GenerationMismatchError, match=r"'another'.*'a-generation'"):
+    with pytest.raises(TokenizerVersionMismatchError, match=r"'another'.*'a-version'"):
         train(job, out_dir=tmp_path / "out", scratch=tmp_path / "scratch")
 
 

@@ -12,7 +12,7 @@ from tests.core.training.small import (
     ITEMS,
     MODEL,
     NUM_CODES,
-    NUM_DIGITS,
+    NUM_SID_TOKENS,
     catalogue,
     patterned_sessions,
 )
@@ -23,7 +23,7 @@ def loss_and_gradient(micro_batch: int) -> list[torch.Tensor]:
     model = OneRec(
         MODEL,
         codebook_size=NUM_CODES,
-        num_digits=NUM_DIGITS,
+        num_sid_tokens=NUM_SID_TOKENS,
         history_length=HISTORY,
         session_items=ITEMS,
     )

@@ -9,13 +9,13 @@ import torch
 
 from onerec.config import TrainingConfig
 from onerec.model import OneRec
-from onerec.training.module import FINAL_RATE_SHARE, adamw, digit_nll, next_token_loss, rate_share
+from onerec.training.module import FINAL_RATE_SHARE, adamw, next_token_loss, rate_share, token_nll
 from tests.core.training.small import (
     HISTORY,
     ITEMS,
     MODEL,
     NUM_CODES,
-    NUM_DIGITS,
+    NUM_SID_TOKENS,
     catalogue,
     patterned_sessions,
 )
@@ -26,7 +26,7 @@ def small_model() -> OneRec:
     return OneRec(
         dataclasses.replace(MODEL, dropout=0.0),
         codebook_size=NUM_CODES,
-        num_digits=NUM_DIGITS,
+        num_sid_tokens=NUM_SID_TOKENS,
         history_length=HISTORY,
         session_items=ITEMS,
     )
@@ -34,10 +34,10 @@ def small_model() -> OneRec:
 
 def test_validation_sums_are_the_training_loss() -> None:
     model, codes, sessions = small_model(), catalogue().codes, patterned_sessions(20, seed=1)
-    *sums, items = digit_nll(model, sessions.history, sessions.targets, codes).tolist()
+    *sums, items = token_nll(model, sessions.history, sessions.targets, codes).tolist()
     assert items == (sessions.targets >= 0).sum()
     loss = next_token_loss(model, sessions.history, sessions.targets, codes)
-    assert sum(sums) / (items * NUM_DIGITS) == pytest.approx(loss.item(), rel=1e-5)
+    assert sum(sums) / (items * NUM_SID_TOKENS) == pytest.approx(loss.item(), rel=1e-5)
 
 
 def test_a_batch_in_two_halves_gives_the_same_gradient() -> None:

@@ -16,8 +16,8 @@ from torch.utils.data import Sampler
 
 from onerec.training import Progress, Runtime, TrainingDivergedError
 from onerec.training.bookkeeping import RESUME
+from onerec.training.distributed_batches import DistributedBatches
 from onerec.training.generator import fit_generator
-from onerec.training.portion import Portion
 from tests.core.training.small import MODEL, NUM_CODES, TRAINING, catalogue, patterned_sessions
 
 STEPS = 13
@@ -40,7 +40,7 @@ def fit(
         patterned_sessions(80, seed=2),
         ids.codes,
         codebook_size=NUM_CODES,
-        generation=ids.generation,
+        tokenizer_version=ids.tokenizer_version,
         out_dir=directory / "out",
         scratch=directory / "scratch",
         on_progress=on_progress,
@@ -211,14 +211,14 @@ class Numbered(Sampler[torch.Tensor]):
 
 def test_portions_share_every_batch_and_start_late_once() -> None:
     whole = [b.tolist() for b in Numbered()]
-    parts = [Portion(Numbered(), rank=rank, world_size=3) for rank in range(3)]
+    parts = [DistributedBatches(Numbered(), rank=rank, world_size=3) for rank in range(3)]
     for part in parts:
         assert len(part) == 4
         part.set_epoch(0)
     for batch, *shares in zip(whole, *parts, strict=True):
         assert sorted(torch.cat(shares).tolist()) == batch
         assert [len(s) for s in shares] == [3, 2, 2]
-    late = Portion(Numbered())
+    late = DistributedBatches(Numbered())
     late.start_at(3)
     late.set_epoch(2)
     assert [b.tolist() for b in late] == [list(range(230, 237))]

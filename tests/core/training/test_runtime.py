@@ -12,7 +12,7 @@ from tests.core.training.small import (
     ITEMS,
     MODEL,
     NUM_CODES,
-    NUM_DIGITS,
+    NUM_SID_TOKENS,
     catalogue,
     patterned_sessions,
 )
@@ -55,7 +55,7 @@ def test_compiled_blocks_are_the_same_model() -> None:
     model = OneRec(
         MODEL,
         codebook_size=NUM_CODES,
-        num_digits=NUM_DIGITS,
+        num_sid_tokens=NUM_SID_TOKENS,
         history_length=HISTORY,
         session_items=ITEMS,
     ).eval()

@@ -21,7 +21,7 @@ from tests.core.training.small import (
     ITEMS,
     MODEL,
     NUM_CODES,
-    NUM_DIGITS,
+    NUM_SID_TOKENS,
     TRAINING,
     catalogue,
     patterned_sessions,
@@ -48,7 +48,7 @@ def first_losses() -> list[float]:
         model = OneRec(
             MODEL,
             codebook_size=NUM_CODES,
-            num_digits=NUM_DIGITS,
+            num_sid_tokens=NUM_SID_TOKENS,
             history_length=HISTORY,
             session_items=ITEMS,
         )

@@ -1,4 +1,4 @@
-"""Who trains the reward model and who trains its judge."""
+"""Who trains the reward model and who trains the evaluator."""
 
 from pathlib import Path
 
@@ -28,13 +28,13 @@ def split_users(user_ids: np.ndarray, share: float, seed: int) -> np.ndarray:
     return (hashes >> np.uint64(11)) * 2.0**-53 < share
 
 
-def check_judge(evaluator: Path, reward_model: Path) -> None:
+def check_evaluator(evaluator: Path, reward_model: Path) -> None:
     """Raise `ValueError` unless the two were trained on users that cannot overlap.
 
     A model that is judged by the reward that trained it, or by one of the same users, is flattered.
 
     Args:
-        evaluator: Directory of the model that judges.
+        evaluator: Directory of the evaluator model.
         reward_model: Directory of the one that trains.
     """
     parts, splits = [], []
@@ -45,7 +45,8 @@ def check_judge(evaluator: Path, reward_model: Path) -> None:
     if parts != ["evaluator", "reward"]:
         raise ValueError(
             f"evaluator {evaluator} was trained as the {parts[0]!r} part and reward model "
-            f"{reward_model} as the {parts[1]!r} part: the judge must be of the evaluator's users; "
+            f"{reward_model} as the {parts[1]!r} part: the evaluator must be of the evaluator's "
+            f"users; "
             "hand in the artifact evaluator_model"
         )
     if splits[0] != splits[1]:

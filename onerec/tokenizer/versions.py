@@ -1,9 +1,9 @@
-"""Tokenizer generations: one codebook, and the IDs that are appended to it night by night.
+"""Tokenizer versions: one codebook, and the IDs that are appended to it night by night.
 
-A generation opens when a codebook is fitted: its directory holds the codebook, the IDs of the items
-it was fitted on, and their vectors, which fix the space it lives in. Every night after that appends
-the items that are new. A generation that is worse than the one in force is refused: its manifest
-says so, and readers pass it by. Shapes: N items, Dv width of the vectors.
+A tokenizer version opens when a codebook is fitted: its directory holds the codebook, the IDs of
+the items it was fitted on, and their vectors, which fix the space it lives in. Every night after
+that appends the items that are new. A tokenizer version that is worse than the one in force is
+refused: its manifest says so, and readers pass it by. Shapes: N items, Dv width of the vectors.
 """
 
 import json
@@ -35,7 +35,7 @@ from onerec.tokenizer.semantic_ids import (
 class TokenizedCatalogue:
     """Attributes:
     ids: N items with their IDs.
-    vectors: (N, Dv) float32, row-aligned, in the space of the generation's codebook.
+    vectors: (N, Dv) float32, row-aligned, in the space of the tokenizer version's codebook.
     """
 
     ids: SemanticIds
@@ -59,7 +59,7 @@ def load_tokenized(directory: Path) -> TokenizedCatalogue:
     )
 
 
-def open_generation(
+def open_tokenizer_version(
     embeddings: ItemEmbeddings,
     before: date,
     config: TokenizerConfig,
@@ -74,7 +74,7 @@ def open_generation(
         before: Only items first seen before this day take part.
         config: Levels, codes, steps, seed.
         directory: Gets the codebook and what `TokenizedCatalogue.save` writes.
-        on_progress: Told about the fit.
+        on_progress: PolicyBatch about the fit.
 
     Raises:
         ValueError: As `fit_codebook`.
@@ -91,27 +91,27 @@ def open_generation(
     return opened
 
 
-GENERATION_FILE = "generation.json"
+TOKENIZER_MANIFEST = "tokenizer_version.json"
 LOWER_IS_BETTER = {"relative_mse", "collision_rate"}
 
 
 @dataclass(frozen=True)
-class Generation:
-    """The manifest of a generation, `generation.json`.
+class TokenizerManifest:
+    """The manifest of a tokenizer version, `tokenizer_version.json`.
 
     Attributes:
-        generation: Hash of the codebook.
+        tokenizer_version: Hash of the codebook.
         day: Only items first seen before it took part in the fit.
-        opened_because: "first generation", or that the one in force was refitted.
+        opened_because: "first tokenizer version", or that the one in force was refitted.
         settings: The `TokenizerConfig`.
-        parent: Hash of the generation that was in force, if any.
-        quality: Of this generation on the day's items (`quality_of`).
+        parent: Hash of the tokenizer version that was in force, if any.
+        quality: Of this tokenizer version on the day's items (`quality_of`).
         parent_quality: Of the parent on the same items, with its published IDs and the IDs it
             would give to new ones; None where there is no parent or it has no IDs left.
-        refused_because: Why this generation must not be used; empty when it is in force.
+        refused_because: Why this tokenizer version must not be used; empty when it is in force.
     """
 
-    generation: str
+    tokenizer_version: str
     day: str
     opened_because: str
     settings: dict[str, Any]
@@ -125,18 +125,19 @@ class Generation:
         return not self.refused_because
 
     def save(self, directory: Path) -> None:
-        """Write `generation.json`."""
+        """Write `tokenizer_version.json`."""
         text = json.dumps(asdict(self), indent=2, sort_keys=True)
-        (directory / GENERATION_FILE).write_text(text + "\n")
+        (directory / TOKENIZER_MANIFEST).write_text(text + "\n")
 
 
-def load_generation(directory: Path) -> Generation | None:
-    """Read what `Generation.save` wrote; None for a codebook from before there were manifests."""
-    file = directory / GENERATION_FILE
-    return Generation(**json.loads(file.read_text())) if file.exists() else None
+def load_tokenizer_manifest(directory: Path) -> TokenizerManifest | None:
+    """Read what `TokenizerManifest.save` wrote; None for a codebook from before there were
+    manifests."""
+    file = directory / TOKENIZER_MANIFEST
+    return TokenizerManifest(**json.loads(file.read_text())) if file.exists() else None
 
 
-def judge_generation(
+def describe_tokenizer_version(
     codebook_directory: Path,
     diagnostics: Mapping[str, Any],
     embeddings: ItemEmbeddings,
@@ -144,25 +145,25 @@ def judge_generation(
     *,
     parent_directory: Path | None,
     published: TokenizedCatalogue | None,
-) -> Generation:
-    """Describe a generation that was just opened, and decide whether it may be used.
+) -> TokenizerManifest:
+    """Describe a tokenizer version that was just opened, and decide whether it may be used.
 
     It is refused when it breaks its method's promise of balance, or when it is worse than the one
     in force on the same items by more than `quality_tolerance`.
 
     Args:
-        codebook_directory: What `open_generation` wrote.
+        codebook_directory: What `open_tokenizer_version` wrote.
         diagnostics: Of its IDs.
         embeddings: The catalogue it was fitted on.
-        before: As for `open_generation`.
+        before: As for `open_tokenizer_version`.
         parent_directory: The codebook in force, if any.
         published: The parent's last night, if any.
     """
     codebook = load_codebook(codebook_directory)
     quality, faults = quality_of(diagnostics), _broken_promises(codebook, diagnostics)
-    parent, reason, parent_quality = None, "first generation", None
+    parent, reason, parent_quality = None, "first tokenizer version", None
     if parent_directory is not None:
-        parent = load_codebook(parent_directory).generation
+        parent = load_codebook(parent_directory).tokenizer_version
         reason = f"refit of {parent}"
         known = embeddings.first_seen < np.datetime64(before)
         try:
@@ -174,8 +175,8 @@ def judge_generation(
                 _only(night, embeddings, known).diagnostics(parent_directory)
             )
             faults += worse_than(parent_quality, quality, codebook.config.quality_tolerance)
-    return Generation(
-        generation=codebook.generation,
+    return TokenizerManifest(
+        tokenizer_version=codebook.tokenizer_version,
         day=before.isoformat(),
         opened_because=reason,
         settings=asdict(codebook.config),
@@ -238,12 +239,12 @@ def _only(
 def append_night(
     codebook_directory: Path, previous: TokenizedCatalogue | None, embeddings: ItemEmbeddings
 ) -> TokenizedCatalogue:
-    """IDs and vectors of a night's catalogue inside the codebook's generation.
+    """IDs and vectors of a night's catalogue inside the codebook's tokenizer version.
 
     Args:
-        codebook_directory: What `open_generation` wrote.
-        previous: An earlier night; it is built on when it is of the same generation, otherwise
-            the IDs the generation opened with are.
+        codebook_directory: What `open_tokenizer_version` wrote.
+        previous: An earlier night; it is built on when it is of the same tokenizer version,
+            otherwise the IDs the tokenizer version opened with are.
         embeddings: The night's catalogue.
 
     Returns:
@@ -253,7 +254,7 @@ def append_night(
     codebook = load_codebook(codebook_directory)
     opened = load_tokenized(codebook_directory)
     base = opened
-    if previous is not None and previous.ids.generation == codebook.generation:
+    if previous is not None and previous.ids.tokenizer_version == codebook.tokenizer_version:
         base = previous
     tonight = torch.from_numpy(_in_codebook_space(embeddings, opened))
     is_new = base.ids.index_of(embeddings.item_ids) < 0
@@ -272,13 +273,14 @@ def append_night(
 
 
 def _in_codebook_space(embeddings: ItemEmbeddings, opened: TokenizedCatalogue) -> np.ndarray:
-    """(N, Dv): the night's vectors, turned into the space of the generation."""
+    """(N, Dv): the night's vectors, turned into the space of the tokenizer version."""
     at = opened.ids.index_of(embeddings.item_ids)
     shared = at >= 0
     if not shared.any():
         raise ValueError(
-            "item_embeddings: none of the items this generation opened with is in the catalogue; "
-            "materialise codebook again, which opens a new generation"
+            "item_embeddings: none of the items this tokenizer version opened with is in the "
+            "catalogue; "
+            "materialise codebook again, which opens a new tokenizer version"
         )
     reference = opened.vectors[at[shared]]
     if np.array_equal(embeddings.vectors[shared], reference):

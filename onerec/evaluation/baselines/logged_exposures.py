@@ -22,7 +22,7 @@ STATISTICS = ("exposures", "watches", "watch_share", "watch_seconds", "interacti
 
 
 @dataclass(frozen=True)
-class Feedback:
+class LoggedExposures:
     """Exposures of known items.
 
     Attributes:
@@ -55,7 +55,9 @@ class Feedback:
         return np.where(self.has_interaction, 3, grade)
 
 
-def load_feedback(directory: Path, semantic_ids: SemanticIds, splits: Sequence[str]) -> Feedback:
+def load_feedback(
+    directory: Path, semantic_ids: SemanticIds, splits: Sequence[str]
+) -> LoggedExposures:
     """Read exposures of some splits of a `session_dataset` artifact; never of `test`."""
     assert "test" not in splits, "nothing of the test day reaches a baseline"
     columns = ["user_id", "item_ids", "watch_seconds", "is_watched", *INTERACTIONS]
@@ -71,7 +73,7 @@ def load_feedback(directory: Path, semantic_ids: SemanticIds, splits: Sequence[s
         return flags(flat_values(table, name, of="item_ids"))[known]
 
     seconds = flat_values(table, "watch_seconds", of="item_ids").cast(pa.float64())
-    return Feedback(
+    return LoggedExposures(
         user=user[row[known]],
         item=items[known],
         watch_seconds=np.nan_to_num(seconds.to_numpy())[known],
@@ -81,7 +83,9 @@ def load_feedback(directory: Path, semantic_ids: SemanticIds, splits: Sequence[s
     )
 
 
-def item_statistics(feedback: Feedback, semantic_ids: SemanticIds, as_of: date) -> np.ndarray:
+def item_statistics(
+    feedback: LoggedExposures, semantic_ids: SemanticIds, as_of: date
+) -> np.ndarray:
     """(N, F) what a log says of each item, in the order of `STATISTICS`.
 
     Shares and means are smoothed towards those of all items.

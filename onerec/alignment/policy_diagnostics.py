@@ -1,7 +1,7 @@
 """What is watched while a policy moves: how far from its start, and how much of it stays legal.
 
-Shapes: B users, G sessions of each, H history items, M items of a session, T digits, C codes, W the
-most children of a trie's node.
+Shapes: B users, G sessions of each, H history items, M items of a session, T SID tokens, C codes, W
+the most children of a trie's node.
 """
 
 import torch
@@ -12,7 +12,7 @@ from onerec.model import OneRec, encode_items, lookup
 
 
 @torch.no_grad()
-def digit_distributions(
+def token_distributions(
     model: OneRec, history: Tensor, sessions: Tensor, codes: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Log-probabilities (B, G, M, T, C) of every code along sessions, and where items are
@@ -22,10 +22,10 @@ def digit_distributions(
     return model.decode(memory, session_codes).float().log_softmax(-1), mask
 
 
-def kl_per_digit(policy_logp: Tensor, start_logp: Tensor, mask: Tensor) -> Tensor:
-    """(B,) exact KL(policy || start) in nats, a mean over the digits of a user's sessions.
+def kl_per_token(policy_logp: Tensor, start_logp: Tensor, mask: Tensor) -> Tensor:
+    """(B,) exact KL(policy || start) in nats, a mean over the tokens of a user's sessions.
 
-    It is exact in each digit, but the digits before it are those of the sessions given.
+    It is exact in each token, but the tokens before it are those of the sessions given.
 
     Args:
         policy_logp: (B, G, M, T, C).
@@ -39,8 +39,8 @@ def kl_per_digit(policy_logp: Tensor, start_logp: Tensor, mask: Tensor) -> Tenso
 def legal_mass(policy_logp: Tensor, sessions: Tensor, trie: Trie) -> Tensor:
     """(B,) probability that an item drawn without the trie would be one of the catalogue.
 
-    At each digit, the mass on codes that continue the digits before it; their product over an
-    item's digits, a mean over a user's items. Generation is constrained, so this is not a share of
+    At each token, the mass on codes that continue the tokens before it; their product over an
+    item's tokens, a mean over a user's items. Generation is constrained, so this is not a share of
     wrong recommendations but of probability that the policy wastes.
 
     Args:
@@ -51,13 +51,13 @@ def legal_mass(policy_logp: Tensor, sessions: Tensor, trie: Trie) -> Tensor:
     mask = sessions >= 0
     leaf = trie.leaves(sessions.to(trie.leaf_items.device)).clamp(min=0)
     mass = torch.zeros(sessions.shape, dtype=policy_logp.dtype, device=policy_logp.device)
-    for digit in range(trie.num_digits):
-        node = torch.searchsorted(trie.first_leaf[digit], leaf, right=True) - 1
-        starts = trie.first_child[digit]
+    for level in range(trie.num_sid_tokens):
+        node = torch.searchsorted(trie.first_leaf[level], leaf, right=True) - 1
+        starts = trie.first_child[level]
         first, last = starts[node].unsqueeze(-1), starts[node + 1].unsqueeze(-1)
-        child = first + torch.arange(trie.max_children[digit], device=leaf.device)
-        code = trie.code[digit][torch.minimum(child, last - 1)]
-        logp = policy_logp[..., digit, :].gather(-1, code)
+        child = first + torch.arange(trie.max_children[level], device=leaf.device)
+        code = trie.code[level][torch.minimum(child, last - 1)]
+        logp = policy_logp[..., level, :].gather(-1, code)
         mass = mass + logp.masked_fill(child >= last, -torch.inf).logsumexp(-1)
     mask = mask.to(mass.device)
     return (mass.exp() * mask).sum((1, 2)) / mask.sum((1, 2)).clamp(min=1)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from onerec.alignment.pairs import PreferencePairs
-from onerec.config import GenerationConfig, RewardConfig
+from onerec.config import BeamConfig, RewardConfig
 from onerec.datasets.session_tensors import RewardBlocks
 from onerec.model import OneRec, session_logp
 from onerec.reward.scoring import scalar_reward
@@ -25,7 +25,7 @@ def feedback_pairs(
     *,
     num_users: int,
     seed: int,
-    generation: GenerationConfig,
+    decoding: BeamConfig,
     reward: RewardConfig,
     device: str = "cpu",
 ) -> PreferencePairs:
@@ -43,7 +43,7 @@ def feedback_pairs(
             short blocks and blocks that repeat an item, which the model could never make.
         num_users: Users wanted; all with two different rewards where there are fewer.
         seed: Another seed takes other users.
-        generation: Batch size.
+        decoding: Batch size.
         reward: Weights of the labels.
         device: Where it runs.
 
@@ -73,7 +73,7 @@ def feedback_pairs(
     best, worst = best[kept], worst[kept]
     history = blocks.history[torch.minimum(best, worst)].long()
     sessions = torch.stack([blocks.items[best], blocks.items[worst]], 1).long()
-    logp = _logp(model, history, sessions, codes, generation.batch_size, device)
+    logp = _logp(model, history, sessions, codes, decoding.batch_size, device)
     return PreferencePairs(
         user_ids=blocks.user_ids[blocks.user[best].numpy()],
         history=history,

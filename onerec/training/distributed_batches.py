@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 
-class Portion(Sampler[Tensor]):
+class DistributedBatches(Sampler[Tensor]):
     """One process's rows of every batch of another sampler, which may be told to start later.
 
     The batches are the whole training's: with W processes each takes every W-th row, so that the

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from onerec.config import ModelConfig
-from onerec.model import OneRec, start_from_content
+from onerec.model import OneRec, init_from_content
 
 K, T = 4, 3
 
@@ -14,7 +14,7 @@ def _model() -> OneRec:
     return OneRec(
         ModelConfig(d_model=64, num_heads=2),
         codebook_size=K,
-        num_digits=T,
+        num_sid_tokens=T,
         history_length=2,
         session_items=2,
     )
@@ -25,17 +25,17 @@ def test_codes_of_alike_items_start_alike():
     codes = torch.tensor([[c, 0, 0] for c in range(K) for _ in range(3)])
     # codes 0 and 1 hold nearly the same content, 2 and 3 hold others
     axes = torch.tensor([[1.0, 0, 0, 0], [0.95, 0.1, 0, 0], [0, 0, 1.0, 0], [0, 0, 0, 1.0]])
-    start_from_content(model, codes, axes.repeat_interleave(3, 0))
-    first = model.digits.weight[:K].detach()
+    init_from_content(model, codes, axes.repeat_interleave(3, 0))
+    first = model.sid_embedding.weight[:K].detach()
     assert torch.cdist(first, first)[0].argsort()[1] == 1
     assert first.norm(dim=1).mean() == pytest.approx(1.0, abs=1e-5)
 
 
 def test_the_separating_digit_and_unused_codes_keep_their_random_start():
     model, codes = _model(), torch.tensor([[0, 1, 0], [2, 1, 1]])
-    before = model.digits.weight.detach().clone()
-    start_from_content(model, codes, torch.eye(2))
-    after = model.digits.weight.detach()
+    before = model.sid_embedding.weight.detach().clone()
+    init_from_content(model, codes, torch.eye(2))
+    after = model.sid_embedding.weight.detach()
     assert torch.equal(after[2 * K :], before[2 * K :])
     assert torch.equal(after[[1, 3]], before[[1, 3]])
     assert not torch.equal(after[[0, 2]], before[[0, 2]])
@@ -43,4 +43,4 @@ def test_the_separating_digit_and_unused_codes_keep_their_random_start():
 
 def test_vectors_of_another_catalogue_are_refused():
     with pytest.raises(ValueError, match="3 item vectors for 2 semantic IDs"):
-        start_from_content(_model(), torch.zeros(2, T, dtype=torch.long), torch.eye(3))
+        init_from_content(_model(), torch.zeros(2, T, dtype=torch.long), torch.eye(3))

@@ -5,7 +5,7 @@ sequence gives the memories of all its prefixes, and one pass of the decoder rea
 from its own memory. Learning from each prefix by itself costs as many passes of the encoder as
 there are items. `OneRec.encode` of a prefix gives the same memory, so generation is unchanged.
 
-Letters: B sequences, P places (items of a sequence, all of them targets), T digits, C codes,
+Letters: B sequences, P places (items of a sequence, all of them targets), T SID tokens, C codes,
 S states, D width.
 """
 
@@ -24,13 +24,13 @@ def latest_states(model: OneRec, states: Tensor, *, first: int = 0) -> Tensor:
     return states[:, first * per_item :: per_item]
 
 
-def decode_places(model: OneRec, states: Tensor, codes: Tensor, *, first: int = 0) -> Tensor:
+def decode_positions(model: OneRec, states: Tensor, codes: Tensor, *, first: int = 0) -> Tensor:
     """Teacher-forced logits of every item as the first of the session after those before it.
 
     Args:
         model: With a causal encoder.
         states: (B, S, D) `OneRec.causal_states` of the sequences without their last item.
-        codes: (B, P, T) digits of the items from place `first` on; anything at padding, which must
+        codes: (B, P, T) tokens of the items from place `first` on; anything at padding, which must
             be on the right.
         first: Items at the beginning that are read and never asked for.
 
@@ -38,13 +38,13 @@ def decode_places(model: OneRec, states: Tensor, codes: Tensor, *, first: int = 
         (B, P, T, C) logits; nothing that means anything at padding.
     """
     assert model.config.causal_encoder, "the states of a prefix must not depend on what follows"
-    _, places, num_digits = codes.shape
+    _, places, num_sid_tokens = codes.shape
     device = codes.device
     ends = torch.arange(first, first + places, device=device) * model.tokens_per_history_item
     memory = torch.cat([model.marked(latest_states(model, states, first=first)), states], 1)
     own = torch.eye(places, dtype=torch.bool, device=device)
     before = torch.arange(states.shape[1], device=device) <= ends.unsqueeze(1)
-    seen = torch.cat([own, before], 1).repeat_interleave(num_digits, 0)  # (P T, P + S)
+    seen = torch.cat([own, before], 1).repeat_interleave(num_sid_tokens, 0)  # (P T, P + S)
     state = DecoderState(
         memory=[block.cross.memory(memory) for block in model.decoder_blocks()],
         mask=seen[None, None],

@@ -5,7 +5,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from onerec_dagster.running import PROCESS_TAG, bury_killed_runs
+from onerec_dagster.job_runner import PROCESS_TAG, bury_killed_runs
 
 POOL = "warehouse"
 

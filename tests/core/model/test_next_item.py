@@ -5,13 +5,13 @@ import torch
 
 from onerec.config import ModelConfig
 from onerec.generation import Trie, rank_items, score_catalogue
-from onerec.model.places import decode_places, latest_states
+from onerec.model.next_item import decode_positions, latest_states
 from tests.core.model.small import small_model, unique_codes
 
 SEQUENCES = torch.tensor([[3, 1, 4, 2, 0], [5, 2, 6, -1, -1]])
 
 
-@pytest.mark.parametrize("tokens", ["items", "digits"])
+@pytest.mark.parametrize("tokens", ["items", "sid_tokens"])
 def test_every_place_is_the_first_item_after_its_prefix(tokens: str) -> None:
     model = small_model(causal_encoder=True, history_tokens=tokens)
     codes = unique_codes(7, 4, 3)
@@ -20,7 +20,7 @@ def test_every_place_is_the_first_item_after_its_prefix(tokens: str) -> None:
     told = codes[SEQUENCES.clamp(min=0)]
     extra = vectors[SEQUENCES.clamp(min=0)]
     states = model.causal_states(told[:, :-1], there[:, :-1], extra[:, :-1])
-    logits = decode_places(model, states, told)
+    logits = decode_positions(model, states, told)
     for row, place in there.nonzero().tolist():
         memory = model.encode(
             told[row : row + 1, :place], there[row : row + 1, :place], extra[row : row + 1, :place]
@@ -29,7 +29,7 @@ def test_every_place_is_the_first_item_after_its_prefix(tokens: str) -> None:
         torch.testing.assert_close(logits[row, place], expected[0, 0])
         latest = latest_states(model, states)[row, place]
         torch.testing.assert_close(model.marked(latest), memory.states[0, 0])
-    later = decode_places(model, states, told[:, 2:], first=2)
+    later = decode_positions(model, states, told[:, 2:], first=2)
     torch.testing.assert_close(later, logits[:, 2:])
 
 

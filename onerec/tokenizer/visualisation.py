@@ -1,6 +1,6 @@
 """What a person looks at to believe in semantic IDs: a map of items, and who shares a prefix.
 
-Shapes: N items, Dv width of the vectors, T digits.
+Shapes: N items, Dv width of the vectors, T SID tokens.
 """
 
 from collections.abc import Mapping
@@ -63,10 +63,12 @@ def neighbours_by_prefix(
         shared[row] = -1
         near = shared.argsort(descending=True, stable=True)[:width]
         near = near[shared[near] > 0].tolist()
-        digits = f"{int(shared[near[0]])} digits" if near else "nothing"
+        shared_tokens = f"{int(shared[near[0]])} tokens" if near else "nothing"
         names = "; ".join(_name(str(ids.item_ids[i]), titles) for i in near)
         code = "-".join(map(str, codes[row].tolist()))
-        lines.append(f"| {code} | {_name(str(ids.item_ids[row]), titles)} | {digits} | {names} |")
+        lines.append(
+            f"| {code} | {_name(str(ids.item_ids[row]), titles)} | {shared_tokens} | {names} |"
+        )
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""A start from content: digit embeddings that already know which codes are alike."""
+"""A start from content: token embeddings that already know which codes are alike."""
 
 import torch
 from torch import Tensor
@@ -7,13 +7,13 @@ from onerec.model.onerec import OneRec
 
 
 @torch.no_grad()
-def start_from_content(model: OneRec, codes: Tensor, vectors: Tensor) -> None:
-    """Set the digit embeddings to their codes' centroids, randomly projected to the model's width.
+def init_from_content(model: OneRec, codes: Tensor, vectors: Tensor) -> None:
+    """Set the token embeddings to their codes' centroids, randomly projected to the model's width.
 
     A random projection keeps distances, so codes of alike items start alike, and what one of them
     learns from few sessions helps the others. Scale and mean are those of random weights. The
-    separating digit, which means nothing, keeps its random embeddings, as do unused codes. Draws
-    from the global RNG. Ours; the paper does not say how its embeddings start.
+    disambiguation token, which means nothing, keeps its random embeddings, as do unused codes.
+    Draws from the global RNG. Ours; the paper does not say how its embeddings start.
 
     Args:
         model: A model with random weights.
@@ -31,7 +31,7 @@ def start_from_content(model: OneRec, codes: Tensor, vectors: Tensor) -> None:
     size, width = model.codebook_size, model.config.d_model
     projection = torch.randn(vectors.shape[1], width) / vectors.shape[1] ** 0.5
     residual = vectors - vectors.mean(0)
-    for level in range(model.num_digits - 1):
+    for level in range(model.num_sid_tokens - 1):
         code = codes[:, level]
         counts = torch.bincount(code, minlength=size)
         sums = torch.zeros(size, vectors.shape[1]).index_add_(0, code, residual)
@@ -41,4 +41,4 @@ def start_from_content(model: OneRec, codes: Tensor, vectors: Tensor) -> None:
         start = centroids[used] @ projection
         start = start - start.mean(0)
         start = start / start.norm(dim=1).mean().clamp_min(1e-12)
-        model.digits.weight[level * size : (level + 1) * size][used] = start
+        model.sid_embedding.weight[level * size : (level + 1) * size][used] = start

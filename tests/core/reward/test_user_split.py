@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from onerec.artifacts import write_json
-from onerec.reward.users import check_judge, split_users
+from onerec.reward.user_split import check_evaluator, split_users
 
 IDS = np.array([f"user-{i}" for i in range(2000)], dtype=object)
 
@@ -54,12 +54,12 @@ def _trained(directory: Path, part: str, **config) -> Path:
 
 
 def test_a_judge_of_other_users_may_judge(tmp_path: Path):
-    check_judge(_trained(tmp_path / "e", "evaluator"), _trained(tmp_path / "r", "reward"))
+    check_evaluator(_trained(tmp_path / "e", "evaluator"), _trained(tmp_path / "r", "reward"))
 
 
 def test_a_judge_of_the_rewards_users_is_refused(tmp_path: Path):
     reward = _trained(tmp_path / "r", "reward")
     with pytest.raises(ValueError, match="was trained as the 'reward' part"):
-        check_judge(reward, reward)
+        check_evaluator(reward, reward)
     with pytest.raises(ValueError, match="divide the users differently"):
-        check_judge(_trained(tmp_path / "e", "evaluator", seed=2), reward)
+        check_evaluator(_trained(tmp_path / "e", "evaluator", seed=2), reward)
