@@ -253,9 +253,7 @@ def _open_items(
     config = world.config
     pair = hash_uniform(config.seed, 3, rows[:, None], np.arange(len(items))[None, :])
     pair *= config.repeat_days
-    is_open = (pair.astype(np.int8 if config.repeat_days < 128 else np.int64) + day) % (
-        config.repeat_days
-    ) == 0
+    is_open = np.floor(pair, out=pair) == -day % config.repeat_days
     is_open &= items.published[None, :] <= day + first_hour[:, None] / 24.0
     user, item = np.nonzero(is_open)
     count = is_open.sum(1)

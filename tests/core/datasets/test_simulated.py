@@ -4,6 +4,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow.compute as pc
 import pytest
 
@@ -85,6 +86,18 @@ def test_catalogue_only_grows_and_never_changes() -> None:
     assert len(after) == len(before) + 5
     end = datetime(2026, 6, 2, tzinfo=UTC)
     assert pc.max(before["published_at"]).as_py() < end
+
+
+@pytest.mark.parametrize("first", [0, 121, 400])
+def test_in_any_year_an_item_returns_to_a_user_only_after_the_repeat_days(first: int) -> None:
+    # `day` and a pair's own day were added in 8 bits: wrong from day 123 on, an error from day 128
+    source = SimulatedSource(SMALL)
+    days = range(first, first + SMALL.repeat_days)
+    shown = pd.concat(
+        source.events(FIRST + timedelta(n)).select(["user_id", "item_id"]).to_pandas() for n in days
+    )
+    assert len(shown) > 500 * len(days)
+    assert not shown.duplicated().any()
 
 
 def test_figures_of_a_week_are_those_of_a_short_video_app(week: dict) -> None:
