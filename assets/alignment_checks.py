@@ -1,26 +1,15 @@
 """What must hold of preference pairs, and what a round of alignment should have done."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from datetime import date
 
 import dagster as dg
 
 from assets.support import STAGES
 from resources.stores import Artifacts
 
-if TYPE_CHECKING:
-    from onerec.tokenizer.semantic_ids import SemanticIds
-
 GATES = ("evaluator_reward_rises", "recall_within_tolerance")
 """A round that fails one is not published: its checkpoint is the one before it."""
-
-
-def shown_before(ids: "SemanticIds", day: str) -> Any:
-    """(N,) bool: items that could be shown before the day, the only ones to generate."""
-    import numpy as np
-    import torch
-
-    return torch.from_numpy(ids.first_seen < np.datetime64(day, "D"))
 
 
 def checks_of_pairs(asset: dg.AssetsDefinition) -> dg.AssetChecksDefinition:
@@ -48,6 +37,8 @@ def checks_of_pairs(asset: dg.AssetsDefinition) -> dg.AssetChecksDefinition:
     def checks(
         context: dg.AssetCheckExecutionContext, artifacts: Artifacts
     ) -> Iterator[dg.AssetCheckResult]:
+        import torch
+
         from onerec.alignment.pairs import illegal_sessions
         from onerec.alignment.preferences import in_wrong_order, load_preferences
         from onerec.tokenizer.semantic_ids import load_semantic_ids
@@ -67,7 +58,8 @@ def checks_of_pairs(asset: dg.AssetsDefinition) -> dg.AssetChecksDefinition:
             asset_key=asset.key,
             metadata={"pairs": len(pairs), "in the wrong order": wrong},
         )
-        illegal = illegal_sessions(pairs.sessions, shown_before(ids, day))
+        allowed = ids.known_before(date.fromisoformat(day))
+        illegal = illegal_sessions(pairs.sessions, torch.from_numpy(allowed))
         yield dg.AssetCheckResult(
             passed=illegal == 0,
             check_name="legal_pairs",

@@ -62,7 +62,7 @@ def baselines(
 ) -> dg.MaterializeResult:
     """Popularity, item-KNN and what else the settings name, fitted on the window [D - W, D - 1];
     nothing of day D."""
-    from onerec.evaluation.baselines import candidates_before, fit_baselines, fit_learned
+    from onerec.evaluation.baselines import fit_baselines, fit_learned
     from onerec.evaluation.interactions import load_interactions
     from onerec.pictures import histogram, svg_markdown
     from onerec.tokenizer.versions import load_tokenized
@@ -71,7 +71,7 @@ def baselines(
     read = {n: artifacts.store.latest(n, day) for n in ("session_dataset", "semantic_ids")}
     tokenized, test_day = load_tokenized(read["semantic_ids"].path), date.fromisoformat(day)
     ids = tokenized.ids
-    data, candidates = read["session_dataset"].path, candidates_before(ids, test_day)
+    data, candidates = read["session_dataset"].path, ids.known_before(test_day)
     counted = fit_baselines(
         load_interactions(data, ids, test_day=test_day), candidates, neighbours=settings.neighbours
     )

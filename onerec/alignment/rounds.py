@@ -24,7 +24,6 @@ from onerec.datasets.session_tensors import (
     load_reward_blocks,
     load_session_tensors,
 )
-from onerec.evaluation.baselines import candidates_before
 from onerec.generation import Trie
 from onerec.model import OneRec, load_model
 from onerec.reward import check_evaluator, load_ensemble, load_reward
@@ -69,7 +68,7 @@ class RoundFiles:
 
     def allowed(self, ids: SemanticIds) -> Tensor:
         """(N,) bool: items that may be generated."""
-        return torch.from_numpy(candidates_before(ids, self.test_day))
+        return torch.from_numpy(ids.known_before(self.test_day))
 
     def sessions(self, split: str, ids: SemanticIds, model: OneRec) -> SessionTensors:
         """Good sessions of a split, in the generator's lengths."""

@@ -271,7 +271,7 @@ def load_cases(
     table = _in_time_order(read_sessions(directory, ["test"], columns))
     user_ids, user = np.unique(strings(table, "user_id"), return_inverse=True)
     items, session = items_of(table, "item_ids", semantic_ids)
-    old_enough = semantic_ids.first_seen < np.datetime64(before, "D")
+    old_enough = semantic_ids.known_before(before)
     rankable = (items >= 0) & flags(flat_values(table, "is_watched", of="item_ids"))
     rankable[rankable] = old_enough[items[rankable]]
     items, owner = items[rankable], user[session[rankable]]

@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from safetensors.numpy import load_file, save_file
 
+from onerec.catalogue import Catalogue
 from onerec.config import EmbeddingConfig
 from onerec.embeddings.collaborative import co_watching, collaborative_vectors
 from onerec.embeddings.reduction import principal_components, ridge, truncated_svd
@@ -44,17 +45,15 @@ RIDGE_STRENGTH = 0.05
 
 
 @dataclass(frozen=True)
-class ItemEmbeddings:
-    """Attributes:
-    item_ids: (N,) strings, in the order of (first_seen, item_id).
-    first_seen: (N,) datetime64[D].
-    vectors: (N, Dv) float32, unit norm.
-    flags: `has_text`, `has_collaborative`, `has_attributes`, `has_supplied`: (N,) bool each. An
-        item with none of them has an arbitrary direction of its own.
+class ItemEmbeddings(Catalogue):
+    """A catalogue, ordered by (first_seen, item_id), with a vector per item.
+
+    Attributes:
+        vectors: (N, Dv) float32, unit norm.
+        flags: `has_text`, `has_collaborative`, `has_attributes`, `has_supplied`: (N,) bool each.
+            An item with none of them has an arbitrary direction of its own.
     """
 
-    item_ids: np.ndarray
-    first_seen: np.ndarray
     vectors: np.ndarray
     flags: dict[str, np.ndarray]
 

@@ -35,7 +35,6 @@ from onerec.evaluation import list_metrics, slices
 from onerec.evaluation.baselines import (
     Baselines,
     Ranker,
-    candidates_before,
     load_baselines,
 )
 from onerec.evaluation.bootstrap import Interval, bootstrap_means
@@ -141,7 +140,7 @@ def load_night(
         history=cases.history.numpy()[kept].astype(np.int64),
         targets=cases.targets.numpy()[kept].astype(np.int64),
         semantic_ids=ids,
-        candidates=candidates_before(ids, test_day),
+        candidates=ids.known_before(test_day),
         vectors=load_file(semantic_ids / "vectors.safetensors")["vectors"],
         baselines=load_baselines(baselines),
         reward_models={"evaluator": load_reward(evaluator), "training": load_reward(reward_model)},

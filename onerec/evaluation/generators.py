@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from onerec.config import BeamConfig
-from onerec.evaluation.baselines import candidates_before
 from onerec.evaluation.sessions import Sessions
 from onerec.generation import Trie, generate_sessions, rank_items
 from onerec.model import OneRec, load_model
@@ -165,7 +164,7 @@ def load_incumbent(
     """
     same = own_ids.tokenizer_version == day_ids.tokenizer_version
     table = day_ids if same else own_ids
-    candidates = candidates_before(table, test_day)
+    candidates = table.known_before(test_day)
     generator = load_generator(bundle, table, candidates, config, device=device)
     return Translated(
         generator,

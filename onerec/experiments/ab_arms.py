@@ -24,7 +24,7 @@ from onerec.artifacts import Artifact, ArtifactStore
 from onerec.config import PipelineConfig
 from onerec.datasets.session_tensors import SessionTensors, load_session_tensors
 from onerec.datasets.simulator.world import Array, item_ids
-from onerec.evaluation.baselines import Ranker, candidates_before, load_baselines
+from onerec.evaluation.baselines import Ranker, load_baselines
 from onerec.evaluation.baselines.cascade import fit_cascade
 from onerec.evaluation.generators import last_items
 from onerec.generation import Trie
@@ -200,7 +200,7 @@ def align(
             start.path, expected_tokenizer_version=ids.tokenizer_version
         )
         sessions, valid = (_good_sessions(used["session_dataset"], s, ids, stages) for s in SPLITS)
-        allowed = torch.from_numpy(candidates_before(ids, day))
+        allowed = torch.from_numpy(ids.known_before(day))
         reward_models = load_ensemble(used["reward_model"].path)
         settings = stages.alignment
         with reproducible(runtime):

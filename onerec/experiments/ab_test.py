@@ -19,7 +19,7 @@ from onerec.datasets.session_tensors import load_serving_histories
 from onerec.datasets.simulated import SimulatedSource
 from onerec.datasets.simulator.serving import Known, ReturnRule, is_watched, serve
 from onerec.datasets.simulator.world import Array, numbers
-from onerec.evaluation.baselines import candidates_before, load_baselines
+from onerec.evaluation.baselines import load_baselines
 from onerec.experiments.ab_arms import (
     SPLITS,
     ArmPolicy,
@@ -196,7 +196,7 @@ def _make_arms(
     """The arms asked for; seconds of what was trained; validation losses."""
     names, read, say = night.config.names, night.read, night.on_progress
     stages = night.stages.override({"decoding": {"beam": night.config.beam}})
-    candidates = candidates_before(ids, night.day)
+    candidates = ids.known_before(night.day)
     seconds: dict[str, float] = {}
     began = time.monotonic()
     baselines = baseline_arms(read, ids, night.day, night.stages)
@@ -240,7 +240,7 @@ def _morning(night: Night, ids: SemanticIds) -> _Morning:
     weights = load_baselines(night.read["baselines"].path).popularity_recent.weights
     items = world.items(night.last)
     number_of_items = len(world.items(night.first))
-    catalogue = Catalogue.of(ids, number_of_items, weights, candidates_before(ids, night.day))
+    catalogue = Catalogue.of(ids, number_of_items, weights, ids.known_before(night.day))
     popularity = np.zeros(len(items))
     popularity[catalogue.number[catalogue.popular]] = np.linspace(1, 0, len(catalogue.popular))
 

@@ -10,20 +10,17 @@ When a leaf is full, an item goes to the nearest leaf with room. A published ID 
 Shapes: N items, L levels, K codes, Dv width of the vectors, T SID tokens.
 """
 
-# pyright: reportAttributeAccessIssue=false
-# pyarrow.compute makes its functions at import, where pyright cannot see them
-
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
 from onerec import schema
+from onerec.catalogue import Catalogue
 from onerec.tokenizer.codebook import Codebook, check_capacity, check_vectors
 from onerec.tokenizer.distances import ranks_within, scores
 
@@ -33,38 +30,22 @@ _PLACING_SCORES = 1 << 22
 
 
 @dataclass(frozen=True)
-class SemanticIds:
-    """Attributes:
-    item_ids: (N,) strings; the position of an item is its index in every tensor.
-    codes: (N, T) int64.
-    tokenizer_version: Hash of the codebook.
-    first_seen: (N,) datetime64[D].
-    codebook_size: K.
+class SemanticIds(Catalogue):
+    """A catalogue with an ID per item.
+
+    Attributes:
+        codes: (N, T) int64.
+        tokenizer_version: Hash of the codebook.
+        codebook_size: K.
     """
 
-    item_ids: np.ndarray
     codes: Tensor
     tokenizer_version: str
-    first_seen: np.ndarray
     codebook_size: int
-
-    def __len__(self) -> int:
-        return len(self.item_ids)
 
     @property
     def num_sid_tokens(self) -> int:
         return self.codes.shape[1]
-
-    def index_of(self, item_ids: pa.Array | pa.ChunkedArray | np.ndarray) -> np.ndarray:
-        """Item indices, int64; -1 where an item is unknown or null."""
-        known = pa.array(self.item_ids, pa.string())
-        asked = item_ids if isinstance(item_ids, np.ndarray) else item_ids.cast(pa.string())
-        found = pc.index_in(
-            pa.array(asked, pa.string()) if isinstance(asked, np.ndarray) else asked,
-            value_set=known,
-        )
-        found = pc.fill_null(found, -1)
-        return found.to_numpy(zero_copy_only=False).astype(np.int64)
 
     def num_invalid(self) -> int:
         """Items whose ID another item has as well, or has a token outside [0, K); 0 is right."""

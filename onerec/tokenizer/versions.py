@@ -79,7 +79,7 @@ def open_tokenizer_version(
     Raises:
         ValueError: As `fit_codebook`.
     """
-    known = embeddings.first_seen < np.datetime64(before)
+    known = embeddings.known_before(before)
     vectors = torch.from_numpy(embeddings.vectors[known])
     codebook, codes = fit_codebook(vectors, config, on_progress=on_progress)
     ids = assign_semantic_ids(
@@ -165,7 +165,7 @@ def describe_tokenizer_version(
     if parent_directory is not None:
         parent = load_codebook(parent_directory).tokenizer_version
         reason = f"refit of {parent}"
-        known = embeddings.first_seen < np.datetime64(before)
+        known = embeddings.known_before(before)
         try:
             night = append_night(parent_directory, published, _rows_of(embeddings, known))
         except ValueError as error:  # e.g. the catalogue has outgrown the parent's IDs

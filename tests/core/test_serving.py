@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from onerec.evaluation.baselines import candidates_before, fit_baselines
+from onerec.evaluation.baselines import fit_baselines
 from onerec.evaluation.interactions import load_interactions
 from onerec.recommender import Recommender, write_bundle
 from onerec.schema import RECOMMENDATIONS
@@ -165,7 +165,7 @@ def test_without_a_champion_popular_items_are_served_and_named_so(
     dataset = small.write_sessions(tmp_path / "s", rows)
     window = load_interactions(dataset, ids, test_day=DAY)
     table = recommend_popular(
-        fit_baselines(window, candidates_before(ids, DAY), neighbours=2),
+        fit_baselines(window, ids.known_before(DAY), neighbours=2),
         ids,
         dataset,
         history_length=4,

@@ -18,7 +18,6 @@ from onerec.evaluation.baselines.simple import (
     ItemKNN,
     Popularity,
     Ranker,
-    candidates_before,
     fit_item_knn,
     fit_popularity,
 )
@@ -29,7 +28,6 @@ __all__ = [
     "ItemKNN",
     "Popularity",
     "Ranker",
-    "candidates_before",
     "fit_baselines",
     "fit_item_knn",
     "fit_learned",

@@ -184,7 +184,7 @@ def fit_cascade(
     """
     _lightgbm()  # missing, it should say so before anything is fitted
     valid_day = test_day - timedelta(days=1)
-    old = semantic_ids.first_seen < np.datetime64(valid_day, "D")
+    old = semantic_ids.known_before(valid_day)
     before = _retrieval(
         directory, semantic_ids, ("train",), candidates & old, valid_day, neighbours
     )

@@ -1,14 +1,12 @@
 """Counting baselines: popularity and item-KNN; and what every system is, a `Ranker`."""
 
 from dataclasses import dataclass
-from datetime import date
 from typing import Protocol
 
 import numpy as np
 import scipy.sparse as sp
 
 from onerec.evaluation.interactions import Interactions
-from onerec.tokenizer.semantic_ids import SemanticIds
 
 CHUNK_CELLS = 4_000_000
 """Scores held at once."""
@@ -86,11 +84,6 @@ class ItemKNN:
             order = np.argsort(-np.take_along_axis(scores, best, 1), axis=1, kind="stable")
             lists[start : start + len(rows), :width] = np.take_along_axis(best, order, 1)
         return lists
-
-
-def candidates_before(semantic_ids: SemanticIds, test_day: date) -> np.ndarray:
-    """(N,) booleans: the full catalogue as it was before the test day."""
-    return semantic_ids.first_seen < np.datetime64(test_day, "D")
 
 
 def fit_popularity(

@@ -6,7 +6,6 @@ import pytest
 
 from onerec.evaluation.baselines import (
     Popularity,
-    candidates_before,
     fit_baselines,
     fit_item_knn,
     load_baselines,
@@ -35,7 +34,7 @@ def small(tmp_path: Path) -> tuple[Interactions, np.ndarray]:
         ],
     )
     window = load_interactions(directory, ids, test_day=DAY)
-    return window, candidates_before(ids, DAY)
+    return window, ids.known_before(DAY)
 
 
 def test_window_counts(small) -> None:
@@ -95,7 +94,7 @@ def test_item_knn_against_brute_force(tmp_path: Path, monkeypatch) -> None:
     window = load_interactions(
         night.write_sessions(tmp_path / "s", night.rows()), ids, test_day=DAY
     )
-    candidates = candidates_before(ids, DAY)
+    candidates = ids.known_before(DAY)
     model = fit_item_knn(window, candidates, neighbours=len(candidates))
     watched = np.zeros((night.NUM_USERS, night.NUM_ITEMS))
     watched[tuple(window.watched_pairs())] = 1

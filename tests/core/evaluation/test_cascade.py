@@ -9,7 +9,6 @@ import pytest
 
 from onerec.config import EvaluationConfig
 from onerec.evaluation.baselines import (
-    candidates_before,
     cascade,
     fit_baselines,
     fit_learned,
@@ -27,7 +26,7 @@ from tests.core.evaluation import night as small
 from tests.core.evaluation.night import DAY, NUM_ITEMS, session
 
 IDS = small.catalogue()
-CANDIDATES = candidates_before(IDS, DAY)
+CANDIDATES = IDS.known_before(DAY)
 
 
 def day(back: int):

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from onerec.evaluation.baselines import candidates_before, fit_baselines
+from onerec.evaluation.baselines import fit_baselines
 from onerec.evaluation.comparison import compare_runs, protocol_of, write_protocol
 from onerec.evaluation.evaluate import Night
 from onerec.evaluation.interactions import Interactions
@@ -39,9 +39,9 @@ def night(**changes) -> Night:
             history=rng.integers(0, NUM_ITEMS, (30, 6)),
             targets=rng.integers(0, NUM_ITEMS, (30, 3)),
             semantic_ids=ids,
-            candidates=candidates_before(ids, DAY),
+            candidates=ids.known_before(DAY),
             vectors=torch.zeros(NUM_ITEMS, 6),
-            baselines=fit_baselines(window, candidates_before(ids, DAY), neighbours=2),
+            baselines=fit_baselines(window, ids.known_before(DAY), neighbours=2),
             reward_models={"evaluator": evaluator(0), "training": evaluator(1)},
             config=EVALUATION,
             reward=REWARD,

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from onerec.config import EvaluationConfig
-from onerec.evaluation.baselines import candidates_before, fit_baselines
+from onerec.evaluation.baselines import fit_baselines
 from onerec.evaluation.bootstrap import bootstrap_mean
 from onerec.evaluation.evaluate import (
     Night,
@@ -37,7 +37,7 @@ def artifacts(tmp_path_factory) -> Path:
     small.write_catalogue(root / "semantic_ids", ids)
     window = load_interactions(root / "session_dataset", ids, test_day=DAY)
     (root / "baselines").mkdir()
-    fit_baselines(window, candidates_before(ids, DAY), neighbours=5).save(root / "baselines")
+    fit_baselines(window, ids.known_before(DAY), neighbours=5).save(root / "baselines")
     small.write_generator(root / "pretrained", seed=0)
     small.write_generator(root / "dpo", seed=1)
     small.write_reward(root / "evaluator", seed=2, part="evaluator")

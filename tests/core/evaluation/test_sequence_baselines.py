@@ -12,7 +12,6 @@ import torch
 
 from onerec.config import EvaluationConfig
 from onerec.evaluation.baselines import (
-    candidates_before,
     fit_baselines,
     fit_learned,
     load_baselines,
@@ -276,7 +275,7 @@ def test_lists_hold_candidates_only_and_end_where_they_do(tmp_path: Path) -> Non
 def test_a_night_fits_what_its_settings_name(tmp_path: Path) -> None:
     ids = small.catalogue()
     directory = small.write_sessions(tmp_path / "s", small.rows())
-    candidates = candidates_before(ids, DAY)
+    candidates = ids.known_before(DAY)
     config = EvaluationConfig(
         baselines="sasrec_ce, popularity", baseline_epochs=1, baseline_width=8
     )

@@ -10,7 +10,6 @@ from torch.nn import functional as F
 
 from onerec.config import EvaluationConfig, TokenizerConfig
 from onerec.evaluation.baselines import (
-    candidates_before,
     fit_baselines,
     fit_learned,
     load_baselines,
@@ -81,7 +80,7 @@ def test_the_loss_is_the_mean_over_every_item_from_those_before_it() -> None:
 
 def test_ids_are_unique_and_new_items_change_no_others() -> None:
     ids = small.catalogue()
-    candidates = candidates_before(ids, DAY)
+    candidates = ids.known_before(DAY)
     codes = tiger_codes(ids, VECTORS, candidates, TOKENIZER)
     assert codes.shape == (NUM_ITEMS, 3)
     assert len(torch.unique(codes, dim=0)) == NUM_ITEMS
@@ -95,7 +94,7 @@ def test_ids_are_unique_and_new_items_change_no_others() -> None:
 
 def test_a_night_fits_keeps_and_reads_it_and_never_sees_the_test_day(tmp_path: Path) -> None:
     ids = small.catalogue()
-    candidates = candidates_before(ids, DAY)
+    candidates = ids.known_before(DAY)
     config = dataclasses.replace(CONFIG, baseline_epochs=1, baseline_width=8)
     rows = small.rows()
 

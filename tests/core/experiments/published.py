@@ -18,7 +18,7 @@ from onerec.config import (
     TrainingConfig,
     WindowConfig,
 )
-from onerec.evaluation.baselines import candidates_before, fit_baselines
+from onerec.evaluation.baselines import fit_baselines
 from onerec.evaluation.interactions import load_interactions
 from onerec.training import Runtime
 from tests.core.evaluation import night as small
@@ -74,7 +74,7 @@ def publish_night(root: Path) -> ArtifactStore:
             publish(store, name, fill, asdict(small.REWARD))
     paths = {n: store.latest(n, DAY).path for n in ("session_dataset", "semantic_ids")}
     interactions = load_interactions(paths["session_dataset"], ids, test_day=small.DAY)
-    fitted = fit_baselines(interactions, candidates_before(ids, small.DAY), neighbours=5)
+    fitted = fit_baselines(interactions, ids.known_before(small.DAY), neighbours=5)
     publish(store, "baselines", fitted.save)
     publish(
         store,

@@ -12,7 +12,7 @@ from onerec.datasets.simulated import SimulatedSource
 from onerec.datasets.simulator.config import SimulatorConfig
 from onerec.datasets.simulator.serving import is_watched
 from onerec.datasets.simulator.world import item_ids, numbers
-from onerec.evaluation.baselines import candidates_before, fit_baselines
+from onerec.evaluation.baselines import fit_baselines
 from onerec.evaluation.interactions import load_interactions
 from onerec.experiments.ab_config import READ
 from tests.core.evaluation import night as small
@@ -48,7 +48,7 @@ def publish(store: ArtifactStore, stages: PipelineConfig = STAGES) -> dict[str, 
 
     def baselines(directory: Path) -> None:
         log = load_interactions(artifact("session_dataset").path, ids, test_day=DAY)
-        fit_baselines(log, candidates_before(ids, DAY), neighbours=5).save(directory)
+        fit_baselines(log, ids.known_before(DAY), neighbours=5).save(directory)
 
     fills = {
         "session_dataset": lambda d: small.write_sessions(d, rows(source, stages)),

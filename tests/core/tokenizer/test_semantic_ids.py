@@ -6,7 +6,6 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -212,17 +211,6 @@ def test_new_items_go_to_their_nearest_codes_when_there_is_room() -> None:
     new = topical(10, 8, seed=4)
     extended = extend_semantic_ids(ids, codebook, names(10, "n"), new, days(10))
     assert torch.equal(extended.codes[64:, :2], codebook.encode(new))
-
-
-def test_index_of() -> None:
-    _, ids = opened(topical(30, 4))
-    asked = ["i3", "unknown", None, "i29", "i3"]
-    expected = [3, -1, -1, 29, 3]
-    assert ids.index_of(np.array(asked, object)).tolist() == expected
-    assert ids.index_of(pa.array(asked)).tolist() == expected
-    assert ids.index_of(pa.chunked_array([asked[:2], asked[2:]])).tolist() == expected
-    assert ids.index_of(pa.array(asked).dictionary_encode()).tolist() == expected
-    assert ids.index_of(np.array([], object)).dtype == np.int64
 
 
 def test_saved_table_follows_the_schema_and_loads_back(tmp_path: Path) -> None:

@@ -1,0 +1,56 @@
+"""The catalogue: which items there are, in which order, and since when.
+
+An item's position is its index in every tensor, mask and list of a night. Tables that hold one row
+per item (`SemanticIds`, `ItemEmbeddings`) are catalogues with further columns. Shapes: N items.
+"""
+
+# pyright: reportAttributeAccessIssue=false
+# pyarrow.compute makes its functions at import, where pyright cannot see them
+
+from dataclasses import dataclass
+from datetime import date
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """Attributes:
+    item_ids: (N,) strings, each once.
+    first_seen: (N,) datetime64[D], the first day on which the item could be shown.
+    """
+
+    item_ids: np.ndarray
+    first_seen: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.item_ids)
+
+    @cached_property
+    def _value_set(self) -> pa.Array:
+        return pa.array(self.item_ids, pa.string())
+
+    def index_of(self, item_ids: Any) -> np.ndarray:
+        """Item indices of ids (an Arrow or NumPy array), int64; -1 where unknown or null.
+
+        >>> days = np.array(["2026-06-01", "2026-06-02"], "datetime64[D]")
+        >>> Catalogue(np.array(["a", "b"], object), days).index_of(pa.array(["b", "z", None]))
+        array([ 1, -1, -1])
+        """
+        if isinstance(item_ids, np.ndarray):
+            item_ids = pa.array(item_ids, pa.string())
+        found = pc.index_in(item_ids.cast(pa.string()), value_set=self._value_set)
+        return pc.fill_null(found, -1).to_numpy(zero_copy_only=False).astype(np.int64)
+
+    def known_before(self, day: date) -> np.ndarray:
+        """(N,) bool: items first seen before a day, all that a model of that day may learn or list.
+
+        >>> days = np.array(["2026-06-01", "2026-06-02"], "datetime64[D]")
+        >>> Catalogue(np.array(["a", "b"], object), days).known_before(date(2026, 6, 2))
+        array([ True, False])
+        """
+        return self.first_seen < np.datetime64(day, "D")
