@@ -67,7 +67,7 @@ bench: $(BENCH_STAMP)
 
 # The result tables of docs/results.md, or some of them: make tables TABLES="alignment ablation"
 tables: $(STAMP)
-	@$(BIN)/python -m onerec_dagster.tables $(TABLES) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(QUICK),--quick)
+	@$(BIN)/python -m experiments.make_tables $(TABLES) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(QUICK),--quick)
 
 format: $(STAMP)
 	$(BIN)/ruff format .

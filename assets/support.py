@@ -2,20 +2,16 @@
 
 import dataclasses
 import hashlib
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import date, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import dagster as dg
 import pydantic
 
 from onerec.artifacts import Artifact
 from resources.settings import CHECKOUT, load_settings
-
-if TYPE_CHECKING:
-    from onerec.experiments.tables import ResultTable
 
 SETTINGS = load_settings()
 STAGES = SETTINGS.stages
@@ -105,35 +101,5 @@ def published(artifact: Artifact, metadata: Mapping[str, Any]) -> dg.Materialize
             "upstream versions": dg.MetadataValue.json(artifact.manifest["upstream"]),
             **rows,
             **metadata,
-        },
-    )
-
-
-def written(
-    tables: "Sequence[ResultTable]", metadata: Mapping[str, Any] | None = None
-) -> dg.MaterializeResult:
-    """A table asset's result: the tables where `make tables` looks for them, and shown in the UI.
-
-    The data version is that of the figures, without the seconds that they took.
-    """
-    from onerec.experiments import markdown, rows_to_json, write_table
-    from onerec.pictures import svg_markdown
-
-    shown: dict[str, Any] = {}
-    for table in tables:
-        write_table(SETTINGS.tables_dir, table)
-        shown[table.name] = dg.MetadataValue.md(markdown(table))
-        findings = "\n".join(f"- {finding}" for finding in table.findings)
-        shown[f"{table.name}: findings"] = dg.MetadataValue.md(findings or "none")
-        for metric, svg in table.pictures().items():
-            shown[f"{table.name}: {metric}"] = dg.MetadataValue.md(svg_markdown(svg))
-    rows = [row | {"seconds": None} for table in tables for row in rows_to_json(table.rows)]
-    digest = hashlib.sha256(json.dumps(rows).encode()).hexdigest()
-    return dg.MaterializeResult(
-        data_version=dg.DataVersion(digest[:16]),
-        metadata={
-            "directory": dg.MetadataValue.path(str(SETTINGS.tables_dir)),
-            **shown,
-            **(metadata or {}),
         },
     )

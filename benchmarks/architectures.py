@@ -8,12 +8,12 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
+from benchmarks.cost import training_cost
 from benchmarks.section import Section, Table, side_by_side
 from onerec.config import ModelConfig, TokenizerConfig, TrainingConfig
 from onerec.datasets.simulated import SimulatedSource
 from onerec.datasets.simulator.config import SimulatorConfig
 from onerec.model import OneRec, lookup, session_nll
-from onerec.model.cost import training_cost
 from onerec.tokenizer.codebook import fit_codebook
 from onerec.tokenizer.semantic_ids import assign_semantic_ids
 from onerec.training.batches import ShuffledBatches, epoch_seed

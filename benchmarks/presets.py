@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
+from benchmarks.cost import Cost, training_cost
 from benchmarks.section import Section, Table, side_by_side
 from onerec.config import PRESETS, ModelConfig, PipelineConfig
 from onerec.model import OneRec, lookup, session_nll
-from onerec.model.cost import Cost, training_cost
 from onerec.training.module import adamw
 
 GIB, MIB = 2**30, 2**20

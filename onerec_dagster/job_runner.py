@@ -15,7 +15,7 @@ import dagster as dg
 import psutil
 
 PROCESS_TAG = "onerec/process"
-COMMANDS = ("onerec_dagster.demo", "onerec_dagster.tables")
+COMMANDS = ("onerec_dagster.demo", "experiments.make_tables")
 """Modules whose runs are theirs to bury."""
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 

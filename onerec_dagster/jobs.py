@@ -3,8 +3,7 @@
 import dagster as dg
 
 INGEST = dg.AssetSelection.groups("raw", "sessions") - dg.AssetSelection.assets("session_dataset")
-EXPERIMENTS = dg.AssetSelection.groups("experiments")
-NIGHT = dg.AssetSelection.all() - EXPERIMENTS
+NIGHT = dg.AssetSelection.all()
 RETOKENIZE = dg.AssetSelection.assets("codebook")
 
 ingest = dg.define_asset_job(

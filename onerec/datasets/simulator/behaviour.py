@@ -4,9 +4,10 @@ Everything here is a pure vectorised function of users, items and a day. None of
 the log shows only what was drawn from it. A simulated A/B test compares policies on it.
 """
 
+from typing import Any, Protocol
+
 import numpy as np
 
-from onerec.datasets.simulator.noise import Draws
 from onerec.datasets.simulator.world import SUBTOPICS_PER_TOPIC, Array, Items, Users, World
 
 BASE = -1.1
@@ -25,6 +26,22 @@ FEEDBACK = {
     "is_share": (-5.9, 0.6),
 }
 DISLIKE = (-6.0, -0.7)
+
+
+class Draws(Protocol):
+    """What behaviour draws from: the part of `numpy.random.Generator` that it uses."""
+
+    def random(self, size: Any = None) -> Array:
+        """Uniform numbers in [0, 1)."""
+        ...
+
+    def exponential(self, scale: float, size: Any = None) -> Array:
+        """Exponential numbers of a mean."""
+        ...
+
+    def beta(self, a: Array, b: Array) -> Array:
+        """Beta-distributed numbers."""
+        ...
 
 
 def affinity(

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from onerec.datasets.simulator import behaviour
-from onerec.datasets.simulator.noise import Draws
+from onerec.datasets.simulator.behaviour import Draws
 from onerec.datasets.simulator.world import (
     STYLE_DIM,
     Array,

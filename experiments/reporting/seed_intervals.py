@@ -1,0 +1,133 @@
+"""One system trained with several seeds on the same users: its mean, and how far both could move.
+
+Shapes: S seeds, C cases (users), B resamples.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from experiments.reporting.result_tables import Row
+from onerec.evaluation.bootstrap import Interval, resampled_means
+
+
+@dataclass(frozen=True)
+class SeededValues:
+    """Per-user values of one system, a row per seed.
+
+    Attributes:
+        values: Metric -> (S, C); NaN where a user has no value.
+        seconds: What all seeds together took; None where nothing was made.
+    """
+
+    values: Mapping[str, np.ndarray]
+    seconds: float | None = None
+
+
+def seeded_interval(
+    values: np.ndarray, *, samples: int = 1000, confidence: float = 0.95, seed: int = 0
+) -> Interval:
+    """Mean over seeds and users with a percentile interval over both.
+
+    Every resample draws users with replacement, the same ones for all seeds, and seeds with
+    replacement. A few seeds say little about how seeds vary, so with less than five the interval is
+    rather too narrow; with one it is the interval over users alone.
+
+    Args:
+        values: (S, C); NaN where a user has no value.
+        samples: B.
+        confidence: E.g. 0.95.
+        seed: Of the resamples.
+
+    Raises:
+        ValueError: There is no seed or no user.
+    """
+    if values.ndim != 2 or 0 in values.shape:
+        raise ValueError(f"values={values.shape}: use (seeds, users), at least one of each")
+    means = resampled_means(values.T, samples=samples, seed=seed)  # (B, S)
+    if np.isnan(values).all(axis=1).any():
+        return Interval(np.nan, np.nan, np.nan)
+    return interval_of(np.nanmean(values, axis=1), means, confidence=confidence, seed=seed)
+
+
+def interval_of(
+    measured: np.ndarray, resampled: np.ndarray, *, confidence: float = 0.95, seed: int = 0
+) -> Interval:
+    """The same for a number that is no mean over users, such as an AUC.
+
+    Args:
+        measured: (S,) of every seed.
+        resampled: (B, S) with other users, the same ones for all seeds; NaN where it has none.
+        confidence: E.g. 0.95.
+        seed: Of the seeds drawn.
+    """
+    rng = np.random.default_rng([seed, 1])
+    drawn = rng.integers(0, resampled.shape[1], resampled.shape)
+    pooled = np.take_along_axis(resampled, drawn, axis=1).mean(axis=1)
+    if np.isnan(measured).any() or np.isnan(pooled).all():
+        return Interval(np.nan, np.nan, np.nan)
+    tail = (1 - confidence) / 2
+    low, high = np.nanquantile(pooled, [tail, 1 - tail])
+    return Interval(float(measured.mean()), float(low), float(high))
+
+
+def seeded_rows(
+    systems: Mapping[str, SeededValues],
+    metrics: Sequence[str],
+    *,
+    minus: Sequence[str] = (),
+    samples: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> list[Row]:
+    """Rows of every system and metric, and of the paired differences to other systems.
+
+    Args:
+        systems: By name, measured on the same users in the same order.
+        metrics: Those wanted; a system without one has no row of it.
+        minus: Systems that every other one is compared with, as `<metric>_minus_<name>`.
+        samples: Resamples.
+        confidence: Of the intervals.
+        seed: Of the resamples.
+
+    Raises:
+        ValueError: Two systems were not measured on equally many users.
+    """
+    settings = {"samples": samples, "confidence": confidence, "seed": seed}
+    rows = []
+    for name, system in systems.items():
+        for metric in metrics:
+            if metric not in system.values:
+                continue
+            mine = system.values[metric]
+            found = seeded_interval(mine, **settings)
+            facts = {"seeds": len(mine), "seconds": system.seconds}
+            rows.append(
+                Row(system=name, metric=metric, **_ends(found), **facts)  # one number
+            )
+            for other in minus:
+                if other == name or metric not in systems[other].values:
+                    continue
+                theirs = systems[other].values[metric]
+                found = seeded_interval(_paired(name, mine, other, theirs), **settings)
+                rows.append(
+                    Row(system=name, metric=f"{metric}_minus_{other}", **_ends(found), **facts)
+                )
+    return rows
+
+
+def _paired(name: str, mine: np.ndarray, other: str, theirs: np.ndarray) -> np.ndarray:
+    """Differences per user; seed by seed where both have the same seeds, else to the mean."""
+    if mine.shape[1] != theirs.shape[1]:
+        raise ValueError(
+            f"{name} was measured on {mine.shape[1]} users and {other} on {theirs.shape[1]}: a "
+            "paired difference needs the same ones"
+        )
+    if len(mine) == len(theirs):
+        return mine - theirs
+    return mine - theirs.mean(axis=0, keepdims=True)
+
+
+def _ends(interval: Interval) -> dict[str, float]:
+    return {"value": interval.mean, "low": interval.low, "high": interval.high}

@@ -1,0 +1,62 @@
+"""The tables of the reward model: against base rates and boosting, and without its attention."""
+
+from datetime import date
+
+import dagster as dg
+from pydantic import Field
+
+from assets.support import SETTINGS, STAGES, upstream
+from experiments.asset_support import GROUP, code_version, written
+from experiments.nightly_artifacts import chosen_day
+from resources.stores import Artifacts, Compute
+
+READ = ("session_dataset", "semantic_ids")
+CODE = code_version("reward_quality", core=("reward", "datasets/session_tensors"))
+
+
+class RewardTable(dg.Config):
+    """Which night, and how often."""
+
+    day: str = Field(
+        default="", description="Test day, e.g. 2026-06-14; the latest one that is there when empty"
+    )
+    seeds: int = Field(default=3, ge=1, description="Trainings of each neural scorer")
+
+
+@dg.asset(
+    group_name=GROUP,
+    kinds={"pytorch", "lightgbm"},
+    code_version=CODE,
+    deps=[upstream(name) for name in READ],
+)
+def reward_table(
+    context: dg.AssetExecutionContext, config: RewardTable, artifacts: Artifacts, compute: Compute
+) -> dg.MaterializeResult:
+    """AUC, order, log-loss and calibration of the reward model on a day it has not seen, beside
+    what it must beat."""
+    import torch
+
+    from experiments.reward_quality.quality import reward_quality
+    from onerec.pictures import scatter, svg_markdown
+
+    if compute.threads:
+        torch.set_num_threads(compute.threads)
+    day = chosen_day(artifacts.store, config.day, READ)
+    read = {name: artifacts.store.latest(name, day) for name in READ}
+    made = reward_quality(
+        read["session_dataset"].path,
+        read["semantic_ids"].path,
+        STAGES.reward,
+        day=date.fromisoformat(day),
+        data=SETTINGS.dataset,
+        history_length=STAGES.sessions.history_length,
+        session_items=STAGES.sessions.session_items,
+        seeds=config.seeds,
+        on_progress=context.log.info,
+    )
+    shown: dict[str, dg.MetadataValue] = {}
+    for tower, points in made.curves.items():
+        svg = scatter(points, f"Calibration of {tower}", "predicted", "observed", diagonal=True)
+        shown[f"calibration of {tower}"] = dg.MetadataValue.md(svg_markdown(svg))
+    versions = dg.MetadataValue.json({n: a.version for n, a in read.items()})
+    return written(made.tables, {"day": day, "upstream versions": versions, **shown})

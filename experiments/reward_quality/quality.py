@@ -1,0 +1,303 @@
+"""How good is the reward model, against what, and what is its target-aware attention worth?
+
+Scorers of the same blocks, fitted on the same users and days and measured on the test day, which
+decided nothing about any of them. Table `reward_quality_<data set>` says whether they tell good
+from bad, per tower and inside what one user saw that day; `reward_calibration_<data set>` whether
+their probabilities can be believed.
+
+Shapes: S seeds, R blocks, B resamples, U users.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchmetrics.functional.classification import binary_auroc
+
+from experiments.reporting.result_tables import Provenance, ResultTable, Row, current_commit
+from experiments.reporting.seed_intervals import SeededValues, interval_of, seeded_rows
+from experiments.reward_quality.pairwise_order import pairs_in_order
+from experiments.reward_quality.scorers import Days, Scored, fit_systems, load_days
+from onerec.config import RewardConfig
+from onerec.evaluation.bootstrap import resampled_means
+from onerec.reward.metrics import (
+    expected_calibration_error,
+    log_losses,
+    reliability,
+    resampled_aucs,
+)
+from onerec.reward.model import TOWERS
+from onerec.reward.scoring import scalar_reward, tower_weights
+
+SAMPLES = 400
+"""Resamples of the users behind an interval."""
+DIFFERENCES = (
+    ("boosting", "base_rate"),
+    ("reward_model", "boosting"),
+    ("reward_ensemble", "boosting"),
+    ("no_similarity", "reward_model"),
+    ("history_mean", "reward_model"),
+    ("no_history", "reward_model"),
+)
+"""A system and what it is compared with, seed by seed where both have the same ones."""
+ORDERS = {
+    "order_user_day": "order, user's day",
+    "order_session": "order, session",
+    "order_items": "order, items",
+}
+TEXT = """How well each scorer tells, from a user's history and what was shown, which feedback a
+block of exposures brought. All are fitted on the training days' blocks of the reward model's users
+and stop by the validation day; figures are of the test day's blocks of all users.
+`base_rate` says the training days' rate for every block. `boosting` is LightGBM on plain facts:
+sizes, place and hour, how often the block's items were shown and with what result on other days,
+and how near their vectors are to the history. `reward_ensemble` is the mean of the `reward_model`'s
+seeds. `no_similarity` is the reward model without `history_similarity`, `history_mean` the one
+without target-aware attention, `no_history` the same model when it sees no history, so that items
+stand for themselves."""
+ORDER_TEXT = """The order columns are the share of pairs that the scalar reward puts in the order of
+what came out (the reward's weights on the real labels), .5 being chance: two blocks of a user's
+day, two blocks of one session, two items of one session scored as sessions of one; means over
+users."""
+
+
+@dataclass(frozen=True)
+class RewardQuality:
+    """What came out.
+
+    Attributes:
+        tables: `reward_quality_<data set>` and `reward_calibration_<data set>`.
+        curves: Tower -> system -> predicted and observed rates of the reliability bins on the test
+            day; of the first seed where there are several.
+    """
+
+    tables: tuple[ResultTable, ResultTable]
+    curves: Mapping[str, Mapping[str, tuple[list[float], list[float]]]]
+
+
+def reward_quality(
+    session_dataset: Path,
+    semantic_ids: Path,
+    config: RewardConfig,
+    *,
+    day: date,
+    data: str,
+    history_length: int,
+    session_items: int,
+    seeds: int = 3,
+    on_progress: Callable[[str], None] = lambda line: None,
+) -> RewardQuality:
+    """Fit every scorer and measure it.
+
+    Budget: boosting and `4 * seeds` trainings of at most `max_epochs`; with three seeds a few
+    minutes of one core for the demo's night.
+
+    Args:
+        session_dataset: Files of the artifact.
+        semantic_ids: Files of the artifact, with `vectors.safetensors`.
+        config: Of the reward model; weights of the scalar reward.
+        day: The test day.
+        data: Name of the data set, for the tables' names and last lines.
+        history_length: H.
+        session_items: M.
+        seeds: Trainings of each neural system.
+        on_progress: Called with a line after every step.
+
+    Raises:
+        ValueError: The reward part has no training block, or the test day has none.
+    """
+    days = load_days(
+        session_dataset,
+        semantic_ids,
+        config,
+        history_length=history_length,
+        session_items=session_items,
+    )
+    if not len(days.test):
+        raise ValueError(f"day={day}: no block to measure on; choose a day with sessions")
+    systems = fit_systems(days, config, seeds=seeds, on_progress=on_progress)
+    rows = measure(systems, days, config)
+    on_progress("measured")
+    made = Provenance(
+        data=f"{data} {day}, {session_dataset.name}",
+        config=f"d_model {config.d_model}, at most {config.max_epochs} epochs, weights "
+        f"{tower_weights(config)} for {', '.join(TOWERS)}",
+        seeds=[config.seed + 100 * member for member in range(seeds)],
+        budget=f"{len(days.train):,} training blocks for everyone; {config.max_epochs} epochs or "
+        f"patience {config.patience}; boosting as many trees per tower as the validation day asks "
+        f"for; measured on {len(days.test):,} blocks of {len(days.test.user.unique()):,} users",
+        commit=current_commit(),
+    )
+    return RewardQuality(_tables(rows, made, data), _curves(systems, days))
+
+
+def measure(systems: Mapping[str, Scored], days: Days, config: RewardConfig) -> list[Row]:
+    """Every figure of every system on both days, and the differences of `DIFFERENCES`.
+
+    Metrics of the validation day begin with `valid_`.
+    """
+    rows = []
+    for prefix, blocks in (("", days.test), ("valid_", days.valid)):
+        for i, tower in enumerate(TOWERS):
+            labels = blocks.labels[:, i]
+            found = {
+                name: _Tower(
+                    (s.valid if prefix else s.test)[..., i], labels, blocks.user, s.seconds
+                )
+                for name, s in systems.items()
+            }
+            rows += _tower_rows(found, prefix, tower)
+    for metric in ORDERS:
+        values = {
+            name: SeededValues({metric: _order(metric, s, days, config)}, s.seconds)
+            for name, s in systems.items()
+        }
+        others = dict.fromkeys(other for _, other in DIFFERENCES)
+        wanted = {(metric, name) for name in systems}
+        wanted |= {(f"{metric}_minus_{other}", name) for name, other in DIFFERENCES}
+        minus = [other for other in others if other in systems]
+        made = seeded_rows(values, [metric], minus=minus, samples=SAMPLES)
+        rows += [row for row in made if (row.metric, row.system) in wanted]
+    order = {name: place for place, name in enumerate(systems)}
+    return sorted(rows, key=lambda row: order[row.system])
+
+
+class _Tower:
+    """One system on one tower and day: figures (S,) and their resamples (B, S)."""
+
+    def __init__(self, p: Tensor, labels: Tensor, user: Tensor, seconds: float) -> None:
+        self.seconds = seconds
+        self.measured: dict[str, np.ndarray] = {}
+        self.resampled: dict[str, np.ndarray] = {}
+        losses = torch.stack([log_losses(seed, labels) for seed in p])
+        self._ratio("log_loss", losses.numpy(), user.numpy())
+        errors = [expected_calibration_error(reliability(seed, labels)) for seed in p]
+        self.measured["ece"] = np.array(errors)
+        if 0 < labels.mean() < 1:
+            aucs = [float(binary_auroc(seed, labels.long())) for seed in p]
+            drawn = [resampled_aucs(seed, labels, user, samples=SAMPLES).numpy() for seed in p]
+            self.measured["auc"], self.resampled["auc"] = np.array(aucs), np.stack(drawn, -1)
+
+    def _ratio(self, name: str, values: np.ndarray, user: np.ndarray) -> None:
+        """Means over blocks, of resampled users."""
+        sums = np.stack([np.bincount(user, row) for row in (*values, np.ones(len(user)))], -1)
+        drawn = resampled_means(sums[sums[:, -1] > 0], samples=SAMPLES, seed=0)
+        self.measured[name] = values.mean(1)
+        self.resampled[name] = drawn[:, :-1] / drawn[:, -1:]
+
+
+def _tower_rows(found: Mapping[str, _Tower], prefix: str, tower: str) -> list[Row]:
+    rows = []
+    for name, mine in found.items():
+        facts = {"system": name, "seeds": len(mine.measured["ece"]), "seconds": mine.seconds}
+        error = float(mine.measured["ece"].mean())
+        rows.append(Row(metric=f"{prefix}ece_{tower}", value=error, **facts))
+        for metric, resampled in mine.resampled.items():
+            ends = interval_of(mine.measured[metric], resampled)._asdict()
+            rows.append(_row(f"{prefix}{metric}_{tower}", ends, facts))
+        for other in (theirs for system, theirs in DIFFERENCES if system == name):
+            for metric in mine.resampled:
+                if other not in found or metric not in found[other].resampled:
+                    continue
+                ends = interval_of(
+                    _minus(mine.measured[metric], found[other].measured[metric]),
+                    _minus(mine.resampled[metric], found[other].resampled[metric]),
+                )._asdict()
+                rows.append(_row(f"{prefix}{metric}_{tower}_minus_{other}", ends, facts))
+    return rows
+
+
+def _row(metric: str, ends: Mapping[str, float], facts: Mapping[str, object]) -> Row:
+    return Row(metric=metric, value=ends["mean"], low=ends["low"], high=ends["high"], **facts)  # pyright: ignore
+
+
+def _minus(mine: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+    """Seed by seed where both have the same ones, else to the other's mean."""
+    return mine - (theirs if theirs.shape == mine.shape else theirs.mean(-1, keepdims=True))
+
+
+def _order(metric: str, system: Scored, days: Days, config: RewardConfig) -> np.ndarray:
+    """(S, U) share of each user's pairs that are in order; NaN where a user has none."""
+    blocks = days.items if metric == "order_items" else days.test
+    probabilities = system.items if metric == "order_items" else system.test
+    came_out = scalar_reward(blocks.labels.double(), config).numpy()
+    group = (blocks.user if metric == "order_user_day" else blocks.session).numpy()
+    user = np.zeros(int(group.max()) + 1, dtype=np.int64)
+    user[group] = blocks.user.numpy()
+    shares = []
+    for seed in scalar_reward(probabilities, config).numpy():
+        won, pairs = pairs_in_order(seed, came_out, group)
+        won, pairs = (np.bincount(user, x, minlength=len(blocks.user_ids)) for x in (won, pairs))
+        shares.append(np.divide(won, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0))
+    return np.stack(shares)
+
+
+def _curves(
+    systems: Mapping[str, Scored], days: Days
+) -> dict[str, dict[str, tuple[list[float], list[float]]]]:
+    curves = {}
+    for i, tower in enumerate(TOWERS):
+        found = {
+            name: reliability(s.test[0, :, i], days.test.labels[:, i])
+            for name, s in systems.items()
+        }
+        curves[tower] = {name: (c["predicted"], c["observed"]) for name, c in found.items()}
+    return curves
+
+
+def _tables(rows: list[Row], made: Provenance, data: str) -> tuple[ResultTable, ResultTable]:
+    quality = {f"auc_{tower}": f"AUC {tower}" for tower in TOWERS} | ORDERS
+    calibration = {f"log_loss_{tower}": f"log-loss {tower}" for tower in TOWERS}
+    calibration |= {f"ece_{tower}": f"ECE {tower}" for tower in TOWERS}
+
+    def of(columns: Mapping[str, str]) -> list[Row]:
+        names = tuple(columns)
+        return [r for r in rows if r.metric.removeprefix("valid_").startswith(names)]
+
+    return (
+        ResultTable(
+            name=f"reward_quality_{data}",
+            title=f"Reward model on {data}: discrimination and order",
+            text=_one_line(TEXT, ORDER_TEXT),
+            rows=of(quality),
+            provenance=made,
+            columns=quality,
+            pictured=("auc_swt", "auc_vtr", "order_items"),
+            findings=findings(rows, quality),
+        ),
+        ResultTable(
+            name=f"reward_calibration_{data}",
+            title=f"Reward model on {data}: log-loss and calibration",
+            text=_one_line(
+                "The scorers of the table before it, lower being better: log-loss per block, and "
+                "the expected calibration error (mean distance of predicted and observed rates "
+                "over ten bins)."
+            ),
+            rows=of(calibration),
+            provenance=made,
+            columns=calibration,
+            pictured=("log_loss_vtr", "log_loss_ltr"),
+            findings=findings(rows, calibration),
+        ),
+    )
+
+
+def findings(rows: list[Row], columns: Mapping[str, str]) -> list[str]:
+    """The paired differences on the test day in words, one sentence for each comparison."""
+    said = []
+    for name, other in DIFFERENCES[1:]:
+        parts = []
+        for metric, title in columns.items():
+            for row in rows:
+                if row.system == name and row.metric == f"{metric}_minus_{other}":
+                    parts.append(f"{title} {row.value:+.4f} [{row.low:+.4f}, {row.high:+.4f}]")
+        if parts:
+            said.append(f"{name} minus {other}: {', '.join(parts)}.")
+    return said
+
+
+def _one_line(*texts: str) -> str:
+    return " ".join(" ".join(texts).split())

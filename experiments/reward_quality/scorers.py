@@ -1,0 +1,171 @@
+"""The scorers that the reward model is compared with, fitted on the same users and days.
+
+Shapes: S seeds, R blocks, N items.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from experiments.reward_quality.boosting import fit_base_rates, fit_boosting
+from onerec.config import RewardConfig
+from onerec.datasets.session_tensors import RewardBlocks, load_reward_blocks
+from onerec.reward.ensemble import load_ensemble
+from onerec.reward.model import TOWERS
+from onerec.reward.scoring import score_sessions
+from onerec.reward.training import blocks_of, fit_reward
+from onerec.tokenizer.semantic_ids import load_semantic_ids
+
+
+@dataclass(frozen=True)
+class Days:
+    """Blocks of everything that is needed.
+
+    Attributes:
+        train: Of the reward part's users.
+        stop: The validation day of the reward part's users: it decides when trainings stop.
+        valid: The validation day of all users.
+        test: The test day of all users.
+        items: The test day's exposures as blocks of one item.
+        vectors: (N, Dv) item vectors.
+    """
+
+    train: RewardBlocks
+    stop: RewardBlocks
+    valid: RewardBlocks
+    test: RewardBlocks
+    items: RewardBlocks
+    vectors: Tensor
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Probabilities of one system, per seed.
+
+    Attributes:
+        valid: (S, R, 4) of the validation day's blocks.
+        test: (S, R, 4) of the test day's blocks.
+        items: (S, R, 4) of the test day's single items.
+        seconds: What fitting all seeds took.
+    """
+
+    valid: Tensor
+    test: Tensor
+    items: Tensor
+    seconds: float
+
+
+def load_days(
+    session_dataset: Path,
+    semantic_ids: Path,
+    config: RewardConfig,
+    *,
+    history_length: int,
+    session_items: int,
+) -> Days:
+    """Read blocks; what `swt` compares with is the training split's for all of them."""
+    ids = load_semantic_ids(semantic_ids)
+
+    def load(split: str, block_items: int, like: RewardBlocks | None = None) -> RewardBlocks:
+        return load_reward_blocks(
+            session_dataset,
+            split,
+            ids,
+            history_length=history_length,
+            block_items=block_items,
+            thresholds=None if like is None else like.thresholds,
+        )
+
+    train = load("train", session_items)
+    valid = load("valid", session_items, train)
+    items = load("test", 1, train)
+    return Days(
+        train=blocks_of(train, config, "reward"),
+        stop=blocks_of(valid, config, "reward"),
+        valid=valid,
+        test=load("test", session_items, train),
+        items=dataclasses.replace(items, place=items.place // session_items),
+        vectors=load_file(semantic_ids / "vectors.safetensors")["vectors"],
+    )
+
+
+def fit_systems(
+    days: Days,
+    config: RewardConfig,
+    *,
+    seeds: int,
+    on_progress: Callable[[str], None] = lambda line: None,
+) -> dict[str, Scored]:
+    """Fit every system of the tables and score all blocks with it."""
+    systems: dict[str, Scored] = {}
+
+    def scored(name: str, began: float, score: Callable[[RewardBlocks], list[Tensor]]) -> None:
+        seconds = time.monotonic() - began
+        parts = [torch.stack(score(b)).double() for b in (days.valid, days.test, days.items)]
+        systems[name] = Scored(*parts, seconds=seconds)
+        on_progress(f"{name}: {seconds:.0f} s")
+
+    began = time.monotonic()
+    rates = fit_base_rates(days.train)
+    scored("base_rate", began, lambda blocks: [rates.score(blocks, days.vectors)])
+    began = time.monotonic()
+    boosting = fit_boosting(days.train, days.stop, days.vectors, seed=config.seed)
+    scored("boosting", began, lambda blocks: [boosting.score(blocks, days.vectors)])
+    on_progress(f"boosting: {boosting.trees()} trees for {', '.join(TOWERS)}")
+    began = time.monotonic()
+    models = _fit_seeds(config, days.train, days.stop, days.vectors, seeds, on_progress)
+    scored("reward_model", began, models)
+    if seeds > 1:
+        systems["reward_ensemble"] = _mean_of(systems["reward_model"])
+    for name, change in (
+        ("no_similarity", {"history_similarity": False}),
+        ("history_mean", {"target_attention": False}),
+    ):
+        began = time.monotonic()
+        changed = dataclasses.replace(config, **change)
+        models = _fit_seeds(changed, days.train, days.stop, days.vectors, seeds, on_progress)
+        scored(name, began, models)
+    began = time.monotonic()
+    train, stop = _without_history(days.train), _without_history(days.stop)
+    blind = _fit_seeds(config, train, stop, days.vectors, seeds, on_progress)
+    scored("no_history", began, lambda blocks: blind(_without_history(blocks)))
+    return systems
+
+
+def _fit_seeds(
+    config: RewardConfig,
+    train: RewardBlocks,
+    stop: RewardBlocks,
+    vectors: Tensor,
+    seeds: int,
+    on_progress: Callable[[str], None],
+) -> Callable[[RewardBlocks], list[Tensor]]:
+    """Train members of other seeds on the same users; gives their probabilities of any blocks."""
+    several = dataclasses.replace(config, ensemble_size=seeds)
+    with TemporaryDirectory() as directory:
+        fit_reward(
+            several,
+            train,
+            stop,
+            vectors,
+            Path(directory),
+            on_epoch=lambda n: on_progress(f"  epoch {n['epoch']}: {n['valid_loss']}"),
+        )
+        models = load_ensemble(Path(directory))
+    return lambda blocks: [score_sessions(m, vectors, blocks.history, blocks.items) for m in models]
+
+
+def _without_history(blocks: RewardBlocks) -> RewardBlocks:
+    return dataclasses.replace(blocks, history=torch.full_like(blocks.history, -1))
+
+
+def _mean_of(system: Scored) -> Scored:
+    parts = [x.mean(0, keepdim=True) for x in (system.valid, system.test, system.items)]
+    return Scored(*parts, seconds=system.seconds)

@@ -1,0 +1,189 @@
+"""Results of variants, pooled over seeds, as the tables of alignment methods and of ablations.
+
+Shapes: S seeds, C cases (users).
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from experiments.reporting.result_tables import Provenance, ResultTable, Row
+from experiments.reporting.seed_intervals import SeededValues, seeded_rows
+from onerec.artifacts import read_json
+from onerec.config import EvaluationConfig
+
+SYSTEM = "variant"
+"""What the measured system is called in a result's files."""
+METRICS = ("recall@10", "ndcg@10", "evaluator_reward", "training_reward", "reward_gap")
+"""Pooled per user. `reward_gap` is the training reward less the evaluator's; what it gains on the
+reference is reward hacking."""
+FACTS = {
+    "train_sessions": "train_sessions",
+    "legal_share": "variant_legal_share",
+    "coverage@10": "variant_coverage@10",
+    "kl_to_start": "alignment_kl_to_start",
+    "chosen_logp_change": "alignment_chosen_logp_change",
+}
+"""Numbers of a system as a whole, a mean over seeds: column -> name in `metrics.json`."""
+ASKED = ("test_day", "cases", "candidates", "reward_models")
+"""Parts of a protocol that results have to agree in. Tokens may differ: items are what is counted,
+and every variant keeps the night's rows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """One variant with one seed.
+
+    Attributes:
+        variant: Its name.
+        seed: Its seed.
+        directory: What `run_variant` wrote.
+        seconds: What making it took, if that is known.
+    """
+
+    variant: str
+    seed: int
+    directory: Path
+    seconds: float | None = None
+
+
+def pooled(results: Iterable[Result]) -> dict[str, SeededValues]:
+    """Per-user values of every variant, a row per seed, in the order in which variants come.
+
+    Raises:
+        ValueError: Two results were not asked the same question; which, and what to do.
+    """
+    by_variant: dict[str, list[Result]] = {}
+    for result in results:
+        by_variant.setdefault(result.variant, []).append(result)
+    everything = [result for group in by_variant.values() for result in group]
+    _check_same_question(everything)
+    return {name: _seeded(group) for name, group in by_variant.items()}
+
+
+def comparison(
+    results: Sequence[Result],
+    reference: str,
+    *,
+    name: str,
+    title: str,
+    text: str,
+    provenance: Provenance,
+    evaluation: EvaluationConfig,
+) -> ResultTable:
+    """A table of variants against one of them.
+
+    Args:
+        results: Of every variant and seed.
+        reference: The variant that the others are compared with.
+        name, title, text, provenance: Of the table.
+        evaluation: Confidence, resamples and seed of the intervals.
+
+    Raises:
+        ValueError: There is no result of the reference, or results are not comparable.
+    """
+    known = dict.fromkeys(result.variant for result in results)
+    if reference not in known:
+        raise ValueError(
+            f"reference={reference!r}: there is no result of it, only of {', '.join(known)}; make "
+            "its partition first"
+        )
+    systems = pooled(results)
+    rows = seeded_rows(
+        systems,
+        METRICS,
+        minus=(reference,),
+        samples=evaluation.bootstrap_samples,
+        confidence=evaluation.confidence,
+        seed=evaluation.seed,
+    )
+    rows += [row for name in systems for row in _facts(name, results)]
+    less = f"_minus_{reference}"
+    columns = {
+        "recall@10": "Recall@10",
+        f"recall@10{less}": f"Recall@10 - {reference}",
+        "evaluator_reward": "evaluator reward",
+        f"evaluator_reward{less}": f"evaluator reward - {reference}",
+        f"reward_gap{less}": "gained by the training reward alone",
+        "kl_to_start": "KL to the start",
+        "train_sessions": "training sessions",
+        "legal_share": "legal",
+    }
+    found = {row.metric for row in rows}
+    learned_from = {row.value for row in rows if row.metric == "train_sessions"}
+    if len(learned_from) == 1:  # says something only where sessions are what changes
+        del columns["train_sessions"]
+    return ResultTable(
+        name=name,
+        title=title,
+        text=text,
+        rows=rows,
+        provenance=provenance,
+        columns={metric: title for metric, title in columns.items() if metric in found},
+        pictured=[m for m in (f"recall@10{less}", f"evaluator_reward{less}") if m in found],
+        findings=findings(rows, reference),
+    )
+
+
+def findings(rows: Sequence[Row], reference: str) -> list[str]:
+    """What is clear of zero, and what is not, in a sentence per metric."""
+    said = []
+    for metric, shown in (("recall@10", "Recall@10"), ("evaluator_reward", "evaluator reward")):
+        found = {r.system: r for r in rows if r.metric == f"{metric}_minus_{reference}"}
+        if not found:
+            continue
+        above = [name for name, row in found.items() if row.low is not None and row.low > 0]
+        below = [name for name, row in found.items() if row.high is not None and row.high < 0]
+        best = max(found.values(), key=lambda row: row.value)
+        said.append(
+            f"{shown} against {reference}: above beyond noise {_names(above)}; below beyond noise "
+            f"{_names(below)}; largest difference {best.system} ({best.value:+.4f})."
+        )
+    return said
+
+
+def _names(names: Sequence[str]) -> str:
+    return ", ".join(names) or "none"
+
+
+def _facts(variant: str, results: Sequence[Result]) -> list[Row]:
+    group = [result for result in results if result.variant == variant]
+    metrics = [read_json(result.directory / "metrics.json") for result in group]
+    rows = []
+    for column, key in FACTS.items():
+        values = [m[key] for m in metrics if m.get(key) is not None]
+        if values:
+            mean = float(np.mean(values))
+            rows.append(Row(system=variant, metric=column, value=mean, seeds=len(values)))
+    return rows
+
+
+def _seeded(group: Sequence[Result]) -> SeededValues:
+    tables = [
+        pq.read_table(result.directory / "cases.parquet")
+        for result in sorted(group, key=lambda result: result.seed)
+    ]
+    values: dict[str, np.ndarray] = {}
+    for metric in METRICS[:-1]:
+        values[metric] = np.stack([t.column(f"{SYSTEM}_{metric}").to_numpy() for t in tables])
+    values["reward_gap"] = values["training_reward"] - values["evaluator_reward"]
+    seconds = [result.seconds for result in group if result.seconds is not None]
+    return SeededValues(values, sum(seconds) if seconds else None)
+
+
+def _check_same_question(results: Sequence[Result]) -> None:
+    asked: dict[str, tuple[Any, Result]] = {}
+    for result in results:
+        protocol: Mapping[str, Any] = read_json(result.directory / "protocol.json")
+        for part in ASKED:
+            first, whose = asked.setdefault(part, (protocol[part], result))
+            if protocol[part] != first:
+                raise ValueError(
+                    f"{part}={protocol[part]!r} of {result.variant} (seed {result.seed}) and "
+                    f"{first!r} of {whose.variant} (seed {whose.seed}): their difference would say "
+                    "nothing about the variants; make both partitions again for one day"
+                )

@@ -1,0 +1,379 @@
+"""Making a variant of a published night: what it changes again, the rest reused, then measured.
+
+Every step lies in a directory of its own, named by its key, so that variants share what they agree
+in, and a killed experiment goes on where it stopped.
+"""
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from experiments.nightly_artifacts import PublishedNight
+from experiments.variants.comparison import SYSTEM
+from experiments.variants.session_criteria import recut_sessions
+from experiments.variants.steps import Step, Variant, earliest_made, plan, with_share
+from onerec.alignment.candidates import sample_contexts, scored_candidates
+from onerec.alignment.preferences import save_preferences
+from onerec.alignment.rounds import (
+    RoundFiles,
+    decide_round,
+    fit_round,
+    round_preferences,
+    with_sample,
+)
+from onerec.artifacts import read_json, write_json
+from onerec.datasets.session_tensors import SessionTensors, load_session_tensors
+from onerec.embeddings.item_embeddings import ItemEmbeddings
+from onerec.evaluation.comparison import write_protocol
+from onerec.evaluation.evaluate import Night, load_night, measure, summarise, write_cases
+from onerec.evaluation.generators import load_generator
+from onerec.generation import Trie
+from onerec.report import without_nan
+from onerec.reward import load_ensemble
+from onerec.tokenizer.semantic_ids import load_semantic_ids
+from onerec.tokenizer.versions import TokenizedCatalogue, append_night, open_tokenizer_version
+from onerec.training import Runtime, TrainingJob, fit_generator, reproducible, train
+
+STEP = "step.json"
+TRACKED = ("kl_to_start", "legal_mass", "margin", "accuracy", "chosen_logp_change", "reward_spread")
+"""Numbers of the last epoch of alignment that a result keeps, as `alignment_<name>`."""
+
+
+@dataclass(frozen=True)
+class VariantReport:
+    """What came of a variant.
+
+    Attributes:
+        seconds: What making it took, shared steps included; measuring is not.
+        earliest: The first step that was made again; None when all of it was published.
+        headline: A few of its numbers.
+    """
+
+    seconds: float
+    earliest: str | None
+    headline: dict[str, float]
+
+
+@dataclass
+class Workbench:
+    """Where variants of one night are made, one after the other.
+
+    Attributes:
+        published: The night.
+        work: Directory of the steps; it may be deleted when nothing runs.
+        runtime: Hardware and threads.
+        device: Where generators run.
+        on_progress: Called with a line of text now and then.
+    """
+
+    published: PublishedNight
+    work: Path
+    runtime: Runtime = field(default_factory=Runtime)
+    device: str = "cpu"
+    on_progress: Callable[[str], None] = lambda message: None
+
+    @cached_property
+    def night(self) -> Night:
+        """What every variant is measured with."""
+        files, base = self.published.files, self.published.base
+        return load_night(
+            test_day=self.published.test_day,
+            session_dataset=files["session_dataset"],
+            semantic_ids=files["semantic_ids"],
+            baselines=files["baselines"],
+            checkpoint=files["pretrained_checkpoint"],
+            evaluator=files["evaluator_model"],
+            reward_model=files["reward_model"],
+            config=base.evaluation,
+            reward=base.reward,
+        )
+
+
+def run_variant(bench: Workbench, variant: Variant, out_dir: Path) -> VariantReport:
+    """Make a variant and measure it.
+
+    Args:
+        bench: The night and the place to work.
+        variant: The variant.
+        out_dir: Gets `metrics.json` (flat), `cases.parquet` (per-user values), `protocol.json`
+            (what was asked, for `compare_runs`) and `plan.json` (each step and whether it was
+            made). The system is called `variant` in all of them.
+
+    Raises:
+        ValueError: The variant asks for what the night does not hold.
+    """
+    published = bench.published
+    steps = plan(variant, published.base, published.versions)
+    making = _Making(bench, variant)
+    for step in steps:
+        making.take(step)
+    last = steps[-1].name
+    night = bench.night
+    tokens = making.directory["tokens"]
+    if tokens != published.files["semantic_ids"]:  # rows are the same, tokens are not
+        night = replace(night, semantic_ids=load_semantic_ids(tokens))
+    system = load_generator(
+        making.directory[last],
+        night.semantic_ids,
+        night.candidates,
+        published.base.decoding,
+        device=bench.device,
+    )
+    bench.on_progress(f"{variant.name}, seed {variant.seed}: {len(night.user_ids)} cases")
+    with reproducible(bench.runtime):
+        measured = measure(
+            night,
+            system if system.model.session_items == night.session_items else _OnlyLists(system),
+        )
+    metrics = summarise(night, {SYSTEM: measured}) | making.facts
+    out_dir.mkdir(parents=True, exist_ok=True)
+    write_json(out_dir / "metrics.json", without_nan(metrics))
+    write_cases(out_dir / "cases.parquet", night, {SYSTEM: measured})
+    write_protocol(out_dir, night)
+    write_json(
+        out_dir / "plan.json",
+        [{"step": s.name, "made": s.made, "settings": s.settings} for s in steps],
+    )
+    names = ("recall@10", "ndcg@10", "evaluator_reward", "training_reward")
+    headline = {name: float(np.nanmean(measured.values[name])) for name in names}
+    return VariantReport(making.seconds, earliest_made(steps), headline)
+
+
+@dataclass(frozen=True)
+class _OnlyLists:
+    """A generator of other session lengths than the night's: its list is judged as one session."""
+
+    generator: Any
+
+    def rank(self, history: np.ndarray, *, top_k: int) -> np.ndarray:
+        """See `onerec.evaluation.baselines.Ranker.rank`."""
+        return self.generator.rank(history, top_k=top_k)
+
+
+class _Making:
+    """The steps of one variant, made or found."""
+
+    def __init__(self, bench: Workbench, variant: Variant) -> None:
+        self.bench, self.variant = bench, variant
+        self.files = bench.published.files
+        self.stages = variant.stages(bench.published.base)
+        self.directory: dict[str, Path] = {}
+        self.facts: dict[str, float] = {}
+        self.seconds = 0.0
+
+    def take(self, step: Step) -> None:
+        """Find a step or make it, and keep where it lies and what it says."""
+        kind = step.name.rstrip("0123456789").rstrip("_")
+        if not step.made:
+            self.directory[step.name] = self.files[PUBLISHED_AS[kind]]
+        else:
+            made = self.bench.work / f"{kind}-{step.key}"
+            if not made.exists():
+                self.bench.on_progress(
+                    f"{self.variant.name}, seed {self.variant.seed}: {step.name}"
+                )
+                with _aside(self.bench.work, made) as draft:
+                    began = time.monotonic()
+                    getattr(self, f"_make_{kind}")(step, draft)
+                    write_json(draft / STEP, {"seconds": time.monotonic() - began})
+            self.directory[step.name] = made
+            self.seconds += read_json(made / STEP)["seconds"]
+        history = self.directory[step.name] / "history.json"
+        if kind in ("pretraining", "elite") and history.exists():
+            summary = read_json(history)["summary"]
+            self.facts |= {name: summary[name] for name in ("train_sessions", "best_valid_loss")}
+        if kind == "alignment":
+            last = read_json(history)["epochs"][-1]
+            self.facts |= {f"alignment_{name}": last[name] for name in TRACKED if name in last}
+
+    def _make_sessions(self, step: Step, draft: Path) -> None:
+        base = self.bench.published.base.sessions
+        source, day = self.files["session_dataset"], self.bench.published.test_day
+        counts = recut_sessions(source, draft, self.stages.sessions, base, day)
+        write_json(draft / "counts.json", counts)
+
+    def _make_tokens(self, step: Step, draft: Path) -> None:
+        """A tokenizer version of its own on the night's vectors; items keep their rows."""
+        published = load_semantic_ids(self.files["semantic_ids"])
+        vectors = load_file(self.files["semantic_ids"] / "vectors.safetensors")["vectors"]
+        catalogue = ItemEmbeddings(published.item_ids, published.first_seen, vectors.numpy(), {})
+        opened = draft / "opened"
+        opened.mkdir()
+        with reproducible(self.bench.runtime):
+            open_tokenizer_version(
+                catalogue, self.bench.published.test_day, self.stages.tokenizer, opened
+            )
+            made = append_night(opened, None, catalogue).ids
+        rows = torch.from_numpy(made.index_of(published.item_ids))
+        assert (rows >= 0).all(), "every item of the night has an ID"
+        ids = replace(
+            made,
+            item_ids=published.item_ids,
+            codes=made.codes[rows],
+            first_seen=published.first_seen,
+        )
+        TokenizedCatalogue(ids, vectors.numpy()).save(draft)
+
+    def _make_pretraining(self, step: Step, draft: Path) -> None:
+        """From random weights: a variant has no night before it."""
+        job = TrainingJob(
+            session_dataset=self.directory["sessions"],
+            semantic_ids=self.directory["tokens"],
+            history_length=self.stages.sessions.history_length,
+            session_items=self.stages.sessions.session_items,
+            model=self.stages.model,
+            training=self.stages.training,
+            runtime=self.bench.runtime,
+        )
+        scratch = self.bench.work / f"unfinished-{step.key}"
+        train(job, out_dir=draft, scratch=scratch)
+        shutil.rmtree(scratch)
+
+    def _make_elite(self, step: Step, draft: Path) -> None:
+        """A further step of the cross-entropy method (see `elite_sessions`)."""
+        files = self._round_files(step)
+        ids = files.ids()
+        model, tokenizer_version = files.generator(ids)
+        sessions = files.sessions("train", ids, model)
+        contexts = sample_contexts(sessions, len(sessions), step.settings["seed"])
+        with reproducible(self.bench.runtime):
+            elite = self._elite_sessions(files, contexts)
+        scratch = self.bench.work / f"unfinished-{step.key}"
+        fit_generator(
+            self.stages.training,
+            self.stages.model,
+            elite,
+            files.sessions("valid", ids, model),
+            ids.codes,
+            codebook_size=ids.codebook_size,
+            tokenizer_version=tokenizer_version,
+            out_dir=draft,
+            scratch=scratch,
+            initial=model,
+            runtime=self.bench.runtime,
+        )
+        shutil.rmtree(scratch)
+
+    def _elite_sessions(self, files: RoundFiles, contexts: SessionTensors) -> SessionTensors:
+        """The share of highest training reward among the sessions generated for each context."""
+        ids, reward_models = files.ids(), load_ensemble(files.reward_model)
+        decoding = self.stages.decoding
+        kept = max(1, round(self.variant.elite_share * decoding.candidates))
+        parts = []
+        for made in scored_candidates(
+            files.generator(ids)[0],
+            reward_models,
+            files.vectors(),
+            contexts,
+            ids.codes,
+            Trie.build(ids.codes, ids.codebook_size, files.allowed(ids)),
+            num_candidates=decoding.candidates,
+            decoding=decoding,
+            reward=reward_models[0].config,
+            alignment=self.stages.alignment,
+            device=self.bench.device,
+            on_batch=lambda done, total: None,
+        ):
+            rewards = made.rewards.masked_fill(~made.logp.isfinite(), -torch.inf)
+            best = rewards.argsort(dim=1, descending=True, stable=True)[:, :kept]
+            exist = rewards.gather(1, best).isfinite()
+            items = made.items.gather(1, best[..., None].expand(-1, -1, made.items.shape[2]))
+            parts.append((made.row.repeat_interleave(exist.sum(1)), items[exist]))
+        row, items = (torch.cat(part) for part in zip(*parts, strict=True))
+        return replace(
+            contexts,
+            user=contexts.user[row],
+            history=contexts.history[row],
+            targets=items.int(),
+            is_good=contexts.is_good[row],
+            date=contexts.date[row.numpy()],
+        )
+
+    def _make_pairs(self, step: Step, draft: Path) -> None:
+        files = self._round_files(step)
+        stages = with_share(self.stages, self.variant.sample_share, self._num_good_sessions())
+        made, ids = round_preferences(
+            files,
+            stages.decoding,
+            with_sample(stages.alignment, step.settings["round"]),
+            runtime=self.bench.runtime,
+            device=self.bench.device,
+        )
+        save_preferences(made, ids.item_ids, draft)
+
+    def _make_alignment(self, step: Step, draft: Path) -> None:
+        files = self._round_files(step)
+        pairs = next(self.directory[name] for name in step.needs if name.startswith("pairs_"))
+        settings, runtime = self.stages.alignment, self.bench.runtime
+        report = fit_round(files, pairs, settings, draft, runtime=runtime)
+        if settings.gate_cases:
+            decide_round(
+                files,
+                self.files["evaluator_model"],
+                report.model,
+                draft,
+                settings,
+                decoding=self.bench.published.base.decoding,
+                evaluation=self.bench.published.base.evaluation,
+                runtime=runtime,
+                device=self.bench.device,
+            )
+
+    def _num_good_sessions(self) -> int:
+        sessions = self.stages.sessions
+        return len(
+            load_session_tensors(
+                self.directory["sessions"],
+                "train",
+                load_semantic_ids(self.directory["tokens"]),
+                history_length=sessions.history_length,
+                session_items=sessions.session_items,
+                good_only=True,
+            )
+        )
+
+    def _round_files(self, step: Step) -> RoundFiles:
+        """What a step after pretraining reads; it starts from the checkpoint that it needs."""
+        starts = ("pretraining", "elite", "alignment")
+        start = next(name for name in step.needs if name.startswith(starts))
+        return RoundFiles(
+            session_dataset=self.directory["sessions"],
+            semantic_ids=self.directory["tokens"],
+            start=self.directory[start],
+            reward_model=self.files["reward_model"],
+            test_day=self.bench.published.test_day,
+        )
+
+
+PUBLISHED_AS = {
+    "sessions": "session_dataset",
+    "tokens": "semantic_ids",
+    "pretraining": "pretrained_checkpoint",
+    "pairs": "preference_pairs",
+    "alignment": "dpo_checkpoint",
+}
+"""The artifact that a step is in a published night."""
+
+
+@contextmanager
+def _aside(work: Path, target: Path) -> Iterator[Path]:
+    """A directory that becomes `target` in one step when the block ends well."""
+    draft = work / f".{target.name}-{os.getpid()}"
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    try:
+        yield draft
+        if not target.exists():  # else another process made the same meanwhile
+            os.rename(draft, target)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)

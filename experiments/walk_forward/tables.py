@@ -1,0 +1,221 @@
+"""Every system of several nights on the days after them, pooled over users.
+
+A user of several days counts once, with the mean of those days: what is resampled is users, and the
+days of one user are alike. Rewards of a day are by that day's reward_models.
+
+Shapes: U users, D days.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+
+from experiments.reporting.result_tables import Provenance, ResultTable, Row
+from onerec.config import BASELINES, BY_PROBABILITY, BY_REWARD, SERVED, EvaluationConfig
+from onerec.datasets.session_tensors import REWARD_LABELS
+from onerec.evaluation.bootstrap import bootstrap_means
+
+RANKING = (
+    *(f"{name}@{k}" for name in ("recall", "ndcg", "hit_rate", "mrr") for k in (5, 10, 20)),
+    "diversity@10",
+    "novelty@10",
+)
+"""Metrics of the first table, as far as the nights have them."""
+REWARD_MODELS = ("evaluator", "training")
+REWARDS = tuple(
+    f"{reward_model}_{name}"
+    for reward_model in REWARD_MODELS
+    for name in ("reward", *(f"{t}_{s}" for t in REWARD_LABELS for s in ("mean", "max")))
+)
+"""Metrics of the second table: the shape of the paper's Table 1, by each reward_model."""
+HEADLINE = "recall@10"
+COMPARED = (HEADLINE, "ndcg@10", "evaluator_reward", "training_reward")
+"""Metrics with paired differences between systems."""
+
+Values = Mapping[str, np.ndarray]
+"""Metric -> (U,)."""
+
+
+def systems_of(columns: Sequence[str]) -> list[str]:
+    """Systems that a table of cases has values of, in its order."""
+    suffix = f"_{HEADLINE}"
+    return [name.removesuffix(suffix) for name in columns if name.endswith(suffix)]
+
+
+def pooled_users(nights: Mapping[str, Path]) -> tuple[dict[str, Values], int]:
+    """Values per user of the systems of all nights.
+
+    Args:
+        nights: Directory of the `offline_metrics` artifact by day.
+
+    Returns:
+        By system, metric -> (U,); and the cases of all days, more than U where users come back.
+
+    Raises:
+        ValueError: There is no night, or a system was measured on some days only.
+    """
+    if not nights:
+        raise ValueError("nights: no day has offline_metrics; run a night first")
+    tables = {day: pq.read_table(path / "cases.parquet") for day, path in nights.items()}
+    systems = {day: systems_of(table.column_names) for day, table in tables.items()}
+    first_day, first = next(iter(systems.items()))
+    for day, found in systems.items():
+        odd = sorted(set(found) ^ set(first))
+        if odd:
+            raise ValueError(
+                f"{', '.join(odd)}: measured on {first_day} or on {day} only; make baselines and "
+                "offline_metrics of both again with the same baselines, or name fewer days"
+            )
+    cases = pd.concat([table.to_pandas() for table in tables.values()], ignore_index=True)
+    users = cases.groupby("user_id", sort=True).mean(numeric_only=True)
+    pooled: dict[str, Values] = {}
+    for system in first:
+        known = {m: f"{system}_{m}" for m in (*RANKING, *REWARDS) if f"{system}_{m}" in users}
+        pooled[system] = {metric: users[column].to_numpy() for metric, column in known.items()}
+    return pooled, len(cases)
+
+
+def walk_forward_tables(
+    nights: Mapping[str, Path],
+    *,
+    name: str,
+    title: str,
+    provenance: Provenance,
+    evaluation: EvaluationConfig,
+    seconds: Mapping[str, float] | None = None,
+) -> list[ResultTable]:
+    """Ranking with differences to every baseline, and rewards by both reward_models.
+
+    Args:
+        nights: Directory of the `offline_metrics` artifact by day.
+        name, title, provenance: Of the tables; the second is `<name>_rewards`.
+        evaluation: Confidence, resamples and seed of the intervals.
+        seconds: What making a system took on all days together, where that is known.
+    """
+    pooled, num_cases = pooled_users(nights)
+    rows = _rows(pooled, evaluation, seconds or {})
+    best = best_baseline(rows)
+    num_users = len(next(iter(pooled.values()))[HEADLINE])
+    asked = (
+        f"{len(nights)} test day(s), {', '.join(nights)}: each night's models are trained on the "
+        f"days before and asked for the next. {num_cases:,} cases of {num_users:,} users, full "
+        "catalogue, no seen-item filter but for by_probability and by_reward: these are dpo as it "
+        "serves, and compare with one another only. A user's days are averaged, users are "
+        "resampled."
+    )
+    ranking = ResultTable(
+        name=name,
+        title=title,
+        text=asked,
+        rows=[row for row in rows if row.metric.split("_minus_")[0] in RANKING],
+        provenance=provenance,
+        columns={
+            "recall@5": "Recall@5",
+            HEADLINE: "Recall@10",
+            f"{HEADLINE}_minus_{best}": f"Recall@10 - {best}",
+            "recall@20": "Recall@20",
+            "ndcg@10": "NDCG@10",
+            "hit_rate@10": "HitRate@10",
+            "mrr@10": "MRR@10",
+            "diversity@10": "diversity",
+            "novelty@10": "novelty",
+        },
+        pictured=[HEADLINE, f"{HEADLINE}_minus_{best}"],
+        findings=_findings(rows, best),
+    )
+    towers = {
+        f"evaluator_{tower}_{kind}": f"{tower} {kind}"
+        for tower in REWARD_LABELS
+        for kind in ("mean", "max")
+    }
+    rewards = ResultTable(
+        name=f"{name}_rewards",
+        title=f"{title}: rewards",
+        text="Mean and best predicted feedback over a system's sessions (a baseline's list is its "
+        "one session), in the shape of the paper's Table 1: by the evaluator, which no model was "
+        "trained with. Beside its scalar reward stands that of the model that trained dpo: what "
+        f"dpo gains by the second alone is reward hacking. {asked}",
+        rows=[row for row in rows if row.metric.split("_minus_")[0] in REWARDS],
+        provenance=provenance,
+        columns={
+            "evaluator_reward": "evaluator's reward",
+            "training_reward": "training reward",
+            **towers,
+        },
+        pictured=["evaluator_reward"],
+    )
+    return [ranking, rewards]
+
+
+def _rows(
+    pooled: Mapping[str, Values], evaluation: EvaluationConfig, seconds: Mapping[str, float]
+) -> list[Row]:
+    """Every system's metrics, and its differences to every baseline and earlier generator.
+
+    The ways to serve are compared with one another only: seen items are left out of them alone.
+    One set of resamples serves all columns.
+    """
+    systems = list(pooled)
+    named: dict[tuple[str, str], np.ndarray] = {}
+    for place, system in enumerate(systems):
+        named |= {(system, metric): values for metric, values in pooled[system].items()}
+        others = [s for s in systems if _is_baseline(s) and s != system]
+        if not _is_baseline(system):
+            others += [s for s in systems[:place] if not _is_baseline(s)]
+        others = [other for other in others if (other in SERVED) == (system in SERVED)]
+        for other in others:
+            for metric in COMPARED:
+                if metric in pooled[system] and metric in pooled[other]:
+                    difference = pooled[system][metric] - pooled[other][metric]
+                    named[system, f"{metric}_minus_{other}"] = difference
+    intervals = bootstrap_means(
+        np.stack(list(named.values()), axis=1),
+        samples=evaluation.bootstrap_samples,
+        confidence=evaluation.confidence,
+        seed=evaluation.seed,
+    )
+    return [
+        Row(
+            system=system,
+            metric=metric,
+            value=found.mean,
+            low=found.low,
+            high=found.high,
+            seconds=seconds.get(system),
+        )
+        for (system, metric), found in zip(named, intervals, strict=True)
+    ]
+
+
+def best_baseline(rows: Sequence[Row]) -> str:
+    """The baseline of highest Recall@10."""
+    found = {r.system: r.value for r in rows if r.metric == HEADLINE and _is_baseline(r.system)}
+    return max(found, key=lambda name: found[name])
+
+
+def _is_baseline(system: str) -> bool:
+    return system in BASELINES or system == "tiger"
+
+
+def _findings(rows: Sequence[Row], best: str) -> list[str]:
+    """Whether the generators are above the best baseline beyond noise, either way; and whether
+    lists by reward are above those by probability."""
+    said = [f"The best baseline by Recall@10 is {best}."]
+    for row in rows:
+        by_reward = row.system == BY_REWARD and row.metric == f"{HEADLINE}_minus_{BY_PROBABILITY}"
+        to_best = row.metric == f"{HEADLINE}_minus_{best}" and not _is_baseline(row.system)
+        if to_best or by_reward:
+            it = BY_PROBABILITY if by_reward else "it"
+            low, high = row.low or 0.0, row.high or 0.0
+            verdict = (
+                f"above {it} beyond noise"
+                if low > 0
+                else f"below {it} beyond noise"
+                if high < 0
+                else f"not to be told from {it}"
+            )
+            said.append(f"{row.system} is {verdict}: {row.value:+.4f} [{low:+.4f}, {high:+.4f}].")
+    return said

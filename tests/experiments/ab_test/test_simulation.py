@@ -1,0 +1,193 @@
+"""The simulated A/B test end to end on a very small app, and its arithmetic by hand."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from experiments.ab_test.config import ARMS, CASCADE, READ, ABTestConfig
+from experiments.ab_test.measures import COUNTS, ratios
+from experiments.ab_test.policies import ArmPolicy, Catalogue, first_new
+from experiments.ab_test.simulation import Measured, Night, run
+from experiments.ab_test.table import make_table
+from experiments.reporting import Provenance, markdown
+from onerec.artifacts import ArtifactStore
+from onerec.config import ModelConfig
+from onerec.datasets.simulated import SimulatedSource
+from tests.experiments import simulated_night as simulated
+
+CONFIG = ABTestConfig(
+    days=2,
+    traffic_seeds=1,
+    beam=4,
+    larger_width=24,
+    larger_encoder_layers=1,
+    larger_decoder_layers=1,
+    larger_experts=2,
+    bootstrap_samples=50,
+)
+MADE = Provenance(data="toy", config="tiny", seeds=(0, 1), budget="none", commit="abc")
+WATCH = COUNTS.index("watch_seconds")
+
+
+def a_night(store: ArtifactStore, **changes) -> Night:
+    read = {name: store.latest(name, simulated.DAY.isoformat()) for name in READ}
+    night = Night(
+        source=SimulatedSource(simulated.APP),
+        store=store,
+        read=read,
+        day=simulated.DAY,
+        stages=simulated.STAGES,
+        config=CONFIG,
+        code="1",
+    )
+    return dataclasses.replace(night, **changes)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> ArtifactStore:
+    pytest.importorskip("lightgbm")
+    store = ArtifactStore(str(tmp_path_factory.mktemp("ab")))
+    simulated.publish(store)
+    return store
+
+
+@pytest.fixture(scope="module")
+def measured(store: ArtifactStore, tmp_path_factory: pytest.TempPathFactory) -> Measured:
+    return run(a_night(store), tmp_path_factory.mktemp("scratch"))
+
+
+def test_every_arm_serves_the_same_users_on_the_same_visits(measured: Measured) -> None:
+    assert list(measured.sums) == list(ARMS)
+    theirs = measured.sums[CASCADE]
+    for arm, mine in measured.sums.items():
+        assert mine.shape[:2] == (1, 2)
+        for name in ("users", "visits"):
+            column = COUNTS.index(name)
+            np.testing.assert_array_equal(mine[..., column], theirs[..., column])
+        assert mine[..., WATCH].sum() > 0
+        if arm != CASCADE:
+            assert not np.array_equal(mine[..., WATCH], theirs[..., WATCH])
+    assert measured.losses["larger"] > 0
+
+
+def test_a_second_run_reads_the_models_and_measures_the_same(
+    store: ArtifactStore, measured: Measured, tmp_path: Path
+) -> None:
+    said: list[str] = []
+    few = dataclasses.replace(CONFIG, arms="cascade,larger_aligned", return_sensitivity=0.0)
+    night = a_night(store, config=few, on_progress=said.append)
+    again = run(night, tmp_path)
+    assert sum("read from" in message for message in said) == 2
+    for arm in (CASCADE, "larger_aligned"):
+        np.testing.assert_array_equal(again.sums[arm], measured.sums[arm])
+    files = {file.name: file.stat().st_mtime_ns for file in tmp_path.iterdir()}
+    run(night, tmp_path)  # and a run that goes on serves nothing twice
+    assert files == {file.name: file.stat().st_mtime_ns for file in tmp_path.iterdir()}
+
+
+def test_the_table_shows_every_arm(measured: Measured) -> None:
+    table = make_table(measured, CONFIG, MADE, repeat_days=2)
+    lines = markdown(table).splitlines()
+    assert len(lines) == 2 + len(ARMS)
+    rows = {(row.system, row.metric): row for row in table.rows}
+    for name in (n for n in ARMS if n != CASCADE):
+        row = rows[ARMS[name], "watch_uplift"]
+        mine, theirs = (measured.sums[arm][..., WATCH].sum() for arm in (name, CASCADE))
+        assert row.value == pytest.approx(100 * (mine / theirs - 1))
+        assert row.low <= row.value <= row.high
+        assert (ARMS[name], "return_uplift") in rows
+    assert (ARMS[CASCADE], "watch_uplift") not in rows
+    assert "watch_uplift_over_small" in {m for s, m in rows if s == ARMS["larger"]}
+    assert len(table.pictures()) == 2
+    assert sum("against the cascade" in finding for finding in table.findings) == 3
+
+
+def toy(factor: float) -> np.ndarray:
+    """(S, D, U, COUNTS): 2 seeds, 3 days, 5 users; watch times a multiple of the user's number."""
+    sums = np.ones((2, 3, 5, len(COUNTS)))
+    sums[..., WATCH] = factor * np.arange(1, 6)
+    sums[1] *= 2
+    return sums
+
+
+def test_uplifts_by_hand() -> None:
+    """A tenth more for everybody is 10 % whoever is resampled; nothing more is exactly nothing."""
+    arms = {CASCADE: toy(1.0), "small": toy(1.1), "larger": toy(1.1)}
+    measured = Measured(
+        sums=arms, returning={}, filled=dict.fromkeys(arms, 0.0), seconds={}, losses={}, usual=0.5
+    )
+    table = make_table(measured, CONFIG, MADE, repeat_days=7)
+    rows = {(row.system, row.metric): row for row in table.rows}
+    small, larger = rows["OneRec small", "watch_uplift"], rows["OneRec larger", "watch_uplift"]
+    assert [small.value, small.low, small.high] == pytest.approx([10.0] * 3)
+    assert larger == dataclasses.replace(small, system="OneRec larger")
+    over = rows["OneRec larger", "watch_uplift_over_small"]
+    assert [over.value, over.low, over.high] == [0.0, 0.0, 0.0]
+    novelty = rows["OneRec small", "watch_uplift_first_minus_last"]
+    assert [novelty.value, novelty.low, novelty.high] == pytest.approx([0.0] * 3)
+    level = rows["cascade", "watch_seconds"]
+    assert level.value == pytest.approx((1 + 2 + 3 + 4 + 5) / 5)
+    assert level.low < level.value < level.high
+    assert any("not clear of zero" in f for f in table.findings)
+
+
+def test_a_ratio_is_of_sums_over_users_days_and_seeds() -> None:
+    sums = np.random.default_rng(0).random((2, 4, 30, len(COUNTS))) + 0.5
+    ratio = ratios({"a": sums}, samples=200, seed=0)
+    found = ratio("a", "watch_seconds", "views", slice(1, 3))
+    part = sums[:, 1:3].sum((0, 1, 2))
+    assert found.point == pytest.approx(part[WATCH] / part[COUNTS.index("views")])
+    assert found.draws.std() > 0
+    low, high = found.interval(0.95).low, found.interval(0.95).high
+    assert low < found.point < high
+
+
+@given(
+    st.lists(st.lists(st.integers(-1, 6), min_size=5, max_size=5), min_size=1, max_size=3),
+    st.lists(st.integers(-1, 6), min_size=2, max_size=2),
+    st.integers(1, 6),
+)
+def test_first_new_by_brute_force(lists: list[list[int]], excluded: list[int], length: int) -> None:
+    found = first_new(np.array(lists), np.array([excluded] * len(lists)), length)
+    for row, answer in zip(lists, found.tolist(), strict=True):
+        kept = [i for i in dict.fromkeys(row) if i >= 0 and i not in excluded][:length]
+        assert answer == kept + [-1] * (length - len(kept))
+
+
+def test_an_arm_translates_and_popularity_fills() -> None:
+    """Numbers 0..4 of the app are rows 4..0 of the table; number 5 has no row."""
+    catalogue = Catalogue(
+        index=np.array([4, 3, 2, 1, 0, -1]),
+        number=np.array([4, 3, 2, 1, 0]),
+        popular=np.array([2, 0, 1, 3]),
+    )
+    told = []
+
+    def lists(history: np.ndarray, excluded: np.ndarray, length: int) -> np.ndarray:
+        told.append((history.tolist(), excluded.tolist(), length))
+        return np.array([[4, 3, -1]])
+
+    policy = ArmPolicy(lists, catalogue)
+    shown = policy(np.array([[5, 0, 1]]), np.array([[1, -1]]), 3)
+    assert told == [([[4, 3, -1]], [[3, -1]], 3)]
+    assert shown.tolist() == [[0, 2, 4]]  # row 4, then the popular rows 2 and 0
+    assert policy.asked == 3
+    assert policy.filled == 2
+
+
+def test_wrong_settings_are_named(store: ArtifactStore, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"arms='small'.*cascade"):
+        ABTestConfig(arms="small")
+    with pytest.raises(ValueError, match="days=0"):
+        ABTestConfig(days=0)
+    larger = CONFIG.larger(simulated.STAGES)
+    assert larger.model.d_model == 24
+    assert larger.model.num_heads == 3
+    assert isinstance(larger.model, ModelConfig)
+    other = dataclasses.replace(simulated.APP, initial_items=20)
+    with pytest.raises(ValueError, match="'v000025' is no item of this simulated app"):
+        run(a_night(store, source=SimulatedSource(other)), tmp_path)

@@ -1,0 +1,182 @@
+"""The Amazon Beauty table on a small planted world: heads, fusion, going on, what is printed."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from experiments.amazon_beauty import experiment as amazon_beauty
+from experiments.amazon_beauty import item_representations as beauty_items
+from experiments.amazon_beauty import systems as beauty_systems
+from experiments.amazon_beauty.dense_head import DenseOneRec, DenseRanker, candidates_of
+from experiments.amazon_beauty.experiment import LABELS, run
+from experiments.amazon_beauty.reviews import read_amazon
+from experiments.amazon_beauty.training import Bench, Budget, cropped
+from experiments.reporting import write_table
+from onerec.config import ModelConfig
+from onerec.generation import score_catalogue
+from tests.core.model.small import unique_codes
+
+NUM_ITEMS, NUM_USERS = 40, 150
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """After item i comes item i + 1, for users who begin anywhere."""
+    directory = tmp_path / "data"
+    directory.mkdir()
+    rng = np.random.default_rng(0)
+    starts, lengths = rng.integers(0, NUM_ITEMS, NUM_USERS), rng.integers(5, 12, NUM_USERS)
+    lines = [
+        " ".join(map(str, [u, *((s + np.arange(n)) % NUM_ITEMS + 1)]))
+        for u, (s, n) in enumerate(zip(starts, lengths, strict=True))
+    ]
+    (directory / "sequences.txt").write_text("\n".join(lines) + "\n")
+    items = [f"{i + 1}\tB{i}\ttitle {i}\tBrand|Kind {i % 4}" for i in range(NUM_ITEMS)]
+    head = "item_id\tasin\ttitle\tattributes"
+    (directory / "items.tsv").write_text("\n".join([head, *items]) + "\n")
+    return directory
+
+
+def model(codes: torch.Tensor, *, dropout: float = 0.0) -> DenseOneRec:
+    torch.manual_seed(0)
+    shape = ModelConfig(
+        d_model=16,
+        num_heads=2,
+        d_ff=24,
+        encoder_layers=1,
+        decoder_layers=1,
+        num_experts=1,
+        active_experts=1,
+        dropout=dropout,
+        causal_encoder=True,
+    )
+    vectors = torch.randn(len(codes), 5)
+    return DenseOneRec(shape, codes, 4, vectors, history_length=6).eval()
+
+
+def test_candidates_carry_exact_scores_of_both_heads_and_mix() -> None:
+    codes = unique_codes(30, 4, 3)
+    one = model(codes)
+    torch.nn.init.normal_(one.items.weight)  # so that the heads disagree
+    history = np.array([[3, 1, 4, -1], [9, -1, -1, -1]])
+    found = candidates_of(one, history, beam=8, dense=8)
+    with torch.no_grad():
+        table = one.item_table()
+        # the generator's exact scores, with the item vectors in what it reads
+        encode = one.generator.encode
+        rows = torch.from_numpy(history)
+        vectors = torch.nn.functional.pad(table[rows.clamp(min=0)], (0, 0, 0, 2)) * 4.0
+        one.generator.encode = lambda c, m: encode(c, m, vectors)  # pyright: ignore
+        exact = score_catalogue(one.generator, rows, codes)
+        del one.generator.encode
+        states = [one.states(rows[i : i + 1, : int(n)], table) for i, n in ((0, 3), (1, 1))]
+        dense = torch.stack([one.dense_logits(s[0, -1], table).log_softmax(-1) for s in states])
+    first = ~found.generated_logp.isneginf()
+    for row in range(2):
+        items = found.items[row][first[row]]
+        assert len(items) == len(items.unique())
+        torch.testing.assert_close(found.generated_logp[row][first[row]], exact[row, items])
+        torch.testing.assert_close(found.dense_logp[row][first[row]], dense[row, items])
+        mixed = 0.75 * exact[row, items] + 0.25 * dense[row, items]
+        assert (
+            found.fused(0.25, 5)[row].tolist() == items[mixed.argsort(descending=True)][:5].tolist()
+        )
+    assert (found.fused(1.0, 5) == dense.topk(5).indices.numpy()).all()
+    assert (found.fused(1.0, 5) == DenseRanker(one).rank(history, top_k=5)).all()
+    assert (found.generated(5) == exact.topk(5).indices.numpy()).all()
+
+
+def test_the_loss_asks_every_item_but_the_first_of_both_heads() -> None:
+    codes = unique_codes(30, 4, 3)
+    one = model(codes)
+    windows = torch.tensor([[3, 1, 4, -1], [9, 2, -1, -1]])
+    expected = []
+    table = one.item_table()
+    for history, item in (([3], 1), ([3, 1], 4), ([9], 2)):
+        rows = torch.tensor([history])
+        logits = one.generator.decode(one.memory(rows, table), codes[item][None, None])[0, 0]
+        sid_tokens = -logits.log_softmax(-1).gather(1, codes[item][:, None]).sum()
+        dense = one.dense_logits(one.states(rows, table)[0, -1], table)
+        expected.append(sid_tokens - dense.log_softmax(-1)[item])
+    torch.testing.assert_close(one.loss(windows), torch.stack(expected).mean())
+
+
+def test_crops_begin_anywhere_and_keep_two_items() -> None:
+    windows = torch.tensor([[3, 1, 4, 5, -1], [9, 2, -1, -1, -1]]).repeat(200, 1)
+    draws = torch.Generator().manual_seed(0)
+    found = {tuple(row) for row in cropped(windows, 1.0, draws).tolist()}
+    longer = {(3, 1, 4, 5, -1), (1, 4, 5, -1, -1), (4, 5, -1, -1, -1)}
+    assert found == longer | {(9, 2, -1, -1, -1)}
+    assert torch.equal(cropped(windows, 0.0, draws), windows)
+
+
+def test_one_run_in_two_processes_makes_the_table(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(beauty_systems, "CODES", 8)
+    monkeypatch.setattr(beauty_systems, "LEVELS", 2)
+    monkeypatch.setattr(beauty_items, "TEXT_WIDTH", 4)
+    monkeypatch.setattr(beauty_items, "SHARED_WIDTH", 16)
+    asked = []
+
+    def encoded(texts: np.ndarray, say) -> np.ndarray:
+        asked.append(len(texts))
+        return np.random.default_rng(0).standard_normal((len(texts), 8)).astype(np.float32)
+
+    monkeypatch.setattr(beauty_items, "encode_minilm", encoded)
+    quick = Budget(
+        epochs=2, width=32, heads=2, dropout=0.0, learning_rate=1e-2, warmup_steps=2, beam=15
+    )
+    budgets = {"sasrec_ce": quick, "tiger": quick, "onerec": dataclasses.replace(quick, epochs=8)}
+    said: list[str] = []
+    settings = {"budgets": budgets, "say": said.append}
+    out = tmp_path / "run"
+    first = run(data, out, systems=("popularity", "itemknn", "onerec"), **settings)
+    assert first is None
+    assert said[-1] == f"no table yet: sasrec_ce, tiger not measured in {out}"
+    assert any(line.startswith("onerec: epoch 8, loss") and "recall@10" in line for line in said)
+    table = run(data, out, **settings)
+    assert table is not None
+    assert asked == [NUM_ITEMS]  # text is encoded once
+    rows = {(row.system, row.metric): row for row in table.rows}
+    by_chance = rows[LABELS["popularity"], "recall@10"].value
+    assert rows[LABELS["onerec_dense"], "recall@10"].value > 0.9 > 0.6 > by_chance
+    gap = rows[LABELS["onerec_dense"], f"recall@10_minus_{LABELS['tiger']}"]
+    assert gap.low is not None
+    assert gap.low <= gap.value
+    published = [row for row in table.rows if row.system.startswith("published, not measured here")]
+    assert {row.value for row in published} >= {0.0648, 0.0859, 0.0927}
+    assert all(row.low is None and row.seconds is None for row in published)
+    assert sum("Goal" in finding for finding in table.findings) == 2
+    write_table(tmp_path / "tables", table)
+    assert "within 3 %" in (tmp_path / "tables" / "amazon_beauty.md").read_text()
+    before = len(said)
+    again = run(data, out, **settings)  # nothing is measured again
+    assert again is not None
+    assert again.rows == table.rows
+    assert len(said) == before
+    with pytest.raises(ValueError, match="holds a run of other data or another seed"):
+        run(data, out, seed=1, **settings)
+
+
+def test_wrong_use_is_a_clear_error(data: Path, tmp_path: Path, caplog, monkeypatch) -> None:
+    monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)  # of this whole process
+    with pytest.raises(ValueError, match="systems='lion': use names out of popularity"):
+        run(data, tmp_path / "o", systems=("lion",))
+    assert amazon_beauty.main(["--data", str(tmp_path), "--out", str(tmp_path / "o")]) == 2
+    assert "no such file" in caplog.text
+
+
+def test_nothing_of_validation_or_test_is_learned_from(data: Path, tmp_path: Path) -> None:
+    """Other last two items: the same windows and the same co-occurrences."""
+    reviews = read_amazon(data)
+    other = dataclasses.replace(reviews, items=reviews.items.copy())
+    for back in (1, 2):
+        other.items[reviews.starts[1:] - back] = 0
+    for mine, theirs in zip(reviews.learned(), other.learned(), strict=True):
+        assert np.array_equal(mine, theirs)
+    benches = [Bench(r, tmp_path, 0, lambda message: None) for r in (reviews, other)]
+    assert torch.equal(benches[0].windows(), benches[1].windows())

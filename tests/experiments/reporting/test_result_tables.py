@@ -1,0 +1,166 @@
+"""Result tables: what programs read, what people read, and the page of all of them."""
+
+import json
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+
+from experiments.reporting import (
+    Provenance,
+    ResultTable,
+    Row,
+    SeededValues,
+    assemble_page,
+    current_commit,
+    markdown,
+    seeded_interval,
+    seeded_rows,
+    write_table,
+)
+
+MADE = Provenance(data="toy 1a2b", config="tiny", seeds=(0, 1), budget="none", commit="abc")
+
+
+def table(name: str = "toy", rows: list[Row] | None = None, **others) -> ResultTable:
+    rows = rows or [
+        Row(system="a", metric="recall@10", value=0.1, low=0.05, high=0.15, seeds=2, seconds=7.0),
+        Row(system="b", metric="recall@10", value=0.2, low=None, high=None),
+        Row(system="b", metric="reward", value=float("nan"), low=0.0, high=1.0),
+    ]
+    return ResultTable(name=name, title="Toy", text="Why.", rows=rows, provenance=MADE, **others)
+
+
+def test_a_system_is_a_row_with_its_intervals():
+    lines = markdown(table()).splitlines()
+    assert lines[0] == "| system | recall@10 | reward | seeds | seconds |"
+    assert lines[2] == "| a | 0.1000 [0.0500, 0.1500] |  | 2 | 7 |"
+    assert lines[3] == "| b | 0.2000 |  | 1 |  |"
+
+
+def test_what_is_written_is_a_list_of_rows_without_nan(tmp_path):
+    write_table(tmp_path, table())
+    rows = json.loads((tmp_path / "toy.json").read_text())
+    assert rows[0] == {
+        "system": "a",
+        "metric": "recall@10",
+        "value": 0.1,
+        "low": 0.05,
+        "high": 0.15,
+        "seeds": 2,
+        "seconds": 7.0,
+    }
+    assert rows[2]["value"] is None
+
+
+def test_the_page_keeps_an_order_and_takes_the_pictures_along(tmp_path):
+    write_table(tmp_path / "tables", table("second"))
+    write_table(tmp_path / "tables", table("first", findings=["It was a draw."]))
+    page = tmp_path / "docs" / "results.md"
+    page.parent.mkdir()
+    found = assemble_page(tmp_path / "tables", page, ["first", "not_run", "second"])
+    assert found == ["first", "second"]
+    text = page.read_text()
+    assert text.index("It was a draw.") < text.index("second-recall-10.svg")
+    assert "(results/first-recall-10.svg)" in text
+    assert (page.parent / "results" / "first-recall-10.svg").read_text().startswith("<svg")
+
+
+def test_a_table_that_was_made_elsewhere_stays_on_the_page(tmp_path):
+    page = tmp_path / "results.md"
+    write_table(tmp_path / "there", table("first", findings=["Old."]))
+    write_table(tmp_path / "there", table("other", findings=["Kept."]))
+    order = ["first", "other"]
+    assemble_page(tmp_path / "there", page, order)
+    write_table(tmp_path / "here", table("first", findings=["New."], pictured=["reward"]))
+    assert assemble_page(tmp_path / "here", page, order) == order
+    text = page.read_text()
+    assert text.count("## Toy") == 2
+    assert "Old." not in text
+    assert text.index("New.") < text.index("Kept.")
+    pictures = {file.name for file in (tmp_path / "results").iterdir()}
+    assert pictures == {"first-reward.svg", "other-recall-10.svg"}
+    assemble_page(tmp_path / "here", page, order)
+    assert page.read_text() == text
+
+
+def test_a_picture_that_is_no_longer_made_goes_away(tmp_path):
+    write_table(tmp_path, table(pictured=["recall@10", "reward"]))
+    write_table(tmp_path, table(pictured=["reward"]))
+    assert [p.name for p in tmp_path.glob("*.svg")] == ["toy-reward.svg"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": "My Table"}, "My Table"),
+        ({"rows": [Row(system="a", metric="m", value=1.0)] * 2}, "twice"),
+    ],
+)
+def test_a_table_that_would_mislead_is_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        table(**change)
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+def test_a_written_page_is_no_other_code(tmp_path):
+    def git(*arguments):
+        identity = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+        subprocess.run(["git", "-C", str(tmp_path), *identity, *arguments], check=True)
+
+    page, code = tmp_path / "docs" / "results.md", tmp_path / "code.py"
+    page.parent.mkdir()
+    page.write_text("no table yet")
+    code.write_text("a = 1")
+    assert current_commit(tmp_path) == "unknown"
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-qm", "first")
+    clean = current_commit(tmp_path)
+    assert len(clean) == 10
+    page.write_text("a table")
+    assert current_commit(tmp_path) == clean
+    code.write_text("a = 2")
+    assert current_commit(tmp_path) == clean + "+"
+
+
+def test_one_seed_is_the_plain_bootstrap_over_users():
+    from onerec.evaluation.bootstrap import bootstrap_mean
+
+    values = np.random.default_rng(0).random(80)
+    assert seeded_interval(values[None]) == pytest.approx(bootstrap_mean(values))
+
+
+def test_seeds_that_differ_widen_the_interval():
+    users = np.random.default_rng(0).random(200)
+    alike = seeded_interval(np.stack([users, users, users]))
+    apart = seeded_interval(np.stack([users - 1, users, users + 1]))
+    assert apart.mean == pytest.approx(alike.mean)
+    assert apart.low < alike.low
+    assert apart.high > alike.high
+
+
+def test_a_difference_is_paired_by_user_and_seed():
+    rng = np.random.default_rng(0)
+    base = rng.random((2, 60))
+    systems = {
+        "ours": SeededValues({"recall@10": base + 0.25}, seconds=4.0),
+        "theirs": SeededValues({"recall@10": base}),
+        "single": SeededValues({"recall@10": base.mean(0, keepdims=True)}),
+    }
+    rows = {(r.system, r.metric): r for r in seeded_rows(systems, ["recall@10"], minus=["theirs"])}
+    paired = rows["ours", "recall@10_minus_theirs"]
+    assert (paired.value, paired.low, paired.high) == pytest.approx((0.25, 0.25, 0.25))
+    assert (paired.seeds, paired.seconds) == (2, 4.0)
+    assert rows["single", "recall@10_minus_theirs"].value == pytest.approx(0.0)
+    assert ("theirs", "recall@10_minus_theirs") not in rows
+
+
+def test_systems_of_other_users_are_not_compared():
+    systems = {
+        "a": SeededValues({"m": np.zeros((1, 3))}),
+        "b": SeededValues({"m": np.zeros((1, 4))}),
+    }
+    with pytest.raises(ValueError, match="same ones"):
+        seeded_rows(systems, ["m"], minus=["b"])

@@ -1,0 +1,48 @@
+"""The reward model's tables as Dagster makes them, from a small night's artifacts."""
+
+import json
+from pathlib import Path
+
+import dagster as dg
+
+from experiments.reward_quality import assets as module
+from onerec.artifacts import ArtifactStore
+from resources.stores import Artifacts, Compute
+from tests.core.evaluation import night as small
+
+DAY = small.DAY.isoformat()
+
+
+def test_tables_are_written_and_shown(tmp_path: Path, tables_dir: Path):
+    store = ArtifactStore(str(tmp_path / "artifacts"))
+    for asset, fill in (
+        ("session_dataset", lambda d: small.write_sessions(d, small.rows())),
+        ("semantic_ids", lambda d: small.write_catalogue(d, small.catalogue())),
+    ):
+        with store.write(asset, DAY, config={}, upstream={}, code_version="1") as draft:
+            fill(draft.path)
+    result = dg.materialize(
+        [module.reward_table],
+        resources={"artifacts": Artifacts(url=store.root), "compute": Compute(accelerator="cpu")},
+        run_config={"ops": {"reward_table": {"config": {"seeds": 1}}}},
+    )
+    metadata = result.asset_materializations_for_node("reward_table")[0].metadata
+    assert metadata["day"].value == DAY
+    rows = json.loads((tables_dir / "reward_quality_simulated.json").read_text())
+    systems = [
+        "base_rate",
+        "boosting",
+        "reward_model",
+        "no_similarity",
+        "history_mean",
+        "no_history",
+    ]
+    assert list(dict.fromkeys(row["system"] for row in rows)) == systems
+    assert "ece_vtr" in {
+        row["metric"]
+        for row in json.loads((tables_dir / "reward_calibration_simulated.json").read_text())
+    }
+    assert "| reward_model | " in metadata["reward_quality_simulated"].value
+    assert "data:image/svg+xml" in metadata["calibration of vtr"].value
+    section = (tables_dir / "reward_quality_simulated.md").read_text()
+    assert f"data simulated {DAY}, {store.latest('session_dataset', DAY).version}" in section
