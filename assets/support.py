@@ -1,6 +1,5 @@
 """What every asset module shares: partitions, pools, launchpad configuration, results."""
 
-import dataclasses
 import hashlib
 from collections.abc import Mapping
 from datetime import date, timedelta
@@ -11,6 +10,7 @@ import dagster as dg
 import pydantic
 
 from onerec.artifacts import Artifact
+from onerec.config.fields import pydantic_fields
 from resources.settings import CHECKOUT, load_settings
 
 SETTINGS = load_settings()
@@ -59,13 +59,10 @@ def window(partition: str, window_days: int) -> tuple[date, date]:
 
 
 def launchpad(defaults: Any) -> type[dg.Config]:
-    """Dagster configuration with the fields, defaults and documentation of a core dataclass."""
+    """Dagster configuration with the fields, defaults, ranges and docs of a core config."""
     fields: dict[str, Any] = {
-        f.name: (
-            f.type,
-            pydantic.Field(default=getattr(defaults, f.name), description=f.metadata["doc"]),
-        )
-        for f in dataclasses.fields(defaults)
+        name: (kind, pydantic.Field(default=getattr(defaults, name), **arguments))
+        for name, (kind, arguments) in pydantic_fields(type(defaults)).items()
     }
     return pydantic.create_model(f"{type(defaults).__name__}Base", __base__=dg.Config, **fields)
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -84,7 +84,7 @@ def unique_codes(num_items: int) -> Tensor:
     return torch.cat([spread, torch.randint(0, CODES, (num_items, 1))], 1)
 
 
-def peer_shaped(history_tokens: str = "sid_tokens") -> OneRec:
+def peer_shaped(history_tokens: Literal["items", "sid_tokens"] = "sid_tokens") -> OneRec:
     """Our generator at the peers' shape."""
     config = ModelConfig(
         d_model=128, num_heads=4, d_ff=512, encoder_layers=4, decoder_layers=4, num_experts=1,

@@ -9,11 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any
 
 import yaml
 
-from onerec.config import PRESETS, PipelineConfig, require
+from onerec.config import PRESETS, PipelineConfig, SettingError, read_yaml, require
 from onerec.datasets import DATASETS, EventSource, open_source
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -90,10 +89,10 @@ def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
     `ONEREC_CONFIG` (a YAML file) and `ONEREC_PRESET` win over `$ONEREC_HOME/settings.yaml`.
 
     Raises:
-        ValueError: A name is unknown; the message lists the known ones.
+        SettingError: A name is unknown or a value is not legal.
     """
     home = Path(environ.get("ONEREC_HOME") or CHECKOUT / ".onerec").expanduser().resolve()
-    remembered = _read_yaml(home / "settings.yaml") if (home / "settings.yaml").exists() else {}
+    remembered = read_yaml(home / "settings.yaml") if (home / "settings.yaml").exists() else {}
     given = {k: environ.get(f"ONEREC_{k.upper()}") for k in REMEMBERED}
     if given["dataset"] and given["dataset"] != remembered.get("dataset"):
         remembered = {}  # what was remembered belongs to another data set
@@ -103,23 +102,42 @@ def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
     preset = chosen["preset"] or "tiny"
     require(preset in PRESETS, "ONEREC_PRESET", preset, f"use one of {', '.join(PRESETS)}")
     config = Path(chosen["config"]).expanduser().resolve() if chosen["config"] else None
-    data_dir = _absolute(chosen["data_dir"])
     stages = PRESETS[preset].override(DATASETS[dataset].stages)
     if config is not None:
-        require(config.exists(), "ONEREC_CONFIG", str(config), "no such file")
-        stages = stages.override(_read_yaml(config).get("stages") or {})
+        stages = override_by_file(stages, config, dataset)
     return Settings(
-        home=home, dataset=dataset, data_dir=data_dir, config=config, preset=preset, stages=stages
+        home=home,
+        dataset=dataset,
+        data_dir=_absolute(chosen["data_dir"]),
+        config=config,
+        preset=preset,
+        stages=stages,
     )
+
+
+def override_by_file(stages: PipelineConfig, config: Path, dataset: str) -> PipelineConfig:
+    """The stages with the changes of a YAML file, whose top-level keys are checked too.
+
+    Raises:
+        SettingError: The file is missing or not YAML, a name is unknown, or a value is not legal.
+    """
+    require(config.is_file(), "ONEREC_CONFIG", str(config), "no such file")
+    values = read_yaml(config)
+    sections = DATASETS[dataset].sections
+    if sections is not None:
+        for name, value in values.items():
+            known = ("stages", *sections)
+            remedy = f"no such section; the data set {dataset} has {', '.join(known)}"
+            require(name in known, name, value, remedy)
+    changes = values.get("stages")
+    require(isinstance(changes, dict | None), "stages", changes, "must map stages to settings")
+    try:
+        return stages.override(changes)
+    except SettingError as error:
+        raise error.within("stages") from None
 
 
 def _absolute(path: str | None) -> str | None:
     if path is None or "://" in path:
         return path
     return str(Path(path).expanduser().resolve())
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    value = yaml.safe_load(path.read_text())
-    require(isinstance(value, dict), str(path), value, "must be a YAML mapping of names to values")
-    return value

@@ -1,7 +1,7 @@
 """One frozen dataclass per stage, and the presets that size them together.
 
-Each field carries its own documentation (`field.metadata["doc"]`), which Dagster's launchpad shows.
-`__post_init__` raises `ValueError` naming the field, the value and the remedy.
+Each field carries its documentation, which Dagster's launchpad shows, and its legal range. A wrong
+value raises `SettingError`, which names the field, the value and the remedy.
 """
 
 from onerec.config.alignment import (
@@ -19,12 +19,13 @@ from onerec.config.evaluation import (
     SERVED,
     EvaluationConfig,
 )
-from onerec.config.fields import option, require
+from onerec.config.fields import SettingError, ValidatedConfig, option, require
 from onerec.config.model import ModelConfig, TrainingConfig
 from onerec.config.presets import PRESETS, PipelineConfig
 from onerec.config.reward import RewardConfig
 from onerec.config.sessions import SessionConfig, WindowConfig
 from onerec.config.tokenizer import EmbeddingConfig, TokenizerConfig
+from onerec.config.yaml_file import read_yaml
 
 __all__ = [
     "BASELINES",
@@ -44,9 +45,12 @@ __all__ = [
     "PipelineConfig",
     "RewardConfig",
     "SessionConfig",
+    "SettingError",
     "TokenizerConfig",
     "TrainingConfig",
+    "ValidatedConfig",
     "WindowConfig",
     "option",
+    "read_yaml",
     "require",
 ]

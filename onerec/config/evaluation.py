@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from onerec.config.fields import option, require
+from onerec.config.fields import ValidatedConfig, option, require
+from onerec.config.limits import LARGEST_SEED, LARGEST_WIDTH, MOST_EPOCHS, MOST_USERS
 
 BASELINES = (
     "popularity",
@@ -24,7 +25,7 @@ MOST_TRIALS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluationConfig:
+class EvaluationConfig(ValidatedConfig):
     """Item-level metrics over the full catalogue, and the promotion rule."""
 
     baselines: str = option(
@@ -32,34 +33,47 @@ class EvaluationConfig:
         "Systems measured beside the generators, comma-separated; popularity is always one. Also "
         "'sasrec_ce', 'sasrec_bce', 'bert4rec', 'tiger', and 'cascade' (needs LightGBM)",
     )
-    baseline_epochs: int = option(40, "Passes over the windows of a sequence baseline, at most")
-    baseline_width: int = option(64, "Width of the sequence baselines; two heads share it")
+    baseline_epochs: int = option(
+        40, "Passes over the windows of a sequence baseline, at most", ge=1, le=MOST_EPOCHS
+    )
+    baseline_width: int = option(
+        64, "Width of the sequence baselines; two heads share it", ge=2, le=LARGEST_WIDTH
+    )
     baseline_trials: int = option(
         1,
         "Settings of learning rate and dropout tried for each sequence baseline, each for "
         "baseline_epochs; the best on the validation day counts",
+        ge=1,
+        le=MOST_TRIALS,
     )
 
-    cutoffs: str = option("5,10,20", "List lengths, comma-separated")
-    bootstrap_samples: int = option(1000, "Resamples of the users behind an interval")
-    confidence: float = option(0.95, "Confidence of the intervals")
-    max_cases: int = option(5000, "Users of the test day, a seeded sample beyond that")
-    neighbours: int = option(50, "Neighbours per item of item-KNN")
-    recall_tolerance: float = option(
-        0.10, "A challenger may lose this share of the champion's Recall@10 before it is refused"
+    cutoffs: str = option("5,10,20", "List lengths, comma-separated, 10 among them")
+    bootstrap_samples: int = option(
+        1000, "Resamples of the users behind an interval", ge=1, le=1_000_000
     )
-    seed: int = option(3, "Seed of the resamples and of the sample of cases")
+    confidence: float = option(0.95, "Confidence of the intervals, 0.95 is usual", gt=0, lt=1)
+    max_cases: int = option(
+        5000, "Users of the test day, a seeded sample beyond that", ge=1, le=MOST_USERS
+    )
+    neighbours: int = option(50, "Neighbours per item of item-KNN", ge=1, le=100_000)
+    recall_tolerance: float = option(
+        0.10,
+        "A challenger may lose this share of the champion's Recall@10 before it is refused",
+        ge=0,
+        lt=1,
+    )
+    seed: int = option(3, "Seed of the resamples and of the sample of cases", ge=0, le=LARGEST_SEED)
 
     def __post_init__(self) -> None:
-        parts = self.cutoffs.split(",")
+        super().__post_init__()
+        parts = [part.strip() for part in self.cutoffs.split(",")]
         require(
-            all(p.strip().isdigit() and int(p) > 0 for p in parts) and 10 in self.lengths,
+            all(part.isascii() and part.isdigit() and 0 < len(part) < 5 for part in parts)
+            and 10 in self.lengths
+            and self.lengths[0] > 0,
             "cutoffs",
             self.cutoffs,
-            "use positive numbers with commas between them, 10 among them",
-        )
-        require(
-            0 < self.confidence < 1, "confidence", self.confidence, "use a share, 0.95 is usual"
+            "use numbers from 1 to 9999 with commas between them, 10 among them",
         )
         unknown = [name for name in self.systems if name not in BASELINES]
         require(
@@ -69,24 +83,10 @@ class EvaluationConfig:
             f"use names out of {', '.join(BASELINES)}, popularity among them",
         )
         require(
-            self.baseline_width >= 2 and self.baseline_width % 2 == 0,
+            self.baseline_width % 2 == 0,
             "baseline_width",
             self.baseline_width,
             "use an even number",
-        )
-        require(
-            1 <= self.baseline_trials <= MOST_TRIALS,
-            "baseline_trials",
-            self.baseline_trials,
-            f"use 1 to {MOST_TRIALS}",
-        )
-        for name in ("bootstrap_samples", "max_cases", "neighbours", "baseline_epochs"):
-            require(getattr(self, name) >= 1, name, getattr(self, name), "use at least 1")
-        require(
-            0 <= self.recall_tolerance < 1,
-            "recall_tolerance",
-            self.recall_tolerance,
-            "use a share in [0, 1)",
         )
 
     @property

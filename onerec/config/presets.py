@@ -3,11 +3,10 @@
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from onerec.config.alignment import AlignmentConfig, BeamConfig
 from onerec.config.evaluation import EvaluationConfig
-from onerec.config.fields import require
+from onerec.config.fields import require, shortened_key
 from onerec.config.model import ModelConfig, TrainingConfig
 from onerec.config.reward import RewardConfig
 from onerec.config.sessions import SessionConfig, WindowConfig
@@ -29,22 +28,18 @@ class PipelineConfig:
     alignment: AlignmentConfig = AlignmentConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
 
-    def override(self, changes: Mapping[str, Mapping[str, Any]]) -> "PipelineConfig":
-        """These settings with some fields changed, e.g. `{"tokenizer": {"codebook_size": 64}}`."""
-        stages = {f.name for f in dataclasses.fields(self)}
+    def override(self, changes: Mapping[str, object] | None) -> "PipelineConfig":
+        """These settings with some fields changed, e.g. `{"tokenizer": {"codebook_size": 64}}`.
+
+        Raises:
+            SettingError: A stage or a field is unknown, or a value is not legal.
+        """
+        stages = [f.name for f in dataclasses.fields(self)]
         replaced = {}
-        for stage, values in changes.items():
-            require(stage in stages, "stage", stage, f"use one of {', '.join(sorted(stages))}")
-            current = getattr(self, stage)
-            known = {f.name for f in dataclasses.fields(current)}
-            for name in values:
-                require(
-                    name in known,
-                    f"{stage}.{name}",
-                    values[name],
-                    f"no such setting; {stage} has {', '.join(sorted(known))}",
-                )
-            replaced[stage] = dataclasses.replace(current, **values)
+        for stage, values in (changes or {}).items():
+            remedy = f"no such stage; use one of {', '.join(stages)}"
+            require(stage in stages, shortened_key(stage), values, remedy)
+            replaced[stage] = getattr(self, stage).changed(values, stage)
         return dataclasses.replace(self, **replaced)
 
 

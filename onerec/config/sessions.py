@@ -1,66 +1,83 @@
 """Settings of sessions and of the window of days."""
 
 from dataclasses import dataclass
+from typing import Literal
 
-from onerec.config.fields import option, require
+from onerec.config.fields import ValidatedConfig, option, require
+from onerec.config.limits import LONGEST_SEQUENCE
+
+SECONDS_PER_DAY = 86_400.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class SessionConfig:
+class SessionConfig(ValidatedConfig):
     """What a session is and when it is good. Handed to dbt as variables of the same names."""
 
-    session_mode: str = option("gap", "How sessions are cut: 'gap' or 'user_day'")
-    session_gap_minutes: float = option(30.0, "Silence of at least this long opens a new session")
+    session_mode: Literal["gap", "user_day"] = option(
+        "gap", "How sessions are cut: 'gap' or 'user_day'"
+    )
+    session_gap_minutes: float = option(
+        30.0, "Silence of at least this long opens a new session", gt=0, le=1440
+    )
     watched_min_seconds: float = option(
-        10.0, "An exposure is watched from this many seconds, or from the share below"
+        10.0,
+        "An exposure is watched from this many seconds, or from the share below",
+        gt=0,
+        le=SECONDS_PER_DAY,
     )
     watched_min_share: float = option(
-        0.8, "... or from this share of the item's duration, whichever comes first"
+        0.8, "... or from this share of the item's duration, whichever comes first", gt=0, le=1
     )
-    max_watch_seconds: float = option(86_400.0, "A longer watch is rejected as absurd")
-    good_min_watched_items: int = option(3, "A good session has at least this many watched items")
-    good_min_watch_seconds: float = option(60.0, "... and at least this watch time in total")
+    max_watch_seconds: float = option(
+        SECONDS_PER_DAY, "A longer watch is rejected as absurd", gt=0, le=100 * SECONDS_PER_DAY
+    )
+    good_min_watched_items: int = option(
+        3, "A good session has at least this many watched items", ge=1, le=LONGEST_SEQUENCE
+    )
+    good_min_watch_seconds: float = option(
+        60.0, "... and at least this watch time in total", ge=0, le=SECONDS_PER_DAY
+    )
     good_min_positive_interactions: int = option(
-        0, "... and at least this many likes, follows, comments or shares (0: not asked)"
+        0,
+        "... and at least this many likes, follows, comments or shares (0: not required)",
+        ge=0,
+        le=LONGEST_SEQUENCE,
     )
-    history_length: int = option(20, "n: positive items kept as a session's history")
-    session_items: int = option(5, "m: items of a target session")
-    max_rejected_share: float = option(0.05, "The check on rejected rows fails above this share")
+    history_length: int = option(
+        20, "n: positive items kept as a session's history", ge=1, le=LONGEST_SEQUENCE
+    )
+    session_items: int = option(5, "m: items of a target session", ge=1, le=LONGEST_SEQUENCE)
+    max_rejected_share: float = option(
+        0.05, "The check on rejected rows fails above this share", ge=0, le=1
+    )
     max_volume_ratio: float = option(
-        4.0, "The check on volume fails when a day has this many times more or fewer sessions"
+        4.0,
+        "The check on volume fails when a day has this many times more or fewer sessions",
+        ge=1,
+        le=1e6,
     )
-    min_positive_share: float = option(0.01, "The check on rates fails below this positive share")
-    max_positive_share: float = option(0.99, "... and above this one")
+    min_positive_share: float = option(
+        0.01, "The check on rates fails below this positive share", ge=0, le=1
+    )
+    max_positive_share: float = option(0.99, "... and above this one", ge=0, le=1)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(
-            self.session_mode in ("gap", "user_day"),
-            "session_mode",
-            self.session_mode,
-            "use 'gap' or 'user_day'",
-        )
-        for name in ("history_length", "session_items", "good_min_watched_items"):
-            require(getattr(self, name) >= 1, name, getattr(self, name), "use at least 1")
-        for name in ("session_gap_minutes", "watched_min_seconds", "max_watch_seconds"):
-            require(getattr(self, name) > 0, name, getattr(self, name), "use a positive number")
-        require(
-            0 < self.watched_min_share <= 1,
-            "watched_min_share",
-            self.watched_min_share,
-            "use a share in (0, 1]",
+            self.min_positive_share <= self.max_positive_share,
+            "min_positive_share",
+            self.min_positive_share,
+            f"use at most max_positive_share={self.max_positive_share}",
         )
 
 
 @dataclass(frozen=True, kw_only=True)
-class WindowConfig:
+class WindowConfig(ValidatedConfig):
     """Which days a model of partition D learns from: [D - window_days, D - 1]."""
 
-    window_days: int = option(13, "W: days before D; the last of them validates")
-
-    def __post_init__(self) -> None:
-        require(
-            self.window_days >= 2,
-            "window_days",
-            self.window_days,
-            "use at least 2: days to train on and one to validate on",
-        )
+    window_days: int = option(
+        13,
+        "W: days before D, at least one to train on; the last of them validates",
+        ge=2,
+        le=3660,
+    )

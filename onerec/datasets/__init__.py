@@ -47,14 +47,22 @@ class EventSource(Protocol):
 
 @dataclass(frozen=True)
 class Dataset:
-    """A kind of source: the module that reads it, and the stage settings it needs."""
+    """A kind of source.
+
+    Attributes:
+        module: What reads it.
+        stages: Stage settings it needs.
+        sections: Sections of the user's YAML file that its reader knows, beside those of every data
+            set; None: the reader checks the file's sections itself.
+    """
 
     module: str
     stages: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    sections: tuple[str, ...] | None = ()
 
 
 DATASETS: dict[str, Dataset] = {
-    "simulated": Dataset("onerec.datasets.simulated"),
+    "simulated": Dataset("onerec.datasets.simulated", sections=("simulator",)),
     # A user-day is the session: Pure keeps only exposures of 7.6 k videos, so 30-minute sessions
     # hold 1.2 views. Watched = the log's own long_view rule: complete, or at least 18 seconds.
     "kuairand": Dataset(
@@ -71,7 +79,7 @@ DATASETS: dict[str, Dataset] = {
             "tokenizer": {"codebook_size": 64},
         },
     ),
-    "own": Dataset("onerec.datasets.own"),
+    "own": Dataset("onerec.datasets.own", sections=None),
 }
 
 

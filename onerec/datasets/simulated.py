@@ -21,9 +21,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import yaml
 
-from onerec.config import require
+from onerec.config import read_yaml, require
 from onerec.datasets.simulator import behaviour, log
 from onerec.datasets.simulator.config import SimulatorConfig
 from onerec.datasets.simulator.world import (
@@ -43,13 +42,8 @@ def open_source(*, data_dir: str | None = None, config: Path | None = None) -> "
     Raises:
         ValueError: A setting is unknown or out of range.
     """
-    values = {}
-    if config is not None:
-        loaded = yaml.safe_load(config.read_text(encoding="utf-8")) or {}
-        require(isinstance(loaded, dict), str(config), loaded, "must be a mapping of names")
-        values = loaded.get("simulator") or {}
-        require(isinstance(values, dict), "simulator", values, "must be a mapping of settings")
-    return SimulatedSource(SimulatorConfig.from_mapping(values))
+    values = read_yaml(config).get("simulator") if config is not None else None
+    return SimulatedSource(SimulatorConfig().changed(values, "simulator"))
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,7 @@ def test_precision_goes_with_the_bundle_and_batches_are_told(parts):
 
 
 def test_another_precision_is_refused():
-    with pytest.raises(ValueError, match="serving_precision='bf16': use 'float32' or 'float64'"):
+    with pytest.raises(ValueError, match="serving_precision='bf16': use 'float64' or 'float32'"):
         BeamConfig(serving_precision="bf16")
 
 

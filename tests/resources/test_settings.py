@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from onerec.config import SettingError
 from resources.settings import load_settings
 
 
@@ -52,14 +53,20 @@ def test_a_wrong_name_is_answered_with_the_known_ones(tmp_path: Path, env, messa
 @pytest.mark.parametrize(
     ("yaml", "message"),
     [
-        ("stages:\n  tokeniser: {}\n", "stage='tokeniser': use one of"),
-        ("stages:\n  tokenizer:\n    k: 3\n", "tokenizer.k=3: no such setting"),
-        ("stages:\n  tokenizer:\n    codebook_size: 1\n", "codebook_size=1: use at least 2"),
+        ("stages:\n  tokeniser: {}\n", "stages.tokeniser={}: no such stage; use one of"),
+        ("stages:\n  tokenizer:\n    k: 3\n", "stages.tokenizer.k=3: no such setting"),
+        ("stages:\n  tokenizer:\n    codebook_size: 1\n", "codebook_size=1: use a whole number"),
+        ("stages: [1]\n", "stages=[1]: must map stages to settings"),
+        ("stages: {model: 3}\n", "stages.model=3: must map names to values"),
+        ("stages: {model: {d_ff: 1, d_ff: 2}}\n", "d_ff='given twice'"),
+        ("stage: {}\n", "stage={}: no such section; the data set simulated has stages, simulator"),
+        ("events: {}\n", "events={}: no such section"),
         ("- a\n", "must be a YAML mapping"),
     ],
 )
-def test_a_wrong_stage_setting_names_field_value_and_remedy(tmp_path: Path, yaml: str, message):
+def test_a_wrong_setting_names_field_value_and_remedy(tmp_path: Path, yaml: str, message: str):
     config = tmp_path / "my.yaml"
     config.write_text(yaml)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(SettingError) as raised:
         load_settings({"ONEREC_HOME": str(tmp_path), "ONEREC_CONFIG": str(config)})
+    assert message in str(raised.value)

@@ -30,7 +30,7 @@ def test_settings_reach_the_loss():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"method": "ppo"}, "method='ppo': use one of ipa, dpo"),
+        ({"method": "ppo"}, "method='ppo': use 'ipa', 'dpo', "),
         ({"method": "dpo", "pairs": "guesses"}, "pairs='guesses'"),
         ({"pairs": "sampling"}, "IPA compares the model's own beams"),
         ({"ntp_weight": 0}, "use method='dpo'"),

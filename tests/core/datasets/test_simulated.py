@@ -167,8 +167,8 @@ def test_yaml_changes_the_size_and_wrong_settings_are_named(tmp_path: Path) -> N
     assert 0 < len(source.events(date(2026, 1, 6))) < 1_500
     for text, named in (
         ("simulator: {users: 5}", "simulator.users=5: no such setting"),
-        ("simulator: {seed: x}", "simulator.seed='x': use a int"),
-        ("simulator: {activity: 2}", "simulator.activity=2.0"),
+        ("simulator: {seed: x}", "simulator.seed='x': use a whole number"),
+        ("simulator: {activity: 2}", "simulator.activity=2: use a number in"),
         ("simulator: [1]", "simulator=\\[1\\]"),
         ("simulator: {first_day: soon}", "simulator.first_day='soon'"),
     ):

@@ -302,7 +302,7 @@ def test_a_night_fits_what_its_settings_name(tmp_path: Path) -> None:
         ({"baselines": "itemknn"}, "popularity among them"),
         ({"baseline_width": 7}, "baseline_width=7"),
         ({"baseline_epochs": 0}, "baseline_epochs=0"),
-        ({"baseline_trials": 5}, "baseline_trials=5: use 1 to 4"),
+        ({"baseline_trials": 5}, "baseline_trials=5: use a whole number from 1 to 4"),
     ],
 )
 def test_clear_errors(settings: dict, message: str) -> None:

@@ -133,5 +133,5 @@ def test_more_items_than_ids() -> None:
 
 
 def test_one_code_is_refused() -> None:
-    with pytest.raises(ValueError, match="codebook_size=1: use at least 2"):
+    with pytest.raises(ValueError, match="codebook_size=1: use a whole number from 2"):
         TokenizerConfig(codebook_size=1)
