@@ -1,4 +1,4 @@
-# make demo | dev | test | check | bench | tables | clean        (README: what each one does)
+# make demo | dev | test | check | docs | bench | tables | clean   (README: what each one does)
 
 PYTHON ?= python3
 VENV := .venv
@@ -27,7 +27,7 @@ export DAGSTER_DISABLE_TELEMETRY := 1
 export DBT_SEND_ANONYMOUS_USAGE_STATS := false
 export GX_ANALYTICS_ENABLED := false
 
-.PHONY: setup demo dev test check bench tables format clean
+.PHONY: setup demo dev test check docs bench tables format clean
 
 setup: $(STAMP)
 
@@ -56,6 +56,15 @@ check: $(STAMP)
 	$(BIN)/sqlfluff lint dbt_sessions --config dbt_sessions/.sqlfluff
 	scratch=$$(mktemp -d) && $(BIN)/dbt parse --quiet --project-dir dbt_sessions \
 		--profiles-dir dbt_sessions --target-path $$scratch --log-path $$scratch && rm -r $$scratch
+	$(BIN)/python -m resources.settings_page --check
+	$(BIN)/zensical build --clean --strict
+	@! grep -rnE '<(script|link|img|iframe)[^>]+(src|href)="(https?:)?//' site || \
+		(echo "a page of the docs loads something from another host"; exit 1)
+
+# The docs as a site in site/, after writing docs/settings.md from the dataclasses
+docs: $(STAMP)
+	$(BIN)/python -m resources.settings_page
+	$(BIN)/zensical build --clean --strict
 
 $(BENCH_STAMP): $(STAMP)
 	$(PIP_INSTALL) -e ".[bench]"
@@ -75,4 +84,4 @@ format: $(STAMP)
 	$(BIN)/sqlfluff fix dbt_sessions --config dbt_sessions/.sqlfluff
 
 clean:
-	rm -rf .onerec dbt_sessions/target dbt_sessions/logs
+	rm -rf .onerec site .cache dbt_sessions/target dbt_sessions/logs

@@ -322,7 +322,7 @@ class Recommender:
 def keep_recent(history: Tensor, length: int) -> Tensor:
     """The last `length` items of each right-padded row: (U, any) -> (U, length), -1 padded.
 
-    Example:
+    Examples:
         >>> keep_recent(torch.tensor([[1, 2, 3], [4, -1, -1]]), 2)
         tensor([[ 2,  3],
                 [ 4, -1]])

@@ -64,7 +64,7 @@ GAINS = {
 def systems(metrics: Metrics) -> list[str]:
     """Systems that were measured, baselines first.
 
-    Example:
+    Examples:
         >>> systems({"dpo_recall@10": 0.1, "popularity_recall@10": 0.05, "dpo_recall@10_low": 0.09})
         ['popularity', 'dpo']
     """
@@ -193,7 +193,7 @@ def artifact_pictures(store: ArtifactStore, day: str) -> dict[str, str]:
 def cell(metrics: Metrics, name: str, decimals: int = 4) -> str:
     """A value with its interval.
 
-    Example:
+    Examples:
         >>> cell({"x": 0.05, "x_low": 0.04, "x_high": 0.0612}, "x"), cell({"x": None}, "x")
         ('0.0500 [0.0400, 0.0612]', 'n/a')
     """

@@ -1,4 +1,4 @@
-"""The README's tree and commands are those of the checkout."""
+"""The README's tree, stage table, commands and links are those of the checkout."""
 
 import re
 from pathlib import Path
@@ -7,25 +7,60 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 README = (CHECKOUT / "README.md").read_text()
 
 
-def test_every_path_of_the_annotated_tree_exists():
+def tree() -> set[str]:
+    """Paths of the annotated tree."""
     block = README.split("```text")[1].split("```")[0]
-    paths, parents = [], []
+    paths, parents = set(), []
     for line in block.strip("\n").splitlines():
         name = line.split("#")[0].rstrip()
         depth = (len(name) - len(name.lstrip())) // 2
         parents[depth:] = [name.strip().rstrip("/")]
-        paths.append("/".join(parents))
-    assert len(paths) > 20
-    missing = [p for p in paths if not (CHECKOUT / p).exists()]
-    assert not missing
+        paths.add("/".join(parents))
+    return paths
 
 
-def test_every_make_target_named_in_the_readme_exists():
+def stage_table() -> list[list[str]]:
+    """Cells of the stage table's rows."""
+    table = README.split("| stage | core |")[1].split("\n\n")[0]
+    return [[c.strip() for c in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+
+
+def test_it_fits_one_read():
+    assert len(README.splitlines()) <= 140
+
+
+def test_every_path_of_the_tree_exists():
+    assert not [path for path in sorted(tree()) if not (CHECKOUT / path).exists()]
+
+
+def test_the_tree_names_every_package_and_every_room():
+    packages = {path.parent.name for path in CHECKOUT.glob("*/__init__.py")}
+    rooms = {
+        f"{package}/{path.parent.name}"
+        for package in ("onerec", "experiments")
+        for path in CHECKOUT.glob(f"{package}/*/__init__.py")
+    }
+    modules = {f"onerec/{p.name}" for p in CHECKOUT.glob("onerec/*.py")} - {"onerec/__init__.py"}
+    assert not (packages | rooms | modules | {"dbt_sessions", "docs", "examples"}) - tree()
+
+
+def test_stages_name_places_that_exist_and_every_asset_module_has_a_stage():
+    rows = stage_table()
+    assert rows
+    assert all(len(row) == 4 for row in rows)
+    named = {path for row in rows for cell in row[1:3] for path in re.findall(r"`([^`]+)`", cell)}
+    assert not [path for path in sorted(named) if not (CHECKOUT / path).exists()]
+    with_assets = {
+        f"assets/{p.name}" for p in CHECKOUT.glob("assets/*.py") if "group_name=" in p.read_text()
+    }
+    assert not with_assets - named
+
+
+def test_every_make_target_named_exists():
     targets = set(re.findall(r"^(\w+):", (CHECKOUT / "Makefile").read_text(), re.MULTILINE))
     assert set(re.findall(r"(?:`|\$ )make (\w+)", README)) <= targets
 
 
 def test_every_linked_file_exists():
     links = [u for u in re.findall(r"\]\(([^)#]+)", README) if "://" not in u]
-    missing = [u for u in links if not (CHECKOUT / u).exists()]
-    assert not missing
+    assert not [u for u in links if not (CHECKOUT / u).exists()]

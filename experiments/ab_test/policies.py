@@ -108,7 +108,7 @@ class ArmPolicy:
 def first_new(lists: Array, excluded: Array, length: int) -> Array:
     """The first items of each row that are neither excluded nor repeated; -1 fills up.
 
-    Example:
+    Examples:
         >>> first_new(np.array([[4, 7, 4, -1, 9]]), np.array([[7, -1]]), 4).tolist()
         [[4, 9, -1, -1]]
     """

@@ -96,7 +96,7 @@ def run(
         systems: Names out of `SYSTEMS`; those measured already are not measured again.
         budgets: By system.
         seed: Of weights and orders.
-        say: PolicyBatch about progress.
+        say: Called with messages about progress.
 
     Returns:
         The table, or None while a system is missing.

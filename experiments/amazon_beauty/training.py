@@ -74,7 +74,7 @@ class Bench:
         reviews: The data.
         directory: Of the run; everything kept is here.
         seed: Of weights and orders.
-        say: PolicyBatch about progress, a line at a time.
+        say: Called with messages about progress, a line at a time.
     """
 
     reviews: AmazonReviews

@@ -25,7 +25,7 @@ def pairs_in_order(
     Returns:
         (G,) pairs won and (G,) pairs, G being the largest group + 1.
 
-    Example:
+    Examples:
         >>> group, score = np.array([0, 0, 0, 1, 1]), np.array([.9, .5, .1, .3, .3])
         >>> won, pairs = pairs_in_order(score, np.array([2.0, 0.0, 1.0, 1.0, 0.0]), group)
         >>> won.tolist(), pairs.tolist()

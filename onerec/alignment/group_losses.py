@@ -52,7 +52,7 @@ def advantages(rewards: Tensor) -> Tensor:
     Args:
         rewards: (B, G).
 
-    Example:
+    Examples:
         >>> advantages(torch.tensor([[1.0, 2.0, 3.0, 2.0], [5.0, 5.0, 5.0, 5.0]])).round(decimals=3)
         tensor([[-1.4140,  0.0000,  1.4140,  0.0000],
                 [ 0.0000,  0.0000,  0.0000,  0.0000]])

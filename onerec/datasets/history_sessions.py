@@ -116,7 +116,7 @@ def cut_backwards(owner: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray,
     Returns:
         First row and row after the last (S,) of every piece, and its owner, in order.
 
-    Example:
+    Examples:
         >>> begin, end, owner = cut_backwards(np.array([0, 0, 0, 4, 4]), 2)
         >>> begin.tolist(), end.tolist(), owner.tolist()
         ([0, 1, 3], [1, 3, 5], [0, 0, 4])

@@ -70,7 +70,7 @@ def bootstrap_means(
     Raises:
         ValueError: There is no user, or the settings make no sense.
 
-    Example:
+    Examples:
         >>> ones = np.ones((50, 1))
         >>> bootstrap_means(ones, samples=100, confidence=0.95, seed=0)
         [Interval(mean=1.0, low=1.0, high=1.0)]

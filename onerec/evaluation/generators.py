@@ -183,7 +183,7 @@ def last_items(history: np.ndarray, length: int) -> np.ndarray:
     Returns:
         (C, length) item indices, -1 padded on the right.
 
-    Example:
+    Examples:
         >>> last_items(np.array([[4, -1, 6, 7], [8, -1, -1, -1]]), 2).tolist()
         [[6, 7], [8, -1]]
     """

@@ -16,7 +16,7 @@ def intra_list_distance(ranked: np.ndarray, vectors: np.ndarray) -> np.ndarray:
     Returns:
         (C,) values in [0, 2]; NaN for a list of fewer than two items.
 
-    Example:
+    Examples:
         >>> vectors = np.array([[1.0, 0.0], [0.0, 1.0]])
         >>> intra_list_distance(np.array([[0, 1], [0, 0], [1, -1]]), vectors).tolist()
         [1.0, 0.0, nan]
@@ -41,7 +41,7 @@ def novelty(ranked: np.ndarray, popularity: np.ndarray) -> np.ndarray:
     Returns:
         (C,) bits; NaN for an empty list.
 
-    Example:
+    Examples:
         >>> novelty(np.array([[0], [1], [-1]]), np.array([2.0, 0.0])).round(3).tolist()
         [0.415, 2.0, nan]
     """
@@ -69,7 +69,7 @@ def exposure(ranked: np.ndarray, candidates: np.ndarray) -> np.ndarray:
 def coverage(ranked: np.ndarray, candidates: np.ndarray) -> float:
     """Share of the candidate items that are in any list.
 
-    Example:
+    Examples:
         >>> coverage(np.array([[0, 1], [1, -1]]), np.array([True, True, True, True]))
         0.5
     """
@@ -79,7 +79,7 @@ def coverage(ranked: np.ndarray, candidates: np.ndarray) -> float:
 def gini(counts: np.ndarray) -> float:
     """Concentration of exposure: 0 when all items are listed equally often, near 1 when one is.
 
-    Example:
+    Examples:
         >>> gini(np.array([5, 5, 5, 5])), gini(np.array([0, 0, 0, 8]))
         (0.0, 0.75)
     """

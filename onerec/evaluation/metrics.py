@@ -34,7 +34,7 @@ def per_case_metrics(
         ValueError: A cutoff is longer than the lists, a case has no target, or what is given is no
             table of item indices (semantic IDs, say: items that share tokens would count as one).
 
-    Example:
+    Examples:
         >>> ranked = np.array([[7, 3, 9, 9], [4, -1, -1, -1]])
         >>> targets = np.array([[3, 9, 9], [5, -1, -1]])  # two different items, one item
         >>> values = per_case_metrics(ranked, targets, cutoffs=(2, 4))
@@ -81,7 +81,7 @@ def hit_matrix(ranked: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.
     Returns:
         (C, k_max) booleans, and (C,) numbers of different targets.
 
-    Example:
+    Examples:
         >>> hits, num_targets = hit_matrix(np.array([[2, 2, -1]]), np.array([[2, 2, 5, -1]]))
         >>> hits.tolist(), num_targets.tolist()
         ([[True, False, False]], [2])

@@ -63,7 +63,7 @@ def audit(sessions: Sessions, codes: Tensor, candidates: np.ndarray) -> Audit:
     Returns:
         The shares.
 
-    Example:
+    Examples:
         >>> codes = torch.tensor([[0, 1], [0, 2], [0, 2]])  # the last two collide
         >>> made = Sessions(torch.tensor([[[0, 1]], [[0, 0]]]), torch.zeros(2, 1))
         >>> audit(made, codes, np.array([True, True, True]))

@@ -21,7 +21,7 @@ def item_slices(exposures: np.ndarray, candidates: np.ndarray) -> dict[str, np.n
     Returns:
         (N,) booleans per name of `ITEM_SLICES`.
 
-    Example:
+    Examples:
         >>> slices = item_slices(np.array([0, 1, 2, 9]), np.array([True] * 4))
         >>> [name for name in ITEM_SLICES for _ in range(int(slices[name].sum()))]
         ['cold', 'warm', 'warm', 'hot']

@@ -81,7 +81,7 @@ class Trie:
             ValueError: Codes of a wrong shape or range or not unique, or an allow-list that allows
                 nothing or has another length.
 
-        Example:
+        Examples:
             >>> trie = Trie.build(torch.tensor([[1, 0], [0, 1], [1, 1]]), codebook_size=2)
             >>> trie.leaf_items.tolist()
             [1, 0, 2]

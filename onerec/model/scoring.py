@@ -19,7 +19,7 @@ def lookup(codes: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         (..., T) codes, 0 at padding, and (...,) bool, true where there is an item.
 
-    Example:
+    Examples:
         >>> import torch
         >>> codes = torch.tensor([[1, 2], [3, 4]])
         >>> lookup(codes, torch.tensor([1, -1]))

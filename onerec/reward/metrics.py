@@ -53,7 +53,7 @@ def auc_interval(probabilities: Tensor, labels: Tensor, *, seed: int = 0) -> tup
     Returns:
         Low and high end of the `AUC_CONFIDENCE` interval.
 
-    Example:
+    Examples:
         >>> auc_interval(torch.tensor([0.1, 0.2, 0.8, 0.9]), torch.tensor([0, 0, 1, 1]))
         (1.0, 1.0)
     """

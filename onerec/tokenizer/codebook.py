@@ -174,7 +174,7 @@ def fit_codebook(
         vectors: (N, Dv) float32, finite, none zero.
         config: Levels, codes, steps, seed.
         clusterer: Clustering of one level, instead of the method's own.
-        on_progress: PolicyBatch about every level and every few steps.
+        on_progress: Called with messages about every level and every few steps.
 
     Returns:
         The codebook, and (N, L) codes of `vectors`.

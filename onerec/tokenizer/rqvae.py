@@ -44,7 +44,7 @@ def fit_rqvae(
     Args:
         vectors: (N, Dv) float32.
         config: Levels, codes, and the settings `rqvae_*`.
-        on_progress: PolicyBatch about every tenth epoch.
+        on_progress: Called with messages about every tenth epoch.
 
     Returns:
         (L, K, Z) codebooks, and the weights of encoder and decoder.

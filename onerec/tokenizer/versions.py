@@ -74,7 +74,7 @@ def open_tokenizer_version(
         before: Only items first seen before this day take part.
         config: Levels, codes, steps, seed.
         directory: Gets the codebook and what `TokenizedCatalogue.save` writes.
-        on_progress: PolicyBatch about the fit.
+        on_progress: Called with messages about the fit.
 
     Raises:
         ValueError: As `fit_codebook`.

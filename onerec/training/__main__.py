@@ -39,7 +39,7 @@ def main(
 
     Args:
         arguments: Of the command line.
-        log_progress: PolicyBatch about the loss every so many steps.
+        log_progress: Called with messages about the loss every so many steps.
     """
     parser = argparse.ArgumentParser(prog="python -m onerec.training", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter

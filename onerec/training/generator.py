@@ -111,7 +111,7 @@ def fit_generator(
         scratch: A directory for unfinished work; the caller deletes it when the result is safe.
         initial: Weights to start from (same shape and generation); random ones by default.
         vectors: (N, Dv) item vectors; without `initial`, token embeddings start from them.
-        on_progress: PolicyBatch about the loss every so many steps.
+        on_progress: Called with messages about the loss every so many steps.
         runtime: Hardware.
         report_every: Steps between two looks at the loss.
 

@@ -105,7 +105,7 @@ def train(
         job: What to train on what.
         out_dir: Where `model.safetensors`, `config.json` and `history.json` go.
         scratch: A directory for unfinished work, see `fit_generator`.
-        on_progress: PolicyBatch about the loss every so many steps.
+        on_progress: Called with messages about the loss every so many steps.
 
     Raises:
         ValueError: A split has no session, or `initial` has another shape.

@@ -217,7 +217,7 @@ def best_trial(
         fit: Trains with a trial's settings; gives the system and its score, higher being better.
         config: `baseline_trials` and `seed`.
         is_judged: There is a validation day; without one only the usual settings are tried.
-        on_epoch: PolicyBatch about every epoch, with the number of the trial.
+        on_epoch: Called with messages about every epoch, with the number of the trial.
     """
     trials = TRIALS[: config.baseline_trials if is_judged else 1]
     best: tuple[R, float] | None = None

@@ -80,7 +80,7 @@ def cut_windows(items: np.ndarray, owner: np.ndarray, width: int) -> np.ndarray:
     Returns:
         (W, width), -1 padded on the right; users of one item have none.
 
-    Example:
+    Examples:
         >>> cut_windows(np.array([4, 5, 6, 7, 9]), np.array([0, 0, 0, 0, 1]), 3).tolist()
         [[5, 6, 7], [4, 5, -1]]
     """

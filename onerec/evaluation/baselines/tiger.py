@@ -116,7 +116,7 @@ def tiger_codes(
         vectors: (N, Dv) item vectors, row-aligned with it.
         candidates: (N,) booleans: items known before the test day.
         config: Levels, codes and the settings `rqvae_*`.
-        on_progress: PolicyBatch about the fit.
+        on_progress: Called with messages about the fit.
 
     Raises:
         ValueError: As `fit_codebook`; the rows do not match.

@@ -116,7 +116,7 @@ class SequenceModel(nn.Module):
 def last_items(history: Tensor, length: int) -> Tensor:
     """(B, length) the last items of right-padded rows (B, H) without holes.
 
-    Example:
+    Examples:
         >>> last_items(torch.tensor([[4, 6, 7], [8, -1, -1]]), 2)
         tensor([[ 6,  7],
                 [ 8, -1]])

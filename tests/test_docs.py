@@ -1,0 +1,76 @@
+"""Documents, pictures and code use the same words and name what exists."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import yaml
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+DOCS = CHECKOUT / "docs"
+TEXTS = {".py", ".md", ".sql", ".yml", ".yaml", ".toml"}
+HISTORY = {"CHANGELOG.md", "docs/log.md"}
+"""What was said on its day stays as it was said."""
+
+
+def tracked() -> list[Path]:
+    """Text files of the repository."""
+    listed = subprocess.run(
+        ["git", "-C", str(CHECKOUT), "ls-files"], check=True, capture_output=True, text=True
+    )
+    paths = [CHECKOUT / name for name in listed.stdout.splitlines() if Path(name).suffix in TEXTS]
+    return [path for path in paths if path.exists()]
+
+
+def words_not_used() -> list[str]:
+    """First column of the glossary's last table."""
+    table = (DOCS / "glossary.md").read_text().split("| not used | instead |\n")[1]
+    return [line.split("|")[1].strip() for line in table.splitlines()[1:]]
+
+
+def test_words_the_glossary_rules_out_are_not_used():
+    words = words_not_used()
+    assert "separating digit" in words
+    ruled_out = re.compile(rf"\b({'|'.join(words)})\b", re.IGNORECASE)
+    found = []
+    for path in tracked():
+        name = path.relative_to(CHECKOUT).as_posix()
+        if name in HISTORY or path == DOCS / "glossary.md":
+            continue
+        text = re.sub(r"\n\s*(#|--|>)?\s*", " ", path.read_text())  # a phrase may span two lines
+        found += [f"{name}: {match.group()}" for match in ruled_out.finditer(text)]
+    assert not found, "docs/glossary.md says what to write instead"
+
+
+def test_every_asset_in_the_lineage_picture_exists():
+    svg = (DOCS / "lineage.svg").read_text()
+    drawn = re.findall(r'class="asset"[^>]*>(\w+)<', svg)
+    functions = "\n".join(path.read_text() for path in CHECKOUT.glob("assets/*.py"))
+    defined = set(re.findall(r'(?:def |")(\w+)[("]', functions))
+    defined |= {path.stem for path in CHECKOUT.glob("dbt_sessions/models/*/*.sql")}
+    assert len(drawn) > 12
+    assert not set(drawn) - defined
+
+
+def test_every_environment_variable_is_documented():
+    code = "\n".join(
+        path.read_text()
+        for path in tracked()
+        if path.suffix == ".py" and path.relative_to(CHECKOUT).parts[0] != "tests"
+    )
+    read = set(re.findall(r"[\"']((?:ONEREC)_[A-Z_]+)[\"']", code))
+    assert "ONEREC_ARTIFACTS" in read
+    documented = set(re.findall(r"`(ONEREC_[A-Z_]+)`", (DOCS / "operations.md").read_text()))
+    assert not read - documented
+
+
+def test_every_room_of_the_core_has_a_page_of_the_api():
+    pages = "\n".join(path.read_text() for path in DOCS.glob("api/*.md"))
+    rooms = {f"onerec.{path.parent.name}" for path in CHECKOUT.glob("onerec/*/__init__.py")}
+    assert not rooms - set(re.findall(r"^::: (\S+)$", pages, re.MULTILINE))
+
+
+def test_every_document_is_in_the_navigation():
+    navigation = yaml.safe_dump(yaml.safe_load((CHECKOUT / "mkdocs.yml").read_text())["nav"])
+    pages = {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")}
+    assert not [page for page in sorted(pages) if page not in navigation]
