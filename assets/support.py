@@ -27,7 +27,7 @@ DAILY = dg.DailyPartitionsDefinition(
     start_date=_FIRST_DAY.isoformat(),
     end_date=(_LAST_DAY + timedelta(days=1)).isoformat() if _LAST_DAY else None,
 )
-"""Partition D is the night run for day D. One definition, shared by every daily asset."""
+"""Partition D is the nightly run for day D. One definition, shared by every daily asset."""
 
 DAY_BY_DAY = dg.BackfillPolicy.multi_run(max_partitions_per_run=1)
 """Models: each night is a run of its own, so a backfill is a walk-forward evaluation."""

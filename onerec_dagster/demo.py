@@ -1,7 +1,7 @@
 """`make demo`: one whole night on one command, then a table and where to look.
 
 Two Dagster runs, the same a team has in production: `ingest` over the days before, then
-`weekly_retokenize` (the night run that opens a tokenizer version) for the last day.
+`weekly_retokenize` (the nightly run that opens a tokenizer version) for the last day.
 """
 
 import os
@@ -90,7 +90,7 @@ def main() -> None:
             },
             log,
         )
-        print(f"2/2 the night run for {last}: tokenise, train, align, measure, promote, recommend")
+        print(f"2/2 nightly run for {last}: tokenise, train, align, measure, promote, recommend")
         night = run_job(instance, retokenize_job, {"dagster/partition": last.isoformat()}, log)
     table = write_demo_report(settings, last.isoformat(), [ingested, night], peak)
     print(f"\n{table}\n")

@@ -25,7 +25,7 @@ weekly_retokenize = dg.define_asset_job(
     "weekly_retokenize",
     selection=NIGHT,
     description=(
-        "The night run with a new codebook: opens a tokenizer version, so models start from "
+        "The nightly run with a new codebook: opens a tokenizer version, so models start from "
         "scratch. Also the very first run."
     ),
 )

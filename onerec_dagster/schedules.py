@@ -33,7 +33,7 @@ def nightly_schedule(context: dg.ScheduleEvaluationContext):
     cron_schedule="15 3 * * 0",
     name="weekly_retokenize",
     execution_timezone="UTC",
-    description="Sundays at 03:15 UTC: yesterday's night run with a new tokenizer version.",
+    description="Sundays at 03:15 UTC: yesterday's nightly run with a new tokenizer version.",
 )
 def weekly_retokenize_schedule(context: dg.ScheduleEvaluationContext):
     """Request yesterday's partition once, with a new codebook."""

@@ -1,6 +1,6 @@
 """Great Expectations on a frame, as the result of an asset check.
 
-Great Expectations judges what a partition's frame looks like; keys and relations are dbt's. Its SQL
+Great Expectations checks what a partition's frame looks like; keys and relations are dbt's. Its SQL
 route does not work on DuckDB, the frame route does.
 """
 

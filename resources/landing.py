@@ -1,4 +1,4 @@
-"""Delivered tables as text, nothing lost, nothing judged: the staging SQL rejects rows."""
+"""Delivered tables as text, nothing lost, nothing rejected: the staging SQL rejects rows."""
 
 import pyarrow as pa
 

@@ -29,10 +29,10 @@ stages:
   alignment: { method: dpo, ntp_weight: 0 }
 ```
 
-The preset (`PRESET=tiny`, the default, `small`, `base` or `large`) comes first, then what the data
-set changes ([below](#what-a-data-set-changes)), then the YAML file, then the launchpad. A wrong name
-or value stops the run before it starts, with a message that names the field, the value and the
-remedy. Where things live and what they run on are [environment
+The preset (`PRESET=tiny`, the default, `small`, `base` or `large`) comes first, then what the
+data set changes ([below](#what-a-data-set-changes)), then the YAML file, then the launchpad. A
+wrong name or value stops the run before it starts, with a message that names the field, the value
+and the remedy. Where things live and what they run on are [environment
 variables](operations.md#environment-variables).
 """
 

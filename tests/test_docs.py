@@ -30,7 +30,7 @@ def words_not_used() -> list[str]:
 
 def test_words_the_glossary_rules_out_are_not_used():
     words = words_not_used()
-    assert "separating digit" in words
+    assert len(words) > 5
     ruled_out = re.compile(rf"\b({'|'.join(words)})\b", re.IGNORECASE)
     found = []
     for path in tracked():
@@ -39,7 +39,7 @@ def test_words_the_glossary_rules_out_are_not_used():
             continue
         text = re.sub(r"\n\s*(#|--|>)?\s*", " ", path.read_text())  # a phrase may span two lines
         found += [f"{name}: {match.group()}" for match in ruled_out.finditer(text)]
-    assert not found, "docs/glossary.md says what to write instead"
+    assert not found
 
 
 def test_every_asset_in_the_lineage_picture_exists():
@@ -49,7 +49,7 @@ def test_every_asset_in_the_lineage_picture_exists():
     defined = set(re.findall(r'(?:def |")(\w+)[("]', functions))
     defined |= {path.stem for path in CHECKOUT.glob("dbt_sessions/models/*/*.sql")}
     assert len(drawn) > 12
-    assert not set(drawn) - defined
+    assert not sorted(set(drawn) - defined)
 
 
 def test_every_environment_variable_is_documented():
@@ -61,13 +61,13 @@ def test_every_environment_variable_is_documented():
     read = set(re.findall(r"[\"']((?:ONEREC)_[A-Z_]+)[\"']", code))
     assert "ONEREC_ARTIFACTS" in read
     documented = set(re.findall(r"`(ONEREC_[A-Z_]+)`", (DOCS / "operations.md").read_text()))
-    assert not read - documented
+    assert not sorted(read - documented)
 
 
 def test_every_room_of_the_core_has_a_page_of_the_api():
     pages = "\n".join(path.read_text() for path in DOCS.glob("api/*.md"))
     rooms = {f"onerec.{path.parent.name}" for path in CHECKOUT.glob("onerec/*/__init__.py")}
-    assert not rooms - set(re.findall(r"^::: (\S+)$", pages, re.MULTILINE))
+    assert not sorted(rooms - set(re.findall(r"^::: (\S+)$", pages, re.MULTILINE)))
 
 
 def test_every_document_is_in_the_navigation():

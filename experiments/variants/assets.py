@@ -1,7 +1,7 @@
 """Experiments: variants of a published night, each a partition, and the tables that pool them.
 
 A comparison is a backfill: over the methods of `alignment_grid` and its seeds, or over the variants
-of `ablation_grid`. No part of the night run.
+of `ablation_grid`. No part of the nightly run.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -151,7 +151,7 @@ def run_variant(bench: Workbench, variant: Variant, out_dir: Path) -> VariantRep
 
 @dataclass(frozen=True)
 class _OnlyLists:
-    """A generator of other session lengths than the night's: its list is judged as one session."""
+    """A generator of other session lengths: its list is measured as one session."""
 
     generator: Any
 

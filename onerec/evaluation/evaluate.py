@@ -114,7 +114,7 @@ def load_night(
         semantic_ids: The catalogue of day D.
         baselines: Fitted on the window.
         checkpoint: A generator; says how long histories and sessions are.
-        evaluator: Judges every system.
+        evaluator: The reward model that measures every system.
         reward_model: Trained the challenger; reported beside the evaluator.
         config: Settings of the evaluation.
         reward: Weights of the scalar reward.

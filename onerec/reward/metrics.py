@@ -142,7 +142,7 @@ def reliability(probabilities: Tensor, labels: Tensor) -> dict[str, list[float]]
     """Mean prediction, observed rate and share of rows in bins of equal size, lowest first.
 
     Equal predictions share a bin, so there are fewer and larger ones where many are equal: whoever
-    says one number for all is judged by that number alone.
+    says one number for all is measured by that number alone.
     """
     order = probabilities.argsort(stable=True)
     ranked = probabilities[order].contiguous()

@@ -31,7 +31,7 @@ def split_users(user_ids: np.ndarray, share: float, seed: int) -> np.ndarray:
 def check_evaluator(evaluator: Path, reward_model: Path) -> None:
     """Raise `ValueError` unless the two were trained on users that cannot overlap.
 
-    A model that is judged by the reward that trained it, or by one of the same users, is flattered.
+    A model measured by the reward that trained it, or by one of the same users, looks too good.
 
     Args:
         evaluator: Directory of the evaluator model.

@@ -237,7 +237,7 @@ def check_vectors(vectors: Tensor) -> None:
 
 
 def copies_of(vectors: Tensor) -> Tensor:
-    """(M,): how many items have each of the M distinct vectors, told apart by a hash."""
+    """(M,): how many items have each of the M distinct vectors, identified by a hash."""
     generator = torch.Generator().manual_seed(0)
     factors = torch.randint(1, 1 << 62, (vectors.shape[1],), generator=generator)
     hashes = [

@@ -69,7 +69,7 @@ def broken_rule(row: dict, day: date, items: dict[str, dict], config: SessionCon
     return next((reason for broken, reason in rules if broken), None)
 
 
-def judge(
+def classify(
     deliveries: dict[date, list[dict]], items: dict[date, dict[str, dict]], config: SessionConfig
 ) -> tuple[list[dict], dict[tuple[date, str], int]]:
     """Accepted exposures, and how many rows each rule refused per day."""

@@ -22,7 +22,7 @@ def expected(
 ) -> tuple[list[dict], dict[tuple[date, str], int]]:
     files = random_log.deliveries() | (changed or {})
     items = brute_force.accepted_items({d: files[f"items-{d}"] for d in DAYS})
-    taken, refused = brute_force.judge({d: files[f"events-{d}"] for d in DAYS}, items, config)
+    taken, refused = brute_force.classify({d: files[f"events-{d}"] for d in DAYS}, items, config)
     return brute_force.sessionize(taken, files["prior_history"], config), refused
 
 

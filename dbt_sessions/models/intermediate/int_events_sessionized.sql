@@ -31,7 +31,7 @@ with_duration as (
 
 ),
 
-judged as (
+classified as (
 
     select
         *,
@@ -55,7 +55,7 @@ ordered as (
             as is_positive,
         lag(event_time) over (partition by user_id, event_date order by event_time, item_id)
             as previous_time
-    from judged
+    from classified
 
 ),
 

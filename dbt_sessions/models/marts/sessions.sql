@@ -31,7 +31,7 @@ counted as (
 
 ),
 
-judged as (
+classified as (
 
     select
         *,
@@ -46,4 +46,4 @@ judged as (
 select
     *,
     has_enough_watched_items and has_enough_watch_seconds and has_enough_interactions as is_good
-from judged
+from classified

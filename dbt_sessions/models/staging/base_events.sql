@@ -38,7 +38,7 @@ typed as (
 
 ),
 
-judged as (
+classified as (
 
     select
         typed.*,
@@ -81,7 +81,7 @@ numbered as (
                 broken_rule is not null, event_id, watch_seconds desc, surface,
                 {{ flags | join(", ") }}
         ) as copy_number
-    from judged
+    from classified
 
 )
 

@@ -22,7 +22,7 @@ typed as (
 
 ),
 
-judged as (
+classified as (
 
     select
         *,
@@ -47,7 +47,7 @@ numbered as (
             order by
                 broken_rule is not null, published_at, duration_seconds, title, category, author_id
         ) as copy_number
-    from judged
+    from classified
 
 )
 

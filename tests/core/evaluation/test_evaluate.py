@@ -170,8 +170,10 @@ def test_the_challenger_is_measured_as_users_would_get_it(
     assert not seen.any()
     values = per_case_metrics(listed.items.numpy(), night.targets, (10,))
     assert measured[way].values["recall@10"] == pytest.approx(values["recall@10"])
-    judged = way == "by_reward"
-    assert (listed.rewards[:, 0].isfinite() == judged).all(), "a reward model chooses only there"
+    has_reward = way == "by_reward"
+    assert (listed.rewards[:, 0].isfinite() == has_reward).all(), (
+        "a reward model chooses only there"
+    )
 
 
 def test_no_system_lists_what_came_on_the_day(night: Night, artifacts: Path) -> None:

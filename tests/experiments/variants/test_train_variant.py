@@ -105,7 +105,7 @@ def test_the_same_variant_gives_the_same_bytes(bench: Workbench, tmp_path: Path,
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
     assert made_steps(tmp_path / "a") == ["sessions", "pretraining"]
     rewards = pq.read_table(tmp_path / "a" / "cases.parquet").column("variant_evaluator_reward")
-    assert np.isfinite(rewards.to_numpy()).any(), "its list is judged as one session"
+    assert np.isfinite(rewards.to_numpy()).any(), "its list is measured as one session"
 
 
 def test_other_tokens_keep_rows_and_questions(bench: Workbench, tmp_path: Path):
