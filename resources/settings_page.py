@@ -1,4 +1,4 @@
-"""`docs/settings.md`: every setting with its type, default, defaults by preset, and meaning.
+"""`docs/settings.md`: every setting with its legal values, its default by preset, and its meaning.
 
 `python -m resources.settings_page` writes the page, with `--check` it fails when the page differs
 from the dataclasses.
@@ -7,10 +7,11 @@ from the dataclasses.
 import dataclasses
 import sys
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from onerec.config import PRESETS, PipelineConfig
+from onerec.config import PRESETS, PipelineConfig, ValidatedConfig
 from onerec.datasets import DATASETS
+from onerec.datasets.simulator.config import SimulatorConfig
 from resources.settings import CHECKOUT
 
 PAGE = CHECKOUT / "docs" / "settings.md"
@@ -20,8 +21,8 @@ HEAD = """\
 
 Written by `make docs` from the dataclasses in `onerec/config`; edit those, not this page.
 
-A setting is set under `stages:` in the YAML file that `CONFIG=` names, or for one run in Dagster's
-launchpad:
+A setting is set under `stages:` in the YAML file that `CONFIG=` names, the simulator's under
+`simulator:`, or for one run in Dagster's launchpad:
 
 ```yaml
 stages:
@@ -38,10 +39,12 @@ variables](operations.md#environment-variables).
 
 
 def settings_page() -> str:
-    """The page as Markdown: a table per stage, then what each data set changes."""
+    """The page as Markdown: a table per stage, then the simulator's and each data set's changes."""
     lines = [HEAD]
     for stage in dataclasses.fields(PipelineConfig):
-        lines += _stage(stage.name)
+        presets = {name: getattr(preset, stage.name) for name, preset in PRESETS.items()}
+        lines += _section(stage.name, presets)
+    lines += _section("simulator", {DEFAULT: SimulatorConfig()})
     lines += ["## What a data set changes", "", "| data set | setting | value |", "|---|---|---|"]
     for name, dataset in DATASETS.items():
         for stage, changes in dataset.stages.items():
@@ -49,30 +52,34 @@ def settings_page() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _stage(stage: str) -> Iterator[str]:
-    config = type(getattr(PRESETS[DEFAULT], stage))
+def _section(title: str, presets: Mapping[str, ValidatedConfig]) -> Iterator[str]:
+    """One dataclass: its docstring's first paragraph and a row per field."""
+    config = type(presets[DEFAULT])
     types = typing.get_type_hints(config)
-    yield f"## {stage}"
+    yield f"## {title}"
     yield ""
     yield (config.__doc__ or "").split("\n\n")[0].replace("\n", " ")
     yield ""
-    yield "| setting | type | default | meaning |"
+    yield "| setting | values | default | meaning |"
     yield "|---|---|---|---|"
     for field in dataclasses.fields(config):
-        values = {name: getattr(getattr(p, stage), field.name) for name, p in PRESETS.items()}
-        default = values.pop(DEFAULT)
-        others = [f"{name} `{value}`" for name, value in values.items() if value != default]
-        cell = ", ".join([f"`{default}`", *others])
-        doc = field.metadata["doc"].replace("|", "\\|")
-        yield f"| `{field.name}` | {_type(types[field.name])} | {cell} | {doc} |"
+        default = getattr(presets[DEFAULT], field.name)
+        by_preset = {name: getattr(preset, field.name) for name, preset in presets.items()}
+        others = [f"{name} `{value}`" for name, value in by_preset.items() if value != default]
+        values = _values(types[field.name], field.metadata["limits"])
+        defaults = ", ".join([f"`{default}`", *others])
+        meaning = field.metadata["doc"].replace("|", "\\|")
+        yield f"| `{field.name}` | {values} | {defaults} | {meaning} |"
     yield ""
 
 
-def _type(annotation: typing.Any) -> str:
-    """`int`, or the choices of a `Literal`."""
-    if typing.get_origin(annotation) is typing.Literal:
-        return ", ".join(f"`{choice}`" for choice in typing.get_args(annotation))
-    return f"`{getattr(annotation, '__name__', annotation)}`"
+def _values(kind: typing.Any, limits: Mapping[str, typing.Any]) -> str:
+    """The choices of a `Literal`, or a type with its range."""
+    if typing.get_origin(kind) is typing.Literal:
+        return ", ".join(f"`{choice}`" for choice in typing.get_args(kind))
+    signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+    bounds = [f"{sign} {limits[name]}" for name, sign in signs.items() if name in limits]
+    return ", ".join([f"`{kind.__name__}`", *bounds])
 
 
 def main() -> None:

@@ -26,8 +26,10 @@ from onerec.artifacts import write_json
 CHECKOUT = Path(__file__).resolve().parents[2]
 PAGE_HEAD = """# Results
 
-Written by `make tables`. Every figure was measured by this code in the run that its table names;
-ranking is by item over the full catalogue, and brackets are 95 % intervals.
+Written by `make tables`; [Measurements in short](measurements.md) says what came out, and
+[How to read the results](reading_results.md) what the columns mean. Every figure was measured by
+this code in the run that its table names; ranking is by item over the full catalogue, and brackets
+are 95 % intervals.
 """
 
 
