@@ -12,12 +12,12 @@ import dagster as dg
 import pydantic
 
 from assets.alignment_checks import checks_of_checkpoint, checks_of_pairs
+from assets.code_version import code_version
 from assets.support import (
     DAILY,
     DAY_BY_DAY,
     POOL_TRAINER,
     STAGES,
-    code_version,
     launchpad,
     published,
     to_core,
@@ -34,17 +34,8 @@ if TYPE_CHECKING:
     from onerec.artifacts import Artifact
 
 ROUNDS = STAGES.alignment.rounds
-PAIRS_CODE = code_version("alignment", "generation", "model", "reward", "datasets/session_tensors")
-DPO_CODE = code_version(
-    "alignment",
-    "evaluation",
-    "generation",
-    "model",
-    "reward",
-    "training",
-    "datasets/session_tensors",
-)
-
+PAIRS_CODE = code_version(__name__, "pairs_of_round")
+DPO_CODE = code_version(__name__, "checkpoint_of_round")
 
 SAMPLED_WITH = (
     "sample_users",

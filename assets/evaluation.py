@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from assets.code_version import code_version
 from assets.support import (
     DAILY,
     DAY_BY_DAY,
     STAGES,
-    code_version,
     launchpad,
     published,
     to_core,
@@ -34,15 +34,13 @@ MEASURED_WITH = (
 CHALLENGER = "dpo_checkpoint"
 GENERATORS = {"pretrained": "pretrained_checkpoint", "dpo": CHALLENGER}
 """Name in metrics -> asset. The last one is the challenger."""
-LOADERS = "datasets/session_tensors"
 BASELINE_SETTINGS = (
     "baselines", "baseline_epochs", "baseline_width", "baseline_trials", "neighbours", "seed",
 )  # fmt: skip
 """Settings of the evaluation stage that decide what the baselines are."""
-BASELINES_CODE = code_version(
-    "datasets/history_sessions", "evaluation/baselines", "evaluation/interactions"
-)
-CODE = code_version("evaluation", "generation", "model", "recommender", "reward", LOADERS)
+BASELINES_CODE = code_version(__name__, "baselines")
+METRICS_CODE = code_version(__name__, "offline_metrics")
+CHAMPION_CODE = code_version(__name__, "champion")
 
 
 class EvaluationLaunchpad(launchpad(STAGES.evaluation)):
@@ -115,7 +113,7 @@ def baselines(
     backfill_policy=DAY_BY_DAY,
     group_name="evaluation",
     kinds={"pytorch", "parquet"},
-    code_version=CODE,
+    code_version=METRICS_CODE,
     deps=[upstream(name) for name in (*MEASURED_WITH, *GENERATORS.values())],
 )
 def offline_metrics(
@@ -149,7 +147,7 @@ def offline_metrics(
         day,
         config=asdict(settings) | {"decoding": asdict(STAGES.decoding)},
         upstream={name: artifact.version for name, artifact in read.items()},
-        code_version=CODE,
+        code_version=METRICS_CODE,
         seed=settings.seed,
     ) as draft:
         write_json(draft.path / "metrics.json", without_nan(metrics))
@@ -222,7 +220,7 @@ def check_metrics(metrics: Mapping[str, Any]) -> Iterator[dg.AssetCheckResult]:
     backfill_policy=DAY_BY_DAY,
     group_name="evaluation",
     kinds={"pytorch"},
-    code_version=CODE,
+    code_version=CHAMPION_CODE,
     deps=[
         *(upstream(name) for name in (*MEASURED_WITH, CHALLENGER, "offline_metrics")),
         upstream("champion", first=-1, last=-1),
@@ -274,7 +272,7 @@ def champion(
     if incumbent is not None:
         versions["champion"] = incumbent.version
     with store.write(
-        "champion", day, config=asdict(settings), upstream=versions, code_version=CODE
+        "champion", day, config=asdict(settings), upstream=versions, code_version=CHAMPION_CODE
     ) as draft:
         if decision.promoted:
             write_bundle(

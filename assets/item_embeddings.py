@@ -7,12 +7,12 @@ from typing import Any
 
 import dagster as dg
 
+from assets.code_version import code_version
 from assets.support import (
     DAILY,
     DAY_BY_DAY,
     POOL_WAREHOUSE,
     STAGES,
-    code_version,
     launchpad,
     published,
     to_core,
@@ -22,6 +22,7 @@ from onerec.config import EmbeddingConfig
 from resources.stores import Artifacts, Source
 from resources.warehouse import Warehouse
 
+CODE = code_version(__name__, "item_embeddings")
 MIN_SHARE_WITH_FEATURES = 0.5
 """Below this, most IDs would be arbitrary: a wrong column mapping, not a cold catalogue."""
 
@@ -36,7 +37,7 @@ class EmbeddingLaunchpad(launchpad(STAGES.embeddings)):
     group_name="items",
     kinds={"pytorch"},
     pool=POOL_WAREHOUSE,
-    code_version=code_version("embeddings"),
+    code_version=CODE,
     deps=[upstream("stg_items"), upstream("session_dataset")],
 )
 def item_embeddings(
@@ -61,7 +62,7 @@ def item_embeddings(
         context.partition_key,
         config=asdict(core),
         upstream=read,
-        code_version=code_version("embeddings"),
+        code_version=CODE,
         seed=core.seed,
     ) as draft:
         embeddings = embed_items(

@@ -6,11 +6,10 @@ from typing import Any
 
 import dagster as dg
 
-from assets.support import DAILY, IN_ONE_RUN, POOL_WAREHOUSE, code_version
+from assets.code_version import code_version
+from assets.support import DAILY, IN_ONE_RUN, POOL_WAREHOUSE
 from resources.stores import Source
 from resources.warehouse import Landing, Warehouse
-
-CODE_VERSION = code_version("datasets", "schema")
 
 
 @dg.asset(
@@ -19,7 +18,7 @@ CODE_VERSION = code_version("datasets", "schema")
     group_name="raw",
     kinds={"duckdb"},
     pool=POOL_WAREHOUSE,
-    code_version=CODE_VERSION,
+    code_version=code_version(__name__, "raw_events"),
 )
 def raw_events(
     context: dg.AssetExecutionContext, source: Source, warehouse: Warehouse
@@ -34,7 +33,7 @@ def raw_events(
     group_name="raw",
     kinds={"duckdb"},
     pool=POOL_WAREHOUSE,
-    code_version=CODE_VERSION,
+    code_version=code_version(__name__, "raw_items"),
 )
 def raw_items(
     context: dg.AssetExecutionContext, source: Source, warehouse: Warehouse
@@ -43,7 +42,12 @@ def raw_items(
     return _land(context, warehouse, "raw_items", source.open().items)
 
 
-@dg.asset(group_name="raw", kinds={"duckdb"}, pool=POOL_WAREHOUSE, code_version=CODE_VERSION)
+@dg.asset(
+    group_name="raw",
+    kinds={"duckdb"},
+    pool=POOL_WAREHOUSE,
+    code_version=code_version(__name__, "raw_prior_history"),
+)
 def raw_prior_history(source: Source, warehouse: Warehouse) -> dg.MaterializeResult:
     """What users watched before the log begins, as delivered; empty where the source has none."""
     delivered = _deliver("raw_prior_history", source.open().prior_history)

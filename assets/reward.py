@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from assets.code_version import code_version
 from assets.support import (
     DAILY,
     DAY_BY_DAY,
     POOL_TRAINER,
     STAGES,
-    code_version,
     launchpad,
     published,
     to_core,
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from onerec.reward.training import Part
 
 LEARNED_FROM = ("session_dataset", "semantic_ids")
-CODE = code_version("reward", "training", "datasets/session_tensors")
+CODE = code_version(__name__, "reward_model", "evaluator_model")
 
 
 class RewardLaunchpad(launchpad(STAGES.reward)):

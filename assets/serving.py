@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from assets.code_version import code_version
 from assets.evaluation import torch_device
 from assets.support import (
     DAILY,
     DAY_BY_DAY,
     POOL_WAREHOUSE,
     STAGES,
-    code_version,
     launchpad,
     published,
     to_core,
@@ -29,9 +29,7 @@ from resources.warehouse import Warehouse
 if TYPE_CHECKING:
     import pyarrow as pa
 
-CODE = code_version(
-    "serving", "recommender", "generation", "model", "reward", "datasets/session_tensors"
-)
+CODE = code_version(__name__, "recommendations")
 READ = ("champion", "session_dataset", "semantic_ids", "reward_model", "baselines")
 BUNDLE = "bundle"
 TABLE = "recommendations.parquet"

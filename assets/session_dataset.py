@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from assets.code_version import code_version
 from assets.sessions import SessionLaunchpad
 from assets.support import (
     DAILY,
     DAY_BY_DAY,
     POOL_WAREHOUSE,
     STAGES,
-    code_version,
     launchpad,
     published,
     upstream,
@@ -33,6 +33,7 @@ from resources.warehouse import Warehouse
 if TYPE_CHECKING:
     import pyarrow as pa
 
+CODE = code_version(__name__, "session_dataset")
 W = STAGES.window.window_days
 BATCH_ROWS = 50_000
 """Sessions in memory at a time, and in a row group."""
@@ -48,7 +49,7 @@ class SessionDatasetLaunchpad(SessionLaunchpad, launchpad(STAGES.window)):
     group_name="sessions",
     kinds={"parquet"},
     pool=POOL_WAREHOUSE,
-    code_version=code_version("schema"),
+    code_version=CODE,
     deps=[
         upstream(name, first=-W)
         for name in ("sessions", "good_sessions", "session_examples", "rejected_events")
@@ -75,7 +76,7 @@ def session_dataset(
         context.partition_key,
         config={"sessions": asdict(sessions), "window": asdict(days)},
         upstream=rows_read,  # filled below: the rows are hashed while they are written
-        code_version=code_version("schema"),
+        code_version=CODE,
     ) as draft:
         delivered = sum(warehouse.num_delivered("raw_events", first, day).values())
         with warehouse.session_examples(first, day) as batches:

@@ -1,9 +1,7 @@
 """What every asset module shares: partitions, pools, launchpad configuration, results."""
 
-import hashlib
 from collections.abc import Mapping
 from datetime import date, timedelta
-from pathlib import Path
 from typing import Any, TypeVar
 
 import dagster as dg
@@ -11,7 +9,7 @@ import pydantic
 
 from onerec.artifacts import Artifact
 from onerec.config.fields import pydantic_fields
-from resources.settings import CHECKOUT, load_settings
+from resources.settings import load_settings
 
 SETTINGS = load_settings()
 STAGES = SETTINGS.stages
@@ -70,18 +68,6 @@ def launchpad(defaults: Any) -> type[dg.Config]:
 def to_core(config: dg.Config, core: type[T]) -> T:
     """The core dataclass that a launchpad configuration describes; its own checks apply."""
     return core(**config.model_dump())
-
-
-def code_version(*rooms: str) -> str:
-    """Hash of the sources of some rooms of the core, e.g. `code_version("tokenizer")`."""
-    digest = hashlib.sha256()
-    for room in sorted(rooms):
-        base = CHECKOUT / "onerec" / room
-        files = sorted(base.rglob("*.py")) if base.is_dir() else [base.with_suffix(".py")]
-        for file in files:
-            digest.update(file.relative_to(CHECKOUT).as_posix().encode())
-            digest.update(Path(file).read_bytes())
-    return digest.hexdigest()[:12]
 
 
 def published(artifact: Artifact, metadata: Mapping[str, Any]) -> dg.MaterializeResult:

@@ -7,12 +7,12 @@ from typing import Any
 
 import dagster as dg
 
+from assets.code_version import code_version
 from assets.support import (
     DAILY,
     DAY_BY_DAY,
     POOL_WAREHOUSE,
     STAGES,
-    code_version,
     launchpad,
     published,
     to_core,
@@ -23,7 +23,8 @@ from onerec.config import TokenizerConfig
 from resources.stores import Artifacts
 from resources.warehouse import Warehouse
 
-VERSION = code_version("tokenizer")
+CODEBOOK_CODE = code_version(__name__, "codebook")
+SEMANTIC_IDS_CODE = code_version(__name__, "semantic_ids")
 
 
 class TokenizerLaunchpad(launchpad(STAGES.tokenizer)):
@@ -35,7 +36,7 @@ class TokenizerLaunchpad(launchpad(STAGES.tokenizer)):
     backfill_policy=DAY_BY_DAY,
     group_name="items",
     kinds={"pytorch"},
-    code_version=VERSION,
+    code_version=CODEBOOK_CODE,
     deps=[upstream("item_embeddings")],
 )
 def codebook(
@@ -66,7 +67,7 @@ def codebook(
         partition,
         config=asdict(core),
         upstream={name: artifact.version for name, artifact in read.items() if artifact},
-        code_version=VERSION,
+        code_version=CODEBOOK_CODE,
         seed=core.seed,
     ) as draft:
         opened = open_tokenizer_version(
@@ -100,7 +101,7 @@ def codebook(
     group_name="items",
     kinds={"pytorch", "duckdb"},
     pool=POOL_WAREHOUSE,
-    code_version=VERSION,
+    code_version=SEMANTIC_IDS_CODE,
     deps=[
         upstream("item_embeddings"),
         upstream("codebook"),
@@ -127,7 +128,7 @@ def semantic_ids(
         partition,
         config={},
         upstream={name: artifact.version for name, artifact in read.items() if artifact},
-        code_version=VERSION,
+        code_version=SEMANTIC_IDS_CODE,
     ) as draft:
         night = append_night(
             book.path,

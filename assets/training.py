@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from assets.code_version import code_version
 from assets.support import (
     DAILY,
     DAY_BY_DAY,
     POOL_TRAINER,
     STAGES,
-    code_version,
     launchpad,
     published,
     to_core,
@@ -30,13 +30,7 @@ if TYPE_CHECKING:
     from onerec.training import Runtime, TrainingJob, TrainingReport
 
 CHECKPOINT = "pretrained_checkpoint"
-CODE = code_version(
-    "training",
-    "model",
-    "datasets/history_sessions",
-    "datasets/session_tensors",
-    "datasets/list_columns",
-)
+CODE = code_version(__name__, CHECKPOINT)
 
 
 class ModelLaunchpad(launchpad(STAGES.model)):

@@ -1,4 +1,4 @@
-"""What the assets of experiments share: their code version, and how a table becomes a result."""
+"""What the assets of experiments share: how a table becomes a result."""
 
 import hashlib
 import json
@@ -7,27 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from assets import support
 from assets.support import SETTINGS
-from resources.settings import CHECKOUT
 
 if TYPE_CHECKING:
     from experiments.reporting.result_tables import ResultTable
 
 GROUP = "experiments"
-
-
-def code_version(*packages: str, core: Sequence[str] = ()) -> str:
-    """Hash of the sources of packages of `experiments`, and of some of the core's.
-
-    Example: `code_version("variants", core=("model", "training"))`.
-    """
-    digest = hashlib.sha256(support.code_version(*core).encode())
-    for package in sorted(packages):
-        for file in sorted((CHECKOUT / "experiments" / package).glob("*.py")):
-            if file.name != "assets.py":
-                digest.update(file.name.encode() + file.read_bytes())
-    return digest.hexdigest()[:12]
 
 
 def written(

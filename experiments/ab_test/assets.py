@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from pydantic import Field
 
+from assets.code_version import code_version
 from assets.evaluation import torch_device
 from assets.support import POOL_TRAINER, STAGES, launchpad, upstream
 from assets.training import training_runtime
 from experiments.ab_test.config import READ, ABTestConfig
-from experiments.asset_support import GROUP, code_version, written
+from experiments.asset_support import GROUP, written
 from experiments.nightly_artifacts import chosen_day
 from onerec.config import require
 from resources.stores import Artifacts, Compute, Source
@@ -22,8 +23,9 @@ if TYPE_CHECKING:
     from experiments.ab_test.simulation import Night
 
 NAME = "ab_test_table"
-MODELS_CODE = code_version(core=("alignment", "generation", "model", "reward", "training"))
-CODE = code_version("ab_test", core=("datasets", "evaluation", "recommender"))
+MODELS_CODE = code_version("experiments.ab_test.policies", "train_larger", "align")
+"""Of the models that the test trains; what it measures of them may change without a training."""
+CODE = code_version(__name__, "ab_test_table")
 
 
 class ABTestLaunchpad(launchpad(ABTestConfig())):
@@ -67,7 +69,7 @@ def ab_test_table(
     key: dict[str, Any] = {
         "config": {"test": asdict(night.config), "stages": asdict(STAGES)},
         "upstream": versions,
-        "code_version": f"{CODE}-{MODELS_CODE}",
+        "code_version": CODE,
     }
     scratch = artifacts.store.scratch(NAME, day, key)
     table = make_table(

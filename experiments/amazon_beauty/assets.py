@@ -6,14 +6,13 @@ from pathlib import Path
 import dagster as dg
 from pydantic import Field
 
+from assets.code_version import code_version
 from assets.support import POOL_TRAINER, SETTINGS
-from experiments.asset_support import GROUP, code_version, written
+from experiments.asset_support import GROUP, written
 from resources.settings import CHECKOUT
 
 DATA_VARIABLE = "ONEREC_AMAZON_BEAUTY"
-CODE = code_version(
-    "amazon_beauty", core=("model", "generation", "tokenizer", "evaluation", "embeddings")
-)
+CODE = code_version(__name__, "amazon_beauty_table")
 
 
 def data_directory(given: str) -> Path:

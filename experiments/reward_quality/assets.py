@@ -5,13 +5,14 @@ from datetime import date
 import dagster as dg
 from pydantic import Field
 
+from assets.code_version import code_version
 from assets.support import SETTINGS, STAGES, upstream
-from experiments.asset_support import GROUP, code_version, written
+from experiments.asset_support import GROUP, written
 from experiments.nightly_artifacts import chosen_day
 from resources.stores import Artifacts, Compute
 
 READ = ("session_dataset", "semantic_ids")
-CODE = code_version("reward_quality", core=("reward", "datasets/session_tensors"))
+CODE = code_version(__name__, "reward_table")
 
 
 class RewardTable(dg.Config):

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from pydantic import Field
 
+from assets.code_version import code_version
 from assets.support import POOL_TRAINER, SETTINGS, STAGES, published
 from assets.training import training_runtime
-from experiments.asset_support import GROUP, code_version, written
+from experiments.asset_support import GROUP, written
 from experiments.nightly_artifacts import (
     NEEDED,
     chosen_day,
@@ -32,22 +33,7 @@ if TYPE_CHECKING:
     from experiments.variants.steps import Variant
 
 SEEDS = dg.StaticPartitionsDefinition([str(seed) for seed in range(5)])
-CODE = code_version(
-    "variants",
-    core=(
-        "alignment",
-        "evaluation",
-        "generation",
-        "model",
-        "reward",
-        "tokenizer",
-        "training",
-        "datasets/history_sessions",
-        "datasets/list_columns",
-        "datasets/session_audit",
-        "datasets/session_tensors",
-    ),
-)
+CODE = code_version(__name__, "grid_of")
 Variants = Callable[[PipelineConfig, int], "dict[str, Variant]"]
 GRIDS: dict[str, tuple[str, Variants]] = {
     "alignment_grid": ("method", lists.alignment_variants),
@@ -155,7 +141,12 @@ alignment_grid = grid_of("alignment_grid")
 ablation_grid = grid_of("ablation_grid")
 
 
-@dg.asset(group_name=GROUP, kinds={"markdown"}, deps=[alignment_grid])
+@dg.asset(
+    group_name=GROUP,
+    kinds={"markdown"},
+    code_version=code_version(__name__, "alignment_table"),
+    deps=[alignment_grid],
+)
 def alignment_table(
     context: dg.AssetExecutionContext, config: TableLaunchpad, artifacts: Artifacts
 ) -> dg.MaterializeResult:
@@ -170,7 +161,12 @@ def alignment_table(
     )
 
 
-@dg.asset(group_name=GROUP, kinds={"markdown"}, deps=[ablation_grid])
+@dg.asset(
+    group_name=GROUP,
+    kinds={"markdown"},
+    code_version=code_version(__name__, "ablation_table"),
+    deps=[ablation_grid],
+)
 def ablation_table(
     context: dg.AssetExecutionContext, config: TableLaunchpad, artifacts: Artifacts
 ) -> dg.MaterializeResult:
@@ -199,6 +195,7 @@ class WalkForwardLaunchpad(dg.Config):
 @dg.asset(
     group_name=GROUP,
     kinds={"markdown"},
+    code_version=code_version(__name__, "walk_forward_table"),
     deps=[dg.AssetDep("offline_metrics", partition_mapping=dg.AllPartitionMapping())],
 )
 def walk_forward_table(

@@ -1,0 +1,164 @@
+"""An asset's code version changes with all code that it can run, and with nothing else."""
+
+from pathlib import Path
+
+import grimp
+import pytest
+
+from assets.code_version import NOT_COUNTED, code_version, reachable_code
+from experiments.definitions import defs as experiments
+from onerec_dagster.definitions import defs
+
+FILES = {
+    "assets/__init__.py": "",
+    "assets/models.py": '''
+import os
+
+from assets.helpers import prepared, unused
+from onerec.config import Width
+from resources.store import Store
+
+if TYPE_CHECKING:
+    from onerec.typing_only import Hint
+
+LIMIT = 3
+
+@dg.asset(group_name="models")
+def model(store: Store):
+    """Trains."""
+    from onerec.training import train
+
+    return train(prepared(LIMIT))
+
+@dg.asset
+def other():
+    from onerec.lonely import alone
+
+    return alone()
+''',
+    "assets/helpers.py": "def prepared(x):\n    return x\n\ndef unused(x):\n    return -x\n",
+    "resources/__init__.py": "",
+    "resources/store.py": "class Store:\n    def get(self):\n        from onerec import files\n",
+    "onerec/__init__.py": "",
+    "onerec/config.py": "Width = 3\n",
+    "onerec/files.py": "",
+    "onerec/lonely.py": "def alone():\n    pass\n",
+    "onerec/typing_only.py": "class Hint: ...\n",
+    "onerec/training/__init__.py": "from onerec.training.loop import train\n",
+    "onerec/training/loop.py": """
+from importlib import import_module
+
+def train(x):
+    from onerec.maths.losses import loss
+
+    return import_module("onerec.readers").read(loss(x))
+""",
+    "onerec/maths/__init__.py": "# sums\n",
+    "onerec/maths/losses.py": "def loss(x):\n    return x * x\n",
+    "onerec/readers.py": "def read(x):\n    return x\n",
+}
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for name, text in FILES.items():
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    return tmp_path
+
+
+def version_after(root: Path, file: str, old: str, new: str) -> tuple[str, str]:
+    """The version of `model` before and after a change of a file."""
+    before = code_version("assets.models", "model", root=root)
+    path = root / file
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new) if old else text + new)
+    return before, code_version("assets.models", "model", root=root)
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("assets/models.py", "train(prepared(LIMIT))", "train(LIMIT)"),
+        ("assets/models.py", "LIMIT = 3", "LIMIT = 4"),
+        ("assets/helpers.py", "    return x\n", "    return x + 1\n"),
+        ("resources/store.py", "", "    limit = 3\n"),
+        ("onerec/files.py", "", "x = 1\n"),
+        ("onerec/__init__.py", "", "x = 1\n"),
+        ("onerec/training/__init__.py", "", "x = 1\n"),
+        ("onerec/training/loop.py", "read(loss(x))", "read(x)"),
+        ("onerec/maths/__init__.py", "", "x = 1\n"),
+        ("onerec/maths/losses.py", "x * x", "abs(x)"),
+        ("onerec/readers.py", "return x", "return 2 * x"),
+    ],
+)
+def test_code_that_runs_counts(root: Path, file: str, old: str, new: str) -> None:
+    before, after = version_after(root, file, old, new)
+    assert before != after
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("assets/models.py", '"""Trains."""', '"""Trains the model."""'),
+        ("assets/models.py", 'group_name="models"', 'group_name="generators"'),
+        ("assets/models.py", "return alone()", "return 3"),
+        ("assets/helpers.py", "return -x", "return 0"),
+        ("onerec/config.py", "3", "4"),
+        ("onerec/lonely.py", "pass", "return 3"),
+        ("onerec/typing_only.py", "", "x = 1\n"),
+        ("onerec/maths/losses.py", "    return", "    # squared\n    return"),
+        ("onerec/maths/losses.py", "x * x", "(x  *  x)"),
+    ],
+)
+def test_what_changes_no_result_does_not_count(root: Path, file: str, old: str, new: str) -> None:
+    before, after = version_after(root, file, old, new)
+    assert before == after
+
+
+def test_a_name_that_is_not_defined(root: Path) -> None:
+    with pytest.raises(ValueError, match=r"name='modell': assets\.models defines"):
+        code_version("assets.models", "modell", root=root)
+
+
+@pytest.mark.parametrize("definitions", [defs, experiments])
+def test_every_asset_has_a_code_version(definitions) -> None:
+    for asset in definitions.resolve_all_asset_specs():
+        is_made_here = asset.key in definitions.resolve_asset_graph().materializable_asset_keys
+        assert asset.code_version or not is_made_here or "dbt" in asset.kinds, asset.key
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("assets.training", "pretrained_checkpoint"),
+        ("assets.reward", "reward_model"),
+        ("assets.alignment", "checkpoint_of_round"),
+        ("assets.evaluation", "baselines"),
+        ("assets.evaluation", "offline_metrics"),
+        ("assets.serving", "recommendations"),
+        ("experiments.variants.assets", "grid_of"),
+    ],
+)
+def test_all_that_the_core_modules_import_is_counted(module: str, name: str) -> None:
+    """As grimp, which import-linter uses, finds the imports."""
+    graph = grimp.build_graph("onerec", exclude_type_checking_imports=True)
+    counted = {unit.module for unit in reachable_code(module, name)}
+    core = {name for name in counted if name.startswith("onerec")}
+    assert len(core) > 10
+    imported = {found for module in core for found in graph.find_upstream_modules(module)}
+    missing = {
+        name
+        for name in imported - core
+        if not any(name == n or name.startswith(f"{n}.") for n in NOT_COUNTED)
+    }
+    # a module that only one of those imports is not reached
+    reached_through = {
+        found
+        for n in NOT_COUNTED
+        if n.startswith("onerec")
+        for found in graph.find_upstream_modules(n)
+    }
+    assert missing - reached_through == set()
