@@ -131,8 +131,8 @@ def checkpoint_of_round(number: int) -> dg.AssetsDefinition:
     """The asset that trains on a round's pairs."""
     name, start = round_name("dpo_checkpoint", number), round_name("dpo_checkpoint", number - 1)
     pairs_name = round_name("preference_pairs", number)
-    judged_with = ("evaluator_model", "reward_model")
-    sources = (pairs_name, start, "semantic_ids", "session_dataset", *judged_with)
+    reward_models = ("evaluator_model", "reward_model")
+    sources = (pairs_name, start, "semantic_ids", "session_dataset", *reward_models)
 
     @dg.asset(
         name=name,

@@ -87,12 +87,12 @@ def run(quick: bool) -> Section:
         title="Architectures",
         text=(
             f"Both architectures on {int(learned.sum()):,} simulated user-days, {steps} steps of "
-            f"{batch_size} sessions, history {HISTORY} x {codes.shape[1]} tokens, "
+            f"{batch_size} sessions, history {HISTORY} x {codes.shape[1]} SID tokens, "
             f"{ITEMS} target items, {size} codes, dropout {MODEL.dropout}, float32, {THREADS} "
             f"threads; validation on the {int(held_out.sum()):,} user-days of the day after. A "
             "loss without knowledge is "
             f"{np.log(size):.3f}. Operations and activations count full histories; tokens are "
-            "tokens read and predicted."
+            "SID tokens read and predicted."
         ),
         tables=[
             Table(

@@ -65,9 +65,10 @@ def run(quick: bool) -> Section:
     return Section(
         title="Generation",
         text=(
-            f"Constrained beam search, beam {BEAM}, {size.items:,} items, {SID_TOKENS} tokens of "
-            f"{CODES} codes, batch {size.batch}, {HISTORY} history items as {HISTORY * SID_TOKENS} "
-            "tokens, 4 + 4 layers of width 128, 4 heads, feed-forward width 512, float32, "
+            f"Constrained beam search, beam {BEAM}, {size.items:,} items, {SID_TOKENS} SID tokens "
+            f"of {CODES} codes, batch {size.batch}, {HISTORY} history items as "
+            f"{HISTORY * SID_TOKENS} tokens, 4 + 4 layers of width 128, 4 heads, feed-forward "
+            "width 512, float32, "
             f"{THREADS} threads, random weights; reading the history is part of the time on both "
             "sides. The best of some runs in turn counts."
         ),

@@ -73,7 +73,7 @@ def run(quick: bool) -> Section:
     return Section(
         title="Training",
         text=(
-            f"One step of {batch} sessions after {HISTORY} items of {SID_TOKENS} tokens: "
+            f"One step of {batch} sessions after {HISTORY} items of {SID_TOKENS} SID tokens: "
             f"{LAYERS} + "
             f"{LAYERS} layers, width {WIDTH}, {HEADS} heads of {WIDTH // HEADS}, AdamW, 2 threads, "
             "best of the rounds, all rows in turn. T5's feed-forward layer is relu with "

@@ -309,7 +309,7 @@ def test_a_round_that_proves_nothing_is_not_published(
     assert passed["recall_within_tolerance"] is True
 
 
-def test_a_judge_of_the_rewards_own_users_is_refused(
+def test_an_evaluator_of_the_rewards_own_users_is_refused(
     result: dg.ExecuteInProcessResult,
     night: ArtifactStore,
     rounds: list[dg.AssetsDefinition],

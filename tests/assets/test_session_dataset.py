@@ -200,7 +200,7 @@ def test_a_missing_column_is_named(sessions: pa.Table) -> None:
     assert not any(result.passed for result in found.values())
 
 
-def test_volume_is_not_judged_without_a_previous_day(sessions: pa.Table) -> None:
+def test_volume_is_not_checked_without_a_previous_day(sessions: pa.Table) -> None:
     rows = [r for r in sessions.to_pylist() if r["split"] != "valid"]
     result = suites(pa.Table.from_pylist(rows, schema.SESSION_DATASET))[
         "volume_matches_previous_day"

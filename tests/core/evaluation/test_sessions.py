@@ -47,7 +47,7 @@ def test_a_repeat_is_found() -> None:
     assert shares(made([[0, 0], [0, 1]])) == (1.0, 0.5, 2)
 
 
-def test_equal_digits_are_neither_legal_nor_different() -> None:
+def test_equal_sid_tokens_are_neither_legal_nor_different() -> None:
     codes = torch.tensor([[0, 0], [0, 0], [1, 0], [1, 1], [2, 0]])
     found = audit(made([[0, 1], [2, 3]]), codes, ALL)
     assert (found.legal_share, found.repeat_free_share) == (0.5, 0.5)

@@ -31,7 +31,7 @@ def test_codes_of_alike_items_start_alike():
     assert first.norm(dim=1).mean() == pytest.approx(1.0, abs=1e-5)
 
 
-def test_the_separating_digit_and_unused_codes_keep_their_random_start():
+def test_the_disambiguation_token_and_unused_codes_keep_their_random_start():
     model, codes = _model(), torch.tensor([[0, 1, 0], [2, 1, 1]])
     before = model.sid_embedding.weight.detach().clone()
     init_from_content(model, codes, torch.eye(2))

@@ -59,7 +59,7 @@ def test_history_order_and_content_matter(mode):
 
 
 @pytest.mark.parametrize("mode", [{}, LAZY])
-def test_later_digits_do_not_change_earlier_logits(mode):
+def test_later_tokens_do_not_change_earlier_logits(mode):
     model = small_model(**mode)
     codes = lookup(CODES, SESSIONS)[0]
     history = lookup(CODES, HISTORY)

@@ -53,11 +53,11 @@ def _trained(directory: Path, part: str, **config) -> Path:
     return directory
 
 
-def test_a_judge_of_other_users_may_judge(tmp_path: Path):
+def test_an_evaluator_of_other_users_is_accepted(tmp_path: Path):
     check_evaluator(_trained(tmp_path / "e", "evaluator"), _trained(tmp_path / "r", "reward"))
 
 
-def test_a_judge_of_the_rewards_users_is_refused(tmp_path: Path):
+def test_an_evaluator_of_the_rewards_users_is_refused(tmp_path: Path):
     reward = _trained(tmp_path / "r", "reward")
     with pytest.raises(ValueError, match="was trained as the 'reward' part"):
         check_evaluator(reward, reward)

@@ -35,7 +35,7 @@ def test_decode_then_encode_gives_every_code_back() -> None:
     torch.testing.assert_close(codebook.decode(codebook.encode(sums)), sums)
 
 
-def test_decode_ignores_the_separating_digit() -> None:
+def test_decode_ignores_the_disambiguation_token() -> None:
     codebook = shrinking_codebook()
     assert torch.equal(
         codebook.decode(torch.tensor([[1, 2, 3, 7]])), codebook.decode(torch.tensor([[1, 2, 3]]))

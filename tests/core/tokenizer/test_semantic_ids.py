@@ -69,7 +69,7 @@ def at(*places: float) -> torch.Tensor:
     return torch.tensor([[place, 1.0] for place in places])
 
 
-def test_separating_digit_counts_within_a_leaf() -> None:
+def test_disambiguation_token_counts_within_a_leaf() -> None:
     ids = extend_semantic_ids(nobody(LINE), LINE, names(4), at(0, 11, 0, 10), days(4))
     assert ids.codes.tolist() == [[0, 0, 0], [1, 1, 0], [0, 0, 1], [1, 0, 0]]
 

@@ -104,7 +104,7 @@ def test_a_table_without_results_says_what_to_do(store: ArtifactStore):
             run(store, empty, experiments.ablation_table)
 
 
-def test_the_night_run_leaves_experiments_alone():
+def test_the_nightly_run_leaves_experiments_out():
     from experiments.definitions import defs as second
     from onerec_dagster.definitions import defs
 

@@ -66,7 +66,9 @@ def test_a_comparison_is_paired_with_its_reference(tmp_path: Path):
     assert "above beyond noise ipa; below beyond noise none" in table.findings[0]
 
 
-def test_results_of_other_cases_or_judges_are_refused_and_of_other_digits_are_not(tmp_path: Path):
+def test_results_of_other_cases_or_reward_models_are_refused_and_of_other_sid_tokens_are_not(
+    tmp_path: Path,
+):
     first = result(tmp_path, "pretrained", 0, [0.0, 0.5])
     pooled([first, result(tmp_path, "tokens", 0, [0.0, 0.5])])  # generations differ
     for part, other in (("cases", "x"), ("reward_models", {"evaluator": "y"}), ("test_day", "z")):
