@@ -1,0 +1,1 @@
+"""Experiments: comparisons outside of the nightly run, one package per question."""

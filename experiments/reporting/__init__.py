@@ -1,7 +1,4 @@
-"""Experiments: the comparisons that answer whether OneRec is better, than what, and by how much.
-
-One module per table of `docs/results.md`; `tables` is what all of them end in.
-"""
+"""Result tables: rows with intervals over users and seeds, and the page that shows them."""
 
 from experiments.reporting.result_tables import (
     Provenance,

@@ -1,0 +1,1 @@
+"""The reward model against gradient boosting: AUC, order within a session, calibration."""

@@ -1,0 +1,1 @@
+"""Variants of a nightly run: one setting or the seed changed, the rest reused."""

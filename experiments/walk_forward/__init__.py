@@ -1,0 +1,1 @@
+"""Walk-forward: several nightly runs, each tested on the day after its window."""

@@ -1,0 +1,1 @@
+"""Item embeddings: text, co-watching, attributes and supplied vectors, one vector an item."""

@@ -1,0 +1,1 @@
+"""Offline evaluation: metrics with intervals, baselines, generators, and the promotion rule."""

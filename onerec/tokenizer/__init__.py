@@ -1,0 +1,1 @@
+"""Tokenizer: residual codebooks, the semantic IDs made from them, and tokenizer versions."""
