@@ -1,4 +1,4 @@
-"""dbt: where its project is, when its manifest is parsed, how a build is told to Dagster."""
+"""dbt: where its project is, when its manifest is parsed, how a build is reported to Dagster."""
 
 import json
 import os

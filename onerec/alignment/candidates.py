@@ -29,7 +29,7 @@ class Candidates(NamedTuple):
         items: (B, N, M) item indices, most probable first; of equal draws the first drawn.
         logp: (B, N) under the sampler, -inf where there is no session.
         rewards: (B, N) mean scalar reward of the models.
-        lower_bounds: (B, N) the reward that a cautious choice looks at.
+        lower_bounds: (B, N) lower confidence bounds of the reward.
         towers: (B, N, 4) probabilities.
     """
 

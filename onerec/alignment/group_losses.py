@@ -1,4 +1,4 @@
-"""Policy-gradient losses over groups of sessions with rewards: the route "why not RL?" asks about.
+"""Policy-gradient losses over groups of sessions with rewards: GRPO and ECPO.
 
 `loss(group) -> (B,)`. Probabilities are of single tokens, as in DAPO and OneRec-V2's analysis; a
 group's loss is a mean over all tokens of its sessions.
@@ -15,11 +15,11 @@ from torch import Tensor
 from onerec.config import require
 
 STD_FLOOR = 1e-6
-"""Groups whose rewards spread less than this are all alike: their advantages are 0."""
+"""Groups whose rewards spread less than this have advantages of 0."""
 
 
 class Group(NamedTuple):
-    """What a group loss is told.
+    """Inputs of a group loss.
 
     Attributes:
         logp: (B, G, X) log-probability of each token under the policy.

@@ -1,7 +1,7 @@
 """Preference losses over pairs: small objects with one call.
 
 Every loss maps log-probabilities of whole sessions, summed over their tokens, to one loss a user:
-`loss(pairs) -> (B,)`. A trainer knows no more about them than that, so another loss is another
+`loss(pairs) -> (B,)`. That is all a trainer needs of them, so another loss is another
 object. Losses over groups with rewards are in `onerec.alignment.group_losses`.
 
 Shapes: B users, L rejected sessions of each. Where a loss is about one pair, several rejected
@@ -19,7 +19,7 @@ from onerec.config import require
 
 
 class PairBatch(NamedTuple):
-    """What a preference loss is told.
+    """Inputs of a preference loss.
 
     Attributes:
         chosen_logp: (B,) log-probability of the better session under the policy.
@@ -219,7 +219,7 @@ def ipa_loss(ntp: Tensor, preference: Tensor, *, ntp_weight: float, weight: floa
 
 
 def _both_orders(beta: float, pairs: PairBatch) -> tuple[Tensor, Tensor]:
-    """(B, L) DPO losses of the pairs as told, and with chosen and rejected exchanged."""
+    """(B, L) DPO losses of the pairs as labelled, and with chosen and rejected exchanged."""
     delta = beta * margin(pairs)
     return -F.logsigmoid(delta), -F.logsigmoid(-delta)
 

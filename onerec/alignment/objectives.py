@@ -1,4 +1,4 @@
-"""What a round minimises, told in tokens: pair losses and group losses behind one call.
+"""A round's objective over tokens: pair losses and group losses behind one interface.
 
 Shapes: B users, G sessions of each, M items of a session, T SID tokens.
 """
@@ -14,7 +14,7 @@ from onerec.alignment.losses import PairBatch, PreferenceLoss
 
 
 class PolicyBatch(NamedTuple):
-    """What is known of a batch of sessions.
+    """Log-probabilities and rewards of a batch of sessions.
 
     Attributes:
         logp: (B, G, M, T) log-probability of each token under the policy.

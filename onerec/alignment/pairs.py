@@ -163,7 +163,8 @@ def best_and_worst(
         logp: (B, N), -inf where there is no session.
         rewards: (B, N).
         probabilities: (B, N, 4) of the towers.
-        lower_bounds: (B, N) what the best session is best by; the rewards by default.
+        lower_bounds: (B, N) lower confidence bounds that choose the best session; the rewards by
+            default.
 
     Returns:
         `chosen`, `rejected` (B, M); `chosen_reward`, `rejected_reward`, `chosen_logp`,
@@ -174,10 +175,10 @@ def best_and_worst(
     legal = logp.isfinite()
     num_sessions = legal.sum(1)
     ranked = rewards.masked_fill(~legal, -torch.inf).argsort(dim=1, descending=True, stable=True)
-    cautious = rewards if lower_bounds is None else lower_bounds
+    bound = rewards if lower_bounds is None else lower_bounds
     # argmax may name any of several equal ones; a stable sort names the most probable.
-    cautious = cautious.masked_fill(~legal, -torch.inf)
-    chosen = cautious.argsort(dim=1, descending=True, stable=True)[:, 0]
+    bound = bound.masked_fill(~legal, -torch.inf)
+    chosen = bound.argsort(dim=1, descending=True, stable=True)[:, 0]
     rejected = ranked.gather(1, (num_sessions - 1).clamp(min=0)[:, None])[:, 0]
     valid = rewards.masked_fill(~legal, 0.0)
     mean = valid.sum(1) / num_sessions

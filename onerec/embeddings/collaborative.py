@@ -1,8 +1,8 @@
 """Item vectors from what is watched together: positive mutual information, then a truncated SVD.
 
 Item pairs are counted inside a session and between a session and the history it began with, which
-is what the paper's "real user-item behaviour" alignment (OneRec v1, section 3.1) asks of an
-embedding.
+serves the paper's alignment with "real user-item behaviour" (OneRec v1, section 3.1).
+
 Shapes: N items, S sessions.
 """
 

@@ -1,4 +1,4 @@
-"""Vectors of titles: a sentence encoder, or hashed words where one is asked for by name."""
+"""Vectors of titles: a sentence encoder, or hashed words by configuration."""
 
 # pyright: reportAttributeAccessIssue=false
 # pyarrow.compute makes its functions at import, where pyright cannot see them

@@ -69,8 +69,8 @@ def generate_sessions(
 
     Args:
         model: The generator; its training mode is left alone, so call `eval()` first.
-        history: (B, H) item indices, oldest first, -1 padded. An empty one is legal: the model then
-            speaks from its start token alone.
+        history: (B, H) item indices, oldest first, -1 padded. An empty one is legal: the decoder
+            then sees the start token alone.
         codes: (N, T) semantic IDs.
         trie: The items that may be generated, built from the same codes.
         num_items: M, items of a session.

@@ -138,11 +138,13 @@ class CrossAttention(nn.Module):
         batch, heads, new, size = queries.shape
         to_keys, to_values = self.project.weight.unflatten(0, (2, heads, size))  # (N, D // N, D)
         # heads first: a batched product with (N, ...) weights and nothing expanded to B
-        asked = torch.bmm(queries.transpose(0, 1).flatten(1, 2), to_keys)  # (N, B X, D)
-        asked = asked.unflatten(1, (batch, new)).transpose(0, 1).flatten(1, 2)  # (B, N X, D)
+        query_states = torch.bmm(queries.transpose(0, 1).flatten(1, 2), to_keys)  # (N, B X, D)
+        query_states = (
+            query_states.unflatten(1, (batch, new)).transpose(0, 1).flatten(1, 2)
+        )  # (B, N X, D)
         shared = states.unsqueeze(1)
         read = F.scaled_dot_product_attention(
-            asked.unsqueeze(1), shared, shared, attn_mask=mask, scale=size**-0.5
+            query_states.unsqueeze(1), shared, shared, attn_mask=mask, scale=size**-0.5
         )
         read = (
             read.view(batch, heads, new, states.shape[-1]).transpose(0, 1).flatten(1, 2)

@@ -60,7 +60,7 @@ class _DropAndAdd(torch.autograd.Function):
 
 
 class Dropout(nn.Module):
-    """Drops elements while training, and knows how to be followed by a residual addition."""
+    """Dropout that can be fused with the residual addition after it."""
 
     def __init__(self, rate: float) -> None:
         super().__init__()

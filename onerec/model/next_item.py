@@ -16,9 +16,9 @@ from onerec.model.onerec import DecoderState, OneRec
 
 
 def latest_states(model: OneRec, states: Tensor, *, first: int = 0) -> Tensor:
-    """(B, P, D): what the encoder knows before each item from place `first` on.
+    """(B, P, D): the encoder's state before each item from position `first` on.
 
-    Before the first item of all that is the start token's state.
+    Before the first item that is the start token's state.
     """
     per_item = model.tokens_per_history_item
     return states[:, first * per_item :: per_item]
@@ -30,12 +30,12 @@ def decode_positions(model: OneRec, states: Tensor, codes: Tensor, *, first: int
     Args:
         model: With a causal encoder.
         states: (B, S, D) `OneRec.causal_states` of the sequences without their last item.
-        codes: (B, P, T) tokens of the items from place `first` on; anything at padding, which must
-            be on the right.
-        first: Items at the beginning that are read and never asked for.
+        codes: (B, P, T) tokens of the items from position `first` on; anything at padding, which
+            must be on the right.
+        first: Items at the beginning that are read and never predicted.
 
     Returns:
-        (B, P, T, C) logits; nothing that means anything at padding.
+        (B, P, T, C) logits; undefined at padding.
     """
     assert model.config.causal_encoder, "the states of a prefix must not depend on what follows"
     _, places, num_sid_tokens = codes.shape

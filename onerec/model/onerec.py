@@ -24,7 +24,7 @@ from onerec.model.operations import RMSNorm
 
 
 class Memory(NamedTuple):
-    """What the decoder knows of a user: states (B, S, D) and mask (B, S), true where visible.
+    """What the decoder attends to: a user's states (B, S, D) and mask (B, S), true where visible.
 
     The states of a lazy decoder are its keys and values, as wide as `lazy.context_width` says.
     """
@@ -167,8 +167,8 @@ class OneRec(nn.Module):
         Args:
             history_codes: (B, H, T) long, oldest item first; anything where the mask is false.
             history_mask: (B, H) bool, true where there is an item; padding on the right.
-            item_vectors: (B, H, D) of the items, added to their tokens; what a model knows of items
-                beside their tokens.
+            item_vectors: (B, H, D) of the items, added to their token embeddings: item features
+                beside the tokens.
 
         Returns:
             The memory; S = 1 + H tokens with `history_tokens="items"`, 1 + H T or 1 + H (T + 1)
@@ -197,7 +197,7 @@ class OneRec(nn.Module):
     def causal_states(
         self, history_codes: Tensor, history_mask: Tensor, item_vectors: Tensor | None = None
     ) -> Tensor:
-        """States (B, S, D) of a causal encoder, each of which knows what is before it only."""
+        """States (B, S, D) of a causal encoder; each depends on earlier positions only."""
         x, mask = self._encoder_input(history_codes, history_mask, item_vectors)
         return self._encoded(x, _nothing_later(mask))
 

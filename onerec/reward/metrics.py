@@ -24,8 +24,8 @@ def tower_metrics(probabilities: Tensor, labels: Tensor, base_rates: Tensor) -> 
     Args:
         probabilities: (R, 4) predictions in the order of `TOWERS`.
         labels: (R, 4), 0 or 1.
-        base_rates: (4,) rates of the *training* rows: what a scorer that knows nothing of the user
-            or the session would have said the night before.
+        base_rates: (4,) rates of the *training* rows: what a scorer without user and session
+            would have predicted.
 
     Returns:
         Per tower: `rows`, `finite`, `base_rate` (of these rows), `auc` (None where all rows carry

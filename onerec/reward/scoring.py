@@ -1,4 +1,4 @@
-"""What a trained reward model is asked: probabilities of sessions, and one number for each.
+"""Scoring sessions with a reward model: tower probabilities, and one scalar reward for each.
 
 Shapes: B users, K sessions per user, H history items, M items of a session, N items.
 """

@@ -3,7 +3,7 @@
 Assigning N items to K clusters of equal size at the least total distance is a semi-discrete
 optimal transport problem. Its dual is one price per cluster: an item goes where distance plus price
 is least, and prices of overfull clusters rise until sizes agree. Lloyd steps on a sample therefore
-carry prices along, corrected by a few smoothed (Sinkhorn) steps each. Then every item is asked for
+carry prices along, corrected by a few smoothed (Sinkhorn) steps each. Then every item lists
 the few clusters it may go to, prices are settled over these offers, and only the last assignment is
 rounded to exact sizes, by moving items along the cheapest chains of clusters
 (`onerec.tokenizer.min_cost_flow`).
@@ -31,7 +31,7 @@ BISECTING_STEPS = 4
 PRICE_STEPS = 2
 """Sinkhorn corrections of the prices per block of a Lloyd step."""
 CORRECTING_STEPS = 16
-"""Sinkhorn corrections on the sample before all items are asked for offers."""
+"""Sinkhorn corrections on the sample before all items make their offers."""
 CORRECTING_SCORES = 1 << 26
 """Scores of the sample held for that (256 MiB); beyond, they are made anew block by block."""
 OFFERS = 8

@@ -195,7 +195,7 @@ def fit_codebook(
         raise ValueError(
             f"tokenizer.codebook_size={size}: the {num_items} items have only {len(copies)} "
             f"distinct vectors; lower tokenizer.codebook_size to at most {len(copies)}, or give "
-            "items features that tell them apart"
+            "items features that differ"
         )
     if (most := int(copies.max())) > -(-num_items // size):
         on_progress(

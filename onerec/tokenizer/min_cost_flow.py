@@ -25,7 +25,7 @@ POOL_PER_CLUSTER = 160
 
 
 def round_to_capacity(rows: Tensor, centroids: Tensor, prices: Tensor, labels: Tensor) -> Tensor:
-    """Move as few items, as cheaply, as exact sizes ask for.
+    """Move the fewest items at the least cost so that sizes are exact.
 
     Args:
         rows: (N, D) items.

@@ -174,12 +174,12 @@ def align_vectors(vectors: Tensor, rows: Tensor, reference: Tensor) -> Tensor:
     """Rotate today's vectors into the space a codebook was fitted in.
 
     Embeddings are made anew every night, and their axes turn while the geometry stays. The rotation
-    that best maps the items both nights know (orthogonal Procrustes) turns them back, so that old
+    that best maps the items both nights have (orthogonal Procrustes) turns them back, so that old
     centroids stay meaningful for new items.
 
     Args:
         vectors: (N, D) today's vectors.
-        rows: (R,) rows of `vectors` that the reference knows as well.
+        rows: (R,) rows of `vectors` that the reference has as well.
         reference: (R, Dv) their vectors in the codebook's space.
 
     Returns:

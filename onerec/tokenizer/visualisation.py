@@ -1,4 +1,4 @@
-"""What a person looks at to believe in semantic IDs: a map of items, and who shares a prefix.
+"""Pictures of semantic IDs: a map of items by code, and items that share a prefix.
 
 Shapes: N items, Dv width of the vectors, T SID tokens.
 """
