@@ -106,7 +106,8 @@ class _SourceTree:
             if isinstance(node, ast.Name):
                 yield Unit(unit.module, node.id)
             elif isinstance(node, ast.Constant):
-                yield from self._module_and_parents(node.value) if self.file(node.value) else ()
+                name = str(node.value)
+                yield from self._module_and_parents(name) if self.file(name) else ()
             else:
                 yield from self._imported(node)
 

@@ -42,20 +42,16 @@ def session_dataset_suites(
     context: dg.AssetCheckExecutionContext, artifacts: Artifacts
 ) -> Iterator[dg.AssetCheckResult]:
     """Great Expectations suites on the dataset as it was published."""
-    import pyarrow.dataset as ds
+    from onerec.session_dataset.reader import open_sessions, read_session_config
 
     # started by itself, a check has no partition: it looks at the last one
     day = checked_days(context)[1]
     artifact = artifacts.store.latest_until("session_dataset", day.isoformat())
     if artifact is None:
         raise dg.Failure("session_dataset has no partition yet: materialise it first")
-    files = sorted(str(f) for f in artifact.path.rglob("*.parquet"))
-    sessions = (
-        ds.dataset(files, format="parquet")
-        .to_table()
-        .sort_by([("started_at", "ascending"), ("session_id", "ascending")])
-    )
-    config = SessionConfig(**artifact.manifest["config"]["sessions"])
+    order = [("started_at", "ascending"), ("session_id", "ascending")]
+    sessions = open_sessions(artifact.path).to_table().sort_by(order)
+    config = read_session_config(artifact.path)
     window_days = artifact.manifest["config"]["window"]["window_days"]
     yield from suite_results(sessions, config, date.fromisoformat(artifact.partition), window_days)
 
@@ -75,7 +71,7 @@ def suite_results(
     from great_expectations import expectations as gxe
 
     from onerec import schema
-    from onerec.datasets.session_audit import session_facts
+    from onerec.session_dataset.recount import recount_sessions
     from resources.expectations import check_result
 
     types, expected = _columns(sessions.schema), _columns(schema.SESSION_DATASET)
@@ -92,7 +88,7 @@ def suite_results(
                 check_name=name, passed=False, description="not run: the schema is not the contract"
             )
         return
-    facts = session_facts(sessions, config, day).to_pandas()
+    facts = recount_sessions(sessions, config, day).to_pandas()
     good = facts[facts["is_good"]]
 
     def result(name: str, frame: "pd.DataFrame", *expectations, **metadata) -> dg.AssetCheckResult:

@@ -79,8 +79,8 @@ def _train(
 ) -> dg.MaterializeResult:
     from safetensors.torch import load_file
 
-    from onerec.datasets.session_tensors import load_reward_blocks
     from onerec.reward.training import fit_reward
+    from onerec.session_dataset.reward_blocks import load_reward_blocks
     from onerec.tokenizer.semantic_ids import load_semantic_ids
 
     day, name, settings = context.partition_key, f"{part}_model", to_core(config, RewardConfig)

@@ -1,7 +1,7 @@
 """What every asset module shares: partitions, pools, launchpad configuration, results."""
 
 from collections.abc import Mapping
-from datetime import date, timedelta
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import dagster as dg
@@ -48,12 +48,6 @@ def upstream(asset: str, *, first: int = 0, last: int = 0) -> dg.AssetDep:
             start_offset=first, end_offset=last, allow_nonexistent_upstream_partitions=True
         ),
     )
-
-
-def window(partition: str, window_days: int) -> tuple[date, date]:
-    """First and last day a model of partition D may learn from: [D - W, D - 1]."""
-    day = date.fromisoformat(partition)
-    return day - timedelta(days=window_days), day - timedelta(days=1)
 
 
 def launchpad(defaults: Any) -> type[dg.Config]:

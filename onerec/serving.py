@@ -20,13 +20,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as pads
 
 from onerec.config import BeamConfig
-from onerec.datasets.session_tensors import load_serving_histories
 from onerec.evaluation.baselines import Baselines
 from onerec.recommender import REWARD, Recommender, write_bundle
-from onerec.schema import RECOMMENDATIONS, SPLITS
+from onerec.schema import RECOMMENDATIONS
+from onerec.session_dataset.histories import active_users, load_serving_histories
 from onerec.tokenizer.semantic_ids import SemanticIds, load_semantic_ids
 
 POPULARITY = "popularity"
@@ -212,16 +211,9 @@ def audit_recommendations(
     )
 
 
-def _missing(wanted: pa.ChunkedArray, there: pa.Array) -> int:
+def _missing(wanted: pa.Array, there: pa.Array) -> int:
     """How many of the wanted values are not there."""
     return len(wanted) - (pc.sum(pc.is_in(wanted, value_set=there)).as_py() or 0)
-
-
-def active_users(session_dataset: Path) -> pa.ChunkedArray:
-    """Different users with a session in the window or on the day."""
-    files = [f for s in SPLITS for f in sorted((session_dataset / f"split={s}").glob("*.parquet"))]
-    table = pads.dataset([str(f) for f in files], format="parquet").to_table(columns=["user_id"])
-    return pa.chunked_array([table.column("user_id").unique()])
 
 
 def _table(

@@ -22,7 +22,6 @@ from onerec.alignment.preferences import make_preferences
 from onerec.alignment.train import fit_alignment
 from onerec.artifacts import Artifact, ArtifactStore
 from onerec.config import PipelineConfig
-from onerec.datasets.session_tensors import SessionTensors, load_session_tensors
 from onerec.datasets.simulator.world import Array, item_ids
 from onerec.evaluation.baselines import Ranker, load_baselines
 from onerec.evaluation.baselines.cascade import fit_cascade
@@ -31,6 +30,7 @@ from onerec.generation import Trie
 from onerec.model import load_model
 from onerec.recommender import Recommender
 from onerec.reward import load_ensemble, load_reward
+from onerec.session_dataset.generator_sessions import SessionTensors, load_session_tensors
 from onerec.tokenizer.semantic_ids import SemanticIds, load_semantic_ids
 from onerec.training import Runtime, TrainingJob, reproducible, train
 

@@ -30,10 +30,10 @@ from experiments.ab_test.policies import (
 from experiments.ab_test.traffic import Known, ReturnRule, is_watched, serve
 from onerec.artifacts import Artifact, ArtifactStore
 from onerec.config import PipelineConfig
-from onerec.datasets.session_tensors import load_serving_histories
 from onerec.datasets.simulated import SimulatedSource
 from onerec.datasets.simulator.world import Array, numbers
 from onerec.evaluation.baselines import load_baselines
+from onerec.session_dataset.histories import load_serving_histories
 from onerec.tokenizer.semantic_ids import SemanticIds, load_semantic_ids
 from onerec.training import Runtime
 

@@ -21,7 +21,6 @@ import numpy as np
 
 from experiments.ab_test.common_random_numbers import CommonNoise
 from onerec.config import SessionConfig, require
-from onerec.datasets.list_columns import first_of_each, last_of_each
 from onerec.datasets.simulator.log import (
     Visits,
     plan_visits,
@@ -30,6 +29,7 @@ from onerec.datasets.simulator.log import (
     who_comes,
 )
 from onerec.datasets.simulator.world import Array, Items, Users, World, generator
+from onerec.session_dataset.padding import first_of_each, last_of_each
 
 BLOCK_USERS = 256
 """Users a policy is asked for at once."""

@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from onerec.datasets.session_tensors import RewardBlocks
 from onerec.reward.model import TOWERS
+from onerec.session_dataset.reward_blocks import RewardBlocks
 
 SMOOTHING = 10.0
 """Imagined blocks of average kind that every item has been in: few blocks say little."""

@@ -16,11 +16,11 @@ from torch import Tensor
 
 from experiments.reward_quality.boosting import fit_base_rates, fit_boosting
 from onerec.config import RewardConfig
-from onerec.datasets.session_tensors import RewardBlocks, load_reward_blocks
 from onerec.reward.ensemble import load_ensemble
 from onerec.reward.model import TOWERS
 from onerec.reward.scoring import score_sessions
 from onerec.reward.training import blocks_of, fit_reward
+from onerec.session_dataset.reward_blocks import RewardBlocks, load_reward_blocks
 from onerec.tokenizer.semantic_ids import load_semantic_ids
 
 

@@ -13,11 +13,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from onerec.config import SessionConfig
-from onerec.datasets.session_audit import session_facts
 from onerec.schema import SESSION_DATASET
+from onerec.session_dataset.reader import read_sessions
+from onerec.session_dataset.recount import recount_sessions
+from onerec.session_dataset.splits import LEARNED
+from onerec.session_dataset.writer import write_split
 
 
 def recut_sessions(
@@ -40,19 +42,16 @@ def recut_sessions(
         Rows and good rows per split.
     """
     counts = {}
-    for split in ("train", "valid"):
-        files = sorted((source / f"split={split}").glob("*.parquet"))
-        table = pa.concat_tables([pq.read_table(f, schema=SESSION_DATASET) for f in files])
+    for split in LEARNED:
+        table = read_sessions(source, [split], SESSION_DATASET.names)
         criteria = replace(published, **_criteria(config))
-        good = session_facts(table, criteria, day).column("meets_criteria")
+        good = recount_sessions(table, criteria, day).column("meets_criteria")
         place = table.schema.get_field_index("is_good")
         table = table.set_column(place, SESSION_DATASET.field("is_good"), good)
         if config.session_items < published.session_items:
             table = cut_targets(table, config.session_items, config.history_length)
         counts |= {split: table.num_rows, f"good {split}": pc.sum(table.column("is_good")).as_py()}
-        file = out_dir / f"split={split}" / "part-00000.parquet"
-        file.parent.mkdir(parents=True)
-        pq.write_table(table, file)
+        write_split(table, split, out_dir)
     return counts
 
 

@@ -32,7 +32,6 @@ from onerec.alignment.rounds import (
     with_sample,
 )
 from onerec.artifacts import read_json, write_json
-from onerec.datasets.session_tensors import SessionTensors, load_session_tensors
 from onerec.embeddings.item_embeddings import ItemEmbeddings
 from onerec.evaluation.comparison import write_protocol
 from onerec.evaluation.evaluate import Night, load_night, measure, summarise, write_cases
@@ -40,6 +39,7 @@ from onerec.evaluation.generators import load_generator
 from onerec.generation import Trie
 from onerec.report import without_nan
 from onerec.reward import load_ensemble
+from onerec.session_dataset.generator_sessions import SessionTensors, load_session_tensors
 from onerec.tokenizer.semantic_ids import load_semantic_ids
 from onerec.tokenizer.versions import TokenizedCatalogue, append_night, open_tokenizer_version
 from onerec.training import Runtime, TrainingJob, fit_generator, reproducible, train

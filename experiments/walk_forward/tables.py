@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 
 from experiments.reporting.result_tables import Provenance, ResultTable, Row
 from onerec.config import BASELINES, BY_PROBABILITY, BY_REWARD, SERVED, EvaluationConfig
-from onerec.datasets.session_tensors import REWARD_LABELS
 from onerec.evaluation.bootstrap import bootstrap_means
+from onerec.session_dataset.reward_blocks import REWARD_LABELS
 
 RANKING = (
     *(f"{name}@{k}" for name in ("recall", "ndcg", "hit_rate", "mrr") for k in (5, 10, 20)),

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from onerec.config import AlignmentConfig, BeamConfig, RewardConfig
-from onerec.datasets.session_tensors import SessionTensors
 from onerec.generation import Trie, generate_sessions
 from onerec.generation.beam import Beams
 from onerec.generation.sampling import sample_sessions
 from onerec.model import OneRec
 from onerec.reward.ensemble import score_with_all
 from onerec.reward.model import RewardModel
+from onerec.session_dataset.generator_sessions import SessionTensors
 
 
 class Candidates(NamedTuple):

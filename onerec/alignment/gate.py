@@ -25,7 +25,6 @@ from torch import Tensor
 from onerec.alignment.candidates import sample_contexts
 from onerec.artifacts import write_json
 from onerec.config import AlignmentConfig, BeamConfig, EvaluationConfig, RewardConfig
-from onerec.datasets.session_tensors import SessionTensors
 from onerec.evaluation.bootstrap import Interval, paired_difference
 from onerec.evaluation.generators import SessionGenerator
 from onerec.evaluation.metrics import per_case_metrics
@@ -33,6 +32,7 @@ from onerec.evaluation.sessions import session_rewards
 from onerec.generation import Trie
 from onerec.model import OneRec
 from onerec.reward.model import RewardModel
+from onerec.session_dataset.generator_sessions import SessionTensors
 
 ROUND = "round.json"
 LENGTH = 10

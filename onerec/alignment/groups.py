@@ -15,10 +15,10 @@ from torch import Tensor
 from onerec.alignment.candidates import Candidates, scored_candidates
 from onerec.alignment.group_losses import STD_FLOOR
 from onerec.config import GROUP_METHODS, AlignmentConfig, BeamConfig, RewardConfig
-from onerec.datasets.session_tensors import SessionTensors
 from onerec.generation import Trie
 from onerec.model import OneRec
 from onerec.reward.model import RewardModel
+from onerec.session_dataset.generator_sessions import SessionTensors
 
 
 @dataclass(frozen=True, kw_only=True)

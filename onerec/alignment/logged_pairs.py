@@ -12,9 +12,9 @@ from torch import Tensor
 
 from onerec.alignment.pairs import PreferencePairs
 from onerec.config import BeamConfig, RewardConfig
-from onerec.datasets.session_tensors import RewardBlocks
 from onerec.model import OneRec, session_logp
 from onerec.reward.scoring import scalar_reward
+from onerec.session_dataset.reward_blocks import RewardBlocks
 
 
 def feedback_pairs(

@@ -18,11 +18,11 @@ from torch import Tensor
 from onerec.alignment.candidates import scored_candidates
 from onerec.artifacts import read_json, write_json
 from onerec.config import AlignmentConfig, BeamConfig, RewardConfig
-from onerec.datasets.session_tensors import SessionTensors
 from onerec.generation import Trie
 from onerec.model import OneRec
 from onerec.reward.model import TOWERS, RewardModel
 from onerec.schema import PREFERENCE_PAIRS
+from onerec.session_dataset.generator_sessions import SessionTensors
 from onerec.tokenizer.semantic_ids import SemanticIds
 
 

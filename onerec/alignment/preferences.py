@@ -24,11 +24,11 @@ from onerec.alignment.pairs import (
 )
 from onerec.artifacts import read_json, write_json
 from onerec.config import GROUP_METHODS, AlignmentConfig, BeamConfig, RewardConfig
-from onerec.datasets.session_tensors import SessionTensors
 from onerec.generation import Trie
 from onerec.model import OneRec
 from onerec.reward.model import RewardModel
 from onerec.schema import PREFERENCE_GROUPS
+from onerec.session_dataset.generator_sessions import SessionTensors
 from onerec.tokenizer.semantic_ids import SemanticIds
 
 Preferences = PreferencePairs | PreferenceGroups

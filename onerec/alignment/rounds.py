@@ -19,14 +19,11 @@ from onerec.alignment.logged_pairs import feedback_pairs
 from onerec.alignment.preferences import Preferences, load_preferences, make_preferences
 from onerec.alignment.train import AlignmentReport, Numbers, fit_alignment
 from onerec.config import AlignmentConfig, BeamConfig, EvaluationConfig
-from onerec.datasets.session_tensors import (
-    SessionTensors,
-    load_reward_blocks,
-    load_session_tensors,
-)
 from onerec.generation import Trie
 from onerec.model import OneRec, load_model
 from onerec.reward import check_evaluator, load_ensemble, load_reward
+from onerec.session_dataset.generator_sessions import SessionTensors, load_session_tensors
+from onerec.session_dataset.reward_blocks import load_reward_blocks
 from onerec.tokenizer.semantic_ids import SemanticIds, load_semantic_ids
 from onerec.training.runtime import Runtime, reproducible
 

@@ -24,9 +24,9 @@ from onerec.alignment.policy_diagnostics import kl_per_token, legal_mass, token_
 from onerec.alignment.preferences import Preferences, check_method
 from onerec.artifacts import write_json
 from onerec.config import AlignmentConfig
-from onerec.datasets.session_tensors import SessionTensors
 from onerec.generation import Trie
 from onerec.model import OneRec, encode_items, lookup, save_model, token_logp
+from onerec.session_dataset.generator_sessions import SessionTensors
 from onerec.training.batches import OrderedBatches, ShuffledBatches, epoch_seed, loader
 from onerec.training.module import adamw, next_token_loss
 from onerec.training.runtime import Runtime, quiet_trainer, reproducible

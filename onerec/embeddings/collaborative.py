@@ -6,47 +6,43 @@ serves the paper's alignment with "real user-item behaviour" (OneRec v1, section
 Shapes: N items, S sessions.
 """
 
-# pyright: reportAttributeAccessIssue=false
-# pyarrow.compute makes its functions at import, where pyright cannot see them
-
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.dataset as ds
 import scipy.sparse as sp
 
+from onerec.catalogue import Catalogue
 from onerec.embeddings.reduction import truncated_svd
+from onerec.session_dataset.reader import (
+    exposure_flags,
+    items_of,
+    known_items_of,
+    read_sessions,
+)
+from onerec.session_dataset.splits import LEARNED
 
-LEARNED = ("train", "valid")
-"""The splits that are read."""
 HISTORY_WEIGHT = 0.5
 """A pair across the session's beginning counts half: it is further apart in time."""
 CONTEXT_SMOOTHING = 0.75
 """Exponent on the context counts, which keeps rare items from looking informative."""
 
 
-def co_watching(sessions: Path, item_ids: pa.Array) -> tuple[sp.csr_array, np.ndarray]:
+def co_watching(sessions: Path, catalogue: Catalogue) -> tuple[sp.csr_array, np.ndarray]:
     """Count item pairs in the training and validation sessions; the test day is never opened.
 
     Args:
         sessions: Directory of a `session_dataset` artifact.
-        item_ids: (N,) items that get rows; others are left out.
+        catalogue: N items; others are left out.
 
     Returns:
         (N, N) symmetric weights without a diagonal, and (N,) sessions each item was positive in.
     """
-    num_items = len(item_ids)
-    files = [str(f) for s in LEARNED for f in sorted((sessions / f"split={s}").glob("*.parquet"))]
-    if not files:
-        return sp.csr_array((num_items, num_items)), np.zeros(num_items)
-    rows = ds.dataset(files, format="parquet", partitioning=None).to_table(
-        columns=["item_ids", "is_positive", "history_item_ids"]
-    )
-    positive = pc.list_flatten(rows["is_positive"]).to_numpy(zero_copy_only=False).astype(bool)
-    shown = _incidence(rows["item_ids"], item_ids, positive)
-    history = _incidence(rows["history_item_ids"], item_ids, None)
+    rows = read_sessions(sessions, LEARNED, ["item_ids", "is_positive", "history_item_ids"])
+    shape = (rows.num_rows, len(catalogue))
+    items, session = items_of(rows, "item_ids", catalogue)
+    positive = exposure_flags(rows, "is_positive") & (items >= 0)
+    shown = _incidence(items[positive], session[positive], shape)
+    history = _incidence(*known_items_of(rows, "history_item_ids", catalogue), shape)
     across = HISTORY_WEIGHT * (shown.T @ history)
     pairs = sp.csr_array(shown.T @ shown + across + across.T)
     pairs.setdiag(0)
@@ -63,15 +59,10 @@ def collaborative_vectors(pairs: sp.csr_array, dim: int, seed: int) -> np.ndarra
     return np.where(norms > 1e-8, vectors / np.maximum(norms, 1e-8), 0.0)
 
 
-def _incidence(lists: pa.ChunkedArray, item_ids: pa.Array, keep: np.ndarray | None) -> sp.csr_array:
+def _incidence(items: np.ndarray, sessions: np.ndarray, shape: tuple[int, int]) -> sp.csr_array:
     """(S, N) 0/1: which items a session holds."""
-    sessions = pc.list_parent_indices(lists).to_numpy(zero_copy_only=False)
-    items = pc.index_in(pc.list_flatten(lists), value_set=item_ids)
-    items = pc.fill_null(items, -1).to_numpy(zero_copy_only=False)
-    known = items >= 0 if keep is None else keep & (items >= 0)
-    cells = (sessions[known], items[known])
-    shape = (len(lists), len(item_ids))
-    matrix = sp.coo_array((np.ones(int(known.sum()), np.float32), cells), shape=shape).tocsr()
+    ones = np.ones(len(items), np.float32)
+    matrix = sp.coo_array((ones, (sessions, items)), shape=shape).tocsr()
     matrix.data[:] = 1  # seen twice in a session is once
     return matrix
 

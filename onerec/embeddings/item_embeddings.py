@@ -113,7 +113,8 @@ def embed_items(
     _check_catalogue(ids)
     item_ids = ids.to_numpy(zero_copy_only=False).astype(object)
     first_seen = catalogue["first_seen"].to_numpy().astype("datetime64[D]")
-    fitted_on = np.ones(len(ids), bool) if before is None else first_seen < np.datetime64(before)
+    items = Catalogue(item_ids, first_seen)
+    fitted_on = np.ones(len(ids), bool) if before is None else items.known_before(before)
     if not fitted_on.any():
         raise ValueError(f"before={before}: no item was first seen earlier; choose a later day")
 
@@ -131,7 +132,7 @@ def embed_items(
     ]
     content = np.concatenate([np.zeros((len(ids), 0)), *blocks], 1)
     on_progress("co-watching: counting item pairs")
-    together, has_together = _collaborative_block(sessions, ids, content, fitted_on, config)
+    together, has_together = _collaborative_block(sessions, items, content, fitted_on, config)
     fused = np.concatenate([content, together * config.collaborative_weight], 1)
     if fused.shape[1] == 0:  # no block at all: every direction is arbitrary
         fused = np.zeros((len(ids), config.text_dim))
@@ -207,16 +208,16 @@ def _supplied_block(
 
 def _collaborative_block(
     sessions: Path,
-    ids: pa.Array,
+    items: Catalogue,
     content: np.ndarray,
     fitted_on: np.ndarray,
     config: EmbeddingConfig,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Observed vectors of often watched items, predicted ones of the rest, mixed in between."""
-    nothing = np.zeros((len(ids), 0)), np.zeros(len(ids), bool)
+    nothing = np.zeros((len(items), 0)), np.zeros(len(items), bool)
     if config.collaborative_dim == 0 or config.collaborative_weight == 0:
         return nothing
-    pairs, watched = co_watching(sessions, ids)
+    pairs, watched = co_watching(sessions, items)
     vectors = collaborative_vectors(pairs, config.collaborative_dim, config.seed)
     observed = np.abs(vectors).sum(1) > 0
     if not observed.any():

@@ -30,7 +30,6 @@ from onerec.config import (
     EvaluationConfig,
     RewardConfig,
 )
-from onerec.datasets.session_tensors import REWARD_LABELS, load_cases
 from onerec.evaluation import list_metrics, slices
 from onerec.evaluation.baselines import (
     Baselines,
@@ -50,6 +49,8 @@ from onerec.model.checkpoint import read_config
 from onerec.recommender import Recommender
 from onerec.reward.model import RewardModel, load_reward
 from onerec.reward.user_split import check_evaluator
+from onerec.session_dataset.eval_users import load_eval_users
+from onerec.session_dataset.reward_blocks import REWARD_LABELS
 from onerec.tokenizer.semantic_ids import SemanticIds, load_semantic_ids
 
 HEADLINE = 10
@@ -125,22 +126,27 @@ def load_night(
     check_evaluator(evaluator, reward_model)
     shape = read_config(checkpoint)
     ids = load_semantic_ids(semantic_ids)
-    cases = load_cases(
-        session_dataset, ids, history_length=shape["history_length"], before=test_day
+    candidates = ids.known_before(test_day)
+    cases = load_eval_users(
+        session_dataset,
+        "test",
+        ids,
+        history_length=shape["history_length"],
+        rankable=candidates,
     )
     if not len(cases):
         raise ValueError(
             f"no case on {test_day}: nobody watched an item that was in the catalogue before that "
             "day; ingest the day, or evaluate another one"
         )
-    kept = sample_cases(len(cases), config)
+    cases = cases.rows(sample_cases(len(cases), config))
     return Night(
         test_day=test_day,
-        user_ids=cases.user_ids[kept],
-        history=cases.history.numpy()[kept].astype(np.int64),
-        targets=cases.targets.numpy()[kept].astype(np.int64),
+        user_ids=cases.user_ids,
+        history=cases.history,
+        targets=cases.targets,
         semantic_ids=ids,
-        candidates=ids.known_before(test_day),
+        candidates=candidates,
         vectors=load_file(semantic_ids / "vectors.safetensors")["vectors"],
         baselines=load_baselines(baselines),
         reward_models={"evaluator": load_reward(evaluator), "training": load_reward(reward_model)},

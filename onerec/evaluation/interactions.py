@@ -10,13 +10,18 @@ from datetime import date
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.dataset as pads
 
-from onerec.tokenizer.semantic_ids import SemanticIds
+from onerec.catalogue import Catalogue
+from onerec.session_dataset.reader import (
+    dates_of,
+    exposure_flags,
+    items_of,
+    known_items_of,
+    read_sessions,
+    users_of,
+)
+from onerec.session_dataset.splits import LEARNED
 
-WINDOW_SPLITS = ("train", "valid")
 COLUMNS = ["user_id", "session_date", "history_item_ids", "item_ids", "is_watched"]
 
 
@@ -65,59 +70,45 @@ class Interactions:
 
 def load_interactions(
     directory: Path,
-    semantic_ids: SemanticIds,
+    catalogue: Catalogue,
     *,
     test_day: date,
-    splits: Sequence[str] = WINDOW_SPLITS,
+    splits: Sequence[str] = LEARNED,
 ) -> Interactions:
     """Read the window of a `session_dataset` artifact.
 
     Args:
         directory: Files of the artifact.
-        semantic_ids: The catalogue.
+        catalogue: Items it does not know are dropped.
         test_day: Day D; every session read is of an earlier day.
         splits: Days read; without `valid` the day before D is left out, too.
 
     Raises:
         ValueError: The window holds nothing, or a session of the test day or later.
     """
-    files = [f for s in splits for f in sorted((directory / f"split={s}").glob("*.parquet"))]
-    if not files:
+    table = read_sessions(directory, splits, COLUMNS)
+    if not table.num_rows:
         raise ValueError(
             f"{directory}: no session before {test_day}; ingest the days of the window first"
         )
-    table = pads.dataset([str(f) for f in files], format="parquet").to_table(columns=COLUMNS)
-    table = table.combine_chunks()
-    day = table.column("session_date").to_numpy().astype("datetime64[D]")
+    day = dates_of(table)
     age = (np.datetime64(test_day, "D") - day).astype(np.int64)
     if len(age) and age.min() < 1:
         raise ValueError(
             f"{directory}: the window holds a session of {day.max()}, but the test day is "
             f"{test_day}; materialise session_dataset again"
         )
-    users = table.column("user_id").combine_chunks().dictionary_encode()
-    codes, names = users.indices.to_numpy().astype(np.int64), users.dictionary
-    rows, items = _flat_items(table, "item_ids", semantic_ids)
+    user_ids, user = users_of(table)
+    items, rows = items_of(table, "item_ids", catalogue)
     known = items >= 0
-    watched = pc.fill_null(table.column("is_watched").combine_chunks().flatten(), False)
-    past_rows, past_items = _flat_items(table, "history_item_ids", semantic_ids)
-    past_known = past_items >= 0
+    past_items, past_rows = known_items_of(table, "history_item_ids", catalogue)
     return Interactions(
-        num_items=len(semantic_ids.item_ids),
-        user=codes[rows[known]],
+        num_items=len(catalogue),
+        user=user[rows[known]],
         item=items[known],
         age=age[rows[known]],
-        is_watched=watched.to_numpy(zero_copy_only=False).astype(bool)[known],
-        past_user=codes[past_rows[past_known]],
-        past_item=past_items[past_known],
-        user_ids=names.to_numpy(zero_copy_only=False),
+        is_watched=exposure_flags(table, "is_watched")[known],
+        past_user=user[past_rows],
+        past_item=past_items,
+        user_ids=user_ids,
     )
-
-
-def _flat_items(
-    table: pa.Table, column: str, semantic_ids: SemanticIds
-) -> tuple[np.ndarray, np.ndarray]:
-    """Row of the table and item index of every entry of a list column."""
-    lists = table.column(column).combine_chunks()
-    rows = lists.value_parent_indices().to_numpy().astype(np.int64)
-    return rows, semantic_ids.index_of(lists.flatten())

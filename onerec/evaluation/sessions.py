@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from onerec.config import RewardConfig
-from onerec.datasets.session_tensors import REWARD_LABELS
 from onerec.reward.model import RewardModel
 from onerec.reward.scoring import scalar_reward, score_sessions
+from onerec.session_dataset.reward_blocks import REWARD_LABELS
 
 
 @dataclass(frozen=True)

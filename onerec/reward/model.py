@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from onerec.artifacts import read_json, write_json
 from onerec.config import RewardConfig
-from onerec.datasets.session_tensors import REWARD_LABELS
+from onerec.session_dataset.reward_blocks import REWARD_LABELS
 
 TOWERS = REWARD_LABELS
 """Session watch time, view, follow and like: the order of every tensor's last axis of four."""

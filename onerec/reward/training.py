@@ -14,12 +14,12 @@ from torch import Tensor
 
 from onerec.artifacts import write_json
 from onerec.config import RewardConfig
-from onerec.datasets.session_tensors import RewardBlocks
 from onerec.reward.ensemble import MEMBERS
 from onerec.reward.metrics import smoothed_rates, tower_metrics
 from onerec.reward.model import RewardModel, RewardShape, reward_loss, save_reward
 from onerec.reward.scoring import score_sessions, tower_weights
 from onerec.reward.user_split import split_users
+from onerec.session_dataset.reward_blocks import RewardBlocks
 from onerec.training.batches import OrderedBatches, ShuffledBatches, loader
 from onerec.training.module import adamw
 from onerec.training.runtime import Runtime, quiet_trainer, reproducible

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from onerec.artifacts import read_json, write_json
 from onerec.config import ModelConfig, TrainingConfig
-from onerec.datasets.session_tensors import SessionTensors
 from onerec.model import OneRec, expert_load, init_from_content, load_model, save_model
+from onerec.session_dataset.generator_sessions import SessionTensors
 from onerec.training.batches import (
     AlikeBatches,
     OrderedBatches,

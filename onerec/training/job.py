@@ -11,9 +11,12 @@ from torch import Tensor
 
 from onerec.artifacts import MANIFEST, read_json
 from onerec.config import ModelConfig, TrainingConfig, require
-from onerec.datasets.history_sessions import joined, load_history_sessions
-from onerec.datasets.session_tensors import load_session_tensors
 from onerec.model import load_model, read_config
+from onerec.session_dataset.generator_sessions import (
+    concatenate_sessions,
+    load_session_tensors,
+)
+from onerec.session_dataset.user_sequences import load_user_sequences, sessions_of_sequences
 from onerec.tokenizer.semantic_ids import load_semantic_ids
 from onerec.training.bookkeeping import Progress
 from onerec.training.generator import TrainingReport, fit_generator, require_sessions
@@ -126,13 +129,12 @@ def train(
     )
     require_sessions(sessions, valid_sessions, made_with=_settings_of(job.session_dataset))
     if job.training.history_sessions and job.initial is None:
-        watched = load_history_sessions(
-            job.session_dataset,
-            semantic_ids,
+        watched = sessions_of_sequences(
+            load_user_sequences(job.session_dataset, semantic_ids),
             history_length=job.history_length,
             session_items=job.session_items,
         )
-        sessions = joined(sessions, watched)
+        sessions = concatenate_sessions(sessions, watched)
     initial = None
     if job.initial is not None:
         initial, _ = load_model(

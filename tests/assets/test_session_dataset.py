@@ -96,16 +96,6 @@ def test_the_same_rows_give_the_same_version(tmp_path: Path, artifact: Artifact)
     assert again.version == artifact.version
 
 
-def test_batches_of_any_size_are_written_alike(tmp_path: Path, sessions: pa.Table) -> None:
-    hashes = set()
-    for rows in (1, 7, 10_000):
-        batches = session_dataset._in_batches_of(16, sessions.to_batches(max_chunksize=rows))
-        stats = session_dataset.write_splits(batches, tmp_path / str(rows))
-        hashes.add(stats["rows_hash"])
-        assert sum(stats["sessions"].values()) == sessions.num_rows
-    assert len(hashes) == 1
-
-
 def suites(table: pa.Table, config=CONFIG) -> dict[str, dg.AssetCheckResult]:
     results = expectations.suite_results(table, config, DAY, WINDOW_DAYS)
     return {str(r.check_name): r for r in results}

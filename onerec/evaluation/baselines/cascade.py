@@ -10,7 +10,7 @@ N items.
 """
 
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,6 @@ from onerec.evaluation.baselines.logged_exposures import (
     item_statistics,
     load_feedback,
 )
-from onerec.evaluation.baselines.sequences import load_eval_users
 from onerec.evaluation.baselines.simple import (
     HALF_LIFE_DAYS,
     ItemKNN,
@@ -36,6 +35,8 @@ from onerec.evaluation.baselines.simple import (
     watched_indicator,
 )
 from onerec.evaluation.interactions import load_interactions
+from onerec.session_dataset.eval_users import load_eval_users
+from onerec.session_dataset.splits import LEARNED, validation_day
 from onerec.tokenizer.semantic_ids import SemanticIds
 
 RETRIEVED = 100
@@ -183,22 +184,22 @@ def fit_cascade(
         ValueError: LightGBM is not installed, or nobody watched anything on the validation day.
     """
     _lightgbm()  # missing, it should say so before anything is fitted
-    valid_day = test_day - timedelta(days=1)
+    valid_day = validation_day(test_day)
     old = semantic_ids.known_before(valid_day)
     before = _retrieval(
         directory, semantic_ids, ("train",), candidates & old, valid_day, neighbours
     )
-    asked = load_eval_users(directory, semantic_ids, split="valid", history_length=history_length)
+    asked = load_eval_users(directory, "valid", semantic_ids, history_length=history_length)
     shown = load_feedback(directory, semantic_ids, ("valid",))
     if not len(asked):
         raise ValueError(
             f"{valid_day}: nobody watched a known item, so the cascade's ranker has nothing to "
             "learn from; leave 'cascade' out of baselines"
         )
-    case, item, grade = examples(before, asked.history, asked.user, shown)
+    user = np.searchsorted(shown.user_ids, asked.user_ids)
+    case, item, grade = examples(before, asked.history, user, shown)
     booster = _fit_ranker(before.features(asked.history, case, item), case, grade, seed)
-    window = ("train", "valid")
-    now = _retrieval(directory, semantic_ids, window, candidates, test_day, neighbours)
+    now = _retrieval(directory, semantic_ids, LEARNED, candidates, test_day, neighbours)
     return Cascade(now, booster)
 
 

@@ -9,11 +9,15 @@ from datetime import date
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.dataset as pads
 
-from onerec.datasets.list_columns import flags, flat_values, items_of, strings
-from onerec.tokenizer.semantic_ids import SemanticIds
+from onerec.catalogue import Catalogue
+from onerec.session_dataset.reader import (
+    exposure_flags,
+    exposure_numbers,
+    items_of,
+    read_sessions,
+    users_of,
+)
 
 INTERACTIONS = ("is_like", "is_follow", "is_comment", "is_share")
 SMOOTHING = 10.0
@@ -55,47 +59,37 @@ class LoggedExposures:
         return np.where(self.has_interaction, 3, grade)
 
 
-def load_feedback(
-    directory: Path, semantic_ids: SemanticIds, splits: Sequence[str]
-) -> LoggedExposures:
+def load_feedback(directory: Path, catalogue: Catalogue, splits: Sequence[str]) -> LoggedExposures:
     """Read exposures of some splits of a `session_dataset` artifact; never of `test`."""
     assert "test" not in splits, "nothing of the test day reaches a baseline"
     columns = ["user_id", "item_ids", "watch_seconds", "is_watched", *INTERACTIONS]
-    files = [str(f) for s in splits for f in sorted((directory / f"split={s}").glob("*.parquet"))]
-    if not files:
+    table = read_sessions(directory, splits, columns)
+    if not table.num_rows:
         raise ValueError(f"{directory}: no session in {', '.join(splits)}; ingest their days first")
-    table = pads.dataset(files, format="parquet").to_table(columns=columns)
-    user_ids, user = np.unique(strings(table, "user_id"), return_inverse=True)
-    items, row = items_of(table, "item_ids", semantic_ids)
+    user_ids, user = users_of(table)
+    items, row = items_of(table, "item_ids", catalogue)
     known = items >= 0
-
-    def flag(name: str) -> np.ndarray:
-        return flags(flat_values(table, name, of="item_ids"))[known]
-
-    seconds = flat_values(table, "watch_seconds", of="item_ids").cast(pa.float64())
     return LoggedExposures(
         user=user[row[known]],
         item=items[known],
-        watch_seconds=np.nan_to_num(seconds.to_numpy())[known],
-        is_watched=flag("is_watched"),
-        has_interaction=np.any([flag(name) for name in INTERACTIONS], axis=0),
+        watch_seconds=exposure_numbers(table, "watch_seconds")[known],
+        is_watched=exposure_flags(table, "is_watched")[known],
+        has_interaction=np.any([exposure_flags(table, n)[known] for n in INTERACTIONS], axis=0),
         user_ids=user_ids,
     )
 
 
-def item_statistics(
-    feedback: LoggedExposures, semantic_ids: SemanticIds, as_of: date
-) -> np.ndarray:
+def item_statistics(feedback: LoggedExposures, catalogue: Catalogue, as_of: date) -> np.ndarray:
     """(N, F) what a log says of each item, in the order of `STATISTICS`.
 
     Shares and means are smoothed towards those of all items.
 
     Args:
         feedback: The log.
-        semantic_ids: The catalogue; says when items were first seen.
+        catalogue: Says when items were first seen.
         as_of: The day on which the statistics are used; the log is older.
     """
-    num = len(semantic_ids.item_ids)
+    num = len(catalogue)
 
     def count(values: np.ndarray) -> np.ndarray:
         return np.bincount(feedback.item, values.astype(float), minlength=num)
@@ -106,7 +100,7 @@ def item_statistics(
         overall = float(values.mean()) if len(values) else 0.0
         return (count(values) + SMOOTHING * overall) / (exposures + SMOOTHING)
 
-    age = (np.datetime64(as_of, "D") - semantic_ids.first_seen).astype(float)
+    age = (np.datetime64(as_of, "D") - catalogue.first_seen).astype(float)
     columns = {
         "exposures": np.log1p(exposures),
         "watches": np.log1p(count(feedback.is_watched)),

@@ -20,7 +20,7 @@ from onerec.artifacts import read_json, write_json
 from onerec.config import EvaluationConfig, TokenizerConfig
 from onerec.evaluation.baselines.cascade import Cascade, fit_cascade, load_cascade
 from onerec.evaluation.baselines.sequence_training import LOSSES, fit_sequence_model
-from onerec.evaluation.baselines.sequences import EvalUsers, load_eval_users, load_windows
+from onerec.evaluation.baselines.sequences import load_windows
 from onerec.evaluation.baselines.simple import (
     HALF_LIFE_DAYS,
     ItemKNN,
@@ -32,6 +32,7 @@ from onerec.evaluation.baselines.simple import (
 from onerec.evaluation.baselines.tiger import TigerRanker, fit_tiger, load_tiger, tiger_codes
 from onerec.evaluation.baselines.transformer import SequenceRanker, load_sequence_ranker
 from onerec.evaluation.interactions import Interactions
+from onerec.session_dataset.eval_users import EvalUsers, load_eval_users
 from onerec.tokenizer.semantic_ids import SemanticIds
 
 Learned = SequenceRanker | TigerRanker | Cascade
@@ -148,9 +149,7 @@ def fit_learned(
     @cache
     def sequences() -> tuple[np.ndarray, EvalUsers]:
         windows = load_windows(directory, semantic_ids, history_length=history_length)
-        asked = load_eval_users(
-            directory, semantic_ids, split="valid", history_length=history_length
-        )
+        asked = load_eval_users(directory, "valid", semantic_ids, history_length=history_length)
         return windows, asked
 
     for name in (name for name in config.systems if name in LEARNED):

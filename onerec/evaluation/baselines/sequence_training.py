@@ -14,10 +14,10 @@ from torch import Tensor
 
 from onerec.config import MOST_TRIALS, EvaluationConfig
 from onerec.evaluation.baselines.loop import Plan, fit_epochs
-from onerec.evaluation.baselines.sequences import EvalUsers
 from onerec.evaluation.baselines.simple import Ranker
 from onerec.evaluation.baselines.transformer import SequenceModel, SequenceRanker, SequenceShape
 from onerec.evaluation.metrics import per_case_metrics
+from onerec.session_dataset.eval_users import EvalUsers
 
 BATCH_SIZE = 128
 LEARNING_RATE = 1e-3

@@ -20,11 +20,11 @@ from torch import Tensor
 from onerec.config import EvaluationConfig, ModelConfig, TokenizerConfig
 from onerec.evaluation.baselines.loop import Plan, alike_batches, fit_epochs
 from onerec.evaluation.baselines.sequence_training import Trial, best_trial, validation
-from onerec.evaluation.baselines.sequences import EvalUsers
 from onerec.evaluation.baselines.transformer import last_items
 from onerec.generation import Trie, rank_items
 from onerec.model import OneRec, load_model, lookup, save_model, session_nll
 from onerec.model.next_item import decode_positions
+from onerec.session_dataset.eval_users import EvalUsers
 from onerec.tokenizer.codebook import fit_codebook
 from onerec.tokenizer.semantic_ids import (
     SemanticIds,

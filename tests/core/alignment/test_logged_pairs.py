@@ -7,8 +7,8 @@ import torch
 from onerec.alignment.logged_pairs import feedback_pairs
 from onerec.alignment.pairs import PreferencePairs, illegal_sessions
 from onerec.config import RewardConfig
-from onerec.datasets.session_tensors import RewardBlocks, RewardThresholds
 from onerec.model import session_logp
+from onerec.session_dataset.reward_blocks import RewardBlocks, RewardThresholds
 from tests.core.alignment.world import CATALOGUE, DECODING, HISTORY, NUM_ITEMS, generator
 
 ALLOWED = torch.arange(NUM_ITEMS) < 20

@@ -6,10 +6,10 @@ import torch
 from onerec.alignment.groups import PreferenceGroups
 from onerec.alignment.pairs import PreferencePairs
 from onerec.config import BeamConfig, ModelConfig, RewardConfig
-from onerec.datasets.session_tensors import SessionTensors
 from onerec.generation import Trie
 from onerec.model import OneRec
 from onerec.reward.model import RewardModel, RewardShape
+from onerec.session_dataset.generator_sessions import SessionTensors
 
 NUM_ITEMS, CODES, SID_TOKENS, HISTORY, ITEMS = 24, 6, 3, 5, 3
 # first token: topic of six items; second and third: place in it

@@ -137,4 +137,8 @@ def test_window_with_the_test_day_in_it_is_an_error(tmp_path: Path) -> None:
 
 def test_no_window_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="ingest the days"):
-        load_interactions(tmp_path, night.catalogue(), test_day=DAY)
+        load_interactions(
+            night.write_sessions(tmp_path, [session("a", DAY, ["i00"])]),
+            night.catalogue(),
+            test_day=DAY,
+        )

@@ -32,9 +32,7 @@ from onerec.evaluation.baselines.sequence_training import (
     validation,
 )
 from onerec.evaluation.baselines.sequences import (
-    EvalUsers,
     cut_windows,
-    load_eval_users,
     load_windows,
 )
 from onerec.evaluation.baselines.transformer import (
@@ -44,6 +42,7 @@ from onerec.evaluation.baselines.transformer import (
     load_sequence_ranker,
 )
 from onerec.evaluation.interactions import load_interactions
+from onerec.session_dataset.eval_users import EvalUsers, load_eval_users
 from tests.core.evaluation import night as small
 from tests.core.evaluation.night import DAY, session
 
@@ -96,7 +95,7 @@ def test_sequences_begin_with_the_history_and_end_before_the_validation_day(
     directory = small.write_sessions(tmp_path / "s", rows)
     windows = load_windows(directory, ids, history_length=4)
     assert windows.tolist() == [[1, 2, 3, 5, -1]]  # b has one positive; i04 was not watched
-    asked = load_eval_users(directory, ids, split="valid", history_length=3)
+    asked = load_eval_users(directory, "valid", ids, history_length=3)
     assert asked.history.tolist() == [[2, 3, 5]]
     assert asked.targets.tolist() == [[6]]
     with pytest.raises(ValueError, match="no user has two positive items"):

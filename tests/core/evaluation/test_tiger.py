@@ -15,10 +15,10 @@ from onerec.evaluation.baselines import (
     load_baselines,
     tiger,
 )
-from onerec.evaluation.baselines.sequences import EvalUsers
 from onerec.evaluation.baselines.tiger import fit_tiger, places_loss, tiger_codes
 from onerec.evaluation.interactions import load_interactions
 from onerec.model import lookup
+from onerec.session_dataset.eval_users import EvalUsers
 from tests.core.evaluation import night as small
 from tests.core.evaluation.night import DAY, NUM_ITEMS
 from tests.core.model.small import small_model, unique_codes

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from onerec.datasets.session_tensors import RewardBlocks, RewardThresholds
+from onerec.session_dataset.reward_blocks import RewardBlocks, RewardThresholds
 
 NUM_TOPICS = 6
 NUM_ITEMS = 120

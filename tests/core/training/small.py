@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import torch
 
 from onerec.config import ModelConfig, TrainingConfig
-from onerec.datasets.session_tensors import SessionTensors
 from onerec.schema import SESSION_DATASET, SPLITS
+from onerec.session_dataset.generator_sessions import SessionTensors
 from onerec.tokenizer.semantic_ids import SemanticIds
 
 NUM_ITEMS, NUM_CODES, NUM_SID_TOKENS, HISTORY, ITEMS = 60, 8, 3, 6, 3

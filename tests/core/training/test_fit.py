@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from onerec.config import ModelConfig, TrainingConfig
-from onerec.datasets.session_tensors import SessionTensors
 from onerec.model import OneRec, load_model
+from onerec.session_dataset.generator_sessions import SessionTensors
 from onerec.training import Progress, Runtime, TrainingDivergedError, TrainingReport, fit_generator
 from onerec.training.bookkeeping import RESUME
 from tests.core.training.small import (

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import torch
 
-from onerec.datasets.history_sessions import load_history_sessions
 from onerec.model import OneRec, TokenizerVersionMismatchError, save_model
+from onerec.session_dataset.user_sequences import load_user_sequences, sessions_of_sequences
 from onerec.training.__main__ import main
 from onerec.training.bookkeeping import RESUME
 from onerec.training.job import TrainingJob, train
@@ -161,8 +161,10 @@ def test_histories_are_learned_once_not_by_a_warm_start(artifacts: Path, tmp_pat
             "train_sessions"
         ]
 
-    cut = load_history_sessions(
-        artifacts / "session_dataset", catalogue(), history_length=HISTORY, session_items=ITEMS
+    cut = sessions_of_sequences(
+        load_user_sequences(artifacts / "session_dataset", catalogue()),
+        history_length=HISTORY,
+        session_items=ITEMS,
     )
     assert len(cut) > 0
     assert sessions("first") == 400 + len(cut)

@@ -15,8 +15,8 @@ from experiments.reward_quality.boosting import (
     fit_boosting,
     item_record,
 )
-from onerec.datasets.session_tensors import RewardBlocks
 from onerec.reward.metrics import expected_calibration_error, log_loss, reliability
+from onerec.session_dataset.reward_blocks import RewardBlocks
 from tests.core.reward.planted import planted_blocks, topics_and_vectors
 
 TOPICS, VECTORS = topics_and_vectors()

@@ -11,8 +11,8 @@ import pytest
 
 from experiments.variants.session_criteria import cut_targets, recut_sessions
 from onerec.config import SessionConfig
-from onerec.datasets.history_sessions import load_positives
 from onerec.schema import SESSION_DATASET
+from onerec.session_dataset.user_sequences import load_user_sequences
 from tests.core.evaluation import night as small
 
 EVE = small.DAY - timedelta(days=1)
@@ -56,7 +56,7 @@ def test_what_was_watched_is_there_once_however_sessions_are_cut(tmp_path: Path)
     recut_sessions(
         source, tmp_path / "cut", replace(published, session_items=1), published, small.DAY
     )
-    before, after = (load_positives(d, small.catalogue()) for d in (source, tmp_path / "cut"))
+    before, after = (load_user_sequences(d, small.catalogue()) for d in (source, tmp_path / "cut"))
     assert len(before.item), "the sessions hold something watched"
     assert np.array_equal(after.item, before.item)
     assert np.array_equal(after.user, before.user)

@@ -4,10 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from onerec.datasets.history_sessions import joined, load_history_sessions
-from onerec.datasets.session_tensors import load_session_tensors
+from onerec.session_dataset.generator_sessions import (
+    SessionTensors,
+    concatenate_sessions,
+    load_session_tensors,
+)
+from onerec.session_dataset.user_sequences import load_user_sequences, sessions_of_sequences
 from onerec.tokenizer.semantic_ids import SemanticIds
-from tests.core.datasets.test_session_tensors import (  # noqa: F401  (a fixture)
+from tests.core.session_dataset.test_readers import (  # noqa: F401  (a fixture)
     H,
     M,
     catalogue,
@@ -18,6 +22,11 @@ from tests.core.datasets.test_session_tensors import (  # noqa: F401  (a fixture
 from tests.core.training.small import write_session_dataset
 
 Found = list[tuple[str, list[int], list[int]]]
+
+
+def cut_sequences(directory: Path, catalogue: SemanticIds) -> SessionTensors:  # noqa: F811
+    sequences = load_user_sequences(directory, catalogue)
+    return sessions_of_sequences(sequences, history_length=H, session_items=M)
 
 
 def expected(rows: list[dict], history_length: int = H) -> Found:
@@ -45,7 +54,9 @@ def test_histories_are_cut_backwards(
 ) -> None:
     rows = random_rows(seed)
     write_session_dataset(tmp_path, rows)
-    cut = load_history_sessions(tmp_path, catalogue, history_length=H, session_items=M)
+    cut = sessions_of_sequences(
+        load_user_sequences(tmp_path, catalogue), history_length=H, session_items=M
+    )
     users = cut.user_ids[cut.user.numpy()].tolist()
     assert expected(rows)
     assert list(zip(users, cut.history.tolist(), cut.targets.tolist(), strict=True)) == expected(
@@ -65,7 +76,9 @@ def test_only_training_days_are_read(
     ]
     write_session_dataset(tmp_path / "b", changed)
     a, b = (
-        load_history_sessions(tmp_path / n, catalogue, history_length=H, session_items=M)
+        sessions_of_sequences(
+            load_user_sequences(tmp_path / n, catalogue), history_length=H, session_items=M
+        )
         for n in "ab"
     )
     assert a.targets.tolist() == b.targets.tolist()
@@ -83,16 +96,16 @@ def test_nothing_watched_is_no_session_and_joining_it_changes_nothing(
     ]
     write_session_dataset(tmp_path, rows)
     shape = {"history_length": H, "session_items": M}
-    cut = load_history_sessions(tmp_path, catalogue, **shape)
+    cut = cut_sequences(tmp_path, catalogue)
     assert len(cut) == 0
     sessions = load_session_tensors(tmp_path, "train", catalogue, good_only=True, **shape)
-    both = joined(sessions, cut)
+    both = concatenate_sessions(sessions, cut)
     assert both.history.equal(sessions.history)
     assert both.targets.equal(sessions.targets)
     assert both.user.equal(sessions.user)
 
 
-def test_joined_users_keep_their_sessions(
+def test_concatenated_users_keep_their_sessions(
     tmp_path: Path,
     catalogue: SemanticIds,  # noqa: F811
 ) -> None:
@@ -100,9 +113,9 @@ def test_joined_users_keep_their_sessions(
     shape = {"history_length": H, "session_items": M}
     parts = [
         load_session_tensors(tmp_path, "train", catalogue, good_only=True, **shape),
-        load_history_sessions(tmp_path, catalogue, **shape),
+        cut_sequences(tmp_path, catalogue),
     ]
-    both = joined(*parts)
+    both = concatenate_sessions(*parts)
     apart = [
         (user, row)
         for part in parts

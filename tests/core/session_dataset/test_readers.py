@@ -13,15 +13,15 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from onerec.datasets.session_tensors import (
+from onerec.schema import SESSION_DATASET
+from onerec.session_dataset.eval_users import load_eval_users
+from onerec.session_dataset.generator_sessions import load_session_tensors
+from onerec.session_dataset.histories import load_serving_histories
+from onerec.session_dataset.reward_blocks import (
     RewardThresholds,
-    load_cases,
     load_reward_blocks,
-    load_serving_histories,
-    load_session_tensors,
     reward_thresholds,
 )
-from onerec.schema import SESSION_DATASET
 from onerec.tokenizer.semantic_ids import SemanticIds
 from tests.core.training.small import write_session_dataset
 
@@ -229,7 +229,7 @@ def test_unwatched_blocks_are_no_long_sessions(tmp_path: Path, catalogue: Semant
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_cases_match_plain_python(tmp_path: Path, catalogue: SemanticIds, seed: int) -> None:
+def test_eval_users_match_plain_python(tmp_path: Path, catalogue: SemanticIds, seed: int) -> None:
     rows = random_rows(seed, num=200)
     write_session_dataset(tmp_path, rows)
     targets: dict[str, list[int]] = defaultdict(list)
@@ -245,7 +245,8 @@ def test_cases_match_plain_python(tmp_path: Path, catalogue: SemanticIds, seed: 
     users = sorted(user for user, items in targets.items() if items)
     widest = max(len(targets[user]) for user in users)
 
-    cases = load_cases(tmp_path, catalogue, history_length=H, before=TEST_DAY)
+    rankable = catalogue.known_before(TEST_DAY)
+    cases = load_eval_users(tmp_path, "test", catalogue, history_length=H, rankable=rankable)
     assert cases.user_ids.tolist() == users
     assert cases.history.tolist() == [padded(history[user], H) for user in users]
     assert cases.targets.tolist() == [padded(targets[user], widest) for user in users]
@@ -275,7 +276,7 @@ def test_a_split_without_sessions_is_empty(tmp_path: Path, catalogue: SemanticId
     assert len(tensors) == 0
     assert tensors.history.shape == (0, H)
     assert tensors.targets.shape == (0, M)
-    assert len(load_cases(tmp_path, catalogue, history_length=H, before=TEST_DAY)) == 0
+    assert len(load_eval_users(tmp_path, "test", catalogue, history_length=H)) == 0
 
 
 def test_a_catalogue_that_knows_nothing(tmp_path: Path, catalogue: SemanticIds) -> None:

@@ -1,0 +1,98 @@
+"""Sessions to train and align a generator on: padded histories and targets."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from onerec.catalogue import Catalogue
+from onerec.session_dataset.padding import first_of_each, last_of_each
+from onerec.session_dataset.reader import (
+    dates_of,
+    flags,
+    known_items_of,
+    read_sessions,
+    users_of,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionTensors:
+    """S sessions of U users; item indices, -1 padded on the right.
+
+    Attributes:
+        user: (S,) int64, rows of `user_ids`.
+        user_ids: (U,) the users, sorted.
+        history: (S, H) int32 item indices, oldest first; may be all -1.
+        targets: (S, M) int32 item indices in watching order; at least one is not -1.
+        is_good: (S,) bool.
+        date: (S,) datetime64[D], the UTC day.
+    """
+
+    user: Tensor
+    user_ids: np.ndarray
+    history: Tensor
+    targets: Tensor
+    is_good: Tensor
+    date: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+
+def load_session_tensors(
+    directory: Path,
+    split: str,
+    catalogue: Catalogue,
+    *,
+    history_length: int,
+    session_items: int,
+    good_only: bool,
+) -> SessionTensors:
+    """Read the sessions of one split; those without a known target are left out.
+
+    Args:
+        directory: Files of a `session_dataset` artifact.
+        split: `train`, `valid` or `test`.
+        catalogue: Items it does not know are dropped, and what is left closes up.
+        history_length: H, the last known items of a history that are kept.
+        session_items: M, the first known targets that are kept.
+        good_only: Leave out sessions that are not good.
+
+    Raises:
+        ValueError: The split is unknown, or a column is missing.
+    """
+    columns = ["user_id", "session_date", "history_item_ids", "target_item_ids", "is_good"]
+    table = read_sessions(directory, [split], columns, good_only=good_only)
+    num = table.num_rows
+    wanted = known_items_of(table, "target_item_ids", catalogue)
+    targets = first_of_each(*wanted, num, session_items)
+    watched = known_items_of(table, "history_item_ids", catalogue)
+    history = last_of_each(*watched, num, history_length)
+    keep = np.flatnonzero(targets[:, 0] >= 0)
+    user_ids, user = users_of(table.select(["user_id"]).take(pa.array(keep)))
+    return SessionTensors(
+        user=torch.from_numpy(user),
+        user_ids=user_ids,
+        history=torch.from_numpy(history[keep]),
+        targets=torch.from_numpy(targets[keep]),
+        is_good=torch.from_numpy(flags(table.column("is_good"))[keep]),
+        date=dates_of(table)[keep],
+    )
+
+
+def concatenate_sessions(first: SessionTensors, second: SessionTensors) -> SessionTensors:
+    """Both one after the other; users are numbered anew."""
+    names = np.concatenate([s.user_ids[s.user.numpy()] for s in (first, second)])
+    user_ids, user = np.unique(names, return_inverse=True)
+    return SessionTensors(
+        user=torch.from_numpy(user.astype(np.int64)),
+        user_ids=user_ids,
+        history=torch.cat([first.history, second.history]),
+        targets=torch.cat([first.targets, second.targets]),
+        is_good=torch.cat([first.is_good, second.is_good]),
+        date=np.concatenate([first.date, second.date]),
+    )

@@ -1,0 +1,142 @@
+"""Reads a session dataset: columns of some splits, and list columns as flat values.
+
+Item ids become indices of a catalogue, -1 where it does not know them. Shapes: S sessions, E values
+of a list column.
+"""
+
+# pyright: reportAttributeAccessIssue=false
+# pyarrow.compute makes its functions at import, where pyright cannot see them
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as pads
+
+from onerec.artifacts import MANIFEST, read_json
+from onerec.catalogue import Catalogue
+from onerec.config import SessionConfig
+from onerec.schema import SESSION_DATASET, SPLITS
+
+Ints = npt.NDArray[np.int64]
+
+
+def open_sessions(directory: Path, splits: Sequence[str] = SPLITS) -> pads.Dataset:
+    """The files of some splits, in order; no rows where a split has no files.
+
+    Raises:
+        ValueError: A split is unknown, or the directory holds none.
+    """
+    for split in splits:
+        if split not in SPLITS:
+            raise ValueError(f"split={split!r}: use one of {', '.join(SPLITS)}")
+    files = [str(f) for s in splits for f in sorted((directory / f"split={s}").glob("*.parquet"))]
+    if files:
+        return pads.dataset(files, format="parquet")
+    if not any((directory / f"split={s}").is_dir() for s in SPLITS):
+        raise ValueError(f"{directory}: no split=... directory, so this is no session_dataset")
+    return pads.dataset(SESSION_DATASET.empty_table())
+
+
+def read_sessions(
+    directory: Path,
+    splits: Sequence[str],
+    columns: Sequence[str],
+    *,
+    good_only: bool = False,
+    in_time_order: bool = False,
+) -> pa.Table:
+    """Columns of some splits.
+
+    Args:
+        directory: Files of a `session_dataset` artifact.
+        splits: `train`, `valid`, `test`.
+        columns: Of `schema.SESSION_DATASET`.
+        good_only: Leave out sessions that are not good.
+        in_time_order: Order by (started_at, session_id), which are read as well; otherwise the
+            order is that of the files.
+
+    Raises:
+        ValueError: A split is unknown, a column is missing, or this is no session dataset.
+    """
+    order = ["started_at", "session_id"] if in_time_order else []
+    wanted = list(dict.fromkeys([*columns, *order]))
+    dataset = open_sessions(directory, splits)
+    missing = sorted(set(wanted) - set(dataset.schema.names))
+    if missing:
+        raise ValueError(
+            f"{directory}: columns {', '.join(missing)} are missing; the session_dataset was "
+            "written by another version, materialise it again"
+        )
+    table = dataset.to_table(columns=wanted, filter=pc.field("is_good") if good_only else None)
+    return table.sort_by([(name, "ascending") for name in order]) if order else table
+
+
+def read_session_config(directory: Path) -> SessionConfig:
+    """The settings a `session_dataset` artifact was built with, from its manifest.
+
+    Lengths of histories and sessions come from here: the present settings may be others.
+    """
+    built_with = read_json(directory / MANIFEST)["config"]["sessions"]
+    known = {f.name for f in dataclasses.fields(SessionConfig)}
+    return SessionConfig(**{name: v for name, v in built_with.items() if name in known})
+
+
+def users_of(sessions: pa.Table) -> tuple[np.ndarray, Ints]:
+    """(U,) different users, sorted, and (S,) the user of each session as a row of them."""
+    names = sessions.column("user_id").to_numpy().astype(object)
+    user_ids, user = np.unique(names, return_inverse=True)
+    return user_ids, user.astype(np.int64)
+
+
+def dates_of(sessions: pa.Table) -> np.ndarray:
+    """(S,) datetime64[D], the day of each session."""
+    return sessions.column("session_date").to_numpy().astype("datetime64[D]")
+
+
+def items_of(sessions: pa.Table, name: str, catalogue: Catalogue) -> tuple[Ints, Ints]:
+    """(E,) item index (-1: unknown) and (E,) session of every value of a list column."""
+    lengths = _lengths(sessions, name).to_numpy()
+    rows = np.repeat(np.arange(sessions.num_rows), lengths)
+    return catalogue.index_of(pc.list_flatten(sessions.column(name))), rows
+
+
+def known_items_of(sessions: pa.Table, name: str, catalogue: Catalogue) -> tuple[Ints, Ints]:
+    """The same without the unknown items."""
+    items, rows = items_of(sessions, name, catalogue)
+    return items[items >= 0], rows[items >= 0]
+
+
+def exposure_flags(sessions: pa.Table, name: str) -> npt.NDArray[np.bool_]:
+    """(E,) booleans of a column that goes with `item_ids`, null counting as false."""
+    values = pc.fill_null(_per_exposure(sessions, name), False)
+    return values.to_numpy(zero_copy_only=False).astype(np.bool_)
+
+
+def exposure_numbers(sessions: pa.Table, name: str) -> npt.NDArray[np.float64]:
+    """(E,) numbers of a column that goes with `item_ids`; null, NaN and false are 0, true is 1."""
+    values = _per_exposure(sessions, name).cast(pa.float64())
+    return np.nan_to_num(values.to_numpy(zero_copy_only=False))
+
+
+def flags(column: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
+    """(S,) booleans, null counting as false."""
+    return pc.fill_null(column, False).to_numpy(zero_copy_only=False).astype(np.bool_)
+
+
+def _per_exposure(sessions: pa.Table, name: str) -> pa.ChunkedArray:
+    if not _lengths(sessions, name).equals(_lengths(sessions, "item_ids")):
+        raise ValueError(
+            f"session_dataset: {name} and item_ids differ in length within a row; materialise it "
+            "again"
+        )
+    return pc.list_flatten(sessions.column(name))
+
+
+def _lengths(sessions: pa.Table, name: str) -> pa.ChunkedArray:
+    lengths = pc.list_value_length(sessions.column(name))
+    return pc.fill_null(lengths.cast(pa.int64()), 0)

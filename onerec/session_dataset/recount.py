@@ -1,0 +1,171 @@
+"""Facts about sessions, recounted from their lists: what a session dataset is checked against.
+
+Nothing here trusts the flags that the session SQL wrote; every number is counted again.
+Shapes: S sessions, E exposures.
+"""
+
+# pyright: reportAttributeAccessIssue=false
+# pyarrow.compute makes its functions at import, where pyright cannot see them
+
+from dataclasses import dataclass
+from datetime import date
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from onerec.catalogue import Catalogue
+from onerec.config import SessionConfig
+from onerec.session_dataset.padding import positions
+from onerec.session_dataset.reader import exposure_flags, exposure_numbers, items_of
+from onerec.session_dataset.splits import split_of
+
+INTERACTIONS = ("is_like", "is_follow", "is_comment", "is_share")
+_DECIMALS = 6  # of the session SQL's sum of watch seconds
+
+
+def recount_sessions(sessions: pa.Table, config: SessionConfig, test_day: date) -> pa.Table:
+    """One row of recounted facts per session.
+
+    Args:
+        sessions: `schema.SESSION_DATASET`, S rows, ordered by (started_at, session_id).
+        config: The settings the sessions were built with.
+        test_day: The partition.
+
+    Returns:
+        A table of S rows: the session's `session_id`, `session_date`, `split`, `is_good`, and
+        `started_on`, `expected_split`, `num_exposures`, `num_history`, `num_targets`,
+        `num_expected_targets`, `num_unwatched_targets`, `num_repeated_targets`, `watch_seconds`,
+        `num_watched_items`, `num_interactions`, `num_positives`, `meets_criteria`,
+        `history_follows`.
+
+    Raises:
+        ValueError: Lists that describe the same exposures differ in length.
+    """
+    everything = _everything(sessions)
+    history, targets, shown = (
+        _Lists(*items_of(sessions, name, everything), sessions.num_rows)
+        for name in ("history_item_ids", "target_item_ids", "item_ids")
+    )
+    watched = shown.where(exposure_flags(sessions, "is_watched"))
+    positive = shown.where(exposure_flags(sessions, "is_positive"))
+    seconds = np.round(shown.totals(exposure_numbers(sessions, "watch_seconds")), _DECIMALS)
+    clicks = np.stack([exposure_flags(sessions, name) for name in INTERACTIONS]).sum(0)
+    interactions = shown.totals(clicks).astype(np.int64)
+    watched_items = np.unique(watched.pairs(len(everything)))
+    aimed = targets.pairs(len(everything))
+    num_watched = np.bincount(watched_items // len(everything), minlength=sessions.num_rows)
+    num_different_targets = np.bincount(np.unique(aimed) // len(everything), minlength=len(targets))
+    users = sessions.column("user_id").combine_chunks().dictionary_encode().indices.to_numpy()
+    started_on = pc.floor_temporal(sessions.column("started_at"), unit="day")
+    return pa.table(
+        {
+            **{n: sessions.column(n) for n in ("session_id", "session_date", "split", "is_good")},
+            "started_on": pc.cast(started_on, pa.date32()),
+            "expected_split": split_of(sessions.column("session_date"), test_day),
+            "num_exposures": shown.lengths,
+            "num_history": history.lengths,
+            "num_targets": targets.lengths,
+            "num_expected_targets": np.minimum(num_watched, config.session_items),
+            "num_unwatched_targets": targets.where(~np.isin(aimed, watched_items)).lengths,
+            "num_repeated_targets": targets.lengths - num_different_targets,
+            "num_watched_items": num_watched,
+            "watch_seconds": seconds,
+            "num_interactions": interactions,
+            "num_positives": positive.lengths,
+            "meets_criteria": (num_watched >= config.good_min_watched_items)
+            & (seconds >= config.good_min_watch_seconds)
+            & (interactions >= config.good_min_positive_interactions),
+            "history_follows": _history_follows(users, history, positive, config.history_length),
+        }
+    )
+
+
+@dataclass(frozen=True)
+class _Lists:
+    """A list of items per session.
+
+    Attributes:
+        items: (E,) item indices, in order of sessions.
+        rows: (E,) the session of each.
+        num_rows: S.
+    """
+
+    items: np.ndarray
+    rows: np.ndarray
+    num_rows: int
+
+    def __len__(self) -> int:
+        return self.num_rows
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(S,)."""
+        return np.bincount(self.rows, minlength=self.num_rows)
+
+    @property
+    def starts(self) -> np.ndarray:
+        """(S,): where in `items` each list begins."""
+        return np.cumsum(self.lengths) - self.lengths
+
+    def where(self, kept: np.ndarray) -> "_Lists":
+        """The items with a flag, (E,)."""
+        return _Lists(self.items[kept], self.rows[kept], self.num_rows)
+
+    def totals(self, values: np.ndarray) -> np.ndarray:
+        """(S,): sums of a number per item, (E,)."""
+        return np.bincount(self.rows, weights=values, minlength=self.num_rows)
+
+    def pairs(self, num_items: int) -> np.ndarray:
+        """(E,): one number for each (session, item)."""
+        return self.rows * num_items + self.items
+
+
+def _everything(sessions: pa.Table) -> Catalogue:
+    """Whatever is in a list, as a catalogue; never empty."""
+    names = ("history_item_ids", "target_item_ids", "item_ids")
+    parts = [chunk for n in names for chunk in pc.list_flatten(sessions.column(n)).chunks]
+    ids = pa.chunked_array([*parts, pa.array([""])], pa.string()).unique()
+    return Catalogue(ids.to_numpy(zero_copy_only=False), np.full(len(ids), "NaT", "datetime64[D]"))
+
+
+def _history_follows(
+    users: np.ndarray, history: _Lists, positives: _Lists, history_length: int
+) -> np.ndarray:
+    """Whether each history is the one before it plus the positives of the session before.
+
+    A history that knew its own session, or a later one, would be longer or end otherwise. The first
+    session of a user has nothing to be compared with and passes.
+
+    Args:
+        users: (S,) user of each session; sessions in order of time.
+        history: Of each session.
+        positives: Positive exposures of each session.
+        history_length: n, the longest history.
+
+    Returns:
+        (S,) bool.
+    """
+    num_history, num_positives = history.lengths, positives.lengths
+    by_user = np.argsort(users, kind="stable")
+    before = np.full(len(users), -1)
+    same_user = users[by_user[1:]] == users[by_user[:-1]]
+    before[by_user[1:][same_user]] = by_user[:-1][same_user]
+
+    known = num_history[before] + num_positives[before]  # all that the session before can pass on
+    follows = (before < 0) | (num_history == np.minimum(known, history_length))
+    checked = follows[history.rows] & (before[history.rows] >= 0)
+    rows, items = history.rows[checked], history.items[checked]
+    place = positions(history.rows, len(history))[checked]
+    previous = before[rows]
+    # the same distance from the end of (history before ++ positives before)
+    source = known[rows] - (num_history[rows] - place)
+    in_positives = source >= num_history[previous]
+    everything = np.concatenate([history.items, positives.items])
+    index = np.where(
+        in_positives,
+        len(history.items) + positives.starts[previous] + source - num_history[previous],
+        history.starts[previous] + source,
+    )
+    follows[rows[everything[index] != items]] = False
+    return follows

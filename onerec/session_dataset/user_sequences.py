@@ -1,0 +1,125 @@
+"""Everything users watched or liked on the training days, as sequences and cut into sessions.
+
+Good sessions hold a part of what was watched: sessions with too little of it, and what came before
+the window, are left out. Sequence models learn every step of these sequences; cut into targets of
+M items with what came before them, a generator learns the same.
+
+Shapes: U users, E positives, S sessions, H history items, M target items.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from onerec.catalogue import Catalogue
+from onerec.session_dataset.generator_sessions import SessionTensors
+from onerec.session_dataset.padding import padded_slices
+from onerec.session_dataset.reader import (
+    dates_of,
+    exposure_flags,
+    items_of,
+    known_items_of,
+    read_sessions,
+    users_of,
+)
+
+
+@dataclass(frozen=True)
+class UserSequences:
+    """What every user watched or liked, in order of time.
+
+    Attributes:
+        user_ids: (U,) users of the training days, sorted.
+        first_day: (U,) datetime64[D], day of their first training session.
+        user: (E,) rows of `user_ids`, sorted.
+        item: (E,) item indices; within a user, oldest first.
+    """
+
+    user_ids: np.ndarray
+    first_day: np.ndarray
+    user: np.ndarray
+    item: np.ndarray
+
+
+def load_user_sequences(directory: Path, catalogue: Catalogue) -> UserSequences:
+    """The history of every user's first training session, then the positives of all of them.
+
+    Args:
+        directory: Files of a `session_dataset` artifact; only `train` is read.
+        catalogue: Items it does not know are dropped.
+    """
+    columns = [
+        "user_id",
+        "session_date",
+        "history_item_ids",
+        "item_ids",
+        "is_watched",
+        "is_positive",
+    ]
+    table = read_sessions(directory, ["train"], columns, in_time_order=True)
+    user_ids, user = users_of(table)
+    first = np.unique(user, return_index=True)[1]
+    past, row = known_items_of(table, "history_item_ids", catalogue)
+    before = np.isin(row, first)
+    past, past_user = past[before], user[row[before]]
+    item, row = items_of(table, "item_ids", catalogue)
+    positive = exposure_flags(table, "is_watched") | exposure_flags(table, "is_positive")
+    positive &= item >= 0
+    owner = np.concatenate([past_user, user[row[positive]]])
+    order = np.argsort(owner, kind="stable")  # the past first, then sessions in order of time
+    return UserSequences(
+        user_ids=user_ids,
+        first_day=dates_of(table)[first],
+        user=owner[order],
+        item=np.concatenate([past, item[positive]])[order],
+    )
+
+
+def sessions_of_sequences(
+    sequences: UserSequences, *, history_length: int, session_items: int
+) -> SessionTensors:
+    """Cut every user's sequence into sessions, from the last one backwards.
+
+    Only the oldest of a user's sessions may have fewer than M items. All targets were watched or
+    liked, but not necessarily in one sitting.
+
+    Returns:
+        S sessions; their `date` is the day of the user's first training session.
+    """
+    begin, end, row = cut_backwards(sequences.user, session_items)
+    before = np.maximum(begin - history_length, np.searchsorted(sequences.user, row))
+    history = padded_slices(sequences.item, before, begin, history_length)
+    targets = padded_slices(sequences.item, begin, end, session_items)
+    return SessionTensors(
+        user=torch.from_numpy(row.astype(np.int64)),
+        user_ids=sequences.user_ids,
+        history=torch.from_numpy(history.astype(np.int32)),
+        targets=torch.from_numpy(targets.astype(np.int32)),
+        is_good=torch.ones(len(row), dtype=torch.bool),
+        date=sequences.first_day[row],
+    )
+
+
+def cut_backwards(owner: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Cut every owner's run of rows into pieces of `size` from its end; the oldest may be shorter.
+
+    Args:
+        owner: (E,) sorted.
+        size: Rows per piece.
+
+    Returns:
+        First row and row after the last (S,) of every piece, and its owner, in order.
+
+    Examples:
+        >>> begin, end, owner = cut_backwards(np.array([0, 0, 0, 4, 4]), 2)
+        >>> begin.tolist(), end.tolist(), owner.tolist()
+        ([0, 1, 3], [1, 3, 5], [0, 0, 4])
+    """
+    known, start, count = np.unique(owner, return_index=True, return_counts=True)
+    pieces = -(-count // size)
+    of = np.repeat(np.arange(len(known)), pieces)
+    from_end = np.repeat(np.cumsum(pieces), pieces) - 1 - np.arange(len(of))
+    end = start[of] + count[of] - from_end * size
+    return np.maximum(end - size, start[of]), end, known[of]
