@@ -1,4 +1,4 @@
-"""Constrained sampling of whole sessions: what beam search does for the best, draws do for the law.
+"""Constrained ancestral sampling of whole sessions.
 
 A draw walks the same trie as a beam. At every token it chooses among the children that still have
 an item to give, with the model's probabilities over just those children: so every draw is legal,

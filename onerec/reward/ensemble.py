@@ -1,7 +1,7 @@
-"""Several reward models as one: their mean is the reward, their disagreement a reason for caution.
+"""An ensemble of reward models: their mean is the reward, their spread gives a lower bound.
 
-A session that one model scores far above the others is where a policy learns to please a model and
-nobody else. So the winner of a pair may be chosen by a lower bound instead of by the mean.
+A session that one model scores far above the others invites reward hacking. So the chosen session
+of a pair may be the one of the highest lower confidence bound instead of the highest mean.
 
 Shapes: E models, B users, K sessions per user.
 """
@@ -22,7 +22,7 @@ MEMBERS = "members"
 
 
 class Scored(NamedTuple):
-    """What an ensemble says of sessions (B, K).
+    """An ensemble's scores of sessions (B, K).
 
     Attributes:
         reward: (B, K) mean scalar reward.

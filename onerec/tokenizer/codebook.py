@@ -271,7 +271,7 @@ class _Counter:
 def _config_json(config: TokenizerConfig) -> str:
     """Settings that made the centroids; those added later only where they are not the default.
 
-    So codebooks from before a setting existed keep the name of their generation.
+    So codebooks from before a setting existed keep their tokenizer version.
     """
     settings = dataclasses.asdict(config)
     defaults = dataclasses.asdict(TokenizerConfig())

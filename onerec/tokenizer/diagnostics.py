@@ -93,8 +93,11 @@ def embedding_hit_rate(
 
 
 def quality_of(diagnostics: Mapping[str, Any]) -> dict[str, float]:
-    """What two generations are compared by, each in [0, 1]: `relative_mse` after the last level,
-    `collision_rate`, `entropy_share` of all levels, `hit_rate` of the first."""
+    """Figures by which tokenizer versions are compared, each in [0, 1].
+
+    `relative_mse` after the last level, `collision_rate`, `entropy_share` of all levels, `hit_rate`
+    of the first.
+    """
     levels = diagnostics["levels"]
     return {
         "relative_mse": levels[-1]["relative_mse"],

@@ -2,8 +2,8 @@
 
 A tokenizer version opens when a codebook is fitted: its directory holds the codebook, the IDs of
 the items it was fitted on, and their vectors, which fix the space it lives in. Every night after
-that appends the items that are new. A tokenizer version that is worse than the one in force is
-refused: its manifest says so, and readers pass it by. Shapes: N items, Dv width of the vectors.
+that appends the items that are new. A tokenizer version that is worse than the current one is
+refused: its manifest says so, and readers do not use it. Shapes: N items, Dv width of the vectors.
 """
 
 import json

@@ -109,7 +109,7 @@ def fit_generator(
         tokenizer_version: Tokenizer version of `codes`, stamped on the checkpoint.
         out_dir: Where the three files go.
         scratch: A directory for unfinished work; the caller deletes it when the result is safe.
-        initial: Weights to start from (same shape and generation); random ones by default.
+        initial: Weights to start from (same shape and tokenizer version); random ones by default.
         vectors: (N, Dv) item vectors; without `initial`, token embeddings start from them.
         on_progress: Called with messages about the loss every so many steps.
         runtime: Hardware.

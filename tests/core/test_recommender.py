@@ -213,7 +213,7 @@ def test_reward_chooses_the_session(parts):
         assert [r.item_id for r in alone] == [r.item_id for r in row]
 
 
-def test_a_bundle_of_two_generations_is_refused(parts):
+def test_a_bundle_of_two_tokenizer_versions_is_refused(parts):
     semantic_ids(parts / "other", tokenizer_version="g2")
     with pytest.raises(TokenizerVersionMismatchError, match=r"'g1'.*'g2'"):
         write_bundle(parts / "x", checkpoint=parts / "model", semantic_ids=parts / "other")

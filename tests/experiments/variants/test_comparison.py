@@ -70,7 +70,7 @@ def test_results_of_other_cases_or_reward_models_are_refused_and_of_other_sid_to
     tmp_path: Path,
 ):
     first = result(tmp_path, "pretrained", 0, [0.0, 0.5])
-    pooled([first, result(tmp_path, "tokens", 0, [0.0, 0.5])])  # generations differ
+    pooled([first, result(tmp_path, "tokens", 0, [0.0, 0.5])])  # tokenizer versions differ
     for part, other in (("cases", "x"), ("reward_models", {"evaluator": "y"}), ("test_day", "z")):
         odd = result(tmp_path, part, 0, [0.0, 0.5], **{part: other})
         with pytest.raises(ValueError, match=f"{part}=.*make both partitions again"):
