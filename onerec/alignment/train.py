@@ -25,6 +25,7 @@ from onerec.artifacts import write_json
 from onerec.config import AlignmentConfig
 from onerec.generation import Trie
 from onerec.model import OneRec, encode_items, lookup, save_model, token_logp
+from onerec.session_dataset.generator_sessions import SessionTensors
 from onerec.training.batches import OrderedBatches, Rows, ShuffledBatches, epoch_seed
 from onerec.training.fit_module import FitModule
 from onerec.training.generator_module import next_token_loss

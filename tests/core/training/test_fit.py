@@ -13,6 +13,7 @@ import torch
 
 from onerec.config import ModelConfig, TrainingConfig
 from onerec.model import OneRec, load_model
+from onerec.session_dataset.generator_sessions import SessionTensors
 from onerec.training import (
     PretrainingData,
     Runtime,
