@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
 from assets.code_version import code_version
 from assets.support import DAILY, IN_ONE_RUN, POOL_WAREHOUSE
+from onerec.disk import require_free_space
 from resources.stores import Source
 from resources.warehouse import Landing, Warehouse
 
@@ -99,6 +101,9 @@ def _land(
     read: Callable[[date], Any],
 ) -> dg.MaterializeResult:
     """Land every day of the run, one transaction a day."""
+    require_free_space(
+        Path(warehouse.path).parent, f"{table} of {len(context.partition_keys)} days"
+    )
     landed: dict[str, Landing] = {}
     for partition in context.partition_keys:
         day = date.fromisoformat(partition)

@@ -23,6 +23,7 @@ from assets.support import (
 )
 from onerec.artifacts import read_json, write_json
 from onerec.config import ModelConfig, TrainingConfig
+from onerec.disk import require_free_space
 from resources.settings import CHECKOUT
 from resources.stores import Artifacts, Compute
 
@@ -87,6 +88,10 @@ def pretrained_checkpoint(
         "upstream": {name: artifact.version for name, artifact in read.items()},
         "code_version": CODE,
     }
+    # weights and two moments, written twice, and the best weights; the draft
+    require_free_space(
+        store.work, f"{CHECKPOINT}[{day}]", 8 * previous.size_bytes if previous else 0
+    )
     scratch = store.scratch(CHECKPOINT, day, key)
     with store.write(CHECKPOINT, day, seed=job.training.seed, **key) as draft:
         report = (

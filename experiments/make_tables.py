@@ -194,7 +194,7 @@ def run_nights(
     environment: Environment, settings: Settings, instance: dg.DagsterInstance, log: Path
 ) -> None:
     """Ingest and run the nights that are missing, each after the one before it."""
-    store = ArtifactStore(settings.artifacts_url)
+    store = settings.artifact_store()
     days = test_days(environment, settings)
     first, _ = demo_days(settings)
     codes = _present_codes()
@@ -247,7 +247,7 @@ def run_grid(
     """Make the results that are missing, all in this process, each a run that the UI shows."""
     from experiments.variants.assets import GRIDS, partition_of
 
-    store = ArtifactStore(settings.artifacts_url)
+    store = settings.artifact_store()
     wanted = list(missing_results(grid, store, day, seeds))
     missing = [(name, seed) for name, seed, is_missing in wanted if is_missing]
     print(f"{grid.asset} of {day}: {len(wanted)} results, {len(missing)} to be made", flush=True)

@@ -7,7 +7,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from onerec.artifacts import Artifact, ArtifactError, ArtifactStore
+from onerec.artifacts import Artifact, ArtifactError, ArtifactStore, DamagedArtifactError
 from onerec.config import (
     AlignmentConfig,
     BeamConfig,
@@ -149,6 +149,8 @@ def _codebook(store: ArtifactStore, semantic_ids: Artifact) -> Artifact:
     for day in reversed(store.partitions("codebook")):
         try:
             return store.get("codebook", day, version)
+        except DamagedArtifactError:
+            raise
         except ArtifactError:
             continue
     raise ArtifactError(f"codebook: no version {version}, which {semantic_ids.asset} was made with")

@@ -11,9 +11,15 @@ from datetime import date, timedelta
 
 import dagster as dg
 
-from onerec.artifacts import ArtifactStore, read_json
+from onerec.artifacts import read_json
+from onerec.disk import require_free_space
 from onerec_dagster.home import prepare_home
-from onerec_dagster.job_runner import PeakMemory, bury_killed_runs, run_job
+from onerec_dagster.job_runner import (
+    PeakMemory,
+    bury_killed_runs,
+    full_disk_in_one_line,
+    run_job,
+)
 from resources.settings import Settings, load_settings
 
 DEMO_DAYS = 14
@@ -51,7 +57,7 @@ def write_demo_report(
     """Put the night's numbers and pictures under `report/`; returns the table for the terminal."""
     from onerec.report import metric_table, write_report
 
-    store = ArtifactStore(settings.artifacts_url)
+    store = settings.artifact_store()
     metrics = dict(read_json(store.latest("offline_metrics", day).path / "metrics.json"))
     decision = read_json(store.latest("champion", day).path / "champion.json")
     metrics["promoted"] = decision["promoted"]
@@ -73,6 +79,13 @@ def main() -> None:
         first, last = demo_days(settings)
     except ValueError as error:  # what a user can mend: the message says how
         sys.exit(f"make demo: {error}")
+    with full_disk_in_one_line("make demo", settings.home):
+        require_free_space(settings.root, "a nightly run")
+        run_demo(settings, first, last)
+
+
+def run_demo(settings: Settings, first: date, last: date) -> None:
+    """Both runs, and the table of the last day."""
     print(f"{settings.dataset}: {first} to {last}, preset {settings.preset}, test day {last}")
     log = settings.root / "demo.log"
     started, peak = time.monotonic(), PeakMemory()

@@ -14,6 +14,8 @@ from typing import IO
 import dagster as dg
 import psutil
 
+from onerec.disk import DiskFullError, disk_named
+
 PROCESS_TAG = "onerec/process"
 COMMANDS = ("onerec_dagster.demo", "experiments.make_tables")
 """Modules whose runs are theirs to bury."""
@@ -156,6 +158,20 @@ def _runs(pid: int) -> bool:
         return not set(COMMANDS).isdisjoint(psutil.Process(pid).cmdline())
     except psutil.Error:
         return False
+
+
+@contextmanager
+def full_disk_in_one_line(command: str, path: Path) -> Iterator[None]:
+    """End a command whose disk is full with one line, whoever met it: Dagster's SQLite too.
+
+    Raises:
+        SystemExit: The disk of `path` is full.
+    """
+    try:
+        with disk_named(path, "the state of the run"):
+            yield
+    except DiskFullError as error:
+        sys.exit(f"{command}: {error}")
 
 
 def run_job(

@@ -18,7 +18,7 @@ def resources_for(settings: Settings) -> dict[str, Any]:
 
     return {
         "warehouse": Warehouse(path=str(settings.warehouse_path)),
-        "artifacts": Artifacts(url=settings.artifacts_url),
+        "artifacts": Artifacts(url=settings.artifacts_url, cache_dir=str(settings.cache_dir)),
         "dbt": session_dbt(settings.root / "dbt", settings.warehouse_path),
         "source": Source(
             dataset=settings.dataset,

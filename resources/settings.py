@@ -12,8 +12,10 @@ from pathlib import Path
 
 import yaml
 
+from onerec.artifacts import ArtifactStore
 from onerec.config import PRESETS, PipelineConfig, SettingError, read_yaml, require
 from onerec.datasets import DATASETS, EventSource, open_source
+from onerec.urls import require_no_credentials
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 REMEMBERED = ("dataset", "data_dir", "config", "preset")
@@ -50,7 +52,16 @@ class Settings:
 
     @property
     def artifacts_url(self) -> str:
-        return os.environ.get("ONEREC_ARTIFACTS", str(self.root / "artifacts"))
+        return os.environ.get("ONEREC_ARTIFACTS") or str(self.root / "artifacts")
+
+    @property
+    def cache_dir(self) -> Path:
+        """Copies of a remote store's artifacts, for this user alone."""
+        return self.home / "cache" / "artifacts"
+
+    def artifact_store(self) -> ArtifactStore:
+        """The artifacts."""
+        return ArtifactStore(self.artifacts_url, cache_dir=str(self.cache_dir))
 
     @property
     def dagster_home(self) -> Path:
@@ -89,7 +100,7 @@ def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
     `ONEREC_CONFIG` (a YAML file) and `ONEREC_PRESET` win over `$ONEREC_HOME/settings.yaml`.
 
     Raises:
-        SettingError: A name is unknown or a value is not legal.
+        SettingError: A name is unknown, a value is not legal, or a URL holds credentials.
     """
     home = Path(environ.get("ONEREC_HOME") or CHECKOUT / ".onerec").expanduser().resolve()
     remembered = read_yaml(home / "settings.yaml") if (home / "settings.yaml").exists() else {}
@@ -102,13 +113,16 @@ def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
     preset = chosen["preset"] or "tiny"
     require(preset in PRESETS, "ONEREC_PRESET", preset, f"use one of {', '.join(PRESETS)}")
     config = Path(chosen["config"]).expanduser().resolve() if chosen["config"] else None
+    data_dir = _absolute(chosen["data_dir"])
+    require_no_credentials("ONEREC_DATA_DIR", data_dir or "")
+    require_no_credentials("ONEREC_ARTIFACTS", environ.get("ONEREC_ARTIFACTS") or "")
     stages = PRESETS[preset].override(DATASETS[dataset].stages)
     if config is not None:
         stages = override_by_file(stages, config, dataset)
     return Settings(
         home=home,
         dataset=dataset,
-        data_dir=_absolute(chosen["data_dir"]),
+        data_dir=data_dir,
         config=config,
         preset=preset,
         stages=stages,

@@ -12,11 +12,14 @@ from onerec.datasets import EventSource, open_source
 class Artifacts(dg.ConfigurableResource):
     """Where artifacts live."""
 
-    url: str = Field(description="fsspec URL of the artifact root")
+    url: str = Field(description="fsspec URL of the artifact root, without credentials")
+    cache_dir: str | None = Field(
+        default=None, description="Where copies of a remote store's artifacts are kept"
+    )
 
     @property
     def store(self) -> ArtifactStore:
-        return ArtifactStore(self.url)
+        return ArtifactStore(self.url, cache_dir=self.cache_dir)
 
 
 class Source(dg.ConfigurableResource):

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from onerec.alignment.candidates import sample_contexts
 from onerec.alignment.preferences import make_preferences
-from onerec.alignment.train import AlignmentData, fit_alignment
+from onerec.alignment.train import fit_alignment
 from onerec.artifacts import Artifact, ArtifactStore
 from onerec.config import PipelineConfig
 from onerec.datasets.simulator.world import Array, item_ids
@@ -219,7 +219,10 @@ def align(
             )
         fit_alignment(
             model.cpu(),
-            AlignmentData(preferences=pairs, train=sessions, valid=valid, codes=ids.codes),
+            pairs,
+            sessions,
+            valid,
+            ids.codes,
             settings,
             directory,
             tokenizer_version=tokenizer_version,
@@ -260,8 +263,8 @@ def made_once(
         "upstream": {n: artifact.version for n, artifact in read.items()},
         "code_version": code,
     }
-    before = store.latest_until(name, partition) if partition in store.partitions(name) else None
-    if before is not None and all(before.manifest[k] == v for k, v in key.items()):
+    before = store.made_with(name, partition, key)
+    if before is not None:
         on_progress(f"{name}: read from {before.version}")
         return before
     scratch = store.scratch(name, partition, key)

@@ -73,10 +73,7 @@ def result_key(store: ArtifactStore, day: str, variant: "Variant") -> dict[str, 
 def is_current(store: ArtifactStore, asset: str, variant: "Variant", day: str) -> bool:
     """Whether a result is published with the same inputs, settings and code."""
     partition = partition_of(variant.name, variant.seed)
-    if partition not in store.partitions(asset):
-        return False
-    manifest = store.latest(asset, partition).manifest
-    return all(manifest[name] == part for name, part in result_key(store, day, variant).items())
+    return store.made_with(asset, partition, result_key(store, day, variant)) is not None
 
 
 def grid_of(name: str) -> dg.AssetsDefinition:

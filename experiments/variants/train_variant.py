@@ -42,14 +42,7 @@ from onerec.reward import load_ensemble
 from onerec.session_dataset.generator_sessions import SessionTensors, load_session_tensors
 from onerec.tokenizer.semantic_ids import load_semantic_ids
 from onerec.tokenizer.versions import TokenizedCatalogue, append_night, open_tokenizer_version
-from onerec.training import (
-    PretrainingData,
-    Runtime,
-    TrainingJob,
-    fit_generator,
-    reproducible,
-    train,
-)
+from onerec.training import Runtime, TrainingJob, fit_generator, reproducible, train
 
 STEP = "step.json"
 TRACKED = ("kl_to_start", "legal_mass", "margin", "accuracy", "chosen_logp_change", "reward_spread")
@@ -250,7 +243,7 @@ class _Making:
         """A further step of the cross-entropy method (see `elite_sessions`)."""
         files = self._round_files(step)
         ids = files.ids()
-        model, _ = files.generator(ids)
+        model, tokenizer_version = files.generator(ids)
         sessions = files.sessions("train", ids, model)
         contexts = sample_contexts(sessions, len(sessions), step.settings["seed"])
         with reproducible(self.bench.runtime):
@@ -259,9 +252,11 @@ class _Making:
         fit_generator(
             self.stages.training,
             self.stages.model,
-            PretrainingData(
-                train=elite, valid=files.sessions("valid", ids, model), semantic_ids=ids
-            ),
+            elite,
+            files.sessions("valid", ids, model),
+            ids.codes,
+            codebook_size=ids.codebook_size,
+            tokenizer_version=tokenizer_version,
             out_dir=draft,
             scratch=scratch,
             initial=model,

@@ -5,9 +5,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from onerec.datasets.files import CsvStyle
+from onerec.urls import redact_url, require_no_credentials
 
 HELP = "see docs/own_data.md"
 
@@ -80,6 +88,12 @@ class _Files(_Section):
     encoding: str = "utf8"
     null_values: tuple[str, ...] = CsvStyle().null_values
     timestamp_unit: Literal["s", "ms", "us", "iso"] | None = None
+
+    @field_validator("path")
+    @classmethod
+    def _holds_no_secret(cls, path: str) -> str:
+        require_no_credentials("path", path)
+        return path
 
     @property
     def style(self) -> CsvStyle:
@@ -160,9 +174,11 @@ def _explained(error: Any) -> str:
         return f"{name}={error['input']!r}: no such key; use {_known_keys(error['loc'])}"
     if error["type"] == "missing":
         return f"{name}: is missing; add it"
+    message = str(error["msg"]).removeprefix("Value error, ")
     if not name:
-        return str(error["msg"]).removeprefix("Value error, ")
-    return f"{name}={error['input']!r}: {error['msg']}"
+        return message
+    given = error["input"]
+    return f"{name}={redact_url(given) if isinstance(given, str) else given!r}: {message}"
 
 
 _SECTIONS: dict[tuple[str, ...], type[BaseModel]] = {

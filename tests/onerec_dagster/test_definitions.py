@@ -11,7 +11,6 @@ from assets import support
 from onerec import config as core
 from onerec_dagster.definitions import defs
 from onerec_dagster.schedules import nightly_schedule, weekly_retokenize_schedule
-from onerec_dagster.sensors import failure_message, post
 
 ASSETS = {
     "raw_events",
@@ -103,14 +102,3 @@ def test_the_launchpad_offers_every_field_of_its_stage():
     config = base()
     assert support.to_core(config, core.TokenizerConfig) == core.PRESETS["small"].tokenizer
     assert base.model_fields["codebook_size"].description == "K: codes per level"
-
-
-def test_a_failure_is_one_line_for_the_person_on_call():
-    text = failure_message("nightly", "abc", "2026-06-14", "Steps failed: ['codebook'].\nmore")
-    assert text == "nightly for 2026-06-14 failed (run abc): Steps failed: ['codebook']."
-
-
-def test_a_webhook_that_is_no_url_is_refused_without_showing_it():
-    with pytest.raises(ValueError, match="its value is not shown") as error:
-        post("file:///etc/secret-token", "x")
-    assert "secret" not in str(error.value)

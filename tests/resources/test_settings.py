@@ -70,3 +70,12 @@ def test_a_wrong_setting_names_field_value_and_remedy(tmp_path: Path, yaml: str,
     with pytest.raises(SettingError) as raised:
         load_settings({"ONEREC_HOME": str(tmp_path), "ONEREC_CONFIG": str(config)})
     assert message in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["ONEREC_DATA_DIR", "ONEREC_ARTIFACTS"])
+def test_credentials_in_a_url_are_neither_remembered_nor_shown(tmp_path: Path, name: str):
+    env = {"ONEREC_HOME": str(tmp_path), name: "s3://AKIA123:hush/hush@bucket/night"}
+    with pytest.raises(SettingError, match=rf"{name}='s3://\*\*\*@bucket/night': holds") as error:
+        load_settings(env)
+    assert "hush" not in str(error.value)
+    assert list(tmp_path.iterdir()) == []

@@ -14,9 +14,8 @@ from typing import Any
 import fsspec
 import pytest
 
-from onerec.artifacts import Artifact, ArtifactError, ArtifactStore, read_json, write_json
-
-DAY, NEXT = "2026-06-14", "2026-06-15"
+from onerec.artifacts import ArtifactError, ArtifactStore, read_json, write_json
+from tests.core.artifacts.small import DAY, NEXT, publish
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -34,16 +33,6 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ArtifactSt
 @pytest.fixture
 def local(tmp_path: Path) -> ArtifactStore:
     return ArtifactStore(str(tmp_path / "artifacts"))
-
-
-def publish(store: ArtifactStore, text: str = "hello", day: str = DAY, **changed: Any) -> Artifact:
-    given = {"config": {"k": 32}, "upstream": {"before": "1"}, "code_version": "c", "seed": 0}
-    with store.write("codebook", day, **{**given, **changed}) as draft:
-        (draft.path / "text.txt").write_text(text)
-        (draft.path / "deep" / "er").mkdir(parents=True)
-        write_json(draft.path / "deep" / "er" / "numbers.json", {"b": 1, "a": 2})
-        draft.row_counts["rows"] = len(text)
-    return draft.artifact
 
 
 def test_what_is_written_is_read(store: ArtifactStore) -> None:
@@ -141,27 +130,11 @@ def test_a_failed_rewrite_keeps_the_published_version(store: ArtifactStore) -> N
     assert store.latest("codebook", DAY).verify().version == kept.version
 
 
-@pytest.mark.parametrize(
-    ("damage", "named"),
-    [
-        (lambda p: (p / "text.txt").write_text("hell"), "text.txt"),
-        (lambda p: (p / "text.txt").write_text("jello"), "text.txt"),
-        (lambda p: (p / "deep/er/numbers.json").unlink(), "deep/er/numbers.json"),
-    ],
-    ids=["cut off", "changed", "gone"],
-)
-def test_verify_names_the_damaged_file(damage: Any, named: str, store: ArtifactStore) -> None:
-    artifact = publish(store)
-    damage(artifact.path)
-    with pytest.raises(ArtifactError, match=f"{named} differs.*materialise it again"):
-        artifact.verify()
-
-
 KILLED_WRITER = """
 import sys, time
 from pathlib import Path
 from onerec.artifacts import ArtifactStore
-import onerec.artifacts as artifacts
+from onerec.artifacts import local, manifest
 
 def stop(*args, **kwargs):
     print("writing", flush=True)
@@ -169,11 +142,11 @@ def stop(*args, **kwargs):
 
 root, moment = sys.argv[1:]
 if moment == "hashing":
-    artifacts._file_entry = stop
+    manifest.file_entry = stop
 elif moment == "publishing":
-    artifacts.os.rename = stop
+    local.os.rename = stop
 elif moment == "pointing":
-    artifacts.os.replace = stop
+    local.os.replace = stop
 with ArtifactStore(root).write(
     "codebook", "2026-06-14", config={}, upstream={}, code_version="c"
 ) as draft:
@@ -264,10 +237,30 @@ def test_a_remote_version_is_downloaded_once(tmp_path: Path) -> None:
     root = f"memory://{uuid.uuid4().hex}"
     store = ArtifactStore(root, cache_dir=str(tmp_path / "cache"))
     first = publish(store)
-    (first.path / "mark").write_text("kept")
-    assert (store.latest("codebook", DAY).path / "mark").exists()
+    (first.path / ".mark").write_text("kept")
+    assert (store.latest("codebook", DAY).path / ".mark").exists()
     elsewhere = ArtifactStore(root, cache_dir=str(tmp_path / "other"))
     assert (elsewhere.latest("codebook", DAY).verify().path / "text.txt").read_text() == "hello"
+
+
+def test_what_was_made_with_the_same_is_found_while_it_verifies(store: ArtifactStore) -> None:
+    key = {"config": {"k": 32, "widths": (1, 2)}, "code_version": "c"}
+    assert store.made_with("codebook", DAY, key) is None
+    made = publish(store, **key)
+    found = store.made_with("codebook", DAY, key)
+    assert found is not None
+    assert found.version == made.version
+    assert store.made_with("codebook", DAY, {**key, "code_version": "d"}) is None
+
+
+def test_what_does_not_verify_is_to_be_made_again(local: ArtifactStore) -> None:
+    key = {"code_version": "c"}
+    made = publish(local, **key)
+    assert local.made_with("codebook", DAY, key) is not None
+    (made.path / "text.txt").unlink()
+    assert local.made_with("codebook", DAY, key) is None
+    publish(local, **key)
+    assert local.made_with("codebook", DAY, key) is not None
 
 
 def test_scratch_outlives_a_run_but_not_a_change(store: ArtifactStore) -> None:

@@ -1,0 +1,76 @@
+"""Alerts reach the configured host and no other."""
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+
+from onerec_dagster.sensors import WEBHOOK, failure_message, post
+
+
+class _Hook(BaseHTTPRequestHandler):
+    received: list[tuple[str, bytes]]
+    redirect: str | None = None
+    code = 302
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.received.append((self.path, body))
+        if self.redirect and self.path == "/moved":
+            self.send_response(self.code)
+            self.send_header("Location", self.redirect)
+        else:
+            self.send_response(200)
+        self.end_headers()
+
+    do_GET = do_POST
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def hook() -> Iterator[tuple[str, type[_Hook]]]:
+    handler = type("Handler", (_Hook,), {"received": []})
+    with HTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}", handler
+        server.shutdown()
+        thread.join()
+
+
+def test_a_failure_is_one_line_for_the_person_on_call() -> None:
+    text = failure_message("nightly", "abc", "2026-06-14", "Steps failed: ['codebook'].\nmore")
+    assert text == "nightly for 2026-06-14 failed (run abc): Steps failed: ['codebook']."
+
+
+def test_the_text_arrives(hook: tuple[str, type[_Hook]]) -> None:
+    url, handler = hook
+    text = failure_message("nightly", "run-1", "2026-06-14", "disk full\nand more")
+    post(f"{url}/T0/secret", text)
+    ((path, body),) = handler.received
+    assert path == "/T0/secret"
+    assert json.loads(body) == {"text": "nightly for 2026-06-14 failed (run run-1): disk full"}
+
+
+@pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("target", ["http://elsewhere.invalid/steal", "/other"])
+def test_a_redirect_is_not_followed(code: int, target: str, hook: tuple[str, type[_Hook]]) -> None:
+    url, handler = hook
+    handler.redirect, handler.code = target, code
+    with pytest.raises(ValueError, match=rf"{WEBHOOK} answers with a redirect \({code}\)") as error:
+        post(f"{url}/moved", "text")
+    assert [path for path, _ in handler.received] == ["/moved"]
+    assert "steal" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://chat.example/hook/s3cret", "ftp://localhost/s3cret", "s3cret", "file:///s3cret"]
+)
+def test_an_alert_is_not_sent_in_the_clear(url: str) -> None:
+    with pytest.raises(ValueError, match=f"{WEBHOOK} must be an https:// URL") as error:
+        post(url, "text")
+    assert "s3cret" not in str(error.value)
