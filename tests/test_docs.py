@@ -74,3 +74,18 @@ def test_every_document_is_in_the_navigation():
     navigation = yaml.safe_dump(yaml.safe_load((CHECKOUT / "mkdocs.yml").read_text())["nav"])
     pages = {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")}
     assert not [page for page in sorted(pages) if page not in navigation]
+
+
+def test_every_path_named_in_a_document_exists():
+    folders = (
+        "onerec|assets|resources|onerec_dagster|experiments|dbt_sessions|benchmarks|tests|docs"
+    )
+    documents = [CHECKOUT / "README.md", CHECKOUT / "CONTRIBUTING.md", *DOCS.glob("*.md")]
+    undated = {path for path in documents if path.stem not in ("log", "results", "benchmarks")}
+    named = {
+        path
+        for document in undated
+        for path in re.findall(rf"`((?:{folders})/[\w/.-]*)`", document.read_text())
+    }
+    assert len(named) > 20
+    assert not [path for path in sorted(named) if not (CHECKOUT / path).exists()]
