@@ -23,7 +23,6 @@ from assets.support import (
     to_core,
     upstream,
 )
-from assets.training import training_runtime
 from onerec.config import AlignmentConfig, BeamConfig
 from resources.stores import Artifacts, Compute
 
@@ -108,8 +107,8 @@ def pairs_of_round(number: int) -> dg.AssetsDefinition:
             _round_files(read, start, day),
             decoding,
             alignment,
-            runtime=training_runtime(compute, one_device=True),
-            device=_device(compute),
+            runtime=compute.runtime().on_one_device(),
+            device=compute.torch_device(),
             on_batch=lambda done, total: context.log.info(f"sessions of {done} of {total} users"),
         )
         with artifacts.store.write(
@@ -157,7 +156,7 @@ def checkpoint_of_round(number: int) -> dg.AssetsDefinition:
 
         day, settings = context.partition_key, to_core(config, AlignmentConfig)
         read = {source: artifacts.store.latest(source, day) for source in sources}
-        files, runtime = _round_files(read, start, day), training_runtime(compute, one_device=True)
+        files, runtime = _round_files(read, start, day), compute.runtime().on_one_device()
         with artifacts.store.write(
             name,
             day,
@@ -183,7 +182,7 @@ def checkpoint_of_round(number: int) -> dg.AssetsDefinition:
                 decoding=STAGES.decoding,
                 evaluation=STAGES.evaluation,
                 runtime=runtime,
-                device=_device(compute),
+                device=compute.torch_device(),
             )
         for reason in decision.reasons:
             context.log.warning(f"round refused, {start} stands: {reason}")
@@ -212,12 +211,6 @@ def _round_metadata(decision: "RoundDecision") -> dict[str, Any]:
         "reasons": dg.MetadataValue.md(reasons),
         **{f"validation day: {name}": value for name, value in decision.numbers.items()},
     }
-
-
-def _device(compute: Compute) -> str:
-    import torch
-
-    return "cuda" if compute.accelerator != "cpu" and torch.cuda.is_available() else "cpu"
 
 
 def _pairs_metadata(pairs: "Preferences") -> dict[str, Any]:

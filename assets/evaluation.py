@@ -138,7 +138,7 @@ def offline_metrics(
         night,
         checkpoints,
         STAGES.decoding,
-        device=torch_device(compute),
+        device=compute.torch_device(),
         on_progress=context.log.info,
     )
     metrics = summarise(night, measured) | reward_aucs(read["reward_model"].path)
@@ -257,7 +257,7 @@ def champion(
     if incumbent is not None:
         night = _night(day, read, settings)
         standing = measure_incumbent(
-            night, incumbent.path, STAGES.decoding, device=torch_device(compute)
+            night, incumbent.path, STAGES.decoding, device=compute.torch_device()
         )
     decision = decide_champion(
         read["offline_metrics"].path,
@@ -326,13 +326,3 @@ def _headlines(metrics: Mapping[str, Any]) -> dict[str, Any]:
     wanted += ["legal_share", "users"]
     known = [name for name in wanted if name in metrics]
     return {name: metrics[name] for name in known if metrics[name] == metrics[name]}
-
-
-def torch_device(compute: Compute) -> str:
-    """Where generators run: a GPU where there is one and the settings do not say otherwise."""
-    import torch
-
-    if compute.threads:
-        torch.set_num_threads(compute.threads)
-    gpu = compute.accelerator in ("auto", "gpu") and torch.cuda.is_available()
-    return "cuda" if gpu else "cpu"

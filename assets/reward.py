@@ -17,7 +17,6 @@ from assets.support import (
     to_core,
     upstream,
 )
-from assets.training import training_runtime
 from onerec.config import RewardConfig
 from resources.stores import Artifacts, Compute
 
@@ -111,7 +110,7 @@ def _train(
             load_file(read["semantic_ids"].path / "vectors.safetensors")["vectors"],
             draft.path,
             part=part,
-            runtime=training_runtime(compute, one_device=True),
+            runtime=compute.runtime().on_one_device(),
             on_epoch=lambda numbers: context.log.info(f"{name}: {numbers}"),
         )
         draft.row_counts["rows"] = report.metrics["train_blocks"]

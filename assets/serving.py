@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from assets.code_version import code_version
-from assets.evaluation import torch_device
 from assets.support import (
     DAILY,
     DAY_BY_DAY,
@@ -78,7 +77,7 @@ def recommendations(
             day,
             draft.path,
             settings,
-            device=torch_device(compute),
+            device=compute.torch_device(),
             on_progress=context.log.info,
         )
         pq.write_table(table, draft.path / TABLE)

@@ -28,7 +28,7 @@ from resources.settings import CHECKOUT
 from resources.stores import Artifacts, Compute
 
 if TYPE_CHECKING:
-    from onerec.training import Runtime, TrainingJob, TrainingReport
+    from onerec.training import TrainingJob, TrainingReport
 
 CHECKPOINT = "pretrained_checkpoint"
 CODE = code_version(__name__, CHECKPOINT)
@@ -161,7 +161,7 @@ def training_job(
         session_items=sessions["session_items"],
         model=to_core(config.model, ModelConfig),
         training=to_core(config.training, TrainingConfig),
-        runtime=training_runtime(compute),
+        runtime=compute.runtime(),
     )
 
 
@@ -193,16 +193,6 @@ def train_in_processes(
         )
     shutil.copytree(out, out_dir, dirs_exist_ok=True)
     return read_report(out)
-
-
-def training_runtime(compute: Compute, *, one_device: bool = False) -> "Runtime":
-    """What a training runs on; the small models are trained on one device whatever there is."""
-    from onerec.training import Runtime
-
-    settings = compute.model_dump()
-    if one_device:
-        settings |= {"devices": 1, "num_nodes": 1, "strategy": "auto"}
-    return Runtime(**settings)
 
 
 def facts(report: "TrainingReport") -> dict[str, Any]:

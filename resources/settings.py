@@ -9,11 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from typing import Any
 
+import pydantic
 import yaml
 
 from onerec.artifacts import ArtifactStore
-from onerec.config import PRESETS, PipelineConfig, SettingError, read_yaml, require
+from onerec.config import PRESETS, PipelineConfig, Runtime, SettingError, read_yaml, require
+from onerec.config.fields import pydantic_fields
 from onerec.datasets import DATASETS, EventSource, open_source
 from onerec.urls import require_no_credentials
 
@@ -32,6 +35,7 @@ class Settings:
         config: YAML file with the column mapping of one's own data, and stage settings.
         preset: Sizes.
         stages: The preset with the data set's and the YAML file's changes.
+        runtime: Hardware.
     """
 
     home: Path
@@ -40,6 +44,7 @@ class Settings:
     config: Path | None
     preset: str
     stages: PipelineConfig
+    runtime: Runtime
 
     @property
     def root(self) -> Path:
@@ -97,7 +102,8 @@ def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
     """Read the environment.
 
     `ONEREC_HOME` (default `.onerec` in the checkout), `ONEREC_DATASET`, `ONEREC_DATA_DIR`,
-    `ONEREC_CONFIG` (a YAML file) and `ONEREC_PRESET` win over `$ONEREC_HOME/settings.yaml`.
+    `ONEREC_CONFIG` (a YAML file) and `ONEREC_PRESET` win over `$ONEREC_HOME/settings.yaml`. The
+    fields of `Runtime` are variables too: `ONEREC_DEVICES`, `ONEREC_COMPILE`, ...
 
     Raises:
         SettingError: A name is unknown, a value is not legal, or a URL holds credentials.
@@ -126,7 +132,28 @@ def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
         config=config,
         preset=preset,
         stages=stages,
+        runtime=runtime_of(environ),
     )
+
+
+def runtime_of(environ: Mapping[str, str]) -> Runtime:
+    """The hardware that environment variables describe.
+
+    Raises:
+        SettingError: A value is not legal; its variable is named.
+    """
+    given: dict[str, Any] = {}
+    for name, (kind, _) in pydantic_fields(Runtime).items():
+        if text := environ.get(f"ONEREC_{name.upper()}"):
+            try:
+                given[name] = pydantic.TypeAdapter(kind).validate_strings(text)
+            except pydantic.ValidationError:
+                given[name] = text  # refused below, with a remedy
+    try:
+        return Runtime(**given)
+    except SettingError as error:
+        variable = f"ONEREC_{error.field.upper()}"
+        raise SettingError(variable, error.value, error.remedy) from None
 
 
 def override_by_file(stages: PipelineConfig, config: Path, dataset: str) -> PipelineConfig:

@@ -1,11 +1,14 @@
 """Resources: the artifact store, the event source, and what trainings run on."""
 
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
-from pydantic import Field
+from pydantic import Field, create_model
 
 from onerec.artifacts import ArtifactStore
+from onerec.config import Runtime
+from onerec.config.fields import pydantic_fields
 from onerec.datasets import EventSource, open_source
 
 
@@ -37,24 +40,33 @@ class Source(dg.ConfigurableResource):
         )
 
 
-class Compute(dg.ConfigurableResource):
-    """What trainings run on."""
+_RUNTIME_FIELDS: dict[str, Any] = {
+    name: (kind, Field(default=getattr(Runtime(), name), **arguments))
+    for name, (kind, arguments) in pydantic_fields(Runtime).items()
+}
+_RuntimeResource = create_model(
+    "_RuntimeResource", __base__=dg.ConfigurableResource, **_RUNTIME_FIELDS
+)
 
-    accelerator: str = Field(default="auto", description="Lightning's: auto, cpu, gpu")
-    devices: int = Field(
-        default=1,
-        description="Devices of the pretraining on each node; with more than one in all it runs in "
-        "processes of its own, started by torch.distributed.run",
-    )
-    num_nodes: int = Field(default=1, description="Nodes of the pretraining")
-    strategy: str = Field(default="auto", description="auto or ddp")
-    precision: str = Field(
-        default="auto", description="auto, or Lightning's: 32-true, bf16-mixed, ..."
-    )
-    compile: bool = Field(default=False, description="Compile the blocks with torch.compile")
-    threads: int = Field(default=0, description="Torch threads; 0 leaves torch's choice")
-    checkpoint_every_steps: int = Field(
-        default=200,
-        description="Steps between two states from which a killed pretraining goes on; 0 writes "
-        "only at the end of an epoch",
-    )
+
+class Compute(_RuntimeResource):
+    """What trainings, generation, evaluation and serving run on; the fields are `Runtime`'s."""
+
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        threads = self.runtime().threads
+        if threads:
+            import torch
+
+            torch.set_num_threads(threads)
+
+    def runtime(self) -> Runtime:
+        """The core's settings; trainings of small models take its `on_one_device()`."""
+        return Runtime(**self.model_dump())
+
+    def torch_device(self) -> str:
+        """`cuda` or `cpu`, for all that is no training as well as for trainings.
+
+        Raises:
+            SettingError: A GPU is required and torch finds none.
+        """
+        return self.runtime().torch_device()

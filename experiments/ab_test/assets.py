@@ -10,9 +10,7 @@ import dagster as dg
 from pydantic import Field
 
 from assets.code_version import code_version
-from assets.evaluation import torch_device
 from assets.support import POOL_TRAINER, STAGES, launchpad, upstream
-from assets.training import training_runtime
 from experiments.ab_test.config import READ, ABTestConfig
 from experiments.asset_support import GROUP, written
 from experiments.nightly_artifacts import chosen_day
@@ -103,8 +101,8 @@ def _night(
         stages=STAGES,
         config=config,
         code=MODELS_CODE,
-        runtime=training_runtime(compute, one_device=True),
-        device=torch_device(compute),
+        runtime=compute.runtime().on_one_device(),
+        device=compute.torch_device(),
         on_progress=context.log.info,
     )
 

@@ -13,7 +13,6 @@ from pydantic import Field
 
 from assets.code_version import code_version
 from assets.support import POOL_TRAINER, SETTINGS, STAGES, published
-from assets.training import training_runtime
 from experiments.asset_support import GROUP, written
 from experiments.nightly_artifacts import (
     NEEDED,
@@ -100,7 +99,6 @@ def grid_of(name: str) -> dg.AssetsDefinition:
         artifacts: Artifacts,
         compute: Compute,
     ) -> dg.MaterializeResult:
-        from assets.evaluation import torch_device
         from experiments.variants.train_variant import Workbench, run_variant
 
         store = artifacts.store
@@ -113,8 +111,8 @@ def grid_of(name: str) -> dg.AssetsDefinition:
         bench = Workbench(
             night,
             store.scratch(GROUP, day, shared),
-            runtime=training_runtime(compute, one_device=True),
-            device=torch_device(compute),
+            runtime=compute.runtime().on_one_device(),
+            device=compute.torch_device(),
             on_progress=context.log.info,
         )
         partition = partition_of(variant.name, variant.seed)

@@ -23,6 +23,7 @@ from onerec.config.fields import SettingError, ValidatedConfig, option, require
 from onerec.config.model import ModelConfig, TrainingConfig
 from onerec.config.presets import PRESETS, PipelineConfig
 from onerec.config.reward import RewardConfig
+from onerec.config.runtime import Runtime
 from onerec.config.sessions import SessionConfig, WindowConfig
 from onerec.config.tokenizer import EmbeddingConfig, TokenizerConfig
 from onerec.config.yaml_file import read_yaml
@@ -44,6 +45,7 @@ __all__ = [
     "ModelConfig",
     "PipelineConfig",
     "RewardConfig",
+    "Runtime",
     "SessionConfig",
     "SettingError",
     "TokenizerConfig",

@@ -7,6 +7,7 @@ otherwise fail after hours, for want of memory.
 LARGEST_SEED = 2**31 - 1
 LARGEST_BATCH = 2**20
 MOST_EPOCHS = 10_000
+MOST_STEPS = 10**9
 MOST_USERS = 10**9
 LARGEST_WIDTH = 2**16
 MOST_LAYERS = 512

@@ -4,64 +4,15 @@ import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import lightning as L
 import torch
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from torch.utils import deterministic as debugging
 
-from onerec.config import require
+from onerec.config import Runtime, require
 from onerec.model import OneRec
 from onerec.model.blocks import DecoderBlock, EncoderBlock
-
-
-@dataclass(frozen=True, kw_only=True)
-class Runtime:
-    """Hardware of one training, in Lightning's words.
-
-    Attributes:
-        accelerator: `auto`, `cpu` or `gpu`.
-        devices: Devices of one training on each node. With more than one in all, each is a process
-            that takes its share of every batch, and the launcher starts them:
-            `python -m torch.distributed.run --nproc-per-node=<devices> -m onerec.training ...`.
-        num_nodes: Machines of one training; they share the file system.
-        strategy: `auto` or `ddp`; `auto` is DDP where there are several devices.
-        precision: `auto`, `32-true`, `bf16-mixed`, ...; `auto` is bf16-mixed on a GPU that has it
-            and 32-true elsewhere (docs/benchmarks.md has the figures of a CPU).
-        compile: Compile the blocks with `torch.compile`. Off by default: on a CPU it costs more
-            than it gains (docs/benchmarks.md).
-        threads: Torch threads; 0 leaves torch's choice. Sums are rounded per thread, so the bytes
-            of a checkpoint depend on it.
-        checkpoint_every_steps: Steps between two states written inside an epoch, from which a
-            killed training goes on; 0 writes only at the end of an epoch.
-    """
-
-    accelerator: str = "auto"
-    devices: int = 1
-    num_nodes: int = 1
-    strategy: str = "auto"
-    precision: str = "auto"
-    compile: bool = False
-    threads: int = 0
-    checkpoint_every_steps: int = 200
-
-    def __post_init__(self) -> None:
-        for name in ("devices", "num_nodes"):
-            require(getattr(self, name) >= 1, name, getattr(self, name), "use at least 1")
-        require(self.strategy in ("auto", "ddp"), "strategy", self.strategy, "use 'auto' or 'ddp'")
-        require(
-            self.checkpoint_every_steps >= 0,
-            "checkpoint_every_steps",
-            self.checkpoint_every_steps,
-            "use 0 for the end of an epoch only, or more",
-        )
-        require(self.threads >= 0, "threads", self.threads, "use 0 for torch's choice, or more")
-
-    @property
-    def processes(self) -> int:
-        """Processes of one training."""
-        return self.devices * self.num_nodes
 
 
 def process_rank(runtime: Runtime) -> int:
@@ -126,7 +77,7 @@ def precision_of(runtime: Runtime) -> str:
     """Lightning's word for the precision of a training."""
     if runtime.precision != "auto":
         return runtime.precision
-    gpu = runtime.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    gpu = runtime.torch_device() == "cuda"
     return "bf16-mixed" if gpu and torch.cuda.is_bf16_supported() else "32-true"
 
 
@@ -151,7 +102,7 @@ def quiet_trainer(
     """
     process_rank(runtime)
     return L.Trainer(
-        accelerator=runtime.accelerator,
+        accelerator=runtime.torch_device(),
         devices=runtime.devices,
         num_nodes=runtime.num_nodes,
         strategy="ddp" if runtime.processes > 1 else runtime.strategy,

@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onerec.config import PRESETS, PipelineConfig, SettingError, ValidatedConfig
+from onerec.config import PRESETS, PipelineConfig, Runtime, SettingError, ValidatedConfig
 from onerec.datasets.simulator.config import SimulatorConfig
 
 SECTIONS: dict[str, ValidatedConfig] = {
     **{f.name: getattr(PipelineConfig(), f.name) for f in dataclasses.fields(PipelineConfig)},
     "simulator": SimulatorConfig(),
+    "runtime": Runtime(),
 }
 FIELDS = [(section, f.name) for section, c in SECTIONS.items() for f in dataclasses.fields(c)]
 POISON = [

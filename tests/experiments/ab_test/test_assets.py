@@ -37,9 +37,8 @@ def materialize(home: Path, source: Source):
 
 
 def app(home: Path) -> Source:
-    settings = {k: str(v) if k == "first_day" else v for k, v in asdict(simulated.APP).items()}
     file = home / "app.yaml"
-    file.write_text(yaml.safe_dump({"simulator": settings}))
+    file.write_text(yaml.safe_dump({"simulator": asdict(simulated.APP)}))
     return Source(dataset="simulated", config=str(file))
 
 

@@ -1,0 +1,84 @@
+"""What trainings, generation, evaluation and serving run on."""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from onerec.config.fields import ValidatedConfig, option, require
+from onerec.config.limits import LARGEST_BATCH, MOST_STEPS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runtime(ValidatedConfig):
+    """Hardware, and how it is used. Each has an environment variable, `ONEREC_ACCELERATOR` say."""
+
+    accelerator: Literal["auto", "cpu", "gpu", "cuda"] = option(
+        "auto", "'auto' is a GPU where torch finds one; 'gpu' and 'cuda' are the same"
+    )
+    devices: int = option(
+        1,
+        "Devices of the pretraining on each node. With more than one in all it runs in a process "
+        "per device, started by torch.distributed.run; each takes its share of every batch",
+        ge=1,
+        le=1024,
+    )
+    num_nodes: int = option(
+        1, "Nodes of the pretraining; they share the file system", ge=1, le=LARGEST_BATCH
+    )
+    strategy: Literal["auto", "ddp"] = option(
+        "auto", "'auto' is DDP where there are several devices"
+    )
+    precision: Literal[
+        "auto", "32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true"
+    ] = option(
+        "auto",
+        "Of trainings, in Lightning's words; 'auto' is bf16-mixed on a GPU that has it and 32-true "
+        "elsewhere (docs/benchmarks.md has the figures of a CPU)",
+    )
+    compile: bool = option(
+        False,
+        "Compile the blocks with torch.compile; on a CPU it costs more than it gains "
+        "(docs/benchmarks.md)",
+    )
+    threads: int = option(
+        0,
+        "Torch threads; 0 leaves torch's choice. Sums are rounded per thread, so the bytes of a "
+        "checkpoint depend on it",
+        ge=0,
+        le=4096,
+    )
+    checkpoint_every_steps: int = option(
+        200,
+        "Steps between two states written inside an epoch, from which a killed pretraining goes "
+        "on; 0 writes only at the end of an epoch",
+        ge=0,
+        le=MOST_STEPS,
+    )
+
+    @property
+    def processes(self) -> int:
+        """Processes of one training."""
+        return self.devices * self.num_nodes
+
+    def on_one_device(self) -> "Runtime":
+        """The same for a training that is too small to be spread."""
+        return replace(self, devices=1, num_nodes=1, strategy="auto")
+
+    def torch_device(self) -> Literal["cuda", "cpu"]:
+        """Where every tensor program runs: training, generation, evaluation and serving.
+
+        Raises:
+            SettingError: A GPU is required and torch finds none.
+        """
+        import torch
+
+        if self.accelerator == "cpu":
+            return "cpu"
+        if torch.cuda.is_available():
+            return "cuda"
+        require(
+            self.accelerator == "auto",
+            "accelerator",
+            self.accelerator,
+            "torch finds no GPU on this machine; use 'auto' or 'cpu'",
+        )
+        return "cpu"
