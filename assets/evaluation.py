@@ -63,7 +63,7 @@ def baselines(
     from onerec.evaluation.baselines import fit_baselines, fit_learned
     from onerec.evaluation.interactions import load_interactions
     from onerec.pictures import histogram, svg_markdown
-    from onerec.tokenizer.versions import load_tokenized
+    from onerec.tokenizer.tokenized_catalogue import load_tokenized
 
     day, settings = context.partition_key, to_core(config, EvaluationConfig)
     read = {n: artifacts.store.latest(n, day) for n in ("session_dataset", "semantic_ids")}

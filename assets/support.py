@@ -1,6 +1,6 @@
 """What every asset module shares: partitions, pools, launchpad configuration, results."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -80,3 +80,8 @@ def published(artifact: Artifact, metadata: Mapping[str, Any]) -> dg.Materialize
             **metadata,
         },
     )
+
+
+def table_of(rows: Sequence[Mapping[str, Any]]) -> dg.TableMetadataValue:
+    """A table for the UI; at least one row, all with the same columns."""
+    return dg.MetadataValue.table([dg.TableRecord(dict(row)) for row in rows])

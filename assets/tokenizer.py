@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from datetime import date
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -15,13 +15,18 @@ from assets.support import (
     STAGES,
     launchpad,
     published,
+    table_of,
     to_core,
     upstream,
 )
-from onerec.artifacts import Artifact, ArtifactError, ArtifactStore, read_json, write_json
+from onerec.artifacts import read_json, write_json
 from onerec.config import TokenizerConfig
 from resources.stores import Artifacts
 from resources.warehouse import Warehouse
+
+if TYPE_CHECKING:
+    from onerec.tokenizer.tokenized_catalogue import TokenizedCatalogue
+    from onerec.tokenizer.versions import TokenizerManifest
 
 CODEBOOK_CODE = code_version(__name__, "codebook")
 SEMANTIC_IDS_CODE = code_version(__name__, "semantic_ids")
@@ -44,55 +49,49 @@ def codebook(
 ) -> dg.MaterializeResult:
     """Opens a tokenizer version: residual quantization of the items first seen before day D.
 
-    Every model after it starts from scratch, so it is refitted weekly or on demand only. A refit
-    that is worse than the tokenizer version in force on today's vectors is refused: it is kept, its
-    manifest says why, and later nights go on with the old tokenizer version.
+    Models of another version start from random weights, so it is refitted weekly or on demand. A
+    refit that is worse than the current version on today's vectors is refused: it is kept with its
+    figures, not used, and later days stay with the current version.
     """
     from onerec.embeddings.item_embeddings import load_item_embeddings
-    from onerec.tokenizer.versions import (
-        describe_tokenizer_version,
-        load_tokenized,
-        open_tokenizer_version,
-    )
+    from onerec.tokenizer.versions import accepted_codebook, current_version, open_tokenizer_version
 
-    core, day = to_core(config, TokenizerConfig), date.fromisoformat(context.partition_key)
-    store, partition = artifacts.store, context.partition_key
-    embeddings = store.latest("item_embeddings", partition)
-    parent = codebook_in_force(store, partition, inclusive=False)
-    night = last_night_of(store, partition, parent)
-    read = {"item_embeddings": embeddings, "codebook": parent, "semantic_ids": night}
-    catalogue = load_item_embeddings(embeddings.path)
+    settings, day = to_core(config, TokenizerConfig), context.partition_key
+    store = artifacts.store
+    embeddings = store.latest("item_embeddings", day)
+    parent = current_version(store, day, inclusive=False)
     with store.write(
         "codebook",
-        partition,
-        config=asdict(core),
-        upstream={name: artifact.version for name, artifact in read.items() if artifact},
+        day,
+        config=asdict(settings),
+        upstream={"item_embeddings": embeddings.version, **(parent.upstream() if parent else {})},
         code_version=CODEBOOK_CODE,
-        seed=core.seed,
+        seed=settings.seed,
     ) as draft:
         opened = open_tokenizer_version(
-            catalogue, day, core, draft.path, on_progress=context.log.info
-        )
-        diagnostics = opened.diagnostics(draft.path)
-        write_json(draft.path / "diagnostics.json", diagnostics)
-        manifest = describe_tokenizer_version(
+            load_item_embeddings(embeddings.path),
+            date.fromisoformat(day),
+            settings,
             draft.path,
-            diagnostics,
-            catalogue,
-            day,
-            parent_directory=parent.path if parent else None,
-            published=load_tokenized(night.path) if night else None,
+            parent=parent,
+            on_progress=context.log.info,
         )
-        manifest.save(draft.path)
-        draft.row_counts["rows"] = len(opened.ids)
+        manifest = opened.manifest
+        draft.row_counts["rows"] = len(opened.tokenized.ids)
         draft.metadata |= {
             "tokenizer_version": manifest.tokenizer_version,
             "accepted": manifest.accepted,
         }
-        if not manifest.accepted:  # a codebook of the same day that was in force stays so
-            draft.metadata["stands"] = standing_version(store, partition)
-    shown = tokenizer_metadata(opened, diagnostics) | tokenizer_version_metadata(manifest)
-    return published(draft.artifact, shown | {"opened by": context.run.job_name})
+        if not manifest.accepted:  # an accepted codebook of the same day stays current
+            draft.metadata["stands"] = accepted_codebook(store, day)
+    return published(
+        draft.artifact,
+        {
+            **tokenizer_version_metadata(manifest),
+            **tokenizer_metadata(opened.tokenized, opened.diagnostics),
+            "opened by": context.run.job_name,
+        },
+    )
 
 
 @dg.asset(
@@ -111,38 +110,34 @@ def codebook(
 def semantic_ids(
     context: dg.AssetExecutionContext, warehouse: Warehouse, artifacts: Artifacts
 ) -> dg.MaterializeResult:
-    """The ID of every item known on day D. Inside a tokenizer version it only grows.
+    """The ID of every item known on day D. Inside a tokenizer version items are only appended.
 
-    Built on the last earlier night of the codebook's tokenizer version, so that a repeated run
-    gives the same IDs.
+    Built on the last earlier day of the current tokenizer version, so that a repeated run gives the
+    same IDs.
     """
     from onerec.embeddings.item_embeddings import load_item_embeddings
-    from onerec.tokenizer.versions import append_night, load_tokenized
+    from onerec.tokenizer.versions import DIAGNOSTICS_FILE, require_current_version
 
     store, partition = artifacts.store, context.partition_key
-    book, earlier = tokenizer_version_until(store, partition)
+    day = date.fromisoformat(partition)
+    current = require_current_version(store, partition)
     embeddings = store.latest("item_embeddings", partition)
-    read = {"item_embeddings": embeddings, "codebook": book, "semantic_ids": earlier}
     with store.write(
         "semantic_ids",
         partition,
         config={},
-        upstream={name: artifact.version for name, artifact in read.items() if artifact},
+        upstream={"item_embeddings": embeddings.version, **current.upstream()},
         code_version=SEMANTIC_IDS_CODE,
     ) as draft:
-        night = append_night(
-            book.path,
-            load_tokenized(earlier.path) if earlier else None,
-            load_item_embeddings(embeddings.path),
-        )
-        night.save(draft.path)
-        diagnostics = night.diagnostics(book.path)
-        write_json(draft.path / "diagnostics.json", diagnostics)
-        draft.row_counts["rows"] = len(night.ids)
-        draft.metadata["tokenizer_version"] = night.ids.tokenizer_version
-    warehouse.replace_partition("semantic_ids", date.fromisoformat(partition), night.ids.to_table())
-    titles = titles_of(warehouse.catalogue(date.fromisoformat(partition)))
-    return published(draft.artifact, tokenizer_metadata(night, diagnostics, titles))
+        tokenized = current.extended(load_item_embeddings(embeddings.path))
+        tokenized.save(draft.path)
+        diagnostics = tokenized.diagnostics(current.codebook.path)
+        write_json(draft.path / DIAGNOSTICS_FILE, diagnostics)
+        draft.row_counts["rows"] = len(tokenized.ids)
+        draft.metadata["tokenizer_version"] = tokenized.ids.tokenizer_version
+    warehouse.replace_partition("semantic_ids", day, tokenized.ids.to_table())
+    titles = titles_of(warehouse.catalogue(day))
+    return published(draft.artifact, tokenizer_metadata(tokenized, diagnostics, titles))
 
 
 @dg.multi_asset_check(
@@ -245,11 +240,12 @@ def semantic_ids_checks(
     """What every model after it takes for granted."""
     from onerec.embeddings.item_embeddings import load_item_embeddings
     from onerec.tokenizer.semantic_ids import load_semantic_ids
+    from onerec.tokenizer.versions import require_current_version
 
     store, partition = artifacts.store, context.partition_key
     ids = load_semantic_ids(store.latest("semantic_ids", partition).path)
-    book, earlier = tokenizer_version_until(store, partition)
-    before = load_semantic_ids((earlier or book).path)
+    current = require_current_version(store, partition)
+    before = load_semantic_ids((current.last_ids or current.codebook).path)
     embeddings = load_item_embeddings(store.latest("item_embeddings", partition).path)
     moved = ids.num_moved_since(before)
     missing = int((ids.index_of(embeddings.item_ids) < 0).sum())
@@ -267,116 +263,51 @@ def semantic_ids_checks(
         )
 
 
-def tokenizer_version_until(
-    store: ArtifactStore, partition: str
-) -> tuple[Artifact, Artifact | None]:
-    """The codebook in force on a day, and the last earlier night of its tokenizer version, if
-    any."""
-    book = codebook_in_force(store, partition)
-    if book is None:
-        raise ArtifactError(
-            f"codebook: no tokenizer version was opened up to {partition}; materialise codebook "
-            f"for "
-            f"{partition} first, or run the job weekly_retokenize"
-        )
-    return book, last_night_of(store, partition, book)
-
-
-def codebook_in_force(
-    store: ArtifactStore, partition: str, *, inclusive: bool = True
-) -> Artifact | None:
-    """The last codebook up to (or before) a day that was not refused, if any."""
-    for day in reversed(store.partitions("codebook")):
-        if day > partition or (day == partition and not inclusive):
-            continue
-        version = standing_version(store, day)
-        if version:
-            return store.get("codebook", day, version)
-    return None
-
-
-def standing_version(store: ArtifactStore, day: str) -> str | None:
-    """The codebook of a day that is in force: the current one, or the one it failed to replace."""
-    if day not in store.partitions("codebook"):
-        return None
-    current = store.latest("codebook", day)
-    made = current.manifest["metadata"]
-    return current.version if made.get("accepted", True) else made.get("stands")
-
-
-def last_night_of(store: ArtifactStore, partition: str, book: Artifact | None) -> Artifact | None:
-    """The last night before a day, if it is of this codebook's tokenizer version."""
-    earlier = store.latest_until("semantic_ids", partition, inclusive=False)
-    if book is None or earlier is None:
-        return None
-    made, asked = earlier.manifest["metadata"], book.manifest["metadata"]
-    return earlier if made["tokenizer_version"] == asked["tokenizer_version"] else None
-
-
 def titles_of(catalogue: Any) -> dict[str, str]:
     """Titles of the items that have one."""
     rows = zip(catalogue["item_id"].to_pylist(), catalogue["title"].to_pylist(), strict=True)
     return {item: title for item, title in rows if title}
 
 
-def tokenizer_version_metadata(manifest: Any) -> dict[str, Any]:
+def tokenizer_version_metadata(manifest: "TokenizerManifest") -> dict[str, Any]:
     """The tokenizer version's manifest, with its quality before and after."""
     old = manifest.parent_quality or {}
-    rows = [
-        f"| {name} | {f'{old[name]:.4f}' if name in old else 'n/a'} | {new:.4f} |"
+    quality = [
+        {"on today's vectors": name, "current version": old.get(name), "this version": new}
         for name, new in manifest.quality.items()
     ]
-    table = [
-        "| on today's vectors | tokenizer version in force | this one |",
-        "|---|---|---|",
-        *rows,
-    ]
     return {
-        "quality": dg.MetadataValue.md("\n".join(table)),
-        "opened because": manifest.opened_because,
-        "parent tokenizer version": manifest.parent or "none",
         "accepted": manifest.accepted,
         **({} if manifest.accepted else {"refused because": "; ".join(manifest.refused_because)}),
+        "opened because": manifest.opened_because,
+        "parent tokenizer version": manifest.parent or "none",
+        "quality": table_of(quality),
     }
 
 
 def tokenizer_metadata(
-    night: Any, diagnostics: Mapping[str, Any], titles: Mapping[str, str] | None = None
+    tokenized: "TokenizedCatalogue",
+    diagnostics: Mapping[str, Any],
+    titles: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Numbers and pictures for the asset's page."""
-    from onerec.pictures import bar_chart, line_chart, scatter, svg_markdown
-    from onerec.tokenizer.visualisation import neighbours_by_prefix, projection
+    """Figures and pictures for the asset's page."""
+    from onerec.pictures import svg_markdown
+    from onerec.tokenizer.visualisation import neighbours_by_prefix, pictures_of
 
-    levels = diagnostics["levels"]
-    usage = {f"level {i + 1}": sorted(v["usage"], reverse=True) for i, v in enumerate(levels)}
-    error = {"left over": [1.0] + [level["relative_mse"] for level in levels]}
-    shares = {
-        f"{name.replace('_', ' ')}, level {i + 1}": level[name]
-        for i, level in enumerate(levels)
-        for name in ("entropy_share", "hit_rate")
-    } | {"collision rate": diagnostics["collision_rate"]}
-    pictures = [
-        line_chart(usage, "Items per code, most used first", "code", "items"),
-        line_chart(error, "Relative squared error left after a level", "level", "share"),
-        bar_chart(shares, "Entropy, neighbours that share the prefix, collisions", "share"),
-        scatter(
-            projection(night.ids.codes, night.vectors),
-            "Items by first code",
-            "first principal component",
-            "second principal component",
-        ),
+    figures = (
+        "relative_mse", "utilisation", "size_spread", "entropy_share", "gini", "hit_rate",
+    )  # fmt: skip
+    levels = [
+        {"level": number, **{name: level[name] for name in figures}}
+        for number, level in enumerate(diagnostics["levels"], start=1)
     ]
-    per_level = {
-        f"{name}, level {i + 1}": level[name]
-        for i, level in enumerate(levels)
-        for name in ("utilisation", "entropy", "entropy_share", "gini", "size_spread", "hit_rate")
-    }
     return {
-        "tokenizer_version": night.ids.tokenizer_version,
+        "tokenizer_version": tokenized.ids.tokenizer_version,
         "collision rate before the disambiguation token": diagnostics["collision_rate"],
-        "relative squared error": levels[-1]["relative_mse"],
         "items whose codes are the nearest": diagnostics["argmin_agreement"],
-        **per_level,
-        "pictures": dg.MetadataValue.md("\n\n".join(map(svg_markdown, pictures))),
-        "neighbours by ID prefix": dg.MetadataValue.md(neighbours_by_prefix(night.ids, titles)),
+        "levels": table_of(levels),
+        "pictures": dg.MetadataValue.md(
+            "\n\n".join(map(svg_markdown, pictures_of(tokenized, diagnostics)))
+        ),
+        "neighbours by ID prefix": table_of(neighbours_by_prefix(tokenized.ids, titles or {})),
     }

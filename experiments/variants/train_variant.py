@@ -41,7 +41,11 @@ from onerec.report import without_nan
 from onerec.reward import load_ensemble
 from onerec.session_dataset.generator_sessions import SessionTensors, load_session_tensors
 from onerec.tokenizer.semantic_ids import load_semantic_ids
-from onerec.tokenizer.versions import TokenizedCatalogue, append_night, open_tokenizer_version
+from onerec.tokenizer.tokenized_catalogue import (
+    TokenizedCatalogue,
+    extend_tokenized,
+    tokenize_catalogue,
+)
 from onerec.training import Runtime, TrainingJob, fit_generator, reproducible, train
 
 STEP = "step.json"
@@ -210,10 +214,10 @@ class _Making:
         opened = draft / "opened"
         opened.mkdir()
         with reproducible(self.bench.runtime):
-            open_tokenizer_version(
+            tokenize_catalogue(
                 catalogue, self.bench.published.test_day, self.stages.tokenizer, opened
             )
-            made = append_night(opened, None, catalogue).ids
+            made = extend_tokenized(opened, None, catalogue).ids
         rows = torch.from_numpy(made.index_of(published.item_ids))
         assert (rows >= 0).all(), "every item of the night has an ID"
         ids = replace(

@@ -62,6 +62,11 @@ class ItemEmbeddings(Catalogue):
         """(N,) bool: items without any feature."""
         return ~np.logical_or.reduce([self.flags[name] for name in FLAGS])
 
+    def rows(self, kept: np.ndarray) -> "ItemEmbeddings":
+        """Some of the items, by (N,) bools or by row numbers."""
+        flags = {name: flag[kept] for name, flag in self.flags.items()}
+        return ItemEmbeddings(self.item_ids[kept], self.first_seen[kept], self.vectors[kept], flags)
+
     def save(self, directory: Path) -> None:
         """Write `items.parquet` and `vectors.safetensors`, row-aligned."""
         columns = {

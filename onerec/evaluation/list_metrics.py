@@ -5,6 +5,8 @@ All read the first k items of each list; -1 is padding and left out.
 
 import numpy as np
 
+from onerec.gini import gini as gini
+
 
 def intra_list_distance(ranked: np.ndarray, vectors: np.ndarray) -> np.ndarray:
     """Mean cosine distance between two different places of a list.
@@ -74,17 +76,3 @@ def coverage(ranked: np.ndarray, candidates: np.ndarray) -> float:
         0.5
     """
     return float((exposure(ranked, candidates) > 0).mean())
-
-
-def gini(counts: np.ndarray) -> float:
-    """Concentration of exposure: 0 when all items are listed equally often, near 1 when one is.
-
-    Examples:
-        >>> gini(np.array([5, 5, 5, 5])), gini(np.array([0, 0, 0, 8]))
-        (0.0, 0.75)
-    """
-    ordered = np.sort(counts.astype(float))
-    if ordered.sum() == 0:
-        return float("nan")
-    places = np.arange(1, len(ordered) + 1)
-    return float((2 * places - len(ordered) - 1) @ ordered / (len(ordered) * ordered.sum()))

@@ -13,8 +13,8 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import count
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from safetensors import safe_open
@@ -31,47 +31,9 @@ CODEBOOK_FILE = "codebook.safetensors"
 BALANCED_METHODS = ("balanced", "algorithm_1")
 """Methods that promise sizes which differ by at most one; the others promise nothing."""
 
-
 _TOLERANCE = TokenizerConfig().quality_tolerance
 
-
-class Tokenizer(Protocol):
-    """What every quantizer offers; `Codebook` is the residual one."""
-
-    @property
-    def codebooks(self) -> Tensor:
-        """(L, K, Dv)."""
-        ...
-
-    @property
-    def tokenizer_version(self) -> str:
-        """Hash of all that decides what an ID means."""
-        ...
-
-    def encode(self, vectors: Tensor) -> Tensor:
-        """(N, Dv) to (N, L) codes."""
-        ...
-
-    def decode(self, codes: Tensor) -> Tensor:
-        """(N, L) codes to (N, Dv)."""
-        ...
-
-
-class Clusterer(Protocol):
-    """One level's clustering; `balanced_kmeans` is the default."""
-
-    def __call__(
-        self,
-        vectors: Tensor,
-        num_clusters: int,
-        *,
-        iterations: int,
-        generator: torch.Generator,
-        on_step: Callable[[], None],
-    ) -> Partition: ...
-
-
-CLUSTERERS: Mapping[str, Clusterer] = {
+CLUSTERERS: Mapping[str, Callable[..., Partition]] = {
     "balanced": balanced_kmeans,
     "algorithm_1": algorithm_1,
     "kmeans": plain_kmeans,
@@ -162,7 +124,6 @@ def fit_codebook(
     vectors: Tensor,
     config: TokenizerConfig,
     *,
-    clusterer: Clusterer | None = None,
     on_progress: Callable[[str], None] = lambda message: None,
 ) -> tuple[Codebook, Tensor]:
     """Fit the codebooks of `config.method`, level by level but for RQ-VAE (OneRec v1, section 3.1).
@@ -173,7 +134,6 @@ def fit_codebook(
     Args:
         vectors: (N, Dv) float32, finite, none zero.
         config: Levels, codes, steps, seed.
-        clusterer: Clustering of one level, instead of the method's own.
         on_progress: Called with messages about every level and every few steps.
 
     Returns:
@@ -202,20 +162,19 @@ def fit_codebook(
             f"{most} items share one vector, more than the {-(-num_items // size)} a balanced "
             "cluster holds: they are split among neighbouring codes, with unique IDs all the same"
         )
-    if config.method == "rqvae" and clusterer is None:
+    if config.method == "rqvae":
         tables, networks = fit_rqvae(vectors, config, on_progress=on_progress)
         book = Codebook(tables, config, networks)
         return book, book.encode(vectors)
-    clusterer = clusterer or CLUSTERERS[config.method]
     residual, codebooks, codes = vectors, [], []
     for level in range(config.num_levels):
         generator = torch.Generator().manual_seed(config.seed + level)
-        partition = clusterer(
+        partition = CLUSTERERS[config.method](
             residual,
             size,
             iterations=config.iterations,
             generator=generator,
-            on_step=_Counter(f"level {level + 1} of {config.num_levels}", on_progress),
+            on_step=_every_tenth(f"level {level + 1} of {config.num_levels}", on_progress),
         )
         codebooks.append(partition.centroids)
         codes.append(partition.labels)
@@ -256,16 +215,15 @@ def check_capacity(num_items: int, size: int, num_levels: int) -> None:
         )
 
 
-class _Counter:
-    """Reports every tenth step."""
+def _every_tenth(name: str, on_progress: Callable[[str], None]) -> Callable[[], None]:
+    """A callback that reports every tenth of its calls."""
+    steps = count(1)
 
-    def __init__(self, name: str, on_progress: Callable[[str], None]) -> None:
-        self.name, self.on_progress, self.step = name, on_progress, 0
+    def on_step() -> None:
+        if (step := next(steps)) % 10 == 0:
+            on_progress(f"{name}: {step} steps")
 
-    def __call__(self) -> None:
-        self.step += 1
-        if self.step % 10 == 0:
-            self.on_progress(f"{self.name}: {self.step} steps")
+    return on_step
 
 
 def _config_json(config: TokenizerConfig) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from onerec.gini import gini
 from onerec.tokenizer.codebook import Codebook
 
 _SIMILARITIES = 1 << 25
@@ -43,7 +44,7 @@ def tokenizer_diagnostics(codebook: Codebook, codes: Tensor, vectors: Tensor) ->
                 "utilisation": (usage > 0).double().mean().item(),
                 "entropy": entropy,
                 "entropy_share": entropy / torch.tensor(float(size)).log().item(),
-                "gini": _gini(usage),
+                "gini": gini(usage.numpy()),
                 "smallest": int(usage.min()),
                 "largest": int(usage.max()),
                 "size_spread": int(usage.max() - usage.min()),
@@ -105,12 +106,3 @@ def quality_of(diagnostics: Mapping[str, Any]) -> dict[str, float]:
         "entropy_share": sum(level["entropy_share"] for level in levels) / len(levels),
         "hit_rate": levels[0]["hit_rate"],
     }
-
-
-def _gini(usage: Tensor) -> float:
-    """Gini coefficient of counts: 0 when equal, towards 1 when one code has everything."""
-    ordered = usage.sort().values.double()
-    ranks = torch.arange(1, len(usage) + 1)
-    total = ordered.sum()
-    value = 2 * (ranks * ordered).sum() / (len(usage) * total) - (len(usage) + 1) / len(usage)
-    return max(0.0, value.item())

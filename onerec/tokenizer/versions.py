@@ -1,98 +1,100 @@
-"""Tokenizer versions: one codebook, and the IDs that are appended to it night by night.
+"""Tokenizer versions: which one is current, and whether a refit may replace it.
 
-A tokenizer version opens when a codebook is fitted: its directory holds the codebook, the IDs of
-the items it was fitted on, and their vectors, which fix the space it lives in. Every night after
-that appends the items that are new. A tokenizer version that is worse than the current one is
-refused: its manifest says so, and readers do not use it. Shapes: N items, Dv width of the vectors.
+A refit that is worse than the current version on the same items is refused: it is published with
+the reasons in its manifest, and every reader stays with the current one.
 """
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from safetensors.numpy import load_file, save_file
-from torch import Tensor
-
+from onerec.artifacts import Artifact, ArtifactError, ArtifactStore, write_json
 from onerec.config import TokenizerConfig
-from onerec.embeddings.item_embeddings import VECTORS_FILE, ItemEmbeddings
-from onerec.tokenizer.codebook import Codebook, fit_codebook, load_codebook
-from onerec.tokenizer.diagnostics import quality_of, tokenizer_diagnostics
-from onerec.tokenizer.semantic_ids import (
-    SemanticIds,
-    align_vectors,
-    assign_semantic_ids,
-    extend_semantic_ids,
-    load_semantic_ids,
+from onerec.embeddings.item_embeddings import ItemEmbeddings
+from onerec.tokenizer.codebook import Codebook, load_codebook
+from onerec.tokenizer.diagnostics import quality_of
+from onerec.tokenizer.tokenized_catalogue import (
+    TokenizedCatalogue,
+    extend_tokenized,
+    load_tokenized,
+    tokenize_catalogue,
 )
+
+TOKENIZER_MANIFEST = "tokenizer_version.json"
+DIAGNOSTICS_FILE = "diagnostics.json"
+LOWER_IS_BETTER = {"relative_mse", "collision_rate"}
 
 
 @dataclass(frozen=True)
-class TokenizedCatalogue:
-    """Attributes:
-    ids: N items with their IDs.
-    vectors: (N, Dv) float32, row-aligned, in the space of the tokenizer version's codebook.
+class CurrentVersion:
+    """The tokenizer version that a day uses.
+
+    Attributes:
+        codebook: Its artifact.
+        last_ids: `semantic_ids` of the last earlier day, if they are of this version.
     """
 
-    ids: SemanticIds
-    vectors: np.ndarray
+    codebook: Artifact
+    last_ids: Artifact | None
 
-    def save(self, directory: Path) -> None:
-        """Write `semantic_ids.parquet` and `vectors.safetensors`."""
-        self.ids.save(directory)
-        save_file({"vectors": np.ascontiguousarray(self.vectors)}, directory / VECTORS_FILE)
+    def upstream(self) -> dict[str, str]:
+        """Asset -> version of what an extension reads."""
+        read = {"codebook": self.codebook, "semantic_ids": self.last_ids}
+        return {name: artifact.version for name, artifact in read.items() if artifact}
 
-    def diagnostics(self, codebook_directory: Path) -> dict:
-        """Balance, reconstruction and collisions (`tokenizer_diagnostics`)."""
-        codebook = load_codebook(codebook_directory)
-        return tokenizer_diagnostics(codebook, self.ids.codes, torch.from_numpy(self.vectors))
-
-
-def load_tokenized(directory: Path) -> TokenizedCatalogue:
-    """Read what `TokenizedCatalogue.save` wrote."""
-    return TokenizedCatalogue(
-        load_semantic_ids(directory), load_file(directory / VECTORS_FILE)["vectors"]
-    )
+    def extended(self, embeddings: ItemEmbeddings) -> TokenizedCatalogue:
+        """IDs and vectors of a day's catalogue (`extend_tokenized`)."""
+        previous = load_tokenized(self.last_ids.path) if self.last_ids else None
+        return extend_tokenized(self.codebook.path, previous, embeddings)
 
 
-def open_tokenizer_version(
-    embeddings: ItemEmbeddings,
-    before: date,
-    config: TokenizerConfig,
-    directory: Path,
-    *,
-    on_progress: Callable[[str], None] = lambda message: None,
-) -> TokenizedCatalogue:
-    """Fit a codebook and give its items their IDs; write both to `directory`.
+def current_version(
+    store: ArtifactStore, partition: str, *, inclusive: bool = True
+) -> CurrentVersion | None:
+    """The last version opened up to (or before) a day that was not refused, if any."""
+    for day in reversed(store.partitions("codebook")):
+        if day > partition or (day == partition and not inclusive):
+            continue
+        version = accepted_codebook(store, day)
+        if version:
+            codebook = store.get("codebook", day, version)
+            return CurrentVersion(codebook, _last_ids(store, partition, codebook))
+    return None
 
-    Args:
-        embeddings: The catalogue.
-        before: Only items first seen before this day take part.
-        config: Levels, codes, steps, seed.
-        directory: Gets the codebook and what `TokenizedCatalogue.save` writes.
-        on_progress: Called with messages about the fit.
+
+def require_current_version(store: ArtifactStore, partition: str) -> CurrentVersion:
+    """The same, where a day cannot do without one.
 
     Raises:
-        ValueError: As `fit_codebook`.
+        ArtifactError: No version was opened yet.
     """
-    known = embeddings.known_before(before)
-    vectors = torch.from_numpy(embeddings.vectors[known])
-    codebook, codes = fit_codebook(vectors, config, on_progress=on_progress)
-    ids = assign_semantic_ids(
-        codebook, codes, vectors, embeddings.item_ids[known], embeddings.first_seen[known]
-    )
-    opened = TokenizedCatalogue(ids, embeddings.vectors[known])
-    codebook.save(directory)
-    opened.save(directory)
-    return opened
+    current = current_version(store, partition)
+    if current is None:
+        raise ArtifactError(
+            f"codebook: no tokenizer version was opened up to {partition}; materialise codebook "
+            f"for {partition} first, or run the job weekly_retokenize"
+        )
+    return current
 
 
-TOKENIZER_MANIFEST = "tokenizer_version.json"
-LOWER_IS_BETTER = {"relative_mse", "collision_rate"}
+def accepted_codebook(store: ArtifactStore, day: str) -> str | None:
+    """Artifact version of a day's codebook: the latest, or the one it failed to replace."""
+    if day not in store.partitions("codebook"):
+        return None
+    latest = store.latest("codebook", day)
+    metadata = latest.manifest["metadata"]
+    return latest.version if metadata.get("accepted", True) else metadata.get("stands")
+
+
+def _last_ids(store: ArtifactStore, partition: str, codebook: Artifact) -> Artifact | None:
+    earlier = store.latest_until("semantic_ids", partition, inclusive=False)
+    if earlier is None:
+        return None
+    versions = [a.manifest["metadata"]["tokenizer_version"] for a in (earlier, codebook)]
+    return earlier if versions[0] == versions[1] else None
 
 
 @dataclass(frozen=True)
@@ -102,13 +104,13 @@ class TokenizerManifest:
     Attributes:
         tokenizer_version: Hash of the codebook.
         day: Only items first seen before it took part in the fit.
-        opened_because: "first tokenizer version", or that the one in force was refitted.
+        opened_because: "first tokenizer version", or that the current one was refitted.
         settings: The `TokenizerConfig`.
-        parent: Hash of the tokenizer version that was in force, if any.
+        parent: Hash of the tokenizer version that was current, if any.
         quality: Of this tokenizer version on the day's items (`quality_of`).
         parent_quality: Of the parent on the same items, with its published IDs and the IDs it
             would give to new ones; None where there is no parent or it has no IDs left.
-        refused_because: Why this tokenizer version must not be used; empty when it is in force.
+        refused_because: Why this tokenizer version must not be used; empty when it is accepted.
     """
 
     tokenizer_version: str
@@ -137,54 +139,71 @@ def load_tokenizer_manifest(directory: Path) -> TokenizerManifest | None:
     return TokenizerManifest(**json.loads(file.read_text())) if file.exists() else None
 
 
-def describe_tokenizer_version(
-    codebook_directory: Path,
-    diagnostics: Mapping[str, Any],
+@dataclass(frozen=True)
+class OpenedVersion:
+    """Attributes:
+    tokenized: The items it opened with.
+    diagnostics: Of their IDs (`tokenizer_diagnostics`).
+    manifest: Where it comes from, and whether it may be used.
+    """
+
+    tokenized: TokenizedCatalogue
+    diagnostics: dict[str, Any]
+    manifest: TokenizerManifest
+
+
+def open_tokenizer_version(
     embeddings: ItemEmbeddings,
     before: date,
+    config: TokenizerConfig,
+    directory: Path,
     *,
-    parent_directory: Path | None,
-    published: TokenizedCatalogue | None,
-) -> TokenizerManifest:
-    """Describe a tokenizer version that was just opened, and decide whether it may be used.
-
-    It is refused when it breaks its method's promise of balance, or when it is worse than the one
-    in force on the same items by more than `quality_tolerance`.
+    parent: CurrentVersion | None,
+    on_progress: Callable[[str], None] = lambda message: None,
+) -> OpenedVersion:
+    """Fit a codebook, give its items their IDs, compare them with the current version's.
 
     Args:
-        codebook_directory: What `open_tokenizer_version` wrote.
-        diagnostics: Of its IDs.
-        embeddings: The catalogue it was fitted on.
-        before: As for `open_tokenizer_version`.
-        parent_directory: The codebook in force, if any.
-        published: The parent's last night, if any.
+        embeddings: The catalogue.
+        before: Only items first seen before this day take part.
+        config: Levels, codes, steps, seed.
+        directory: Gets the codebook, the IDs with their vectors, diagnostics and manifest.
+        parent: The current version, if any.
+        on_progress: Called with messages about the fit.
+
+    Raises:
+        ValueError: As `fit_codebook`.
     """
-    codebook = load_codebook(codebook_directory)
+    tokenized = tokenize_catalogue(embeddings, before, config, directory, on_progress=on_progress)
+    diagnostics = tokenized.diagnostics(directory)
+    write_json(directory / DIAGNOSTICS_FILE, diagnostics)
+    codebook = load_codebook(directory)
     quality, faults = quality_of(diagnostics), _broken_promises(codebook, diagnostics)
-    parent, reason, parent_quality = None, "first tokenizer version", None
-    if parent_directory is not None:
-        parent = load_codebook(parent_directory).tokenizer_version
-        reason = f"refit of {parent}"
-        known = embeddings.known_before(before)
+    reason, parent_quality = "first tokenizer version", None
+    parent_name = parent.codebook.manifest["metadata"]["tokenizer_version"] if parent else None
+    if parent is not None:
+        reason = f"refit of {parent_name}"
+        known = embeddings.rows(embeddings.known_before(before))
         try:
-            night = append_night(parent_directory, published, _rows_of(embeddings, known))
+            extended = parent.extended(known)
         except ValueError as error:  # e.g. the catalogue has outgrown the parent's IDs
             reason += f", which cannot go on: {error}"
-        else:
-            parent_quality = quality_of(
-                _only(night, embeddings, known).diagnostics(parent_directory)
-            )
-            faults += worse_than(parent_quality, quality, codebook.config.quality_tolerance)
-    return TokenizerManifest(
+        else:  # on the day's items, without those that have left the catalogue
+            shared = extended.only(known.item_ids)
+            parent_quality = quality_of(shared.diagnostics(parent.codebook.path))
+            faults += worse_than(parent_quality, quality, config.quality_tolerance)
+    manifest = TokenizerManifest(
         tokenizer_version=codebook.tokenizer_version,
         day=before.isoformat(),
         opened_because=reason,
         settings=asdict(codebook.config),
-        parent=parent,
+        parent=parent_name,
         quality=quality,
         parent_quality=parent_quality,
         refused_because=faults,
     )
+    manifest.save(directory)
+    return OpenedVersion(tokenized, diagnostics, manifest)
 
 
 def worse_than(old: Mapping[str, float], new: Mapping[str, float], tolerance: float) -> list[str]:
@@ -214,77 +233,3 @@ def _broken_promises(codebook: Codebook, diagnostics: Mapping[str, Any]) -> list
     return [f"level {i} has dead codes" for i in dead] + [
         f"the codes of level {i} differ in size by more than one" for i in uneven
     ]
-
-
-def _rows_of(embeddings: ItemEmbeddings, kept: np.ndarray) -> ItemEmbeddings:
-    flags = {name: flag[kept] for name, flag in embeddings.flags.items()}
-    vectors = embeddings.vectors[kept]
-    return ItemEmbeddings(embeddings.item_ids[kept], embeddings.first_seen[kept], vectors, flags)
-
-
-def _only(
-    night: TokenizedCatalogue, embeddings: ItemEmbeddings, known: np.ndarray
-) -> TokenizedCatalogue:
-    """The rows of today's known items: not of those that have left the catalogue."""
-    rows = night.ids.index_of(embeddings.item_ids[known])
-    ids = replace(
-        night.ids,
-        item_ids=night.ids.item_ids[rows],
-        codes=night.ids.codes[torch.from_numpy(rows)],
-        first_seen=night.ids.first_seen[rows],
-    )
-    return TokenizedCatalogue(ids, night.vectors[rows])
-
-
-def append_night(
-    codebook_directory: Path, previous: TokenizedCatalogue | None, embeddings: ItemEmbeddings
-) -> TokenizedCatalogue:
-    """IDs and vectors of a night's catalogue inside the codebook's tokenizer version.
-
-    Args:
-        codebook_directory: What `open_tokenizer_version` wrote.
-        previous: An earlier night; it is built on when it is of the same tokenizer version,
-            otherwise the IDs the tokenizer version opened with are.
-        embeddings: The night's catalogue.
-
-    Returns:
-        Every earlier row unchanged, then the new items in the catalogue's order. An item that has
-        left the catalogue keeps its row, its ID and its last vector.
-    """
-    codebook = load_codebook(codebook_directory)
-    opened = load_tokenized(codebook_directory)
-    base = opened
-    if previous is not None and previous.ids.tokenizer_version == codebook.tokenizer_version:
-        base = previous
-    tonight = torch.from_numpy(_in_codebook_space(embeddings, opened))
-    is_new = base.ids.index_of(embeddings.item_ids) < 0
-    ids = extend_semantic_ids(
-        base.ids,
-        codebook,
-        embeddings.item_ids[is_new],
-        tonight[torch.from_numpy(is_new)],
-        embeddings.first_seen[is_new],
-    )
-    rows = ids.index_of(embeddings.item_ids)
-    vectors = np.zeros((len(ids), opened.vectors.shape[1]), np.float32)
-    vectors[: len(base.ids)] = base.vectors
-    vectors[rows] = tonight.numpy()
-    return TokenizedCatalogue(ids, vectors)
-
-
-def _in_codebook_space(embeddings: ItemEmbeddings, opened: TokenizedCatalogue) -> np.ndarray:
-    """(N, Dv): the night's vectors, turned into the space of the tokenizer version."""
-    at = opened.ids.index_of(embeddings.item_ids)
-    shared = at >= 0
-    if not shared.any():
-        raise ValueError(
-            "item_embeddings: none of the items this tokenizer version opened with is in the "
-            "catalogue; "
-            "materialise codebook again, which opens a new tokenizer version"
-        )
-    reference = opened.vectors[at[shared]]
-    if np.array_equal(embeddings.vectors[shared], reference):
-        return embeddings.vectors  # the night the codebook was fitted: nothing has turned
-    rows: Tensor = torch.from_numpy(np.flatnonzero(shared))
-    turned = align_vectors(torch.from_numpy(embeddings.vectors), rows, torch.from_numpy(reference))
-    return turned.numpy()

@@ -1,21 +1,47 @@
-"""Pictures of semantic IDs: a map of items by code, and items that share a prefix.
+"""Pictures and tables of semantic IDs: codes in use, a map of items, items that share a prefix.
 
 Shapes: N items, Dv width of the vectors, T SID tokens.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from onerec.embeddings.reduction import principal_components
+from onerec.pictures import bar_chart, line_chart, scatter
 from onerec.tokenizer.semantic_ids import SemanticIds
+from onerec.tokenizer.tokenized_catalogue import TokenizedCatalogue
 
 POINTS = 600
 """Items on the map."""
 GROUPS = 7
 """First codes with a colour of their own; the rest are grey."""
+
+
+def pictures_of(tokenized: TokenizedCatalogue, diagnostics: Mapping[str, Any]) -> list[str]:
+    """SVG: codes in use, error per level, quality, and a map of the items."""
+    levels = diagnostics["levels"]
+    usage = {f"level {i + 1}": sorted(v["usage"], reverse=True) for i, v in enumerate(levels)}
+    error = {"left over": [1.0] + [level["relative_mse"] for level in levels]}
+    shares = {
+        f"{name.replace('_', ' ')}, level {i + 1}": level[name]
+        for i, level in enumerate(levels)
+        for name in ("entropy_share", "hit_rate")
+    } | {"collision rate": diagnostics["collision_rate"]}
+    return [
+        line_chart(usage, "Items per code, most used first", "code", "items"),
+        line_chart(error, "Relative squared error left after a level", "level", "share"),
+        bar_chart(shares, "Entropy, neighbours that share the prefix, collisions", "share"),
+        scatter(
+            projection(tokenized.ids.codes, tokenized.vectors),
+            "Items by first code",
+            "first principal component",
+            "second principal component",
+        ),
+    ]
 
 
 def projection(codes: Tensor, vectors: np.ndarray) -> dict[str, tuple[list[float], list[float]]]:
@@ -45,33 +71,32 @@ def projection(codes: Tensor, vectors: np.ndarray) -> dict[str, tuple[list[float
 
 
 def neighbours_by_prefix(
-    ids: SemanticIds, titles: Mapping[str, str] | None, *, examples: int = 6, width: int = 4
-) -> str:
-    """A Markdown table: items whose IDs share the longest prefix with an example item.
+    ids: SemanticIds, titles: Mapping[str, str], *, examples: int = 6, width: int = 4
+) -> list[dict[str, str]]:
+    """Items whose IDs share the longest prefix with an example item.
 
     Args:
         ids: The catalogue.
         titles: Title of an item, where there is one.
         examples: Rows, spread over the catalogue.
         width: Neighbours per row.
+
+    Returns:
+        One row per example: `ID`, `item`, `shares` (how long the prefix is), `neighbours`.
     """
-    titles = titles or {}
-    codes = ids.codes
-    lines = ["| ID | item | shares | neighbours |", "|---|---|---|---|"]
+    rows = []
     for row in np.unique(np.linspace(0, max(0, len(ids) - 1), examples).astype(int)).tolist():
-        shared = (codes == codes[row]).cumprod(1).sum(1)
+        shared = (ids.codes == ids.codes[row]).cumprod(1).sum(1)
         shared[row] = -1
         near = shared.argsort(descending=True, stable=True)[:width]
         near = near[shared[near] > 0].tolist()
-        shared_tokens = f"{int(shared[near[0]])} tokens" if near else "nothing"
-        names = "; ".join(_name(str(ids.item_ids[i]), titles) for i in near)
-        code = "-".join(map(str, codes[row].tolist()))
-        lines.append(
-            f"| {code} | {_name(str(ids.item_ids[row]), titles)} | {shared_tokens} | {names} |"
+        names = [str(titles.get(item, item))[:60] for item in ids.item_ids[[row, *near]]]
+        rows.append(
+            {
+                "ID": "-".join(map(str, ids.codes[row].tolist())),
+                "item": names[0],
+                "shares": f"{int(shared[near[0]])} tokens" if near else "nothing",
+                "neighbours": "; ".join(names[1:]),
+            }
         )
-    return "\n".join(lines)
-
-
-def _name(item: str, titles: Mapping[str, str]) -> str:
-    """The title where there is one, safe inside a table."""
-    return str(titles.get(item, item)).replace("|", "/").replace("\n", " ")[:60]
+    return rows

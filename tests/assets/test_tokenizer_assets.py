@@ -28,7 +28,7 @@ from onerec.datasets import EventSource
 from onerec.embeddings.item_embeddings import ItemEmbeddings
 from onerec.tokenizer.codebook import fit_codebook
 from onerec.tokenizer.semantic_ids import SemanticIds, load_semantic_ids
-from onerec.tokenizer.versions import TokenizedCatalogue
+from onerec.tokenizer.tokenized_catalogue import TokenizedCatalogue
 from resources.stores import Artifacts, Source
 from resources.warehouse import Warehouse
 from tests.core.embeddings.test_item_embeddings import write_sessions
@@ -161,8 +161,8 @@ def test_first_night(home: Path, store: ArtifactStore) -> None:
     assert sorted(book.manifest["files"]) == [
         "codebook.safetensors",
         "diagnostics.json",
-        "tokenizer_version.json",
         "semantic_ids.parquet",
+        "tokenizer_version.json",
         "vectors.safetensors",
     ]
     # fitted on what was seen before the day; the day's own items are appended
@@ -179,7 +179,8 @@ def test_first_night(home: Path, store: ArtifactStore) -> None:
     assert shown["tokenizer_version"] == ids.tokenizer_version
     assert shown["dagster/row_count"] == 60
     assert shown["pictures"].count("data:image/svg+xml") == 4
-    assert "pasta recipe" in shown["neighbours by ID prefix"]
+    neighbours = [row.data for row in shown["neighbours by ID prefix"].records]
+    assert "pasta recipe" in neighbours[0]["item"]
     with duckdb.connect(str(home / "warehouse.duckdb"), read_only=True) as connection:
         table = connection.sql(
             "select item_id, codes, partition_date from semantic_ids order by item_index"
@@ -260,7 +261,7 @@ def spoil_the_refit(monkeypatch: pytest.MonkeyPatch) -> None:
         noise = torch.randn(vectors.shape, generator=generator)
         return fit_codebook(noise, config, **options)
 
-    monkeypatch.setattr("onerec.tokenizer.versions.fit_codebook", fitted_on_noise)
+    monkeypatch.setattr("onerec.tokenizer.tokenized_catalogue.fit_codebook", fitted_on_noise)
 
 
 def test_a_worse_generation_is_refused_and_the_old_one_stays(

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from onerec.config import TokenizerConfig
-from onerec.tokenizer.clusterers import algorithm_1
 from onerec.tokenizer.codebook import Codebook, fit_codebook, load_codebook
 from onerec.tokenizer.diagnostics import tokenizer_diagnostics
 from tests.core.tokenizer.peers import topical
@@ -57,10 +56,12 @@ def test_every_level_is_balanced_and_leaves_less_over() -> None:
         assert level["gini"] < 0.01
 
 
-def test_another_clusterer_stands_behind_the_same_interface() -> None:
+def test_balanced_clusters_leave_less_over_than_the_papers_algorithm() -> None:
     vectors = topical(400, 8)
     ours = tokenizer_diagnostics(*fit_codebook(vectors, CONFIG), vectors)
-    peer = tokenizer_diagnostics(*fit_codebook(vectors, CONFIG, clusterer=algorithm_1), vectors)
+    peer = tokenizer_diagnostics(
+        *fit_codebook(vectors, replace(CONFIG, method="algorithm_1")), vectors
+    )
     assert ours["levels"][-1]["relative_mse"] < peer["levels"][-1]["relative_mse"]
 
 

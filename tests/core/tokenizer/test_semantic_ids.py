@@ -23,7 +23,7 @@ from onerec.tokenizer.semantic_ids import (
     extend_semantic_ids,
     load_semantic_ids,
 )
-from onerec.tokenizer.versions import append_night, open_tokenizer_version
+from onerec.tokenizer.tokenized_catalogue import extend_tokenized, tokenize_catalogue
 from tests.core.tokenizer.peers import topical
 
 DAY = np.datetime64("2026-06-01")
@@ -190,9 +190,9 @@ def test_nights_hold_in_any_order_of_the_catalogue(data: st.DataObject, copies: 
     with tempfile.TemporaryDirectory() as temporary:
         directory = Path(temporary)
         config = TokenizerConfig(num_levels=2, codebook_size=4, iterations=5)
-        night = open_tokenizer_version(everything, date(2026, 6, 2), config, directory)
+        night = tokenize_catalogue(everything, date(2026, 6, 2), config, directory)
         for until in (30, 45, 60):
-            later = append_night(directory, night, catalogue(until))
+            later = extend_tokenized(directory, night, catalogue(until))
             assert later.ids.num_moved_since(night.ids) == 0
             assert later.ids.num_invalid() == 0
             night = later

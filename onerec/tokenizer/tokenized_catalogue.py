@@ -1,0 +1,149 @@
+"""A catalogue with its semantic IDs and the vectors they stand for, extended from day to day.
+
+A tokenizer version opens when a codebook is fitted: its directory holds the codebook, the IDs of
+the items it was fitted on, and their vectors, which define the space it lives in. Every nightly run
+after that appends the new items. Shapes: N items, Dv width of the vectors.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.numpy import load_file, save_file
+
+from onerec.config import TokenizerConfig
+from onerec.embeddings.item_embeddings import VECTORS_FILE, ItemEmbeddings
+from onerec.tokenizer.codebook import fit_codebook, load_codebook
+from onerec.tokenizer.diagnostics import tokenizer_diagnostics
+from onerec.tokenizer.semantic_ids import (
+    SemanticIds,
+    align_vectors,
+    assign_semantic_ids,
+    extend_semantic_ids,
+    load_semantic_ids,
+)
+
+
+@dataclass(frozen=True)
+class TokenizedCatalogue:
+    """Attributes:
+    ids: N items with their IDs.
+    vectors: (N, Dv) float32, row-aligned, in the space of the tokenizer version's codebook.
+    """
+
+    ids: SemanticIds
+    vectors: np.ndarray
+
+    def save(self, directory: Path) -> None:
+        """Write `semantic_ids.parquet` and `vectors.safetensors`."""
+        self.ids.save(directory)
+        save_file({"vectors": np.ascontiguousarray(self.vectors)}, directory / VECTORS_FILE)
+
+    def diagnostics(self, codebook_directory: Path) -> dict[str, Any]:
+        """Balance, reconstruction and collisions (`tokenizer_diagnostics`)."""
+        codebook = load_codebook(codebook_directory)
+        return tokenizer_diagnostics(codebook, self.ids.codes, torch.from_numpy(self.vectors))
+
+    def only(self, item_ids: np.ndarray) -> "TokenizedCatalogue":
+        """The rows of some of the items, in their order."""
+        rows = self.ids.index_of(item_ids)
+        ids = replace(
+            self.ids,
+            item_ids=self.ids.item_ids[rows],
+            codes=self.ids.codes[torch.from_numpy(rows)],
+            first_seen=self.ids.first_seen[rows],
+        )
+        return TokenizedCatalogue(ids, self.vectors[rows])
+
+
+def load_tokenized(directory: Path) -> TokenizedCatalogue:
+    """Read what `TokenizedCatalogue.save` wrote."""
+    return TokenizedCatalogue(
+        load_semantic_ids(directory), load_file(directory / VECTORS_FILE)["vectors"]
+    )
+
+
+def tokenize_catalogue(
+    embeddings: ItemEmbeddings,
+    before: date,
+    config: TokenizerConfig,
+    directory: Path,
+    *,
+    on_progress: Callable[[str], None] = lambda message: None,
+) -> TokenizedCatalogue:
+    """Fit a codebook and give its items their IDs; write both to `directory`.
+
+    Args:
+        embeddings: The catalogue.
+        before: Only items first seen before this day take part.
+        config: Levels, codes, steps, seed.
+        directory: Gets the codebook and what `TokenizedCatalogue.save` writes.
+        on_progress: Called with messages about the fit.
+
+    Raises:
+        ValueError: As `fit_codebook`.
+    """
+    known = embeddings.rows(embeddings.known_before(before))
+    vectors = torch.from_numpy(known.vectors)
+    codebook, codes = fit_codebook(vectors, config, on_progress=on_progress)
+    ids = assign_semantic_ids(codebook, codes, vectors, known.item_ids, known.first_seen)
+    opened = TokenizedCatalogue(ids, known.vectors)
+    codebook.save(directory)
+    opened.save(directory)
+    return opened
+
+
+def extend_tokenized(
+    codebook_directory: Path, previous: TokenizedCatalogue | None, embeddings: ItemEmbeddings
+) -> TokenizedCatalogue:
+    """IDs and vectors of a day's catalogue inside the codebook's tokenizer version.
+
+    Args:
+        codebook_directory: What `tokenize_catalogue` wrote.
+        previous: An earlier day; it is built on when it is of the same tokenizer version, otherwise
+            the IDs the tokenizer version opened with are.
+        embeddings: The day's catalogue.
+
+    Returns:
+        Every earlier row unchanged, then the new items in the catalogue's order. An item that has
+        left the catalogue keeps its row, its ID and its last vector.
+
+    Raises:
+        ValueError: More items than IDs, or nothing in common with the items it opened with.
+    """
+    codebook = load_codebook(codebook_directory)
+    opened = load_tokenized(codebook_directory)
+    base = opened
+    if previous is not None and previous.ids.tokenizer_version == codebook.tokenizer_version:
+        base = previous
+    vectors = _in_codebook_space(embeddings, opened)
+    is_new = base.ids.index_of(embeddings.item_ids) < 0
+    new = embeddings.rows(is_new)
+    ids = extend_semantic_ids(
+        base.ids, codebook, new.item_ids, torch.from_numpy(vectors[is_new]), new.first_seen
+    )
+    extended = np.zeros((len(ids), opened.vectors.shape[1]), np.float32)
+    extended[: len(base.ids)] = base.vectors
+    extended[ids.index_of(embeddings.item_ids)] = vectors
+    return TokenizedCatalogue(ids, extended)
+
+
+def _in_codebook_space(embeddings: ItemEmbeddings, opened: TokenizedCatalogue) -> np.ndarray:
+    """(N, Dv): the day's vectors, rotated into the space of the tokenizer version."""
+    at = opened.ids.index_of(embeddings.item_ids)
+    shared = at >= 0
+    if not shared.any():
+        raise ValueError(
+            "item_embeddings: none of the items this tokenizer version opened with is in the "
+            "catalogue; materialise codebook again, which opens a new tokenizer version"
+        )
+    reference = opened.vectors[at[shared]]
+    if np.array_equal(embeddings.vectors[shared], reference):
+        return embeddings.vectors  # the day the codebook was fitted: nothing has turned
+    rows = torch.from_numpy(np.flatnonzero(shared))
+    vectors = torch.from_numpy(embeddings.vectors)
+    return align_vectors(vectors, rows, torch.from_numpy(reference)).numpy()
