@@ -1,8 +1,9 @@
-"""Is it better, than what, by how much: baselines, offline metrics, and the promotion decision."""
+"""Baselines, offline metrics with intervals, and the promotion decision."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from datetime import date
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -14,26 +15,27 @@ from assets.support import (
     STAGES,
     launchpad,
     published,
+    table_of,
     to_core,
     upstream,
 )
-from onerec.artifacts import Artifact, read_json, write_json
-from onerec.config import BASELINES, SERVED, EvaluationConfig
+from onerec.artifacts import Artifact
+from onerec.config import BASELINES, CHALLENGER, PRETRAINED, SERVED, EvaluationConfig
 from resources.stores import Artifacts, Compute
 
 if TYPE_CHECKING:
-    from onerec.evaluation.evaluate import Night
+    from onerec.evaluation.data import EvaluationData
+    from onerec.evaluation.metric_table import MetricTable
 
-MEASURED_WITH = (
+EVALUATED_WITH = (
     "session_dataset",
     "semantic_ids",
     "baselines",
     "evaluator_model",
     "reward_model",
 )
-CHALLENGER = "dpo_checkpoint"
-GENERATORS = {"pretrained": "pretrained_checkpoint", "dpo": CHALLENGER}
-"""Name in metrics -> asset. The last one is the challenger."""
+CHECKPOINTS = {PRETRAINED: "pretrained_checkpoint", CHALLENGER: "dpo_checkpoint"}
+"""Name in metrics -> asset."""
 BASELINE_SETTINGS = (
     "baselines", "baseline_epochs", "baseline_width", "baseline_trials", "neighbours", "seed",
 )  # fmt: skip
@@ -60,7 +62,7 @@ def baselines(
 ) -> dg.MaterializeResult:
     """Popularity, item-KNN and what else the settings name, fitted on the window [D - W, D - 1];
     nothing of day D."""
-    from onerec.evaluation.baselines import fit_baselines, fit_learned
+    from onerec.evaluation.baselines import BaselineInputs, fit_baselines, fit_learned
     from onerec.evaluation.interactions import load_interactions
     from onerec.pictures import histogram, svg_markdown
     from onerec.tokenizer.tokenized_catalogue import load_tokenized
@@ -68,20 +70,20 @@ def baselines(
     day, settings = context.partition_key, to_core(config, EvaluationConfig)
     read = {n: artifacts.store.latest(n, day) for n in ("session_dataset", "semantic_ids")}
     tokenized, test_day = load_tokenized(read["semantic_ids"].path), date.fromisoformat(day)
-    ids = tokenized.ids
-    data, candidates = read["session_dataset"].path, ids.known_before(test_day)
-    counted = fit_baselines(
-        load_interactions(data, ids, test_day=test_day), candidates, neighbours=settings.neighbours
-    )
-    seconds: dict[str, float] = {}
-    learned = fit_learned(
-        data,
-        ids,
-        candidates,
-        settings,
+    inputs = BaselineInputs(
+        session_dataset=read["session_dataset"].path,
+        semantic_ids=tokenized.ids,
+        candidates=tokenized.ids.known_before(test_day),
         test_day=test_day,
         history_length=STAGES.sessions.history_length,
         vectors=tokenized.vectors,
+    )
+    window = load_interactions(inputs.session_dataset, inputs.semantic_ids, test_day=test_day)
+    counted = fit_baselines(window, inputs.candidates, neighbours=settings.neighbours)
+    seconds: dict[str, float] = {}
+    learned = fit_learned(
+        inputs,
+        settings,
         on_progress=context.log.info,
         on_fitted=lambda name, spent: seconds.update({f"seconds of {name}": spent}),
     )
@@ -114,7 +116,12 @@ def baselines(
     group_name="evaluation",
     kinds={"pytorch", "parquet"},
     code_version=METRICS_CODE,
-    deps=[upstream(name) for name in (*MEASURED_WITH, *GENERATORS.values())],
+    deps=[
+        *(upstream(name) for name in (*EVALUATED_WITH, *CHECKPOINTS.values())),
+        # The champion before is read, too. Dagster knows no dependency that comes back to an asset
+        # by way of another one; but that champion was decided from the metrics of its own day.
+        upstream("offline_metrics", first=-1, last=-1),
+    ],
 )
 def offline_metrics(
     context: dg.AssetExecutionContext,
@@ -122,26 +129,30 @@ def offline_metrics(
     artifacts: Artifacts,
     compute: Compute,
 ) -> dg.MaterializeResult:
-    """Every system on the cases of day D: the same histories, the full catalogue, with
-    intervals."""
-    from onerec.evaluation.comparison import write_protocol
-    from onerec.evaluation.evaluate import evaluate, reward_aucs, summarise, write_cases
-    from onerec.pictures import svg_markdown
-    from onerec.report import markdown_table, metric_pictures, without_nan
+    """Every system on the cases of day D, the champion before among them: the same histories, the
+    full catalogue, with intervals."""
+    from onerec.evaluation.champion import previous_champion
+    from onerec.evaluation.measure import evaluate, reward_aucs, summarise
+    from onerec.evaluation.metric_table import MetricTable, write_case_metrics
+    from onerec.evaluation.protocol import EvaluationProtocol
+    from onerec.evaluation.systems import NightlyGenerators, nightly_systems
 
     day, settings = context.partition_key, to_core(config, EvaluationConfig)
     store = artifacts.store
-    read = {n: store.latest(n, day) for n in (*MEASURED_WITH, *GENERATORS.values())}
-    night = _night(day, read, settings)
-    checkpoints = {name: read[asset].path for name, asset in GENERATORS.items()}
-    measured = evaluate(
-        night,
-        checkpoints,
-        STAGES.decoding,
-        device=compute.torch_device(),
-        on_progress=context.log.info,
+    read = {n: store.latest(n, day) for n in (*EVALUATED_WITH, *CHECKPOINTS.values())}
+    incumbent = previous_champion(store, day)
+    if incumbent is not None:
+        read["champion"] = incumbent
+    data = _evaluation_data(day, read, settings)
+    generators = NightlyGenerators(
+        pretrained=read[CHECKPOINTS[PRETRAINED]].path,
+        challenger=read[CHECKPOINTS[CHALLENGER]].path,
+        champion=None if incumbent is None else incumbent.path,
     )
-    metrics = summarise(night, measured) | reward_aucs(read["reward_model"].path)
+    systems = nightly_systems(data, generators, STAGES.decoding, device=compute.torch_device())
+    results = evaluate(data, systems, on_progress=context.log.info)
+    aucs = reward_aucs(read["reward_model"].path)
+    metrics = MetricTable((*summarise(data, results).rows, *aucs))
     with store.write(
         "offline_metrics",
         day,
@@ -150,14 +161,40 @@ def offline_metrics(
         code_version=METRICS_CODE,
         seed=settings.seed,
     ) as draft:
-        write_json(draft.path / "metrics.json", without_nan(metrics))
-        write_protocol(draft.path, night)
-        draft.row_counts["rows"] = write_cases(draft.path / "cases.parquet", night, measured)
-    pictures = {
-        k: dg.MetadataValue.md(svg_markdown(v)) for k, v in metric_pictures(metrics).items()
+        metrics.save(draft.path)
+        EvaluationProtocol.of(data).save(draft.path)
+        values = {name: result.values for name, result in results.items()}
+        draft.row_counts["case values"] = write_case_metrics(draft.path, data.user_ids, values)
+        draft.row_counts["rows"] = len(metrics.rows)
+    return published(draft.artifact, _shown(metrics, day) | _plotted(metrics, len(data.user_ids)))
+
+
+def _shown(metrics: "MetricTable", day: str) -> dict[str, dg.MetadataValue]:
+    """The table and the pictures of the metrics."""
+    from onerec.pictures import svg_markdown
+    from onerec.report import HEADLINES, headline_rows, systems
+    from onerec.report_pictures import metric_pictures
+
+    columns = ["system", *HEADLINES.values()]
+    rows = [dict(zip(columns, row, strict=True)) for row in headline_rows(metrics)]
+    pictures = metric_pictures(metrics, systems(metrics), day)
+    return {
+        "metrics": table_of(rows),
+        **{name: dg.MetadataValue.md(svg_markdown(svg)) for name, svg in pictures.items()},
     }
-    table = dg.MetadataValue.md(markdown_table(metrics))
-    return published(draft.artifact, {"metrics": table, **pictures, **_headlines(metrics)})
+
+
+def _plotted(metrics: "MetricTable", users: int) -> dict[str, float]:
+    """Numbers that Dagster plots over partitions."""
+    wanted = [
+        (system, metric)
+        for system in (*CHECKPOINTS, *SERVED)
+        for metric in ("recall@10", "ndcg@10", "evaluator_reward")
+    ]
+    wanted += [(name, "recall@10") for name in BASELINES if name != "popularity_recent"]
+    found = {f"{s}_{m}": metrics.find(s, m).mean for s, m in wanted}
+    found["legal_share"] = metrics.lowest("legal_share")
+    return {name: value for name, value in found.items() if value == value} | {"users": users}
 
 
 @dg.multi_asset_check(
@@ -177,7 +214,7 @@ def offline_metrics(
         dg.AssetCheckSpec(
             "beats_popularity",
             asset=offline_metrics,
-            description="The challenger's Recall@10 is above popularity's beyond noise.",
+            description="The challenger's Recall@10 is above popularity's: the 95 % CI excludes 0.",
         ),
     ]
 )
@@ -185,32 +222,35 @@ def offline_metrics_checks(
     context: dg.AssetCheckExecutionContext, artifacts: Artifacts
 ) -> Iterator[dg.AssetCheckResult]:
     """What a generator must never do, and what it should do."""
+    from onerec.evaluation.metric_table import MetricTable
+
     measured = artifacts.store.latest("offline_metrics", context.partition_key)
-    yield from check_metrics(read_json(measured.path / "metrics.json"))
+    yield from check_metrics(MetricTable.load(measured.path))
 
 
-def check_metrics(metrics: Mapping[str, Any]) -> Iterator[dg.AssetCheckResult]:
-    """The checks, as a function of a night's `metrics.json`."""
-    for name, share in (
-        ("every_id_is_legal", metrics["legal_share"]),
-        ("sessions_are_repeat_free", metrics["repeat_free_share"]),
+def check_metrics(metrics: "MetricTable") -> Iterator[dg.AssetCheckResult]:
+    """The checks, as a function of a night's metrics."""
+    for name, metric in (
+        ("every_id_is_legal", "legal_share"),
+        ("sessions_are_repeat_free", "repeat_free_share"),
     ):
+        share = metrics.lowest(metric)
         yield dg.AssetCheckResult(
             passed=share == 1,
             check_name=name,
             asset_key="offline_metrics",
             metadata={"share": share},
         )
-    gain = metrics["dpo_minus_popularity_recall@10_low"]
+    gain = metrics.find(CHALLENGER, "recall@10", reference="popularity")
     yield dg.AssetCheckResult(
-        passed=gain is not None and gain > 0,
+        passed=gain.low > 0,
         check_name="beats_popularity",
         asset_key="offline_metrics",
         severity=dg.AssetCheckSeverity.WARN,
         metadata={
-            "Recall@10": metrics["dpo_recall@10"],
-            "popularity's Recall@10": metrics["popularity_recall@10"],
-            "lower end of the difference": gain,
+            "Recall@10": metrics.find(CHALLENGER, "recall@10").mean,
+            "popularity's Recall@10": metrics.find("popularity", "recall@10").mean,
+            "lower confidence bound of the difference": gain.low,
         },
     )
 
@@ -222,107 +262,103 @@ def check_metrics(metrics: Mapping[str, Any]) -> Iterator[dg.AssetCheckResult]:
     kinds={"pytorch"},
     code_version=CHAMPION_CODE,
     deps=[
-        *(upstream(name) for name in (*MEASURED_WITH, CHALLENGER, "offline_metrics")),
+        *(
+            upstream(name)
+            for name in ("offline_metrics", CHECKPOINTS[CHALLENGER], "semantic_ids", "reward_model")
+        ),
         upstream("champion", first=-1, last=-1),
     ],
 )
 def champion(
-    context: dg.AssetExecutionContext,
-    config: EvaluationLaunchpad,
-    artifacts: Artifacts,
-    compute: Compute,
+    context: dg.AssetExecutionContext, config: EvaluationLaunchpad, artifacts: Artifacts
 ) -> dg.MaterializeResult:
     """The model that serves: the challenger if every gate passes, else the champion before it.
 
-    Refusing is a success of the run. `champion.json` holds the decision with its numbers; beside it
-    lies the champion's complete bundle for `Recommender.load`.
+    Decided from the table of `offline_metrics` alone; a rejected challenger is a success of the
+    run. `champion.json` holds the decision with its numbers; beside it lies the champion's complete
+    bundle for `Recommender.load`.
     """
     from onerec.evaluation.champion import (
-        decide_champion,
+        check_incumbent,
         describe,
-        keep_bundle,
-        measure_incumbent,
+        evidence_of,
         previous_champion,
         reward_chooses,
         weak_towers,
-        write_decision,
     )
-    from onerec.recommender import write_bundle
+    from onerec.evaluation.metric_table import MetricTable
+    from onerec.evaluation.promotion import decide
 
     day, settings = context.partition_key, to_core(config, EvaluationConfig)
     store = artifacts.store
-    read = {n: store.latest(n, day) for n in (*MEASURED_WITH, CHALLENGER, "offline_metrics")}
+    read = {
+        name: store.latest(name, day)
+        for name in ("offline_metrics", CHECKPOINTS[CHALLENGER], "semantic_ids", "reward_model")
+    }
     incumbent = previous_champion(store, day)
-    standing = None
-    if incumbent is not None:
-        night = _night(day, read, settings)
-        standing = measure_incumbent(
-            night, incumbent.path, STAGES.decoding, device=compute.torch_device()
-        )
-    decision = decide_champion(
-        read["offline_metrics"].path,
-        standing,
-        settings,
-        weak_towers=weak_towers(read["reward_model"].path, STAGES.reward),
-    )
-    by_reward = reward_chooses(read["offline_metrics"].path, settings)
-    description: dict[str, Any] = describe(decision, read[CHALLENGER], incumbent)
-    description["reward_chooses"] = by_reward
+    metrics, tolerance = MetricTable.load(read["offline_metrics"].path), settings.recall_tolerance
+    check_incumbent(read["offline_metrics"], incumbent)
+    weak = weak_towers(read["reward_model"].path, STAGES.reward)
+    decision = decide(evidence_of(metrics, tolerance=tolerance, weak_towers=weak))
+    description = describe(decision, read[CHECKPOINTS[CHALLENGER]], incumbent)
+    description["reward_chooses"] = reward_chooses(metrics, tolerance=tolerance)
     versions = {name: artifact.version for name, artifact in read.items()}
     if incumbent is not None:
         versions["champion"] = incumbent.version
     with store.write(
         "champion", day, config=asdict(settings), upstream=versions, code_version=CHAMPION_CODE
     ) as draft:
-        if decision.promoted:
-            write_bundle(
-                draft.path,
-                checkpoint=read[CHALLENGER].path,
-                semantic_ids=read["semantic_ids"].path,
-                reward=read["reward_model"].path if by_reward else None,
-                config=STAGES.decoding,
-            )
-        elif incumbent is not None:
-            keep_bundle(draft.path, incumbent)
-        write_decision(draft.path, description)
-    return published(
-        draft.artifact,
-        {
-            "promoted": decision.promoted,
-            "challenger's lists are chosen by": "reward" if by_reward else "probability",
-            "reasons": dg.MetadataValue.md("\n".join(f"- {r}" for r in decision.reasons) or "none"),
-            "warnings": dg.MetadataValue.json(decision.warnings),
-            "gates": dg.MetadataValue.json(decision.gates),
-            "numbers": dg.MetadataValue.json(description["numbers"]),
-            "champion": dg.MetadataValue.json(description["model"]),
-        },
-    )
+        _write_champion(draft.path, description, read, incumbent)
+    return published(draft.artifact, _decision_metadata(description))
 
 
-def _night(day: str, read: Mapping[str, Artifact], settings: EvaluationConfig) -> "Night":
-    from onerec.evaluation.evaluate import load_night
+def _write_champion(
+    directory: Path,
+    description: dict[str, Any],
+    read: dict[str, Artifact],
+    incumbent: Artifact | None,
+) -> None:
+    """The decision, and the bundle of the model that it leaves as champion."""
+    from onerec.evaluation.champion import keep_bundle, write_decision
+    from onerec.recommender import write_bundle
 
-    return load_night(
-        test_day=date.fromisoformat(day),
+    if description["promoted"]:
+        write_bundle(
+            directory,
+            checkpoint=read[CHECKPOINTS[CHALLENGER]].path,
+            semantic_ids=read["semantic_ids"].path,
+            reward=read["reward_model"].path if description["reward_chooses"] else None,
+            config=STAGES.decoding,
+        )
+    elif incumbent is not None:
+        keep_bundle(directory, incumbent)
+    write_decision(directory, description)
+
+
+def _decision_metadata(description: dict[str, Any]) -> dict[str, Any]:
+    chosen_by = "reward" if description["reward_chooses"] else "probability"
+    return {
+        "promoted": description["promoted"],
+        "challenger's lists are chosen by": chosen_by,
+        "reasons": dg.MetadataValue.json(description["reasons"]),
+        "warnings": dg.MetadataValue.json(description["warnings"]),
+        "gates": dg.MetadataValue.json(description["gates"]),
+        "numbers": dg.MetadataValue.json(description["numbers"]),
+        "champion": dg.MetadataValue.json(description["model"]),
+    }
+
+
+def _evaluation_data(
+    day: str, read: dict[str, Artifact], settings: EvaluationConfig
+) -> "EvaluationData":
+    from onerec.evaluation.data import EvaluationFiles, load_evaluation_data
+
+    files = EvaluationFiles(
         session_dataset=read["session_dataset"].path,
         semantic_ids=read["semantic_ids"].path,
         baselines=read["baselines"].path,
-        checkpoint=read[CHALLENGER].path,
+        checkpoint=read[CHECKPOINTS[CHALLENGER]].path,
         evaluator=read["evaluator_model"].path,
         reward_model=read["reward_model"].path,
-        config=settings,
-        reward=STAGES.reward,
     )
-
-
-def _headlines(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Numbers that Dagster plots over partitions."""
-    wanted = [
-        f"{s}_{m}"
-        for s in (*GENERATORS, *SERVED)
-        for m in ("recall@10", "ndcg@10", "evaluator_reward")
-    ]
-    wanted += [f"{name}_recall@10" for name in BASELINES if name != "popularity_recent"]
-    wanted += ["legal_share", "users"]
-    known = [name for name in wanted if name in metrics]
-    return {name: metrics[name] for name in known if metrics[name] == metrics[name]}
+    return load_evaluation_data(files, date.fromisoformat(day), settings, STAGES.reward)

@@ -17,6 +17,7 @@ from assets.support import (
     STAGES,
     launchpad,
     published,
+    table_of,
     to_core,
     upstream,
 )
@@ -91,7 +92,7 @@ def recommendations(
             "users": users,
             "model version": version,
             "different items": len(table.column("item_id").unique()),
-            "first users": dg.MetadataValue.md(_preview(table)),
+            "first users": _preview(table),
         },
     )
 
@@ -188,23 +189,19 @@ def recommend(
 
 
 def _every(seconds: float, on_progress: Callable[[str], None]) -> Callable[[int, int], None]:
-    """Tell how many users are served now and then, and at the end."""
+    """Reports how many users are served now and then, and at the end."""
     last = time.monotonic()
 
-    def told(done: int, total: int) -> None:
+    def on_batch(done: int, total: int) -> None:
         nonlocal last
         if done == total or time.monotonic() - last >= seconds:
             last = time.monotonic()
             on_progress(f"{done:,} of {total:,} users served")
 
-    return told
+    return on_batch
 
 
-def _preview(table: "pa.Table") -> str:
+def _preview(table: "pa.Table") -> dg.MetadataValue:
     rows = table.slice(0, 15).select(["user_id", "rank", "item_id", "score", "reward"]).to_pylist()
-    lines = ["| user | rank | item | score | reward |", "|---|---|---|---|---|"]
-    lines += [
-        f"| {r['user_id']} | {r['rank']} | {r['item_id']} | {r['score']:.3f} | {r['reward']:.3f} |"
-        for r in rows
-    ]
-    return "\n".join(lines)
+    shown = [r | {name: f"{r[name]:.3f}" for name in ("score", "reward")} for r in rows]
+    return table_of(shown) if shown else dg.MetadataValue.text("nobody is active")

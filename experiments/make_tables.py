@@ -30,7 +30,7 @@ from experiments.table_registry import (
     Grid,
     Table,
 )
-from onerec.artifacts import ArtifactStore, read_json
+from onerec.artifacts import ArtifactStore
 from onerec_dagster.demo import demo_days, ingest_job
 from onerec_dagster.home import prepare_home
 from onerec_dagster.job_runner import (
@@ -246,6 +246,8 @@ def run_grid(
 ) -> None:
     """Make the results that are missing, all in this process, each a run that the UI shows."""
     from experiments.variants.assets import GRIDS, partition_of
+    from experiments.variants.comparison import SYSTEM
+    from onerec.evaluation.metric_table import MetricTable
 
     store = settings.artifact_store()
     wanted = list(missing_results(grid, store, day, seeds))
@@ -261,13 +263,11 @@ def run_grid(
                 f"  {number}/{len(missing)} {name}, seed {seed}: left out, {failed[0]}", flush=True
             )
             continue
-        metrics = read_json(
-            store.latest(grid.asset, partition_of(name, seed)).path / "metrics.json"
-        )
+        metrics = MetricTable.load(store.latest(grid.asset, partition_of(name, seed)).path)
+        recall, reward = (metrics.find(SYSTEM, m).mean for m in ("recall@10", "evaluator_reward"))
         print(
             f"  {number}/{len(missing)} {name}, seed {seed}: {time.monotonic() - began:.0f} s, "
-            f"Recall@10 {metrics['variant_recall@10']:.4f}, evaluator reward "
-            f"{metrics['variant_evaluator_reward']:.4f}",
+            f"Recall@10 {recall:.4f}, evaluator reward {reward:.4f}",
             flush=True,
         )
 

@@ -17,7 +17,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -28,6 +28,7 @@ from torch import Tensor
 from onerec.config import BeamConfig
 from onerec.generation import Trie, generate_sessions, rank_items
 from onerec.model import OneRec, TokenizerVersionMismatchError, load_model, read_config
+from onerec.ranked_lists import RankedLists, first_occurrences, last_items
 from onerec.tokenizer.semantic_ids import SemanticIds, load_semantic_ids
 
 if TYPE_CHECKING:
@@ -63,23 +64,8 @@ class Recommendation:
     reward: float | None
 
 
-class Ranking(NamedTuple):
-    """Lists of many users at once, best first.
-
-    Attributes:
-        items: (U, k) int64 item indices; -1 where fewer items were legal.
-        scores: (U, k) log-probability of the session each item was generated in, or of the item
-            itself behind the session; -inf there.
-        rewards: (U, k) reward of the same; NaN there, and everywhere without a reward model.
-    """
-
-    items: Tensor
-    scores: Tensor
-    rewards: Tensor
-
-
 class Recommender:
-    """A generator, its catalogue and, optionally, a reward model.
+    """A generator, its catalogue and, optionally, a reward model; an `onerec.ranked_lists.Ranker`.
 
     The list is the best session's items in order, then the best first items of a session, found
     by `rank_items`: the sessions of a beam are alike, and what the second one adds is worse than
@@ -99,7 +85,6 @@ class Recommender:
         config: BeamConfig | None = None,
         reward: "RewardModel | None" = None,
         vectors: Tensor | None = None,
-        allowed: Tensor | None = None,
     ) -> None:
         """Put one together.
 
@@ -109,7 +94,6 @@ class Recommender:
             config: Beam width, batch size and precision.
             reward: Orders the sessions.
             vectors: (N, Dv) item vectors, for the reward.
-            allowed: (N,) booleans: the only items it recommends; all of them by default.
 
         Raises:
             ValueError: A reward without vectors, or vectors of another catalogue.
@@ -126,7 +110,7 @@ class Recommender:
         self.model = model.to(dtype).eval()
         self.semantic_ids = semantic_ids
         self.codes = semantic_ids.codes.to(model.device)
-        self.trie = Trie.build(self.codes, model.codebook_size, allowed)
+        self.trie = Trie.build(self.codes, model.codebook_size)
         self.reward = None if reward is None else reward.to(device=model.device, dtype=dtype)
         self.vectors = None if vectors is None else vectors.to(device=model.device, dtype=dtype)
 
@@ -182,14 +166,15 @@ class Recommender:
         """`recommend` for many users; each gets what they would get alone."""
         indices = self.index_histories(histories)
         ranking = self.rank(indices, k, exclude=indices if exclude_seen else None)
-        ids = self.semantic_ids.item_ids[ranking.items.clamp(min=0).numpy()]
+        ids = self.semantic_ids.item_ids[np.maximum(ranking.items, 0)]
+        rewards = ranking.scores if ranking.rewards is None else ranking.rewards
         return [
             [
                 Recommendation(
                     item_id=str(item_id),
                     rank=place + 1,
                     score=score,
-                    reward=None if self.reward is None else reward,
+                    reward=None if ranking.rewards is None else reward,
                 )
                 for place, (item, item_id, score, reward) in enumerate(
                     zip(*row, strict=True)  # one user's k answers
@@ -200,45 +185,52 @@ class Recommender:
                 ranking.items.tolist(),
                 ids,
                 ranking.scores.tolist(),
-                ranking.rewards.tolist(),
+                rewards.tolist(),
                 strict=True,
             )
         ]
 
     def rank(
         self,
-        history: Tensor,
-        k: int = 5,
+        histories: np.ndarray,
+        top_k: int,
+        exclude: np.ndarray | None = None,
+        candidates: np.ndarray | None = None,
         *,
-        exclude: Tensor | None = None,
         on_batch: Callable[[int, int], None] = lambda done, total: None,
-    ) -> Ranking:
+    ) -> RankedLists:
         """Lists by item index, for bulk work.
 
         Args:
-            history: (U, any) item indices, oldest first, -1 at the right; the last n are read.
-            k: Length of the lists.
-            exclude: (U, E) item indices each user must not get, -1 padded.
+            histories: (U, any) item indices, oldest first, -1 at the right; the last n are read.
+            top_k: Length of the lists.
+            exclude: (U, E) item indices that the user must not get, -1 padded.
+            candidates: (N,) booleans: the only items it recommends; None: the whole catalogue.
             on_batch: Called with the users done and their total after every batch.
 
         Returns:
-            The lists, on the CPU.
+            The lists. A score is the log-probability of the session the item was generated in, or
+            of the item itself behind the session; a reward is that of the same.
         """
-        if k < 1:
-            raise ValueError(f"k={k}: use at least 1")
-        recent = keep_recent(history, self.model.history_length)
-        size = self.config.batch_size
-        parts = []
-        for low in range(0, len(recent), size):
-            unwanted = None if exclude is None else exclude[low : low + size]
-            parts.append(self._rank_batch(recent[low : low + size], k, unwanted))
-            on_batch(min(low + size, len(recent)), len(recent))
-        if not parts:
-            empty = torch.empty(0, k)
-            return Ranking(empty.long(), empty, empty)
-        return Ranking(*(torch.cat(column).cpu() for column in zip(*parts, strict=True)))
+        if top_k < 1:
+            raise ValueError(f"top_k={top_k}: use at least 1")
+        rows = torch.from_numpy(np.ascontiguousarray(histories)).long()
+        recent = last_items(rows, self.model.history_length)
+        trie = self.trie
+        if candidates is not None:
+            allowed = torch.from_numpy(candidates).to(self.codes.device)
+            trie = Trie.build(self.codes, self.model.codebook_size, allowed)
+        items = np.full((len(recent), top_k), -1, dtype=np.int64)
+        scores, rewards = np.full(items.shape, -np.inf), np.full(items.shape, np.nan)
+        for low in range(0, len(recent), self.config.batch_size):
+            part = slice(low, low + self.config.batch_size)
+            unwanted = None if exclude is None else torch.from_numpy(exclude[part])
+            found = self._rank_batch(recent[part], top_k, trie, unwanted)
+            items[part], scores[part], rewards[part] = (column.cpu().numpy() for column in found)
+            on_batch(min(part.stop, len(recent)), len(recent))
+        return RankedLists(items, scores, None if self.reward is None else rewards)
 
-    def index_histories(self, histories: Histories) -> Tensor:
+    def index_histories(self, histories: Histories) -> np.ndarray:
         """Item ids of many users -> (U, longest) item indices, unknown ones left out, -1 padded."""
         lists: Any = histories  # pyarrow's types are not known to type checkers
         if not isinstance(lists, pa.Array | pa.ChunkedArray):
@@ -260,16 +252,19 @@ class Recommender:
         place = np.arange(len(items)) - np.repeat(np.cumsum(counts) - counts, counts)
         padded = np.full((len(lengths), int(counts.max(initial=0))), -1, dtype=np.int64)
         padded[user, place] = items
-        return torch.from_numpy(padded)
+        return padded
 
-    def _rank_batch(self, history: Tensor, k: int, exclude: Tensor | None) -> Ranking:
+    def _rank_batch(
+        self, history: Tensor, k: int, trie: Trie, exclude: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Items, scores and rewards (B, k) of one batch; the rewards are NaN without a model."""
         length = self.model.session_items
-        single_beam = min(self.config.beam, self.trie.num_leaves)
+        single_beam = min(self.config.beam, trie.num_leaves)
         beams = generate_sessions(
             self.model,
             history,
             self.codes,
-            self.trie,
+            trie,
             num_items=length,
             beam=single_beam if length == 1 else self.config.beam,
             exclude=exclude,
@@ -283,13 +278,13 @@ class Recommender:
             beams.logp.gather(1, best).expand(-1, length),
             rewards.gather(1, best).expand(-1, length),
         ]
-        ranking = _first_distinct(*columns, k=k)
-        if bool((ranking.items < 0).any()):
+        found = _first_distinct(*columns, k=k)
+        if bool((found[0] < 0).any()):
             single, logp = rank_items(
                 self.model,
                 history,
                 self.codes,
-                self.trie,
+                trie,
                 top_k=k if self.reward is None else max(2 * k, POOL),
                 beam=single_beam,
                 exclude=exclude,
@@ -302,8 +297,8 @@ class Recommender:
                 )
                 more = [values.gather(1, order) for values in more]
             both = [torch.cat(pair, dim=1) for pair in zip(columns, more, strict=True)]
-            ranking = _first_distinct(*both, k=k)
-        return ranking
+            found = _first_distinct(*both, k=k)
+        return found
 
     def _rewards(self, history: Tensor, sessions: Tensor) -> Tensor:
         """Scalar reward (B, K) of sessions (B, K, M); NaN where there is none."""
@@ -319,36 +314,18 @@ class Recommender:
         return torch.where((sessions >= 0).all(-1), scalar, missing)
 
 
-def keep_recent(history: Tensor, length: int) -> Tensor:
-    """The last `length` items of each right-padded row: (U, any) -> (U, length), -1 padded.
-
-    Examples:
-        >>> keep_recent(torch.tensor([[1, 2, 3], [4, -1, -1]]), 2)
-        tensor([[ 2,  3],
-                [ 4, -1]])
-    """
-    counts = (history >= 0).sum(1, keepdim=True)
-    place = (counts - length).clamp(min=0) + torch.arange(length)
-    inside = place < counts
-    if history.shape[1] == 0:
-        return torch.full((len(history), length), -1)
-    picked = history.long().gather(1, place.clamp(max=history.shape[1] - 1))
-    return torch.where(inside, picked, -1)
-
-
-def _first_distinct(items: Tensor, scores: Tensor, rewards: Tensor, *, k: int) -> Ranking:
+def _first_distinct(
+    items: Tensor, scores: Tensor, rewards: Tensor, *, k: int
+) -> tuple[Tensor, Tensor, Tensor]:
     """The first k distinct items of each row (B, X), with what stands beside them."""
-    ordered, order = items.sort(dim=1, stable=True)
-    repeated = torch.zeros_like(ordered, dtype=torch.bool)
-    repeated[:, 1:] = ordered[:, 1:] == ordered[:, :-1]
-    keep = torch.empty_like(repeated).scatter_(1, order, ~repeated) & (items >= 0)
+    keep = first_occurrences(items)
     place = torch.where(keep, keep.cumsum(1) - 1, k).clamp(max=k)  # column k is thrown away
 
     def placed(values: Tensor, nothing: float) -> Tensor:
         empty = values.new_full((len(values), k + 1), nothing)
         return empty.scatter_(1, place, values)[:, :k]
 
-    return Ranking(placed(items, -1), placed(scores, -torch.inf), placed(rewards, torch.nan))
+    return placed(items, -1), placed(scores, -torch.inf), placed(rewards, torch.nan)
 
 
 def write_bundle(

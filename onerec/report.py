@@ -1,359 +1,257 @@
-"""The night's numbers for people and for programs: a table, `metrics.json`, `report.html`.
+"""A nightly run's numbers for people and for programs: a text table, `metrics.json`, `report.html`.
 
-All three are made from one flat object, in which a metric is `name` and its interval is `name_low`
-and `name_high`. `report.html` is one file without any outside reference; it follows the reader's
-light or dark setting.
+`report.html` is one file without any outside reference; it follows the reader's light or dark
+setting.
 """
 
-import html
 import math
-import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from onerec import pictures
-from onerec.artifacts import ArtifactStore, read_json, write_json
-from onerec.config import BASELINES, SERVED
+from jinja2 import Environment, PackageLoader
 
-Metrics = Mapping[str, Any]
+from onerec.artifacts import ArtifactStore, write_json
+from onerec.config import SYSTEMS
+from onerec.evaluation.metric_table import ALL, Metric, MetricTable
+from onerec.evaluation.protocol import EvaluationProtocol
+from onerec.report_pictures import (
+    HEADLINE_TITLES,
+    SLICE_TITLES,
+    artifact_pictures,
+    metric_pictures,
+    step_pictures,
+)
+from onerec.session_dataset.reward_blocks import REWARD_LABELS
 
-SYSTEMS = (*BASELINES, "pretrained", "dpo", *SERVED)
-"""Order of the rows; a system that is not named here follows."""
+Columns = Mapping[Metric, str]
+"""Title of the column of each metric."""
 
-HEADLINES = {
-    "recall@10": "Recall@10",
-    "ndcg@10": "NDCG@10",
-    "evaluator_reward": "Evaluator reward",
+HEADLINES: Columns = {Metric(name): title for name, title in HEADLINE_TITLES.items()}
+MORE_METRICS: Columns = {
+    Metric("hit_rate@10"): "HitRate@10",
+    Metric("mrr@10"): "MRR@10",
+    Metric("recall@5"): "Recall@5",
+    Metric("recall@20"): "Recall@20",
+    Metric("training_reward"): "Training reward",
 }
-CLOSER = {
-    "hit_rate@10": "HitRate@10",
-    "mrr@10": "MRR@10",
-    "recall@5": "Recall@5",
-    "recall@20": "Recall@20",
-    "training_reward": "Training reward",
+SLICES: Columns = {Metric("recall@10", part): title for part, title in SLICE_TITLES.items()}
+BEYOND_ACCURACY: Columns = {
+    Metric("diversity@10"): "Diversity@10",
+    Metric("novelty@10"): "Novelty@10 (bits)",
+    Metric("coverage@10"): "Coverage@10",
+    Metric("gini@10"): "Gini@10",
 }
-SLICES = {
-    "recall@10_cold": "cold items",
-    "recall@10_warm": "warm items",
-    "recall@10_hot": "hot items",
-    "recall@10_short_history": "short history",
-    "recall@10_long_history": "long history",
-}
-CHARACTER = {
-    "diversity@10": "Diversity@10",
-    "novelty@10": "Novelty@10 (bits)",
-    "coverage@10": "Coverage@10",
-    "gini@10": "Gini@10",
-}
-TOWERS, TRAINING_TOWERS = (
+EVALUATOR_TOWERS, TRAINING_TOWERS = (
     {
-        f"{evaluator}_{tower}_{part}": f"{tower} {part}"
-        for tower in ("swt", "vtr", "wtr", "ltr")
+        Metric(f"{reward_model}_{tower}_{part}"): f"{tower} {part}"
+        for tower in REWARD_LABELS
         for part in ("mean", "max")
     }
-    for evaluator in ("evaluator", "training")
+    for reward_model in ("evaluator", "training")
 )
-GAINS = {
-    "training_reward": "by the reward that trained",
-    "evaluator_reward": "by the evaluator",
-    "reward_gap": "gap",
+GAINS: Columns = {
+    Metric("training_reward"): "by the reward that trained",
+    Metric("evaluator_reward"): "by the evaluator",
+    Metric("reward_gap"): "gap",
 }
 
 
-def systems(metrics: Metrics) -> list[str]:
-    """Systems that were measured, baselines first.
+@dataclass(frozen=True, kw_only=True)
+class NightlyReport:
+    """What a report is made of.
 
-    Examples:
-        >>> systems({"dpo_recall@10": 0.1, "popularity_recall@10": 0.05, "dpo_recall@10_low": 0.09})
-        ['popularity', 'dpo']
+    Attributes:
+        metrics: Of the `offline_metrics` artifact.
+        protocol: Of the same.
+        dataset: Name of the data set.
+        promoted: Whether the challenger became the champion; None before the decision.
+        seconds: Time of every step.
+        peak_gib: Peak memory of every step.
+        peak_rss_gib: Peak memory of the whole run.
     """
-    found = [k.removesuffix("_recall@10") for k in metrics if k.endswith("_recall@10")]
-    found = [s for s in found if "_minus_" not in s]
+
+    metrics: MetricTable
+    protocol: EvaluationProtocol
+    dataset: str = ""
+    promoted: bool | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    peak_gib: Mapping[str, float] = field(default_factory=dict)
+    peak_rss_gib: float | None = None
+
+
+def text_table(report: NightlyReport) -> str:
+    """The headline metrics with their intervals, as text for a terminal."""
+    lines = _aligned([["system", *HEADLINES.values()], *headline_rows(report.metrics)])
+    return "\n".join([*_facts(report.protocol), "", *lines, "", *_verdict(report)])
+
+
+def headline_rows(metrics: MetricTable) -> list[list[str]]:
+    """Systems, then paired differences, by the headline metrics."""
+    return _system_rows(metrics, HEADLINES) + _pair_rows(metrics, HEADLINES)
+
+
+def systems(metrics: MetricTable) -> list[str]:
+    """Systems that were measured, in the order of tables; a system of another name follows."""
+    found = metrics.systems("recall@10")
     return sorted(found, key=lambda s: (SYSTEMS.index(s) if s in SYSTEMS else len(SYSTEMS), s))
 
 
-def metric_table(metrics: Metrics) -> str:
-    """The headline metrics with their intervals, as text for a terminal."""
-    body = [[s, *(cell(metrics, f"{s}_{m}") for m in HEADLINES)] for s in systems(metrics)]
-    body += [[_sign(d), *(cell(metrics, f"{d}_{m}") for m in HEADLINES)] for d in _pairs(metrics)]
-    lines = _aligned([["system", *HEADLINES.values()], *body])
-    return "\n".join([*_facts(metrics), "", *lines, "", *_verdict(metrics)])
+def metrics_json(report: NightlyReport) -> dict[str, Any]:
+    """`metrics.json`: the numbers of a report as one flat object, for programs.
 
-
-def markdown_table(metrics: Metrics, columns: Mapping[str, str] = HEADLINES) -> str:
-    """Systems by metrics with intervals, as Markdown."""
-    rows = [[s, *(cell(metrics, f"{s}_{m}") for m in columns)] for s in systems(metrics)]
-    if columns is HEADLINES:
-        rows += [[_sign(d), *(cell(metrics, f"{d}_{m}") for m in columns)] for d in _pairs(metrics)]
-    head = ["system", *columns.values()]
-    lines = ["| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows]]
-    return "\n".join(lines)
-
-
-def metric_pictures(metrics: Metrics) -> dict[str, str]:
-    """Bars with intervals per headline metric, and Recall@10 by slice of the best system."""
-    names = systems(metrics)
-    drawn = {
-        title: pictures.bar_chart(
-            {s: _bar(metrics, f"{s}_{metric}") for s in names},
-            f"{title}, test day {metrics.get('test_day', '')}",
-            "share of targets found" if metric == "recall@10" else title,
-        )
-        for metric, title in HEADLINES.items()
+    A value is `<system>_<metric>`, of a slice `<system>_<metric>_<slice>`, a difference
+    `<system>_minus_<reference>_<metric>`; its interval stands in `<name>_low` and `<name>_high`.
+    What is not finite becomes null: NaN is not JSON.
+    """
+    flat: dict[str, Any] = {}
+    for row in report.metrics.rows:
+        system = row.system if row.reference is None else f"{row.system}_minus_{row.reference}"
+        name = "_".join([system, row.metric, *([] if row.slice == ALL else [row.slice])])
+        flat |= {name: row.value} if row.low is None else row.interval.flat(name)
+    flat |= {
+        name: report.metrics.lowest(name)
+        for name in ("legal_share", "repeat_free_share")
+        if report.metrics.systems(name)
     }
-    if names:
-        last = names[-1]
-        drawn["Recall@10 by slice"] = pictures.bar_chart(
-            {title: _bar(metrics, f"{last}_{key}") for key, title in SLICES.items()},
-            f"Recall@10 of {last} by slice",
-            "share of targets found",
-        )
-    return drawn
+    asked = ("test_day", "users", "mean_targets", "candidate_items", "bootstrap_confidence")
+    flat |= {name: getattr(report.protocol, name) for name in asked}
+    flat |= {f"seconds_{step}": value for step, value in report.seconds.items()}
+    flat |= {f"peak_gib_{step}": value for step, value in report.peak_gib.items()}
+    facts = {
+        "dataset": report.dataset,
+        "promoted": report.promoted,
+        "peak_rss_gib": report.peak_rss_gib,
+    }
+    flat |= {name: value for name, value in facts.items() if value is not None}
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in flat.items()
+    }
 
 
 def write_report(
     directory: Path,
-    metrics: Metrics,
+    report: NightlyReport,
     *,
     store: ArtifactStore | None = None,
-    day: str | None = None,
-    drawn: Mapping[str, str] | None = None,
 ) -> Path:
     """Write `metrics.json` and `report.html`.
 
     Args:
         directory: Made if it is not there.
-        metrics: The flat object; numbers that are not finite become null.
+        report: The numbers.
         store: Where the night's artifacts are, for the pictures of their making.
-        day: The night's partition in the store.
-        drawn: More pictures by title, SVG.
 
     Returns:
         Path of the HTML file.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    metrics = without_nan(metrics)
-    write_json(directory / "metrics.json", metrics)
-    shown = {**metric_pictures(metrics), **(drawn or {})}
-    if store is not None and day is not None:
-        shown |= artifact_pictures(store, day)
+    numbers = metrics_json(report)
+    write_json(directory / "metrics.json", numbers)
+    test_day = report.protocol.test_day
+    shown = metric_pictures(report.metrics, systems(report.metrics), test_day)
+    if store is not None:
+        shown |= artifact_pictures(store, test_day)
+    shown |= step_pictures(report.seconds)
+    simulated = ["The data are simulated."] if report.dataset == "simulated" else []
+    templates = Environment(loader=PackageLoader("onerec"), autoescape=True)
+    page = templates.get_template("report.html").render(
+        title=f"Nightly run, test day {test_day}",
+        lines=[*simulated, *_facts(report.protocol), *_verdict(report)],
+        tables=_tables(report.metrics),
+        pictures=shown.values(),
+        numbers=numbers,
+    )
     path = directory / "report.html"
-    path.write_text(_page(metrics, shown))
+    path.write_text(page)
     return path
 
 
-def without_nan(metrics: Metrics) -> dict[str, Any]:
-    """The same with null for what is not finite: NaN is not JSON."""
-    return {
-        k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in metrics.items()
-    }
-
-
-def artifact_pictures(store: ArtifactStore, day: str) -> dict[str, str]:
-    """How the night's artifacts were made: sessions, codes, losses, calibration.
-
-    An artifact that the night does not have is left out.
-    """
-
-    def read(asset: str, name: str) -> dict[str, Any]:
-        file = _file(store, asset, day, name)
-        return read_json(file) if file else {}
-
-    drawn = {}
-    steps = read("session_dataset", "stats.json").get("funnel")
-    if steps:
-        drawn["sessions"] = pictures.funnel(steps, "What is left of the log")
-    levels = read("semantic_ids", "diagnostics.json").get("levels")
-    if levels:
-        usage = {f"level {n}": sorted(v["usage"], reverse=True) for n, v in enumerate(levels, 1)}
-        drawn["codes"] = pictures.line_chart(
-            usage, "Items per code", "code, most used first", "items"
-        )
-    for asset in ("pretrained_checkpoint", "dpo_checkpoint"):
-        curves = _curves(read(asset, "history.json").get("epochs") or [])
-        if curves:
-            title = f"{asset}: losses"
-            drawn[title] = pictures.line_chart(curves, title, "epoch", "loss (nats)")
-    for asset in ("reward_model", "evaluator_model"):
-        towers = read(asset, "metrics.json").get("towers", {})
-        curves = {
-            name: (t["reliability"]["predicted"], t["reliability"]["observed"])
-            for name, t in towers.items()
-            if t.get("reliability")
+def _tables(metrics: MetricTable) -> list[dict[str, Any]]:
+    """The tables of the page; those without any number are left out."""
+    own, pairs = _system_rows, _pair_rows
+    tables = [
+        ("Systems", HEADLINES, own, "Same cases, histories and candidates for all."),
+        ("Differences", HEADLINES, pairs, "Paired over users."),
+        ("More metrics", MORE_METRICS, own, "Training reward: the model that chose the pairs."),
+        ("Slices of Recall@10", SLICES, own, "Cold items were not shown in the window."),
+        ("Beyond accuracy", BEYOND_ACCURACY, own, ""),
+        (
+            "Sessions by the evaluator",
+            EVALUATOR_TOWERS,
+            own,
+            "Mean and maximum over a case's sessions; a baseline's first items are its one.",
+        ),
+        (
+            "Sessions by the reward model that trained the generator",
+            TRAINING_TOWERS,
+            own,
+            "Not independent evidence: what rises here and not above is reward hacking.",
+        ),
+        (
+            "Reward gained",
+            GAINS,
+            pairs,
+            "A gap whose confidence interval lies above 0 is reward hacking.",
+        ),
+    ]
+    made = [
+        {
+            "heading": heading,
+            "hint": hint,
+            "columns": ["system", *columns.values()],
+            "rows": rows(metrics, columns),
         }
-        if curves:
-            title = f"{asset}: calibration"
-            drawn[title] = pictures.scatter(
-                curves, title, "predicted rate", "observed rate", diagonal=True
-            )
-    return drawn
+        for heading, columns, rows, hint in tables
+    ]
+    return [t for t in made if any(cell != "n/a" for row in t["rows"] for cell in row[1:])]
 
 
-def cell(metrics: Metrics, name: str, decimals: int = 4) -> str:
-    """A value with its interval.
-
-    Examples:
-        >>> cell({"x": 0.05, "x_low": 0.04, "x_high": 0.0612}, "x"), cell({"x": None}, "x")
-        ('0.0500 [0.0400, 0.0612]', 'n/a')
-    """
-    value, low, high = (_number(metrics, f"{name}{end}") for end in ("", "_low", "_high"))
-    if math.isnan(value):
-        return "n/a"
-    sign = "+" if "_minus_" in name else ""
-    if math.isnan(low) or math.isnan(high):
-        return f"{value:{sign}.{decimals}f}"
-    shown = [f"{number:{sign}.{decimals}f}" for number in (value, low, high)]
-    return f"{shown[0]} [{shown[1]}, {shown[2]}]"
+def _system_rows(metrics: MetricTable, columns: Columns) -> list[list[str]]:
+    return [
+        [system, *(metrics.find(system, m.name, slice=m.slice).text() for m in columns)]
+        for system in systems(metrics)
+    ]
 
 
-def _facts(metrics: Metrics) -> list[str]:
-    parts = [f"test day {metrics.get('test_day', 'unknown')}"]
-    if "users" in metrics:
-        parts.append(f"{metrics['users']:,} users")
-    if "candidate_items" in metrics:
-        parts.append(
-            f"{metrics['candidate_items']:,} candidate items; only by_* leave out seen ones"
-        )
-    lines = [", ".join(parts)]
-    if "bootstrap_confidence" in metrics:
-        lines.append(f"[{metrics['bootstrap_confidence']:.0%} bootstrap interval over users]")
-    return lines
+def _pair_rows(metrics: MetricTable, columns: Columns) -> list[list[str]]:
+    return [
+        [
+            f"{system} - {reference}",
+            *(metrics.find(system, m.name, reference=reference).text(signed=True) for m in columns),
+        ]
+        for system, reference in metrics.pairs()
+    ]
 
 
-def _verdict(metrics: Metrics) -> list[str]:
-    lines = []
-    if "legal_share" in metrics:
+def _facts(protocol: EvaluationProtocol) -> list[str]:
+    return [
+        f"test day {protocol.test_day}, {protocol.users:,} users, "
+        f"{protocol.candidate_items:,} candidate items; only by_* leave out seen ones",
+        f"[{protocol.bootstrap_confidence:.0%} bootstrap interval over users]",
+    ]
+
+
+def _verdict(report: NightlyReport) -> list[str]:
+    metrics, lines = report.metrics, []
+    if metrics.systems("legal_share"):
         lines.append(
-            f"generated sessions: {_number(metrics, 'legal_share'):.2%} legal, "
-            f"{_number(metrics, 'repeat_free_share'):.2%} free of repeats"
+            f"generated sessions: {metrics.lowest('legal_share'):.2%} legal, "
+            f"{metrics.lowest('repeat_free_share'):.2%} free of repeats"
         )
-    aucs = {t: cell(metrics, f"reward_auc_{t}", 3) for t in ("swt", "vtr", "wtr", "ltr")}
+    aucs = {t: metrics.find("reward", f"auc_{t}").text(decimals=3) for t in REWARD_LABELS}
     if set(aucs.values()) != {"n/a"}:
         lines.append("reward model AUC on the validation day [95% interval over its rows]:")
         lines.append("  " + ", ".join(f"{tower} {text}" for tower, text in aucs.items()))
-    if "promoted" in metrics:
-        verdict = "promoted" if metrics["promoted"] else "refused, the champion stays"
+    if report.promoted is not None:
+        verdict = "promoted" if report.promoted else "rejected, the champion is kept"
         lines.append(f"challenger: {verdict}")
     return lines
-
-
-def _pairs(metrics: Metrics) -> list[str]:
-    found = [k.removesuffix("_recall@10") for k in metrics if k.endswith("_recall@10")]
-    return [d for d in found if "_minus_" in d]
-
-
-def _sign(pair: str) -> str:
-    return pair.replace("_minus_", " - ")
-
-
-def _number(metrics: Metrics, name: str) -> float:
-    value = metrics.get(name)
-    return float("nan") if value is None else float(value)
-
-
-def _bar(metrics: Metrics, name: str) -> tuple[float, float, float]:
-    value, low, high = (_number(metrics, f"{name}{end}") for end in ("", "_low", "_high"))
-    return value, low, high
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in rows]
     return [lines[0], "-" * max(map(len, lines)), *lines[1:]]
-
-
-def _file(store: ArtifactStore, asset: str, day: str, name: str) -> Path | None:
-    if day not in store.partitions(asset):
-        return None
-    file = store.latest(asset, day).path / name
-    return file if file.exists() else None
-
-
-def _curves(epochs: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
-    """The losses among an epoch's numbers; lists of numbers are no curve."""
-    names = [k for k, v in epochs[0].items() if re.search(r"loss|nll", k)] if epochs else []
-    names = [k for k in names if not any(isinstance(row.get(k), list) for row in epochs)]
-    return {k: [math.nan if row.get(k) is None else float(row[k]) for row in epochs] for k in names}
-
-
-_CSS = """
-:root { color-scheme: light dark; --ink: #1f2328; --quiet: #59636e; --line: #d1d9e0; --page: #fff; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e6edf3; --quiet: #9198a1; --line: #3d444d; --page: #0d1117; }
-}
-body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--page);
-       max-width: 1100px; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.1rem; margin-top: 2.2rem; }
-p { color: var(--quiet); max-width: 75ch; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 13.5px; }
-th, td { text-align: left; padding: .3rem .9rem .3rem 0; border-bottom: 1px solid var(--line);
-         white-space: nowrap; }
-.pictures { display: flex; flex-wrap: wrap; gap: 1rem; }
-.pictures svg { max-width: 100%; height: auto; border-radius: 6px; background: #fff; }
-"""
-
-
-def _page(metrics: Metrics, shown: Mapping[str, str]) -> str:
-    rows = systems(metrics)
-    tables = [
-        ("Systems", HEADLINES, rows, "Same cases, histories and candidates for all."),
-        ("Differences", HEADLINES, _pairs(metrics), "Paired over users."),
-        ("More metrics", CLOSER, rows, "Training reward: the model that chose the pairs."),
-        ("Slices of Recall@10", SLICES, rows, "Cold items were not shown in the window."),
-        ("What the lists are like", CHARACTER, rows, ""),
-        (
-            "Evaluator's view of the sessions",
-            TOWERS,
-            rows,
-            "Mean and maximum over a case's sessions; a baseline's first items are its one.",
-        ),
-        (
-            "The same by the reward that trained the generator",
-            TRAINING_TOWERS,
-            rows,
-            "Not independent evidence: what rises here and not above was gained by pleasing it.",
-        ),
-        (
-            "Reward gained, and by whose word",
-            GAINS,
-            _pairs(metrics),
-            "A gap above zero beyond noise is reward hacking.",
-        ),
-    ]
-    title = f"One night, test day {metrics.get('test_day', '')}"
-    note = "" if metrics.get("dataset") != "simulated" else "<p>The data are simulated.</p>"
-    parts = [f"<h1>{html.escape(title)}</h1>", note]
-    parts += [f"<p>{html.escape(line)}</p>" for line in [*_facts(metrics), *_verdict(metrics)]]
-    for heading, columns, names, hint in tables:
-        if any(f"{s}_{c}" in metrics for s in names for c in columns):
-            parts.append(f"<h2>{heading}</h2><p>{hint}</p>{_table(metrics, names, columns)}")
-    parts.append(f'<h2>Pictures</h2><div class="pictures">{"".join(shown.values())}</div>')
-    seconds = {k.removeprefix("seconds_"): v for k, v in metrics.items() if k[:8] == "seconds_"}
-    if seconds:
-        longest = sorted(seconds, key=lambda step: -seconds[step])
-        steps = pictures.bar_chart({s: seconds[s] for s in longest}, "Time per step", "seconds")
-        parts.append(f'<h2>Time</h2><div class="pictures">{steps}</div>')
-    every = "".join(
-        f"<tr><td>{html.escape(k)}</td><td>{html.escape(str(v))}</td></tr>"
-        for k, v in sorted(metrics.items())
-    )
-    parts.append(f"<details><summary>Every number</summary><table>{every}</table></details>")
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{html.escape(title)}</title><style>{_CSS}</style></head>\n"
-        f"<body>{''.join(parts)}</body></html>\n"
-    )
-
-
-def _table(metrics: Metrics, names: Sequence[str], columns: Mapping[str, str]) -> str:
-    head = "".join(f"<th>{html.escape(c)}</th>" for c in ("system", *columns.values()))
-    body = "".join(
-        f"<tr><td>{html.escape(_sign(s))}</td>"
-        + "".join(f"<td>{cell(metrics, f'{s}_{c}')}</td>" for c in columns)
-        + "</tr>"
-        for s in names
-    )
-    return f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>'

@@ -145,6 +145,43 @@ PREFERENCE_GROUPS = pa.schema(
 )
 """One group of a user's sessions a row, for S-DPO, GRPO and ECPO."""
 
+OFFLINE_METRICS = pa.schema(
+    [
+        _column("system", pa.string(), "What was measured", nullable=False),
+        _column(
+            "reference",
+            pa.string(),
+            "The system that it is compared with, user by user: the value is the difference. Null "
+            "for a value of its own",
+        ),
+        _column("metric", pa.string(), "E.g. recall@10, evaluator_reward", nullable=False),
+        _column("slice", pa.string(), "all, or the users or targets counted", nullable=False),
+        _column("value", pa.float64(), "Mean over the cases; NaN without a case", nullable=False),
+        _column(
+            "low",
+            pa.float64(),
+            "Lower end of the bootstrap interval; null for a number without one",
+        ),
+        _column("high", pa.float64(), "Upper end"),
+        _column("cases", pa.int64(), "Users with a value; null where it is no mean over users"),
+    ]
+)
+"""One number of an evaluation a row; system, reference, metric and slice are the key."""
+
+CASE_METRICS = pa.schema(
+    [
+        _column("system", pa.string(), "What was measured", nullable=False),
+        _column("metric", pa.string(), "E.g. recall@10, evaluator_reward", nullable=False),
+        _column("slice", pa.string(), "all, or the users or targets counted", nullable=False),
+        _column("user_id", pa.string(), "The case", nullable=False),
+        _column("value", pa.float64(), "Its value; null where the slice has none of it"),
+    ]
+)
+"""One value of a case a row, what the means of `OFFLINE_METRICS` are made of.
+
+Every system, metric and slice lists the same users in the same order.
+"""
+
 RECOMMENDATIONS = pa.schema(
     [
         _column("user_id", pa.string(), "The user", nullable=False),

@@ -10,7 +10,6 @@ Shapes: U users, H history items, M items of a session.
 # pyarrow.compute makes its functions at import, out of sight of a type checker:
 # pyright: reportAttributeAccessIssue=false
 
-import math
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +21,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from onerec.config import BeamConfig
-from onerec.evaluation.baselines import Baselines
+from onerec.evaluation.baselines import FittedBaselines
+from onerec.ranked_lists import RankedLists
 from onerec.recommender import REWARD, Recommender, write_bundle
 from onerec.schema import RECOMMENDATIONS
 from onerec.session_dataset.histories import active_users, load_serving_histories
@@ -102,25 +102,21 @@ def recommend_to_all(
     users, history = load_serving_histories(
         session_dataset, ids, history_length=model.history_length
     )
-    ranking = recommender.rank(
-        history.long(),
-        model.session_items,
-        exclude=history.long() if filter_seen else None,
-        on_batch=on_batch,
+    seen = history.numpy().astype(np.int64)
+    lists = recommender.rank(
+        seen, model.session_items, exclude=seen if filter_seen else None, on_batch=on_batch
     )
     return _table(
         users,
-        ranking.items.numpy(),
+        lists,
         ids,
-        score=ranking.scores.numpy(),
-        reward=ranking.rewards.numpy(),
         serve_date=serve_date,
         model_version=model_version,
     )
 
 
 def recommend_popular(
-    baselines: Baselines,
+    baselines: FittedBaselines,
     semantic_ids: SemanticIds,
     session_dataset: Path,
     *,
@@ -147,21 +143,12 @@ def recommend_popular(
     users, history = load_serving_histories(
         session_dataset, semantic_ids, history_length=history_length
     )
-    seen = history.numpy() if filter_seen else np.full((len(users), 1), -1)
-    # The longest list from which a session is left when everything seen is taken out.
-    ranked = baselines.popularity.rank(seen, top_k=session_items + seen.shape[1])
-    fresh = (ranked >= 0) & ~(ranked[:, :, None] == seen[:, None, :]).any(-1)
-    order = np.argsort(~fresh, axis=1, kind="stable")[:, :session_items]
-    items = np.take_along_axis(np.where(fresh, ranked, -1), order, 1)
-    weights = baselines.popularity.weights
-    with np.errstate(divide="ignore"):
-        shares = np.log((weights + 1) / (weights + 1).sum())
+    seen = history.numpy()
+    lists = baselines.popularity.rank(seen, session_items, exclude=seen if filter_seen else None)
     return _table(
         users,
-        items,
+        lists,
         semantic_ids,
-        score=shares[items],
-        reward=np.full(items.shape, math.nan),
         serve_date=serve_date,
         model_version=POPULARITY,
     )
@@ -218,24 +205,23 @@ def _missing(wanted: pa.Array, there: pa.Array) -> int:
 
 def _table(
     users: np.ndarray,
-    items: np.ndarray,
+    lists: RankedLists,
     semantic_ids: SemanticIds,
     *,
-    score: np.ndarray,
-    reward: np.ndarray,
     serve_date: date,
     model_version: str,
 ) -> pa.Table:
-    """Rows of (U, M) items, those that are -1 left out."""
-    user, place = np.nonzero(items >= 0)
+    """A row per listed item; the reward is NaN without a reward model."""
+    user, place = np.nonzero(lists.items >= 0)
     rows = len(user)
+    rewards = np.full(lists.items.shape, np.nan) if lists.rewards is None else lists.rewards
     columns = {
         "user_id": pa.array(users[user], pa.string()),
         "serve_date": pa.array([serve_date], pa.date32()).take(pa.array(np.zeros(rows, np.int64))),
         "rank": (place + 1).astype(np.int32),
-        "item_id": pa.array(semantic_ids.item_ids[items[user, place]], pa.string()),
-        "score": score[user, place].astype(np.float64),
-        "reward": pa.array(reward[user, place].astype(np.float64), from_pandas=False),
+        "item_id": pa.array(semantic_ids.item_ids[lists.items[user, place]], pa.string()),
+        "score": lists.scores[user, place].astype(np.float64),
+        "reward": pa.array(rewards[user, place], from_pandas=False),
         "model_version": pa.repeat(model_version, rows),
         "tokenizer_version": pa.repeat(semantic_ids.tokenizer_version, rows),
     }

@@ -55,20 +55,28 @@ def write_demo_report(
     settings: Settings, day: str, runs: list[dict[str, tuple[float, float]]], peak: PeakMemory
 ) -> str:
     """Put the night's numbers and pictures under `report/`; returns the table for the terminal."""
-    from onerec.report import metric_table, write_report
+    from onerec.evaluation.metric_table import MetricTable
+    from onerec.evaluation.protocol import EvaluationProtocol
+    from onerec.report import NightlyReport, text_table, write_report
 
     store = settings.artifact_store()
-    metrics = dict(read_json(store.latest("offline_metrics", day).path / "metrics.json"))
-    decision = read_json(store.latest("champion", day).path / "champion.json")
-    metrics["promoted"] = decision["promoted"]
+    measured = store.latest("offline_metrics", day).path
+    seconds: dict[str, float] = {}
+    peak_gib: dict[str, float] = {}
     for name, (start, end) in [span for spans in runs for span in spans.items()]:
-        seconds = metrics.get(f"seconds_{name}", 0.0) + end - start
-        gib = max(metrics.get(f"peak_gib_{name}", 0.0), peak.between(start, end))
-        metrics |= {f"seconds_{name}": round(seconds, 2), f"peak_gib_{name}": round(gib, 3)}
-    metrics["peak_rss_gib"] = round(peak.gib, 3)
-    metrics["dataset"] = settings.dataset
-    write_report(settings.report_dir, metrics, store=store, day=day)
-    return metric_table(metrics)
+        seconds[name] = round(seconds.get(name, 0.0) + end - start, 2)
+        peak_gib[name] = round(max(peak_gib.get(name, 0.0), peak.between(start, end)), 3)
+    report = NightlyReport(
+        metrics=MetricTable.load(measured),
+        protocol=EvaluationProtocol.load(measured),
+        dataset=settings.dataset,
+        promoted=read_json(store.latest("champion", day).path / "champion.json")["promoted"],
+        seconds=seconds,
+        peak_gib=peak_gib,
+        peak_rss_gib=round(peak.gib, 3),
+    )
+    write_report(settings.report_dir, report, store=store)
+    return text_table(report)
 
 
 def main() -> None:

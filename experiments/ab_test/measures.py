@@ -11,7 +11,7 @@ import numpy as np
 from experiments.ab_test.traffic import Exposures
 from onerec.datasets.simulator.log import planned_exposures
 from onerec.datasets.simulator.world import Array, Items
-from onerec.evaluation.bootstrap import Interval, resampled_means
+from onerec.statistics import Interval, percentile_interval, resampled_means
 
 COUNTS: tuple[str, ...] = (
     "users",
@@ -95,12 +95,8 @@ class Ratio:
 
     def interval(self, confidence: float) -> Interval:
         """With the percentile interval of the resamples."""
-        drawn = self.draws[np.isfinite(self.draws)]
-        if not len(drawn) or not np.isfinite(self.point):
-            return Interval(np.nan, np.nan, np.nan)
-        tail = (1 - confidence) / 2
-        low, high = np.quantile(drawn, [tail, 1 - tail])
-        return Interval(self.point, float(low), float(high))
+        drawn = np.where(np.isfinite(self.draws), self.draws, np.nan)
+        return percentile_interval(self.point, drawn, confidence=confidence)
 
 
 def ratios(

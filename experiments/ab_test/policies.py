@@ -23,11 +23,11 @@ from onerec.alignment.train import fit_alignment
 from onerec.artifacts import Artifact, ArtifactStore
 from onerec.config import PipelineConfig
 from onerec.datasets.simulator.world import Array, item_ids
-from onerec.evaluation.baselines import Ranker, load_baselines
+from onerec.evaluation.baselines import load_baselines
 from onerec.evaluation.baselines.cascade import fit_cascade
-from onerec.evaluation.generators import last_items
 from onerec.generation import Trie
 from onerec.model import load_model
+from onerec.ranked_lists import Ranker, last_items
 from onerec.recommender import Recommender
 from onerec.reward import load_ensemble, load_reward
 from onerec.session_dataset.generator_sessions import SessionTensors, load_session_tensors
@@ -35,8 +35,6 @@ from onerec.tokenizer.semantic_ids import SemanticIds, load_semantic_ids
 from onerec.training import Runtime, TrainingJob, reproducible, train
 
 SPLITS = ("train", "valid")
-Lists = Callable[[Array, Array, int], Array]
-"""(history (A, H), excluded (A, X), length) -> (A, any) item indices, best first, -1 anywhere."""
 
 
 @dataclass(frozen=True)
@@ -46,21 +44,20 @@ class Catalogue:
     Attributes:
         index: (numbers,) table index of each item of the app, -1 where the table has none.
         number: (N,) the other way.
-        popular: (N',) table indices of what may be listed, most watched lately first.
+        candidates: (N,) booleans: what may be listed.
     """
 
     index: Array
     number: Array
-    popular: Array
+    candidates: Array
 
     @classmethod
-    def of(cls, ids: SemanticIds, num_items: int, weights: Array, candidates: Array) -> "Catalogue":
+    def of(cls, ids: SemanticIds, num_items: int, candidates: Array) -> "Catalogue":
         """Match both.
 
         Args:
             ids: The table.
             num_items: Items of the app.
-            weights: (N,) what to list first where a policy has nothing more to say.
             candidates: (N,) booleans: what may be listed.
 
         Raises:
@@ -75,73 +72,34 @@ class Catalogue:
                 f"semantic_ids: {missing!r} is no item of this simulated app; use the settings "
                 "(seed, size, first day) that its night was made with"
             )
-        order = np.argsort(-weights, kind="stable")
-        return cls(index, number, order[candidates[order]])
+        return cls(index, number, candidates)
 
 
 class ArmPolicy:
-    """A `Policy`: translates numbers, leaves out what is excluded, fills up with what is popular.
+    """A `Policy`: translates item numbers, and fills up with what is popular.
 
     Attributes:
         asked: Places of lists asked for so far.
         filled: Those that popularity filled.
     """
 
-    def __init__(self, lists: Lists, catalogue: Catalogue) -> None:
-        self.lists, self.catalogue = lists, catalogue
+    def __init__(self, ranker: Ranker, fallback: Ranker, catalogue: Catalogue) -> None:
+        self.ranker, self.fallback, self.catalogue = ranker, fallback, catalogue
         self.asked = self.filled = 0
 
     def __call__(self, history: Array, excluded: Array, length: int) -> Array:
         """See `experiments.ab_test.traffic.Policy`."""
-        known = last_items(_mapped(history, self.catalogue.index), history.shape[1])
+        rows = torch.from_numpy(_mapped(history, self.catalogue.index))
+        known = last_items(rows, history.shape[1]).numpy()
         refused = _mapped(excluded, self.catalogue.index)
-        own = self.lists(known, refused, length)
-        enough = length + refused.shape[1] + own.shape[1]
-        more = np.tile(self.catalogue.popular[:enough], (len(own), 1))
-        own = first_new(own, refused, length)
+        candidates = self.catalogue.candidates
+        own = self.ranker.rank(known, length, refused, candidates).items
         self.asked += own.size
         self.filled += int((own < 0).sum())
-        both = first_new(np.concatenate([own, more], axis=1), refused, length)
-        return _mapped(both, self.catalogue.number)
-
-
-def first_new(lists: Array, excluded: Array, length: int) -> Array:
-    """The first items of each row that are neither excluded nor repeated; -1 fills up.
-
-    Examples:
-        >>> first_new(np.array([[4, 7, 4, -1, 9]]), np.array([[7, -1]]), 4).tolist()
-        [[4, 9, -1, -1]]
-    """
-    size = 1 + int(max(lists.max(initial=0), excluded.max(initial=0)))
-    keys = np.arange(len(lists))[:, None] * size + lists
-    refused = (np.arange(len(lists))[:, None] * size + excluded)[excluded >= 0]
-    order = np.argsort(keys, axis=1, kind="stable")
-    ordered = np.take_along_axis(keys, order, 1)
-    again = np.zeros(lists.shape, bool)
-    again[:, 1:] = ordered[:, 1:] == ordered[:, :-1]
-    repeated = np.empty_like(again)
-    np.put_along_axis(repeated, order, again, 1)
-    kept = (lists >= 0) & ~repeated & ~np.isin(keys, refused)
-    first = np.argsort(~kept, axis=1, kind="stable")[:, :length]
-    found = np.take_along_axis(np.where(kept, lists, -1), first, 1)
-    return np.pad(found, ((0, 0), (0, length - found.shape[1])), constant_values=-1)
-
-
-def ranked_by(ranker: Ranker) -> Lists:
-    """A baseline: a list long enough that as many are left as are needed."""
-    return lambda history, excluded, length: ranker.rank(history, top_k=length + excluded.shape[1])
-
-
-def generated_by(recommender: Recommender) -> Lists:
-    """A generator: its best session, then the next ones' new items, as it serves."""
-
-    def lists(history: Array, excluded: Array, length: int) -> Array:
-        made = recommender.rank(
-            torch.from_numpy(history).long(), length, exclude=torch.from_numpy(excluded).long()
-        )
-        return made.items.numpy()
-
-    return lists
+        refused = np.concatenate([refused, own], axis=1)
+        more = self.fallback.rank(known, length, refused, candidates).items
+        both = torch.from_numpy(np.concatenate([own, more], axis=1))
+        return _mapped(last_items(both, 2 * length).numpy()[:, :length], self.catalogue.number)
 
 
 def train_larger(
@@ -300,7 +258,6 @@ def generator_arm(
     checkpoint: Path,
     read: Mapping[str, Artifact],
     ids: SemanticIds,
-    candidates: Array,
     stages: PipelineConfig,
     *,
     device: str,
@@ -320,7 +277,6 @@ def generator_arm(
         config=replace(stages.decoding, serving_precision="float32"),
         reward=reward,
         vectors=vectors,
-        allowed=torch.from_numpy(candidates).to(device),
     )
 
 

@@ -19,12 +19,9 @@ from experiments.ab_test.policies import (
     SPLITS,
     ArmPolicy,
     Catalogue,
-    Lists,
     align,
     baseline_arms,
-    generated_by,
     generator_arm,
-    ranked_by,
     train_larger,
 )
 from experiments.ab_test.traffic import Known, ReturnRule, is_watched, serve
@@ -32,7 +29,8 @@ from onerec.artifacts import Artifact, ArtifactStore
 from onerec.config import PipelineConfig
 from onerec.datasets.simulated import SimulatedSource
 from onerec.datasets.simulator.world import Array, numbers
-from onerec.evaluation.baselines import load_baselines
+from onerec.evaluation.baselines import Popularity, load_baselines
+from onerec.ranked_lists import Ranker
 from onerec.session_dataset.histories import load_serving_histories
 from onerec.tokenizer.semantic_ids import SemanticIds, load_semantic_ids
 from onerec.training import Runtime
@@ -104,6 +102,7 @@ class _Morning:
     """What is the same for every arm."""
 
     catalogue: Catalogue
+    fallback: Popularity
     known: Known
     popularity: Array
     usual: float
@@ -121,7 +120,7 @@ def run(night: Night, scratch: Path) -> Measured:
     """
     config, ids = night.config, load_semantic_ids(night.read["semantic_ids"].path)
     morning = _morning(night, ids)
-    lists, seconds, losses = _make_arms(night, ids)
+    rankers, seconds, losses = _make_arms(night, ids)
     passes: dict[str, tuple[int, ReturnRule | None]] = {
         str(seed): (seed, None) for seed in range(config.traffic_seeds)
     }
@@ -130,9 +129,9 @@ def run(night: Night, scratch: Path) -> Measured:
     sums: dict[str, dict[str, Array]] = {label: {} for label in passes}
     filled: dict[str, float] = {}
     for label, (seed, rule) in passes.items():
-        for name, make in lists.items():
+        for name, ranker in rankers.items():
             file = scratch / f"{name}-{label}.safetensors"
-            kept = _served_once(night, morning, make, seed, rule, file)
+            kept = _served_once(night, morning, ranker, seed, rule, file)
             sums[label][name] = kept["sums"]
             filled[name] = float(kept["filled"][0])
             seconds[name] = seconds.get(name, 0.0) + float(kept["seconds"][0])
@@ -143,8 +142,8 @@ def run(night: Night, scratch: Path) -> Measured:
             )
     seeds = [label for label in passes if label != RETURNING]
     return Measured(
-        sums={n: np.stack([sums[label][n] for label in seeds]) for n in lists},
-        returning={n: sums[RETURNING][n][None] for n in lists} if RETURNING in passes else {},
+        sums={n: np.stack([sums[label][n] for label in seeds]) for n in rankers},
+        returning={n: sums[RETURNING][n][None] for n in rankers} if RETURNING in passes else {},
         filled=filled,
         seconds=seconds,
         losses=losses,
@@ -155,14 +154,15 @@ def run(night: Night, scratch: Path) -> Measured:
 def _served_once(
     night: Night,
     morning: _Morning,
-    lists: Lists,
+    ranker: Ranker,
     traffic_seed: int,
     rule: ReturnRule | None,
     file: Path,
 ) -> dict[str, Array]:
     """One pass of one arm over the days: read where an earlier run has served it."""
     if not file.exists():
-        began, policy = time.monotonic(), ArmPolicy(lists, morning.catalogue)
+        began = time.monotonic()
+        policy = ArmPolicy(ranker, morning.fallback, morning.catalogue)
         days = serve(
             night.source.world,
             policy,
@@ -192,16 +192,15 @@ def _served_once(
 
 def _make_arms(
     night: Night, ids: SemanticIds
-) -> tuple[dict[str, Lists], dict[str, float], dict[str, float]]:
+) -> tuple[dict[str, Ranker], dict[str, float], dict[str, float]]:
     """The arms asked for; seconds of what was trained; validation losses."""
     names, read, say = night.config.names, night.read, night.on_progress
     stages = night.stages.override({"decoding": {"beam": night.config.beam}})
-    candidates = ids.known_before(night.day)
     seconds: dict[str, float] = {}
     began = time.monotonic()
     baselines = baseline_arms(read, ids, night.day, night.stages)
     seconds[CASCADE] = time.monotonic() - began
-    lists = {n: ranked_by(ranker) for n, ranker in baselines.items() if n in names}
+    rankers = {n: ranker for n, ranker in baselines.items() if n in names}
     small = read["pretrained_checkpoint"]
     checkpoints = {name: small for name in (UNJUDGED, "small") if name in names}
     options = {"runtime": night.runtime, "code": night.code, "on_progress": say}
@@ -219,30 +218,31 @@ def _make_arms(
             )
             seconds[ALIGNED] = time.monotonic() - began
     for name, checkpoint in checkpoints.items():
-        recommender = generator_arm(
+        rankers[name] = generator_arm(
             checkpoint.path,
             read,
             ids,
-            candidates,
             stages,
             device=night.device,
             by_reward=name != UNJUDGED,
         )
-        lists[name] = generated_by(recommender)
     trained = {n: a for n, a in checkpoints.items() if "best_valid_loss" in a.manifest["metadata"]}
     losses = {n: a.manifest["metadata"]["best_valid_loss"] for n, a in trained.items()}
-    return lists, seconds, losses
+    return rankers, seconds, losses
 
 
 def _morning(night: Night, ids: SemanticIds) -> _Morning:
     """Histories and exposures as of the first morning, from the window before D."""
     world, sessions = night.source.world, night.stages.sessions
-    weights = load_baselines(night.read["baselines"].path).popularity_recent.weights
+    fallback = load_baselines(night.read["baselines"].path).popularity_recent
     items = world.items(night.last)
     number_of_items = len(world.items(night.first))
-    catalogue = Catalogue.of(ids, number_of_items, weights, ids.known_before(night.day))
+    catalogue = Catalogue.of(ids, number_of_items, ids.known_before(night.day))
+    num_candidates = int(catalogue.candidates.sum())
+    nobody = np.empty((1, 0), dtype=np.int64)
+    popular = fallback.rank(nobody, num_candidates, candidates=catalogue.candidates).items[0]
     popularity = np.zeros(len(items))
-    popularity[catalogue.number[catalogue.popular]] = np.linspace(1, 0, len(catalogue.popular))
+    popularity[catalogue.number[popular]] = np.linspace(1, 0, num_candidates)
 
     user_ids, history = load_serving_histories(
         night.read["session_dataset"].path,
@@ -257,7 +257,9 @@ def _morning(night: Night, ids: SemanticIds) -> _Morning:
     user, item, day, seconds = _recent_log(night, world.config.repeat_days - 1)
     watched = is_watched(sessions, seconds, items.duration[item])
     usual = float(watched.mean()) if len(watched) else 0.5
-    return _Morning(catalogue, Known.at_start(everyone, user, item, day), popularity, usual)
+    return _Morning(
+        catalogue, fallback, Known.at_start(everyone, user, item, day), popularity, usual
+    )
 
 
 def _recent_log(night: Night, days: int) -> tuple[Array, Array, Array, Array]:

@@ -7,7 +7,7 @@ from experiments.ab_test.config import ARMS, CASCADE, ABTestConfig
 from experiments.ab_test.measures import Ratio, ratios
 from experiments.ab_test.simulation import Measured
 from experiments.reporting.result_tables import Provenance, ResultTable, Row
-from onerec.evaluation.bootstrap import Interval
+from onerec.statistics import Interval
 
 NAME = "ab_test"
 LAST_DAYS = 3

@@ -23,6 +23,7 @@ from onerec.generation.beam import search
 from onerec.generation.masks import View
 from onerec.model import Memory, OneRec, init_from_content, lookup, token_logp
 from onerec.model.next_item import decode_positions, latest_states
+from onerec.ranked_lists import RankedLists, exclude_scores
 
 USERS_AT_ONCE = 64
 
@@ -188,13 +189,27 @@ class DenseRanker:
     model: DenseOneRec
 
     @torch.no_grad()
-    def rank(self, history: np.ndarray, *, top_k: int) -> np.ndarray:
-        """See `Ranker.rank`."""
+    def rank(
+        self,
+        histories: np.ndarray,
+        top_k: int,
+        exclude: np.ndarray | None = None,
+        candidates: np.ndarray | None = None,
+    ) -> RankedLists:
+        """See `Ranker.rank`; the score is the head's logit."""
         table = self.model.item_table()
+        allowed = None if candidates is None else torch.from_numpy(candidates)
         lists = []
-        for rows in torch.from_numpy(np.ascontiguousarray(history)).long().split(512):
+        for start in range(0, len(histories), 512):
+            part = slice(start, start + 512)
+            rows = torch.from_numpy(np.ascontiguousarray(histories[part])).long()
             last = (rows >= 0).sum(1)[:, None, None]
             states = self.model.states(rows, table)
             latest = states.gather(1, last.expand(-1, -1, states.shape[-1])).squeeze(1)
-            lists.append(self.model.dense_logits(latest, table).topk(top_k).indices)
-        return torch.cat(lists).numpy()
+            logits = self.model.dense_logits(latest, table)
+            if allowed is not None:
+                logits = logits.masked_fill(~allowed, -torch.inf)
+            exclude_scores(logits.numpy(), None if exclude is None else exclude[part])
+            lists.append(logits.topk(min(top_k, logits.shape[1])))
+        scores, items = (torch.cat(column).numpy() for column in zip(*lists, strict=True))
+        return RankedLists.padded(items, scores, top_k)

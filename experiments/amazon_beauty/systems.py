@@ -28,12 +28,13 @@ from experiments.amazon_beauty.training import (
     train,
 )
 from onerec.config import ModelConfig, TokenizerConfig
-from onerec.evaluation.baselines import Ranker, fit_item_knn, fit_popularity
+from onerec.evaluation.baselines import fit_item_knn, fit_popularity
 from onerec.evaluation.baselines.sequence_training import NextItem
 from onerec.evaluation.baselines.tiger import TigerRanker, places_loss, tiger_shape
 from onerec.evaluation.baselines.transformer import SequenceModel, SequenceRanker, SequenceShape
 from onerec.evaluation.interactions import Interactions
 from onerec.model import OneRec
+from onerec.ranked_lists import Ranker
 
 DENSE_SHARES = tuple(round(0.1 * step, 1) for step in range(11))
 """Mixtures of generator and dense head, of which validation chooses one."""
@@ -83,7 +84,7 @@ def sasrec_ce(bench: Bench, budget: Budget) -> dict[str, Measured]:
             budget,
             windows,
             lambda rows, draws: loss(model, rows, draws),
-            lambda asked: ranker.rank(asked.history, top_k=TOP_K),
+            lambda asked: ranker.rank(asked.history, TOP_K).items,
         )
     return {"sasrec_ce": _asked(bench, ranker, seconds, facts)}
 
@@ -120,7 +121,7 @@ def tiger(bench: Bench, budget: Budget) -> dict[str, Measured]:
             budget,
             windows,
             lambda rows, draws: places_loss(model, rows, codes, first=1),
-            lambda asked: ranker.rank(asked.history, top_k=TOP_K),
+            lambda asked: ranker.rank(asked.history, TOP_K).items,
         )
     return {"tiger": _asked(bench, ranker, seconds, facts, beam=budget.beam)}
 
@@ -155,7 +156,7 @@ def onerec(bench: Bench, budget: Budget) -> dict[str, Measured]:
             budget,
             windows,
             lambda rows, draws: model.loss(rows),
-            lambda asked: ranker.rank(asked.history, top_k=TOP_K),
+            lambda asked: ranker.rank(asked.history, TOP_K).items,
             also=lambda: _heads(model, bench.some_valid(500), budget.beam),
         )
     beam = budget.beam
@@ -226,6 +227,6 @@ def _asked(
     top_k, lists = max(TOP_K, settings.get("beam", 0)), []
     for start in range(0, len(test.targets), ASKED_AT_ONCE):
         part = test.history[start : start + ASKED_AT_ONCE]
-        lists.append(ranker.rank(part, top_k=top_k)[:, :TOP_K])
+        lists.append(ranker.rank(part, top_k).items[:, :TOP_K])
         bench.say(f"{start + len(part)} of {len(test.targets)} test users asked")
     return Measured(metrics_of(np.concatenate(lists), test), seconds, facts)

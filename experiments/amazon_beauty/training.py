@@ -16,7 +16,7 @@ from experiments.amazon_beauty.reviews import HISTORY_LENGTH, AmazonReviews, Que
 from onerec.artifacts import read_json, write_json
 from onerec.evaluation.baselines.loop import Plan, alike_batches, fit_epochs
 from onerec.evaluation.baselines.sequences import cut_windows
-from onerec.evaluation.metrics import per_case_metrics
+from onerec.evaluation.ranking_metrics import per_case_metrics
 
 CUTOFFS = (5, 10)
 TOP_K = max(CUTOFFS)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from experiments.reporting.result_tables import Row
-from onerec.evaluation.bootstrap import Interval, resampled_means
+from onerec.statistics import NO_VALUE, Interval, percentile_interval, resampled_means
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def seeded_interval(
         raise ValueError(f"values={values.shape}: use (seeds, users), at least one of each")
     means = resampled_means(values.T, samples=samples, seed=seed)  # (B, S)
     if np.isnan(values).all(axis=1).any():
-        return Interval(np.nan, np.nan, np.nan)
+        return NO_VALUE
     return interval_of(np.nanmean(values, axis=1), means, confidence=confidence, seed=seed)
 
 
@@ -65,11 +65,7 @@ def interval_of(
     rng = np.random.default_rng([seed, 1])
     drawn = rng.integers(0, resampled.shape[1], resampled.shape)
     pooled = np.take_along_axis(resampled, drawn, axis=1).mean(axis=1)
-    if np.isnan(measured).any() or np.isnan(pooled).all():
-        return Interval(np.nan, np.nan, np.nan)
-    tail = (1 - confidence) / 2
-    low, high = np.nanquantile(pooled, [tail, 1 - tail])
-    return Interval(float(measured.mean()), float(low), float(high))
+    return percentile_interval(float(measured.mean()), pooled, confidence=confidence)
 
 
 def seeded_rows(

@@ -23,7 +23,6 @@ from experiments.reporting.seed_intervals import SeededValues, interval_of, seed
 from experiments.reward_quality.pairwise_order import pairs_in_order
 from experiments.reward_quality.scorers import Days, Scored, fit_systems, load_days
 from onerec.config import RewardConfig
-from onerec.evaluation.bootstrap import resampled_means
 from onerec.reward.metrics import (
     expected_calibration_error,
     log_losses,
@@ -32,6 +31,7 @@ from onerec.reward.metrics import (
 )
 from onerec.reward.model import TOWERS
 from onerec.reward.scoring import scalar_reward, tower_weights
+from onerec.statistics import resampled_means
 
 SAMPLES = 400
 """Resamples of the users behind an interval."""

@@ -22,8 +22,8 @@ from experiments.nightly_artifacts import (
     upstream_of,
 )
 from experiments.variants import grids as lists
-from onerec.artifacts import Artifact, ArtifactStore, read_json
-from onerec.config import PipelineConfig
+from onerec.artifacts import Artifact, ArtifactStore
+from onerec.config import CHALLENGER, PRETRAINED, PipelineConfig
 from resources.stores import Artifacts, Compute
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def grid_of(name: str) -> dg.AssetsDefinition:
         partition = partition_of(variant.name, variant.seed)
         with store.write(name, partition, seed=variant.seed, **key) as draft:
             report = run_variant(bench, variant, draft.path)
-            draft.row_counts["rows"] = len(bench.night.user_ids)
+            draft.row_counts["rows"] = len(bench.data.user_ids)
         measured = store.latest("offline_metrics", day)
         shown = {
             "day": day,
@@ -337,20 +337,15 @@ def _provenance(
 
 def _beside_the_night(result: Artifact, measured: Artifact, name: str) -> dict[str, Any]:
     """A picture of a result beside the night's own generators."""
+    from experiments.variants.comparison import SYSTEM
+    from onerec.evaluation.metric_table import MetricTable
     from onerec.pictures import bar_chart, svg_markdown
 
-    mine = read_json(result.path / "metrics.json")
-    theirs = read_json(measured.path / "metrics.json")
+    mine, theirs = MetricTable.load(result.path), MetricTable.load(measured.path)
     pictures = {}
     for metric in ("recall@10", "evaluator_reward"):
-        bars = {f"night: {s}": _bar(theirs, f"{s}_{metric}") for s in ("pretrained", "dpo")}
-        bars[name] = _bar(mine, f"variant_{metric}")
+        bars = {f"night: {s}": theirs.find(s, metric) for s in (PRETRAINED, CHALLENGER)}
+        bars[name] = mine.find(SYSTEM, metric)
         picture = bar_chart(bars, f"{metric} of {name}", metric)
         pictures[metric + " beside the night"] = dg.MetadataValue.md(svg_markdown(picture))
     return pictures
-
-
-def _bar(metrics: Mapping[str, Any], name: str) -> tuple[float, float, float]:
-    mean, low, high = (metrics[name + end] for end in ("", "_low", "_high"))
-    nan = float("nan")
-    return tuple(nan if value is None else value for value in (mean, low, high))  # pyright: ignore

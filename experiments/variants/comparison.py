@@ -3,32 +3,35 @@
 Shapes: S seeds, C cases (users).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from experiments.reporting.result_tables import Provenance, ResultTable, Row
 from experiments.reporting.seed_intervals import SeededValues, seeded_rows
 from onerec.artifacts import read_json
 from onerec.config import EvaluationConfig
+from onerec.evaluation.metric_table import MetricTable, read_case_metrics
+from onerec.evaluation.protocol import EvaluationProtocol
 
 SYSTEM = "variant"
 """What the measured system is called in a result's files."""
 METRICS = ("recall@10", "ndcg@10", "evaluator_reward", "training_reward", "reward_gap")
 """Pooled per user. `reward_gap` is the training reward less the evaluator's; what it gains on the
 reference is reward hacking."""
-FACTS = {
+TOTALS = ("legal_share", "coverage@10")
+"""Metrics of a system as a whole, a mean over seeds."""
+FACTS = "facts.json"
+"""Numbers of a variant's training."""
+SHOWN_FACTS = {
     "train_sessions": "train_sessions",
-    "legal_share": "variant_legal_share",
-    "coverage@10": "variant_coverage@10",
     "kl_to_start": "alignment_kl_to_start",
     "chosen_logp_change": "alignment_chosen_logp_change",
 }
-"""Numbers of a system as a whole, a mean over seeds: column -> name in `metrics.json`."""
+"""Those that are shown, a mean over seeds: column -> name in `facts.json`."""
 ASKED = ("test_day", "cases", "candidates", "reward_models")
 """Parts of a protocol that results have to agree in. Tokens may differ: items are what is counted,
 and every variant keeps the night's rows."""
@@ -152,24 +155,24 @@ def _names(names: Sequence[str]) -> str:
 
 def _facts(variant: str, results: Sequence[Result]) -> list[Row]:
     group = [result for result in results if result.variant == variant]
-    metrics = [read_json(result.directory / "metrics.json") for result in group]
-    rows = []
-    for column, key in FACTS.items():
-        values = [m[key] for m in metrics if m.get(key) is not None]
-        if values:
-            mean = float(np.mean(values))
-            rows.append(Row(system=variant, metric=column, value=mean, seeds=len(values)))
-    return rows
+    tables = [MetricTable.load(result.directory) for result in group]
+    facts = [read_json(result.directory / FACTS) for result in group]
+    found = {name: [table.find(SYSTEM, name).mean for table in tables] for name in TOTALS}
+    found |= {column: [f.get(key, np.nan) for f in facts] for column, key in SHOWN_FACTS.items()}
+    known = {name: np.array(values)[~np.isnan(values)] for name, values in found.items()}
+    return [
+        Row(system=variant, metric=name, value=float(values.mean()), seeds=len(values))
+        for name, values in known.items()
+        if len(values)
+    ]
 
 
 def _seeded(group: Sequence[Result]) -> SeededValues:
-    tables = [
-        pq.read_table(result.directory / "cases.parquet")
-        for result in sorted(group, key=lambda result: result.seed)
-    ]
+    directories = [r.directory for r in sorted(group, key=lambda result: result.seed)]
     values: dict[str, np.ndarray] = {}
     for metric in METRICS[:-1]:
-        values[metric] = np.stack([t.column(f"{SYSTEM}_{metric}").to_numpy() for t in tables])
+        rows = (read_case_metrics(d, system=SYSTEM, metric=metric) for d in directories)
+        values[metric] = np.stack([table.column("value").to_numpy() for table in rows])
     values["reward_gap"] = values["training_reward"] - values["evaluator_reward"]
     seconds = [result.seconds for result in group if result.seconds is not None]
     return SeededValues(values, sum(seconds) if seconds else None)
@@ -178,7 +181,7 @@ def _seeded(group: Sequence[Result]) -> SeededValues:
 def _check_same_question(results: Sequence[Result]) -> None:
     asked: dict[str, tuple[Any, Result]] = {}
     for result in results:
-        protocol: Mapping[str, Any] = read_json(result.directory / "protocol.json")
+        protocol = asdict(EvaluationProtocol.load(result.directory))
         for part in ASKED:
             first, whose = asked.setdefault(part, (protocol[part], result))
             if protocol[part] != first:

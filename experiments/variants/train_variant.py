@@ -12,14 +12,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from safetensors.torch import load_file
 
 from experiments.nightly_artifacts import PublishedNight
-from experiments.variants.comparison import SYSTEM
+from experiments.variants.comparison import FACTS, SYSTEM
 from experiments.variants.session_criteria import recut_sessions
 from experiments.variants.steps import Step, Variant, earliest_made, plan, with_share
 from onerec.alignment.candidates import sample_contexts, scored_candidates
@@ -33,11 +32,14 @@ from onerec.alignment.rounds import (
 )
 from onerec.artifacts import read_json, write_json
 from onerec.embeddings.item_embeddings import ItemEmbeddings
-from onerec.evaluation.comparison import write_protocol
-from onerec.evaluation.evaluate import Night, load_night, measure, summarise, write_cases
-from onerec.evaluation.generators import load_generator
+from onerec.evaluation.data import EvaluationData, EvaluationFiles, load_evaluation_data
+from onerec.evaluation.generators import SessionGenerator, load_generator
+from onerec.evaluation.measure import measure, summarise
+from onerec.evaluation.metric_table import Metric, write_case_metrics
+from onerec.evaluation.protocol import EvaluationProtocol
+from onerec.evaluation.systems import System
 from onerec.generation import Trie
-from onerec.report import without_nan
+from onerec.ranked_lists import RankedLists
 from onerec.reward import load_ensemble
 from onerec.session_dataset.generator_sessions import SessionTensors, load_session_tensors
 from onerec.tokenizer.semantic_ids import load_semantic_ids
@@ -87,20 +89,18 @@ class Workbench:
     on_progress: Callable[[str], None] = lambda message: None
 
     @cached_property
-    def night(self) -> Night:
+    def data(self) -> EvaluationData:
         """What every variant is measured with."""
-        files, base = self.published.files, self.published.base
-        return load_night(
-            test_day=self.published.test_day,
-            session_dataset=files["session_dataset"],
-            semantic_ids=files["semantic_ids"],
-            baselines=files["baselines"],
-            checkpoint=files["pretrained_checkpoint"],
-            evaluator=files["evaluator_model"],
-            reward_model=files["reward_model"],
-            config=base.evaluation,
-            reward=base.reward,
+        published, base = self.published.files, self.published.base
+        files = EvaluationFiles(
+            session_dataset=published["session_dataset"],
+            semantic_ids=published["semantic_ids"],
+            baselines=published["baselines"],
+            checkpoint=published["pretrained_checkpoint"],
+            evaluator=published["evaluator_model"],
+            reward_model=published["reward_model"],
         )
+        return load_evaluation_data(files, self.published.test_day, base.evaluation, base.reward)
 
 
 def run_variant(bench: Workbench, variant: Variant, out_dir: Path) -> VariantReport:
@@ -109,9 +109,9 @@ def run_variant(bench: Workbench, variant: Variant, out_dir: Path) -> VariantRep
     Args:
         bench: The night and the place to work.
         variant: The variant.
-        out_dir: Gets `metrics.json` (flat), `cases.parquet` (per-user values), `protocol.json`
-            (what was asked, for `compare_runs`) and `plan.json` (each step and whether it was
-            made). The system is called `variant` in all of them.
+        out_dir: Gets what an `offline_metrics` artifact holds, with one system named `variant`;
+            `facts.json` (numbers of its training) and `plan.json` (each step and whether it was
+            made).
 
     Raises:
         ValueError: The variant asks for what the night does not hold.
@@ -122,46 +122,46 @@ def run_variant(bench: Workbench, variant: Variant, out_dir: Path) -> VariantRep
     for step in steps:
         making.take(step)
     last = steps[-1].name
-    night = bench.night
+    data = bench.data
     tokens = making.directory["tokens"]
     if tokens != published.files["semantic_ids"]:  # rows are the same, tokens are not
-        night = replace(night, semantic_ids=load_semantic_ids(tokens))
-    system = load_generator(
-        making.directory[last],
-        night.semantic_ids,
-        night.candidates,
-        published.base.decoding,
-        device=bench.device,
+        data = replace(data, semantic_ids=load_semantic_ids(tokens))
+    generator = load_generator(
+        making.directory[last], data.semantic_ids, published.base.decoding, device=bench.device
     )
-    bench.on_progress(f"{variant.name}, seed {variant.seed}: {len(night.user_ids)} cases")
+    bench.on_progress(f"{variant.name}, seed {variant.seed}: {len(data.user_ids)} cases")
+    same_length = generator.model.session_items == data.session_items
     with reproducible(bench.runtime):
-        measured = measure(
-            night,
-            system if system.model.session_items == night.session_items else _OnlyLists(system),
-        )
-    metrics = summarise(night, {SYSTEM: measured}) | making.facts
+        result = measure(data, System(generator if same_length else _OnlyLists(generator)))
     out_dir.mkdir(parents=True, exist_ok=True)
-    write_json(out_dir / "metrics.json", without_nan(metrics))
-    write_cases(out_dir / "cases.parquet", night, {SYSTEM: measured})
-    write_protocol(out_dir, night)
+    summarise(data, {SYSTEM: result}).save(out_dir)
+    write_case_metrics(out_dir, data.user_ids, {SYSTEM: result.values})
+    EvaluationProtocol.of(data).save(out_dir)
+    write_json(out_dir / FACTS, making.facts)
     write_json(
         out_dir / "plan.json",
         [{"step": s.name, "made": s.made, "settings": s.settings} for s in steps],
     )
     names = ("recall@10", "ndcg@10", "evaluator_reward", "training_reward")
-    headline = {name: float(np.nanmean(measured.values[name])) for name in names}
+    headline = {name: float(np.nanmean(result.values[Metric(name)])) for name in names}
     return VariantReport(making.seconds, earliest_made(steps), headline)
 
 
 @dataclass(frozen=True)
 class _OnlyLists:
-    """A generator of other session lengths: its list is measured as one session."""
+    """A generator of another session length than the night's: its list counts as one session."""
 
-    generator: Any
+    generator: SessionGenerator
 
-    def rank(self, history: np.ndarray, *, top_k: int) -> np.ndarray:
-        """See `onerec.evaluation.baselines.Ranker.rank`."""
-        return self.generator.rank(history, top_k=top_k)
+    def rank(
+        self,
+        histories: np.ndarray,
+        top_k: int,
+        exclude: np.ndarray | None = None,
+        candidates: np.ndarray | None = None,
+    ) -> RankedLists:
+        """See `Ranker.rank`."""
+        return self.generator.rank(histories, top_k, exclude, candidates)
 
 
 class _Making:

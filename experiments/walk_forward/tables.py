@@ -10,13 +10,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
-import pyarrow.parquet as pq
+import pyarrow as pa
 
 from experiments.reporting.result_tables import Provenance, ResultTable, Row
-from onerec.config import BASELINES, BY_PROBABILITY, BY_REWARD, SERVED, EvaluationConfig
-from onerec.evaluation.bootstrap import bootstrap_means
+from onerec.config import (
+    BASELINES,
+    BY_PROBABILITY,
+    BY_REWARD,
+    CHAMPION,
+    SERVED,
+    EvaluationConfig,
+)
+from onerec.evaluation.metric_table import read_case_metrics
 from onerec.session_dataset.reward_blocks import REWARD_LABELS
+from onerec.statistics import bootstrap_means
 
 RANKING = (
     *(f"{name}@{k}" for name in ("recall", "ndcg", "hit_rate", "mrr") for k in (5, 10, 20)),
@@ -39,14 +46,8 @@ Values = Mapping[str, np.ndarray]
 """Metric -> (U,)."""
 
 
-def systems_of(columns: Sequence[str]) -> list[str]:
-    """Systems that a table of cases has values of, in its order."""
-    suffix = f"_{HEADLINE}"
-    return [name.removesuffix(suffix) for name in columns if name.endswith(suffix)]
-
-
 def pooled_users(nights: Mapping[str, Path]) -> tuple[dict[str, Values], int]:
-    """Values per user of the systems of all nights.
+    """Values per user of the systems of all nights, but for the champion: another model each night.
 
     Args:
         nights: Directory of the `offline_metrics` artifact by day.
@@ -59,8 +60,11 @@ def pooled_users(nights: Mapping[str, Path]) -> tuple[dict[str, Values], int]:
     """
     if not nights:
         raise ValueError("nights: no day has offline_metrics; run a night first")
-    tables = {day: pq.read_table(path / "cases.parquet") for day, path in nights.items()}
-    systems = {day: systems_of(table.column_names) for day, table in tables.items()}
+    tables = {day: read_case_metrics(path) for day, path in nights.items()}
+    systems = {
+        day: [s for s in table.column("system").unique().to_pylist() if s != CHAMPION]
+        for day, table in tables.items()
+    }
     first_day, first = next(iter(systems.items()))
     for day, found in systems.items():
         odd = sorted(set(found) ^ set(first))
@@ -69,13 +73,16 @@ def pooled_users(nights: Mapping[str, Path]) -> tuple[dict[str, Values], int]:
                 f"{', '.join(odd)}: measured on {first_day} or on {day} only; make baselines and "
                 "offline_metrics of both again with the same baselines, or name fewer days"
             )
-    cases = pd.concat([table.to_pandas() for table in tables.values()], ignore_index=True)
-    users = cases.groupby("user_id", sort=True).mean(numeric_only=True)
-    pooled: dict[str, Values] = {}
-    for system in first:
-        known = {m: f"{system}_{m}" for m in (*RANKING, *REWARDS) if f"{system}_{m}" in users}
-        pooled[system] = {metric: users[column].to_numpy() for metric, column in known.items()}
-    return pooled, len(cases)
+    rows = pa.concat_tables(tables.values()).unify_dictionaries().to_pandas()
+    users = rows["user_id"].astype(str)  # sorted by id, not by category
+    values = rows.groupby(["system", "metric", users], observed=True)["value"].mean()
+    wanted = [(s, m) for s in first for m in (*RANKING, *REWARDS) if (s, m) in values]
+    pooled: dict[str, Values] = {
+        system: {m: values[system, m].to_numpy() for s, m in wanted if s == system}
+        for system in first
+    }
+    num_cases = sum(len(table.column("user_id").unique()) for table in tables.values())
+    return pooled, num_cases
 
 
 def walk_forward_tables(

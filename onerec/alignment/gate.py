@@ -25,14 +25,14 @@ from torch import Tensor
 from onerec.alignment.candidates import sample_contexts
 from onerec.artifacts import write_json
 from onerec.config import AlignmentConfig, BeamConfig, EvaluationConfig, RewardConfig
-from onerec.evaluation.bootstrap import Interval, paired_difference
+from onerec.evaluation.generated_sessions import session_rewards
 from onerec.evaluation.generators import SessionGenerator
-from onerec.evaluation.metrics import per_case_metrics
-from onerec.evaluation.sessions import session_rewards
+from onerec.evaluation.ranking_metrics import per_case_metrics
 from onerec.generation import Trie
 from onerec.model import OneRec
 from onerec.reward.model import RewardModel
 from onerec.session_dataset.generator_sessions import SessionTensors
+from onerec.statistics import paired_difference
 
 ROUND = "round.json"
 LENGTH = 10
@@ -132,7 +132,7 @@ def measure_round(
     """
     system = SessionGenerator(model.to(device).eval(), codes.to(device), trie.to(device), decoding)
     history = cases.history.numpy().astype(np.int64)
-    ranked = system.rank(history, top_k=LENGTH)
+    lists = system.rank(history, LENGTH)
     targets = cases.targets.numpy().astype(np.int64)
     scored = session_rewards(
         evaluator.to(device),
@@ -142,7 +142,7 @@ def measure_round(
         reward,
         name="evaluator",
     )
-    recall = per_case_metrics(ranked, targets, (LENGTH,))[f"recall@{LENGTH}"]
+    recall = per_case_metrics(lists.items, targets, (LENGTH,))[f"recall@{LENGTH}"]
     return {"reward": scored["evaluator_reward"], "recall": recall}
 
 
@@ -175,24 +175,16 @@ def decide_round(
     }
     said = {
         "evaluator_reward_rises": "the evaluator's reward of the best session does not rise beyond "
-        f"noise ({_text(reward)})",
+        f"noise ({reward.text(signed=True)})",
         "recall_within_tolerance": f"Recall@{LENGTH} falls from {start_recall:.4f} by more than "
-        f"the allowed {alignment.recall_tolerance:.0%} beyond noise ({_text(recall)})",
+        f"the allowed {alignment.recall_tolerance:.0%} beyond noise ({recall.text(signed=True)})",
     }
     numbers = {
         "cases": len(before["reward"]),
         f"start_recall@{LENGTH}": start_recall,
         "start_reward": float(np.nanmean(before["reward"])),
-        **_flat("evaluator_reward_difference", reward),
-        **_flat(f"recall@{LENGTH}_difference", recall),
+        **reward.flat("evaluator_reward_difference"),
+        **recall.flat(f"recall@{LENGTH}_difference"),
     }
     reasons = [said[name] for name, passed in gates.items() if not passed]
     return RoundDecision(not reasons, gates, reasons, numbers)
-
-
-def _flat(name: str, interval: Interval) -> dict[str, float]:
-    return {name: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high}
-
-
-def _text(interval: Interval) -> str:
-    return f"{interval.mean:+.4f} [{interval.low:+.4f}, {interval.high:+.4f}]"

@@ -16,10 +16,14 @@ BASELINES = (
     "cascade",
 )
 """Systems that a generator can be measured against."""
+PRETRAINED, CHALLENGER, CHAMPION = "pretrained", "dpo", "champion"
+"""Generators: before alignment, after it, and the champion of the nightly run before."""
 BY_PROBABILITY, BY_REWARD = "by_probability", "by_reward"
 """The challenger as it serves, without and with the reward model choosing."""
 SERVED = (BY_PROBABILITY, BY_REWARD)
 """Seen items are left out of these lists only, so they compare with nothing but one another."""
+SYSTEMS = (*BASELINES, CHAMPION, PRETRAINED, CHALLENGER, *SERVED)
+"""Every system of a nightly run, in the order of tables."""
 MOST_TRIALS = 4
 """Settings that there are to try for a sequence baseline."""
 

@@ -1,7 +1,7 @@
-"""The champion of a night: what the challenger is compared with, and what is published.
+"""The champion of a nightly run: decided by `promotion.decide` from the run's metric table.
 
-The challenger's numbers come from the night's `offline_metrics`. The incumbent, the champion of the
-last night before, is measured here on the same cases, as it would have been served.
+Everything that the decision rests on is in the `offline_metrics` artifact, so it can be recomputed
+from it: the challenger, popularity, and the incumbent (the champion before) on the same cases.
 """
 
 import math
@@ -11,127 +11,75 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow.parquet as pq
-
 from onerec.artifacts import Artifact, ArtifactStore, read_json, write_json
-from onerec.config import (
-    BY_PROBABILITY,
-    BY_REWARD,
-    BeamConfig,
-    EvaluationConfig,
-    RewardConfig,
-)
-from onerec.evaluation.bootstrap import Interval, paired_difference
-from onerec.evaluation.evaluate import HEADLINE, Night, measure
-from onerec.evaluation.generators import load_incumbent
-from onerec.evaluation.promotion import Decision, Evidence, decide
+from onerec.config import BY_PROBABILITY, BY_REWARD, CHALLENGER, CHAMPION, RewardConfig
+from onerec.evaluation.measure import HEADLINE
+from onerec.evaluation.metric_table import MetricTable
+from onerec.evaluation.promotion import Decision, Evidence
 from onerec.reward.metrics import no_better_than_base_rate
-from onerec.tokenizer.semantic_ids import load_semantic_ids
 
-CHAMPION = "champion.json"
+DECISION = "champion.json"
 RECALL = f"recall@{HEADLINE}"
 REWARD = "evaluator_reward"
-
-Cases = Mapping[str, np.ndarray]
-"""(C,) per name."""
 
 
 def previous_champion(store: ArtifactStore, day: str) -> Artifact | None:
     """The champion artifact of the latest earlier night, if that night had a champion."""
     earlier = store.latest_until("champion", day, inclusive=False)
-    if earlier is None or read_json(earlier.path / CHAMPION)["model"] is None:
+    if earlier is None or read_json(earlier.path / DECISION)["model"] is None:
         return None
     return earlier
 
 
-def decide_champion(
-    offline_metrics: Path,
-    incumbent: Cases | None,
-    config: EvaluationConfig,
-    *,
-    system: str = "dpo",
-    weak_towers: tuple[str, ...] = (),
-) -> Decision:
-    """Collect the evidence and decide.
+def check_incumbent(offline_metrics: Artifact, incumbent: Artifact | None) -> None:
+    """Raise `ValueError` unless the metrics measured the incumbent, or there is none.
+
+    In a backfill an earlier day may have got a champion since.
+    """
+    measured = offline_metrics.manifest["upstream"].get("champion")
+    standing = None if incumbent is None else incumbent.version
+    if measured != standing:
+        raise ValueError(
+            f"offline_metrics of {offline_metrics.partition} measured the champion {measured}, but "
+            f"the champion before it is now {standing}: materialise offline_metrics of "
+            f"{offline_metrics.partition} again"
+        )
+
+
+def evidence_of(
+    metrics: MetricTable, *, tolerance: float, weak_towers: tuple[str, ...] = ()
+) -> Evidence:
+    """What the promotion rule reads of a metric table.
 
     Args:
-        offline_metrics: Directory of the night's artifact: the challenger's numbers.
-        incumbent: The champion's values on the same cases in the same order; None without one.
-        config: Tolerance and intervals.
-        system: Name of the challenger in metrics.
+        metrics: Of the night; with rows of the champion before, if there was one.
+        tolerance: Share of the champion's Recall@10 that may be lost.
         weak_towers: Reward towers that count and are no better than their base rate.
     """
-    metrics = read_json(offline_metrics / "metrics.json")
-    challenger = read_cases(offline_metrics / "cases.parquet")
-
-    def difference(name: str, bar: np.ndarray) -> Interval:
-        return paired_difference(
-            challenger[f"{system}_{name}"],
-            bar,
-            samples=config.bootstrap_samples,
-            confidence=config.confidence,
-            seed=config.seed,
-        )
-
-    bar = challenger[f"popularity_{RECALL}"] if incumbent is None else incumbent[RECALL]
-    return decide(
-        Evidence(
-            legal_share=_number(metrics[f"{system}_legal_share"]),
-            repeat_free_share=_number(metrics[f"{system}_repeat_free_share"]),
-            challenger_recall=_number(metrics[f"{system}_{RECALL}"]),
-            bar_recall=float(bar.mean()),
-            recall_difference=difference(RECALL, bar),
-            reward_difference=(
-                None if incumbent is None else difference(REWARD, incumbent[REWARD])
-            ),
-            weak_towers=weak_towers,
-            tolerance=config.recall_tolerance,
-        )
+    has_champion = CHAMPION in metrics.systems(RECALL)
+    bar = CHAMPION if has_champion else "popularity"
+    return Evidence(
+        legal_share=metrics.find(CHALLENGER, "legal_share").mean,
+        repeat_free_share=metrics.find(CHALLENGER, "repeat_free_share").mean,
+        challenger_recall=metrics.find(CHALLENGER, RECALL).mean,
+        bar_recall=metrics.find(bar, RECALL).mean,
+        recall_difference=metrics.find(CHALLENGER, RECALL, reference=bar),
+        reward_difference=(
+            metrics.find(CHALLENGER, REWARD, reference=bar) if has_champion else None
+        ),
+        weak_towers=weak_towers,
+        tolerance=tolerance,
     )
 
 
-def reward_chooses(offline_metrics: Path, config: EvaluationConfig) -> bool:
+def reward_chooses(metrics: MetricTable, *, tolerance: float) -> bool:
     """Whether users get what the reward model chooses, or what is most probable.
 
     By reward, where that loses no more than the tolerated share of the Recall@10 that lists by
     probability have: a reward model that has learned little lists what nobody watches.
-
-    Args:
-        offline_metrics: Directory of the night's artifact.
-        config: The tolerance.
     """
-    metrics = read_json(offline_metrics / "metrics.json")
-    chosen, usual = (_number(metrics.get(f"{s}_{RECALL}")) for s in (BY_REWARD, BY_PROBABILITY))
-    return chosen >= (1 - config.recall_tolerance) * usual  # not where either is NaN
-
-
-def measure_incumbent(
-    night: Night, bundle: Path, decoding: BeamConfig, *, device: str = "cpu"
-) -> Cases:
-    """The champion's values on a night's cases.
-
-    Args:
-        night: Day D.
-        bundle: Directory of the champion artifact.
-        decoding: Beam and batch size.
-        device: Where it runs.
-    """
-    system = load_incumbent(
-        bundle,
-        load_semantic_ids(bundle),
-        night.semantic_ids,
-        decoding,
-        test_day=night.test_day,
-        device=device,
-    )
-    return measure(night, system).values
-
-
-def read_cases(path: Path) -> dict[str, np.ndarray]:
-    """Columns of a `cases.parquet`."""
-    table = pq.read_table(path)
-    return {n: table.column(n).to_numpy(zero_copy_only=False) for n in table.column_names}
+    by_reward, by_probability = (metrics.find(s, RECALL).mean for s in (BY_REWARD, BY_PROBABILITY))
+    return by_reward >= (1 - tolerance) * by_probability  # not where either is NaN
 
 
 def weak_towers(reward_model: Path, reward: RewardConfig) -> tuple[str, ...]:
@@ -146,31 +94,31 @@ def describe(
 ) -> dict[str, Any]:
     """What `champion.json` says.
 
-    `model` names the checkpoint that reigns after the decision, null when there is none: the first
-    challenger was refused.
+    `model` names the checkpoint that is the champion after the decision, null when there is none:
+    the first challenger was rejected.
     """
-    contender = _named(challenger)
-    standing = None if incumbent is None else read_json(incumbent.path / CHAMPION)["model"]
+    candidate = _named(challenger)
+    standing = None if incumbent is None else read_json(incumbent.path / DECISION)["model"]
     return {
         **asdict(decision),
         "numbers": {k: v if math.isfinite(v) else None for k, v in decision.numbers.items()},
-        "challenger": contender,
+        "challenger": candidate,
         "incumbent": None if incumbent is None else {**_named(incumbent), "model": standing},
-        "model": contender if decision.promoted else standing,
+        "model": candidate if decision.promoted else standing,
     }
 
 
 def keep_bundle(directory: Path, incumbent: Artifact) -> None:
     """Copy the incumbent's bundle: the champion artifact of every night is complete by itself."""
     for name in incumbent.manifest["files"]:
-        if name != CHAMPION:
+        if name != DECISION:
             (directory / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(incumbent.path / name, directory / name)
 
 
 def write_decision(directory: Path, description: Mapping[str, Any]) -> None:
     """Write `champion.json`."""
-    write_json(directory / CHAMPION, description)
+    write_json(directory / DECISION, description)
 
 
 def _named(artifact: Artifact) -> dict[str, str]:
@@ -179,7 +127,3 @@ def _named(artifact: Artifact) -> dict[str, str]:
         "partition": artifact.partition,
         "version": artifact.version,
     }
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else float(value)

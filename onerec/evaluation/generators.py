@@ -1,35 +1,46 @@
-"""A trained session generator as a system to measure.
+"""A trained session generator as a system to evaluate.
 
 How its beams become one ranked list is `onerec.generation.rank_items`, the same for every generator
-and never tuned on a test day. No seen-item filter here: evaluation has none for any system.
+and never tuned on a test day.
 
 Shapes: C cases, H history items, K beams, M items of a session, T SID tokens, N items.
 """
 
-import dataclasses
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from onerec.config import BeamConfig
-from onerec.evaluation.sessions import Sessions
-from onerec.generation import Trie, generate_sessions, rank_items
+from onerec.evaluation.generated_sessions import GeneratedSessions
+from onerec.generation import Trie, generate_sessions, rank_first_items
 from onerec.model import OneRec, load_model
-from onerec.recommender import Recommender
+from onerec.ranked_lists import RankedLists, Ranker, last_items
 from onerec.tokenizer.semantic_ids import SemanticIds
 
 
-@dataclasses.dataclass(frozen=True)
+class Generator(Ranker, Protocol):
+    """A `Ranker` that makes whole sessions, too."""
+
+    def sessions(
+        self, histories: np.ndarray, candidates: np.ndarray | None = None
+    ) -> GeneratedSessions:
+        """Sessions of every case, best first; see `Ranker.rank` for the arguments."""
+        ...
+
+
+@dataclass(frozen=True)
 class SessionGenerator:
-    """A generator over the candidates of a day; a `Ranker` that can make sessions, too.
+    """A `Generator` by beam search.
 
     Attributes:
         model: In evaluation mode.
         codes: (N, T) semantic IDs of the day's table.
-        trie: Of the candidates.
+        trie: The items it may list or generate.
         config: Beam and batch size.
     """
 
@@ -38,114 +49,131 @@ class SessionGenerator:
     trie: Trie
     config: BeamConfig
 
-    def rank(self, history: np.ndarray, *, top_k: int) -> np.ndarray:
-        """See `onerec.evaluation.baselines.Ranker.rank`."""
-        beam = min(self.config.beam, self.trie.num_leaves)
-        parts = [
-            rank_items(self.model, part, self.codes, self.trie, top_k=top_k, beam=beam)[0]
-            for part in self._batches(history)
-        ]
-        return _joined(parts, (0, top_k)).cpu().numpy()
+    def rank(
+        self,
+        histories: np.ndarray,
+        top_k: int,
+        exclude: np.ndarray | None = None,
+        candidates: np.ndarray | None = None,
+    ) -> RankedLists:
+        """See `Ranker.rank`; the score is the log-probability of being a session's first item."""
+        trie = self._trie(candidates)
+        return rank_first_items(
+            self.model,
+            torch.from_numpy(np.ascontiguousarray(histories)).long(),
+            self.codes,
+            trie,
+            top_k=top_k,
+            beam=min(self.config.beam, trie.num_leaves),
+            batch_size=self.config.batch_size,
+            exclude=exclude,
+        )
 
-    def sessions(self, history: np.ndarray) -> Sessions:
-        """Sessions for every case, best first."""
-        items, logp = [], []
+    def sessions(
+        self, histories: np.ndarray, candidates: np.ndarray | None = None
+    ) -> GeneratedSessions:
+        """See `Generator.sessions`."""
+        trie = self._trie(candidates)
         beam, length = self.config.beam, self.model.session_items
         if length == 1:  # a list of single items is no longer than the catalogue
-            beam = min(beam, self.trie.num_leaves)
-        for part in self._batches(history):
+            beam = min(beam, trie.num_leaves)
+        items = torch.empty(len(histories), beam, length, dtype=torch.long)
+        logp = torch.empty(len(histories), beam, dtype=self.model.dtype)
+        for start in range(0, len(histories), self.config.batch_size):
+            part = slice(start, start + self.config.batch_size)
+            rows = torch.from_numpy(np.ascontiguousarray(histories[part])).long()
             beams = generate_sessions(
                 self.model,
-                part,
+                rows.to(self.model.device),
                 self.codes,
-                self.trie,
+                trie,
                 num_items=length,
                 beam=beam,
             )
-            items.append(beams.items.cpu())
-            logp.append(beams.logp.cpu())
-        shape = (0, beam, length)
-        return Sessions(_joined(items, shape), _joined(logp, shape[:2]))
+            items[part], logp[part] = beams.items.cpu(), beams.logp.cpu()
+        return GeneratedSessions(items, logp)
 
-    def _batches(self, history: np.ndarray) -> tuple[Tensor, ...]:
-        rows = torch.from_numpy(np.ascontiguousarray(history)).long()
-        return rows.to(self.model.device).split(self.config.batch_size)
-
-
-@dataclasses.dataclass(frozen=True)
-class ServingSystem:
-    """A generator's lists as users get them; a `Ranker`.
-
-    Other systems are measured by first items alone and without a filter of seen ones.
-
-    Attributes:
-        recommender: Over the candidates of a day. A reward model of its chooses the lists.
-    """
-
-    recommender: Recommender
-
-    def rank(self, history: np.ndarray, *, top_k: int) -> np.ndarray:
-        """See `onerec.evaluation.baselines.Ranker.rank`."""
-        rows = torch.from_numpy(np.ascontiguousarray(history)).long()
-        seen = rows if self.recommender.config.filter_seen else None
-        return self.recommender.rank(rows, top_k, exclude=seen).items.numpy()
+    def _trie(self, candidates: np.ndarray | None) -> Trie:
+        if candidates is None:
+            return self.trie
+        allowed = torch.from_numpy(candidates).to(self.codes.device)
+        allowed &= self.trie.leaf_of_item >= 0
+        return Trie.build(self.codes, self.model.codebook_size, allowed)
 
 
 def load_generator(
-    checkpoint: Path,
-    semantic_ids: SemanticIds,
-    candidates: np.ndarray,
-    config: BeamConfig,
-    *,
-    device: str = "cpu",
+    checkpoint: Path, semantic_ids: SemanticIds, config: BeamConfig, *, device: str = "cpu"
 ) -> SessionGenerator:
-    """A checkpoint over a day's candidates.
+    """A checkpoint over the whole catalogue.
 
     Args:
         checkpoint: Directory of the checkpoint.
         semantic_ids: The catalogue; of the checkpoint's tokenizer version, else an error names
             both.
-        candidates: (N,) booleans.
         config: Beam and batch size.
         device: Where it runs.
     """
     model, _ = load_model(checkpoint, expected_tokenizer_version=semantic_ids.tokenizer_version)
     model = model.to(device).eval()
     codes = semantic_ids.codes.to(device)
-    allowed = torch.from_numpy(candidates).to(device)
-    trie = Trie.build(codes, semantic_ids.codebook_size, allowed)
+    trie = Trie.build(codes, semantic_ids.codebook_size)
     return SessionGenerator(model, codes, trie, config)
 
 
-@dataclasses.dataclass(frozen=True)
-class Translated:
-    """A generator with a semantic-ID table of its own, spoken to in the day's item indices.
+@dataclass(frozen=True)
+class RemappedGenerator:
+    """A `Generator` with a semantic-ID table of its own, called with the day's item indices.
 
-    A champion of an earlier tokenizer version knows other rows and other tokens. Histories are
-    translated on the way in, items on the way out; an item it does not know is left out.
+    A champion of an earlier tokenizer version knows other rows and other tokens. Item indices are
+    mapped on the way in and on the way out; a history item that it does not know is left out, and
+    an item that the day does not know is not generated.
 
     Attributes:
         generator: Over its own table.
         to_own: (N,) its index of each item of the day's table, -1 unknown.
         to_day: (N_own,) the day's index of each of its items, -1 unknown.
+        candidates: (N_own,) booleans: what it may list, as of its own table.
     """
 
     generator: SessionGenerator
     to_own: np.ndarray
     to_day: np.ndarray
+    candidates: np.ndarray
 
-    def rank(self, history: np.ndarray, *, top_k: int) -> np.ndarray:
-        """See `onerec.evaluation.baselines.Ranker.rank`."""
-        return _mapped(self.generator.rank(self._own(history), top_k=top_k), self.to_day)
+    def rank(
+        self,
+        histories: np.ndarray,
+        top_k: int,
+        exclude: np.ndarray | None = None,
+        candidates: np.ndarray | None = None,
+    ) -> RankedLists:
+        """See `Ranker.rank`."""
+        lists = self.generator.rank(
+            self._own_histories(histories),
+            top_k,
+            None if exclude is None else _mapped(exclude, self.to_own),
+            self._own_candidates(candidates),
+        )
+        return RankedLists(_mapped(lists.items, self.to_day), lists.scores)
 
-    def sessions(self, history: np.ndarray) -> Sessions:
-        """Sessions for every case, best first, in the day's item indices."""
-        made = self.generator.sessions(self._own(history))
-        return Sessions(torch.from_numpy(_mapped(made.items.numpy(), self.to_day)), made.logp)
+    def sessions(
+        self, histories: np.ndarray, candidates: np.ndarray | None = None
+    ) -> GeneratedSessions:
+        """See `Generator.sessions`."""
+        made = self.generator.sessions(
+            self._own_histories(histories), self._own_candidates(candidates)
+        )
+        return GeneratedSessions(
+            torch.from_numpy(_mapped(made.items.numpy(), self.to_day)), made.logp
+        )
 
-    def _own(self, history: np.ndarray) -> np.ndarray:
-        own = _mapped(history, self.to_own)
-        return last_items(own, self.generator.model.history_length)
+    def _own_histories(self, histories: np.ndarray) -> np.ndarray:
+        own = torch.from_numpy(_mapped(histories, self.to_own))
+        return last_items(own, self.generator.model.history_length).numpy()
+
+    def _own_candidates(self, candidates: np.ndarray | None) -> np.ndarray:
+        own = self.candidates & (self.to_day >= 0)
+        return own if candidates is None else own & candidates[np.maximum(self.to_day, 0)]
 
 
 def load_incumbent(
@@ -156,7 +184,7 @@ def load_incumbent(
     *,
     test_day: date,
     device: str = "cpu",
-) -> Translated:
+) -> RemappedGenerator:
     """A champion of an earlier night, as it would be served on day D.
 
     Inside its tokenizer version it gets the day's table, with the items that came since; outside
@@ -164,39 +192,13 @@ def load_incumbent(
     """
     same = own_ids.tokenizer_version == day_ids.tokenizer_version
     table = day_ids if same else own_ids
-    candidates = table.known_before(test_day)
-    generator = load_generator(bundle, table, candidates, config, device=device)
-    return Translated(
-        generator,
+    return RemappedGenerator(
+        load_generator(bundle, table, config, device=device),
         to_own=np.asarray(table.index_of(day_ids.item_ids)),
         to_day=np.asarray(day_ids.index_of(table.item_ids)),
+        candidates=table.known_before(test_day),
     )
 
 
-def last_items(history: np.ndarray, length: int) -> np.ndarray:
-    """The last items of right-padded rows, holes closed.
-
-    Args:
-        history: (C, H) item indices, oldest first, -1 where there is none, also in between.
-        length: Items kept.
-
-    Returns:
-        (C, length) item indices, -1 padded on the right.
-
-    Examples:
-        >>> last_items(np.array([[4, -1, 6, 7], [8, -1, -1, -1]]), 2).tolist()
-        [[6, 7], [8, -1]]
-    """
-    order = np.argsort(history >= 0, axis=1, kind="stable")  # holes first, items in their order
-    kept = np.take_along_axis(history, order, 1)[:, max(0, history.shape[1] - length) :]
-    order = np.argsort(kept < 0, axis=1, kind="stable")  # holes last
-    kept = np.take_along_axis(kept, order, 1)
-    return np.pad(kept, ((0, 0), (0, length - kept.shape[1])), constant_values=-1)
-
-
 def _mapped(items: np.ndarray, table: np.ndarray) -> np.ndarray:
-    return np.where(items >= 0, table[np.where(items >= 0, items, 0)], -1)
-
-
-def _joined(parts: list[Tensor], empty: tuple[int, ...]) -> Tensor:
-    return torch.cat(parts) if parts else torch.empty(empty, dtype=torch.long)
+    return np.where(items >= 0, table[np.maximum(items, 0)], -1)

@@ -18,7 +18,7 @@ worth.
 import math
 from dataclasses import dataclass
 
-from onerec.evaluation.bootstrap import Interval
+from onerec.statistics import Interval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,27 +96,28 @@ def decide(evidence: Evidence) -> Decision:
         gate(
             "beats_popularity",
             lost.low > 0,
-            f"no champion yet, and {recall} not above popularity's {e.bar_recall:.4f} beyond noise "
-            f"(difference {_text(lost)})",
+            f"no champion yet, and {recall} not significantly above popularity's "
+            f"{e.bar_recall:.4f} (difference {lost.text(signed=True)})",
         )
     else:
-        reward = _text(e.reward_difference)
+        reward = e.reward_difference.text(signed=True)
         gate(
             "recall_within_tolerance",
             lost.mean >= -e.tolerance * e.bar_recall,
             f"{recall} below the champion's {e.bar_recall:.4f} by more than the tolerated "
-            f"{e.tolerance:.0%} (difference {_text(lost)})",
+            f"{e.tolerance:.0%} (difference {lost.text(signed=True)})",
         )
         gate(
             "recall_loss_is_paid_for",
             not lost.high < 0 or e.reward_difference.low > 0,
-            f"{recall} below the champion's {e.bar_recall:.4f} beyond noise ({_text(lost)}), and "
-            f"the evaluator's reward does not rise beyond noise ({reward})",
+            f"{recall} significantly below the champion's {e.bar_recall:.4f} "
+            f"({lost.text(signed=True)}), and the evaluator's reward does not rise significantly "
+            f"({reward})",
         )
         gate(
             "reward_not_below_champion",
             not e.reward_difference.high < 0,
-            f"its evaluator reward is below the champion's beyond noise ({reward})",
+            f"its evaluator reward is significantly below the champion's ({reward})",
         )
     warnings = [
         f"the {tower} tower counts in the reward but is no better than its base rate"
@@ -131,16 +132,8 @@ def _numbers(e: Evidence) -> dict[str, float]:
         "repeat_free_share": e.repeat_free_share,
         "challenger_recall@10": e.challenger_recall,
         "bar_recall@10": e.bar_recall,
-        **_flat("recall@10_difference", e.recall_difference),
+        **e.recall_difference.flat("recall@10_difference"),
     }
     if e.reward_difference is not None:
-        numbers |= _flat("evaluator_reward_difference", e.reward_difference)
+        numbers |= e.reward_difference.flat("evaluator_reward_difference")
     return numbers
-
-
-def _flat(name: str, interval: Interval) -> dict[str, float]:
-    return {name: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high}
-
-
-def _text(interval: Interval) -> str:
-    return f"{interval.mean:+.4f} [{interval.low:+.4f}, {interval.high:+.4f}]"

@@ -2,7 +2,15 @@
 
 from onerec.generation.beam import Beams, generate_sessions
 from onerec.generation.masks import Quota
-from onerec.generation.ranking import rank_items, score_catalogue
+from onerec.generation.ranking import rank_first_items, rank_items, score_catalogue
 from onerec.generation.trie import Trie
 
-__all__ = ["Beams", "Quota", "Trie", "generate_sessions", "rank_items", "score_catalogue"]
+__all__ = [
+    "Beams",
+    "Quota",
+    "Trie",
+    "generate_sessions",
+    "rank_first_items",
+    "rank_items",
+    "score_catalogue",
+]

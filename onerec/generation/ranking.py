@@ -5,6 +5,7 @@ The list is written down here once: items by the log-probability of being the se
 Letters: B batch, H history items, N items, T SID tokens, V nodes of one depth, C codes.
 """
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -20,6 +21,7 @@ from onerec.generation.beam import (
 from onerec.generation.masks import Quota, View
 from onerec.generation.trie import Trie
 from onerec.model import DecoderState, Memory, OneRec
+from onerec.ranked_lists import RankedLists
 
 
 @torch.no_grad()
@@ -71,6 +73,45 @@ def rank_items(
     if quota is None or wanted is None or not quota.at_least or not wanted.size:
         return items, logp
     return _with_quota(items, logp, *best(wanted, quota.at_least))
+
+
+def rank_first_items(
+    model: OneRec,
+    histories: Tensor,
+    codes: Tensor,
+    trie: Trie,
+    *,
+    top_k: int,
+    beam: int,
+    batch_size: int,
+    exclude: np.ndarray | None = None,
+) -> RankedLists:
+    """`rank_items` for any number of users, `batch_size` at a time.
+
+    Args:
+        model, codes, trie, top_k, beam: As in `rank_items`; of one device.
+        histories: (C, H) item indices, oldest first, -1 padded; of any device.
+        batch_size: Users of a batch.
+        exclude: (C, E) item indices that a user must not get, -1 padded.
+
+    Returns:
+        The lists with their log-probabilities.
+    """
+    items = np.full((len(histories), top_k), -1, dtype=np.int64)
+    logp = np.full((len(histories), top_k), NO_SCORE)
+    for start in range(0, len(histories), batch_size):
+        part = slice(start, start + batch_size)
+        found = rank_items(
+            model,
+            histories[part].to(model.device),
+            codes,
+            trie,
+            top_k=top_k,
+            beam=beam,
+            exclude=None if exclude is None else torch.from_numpy(exclude[part]),
+        )
+        items[part], logp[part] = found[0].cpu().numpy(), found[1].double().cpu().numpy()
+    return RankedLists(items, logp)
 
 
 def _with_quota(

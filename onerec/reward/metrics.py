@@ -10,6 +10,7 @@ from torch import Tensor
 from torchmetrics.functional.classification import binary_auroc
 
 from onerec.reward.model import TOWERS
+from onerec.statistics import percentile_ends
 
 RELIABILITY_BINS = 10
 AUC_RESAMPLES = 200
@@ -58,10 +59,7 @@ def auc_interval(probabilities: Tensor, labels: Tensor, *, seed: int = 0) -> tup
         (1.0, 1.0)
     """
     aucs = resampled_aucs(probabilities, labels, torch.arange(len(labels)), seed=seed)
-    defined = aucs[~aucs.isnan()]
-    tail = (1 - AUC_CONFIDENCE) / 2
-    low, high = defined.quantile(defined.new_tensor([tail, 1 - tail])).tolist()
-    return low, high
+    return percentile_ends(aucs.numpy(), confidence=AUC_CONFIDENCE)
 
 
 def resampled_aucs(

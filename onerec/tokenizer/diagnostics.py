@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from onerec.gini import gini
+from onerec.statistics import gini
 from onerec.tokenizer.codebook import Codebook
 
 _SIMILARITIES = 1 << 25

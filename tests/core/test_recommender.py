@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 from onerec.config import BeamConfig, RewardConfig
 from onerec.generation import generate_sessions, rank_items
 from onerec.model import TokenizerVersionMismatchError, save_model, session_logp
-from onerec.recommender import Recommender, keep_recent, write_bundle
+from onerec.ranked_lists import last_items
+from onerec.recommender import Recommender, write_bundle
 from onerec.tokenizer.semantic_ids import SemanticIds
 from tests.core.model.small import small_model, unique_codes
 
@@ -90,10 +91,10 @@ def test_precision_goes_with_the_bundle_and_batches_are_told(parts):
         ranking = loaded.rank(
             loaded.index_histories(HISTORIES), 5, on_batch=lambda *done, t=told: t.append(done)
         )
-        assert ranking.scores.dtype is getattr(torch, precision)
+        assert loaded.model.dtype is getattr(torch, precision)
         assert told == [(3, 5), (5, 5)]
-        found[precision] = ranking.scores.double()
-    torch.testing.assert_close(found["float32"], found["float64"], atol=1e-4, rtol=0)
+        found[precision] = ranking.scores
+    assert found["float32"] == pytest.approx(found["float64"], abs=1e-4)
 
 
 def test_another_precision_is_refused():
@@ -112,7 +113,7 @@ def test_lists_are_ranked_distinct_and_without_what_was_seen(recommender):
 
 
 def test_the_head_is_the_most_probable_session(recommender):
-    history = recommender.index_histories([HISTORIES[0]])
+    history = torch.from_numpy(recommender.index_histories([HISTORIES[0]]))
     row = recommender.recommend(HISTORIES[0], SESSION)
     session = recommender.semantic_ids.index_of(pa.array([r.item_id for r in row]))
     with torch.no_grad():
@@ -127,12 +128,12 @@ def test_behind_the_session_come_the_best_first_items(recommender):
     listed = recommender.rank(history, 20, exclude=history)
     first, logp = rank_items(
         recommender.model,
-        keep_recent(history, MODEL_HISTORY),
+        last_items(torch.from_numpy(history), MODEL_HISTORY),
         recommender.codes,
         recommender.trie,
         top_k=N - 3,
         beam=N - 3,
-        exclude=history,
+        exclude=torch.from_numpy(history),
     )
     session = listed.items[0, :SESSION].tolist()
     behind = zip(first[0].tolist(), logp[0].tolist(), strict=True)
@@ -174,7 +175,6 @@ def test_only_the_recent_items_are_read(recommender):
     recent = HISTORIES[2][-MODEL_HISTORY:]
     full = recommender.recommend(HISTORIES[2], 5, exclude_seen=False)
     assert full == recommender.recommend(recent, 5, exclude_seen=False)
-    assert keep_recent(torch.zeros(2, 0, dtype=torch.long), 2).tolist() == [[-1, -1], [-1, -1]]
 
 
 def test_reward_chooses_the_session(parts):
@@ -196,17 +196,18 @@ def test_reward_chooses_the_session(parts):
     for history, row in zip(HISTORIES, rows, strict=True):
         rewards = [r.reward for r in row]
         assert all(isinstance(r, float) for r in rewards)
-        seen = recommender.index_histories([history])
+        seen = torch.from_numpy(recommender.index_histories([history]))
+        recent = last_items(seen, MODEL_HISTORY)
         beams = generate_sessions(
             recommender.model,
-            keep_recent(seen, MODEL_HISTORY),
+            recent,
             recommender.codes,
             recommender.trie,
             num_items=SESSION,
             beam=64,
             exclude=seen,
         )
-        best = recommender._rewards(keep_recent(seen, MODEL_HISTORY), beams.items).max().item()
+        best = recommender._rewards(recent, beams.items).max().item()
         assert rewards[:SESSION] == pytest.approx([best] * SESSION, abs=1e-9)
         assert rewards[SESSION:] == sorted(rewards[SESSION:], reverse=True)
         alone = recommender.recommend(history, 5)

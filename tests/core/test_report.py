@@ -1,40 +1,57 @@
-import doctest
 import json
 import math
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
-from onerec import report
 from onerec.artifacts import ArtifactStore, write_json
+from onerec.evaluation.metric_table import MetricRow, MetricTable
+from onerec.evaluation.protocol import EvaluationProtocol
+from onerec.report import NightlyReport, text_table, write_report
+from onerec.report_pictures import artifact_pictures
 
-METRICS = {
-    "test_day": "2026-06-14",
-    "users": 1423,
-    "candidate_items": 1950,
-    "bootstrap_confidence": 0.95,
-    "legal_share": 1.0,
-    "repeat_free_share": 1.0,
-    "promoted": True,
-    "reward_auc_swt": 0.71,
-    "reward_auc_swt_low": 0.69,
-    "reward_auc_swt_high": 0.73,
-    "reward_auc_ltr": 0.6,
-    "reward_auc_wtr": math.nan,
-    "dataset": "simulated",
-    "seconds_codebook": 1.25,
-    **{
-        f"{system}_{metric}{end}": value + shift
-        for system, value in (("dpo", 0.11), ("popularity", 0.05), ("my_model", 0.2))
-        for metric in ("recall@10", "ndcg@10", "evaluator_reward", "recall@10_cold")
-        for end, shift in (("", 0.0), ("_low", -0.01), ("_high", 0.01))
-    },
-    "dpo_minus_popularity_recall@10": 0.06,
-    "dpo_minus_popularity_recall@10_low": 0.05,
-    "dpo_minus_popularity_recall@10_high": 0.07,
-}
+
+def row(system: str, metric: str, value: float, reference: str | None = None) -> MetricRow:
+    name, _, part = metric.partition("/")
+    ends = (value - 0.01, value + 0.01)
+    return MetricRow(system, reference, name, part or "all", value, *ends, cases=1423)
+
+
+METRICS = MetricTable(
+    (
+        *(
+            row(system, metric, value)
+            for system, value in (("dpo", 0.11), ("popularity", 0.05), ("my_model", 0.2))
+            for metric in ("recall@10", "ndcg@10", "evaluator_reward", "recall@10/cold")
+        ),
+        row("dpo", "recall@10", 0.06, reference="popularity"),
+        MetricRow("dpo", None, "legal_share", "all", 1.0),
+        MetricRow("dpo", None, "repeat_free_share", "all", 1.0),
+        MetricRow("reward", None, "auc_swt", "all", 0.71, 0.69, 0.73),
+        MetricRow("reward", None, "auc_ltr", "all", 0.6, math.nan, math.nan),
+        MetricRow("reward", None, "auc_wtr", "all", math.nan, math.nan, math.nan),
+    )
+)
+REPORT = NightlyReport(
+    metrics=METRICS,
+    protocol=EvaluationProtocol(
+        test_day="2026-06-14",
+        tokenizer_version="a",
+        users=1423,
+        mean_targets=4.0,
+        candidate_items=1950,
+        bootstrap_confidence=0.95,
+        cases="b",
+        candidates="c",
+        reward_models={},
+    ),
+    dataset="simulated",
+    promoted=True,
+    seconds={"codebook": 1.25},
+)
 
 
 EPOCH = {"epoch": 1, "train_loss": 3.0, "valid_loss": None, "valid_token_losses": [3.0, 2.0]}
@@ -55,12 +72,8 @@ class Tags(HTMLParser):
         ]
 
 
-def test_examples_in_docstrings() -> None:
-    assert doctest.testmod(report).failed == 0
-
-
 def test_table_for_the_terminal() -> None:
-    table = report.metric_table(METRICS)
+    table = text_table(REPORT)
     lines = table.splitlines()
     assert "test day 2026-06-14, 1,423 users, 1,950 candidate items" in lines[0]
     body = [line for line in lines if re.match(r"(popularity|dpo|my_model)", line)]
@@ -79,7 +92,7 @@ def test_table_for_the_terminal() -> None:
 
 
 def test_report_is_one_file_and_says_the_data_are_simulated(tmp_path: Path) -> None:
-    page = report.write_report(tmp_path / "report", METRICS).read_text()
+    page = write_report(tmp_path / "report", REPORT).read_text()
     tags = Tags()
     tags.feed(page)
     assert tags.outside == []
@@ -90,14 +103,28 @@ def test_report_is_one_file_and_says_the_data_are_simulated(tmp_path: Path) -> N
 
 
 def test_metrics_file_is_strict_json(tmp_path: Path) -> None:
-    report.write_report(tmp_path, METRICS)
+    write_report(tmp_path, REPORT)
 
     def refuse(constant: str) -> None:
         raise AssertionError(f"{constant} is not JSON")
 
     written = json.loads((tmp_path / "metrics.json").read_text(), parse_constant=refuse)
     assert written["reward_auc_wtr"] is None
-    assert written["dpo_recall@10"] == METRICS["dpo_recall@10"]
+    assert written["dpo_recall@10"] == 0.11
+    assert written["dpo_recall@10_cold_low"] == pytest.approx(0.10)
+    assert written["dpo_minus_popularity_recall@10_high"] == pytest.approx(0.07)
+    assert "dpo_legal_share_low" not in written
+    facts = {"legal_share": 1.0, "users": 1423, "promoted": True, "seconds_codebook": 1.25}
+    assert facts.items() <= written.items()
+
+
+def test_names_of_systems_are_text_not_markup(tmp_path: Path) -> None:
+    odd = MetricTable((row("<b>best</b>", "recall@10", 0.2), *METRICS.rows))
+    page = write_report(tmp_path, replace(REPORT, metrics=odd, dataset="<i>")).read_text()
+    tags = Tags()
+    tags.feed(page)
+    assert not {"b", "i"} & set(tags.tags)
+    assert "&lt;b&gt;best&lt;/b&gt;" in page
 
 
 def test_pictures_of_the_making_come_from_the_store(tmp_path: Path) -> None:
@@ -112,18 +139,18 @@ def test_pictures_of_the_making_come_from_the_store(tmp_path: Path) -> None:
     for asset, (name, value) in files.items():
         with store.write(asset, "2026-06-14", config={}, upstream={}, code_version="1") as draft:
             write_json(draft.path / name, value)
-    drawn = report.artifact_pictures(store, "2026-06-14")
+    drawn = artifact_pictures(store, "2026-06-14")
     assert list(drawn) == [
         "sessions",
         "codes",
         "pretrained_checkpoint: losses",
         "reward_model: calibration",
     ]
-    page = report.write_report(tmp_path, METRICS, store=store, day="2026-06-14").read_text()
+    page = write_report(tmp_path, REPORT, store=store).read_text()
     assert "reward_model: calibration" in page
 
 
-@pytest.mark.parametrize("metrics", [{}, {"test_day": "2026-06-14"}])
-def test_an_empty_night_has_a_report_too(tmp_path: Path, metrics: dict) -> None:
-    assert report.write_report(tmp_path, metrics).exists()
-    assert report.metric_table(metrics)
+def test_an_empty_night_has_a_report_too(tmp_path: Path) -> None:
+    empty = replace(REPORT, metrics=MetricTable(()), promoted=None, seconds={})
+    assert write_report(tmp_path, empty).exists()
+    assert "system" in text_table(empty)

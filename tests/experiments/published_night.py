@@ -20,6 +20,7 @@ from onerec.config import (
 )
 from onerec.evaluation.baselines import fit_baselines
 from onerec.evaluation.interactions import load_interactions
+from onerec.evaluation.metric_table import MetricRow, MetricTable
 from onerec.training import Runtime
 from tests.core.evaluation import night as small
 
@@ -108,10 +109,9 @@ def _pairs(store: ArtifactStore, paths: dict[str, Path], directory: Path) -> Non
 
 
 def _metrics(directory: Path) -> None:
-    values = {
-        f"{system}_{metric}{end}": 0.1
+    rows = (
+        MetricRow(system, None, metric, "all", 0.1, 0.1, 0.1, 30)
         for system in ("pretrained", "dpo")
         for metric in ("recall@10", "evaluator_reward")
-        for end in ("", "_low", "_high")
-    }
-    write_json(directory / "metrics.json", values)
+    )
+    MetricTable(tuple(rows)).save(directory)

@@ -1,14 +1,14 @@
 """Baselines on the same cases, histories and candidates as the generator.
 
-Every system is a `Ranker`: from histories to lists. No system filters what the user has already
-seen: in evaluation the filter is off for all alike. `EvaluationConfig.baselines` says which ones a
-night measures.
+Every one is an `onerec.ranked_lists.Ranker`. `EvaluationConfig.baselines` says which ones a nightly
+run measures.
 
 LightGBM is imported only where the cascade is fitted or loaded.
 """
 
-from onerec.evaluation.baselines.night import (
-    Baselines,
+from onerec.evaluation.baselines.fitted import (
+    BaselineInputs,
+    FittedBaselines,
     fit_baselines,
     fit_learned,
     load_baselines,
@@ -17,17 +17,16 @@ from onerec.evaluation.baselines.simple import (
     HALF_LIFE_DAYS,
     ItemKNN,
     Popularity,
-    Ranker,
     fit_item_knn,
     fit_popularity,
 )
 
 __all__ = [
     "HALF_LIFE_DAYS",
-    "Baselines",
+    "BaselineInputs",
+    "FittedBaselines",
     "ItemKNN",
     "Popularity",
-    "Ranker",
     "fit_baselines",
     "fit_item_knn",
     "fit_learned",

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 
 from onerec.artifacts import read_json, write_json
 from onerec.evaluation.baselines.logged_exposures import (
@@ -35,6 +36,7 @@ from onerec.evaluation.baselines.simple import (
     watched_indicator,
 )
 from onerec.evaluation.interactions import load_interactions
+from onerec.ranked_lists import RankedLists, first_occurrences, is_excluded, last_items
 from onerec.session_dataset.eval_users import load_eval_users
 from onerec.session_dataset.splits import LEARNED, validation_day
 from onerec.tokenizer.semantic_ids import SemanticIds
@@ -84,13 +86,15 @@ class Retrieval:
         """N."""
         return len(self.statistics)
 
-    def retrieve(self, history: np.ndarray) -> np.ndarray:
+    def retrieve(self, history: np.ndarray, candidates: np.ndarray | None = None) -> np.ndarray:
         """(C, K) different item indices per case, -1 padded at the end; K is twice `RETRIEVED`."""
-        return _different(
-            np.concatenate(
-                [r.rank(history, top_k=RETRIEVED) for r in (self.knn, self.popular)], axis=1
-            )
-        )
+        lists = [
+            r.rank(history, RETRIEVED, candidates=candidates).items
+            for r in (self.knn, self.popular)
+        ]
+        items = torch.from_numpy(np.concatenate(lists, axis=1))
+        different = items.masked_fill(~first_occurrences(items), -1)
+        return last_items(different, items.shape[1]).numpy()
 
     def features(self, history: np.ndarray, case: np.ndarray, item: np.ndarray) -> np.ndarray:
         """(R, F) features of some (case, item) pairs, `FEATURES` and then `STATISTICS`.
@@ -127,18 +131,26 @@ class Cascade:
     retrieval: Retrieval
     booster: Any
 
-    def rank(self, history: np.ndarray, *, top_k: int) -> np.ndarray:
-        """See `Ranker.rank`."""
-        retrieved = self.retrieval.retrieve(history)
+    def rank(
+        self,
+        histories: np.ndarray,
+        top_k: int,
+        exclude: np.ndarray | None = None,
+        candidates: np.ndarray | None = None,
+    ) -> RankedLists:
+        """See `Ranker.rank`; excluded items are dropped after retrieval, which ranks without them
+        as it did in training."""
+        retrieved = self.retrieval.retrieve(histories, candidates)
         case, place = np.nonzero(retrieved >= 0)
         scores = np.full(retrieved.shape, -np.inf)
         if len(case):
-            table = self.retrieval.features(history, case, retrieved[case, place])
+            table = self.retrieval.features(histories, case, retrieved[case, place])
             scores[case, place] = self.booster.predict(table, num_threads=1)
-        order = np.argsort(-scores, axis=1, kind="stable")[:, :top_k]
-        lists = np.full((len(history), top_k), -1, dtype=np.int64)
-        lists[:, : order.shape[1]] = np.take_along_axis(retrieved, order, 1)
-        return lists
+        scores[is_excluded(retrieved, exclude)] = -np.inf
+        order = np.argsort(-scores, axis=1, kind="stable")
+        return RankedLists.padded(
+            np.take_along_axis(retrieved, order, 1), np.take_along_axis(scores, order, 1), top_k
+        )
 
     def save(self, directory: Path) -> None:
         """Write `ranker.txt`, `statistics.parquet`, `config.json`; retrievers are the night's."""
@@ -288,18 +300,6 @@ def _retrieval(
         fit_popularity(log, candidates, half_life_days=HALF_LIFE_DAYS),
         item_statistics(feedback, semantic_ids, as_of),
     )
-
-
-def _different(items: np.ndarray) -> np.ndarray:
-    """Rows with each item once, where it came first; -1 fills the end."""
-    order = np.argsort(items, axis=1, kind="stable")
-    ordered = np.take_along_axis(items, order, 1)
-    again = np.zeros(items.shape, dtype=bool)
-    repeated = np.zeros(items.shape, dtype=bool)
-    repeated[:, 1:] = ordered[:, 1:] == ordered[:, :-1]
-    np.put_along_axis(again, order, repeated, 1)
-    kept = np.where(again, -1, items)
-    return np.take_along_axis(kept, np.argsort(kept < 0, axis=1, kind="stable"), 1)
 
 
 def _places(case: np.ndarray, similarity: np.ndarray) -> np.ndarray:

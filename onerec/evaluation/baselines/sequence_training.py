@@ -14,9 +14,9 @@ from torch import Tensor
 
 from onerec.config import MOST_TRIALS, EvaluationConfig
 from onerec.evaluation.baselines.loop import Plan, fit_epochs
-from onerec.evaluation.baselines.simple import Ranker
 from onerec.evaluation.baselines.transformer import SequenceModel, SequenceRanker, SequenceShape
-from onerec.evaluation.metrics import per_case_metrics
+from onerec.evaluation.ranking_metrics import per_case_metrics
+from onerec.ranked_lists import Ranker
 from onerec.session_dataset.eval_users import EvalUsers
 
 BATCH_SIZE = 128
@@ -233,8 +233,8 @@ def best_trial(
 
 def validation(ranker: Ranker, valid: EvalUsers) -> dict[str, float]:
     """Means over the users of a validation day at the cutoff that chooses epochs."""
-    ranked = ranker.rank(valid.history, top_k=CUTOFF)
-    found = per_case_metrics(ranked, valid.targets, (CUTOFF,))
+    lists = ranker.rank(valid.history, CUTOFF)
+    found = per_case_metrics(lists.items, valid.targets, (CUTOFF,))
     return {name: float(found[name].mean()) for name in (f"recall@{CUTOFF}", f"ndcg@{CUTOFF}")}
 
 

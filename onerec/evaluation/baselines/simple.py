@@ -1,12 +1,12 @@
-"""Counting baselines: popularity and item-KNN; and what every system is, a `Ranker`."""
+"""Counting baselines: popularity and item-KNN."""
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import scipy.sparse as sp
 
 from onerec.evaluation.interactions import Interactions
+from onerec.ranked_lists import RankedLists, exclude_scores, is_excluded, narrowed
 
 CHUNK_CELLS = 4_000_000
 """Scores held at once."""
@@ -14,22 +14,6 @@ TIE_SHARE = 1e-9
 """Weight of popularity beside item-KNN's scores: decides ties and nothing else."""
 HALF_LIFE_DAYS = 2.0
 """Of a watch, for recent popularity. A setting of the method, not tuned on any test day."""
-
-
-class Ranker(Protocol):
-    """Anything that turns a history into a ranked list."""
-
-    def rank(self, history: np.ndarray, *, top_k: int) -> np.ndarray:
-        """Lists of item indices.
-
-        Args:
-            history: (C, H) item indices, oldest first, -1 padded.
-            top_k: Length of each list.
-
-        Returns:
-            (C, top_k) item indices, best first, -1 padded where candidates run out.
-        """
-        ...
 
 
 @dataclass(frozen=True)
@@ -44,13 +28,28 @@ class Popularity:
     weights: np.ndarray
     candidates: np.ndarray
 
-    def rank(self, history: np.ndarray, *, top_k: int) -> np.ndarray:
-        """See `Ranker.rank`; equal counts are listed in the order of the semantic-ID table."""
+    def rank(
+        self,
+        histories: np.ndarray,
+        top_k: int,
+        exclude: np.ndarray | None = None,
+        candidates: np.ndarray | None = None,
+    ) -> RankedLists:
+        """See `Ranker.rank`; equal counts are listed in the order of the semantic-ID table.
+
+        The score is the log of the item's share of all watches, one watch added to every item.
+        """
         order = np.argsort(-self.weights, kind="stable")
-        order = order[self.candidates[order]][:top_k]
-        one = np.full(top_k, -1, dtype=np.int64)
-        one[: len(order)] = order
-        return np.broadcast_to(one, (len(history), top_k))
+        order = order[narrowed(self.candidates, candidates)[order]]
+        longest = top_k + (0 if exclude is None else exclude.shape[1])
+        pool = np.tile(order[:longest], (len(histories), 1))
+        scores = np.log((self.weights + 1) / (self.weights + 1).sum())[pool]
+        refused = is_excluded(pool, exclude)
+        kept = np.argsort(refused, axis=1, kind="stable")
+        scores = np.where(refused, -np.inf, scores)
+        return RankedLists.padded(
+            np.take_along_axis(pool, kept, 1), np.take_along_axis(scores, kept, 1), top_k
+        )
 
 
 @dataclass(frozen=True)
@@ -67,23 +66,32 @@ class ItemKNN:
     popularity: np.ndarray
     candidates: np.ndarray
 
-    def rank(self, history: np.ndarray, *, top_k: int) -> np.ndarray:
+    def rank(
+        self,
+        histories: np.ndarray,
+        top_k: int,
+        exclude: np.ndarray | None = None,
+        candidates: np.ndarray | None = None,
+    ) -> RankedLists:
         """See `Ranker.rank`; similarities are summed over the history's items."""
-        num_items = len(self.candidates)
-        width = min(top_k, int(self.candidates.sum()))
+        num_items, allowed = len(self.candidates), narrowed(self.candidates, candidates)
+        width = min(top_k, int(allowed.sum()))
         by_popularity = np.empty(num_items)
         by_popularity[np.argsort(-self.popularity, kind="stable")] = np.arange(num_items)
-        base = np.where(self.candidates, -by_popularity / num_items * TIE_SHARE, -np.inf)
-        lists = np.full((len(history), top_k), -1, dtype=np.int64)
+        base = np.where(allowed, -by_popularity / num_items * TIE_SHARE, -np.inf)
+        items = np.empty((len(histories), width), dtype=np.int64)
+        sums = np.empty((len(histories), width))
         chunk = max(1, CHUNK_CELLS // num_items)
-        for start in range(0, len(history), chunk):
-            rows = history[start : start + chunk]
-            known = sp.csr_array(watched_indicator(rows, num_items) @ self.similarity)
+        for start in range(0, len(histories), chunk):
+            part = slice(start, start + chunk)
+            known = sp.csr_array(watched_indicator(histories[part], num_items) @ self.similarity)
             scores = known.toarray() + base
+            exclude_scores(scores, None if exclude is None else exclude[part])
             best = np.argpartition(-scores, width - 1, axis=1)[:, :width]
             order = np.argsort(-np.take_along_axis(scores, best, 1), axis=1, kind="stable")
-            lists[start : start + len(rows), :width] = np.take_along_axis(best, order, 1)
-        return lists
+            items[part] = np.take_along_axis(best, order, 1)
+            sums[part] = np.take_along_axis(scores, items[part], 1)
+        return RankedLists.padded(items, sums, top_k)
 
 
 def fit_popularity(

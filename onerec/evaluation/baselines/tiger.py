@@ -20,10 +20,10 @@ from torch import Tensor
 from onerec.config import EvaluationConfig, ModelConfig, TokenizerConfig
 from onerec.evaluation.baselines.loop import Plan, alike_batches, fit_epochs
 from onerec.evaluation.baselines.sequence_training import Trial, best_trial, validation
-from onerec.evaluation.baselines.transformer import last_items
-from onerec.generation import Trie, rank_items
+from onerec.generation import Trie, rank_first_items
 from onerec.model import OneRec, load_model, lookup, save_model, session_nll
 from onerec.model.next_item import decode_positions
+from onerec.ranked_lists import RankedLists, last_items, narrowed
 from onerec.session_dataset.eval_users import EvalUsers
 from onerec.tokenizer.codebook import fit_codebook
 from onerec.tokenizer.semantic_ids import (
@@ -76,17 +76,29 @@ class TigerRanker:
     codes: Tensor
     candidates: np.ndarray
 
-    def rank(self, history: np.ndarray, *, top_k: int) -> np.ndarray:
+    def rank(
+        self,
+        histories: np.ndarray,
+        top_k: int,
+        exclude: np.ndarray | None = None,
+        candidates: np.ndarray | None = None,
+    ) -> RankedLists:
         """See `Ranker.rank`: beam search over the trie of the candidates."""
-        trie = Trie.build(self.codes, self.model.codebook_size, torch.from_numpy(self.candidates))
+        allowed = torch.from_numpy(narrowed(self.candidates, candidates))
+        trie = Trie.build(self.codes, self.model.codebook_size, allowed)
         beam = min(max(BEAM, top_k), trie.num_leaves)
-        rows = torch.from_numpy(np.ascontiguousarray(history)).long()
+        rows = torch.from_numpy(np.ascontiguousarray(histories)).long()
         rows = last_items(rows, min(self.model.history_length, rows.shape[1]))
-        lists = [
-            rank_items(self.model, part, self.codes, trie, top_k=top_k, beam=beam)[0]
-            for part in rows.split(USERS_AT_ONCE)
-        ]
-        return torch.cat(lists).numpy() if lists else np.full((0, top_k), -1, dtype=np.int64)
+        return rank_first_items(
+            self.model,
+            rows,
+            self.codes,
+            trie,
+            top_k=top_k,
+            beam=beam,
+            batch_size=USERS_AT_ONCE,
+            exclude=exclude,
+        )
 
     def save(self, directory: Path) -> None:
         """Write the checkpoint and `codes.safetensors`."""

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from onerec.artifacts import read_json, write_json
+from onerec.ranked_lists import RankedLists, exclude_scores, last_items, narrowed
 
 SCORED_AT_ONCE = 8_000_000
 """Scores held at once when lists are made; bounds memory, changes nothing else."""
@@ -113,20 +114,6 @@ class SequenceModel(nn.Module):
         return hidden.gather(1, place[..., None].expand(-1, -1, hidden.shape[-1])).squeeze(1)
 
 
-def last_items(history: Tensor, length: int) -> Tensor:
-    """(B, length) the last items of right-padded rows (B, H) without holes.
-
-    Examples:
-        >>> last_items(torch.tensor([[4, 6, 7], [8, -1, -1]]), 2)
-        tensor([[ 6,  7],
-                [ 8, -1]])
-    """
-    count = (history >= 0).sum(1, keepdim=True)
-    place = (count - length).clamp(min=0) + torch.arange(length, device=history.device)
-    found = history.gather(1, place.clamp(max=history.shape[1] - 1))
-    return found.masked_fill(place >= count, -1)
-
-
 @dataclass(frozen=True)
 class SequenceRanker:
     """A trained sequence model over the candidates of a day; a `Ranker`.
@@ -140,19 +127,28 @@ class SequenceRanker:
     candidates: np.ndarray
 
     @torch.no_grad()
-    def rank(self, history: np.ndarray, *, top_k: int) -> np.ndarray:
-        """See `Ranker.rank`."""
-        allowed = torch.from_numpy(self.candidates)
-        width = min(top_k, int(self.candidates.sum()))
-        rows = torch.from_numpy(np.ascontiguousarray(history)).long()
-        lists = np.full((len(history), top_k), -1, dtype=np.int64)
+    def rank(
+        self,
+        histories: np.ndarray,
+        top_k: int,
+        exclude: np.ndarray | None = None,
+        candidates: np.ndarray | None = None,
+    ) -> RankedLists:
+        """See `Ranker.rank`; the score is the model's logit."""
+        allowed = torch.from_numpy(narrowed(self.candidates, candidates))
+        width = min(top_k, int(allowed.sum()))
+        rows = torch.from_numpy(np.ascontiguousarray(histories)).long()
+        items = np.empty((len(rows), width), dtype=np.int64)
+        logits = np.empty((len(rows), width), dtype=np.float32)
         chunk = max(1, SCORED_AT_ONCE // len(self.candidates))
         for start in range(0, len(rows), chunk):
-            part = rows[start : start + chunk]
-            scores = self.model.scores(self.model.next_hidden(part))
+            part = slice(start, start + chunk)
+            scores = self.model.scores(self.model.next_hidden(rows[part]))
             scores = scores.masked_fill(~allowed, -torch.inf)
-            lists[start : start + len(part), :width] = scores.topk(width).indices.numpy()
-        return lists
+            exclude_scores(scores.numpy(), None if exclude is None else exclude[part])
+            best = scores.topk(width)
+            items[part], logits[part] = best.indices.numpy(), best.values.numpy()
+        return RankedLists.padded(items, logits, top_k)
 
     def save(self, directory: Path) -> None:
         """Write `model.safetensors` and `config.json`."""

@@ -54,7 +54,7 @@ def test_nothing_of_the_test_day_is_read(small) -> None:
 
 def test_popularity_lists_candidates_most_watched_first(small) -> None:
     window, candidates = small
-    ranked = Popularity(window.watches(), candidates).rank(np.full((2, 3), -1), top_k=8)
+    ranked = Popularity(window.watches(), candidates).rank(np.full((2, 3), -1), 8).items
     assert ranked.tolist() == [[0, 1, 2, 3, 4, 5, -1, -1]] * 2
 
 
@@ -74,7 +74,7 @@ def test_item_knn_sums_over_the_history_and_falls_back_to_popularity(small) -> N
     window, candidates = small
     model = fit_item_knn(window, candidates, neighbours=10)
     history = np.array([[5, -1, -1], [0, 5, 5], [-1, -1, -1]])
-    ranked = model.rank(history, top_k=7)
+    ranked = model.rank(history, 7).items
     # of i05's watcher a: i00 and i01 tie at 1/sqrt(2), the more popular one first
     assert ranked[0].tolist() == [0, 1, 2, 3, 4, 5, -1]
     # i00: .5 for i01 and i02, .71 for i05; i05, counted once: .71 for i00 and i01
@@ -112,9 +112,9 @@ def test_item_knn_against_brute_force(tmp_path: Path, monkeypatch) -> None:
         )
     )
     expected = order[:, :10]
-    assert model.rank(history, top_k=10).tolist() == expected.tolist()
+    assert model.rank(history, 10).items.tolist() == expected.tolist()
     monkeypatch.setattr("onerec.evaluation.baselines.simple.CHUNK_CELLS", 1)  # one case at a time
-    assert model.rank(history, top_k=10).tolist() == expected.tolist()
+    assert model.rank(history, 10).items.tolist() == expected.tolist()
 
 
 def test_saved_baselines_rank_alike(small, tmp_path: Path) -> None:
@@ -124,7 +124,8 @@ def test_saved_baselines_rank_alike(small, tmp_path: Path) -> None:
     loaded = load_baselines(tmp_path)
     history = np.array([[5, -1], [0, 1]])
     for name, ranker in fitted.rankers.items():
-        assert (ranker.rank(history, top_k=5) == loaded.rankers[name].rank(history, top_k=5)).all()
+        again = loaded.rankers[name].rank(history, 5)
+        assert (ranker.rank(history, 5).items == again.items).all()
     assert loaded.exposures.tolist() == fitted.exposures.tolist()
 
 

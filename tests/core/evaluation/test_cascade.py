@@ -9,6 +9,7 @@ import pytest
 
 from onerec.config import EvaluationConfig
 from onerec.evaluation.baselines import (
+    BaselineInputs,
     cascade,
     fit_baselines,
     fit_learned,
@@ -116,8 +117,8 @@ def test_retrieved_items_are_the_retrievers_each_once(data: Path, monkeypatch):
     for case in range(2):
         found = [i for i in retrieved[case].tolist() if i >= 0]
         expected = [
-            *first.knn.rank(history, top_k=4)[case].tolist(),
-            *first.popular.rank(history, top_k=4)[case].tolist(),
+            *first.knn.rank(history, 4).items[case].tolist(),
+            *first.popular.rank(history, 4).items[case].tolist(),
         ]
         assert found == list(dict.fromkeys(expected))
 
@@ -163,14 +164,14 @@ def test_examples_are_what_was_retrieved_graded_by_what_was_shown(data: Path, mo
 
 def test_it_learns_what_kind_of_user_asks(fitted: Cascade):
     odd, even = [1, 3, 5, 7, 9, 11], [0, 2, 4, 6, 8, 10]
-    ranked = fitted.rank(np.array([odd, even]), top_k=10)
+    ranked = fitted.rank(np.array([odd, even]), 10).items
     assert (ranked[0] % 2 == 1).mean() > 0.8
     assert (ranked[1] % 2 == 0).mean() > 0.8
     assert len(set(ranked[0].tolist())) == 10
 
 
 def test_lists_hold_candidates_only_and_end_where_they_do(fitted: Cascade):
-    ranked = fitted.rank(np.array([[1, 3, 5], [-1, -1, -1]]), top_k=60)
+    ranked = fitted.rank(np.array([[1, 3, 5], [-1, -1, -1]]), 60).items
     assert ranked.max() < NUM_ITEMS - 3
     for row in ranked.tolist():
         items = [i for i in row if i >= 0]
@@ -197,7 +198,14 @@ def test_the_ranker_never_sees_the_watch_it_is_to_predict(data: Path, fitted: Ca
 def test_a_night_can_name_it(data: Path, tmp_path: Path):
     pytest.importorskip("lightgbm")
     config = EvaluationConfig(baselines="popularity,cascade", neighbours=5)
-    learned = fit_learned(data, IDS, CANDIDATES, config, test_day=DAY, history_length=6)
+    inputs = BaselineInputs(
+        session_dataset=data,
+        semantic_ids=IDS,
+        candidates=CANDIDATES,
+        test_day=DAY,
+        history_length=6,
+    )
+    learned = fit_learned(inputs, config)
     counted = fit_baselines(
         load_interactions(data, IDS, test_day=DAY), CANDIDATES, neighbours=config.neighbours
     )
@@ -205,8 +213,8 @@ def test_a_night_can_name_it(data: Path, tmp_path: Path):
     fitted.save(tmp_path)
     loaded = load_baselines(tmp_path)
     history = np.array([[3, 9, -1], [-1, -1, -1]])
-    ranked = {n: r.rank(history, top_k=9).tolist() for n, r in loaded.rankers.items()}
-    assert ranked == {n: r.rank(history, top_k=9).tolist() for n, r in fitted.rankers.items()}
+    ranked = {n: r.rank(history, 9).items.tolist() for n, r in loaded.rankers.items()}
+    assert ranked == {n: r.rank(history, 9).items.tolist() for n, r in fitted.rankers.items()}
 
 
 def test_without_lightgbm_the_remedy_is_told(data: Path, monkeypatch):

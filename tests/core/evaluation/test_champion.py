@@ -1,81 +1,117 @@
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from onerec.artifacts import ArtifactStore, read_json, write_json
-from onerec.config import EvaluationConfig
 from onerec.evaluation.champion import (
-    decide_champion,
+    check_incumbent,
     describe,
+    evidence_of,
     keep_bundle,
     previous_champion,
     reward_chooses,
     weak_towers,
     write_decision,
 )
-from onerec.evaluation.promotion import Decision
+from onerec.evaluation.data import EvaluationData
+from onerec.evaluation.measure import SystemResult, summarise
+from onerec.evaluation.metric_table import Metric, MetricRow, MetricTable
+from onerec.evaluation.promotion import Decision, decide
 from tests.core.evaluation import night as small
 
 USERS = 400
+NOISE = np.random.default_rng(0).normal(0, 0.02, (6, USERS))
 
 
-def offline_metrics(directory: Path, *, dpo: float, popularity: float, reward: float = 1.0) -> Path:
-    """Metrics and cases in which each system finds a set share of the targets."""
-    directory.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(0)
-    noise = rng.normal(0, 0.02, (3, USERS))
-    columns = {
-        "user_id": [f"u{n}" for n in range(USERS)],
-        "dpo_recall@10": dpo + noise[0],
-        "popularity_recall@10": popularity + noise[1],
-        "dpo_evaluator_reward": reward + noise[2],
-    }
-    pq.write_table(pa.table(columns), directory / "cases.parquet")
-    numbers = {
-        "dpo_legal_share": 1.0,
-        "dpo_repeat_free_share": 1.0,
-        "dpo_recall@10": float(np.mean(columns["dpo_recall@10"])),
-    }
-    write_json(directory / "metrics.json", numbers)
-    return directory
+def metric_table(
+    *, dpo: float, popularity: float, champion: tuple[float, float] | None
+) -> MetricTable:
+    """Systems that find a set share of the targets; the challenger's reward is 1."""
+
+    def result(
+        number: int, recall: float, reward: float, references: tuple[str, ...] = ()
+    ) -> SystemResult:
+        rewards = reward + NOISE[number]
+        values = {
+            Metric("recall@10"): recall + NOISE[number + 3],
+            Metric("ndcg@10"): rewards,
+            Metric("evaluator_reward"): rewards,
+            Metric("training_reward"): rewards,
+        }
+        return SystemResult(values, {"legal_share": 1.0, "repeat_free_share": 1.0}, references)
+
+    results = {"popularity": result(0, popularity, 1.0)}
+    if champion is not None:
+        results["champion"] = result(1, *champion)
+    results["dpo"] = result(2, dpo, 1.0, tuple(results))
+
+    class Data:
+        config = small.EVALUATION
+
+    data: EvaluationData = Data()  # pyright: ignore
+    return summarise(data, results)
 
 
 @pytest.mark.parametrize(
     ("by_reward", "chooses"), [(0.11, True), (0.0901, True), (0.0899, False), (None, False)]
 )
 def test_the_reward_model_chooses_lists_where_that_costs_little_recall(
-    tmp_path: Path, by_reward: float | None, chooses: bool
+    by_reward: float | None, chooses: bool
 ) -> None:
-    numbers = {"by_probability_recall@10": 0.1, "by_reward_recall@10": by_reward}
-    write_json(tmp_path / "metrics.json", numbers)
-    assert reward_chooses(tmp_path, EvaluationConfig(recall_tolerance=0.1)) == chooses
-
-
-def standing(recall: float, reward: float = 1.0) -> dict[str, np.ndarray]:
-    noise = np.random.default_rng(1).normal(0, 0.02, (2, USERS))
-    return {"recall@10": recall + noise[0], "evaluator_reward": reward + noise[1]}
+    found = {"by_probability": 0.1, "by_reward": by_reward}
+    rows = (
+        MetricRow(name, None, "recall@10", "all", value)
+        for name, value in found.items()
+        if value is not None
+    )
+    assert reward_chooses(MetricTable(tuple(rows)), tolerance=0.1) == chooses
 
 
 @pytest.mark.parametrize(
-    ("dpo", "popularity", "incumbent", "promoted"),
+    ("dpo", "popularity", "champion", "promoted"),
     [
         (0.12, 0.05, None, True),
         (0.05, 0.05, None, False),
-        (0.12, 0.05, standing(0.12), True),
-        (0.12, 0.05, standing(0.20), False),
-        (0.12, 0.05, standing(0.12, reward=1.2), False),
+        (0.12, 0.05, (0.12, 1.0), True),
+        (0.12, 0.05, (0.20, 1.0), False),
+        (0.12, 0.05, (0.12, 1.2), False),
         # popularity is no bar once there is a champion
-        (0.04, 0.05, standing(0.04), True),
+        (0.04, 0.05, (0.04, 1.0), True),
     ],
 )
-def test_judged_against_the_champion_or_popularity(
-    tmp_path: Path, dpo: float, popularity: float, incumbent, promoted: bool
+def test_the_bar_is_the_champion_or_popularity(
+    tmp_path: Path,
+    dpo: float,
+    popularity: float,
+    champion: tuple[float, float] | None,
+    promoted: bool,
 ) -> None:
-    directory = offline_metrics(tmp_path, dpo=dpo, popularity=popularity)
-    assert decide_champion(directory, incumbent, small.EVALUATION).promoted is promoted
+    measured = metric_table(dpo=dpo, popularity=popularity, champion=champion)
+    measured.save(tmp_path)
+    metrics = MetricTable.load(tmp_path)  # the artifact is enough to decide again
+    decision = decide(evidence_of(metrics, tolerance=0.1))
+    assert decision.promoted is promoted
+    bar = popularity if champion is None else champion[0]
+    assert decision.numbers["bar_recall@10"] == pytest.approx(bar, abs=0.005)
+    assert ("evaluator_reward_difference" in decision.numbers) == (champion is not None)
+
+
+def test_metrics_of_another_incumbent_are_an_error(tmp_path: Path) -> None:
+    store = ArtifactStore(str(tmp_path))
+    incumbent = publish(store, "champion", "2026-06-01", {})
+    for upstream, standing in (
+        ({}, None),
+        ({"champion": incumbent.version}, incumbent),
+    ):
+        with store.write(
+            "offline_metrics", "2026-06-02", config={}, upstream=upstream, code_version="1"
+        ) as draft:
+            pass
+        check_incumbent(draft.artifact, standing)
+        other = None if standing else incumbent
+        with pytest.raises(ValueError, match="materialise offline_metrics of 2026-06-02 again"):
+            check_incumbent(draft.artifact, other)
 
 
 def publish(store: ArtifactStore, asset: str, day: str, files: dict[str, object]):

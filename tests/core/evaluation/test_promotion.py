@@ -3,8 +3,8 @@ import math
 
 import pytest
 
-from onerec.evaluation.bootstrap import Interval
 from onerec.evaluation.promotion import Evidence, decide
+from onerec.statistics import Interval
 
 FIRST_NIGHT = Evidence(
     legal_share=1.0,

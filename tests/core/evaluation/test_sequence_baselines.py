@@ -12,12 +12,12 @@ import torch
 
 from onerec.config import EvaluationConfig
 from onerec.evaluation.baselines import (
+    BaselineInputs,
     fit_baselines,
     fit_learned,
     load_baselines,
     sequence_training,
     sequences,
-    transformer,
 )
 from onerec.evaluation.baselines.sequence_training import (
     LOSSES,
@@ -60,7 +60,7 @@ def model(*, causal: bool = True, seed: int = 0) -> SequenceModel:
         return SequenceModel(shape)
 
 
-@pytest.mark.parametrize("module", [sequences, transformer])
+@pytest.mark.parametrize("module", [sequences])
 def test_examples(module) -> None:
     result = doctest.testmod(module)
     assert result.attempted > 0
@@ -199,7 +199,7 @@ def test_learns_what_follows_and_moves_everything(name: str, monkeypatch) -> Non
         CONFIG,
         on_epoch=seen.append,
     )
-    assert (ranker.rank(history, top_k=1) == targets).mean() > 0.4  # by chance 1 / 40
+    assert (ranker.rank(history, 1).items == targets).mean() > 0.4  # by chance 1 / 40
     assert seen[-1]["loss"] < seen[0]["loss"]
     start = SequenceModel(ranker.model.shape).state_dict()
     for key, value in ranker.model.state_dict().items():
@@ -263,12 +263,12 @@ def test_lists_hold_candidates_only_and_end_where_they_do(tmp_path: Path) -> Non
     candidates = np.arange(NUM) % 3 == 0
     ranker = SequenceRanker(model().eval(), candidates)
     history = np.array([[1, 2, 3, 4, 5, 6, 7], [-1] * 7])
-    ranked = ranker.rank(history, top_k=6)
+    ranked = ranker.rank(history, 6).items
     assert (np.sort(ranked[:, :4], 1) == [0, 3, 6, 9]).all()
     assert (ranked[:, 4:] == -1).all()
     ranker.save(tmp_path)
     again = load_sequence_ranker(tmp_path, candidates)
-    assert (again.rank(history, top_k=6) == ranked).all()
+    assert (again.rank(history, 6).items == ranked).all()
 
 
 def test_a_night_fits_what_its_settings_name(tmp_path: Path) -> None:
@@ -278,7 +278,14 @@ def test_a_night_fits_what_its_settings_name(tmp_path: Path) -> None:
     config = EvaluationConfig(
         baselines="sasrec_ce, popularity", baseline_epochs=1, baseline_width=8
     )
-    learned = fit_learned(directory, ids, candidates, config, test_day=DAY, history_length=6)
+    inputs = BaselineInputs(
+        session_dataset=directory,
+        semantic_ids=ids,
+        candidates=candidates,
+        test_day=DAY,
+        history_length=6,
+    )
+    learned = fit_learned(inputs, config)
     assert list(learned) == ["sasrec_ce"]
     counted = fit_baselines(
         load_interactions(directory, ids, test_day=DAY), candidates, neighbours=10
@@ -291,7 +298,8 @@ def test_a_night_fits_what_its_settings_name(tmp_path: Path) -> None:
     assert list(loaded.rankers) == ["popularity", "popularity_recent", "itemknn", "sasrec_ce"]
     history = np.array([[3, 9, -1], [-1, -1, -1]])
     for name, ranker in loaded.rankers.items():
-        assert (ranker.rank(history, top_k=9) == fitted.rankers[name].rank(history, top_k=9)).all()
+        again = fitted.rankers[name].rank(history, 9)
+        assert (ranker.rank(history, 9).items == again.items).all()
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from onerec.config import EvaluationConfig, TokenizerConfig
 from onerec.evaluation.baselines import (
+    BaselineInputs,
     fit_baselines,
     fit_learned,
     load_baselines,
@@ -52,15 +53,15 @@ def test_learns_what_follows_and_lists_candidates_only(monkeypatch) -> None:
         CONFIG,
         on_epoch=seen.append,
     )
-    assert (ranker.rank(history, top_k=1) == targets).mean() > 0.5  # by chance 1 / 24
+    assert (ranker.rank(history, 1).items == targets).mean() > 0.5  # by chance 1 / 24
     assert seen[-1]["loss"] < seen[0]["loss"]
     some = np.arange(MANY) % 3 == 0
-    lists = dataclasses.replace(ranker, candidates=some).rank(history, top_k=10)
+    lists = dataclasses.replace(ranker, candidates=some).rank(history, 10).items
     assert (np.sort(lists[:, :8], 1) == np.flatnonzero(some)).all()
     assert (lists[:, 8:] == -1).all()
     longer = np.concatenate([np.full((MANY, 3), 7), history[:, :4]], 1)  # more than it reads
-    again = ranker.rank(longer[:, -LENGTH:], top_k=5)
-    assert (ranker.rank(longer, top_k=5) == again).all()
+    again = ranker.rank(longer[:, -LENGTH:], 5).items
+    assert (ranker.rank(longer, 5).items == again).all()
 
 
 def test_the_loss_is_the_mean_over_every_item_from_those_before_it() -> None:
@@ -100,9 +101,15 @@ def test_a_night_fits_keeps_and_reads_it_and_never_sees_the_test_day(tmp_path: P
 
     def fitted(name: str, sessions: list[dict]):
         directory = small.write_sessions(tmp_path / name, sessions)
-        learned = fit_learned(
-            directory, ids, candidates, config, test_day=DAY, history_length=6, vectors=VECTORS
+        inputs = BaselineInputs(
+            session_dataset=directory,
+            semantic_ids=ids,
+            candidates=candidates,
+            test_day=DAY,
+            history_length=6,
+            vectors=VECTORS,
         )
+        learned = fit_learned(inputs, config)
         log = load_interactions(directory, ids, test_day=DAY)
         counted = fit_baselines(log, candidates, neighbours=10)
         return dataclasses.replace(counted, learned=learned)
@@ -112,10 +119,10 @@ def test_a_night_fits_keeps_and_reads_it_and_never_sees_the_test_day(tmp_path: P
     (tmp_path / "kept").mkdir()
     whole.save(tmp_path / "kept")
     history = np.array([[3, 9, -1], [-1, -1, -1]])
-    lists = whole.rankers["tiger"].rank(history, top_k=9)
+    lists = whole.rankers["tiger"].rank(history, 9).items
     loaded = load_baselines(tmp_path / "kept").rankers["tiger"]
-    assert (loaded.rank(history, top_k=9) == lists).all()
+    assert (loaded.rank(history, 9).items == lists).all()
     assert candidates[lists].all()
     other = [row if row["split"] != "test" else {**row, "item_ids": ["i00"] * 4} for row in rows]
     without = fitted("other", other)
-    assert (without.rankers["tiger"].rank(history, top_k=9) == lists).all()
+    assert (without.rankers["tiger"].rank(history, 9).items == lists).all()

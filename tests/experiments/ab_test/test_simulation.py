@@ -5,18 +5,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from experiments.ab_test.config import ARMS, CASCADE, READ, ABTestConfig
 from experiments.ab_test.measures import COUNTS, ratios
-from experiments.ab_test.policies import ArmPolicy, Catalogue, first_new
+from experiments.ab_test.policies import ArmPolicy, Catalogue
 from experiments.ab_test.simulation import Measured, Night, run
 from experiments.ab_test.table import make_table
 from experiments.reporting import Provenance, markdown
 from onerec.artifacts import ArtifactStore
 from onerec.config import ModelConfig
 from onerec.datasets.simulated import SimulatedSource
+from onerec.evaluation.baselines import Popularity
+from onerec.ranked_lists import RankedLists
 from tests.experiments import simulated_night as simulated
 
 CONFIG = ABTestConfig(
@@ -146,34 +146,25 @@ def test_a_ratio_is_of_sums_over_users_days_and_seeds() -> None:
     assert low < found.point < high
 
 
-@given(
-    st.lists(st.lists(st.integers(-1, 6), min_size=5, max_size=5), min_size=1, max_size=3),
-    st.lists(st.integers(-1, 6), min_size=2, max_size=2),
-    st.integers(1, 6),
-)
-def test_first_new_by_brute_force(lists: list[list[int]], excluded: list[int], length: int) -> None:
-    found = first_new(np.array(lists), np.array([excluded] * len(lists)), length)
-    for row, answer in zip(lists, found.tolist(), strict=True):
-        kept = [i for i in dict.fromkeys(row) if i >= 0 and i not in excluded][:length]
-        assert answer == kept + [-1] * (length - len(kept))
-
-
 def test_an_arm_translates_and_popularity_fills() -> None:
     """Numbers 0..4 of the app are rows 4..0 of the table; number 5 has no row."""
     catalogue = Catalogue(
         index=np.array([4, 3, 2, 1, 0, -1]),
         number=np.array([4, 3, 2, 1, 0]),
-        popular=np.array([2, 0, 1, 3]),
+        candidates=np.ones(5, dtype=bool),
     )
-    told = []
+    calls = []
 
-    def lists(history: np.ndarray, excluded: np.ndarray, length: int) -> np.ndarray:
-        told.append((history.tolist(), excluded.tolist(), length))
-        return np.array([[4, 3, -1]])
+    class OneItem:
+        def rank(self, histories, top_k, exclude=None, candidates=None) -> RankedLists:
+            assert exclude is not None
+            calls.append((histories.tolist(), exclude.tolist(), top_k))
+            return RankedLists.padded(np.array([[4]]), np.array([[0.0]]), top_k)
 
-    policy = ArmPolicy(lists, catalogue)
+    popular = Popularity(np.array([8.0, 7.0, 9.0, 6.0, 5.0]), catalogue.candidates)
+    policy = ArmPolicy(OneItem(), popular, catalogue)
     shown = policy(np.array([[5, 0, 1]]), np.array([[1, -1]]), 3)
-    assert told == [([[4, 3, -1]], [[3, -1]], 3)]
+    assert calls == [([[4, 3, -1]], [[3, -1]], 3)]
     assert shown.tolist() == [[0, 2, 4]]  # row 4, then the popular rows 2 and 0
     assert policy.asked == 3
     assert policy.filled == 2

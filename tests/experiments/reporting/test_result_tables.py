@@ -126,7 +126,7 @@ def test_a_written_page_is_no_other_code(tmp_path):
 
 
 def test_one_seed_is_the_plain_bootstrap_over_users():
-    from onerec.evaluation.bootstrap import bootstrap_mean
+    from onerec.statistics import bootstrap_mean
 
     values = np.random.default_rng(0).random(80)
     assert seeded_interval(values[None]) == pytest.approx(bootstrap_mean(values))

@@ -9,7 +9,8 @@ import pytest
 from experiments.nightly_artifacts import published_night
 from experiments.variants import assets as experiments
 from experiments.variants import grids as lists
-from onerec.artifacts import ArtifactStore, read_json
+from onerec.artifacts import ArtifactStore
+from onerec.evaluation.metric_table import MetricTable
 from resources.stores import Artifacts, Compute
 from tests.experiments import published_night as small
 
@@ -50,8 +51,8 @@ def test_a_partition_is_an_artifact_with_its_numbers_and_upstream_versions(
     (event,) = compared.get_asset_materialization_events()
     metadata = event.materialization.metadata
     artifact = store.latest("alignment_grid", "ipa-0").verify()
-    metrics = read_json(artifact.path / "metrics.json")
-    assert metadata["recall@10"].value == pytest.approx(metrics["variant_recall@10"])
+    recall = MetricTable.load(artifact.path).find("variant", "recall@10")
+    assert metadata["recall@10"].value == pytest.approx(recall.mean)
     assert metadata["day"].value == small.DAY
     assert "data:image/svg" in str(metadata["recall@10 beside the night"].value)
     reward = store.latest("reward_model", small.DAY)

@@ -1,26 +1,32 @@
 """Results pooled over seeds and days, by hand arithmetic; what cannot be compared is refused."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from experiments.reporting import Provenance
 from experiments.variants.comparison import Result, comparison, pooled
-from experiments.walk_forward.tables import pooled_users, systems_of, walk_forward_tables
+from experiments.walk_forward.tables import pooled_users, walk_forward_tables
 from onerec.artifacts import write_json
 from onerec.config import EvaluationConfig
+from onerec.evaluation.metric_table import Metric, MetricRow, MetricTable, write_case_metrics
+from onerec.evaluation.protocol import EvaluationProtocol
 
 EVALUATION = EvaluationConfig(bootstrap_samples=200)
 MADE = Provenance(data="toy", config="tiny", seeds=(0,), budget="none", commit="abc")
-ASKED = {
-    "test_day": "2026-06-14",
-    "cases": "c",
-    "candidates": "d",
-    "reward_models": {"evaluator": "e"},
-}
+ASKED = EvaluationProtocol(
+    test_day="2026-06-14",
+    tokenizer_version="a",
+    users=2,
+    mean_targets=1.0,
+    candidate_items=5,
+    bootstrap_confidence=0.95,
+    cases="c",
+    candidates="d",
+    reward_models={"evaluator": "e"},
+)
 
 
 def result(root: Path, variant: str, seed: int, recall: list[float], **protocol) -> Result:
@@ -28,10 +34,13 @@ def result(root: Path, variant: str, seed: int, recall: list[float], **protocol)
     directory.mkdir()
     values = {name: recall for name in ("recall@10", "ndcg@10")}
     values |= {"evaluator_reward": [1.0, 2.0], "training_reward": [1.5 + seed, 2.0]}
-    columns = {f"variant_{name}": column for name, column in values.items()}
-    pq.write_table(pa.table({"user_id": ["a", "b"], **columns}), directory / "cases.parquet")
-    write_json(directory / "protocol.json", ASKED | {"tokenizer_version": variant} | protocol)
-    write_json(directory / "metrics.json", {"alignment_kl_to_start": 0.1 * (1 + seed)})
+    columns = {Metric(name): np.array(column) for name, column in values.items()}
+    write_case_metrics(directory, ["a", "b"], {"variant": columns})
+    asked = replace(ASKED, **{"tokenizer_version": variant} | protocol)
+    asked.save(directory)
+    share = MetricRow("variant", None, "legal_share", "all", 1.0 - seed / 10)
+    MetricTable((share,)).save(directory)
+    write_json(directory / "facts.json", {"alignment_kl_to_start": 0.1 * (1 + seed)})
     return Result(variant=variant, seed=seed, directory=directory, seconds=10.0)
 
 
@@ -62,6 +71,8 @@ def test_a_comparison_is_paired_with_its_reference(tmp_path: Path):
     gain = rows["ipa", "recall@10_minus_pretrained"]
     assert (gain.value, gain.low, gain.high) == (0.25, 0.25, 0.25)
     assert rows["ipa", "kl_to_start"].value == pytest.approx(0.1)
+    assert rows["ipa", "legal_share"].value == 1.0
+    assert ("ipa", "coverage@10") not in rows
     assert "recall@10_minus_pretrained" in table.pictures()
     assert "above beyond noise ipa; below beyond noise none" in table.findings[0]
 
@@ -93,10 +104,12 @@ def test_a_comparison_without_its_reference_names_what_there_is(tmp_path: Path):
 def night(root: Path, day: str, users: list[str], recall: dict[str, list[float]]) -> Path:
     directory = root / day
     directory.mkdir()
-    columns = {f"{system}_recall@10": values for system, values in recall.items()}
-    columns |= {f"{system}_recall@10_cold": values for system, values in recall.items()}
-    columns |= {f"{system}_evaluator_reward": values for system, values in recall.items()}
-    pq.write_table(pa.table({"user_id": users, **columns}), directory / "cases.parquet")
+    metrics = (Metric("recall@10"), Metric("recall@10", "cold"), Metric("evaluator_reward"))
+    values = {
+        system: {metric: np.array(column) for metric in metrics}
+        for system, column in recall.items()
+    }
+    write_case_metrics(directory, users, values)
     return directory
 
 
@@ -114,9 +127,12 @@ def test_a_user_of_two_days_counts_once_with_their_mean(tmp_path: Path):
     assert found["dpo"]["recall@10"].tolist() == [(0.5 + 1.0) / 2, 0.4, 0.5]
 
 
-def test_systems_are_told_from_their_slices():
-    columns = ["user_id", "sasrec_ce_recall@10", "sasrec_ce_recall@10_cold", "dpo_recall@10"]
-    assert systems_of(columns) == ["sasrec_ce", "dpo"]
+def test_the_champion_of_each_night_is_left_out(tmp_path: Path):
+    nights = {
+        "1": night(tmp_path, "1", ["a"], {"dpo": [0.5]}),
+        "2": night(tmp_path, "2", ["a"], {"champion": [0.5], "dpo": [1.0]}),
+    }
+    assert list(pooled_users(nights)[0]) == ["dpo"]
 
 
 def test_the_walk_is_a_row_per_system_with_differences_to_the_best_baseline(tmp_path: Path):

@@ -4,14 +4,19 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 
 from experiments.nightly_artifacts import chosen_day, published_night
 from experiments.variants.steps import PRETRAINED, Variant
 from experiments.variants.train_variant import Workbench, run_variant
 from onerec.artifacts import ArtifactError, ArtifactStore, read_json
-from onerec.evaluation.comparison import compare_runs
+from onerec.evaluation.metric_table import (
+    CASES_FILE,
+    METRICS_FILE,
+    MetricTable,
+    read_case_metrics,
+)
+from onerec.evaluation.protocol import EvaluationProtocol
 from onerec.tokenizer.semantic_ids import load_semantic_ids
 from tests.core.evaluation.night import EVALUATION, SHAPE
 from tests.experiments import published_night as small
@@ -26,6 +31,10 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> ArtifactStore:
 def bench(store: ArtifactStore, tmp_path_factory: pytest.TempPathFactory) -> Workbench:
     night = published_night(store, small.DAY)
     return Workbench(night, tmp_path_factory.mktemp("work"), runtime=small.RUNTIME)
+
+
+def values_of(out_dir: Path, metric: str) -> np.ndarray:
+    return read_case_metrics(out_dir, system="variant", metric=metric).column("value").to_numpy()
 
 
 def made_steps(out_dir: Path) -> list[str]:
@@ -63,11 +72,11 @@ def test_the_night_itself_is_only_measured(bench: Workbench, tmp_path: Path):
     report = run_variant(bench, Variant(name="as it is"), tmp_path)
     assert (report.seconds, report.earliest) == (0.0, None)
     assert made_steps(tmp_path) == []
-    metrics, cases = read_json(tmp_path / "metrics.json"), pq.read_table(tmp_path / "cases.parquet")
-    recall = cases.column("variant_recall@10").to_numpy()
-    assert metrics["variant_recall@10"] == pytest.approx(recall.mean())
-    assert metrics["alignment_kl_to_start"] == 0.5
-    assert metrics["legal_share"] == 1.0
+    metrics = MetricTable.load(tmp_path)
+    recall = values_of(tmp_path, "recall@10").mean()
+    assert metrics.find("variant", "recall@10").mean == pytest.approx(recall)
+    assert metrics.find("variant", "legal_share").mean == 1.0
+    assert read_json(tmp_path / "facts.json")["alignment_kl_to_start"] == 0.5
     assert not list(bench.work.glob("pretraining*"))
 
 
@@ -83,15 +92,8 @@ def test_methods_share_what_they_agree_in_and_can_be_compared(bench: Workbench, 
     assert found == {"pretraining": 1, "pairs": 1}
     assert len(list(bench.work.glob("alignment-*"))) == 2
     assert all((d / "round.json").exists() for d in bench.work.glob("alignment-*"))
-    difference = compare_runs(
-        tmp_path / "ipa",
-        tmp_path / "ipo",
-        system="variant",
-        other="variant",
-        metric="recall@10",
-        config=EVALUATION,
-    )
-    assert np.isfinite(difference.mean)
+    asked = [EvaluationProtocol.load(tmp_path / name) for name in ("ipa", "ipo")]
+    assert asked[0] == asked[1]
 
 
 def test_the_same_variant_gives_the_same_bytes(bench: Workbench, tmp_path: Path, store):
@@ -101,11 +103,11 @@ def test_the_same_variant_gives_the_same_bytes(bench: Workbench, tmp_path: Path,
     again = Workbench(bench.published, tmp_path / "work", runtime=small.RUNTIME)
     for place, where in ((bench, "a"), (again, "b")):
         run_variant(place, variant, tmp_path / where)
-    for name in ("metrics.json", "cases.parquet", "protocol.json", "plan.json"):
+    for name in (METRICS_FILE, CASES_FILE, "protocol.json", "facts.json", "plan.json"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
     assert made_steps(tmp_path / "a") == ["sessions", "pretraining"]
-    rewards = pq.read_table(tmp_path / "a" / "cases.parquet").column("variant_evaluator_reward")
-    assert np.isfinite(rewards.to_numpy()).any(), "its list is measured as one session"
+    rewards = values_of(tmp_path / "a", "evaluator_reward")
+    assert np.isfinite(rewards).any(), "its list counts as one session"
 
 
 def test_other_tokens_keep_rows_and_questions(bench: Workbench, tmp_path: Path):
@@ -114,7 +116,7 @@ def test_other_tokens_keep_rows_and_questions(bench: Workbench, tmp_path: Path):
     )
     run_variant(bench, variant, tmp_path)
     (tokens,) = bench.work.glob("tokens-*")
-    ours, theirs = load_semantic_ids(tokens), bench.night.semantic_ids
+    ours, theirs = load_semantic_ids(tokens), bench.data.semantic_ids
     assert (ours.item_ids == theirs.item_ids).all()
     assert ours.tokenizer_version != theirs.tokenizer_version
     assert ours.num_invalid() == 0
@@ -131,7 +133,7 @@ def test_a_second_elite_iteration_learns_from_generated_sessions(bench: Workbenc
     (elite,) = bench.work.glob("elite-*")
     contexts = 30  # one of each user; half of 4 candidates are elite
     assert (elite / "model.safetensors").exists()
-    assert read_json(tmp_path / "metrics.json")["train_sessions"] == contexts * 2
+    assert read_json(tmp_path / "facts.json")["train_sessions"] == contexts * 2
 
 
 def test_a_killed_step_leaves_nothing_behind(bench: Workbench, tmp_path: Path, monkeypatch):

@@ -1,9 +1,10 @@
-"""Percentile bootstrap over users: how far a mean would move with other users of the same kind.
+"""Statistics that several stages share: the percentile bootstrap, and the Gini coefficient.
 
 A case is a user, so resampling cases resamples users. All columns of one call see the same
-resamples, which is what makes the interval of a difference a paired one.
+resamples, which makes the interval of a difference a paired one.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -13,11 +14,65 @@ CHUNK_CELLS = 4_000_000
 
 
 class Interval(NamedTuple):
-    """A mean and its percentile interval."""
+    """A mean and its percentile interval; NaN ends where it has none.
+
+    Examples:
+        >>> gain = Interval(0.05, 0.04, 0.0612)
+        >>> str(gain), gain.text(signed=True, decimals=2), Interval(0.5, math.nan, math.nan).text()
+        ('0.0500 [0.0400, 0.0612]', '+0.05 [+0.04, +0.06]', '0.5000')
+        >>> gain.flat("gain")
+        {'gain': 0.05, 'gain_low': 0.04, 'gain_high': 0.0612}
+    """
 
     mean: float
     low: float
     high: float
+
+    def text(self, *, signed: bool = False, decimals: int = 4) -> str:
+        """`mean [low, high]`, the mean alone without an interval, `n/a` where it is NaN."""
+        if math.isnan(self.mean):
+            return "n/a"
+        shown = [f"{number:{'+' if signed else ''}.{decimals}f}" for number in self]
+        has_interval = not (math.isnan(self.low) or math.isnan(self.high))
+        return f"{shown[0]} [{shown[1]}, {shown[2]}]" if has_interval else shown[0]
+
+    def __str__(self) -> str:
+        return self.text()
+
+    def flat(self, name: str) -> dict[str, float]:
+        """For JSON: `name`, `name_low` and `name_high`."""
+        return {name: self.mean, f"{name}_low": self.low, f"{name}_high": self.high}
+
+
+NO_VALUE = Interval(math.nan, math.nan, math.nan)
+"""Of a number that nobody has."""
+
+
+def percentile_interval(value: float, resampled: np.ndarray, *, confidence: float) -> Interval:
+    """A number with the percentile interval of what it is in other samples.
+
+    Args:
+        value: The number as measured.
+        resampled: (samples,) the same of every resample; NaN where a resample has none.
+        confidence: E.g. 0.95.
+
+    Returns:
+        The interval; `NO_VALUE` where the number is not finite or no resample has one.
+    """
+    low, high = percentile_ends(resampled, confidence=confidence)
+    if math.isnan(low) or not math.isfinite(value):
+        return NO_VALUE
+    return Interval(float(value), low, high)
+
+
+def percentile_ends(resampled: np.ndarray, *, confidence: float) -> tuple[float, float]:
+    """Both ends of a percentile interval over resamples; NaN where no resample has a value."""
+    known = resampled[~np.isnan(resampled)]
+    if len(known) == 0:
+        return math.nan, math.nan
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(known, [tail, 1 - tail])
+    return float(low), float(high)
 
 
 def resampled_means(values: np.ndarray, *, samples: int, seed: int) -> np.ndarray:
@@ -78,20 +133,13 @@ def bootstrap_means(
     if not 0 < confidence < 1:
         raise ValueError(f"confidence={confidence!r}: use a share between 0 and 1, 0.95 is usual")
     means = resampled_means(values, samples=samples, seed=seed)
-    columns = values.shape[1]
     known = ~np.isnan(values)
     with np.errstate(invalid="ignore", divide="ignore"):
         centre = np.where(known, values, 0.0).sum(0) / known.sum(0)
-    tail = (1 - confidence) / 2
-    intervals = []
-    for column in range(columns):
-        drawn_means = means[:, column][~np.isnan(means[:, column])]
-        if len(drawn_means) == 0 or not np.isfinite(centre[column]):
-            intervals.append(Interval(np.nan, np.nan, np.nan))
-            continue
-        low, high = np.quantile(drawn_means, [tail, 1 - tail])
-        intervals.append(Interval(float(centre[column]), float(low), float(high)))
-    return intervals
+    return [
+        percentile_interval(value, column, confidence=confidence)
+        for value, column in zip(centre.tolist(), means.T, strict=True)
+    ]
 
 
 def bootstrap_mean(
@@ -135,3 +183,17 @@ def paired_difference(
         confidence=confidence,
         seed=seed,
     )
+
+
+def gini(counts: np.ndarray) -> float:
+    """Concentration of counts: 0 when all are equal, near 1 when one has all; NaN of nothing.
+
+    Examples:
+        >>> gini(np.array([5, 5, 5, 5])), gini(np.array([0, 0, 0, 8]))
+        (0.0, 0.75)
+    """
+    ordered = np.sort(counts.astype(float))
+    if ordered.sum() == 0:
+        return float("nan")
+    places = np.arange(1, len(ordered) + 1)
+    return float((2 * places - len(ordered) - 1) @ ordered / (len(ordered) * ordered.sum()))

@@ -2,7 +2,13 @@ import numpy as np
 import pytest
 import torch
 
-from onerec.evaluation.sessions import Sessions, audit, lists_as_sessions, session_rewards
+from onerec.evaluation.generated_sessions import (
+    GeneratedSessions,
+    audit,
+    lists_as_sessions,
+    session_rewards,
+)
+from onerec.ranked_lists import RankedLists
 from onerec.reward.model import RewardModel, RewardShape
 from onerec.reward.scoring import score_sessions
 from tests.core.evaluation.night import REWARD
@@ -11,13 +17,13 @@ CODES = torch.tensor([[0, 0, 0], [0, 1, 0], [2, 1, 0], [2, 1, 1], [3, 0, 0]])
 ALL = np.ones(5, dtype=bool)
 
 
-def made(*rows: list[list[int]]) -> Sessions:
+def made(*rows: list[list[int]]) -> GeneratedSessions:
     items = torch.tensor(rows)
     logp = torch.where((items == -1).all(-1), -torch.inf, -1.0)
-    return Sessions(items, logp)
+    return GeneratedSessions(items, logp)
 
 
-def shares(sessions: Sessions, candidates: np.ndarray = ALL) -> tuple[float, float, int]:
+def shares(sessions: GeneratedSessions, candidates: np.ndarray = ALL) -> tuple[float, float, int]:
     found = audit(sessions, CODES, candidates)
     return found.legal_share, found.repeat_free_share, found.num_sessions
 
@@ -47,7 +53,7 @@ def test_a_repeat_is_found() -> None:
     assert shares(made([[0, 0], [0, 1]])) == (1.0, 0.5, 2)
 
 
-def test_equal_sid_tokens_are_neither_legal_nor_different() -> None:
+def test_equal_tokens_are_neither_legal_nor_different() -> None:
     codes = torch.tensor([[0, 0], [0, 0], [1, 0], [1, 1], [2, 0]])
     found = audit(made([[0, 1], [2, 3]]), codes, ALL)
     assert (found.legal_share, found.repeat_free_share) == (0.5, 0.5)
@@ -88,6 +94,7 @@ def test_no_session_no_reward(evaluator: RewardModel) -> None:
 
 
 def test_a_list_is_one_session_if_it_is_long_enough() -> None:
-    sessions = lists_as_sessions(np.array([[3, 1, 2], [4, -1, -1]]), session_items=2)
+    lists = RankedLists(np.array([[3, 1, 2], [4, -1, -1]]), np.zeros((2, 3)))
+    sessions = lists_as_sessions(lists, session_items=2)
     assert sessions.items.tolist() == [[[3, 1]], [[4, -1]]]
     assert sessions.exist.tolist() == [[True], [False]]

@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 
 from onerec.config import RewardConfig
+from onerec.ranked_lists import RankedLists
 from onerec.reward.model import RewardModel
 from onerec.reward.scoring import scalar_reward, score_sessions
 from onerec.session_dataset.reward_blocks import REWARD_LABELS
 
 
 @dataclass(frozen=True)
-class Sessions:
+class GeneratedSessions:
     """Generated sessions of every case, best first.
 
     Attributes:
@@ -37,7 +38,7 @@ class Sessions:
 
 
 @dataclass(frozen=True)
-class Audit:
+class SessionAudit:
     """Shares of the generated sessions, over all cases and beams.
 
     Attributes:
@@ -52,7 +53,7 @@ class Audit:
     num_sessions: int
 
 
-def audit(sessions: Sessions, codes: Tensor, candidates: np.ndarray) -> Audit:
+def audit(sessions: GeneratedSessions, codes: Tensor, candidates: np.ndarray) -> SessionAudit:
     """Look up the tokens of every generated session.
 
     Args:
@@ -65,9 +66,9 @@ def audit(sessions: Sessions, codes: Tensor, candidates: np.ndarray) -> Audit:
 
     Examples:
         >>> codes = torch.tensor([[0, 1], [0, 2], [0, 2]])  # the last two collide
-        >>> made = Sessions(torch.tensor([[[0, 1]], [[0, 0]]]), torch.zeros(2, 1))
+        >>> made = GeneratedSessions(torch.tensor([[[0, 1]], [[0, 0]]]), torch.zeros(2, 1))
         >>> audit(made, codes, np.array([True, True, True]))
-        Audit(legal_share=0.5, repeat_free_share=0.5, num_sessions=2)
+        SessionAudit(legal_share=0.5, repeat_free_share=0.5, num_sessions=2)
     """
     _, number = np.unique(codes.numpy(), axis=0, return_inverse=True)
     number = number.reshape(-1)  # of the tokens: equal tokens have equal numbers
@@ -83,7 +84,7 @@ def audit(sessions: Sessions, codes: Tensor, candidates: np.ndarray) -> Audit:
     sid_tokens = np.sort(np.where(inside, number[np.where(inside, items, 0)], other), axis=1)
     repeat_free = (sid_tokens[:, 1:] != sid_tokens[:, :-1]).all(1)
     total = len(items) + empty_cases
-    return Audit(
+    return SessionAudit(
         legal_share=float(legal.sum() / max(total, 1)),
         repeat_free_share=float((repeat_free.sum() + empty_cases) / max(total, 1)),
         num_sessions=total,
@@ -94,7 +95,7 @@ def session_rewards(
     model: RewardModel,
     vectors: Tensor,
     history: Tensor,
-    sessions: Sessions,
+    sessions: GeneratedSessions,
     config: RewardConfig,
     *,
     name: str,
@@ -128,8 +129,8 @@ def session_rewards(
     return values
 
 
-def lists_as_sessions(ranked: np.ndarray, *, session_items: int) -> Sessions:
+def lists_as_sessions(lists: RankedLists, *, session_items: int) -> GeneratedSessions:
     """A baseline's first M items as its one session, so that it can be scored beside generators."""
-    items = torch.from_numpy(np.ascontiguousarray(ranked[:, None, :session_items]))
+    items = torch.from_numpy(np.ascontiguousarray(lists.items[:, None, :session_items]))
     complete = (items >= 0).all(-1)
-    return Sessions(items, torch.where(complete, 0.0, -torch.inf))
+    return GeneratedSessions(items, torch.where(complete, 0.0, -torch.inf))

@@ -10,13 +10,16 @@ from torchmetrics.functional.retrieval import (
     retrieval_reciprocal_rank,
 )
 
-from onerec.evaluation import bootstrap, generators, list_metrics, metrics, sessions, slices
-from onerec.evaluation.metrics import per_case_metrics
+from onerec import statistics
+from onerec.evaluation import beyond_accuracy, generated_sessions, ranking_metrics, slices
+from onerec.evaluation.ranking_metrics import per_case_metrics
 
 CUTOFFS = (1, 3, 5)
 
 
-@pytest.mark.parametrize("module", [metrics, bootstrap, list_metrics, slices, generators, sessions])
+@pytest.mark.parametrize(
+    "module", [ranking_metrics, statistics, beyond_accuracy, slices, generated_sessions]
+)
 def test_examples_in_docstrings(module) -> None:
     result = doctest.testmod(module)
     assert result.attempted > 0
@@ -124,13 +127,15 @@ def test_intra_list_distance_is_the_mean_over_pairs() -> None:
     row = np.array([3, 7, 9, 3, -1])
     places = [3, 7, 9, 3]
     pairs = [1 - vectors[a] @ vectors[b] for i, a in enumerate(places) for b in places[i + 1 :]]
-    assert list_metrics.intra_list_distance(row[None], vectors)[0] == pytest.approx(np.mean(pairs))
+    assert beyond_accuracy.intra_list_distance(row[None], vectors)[0] == pytest.approx(
+        np.mean(pairs)
+    )
 
 
 def test_gini_against_mean_absolute_difference() -> None:
     counts = np.random.default_rng(1).integers(0, 40, 50)
     pairwise = np.abs(counts[:, None] - counts[None]).mean() / (2 * counts.mean())
-    assert list_metrics.gini(counts) == pytest.approx(pairwise)
+    assert statistics.gini(counts) == pytest.approx(pairwise)
 
 
 def test_item_slices_divide_the_candidates() -> None:

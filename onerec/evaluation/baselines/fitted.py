@@ -1,4 +1,4 @@
-"""The baselines of a night: fitting the ones a configuration names, writing, reading.
+"""The baselines of a nightly run: fitting the ones a configuration names, writing, reading.
 
 The counting ones are always fitted: popularity is what novelty and the promotion rule measure by,
 and both retrievers of the cascade are among them.
@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
-from functools import cache
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -25,24 +25,23 @@ from onerec.evaluation.baselines.simple import (
     HALF_LIFE_DAYS,
     ItemKNN,
     Popularity,
-    Ranker,
     fit_item_knn,
     fit_popularity,
 )
 from onerec.evaluation.baselines.tiger import TigerRanker, fit_tiger, load_tiger, tiger_codes
 from onerec.evaluation.baselines.transformer import SequenceRanker, load_sequence_ranker
 from onerec.evaluation.interactions import Interactions
+from onerec.ranked_lists import Ranker
 from onerec.session_dataset.eval_users import EvalUsers, load_eval_users
 from onerec.tokenizer.semantic_ids import SemanticIds
 
-Learned = SequenceRanker | TigerRanker | Cascade
-LEARNED = (*LOSSES, "tiger", "cascade")
-"""Names of those that are fitted only where the settings ask for them."""
+LearnedBaseline = SequenceRanker | TigerRanker | Cascade
+OnProgress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Baselines:
-    """The baselines of a night: all that a `baselines` artifact holds.
+class FittedBaselines:
+    """All that a `baselines` artifact holds.
 
     Attributes:
         exposures: (N,) how often each item was shown in the window.
@@ -56,7 +55,7 @@ class Baselines:
     popularity: Popularity
     popularity_recent: Popularity
     item_knn: ItemKNN
-    learned: Mapping[str, Learned] = field(default_factory=dict)
+    learned: Mapping[str, LearnedBaseline] = field(default_factory=dict)
 
     @property
     def candidates(self) -> np.ndarray:
@@ -65,7 +64,7 @@ class Baselines:
 
     @property
     def rankers(self) -> dict[str, Ranker]:
-        """The systems under the names they have in metrics."""
+        """The rankers under the names they have in metrics."""
         return {
             "popularity": self.popularity,
             "popularity_recent": self.popularity_recent,
@@ -109,9 +108,9 @@ class Baselines:
 
 def fit_baselines(
     interactions: Interactions, candidates: np.ndarray, *, neighbours: int
-) -> Baselines:
+) -> FittedBaselines:
     """Fit the counting baselines on one window."""
-    return Baselines(
+    return FittedBaselines(
         exposures=interactions.exposures(),
         popularity=fit_popularity(interactions, candidates),
         popularity_recent=fit_popularity(interactions, candidates, half_life_days=HALF_LIFE_DAYS),
@@ -119,81 +118,118 @@ def fit_baselines(
     )
 
 
-def fit_learned(
-    directory: Path,
-    semantic_ids: SemanticIds,
-    candidates: np.ndarray,
-    config: EvaluationConfig,
-    *,
-    test_day: date,
-    history_length: int,
-    vectors: np.ndarray | None = None,
-    on_progress: Callable[[str], None] = lambda message: None,
-    on_fitted: Callable[[str, float], None] = lambda name, seconds: None,
-) -> dict[str, Learned]:
-    """Fit the learned systems that `config.baselines` names.
+@dataclass(frozen=True, kw_only=True)
+class BaselineInputs:
+    """What learned baselines are fitted to.
 
-    Args:
-        directory: Files of a `session_dataset` artifact; `test` is never read.
+    Attributes:
+        session_dataset: Files of the artifact; `test` is never read.
         semantic_ids: The catalogue.
         candidates: (N,) booleans: items that may be listed.
-        config: Names, budget and seed.
         test_day: Day D.
         history_length: H, the same as the generator's.
         vectors: (N, Dv) item vectors, row-aligned with the catalogue; TIGER alone needs them.
+    """
+
+    session_dataset: Path
+    semantic_ids: SemanticIds
+    candidates: np.ndarray
+    test_day: date
+    history_length: int
+    vectors: np.ndarray | None = None
+
+    @cached_property
+    def sequences(self) -> tuple[np.ndarray, EvalUsers]:
+        """Windows of the training days, and the users of the validation day."""
+        data, ids, length = self.session_dataset, self.semantic_ids, self.history_length
+        return (
+            load_windows(data, ids, history_length=length),
+            load_eval_users(data, "valid", ids, history_length=length),
+        )
+
+
+def _fit_sequences(
+    name: str, inputs: BaselineInputs, config: EvaluationConfig, on_progress: OnProgress
+) -> LearnedBaseline:
+    return fit_sequence_model(
+        LOSSES[name],
+        *inputs.sequences,
+        inputs.candidates,
+        config,
+        on_epoch=lambda numbers: on_progress(f"{name}: {numbers}"),
+    )
+
+
+def _fit_tiger(
+    inputs: BaselineInputs, config: EvaluationConfig, on_progress: OnProgress
+) -> LearnedBaseline:
+    ids, candidates = inputs.semantic_ids, inputs.candidates
+    assert inputs.vectors is not None, "TIGER makes its semantic IDs of item vectors"
+    tokenizer = TokenizerConfig(
+        method="rqvae",
+        num_levels=ids.num_sid_tokens - 1,
+        codebook_size=ids.codebook_size,
+        seed=config.seed,
+    )
+    codes = tiger_codes(ids, inputs.vectors, candidates, tokenizer, on_progress=on_progress)
+    return fit_tiger(
+        *inputs.sequences,
+        codes,
+        ids.codebook_size,
+        candidates,
+        config,
+        on_epoch=lambda numbers: on_progress(f"tiger: {numbers}"),
+    )
+
+
+def _fit_cascade(
+    inputs: BaselineInputs, config: EvaluationConfig, on_progress: OnProgress
+) -> LearnedBaseline:
+    on_progress("cascade: retrievers, then the ranker")
+    return fit_cascade(
+        inputs.session_dataset,
+        inputs.semantic_ids,
+        inputs.candidates,
+        test_day=inputs.test_day,
+        neighbours=config.neighbours,
+        history_length=inputs.history_length,
+        seed=config.seed,
+    )
+
+
+LEARNED: Mapping[str, Callable[[BaselineInputs, EvaluationConfig, OnProgress], LearnedBaseline]] = {
+    **{name: partial(_fit_sequences, name) for name in LOSSES},
+    "tiger": _fit_tiger,
+    "cascade": _fit_cascade,
+}
+"""FittedBaselines that are fitted only where the settings name them, and how."""
+
+
+def fit_learned(
+    inputs: BaselineInputs,
+    config: EvaluationConfig,
+    *,
+    on_progress: OnProgress = lambda message: None,
+    on_fitted: Callable[[str, float], None] = lambda name, seconds: None,
+) -> dict[str, LearnedBaseline]:
+    """Fit the learned systems that `config.baselines` names.
+
+    Args:
+        inputs: What they are fitted to.
+        config: Names, budget and seed.
         on_progress: Called with a line of text now and then.
         on_fitted: Called with a system's name and the seconds it took.
     """
-    fitted: dict[str, Learned] = {}
-
-    @cache
-    def sequences() -> tuple[np.ndarray, EvalUsers]:
-        windows = load_windows(directory, semantic_ids, history_length=history_length)
-        asked = load_eval_users(directory, "valid", semantic_ids, history_length=history_length)
-        return windows, asked
-
+    fitted: dict[str, LearnedBaseline] = {}
     for name in (name for name in config.systems if name in LEARNED):
         began = time.monotonic()
-
-        def on_epoch(numbers: dict[str, float], name: str = name) -> None:
-            on_progress(f"{name}: {numbers}")
-
-        if name == "cascade":
-            on_progress("cascade: retrievers, then the ranker")
-            fitted[name] = fit_cascade(
-                directory,
-                semantic_ids,
-                candidates,
-                test_day=test_day,
-                neighbours=config.neighbours,
-                history_length=history_length,
-                seed=config.seed,
-            )
-        elif name == "tiger":
-            assert vectors is not None, "TIGER makes its semantic IDs of item vectors"
-            size = semantic_ids.codebook_size
-            tokenizer = TokenizerConfig(
-                method="rqvae",
-                num_levels=semantic_ids.num_sid_tokens - 1,
-                codebook_size=size,
-                seed=config.seed,
-            )
-            codes = tiger_codes(
-                semantic_ids, vectors, candidates, tokenizer, on_progress=on_progress
-            )
-            fitted[name] = fit_tiger(
-                *sequences(), codes, size, candidates, config, on_epoch=on_epoch
-            )
-        else:
-            fitted[name] = fit_sequence_model(
-                LOSSES[name], *sequences(), candidates, config, on_epoch=on_epoch
-            )
+        fitted[name] = LEARNED[name](inputs, config, on_progress)
         on_fitted(name, time.monotonic() - began)
     return fitted
 
 
-def load_baselines(directory: Path) -> Baselines:
-    """Read what `Baselines.save` wrote."""
+def load_baselines(directory: Path) -> FittedBaselines:
+    """Read what `FittedBaselines.save` wrote."""
     items = pq.read_table(directory / "items.parquet")
     pairs = pq.read_table(directory / "neighbours.parquet")
     watches, recent, exposures = (
@@ -206,14 +242,14 @@ def load_baselines(directory: Path) -> Baselines:
     )
     knn, popular = ItemKNN(similarity, watches, candidates), Popularity(recent, candidates)
 
-    def learned(name: str) -> Learned:
+    def learned(name: str) -> LearnedBaseline:
         if name == "cascade":
             return load_cascade(directory / name, knn, popular)
         if name == "tiger":
             return load_tiger(directory / name, candidates)
         return load_sequence_ranker(directory / name, candidates)
 
-    return Baselines(
+    return FittedBaselines(
         exposures=exposures,
         popularity=Popularity(watches, candidates),
         popularity_recent=popular,

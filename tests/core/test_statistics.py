@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from onerec.evaluation import bootstrap
-from onerec.evaluation.bootstrap import bootstrap_mean, bootstrap_means, paired_difference
+from onerec import statistics
+from onerec.statistics import bootstrap_mean, bootstrap_means, paired_difference
 
 
 def test_interval_is_that_of_the_normal_approximation() -> None:
@@ -26,7 +26,7 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
 def test_chunks_change_nothing(monkeypatch) -> None:
     values = np.random.default_rng(3).random((50, 3))
     whole = bootstrap_means(values, samples=64, confidence=0.9, seed=4)
-    monkeypatch.setattr(bootstrap, "CHUNK_CELLS", 350)
+    monkeypatch.setattr(statistics, "CHUNK_CELLS", 350)
     cut = bootstrap_means(values, samples=64, confidence=0.9, seed=4)
     assert np.array(cut) == pytest.approx(np.array(whole))
 

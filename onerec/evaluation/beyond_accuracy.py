@@ -1,11 +1,9 @@
-"""What lists are like beyond hits: diversity, coverage, novelty, concentration.
+"""Beyond-accuracy metrics of ranked lists: diversity, coverage, novelty, exposure.
 
 All read the first k items of each list; -1 is padding and left out.
 """
 
 import numpy as np
-
-from onerec.gini import gini as gini
 
 
 def intra_list_distance(ranked: np.ndarray, vectors: np.ndarray) -> np.ndarray:

@@ -1,0 +1,91 @@
+"""What an evaluation asked of every system, so that another run can be compared with it.
+
+Two runs are comparable when they ask the same: the same users, histories and targets, the same
+candidates, and for rewards the same reward models.
+
+Shapes: C cases, H history items, N items.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from onerec.artifacts import read_json, write_json
+from onerec.evaluation.data import EvaluationData
+
+PROTOCOL_FILE = "protocol.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationProtocol:
+    """What `protocol.json` says.
+
+    Attributes:
+        test_day: Day D.
+        tokenizer_version: Of the day's semantic IDs.
+        users: C.
+        mean_targets: Items per case that are to be found.
+        candidate_items: Items that may be listed.
+        bootstrap_confidence: Of the intervals.
+        cases: Hash of the users with their histories and targets, by the items' ids.
+        candidates: Hash of the candidates' ids.
+        reward_models: By name, a hash of its weights.
+    """
+
+    test_day: str
+    tokenizer_version: str
+    users: int
+    mean_targets: float
+    candidate_items: int
+    bootstrap_confidence: float
+    cases: str
+    candidates: str
+    reward_models: Mapping[str, str]
+
+    @staticmethod
+    def of(data: EvaluationData) -> "EvaluationProtocol":
+        """The protocol of an evaluation."""
+        ids = data.semantic_ids.item_ids
+        histories, targets = _names(data.histories, ids), _names(data.targets, ids)
+        return EvaluationProtocol(
+            test_day=data.test_day.isoformat(),
+            tokenizer_version=data.semantic_ids.tokenizer_version,
+            users=len(data.user_ids),
+            mean_targets=float((data.targets >= 0).sum(1).mean()),
+            candidate_items=int(data.candidates.sum()),
+            bootstrap_confidence=data.config.confidence,
+            cases=_digest(data.user_ids, histories, targets),
+            candidates=_digest(np.sort(ids[data.candidates].astype(str))),
+            reward_models={
+                name: hashlib.sha256(
+                    b"".join(t.cpu().numpy().tobytes() for t in model.state_dict().values())
+                ).hexdigest()[:16]
+                for name, model in data.reward_models.items()
+            },
+        )
+
+    def save(self, directory: Path) -> None:
+        """Write `protocol.json`."""
+        write_json(directory / PROTOCOL_FILE, asdict(self))
+
+    @staticmethod
+    def load(directory: Path) -> "EvaluationProtocol":
+        """Read what `save` wrote."""
+        return EvaluationProtocol(**read_json(directory / PROTOCOL_FILE))
+
+
+def _names(items: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """The items' ids, which unlike their rows mean the same in every table; padding trails off."""
+    width = int((items >= 0).any(0).sum())  # how wide the padding is says nothing
+    return np.append(ids.astype(str), "")[items[:, :width]]  # -1 finds the last one
+
+
+def _digest(*parts: np.ndarray) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update("\n".join(part.astype(str).ravel().tolist()).encode())
+        digest.update(str(part.shape).encode())
+    return digest.hexdigest()[:16]

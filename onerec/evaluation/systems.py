@@ -1,0 +1,133 @@
+"""The systems of a nightly run: baselines, generators, champion, the challenger as it serves."""
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+
+from onerec.config import (
+    BY_PROBABILITY,
+    BY_REWARD,
+    CHALLENGER,
+    CHAMPION,
+    PRETRAINED,
+    BeamConfig,
+)
+from onerec.evaluation.data import EvaluationData
+from onerec.evaluation.generators import SessionGenerator, load_generator, load_incumbent
+from onerec.ranked_lists import Ranker
+from onerec.recommender import Recommender
+from onerec.reward.model import RewardModel
+from onerec.tokenizer.semantic_ids import load_semantic_ids
+
+
+@dataclass(frozen=True)
+class System:
+    """A system to evaluate.
+
+    Attributes:
+        ranker: Makes its lists; its sessions too where it is a generator.
+        references: Names of the systems that it is compared with, user by user.
+        excludes_seen: The items of a user's history are left out of the lists.
+    """
+
+    ranker: Ranker
+    references: tuple[str, ...] = ()
+    excludes_seen: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class NightlyGenerators:
+    """Directories of the checkpoints of a nightly run.
+
+    Attributes:
+        pretrained: Before alignment.
+        challenger: After it.
+        champion: The bundle of the champion before; None where there is none.
+    """
+
+    pretrained: Path
+    challenger: Path
+    champion: Path | None = None
+
+
+def nightly_systems(
+    data: EvaluationData,
+    generators: NightlyGenerators,
+    decoding: BeamConfig,
+    *,
+    device: str = "cpu",
+) -> dict[str, System]:
+    """Every system by its name in the metrics.
+
+    Generators are compared with the baselines, the challenger also with the generator before it and
+    with the champion. Lists without seen items compare with nothing but one another.
+
+    Args:
+        data: What they are evaluated with.
+        generators: Their checkpoints.
+        decoding: Beam and batch size.
+        device: Where generators run.
+
+    Raises:
+        ValueError: A baseline was not fitted.
+    """
+    systems = baseline_systems(data)
+    baselines = tuple(name for name in systems if name != "popularity_recent")
+    pretrained, challenger = (
+        load_generator(checkpoint, data.semantic_ids, decoding, device=device)
+        for checkpoint in (generators.pretrained, generators.challenger)
+    )
+    systems[PRETRAINED] = System(pretrained, baselines)
+    before = (PRETRAINED,)
+    if generators.champion is not None:
+        champion = load_incumbent(
+            generators.champion,
+            load_semantic_ids(generators.champion),
+            data.semantic_ids,
+            decoding,
+            test_day=data.test_day,
+            device=device,
+        )
+        systems[CHAMPION] = System(champion)
+        before = (PRETRAINED, CHAMPION)
+    systems[CHALLENGER] = System(challenger, (*baselines, *before))
+    return systems | serving_systems(data, challenger, decoding)
+
+
+def baseline_systems(data: EvaluationData) -> dict[str, System]:
+    """The baselines that the settings name.
+
+    Raises:
+        ValueError: One was not fitted.
+    """
+    rankers = data.baselines.rankers
+    missing = [name for name in data.config.systems if name not in rankers]
+    if missing:
+        raise ValueError(
+            f"baselines={data.config.baselines!r}: {', '.join(missing)} is not among the night's "
+            f"fitted baselines ({', '.join(rankers)}); materialise baselines with the same setting"
+        )
+    return {name: System(rankers[name]) for name in data.config.systems}
+
+
+def serving_systems(
+    data: EvaluationData, challenger: SessionGenerator, decoding: BeamConfig
+) -> dict[str, System]:
+    """A generator as `Recommender` serves it, without and with the reward model."""
+
+    def recommender(reward: RewardModel | None) -> Recommender:
+        # copies, because it serves in a precision of its own
+        return Recommender(
+            copy.deepcopy(challenger.model),
+            data.semantic_ids,
+            config=decoding,
+            reward=copy.deepcopy(reward),
+            vectors=None if reward is None else data.vectors,
+        )
+
+    seen = decoding.filter_seen
+    by_reward = recommender(data.reward_models["training"])
+    return {
+        BY_PROBABILITY: System(recommender(None), excludes_seen=seen),
+        BY_REWARD: System(by_reward, (BY_PROBABILITY,), excludes_seen=seen),
+    }

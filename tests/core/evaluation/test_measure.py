@@ -1,0 +1,309 @@
+import dataclasses
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from onerec.config import EvaluationConfig
+from onerec.evaluation.baselines import fit_baselines
+from onerec.evaluation.data import (
+    EvaluationData,
+    EvaluationFiles,
+    load_evaluation_data,
+    sample_cases,
+)
+from onerec.evaluation.generators import load_generator, load_incumbent
+from onerec.evaluation.interactions import load_interactions
+from onerec.evaluation.measure import SystemResult, evaluate, reward_aucs, summarise
+from onerec.evaluation.metric_table import (
+    Metric,
+    MetricTable,
+    read_case_metrics,
+    write_case_metrics,
+)
+from onerec.evaluation.ranking_metrics import per_case_metrics
+from onerec.evaluation.systems import (
+    NightlyGenerators,
+    baseline_systems,
+    nightly_systems,
+    serving_systems,
+)
+from onerec.model import TokenizerVersionMismatchError
+from onerec.ranked_lists import is_excluded
+from onerec.statistics import bootstrap_mean
+from tests.core.evaluation import night as small
+from tests.core.evaluation.night import DAY
+
+
+@pytest.fixture(scope="module")
+def artifacts(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("artifacts")
+    small.write_sessions(root / "session_dataset", small.rows())
+    ids = small.catalogue()
+    small.write_catalogue(root / "semantic_ids", ids)
+    window = load_interactions(root / "session_dataset", ids, test_day=DAY)
+    (root / "baselines").mkdir()
+    fit_baselines(window, ids.known_before(DAY), neighbours=5).save(root / "baselines")
+    small.write_generator(root / "pretrained", seed=0)
+    small.write_generator(root / "dpo", seed=1)
+    small.write_reward(root / "evaluator", seed=2, part="evaluator")
+    small.write_reward(root / "reward", seed=3)
+    return root
+
+
+Results = dict[str, SystemResult]
+
+
+def load(root: Path, config: EvaluationConfig = small.EVALUATION) -> EvaluationData:
+    files = EvaluationFiles(
+        session_dataset=root / "session_dataset",
+        semantic_ids=root / "semantic_ids",
+        baselines=root / "baselines",
+        checkpoint=root / "dpo",
+        evaluator=root / "evaluator",
+        reward_model=root / "reward",
+    )
+    return load_evaluation_data(files, DAY, config, small.REWARD)
+
+
+@pytest.fixture(scope="module")
+def night(artifacts: Path) -> EvaluationData:
+    return load(artifacts)
+
+
+def systems_of(root: Path, night: EvaluationData, champion: Path | None = None):
+    generators = NightlyGenerators(
+        pretrained=root / "pretrained", challenger=root / "dpo", champion=champion
+    )
+    return nightly_systems(night, generators, small.DECODING)
+
+
+@pytest.fixture(scope="module")
+def measured(artifacts: Path, night: EvaluationData) -> Results:
+    return evaluate(night, systems_of(artifacts, night))
+
+
+@pytest.fixture(scope="module")
+def metrics(night: EvaluationData, measured: Results) -> MetricTable:
+    return summarise(night, measured)
+
+
+def test_cases_are_the_users_of_the_day_and_targets_were_there_before_it(
+    night: EvaluationData,
+) -> None:
+    assert len(night.user_ids) == small.NUM_USERS // 2
+    assert night.targets.max() < small.NUM_ITEMS - 3
+    assert night.candidates.sum() == small.NUM_ITEMS - 3
+
+
+def test_every_promised_number_is_there_with_its_interval(
+    artifacts: Path, metrics: MetricTable
+) -> None:
+    systems = ["popularity", "popularity_recent", "itemknn", "pretrained", "dpo"]
+    assert metrics.systems("recall@10") == [*systems, "by_probability", "by_reward"]
+    for system in metrics.systems("recall@10"):
+        for metric in ("recall@10", "ndcg@10", "hit_rate@5", "mrr@20", "evaluator_reward"):
+            found = metrics.find(system, metric)
+            assert found.low <= found.mean <= found.high
+    for system, reference in metrics.pairs():
+        for metric in ("recall@10", "ndcg@10", "evaluator_reward", "reward_gap"):
+            found = metrics.find(system, metric, reference=reference)
+            assert found.low <= found.mean <= found.high
+    aucs = {row.metric: row.interval for row in reward_aucs(artifacts / "reward")}
+    assert aucs["auc_swt"] == (0.7, 0.65, 0.75)
+    assert np.isnan(aucs["auc_wtr"]).all()
+
+
+def test_what_is_compared_with_what(metrics: MetricTable) -> None:
+    baselines = ["itemknn", "popularity"]
+    assert metrics.pairs() == [
+        ("by_reward", "by_probability"),  # these lists alone lack seen items
+        *(("dpo", reference) for reference in (*baselines, "pretrained")),
+        *(("pretrained", reference) for reference in baselines),
+    ]
+
+
+def test_what_only_the_training_reward_sees_is_the_gap(
+    metrics: MetricTable, measured: Results
+) -> None:
+    gained = {
+        name: measured["dpo"].values[Metric(f"{name}_reward")]
+        - measured["pretrained"].values[Metric(f"{name}_reward")]
+        for name in ("training", "evaluator")
+    }
+    expected = float((gained["training"] - gained["evaluator"]).mean())
+    gap = metrics.find("dpo", "reward_gap", reference="pretrained")
+    assert gap.mean == pytest.approx(expected)
+    assert gap.low <= expected <= gap.high
+
+
+def test_both_reward_models_give_the_papers_table(metrics: MetricTable) -> None:
+    for name in ("evaluator", "training"):
+        for tower in ("swt", "vtr", "wtr", "ltr"):
+            mean, top = (metrics.find("dpo", f"{name}_{tower}_{p}").mean for p in ("mean", "max"))
+            assert 0 < mean <= top < 1
+
+
+def test_a_list_longer_than_the_beam_is_still_whole(night: EvaluationData, artifacts: Path) -> None:
+    narrow = dataclasses.replace(small.DECODING, beam=2)
+    system = load_generator(artifacts / "dpo", night.semantic_ids, narrow)
+    ranked = system.rank(night.histories, 20, candidates=night.candidates).items
+    assert (ranked >= 0).all()
+    assert (np.sort(ranked, 1)[:, 1:] != np.sort(ranked, 1)[:, :-1]).all()
+
+
+def test_a_baseline_that_was_not_fitted_is_an_error(night: EvaluationData) -> None:
+    config = dataclasses.replace(small.EVALUATION, baselines="popularity,cascade")
+    with pytest.raises(ValueError, match="cascade is not among the night's fitted baselines"):
+        baseline_systems(dataclasses.replace(night, config=config))
+    only = dataclasses.replace(small.EVALUATION, baselines="popularity")
+    assert list(baseline_systems(dataclasses.replace(night, config=only))) == ["popularity"]
+
+
+def test_an_evaluator_of_the_rewards_users_is_refused(artifacts: Path, tmp_path: Path) -> None:
+    for name in ("session_dataset", "semantic_ids", "baselines", "dpo", "reward"):
+        (tmp_path / name).symlink_to(artifacts / name)
+    (tmp_path / "evaluator").symlink_to(artifacts / "reward")
+    with pytest.raises(ValueError, match="was trained as the 'reward' part"):
+        load(tmp_path)
+
+
+def test_generated_sessions_are_legal_and_free_of_repeats(metrics: MetricTable) -> None:
+    assert metrics.systems("legal_share") == ["pretrained", "dpo"]
+    assert metrics.lowest("legal_share") == 1
+    assert metrics.lowest("repeat_free_share") == 1
+    assert metrics.find("dpo", "generated_sessions").mean == 15 * small.DECODING.beam
+
+
+@pytest.mark.parametrize("way", ["by_probability", "by_reward"])
+def test_the_challenger_is_measured_as_users_would_get_it(
+    night: EvaluationData, artifacts: Path, measured: Results, way: str
+) -> None:
+    challenger = load_generator(artifacts / "dpo", night.semantic_ids, small.DECODING)
+    recommender = serving_systems(night, challenger, small.DECODING)[way].ranker
+    history = night.histories
+    listed = recommender.rank(history, 20, exclude=history, candidates=night.candidates)
+    assert not is_excluded(listed.items, history).any()
+    assert night.candidates[listed.items].all()
+    values = per_case_metrics(listed.items, night.targets, (10,))
+    assert measured[way].values[Metric("recall@10")] == pytest.approx(values["recall@10"])
+    assert (listed.rewards is not None) == (way == "by_reward"), "a reward model chooses only there"
+
+
+def test_no_baseline_lists_what_came_on_the_day(night: EvaluationData) -> None:
+    rankers = night.baselines.rankers
+    for ranker in rankers.values():
+        ranked = ranker.rank(night.histories, small.NUM_ITEMS)
+        assert ranked.items.max() < small.NUM_ITEMS - 3
+
+
+def test_interval_is_the_bootstrap_of_the_cases(metrics: MetricTable, measured: Results) -> None:
+    values = measured["popularity"].values[Metric("recall@10")]
+    expected = bootstrap_mean(values, samples=50, seed=small.EVALUATION.seed)
+    assert metrics.find("popularity", "recall@10") == pytest.approx(expected)
+
+
+def test_slices_add_up(measured: Results, metrics: MetricTable) -> None:
+    values = measured["itemknn"].values
+    short, long = (values[Metric("recall@10", f"{n}_history")] for n in ("short", "long"))
+    everyone = values[Metric("recall@10")]
+    assert np.where(np.isnan(short), long, short) == pytest.approx(everyone)
+    cases = {row.slice: row.cases for row in metrics.rows if row[:3] == ("dpo", None, "recall@10")}
+    assert cases["all"] == cases["short_history"] + cases["long_history"] == 15
+
+
+def test_same_night_same_numbers(
+    artifacts: Path, night: EvaluationData, metrics: MetricTable
+) -> None:
+    again = summarise(night, evaluate(night, systems_of(artifacts, night)))
+    assert repr(again.rows) == repr(metrics.rows)  # NaN is not equal to itself
+
+
+def test_case_metrics_are_what_the_means_are_made_of(
+    tmp_path: Path, night: EvaluationData, measured: Results, metrics: MetricTable
+) -> None:
+    values = {name: result.values for name, result in measured.items()}
+    rows = write_case_metrics(tmp_path, night.user_ids, values)
+    assert rows == 15 * sum(len(result.values) for result in measured.values())
+    found = read_case_metrics(tmp_path, system="dpo", metric="evaluator_reward")
+    assert found.column("user_id").to_pylist() == night.user_ids.tolist()
+    mean = found.column("value").to_numpy().mean()
+    assert mean == pytest.approx(metrics.find("dpo", "evaluator_reward").mean)
+
+
+def test_the_champion_before_is_one_of_the_systems(
+    artifacts: Path, night: EvaluationData, measured: Results, tmp_path: Path
+) -> None:
+    """It is the pretrained generator here, so it is measured like it."""
+    shutil.copytree(artifacts / "pretrained", tmp_path / "champion")
+    small.write_catalogue(tmp_path / "champion", small.catalogue(30))
+    results = evaluate(night, systems_of(artifacts, night, tmp_path / "champion"))
+    assert list(results)[3:6] == ["pretrained", "champion", "dpo"]
+    for metric, values in results["pretrained"].values.items():
+        assert np.array_equal(results["champion"].values[metric], values, equal_nan=True)
+    metrics = summarise(night, results)
+    gain = metrics.find("dpo", "recall@10", reference="champion")
+    assert gain == pytest.approx(metrics.find("dpo", "recall@10", reference="pretrained"))
+    assert [pair for pair in metrics.pairs() if pair[0] == "champion"] == []
+
+
+def test_too_many_cases_are_sampled_the_same_way_every_time(artifacts: Path) -> None:
+    config = dataclasses.replace(small.EVALUATION, max_cases=6)
+    first, again = load(artifacts, config), load(artifacts, config)
+    assert len(first.user_ids) == 6
+    assert first.user_ids.tolist() == again.user_ids.tolist()
+    other = sample_cases(15, dataclasses.replace(config, seed=9))
+    assert other.tolist() != sample_cases(15, config).tolist()
+
+
+def test_empty_test_day_is_a_clear_error(artifacts: Path, tmp_path: Path) -> None:
+    rows = [r for r in small.rows() if r["split"] != "test"]
+    small.write_sessions(tmp_path / "session_dataset", rows)
+    for name in ("semantic_ids", "baselines", "dpo", "evaluator", "reward"):
+        (tmp_path / name).symlink_to(artifacts / name)
+    with pytest.raises(ValueError, match="no case on 2026-06-14"):
+        load(tmp_path)
+
+
+def test_checkpoint_of_another_tokenizer_version_is_an_error_that_names_both(
+    night: EvaluationData, tmp_path: Path
+) -> None:
+    old = small.write_generator(tmp_path, seed=0, tokenizer_version="version-b")
+    with pytest.raises(TokenizerVersionMismatchError, match=r"version-b.*version-a"):
+        load_generator(old, night.semantic_ids, small.DECODING)
+
+
+def test_incumbent_of_another_tokenizer_version_is_called_with_its_own_rows(
+    night: EvaluationData, tmp_path: Path
+) -> None:
+    """The same catalogue in reverse order is the same system; only its rows have other numbers."""
+    bundle = small.write_generator(tmp_path, seed=1, tokenizer_version="version-b")
+    day = dataclasses.replace(night.semantic_ids, tokenizer_version="version-b")
+    direct = load_incumbent(bundle, day, day, small.DECODING, test_day=DAY)
+    reverse = dataclasses.replace(
+        day,
+        item_ids=day.item_ids[::-1].copy(),
+        codes=day.codes.flip(0),
+        first_seen=day.first_seen[::-1].copy(),
+    )
+    system = load_incumbent(bundle, reverse, night.semantic_ids, small.DECODING, test_day=DAY)
+    exclude, candidates = night.targets, night.candidates & (np.arange(small.NUM_ITEMS) > 4)
+    for filters in ((None, None), (exclude, candidates)):
+        ranked = system.rank(night.histories, 10, *filters)
+        assert ranked.items.tolist() == direct.rank(night.histories, 10, *filters).items.tolist()
+        assert not is_excluded(ranked.items, filters[0]).any()
+    made = system.sessions(night.histories, candidates)
+    assert torch.equal(made.items, direct.sessions(night.histories, candidates).items)
+    assert candidates[made.items[made.exist]].all()
+
+
+def test_incumbent_lists_only_what_the_day_knows(night: EvaluationData, tmp_path: Path) -> None:
+    bundle = small.write_generator(tmp_path, seed=1, tokenizer_version="version-b")
+    own = dataclasses.replace(night.semantic_ids, tokenizer_version="version-b")
+    day = small.catalogue(20, late=0)  # half of what the incumbent knows
+    system = load_incumbent(bundle, own, day, small.DECODING, test_day=DAY)
+    lists = system.rank(np.array([[0, 5, -1]]), 25)
+    assert sorted(lists.items[0].tolist()) == [-1] * 5 + list(range(20))
+    assert (lists.items[0, :20] >= 0).all(), "no place of the list is lost"
