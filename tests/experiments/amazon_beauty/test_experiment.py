@@ -85,7 +85,7 @@ def test_candidates_carry_exact_scores_of_both_heads_and_mix() -> None:
             found.fused(0.25, 5)[row].tolist() == items[mixed.argsort(descending=True)][:5].tolist()
         )
     assert (found.fused(1.0, 5) == dense.topk(5).indices.numpy()).all()
-    assert (found.fused(1.0, 5) == DenseRanker(one).rank(history, top_k=5)).all()
+    assert (found.fused(1.0, 5) == DenseRanker(one).rank(history, 5).items).all()
     assert (found.generated(5) == exact.topk(5).indices.numpy()).all()
 
 
