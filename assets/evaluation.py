@@ -12,6 +12,7 @@ from assets.code_version import code_version
 from assets.support import (
     DAILY,
     DAY_BY_DAY,
+    POOL_TRAINER,
     STAGES,
     launchpad,
     published,
@@ -54,6 +55,7 @@ class EvaluationLaunchpad(launchpad(STAGES.evaluation)):
     backfill_policy=DAY_BY_DAY,
     group_name="evaluation",
     kinds={"scipy", "parquet"},
+    pool=POOL_TRAINER,
     code_version=BASELINES_CODE,
     deps=[upstream("session_dataset"), upstream("semantic_ids")],
 )

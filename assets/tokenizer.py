@@ -11,6 +11,7 @@ from assets.code_version import code_version
 from assets.support import (
     DAILY,
     DAY_BY_DAY,
+    POOL_TRAINER,
     POOL_WAREHOUSE,
     STAGES,
     launchpad,
@@ -41,6 +42,7 @@ class TokenizerLaunchpad(launchpad(STAGES.tokenizer)):
     backfill_policy=DAY_BY_DAY,
     group_name="items",
     kinds={"pytorch"},
+    pool=POOL_TRAINER,
     code_version=CODEBOOK_CODE,
     deps=[upstream("item_embeddings")],
 )

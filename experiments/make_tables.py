@@ -31,33 +31,18 @@ from experiments.table_registry import (
     Table,
 )
 from onerec.artifacts import ArtifactStore
-from onerec_dagster.demo import demo_days, ingest_job
+from onerec_dagster.demo import demo_days
 from onerec_dagster.home import prepare_home
 from onerec_dagster.job_runner import (
-    PROCESS_TAG,
     QUIET,
     PeakMemory,
-    bury_killed_runs,
     output_to,
     run_job,
 )
+from onerec_dagster.killed_runs import fail_killed_runs, lock_of_this_process
 from resources.settings import CHECKOUT, Settings, load_settings
 
 PAGE = CHECKOUT / "docs" / "results.md"
-
-
-def measured_night_job() -> dg.JobDefinition:
-    """The job, where a forked step can find it."""
-    from onerec_dagster.definitions import defs
-
-    return defs.resolve_job_def("measured_night")
-
-
-def first_measured_night_job() -> dg.JobDefinition:
-    """The job, where a forked step can find it."""
-    from onerec_dagster.definitions import defs
-
-    return defs.resolve_job_def("first_measured_night")
 
 
 def chosen_tables(names: Sequence[str]) -> list[Table]:
@@ -210,8 +195,8 @@ def run_nights(
         if days_before := not_ingested(instance, first, date.fromisoformat(day)):
             span = {"start": days_before[0], "end": days_before[-1]}
             tags = {f"dagster/asset_partition_range_{k}": v for k, v in span.items()}
-            run_job(instance, ingest_job, tags, log)
-        job = first_measured_night_job if place == 0 else measured_night_job
+            run_job(instance, "ingest", tags, log)
+        job = "first_measured_night" if place == 0 else "measured_night"
         run_job(instance, job, {"dagster/partition": day}, log)
 
 
@@ -283,14 +268,14 @@ def materialize(
     import experiments.definitions
     from onerec_dagster.definitions import ASSETS, RESOURCES
 
-    with output_to(log):
+    with output_to(log), lock_of_this_process(instance) as lock:
         result = dg.materialize(
             [*ASSETS, *experiments.definitions.ASSETS],  # pyright: ignore
             selection=[*names],
             partition_key=partition,
             instance=instance,
             resources=RESOURCES,
-            tags={PROCESS_TAG: str(os.getpid())},
+            tags=lock,
             run_config=QUIET | {"ops": {k: {"config": dict(v)} for k, v in (config or {}).items()}},
             raise_on_error=False,
         )
@@ -314,7 +299,7 @@ def opened(settings: Settings) -> Iterator[dg.DagsterInstance]:
     """The instance of a table's home, with what killed runs held given back."""
     prepare_home(settings)
     with dg.DagsterInstance.get() as instance:
-        if killed := bury_killed_runs(instance):
+        if killed := fail_killed_runs(instance):
             print(f"{killed} earlier run(s) had been killed; this one goes on")
         yield instance
 

@@ -12,14 +12,15 @@ from datetime import date, timedelta
 import dagster as dg
 
 from onerec.artifacts import read_json
+from onerec.config import SettingError, require
 from onerec.disk import require_free_space
 from onerec_dagster.home import prepare_home
 from onerec_dagster.job_runner import (
     PeakMemory,
-    bury_killed_runs,
     full_disk_in_one_line,
     run_job,
 )
+from onerec_dagster.killed_runs import fail_killed_runs
 from resources.settings import Settings, load_settings
 
 DEMO_DAYS = 14
@@ -29,26 +30,20 @@ def demo_days(settings: Settings) -> tuple[date, date]:
     """First and last day of the demo: the whole log, or the first two weeks of one that goes on.
 
     `ONEREC_TEST_DAY` names another last day.
+
+    Raises:
+        SettingError: `ONEREC_TEST_DAY` is no day, or leaves no day before it to learn from.
     """
     first, last = settings.partition_range()
     given = os.environ.get("ONEREC_TEST_DAY")
     if given:
-        last = date.fromisoformat(given)
+        try:
+            last = date.fromisoformat(given)
+        except ValueError:
+            raise SettingError("ONEREC_TEST_DAY", given, "use a day, 2026-06-14 say") from None
+        remedy = f"use a day from {first + timedelta(days=1)} on: one before it is learned from"
+        require(last > first, "ONEREC_TEST_DAY", given, remedy)
     return first, last or first + timedelta(days=DEMO_DAYS - 1)
-
-
-def ingest_job() -> dg.JobDefinition:
-    """The job, where a forked step can find it."""
-    from onerec_dagster.definitions import defs
-
-    return defs.resolve_job_def("ingest")
-
-
-def retokenize_job() -> dg.JobDefinition:
-    """The job, where a forked step can find it."""
-    from onerec_dagster.definitions import defs
-
-    return defs.resolve_job_def("weekly_retokenize")
 
 
 def write_demo_report(
@@ -98,13 +93,13 @@ def run_demo(settings: Settings, first: date, last: date) -> None:
     log = settings.root / "demo.log"
     started, peak = time.monotonic(), PeakMemory()
     with dg.DagsterInstance.get() as instance, peak.sampled():
-        if killed := bury_killed_runs(instance):
+        if killed := fail_killed_runs(instance):
             print(f"{killed} earlier run(s) had been killed; this one starts over safely")
         before = last - timedelta(days=1)
         print(f"1/2 ingest {first}..{before}: the log into DuckDB, cut into sessions")
         ingested = run_job(
             instance,
-            ingest_job,
+            "ingest",
             {
                 "dagster/asset_partition_range_start": first.isoformat(),
                 "dagster/asset_partition_range_end": before.isoformat(),
@@ -112,7 +107,7 @@ def run_demo(settings: Settings, first: date, last: date) -> None:
             log,
         )
         print(f"2/2 nightly run for {last}: tokenise, train, align, measure, promote, recommend")
-        night = run_job(instance, retokenize_job, {"dagster/partition": last.isoformat()}, log)
+        night = run_job(instance, "weekly_retokenize", {"dagster/partition": last.isoformat()}, log)
     table = write_demo_report(settings, last.isoformat(), [ingested, night], peak)
     print(f"\n{table}\n")
     print(f"{time.monotonic() - started:.0f} s, peak memory {peak.gib:.2f} GiB. Where to look:")

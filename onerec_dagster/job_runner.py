@@ -5,7 +5,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,10 +15,8 @@ import dagster as dg
 import psutil
 
 from onerec.disk import DiskFullError, disk_named
+from onerec_dagster.killed_runs import lock_of_this_process
 
-PROCESS_TAG = "onerec/process"
-COMMANDS = ("onerec_dagster.demo", "experiments.make_tables")
-"""Modules whose runs are theirs to bury."""
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
@@ -121,45 +119,6 @@ def output_to(log: Path) -> Iterator[IO]:
                 os.close(saved)
 
 
-def bury_killed_runs(instance: dg.DagsterInstance) -> int:
-    """Report the runs of earlier commands that were killed as failed, and free the pools they hold.
-
-    A killed run cannot say that it ended; while it counts as running it keeps its place in the
-    warehouse's pool, and the next one would wait for ever.
-
-    Returns:
-        Number of runs.
-    """
-    running = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED])
-    killed = [
-        run
-        for run in instance.get_runs(running)
-        if PROCESS_TAG in run.tags and not _runs(int(run.tags[PROCESS_TAG]))
-    ]
-    for run in killed:
-        instance.report_run_failed(run, "the process that ran it was killed")
-    _free_places_of_ended_runs(instance)
-    return len(killed)
-
-
-def _free_places_of_ended_runs(instance: dg.DagsterInstance) -> None:
-    """A run that was stopped in the middle of a step may have ended and still hold its place."""
-    storage = instance.event_log_storage
-    pools = [storage.get_concurrency_info(pool) for pool in storage.get_concurrency_keys()]
-    steps = [step for pool in pools for step in (*pool.claimed_slots, *pool.pending_steps)]
-    for run_id in {step.run_id for step in steps}:
-        run = instance.get_run_by_id(run_id)
-        if run is None or run.is_finished:
-            storage.free_concurrency_slots_for_run(run_id)
-
-
-def _runs(pid: int) -> bool:
-    try:
-        return not set(COMMANDS).isdisjoint(psutil.Process(pid).cmdline())
-    except psutil.Error:
-        return False
-
-
 @contextmanager
 def full_disk_in_one_line(command: str, path: Path) -> Iterator[None]:
     """End a command whose disk is full with one line, whoever met it: Dagster's SQLite too.
@@ -174,27 +133,41 @@ def full_disk_in_one_line(command: str, path: Path) -> Iterator[None]:
         sys.exit(f"{command}: {error}")
 
 
+def job_named(name: str) -> dg.JobDefinition:
+    """A job of the code location, from whichever process."""
+    from onerec_dagster.definitions import defs
+
+    return defs.resolve_job_def(name)
+
+
 def run_job(
-    instance: dg.DagsterInstance,
-    job: Callable[[], dg.JobDefinition],
-    tags: dict[str, str],
-    log: Path,
+    instance: dg.DagsterInstance, job: str, tags: dict[str, str], log: Path
 ) -> dict[str, tuple[float, float]]:
     """Execute a job through the instance, so that it shows in the UI like any other run.
+
+    Args:
+        instance: Where the run is recorded.
+        job: Name of a job of the code location.
+        tags: Of the run; they choose its partitions.
+        log: File for everything that is printed.
 
     Returns:
         When each step began and ended, in Unix seconds.
 
     Raises:
-        SystemExit: The run failed; which steps, and why, is printed.
+        SystemExit: The run failed; the failed steps and their errors are printed.
     """
-    mine = ("onerec/demo", uuid.uuid4().hex)
-    with output_to(log) as terminal, StepProgress(instance, mine, terminal).shown() as progress:
+    mine = ("onerec/command", uuid.uuid4().hex)
+    with (
+        lock_of_this_process(instance) as lock,
+        output_to(log) as terminal,
+        StepProgress(instance, mine, terminal).shown() as progress,
+    ):
         result = dg.execute_job(
-            dg.reconstructable(job),
+            dg.build_reconstructable_job(__name__, job_named.__name__, (job,)),
             instance=instance,
             run_config=QUIET,
-            tags={**tags, mine[0]: mine[1], PROCESS_TAG: str(os.getpid())},
+            tags={**tags, mine[0]: mine[1], **lock},
         )
         with result:
             if result.success:
@@ -204,7 +177,7 @@ def run_job(
                 for e in result.all_events
                 if e.is_step_failure
             ]
-    lines = [f"{job.__name__} failed; nothing of it was published half-done."]
+    lines = [f"{job} failed; nothing of it was published half-done."]
     for step, error in failures:
         reason = (error.cause or error).message.strip() if error else "see the run's log"
         lines.append(f"  {step}: {reason}")

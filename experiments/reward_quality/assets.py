@@ -6,7 +6,7 @@ import dagster as dg
 from pydantic import Field
 
 from assets.code_version import code_version
-from assets.support import SETTINGS, STAGES, upstream
+from assets.support import POOL_TRAINER, SETTINGS, STAGES, upstream
 from experiments.asset_support import GROUP, written
 from experiments.nightly_artifacts import chosen_day
 from resources.stores import Artifacts, Compute
@@ -27,6 +27,7 @@ class RewardTable(dg.Config):
 @dg.asset(
     group_name=GROUP,
     kinds={"pytorch", "lightgbm"},
+    pool=POOL_TRAINER,
     code_version=CODE,
     deps=[upstream(name) for name in READ],
 )

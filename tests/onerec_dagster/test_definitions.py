@@ -78,6 +78,24 @@ def test_a_night_makes_no_table(job):
     assert "reward_table" not in {k.to_user_string() for k in keys}
 
 
+TRAINED = {
+    "codebook",
+    "pretrained_checkpoint",
+    "reward_model",
+    "evaluator_model",
+    "preference_pairs",
+    "dpo_checkpoint",
+    "baselines",
+}
+
+
+def test_what_trains_waits_for_the_trainer():
+    """Two trainings at once would each take twice as long, and twice the memory."""
+    nodes = defs.resolve_job_def("weekly_retokenize").all_node_defs
+    pools = {node.name: node.pool for node in nodes if isinstance(node, dg.OpDefinition)}
+    assert {name for name, pool in pools.items() if pool == support.POOL_TRAINER} == TRAINED
+
+
 @pytest.mark.parametrize("schedule", [nightly_schedule, weekly_retokenize_schedule])
 def test_a_schedule_asks_for_yesterday(schedule):
     tick = datetime(2026, 6, 15, 3, 15)

@@ -1,0 +1,90 @@
+"""A killed run is found and gives its slot in a pool back; a living one is left alone."""
+
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from onerec_dagster.killed_runs import LOCK_TAG, fail_killed_runs, lock_of_this_process
+
+POOL = "warehouse"
+
+
+@pytest.fixture
+def instance(tmp_path: Path):
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as made:
+        made.event_log_storage.set_concurrency_slots(POOL, 1)
+        yield made
+
+
+def run_holding_the_pool(
+    instance: dg.DagsterInstance, status: dg.DagsterRunStatus, tags: dict[str, str]
+) -> str:
+    run = dg.DagsterRun(job_name="night", status=status, tags=tags)
+    instance.add_run(run)
+    claimed = instance.event_log_storage.claim_concurrency_slot(POOL, run.run_id, "raw_items")
+    assert claimed.is_claimed
+    return run.run_id
+
+
+def slots_taken(instance: dg.DagsterInstance) -> int:
+    return len(instance.event_log_storage.get_concurrency_info(POOL).claimed_slots)
+
+
+def work_until_killed(home: str, ready) -> None:
+    """Hold the lock of a run, as the process of a command does."""
+    with dg.DagsterInstance.local_temp(home) as instance, lock_of_this_process(instance) as tags:
+        ready.send(tags)
+        signal.pause()
+
+
+def test_a_run_is_alive_until_its_process_is_killed(instance, tmp_path: Path):
+    context = multiprocessing.get_context("spawn")
+    ready, send = context.Pipe(duplex=False)
+    process = context.Process(target=work_until_killed, args=(str(tmp_path), send))
+    process.start()
+    try:
+        tags = ready.recv()
+        run_id = run_holding_the_pool(instance, dg.DagsterRunStatus.STARTED, tags)
+        assert fail_killed_runs(instance) == 0
+        assert slots_taken(instance) == 1
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+    assert fail_killed_runs(instance) == 1
+    assert instance.get_run_by_id(run_id).status == dg.DagsterRunStatus.FAILURE
+    assert slots_taken(instance) == 0
+    assert not list((tmp_path / "locks").iterdir())
+    assert fail_killed_runs(instance) == 0
+
+
+def test_a_run_of_this_process_is_alive(instance):
+    with lock_of_this_process(instance) as tags:
+        run_holding_the_pool(instance, dg.DagsterRunStatus.STARTED, tags)
+        assert fail_killed_runs(instance) == 0
+    assert fail_killed_runs(instance) == 1
+
+
+def test_a_run_that_was_stopped_inside_a_step_gives_its_slot_back(instance):
+    run_holding_the_pool(instance, dg.DagsterRunStatus.FAILURE, {})
+    assert slots_taken(instance) == 1
+    assert fail_killed_runs(instance) == 0
+    assert slots_taken(instance) == 0
+
+
+def test_a_run_that_others_started_is_left_alone(instance):
+    run_holding_the_pool(instance, dg.DagsterRunStatus.STARTED, {})
+    assert fail_killed_runs(instance) == 0
+    assert slots_taken(instance) == 1
+
+
+def test_a_tag_names_no_file_elsewhere(instance, tmp_path: Path):
+    mine = tmp_path / "precious"
+    mine.write_text("kept")
+    tags = {LOCK_TAG: "../precious"}
+    run_holding_the_pool(instance, dg.DagsterRunStatus.STARTED, tags)
+    assert fail_killed_runs(instance) == 1
+    assert mine.read_text() == "kept"
