@@ -86,7 +86,7 @@ def checks_of_checkpoint(asset: dg.AssetsDefinition) -> dg.AssetChecksDefinition
                 "chosen_not_displaced",
                 asset=asset,
                 description="The chosen sessions did not become less probable: DPO can push both "
-                "of a pair down, in favour of sessions nobody scored.",
+                "of a pair down, in favour of sessions without a reward.",
             ),
             dg.AssetCheckSpec(
                 "evaluator_reward_rises",

@@ -157,13 +157,13 @@ def _checks_of(asset: dg.AssetsDefinition) -> dg.AssetChecksDefinition:
                 "probabilities_are_finite",
                 asset=asset,
                 blocking=True,
-                description="Every probability on the validation day is a number.",
+                description="No probability on the validation day is NaN or inf.",
             ),
             dg.AssetCheckSpec(
                 "better_than_base_rate",
                 asset=asset,
-                description="Each tower's log-loss on the validation day is below that of saying "
-                "the training days' rate for everybody.",
+                description="Each tower's log-loss on the validation day is below that of "
+                "the training days' base rate.",
             ),
         ],
     )

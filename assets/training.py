@@ -117,20 +117,20 @@ def pretrained_checkpoint(
             "loss_is_finite",
             asset=CHECKPOINT,
             blocking=True,
-            description="Every loss of every epoch is a number.",
+            description="No loss of any epoch is NaN or inf.",
         ),
         dg.AssetCheckSpec(
             "beats_a_uniform_guess",
             asset=CHECKPOINT,
             blocking=True,
-            description="The validation loss is below log K, the loss of knowing nothing.",
+            description="The validation loss is below log K, the loss of a uniform guess.",
         ),
     ]
 )
 def pretrained_checkpoint_checks(
     context: dg.AssetCheckExecutionContext, artifacts: Artifacts
 ) -> Iterator[dg.AssetCheckResult]:
-    """A checkpoint that learned nothing stops the night."""
+    """A checkpoint that learned nothing stops the nightly run."""
     from math import isfinite
 
     history = read_json(

@@ -71,7 +71,7 @@ def _is_local(host: str | None) -> bool:
     description=f"Logs a failed run; with {WEBHOOK} set, posts it to that webhook too.",
 )
 def run_failure_alert(context: dg.RunFailureSensorContext) -> None:
-    """Tell someone."""
+    """Log the failure, and post it where a webhook is set."""
     text = failure_message(
         context.dagster_run.job_name,
         context.dagster_run.run_id,

@@ -1,4 +1,4 @@
-"""A simulated A/B test: the same users, visits and luck for every policy under test.
+"""A simulated A/B test: every policy under test sees the same users, visits and random numbers.
 
 Nothing of the ground truth reaches a policy: it sees which items its own users watched, and answers
 with lists. Who comes, when and for how long at most is drawn from the seed of the traffic alone;
@@ -189,7 +189,7 @@ def serve(
         known: The morning of the first day, with a row for everybody who may come.
         first_day: The first day.
         days: How many.
-        traffic_seed: Another seed brings other visits and other luck.
+        traffic_seed: Another seed brings other visits and random numbers.
         sessions: When an exposure is watched.
         rule: Whether a good day brings users back sooner.
 
@@ -220,10 +220,10 @@ def common_visits(
     Visits are planned for everybody who could come to any arm, and an arm has those of its users.
     """
     rng = generator(world.config, f"visits {traffic_seed}", day)
-    luck = rng.random(len(users))
-    could = who_comes(luck, users, day, weekday, MOST_EAGER)
+    draws = rng.random(len(users))
+    could = who_comes(draws, users, day, weekday, MOST_EAGER)
     visits = plan_visits(rng, users, np.flatnonzero(could))
-    comes = who_comes(luck, users, day, weekday, eagerness[: len(users)])
+    comes = who_comes(draws, users, day, weekday, eagerness[: len(users)])
     return visits.of(np.flatnonzero(comes))
 
 

@@ -2,12 +2,12 @@
 
 What it models: users with a few topics each, drifting slowly and swept by passing fads; items of
 a topic and subtopic with a quality, a duration, an age, an author who specialises and a title that
-says what it is about; sessions in which attention tires; an app that shows what it believes the
-user likes, late and with errors, prefers the popular and the fresh, and explores a little; watch
+says what it is about; sessions in which attention tires; an app that shows what it estimates the
+user to like, with delay and errors, prefers the popular and the fresh, and explores a little; watch
 time and sparse likes, follows, comments, shares and dislikes drawn from a known affinity.
 What it does not: network effects, creators reacting to demand, bots, outages, dirty rows.
 
-A day depends on the seed and the day alone, so a schedule can ask for yesterday at any time.
+A day depends on the seed and the day alone, so a schedule can read yesterday at any time.
 """
 
 # pyarrow.compute makes its functions at import, out of sight of a type checker:

@@ -24,7 +24,7 @@ from onerec.schema import FEEDBACK_FLAGS
 MAX_SESSIONS = 6
 SHORTEST, LONGEST = 4, 20
 LAG_DAYS = 4.0
-"""The logging policy knows interests as they were some days ago."""
+"""Days of delay with which the logging policy sees interests."""
 SWIPE_SECONDS = 0.8
 PAUSE_HOURS = 0.75
 LEAVE, LEAVE_AFTER_SWIPE = 0.02, 0.06
@@ -135,7 +135,7 @@ def play(
     """What users do with what they are shown, whoever chose it.
 
     Args:
-        rng: Their luck.
+        rng: Draws their behaviour.
         world: The app.
         users: `world.users(day)`.
         items: `world.items(day)`.
@@ -171,12 +171,12 @@ def draw_visits(
 
 
 def who_comes(
-    luck: Array, users: Users, day: int, weekday: int, eagerness: Array | float = 1.0
+    draws: Array, users: Users, day: int, weekday: int, eagerness: Array | float = 1.0
 ) -> Array:
     """(U,) booleans: who opens the app on a day.
 
     Args:
-        luck: (U,) uniform numbers.
+        draws: (U,) uniform random numbers.
         users: Everybody.
         day: Days since the first one.
         weekday: 0 is Monday.
@@ -184,7 +184,7 @@ def who_comes(
     """
     alive = (users.joined <= day) & (users.left > day)
     chance = users.activity * (WEEKEND if weekday >= 5 else 1.0) * eagerness
-    comes = luck < chance
+    comes = draws < chance
     comes |= (users.joined == day) & (day > 0)  # on the day of joining everybody comes
     return alive & comes
 
@@ -206,9 +206,9 @@ def choose_items(
 ) -> tuple[Array, Array, Array]:
     """What the logging policy shows.
 
-    The policy knows interests late, misjudges users and quality, prefers the popular and the fresh,
-    and explores. A (user, item) pair is open only on every `repeat_days`-th day, by a hash: nobody
-    meets an item twice in a row, and no state is needed.
+    The policy sees interests with a delay, estimates users and quality with errors, prefers popular
+    and fresh items, and explores. A (user, item) pair is open only on every `repeat_days`-th day,
+    by a hash: nobody meets an item twice in a row, and no state is needed.
 
     Returns:
         For the E planned exposures, in session order: items, whether exploration picked them, and
@@ -316,7 +316,7 @@ def _deal(rng: np.random.Generator, keys: Array, owner: Array) -> tuple[Array, A
 def _policy_score(
     world: World, users: Users, rows: Array, items: Items, day: int, user: Array, item: Array
 ) -> Array:
-    """What the policy believes of (user, item) pairs: indices into `rows` and `items`."""
+    """The policy's score of (user, item) pairs: indices into `rows` and `items`."""
     known = behaviour.taste(world, users, rows, day - LAG_DAYS)
     misjudged = 0.5 * hash_uniform(
         world.config.seed, 4, rows[:, None], np.arange(known.shape[1])[None, :]

@@ -61,7 +61,7 @@ def test_a_large_app_is_weighed_in_blocks_of_users(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(log, "BLOCK_PAIRS", 10 * 200)  # about ten users at once
     blocks = SimulatedSource(SMALL).events(day)
     assert pc.unique(blocks["user_id"]).sort().equals(pc.unique(whole["user_id"]).sort())
-    assert not blocks.equals(whole)  # the policy's luck is drawn block by block
+    assert not blocks.equals(whole)  # the policy draws block by block
     pairs = blocks.group_by(["user_id", "item_id"]).aggregate([([], "count_all")])
     assert len(pairs) == len(blocks)  # and still nobody meets an item twice on a day
     explored = pc.mean(pc.equal(blocks["surface"], "explore")).as_py()

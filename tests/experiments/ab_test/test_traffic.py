@@ -86,7 +86,7 @@ def test_the_same_policy_measures_exactly_the_same(source: SimulatedSource) -> N
     assert len(other[0].visits.users) != len(first[0].visits.users)
 
 
-def test_every_arm_has_the_same_visits_and_the_same_luck(source: SimulatedSource) -> None:
+def test_every_arm_has_the_same_visits_and_random_numbers(source: SimulatedSource) -> None:
     arms = [run(source, random_policy(source, seed)) for seed in (0, 1)]
     shared = 0
     for a, b in zip(*arms, strict=True):
