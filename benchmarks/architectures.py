@@ -17,7 +17,9 @@ from onerec.model import OneRec, lookup, session_nll
 from onerec.tokenizer.codebook import fit_codebook
 from onerec.tokenizer.semantic_ids import assign_semantic_ids
 from onerec.training.batches import ShuffledBatches, epoch_seed
-from onerec.training.module import adamw, rate_share, token_nll
+from onerec.training.generator import fit_settings
+from onerec.training.generator_module import token_nll
+from onerec.training.optimizer import adamw, rate_share
 
 HISTORY, ITEMS, THREADS = 20, 5, 2
 MODEL = ModelConfig(
@@ -198,8 +200,9 @@ def fit(
     """Train as `onerec.training` does, for a number of steps instead of epochs."""
     model.train()
     optimizer = adamw(model, config.learning_rate, config.weight_decay)
+    settings = fit_settings(config, steps=steps)
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda done: rate_share(done, total_steps=steps, config=config)
+        optimizer, lambda done: rate_share(done, total_steps=steps, settings=settings)
     )
     order = ShuffledBatches(len(history), config.batch_size, seed=0)
     torch.manual_seed(epoch_seed(0, 0, 1))

@@ -11,7 +11,7 @@ from benchmarks.cost import Cost, training_cost
 from benchmarks.section import Section, Table, side_by_side
 from onerec.config import PRESETS, ModelConfig, PipelineConfig
 from onerec.model import OneRec, lookup, session_nll
-from onerec.training.module import adamw
+from onerec.training.optimizer import adamw
 
 GIB, MIB = 2**30, 2**20
 SESSION_ITEMS = 5

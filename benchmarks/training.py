@@ -17,8 +17,10 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 from benchmarks.section import Section, Table, Times, side_by_side
 from onerec.config import ModelConfig, TrainingConfig
 from onerec.model import OneRec
-from onerec.training.batches import AlikeBatches, TrimmedRows, loader_of
-from onerec.training.module import adamw, next_token_loss
+from onerec.training.batches import LengthGroupedBatches, SessionRows, loader_of
+from onerec.training.distributed_batches import DistributedBatches
+from onerec.training.generator_module import next_token_loss
+from onerec.training.optimizer import adamw
 from onerec.training.runtime import compile_blocks
 
 WIDTH, HEADS, LAYERS, T5_FF, SWIGLU_FF = 128, 4, 4, 512, 344
@@ -296,7 +298,7 @@ def _lengths(batch: int, *, quick: bool) -> tuple[Table, dict[str, float]]:
         ("shuffled, trimmed", 1, True),
         ("shuffled, padded to the longest", 1, False),
     ):
-        order = AlikeBatches(
+        order = LengthGroupedBatches(
             history,
             targets,
             batch,
@@ -306,9 +308,10 @@ def _lengths(batch: int, *, quick: bool) -> tuple[Table, dict[str, float]]:
             target_tokens=SID_TOKENS + 1,
         )
         waste = order.padding_waste() if trim else _untrimmed_waste(history, targets)
-        source = TrimmedRows(history, targets)
+        source = SessionRows(history, targets)
         batches = []
-        for _, (read, written) in zip(range(steps), loader_of(order, source), strict=False):
+        loader = loader_of(DistributedBatches(order), source)
+        for _, (read, written, _) in zip(range(steps), loader, strict=False):
             batches.append((read, written) if trim else _widened(read, written))
         loading = source.seconds / steps
         real = SID_TOKENS * sum(int((r >= 0).sum() + (w >= 0).sum()) for r, w in batches)

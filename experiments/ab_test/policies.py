@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from onerec.alignment.candidates import sample_contexts
 from onerec.alignment.preferences import make_preferences
-from onerec.alignment.train import fit_alignment
+from onerec.alignment.train import AlignmentData, fit_alignment
 from onerec.artifacts import Artifact, ArtifactStore
 from onerec.config import PipelineConfig
 from onerec.datasets.simulator.world import Array, item_ids
@@ -177,10 +177,7 @@ def align(
             )
         fit_alignment(
             model.cpu(),
-            pairs,
-            sessions,
-            valid,
-            ids.codes,
+            AlignmentData(preferences=pairs, train=sessions, valid=valid, codes=ids.codes),
             settings,
             directory,
             tokenizer_version=tokenizer_version,

@@ -48,7 +48,14 @@ from onerec.tokenizer.tokenized_catalogue import (
     extend_tokenized,
     tokenize_catalogue,
 )
-from onerec.training import Runtime, TrainingJob, fit_generator, reproducible, train
+from onerec.training import (
+    PretrainingData,
+    Runtime,
+    TrainingJob,
+    fit_generator,
+    reproducible,
+    train,
+)
 
 STEP = "step.json"
 TRACKED = ("kl_to_start", "legal_mass", "margin", "accuracy", "chosen_logp_change", "reward_spread")
@@ -247,7 +254,7 @@ class _Making:
         """A further step of the cross-entropy method (see `elite_sessions`)."""
         files = self._round_files(step)
         ids = files.ids()
-        model, tokenizer_version = files.generator(ids)
+        model, _ = files.generator(ids)
         sessions = files.sessions("train", ids, model)
         contexts = sample_contexts(sessions, len(sessions), step.settings["seed"])
         with reproducible(self.bench.runtime):
@@ -256,11 +263,9 @@ class _Making:
         fit_generator(
             self.stages.training,
             self.stages.model,
-            elite,
-            files.sessions("valid", ids, model),
-            ids.codes,
-            codebook_size=ids.codebook_size,
-            tokenizer_version=tokenizer_version,
+            PretrainingData(
+                train=elite, valid=files.sessions("valid", ids, model), semantic_ids=ids
+            ),
             out_dir=draft,
             scratch=scratch,
             initial=model,

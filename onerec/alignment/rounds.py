@@ -17,7 +17,7 @@ from onerec.alignment.candidates import sample_contexts
 from onerec.alignment.gate import RoundDecision, gate_round
 from onerec.alignment.logged_pairs import feedback_pairs
 from onerec.alignment.preferences import Preferences, load_preferences, make_preferences
-from onerec.alignment.train import AlignmentReport, Numbers, fit_alignment
+from onerec.alignment.train import AlignmentData, AlignmentReport, Numbers, fit_alignment
 from onerec.config import AlignmentConfig, BeamConfig, EvaluationConfig
 from onerec.generation import Trie
 from onerec.model import OneRec, load_model
@@ -146,10 +146,12 @@ def fit_round(
     shape = {"history_length": model.history_length, "session_items": model.session_items}
     return fit_alignment(
         model,
-        load_preferences(preferences, ids, **shape),
-        files.sessions("train", ids, model),
-        files.sessions("valid", ids, model),
-        ids.codes,
+        AlignmentData(
+            preferences=load_preferences(preferences, ids, **shape),
+            train=files.sessions("train", ids, model),
+            valid=files.sessions("valid", ids, model),
+            codes=ids.codes,
+        ),
         alignment,
         out_dir,
         tokenizer_version=tokenizer_version,

@@ -6,12 +6,11 @@ H history items, M items of a session, T SID tokens.
 
 import copy
 import dataclasses
-import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import lightning as L
 import numpy as np
 import torch
 from torch import Tensor
@@ -27,30 +26,50 @@ from onerec.config import AlignmentConfig
 from onerec.generation import Trie
 from onerec.model import OneRec, encode_items, lookup, save_model, token_logp
 from onerec.session_dataset.generator_sessions import SessionTensors
-from onerec.training.batches import OrderedBatches, ShuffledBatches, epoch_seed, loader
-from onerec.training.module import adamw, next_token_loss
-from onerec.training.runtime import Runtime, quiet_trainer, reproducible
+from onerec.training.batches import OrderedBatches, Rows, ShuffledBatches, epoch_seed
+from onerec.training.fit_module import FitModule
+from onerec.training.generator_module import next_token_loss
+from onerec.training.runtime import Runtime, reproducible
+from onerec.training.settings import FitSettings
+from onerec.training.trainer import fit
 
 Numbers = dict[str, float]
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
+class AlignmentData:
+    """What a round learns from.
+
+    Attributes:
+        preferences: Sessions to compare, pairs or groups, as the method wants them.
+        train: Good sessions of the training days.
+        valid: Good sessions of the validation day; only measured.
+        codes: (N, T) semantic IDs.
+    """
+
+    preferences: Preferences
+    train: SessionTensors
+    valid: SessionTensors
+    codes: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
 class AlignmentReport:
     """How a round went.
 
     Attributes:
+        model: The aligned generator.
         steps: Per training step: `loss`, `ntp_loss`, `preference_loss`, `margin`, `accuracy`,
             `chosen_logp`, `rejected_logp` (of a group: its best and its worst session),
             `reward_spread` and `zero_spread_share` (groups that teach nothing).
         epochs: The same before training (epoch 0) and after every epoch, over the rows held out,
             with `valid_ntp_loss` on the validation day, `chosen_logp_change` since epoch 0,
             `kl_to_start` and `legal_mass` (see `onerec.alignment.policy_diagnostics`).
-        model: The aligned generator.
     """
 
     model: OneRec
-    steps: list[Numbers] = field(default_factory=list)
-    epochs: list[Numbers] = field(default_factory=list)
+    steps: list[Numbers]
+    epochs: list[Numbers]
 
     @property
     def chosen_displaced(self) -> bool:
@@ -60,10 +79,7 @@ class AlignmentReport:
 
 def fit_alignment(
     start: OneRec,
-    preferences: Preferences,
-    train: SessionTensors,
-    valid: SessionTensors,
-    codes: Tensor,
+    data: AlignmentData,
     config: AlignmentConfig,
     out_dir: Path,
     *,
@@ -81,10 +97,7 @@ def fit_alignment(
 
     Args:
         start: The sampler of the pairs; it is left as it is.
-        preferences: Sessions to compare, pairs or groups, as the method wants them.
-        train: Good sessions of the training days.
-        valid: Good sessions of the validation day; only measured.
-        codes: (N, T) semantic IDs.
+        data: Preferences and logged sessions.
         config: Settings of the stage.
         out_dir: Gets `model.safetensors`, `config.json` and `history.json`.
         tokenizer_version: Tokenizer version, recorded in the checkpoint.
@@ -93,9 +106,10 @@ def fit_alignment(
         on_epoch: Called with the numbers of each epoch.
 
     Raises:
-        ValueError: There is no pair, the method cannot learn from these preferences, or a loss is
-            not finite.
+        ValueError: There is no pair, or the method cannot learn from these preferences.
+        TrainingDivergedError: A loss or weight became NaN or inf.
     """
+    preferences = data.preferences
     if not len(preferences):
         raise ValueError(
             "0 preference pairs: every context had fewer than two sessions or equal rewards; "
@@ -106,42 +120,38 @@ def fit_alignment(
         objective = objective_of(config)
     runtime = runtime or Runtime()
     held_out, learned = split_pairs(len(preferences), config.holdout_share, config.seed)
-    report = AlignmentReport(copy.deepcopy(start).requires_grad_(True).eval())
-    order = ShuffledBatches(len(learned), config.batch_size, config.seed)
-    with reproducible(runtime):  # warning filters set inside end with it
-        warnings.filterwarnings("ignore", message=".*eval mode at the start of training.*")
+    batches = ShuffledBatches(len(learned), config.batch_size, config.seed)
+    # With too few pairs to hold any out, what was learned from is what is measured.
+    measured = held_out if len(held_out) else learned
+    module = AlignmentModule(start, data, config, objective, measured=measured)
+    with reproducible(runtime):
         torch.manual_seed(config.seed)
-        training = _Alignment(
-            report,
-            start,
-            preferences,
-            train,
-            valid,
-            codes,
-            config,
-            objective,
-            # With too few pairs to hold any out, what was learned from is what is measured.
-            measured=held_out if len(held_out) else learned,
-            total_steps=config.epochs * len(order),
-            on_epoch=on_epoch,
+        result = fit(
+            module,
+            Rows(learned),
+            batches,
+            _settings(config, steps=config.epochs * len(batches)),
+            runtime=runtime,
+            on_epoch=lambda entry: on_epoch(_numbers(entry)),
         )
-        trainer = quiet_trainer(
-            runtime, max_epochs=config.epochs, gradient_clip=config.gradient_clip, callbacks=()
-        )
-        trainer.fit(training, loader(order, learned))
-    report.model.cpu().eval()
-    save_model(report.model, out_dir, tokenizer_version=tokenizer_version)
-    write_json(
-        out_dir / "history.json",
-        {
-            "config": dataclasses.asdict(config),
-            "pairs": len(preferences),
-            "pairs_held_out": len(held_out),
-            "epochs": report.epochs,
-            "steps": report.steps,
-            "chosen_displaced": report.chosen_displaced,
-        },
+    report = AlignmentReport(
+        model=module.model,
+        steps=[
+            dict(zip(result.steps, step, strict=True))
+            for step in zip(*result.steps.values(), strict=True)
+        ],
+        epochs=[_numbers(entry) for entry in result.history],
     )
+    save_model(report.model, out_dir, tokenizer_version=tokenizer_version)
+    history = {
+        "config": dataclasses.asdict(config),
+        "pairs": len(preferences),
+        "pairs_held_out": len(held_out),
+        "epochs": report.epochs,
+        "steps": report.steps,
+        "chosen_displaced": report.chosen_displaced,
+    }
+    write_json(out_dir / "history.json", history)
     return report
 
 
@@ -152,88 +162,104 @@ def split_pairs(num_pairs: int, holdout_share: float, seed: int) -> tuple[Tensor
     return order[:held_out].sort().values, order[held_out:].sort().values
 
 
-class _Alignment(L.LightningModule):
-    """Calls the losses and keeps their numbers. A batch is row numbers (B,) of the pairs."""
+def _settings(config: AlignmentConfig, *, steps: int) -> FitSettings:
+    """The trainer's settings; the last epoch's weights are kept."""
+    return FitSettings(
+        max_epochs=config.epochs,
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        warmup_steps=max(1, round(config.warmup_share * steps)) - 1,
+        gradient_clip=config.gradient_clip,
+        measure_start=True,
+    )
+
+
+def _numbers(entry: dict[str, Any]) -> Numbers:
+    """An entry of the history without the training numbers, which are kept per step."""
+    return {k: v for k, v in entry.items() if k not in ("train_loss", "learning_rate")}
+
+
+class AlignmentModule(FitModule):
+    """Trains a policy on row numbers (B,) of preferences, against its frozen start."""
 
     codes: Tensor
+    model: OneRec
 
     def __init__(
         self,
-        report: AlignmentReport,
         start: OneRec,
-        preferences: Preferences,
-        train: SessionTensors,
-        valid: SessionTensors,
-        codes: Tensor,
+        data: AlignmentData,
         config: AlignmentConfig,
         objective: Objective,
         *,
         measured: Tensor,
-        total_steps: int,
-        on_epoch: Callable[[Numbers], None],
     ) -> None:
-        super().__init__()
-        self.model, self.report, self.config = report.model, report, config
-        self.objective = objective
+        """Set up.
+
+        Args:
+            start: Where the policy starts; it is copied.
+            data: Preferences and logged sessions.
+            config: Weights of the losses, batch size and seed.
+            objective: The preference loss.
+            measured: Row numbers of the preferences that validation metrics are of.
+        """
+        super().__init__(copy.deepcopy(start).requires_grad_(True).eval())
+        self.data, self.config, self.objective, self.measured = data, config, objective, measured
         # In a list, so that the start is no part of what is trained, moved or saved.
         self.frozen = [copy.deepcopy(start).eval()]
-        self.register_buffer("codes", codes.long(), persistent=False)
-        self.trie = Trie.build(codes.long(), start.codebook_size)
-        self.preferences, self.train_sessions, self.valid = preferences, train, valid
-        self.sessions, self.rewards = preferences.sessions, preferences.rewards
-        self.measured, self.total_steps, self.on_epoch = measured, total_steps, on_epoch
-        self.reference = torch.empty(*self.sessions.shape, codes.shape[1])
+        self.register_buffer("codes", data.codes.long(), persistent=False)
+        self.trie = Trie.build(data.codes.long(), start.codebook_size)
+        self.sessions, self.rewards = data.preferences.sessions, data.preferences.rewards
+        self.reference_logp = torch.empty(*self.sessions.shape, data.codes.shape[1])
+        self.at_start: Numbers = {}
 
     def on_fit_start(self) -> None:
-        """The policy is still its own start: these are the reference's log-probabilities."""
-        self.frozen[0].to(self.device)
+        """Compute the reference's log-probabilities (P, G, M, T), once for all epochs."""
+        start = self.frozen[0].to(self.device)
         self.trie = self.trie.to(self.device)
-        for rows in OrderedBatches(len(self.preferences), self.config.batch_size):
+        for rows in OrderedBatches(len(self.sessions), self.config.batch_size):
             with torch.no_grad(), self.trainer.precision_plugin.forward_context():
-                self.reference[rows] = self._token_logp(rows).float().cpu()
-        self._measure(0)
+                self.reference_logp[rows] = self._token_logp(start, rows).float().cpu()
 
-    def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
+    def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> dict[str, Tensor]:
         rows = batch[0].cpu()
-        preference, numbers = self._preference(rows)
+        preference, scalars = self._preference(rows)
         ntp = self._ntp(*self._logged(rows))
         weights = {"ntp_weight": self.config.ntp_weight, "weight": self.config.dpo_weight}
-        total = ipa_loss(ntp, preference, **weights)
-        numbers |= {"loss": total.item(), "ntp_loss": ntp.item()}
-        if not np.isfinite(numbers["loss"]):
-            raise ValueError(
-                f"the alignment loss is {numbers['loss']} at step {self.global_step} (L_NTP "
-                f"{numbers['ntp_loss']}, preference {numbers['preference_loss']}): lower "
-                f"learning_rate={self.config.learning_rate}, or look for a start that is not finite"
-            )
-        self.report.steps.append(numbers)
-        return total
+        loss = ipa_loss(ntp, preference, **weights)
+        return {"loss": loss, "ntp_loss": ntp.detach(), **scalars}
 
-    def on_train_epoch_end(self) -> None:
-        self._measure(self.current_epoch + 1)
-
-    def configure_optimizers(self) -> dict[str, object]:  # pyright: ignore
-        optimizer = adamw(self.model, self.config.learning_rate, self.config.weight_decay)
-        warmup = max(1, round(self.config.warmup_share * self.total_steps))
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: min(1.0, (step + 1) / warmup)
+    @torch.no_grad()
+    def validation_metrics(self) -> Numbers:
+        """See `AlignmentReport.epochs`."""
+        of, valid = self.measured, self.data.valid
+        metrics = self._mean(
+            len(of), lambda rows: self._preference(of[rows])[1] | self._distance(of[rows])
         )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        self.at_start = self.at_start or dict(metrics)
+        for name in ("chosen_logp", "rejected_logp"):
+            metrics[f"{name}_change"] = metrics[name] - self.at_start[name]
+        if len(valid):
+            history, targets = valid.history.long(), valid.targets.long()
+            metrics |= self._mean(
+                len(valid), lambda rows: {"valid_ntp_loss": self._ntp(history[rows], targets[rows])}
+            )
+        return metrics
 
-    def _token_logp(self, rows: Tensor) -> Tensor:
+    def _token_logp(self, model: OneRec, rows: Tensor) -> Tensor:
         """(B, G, M, T) log-probabilities of the tokens of the rows' sessions."""
-        history = encode_items(self.model, self.preferences.history[rows], self.codes)
+        history = encode_items(model, self.data.preferences.history[rows], self.codes)
         session_codes, _ = lookup(self.codes, self.sessions[rows].to(self.device))
-        logits = self.model.decode(self.model.encode(*history), session_codes)
+        logits = model.decode(model.encode(*history), session_codes)
         return token_logp(logits, session_codes)
 
-    def _preference(self, rows: Tensor) -> tuple[Tensor, Numbers]:
-        """Mean preference loss of some rows, and the numbers to keep."""
-        logp = self._token_logp(rows).float()
+    def _preference(self, rows: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Mean preference loss of some rows, and the scalars to keep."""
+        logp = self._token_logp(self.model, rows).float()
         rewards = self.rewards[rows]
         batch = PolicyBatch(
             logp,
-            self.reference[rows].to(logp.device),
+            self.reference_logp[rows].to(logp.device),
             self.sessions[rows].ge(0).to(logp.device),
             rewards.float().to(logp.device),
         )
@@ -242,34 +268,35 @@ class _Alignment(L.LightningModule):
         preference = self.objective(batch).mean()
         spread = rewards.std(1, correction=0)
         return preference, {
-            "preference_loss": preference.item(),
-            "margin": moved.mean().item(),
-            "accuracy": (moved > 0).float().mean().item(),
-            "chosen_logp": pairs.chosen_logp.mean().item(),
-            "rejected_logp": pairs.rejected_logp.mean().item(),
-            "reward_spread": spread.mean().item(),
-            "zero_spread_share": (spread <= STD_FLOOR).double().mean().item(),
+            "preference_loss": preference.detach(),
+            "margin": moved.mean(),
+            "accuracy": (moved > 0).float().mean(),
+            "chosen_logp": pairs.chosen_logp.detach().mean(),
+            "rejected_logp": pairs.rejected_logp.detach().mean(),
+            "reward_spread": spread.mean(),
+            "zero_spread_share": (spread <= STD_FLOOR).double().mean(),
         }
 
-    def _distance(self, rows: Tensor) -> Numbers:
+    def _distance(self, rows: Tensor) -> dict[str, Tensor]:
         """How far the policy is from its start along some rows' sessions."""
         sessions = self.sessions[rows]
-        history = self.preferences.history[rows]
+        history = self.data.preferences.history[rows]
         policy, mask = token_distributions(self.model, history, sessions, self.codes)
         start, _ = token_distributions(self.frozen[0], history, sessions, self.codes)
         return {
-            "kl_to_start": kl_per_token(policy, start, mask).mean().item(),
-            "legal_mass": legal_mass(policy, sessions, self.trie).mean().item(),
+            "kl_to_start": kl_per_token(policy, start, mask).mean(),
+            "legal_mass": legal_mass(policy, sessions, self.trie).mean(),
         }
 
     def _logged(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Histories and targets for L_NTP: the pairs' own, and others drawn for this step."""
-        sessions, extra = self.train_sessions, self.config.ntp_sessions_per_pair * len(rows)
+        sessions, extra = self.data.train, self.config.ntp_sessions_per_pair * len(rows)
         draw = torch.Generator().manual_seed(epoch_seed(self.config.seed, self.global_step, 2))
         others = torch.randint(len(sessions), (extra,), generator=draw) if extra else rows[:0]
+        own = self.data.preferences
         return (
-            torch.cat([self.preferences.history[rows], sessions.history[others].long()]),
-            torch.cat([self.preferences.targets[rows], sessions.targets[others].long()]),
+            torch.cat([own.history[rows], sessions.history[others].long()]),
+            torch.cat([own.targets[rows], sessions.targets[others].long()]),
         )
 
     def _ntp(self, history: Tensor, targets: Tensor) -> Tensor:
@@ -277,32 +304,10 @@ class _Alignment(L.LightningModule):
             self.model, history.to(self.device), targets.to(self.device), self.codes
         )
 
-    @torch.no_grad()
-    def _measure(self, epoch: int) -> None:
-        of = self.measured
-        numbers = self._mean(
-            len(of), lambda rows: self._preference(of[rows])[1] | self._distance(of[rows])
-        )
-        first = self.report.epochs[0] if self.report.epochs else numbers
-        numbers |= {
-            "epoch": epoch,
-            "chosen_logp_change": numbers["chosen_logp"] - first["chosen_logp"],
-            "rejected_logp_change": numbers["rejected_logp"] - first["rejected_logp"],
-        }
-        if len(self.valid):
-            history, targets = self.valid.history.long(), self.valid.targets.long()
-            numbers |= self._mean(
-                len(targets),
-                lambda rows: {"valid_ntp_loss": self._ntp(history[rows], targets[rows]).item()},
-            )
-        self.report.epochs.append(numbers)
-        self.on_epoch(numbers)
-
-    def _mean(self, num_rows: int, measure: Callable[[Tensor], Numbers]) -> Numbers:
+    def _mean(self, num_rows: int, measure: Callable[[Tensor], dict[str, Tensor]]) -> Numbers:
         """Means over rows, batch by batch."""
         sums: Numbers = {}
-        with self.trainer.precision_plugin.forward_context():
-            for rows in OrderedBatches(num_rows, self.config.batch_size):
-                for name, value in measure(rows).items():
-                    sums[name] = sums.get(name, 0.0) + value * len(rows)
+        for rows in OrderedBatches(num_rows, self.config.batch_size):
+            for name, value in measure(rows).items():
+                sums[name] = sums.get(name, 0.0) + value.item() * len(rows)
         return {name: value / num_rows for name, value in sums.items()}

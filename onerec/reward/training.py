@@ -1,13 +1,11 @@
 """Training one of the two reward models, and measuring it on the validation day."""
 
-import copy
 import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import lightning as L
 import numpy as np
 import torch
 from torch import Tensor
@@ -20,9 +18,12 @@ from onerec.reward.model import RewardModel, RewardShape, reward_loss, save_rewa
 from onerec.reward.scoring import score_sessions, tower_weights
 from onerec.reward.user_split import split_users
 from onerec.session_dataset.reward_blocks import RewardBlocks
-from onerec.training.batches import OrderedBatches, ShuffledBatches, loader
-from onerec.training.module import adamw
-from onerec.training.runtime import Runtime, quiet_trainer, reproducible
+from onerec.training.batches import OrderedBatches, Rows, ShuffledBatches, loader_of
+from onerec.training.distributed_batches import DistributedBatches
+from onerec.training.fit_module import FitModule
+from onerec.training.runtime import Runtime, reproducible
+from onerec.training.settings import FitSettings
+from onerec.training.trainer import fit
 
 Part = Literal["reward", "evaluator"]
 """The reward model trains the generator; the evaluator, trained on other users, measures it."""
@@ -34,21 +35,21 @@ MEMBER_SEED = 100
 Numbers = dict[str, float | None]
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
 class RewardReport:
     """How a training went.
 
     Attributes:
         steps: Training loss of every step.
-        epochs: Per epoch: mean training loss and validation loss (None without validation rows).
+        epochs: Per epoch: `epoch`, `train_loss` and `valid_loss` (None without validation rows).
         best_epoch: Counted from 1: the one whose weights were kept.
         metrics: What `metrics.json` holds.
     """
 
-    steps: list[float] = field(default_factory=list)
-    epochs: list[Numbers] = field(default_factory=list)
-    best_epoch: int = 0
-    metrics: dict[str, Any] = field(default_factory=dict)
+    steps: list[float]
+    epochs: list[Numbers]
+    best_epoch: int
+    metrics: dict[str, Any]
 
 
 def fit_reward(
@@ -85,74 +86,98 @@ def fit_reward(
         The report; its metrics are of the validation day, for the part's own users and for all.
 
     Raises:
-        ValueError: The part has no training block, or the loss is not finite.
+        ValueError: The part has no training block.
+        TrainingDivergedError: A loss or weight became NaN or inf.
     """
     runtime = runtime or Runtime()
-    members = config.ensemble_size if part == "reward" else 1
-    report = _fit_one(config, train, valid, vectors, out_dir, part, 0, runtime, on_epoch)
-    for member in range(1, members):
-        directory = out_dir / MEMBERS / str(member)
+    data = _Data(train, valid, vectors)
+    report = _fit_one(config, data, _Member(part, 0), out_dir, runtime, on_epoch)
+    for number in range(1, config.ensemble_size if part == "reward" else 1):
+        directory = out_dir / MEMBERS / str(number)
         directory.mkdir(parents=True)
-        _fit_one(config, train, valid, vectors, directory, part, member, runtime, on_epoch)
+        _fit_one(config, data, _Member(part, number), directory, runtime, on_epoch)
     return report
+
+
+@dataclass(frozen=True)
+class _Data:
+    """Blocks of all users, and their items' vectors (N, Dv)."""
+
+    train: RewardBlocks
+    valid: RewardBlocks
+    vectors: Tensor
+
+
+@dataclass(frozen=True)
+class _Member:
+    """Which model of an ensemble: the part and a number from 0."""
+
+    part: Part
+    number: int
+
+    def seed(self, config: RewardConfig) -> int:
+        return config.seed + EVALUATOR_SEED * (self.part == "evaluator") + MEMBER_SEED * self.number
+
+    def shape(self, config: RewardConfig) -> RewardConfig:
+        """The settings that its model is built with."""
+        if self.part == "reward":
+            return config
+        return dataclasses.replace(config, d_model=config.evaluator_d_model)
 
 
 def _fit_one(
     config: RewardConfig,
-    train: RewardBlocks,
-    valid: RewardBlocks,
-    vectors: Tensor,
+    data: _Data,
+    member: _Member,
     out_dir: Path,
-    part: Part,
-    member: int,
     runtime: Runtime,
     on_epoch: Callable[[Numbers], None],
 ) -> RewardReport:
-    is_evaluator = part == "evaluator"
-    seed = config.seed + EVALUATOR_SEED * is_evaluator + MEMBER_SEED * member
-    shaped = (
-        dataclasses.replace(config, d_model=config.evaluator_d_model) if is_evaluator else config
-    )
-    own_train, own_valid = (blocks_of(blocks, config, part) for blocks in (train, valid))
-    if not len(own_train):
+    train, valid = (blocks_of(blocks, config, member.part) for blocks in (data.train, data.valid))
+    if not len(train):
         raise ValueError(
-            f"{part}: 0 of {len(train)} training blocks belong to its users "
+            f"{member.part}: 0 of {len(data.train)} training blocks belong to its users "
             f"(evaluator_user_share={config.evaluator_user_share}); use more users or days"
         )
-    base_rates = smoothed_rates(own_train.labels)
+    base_rates = smoothed_rates(train.labels)
     shape = RewardShape(
-        vector_dim=vectors.shape[1], num_items=len(vectors), history_length=train.history.shape[1]
+        vector_dim=data.vectors.shape[1],
+        num_items=len(data.vectors),
+        history_length=train.history.shape[1],
     )
-    report = RewardReport()
+    seed = member.seed(config)
     with reproducible(runtime):
         torch.manual_seed(seed)
-        model = RewardModel(shaped, shape)
+        model = RewardModel(member.shape(config), shape)
         model.start_from_base_rates(base_rates)
-        order = ShuffledBatches(len(own_train), config.batch_size, seed)
-        training = _RewardTraining(
-            model, vectors, own_valid, report, config.max_epochs * len(order), on_epoch
+        batches = ShuffledBatches(len(train), config.batch_size, seed)
+        result = fit(
+            RewardModule(model, data.vectors, valid),
+            _rows(train),
+            batches,
+            _settings(config, steps=config.max_epochs * len(batches), measured=len(valid) > 0),
+            runtime=runtime,
+            on_epoch=lambda entry: on_epoch(_numbers(entry)),
         )
-        trainer = quiet_trainer(
-            runtime, max_epochs=config.max_epochs, gradient_clip=config.gradient_clip, callbacks=()
-        )
-        trainer.fit(training, loader(order, *_tensors(own_train)))
-        model.cpu().load_state_dict(training.best)
-        save_reward(model.eval(), out_dir)
-        report.metrics = {
-            "part": part,
+        save_reward(model, out_dir)
+        epochs = [_numbers(entry) for entry in result.history]
+        metrics = {
+            "part": member.part,
             "seed": seed,
-            "best_epoch": report.best_epoch,
-            "epochs": report.epochs,
-            "train_blocks": len(own_train),
-            "train_users": len(np.unique(own_train.user)),
+            "best_epoch": result.best_epoch,
+            "epochs": epochs,
+            "train_blocks": len(train),
+            "train_users": len(np.unique(train.user)),
             "train_base_rates": base_rates.tolist(),
-            "swt_threshold_seconds": train.thresholds.mean_watch_seconds,
+            "swt_threshold_seconds": data.train.thresholds.mean_watch_seconds,
             "weights": tower_weights(config),
-            "towers": _measure(model, own_valid, vectors, base_rates),
-            "towers_all_users": _measure(model, valid, vectors, base_rates),
+            "towers": _measure(model, valid, data.vectors, base_rates),
+            "towers_all_users": _measure(model, data.valid, data.vectors, base_rates),
         }
-    write_json(out_dir / "metrics.json", report.metrics)
-    return report
+    write_json(out_dir / "metrics.json", metrics)
+    return RewardReport(
+        steps=result.steps["loss"], epochs=epochs, best_epoch=result.best_epoch, metrics=metrics
+    )
 
 
 def blocks_of(blocks: RewardBlocks, config: RewardConfig, part: Part) -> RewardBlocks:
@@ -164,8 +189,26 @@ def blocks_of(blocks: RewardBlocks, config: RewardConfig, part: Part) -> RewardB
     return blocks.rows(mine)
 
 
-def _tensors(blocks: RewardBlocks) -> tuple[Tensor, Tensor, Tensor]:
-    return blocks.history, blocks.items, blocks.labels
+def _settings(config: RewardConfig, *, steps: int, measured: bool) -> FitSettings:
+    """The trainer's settings; without validation rows the last epoch counts."""
+    return FitSettings(
+        max_epochs=config.max_epochs,
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        warmup_steps=max(1, round(config.warmup_share * steps)) - 1,
+        schedule="linear",  # the validation loss is jumpy at a high rate
+        gradient_clip=config.gradient_clip,
+        monitor="valid_loss" if measured else None,
+        patience=config.patience,
+    )
+
+
+def _numbers(entry: dict[str, Any]) -> Numbers:
+    return {name: entry.get(name) for name in ("epoch", "train_loss", "valid_loss")}
+
+
+def _rows(blocks: RewardBlocks) -> Rows:
+    return Rows(blocks.history, blocks.items, blocks.labels)
 
 
 def _measure(
@@ -175,81 +218,35 @@ def _measure(
     return tower_metrics(probabilities, blocks.labels, base_rates)
 
 
-class _RewardTraining(L.LightningModule):
-    """Calls the loss, keeps the best weights, stops when the validation loss stops falling."""
+class RewardModule(FitModule):
+    """Trains a `RewardModel` on blocks (history (B, H), items (B, M), labels (B, 4))."""
 
     vectors: Tensor
+    model: RewardModel
 
-    def __init__(
-        self,
-        model: RewardModel,
-        vectors: Tensor,
-        valid: RewardBlocks,
-        report: RewardReport,
-        total_steps: int,
-        on_epoch: Callable[[Numbers], None],
-    ) -> None:
-        super().__init__()
-        self.model = model
+    def __init__(self, model: RewardModel, vectors: Tensor, valid: RewardBlocks) -> None:
+        """Wrap a model.
+
+        Args:
+            model: The reward model.
+            vectors: (N, Dv) frozen item vectors.
+            valid: Blocks whose loss is measured after every epoch; there may be none.
+        """
+        super().__init__(model)
         self.register_buffer("vectors", vectors, persistent=False)
-        self.report, self.total_steps, self.on_epoch = report, total_steps, on_epoch
-        self.best: dict[str, Tensor] = {}
-        self.best_loss = float("inf")
         self.valid = valid
-        self.epoch_losses: list[float] = []
 
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
-        loss = self._loss(batch)
-        value = loss.item()
-        if not np.isfinite(value):
-            raise ValueError(
-                f"the reward loss is {value} at step {self.global_step}: lower "
-                f"learning_rate={self.model.config.learning_rate}, or look for item vectors that "
-                "are not finite"
-            )
-        self.report.steps.append(value)
-        self.epoch_losses.append(value)
-        return loss
-
-    def on_train_epoch_end(self) -> None:
-        valid = self._valid_loss()
-        epoch = self.current_epoch + 1
-        train = sum(self.epoch_losses) / len(self.epoch_losses)
-        self.epoch_losses = []
-        numbers: Numbers = {"epoch": epoch, "train_loss": train, "valid_loss": valid}
-        self.report.epochs.append(numbers)
-        self.on_epoch(numbers)
-        if valid is None or valid < self.best_loss:  # without validation rows the last epoch counts
-            self.best_loss = self.best_loss if valid is None else valid
-            self.report.best_epoch = epoch
-            self.best = {k: v.cpu() for k, v in copy.deepcopy(self.model.state_dict()).items()}
-        elif epoch - self.report.best_epoch >= self.model.config.patience:
-            self.trainer.should_stop = True
-
-    @torch.no_grad()
-    def _valid_loss(self) -> float | None:
-        if not len(self.valid):
-            return None
-        self.model.eval()
-        batches = loader(
-            OrderedBatches(len(self.valid), self.model.config.batch_size), *_tensors(self.valid)
-        )
-        moved = ([t.to(self.device) for t in batch] for batch in batches)
-        total = sum(self._loss(batch).item() * len(batch[0]) for batch in moved)
-        self.model.train()
-        return total / len(self.valid)
-
-    def configure_optimizers(self) -> dict[str, object]:  # pyright: ignore
-        config = self.model.config
-        optimizer = adamw(self.model, config.learning_rate, config.weight_decay)
-        warmup = max(1, round(config.warmup_share * self.total_steps))
-        falling = max(1, self.total_steps - warmup)  # the validation loss is jumpy at a high rate
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer,
-            lambda step: min((step + 1) / warmup, max(0.0, (self.total_steps - step) / falling)),
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def _loss(self, batch: Sequence[Tensor]) -> Tensor:
         history, items, labels = batch
         return reward_loss(self.model(self.vectors, history, items), labels)
+
+    def validation_metrics(self) -> dict[str, Any]:
+        """`valid_loss`, a mean over blocks."""
+        if not len(self.valid):
+            return {}
+        order = OrderedBatches(len(self.valid), self.model.config.batch_size)
+        batches = loader_of(DistributedBatches(order), _rows(self.valid))
+        total = sum(
+            self.training_step(batch, 0).item() * len(batch[0]) for batch in self.on_device(batches)
+        )
+        return {"valid_loss": total / len(self.valid)}

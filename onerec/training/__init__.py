@@ -1,19 +1,32 @@
 """Training with Lightning. Importing this package imports Lightning."""
 
-from onerec.training.bookkeeping import Bookkeeping, Progress, TrainingDivergedError
-from onerec.training.generator import TrainingReport, fit_generator, read_report
+from onerec.training.fit_module import FitModule
+from onerec.training.generator import (
+    PretrainingData,
+    TrainingReport,
+    fit_generator,
+    read_report,
+)
 from onerec.training.job import TrainingJob, train, why_not_start_from
-from onerec.training.runtime import Runtime, quiet_trainer, reproducible
+from onerec.training.progress import TrainingProgress
+from onerec.training.runtime import Runtime, reproducible
+from onerec.training.scratch import Scratch
+from onerec.training.settings import FitSettings
+from onerec.training.trainer import FitResult, TrainingDivergedError, fit
 
 __all__ = [
-    "Bookkeeping",
-    "Progress",
+    "FitModule",
+    "FitResult",
+    "FitSettings",
+    "PretrainingData",
     "Runtime",
+    "Scratch",
     "TrainingDivergedError",
     "TrainingJob",
+    "TrainingProgress",
     "TrainingReport",
+    "fit",
     "fit_generator",
-    "quiet_trainer",
     "read_report",
     "reproducible",
     "train",

@@ -23,8 +23,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from onerec.config import require
-from onerec.training.bookkeeping import Progress
 from onerec.training.job import TrainingJob, train
+from onerec.training.progress import TrainingProgress
 from onerec.training.runtime import process_rank
 
 log = logging.getLogger("onerec.training")
@@ -33,13 +33,13 @@ log = logging.getLogger("onerec.training")
 def main(
     arguments: Sequence[str] | None = None,
     *,
-    log_progress: Callable[[Progress], None] = log.info,
+    log_progress: Callable[[TrainingProgress], None] = log.info,
 ) -> None:
     """Run one training job, or this process's share of one.
 
     Args:
         arguments: Of the command line.
-        log_progress: Called with messages about the loss every so many steps.
+        log_progress: Called with the progress every so many steps.
     """
     parser = argparse.ArgumentParser(prog="python -m onerec.training", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter

@@ -1,4 +1,4 @@
-"""Batches by index: the tensors stay in memory and a step asks for the rows of its batch."""
+"""Batches by index: the tensors stay in memory, and a batch is a selection of their rows."""
 
 import time
 from collections.abc import Iterator
@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, Sampler
+
+from onerec.training.distributed_batches import BatchShare, DistributedBatches
 
 
 def epoch_seed(seed: int, epoch: int, stream: int = 0) -> int:
@@ -38,8 +40,8 @@ class ShuffledBatches(Sampler[Tensor]):
         yield from torch.randperm(self.num_rows, generator=generator).split(self.batch_size)
 
 
-class AlikeBatches(Sampler[Tensor]):
-    """Batches of rows of like length, so that little of a batch is padding.
+class LengthGroupedBatches(Sampler[Tensor]):
+    """Batches of rows of similar length, so that little of a batch is padding.
 
     An epoch's order is drawn from (seed, epoch), as in `ShuffledBatches`. Within every `window`
     batches of it rows are sorted by history length and, within groups of some batches of those, by
@@ -144,51 +146,50 @@ class OrderedBatches(Sampler[Tensor]):
 
 
 class Rows(Dataset[tuple[Tensor, ...]]):
-    """Row-aligned tensors; indexing with row numbers (B,) gives one batch of each.
+    """Row-aligned tensors; indexing with a share of a batch gives its rows of each.
 
-    No row number gives a row of padding (-1), which carries no loss: a process whose share of a
-    batch is nothing takes the step with the others.
+    A share without rows gives a row of padding (-1), which carries no loss: a process without a
+    part of a batch takes the step with the others.
     """
 
     def __init__(self, *tensors: Tensor) -> None:
         self.tensors = tensors
 
-    def __getitem__(self, index: Tensor) -> tuple[Tensor, ...]:  # pyright: ignore
-        if not len(index):
+    def __getitem__(self, share: BatchShare) -> tuple[Tensor, ...]:  # pyright: ignore
+        if not len(share.rows):
             return tuple(t.new_full((1, *t.shape[1:]), -1) for t in self.tensors)
-        return tuple(t[index] for t in self.tensors)
+        return tuple(t[share.rows] for t in self.tensors)
 
     def __len__(self) -> int:
         return len(self.tensors[0])
 
 
-class TrimmedRows(Rows):
-    """Rows of right-padded item indices, each batch as wide as its longest row.
+class SessionRows(Rows):
+    """Histories (S, H) and targets (S, M) of item indices, -1 padded on the right.
+
+    A share is as wide as its longest row. With it comes its weight, a scalar: the share of the
+    batch's targets that it has times the number of shares, so that the mean over shares of their
+    weighted mean losses is the batch's mean loss.
 
     Attributes:
         seconds: Spent on making batches so far.
     """
 
-    def __init__(self, *tensors: Tensor) -> None:
-        super().__init__(*tensors)
+    def __init__(self, history: Tensor, targets: Tensor) -> None:
+        super().__init__(history, targets)
+        self.num_targets = lengths(targets)
         self.seconds = 0.0
 
-    def __getitem__(self, index: Tensor) -> tuple[Tensor, ...]:  # pyright: ignore
+    def __getitem__(self, share: BatchShare) -> tuple[Tensor, ...]:  # pyright: ignore
         began = time.perf_counter()
-        batch = tuple(
-            t[:, : max(1, int(lengths(t).max()) if len(t) else 0)]
-            for t in super().__getitem__(index)
-        )
+        history, targets = (trimmed(t) for t in super().__getitem__(share))
+        own, whole = (self.num_targets[rows].sum() for rows in (share.rows, share.batch))
+        weight = own * share.shares / whole.clamp(min=1)
         self.seconds += time.perf_counter() - began
-        return batch
+        return history, targets, weight
 
 
-def loader(sampler: Sampler[Tensor], *tensors: Tensor) -> DataLoader[tuple[Tensor, ...]]:
-    """A loader whose every item is a batch already: no worker, no collation."""
-    return loader_of(sampler, Rows(*tensors))
-
-
-def loader_of(sampler: Sampler[Tensor], rows: Rows) -> DataLoader[tuple[Tensor, ...]]:
-    """`loader` over rows that are there already."""
+def loader_of(batches: DistributedBatches, rows: Rows) -> DataLoader[tuple[Tensor, ...]]:
+    """A loader whose every item is a share of a batch already: no worker, no collation."""
     # A generator of its own: creating the iterator must not draw from the stream dropout uses.
-    return DataLoader(rows, sampler=sampler, batch_size=None, generator=torch.Generator())
+    return DataLoader(rows, sampler=batches, batch_size=None, generator=torch.Generator())

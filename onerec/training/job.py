@@ -18,8 +18,13 @@ from onerec.session_dataset.generator_sessions import (
 )
 from onerec.session_dataset.user_sequences import load_user_sequences, sessions_of_sequences
 from onerec.tokenizer.semantic_ids import load_semantic_ids
-from onerec.training.bookkeeping import Progress
-from onerec.training.generator import TrainingReport, fit_generator, require_sessions
+from onerec.training.generator import (
+    PretrainingData,
+    TrainingReport,
+    fit_generator,
+    require_sessions,
+)
+from onerec.training.progress import TrainingProgress
 from onerec.training.runtime import Runtime
 
 
@@ -97,7 +102,7 @@ def train(
     *,
     out_dir: Path,
     scratch: Path,
-    on_progress: Callable[[Progress], None] | None = None,
+    on_progress: Callable[[TrainingProgress], None] | None = None,
 ) -> TrainingReport:
     """Read the artifacts, fit the generator to the good sessions, write the checkpoint.
 
@@ -108,12 +113,12 @@ def train(
         job: What to train on what.
         out_dir: Where `model.safetensors`, `config.json` and `history.json` go.
         scratch: A directory for unfinished work, see `fit_generator`.
-        on_progress: Called with messages about the loss every so many steps.
+        on_progress: Called with the progress every so many steps.
 
     Raises:
         ValueError: A split has no session, or `initial` has another shape.
         TokenizerVersionMismatchError: `initial` belongs to another tokenizer version.
-        TrainingDivergedError: A loss was not a number.
+        TrainingDivergedError: A loss, metric or weight became NaN or inf.
     """
     semantic_ids = load_semantic_ids(job.semantic_ids)
     sessions, valid_sessions = (
@@ -143,15 +148,15 @@ def train(
     return fit_generator(
         job.training,
         job.model,
-        sessions,
-        valid_sessions,
-        semantic_ids.codes,
-        codebook_size=semantic_ids.codebook_size,
-        tokenizer_version=semantic_ids.tokenizer_version,
+        PretrainingData(
+            train=sessions,
+            valid=valid_sessions,
+            semantic_ids=semantic_ids,
+            vectors=_item_vectors(job.semantic_ids),
+        ),
         out_dir=out_dir,
         scratch=scratch,
         initial=initial,
-        vectors=_item_vectors(job.semantic_ids),
         on_progress=on_progress,
         runtime=job.runtime,
     )

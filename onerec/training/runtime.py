@@ -2,10 +2,9 @@
 
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
-import lightning as L
 import torch
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from torch.utils import deterministic as debugging
@@ -58,6 +57,7 @@ def reproducible(runtime: Runtime) -> Iterator[None]:
                 ".*GPU available but not used.*",
                 ".*checkpoint that ended before the epoch ended.*",  # a resumed epoch starts late
                 ".*attribute of a Tensor that is not a leaf.*",  # the tracer of torch.compile
+                ".*eval mode at the start of training.*",  # alignment trains without dropout
             ):
                 warnings.filterwarnings("ignore", message=message)
             torch.use_deterministic_algorithms(True, warn_only=True)
@@ -90,31 +90,3 @@ def compile_blocks(model: OneRec, *, backend: str = "inductor") -> None:
     for module in model.modules():
         if isinstance(module, (EncoderBlock, DecoderBlock)):
             module.compile(dynamic=True, backend=backend)
-
-
-def quiet_trainer(
-    runtime: Runtime, *, max_epochs: int, gradient_clip: float, callbacks: Sequence[L.Callback]
-) -> L.Trainer:
-    """A Lightning trainer that writes nothing by itself: callbacks keep what is to be kept.
-
-    Raises:
-        ValueError: Several devices, and no launcher has started a process for each.
-    """
-    process_rank(runtime)
-    return L.Trainer(
-        accelerator=runtime.torch_device(),
-        devices=runtime.devices,
-        num_nodes=runtime.num_nodes,
-        strategy="ddp" if runtime.processes > 1 else runtime.strategy,
-        precision=precision_of(runtime),  # pyright: ignore
-        max_epochs=max_epochs,
-        gradient_clip_val=gradient_clip or None,
-        callbacks=list(callbacks),
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-        deterministic="warn",
-    )

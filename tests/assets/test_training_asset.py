@@ -169,7 +169,9 @@ def test_a_window_without_good_sessions_fails_with_its_thresholds(store: Artifac
 
 
 def test_a_checkpoint_no_better_than_a_guess_stops_the_run(store: ArtifactStore) -> None:
-    steps_too_far = SETTINGS["training"] | {"learning_rate": 30.0, "max_epochs": 1}
+    steps_too_far = SETTINGS["training"] | {
+        "learning_rate": 1.0, "schedule": "constant", "warmup_share": 0.0, "max_epochs": 1
+    }  # fmt: skip
     result = run(store, settings=SETTINGS | {"training": steps_too_far}, raise_on_error=False)
     assert not result.success
     assert {e.check_name: e.passed for e in result.get_asset_check_evaluations()} == {

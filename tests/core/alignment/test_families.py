@@ -10,7 +10,7 @@ import torch
 from onerec.alignment.losses import DPO
 from onerec.alignment.objectives import OverPairs
 from onerec.alignment.preferences import Preferences
-from onerec.alignment.train import AlignmentReport, fit_alignment
+from onerec.alignment.train import AlignmentData, AlignmentReport, fit_alignment
 from onerec.config import GROUP_METHODS, PAIR_METHODS, AlignmentConfig
 from tests.core.alignment.world import (
     CATALOGUE,
@@ -35,15 +35,21 @@ def preferences(method: str, num: int = 80) -> Preferences:
     return planted_groups(num, 5, best_first=True) if method == "sdpo" else planted_pairs(num, 5)
 
 
+def data(preferences: Preferences) -> AlignmentData:
+    return AlignmentData(
+        preferences=preferences,
+        train=good_sessions(60, 6),
+        valid=good_sessions(20, 7),
+        codes=CATALOGUE,
+    )
+
+
 def fit(method: str, out: Path, **changes) -> AlignmentReport:
     out.mkdir(exist_ok=True)
     settings = SETTINGS.get(method, {}) | changes
     return fit_alignment(
         generator(),
-        preferences(method),
-        good_sessions(60, 6),
-        good_sessions(20, 7),
-        CATALOGUE,
+        data(preferences(method)),
         dataclasses.replace(CONFIG, method=method, **settings),
         out,
         tokenizer_version="g",
@@ -93,9 +99,13 @@ def test_ipa_is_dpo_by_another_name_and_an_objective_can_be_handed_in(tmp_path: 
     ipa, dpo = fit("ipa", tmp_path), fit("dpo", tmp_path)
     assert ipa.steps == dpo.steps
     handed = fit_alignment(
-        generator(), preferences("ipa"), good_sessions(60, 6), good_sessions(20, 7), CATALOGUE,
-        CONFIG, tmp_path, tokenizer_version="g", objective=OverPairs(DPO(CONFIG.beta)),
-    )  # fmt: skip
+        generator(),
+        data(preferences("ipa")),
+        CONFIG,
+        tmp_path,
+        tokenizer_version="g",
+        objective=OverPairs(DPO(CONFIG.beta)),
+    )
     assert handed.steps == ipa.steps
 
 
@@ -108,6 +118,6 @@ def test_without_the_log_the_imitation_loss_has_no_say(tmp_path: Path):
 def test_what_a_method_cannot_learn_from_is_an_error(tmp_path: Path):
     with pytest.raises(ValueError, match="method='grpo' learns from groups of draws"):
         fit_alignment(
-            generator(), planted_pairs(8, 0), good_sessions(6, 6), good_sessions(2, 7), CATALOGUE,
+            generator(), data(planted_pairs(8, 0)),
             dataclasses.replace(CONFIG, method="grpo"), tmp_path, tokenizer_version="g",
         )  # fmt: skip

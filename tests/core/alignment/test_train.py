@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from onerec.alignment.train import AlignmentReport, fit_alignment, split_pairs
+from onerec.alignment.train import AlignmentData, AlignmentReport, fit_alignment, split_pairs
 from onerec.config import AlignmentConfig
 from onerec.model import OneRec, load_model, session_logp
+from onerec.training import TrainingDivergedError
 from tests.core.alignment.world import CATALOGUE, generator, good_sessions, planted_pairs
 
 TRAJECTORY = Path(__file__).with_name("trajectory.json")
@@ -20,10 +21,12 @@ def _fit(out: Path, start: OneRec | None = None, num: int = 80, **changes) -> Al
     out.mkdir(exist_ok=True)
     return fit_alignment(
         start or generator(),
-        planted_pairs(num, 5),
-        good_sessions(60, 6),
-        good_sessions(30, 7),
-        CATALOGUE,
+        AlignmentData(
+            preferences=planted_pairs(num, 5),
+            train=good_sessions(60, 6),
+            valid=good_sessions(30, 7),
+            codes=CATALOGUE,
+        ),
         dataclasses.replace(CONFIG, **changes),
         out,
         tokenizer_version="g",
@@ -105,10 +108,12 @@ def test_pairs_held_out_and_learned_from_are_all_of_them():
 def test_few_pairs_and_no_validation_day_still_work(tmp_path: Path):
     report = fit_alignment(
         generator(),
-        planted_pairs(3, 5),
-        good_sessions(5, 6),
-        good_sessions(0, 7),
-        CATALOGUE,
+        AlignmentData(
+            preferences=planted_pairs(3, 5),
+            train=good_sessions(5, 6),
+            valid=good_sessions(0, 7),
+            codes=CATALOGUE,
+        ),
         dataclasses.replace(CONFIG, epochs=1, ntp_sessions_per_pair=0),
         tmp_path,
         tokenizer_version="g",
@@ -122,7 +127,7 @@ def test_clear_errors(tmp_path: Path):
     broken = generator()
     with torch.no_grad():
         broken.start.fill_(torch.nan)
-    with pytest.raises(ValueError, match="the alignment loss is nan at step 0"):
+    with pytest.raises(TrainingDivergedError, match="training loss is nan at epoch 1, step 1 "):
         _fit(tmp_path, broken)
     with pytest.raises(ValueError, match=r"holdout_share=1\.0"):
         AlignmentConfig(holdout_share=1.0)

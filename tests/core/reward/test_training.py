@@ -10,6 +10,7 @@ import torch
 from onerec.config import RewardConfig
 from onerec.reward.model import load_reward
 from onerec.reward.training import blocks_of, fit_reward
+from onerec.training import TrainingDivergedError
 from tests.core.reward.planted import planted_blocks, topics_and_vectors
 
 TRAJECTORY = Path(__file__).with_name("trajectory.json")
@@ -87,7 +88,7 @@ def test_no_training_row_and_broken_vectors_are_clear_errors(tmp_path: Path):
         fit_reward(
             SMALL, planted_blocks(TOPICS, 0, 1), planted_blocks(TOPICS, 9, 2), VECTORS, tmp_path
         )
-    with pytest.raises(ValueError, match="the reward loss is nan at step 0"):
+    with pytest.raises(TrainingDivergedError, match="training loss is nan at epoch 1, step 1 "):
         fit_reward(
             SMALL,
             planted_blocks(TOPICS, 99, 1),

@@ -1,4 +1,4 @@
-"""Batches of like length: every row once, little padding, the same for the same epoch."""
+"""Batches of similar length: every row once, little padding, the same for the same epoch."""
 
 import pytest
 import torch
@@ -6,11 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onerec.training.batches import (
-    AlikeBatches,
-    TrimmedRows,
+    LengthGroupedBatches,
+    SessionRows,
     lengths,
     loader_of,
 )
+from onerec.training.distributed_batches import BatchShare, DistributedBatches
 
 
 def items_of_lengths(row_lengths: torch.Tensor, width: int) -> torch.Tensor:
@@ -21,7 +22,7 @@ def items_of_lengths(row_lengths: torch.Tensor, width: int) -> torch.Tensor:
 
 def alike(
     num: int, *, batch_size: int = 32, window: int = 16, seed: int = 0
-) -> tuple[AlikeBatches, torch.Tensor, torch.Tensor]:
+) -> tuple[LengthGroupedBatches, torch.Tensor, torch.Tensor]:
     """Histories of 0 to 64 items, most of them short or full, and sessions of 1 to 5."""
     generator = torch.Generator().manual_seed(num)
     drawn = torch.empty(num).exponential_(1 / 30, generator=generator).long().clamp(max=64)
@@ -32,8 +33,8 @@ def alike(
 
 def batches_of(
     history: torch.Tensor, targets: torch.Tensor, batch_size: int, seed: int, window: int
-) -> AlikeBatches:
-    return AlikeBatches(
+) -> LengthGroupedBatches:
+    return LengthGroupedBatches(
         history, targets, batch_size, seed, window=window, history_tokens=10, target_tokens=5
     )
 
@@ -88,18 +89,25 @@ def test_padding_waste_by_hand() -> None:
 
 def test_batches_are_as_wide_as_their_longest_row() -> None:
     order, history, targets = alike(300)
-    rows = TrimmedRows(history, targets)
-    for index, (trimmed, sessions) in zip(order, loader_of(order, rows), strict=True):
+    rows = SessionRows(history, targets)
+    loader = loader_of(DistributedBatches(order), rows)
+    for index, (trimmed, sessions, weight) in zip(order, loader, strict=True):
         width = trimmed.shape[1]
         assert width == max(1, int(lengths(history[index]).max()))
         assert torch.equal(trimmed, history[index][:, :width])
         assert torch.equal(sessions, targets[index][:, : sessions.shape[1]])
         assert (history[index][:, width:] == -1).all()
+        assert weight == 1.0
     assert rows.seconds > 0
 
 
 def test_empty_histories_keep_a_column() -> None:
-    rows = TrimmedRows(torch.full((3, 4), -1))
-    assert rows[torch.arange(3)][0].shape == (3, 1)
-    nothing = rows[torch.arange(0)][0]  # a process's share of a batch: it reads a row of padding
+    rows = SessionRows(torch.full((3, 4), -1), torch.tensor([[5, 6], [7, -1], [8, -1]]))
+    batch = torch.arange(3)
+    history, targets, weight = rows[BatchShare(batch[:1], batch, 2)]
+    assert history.tolist() == [[-1]]
+    assert targets.tolist() == [[5, 6]]
+    assert weight == 2 * 2 / 4  # two of four targets in one of two shares
+    nothing, _, weight = rows[BatchShare(batch[:0], batch, 2)]  # it reads a row of padding
     assert nothing.tolist() == [[-1]]
+    assert weight == 0

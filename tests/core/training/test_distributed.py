@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from onerec.training.__main__ import main
-from onerec.training.bookkeeping import RESUME, Bookkeeping
+from onerec.training.resume import RESUME, ResumeCheckpoint
 from tests.core.training.small import (
     HISTORY,
     ITEMS,
@@ -58,9 +58,10 @@ def test_two_processes_killed_once_give_the_loss_of_one(tmp_path: Path) -> None:
     assert killed.returncode != 0
     assert not (tmp_path / "two").exists()
     state = torch.load(tmp_path / "two.scratch" / RESUME, weights_only=True)
-    (books,) = (v for k, v in state["callbacks"].items() if "Bookkeeping" in k)
-    assert (len(books["history"]), len(books["epoch_losses"])) == (1, 2)
-    first, second = (r["cpu"] for r in books["random_states"])
+    of = {name.split("{")[0]: value for name, value in state["callbacks"].items()}
+    assert len(of["EpochSelection"]["history"]) == 1
+    assert len(of["StepLog"]["steps"]["loss"]) - of["StepLog"]["epoch_start"] == 2
+    first, second = (r["cpu"] for r in state["random_states"])
     assert not torch.equal(first, second)
 
     subprocess.run([*LAUNCH, "-m", "onerec.training", *job], check=True, timeout=200)
@@ -82,11 +83,11 @@ def test_two_processes_killed_once_give_the_loss_of_one(tmp_path: Path) -> None:
 def main_killed_in_epoch_two() -> None:
     """Every process kills itself within step 4 of epoch 2; the last state is that of step 2."""
 
-    def kill(self: Bookkeeping, trainer: L.Trainer, *_: Any) -> None:
+    def kill(self: ResumeCheckpoint, trainer: L.Trainer, *_: Any) -> None:
         if trainer.global_step == 7 + 3:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    Bookkeeping.on_before_zero_grad = kill  # pyright: ignore
+    ResumeCheckpoint.on_before_zero_grad = kill  # pyright: ignore
     main()
 
 

@@ -14,8 +14,15 @@ import torch
 from onerec.config import ModelConfig, TrainingConfig
 from onerec.model import OneRec, load_model
 from onerec.session_dataset.generator_sessions import SessionTensors
-from onerec.training import Progress, Runtime, TrainingDivergedError, TrainingReport, fit_generator
-from onerec.training.bookkeeping import RESUME
+from onerec.training import (
+    PretrainingData,
+    Runtime,
+    TrainingDivergedError,
+    TrainingProgress,
+    TrainingReport,
+    fit_generator,
+)
+from onerec.training.resume import RESUME
 from tests.core.training.small import (
     HISTORY,
     ITEMS,
@@ -38,17 +45,12 @@ def fit(
     train: SessionTensors = TRAIN,
     valid: SessionTensors = VALID,
     initial: OneRec | None = None,
-    on_progress: Callable[[Progress], None] | None = None,
+    on_progress: Callable[[TrainingProgress], None] | None = None,
 ) -> TrainingReport:
-    semantic_ids = catalogue()
     return fit_generator(
         config,
         model,
-        train,
-        valid,
-        semantic_ids.codes,
-        codebook_size=NUM_CODES,
-        tokenizer_version=semantic_ids.tokenizer_version,
+        PretrainingData(train=train, valid=valid, semantic_ids=catalogue()),
         out_dir=directory / "out",
         scratch=directory / "scratch",
         initial=initial,
@@ -74,7 +76,7 @@ def test_learns_the_pattern(tmp_path: Path) -> None:
 
 
 def test_reports_and_writes_the_same_numbers(tmp_path: Path) -> None:
-    seen: list[Progress] = []
+    seen: list[TrainingProgress] = []
     report = fit(tmp_path, on_progress=seen.append)
     assert sorted(f.name for f in (tmp_path / "out").iterdir()) == [
         "config.json",
@@ -99,7 +101,7 @@ def test_reports_and_writes_the_same_numbers(tmp_path: Path) -> None:
     assert 0 < report.loading_share < 1
     last = seen[-1]
     assert (last.epoch, last.step, last.epoch_steps) == (4, 13, 13)
-    assert last.valid_loss == report.history[-1]["valid_loss"]
+    assert last.metrics["valid_loss"] == report.history[-1]["valid_loss"]
     assert str(last).startswith("epoch 4/4, step 13/13: loss ")
 
 
@@ -153,8 +155,8 @@ def test_interrupted_anywhere_ends_in_the_same_bytes(tmp_path: Path, steps: int)
     """Cut off in the first, second and third epoch, and then again in the last."""
     fit(tmp_path / "whole")
 
-    def cut(at_epoch: int, at_step: int) -> Callable[[Progress], None]:
-        def kill(progress: Progress) -> None:
+    def cut(at_epoch: int, at_step: int) -> Callable[[TrainingProgress], None]:
+        def kill(progress: TrainingProgress) -> None:
             if (progress.epoch, progress.step) >= (at_epoch, at_step):
                 raise Killed
 
@@ -163,7 +165,7 @@ def test_interrupted_anywhere_ends_in_the_same_bytes(tmp_path: Path, steps: int)
     epoch, step = divmod(steps, 13)
     for cut_at in (cut(epoch + 1, step), cut(4, 1)):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("onerec.training.generator.REPORT_EVERY", 1)
+            patch.setattr("onerec.training.trainer.REPORT_EVERY", 1)
             with pytest.raises(Killed):
                 fit(tmp_path / "cut", on_progress=cut_at)
         assert not (tmp_path / "cut" / "out").exists()
@@ -177,7 +179,7 @@ def test_a_finished_training_is_only_picked_up(tmp_path: Path) -> None:
     first = fit(tmp_path, config)
     assert first.stopped_early
     before = hashes(tmp_path)
-    seen: list[Progress] = []
+    seen: list[TrainingProgress] = []
     again = fit(tmp_path, config, on_progress=seen.append)
     assert seen == []
     assert again.tokens_per_second is None
@@ -230,7 +232,7 @@ def test_warm_start(tmp_path: Path) -> None:
 def test_a_loss_that_is_no_number_stops_with_the_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import onerec.training.module as module
+    import onerec.training.generator_module as module
 
     real, calls = module.next_token_loss, [0]
 
@@ -247,7 +249,7 @@ def test_a_loss_that_is_no_number_stops_with_the_place(
     assert "learning rate 0.00" in str(e.value)
     assert "the last good checkpoint, of epoch 1" in str(e.value)
     assert (tmp_path / "scratch" / RESUME).exists()
-    assert (tmp_path / "scratch" / "best-1" / "model.safetensors").exists()
+    assert (tmp_path / "scratch" / "best-1.safetensors").exists()
     assert not (tmp_path / "out").exists()
 
 

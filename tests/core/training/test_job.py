@@ -17,8 +17,8 @@ import torch
 from onerec.model import OneRec, TokenizerVersionMismatchError, save_model
 from onerec.session_dataset.user_sequences import load_user_sequences, sessions_of_sequences
 from onerec.training.__main__ import main
-from onerec.training.bookkeeping import RESUME
 from onerec.training.job import TrainingJob, train
+from onerec.training.resume import RESUME
 from onerec.training.runtime import Runtime
 from tests.core.training.small import (
     HISTORY,

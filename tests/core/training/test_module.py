@@ -9,7 +9,12 @@ import torch
 
 from onerec.config import TrainingConfig
 from onerec.model import OneRec
-from onerec.training.module import FINAL_RATE_SHARE, adamw, next_token_loss, rate_share, token_nll
+from onerec.training import FitSettings
+from onerec.training.batches import OrderedBatches, SessionRows, loader_of
+from onerec.training.distributed_batches import DistributedBatches
+from onerec.training.generator import FINAL_RATE_SHARE, fit_settings
+from onerec.training.generator_module import next_token_loss, token_nll
+from onerec.training.optimizer import adamw, rate_share
 from tests.core.training.small import (
     HISTORY,
     ITEMS,
@@ -40,20 +45,31 @@ def test_validation_sums_are_the_training_loss() -> None:
     assert sum(sums) / (items * NUM_SID_TOKENS) == pytest.approx(loss.item(), rel=1e-5)
 
 
-def test_a_batch_in_two_halves_gives_the_same_gradient() -> None:
-    """Items weigh the same wherever the batch is cut; experts drop no token."""
+@pytest.mark.parametrize(("world_size", "accumulation"), [(1, 3), (2, 1), (2, 2), (40, 1)])
+def test_shares_of_a_batch_give_the_gradient_of_the_whole(
+    world_size: int, accumulation: int
+) -> None:
+    """Rows have different numbers of targets; some shares are empty; experts drop no token."""
     codes, sessions = catalogue().codes, patterned_sessions(32, seed=1)
-    whole, halves = small_model(), small_model()
-    next_token_loss(whole, sessions.history, sessions.targets, codes).backward()
-    num_items = int((sessions.targets >= 0).sum())
-    for rows in (slice(0, 12), slice(12, 32)):
-        share = int((sessions.targets[rows] >= 0).sum()) / num_items
-        loss = next_token_loss(halves, sessions.history[rows], sessions.targets[rows], codes)
-        (share * loss).backward()
-    for (name, a), b in zip(whole.named_parameters(), halves.parameters(), strict=True):
+    whole, parts = small_model().double(), small_model().double()
+    loss = next_token_loss(whole, sessions.history, sessions.targets, codes)
+    loss.backward()
+    rows = SessionRows(sessions.history, sessions.targets)
+    total = 0.0
+    for rank in range(world_size):
+        order = DistributedBatches(
+            OrderedBatches(32, 32), rank=rank, world_size=world_size, accumulation=accumulation
+        )
+        for history, targets, weight in loader_of(order, rows):
+            # what DDP and Lightning do: a mean over processes, a mean over pieces
+            share = next_token_loss(parts, history, targets, codes) * weight.double()
+            (share / (world_size * accumulation)).backward()
+            total += share.item() / (world_size * accumulation)
+    assert total == pytest.approx(loss.item(), rel=1e-6)
+    for (name, a), b in zip(whole.named_parameters(), parts.parameters(), strict=True):
         assert a.grad is not None, name
         assert b.grad is not None, name
-        torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-6, msg=name)
+        torch.testing.assert_close(a.grad, b.grad, rtol=1e-5, atol=1e-8, msg=name)
 
 
 def test_padding_carries_no_loss() -> None:
@@ -65,18 +81,25 @@ def test_padding_carries_no_loss() -> None:
     torch.testing.assert_close(loss, next_token_loss(model, sessions.history, narrow[:, :1], codes))
 
 
+def shares(settings: FitSettings) -> list[float]:
+    return [rate_share(step, total_steps=10, settings=settings) for step in range(11)]
+
+
 def test_learning_rate_schedule() -> None:
     config = TrainingConfig(warmup_share=0.2)
-
-    def shares(config: TrainingConfig) -> list[float]:
-        return [rate_share(step, total_steps=10, config=config) for step in range(11)]
-
-    cosine = shares(config)
+    cosine = shares(fit_settings(config, steps=10))
     assert cosine[:3] == pytest.approx([1 / 3, 2 / 3, 1.0])  # two steps up, then the peak
     half = FINAL_RATE_SHARE + (1 - FINAL_RATE_SHARE) * 0.5 * (1 + math.cos(math.pi * 4 / 8))
     assert cosine[6] == pytest.approx(half)
     assert cosine[10] == pytest.approx(FINAL_RATE_SHARE)
-    assert shares(dataclasses.replace(config, schedule="constant"))[2:] == [1.0] * 9
+    constant = dataclasses.replace(config, schedule="constant")
+    assert shares(fit_settings(constant, steps=10))[2:] == [1.0] * 9
+
+
+def test_the_linear_schedule_falls_to_zero_after_the_warm_up() -> None:
+    settings = FitSettings(max_epochs=1, learning_rate=1e-3, warmup_steps=1, schedule="linear")
+    # half, the peak twice, then an eighth less every step
+    assert shares(settings) == pytest.approx([0.5, 1, *(left / 8 for left in range(8, -1, -1))])
 
 
 def test_only_matrices_decay() -> None:

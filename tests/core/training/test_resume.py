@@ -14,11 +14,16 @@ import pytest
 import torch
 from torch.utils.data import Sampler
 
-from onerec.training import Progress, Runtime, TrainingDivergedError
-from onerec.training.bookkeeping import RESUME
+from onerec.training import (
+    PretrainingData,
+    Runtime,
+    TrainingDivergedError,
+    TrainingProgress,
+    fit_generator,
+)
 from onerec.training.distributed_batches import DistributedBatches
-from onerec.training.generator import fit_generator
-from tests.core.training.small import MODEL, NUM_CODES, TRAINING, catalogue, patterned_sessions
+from onerec.training.resume import RESUME
+from tests.core.training.small import MODEL, TRAINING, catalogue, patterned_sessions
 
 STEPS = 13
 """Of an epoch: 400 sessions in batches of 32."""
@@ -29,35 +34,38 @@ def fit(
     directory: Path,
     *,
     every: int,
-    on_progress: Callable[[Progress], None] | None = None,
-    report_every: int = 50,
+    on_progress: Callable[[TrainingProgress], None] | None = None,
+    micro_batch: int = 0,
 ) -> None:
-    ids = catalogue()
     fit_generator(
-        dataclasses.replace(TRAINING, max_epochs=EPOCHS),
+        dataclasses.replace(TRAINING, max_epochs=EPOCHS, micro_batch=micro_batch),
         MODEL,
-        patterned_sessions(400, seed=1),
-        patterned_sessions(80, seed=2),
-        ids.codes,
-        codebook_size=NUM_CODES,
-        tokenizer_version=ids.tokenizer_version,
+        PretrainingData(
+            train=patterned_sessions(400, seed=1),
+            valid=patterned_sessions(80, seed=2),
+            semantic_ids=catalogue(),
+        ),
         out_dir=directory / "out",
         scratch=directory / "scratch",
         on_progress=on_progress,
         runtime=Runtime(accelerator="cpu", threads=1, checkpoint_every_steps=every),
-        report_every=report_every,
     )
 
 
 def fit_and_write_losses(
-    directory: Path, *, every: int, end: Callable[[], None] | None = None, after: int = 0
+    directory: Path,
+    *,
+    every: int,
+    end: Callable[[], None] | None = None,
+    after: int = 0,
+    micro_batch: int = 0,
 ) -> None:
     """Train, one line per step (`epoch step loss`), and call `end` after some steps."""
     steps = 0
 
-    def see(progress: Progress) -> None:
+    def see(progress: TrainingProgress) -> None:
         nonlocal steps
-        if progress.valid_loss is not None:  # the end of an epoch, told once more
+        if progress.metrics:  # the end of an epoch, reported once more
             return
         with (directory / "losses").open("a") as lines:
             lines.write(f"{progress.epoch} {progress.step} {progress.loss!r}\n")
@@ -65,7 +73,9 @@ def fit_and_write_losses(
         if end is not None and steps == after:
             end()
 
-    fit(directory, every=every, on_progress=see, report_every=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("onerec.training.trainer.REPORT_EVERY", 1)
+        fit(directory, every=every, on_progress=see, micro_batch=micro_batch)
 
 
 def kill_myself() -> None:
@@ -152,7 +162,7 @@ def flip(file: Path) -> None:
 
 @pytest.mark.parametrize(
     ("damage", "name"),
-    [(empty, RESUME), (cut_off, RESUME), (flip, RESUME), (cut_off, "best-1/model.safetensors")],
+    [(empty, RESUME), (cut_off, RESUME), (flip, RESUME), (cut_off, "best-1.safetensors")],
 )
 def test_what_cannot_be_read_is_thrown_away_with_a_warning(
     damage: Callable[[Path], None],
@@ -174,6 +184,24 @@ def test_what_cannot_be_read_is_thrown_away_with_a_warning(
     assert curve(tmp_path) == curve(undisturbed)
     assert files(tmp_path) == files(undisturbed)
     assert repeated_steps(tmp_path) == STEPS + 5
+
+
+def test_a_batch_in_pieces_is_resumed_between_two_batches(tmp_path: Path) -> None:
+    """A state is one of whole optimiser steps, however many pieces a batch is computed in."""
+
+    def interrupt() -> None:
+        raise InterruptedError
+
+    pieces = {"every": 3, "micro_batch": 11}
+    (tmp_path / "whole").mkdir()
+    fit_and_write_losses(tmp_path / "whole", **pieces)
+    (tmp_path / "cut").mkdir()
+    with pytest.raises(InterruptedError):
+        fit_and_write_losses(tmp_path / "cut", **pieces, end=interrupt, after=STEPS + 8)
+    fit_and_write_losses(tmp_path / "cut", **pieces)
+    assert curve(tmp_path / "cut") == curve(tmp_path / "whole")
+    assert files(tmp_path / "cut") == files(tmp_path / "whole")
+    assert repeated_steps(tmp_path / "cut") == 2
 
 
 @pytest.mark.parametrize("every", [5, 1])
@@ -200,7 +228,7 @@ def test_a_weight_that_is_no_number_is_never_written(
 
     break_at(monkeypatch, 6, with_an_infinite_gradient)
     message = (
-        r"training loss was a number but left a weight that is none at epoch 1, step 6 .* "
+        r"training loss is finite but a weight became NaN or inf at epoch 1, step 6 .* "
         r"of epoch 1, step 4, is kept in"
     )
     with pytest.raises(TrainingDivergedError, match=message):
@@ -212,7 +240,7 @@ def break_at(
     monkeypatch: pytest.MonkeyPatch, step: int, how: Callable[[torch.Tensor], torch.Tensor]
 ) -> None:
     """Change the loss of one step, counted from 1 over the epochs."""
-    import onerec.training.module as module
+    import onerec.training.generator_module as module
 
     real, calls = module.next_token_loss, [0]
 
@@ -249,17 +277,35 @@ class Numbered(Sampler[torch.Tensor]):
             yield 100 * self.epoch + 10 * batch + torch.arange(7)
 
 
-def test_portions_share_every_batch_and_start_late_once() -> None:
+def rows_of(shares: DistributedBatches) -> list[list[int]]:
+    return [share.rows.tolist() for share in shares]
+
+
+def test_shares_make_up_every_batch_and_start_late_once() -> None:
     whole = [b.tolist() for b in Numbered()]
     parts = [DistributedBatches(Numbered(), rank=rank, world_size=3) for rank in range(3)]
     for part in parts:
-        assert len(part) == 4
+        assert len(part) == part.steps == 4
         part.set_epoch(0)
-    for batch, *shares in zip(whole, *parts, strict=True):
-        assert sorted(torch.cat(shares).tolist()) == batch
+    for batch, *shares in zip(whole, *map(rows_of, parts), strict=True):
+        assert sorted(row for share in shares for row in share) == batch
         assert [len(s) for s in shares] == [3, 2, 2]
     late = DistributedBatches(Numbered())
     late.start_at(3)
     late.set_epoch(2)
-    assert [b.tolist() for b in late] == [list(range(230, 237))]
-    assert [b.tolist() for b in late] == [[r + 200 for r in b] for b in whole]
+    assert rows_of(late) == [list(range(230, 237))]
+    assert rows_of(late) == [[r + 200 for r in b] for b in whole]
+
+
+def test_pieces_of_every_process_make_up_a_batch() -> None:
+    """Two processes in five pieces: ten shares of seven rows, three of them empty."""
+    parts = [
+        list(DistributedBatches(Numbered(), rank=rank, world_size=2, accumulation=5))
+        for rank in range(2)
+    ]
+    assert [len(part) for part in parts] == [4 * 5, 4 * 5]
+    for step, batch in enumerate(Numbered()):
+        shares = [share for part in parts for share in part[5 * step : 5 * step + 5]]
+        assert sorted(torch.cat([s.rows for s in shares]).tolist()) == batch.tolist()
+        assert sorted(len(s.rows) for s in shares) == [0] * 3 + [1] * 7
+        assert all(torch.equal(s.batch, batch) and s.shares == 10 for s in shares)

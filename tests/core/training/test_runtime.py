@@ -5,7 +5,7 @@ import torch
 from torch.utils import deterministic as debugging
 
 from onerec.model import OneRec
-from onerec.training.module import next_token_loss
+from onerec.training.generator_module import next_token_loss
 from onerec.training.runtime import Runtime, compile_blocks, precision_of, reproducible
 from tests.core.training.small import (
     HISTORY,

@@ -4,18 +4,18 @@ A change that is meant to leave training alone leaves these losses alone. After 
 change them: `python -m tests.core.training.test_trajectory` writes the new ones.
 """
 
+import dataclasses
 import json
 from pathlib import Path
-from typing import Any
 
-import lightning as L
 import pytest
 import torch
 
 from onerec.model import OneRec
-from onerec.training import Runtime, quiet_trainer, reproducible
-from onerec.training.batches import OrderedBatches, ShuffledBatches, loader
-from onerec.training.module import GeneratorModule
+from onerec.training import Runtime, fit, reproducible
+from onerec.training.batches import SessionRows, ShuffledBatches
+from onerec.training.generator import fit_settings
+from onerec.training.generator_module import GeneratorModule
 from tests.core.training.small import (
     HISTORY,
     ITEMS,
@@ -30,17 +30,8 @@ from tests.core.training.small import (
 COMMITTED = Path(__file__).with_name("trajectory.json")
 
 
-class Losses(L.Callback):
-    def __init__(self) -> None:
-        self.losses: list[float] = []
-
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, *_: Any, **__: Any
-    ) -> None:
-        self.losses.append(outputs["loss"].item())
-
-
 def first_losses() -> list[float]:
+    """The first of two epochs, over both of which the rate falls."""
     runtime = Runtime(accelerator="cpu", threads=1)
     sessions = patterned_sessions(30 * TRAINING.batch_size, seed=3)
     with reproducible(runtime):
@@ -52,13 +43,17 @@ def first_losses() -> list[float]:
             history_length=HISTORY,
             session_items=ITEMS,
         )
-        losses = Losses()
-        trainer = quiet_trainer(runtime, max_epochs=1, gradient_clip=1.0, callbacks=[losses])
-        order = ShuffledBatches(len(sessions), TRAINING.batch_size, seed=0)
-        module = GeneratorModule(model, catalogue().codes, TRAINING, total_steps=60)
-        rows = sessions.history, sessions.targets
-        trainer.fit(module, loader(order, *rows), loader(OrderedBatches(32, 32), *rows))
-    return losses.losses
+        settings = dataclasses.replace(
+            fit_settings(TRAINING, steps=60), max_epochs=2, monitor=None, epoch_seed=None
+        )
+        result = fit(
+            GeneratorModule(model, catalogue().codes, batch_size=TRAINING.batch_size),
+            SessionRows(sessions.history, sessions.targets),
+            ShuffledBatches(len(sessions), TRAINING.batch_size, seed=0),
+            settings,
+            runtime=runtime,
+        )
+    return result.steps["loss"][:30]
 
 
 def test_first_steps_follow_the_committed_trajectory() -> None:

@@ -1,0 +1,50 @@
+"""What `fit` trains: a model with its loss and its validation metrics, as a Lightning module."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import lightning as L
+import torch
+from torch import nn
+
+from onerec.training.optimizer import adamw, rate_share
+from onerec.training.settings import FitSettings
+
+
+class FitModule(L.LightningModule):
+    """Base of the modules: a subclass computes its loss in `training_step`.
+
+    `training_step` returns the loss, or a dict of it as `loss` and detached scalars to keep of
+    every step. What must be drawn, moved or saved with the model is a buffer of the subclass.
+    """
+
+    settings: FitSettings
+    total_steps: int
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def prepare(self, settings: FitSettings, *, total_steps: int) -> None:
+        """Take the optimiser's settings and the length of the schedule; `fit` calls it."""
+        self.settings, self.total_steps = settings, total_steps
+
+    def validation_metrics(self) -> dict[str, Any]:
+        """Metrics of the model as it is, in evaluation mode without gradients; none by default.
+
+        Every process of a distributed training calls it and has to get the same numbers.
+        """
+        return {}
+
+    def configure_optimizers(self) -> dict[str, object]:  # pyright: ignore
+        settings, total = self.settings, self.total_steps
+        optimizer = adamw(self.model, settings.learning_rate, settings.weight_decay)
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: rate_share(step, total_steps=total, settings=settings)
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_device(self, batches: Iterable[Any]) -> Iterator[Any]:
+        """The batches, moved to where the model is."""
+        for batch in batches:
+            yield self.trainer.strategy.batch_to_device(batch)

@@ -1,0 +1,108 @@
+"""The generator under training: its loss, and the validation loss of each token."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from onerec.model import OneRec, lookup, session_nll
+from onerec.session_dataset.generator_sessions import SessionTensors
+from onerec.training.batches import OrderedBatches, SessionRows, loader_of
+from onerec.training.distributed_batches import DistributedBatches
+from onerec.training.fit_module import FitModule
+
+
+def next_token_loss(model: OneRec, history: Tensor, targets: Tensor, codes: Tensor) -> Tensor:
+    """L_NTP of a batch (OneRec v1, Eq. 4): mean negative log-probability of a target's token.
+
+    Args:
+        model: The generator.
+        history: (B, H) item indices, -1 padded.
+        targets: (B, M) item indices, -1 padded; padding carries no loss.
+        codes: (N, T) semantic IDs.
+
+    Returns:
+        A scalar.
+    """
+    history_codes, history_mask = lookup(codes, history)
+    session_codes, session_mask = lookup(codes, targets)
+    logits = model(history_codes, history_mask, session_codes)
+    return session_nll(logits, session_codes, session_mask)
+
+
+def token_nll(model: OneRec, history: Tensor, targets: Tensor, codes: Tensor) -> Tensor:
+    """Negative log-probabilities summed over a batch, for each token of a semantic ID.
+
+    Args:
+        model: The generator.
+        history: (B, H) item indices, -1 padded.
+        targets: (B, M) item indices, -1 padded.
+        codes: (N, T) semantic IDs.
+
+    Returns:
+        (T + 1,) float64 on the CPU: T sums, then the number of items they are over.
+    """
+    history_codes, history_mask = lookup(codes, history)
+    session_codes, session_mask = lookup(codes, targets)
+    logits = model(history_codes, history_mask, session_codes)
+    nll_BMT = F.cross_entropy(
+        logits.float().flatten(0, 2), session_codes.flatten(), reduction="none"
+    ).view_as(session_codes)
+    sums = (nll_BMT * session_mask.unsqueeze(-1)).sum((0, 1))
+    # float64 off the device: not every accelerator has it
+    return torch.cat([sums, session_mask.sum().to(sums).unsqueeze(0)]).cpu().double()
+
+
+class GeneratorModule(FitModule):
+    """Trains a `OneRec` on shares (history (B, H), targets (B, M), weight) of item indices."""
+
+    codes: Tensor
+    model: OneRec
+
+    def __init__(
+        self, model: OneRec, codes: Tensor, valid: SessionTensors | None = None, *, batch_size: int
+    ) -> None:
+        """Wrap a model.
+
+        Args:
+            model: The generator.
+            codes: (N, T) semantic IDs.
+            valid: Sessions whose loss is measured after every epoch; nothing is without them.
+            batch_size: Validation sessions at once, of all processes together.
+        """
+        super().__init__(model)
+        self.register_buffer("codes", codes.long(), persistent=False)
+        self.valid = valid
+        self.batch_size = batch_size
+
+    def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
+        history, targets, weight = batch
+        return next_token_loss(self.model, history, targets, self.codes) * weight
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        # here and not at the end of the batch, which callbacks reach first: the state they write
+        # must be that after the whole step
+        super().optimizer_step(*args, **kwargs)
+        self.model.update_expert_bias()
+
+    def validation_metrics(self) -> dict[str, Any]:
+        """`valid_loss`, in nats per token, and its part of each token, `valid_token_losses`."""
+        if self.valid is None:
+            return {}
+        rank, processes = self.trainer.global_rank, self.trainer.world_size
+        order = DistributedBatches(
+            OrderedBatches(len(self.valid), self.batch_size), rank=rank, world_size=processes
+        )
+        rows = SessionRows(self.valid.history, self.valid.targets)
+        sums = torch.zeros(self.codes.shape[1] + 1, dtype=torch.float64)
+        for history, targets, _ in self.on_device(loader_of(order, rows)):
+            sums += token_nll(self.model, history, targets, self.codes)
+        if processes > 1:
+            sums = sums.to(self.device)
+            torch.distributed.all_reduce(sums)
+        *token_sums, items = sums.tolist()
+        losses = [total / items for total in token_sums]
+        return {"valid_loss": math.fsum(losses) / len(losses), "valid_token_losses": losses}

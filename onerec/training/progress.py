@@ -1,0 +1,110 @@
+"""Where a training stands, for whoever waits for it."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import lightning as L
+
+from onerec.training.epoch_selection import EpochSelection, scalars
+from onerec.training.step_log import StepLog
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingProgress:
+    """Where a training stands.
+
+    Attributes:
+        epoch: The epoch under way, from 1.
+        max_epochs: Epochs at most.
+        step: Optimiser steps taken in this epoch.
+        epoch_steps: Optimiser steps of an epoch.
+        loss: Mean training loss since the last report.
+        metrics: Scalar validation metrics at the end of an epoch; empty inside one.
+        rows_per_second: Training rows a second in all processes, so far.
+    """
+
+    epoch: int
+    max_epochs: int
+    step: int
+    epoch_steps: int
+    loss: float
+    metrics: Mapping[str, float]
+    rows_per_second: float
+
+    def __str__(self) -> str:
+        metrics = "".join(f", {name} {value:.4f}" for name, value in self.metrics.items())
+        return (
+            f"epoch {self.epoch}/{self.max_epochs}, step {self.step}/{self.epoch_steps}: "
+            f"loss {self.loss:.4f}{metrics}, {self.rows_per_second:,.0f} rows/s"
+        )
+
+
+class ProgressReport(L.Callback):
+    """Says where the training stands every so many steps and at the end of an epoch."""
+
+    def __init__(
+        self,
+        report: Callable[[TrainingProgress], None] | None,
+        *,
+        every: int,
+        num_rows: int,
+        steps: StepLog,
+        selection: EpochSelection,
+    ) -> None:
+        """Set up.
+
+        Args:
+            report: Called in the first process; None reports nothing.
+            every: Steps between two reports, each of which waits for the device.
+            num_rows: Training rows, for the rate.
+            steps: The losses.
+            selection: The epochs' metrics.
+        """
+        self.report = report
+        self.every = every
+        self.num_rows = num_rows
+        self.steps = steps
+        self.selection = selection
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        step, remaining = divmod(batch_idx + 1, self.steps.accumulation)
+        if remaining == 0 and step % self.every == 0:
+            self.steps.flush(trainer)
+            self._report(trainer, step, {})
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        entry = self.selection.history[-1]
+        shown = ("epoch", "train_loss", "learning_rate")
+        metrics = {name: value for name, value in scalars(entry).items() if name not in shown}
+        self._report(trainer, len(self.steps.epoch_losses), metrics)
+
+    def _report(self, trainer: L.Trainer, step: int, metrics: Mapping[str, float]) -> None:
+        if self.report is None or not trainer.is_global_zero:
+            return
+        recent = self.steps.epoch_losses[-self.every :]
+        epoch_steps = int(trainer.num_training_batches) // self.steps.accumulation
+        self.report(
+            TrainingProgress(
+                epoch=trainer.current_epoch + 1,
+                max_epochs=trainer.max_epochs or 0,
+                step=step,
+                epoch_steps=epoch_steps,
+                loss=math.fsum(recent) / len(recent),
+                metrics=metrics,
+                rows_per_second=self.rows_per_second(epoch_steps),
+            )
+        )
+
+    def rows_per_second(self, epoch_steps: int) -> float:
+        """Training rows a second in all processes, of the steps of this run."""
+        rows = self.steps.steps_timed * self.num_rows / epoch_steps
+        return rows / max(self.steps.seconds, 1e-9)

@@ -1,0 +1,109 @@
+"""The scalars of every optimiser step, and the end of a training whose loss is NaN or inf."""
+
+import time
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+
+class NonFiniteError(RuntimeError):
+    """A loss, metric or weight became NaN or inf; the message says which and where."""
+
+    def __init__(self, what: str, trainer: L.Trainer, step: int) -> None:
+        rate = trainer.optimizers[0].param_groups[0]["lr"]
+        super().__init__(
+            f"{what} at epoch {trainer.current_epoch + 1}, step {step} (learning rate {rate:.3g})"
+        )
+
+
+class StepLog(L.Callback):
+    """Keeps every scalar of every optimiser step; a loss that is NaN or inf ends the training.
+
+    Steps are read from the device in blocks (`flush`), since every read waits for it.
+
+    Attributes:
+        steps: Name of a scalar -> its value at every step, `loss` among the names.
+        epoch_start: Steps before the epoch under way.
+        seconds: Spent on steps of this run, without validation.
+        steps_timed: How many steps that were.
+    """
+
+    def __init__(self, accumulation: int) -> None:
+        self.accumulation = accumulation
+        self.steps: dict[str, list[float]] = {"loss": []}
+        self.epoch_start = 0
+        self.seconds = 0.0
+        self.steps_timed = 0
+        self._unread: list[dict[str, Tensor]] = []
+        self._clock = 0.0
+
+    @property
+    def epoch_losses(self) -> list[float]:
+        """Losses of the steps of the epoch under way that have been read."""
+        return self.steps["loss"][self.epoch_start :]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"steps": self.steps, "epoch_start": self.epoch_start}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.steps = {name: list(values) for name, values in state_dict["steps"].items()}
+        self.epoch_start = state_dict["epoch_start"]
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._clock = time.perf_counter()
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.epoch_start = len(self.steps["loss"])
+        self._clock = time.perf_counter()
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        self._unread.append({name: value.detach() for name, value in outputs.items()})
+
+    def flush(self, trainer: L.Trainer) -> None:
+        """Read the steps since the last call.
+
+        Raises:
+            NonFiniteError: A loss is NaN or inf.
+        """
+        if not self._unread:
+            return
+        read = {name: torch.stack([p[name] for p in self._unread]) for name in self._unread[0]}
+        self._unread = []
+        if trainer.world_size > 1:
+            reduced = trainer.strategy.reduce(read["loss"], reduce_op="mean")
+            assert isinstance(reduced, Tensor)
+            read["loss"] = reduced
+        # Lightning hands out each piece's loss divided by the number of pieces
+        pieces = {name: t.cpu().double().view(-1, self.accumulation) for name, t in read.items()}
+        losses = pieces["loss"].sum(1)
+        bad = (~losses.isfinite()).nonzero()
+        if len(bad):
+            step = len(self.epoch_losses) + int(bad[0]) + 1
+            raise NonFiniteError(f"training loss is {float(losses[bad[0]])}", trainer, step)
+        for name, values in pieces.items():
+            per_step = losses if name == "loss" else values.mean(1)
+            self.steps.setdefault(name, []).extend(per_step.tolist())
+        now = time.perf_counter()
+        self.seconds += now - self._clock
+        self.steps_timed += len(losses)
+        self._clock = now
+
+    def check_weights(self, trainer: L.Trainer) -> None:
+        """A finite loss can have an infinite gradient: the weights show it one step earlier.
+
+        Raises:
+            NonFiniteError: A weight is NaN or inf.
+        """
+        weights = trainer.lightning_module.state_dict().values()
+        if not bool(torch.stack([t.isfinite().all() for t in weights]).all()):
+            what = "training loss is finite but a weight became NaN or inf"
+            raise NonFiniteError(what, trainer, len(self.epoch_losses))
