@@ -109,7 +109,7 @@ def test_wrong_jobs_are_refused_by_name(artifacts: Path, tmp_path: Path) -> None
         run(out=str(tmp_path))
     with pytest.raises(ValueError, match=r"devices=2: start a process for each: .*per-node=2"):
         run(runtime={"devices": 2})
-    with pytest.raises(ValueError, match="checkpoint_every_steps=-1: use 0"):
+    with pytest.raises(ValueError, match="checkpoint_every_steps=-1: use a whole number from 0"):
         run(runtime={"checkpoint_every_steps": -1})
     assert not (tmp_path / "out").exists()
 
