@@ -17,7 +17,7 @@ from torch import Tensor
 from benchmarks.section import Section, Table, side_by_side
 from benchmarks.structured import structured_model
 from onerec.config import PRESETS, ModelConfig
-from onerec.generation import Quota, Trie, generate_sessions, rank_items, score_catalogue
+from onerec.generation import Trie, generate_sessions, rank_items, score_catalogue
 from onerec.model import OneRec, encode_items
 
 SID_TOKENS, CODES, HISTORY, SESSION = 4, 256, 20, 5
@@ -428,13 +428,11 @@ def _sessions(
 def _filters(model: OneRec, codes: Tensor, trie: Trie, history: Tensor, size: Size) -> Table:
     shared = torch.rand(size.items) < 0.5
     per_user = torch.rand(len(history), size.items) < 0.5
-    cold = torch.rand(size.items) < 0.05
     options: dict[str, dict[str, Any]] = {
         "none": {},
         "items of the history left out": {"exclude": history},
         "an allow-list of half the items": {"allowed": shared},
         "an allow-list for every user": {"allowed": per_user},
-        "a quota: 4 of 20 from 5 % of the items": {"quota": Quota(items=cold, at_least=4)},
     }
     times = side_by_side(
         {

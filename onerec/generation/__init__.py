@@ -1,13 +1,11 @@
 """Generation: the trie of legal semantic IDs, constrained beam search, ranked lists."""
 
 from onerec.generation.beam import Beams, generate_sessions
-from onerec.generation.masks import Quota
 from onerec.generation.ranking import rank_first_items, rank_items, score_catalogue
 from onerec.generation.trie import Trie
 
 __all__ = [
     "Beams",
-    "Quota",
     "Trie",
     "generate_sessions",
     "rank_first_items",

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from onerec.generation.masks import Quota, View, check_filter
+from onerec.generation.masks import View, check_filter
 from onerec.generation.trie import Trie
 from onerec.model import Memory, OneRec, encode_items
 
@@ -48,7 +48,6 @@ class _Search:
     logp: Tensor  # (B, K)
     node: Tensor  # (B, K), of the depth reached
     taken: Tensor  # (B, K, M) leaves of the session's items so far; -1 later
-    must: Tensor | None = None  # (B, K) the item begun has to be one of the quota's
     code: Tensor | None = None  # (B, K), the token chosen last
 
 
@@ -63,7 +62,6 @@ def generate_sessions(
     beam: int,
     exclude: Tensor | None = None,
     allowed: Tensor | None = None,
-    quota: Quota | None = None,
 ) -> Beams:
     """The most probable sessions of each user, by beam search.
 
@@ -78,7 +76,6 @@ def generate_sessions(
         exclude: (B, E) item indices that a user must not get, -1 padded.
         allowed: (N,) or, with a list per user, (B, N) bool: the only items that may be generated,
             among those of the trie. For a list that many calls share, a trie of its own is faster.
-        quota: At least so many of a session's items come from a set.
 
     Returns:
         Sessions of legal items, without repeats, sorted by log-probability under the model's
@@ -89,13 +86,11 @@ def generate_sessions(
             allows nothing, or for sessions of one item more beams than items.
     """
     check_search(model, codes, trie, num_items, beam)
-    view, wanted = filters(trie, len(history), exclude, allowed, quota, num_items)
+    view = filtered_view(trie, len(history), exclude, allowed)
     if num_items == 1:
         check_width(view, beam)
     memory = read_histories(model, history, codes)
-    return search(
-        model, memory, trie, view, num_items=num_items, beam=beam, quota=quota, wanted=wanted
-    )
+    return search(model, memory, trie, view, num_items=num_items, beam=beam)
 
 
 def search(
@@ -106,10 +101,8 @@ def search(
     *,
     num_items: int,
     beam: int,
-    quota: Quota | None = None,
-    wanted: View | None = None,
 ) -> Beams:
-    """`generate_sessions` after the checks: `view` is what is legal, `wanted` the quota's part."""
+    """`generate_sessions` after the checks: `view` is what is legal."""
     batch, device = len(memory.mask), model.device
     # single items have few tokens, which every beam had better hold itself
     state = model.start_decoding(memory, shared=num_items > 1 and beam <= SHARED_BEAMS)
@@ -118,18 +111,11 @@ def search(
         node=torch.zeros(batch, 1, dtype=torch.long, device=device),
         taken=torch.full((batch, 1, num_items), -1, device=device),
     )
-    if quota is not None and wanted is not None:
-        needed = wanted.left(batch).clamp(max=quota.at_least).unsqueeze(1)  # (B, 1)
-    else:
-        needed = None
     for slot in range(num_items):
         beams.node = torch.zeros_like(beams.node)
-        if needed is not None and wanted is not None:
-            got = wanted.holds(beams.taken[:, :, :slot]).sum(-1)
-            beams.must = needed - got >= num_items - slot
         for level in range(trie.num_sid_tokens):
             logits = model.step(state, slot=slot, level=level, previous=beams.code)
-            parents = _advance(beams, trie, logits.log_softmax(-1), slot, level, beam, view, wanted)
+            parents = _advance(beams, trie, logits.log_softmax(-1), slot, level, beam, view)
             if (slot, level) != (num_items - 1, trie.num_sid_tokens - 1):
                 state.reorder(parents)
         beams.taken[:, :, slot] = beams.node  # at the last depth a node is a leaf
@@ -149,7 +135,6 @@ def _advance(
     level: int,
     beam: int,
     view: View,
-    wanted: View | None,
 ) -> Tensor:
     """Move every user to the best continuations by one token; returns their parents (B, K')."""
     # enough columns for as many beams as there can be, whoever else is in the batch
@@ -158,8 +143,6 @@ def _advance(
     scores = token_logp.gather(-1, code).add_(missing).add_(beams.logp.unsqueeze(-1))
     taken = beams.taken[:, :, :slot]
     view.close(scores, level, beams.node, taken)
-    if wanted is not None and beams.must is not None and bool(beams.must.any()):
-        wanted.close(scores, level, beams.node, taken, only=beams.must)
     width = scores.shape[-1]
     scores = scores.flatten(1)
     kept = min(beam, scores.shape[1])
@@ -177,8 +160,6 @@ def _advance(
         beams.taken = beams.taken.gather(1, index)
     elif kept != beams.taken.shape[1]:
         beams.taken = beams.taken[:, :1].repeat(1, kept, 1)
-    if beams.must is not None:
-        beams.must = beams.must.gather(1, parents)
     return parents
 
 
@@ -190,27 +171,11 @@ def read_histories(model: OneRec, history: Tensor, codes: Tensor) -> Memory:
     return Memory(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
-def filters(
-    trie: Trie,
-    batch: int,
-    exclude: Tensor | None,
-    allowed: Tensor | None,
-    quota: Quota | None,
-    length: int,
-) -> tuple[View, View | None]:
-    """Check the filters; what is legal, and the part of it that the quota wants."""
+def filtered_view(trie: Trie, batch: int, exclude: Tensor | None, allowed: Tensor | None) -> View:
+    """Check the filters; what is legal."""
     if allowed is not None:
-        check_filter(trie, allowed, batch, "allowed")
-    view = View.of(trie, allowed, exclude, batch)
-    if quota is None:
-        return view, None
-    if not 0 <= quota.at_least <= length:
-        raise ValueError(
-            f"quota.at_least={quota.at_least}: use 0 to {length}, the items there are to fill"
-        )
-    check_filter(trie, quota.items, batch, "quota.items", may_be_empty=True)
-    both = quota.items if allowed is None else quota.items.to(allowed.device) & allowed
-    return view, View.of(trie, both, exclude, batch)
+        check_filter(trie, allowed, batch)
+    return View.of(trie, allowed, exclude, batch)
 
 
 def check_width(view: View, beam: int) -> None:

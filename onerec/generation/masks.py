@@ -20,23 +20,6 @@ from onerec.generation.trie import Trie
 from onerec.model import check_items
 
 
-@dataclass(frozen=True, kw_only=True)
-class Quota:
-    """At least so many items must come from a given set, such as the cold items.
-
-    A user for whom fewer of them are legal gets all of those. In a session every order counts: a
-    slot is held for the set only where the quota could not be met otherwise, so that the legal
-    sessions are exactly those with enough of its items.
-
-    Attributes:
-        items: (N,) bool, the set.
-        at_least: How many; of the session's items, or of the list in `rank_items`.
-    """
-
-    items: Tensor
-    at_least: int
-
-
 class Closed(NamedTuple):
     """Children that excluded items close for a user, at one depth; -1 padded columns.
 
@@ -87,13 +70,6 @@ class View:
         closed = tuple(view._closed(depth) for depth in range(1, trie.num_sid_tokens + 1))
         return View(trie, counts, removed, closed)
 
-    def left(self, batch: int) -> Tensor:
-        """Items each user may get (B,)."""
-        total = self.trie.leaf_items.new_full((batch,), self.trie.num_leaves)
-        if self.counts is not None:
-            total = self.counts[0][..., 0].expand(batch)
-        return total if self.removed is None else total - self._inside(self.removed).sum(1)
-
     def below(self, depth: int, nodes: Tensor) -> Tensor:
         """Items of the view below nodes (B, any) of a depth; nothing taken away."""
         if self.counts is None:
@@ -103,12 +79,6 @@ class View:
         if counts.dim() == 1:
             return counts[nodes]
         return counts.gather(1, nodes.flatten(1)).view_as(nodes)
-
-    def holds(self, leaves: Tensor) -> Tensor:
-        """Whether leaves (B, K, I) are of this view, before anything is taken away."""
-        if self.counts is None:
-            return torch.ones_like(leaves, dtype=torch.bool)
-        return self.below(self.trie.num_sid_tokens, leaves.flatten(1)).view_as(leaves) > 0
 
     @property
     def size(self) -> int:
@@ -121,7 +91,6 @@ class View:
         level: int,
         node: Tensor,
         taken: Tensor,
-        only: Tensor | None = None,
     ) -> None:
         """Write -inf where nothing is left.
 
@@ -130,34 +99,31 @@ class View:
             level: Depth of `node`.
             node: (B, K).
             taken: (B, K, I) leaves of the session so far.
-            only: (B, K) bool, the beams concerned; None: all.
         """
         first = self.trie.first_child[level]
         if self.counts is not None:
             child = first[node].unsqueeze(-1) + torch.arange(scores.shape[2], device=node.device)
             child = child.clamp(max=len(self.trie.code[level]) - 1)
             empty = self.below(level + 1, child.flatten(1)).view_as(child) == 0
-            scores.masked_fill_(empty if only is None else empty & only.unsqueeze(-1), -torch.inf)
+            scores.masked_fill_(empty, -torch.inf)
         known = self.closed[level] if self.closed else None
         if known is not None:
             hit = node.unsqueeze(-1) == known.parent.unsqueeze(1)  # (B, K, E)
-            self._shut(scores, hit, known.column.unsqueeze(1).expand_as(hit), only)
+            self._shut(scores, hit, known.column.unsqueeze(1).expand_as(hit))
         if not taken.shape[2]:
             return
         above = self.trie.above(level + 1, taken)  # (B, K, I)
-        same = (above.unsqueeze(-1) == above.unsqueeze(-2)) & self.holds(taken).unsqueeze(-2)
+        same = above.unsqueeze(-1) == above.unsqueeze(-2)
         rest = self.below(level + 1, above.flatten(1)).view_as(above) - same.sum(-1)
         if self.removed is not None:
             rest = rest - self._removed_below(level + 1, above.flatten(1)).view_as(above)
         column = above - first[node].unsqueeze(-1)
         own = (column >= 0) & (column < (first[node + 1] - first[node]).unsqueeze(-1))
-        self._shut(scores, own & (rest <= 0), column, only)
+        self._shut(scores, own & (rest <= 0), column)
 
     @staticmethod
-    def _shut(scores: Tensor, hit: Tensor, column: Tensor, only: Tensor | None) -> None:
+    def _shut(scores: Tensor, hit: Tensor, column: Tensor) -> None:
         """Write -inf to the columns (B, K, any) that are hit."""
-        if only is not None:
-            hit = hit & only.unsqueeze(-1)
         user, beam, which = hit.nonzero(as_tuple=True)
         scores[user, beam, column[user, beam, which]] = -torch.inf
 
@@ -185,22 +151,21 @@ class View:
         return Closed(torch.where(closed, parent, -1), column)
 
 
-def check_filter(
-    trie: Trie, mask: Tensor, batch: int, name: str, *, may_be_empty: bool = False
-) -> None:
-    """Raise `ValueError` unless a mask has one bool per item (or per user and item)."""
-    if mask.dtype != torch.bool or mask.shape not in {(trie.num_items,), (batch, trie.num_items)}:
+def check_filter(trie: Trie, allowed: Tensor, batch: int) -> None:
+    """Raise `ValueError` unless an allow-list has a bool per item (or user and item), some true."""
+    if allowed.dtype != torch.bool or allowed.shape not in {
+        (trie.num_items,),
+        (batch, trie.num_items),
+    }:
         raise ValueError(
-            f"{name} is {mask.dtype} of shape {tuple(mask.shape)}: use one bool per item, "
+            f"allowed is {allowed.dtype} of shape {tuple(allowed.shape)}: use one bool per item, "
             f"({trie.num_items},) or ({batch}, {trie.num_items})"
         )
-    if may_be_empty:
-        return
-    nothing = ~(mask[..., trie.leaf_items.to(mask.device)].any(-1))
+    nothing = ~(allowed[..., trie.leaf_items.to(allowed.device)].any(-1))
     if bool(nothing.any()):
-        whom = "" if mask.dim() == 1 else f" to user {int(nothing.int().argmax())} of the batch"
+        whom = "" if allowed.dim() == 1 else f" to user {int(nothing.int().argmax())} of the batch"
         raise ValueError(
-            f"{name} allows none of {trie.num_leaves} items{whom}: loosen the filter or leave it "
+            f"allowed allows none of {trie.num_leaves} items{whom}: loosen the filter or leave it "
             "out"
         )
 

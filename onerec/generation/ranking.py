@@ -14,11 +14,10 @@ from onerec.generation.beam import (
     NO_SCORE,
     check_search,
     check_width,
-    filters,
+    filtered_view,
     read_histories,
     search,
 )
-from onerec.generation.masks import Quota, View
 from onerec.generation.trie import Trie
 from onerec.model import DecoderState, Memory, OneRec
 from onerec.ranked_lists import RankedLists
@@ -35,7 +34,6 @@ def rank_items(
     beam: int,
     exclude: Tensor | None = None,
     allowed: Tensor | None = None,
-    quota: Quota | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Each user's best first items, by beam search.
 
@@ -43,8 +41,6 @@ def rank_items(
         model, history, codes, trie, exclude, allowed: As in `generate_sessions`.
         top_k: Length of the list.
         beam: Beams kept; at least `top_k` are, where there are as many items.
-        quota: At least so many of the list come from a set: its best ones, found by a search of
-            their own, then the best others.
 
     Returns:
         (B, top_k) item indices, -1 where fewer are legal, and their log-probabilities (B, top_k),
@@ -56,23 +52,17 @@ def rank_items(
     if top_k < 1:
         raise ValueError(f"top_k={top_k}: use at least 1")
     check_search(model, codes, trie, 1, beam)
-    view, wanted = filters(trie, len(history), exclude, allowed, quota, top_k)
+    view = filtered_view(trie, len(history), exclude, allowed)
     check_width(view, beam)
     memory = read_histories(model, history, codes)
 
-    def best(among: View, length: int) -> tuple[Tensor, Tensor]:
-        width = min(max(beam, length), among.size)
-        found = search(model, memory, trie, among, num_items=1, beam=width)
-        short = max(length - width, 0)
-        return (
-            F.pad(found.items[:, :length, 0], (0, short), value=-1),
-            F.pad(found.logp[:, :length], (0, short), value=NO_SCORE),
-        )
-
-    items, logp = best(view, top_k)
-    if quota is None or wanted is None or not quota.at_least or not wanted.size:
-        return items, logp
-    return _with_quota(items, logp, *best(wanted, quota.at_least))
+    width = min(max(beam, top_k), view.size)
+    found = search(model, memory, trie, view, num_items=1, beam=width)
+    short = max(top_k - width, 0)
+    return (
+        F.pad(found.items[:, :top_k, 0], (0, short), value=-1),
+        F.pad(found.logp[:, :top_k], (0, short), value=NO_SCORE),
+    )
 
 
 def rank_first_items(
@@ -112,19 +102,6 @@ def rank_first_items(
         )
         items[part], logp[part] = found[0].cpu().numpy(), found[1].double().cpu().numpy()
     return RankedLists(items, logp)
-
-
-def _with_quota(
-    items: Tensor, logp: Tensor, wanted: Tensor, wanted_logp: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The best lists that hold all of `wanted` (B, Q), as long as `items` (B, k)."""
-    length = items.shape[1]
-    double = (items.unsqueeze(-1) == wanted.unsqueeze(1)).any(-1)
-    both = torch.cat([wanted, items.masked_fill(double, -1)], 1)
-    score = torch.cat([wanted_logp, logp.masked_fill(double, NO_SCORE)], 1)
-    chosen = (both < 0).to(torch.int8).argsort(dim=1, stable=True)[:, :length]  # order within kept
-    score, order = score.gather(1, chosen).sort(dim=1, descending=True, stable=True)
-    return both.gather(1, chosen).gather(1, order), score
 
 
 @torch.no_grad()

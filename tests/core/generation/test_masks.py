@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onerec.generation import Quota, Trie, generate_sessions, rank_items, score_catalogue
+from onerec.generation import Trie, generate_sessions
 from onerec.generation.masks import View
 from onerec.model import session_logp
 from tests.core.model.small import histories, small_model, unique_codes
@@ -63,51 +63,23 @@ def test_allow_lists_per_user_equal_enumeration(num_items):
             assert_sessions(beams, user, *enumerated(model, HISTORY[user], codes, legal))
 
 
-@pytest.mark.parametrize("at_least", [0, 1, 2, 3])
-@pytest.mark.parametrize("with_filters", [False, True])
-def test_sessions_with_a_quota_equal_enumeration(at_least, with_filters):
-    model, codes = small_model(), unique_codes(ITEMS, 4, 3, seed=1)
-    cold = torch.zeros(ITEMS, dtype=torch.bool)
-    cold[[1, 4, 6]] = True
-    exclude = torch.tensor([[4, 6, -1], [-1, -1, 0], [1, 4, 6]])  # leaves 1, 3 and 0 cold items
-    allowed = torch.arange(ITEMS) != 2
-    beams = generate_sessions(
-        model, HISTORY, codes, Trie.build(codes, 4), num_items=3, beam=400,
-        exclude=exclude if with_filters else None, allowed=allowed if with_filters else None,
-        quota=Quota(items=cold, at_least=at_least),
-    )  # fmt: skip
-    for user in range(3):
-        gone = {*exclude[user].tolist(), 2} if with_filters else set()
-        left = [item for item in range(ITEMS) if item not in gone]
-        there = sum(bool(cold[item]) for item in left)
-        legal = [
-            session
-            for session in itertools.permutations(left, 3)
-            if sum(bool(cold[item]) for item in session) >= min(at_least, there)
-        ]
-        assert_sessions(beams, user, *enumerated(model, HISTORY[user], codes, legal))
-
-
 @settings(max_examples=40, deadline=None)
 @given(
     num_items=st.integers(3, 25),
     beam=st.integers(1, 10),
-    at_least=st.integers(0, 3),
     seed=st.integers(0, 5),
-    cold=st.sets(st.integers(0, 24), max_size=6),
     seen=st.lists(st.integers(-1, 24), max_size=8),
     forbidden=st.sets(st.integers(0, 24), max_size=12),
 )
-def test_narrow_beams_keep_to_every_filter(num_items, beam, at_least, seed, cold, seen, forbidden):
+def test_narrow_beams_keep_to_every_filter(num_items, beam, seed, seen, forbidden):
     model, codes = small_model(seed=seed), unique_codes(num_items, 4, 3, seed=seed)
     allowed = torch.tensor([item not in forbidden for item in range(num_items)])
     if not allowed.any():
         return
     exclude = torch.tensor([i for i in seen if i < num_items], dtype=torch.long).view(1, -1)
-    wanted = torch.tensor([item in cold for item in range(num_items)])
     beams = generate_sessions(
         model, histories([0]), codes, Trie.build(codes, 4), num_items=3, beam=beam,
-        exclude=exclude, allowed=allowed, quota=Quota(items=wanted, at_least=at_least),
+        exclude=exclude, allowed=allowed,
     )  # fmt: skip
     left = {i for i in range(num_items) if bool(allowed[i])} - set(exclude[0].tolist())
     found = [tuple(s) for s in beams.items[0][beams.logp[0].isfinite()].tolist()]
@@ -115,42 +87,6 @@ def test_narrow_beams_keep_to_every_filter(num_items, beam, at_least, seed, cold
     for session in found:
         assert len(set(session)) == 3
         assert set(session) <= left
-        assert len(set(session) & cold) >= min(at_least, len(left & cold))
-
-
-def test_a_list_with_a_quota_has_the_best_items_of_the_set_and_the_best_others():
-    model, codes = small_model(), unique_codes(30, 4, 3)
-    with torch.no_grad():
-        scores = score_catalogue(model, HISTORY, codes)
-    cold = torch.zeros(30, dtype=torch.bool)
-    cold[scores.sum(0).argsort()[:6]] = True  # unlikely ones
-    trie = Trie.build(codes, 4)
-    for at_least in (0, 2, 5):
-        items, logp = rank_items(
-            model, HISTORY, codes, trie, top_k=5, beam=30,
-            quota=Quota(items=cold, at_least=at_least),
-        )  # fmt: skip
-        for user in range(3):
-            order = scores[user].argsort(descending=True).tolist()
-            kept = [i for i in order if cold[i]][:at_least]
-            kept += [i for i in order if i not in kept][: 5 - at_least]
-            expected = sorted(kept, key=order.index)
-            assert items[user].tolist() == expected
-            torch.testing.assert_close(logp[user], scores[user, expected])
-
-
-def test_a_list_with_a_quota_of_more_than_there_are_is_filled_with_others():
-    model, codes = small_model(), unique_codes(6, 4, 3)
-    cold = torch.tensor([False, True, False, True, False, False])
-    exclude = torch.tensor([[3], [-1], [1]])
-    items, logp = rank_items(
-        model, HISTORY, codes, Trie.build(codes, 4), top_k=6, beam=2, exclude=exclude,
-        quota=Quota(items=cold, at_least=4),
-    )  # fmt: skip
-    assert [sorted(row) for row in items.tolist()] == [
-        [-1, 0, 1, 2, 4, 5], [0, 1, 2, 3, 4, 5], [-1, 0, 2, 3, 4, 5]
-    ]  # fmt: skip
-    assert (logp[:, :-1] >= logp[:, 1:]).all()
 
 
 def test_a_view_counts_what_is_left():
@@ -159,7 +95,6 @@ def test_a_view_counts_what_is_left():
     allowed = torch.tensor([True, False, True, True])
     view = View.of(trie, allowed, torch.tensor([[2, 2, -1], [0, 1, -1]]), 2)
     assert [c.tolist() for c in view.counts or ()] == [[3], [2, 1], [0, 2, 1], [0, 1, 1, 1]]
-    assert view.left(2).tolist() == [2, 2]  # item 1 was not allowed anyway
     assert view.size == 3
     first = view.closed[0]
     assert first is not None
@@ -185,7 +120,3 @@ def test_bad_filters_are_named():
         generate(allowed=every[:9])
     with pytest.raises(ValueError, match=r"allowed is torch\.int64"):
         generate(allowed=every.long())
-    with pytest.raises(ValueError, match=r"quota\.at_least=3: use 0 to 2"):
-        generate(quota=Quota(items=every, at_least=3))
-    with pytest.raises(ValueError, match=r"quota\.items is torch\.bool of shape"):
-        generate(quota=Quota(items=every[:9], at_least=1))
