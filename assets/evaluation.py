@@ -231,7 +231,7 @@ def offline_metrics_checks(
 
 
 def check_metrics(metrics: "MetricTable") -> Iterator[dg.AssetCheckResult]:
-    """The checks, as a function of a night's metrics."""
+    """The checks, as a function of the metrics."""
     for name, metric in (
         ("every_id_is_legal", "legal_share"),
         ("sessions_are_repeat_free", "repeat_free_share"),
@@ -276,7 +276,7 @@ def champion(
 ) -> dg.MaterializeResult:
     """The model that serves: the challenger if every gate passes, else the champion before it.
 
-    Decided from the table of `offline_metrics` alone; a rejected challenger is a success of the
+    Decided from the table of `offline_metrics` alone; a refused challenger is a success of the
     run. `champion.json` holds the decision with its numbers; beside it lies the champion's complete
     bundle for `Recommender.load`.
     """

@@ -1,4 +1,4 @@
-"""What the night is for: a session for every active user, in Parquet and in the warehouse."""
+"""Recommendations: a session for every active user, in Parquet and in the warehouse."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -153,7 +153,7 @@ def recommend(
     device: str,
     on_progress: Callable[[str], None] = lambda message: None,
 ) -> "pa.Table":
-    """The night's recommendations; the bundle that made them is left under `bundle/`."""
+    """Recommendations of the day; the bundle that made them is left under `bundle/`."""
     from onerec.evaluation.baselines import load_baselines
     from onerec.serving import prepare_bundle, recommend_popular, recommend_to_all
     from onerec.tokenizer.semantic_ids import load_semantic_ids

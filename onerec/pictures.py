@@ -14,14 +14,14 @@ from typing import Any
 MAX_POINTS = 400
 """A longer series is thinned evenly to this many points: a picture stays below 60 kB."""
 
+BINS = 30
+"""Bins of a histogram."""
+
 WIDTH = 6.4
 """Inches; a picture is 461 points wide."""
 
 COLOURS = ("#3465a4", "#d9722e", "#3d8f5f", "#b5483d", "#7a5ca8", "#6f6f6f", "#b8922b", "#2a8c9a")
 INK, GRID, PAPER = "#24292f", "#d8dce1", "#ffffff"
-
-Interval = tuple[float, float, float]
-"""(mean, low, high)"""
 
 
 def line_chart(
@@ -31,7 +31,6 @@ def line_chart(
     y_label: str,
     *,
     x: Sequence[float] | None = None,
-    log_y: bool = False,
 ) -> str:
     """Lines over a common axis, e.g. a loss per epoch.
 
@@ -41,7 +40,6 @@ def line_chart(
         x_label: With unit, e.g. `epoch`.
         y_label: With unit, e.g. `loss (nats per token)`.
         x: Positions; 1, 2, 3, ... if not given.
-        log_y: Logarithmic values.
 
     Returns:
         SVG text.
@@ -60,8 +58,6 @@ def line_chart(
                 marker="o" if len(values) <= 20 else None,
                 markersize=3.5,
             )
-        if log_y:
-            axes.set_yscale("log")
         _whole_numbers(axes, [len(v) for v in series.values()] if x is None else [])
         _legend(axes, len(series))
 
@@ -69,11 +65,9 @@ def line_chart(
 
 
 def bar_chart(
-    values: Mapping[str, float | Interval],
+    values: Mapping[str, float | tuple[float, float, float]],
     title: str,
     value_label: str = "",
-    *,
-    reference: float | None = None,
 ) -> str:
     """Horizontal bars, one per name, the first on top; a whisker where there is an interval.
 
@@ -81,7 +75,6 @@ def bar_chart(
         values: A number, or (mean, low, high), per name. NaN is drawn as an absent bar.
         title: Above the picture.
         value_label: What the numbers are, with unit.
-        reference: A dashed line at this value, e.g. a base rate.
 
     Returns:
         SVG text.
@@ -106,8 +99,6 @@ def bar_chart(
                 va="center",
                 fontsize=8.5,
             )
-        if reference is not None:
-            axes.axvline(reference, color=COLOURS[3], linestyle="--", linewidth=1.2)
         axes.set_yticks(range(len(names)), names)
         axes.set_ylim(len(names) - 0.4, -0.6)
         axes.margins(x=0.12)
@@ -122,8 +113,6 @@ def histogram(
     title: str,
     x_label: str,
     y_label: str = "count",
-    *,
-    bins: int = 30,
 ) -> str:
     """Distribution of one or several samples over common bins, finite values only.
 
@@ -132,7 +121,6 @@ def histogram(
         title: Above the picture.
         x_label: What was measured, with unit.
         y_label: What is counted.
-        bins: Number of equal bins.
 
     Returns:
         SVG text.
@@ -145,7 +133,7 @@ def histogram(
     everything = np.concatenate([*samples.values(), np.empty(0)])
 
     def draw(axes: Any) -> None:
-        edges = np.histogram_bin_edges(everything, bins=bins)
+        edges = np.histogram_bin_edges(everything, bins=BINS)
         for colour, (name, sample) in zip(_colours(samples), samples.items(), strict=True):
             counts, _ = np.histogram(sample, edges)
             axes.stairs(
@@ -242,10 +230,10 @@ def scatter(
     return _picture(draw, title, x_label, y_label, empty=empty)
 
 
-def svg_markdown(svg: str, alt: str = "") -> str:
+def svg_markdown(svg: str) -> str:
     """A picture as Markdown with the SVG inside, for `MetadataValue.md`."""
     encoded = base64.b64encode(svg.encode()).decode()
-    return f"![{alt}](data:image/svg+xml;base64,{encoded})"
+    return f"![](data:image/svg+xml;base64,{encoded})"
 
 
 _STYLE: Any = {

@@ -3,7 +3,7 @@
 A bundle is a directory with everything that serving needs:
 
     model.safetensors, config.json      the generator's checkpoint
-    semantic_ids.parquet                the catalogue it speaks of
+    semantic_ids.parquet                its catalogue
     recommender.json                    beam width and the like
     reward/, vectors.safetensors        optional: sessions are then re-ranked by reward
 

@@ -115,8 +115,8 @@ def metrics_json(report: NightlyReport) -> dict[str, Any]:
         for name in ("legal_share", "repeat_free_share")
         if report.metrics.systems(name)
     }
-    asked = ("test_day", "users", "mean_targets", "candidate_items", "bootstrap_confidence")
-    flat |= {name: getattr(report.protocol, name) for name in asked}
+    protocol = ("test_day", "users", "mean_targets", "candidate_items", "bootstrap_confidence")
+    flat |= {name: getattr(report.protocol, name) for name in protocol}
     flat |= {f"seconds_{step}": value for step, value in report.seconds.items()}
     flat |= {f"peak_gib_{step}": value for step, value in report.peak_gib.items()}
     facts = {
@@ -142,7 +142,7 @@ def write_report(
     Args:
         directory: Made if it is not there.
         report: The numbers.
-        store: Where the night's artifacts are, for the pictures of their making.
+        store: Holds the artifacts of the day, for the pictures of how they were made.
 
     Returns:
         Path of the HTML file.
@@ -246,7 +246,7 @@ def _verdict(report: NightlyReport) -> list[str]:
         lines.append("reward model AUC on the validation day [95% interval over its rows]:")
         lines.append("  " + ", ".join(f"{tower} {text}" for tower, text in aucs.items()))
     if report.promoted is not None:
-        verdict = "promoted" if report.promoted else "rejected, the champion is kept"
+        verdict = "promoted" if report.promoted else "refused, the champion stays"
         lines.append(f"challenger: {verdict}")
     return lines
 

@@ -1,8 +1,7 @@
 """Tomorrow's recommendations: one session for every active user.
 
 Histories reach through the end of day D: this is serving, not training, and nothing of it is
-measured on day D. Items a user has in the history are left out when the tokenizer version settings
-say so.
+measured on day D. Items of a user's history are left out where `decoding.filter_seen` is set.
 
 Shapes: U users, H history items, M items of a session.
 """
@@ -44,9 +43,9 @@ def prepare_bundle(
 
     A champion that was published without a reward model serves by probability and gets none.
 
-    Inside its tokenizer version a champion of an earlier night so recommends the items that came
-    since. Outside it the tokens mean other items: it keeps the catalogue and the reward model it
-    was published with.
+    Inside its tokenizer version a champion of an earlier day so recommends the items that came
+    since. Outside of it tokens mean other items: it keeps the catalogue and the reward model that
+    it was published with.
 
     Args:
         directory: Gets the bundle.
@@ -125,7 +124,7 @@ def recommend_popular(
     serve_date: date,
     filter_seen: bool,
 ) -> pa.Table:
-    """What is published while there is no champion: the most watched items, said to be just that.
+    """Recommendations while there is no champion: the most watched items, named as such.
 
     Args:
         baselines: The day's.
@@ -174,12 +173,12 @@ class ServingAudit:
 def audit_recommendations(
     table: pa.Table, session_dataset: Path, semantic_ids: Path, *, session_items: int
 ) -> ServingAudit:
-    """Compare a table of recommendations with who is active and what exists.
+    """Compare a table of recommendations with the active users and the catalogue.
 
     Args:
         table: `schema.RECOMMENDATIONS`.
-        session_dataset: Says who is active.
-        semantic_ids: Says what exists.
+        session_dataset: Its users are the active ones.
+        semantic_ids: The catalogue.
         session_items: M; a full session has as many items, or the whole catalogue if it is smaller.
     """
     catalogue = load_semantic_ids(semantic_ids)
@@ -199,7 +198,7 @@ def audit_recommendations(
 
 
 def _missing(wanted: pa.Array, there: pa.Array) -> int:
-    """How many of the wanted values are not there."""
+    """How many of the wanted values are missing."""
     return len(wanted) - (pc.sum(pc.is_in(wanted, value_set=there)).as_py() or 0)
 
 

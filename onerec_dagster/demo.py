@@ -1,4 +1,4 @@
-"""`make demo`: one whole night on one command, then a table and where to look.
+"""`make demo`: one nightly run with one command, then a table and where to look.
 
 Two Dagster runs, the same a team has in production: `ingest` over the days before, then
 `weekly_retokenize` (the nightly run that opens a tokenizer version) for the last day.
@@ -49,7 +49,7 @@ def demo_days(settings: Settings) -> tuple[date, date]:
 def write_demo_report(
     settings: Settings, day: str, runs: list[dict[str, tuple[float, float]]], peak: PeakMemory
 ) -> str:
-    """Put the night's numbers and pictures under `report/`; returns the table for the terminal."""
+    """Write numbers and pictures to `report/`; returns the table for the terminal."""
     from onerec.evaluation.metric_table import MetricTable
     from onerec.evaluation.protocol import EvaluationProtocol
     from onerec.report import NightlyReport, text_table, write_report
@@ -75,12 +75,12 @@ def write_demo_report(
 
 
 def main() -> None:
-    """Ingest the days, run the night for the last one, print what came of it."""
+    """Ingest the days, run the nightly job for the last one, print the results."""
     try:
         settings = load_settings()
         prepare_home(settings)
         first, last = demo_days(settings)
-    except ValueError as error:  # what a user can mend: the message says how
+    except ValueError as error:  # what a user can correct: the message says how
         sys.exit(f"make demo: {error}")
     with full_disk_in_one_line("make demo", settings.home):
         require_free_space(settings.root, "a nightly run")

@@ -24,7 +24,7 @@ REWARD = "evaluator_reward"
 
 
 def previous_champion(store: ArtifactStore, day: str) -> Artifact | None:
-    """The champion artifact of the latest earlier night, if that night had a champion."""
+    """The champion artifact of the latest day before, if that day had a champion."""
     earlier = store.latest_until("champion", day, inclusive=False)
     if earlier is None or read_json(earlier.path / DECISION)["model"] is None:
         return None
@@ -92,10 +92,10 @@ def weak_towers(reward_model: Path, reward: RewardConfig) -> tuple[str, ...]:
 def describe(
     decision: Decision, challenger: Artifact, incumbent: Artifact | None
 ) -> dict[str, Any]:
-    """What `champion.json` says.
+    """Contents of `champion.json`.
 
     `model` names the checkpoint that is the champion after the decision, null when there is none:
-    the first challenger was rejected.
+    the first challenger was refused.
     """
     candidate = _named(challenger)
     standing = None if incumbent is None else read_json(incumbent.path / DECISION)["model"]
@@ -109,7 +109,7 @@ def describe(
 
 
 def keep_bundle(directory: Path, incumbent: Artifact) -> None:
-    """Copy the incumbent's bundle: the champion artifact of every night is complete by itself."""
+    """Copy the incumbent's bundle: the champion artifact of every day is complete by itself."""
     for name in incumbent.manifest["files"]:
         if name != DECISION:
             (directory / name).parent.mkdir(parents=True, exist_ok=True)

@@ -163,10 +163,10 @@ def read_case_metrics(
     texts = [name for name in CASE_METRICS.names if name != "value"]
     found = pq.read_table(directory / CASES_FILE, filters=condition, read_dictionary=texts)
     if not found.num_rows:
-        asked = ", ".join(f"{name}={value!r}" for name, value in wanted.items() if value)
+        key = ", ".join(f"{name}={value!r}" for name, value in wanted.items() if value)
         known = pq.read_table(directory / CASES_FILE, columns=["system"]).column(0).unique()
         raise ValueError(
-            f"{directory / CASES_FILE}: no row of {asked}; its systems are "
+            f"{directory / CASES_FILE}: no row of {key}; its systems are "
             f"{', '.join(known.to_pylist())}"
         )
     return found

@@ -5,14 +5,13 @@ The challenger is promoted when every gate passes:
 1. every generated semantic ID is legal, and no session repeats an item;
 2. every number of the decision is finite;
 3. with a champion: its Recall@10 is not below the champion's by more than the tolerated share; and
-   a loss beyond noise, however small, has to be paid for by a rise of the evaluator's reward beyond
-   noise (otherwise a chain of nights could each give a little away);
-4. with a champion: its evaluator reward is not below the champion's beyond noise;
-5. without a champion: its Recall@10 is above popularity's beyond noise.
+   a significant loss, however small, has to be offset by a significant gain of evaluator reward
+   (otherwise every promotion in a row could give a little away);
+4. with a champion: its evaluator reward is not significantly below the champion's;
+5. without a champion: its Recall@10 is significantly above popularity's.
 
-"Beyond noise" means that the paired bootstrap interval of the difference excludes zero. A reward
-tower that is no better than its base rate is a warning: it says how much the reward's numbers are
-worth.
+"Significantly" means that the paired bootstrap interval of the difference excludes 0. A reward
+tower that is no better than its base rate is a warning: rewards are then little evidence.
 """
 
 import math

@@ -1,6 +1,6 @@
-"""What an evaluation asked of every system, so that another run can be compared with it.
+"""The protocol of an evaluation, by which runs are known to be comparable.
 
-Two runs are comparable when they ask the same: the same users, histories and targets, the same
+Two runs are comparable when they evaluate on the same users, histories and targets, the same
 candidates, and for rewards the same reward models.
 
 Shapes: C cases, H history items, N items.
@@ -21,7 +21,7 @@ PROTOCOL_FILE = "protocol.json"
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationProtocol:
-    """What `protocol.json` says.
+    """Contents of `protocol.json`.
 
     Attributes:
         test_day: Day D.
@@ -79,7 +79,7 @@ class EvaluationProtocol:
 
 def _names(items: np.ndarray, ids: np.ndarray) -> np.ndarray:
     """The items' ids, which unlike their rows mean the same in every table; padding trails off."""
-    width = int((items >= 0).any(0).sum())  # how wide the padding is says nothing
+    width = int((items >= 0).any(0).sum())  # the width of the padding is not hashed
     return np.append(ids.astype(str), "")[items[:, :width]]  # -1 finds the last one
 
 

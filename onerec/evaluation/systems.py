@@ -104,7 +104,7 @@ def baseline_systems(data: EvaluationData) -> dict[str, System]:
     missing = [name for name in data.config.systems if name not in rankers]
     if missing:
         raise ValueError(
-            f"baselines={data.config.baselines!r}: {', '.join(missing)} is not among the night's "
+            f"baselines={data.config.baselines!r}: {', '.join(missing)} is not among the "
             f"fitted baselines ({', '.join(rankers)}); materialise baselines with the same setting"
         )
     return {name: System(rankers[name]) for name in data.config.systems}

@@ -196,6 +196,25 @@ def test_a_champion_serves_and_its_bundle_answers_from_python(
     assert [r.item_id for r in bundle.recommend(items, k)] == mine
 
 
+def test_a_champion_is_not_decided_by_metrics_of_another_incumbent(
+    home: Path, result: dg.ExecuteInProcessResult, tmp_path: Path
+) -> None:
+    """As when a backfill makes the champion of an earlier day after the metrics of this one."""
+    shutil.copytree(home / "artifacts", tmp_path / "artifacts")
+    store = ArtifactStore(str(tmp_path / "artifacts"))
+    before = store.latest("champion", DAY).version
+    with store.write("champion", "2026-06-13", config={}, upstream={}, code_version="1") as draft:
+        model = {"asset": "dpo_checkpoint", "partition": "2026-06-13", "version": "new"}
+        write_json(draft.path / "champion.json", {"promoted": True, "model": model})
+    with pytest.raises(ValueError, match=f"materialise offline_metrics of {DAY} again"):
+        dg.materialize(
+            [evaluation.champion],
+            partition_key=DAY,
+            resources={"artifacts": resources(tmp_path)["artifacts"]},
+        )
+    assert store.latest("champion", DAY).version == before
+
+
 def test_one_repeat_in_a_thousand_sessions_stops_the_night() -> None:
     metrics = MetricTable(
         (

@@ -17,7 +17,6 @@ PICTURES = {
         {"popularity": (0.05, 0.04, 0.06), "one $ two $": 0.1, "none": math.nan},
         "Recall@10",
         "share of targets found",
-        reference=0.02,
     ),
     "histogram": lambda: pictures.histogram(
         {"a": [float(i % 17) for i in range(5000)], "b": [1.0, math.inf]}, "Lengths", "items"
@@ -72,7 +71,7 @@ def test_nothing_to_show_is_said_not_raised(svg: str) -> None:
 
 def test_markdown_holds_the_picture() -> None:
     svg = PICTURES["funnel"]()
-    markdown = pictures.svg_markdown(svg, "sessions left")
+    markdown = pictures.svg_markdown(svg)
     head, _, encoded = markdown.partition("base64,")
-    assert head == "![sessions left](data:image/svg+xml;"
+    assert head == "![](data:image/svg+xml;"
     assert base64.b64decode(encoded.removesuffix(")")).decode() == svg

@@ -64,7 +64,7 @@ MAX_TREES = 300
 PATIENCE = 30
 """Trees without a better NDCG@10 on the users held out before stopping."""
 HELD_OUT = 5
-"""Every fifth user of the validation day says how many trees are enough."""
+"""Every fifth user of the validation day is held out to choose the number of trees."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ class Cascade:
         )
 
     def save(self, directory: Path) -> None:
-        """Write `ranker.txt`, `statistics.parquet`, `config.json`; retrievers are the night's."""
+        """Write `ranker.txt`, `statistics.parquet` and `config.json`, not the retrievers."""
         directory.mkdir(parents=True, exist_ok=True)
         self.booster.save_model(str(directory / "ranker.txt"))
         columns = dict(zip(STATISTICS, self.retrieval.statistics.T, strict=True))
@@ -201,22 +201,22 @@ def fit_cascade(
     before = _retrieval(
         directory, semantic_ids, ("train",), candidates & old, valid_day, neighbours
     )
-    asked = load_eval_users(directory, "valid", semantic_ids, history_length=history_length)
+    eval_users = load_eval_users(directory, "valid", semantic_ids, history_length=history_length)
     shown = load_feedback(directory, semantic_ids, ("valid",))
-    if not len(asked):
+    if not len(eval_users):
         raise ValueError(
             f"{valid_day}: nobody watched a known item, so the cascade's ranker has nothing to "
             "learn from; leave 'cascade' out of baselines"
         )
-    user = np.searchsorted(shown.user_ids, asked.user_ids)
-    case, item, grade = examples(before, asked.history, user, shown)
-    booster = _fit_ranker(before.features(asked.history, case, item), case, grade, seed)
+    user = np.searchsorted(shown.user_ids, eval_users.user_ids)
+    case, item, grade = examples(before, eval_users.history, user, shown)
+    booster = _fit_ranker(before.features(eval_users.history, case, item), case, grade, seed)
     now = _retrieval(directory, semantic_ids, LEARNED, candidates, test_day, neighbours)
     return Cascade(now, booster)
 
 
 def load_cascade(directory: Path, knn: ItemKNN, popular: Popularity) -> Cascade:
-    """Read what `Cascade.save` wrote, with the night's retrievers."""
+    """Read what `Cascade.save` wrote, with the retrievers of the same day."""
     stored = read_json(directory / "config.json")
     assert stored["retrieved"] == RETRIEVED, "the ranker was trained on other candidates"
     booster = _lightgbm().Booster(model_file=str(directory / "ranker.txt"))
@@ -261,7 +261,7 @@ def examples(
 
 
 def _fit_ranker(table: np.ndarray, case: np.ndarray, grade: np.ndarray, seed: int) -> Any:
-    """Find out on some users how many trees are enough, then fit as many to all of them."""
+    """Choose the number of trees on held-out users, then fit as many to all of them."""
     lightgbm = _lightgbm()
     parameters = {**PARAMETERS, "seed": seed}
 

@@ -21,7 +21,7 @@ from onerec.session_dataset.reader import (
 
 INTERACTIONS = ("is_like", "is_follow", "is_comment", "is_share")
 SMOOTHING = 10.0
-"""Imagined exposures of average kind that every item has: few exposures say little."""
+"""Pseudo-exposures with the mean of all items, added to every item: a prior for rare ones."""
 STATISTICS = ("exposures", "watches", "watch_share", "watch_seconds", "interactions", "age_days")
 
 
@@ -80,13 +80,13 @@ def load_feedback(directory: Path, catalogue: Catalogue, splits: Sequence[str]) 
 
 
 def item_statistics(feedback: LoggedExposures, catalogue: Catalogue, as_of: date) -> np.ndarray:
-    """(N, F) what a log says of each item, in the order of `STATISTICS`.
+    """(N, F) statistics of each item from a log, in the order of `STATISTICS`.
 
     Shares and means are smoothed towards those of all items.
 
     Args:
         feedback: The log.
-        catalogue: Says when items were first seen.
+        catalogue: With the day on which each item was first seen.
         as_of: The day on which the statistics are used; the log is older.
     """
     num = len(catalogue)

@@ -58,7 +58,7 @@ class ItemKNN:
 
     Attributes:
         similarity: (N, N) sparse, row i holds the cosine similarities of i's nearest neighbours.
-        popularity: (N,) watch counts; order what no neighbour speaks for, and break ties.
+        popularity: (N,) watch counts; order items without a similar neighbour, and break ties.
         candidates: (N,) booleans: items that may be listed.
     """
 
