@@ -29,6 +29,7 @@ from onerec.config import BeamConfig
 from onerec.generation import Trie, generate_sessions, rank_items
 from onerec.model import OneRec, TokenizerVersionMismatchError, load_model, read_config
 from onerec.ranked_lists import RankedLists, first_occurrences, last_items
+from onerec.session_dataset.padding import first_of_each
 from onerec.tokenizer.semantic_ids import SemanticIds, load_semantic_ids
 
 if TYPE_CHECKING:
@@ -248,11 +249,8 @@ class Recommender:
                 len(known),
             )
         items, user = items[known], user[known]
-        counts = np.bincount(user, minlength=len(lengths))
-        place = np.arange(len(items)) - np.repeat(np.cumsum(counts) - counts, counts)
-        padded = np.full((len(lengths), int(counts.max(initial=0))), -1, dtype=np.int64)
-        padded[user, place] = items
-        return padded
+        longest = int(np.bincount(user, minlength=1).max())
+        return first_of_each(items, user, len(lengths), longest).astype(np.int64)
 
     def _rank_batch(
         self, history: Tensor, k: int, trie: Trie, exclude: Tensor | None

@@ -97,7 +97,7 @@ class SessionGenerator:
         if candidates is None:
             return self.trie
         allowed = torch.from_numpy(candidates).to(self.codes.device)
-        allowed &= self.trie.leaf_of_item >= 0
+        allowed = allowed & (self.trie.leaf_of_item >= 0)
         return Trie.build(self.codes, self.model.codebook_size, allowed)
 
 
