@@ -52,7 +52,7 @@ def evidence_of(
     """What the promotion rule reads of a metric table.
 
     Args:
-        metrics: Of the night; with rows of the champion before, if there was one.
+        metrics: With rows of the champion before, if there was one.
         tolerance: Share of the champion's Recall@10 that may be lost.
         weak_towers: Reward towers that count and are no better than their base rate.
     """

@@ -185,7 +185,7 @@ def load_incumbent(
     test_day: date,
     device: str = "cpu",
 ) -> RemappedGenerator:
-    """A champion of an earlier night, as it would be served on day D.
+    """The champion of an earlier day, as it would be served on day D.
 
     Inside its tokenizer version it gets the day's table, with the items that came since; outside
     it keeps the table it was published with.

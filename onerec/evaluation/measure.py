@@ -40,7 +40,7 @@ REWARD_SYSTEM = "reward"
 
 @dataclass(frozen=True)
 class SystemResult:
-    """One system on one night.
+    """One system, measured.
 
     Attributes:
         values: Per case.
