@@ -1,14 +1,14 @@
-"""Is a round worth publishing? If not, the model it started from stands.
+"""Is a round worth publishing? If not, the model it started from is kept.
 
 Both are measured on the validation day, never on day D: a choice made on the test day would be part
-of the training. It is measured by the evaluator, whose users the reward model has never seen.
+of the training. The reward is the evaluator's, whose users the reward model has never seen.
 
 A round is published when
 
-1. the evaluator's reward of the best session rises beyond noise, and
-2. Recall@10 has not surely fallen by more than the allowed share.
+1. the evaluator's reward of the best session rises significantly, and
+2. Recall@10 has not significantly fallen by more than the allowed share,
 
-"Beyond noise" and "surely" mean the paired bootstrap interval over users.
+each by the paired bootstrap interval over users.
 
 Shapes: C cases, H history items, M items of a session, N items.
 """
@@ -174,10 +174,10 @@ def decide_round(
         "recall_within_tolerance": recall.high >= -allowed,
     }
     said = {
-        "evaluator_reward_rises": "the evaluator's reward of the best session does not rise beyond "
-        f"noise ({reward.text(signed=True)})",
-        "recall_within_tolerance": f"Recall@{LENGTH} falls from {start_recall:.4f} by more than "
-        f"the allowed {alignment.recall_tolerance:.0%} beyond noise ({recall.text(signed=True)})",
+        "evaluator_reward_rises": "the evaluator's reward of the best session does not rise "
+        f"significantly ({reward.text(signed=True)})",
+        "recall_within_tolerance": f"Recall@{LENGTH} falls significantly from {start_recall:.4f} "
+        f"by more than the allowed {alignment.recall_tolerance:.0%} ({recall.text(signed=True)})",
     }
     numbers = {
         "cases": len(before["reward"]),

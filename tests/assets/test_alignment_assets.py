@@ -297,7 +297,7 @@ def test_a_round_that_proves_nothing_is_not_published(
     assert other.success
     (event,) = other.asset_materializations_for_node("dpo_checkpoint")
     assert event.metadata["published"].value is False
-    assert "does not rise beyond noise" in str(event.metadata["reasons"].value)
+    assert "does not rise significantly" in str(event.metadata["reasons"].value)
     kept, start = (store.latest(n, DAY) for n in ("dpo_checkpoint", "dpo_checkpoint_round_1"))
     for name in ("model.safetensors", "config.json"):
         assert (kept.path / name).read_bytes() == (start.path / name).read_bytes()

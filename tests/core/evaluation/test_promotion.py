@@ -48,7 +48,7 @@ def test_promoted_when_every_gate_passes(evidence: Evidence) -> None:
             },
             "recall_within_tolerance",
         ),
-        # 5 %, tolerated, but sure, and the reward does not surely rise
+        # 5 %: tolerated, but significant, and the reward does not rise significantly
         (
             BETTER,
             {"recall_difference": Interval(-0.005, -0.008, -0.001)},
