@@ -29,8 +29,8 @@ from experiments.amazon_beauty.training import (
 )
 from onerec.config import ModelConfig, TokenizerConfig
 from onerec.evaluation.baselines import fit_item_knn, fit_popularity
-from onerec.evaluation.baselines.sequence_training import NextItem
-from onerec.evaluation.baselines.tiger import TigerRanker, places_loss, tiger_shape
+from onerec.evaluation.baselines.sequence_losses import NextItem
+from onerec.evaluation.baselines.tiger import TigerRanker, tiger_shape, window_loss
 from onerec.evaluation.baselines.transformer import SequenceModel, SequenceRanker, SequenceShape
 from onerec.evaluation.interactions import Interactions
 from onerec.model import OneRec
@@ -43,7 +43,7 @@ CODES, LEVELS = 256, 3
 
 BUDGETS: dict[str, Budget] = {
     "sasrec_ce": Budget(
-        epochs=25, heads=2, dropout=0.4, places=1024, crop_share=0.0, valid_users=100_000
+        epochs=25, heads=2, dropout=0.4, batch_items=1024, crop_share=0.0, valid_users=100_000
     ),
     "tiger": Budget(epochs=25, layers=3, dropout=0.1, learning_rate=2e-3),
     "onerec": Budget(epochs=28, dropout=0.3, valid_users=10_000),
@@ -120,7 +120,7 @@ def tiger(bench: Bench, budget: Budget) -> dict[str, Measured]:
             model,
             budget,
             windows,
-            lambda rows, draws: places_loss(model, rows, codes, first=1),
+            lambda rows, draws: window_loss(model, rows, codes, first=1),
             lambda asked: ranker.rank(asked.history, TOP_K).items,
         )
     return {"tiger": _asked(bench, ranker, seconds, facts, beam=budget.beam)}

@@ -6,6 +6,7 @@ Shapes: U users, N items, H history items, W windows.
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,9 +15,10 @@ from torch import Tensor
 
 from experiments.amazon_beauty.reviews import HISTORY_LENGTH, AmazonReviews, Questions
 from onerec.artifacts import read_json, write_json
-from onerec.evaluation.baselines.loop import Plan, alike_batches, fit_epochs
+from onerec.evaluation.baselines.sequence_training import MONITOR, Recipe, fit_windows
 from onerec.evaluation.baselines.sequences import cut_windows
 from onerec.evaluation.ranking_metrics import per_case_metrics
+from onerec.training import FitSettings, Scratch
 
 CUTOFFS = (5, 10)
 TOP_K = max(CUTOFFS)
@@ -34,7 +36,7 @@ class Budget:
         dropout: Dropout.
         learning_rate: Peak.
         weight_decay: AdamW's.
-        places: Items of a step.
+        batch_items: Items of a batch of sequences of similar length.
         crop_share: Of the sequences that begin at a random item, so that every contiguous
             sub-sequence is a history some time.
         valid_users: Users asked after every epoch.
@@ -49,20 +51,22 @@ class Budget:
     dropout: float = 0.2
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
-    places: int = 512
+    batch_items: int = 512
     crop_share: float = 0.5
     valid_users: int = 1000
     beam: int = 50
     warmup_steps: int = 200
 
-    def plan(self) -> Plan:
-        return Plan(
-            epochs=self.epochs,
+    def settings(self) -> FitSettings:
+        """The trainer's settings; every epoch is taken, the best one by validation is kept."""
+        return FitSettings(
+            max_epochs=self.epochs,
             learning_rate=self.learning_rate,
             weight_decay=self.weight_decay,
-            patience=None,
             warmup_steps=self.warmup_steps,
-            cosine=True,
+            schedule="cosine",
+            monitor=MONITOR,
+            mode="max",
         )
 
 
@@ -93,13 +97,14 @@ class Bench:
         rows = np.random.default_rng(0).permutation(len(asked.targets))[:users]
         return Questions(asked.history[rows], asked.targets[rows])
 
-    def state_file(self, system: str) -> Path:
-        return self.directory / "states" / f"{system}-{self.seed}.safetensors"
+    def scratch(self, system: str) -> Scratch:
+        """Where a killed training of a system is resumed from."""
+        return Scratch(directory=self.directory / "states" / f"{system}-{self.seed}")
 
-    def on_epoch(self, system: str) -> Callable[[dict[str, float]], None]:
+    def on_epoch(self, system: str) -> Callable[[dict[str, Any]], None]:
         """Says the numbers of every epoch on one line."""
 
-        def say(numbers: dict[str, float]) -> None:
+        def say(numbers: dict[str, Any]) -> None:
             shown = ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
             self.say(f"{system}: {shown}")
 
@@ -167,22 +172,22 @@ def train(
     also: Callable[[], dict[str, float]] = dict,
 ) -> tuple[dict[str, object], float]:
     """Train within the budget; what to report of it, and its seconds without validation."""
-    lengths = (windows >= 0).sum(1)
     valid = bench.some_valid(budget.valid_users)
-    progress = fit_epochs(
+    result = fit_windows(
         model,
-        lambda rows, draws: loss(cropped(windows[rows], budget.crop_share, draws), draws),
-        lambda draws: alike_batches(lengths, budget.places, draws),
-        budget.plan(),
+        lambda rows, draws: loss(cropped(rows, budget.crop_share, draws), draws),
+        windows,
+        Recipe(batch_items=budget.batch_items),
+        budget.settings(),
         seed=bench.seed,
-        score=lambda: means(metrics_of(rank(valid), valid)) | also(),
+        measure=lambda: means(metrics_of(rank(valid), valid)) | also(),
         on_epoch=bench.on_epoch(name),
-        state=bench.state_file(name),
+        scratch=bench.scratch(name),
     )
     facts = {
         "budget": asdict(budget),
         "parameters": sum(p.numel() for p in model.parameters()),
-        "best epoch": progress.best_epoch,
-        "epochs": progress.log,
+        "best epoch": result.best_epoch,
+        "epochs": result.history,
     }
-    return facts, progress.seconds
+    return facts, result.total_seconds

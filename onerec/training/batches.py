@@ -1,7 +1,7 @@
 """Batches by index: the tensors stay in memory, and a batch is a selection of their rows."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -129,6 +129,53 @@ def lengths(items: Tensor) -> Tensor:
 def trimmed(items: Tensor) -> Tensor:
     """Right-padded rows (B, L) without the columns that are padding in all; one column stays."""
     return items[:, : max(1, int(lengths(items).max()) if len(items) else 0)]
+
+
+class DrawnBatches(Sampler[Tensor]):
+    """Batches that a function draws anew for every epoch, from one stream of randomness.
+
+    The stream goes on from epoch to epoch: a resumed training has to restore the generator.
+    """
+
+    def __init__(
+        self, draw: Callable[[torch.Generator], Sequence[Tensor]], generator: torch.Generator
+    ) -> None:
+        """Set up.
+
+        Args:
+            draw: Row numbers of the batches of an epoch, as many in every epoch.
+            generator: What it draws from.
+        """
+        self.draw = draw
+        self.generator = generator
+        self._num_batches = len(draw(torch.Generator()))
+
+    def __len__(self) -> int:
+        return self._num_batches
+
+    def __iter__(self) -> Iterator[Tensor]:
+        yield from self.draw(self.generator)
+
+
+def length_buckets(
+    row_lengths: Tensor, batch_items: int, generator: torch.Generator
+) -> list[Tensor]:
+    """Rows in batches of similar length and about as many items each, in random order.
+
+    Args:
+        row_lengths: (R,) items of each row.
+        batch_items: Items of a batch, about.
+        generator: Order of equal rows and of the batches.
+
+    Returns:
+        Row numbers of every batch; each row once.
+    """
+    shuffled = torch.randperm(len(row_lengths), generator=generator)
+    rows = shuffled[row_lengths[shuffled].argsort(stable=True)]
+    batch = (row_lengths[rows].cumsum(0) - 1) // batch_items
+    counts = torch.unique_consecutive(batch, return_counts=True)[1].tolist()
+    parts = rows.split(counts)
+    return [parts[i] for i in torch.randperm(len(parts), generator=generator).tolist()]
 
 
 class OrderedBatches(Sampler[Tensor]):

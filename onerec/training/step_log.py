@@ -28,6 +28,7 @@ class StepLog(L.Callback):
         epoch_start: Steps before the epoch under way.
         seconds: Spent on steps of this run, without validation.
         steps_timed: How many steps that were.
+        earlier_seconds: The same of the runs that this one resumes.
     """
 
     def __init__(self, accumulation: int) -> None:
@@ -36,6 +37,7 @@ class StepLog(L.Callback):
         self.epoch_start = 0
         self.seconds = 0.0
         self.steps_timed = 0
+        self.earlier_seconds = 0.0
         self._unread: list[dict[str, Tensor]] = []
         self._clock = 0.0
 
@@ -45,11 +47,13 @@ class StepLog(L.Callback):
         return self.steps["loss"][self.epoch_start :]
 
     def state_dict(self) -> dict[str, Any]:
-        return {"steps": self.steps, "epoch_start": self.epoch_start}
+        seconds = self.earlier_seconds + self.seconds
+        return {"steps": self.steps, "epoch_start": self.epoch_start, "seconds": seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.steps = {name: list(values) for name, values in state_dict["steps"].items()}
         self.epoch_start = state_dict["epoch_start"]
+        self.earlier_seconds = state_dict["seconds"]
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._clock = time.perf_counter()

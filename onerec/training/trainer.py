@@ -44,6 +44,7 @@ class FitResult:
         best_epoch: The epoch whose weights the model has.
         steps: Name of a scalar -> its value at every optimiser step; `loss` is always there.
         seconds: Spent on steps by this call, without validation.
+        total_seconds: The same with the calls before it that were killed.
         rows_per_second: Training rows a second in all processes; None when a finished training was
             only picked up.
     """
@@ -52,6 +53,7 @@ class FitResult:
     best_epoch: int
     steps: dict[str, list[float]]
     seconds: float
+    total_seconds: float
     rows_per_second: float | None
 
 
@@ -130,6 +132,7 @@ def fit(
         best_epoch=selection.best_epoch,
         steps=steps.steps,
         seconds=steps.seconds,
+        total_seconds=steps.earlier_seconds + steps.seconds,
         rows_per_second=progress.rows_per_second(order.steps) if steps.steps_timed else None,
     )
 

@@ -19,8 +19,8 @@ import scipy.sparse as sp
 from onerec.artifacts import read_json, write_json
 from onerec.config import EvaluationConfig, TokenizerConfig
 from onerec.evaluation.baselines.cascade import Cascade, fit_cascade, load_cascade
-from onerec.evaluation.baselines.sequence_training import LOSSES, fit_sequence_model
-from onerec.evaluation.baselines.sequences import load_windows
+from onerec.evaluation.baselines.sequence_losses import LOSSES
+from onerec.evaluation.baselines.sequences import WindowData, load_windows
 from onerec.evaluation.baselines.simple import (
     HALF_LIFE_DAYS,
     ItemKNN,
@@ -28,11 +28,11 @@ from onerec.evaluation.baselines.simple import (
     fit_item_knn,
     fit_popularity,
 )
-from onerec.evaluation.baselines.tiger import TigerRanker, fit_tiger, load_tiger, tiger_codes
+from onerec.evaluation.baselines.tiger import TigerRanker, load_tiger, tiger_codes
 from onerec.evaluation.baselines.transformer import SequenceRanker, load_sequence_ranker
 from onerec.evaluation.interactions import Interactions
 from onerec.ranked_lists import Ranker
-from onerec.session_dataset.eval_users import EvalUsers, load_eval_users
+from onerec.session_dataset.eval_users import load_eval_users
 from onerec.tokenizer.semantic_ids import SemanticIds
 
 LearnedBaseline = SequenceRanker | TigerRanker | Cascade
@@ -139,22 +139,25 @@ class BaselineInputs:
     vectors: np.ndarray | None = None
 
     @cached_property
-    def sequences(self) -> tuple[np.ndarray, EvalUsers]:
+    def sequences(self) -> WindowData:
         """Windows of the training days, and the users of the validation day."""
         data, ids, length = self.session_dataset, self.semantic_ids, self.history_length
-        return (
-            load_windows(data, ids, history_length=length),
-            load_eval_users(data, "valid", ids, history_length=length),
+        return WindowData(
+            windows=load_windows(data, ids, history_length=length),
+            valid=load_eval_users(data, "valid", ids, history_length=length),
+            candidates=self.candidates,
         )
 
 
 def _fit_sequences(
     name: str, inputs: BaselineInputs, config: EvaluationConfig, on_progress: OnProgress
 ) -> LearnedBaseline:
+    # here, so that reading baselines does not load Lightning
+    from onerec.evaluation.baselines.sequence_training import fit_sequence_model
+
     return fit_sequence_model(
         LOSSES[name],
-        *inputs.sequences,
-        inputs.candidates,
+        inputs.sequences,
         config,
         on_epoch=lambda numbers: on_progress(f"{name}: {numbers}"),
     )
@@ -163,6 +166,8 @@ def _fit_sequences(
 def _fit_tiger(
     inputs: BaselineInputs, config: EvaluationConfig, on_progress: OnProgress
 ) -> LearnedBaseline:
+    from onerec.evaluation.baselines.sequence_training import fit_tiger
+
     ids, candidates = inputs.semantic_ids, inputs.candidates
     assert inputs.vectors is not None, "TIGER makes its semantic IDs of item vectors"
     tokenizer = TokenizerConfig(
@@ -173,10 +178,9 @@ def _fit_tiger(
     )
     codes = tiger_codes(ids, inputs.vectors, candidates, tokenizer, on_progress=on_progress)
     return fit_tiger(
-        *inputs.sequences,
+        inputs.sequences,
         codes,
         ids.codebook_size,
-        candidates,
         config,
         on_epoch=lambda numbers: on_progress(f"tiger: {numbers}"),
     )

@@ -1,36 +1,67 @@
-"""How the sequence models learn: one object per loss.
+"""Training SASRec, BERT4Rec and TIGER: the trainer of all models, on windows of items.
 
-Shapes: B windows of a batch, L items, P predicted places, N items, D width.
+Shapes: W windows, L items of a history, N items, U users, T SID tokens.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeVar
+from typing import Any, TypeVar
 
-import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from onerec.config import MOST_TRIALS, EvaluationConfig
-from onerec.evaluation.baselines.loop import Plan, fit_epochs
+from onerec.evaluation.baselines.sequence_losses import SequenceLoss
+from onerec.evaluation.baselines.sequences import WindowData
+from onerec.evaluation.baselines.tiger import TigerRanker, tiger_shape, window_loss
 from onerec.evaluation.baselines.transformer import SequenceModel, SequenceRanker, SequenceShape
 from onerec.evaluation.ranking_metrics import per_case_metrics
+from onerec.model import OneRec
 from onerec.ranked_lists import Ranker
 from onerec.session_dataset.eval_users import EvalUsers
+from onerec.training.batches import DrawnBatches, Rows, length_buckets
+from onerec.training.fit_module import FitModule
+from onerec.training.runtime import Runtime, reproducible
+from onerec.training.scratch import Scratch
+from onerec.training.settings import FitSettings
+from onerec.training.trainer import FitResult, fit
 
-BATCH_SIZE = 128
-LEARNING_RATE = 1e-3
-WEIGHT_DECAY = 0.01
-PATIENCE = 5
-"""Epochs without a better NDCG@10 on the validation day before stopping.
-
-These models stay at popularity's level for some epochs before they learn order: on the demo's data
-SASRec for 4, BERT4Rec for more than 6 (2026-11-25), so less patience would stop them there.
-"""
 CUTOFF = 10
+MONITOR = f"ndcg@{CUTOFF}"
+"""The validation metric that chooses epoch and trial."""
+RUNTIME = Runtime(accelerator="cpu", precision="32-true", checkpoint_every_steps=0)
+"""The generator of orders, masks and negatives is a CPU's, and kept at the end of an epoch only."""
 
 R = TypeVar("R", bound=Ranker)
+Metrics = Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Usual optimiser settings of a sequence baseline.
+
+    Attributes:
+        learning_rate: Peak.
+        batch_size: Windows of a batch; or
+        batch_items: items of a batch of windows of similar length, padding included.
+        warmup_steps: Of a linear warm-up.
+        patience: Epochs without a better NDCG@10 on the validation day before stopping.
+    """
+
+    learning_rate: float = 1e-3
+    batch_size: int = 128
+    batch_items: int = 0
+    warmup_steps: int = 0
+    patience: int = 5
+
+
+SEQUENCE_RECIPE = Recipe()
+"""Of SASRec and BERT4Rec.
+
+They stay at popularity's level for some epochs before they learn order: on the demo's data SASRec
+for 4, BERT4Rec for more than 6 (2026-11-25), so less patience would stop them there.
+"""
+TIGER_RECIPE = Recipe(batch_items=512, warmup_steps=100)
 
 
 @dataclass(frozen=True)
@@ -51,182 +82,205 @@ TRIALS = (Trial(), Trial(dropout=0.4), Trial(rate=3.0), Trial(rate=3.0, dropout=
 assert len(TRIALS) == MOST_TRIALS
 
 
-class SequenceLoss(Protocol):
-    """A loss of windows; `causal` says which kind of model it trains."""
+class WindowModule(FitModule):
+    """Trains a model on windows (B, L + 1) of item indices."""
 
-    @property
-    def causal(self) -> bool: ...
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Callable[[Tensor, torch.Generator], Tensor],
+        generator: torch.Generator,
+        measure: Callable[[], Metrics] | None,
+    ) -> None:
+        """Set up.
 
-    def __call__(self, model: SequenceModel, windows: Tensor, draws: torch.Generator) -> Tensor:
-        """A scalar, from windows (B, L + 1) of item indices, -1 padded on the right."""
-        ...
+        Args:
+            model: What is trained.
+            loss: From windows and a source of randomness to a scalar.
+            generator: That source, which also orders the batches.
+            measure: Metrics of the model in evaluation mode.
+        """
+        super().__init__(model)
+        self.loss = loss
+        self.generator = generator
+        self.measure = measure
 
+    def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
+        return self.loss(batch[0], self.generator)
 
-@dataclass(frozen=True)
-class NextItem:
-    """SASRec with the cross-entropy of a softmax over the whole catalogue."""
+    def validation_metrics(self) -> dict[str, Any]:
+        return {} if self.measure is None else dict(self.measure())
 
-    causal: bool = True
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["generator"] = self.generator.get_state()
 
-    def __call__(self, model: SequenceModel, windows: Tensor, draws: torch.Generator) -> Tensor:
-        """See `SequenceLoss`: every item of a window, the first from the start token."""
-        hidden, wanted = _predicted(model, windows)
-        return F.cross_entropy(model.scores(hidden), wanted)
-
-
-@dataclass(frozen=True)
-class NextItemAgainstOne:
-    """SASRec as published: binary cross-entropy against one random item (Kang & McAuley 2018)."""
-
-    causal: bool = True
-
-    def __call__(self, model: SequenceModel, windows: Tensor, draws: torch.Generator) -> Tensor:
-        """See `SequenceLoss`; the other item is none of the window's."""
-        hidden, wanted = _predicted(model, windows)
-        row = (windows >= 0).nonzero()[:, 0]
-        other = negatives(windows, row, model.shape.num_items, draws)
-        right = (hidden * model.items(wanted)).sum(-1)
-        wrong = (hidden * model.items(other)).sum(-1)
-        return (F.softplus(-right) + F.softplus(wrong)).mean()
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.generator.set_state(checkpoint["generator"].cpu())
 
 
-@dataclass(frozen=True)
-class MaskedItems:
-    """BERT4Rec: items hidden at random are told from both sides (Sun et al. 2019).
+def fit_windows(
+    model: nn.Module,
+    loss: Callable[[Tensor, torch.Generator], Tensor],
+    windows: Tensor,
+    recipe: Recipe,
+    settings: FitSettings,
+    *,
+    seed: int,
+    measure: Callable[[], Metrics] | None,
+    on_epoch: Callable[[dict[str, Any]], None] = lambda entry: None,
+    scratch: Scratch | None = None,
+) -> FitResult:
+    """Train a model on windows in place; see `fit`.
 
-    Attributes:
-        share: Of the items that are hidden; at least one of a window.
-        last_share: Of the windows in which only the last item is hidden, as when ranking.
-    """
-
-    share: float = 0.3
-    last_share: float = 0.3
-    causal: bool = False
-
-    def __call__(self, model: SequenceModel, windows: Tensor, draws: torch.Generator) -> Tensor:
-        """See `SequenceLoss`; of a full window the last L items are read."""
-        read = windows[:, -model.shape.length :]
-        full = (windows >= 0).all(1, keepdim=True)
-        read = torch.where(full, read, windows[:, : model.shape.length])
-        hidden_at = self.hide(read, draws)
-        states = model(read.masked_fill(hidden_at, model.shape.num_items))[:, 1:]
-        return F.cross_entropy(model.scores(states[hidden_at]), read[hidden_at])
-
-    def hide(self, read: Tensor, draws: torch.Generator) -> Tensor:
-        """(B, L) bool: which items (B, L) are to be told; never padding."""
-        there = read >= 0
-        chance = torch.rand(read.shape, generator=draws)
-        hidden = there & (chance < self.share)
-        lowest = chance.masked_fill(~there, 2.0).argmin(1, keepdim=True)
-        hidden = hidden.scatter(1, lowest, True)
-        last = torch.zeros_like(there).scatter(1, there.sum(1, keepdim=True) - 1, True)
-        only_last = torch.rand(len(read), 1, generator=draws) < self.last_share
-        return torch.where(only_last, last, hidden)
-
-
-LOSSES: dict[str, SequenceLoss] = {
-    "sasrec_ce": NextItem(),
-    "sasrec_bce": NextItemAgainstOne(),
-    "bert4rec": MaskedItems(),
-}
-"""Name of the baseline -> how it learns."""
-
-
-def negatives(windows: Tensor, row: Tensor, num_items: int, draws: torch.Generator) -> Tensor:
-    """(P,) random items, uniform over those that are not in the window of each place.
+    Dropout draws from the global RNG, which the caller seeds.
 
     Args:
-        windows: (B, L + 1) item indices, -1 padded.
-        row: (P,) the window of each place.
-        num_items: N, more than a window holds.
-        draws: Where the randomness comes from.
+        model: What is trained.
+        loss: From windows (B, L + 1) and a source of randomness to a scalar.
+        windows: (W, L + 1) item indices, -1 padded on the right.
+        recipe: How windows are batched.
+        settings: Budget, optimiser and which epoch is kept.
+        seed: Of the order, masks and negatives.
+        measure: Metrics of the model in evaluation mode.
+        on_epoch: Called with the numbers of every epoch.
+        scratch: Where a killed training is resumed from, after its last whole epoch.
     """
-    # The k-th free item: k plus the taken items that are not above it, each of them once.
-    taken = windows.sort(1).values
-    repeats = F.pad(taken[:, 1:] == taken[:, :-1], (1, 0))
-    taken = taken.masked_fill(repeats | (taken < 0), num_items).sort(1).values
-    count = (taken < num_items).sum(1)
-    free_below = taken - torch.arange(taken.shape[1])  # free items below each taken one
-    k = (torch.rand(len(row), generator=draws) * (num_items - count[row])).long()
-    return k + (free_below[row] <= k[:, None]).logical_and(taken[row] < num_items).sum(1)
+    generator = torch.Generator().manual_seed(seed)
+    lengths = (windows >= 0).sum(1)
+
+    def batches(generator: torch.Generator) -> Sequence[Tensor]:
+        if recipe.batch_items:
+            return length_buckets(lengths, recipe.batch_items, generator)
+        return torch.randperm(len(windows), generator=generator).split(recipe.batch_size)
+
+    with reproducible(RUNTIME):
+        return fit(
+            WindowModule(model, loss, generator, measure),
+            Rows(windows),
+            DrawnBatches(batches, generator),
+            settings,
+            runtime=RUNTIME,
+            scratch=scratch,
+            on_epoch=on_epoch,
+        )
 
 
 def fit_sequence_model(
     loss: SequenceLoss,
-    windows: np.ndarray,
-    valid: EvalUsers,
-    candidates: np.ndarray,
+    data: WindowData,
     config: EvaluationConfig,
     *,
-    on_epoch: Callable[[dict[str, float]], None] = lambda numbers: None,
+    recipe: Recipe = SEQUENCE_RECIPE,
+    on_epoch: Callable[[dict[str, Any]], None] = lambda entry: None,
 ) -> SequenceRanker:
-    """Train one sequence model; the trial and epoch of best NDCG@10 on the validation day count.
+    """Train SASRec or BERT4Rec; the trial and epoch of best validation NDCG@10 count.
 
     Args:
         loss: SASRec's or BERT4Rec's.
-        windows: (W, L + 1) of the training days.
-        valid: Users of the validation day; without any the last epoch counts.
-        candidates: (N,) booleans: items that may be listed.
+        data: Windows, validation users and candidates.
         config: `baseline_epochs`, `baseline_width`, `baseline_trials` and `seed`.
-        on_epoch: Called with `trial`, `epoch`, `loss`, `recall@10`, `ndcg@10`, `seconds`.
+        recipe: Usual optimiser settings.
+        on_epoch: Called with `trial`, `epoch`, `train_loss`, `recall@10`, `ndcg@10`.
     """
-    told = torch.from_numpy(windows).long()
 
-    def fit(
-        trial: Trial, told_of: Callable[[dict[str, float]], None]
-    ) -> tuple[SequenceRanker, float]:
+    def build(trial: Trial) -> tuple[SequenceRanker, nn.Module, WindowLoss]:
         shape = SequenceShape(
-            num_items=len(candidates),
-            length=windows.shape[1] - 1,
+            num_items=len(data.candidates),
+            length=data.windows.shape[1] - 1,
             width=config.baseline_width,
             causal=loss.causal,
         )
         if trial.dropout is not None:
             shape = replace(shape, dropout=trial.dropout)
         model = SequenceModel(shape)
-        ranker = SequenceRanker(model, candidates)
-        progress = fit_epochs(
-            model,
-            lambda rows, draws: loss(model, told[rows], draws),
-            lambda draws: torch.randperm(len(told), generator=draws).split(BATCH_SIZE),
-            Plan(
-                epochs=config.baseline_epochs,
-                learning_rate=LEARNING_RATE * trial.rate,
-                weight_decay=WEIGHT_DECAY,
-                patience=PATIENCE if len(valid) else None,
-            ),
-            seed=config.seed,
-            score=(lambda: validation(ranker, valid)) if len(valid) else None,
-            on_epoch=told_of,
-        )
-        return ranker, progress.best_score
+        ranker = SequenceRanker(model, data.candidates)
+        return ranker, model, lambda windows, generator: loss(model, windows, generator)
 
-    return best_trial(fit, config, is_judged=len(valid) > 0, on_epoch=on_epoch)
+    return best_trial(build, data, config, recipe, on_epoch)
+
+
+def fit_tiger(
+    data: WindowData,
+    codes: Tensor,
+    codebook_size: int,
+    config: EvaluationConfig,
+    *,
+    recipe: Recipe = TIGER_RECIPE,
+    on_epoch: Callable[[dict[str, Any]], None] = lambda entry: None,
+) -> TigerRanker:
+    """Train TIGER; the trial and epoch of the best validation NDCG@10 count.
+
+    Args:
+        data: Windows, validation users and candidates.
+        codes: (N, T) of `tiger_codes`.
+        codebook_size: Codes per token.
+        config: `baseline_epochs`, `baseline_width`, `baseline_trials` and `seed`.
+        recipe: Usual optimiser settings.
+        on_epoch: Called with `trial`, `epoch`, `train_loss`, `recall@10`, `ndcg@10`.
+    """
+
+    def build(trial: Trial) -> tuple[TigerRanker, nn.Module, WindowLoss]:
+        shape = tiger_shape(config.baseline_width)
+        if trial.dropout is not None:
+            shape = replace(shape, dropout=trial.dropout)
+        model = OneRec(
+            shape,
+            codebook_size=codebook_size,
+            num_sid_tokens=codes.shape[1],
+            history_length=data.windows.shape[1] - 1,
+            session_items=1,
+        )
+        ranker = TigerRanker(model, codes, data.candidates)
+        return ranker, model, lambda windows, generator: window_loss(model, windows, codes)
+
+    return best_trial(build, data, config, recipe, on_epoch)
+
+
+WindowLoss = Callable[[Tensor, torch.Generator], Tensor]
 
 
 def best_trial(
-    fit: Callable[[Trial, Callable[[dict[str, float]], None]], tuple[R, float]],
+    build: Callable[[Trial], tuple[R, nn.Module, WindowLoss]],
+    data: WindowData,
     config: EvaluationConfig,
-    *,
-    is_judged: bool,
-    on_epoch: Callable[[dict[str, float]], None],
+    recipe: Recipe,
+    on_epoch: Callable[[dict[str, Any]], None],
 ) -> R:
     """The best of `config.baseline_trials` trainings from the same seed.
 
     Args:
-        fit: Trains with a trial's settings; gives the system and its score, higher being better.
-        config: `baseline_trials` and `seed`.
-        is_judged: There is a validation day; without one only the usual settings are tried.
-        on_epoch: Called with messages about every epoch, with the number of the trial.
+        build: A trial's ranker, the model to train in it, and the model's loss.
+        data: Windows and validation users; without users only the usual settings are tried.
+        config: `baseline_epochs`, `baseline_trials` and `seed`.
+        recipe: Usual optimiser settings.
+        on_epoch: Called with the numbers of every epoch and the number of the trial.
     """
-    trials = TRIALS[: config.baseline_trials if is_judged else 1]
+    windows, measured = torch.from_numpy(data.windows).long(), len(data.valid) > 0
     best: tuple[R, float] | None = None
-    for number, trial in enumerate(trials, start=1):
+    for number, trial in enumerate(TRIALS[: config.baseline_trials if measured else 1], start=1):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            made = fit(trial, lambda numbers, n=number: on_epoch({"trial": n, **numbers}))
-        if best is None or made[1] > best[1]:
-            best = made
+            ranker, model, loss = build(trial)
+            result = fit_windows(
+                model,
+                loss,
+                windows,
+                recipe,
+                FitSettings(
+                    max_epochs=config.baseline_epochs,
+                    learning_rate=recipe.learning_rate * trial.rate,
+                    warmup_steps=recipe.warmup_steps,
+                    monitor=MONITOR if measured else None,
+                    mode="max",
+                    patience=recipe.patience,
+                ),
+                seed=config.seed,
+                measure=(lambda r=ranker: validation(r, data.valid)) if measured else None,
+                on_epoch=lambda entry, n=number: on_epoch({"trial": n, **entry}),
+            )
+        score = result.history[result.best_epoch - 1].get(MONITOR, float("nan"))
+        if best is None or score > best[1]:
+            best = ranker, score
     assert best is not None, "there is a first trial"
     return best[0]
 
@@ -235,10 +289,4 @@ def validation(ranker: Ranker, valid: EvalUsers) -> dict[str, float]:
     """Means over the users of a validation day at the cutoff that chooses epochs."""
     lists = ranker.rank(valid.history, CUTOFF)
     found = per_case_metrics(lists.items, valid.targets, (CUTOFF,))
-    return {name: float(found[name].mean()) for name in (f"recall@{CUTOFF}", f"ndcg@{CUTOFF}")}
-
-
-def _predicted(model: SequenceModel, windows: Tensor) -> tuple[Tensor, Tensor]:
-    """(P, D) states before each item of the windows, and the items (P,)."""
-    there = windows >= 0
-    return model(windows[:, :-1])[there], windows[there]
+    return {name: float(found[name].mean()) for name in (f"recall@{CUTOFF}", MONITOR)}

@@ -3,13 +3,30 @@
 Shapes: U users, W windows, H items a model reads, E exposures.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from onerec.catalogue import Catalogue
+from onerec.session_dataset.eval_users import EvalUsers
 from onerec.session_dataset.padding import padded_slices
 from onerec.session_dataset.user_sequences import load_user_sequences
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowData:
+    """What a sequence baseline is trained and chosen on.
+
+    Attributes:
+        windows: (W, L + 1) item indices of the training days, -1 padded on the right.
+        valid: Users of the validation day; without any the last epoch counts.
+        candidates: (N,) booleans: items that may be listed.
+    """
+
+    windows: np.ndarray
+    valid: EvalUsers
+    candidates: np.ndarray
 
 
 def load_windows(directory: Path, catalogue: Catalogue, *, history_length: int) -> np.ndarray:

@@ -2,14 +2,14 @@
 
 The generator's encoder and decoder, dense, read and write tokens; what differs from OneRec is what
 TIGER lacks: sessions, experts, balanced codes, rewards. Its encoder reads left to right, unlike the
-T5 of the paper: so one pass learns every item of a window from all before it (`model.places`),
-which is what a processor can afford.
+T5 of the paper: so one pass learns every item of a window from all before it (`model.next_item`),
+which is what a CPU can afford.
 
 Shapes: W windows, L items a history holds, N items, T SID tokens, C codes.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +17,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from onerec.config import EvaluationConfig, ModelConfig, TokenizerConfig
-from onerec.evaluation.baselines.loop import Plan, alike_batches, fit_epochs
-from onerec.evaluation.baselines.sequence_training import Trial, best_trial, validation
+from onerec.config import ModelConfig, TokenizerConfig
 from onerec.generation import Trie, rank_first_items
 from onerec.model import OneRec, load_model, lookup, save_model, session_nll
 from onerec.model.next_item import decode_positions
 from onerec.ranked_lists import RankedLists, last_items, narrowed
-from onerec.session_dataset.eval_users import EvalUsers
 from onerec.tokenizer.codebook import fit_codebook
 from onerec.tokenizer.semantic_ids import (
     SemanticIds,
@@ -34,12 +31,6 @@ from onerec.tokenizer.semantic_ids import (
 
 BEAM = 30
 """Beams kept; the list is no longer than the beam unless more is asked for."""
-PLACES = 512
-"""Items of a step, padding included."""
-LEARNING_RATE = 1e-3
-WARMUP_STEPS = 100
-PATIENCE = 5
-"""Epochs without a better NDCG@10 on the validation day before stopping."""
 USERS_AT_ONCE = 64
 
 
@@ -148,8 +139,8 @@ def tiger_codes(
     return torch.empty_like(ids.codes).index_copy_(0, rows, ids.codes)
 
 
-def places_loss(model: OneRec, windows: Tensor, codes: Tensor, *, first: int = 0) -> Tensor:
-    """L_NTP of the items of windows from place `first` on, each from those before it.
+def window_loss(model: OneRec, windows: Tensor, codes: Tensor, *, first: int = 0) -> Tensor:
+    """L_NTP of the items of windows from position `first` on, each from those before it.
 
     Args:
         model: With a causal encoder.
@@ -158,62 +149,8 @@ def places_loss(model: OneRec, windows: Tensor, codes: Tensor, *, first: int = 0
         first: 0 learns also what comes after an empty history.
     """
     windows = windows[:, : int((windows >= 0).sum(1).max())]
-    told, there = lookup(codes, windows)
-    states = model.causal_states(told[:, :-1], there[:, :-1])
-    wanted, there = told[:, first:], there[:, first:]
-    return session_nll(decode_positions(model, states, wanted, first=first), wanted, there)
-
-
-def fit_tiger(
-    windows: np.ndarray,
-    valid: EvalUsers,
-    codes: Tensor,
-    codebook_size: int,
-    candidates: np.ndarray,
-    config: EvaluationConfig,
-    *,
-    on_epoch: Callable[[dict[str, float]], None] = lambda numbers: None,
-) -> TigerRanker:
-    """Train TIGER; the trial and epoch of the best NDCG@10 on the validation day count.
-
-    Args:
-        windows: (W, L + 1) of the training days.
-        valid: Users of the validation day; without any the last epoch counts.
-        codes: (N, T) of `tiger_codes`.
-        codebook_size: C.
-        candidates: (N,) booleans: items that may be listed.
-        config: `baseline_epochs`, `baseline_width`, `baseline_trials` and `seed`.
-        on_epoch: Called with the numbers of every epoch.
-    """
-    told = torch.from_numpy(windows).long()
-    lengths = (told >= 0).sum(1)
-
-    def fit(trial: Trial, told_of: Callable[[dict[str, float]], None]) -> tuple[TigerRanker, float]:
-        shape = tiger_shape(config.baseline_width)
-        if trial.dropout is not None:
-            shape = replace(shape, dropout=trial.dropout)
-        model = OneRec(
-            shape,
-            codebook_size=codebook_size,
-            num_sid_tokens=codes.shape[1],
-            history_length=windows.shape[1] - 1,
-            session_items=1,
-        )
-        ranker = TigerRanker(model, codes, candidates)
-        progress = fit_epochs(
-            model,
-            lambda rows, draws: places_loss(model, told[rows], codes),
-            lambda draws: alike_batches(lengths, PLACES, draws),
-            Plan(
-                epochs=config.baseline_epochs,
-                learning_rate=LEARNING_RATE * trial.rate,
-                patience=PATIENCE if len(valid) else None,
-                warmup_steps=WARMUP_STEPS,
-            ),
-            seed=config.seed,
-            score=(lambda: validation(ranker, valid)) if len(valid) else None,
-            on_epoch=told_of,
-        )
-        return ranker, progress.best_score
-
-    return best_trial(fit, config, is_judged=len(valid) > 0, on_epoch=on_epoch)
+    tokens, present = lookup(codes, windows)
+    states = model.causal_states(tokens[:, :-1], present[:, :-1])
+    targets, present = tokens[:, first:], present[:, first:]
+    logits = decode_positions(model, states, targets, first=first)
+    return session_nll(logits, targets, present)

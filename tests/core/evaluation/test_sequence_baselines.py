@@ -1,4 +1,4 @@
-"""SASRec and BERT4Rec: what they are told, what they minimise, and that they learn it."""
+"""SASRec and BERT4Rec: their data, their losses, and that they learn."""
 
 import dataclasses
 import doctest
@@ -16,25 +16,25 @@ from onerec.evaluation.baselines import (
     fit_baselines,
     fit_learned,
     load_baselines,
-    sequence_training,
     sequences,
 )
-from onerec.evaluation.baselines.sequence_training import (
+from onerec.evaluation.baselines.sequence_losses import (
     LOSSES,
-    TRIALS,
     MaskedItems,
     NextItem,
-    NextItemAgainstOne,
+    NextItemOneNegative,
+    negatives,
+)
+from onerec.evaluation.baselines.sequence_training import (
+    TRIALS,
+    Recipe,
     Trial,
     best_trial,
     fit_sequence_model,
-    negatives,
+    fit_windows,
     validation,
 )
-from onerec.evaluation.baselines.sequences import (
-    cut_windows,
-    load_windows,
-)
+from onerec.evaluation.baselines.sequences import WindowData, cut_windows, load_windows
 from onerec.evaluation.baselines.transformer import (
     SequenceModel,
     SequenceRanker,
@@ -43,6 +43,7 @@ from onerec.evaluation.baselines.transformer import (
 )
 from onerec.evaluation.interactions import load_interactions
 from onerec.session_dataset.eval_users import EvalUsers, load_eval_users
+from onerec.training import FitSettings, Scratch
 from tests.core.evaluation import night as small
 from tests.core.evaluation.night import DAY, session
 
@@ -134,7 +135,7 @@ def test_binary_loss_is_against_one_item_that_is_not_in_the_window() -> None:
     place = torch.arange(len(row))
     right = scores[place, windows[windows >= 0]].sigmoid().log()
     wrong = (1 - scores[place, other].sigmoid()).log()
-    found = NextItemAgainstOne()(one, windows, draws(3)).detach()
+    found = NextItemOneNegative()(one, windows, draws(3)).detach()
     assert float(found) == pytest.approx(float(-(right + wrong).mean().detach()), abs=1e-5)
 
 
@@ -151,13 +152,13 @@ def test_negatives_are_uniform_over_the_other_items() -> None:
 
 
 def test_masks_hide_some_items_and_never_padding() -> None:
-    read = torch.tensor([[3, 1, 4, -1, -1]] * 400)
-    hidden = MaskedItems(share=0.3, last_share=0.0).hide(read, draws())
+    items = torch.tensor([[3, 1, 4, -1, -1]] * 400)
+    hidden = MaskedItems(share=0.3, last_share=0.0).mask(items, draws())
     assert not hidden[:, 3:].any()
     assert bool(hidden.any(1).all())
     # .3 each, and where none of three was (.343) the one of the lowest chance: (.9 + .343) / 3
     assert float(hidden[:, :3].float().mean()) == pytest.approx(1.243 / 3, abs=0.04)
-    last = MaskedItems(last_share=1.0).hide(read, draws())
+    last = MaskedItems(last_share=1.0).mask(items, draws())
     assert last[0].tolist() == [False, False, True, False, False]
 
 
@@ -182,25 +183,24 @@ CYCLE = np.stack([(start + np.arange(LENGTH + 1)) % MANY for start in range(MANY
 CONFIG = EvaluationConfig(baseline_epochs=30, baseline_width=32)
 
 
+HISTORY = np.full((MANY, LENGTH + 2), -1)
+HISTORY[:, :4] = (np.arange(MANY)[:, None] + np.arange(4)) % MANY
+TARGETS = ((np.arange(MANY) + 4) % MANY)[:, None]
+DATA = WindowData(
+    windows=CYCLE,
+    valid=EvalUsers(np.arange(MANY), HISTORY, TARGETS),
+    candidates=np.ones(MANY, dtype=bool),
+)
+NOBODY = EvalUsers(np.zeros(0, dtype=int), np.zeros((0, 3), dtype=int), np.zeros((0, 1), dtype=int))
+
+
 @pytest.mark.parametrize("name", LOSSES)
-def test_learns_what_follows_and_moves_everything(name: str, monkeypatch) -> None:
-    monkeypatch.setattr(sequence_training, "LEARNING_RATE", 1e-2)
-    monkeypatch.setattr(sequence_training, "BATCH_SIZE", 64)
-    monkeypatch.setattr(sequence_training, "PATIENCE", 30)
-    history = np.full((MANY, LENGTH + 2), -1)
-    history[:, :4] = (np.arange(MANY)[:, None] + np.arange(4)) % MANY
-    targets = ((np.arange(MANY) + 4) % MANY)[:, None]
+def test_learns_what_follows_and_moves_everything(name: str) -> None:
     seen: list[dict] = []
-    ranker = fit_sequence_model(
-        LOSSES[name],
-        CYCLE,
-        EvalUsers(np.arange(MANY), history, targets),
-        np.ones(MANY, dtype=bool),
-        CONFIG,
-        on_epoch=seen.append,
-    )
-    assert (ranker.rank(history, 1).items == targets).mean() > 0.4  # by chance 1 / 40
-    assert seen[-1]["loss"] < seen[0]["loss"]
+    recipe = Recipe(learning_rate=1e-2, batch_size=64, patience=30)
+    ranker = fit_sequence_model(LOSSES[name], DATA, CONFIG, recipe=recipe, on_epoch=seen.append)
+    assert (ranker.rank(HISTORY, 1).items == TARGETS).mean() > 0.4  # by chance 1 / 40
+    assert seen[-1]["train_loss"] < seen[0]["train_loss"]
     start = SequenceModel(ranker.model.shape).state_dict()
     for key, value in ranker.model.state_dict().items():
         assert not torch.equal(value, start[key]), key
@@ -208,15 +208,10 @@ def test_learns_what_follows_and_moves_everything(name: str, monkeypatch) -> Non
 
 def test_the_same_seed_the_same_model() -> None:
     quick = dataclasses.replace(CONFIG, baseline_epochs=2)
-    nobody = EvalUsers(
-        np.zeros(0, dtype=int), np.zeros((0, 3), dtype=int), np.zeros((0, 1), dtype=int)
-    )
+    unmeasured = dataclasses.replace(DATA, valid=NOBODY)
 
     def fitted(config: EvaluationConfig) -> dict[str, torch.Tensor]:
-        everything = np.ones(MANY, dtype=bool)
-        return fit_sequence_model(
-            NextItemAgainstOne(), CYCLE, nobody, everything, config
-        ).model.state_dict()
+        return fit_sequence_model(NextItemOneNegative(), unmeasured, config).model.state_dict()
 
     first, again = fitted(quick), fitted(quick)
     assert all(torch.equal(first[k], again[k]) for k in first)
@@ -225,38 +220,74 @@ def test_the_same_seed_the_same_model() -> None:
 
 
 def test_the_best_trial_by_the_validation_day_counts() -> None:
-    history = np.full((MANY, LENGTH + 2), -1)
-    history[:, :4] = (np.arange(MANY)[:, None] + np.arange(4)) % MANY
-    valid = EvalUsers(np.arange(MANY), history, ((np.arange(MANY) + 4) % MANY)[:, None])
-    everything, seen = np.ones(MANY, dtype=bool), []
+    seen = []
 
     def fitted(trials: int) -> SequenceRanker:
         config = dataclasses.replace(CONFIG, baseline_epochs=8, baseline_trials=trials)
-        return fit_sequence_model(
-            NextItem(), CYCLE, valid, everything, config, on_epoch=seen.append
-        )
+        return fit_sequence_model(NextItem(), DATA, config, on_epoch=seen.append)
 
     usual = fitted(1)
     assert {numbers["trial"] for numbers in seen} == {1}
     seen.clear()
     best = fitted(3)
     by_trial = {n: max(e["ndcg@10"] for e in seen if e["trial"] == n) for n in (1, 2, 3)}
-    assert validation(best, valid)["ndcg@10"] == max(by_trial.values())
-    assert validation(usual, valid)["ndcg@10"] == by_trial[1]
+    assert validation(best, DATA.valid)["ndcg@10"] == max(by_trial.values())
+    assert validation(usual, DATA.valid)["ndcg@10"] == by_trial[1]
     assert by_trial[3] > by_trial[1], "three times the rate learns more in eight epochs"
 
 
 def test_without_a_validation_day_only_the_usual_settings_are_tried() -> None:
-    asked = []
+    tried = []
 
-    def fit(trial: Trial, on_epoch) -> tuple[SequenceRanker, float]:
-        asked.append(trial)
-        return SequenceRanker(model(), np.ones(NUM, dtype=bool)), float("nan")
+    def build(trial: Trial):
+        tried.append(trial)
+        shape = SequenceShape(num_items=MANY, length=LENGTH, width=8)
+        one = SequenceModel(shape)
+        return SequenceRanker(one, DATA.candidates), one, lambda w, g: NextItem()(one, w, g)
 
-    config = EvaluationConfig(baseline_trials=4)
-    for is_judged in (False, True):
-        best_trial(fit, config, is_judged=is_judged, on_epoch=lambda numbers: None)
-    assert asked == [Trial(), *TRIALS]
+    config = EvaluationConfig(baseline_trials=4, baseline_epochs=1)
+    for data in (dataclasses.replace(DATA, valid=NOBODY), DATA):
+        best_trial(build, data, config, Recipe(), lambda entry: None)
+    assert tried == [Trial(), *TRIALS]
+
+
+def test_a_killed_training_goes_on_to_the_same_weights(tmp_path: Path) -> None:
+    """Orders and masks come from one stream of randomness, whose state is kept."""
+    settings = FitSettings(max_epochs=4, learning_rate=1e-2, warmup_steps=3, schedule="cosine")
+
+    class Killed(Exception):
+        pass
+
+    def weights(directory: Path, kill_at: int = 0) -> dict[str, torch.Tensor]:
+        def on_epoch(entry: dict) -> None:
+            epochs.append(entry["epoch"])
+            if entry["epoch"] == kill_at:
+                raise Killed
+
+        torch.manual_seed(0)
+        shape = SequenceShape(num_items=MANY, length=LENGTH, width=8, causal=False)
+        one = SequenceModel(shape)
+        fit_windows(
+            one,
+            lambda windows, generator: MaskedItems()(one, windows, generator),
+            torch.from_numpy(CYCLE),
+            Recipe(batch_items=200),
+            settings,
+            seed=3,
+            measure=None,
+            on_epoch=on_epoch,
+            scratch=Scratch(directory=directory),
+        )
+        return one.state_dict()
+
+    epochs: list[int] = []
+    whole = weights(tmp_path / "whole")
+    with pytest.raises(Killed):
+        weights(tmp_path / "cut", kill_at=3)
+    epochs.clear()
+    again = weights(tmp_path / "cut")
+    assert epochs == [3, 4], "the state is that of epoch 2"
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
 
 
 def test_lists_hold_candidates_only_and_end_where_they_do(tmp_path: Path) -> None:

@@ -14,9 +14,10 @@ from onerec.evaluation.baselines import (
     fit_baselines,
     fit_learned,
     load_baselines,
-    tiger,
 )
-from onerec.evaluation.baselines.tiger import fit_tiger, places_loss, tiger_codes
+from onerec.evaluation.baselines.sequence_training import Recipe, fit_tiger
+from onerec.evaluation.baselines.sequences import WindowData
+from onerec.evaluation.baselines.tiger import tiger_codes, window_loss
 from onerec.evaluation.interactions import load_interactions
 from onerec.model import lookup
 from onerec.session_dataset.eval_users import EvalUsers
@@ -34,27 +35,20 @@ TOKENIZER = TokenizerConfig(
 VECTORS = np.random.default_rng(0).standard_normal((NUM_ITEMS, 6)).astype(np.float32)
 
 
-def test_learns_what_follows_and_lists_candidates_only(monkeypatch) -> None:
-    monkeypatch.setattr(tiger, "LEARNING_RATE", 1e-2)
-    monkeypatch.setattr(tiger, "PLACES", 256)
-    monkeypatch.setattr(tiger, "WARMUP_STEPS", 5)
+def test_learns_what_follows_and_lists_candidates_only() -> None:
     history = np.full((MANY, LENGTH + 2), -1)
     history[:, :4] = (np.arange(MANY)[:, None] + np.arange(4)) % MANY
     targets = ((np.arange(MANY) + 4) % MANY)[:, None]
     codes = unique_codes(MANY, SIZE, 3)
     candidates = np.ones(MANY, dtype=bool)
     seen: list[dict] = []
-    ranker = fit_tiger(
-        CYCLE,
-        EvalUsers(np.arange(MANY), history, targets),
-        codes,
-        SIZE,
-        candidates,
-        CONFIG,
-        on_epoch=seen.append,
+    data = WindowData(
+        windows=CYCLE, valid=EvalUsers(np.arange(MANY), history, targets), candidates=candidates
     )
+    recipe = Recipe(learning_rate=1e-2, batch_items=256, warmup_steps=5)
+    ranker = fit_tiger(data, codes, SIZE, CONFIG, recipe=recipe, on_epoch=seen.append)
     assert (ranker.rank(history, 1).items == targets).mean() > 0.5  # by chance 1 / 24
-    assert seen[-1]["loss"] < seen[0]["loss"]
+    assert seen[-1]["train_loss"] < seen[0]["train_loss"]
     some = np.arange(MANY) % 3 == 0
     lists = dataclasses.replace(ranker, candidates=some).rank(history, 10).items
     assert (np.sort(lists[:, :8], 1) == np.flatnonzero(some)).all()
@@ -75,7 +69,7 @@ def test_the_loss_is_the_mean_over_every_item_from_those_before_it() -> None:
             read, there = lookup(codes, known[None, :place])
             logits = model(read, there, codes[item][None, None])[0, 0]
             expected.append(F.cross_entropy(logits, codes[item]))
-    found = places_loss(model, windows, codes)
+    found = window_loss(model, windows, codes)
     torch.testing.assert_close(found, torch.stack(expected).mean())
 
 

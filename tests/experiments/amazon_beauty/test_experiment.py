@@ -137,7 +137,9 @@ def test_one_run_in_two_processes_makes_the_table(
     first = run(data, out, systems=("popularity", "itemknn", "onerec"), **settings)
     assert first is None
     assert said[-1] == f"no table yet: sasrec_ce, tiger not measured in {out}"
-    assert any(line.startswith("onerec: epoch 8, loss") and "recall@10" in line for line in said)
+    assert any(
+        line.startswith("onerec: epoch 8, train_loss") and "recall@10" in line for line in said
+    )
     table = run(data, out, **settings)
     assert table is not None
     assert asked == [NUM_ITEMS]  # text is encoded once
