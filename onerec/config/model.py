@@ -134,4 +134,15 @@ class TrainingConfig(ValidatedConfig):
         "A training from random weights also learns everything that users watched or liked before "
         "the validation day, in good sessions or not, cut into sessions of m items",
     )
+    fresh_days: int = option(
+        3,
+        "When the epoch is chosen, a last phase learns everything that users watched or liked on "
+        "this many days before the test day, the validation day included",
+        ge=1,
+        le=366,
+    )
+    fresh_epochs: int = option(
+        3, "Passes over those days; 0 leaves the phase out", ge=0, le=MOST_EPOCHS
+    )
+    fresh_learning_rate: float = option(1e-3, "Peak learning rate of that phase", gt=0, le=1)
     seed: int = option(0, "Seed of weights, order and dropout", ge=0, le=LARGEST_SEED)

@@ -7,7 +7,9 @@ M items with what came before them, a generator learns the same.
 Shapes: U users, E positives, S sessions, H history items, M target items.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -32,23 +34,28 @@ class UserSequences:
 
     Attributes:
         user_ids: (U,) users of the training days, sorted.
-        first_day: (U,) datetime64[D], day of their first training session.
+        first_day: (U,) datetime64[D], day of their first session of the splits read.
         user: (E,) rows of `user_ids`, sorted.
         item: (E,) item indices; within a user, oldest first.
+        day: (E,) datetime64[D], day of the session; NaT for what was in the history of the first.
     """
 
     user_ids: np.ndarray
     first_day: np.ndarray
     user: np.ndarray
     item: np.ndarray
+    day: np.ndarray
 
 
-def load_user_sequences(directory: Path, catalogue: Catalogue) -> UserSequences:
-    """The history of every user's first training session, then the positives of all of them.
+def load_user_sequences(
+    directory: Path, catalogue: Catalogue, *, splits: Sequence[str] = ("train",)
+) -> UserSequences:
+    """The history of every user's first session, then the positives of all sessions.
 
     Args:
-        directory: Files of a `session_dataset` artifact; only `train` is read.
+        directory: Files of a `session_dataset` artifact.
         catalogue: Items it does not know are dropped.
+        splits: Those read; with `valid` the sequences reach through the day before the test day.
     """
     columns = [
         "user_id",
@@ -58,7 +65,7 @@ def load_user_sequences(directory: Path, catalogue: Catalogue) -> UserSequences:
         "is_watched",
         "is_positive",
     ]
-    table = read_sessions(directory, ["train"], columns, in_time_order=True)
+    table = read_sessions(directory, splits, columns, in_time_order=True)
     user_ids, user = users_of(table)
     first = np.unique(user, return_index=True)[1]
     past, row = known_items_of(table, "history_item_ids", catalogue)
@@ -69,26 +76,43 @@ def load_user_sequences(directory: Path, catalogue: Catalogue) -> UserSequences:
     positive &= item >= 0
     owner = np.concatenate([past_user, user[row[positive]]])
     order = np.argsort(owner, kind="stable")  # the past first, then sessions in order of time
+    days = dates_of(table)
+    before_all = np.full(len(past), np.datetime64("NaT", "D"))
     return UserSequences(
         user_ids=user_ids,
-        first_day=dates_of(table)[first],
+        first_day=days[first],
+        day=np.concatenate([before_all, days[row[positive]]])[order],
         user=owner[order],
         item=np.concatenate([past, item[positive]])[order],
     )
 
 
 def sessions_of_sequences(
-    sequences: UserSequences, *, history_length: int, session_items: int
+    sequences: UserSequences,
+    *,
+    history_length: int,
+    session_items: int,
+    since: date | None = None,
 ) -> SessionTensors:
     """Cut every user's sequence into sessions, from the last one backwards.
 
     Only the oldest of a user's sessions may have fewer than M items. All targets were watched or
     liked, but not necessarily in one sitting.
 
+    Args:
+        sequences: Of all users.
+        history_length: H.
+        session_items: M.
+        since: Targets are of this day and later ones only, histories of all days; all by default.
+
     Returns:
-        S sessions; their `date` is the day of the user's first training session.
+        S sessions; their `date` is the day of the user's first session.
     """
-    begin, end, row = cut_backwards(sequences.user, session_items)
+    wanted = np.arange(len(sequences.user))
+    if since is not None:  # the end of every user's sequence, so the cuts stay in one piece
+        wanted = np.flatnonzero(sequences.day >= np.datetime64(since, "D"))
+    begin, end, row = cut_backwards(sequences.user[wanted], session_items)
+    begin, end = wanted[begin], wanted[end - 1] + 1
     before = np.maximum(begin - history_length, np.searchsorted(sequences.user, row))
     history = padded_slices(sequences.item, before, begin, history_length)
     targets = padded_slices(sequences.item, begin, end, session_items)

@@ -45,6 +45,9 @@ class TrainingReport:
         stopped_early: Patience ran out before the epochs did.
         tokens_per_second: Tokens encoded and predicted a second while training in all processes;
             None when a finished training was only picked up, or another process did it.
+        newest_history: One entry an epoch of the last phase, on the newest days: `epoch`,
+            `train_loss`, `learning_rate`. The validation figures above are of the weights before
+            it, which had not seen the validation day.
         padding_waste: Share of the tokens of an epoch (the first) that are padding.
         loading_share: Share of the training time spent on making batches; None as above.
     """
@@ -60,6 +63,7 @@ class TrainingReport:
     tokens_per_second: float | None
     padding_waste: float
     loading_share: float | None
+    newest_history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,12 +76,15 @@ class PretrainingData:
         semantic_ids: The catalogue.
         vectors: (N, Dv) item vectors; a model with random weights starts its token embeddings from
             them.
+        newest: Sessions of the newest days, the validation day included, for a last phase when the
+            epoch is chosen; without them there is none.
     """
 
     train: SessionTensors
     valid: SessionTensors
     semantic_ids: SemanticIds
     vectors: Tensor | None = None
+    newest: SessionTensors | None = None
 
 
 def fit_generator(
@@ -92,6 +99,9 @@ def fit_generator(
     runtime: Runtime | None = None,
 ) -> TrainingReport:
     """Train a generator; write `model.safetensors`, `config.json` and `history.json`.
+
+    The validation sessions choose the epoch; then `data.newest` is learned, which no validation
+    follows (`TrainingConfig.fresh_epochs`).
 
     Killed at any moment and called again with the same arguments, it goes on from the last state
     written and writes the same bytes as an undisturbed run (see `fit`). On several devices every
@@ -119,15 +129,7 @@ def fit_generator(
         model = _start(model_config, data, initial)
         if runtime.compile:
             compile_blocks(model)
-        batches = LengthGroupedBatches(
-            train.history,
-            train.targets,
-            config.batch_size,
-            config.seed,
-            window=config.length_window,
-            history_tokens=model.tokens_per_history_item,
-            target_tokens=model.num_sid_tokens + 1,
-        )
+        batches = _batches(model, train, config)
         rows = SessionRows(train.history, train.targets)
         identity = {
             "training": dataclasses.asdict(config),
@@ -144,10 +146,40 @@ def fit_generator(
             scratch=Scratch(directory=scratch, identity=identity),
             on_progress=on_progress,
         )
-    report = _report(result, model, rows, batches, config)
+        newest_history: list[dict[str, Any]] = []
+        if data.newest is not None and len(data.newest) and config.fresh_epochs:
+            fresh = dataclasses.replace(
+                config, max_epochs=config.fresh_epochs, learning_rate=config.fresh_learning_rate
+            )
+            newest_batches = _batches(model, data.newest, config)
+            steps = fresh.max_epochs * len(newest_batches)
+            newest_history = fit(
+                GeneratorModule(model, codes, batch_size=config.batch_size),
+                SessionRows(data.newest.history, data.newest.targets),
+                newest_batches,
+                dataclasses.replace(fit_settings(fresh, steps=steps), monitor=None, patience=0),
+                runtime=runtime,
+                scratch=Scratch(directory=scratch / "newest_days", identity=identity),
+                on_progress=on_progress,
+            ).history
+    report = _report(result, model, rows, batches, config, newest_history)
     if process_rank(runtime) == 0:
         _write(model, report, data, out_dir)
     return report
+
+
+def _batches(
+    model: OneRec, sessions: SessionTensors, config: TrainingConfig
+) -> LengthGroupedBatches:
+    return LengthGroupedBatches(
+        sessions.history,
+        sessions.targets,
+        config.batch_size,
+        config.seed,
+        window=config.length_window,
+        history_tokens=model.tokens_per_history_item,
+        target_tokens=model.num_sid_tokens + 1,
+    )
 
 
 def fit_settings(config: TrainingConfig, *, steps: int) -> FitSettings:
@@ -228,6 +260,7 @@ def _report(
     rows: SessionRows,
     batches: LengthGroupedBatches,
     config: TrainingConfig,
+    newest_history: list[dict[str, Any]],
 ) -> TrainingReport:
     entry = result.history[result.best_epoch - 1]
     items = sum(int((t >= 0).sum()) for t in rows.tensors)
@@ -245,6 +278,7 @@ def _report(
         stopped_early=len(result.history) < config.max_epochs,
         tokens_per_second=rate and rate * items * model.num_sid_tokens / len(rows),
         padding_waste=batches.padding_waste(),
+        newest_history=newest_history,
         loading_share=rate and rows.seconds / max(result.seconds, 1e-9),
     )
 
@@ -259,6 +293,7 @@ def _write(model: OneRec, report: TrainingReport, data: PretrainingData, out_dir
     summary |= {
         "train_sessions": len(data.train),
         "valid_sessions": len(data.valid),
+        "newest_sessions": len(data.newest) if data.newest is not None else 0,
         "codebook_size": model.codebook_size,
         "num_sid_tokens": model.num_sid_tokens,
         "history_length": model.history_length,

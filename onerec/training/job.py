@@ -3,9 +3,11 @@
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -13,11 +15,13 @@ from onerec.artifacts import MANIFEST, read_json
 from onerec.config import ModelConfig, TrainingConfig, require
 from onerec.model import load_model, read_config
 from onerec.session_dataset.generator_sessions import (
+    SessionTensors,
     concatenate_sessions,
     load_session_tensors,
 )
+from onerec.session_dataset.splits import LEARNED
 from onerec.session_dataset.user_sequences import load_user_sequences, sessions_of_sequences
-from onerec.tokenizer.semantic_ids import load_semantic_ids
+from onerec.tokenizer.semantic_ids import SemanticIds, load_semantic_ids
 from onerec.training.generator import (
     PretrainingData,
     TrainingReport,
@@ -107,7 +111,8 @@ def train(
     """Read the artifacts, fit the generator to the good sessions, write the checkpoint.
 
     A training from random weights learns everything that users watched, too
-    (`TrainingConfig.history_sessions`); an earlier one has taught a warm start that.
+    (`TrainingConfig.history_sessions`); an earlier one has taught a warm start that. Both end with
+    the newest days (`TrainingConfig.fresh_days`), of which the last one had chosen the epoch.
 
     Args:
         job: What to train on what.
@@ -153,12 +158,29 @@ def train(
             valid=valid_sessions,
             semantic_ids=semantic_ids,
             vectors=_item_vectors(job.semantic_ids),
+            newest=newest_sessions(job, semantic_ids) if job.training.fresh_epochs else None,
         ),
         out_dir=out_dir,
         scratch=scratch,
         initial=initial,
         on_progress=on_progress,
         runtime=job.runtime,
+    )
+
+
+def newest_sessions(job: TrainingJob, semantic_ids: SemanticIds) -> SessionTensors:
+    """Everything users watched or liked on the newest days before the test day, as sessions.
+
+    The days end with the last one that has a session, which is the validation day.
+    """
+    sequences = load_user_sequences(job.session_dataset, semantic_ids, splits=LEARNED)
+    days = sequences.day[~np.isnat(sequences.day)]
+    since = days.max() - (job.training.fresh_days - 1) if len(days) else None
+    return sessions_of_sequences(
+        sequences,
+        history_length=job.history_length,
+        session_items=job.session_items,
+        since=None if since is None else since.astype(date),
     )
 
 

@@ -126,3 +126,34 @@ def test_concatenated_users_keep_their_sessions(
     names = both.user_ids[both.user.numpy()].tolist()
     assert list(zip(names, both.targets.tolist(), strict=True)) == apart
     assert both.user_ids.tolist() == sorted(set(both.user_ids.tolist()))
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_only_the_newest_days_are_targets_and_older_ones_are_their_history(
+    tmp_path: Path,
+    catalogue: SemanticIds,  # noqa: F811
+    seed: int,
+) -> None:
+    rows = random_rows(seed)
+    write_session_dataset(tmp_path, rows)
+    learned = [row for row in rows if row["split"] != "test"]
+    since = sorted({row["session_date"] for row in learned})[-2]
+    sequences = load_user_sequences(tmp_path, catalogue, splits=("train", "valid"))
+    cut = sessions_of_sequences(sequences, history_length=H, session_items=M, since=since)
+    found: Found = []
+    for user in sorted({row["user_id"] for row in learned}):
+        mine = [row for row in learned if row["user_id"] == user]
+        past, fresh = known(mine[0]["history_item_ids"]), []
+        for row in mine:
+            liked = zip(row["item_ids"], row["is_watched"], row["is_positive"], strict=True)
+            watched = known([item for item, *is_liked in liked if any(is_liked)])
+            (fresh if row["session_date"] >= since else past).extend(watched)
+        items = past + fresh
+        for end in reversed(range(len(items), len(past), -M)):
+            begin = max(len(past), end - M)
+            found.append(
+                (user, padded(items[max(0, begin - H) : begin], H), padded(items[begin:end], M))
+            )
+    users = cut.user_ids[cut.user.numpy()].tolist()
+    assert list(zip(users, cut.history.tolist(), cut.targets.tolist(), strict=True)) == found
+    assert found

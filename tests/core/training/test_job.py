@@ -11,13 +11,19 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 
-from onerec.model import OneRec, TokenizerVersionMismatchError, save_model
+from onerec.model import OneRec, TokenizerVersionMismatchError, load_model, save_model
+from onerec.session_dataset.generator_sessions import load_session_tensors
+from onerec.session_dataset.splits import LEARNED
 from onerec.session_dataset.user_sequences import load_user_sequences, sessions_of_sequences
 from onerec.training.__main__ import main
+from onerec.training.generator_module import next_token_loss
 from onerec.training.job import TrainingJob, train
+from onerec.training.progress import TrainingProgress
 from onerec.training.resume import RESUME
 from onerec.training.runtime import Runtime
 from tests.core.training.small import (
@@ -170,3 +176,81 @@ def test_histories_are_learned_once_not_by_a_warm_start(artifacts: Path, tmp_pat
     assert sessions("first") == 400 + len(cut)
     assert sessions("next") == 400
     assert sessions("without", history_sessions=False) == 400
+
+
+def job_of(artifacts: Path, **training: Any) -> TrainingJob:
+    return TrainingJob(
+        session_dataset=artifacts / "session_dataset",
+        semantic_ids=artifacts / "semantic_ids",
+        history_length=HISTORY,
+        session_items=ITEMS,
+        model=MODEL,
+        training=dataclasses.replace(TRAINING, **training),
+        runtime=Runtime(accelerator="cpu", threads=1, checkpoint_every_steps=1),
+    )
+
+
+def test_the_newest_days_are_learned_when_the_epoch_is_chosen(
+    artifacts: Path, tmp_path: Path
+) -> None:
+    one = {"max_epochs": 1, "fresh_days": 1, "fresh_learning_rate": 1e-2}
+    valid = load_session_tensors(
+        artifacts / "session_dataset", "valid", catalogue(),
+        history_length=HISTORY, session_items=ITEMS, good_only=True,
+    )  # fmt: skip
+    losses, reports = {}, {}
+    for epochs in (0, 5):
+        out = tmp_path / f"{epochs}"
+        reports[epochs] = train(
+            job_of(artifacts, fresh_epochs=epochs, **one), out_dir=out, scratch=tmp_path / "scratch"
+        )
+        model, _ = load_model(out, expected_tokenizer_version=None)
+        with torch.no_grad():
+            losses[epochs] = float(
+                next_token_loss(model, valid.history, valid.targets, catalogue().codes.long())
+            )
+    assert losses[5] < losses[0] - 0.1
+    assert reports[0].history == reports[5].history  # the epoch was chosen before
+    assert reports[0].newest_history == []
+    assert [entry["epoch"] for entry in reports[5].newest_history] == [1, 2, 3, 4, 5]
+    summary = json.loads((tmp_path / "5" / "history.json").read_text())["summary"]
+    sequences = load_user_sequences(artifacts / "session_dataset", catalogue(), splits=LEARNED)
+    watched = int((sequences.day == sequences.day[~np.isnat(sequences.day)].max()).sum())
+    assert 0 < summary["newest_sessions"] < watched  # of the last day alone
+
+
+def test_interrupted_among_the_newest_days_ends_in_the_same_bytes(
+    artifacts: Path, tmp_path: Path
+) -> None:
+    job = job_of(artifacts, max_epochs=1, fresh_epochs=3)
+
+    def stop(progress: TrainingProgress) -> None:
+        if (progress.max_epochs, progress.epoch) == (3, 2):
+            raise RuntimeError("stopped")
+
+    with pytest.raises(RuntimeError, match="stopped"):
+        train(job, out_dir=tmp_path / "cut", scratch=tmp_path / "scratch", on_progress=stop)
+    assert (tmp_path / "scratch" / "newest_days" / RESUME).exists()
+    assert not (tmp_path / "cut").exists()
+    train(job, out_dir=tmp_path / "cut", scratch=tmp_path / "scratch")
+    train(job, out_dir=tmp_path / "whole", scratch=tmp_path / "other")
+    assert hashes(tmp_path / "cut") == hashes(tmp_path / "whole")
+
+
+def test_the_test_day_is_not_learned(tmp_path: Path) -> None:
+    found = []
+    for name in ("with", "without"):
+        directory = tmp_path / name
+        write_patterned_dataset(directory / "session_dataset", train=100, valid=30)
+        (directory / "semantic_ids").mkdir()
+        catalogue().save(directory / "semantic_ids")
+        if name == "with":  # the validation day again, as the test day's
+            split = directory / "session_dataset" / "split=test"
+            copied = pq.read_table(directory / "session_dataset" / "split=valid")
+            split.mkdir(exist_ok=True)
+            for file in split.iterdir():
+                file.unlink()
+            pq.write_table(copied.drop_columns(["split"]), split / "part-00000.parquet")
+        train(job_of(directory, max_epochs=1), out_dir=directory / "out", scratch=directory / "s")
+        found.append(hashes(directory / "out"))
+    assert found[0] == found[1]
