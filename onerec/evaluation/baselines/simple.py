@@ -12,8 +12,8 @@ CHUNK_CELLS = 4_000_000
 """Scores held at once."""
 TIE_SHARE = 1e-9
 """Weight of popularity beside item-KNN's scores: decides ties and nothing else."""
-HALF_LIFE_DAYS = 2.0
-"""Of a watch, for recent popularity. A setting of the method, not tuned on any test day."""
+HALF_LIFE_DAYS = 1.0
+"""Of a watch, for recent popularity; chosen on three KuaiRand nights (docs/log.md, 2026-11-27)."""
 
 
 @dataclass(frozen=True)
