@@ -100,5 +100,9 @@ def kill_when(process: subprocess.Popen, reached: Callable[[list[psutil.Process]
 
 def content_hashes(home: Path, names: list[str] = EVERYTHING) -> dict[str, str]:
     """Content hash of each asset's current artifact, every file verified against its manifest."""
-    store = ArtifactStore(str(home / "own" / "artifacts"))
+    return hashes_in(ArtifactStore(str(home / "own" / "artifacts")), names)
+
+
+def hashes_in(store: ArtifactStore, names: list[str] = EVERYTHING) -> dict[str, str]:
+    """As `content_hashes`."""
     return {name: store.latest(name, DAY).verify().content_hash for name in names}

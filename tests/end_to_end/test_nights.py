@@ -19,10 +19,12 @@ from tests.end_to_end.small_night import (
     SMALL,
     content_hashes,
     environment,
+    hashes_in,
     kill_when,
     run,
     start,
 )
+from tests.s3_server import s3_bucket
 
 pytestmark = pytest.mark.slow
 
@@ -128,3 +130,18 @@ def test_what_happens_on_the_test_day_is_not_learned(tmp_path: Path, undisturbed
     assert content_hashes(home, ["session_dataset"]) != content_hashes(
         undisturbed, ["session_dataset"]
     )
+
+
+@pytest.mark.timeout(600)
+def test_a_night_on_object_storage_publishes_the_same(
+    tmp_path: Path, config: Path, undisturbed: Path
+):
+    with s3_bucket() as url:
+        env = environment(tmp_path / "home", config) | {"ONEREC_ARTIFACTS": url}
+        (tmp_path / "home").mkdir()
+        run(env, tmp_path / "home" / "log.txt")
+        elsewhere = ArtifactStore(url, cache_dir=str(tmp_path / "elsewhere"))
+        assert hashes_in(elsewhere) == content_hashes(undisturbed)
+    assert not (tmp_path / "home" / "own" / "artifacts").exists()
+    cache = tmp_path / "home" / "cache" / "artifacts"
+    assert [p for p in (cache / ".staging").rglob("*") if p.is_file()] == []
