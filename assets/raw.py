@@ -102,7 +102,7 @@ def _land(
 ) -> dg.MaterializeResult:
     """Land every day of the run, one transaction a day."""
     require_free_space(
-        Path(warehouse.path).parent, f"{table} of {len(context.partition_keys)} days"
+        Path(warehouse.path).parent, f"{table}, days: {len(context.partition_keys)},"
     )
     landed: dict[str, Landing] = {}
     for partition in context.partition_keys:

@@ -20,6 +20,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from onerec import schema
+from onerec.disk import disk_named
 from resources.landing import as_delivered
 
 DATED = {"raw_events": schema.EVENTS, "raw_items": schema.ITEMS}
@@ -68,12 +69,14 @@ class Warehouse(dg.ConfigurableResource):
 
         Raises:
             WarehouseError: There is no file to read, or another process held it too long.
+            DiskFullError: There is no room; the message names the disk.
         """
         connection = self._wait_for_lock(read_only)
         try:
             # days are UTC days: a text without an offset must not be read in the machine's zone
             connection.execute("set TimeZone = 'UTC'")
-            yield connection
+            with disk_named(Path(self.path).parent, "the warehouse"):
+                yield connection
         finally:
             connection.close()
 
