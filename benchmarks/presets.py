@@ -15,6 +15,8 @@ from onerec.training.optimizer import adamw
 
 GIB, MIB = 2**30, 2**20
 SESSION_ITEMS = 5
+DEMO_ITEMS = 2000
+"""A codebook whose size follows the catalogue has that of the demo's."""
 THREADS = 2
 
 
@@ -96,7 +98,7 @@ def run(quick: bool) -> Section:
 def cost_of(stages: PipelineConfig, **changes: Any) -> Cost:
     """The cost of a preset's training step."""
     shape: dict[str, Any] = {
-        "codebook_size": stages.tokenizer.codebook_size,
+        "codebook_size": stages.tokenizer.codes_per_level(DEMO_ITEMS),
         "num_sid_tokens": stages.tokenizer.num_levels + 1,
         "history_length": stages.sessions.history_length,
         "session_items": stages.sessions.session_items,
@@ -134,7 +136,7 @@ def build(model: ModelConfig, stages: PipelineConfig, history: int) -> OneRec:
     torch.manual_seed(0)
     return OneRec(
         model,
-        codebook_size=stages.tokenizer.codebook_size,
+        codebook_size=stages.tokenizer.codes_per_level(DEMO_ITEMS),
         num_sid_tokens=stages.tokenizer.num_levels + 1,
         history_length=history,
         session_items=SESSION_ITEMS,

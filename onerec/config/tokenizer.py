@@ -49,6 +49,11 @@ class EmbeddingConfig(ValidatedConfig):
     seed: int = option(0, "Seed of the reductions", ge=0, le=LARGEST_SEED)
 
 
+IDS_PER_ITEM = 8
+"""IDs there must be for every item that a tokenizer version opens with, so that it can grow."""
+LARGEST_CODEBOOK = 2**16
+
+
 @dataclass(frozen=True, kw_only=True)
 class TokenizerConfig(ValidatedConfig):
     """Residual quantization of item vectors: balanced K-means, or a method to compare it with."""
@@ -61,7 +66,12 @@ class TokenizerConfig(ValidatedConfig):
     num_levels: int = option(
         3, "L: residual levels; one disambiguation token follows them", ge=1, le=16
     )
-    codebook_size: int = option(32, "K: codes per level", ge=2, le=2**16)
+    codebook_size: int = option(
+        0,
+        "K: codes per level; 0: the largest power of two up to the root of the number of items",
+        ge=0,
+        le=LARGEST_CODEBOOK,
+    )
     iterations: int = option(20, "Lloyd steps per level", ge=1, le=MOST_EPOCHS)
     seed: int = option(0, "Seed of the initial centroids", ge=0, le=LARGEST_SEED)
     quality_tolerance: float = option(
@@ -88,9 +98,34 @@ class TokenizerConfig(ValidatedConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(
+            self.codebook_size != 1,
+            "codebook_size",
+            self.codebook_size,
+            "use a whole number from 2, or 0 for one that follows the catalogue's size",
+        )
+        require(
             self.codebook_size**self.num_levels < 2**63,
             "num_levels",
             self.num_levels,
             f"codebook_size={self.codebook_size} to this power must stay below 2^63; use fewer "
             "levels",
         )
+
+    def codes_per_level(self, num_items: int) -> int:
+        """K for a catalogue: `codebook_size`, or what follows from the number of items.
+
+        K is about the root of N, so that N / K items share a first code and few of the K^L code
+        combinations are taken; more in small catalogues, which would outgrow their IDs.
+
+        >>> [TokenizerConfig().codes_per_level(n) for n in (24, 2000, 7500, 25645, 1_000_000)]
+        [4, 32, 64, 128, 512]
+        """
+        if self.codebook_size:
+            return self.codebook_size
+        most = min(LARGEST_CODEBOOK, 2 ** (62 // self.num_levels), max(num_items, 2))
+        size = 2
+        while 2 * size <= most and (
+            (2 * size) ** 2 <= num_items or size ** (self.num_levels + 1) < IDS_PER_ITEM * num_items
+        ):
+            size *= 2
+        return size

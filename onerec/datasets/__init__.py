@@ -76,7 +76,6 @@ DATASETS: dict[str, Dataset] = {
                 "good_min_watch_seconds": 30.0,
             },
             "window": {"window_days": 11},
-            "tokenizer": {"codebook_size": 64},
         },
     ),
     "own": Dataset("onerec.datasets.own", sections=None),

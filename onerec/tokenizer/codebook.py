@@ -133,34 +133,35 @@ def fit_codebook(
 
     Args:
         vectors: (N, Dv) float32, finite, none zero.
-        config: Levels, codes, steps, seed.
+        config: Levels, codes, steps, seed. A codebook size of 0 follows the number of items.
         on_progress: Called with messages about every level and every few steps.
 
     Returns:
         The codebook, and (N, L) codes of `vectors`.
 
     Raises:
-        ValueError: Fewer distinct items than codes, more items than IDs, or a NaN or zero vector.
+        ValueError: Fewer items than codes, more items than IDs, or a NaN or zero vector.
     """
     check_vectors(vectors)
-    num_items, size = len(vectors), config.codebook_size
+    num_items, size = len(vectors), config.codes_per_level(len(vectors))
+    config = dataclasses.replace(config, codebook_size=size)
+    if num_items < 2:
+        raise ValueError(
+            f"{num_items} items were first seen before the day: two are the fewest that a "
+            "codebook can be fitted on; ingest more days, or check the items that were delivered"
+        )
     if num_items < size:
         raise ValueError(
             f"tokenizer.codebook_size={size}: the catalogue has only {num_items} items; "
-            f"lower tokenizer.codebook_size to at most {num_items}"
+            f"lower tokenizer.codebook_size to at most {num_items}, or to 0, which follows the "
+            "catalogue's size"
         )
     check_capacity(num_items, size, config.num_levels)
-    copies = copies_of(vectors)
-    if len(copies) < size:
-        raise ValueError(
-            f"tokenizer.codebook_size={size}: the {num_items} items have only {len(copies)} "
-            f"distinct vectors; lower tokenizer.codebook_size to at most {len(copies)}, or give "
-            "items features that differ"
-        )
-    if (most := int(copies.max())) > -(-num_items // size):
+    most, room = int(copies_of(vectors).max()), -(-num_items // size)
+    if most > room:
         on_progress(
-            f"{most} items share one vector, more than the {-(-num_items // size)} a balanced "
-            "cluster holds: they are split among neighbouring codes, with unique IDs all the same"
+            f"{most} items share one vector, more than the {room} a balanced cluster holds: they "
+            "are split among codes, with unique IDs all the same"
         )
     if config.method == "rqvae":
         tables, networks = fit_rqvae(vectors, config, on_progress=on_progress)

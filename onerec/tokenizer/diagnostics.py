@@ -106,3 +106,25 @@ def quality_of(diagnostics: Mapping[str, Any]) -> dict[str, float]:
         "entropy_share": sum(level["entropy_share"] for level in levels) / len(levels),
         "hit_rate": levels[0]["hit_rate"],
     }
+
+
+def fit_balance(fitted: Tensor, published: Tensor, size: int) -> dict[str, Any]:
+    """Balance of a fit, before items of a full leaf move on to the nearest one with room.
+
+    Args:
+        fitted: (N, L) codes that the fit gave the items.
+        published: (N, T) codes of their IDs.
+        size: K.
+
+    Returns:
+        Per level `utilisation` (share of codes used) and `size_spread` (items of the most used code
+        less those of the least used one); `overflowed_items`, whose ID has other codes than the
+        fit's.
+    """
+    usage = torch.stack([torch.bincount(codes, minlength=size) for codes in fitted.T])
+    moved = (published[:, : fitted.shape[1]] != fitted).any(1)
+    return {
+        "utilisation": (usage > 0).double().mean(1).tolist(),
+        "size_spread": (usage.amax(1) - usage.amin(1)).tolist(),
+        "overflowed_items": int(moved.sum()),
+    }

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.numpy import load_file, save_file
+from torch import Tensor
 
 from onerec.config import TokenizerConfig
 from onerec.embeddings.item_embeddings import VECTORS_FILE, ItemEmbeddings
@@ -74,7 +75,7 @@ def tokenize_catalogue(
     directory: Path,
     *,
     on_progress: Callable[[str], None] = lambda message: None,
-) -> TokenizedCatalogue:
+) -> tuple[TokenizedCatalogue, Tensor]:
     """Fit a codebook and give its items their IDs; write both to `directory`.
 
     Args:
@@ -83,6 +84,10 @@ def tokenize_catalogue(
         config: Levels, codes, steps, seed.
         directory: Gets the codebook and what `TokenizedCatalogue.save` writes.
         on_progress: Called with messages about the fit.
+
+    Returns:
+        The items with their IDs, and the (N, L) codes of the fit: an ID has others where a leaf was
+        full.
 
     Raises:
         ValueError: As `fit_codebook`.
@@ -94,7 +99,7 @@ def tokenize_catalogue(
     opened = TokenizedCatalogue(ids, known.vectors)
     codebook.save(directory)
     opened.save(directory)
-    return opened
+    return opened, codes
 
 
 def extend_tokenized(

@@ -1,7 +1,8 @@
 """Tokenizer versions: which one is current, and whether a refit may replace it.
 
 A refit that is worse than the current version on the same items is refused: it is published with
-the reasons in its manifest, and every reader stays with the current one.
+the reasons in its manifest, and every reader stays with the current one. Without a current version
+that can go on nothing is refused.
 """
 
 import json
@@ -15,7 +16,7 @@ from onerec.artifacts import Artifact, ArtifactError, ArtifactStore, write_json
 from onerec.config import TokenizerConfig
 from onerec.embeddings.item_embeddings import ItemEmbeddings
 from onerec.tokenizer.codebook import Codebook, load_codebook
-from onerec.tokenizer.diagnostics import quality_of
+from onerec.tokenizer.diagnostics import fit_balance, quality_of
 from onerec.tokenizer.tokenized_catalogue import (
     TokenizedCatalogue,
     extend_tokenized,
@@ -174,13 +175,16 @@ def open_tokenizer_version(
     Raises:
         ValueError: As `fit_codebook`.
     """
-    tokenized = tokenize_catalogue(embeddings, before, config, directory, on_progress=on_progress)
-    diagnostics = tokenized.diagnostics(directory)
-    write_json(directory / DIAGNOSTICS_FILE, diagnostics)
+    tokenized, fitted = tokenize_catalogue(
+        embeddings, before, config, directory, on_progress=on_progress
+    )
     codebook = load_codebook(directory)
-    quality, faults = quality_of(diagnostics), _broken_promises(codebook, diagnostics)
-    reason, parent_quality = "first tokenizer version", None
+    balance = fit_balance(fitted, tokenized.ids.codes, codebook.size)
+    diagnostics = {**tokenized.diagnostics(directory), "fit": balance}
+    write_json(directory / DIAGNOSTICS_FILE, diagnostics)
+    quality, faults, parent_quality = quality_of(diagnostics), [], None
     parent_name = parent.codebook.manifest["metadata"]["tokenizer_version"] if parent else None
+    reason = "first tokenizer version"
     if parent is not None:
         reason = f"refit of {parent_name}"
         known = embeddings.rows(embeddings.known_before(before))
@@ -191,7 +195,9 @@ def open_tokenizer_version(
         else:  # on the day's items, without those that have left the catalogue
             shared = extended.only(known.item_ids)
             parent_quality = quality_of(shared.diagnostics(parent.codebook.path))
-            faults += worse_than(parent_quality, quality, config.quality_tolerance)
+            old = _comparable(parent_quality, load_codebook(parent.codebook.path), codebook)
+            faults = worse_than(old, quality, config.quality_tolerance)
+            faults += broken_promises(balance) if codebook.promises_balance else []
     manifest = TokenizerManifest(
         tokenizer_version=codebook.tokenizer_version,
         day=before.isoformat(),
@@ -224,12 +230,20 @@ def worse_than(old: Mapping[str, float], new: Mapping[str, float], tolerance: fl
     return faults
 
 
-def _broken_promises(codebook: Codebook, diagnostics: Mapping[str, Any]) -> list[str]:
-    levels = diagnostics["levels"]
-    if not codebook.promises_balance:
-        return []
-    dead = [i + 1 for i, level in enumerate(levels) if level["utilisation"] < 1]
-    uneven = [i + 1 for i, level in enumerate(levels) if level["size_spread"] > 1]
-    return [f"level {i} has dead codes" for i in dead] + [
-        f"the codes of level {i} differ in size by more than one" for i in uneven
+def broken_promises(balance: Mapping[str, Any]) -> list[str]:
+    """What a method that promises balance did not keep, from `fit_balance`, in words.
+
+    >>> broken_promises({"utilisation": [1.0, 0.9], "size_spread": [1, 3]})
+    ['level 2 has dead codes', 'the codes of level 2 differ in size by more than one']
+    """
+    dead = [n for n, share in enumerate(balance["utilisation"], 1) if share < 1]
+    uneven = [n for n, spread in enumerate(balance["size_spread"], 1) if spread > 1]
+    return [f"level {n} has dead codes" for n in dead] + [
+        f"the codes of level {n} differ in size by more than one" for n in uneven
     ]
+
+
+def _comparable(quality: Mapping[str, float], old: Codebook, new: Codebook) -> dict[str, float]:
+    """The figures that do not change by the number of codes alone, as the hit rate does."""
+    same = (old.size, old.num_levels) == (new.size, new.num_levels)
+    return {name: value for name, value in quality.items() if same or name != "hit_rate"}

@@ -29,7 +29,7 @@ def config(**changes: Any) -> ModelConfig:
 def cost_of(preset: PipelineConfig) -> Cost:
     return training_cost(
         preset.model,
-        codebook_size=preset.tokenizer.codebook_size,
+        codebook_size=preset.tokenizer.codes_per_level(2000),
         num_sid_tokens=preset.tokenizer.num_levels + 1,
         history_length=preset.sessions.history_length,
         session_items=preset.sessions.session_items,

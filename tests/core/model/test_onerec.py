@@ -228,7 +228,7 @@ def test_presets_have_the_size_they_claim(preset, low, high):
     with torch.device("meta"):
         model = OneRec(
             stages.model,
-            codebook_size=stages.tokenizer.codebook_size,
+            codebook_size=stages.tokenizer.codes_per_level(2000),
             num_sid_tokens=stages.tokenizer.num_levels + 1,
             history_length=stages.sessions.history_length,
             session_items=stages.sessions.session_items,

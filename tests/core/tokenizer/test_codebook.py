@@ -109,16 +109,19 @@ def test_generation_names_centroids_and_settings() -> None:
     assert codebook.tokenizer_version not in others
 
 
-def test_progress_is_told() -> None:
-    told: list[str] = []
-    fit_codebook(topical(100, 8), CONFIG, on_progress=told.append)
-    assert told == [f"level {level} of 3: {n} steps" for level in (1, 2, 3) for n in (10, 20, 30)]
+def test_progress_is_reported() -> None:
+    messages: list[str] = []
+    fit_codebook(topical(100, 8), CONFIG, on_progress=messages.append)
+    assert messages == [
+        f"level {level} of 3: {n} steps" for level in (1, 2, 3) for n in (10, 20, 30)
+    ]
 
 
 @pytest.mark.parametrize(
     ("vectors", "message"),
     [
-        (topical(5, 4), "codebook_size=8.*only 5 items.*to at most 5"),
+        (topical(5, 4), "codebook_size=8.*only 5 items.*to at most 5, or to 0"),
+        (topical(1, 4), "1 items were first seen before the day: two are the fewest"),
         (topical(9, 4).index_fill(0, torch.tensor([3]), torch.nan), "row 3 is not finite"),
         (topical(9, 4).index_fill(0, torch.tensor([0, 8]), 0.0), r"row 0 is all zeros \(2 such"),
     ],
@@ -133,6 +136,14 @@ def test_more_items_than_ids() -> None:
         fit_codebook(topical(17, 4), TokenizerConfig(num_levels=3, codebook_size=2))
 
 
+def test_a_codebook_without_a_size_gets_the_catalogues() -> None:
+    vectors = topical(300, 8)
+    codebook, _ = fit_codebook(vectors, replace(CONFIG, codebook_size=0))
+    assert codebook.size == codebook.config.codebook_size == 16
+    explicit, _ = fit_codebook(vectors, replace(CONFIG, codebook_size=16))
+    assert codebook.tokenizer_version == explicit.tokenizer_version
+
+
 def test_one_code_is_refused() -> None:
-    with pytest.raises(ValueError, match="codebook_size=1: use a whole number from 2"):
+    with pytest.raises(ValueError, match="codebook_size=1: use a whole number from 2, or 0"):
         TokenizerConfig(codebook_size=1)

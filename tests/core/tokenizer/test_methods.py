@@ -1,15 +1,27 @@
 """Every method behind the same interface: fit, encode, decode, codebooks, save and load."""
 
+import doctest
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from onerec.config import TokenizerConfig
+from onerec.config import tokenizer as tokenizer_config
+from onerec.tokenizer import versions
 from onerec.tokenizer.clusterers import algorithm_1, plain_kmeans
 from onerec.tokenizer.codebook import fit_codebook, load_codebook
-from onerec.tokenizer.diagnostics import embedding_hit_rate, tokenizer_diagnostics
+from onerec.tokenizer.diagnostics import (
+    embedding_hit_rate,
+    fit_balance,
+    tokenizer_diagnostics,
+)
 from onerec.tokenizer.rqvae import fit_rqvae, revive_dead_codes, straight_through
+from onerec.tokenizer.semantic_ids import assign_semantic_ids
 from onerec.tokenizer.versions import worse_than
 from tests.core.tokenizer.peers import topical
 
@@ -121,16 +133,64 @@ def test_a_generation_is_worse_beyond_the_tolerance_only() -> None:
     assert len(worse_than(old, dict.fromkeys(old, float("nan")), 0.05)) == 3
 
 
-def test_too_few_distinct_vectors_are_named() -> None:
-    vectors = topical(5, 8).repeat(12, 1)
-    with pytest.raises(ValueError, match=r"codebook_size=8.*only 5 distinct.*at most 5"):
-        fit_codebook(vectors, config("balanced"))
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("distinct", [1, 5])
+def test_fewer_distinct_vectors_than_codes_still_get_unique_ids(method: str, distinct: int) -> None:
+    vectors = topical(distinct, 8).repeat(60 // distinct, 1)
+    codebook, codes = fit_codebook(vectors, config(method))
+    names, days = (
+        np.arange(60).astype(str).astype(object),
+        np.full(60, "2026-06-01", "datetime64[D]"),
+    )
+    ids = assign_semantic_ids(codebook, codes, vectors, names, days)
+    assert ids.num_invalid() == 0
+    assert torch.isfinite(codebook.codebooks).all()
 
 
-def test_copies_beyond_a_clusters_capacity_are_told_and_split() -> None:
+def test_copies_beyond_a_clusters_capacity_are_reported_and_split() -> None:
     vectors = torch.cat([topical(60, 8), topical(1, 8, seed=3).repeat(40, 1)])
-    told: list[str] = []
-    _, codes = fit_codebook(vectors, config("balanced"), on_progress=told.append)
-    assert "40 items share one vector, more than the 13" in told[0]
+    messages: list[str] = []
+    _, codes = fit_codebook(vectors, config("balanced"), on_progress=messages.append)
+    assert "40 items share one vector, more than the 13" in messages[0]
     sizes = torch.bincount(codes[:, 0], minlength=8)
     assert sizes.max() - sizes.min() <= 1
+
+
+def test_balance_is_that_of_the_fit_not_of_items_that_moved_from_a_full_leaf() -> None:
+    vectors = torch.cat([topical(1900, 16), topical(1, 16, seed=3).repeat(100, 1)])
+    codebook, codes = fit_codebook(vectors, config("balanced", codebook_size=32, num_levels=3))
+    names, days = np.arange(2000).astype(object), np.full(2000, "2026-06-01", "datetime64[D]")
+    ids = assign_semantic_ids(codebook, codes, vectors, names.astype(str).astype(object), days)
+    balance = fit_balance(codes, ids.codes, 32)
+    assert balance["size_spread"] == [1, 1, 1]
+    assert balance["utilisation"] == [1.0, 1.0, 1.0]
+    assert balance["overflowed_items"] == int((ids.codes[:, :3] != codes).any(1).sum())
+
+
+def test_fit_balance_by_hand() -> None:
+    fitted = torch.tensor([[0, 0], [0, 1], [0, 0], [1, 1]])
+    published = torch.tensor([[0, 0, 0], [0, 1, 0], [1, 0, 0], [1, 1, 0]])  # the third one moved
+    assert fit_balance(fitted, published, 3) == {
+        "utilisation": pytest.approx([2 / 3, 2 / 3]),
+        "size_spread": [3, 2],
+        "overflowed_items": 1,
+    }
+
+
+@given(num_items=st.integers(2, 10**8), num_levels=st.integers(1, 16))
+def test_the_codebook_size_follows_the_catalogue(num_items: int, num_levels: int) -> None:
+    settings = TokenizerConfig(num_levels=num_levels)
+    size = settings.codes_per_level(num_items)
+    assert size & (size - 1) == 0  # a power of two
+    assert 2 <= size <= num_items
+    assert size**num_levels < 2**63
+    assert replace(settings, codebook_size=300 if num_levels < 8 else 3).codes_per_level(
+        num_items
+    ) == (300 if num_levels < 8 else 3)
+    larger = settings.codes_per_level(2 * num_items)
+    assert size <= larger <= 4 * size
+
+
+def test_the_example_of_the_codebook_size() -> None:
+    assert doctest.testmod(tokenizer_config).failed == 0
+    assert doctest.testmod(versions).failed == 0

@@ -190,7 +190,7 @@ def test_nights_hold_in_any_order_of_the_catalogue(data: st.DataObject, copies: 
     with tempfile.TemporaryDirectory() as temporary:
         directory = Path(temporary)
         config = TokenizerConfig(num_levels=2, codebook_size=4, iterations=5)
-        night = tokenize_catalogue(everything, date(2026, 6, 2), config, directory)
+        night, _ = tokenize_catalogue(everything, date(2026, 6, 2), config, directory)
         for until in (30, 45, 60):
             later = extend_tokenized(directory, night, catalogue(until))
             assert later.ids.num_moved_since(night.ids) == 0
