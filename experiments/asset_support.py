@@ -1,18 +1,61 @@
-"""What the assets of experiments share: how a table becomes a result."""
+"""What assets of experiments share: provenance, and tables as results."""
 
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from assets.support import SETTINGS
+from onerec.artifacts import ArtifactStore
+from onerec.config import PipelineConfig
 
 if TYPE_CHECKING:
-    from experiments.reporting.result_tables import ResultTable
+    from experiments.reporting.result_tables import Provenance, ResultTable
 
 GROUP = "experiments"
+
+
+def recorded_seconds(
+    instance: dg.DagsterInstance, asset: str, partition: str, name: str = "seconds"
+) -> float | None:
+    """A duration in the metadata of a partition's last materialization, if it has one."""
+    wanted = dg.AssetRecordsFilter(asset_key=dg.AssetKey(asset), asset_partitions=[partition])
+    records = instance.fetch_materializations(wanted, limit=1).records
+    event = records[0].asset_materialization if records else None
+    value = event.metadata[name].value if event and name in event.metadata else None
+    return float(value) if isinstance(value, int | float) else None
+
+
+def provenance(
+    store: ArtifactStore,
+    days: Sequence[str],
+    base: PipelineConfig,
+    seeds: Sequence[int],
+    budget: str,
+) -> "Provenance":
+    """Where a table of some nightly runs comes from.
+
+    Args:
+        store: The artifacts.
+        days: The nights' test days.
+        base: Settings of the nights.
+        seeds: Those used.
+        budget: What each system was allowed.
+    """
+    from experiments.reporting.result_tables import Provenance, current_commit
+
+    hashes = [store.latest("session_dataset", day).content_hash for day in days]
+    settings = hashlib.sha256(json.dumps(asdict(base), sort_keys=True).encode()).hexdigest()
+    return Provenance(
+        data=f"{SETTINGS.dataset} {'+'.join(hashes)}",
+        config=f"`{settings[:10]}` ({SETTINGS.preset} preset with the data set's settings)",
+        seeds=seeds,
+        budget=budget,
+        commit=current_commit(),
+    )
 
 
 def written(
@@ -22,13 +65,17 @@ def written(
 
     The data version is that of the figures, without the seconds that they took.
     """
-    from experiments.reporting import markdown, rows_to_json, write_table
+    from experiments.reporting.result_tables import cells, rows_to_json
+    from experiments.reporting.results_page import write_table
     from onerec.pictures import svg_markdown
 
     shown: dict[str, Any] = {}
     for table in tables:
         write_table(SETTINGS.tables_dir, table)
-        shown[table.name] = dg.MetadataValue.md(markdown(table))
+        head, *lines = cells(table)
+        records = [dg.TableRecord(dict(zip(head, line, strict=True))) for line in lines]
+        schema = dg.TableSchema(columns=[dg.TableColumn(name, "string") for name in head])
+        shown[table.name] = dg.MetadataValue.table(records, schema)
         findings = "\n".join(f"- {finding}" for finding in table.findings)
         shown[f"{table.name}: findings"] = dg.MetadataValue.md(findings or "none")
         for metric, svg in table.pictures().items():

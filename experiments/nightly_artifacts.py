@@ -1,4 +1,4 @@
-"""A night as it was published: its files, its settings as the manifests tell them, its versions."""
+"""The latest nightly run: its artifacts, and its settings as their manifests hold them."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -37,82 +37,55 @@ NEEDED = (
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedNight:
-    """A night whose artifacts are all there.
+    """A nightly run whose artifacts are all published.
 
     Attributes:
         test_day: Day D.
-        files: Directory of each artifact by name: `session_dataset`, `semantic_ids`,
-            `pretrained_checkpoint`, `preference_pairs`, `reward_model`, `evaluator_model`,
-            `dpo_checkpoint`, `baselines`.
-        base: The settings they were made with.
-        versions: Version of each step that may be reused, and `night` (see `plan`).
+        artifacts: By name, those of `NEEDED`.
+        base: The settings they were made with. `training.warm_start` says whether the generator
+            *was* warm-started.
     """
 
     test_day: date
-    files: Mapping[str, Path]
+    artifacts: Mapping[str, Artifact]
     base: PipelineConfig
-    versions: Mapping[str, str]
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """Directory of each artifact by name."""
+        return {name: artifact.path for name, artifact in self.artifacts.items()}
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Version of each artifact that experiments read; of the night's own metrics they read
+        settings only."""
+        return {n: a.version for n, a in self.artifacts.items() if n != "offline_metrics"}
 
 
-def chosen_day(store: ArtifactStore, wanted: str = "", names: Sequence[str] = NEEDED) -> str:
-    """The day asked for, or the last one with every artifact published.
+def latest_day(store: ArtifactStore, names: Sequence[str] = NEEDED) -> str:
+    """The last day with all of some artifacts.
 
     Raises:
-        ArtifactError: There is none, or the one asked for lacks some.
+        ArtifactError: There is none.
     """
-    days = sorted(set.intersection(*(set(store.partitions(name)) for name in names)))
+    days = set.intersection(*(set(store.partitions(name)) for name in names))
     if not days:
         raise ArtifactError(
             f"no day has all of {', '.join(names)}: run the job weekly_retokenize for one first"
         )
-    if wanted and wanted not in days:
-        raise ArtifactError(
-            f"day={wanted!r}: it has not all of {', '.join(names)}; {', '.join(days[-5:])} have, "
-            "use one of these or run its night first"
-        )
-    return wanted or days[-1]
+    return max(days)
 
 
-def night_artifacts(store: ArtifactStore, day: str) -> dict[str, Artifact]:
-    """The night's artifacts by name."""
-    return {name: store.latest(name, day) for name in NEEDED}
-
-
-def upstream_of(artifacts: Mapping[str, Artifact]) -> dict[str, str]:
-    """What a result depends on: every artifact's version but that of the night's own metrics."""
-    return {name: a.version for name, a in artifacts.items() if name != "offline_metrics"}
-
-
-def published_night(store: ArtifactStore, day: str) -> PublishedNight:
-    """A night from its artifacts.
-
-    `training.warm_start` of its settings says whether its generator *was* warm-started: a variant
-    that says false then trains anew, and so does one that changes what pretraining reads, as it has
-    no night before it. The rounds of a night with several are not reused.
-
-    Args:
-        store: The store.
-        day: Day D.
+def latest_night(store: ArtifactStore) -> PublishedNight:
+    """The last nightly run with every artifact that variants need.
 
     Raises:
-        ArtifactError: An artifact is missing.
+        ArtifactError: There is none.
     """
-    read = night_artifacts(store, day)
-    base = _settings(store, read)
-    versions = {
-        "night": "-".join(f"{name}:{version}" for name, version in upstream_of(read).items()),
-        "sessions": read["session_dataset"].version,
-        "tokens": read["semantic_ids"].version,
-        "pretraining": read["pretrained_checkpoint"].version,
-    }
-    if base.alignment.rounds == 1:
-        versions["pairs_1"] = read["preference_pairs"].version
-        versions["alignment_1"] = read["dpo_checkpoint"].version
+    day = latest_day(store)
+    read = {name: store.latest(name, day) for name in NEEDED}
     return PublishedNight(
-        test_day=date.fromisoformat(day),
-        files={name: artifact.path for name, artifact in read.items()},
-        base=base,
-        versions=versions,
+        test_day=date.fromisoformat(day), artifacts=read, base=_settings(store, read)
     )
 
 

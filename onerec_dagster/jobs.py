@@ -30,18 +30,4 @@ weekly_retokenize = dg.define_asset_job(
     ),
 )
 
-MEASURED = NIGHT - dg.AssetSelection.assets("champion", "recommendations")
-
-measured_night = dg.define_asset_job(
-    "measured_night",
-    selection=MEASURED - RETOKENIZE,
-    description="A night up to its metrics, which is what result tables are made from.",
-)
-
-first_measured_night = dg.define_asset_job(
-    "first_measured_night",
-    selection=MEASURED,
-    description="The same with a new codebook.",
-)
-
-JOBS = [ingest, nightly, weekly_retokenize, measured_night, first_measured_night]
+JOBS = [ingest, nightly, weekly_retokenize]

@@ -3,36 +3,36 @@
 import shutil
 from dataclasses import asdict
 from datetime import date
-from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-from pydantic import Field
 
 from assets.code_version import code_version
-from assets.support import POOL_TRAINER, STAGES, launchpad, upstream
-from experiments.ab_test.config import READ, ABTestConfig
-from experiments.asset_support import GROUP, written
-from experiments.nightly_artifacts import chosen_day
+from assets.support import POOL_TRAINER, STAGES, launchpad, to_core, upstream
+from experiments.ab_test.config import NIGHTLY, VARIANTS, ABTestConfig
+from experiments.asset_support import GROUP, provenance, written
+from experiments.nightly_artifacts import latest_day, latest_night
+from experiments.variants.assets import CODE as VARIANTS_CODE
+from experiments.variants.assets import seconds_of
+from experiments.variants.stored_results import VariantPartition, current_result
+from onerec.artifacts import Artifact, ArtifactStore
 from onerec.config import require
 from resources.stores import Artifacts, Compute, Source
 
 if TYPE_CHECKING:
-    from experiments.ab_test.simulation import Night
+    from experiments.ab_test.simulation import ABTest
 
 NAME = "ab_test_table"
-MODELS_CODE = code_version("experiments.ab_test.policies", "train_larger", "align")
-"""Of the models that the test trains; what it measures of them may change without a training."""
 CODE = code_version(__name__, "ab_test_table")
 
 
 class ABTestLaunchpad(launchpad(ABTestConfig())):
     """What is served, to whom, for how long."""
 
-    day: str = Field(
-        default="",
-        description="Night whose models are tested, 2026-06-14 say; the last complete one if empty",
-    )
+
+def _serves(partition: VariantPartition) -> dg.AssetDep:
+    one = dg.SpecificPartitionsPartitionMapping([partition.dagster_key])
+    return dg.AssetDep(partition.asset, partition_mapping=one)
 
 
 @dg.asset(
@@ -41,7 +41,7 @@ class ABTestLaunchpad(launchpad(ABTestConfig())):
     kinds={"pytorch", "lightgbm"},
     pool=POOL_TRAINER,
     code_version=CODE,
-    deps=[upstream(name) for name in READ],
+    deps=[*map(upstream, NIGHTLY), *map(_serves, VARIANTS.values())],
 )
 def ab_test_table(
     context: dg.AssetExecutionContext,
@@ -50,7 +50,7 @@ def ab_test_table(
     source: Source,
     compute: Compute,
 ) -> dg.MaterializeResult:
-    """Cascade, OneRec small, larger, larger + IPA: the same simulated users, visits and luck."""
+    """Cascade, OneRec small, larger, larger + IPA: same simulated users, visits, random numbers."""
     from experiments.ab_test.simulation import run
     from experiments.ab_test.table import make_table
 
@@ -60,66 +60,70 @@ def ab_test_table(
         source.dataset,
         "an A/B test needs users who answer; set ONEREC_DATASET=simulated",
     )
-    values = config.model_dump()
-    day = chosen_day(artifacts.store, values.pop("day"), READ)
-    night = _night(context, day, ABTestConfig(**values), artifacts, source, compute)
-    versions = {name: artifact.version for name, artifact in night.read.items()}
+    store, settings = artifacts.store, to_core(config, ABTestConfig)
+    variants = _variants(store, settings)
+    test = _test(context, settings, store, source, compute, variants)
+    versions = {n: a.version for n, a in {**test.artifacts, **variants}.items()}
     key: dict[str, Any] = {
-        "config": {"test": asdict(night.config), "stages": asdict(STAGES)},
+        "config": {"test": asdict(settings), "stages": asdict(STAGES)},
         "upstream": versions,
         "code_version": CODE,
     }
-    scratch = artifacts.store.scratch(NAME, day, key)
+    day = test.day.isoformat()
+    scratch = store.scratch(NAME, day, key)
+    budget = (
+        "one training per generator as the night's (the larger one's dropout was chosen by "
+        f"validation loss), one round of {STAGES.alignment.method} with "
+        f"{STAGES.alignment.sample_users} users, beam {settings.beam}; nothing was tuned on it"
+    )
     table = make_table(
-        run(night, scratch),
-        night.config,
-        _provenance(night, key),
-        repeat_days=night.source.config.repeat_days,
+        run(test, scratch),
+        settings,
+        provenance(store, [day], STAGES, range(settings.traffic_seeds), budget),
+        repeat_days=test.source.config.repeat_days,
     )
     shutil.rmtree(scratch)
     return written([table], {"night": day, "upstream versions": dg.MetadataValue.json(versions)})
 
 
-def _night(
+def _variants(store: ArtifactStore, config: ABTestConfig) -> dict[str, Artifact]:
+    """The arms that variants of the latest nightly run serve."""
+    wanted = {arm: partition for arm, partition in VARIANTS.items() if arm in config.names}
+    night = latest_night(store) if wanted else None
+    found = {}
+    for arm, partition in wanted.items():
+        assert night is not None
+        result = current_result(store, night, partition, VARIANTS_CODE)
+        if result is None:
+            raise dg.Failure(
+                f"arm {arm}: {partition.asset} has no current result; materialise its partition "
+                f"{partition.dagster_key} first"
+            )
+        found[arm] = result
+    return found
+
+
+def _test(
     context: dg.AssetExecutionContext,
-    day: str,
     config: ABTestConfig,
-    artifacts: Artifacts,
+    store: ArtifactStore,
     source: Source,
     compute: Compute,
-) -> "Night":
-    from experiments.ab_test.simulation import Night
+    variants: dict[str, Artifact],
+) -> "ABTest":
+    from experiments.ab_test.simulation import ABTest
     from onerec.datasets.simulated import SimulatedSource
 
-    app = source.open()
+    app, day = source.open(), latest_day(store, NIGHTLY)
     assert isinstance(app, SimulatedSource)
-    return Night(
+    return ABTest(
         source=app,
-        store=artifacts.store,
-        read={name: artifacts.store.latest(name, day) for name in READ},
+        artifacts={name: store.latest(name, day) for name in NIGHTLY},
         day=date.fromisoformat(day),
         stages=STAGES,
         config=config,
-        code=MODELS_CODE,
-        runtime=compute.runtime().on_one_device(),
+        variants={arm: artifact.path for arm, artifact in variants.items()},
+        trained_seconds={arm: seconds_of(context.instance, VARIANTS[arm]) for arm in variants},
         device=compute.torch_device(),
         on_progress=context.log.info,
-    )
-
-
-def _provenance(night: "Night", key: dict[str, Any]) -> Any:
-    from experiments.reporting import Provenance, current_commit
-
-    test = night.config
-    data = night.read["session_dataset"]
-    digest = sha256(repr(sorted(key["config"].items())).encode()).hexdigest()[:10]
-    return Provenance(
-        data=f"simulated (seed {night.source.config.seed}), night {data.partition}, "
-        f"sessions {data.content_hash}",
-        config=digest,
-        seeds=range(test.traffic_seeds),
-        budget=f"one training per generator as the night's (the larger one's dropout was chosen by "
-        f"validation loss), one round of {STAGES.alignment.method} with "
-        f"{STAGES.alignment.sample_users} users, beam {test.beam}; nothing was tuned on the test",
-        commit=current_commit(),
     )

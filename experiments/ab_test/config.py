@@ -2,22 +2,32 @@
 
 from dataclasses import dataclass
 
-from onerec.config import PipelineConfig, option, require
+from experiments.variants.grids import ALIGNED, LARGER, LARGER_IPA, PRETRAINED
+from experiments.variants.stored_results import VariantPartition
+from onerec.config import option, require
 
-READ = ("session_dataset", "semantic_ids", "baselines", "pretrained_checkpoint", "reward_model")
-"""Artifacts of the night whose models are tested."""
-CASCADE, UNJUDGED, ALIGNED = "cascade", "small_unjudged", "larger_aligned"
-ARMS = {
+NIGHTLY = ("session_dataset", "semantic_ids", "baselines", "pretrained_checkpoint", "reward_model")
+"""Artifacts of the nightly run whose models are tested."""
+CASCADE, BY_PROBABILITY = "cascade", "small_by_probability"
+BASELINE_ARMS = {
     "popularity_recent": "popularity of the last days",
     "itemknn": "item-KNN",
     CASCADE: "cascade",
-    UNJUDGED: "OneRec small, by probability alone",
+}
+GENERATOR_ARMS = {
+    BY_PROBABILITY: "OneRec small, by probability alone",
     "small": "OneRec small",
     "larger": "OneRec larger",
-    ALIGNED: "OneRec larger + IPA",
+    "larger_aligned": "OneRec larger + IPA",
 }
+ARMS = BASELINE_ARMS | GENERATOR_ARMS
 """Arms and their names in the table. Generators serve as the night's recommendations do: a reward
-model chooses among what they generate, but for the one by probability."""
+model chooses among the sessions they generate, except for the one by probability."""
+VARIANTS = {
+    "larger": VariantPartition(PRETRAINED, LARGER, seed=0),
+    "larger_aligned": VariantPartition(ALIGNED, LARGER_IPA, seed=0),
+}
+"""Arms that a variant of the nightly run serves; the others are its own models."""
 RETURNING = "returning"
 """The pass in which good days bring users back sooner."""
 
@@ -32,12 +42,6 @@ class ABTestConfig:
     days: int = option(7, "Days served, the first of them the night's D")
     traffic_seeds: int = option(3, "How often the days are served, each time with other visits")
     beam: int = option(16, "Sessions a generator searches for a list")
-    larger_width: int = option(96, "Width of the larger generator; heads and d_ff scale with it")
-    larger_encoder_layers: int = option(2, "Its encoder blocks")
-    larger_decoder_layers: int = option(2, "Its decoder blocks")
-    larger_experts: int = option(8, "Its experts per decoder block")
-    larger_learning_rate: float = option(2e-3, "Its peak learning rate")
-    larger_dropout: float = option(0.25, "Its dropout; by .1 it stops early (docs/log.md)")
     fresh_days: float = option(2.0, "Age in days up to which an item is fresh")
     return_sensitivity: float = option(
         1.0,
@@ -73,20 +77,3 @@ class ABTestConfig:
         """The arms, each once, in the order of `ARMS`."""
         named = {part.strip() for part in self.arms.split(",")}
         return (*(n for n in ARMS if n in named), *sorted(named - set(ARMS)))
-
-    def larger(self, stages: PipelineConfig) -> PipelineConfig:
-        """A night's settings with the larger generator's shape; heads and d_ff scale with width."""
-        small = stages.model
-        scale = self.larger_width / small.d_model
-        model = {
-            "d_model": self.larger_width,
-            "num_heads": max(1, round(small.num_heads * scale)),
-            "d_ff": round(small.d_ff * scale),
-            "encoder_layers": self.larger_encoder_layers,
-            "decoder_layers": self.larger_decoder_layers,
-            "num_experts": self.larger_experts,
-            "active_experts": min(small.active_experts, self.larger_experts),
-            "dropout": self.larger_dropout,
-        }
-        training = {"learning_rate": self.larger_learning_rate, "warm_start": False}
-        return stages.override({"model": model, "training": training})

@@ -6,26 +6,29 @@ decides what users do and reaches no model.
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
+from safetensors.torch import load_file as load_tensors
 
-from experiments.ab_test.config import ALIGNED, CASCADE, RETURNING, UNJUDGED, ABTestConfig
+from experiments.ab_test.config import (
+    BASELINE_ARMS,
+    BY_PROBABILITY,
+    GENERATOR_ARMS,
+    RETURNING,
+    ABTestConfig,
+)
 from experiments.ab_test.measures import COUNTS, measure
 from experiments.ab_test.policies import (
-    SPLITS,
     ArmPolicy,
     Catalogue,
-    align,
-    baseline_arms,
-    generator_arm,
-    train_larger,
+    serving_generator,
 )
 from experiments.ab_test.traffic import Known, ReturnRule, is_watched, serve
-from onerec.artifacts import Artifact, ArtifactStore
+from onerec.artifacts import Artifact, read_json
 from onerec.config import PipelineConfig
 from onerec.datasets.simulated import SimulatedSource
 from onerec.datasets.simulator.world import Array, numbers
@@ -33,20 +36,19 @@ from onerec.evaluation.baselines import Popularity, load_baselines
 from onerec.ranked_lists import Ranker
 from onerec.session_dataset.histories import load_serving_histories
 from onerec.tokenizer.semantic_ids import SemanticIds, load_semantic_ids
-from onerec.training import Runtime
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What the arms did.
+class ABTestResult:
+    """What came of the arms.
 
     Attributes:
-        sums: (S, D, U, COUNTS) per arm, see `ab_measures`.
-        returning: (1, D, U, COUNTS) per arm where good days bring users back sooner; empty where
-            that was not asked for.
-        filled: Share of each arm's places that popularity filled.
-        seconds: What serving and, in this run, training each arm took.
-        losses: Validation loss of each checkpoint, in nats per token.
+        sums: (S, D, U, COUNTS) per arm, see `measures`.
+        returning: (1, D, U, COUNTS) per arm where good days bring users back sooner; empty without
+            that pass.
+        filled: Share of each arm's list positions that popularity filled.
+        seconds: What training and serving each arm took.
+        losses: Validation loss of each checkpoint that recorded one, in nats per token.
         usual: Share of exposures that were watched in the log before the test.
     """
 
@@ -58,33 +60,35 @@ class Measured:
     usual: float
 
 
-@dataclass(frozen=True)
-class Night:
-    """What the test is about: an app, a night's artifacts, and settings.
+@dataclass(frozen=True, kw_only=True)
+class ABTest:
+    """An app, the models that serve it, and settings.
 
     Attributes:
         source: The simulated app.
-        store: Gets the larger generator and its aligned one, as artifacts of their own.
-        read: The night's artifacts, `ab_config.READ`.
+        artifacts: Of the nightly run, `config.NIGHTLY`.
+        variants: Checkpoint directory of each arm that a variant serves.
         day: D, the first day served.
         stages: The night's settings.
         config: Of the test.
-        code: Version of the code that makes models.
-        runtime: What trainings run on.
+        trained_seconds: What training took, for the arms whose models are variants.
         device: Where generators serve.
-        on_progress: PolicyBatch what goes on.
+        on_progress: Called with a line of text now and then.
     """
 
     source: SimulatedSource
-    store: ArtifactStore
-    read: Mapping[str, Artifact]
+    artifacts: Mapping[str, Artifact]
     day: date
     stages: PipelineConfig
     config: ABTestConfig
-    code: str
-    runtime: Runtime = field(default_factory=Runtime)
+    variants: Mapping[str, Path] = field(default_factory=dict)
+    trained_seconds: Mapping[str, float] = field(default_factory=dict)
     device: str = "cpu"
     on_progress: Callable[[str], None] = lambda message: None
+
+    def path(self, name: str) -> Path:
+        """Directory of a nightly artifact."""
+        return self.artifacts[name].path
 
     @property
     def first(self) -> int:
@@ -108,51 +112,51 @@ class _Morning:
     usual: float
 
 
-def run(night: Night, scratch: Path) -> Measured:
-    """Make the arms' models and let each arm serve.
+def run(test: ABTest, scratch: Path) -> ABTestResult:
+    """Let each arm serve.
 
     Args:
-        night: What is tested.
+        test: What is tested.
         scratch: Keeps what an arm has served; a run that was killed goes on from there.
 
     Raises:
-        ValueError: The artifacts are not of this simulated app.
+        ValueError: The artifacts are not of this simulated app, or an arm has no model.
     """
-    config, ids = night.config, load_semantic_ids(night.read["semantic_ids"].path)
-    morning = _morning(night, ids)
-    rankers, seconds, losses = _make_arms(night, ids)
+    config, ids = test.config, load_semantic_ids(test.path("semantic_ids"))
+    morning = _morning(test, ids)
+    rankers = _arms(test, ids)
     passes: dict[str, tuple[int, ReturnRule | None]] = {
         str(seed): (seed, None) for seed in range(config.traffic_seeds)
     }
     if config.return_sensitivity:
         passes[RETURNING] = (0, ReturnRule(config.return_sensitivity, morning.usual))
     sums: dict[str, dict[str, Array]] = {label: {} for label in passes}
-    filled: dict[str, float] = {}
+    seconds, filled = dict(test.trained_seconds), {}
     for label, (seed, rule) in passes.items():
         for name, ranker in rankers.items():
             file = scratch / f"{name}-{label}.safetensors"
-            kept = _served_once(night, morning, ranker, seed, rule, file)
+            kept = _served_once(test, morning, ranker, seed, rule, file)
             sums[label][name] = kept["sums"]
             filled[name] = float(kept["filled"][0])
             seconds[name] = seconds.get(name, 0.0) + float(kept["seconds"][0])
             total = kept["sums"][..., COUNTS.index("watch_seconds")].sum()
-            night.on_progress(
+            test.on_progress(
                 f"{name}, visits {label}: {total:,.0f} s watched, "
                 f"{kept['seconds'][0]:,.0f} s of computing"
             )
     seeds = [label for label in passes if label != RETURNING]
-    return Measured(
+    return ABTestResult(
         sums={n: np.stack([sums[label][n] for label in seeds]) for n in rankers},
         returning={n: sums[RETURNING][n][None] for n in rankers} if RETURNING in passes else {},
         filled=filled,
         seconds=seconds,
-        losses=losses,
+        losses=_validation_losses(test),
         usual=morning.usual,
     )
 
 
 def _served_once(
-    night: Night,
+    test: ABTest,
     morning: _Morning,
     ranker: Ranker,
     traffic_seed: int,
@@ -164,24 +168,24 @@ def _served_once(
         began = time.monotonic()
         policy = ArmPolicy(ranker, morning.fallback, morning.catalogue)
         days = serve(
-            night.source.world,
+            test.source.world,
             policy,
             morning.known,
-            first_day=night.day,
-            days=night.config.days,
+            first_day=test.day,
+            days=test.config.days,
             traffic_seed=traffic_seed,
-            sessions=night.stages.sessions,
+            sessions=test.stages.sessions,
             rule=rule,
         )
-        items = night.source.world.items(night.last)
-        options = (items, morning.popularity, len(morning.known.history), night.config.fresh_days)
+        items = test.source.world.items(test.last)
+        options = (items, morning.popularity, len(morning.known.history), test.config.fresh_days)
         sums = []
         for shown in days:
             sums.append(measure(shown, *options))
-            night.on_progress(f"{file.stem}: {len(sums)} of {night.config.days} days")
+            test.on_progress(f"{file.stem}: {len(sums)} of {test.config.days} days")
         made = {
             "sums": np.stack(sums),
-            "filled": np.array([policy.filled / max(policy.asked, 1)]),
+            "filled": np.array([policy.filled / max(policy.requested, 1)]),
             "seconds": np.array([time.monotonic() - began]),
         }
         aside = file.with_suffix(".part")
@@ -190,54 +194,59 @@ def _served_once(
     return load_file(file)
 
 
-def _make_arms(
-    night: Night, ids: SemanticIds
-) -> tuple[dict[str, Ranker], dict[str, float], dict[str, float]]:
-    """The arms asked for; seconds of what was trained; validation losses."""
-    names, read, say = night.config.names, night.read, night.on_progress
-    stages = night.stages.override({"decoding": {"beam": night.config.beam}})
-    seconds: dict[str, float] = {}
-    began = time.monotonic()
-    baselines = baseline_arms(read, ids, night.day, night.stages)
-    seconds[CASCADE] = time.monotonic() - began
-    rankers = {n: ranker for n, ranker in baselines.items() if n in names}
-    small = read["pretrained_checkpoint"]
-    checkpoints = {name: small for name in (UNJUDGED, "small") if name in names}
-    options = {"runtime": night.runtime, "code": night.code, "on_progress": say}
-    if any(name.startswith("larger") for name in names):
-        began = time.monotonic()
-        larger = train_larger(
-            night.store, read, night.day, night.config.larger(night.stages), **options
+def _arms(test: ABTest, ids: SemanticIds) -> dict[str, Ranker]:
+    """What ranks or generates, per arm.
+
+    Raises:
+        ValueError: The night fitted no such baseline, or no variant was given for an arm.
+    """
+    names = test.config.names
+    fitted = load_baselines(test.path("baselines")).rankers
+    checkpoints = _checkpoints(test)
+    missing = [name for name in names if name not in {**fitted, **checkpoints}]
+    if missing:
+        raise ValueError(
+            f"arms={test.config.arms!r}: {missing[0]} is neither a baseline that the night fitted "
+            f"({', '.join(fitted)}) nor a generator of it; name it in evaluation.baselines and "
+            "materialise baselines again, or leave the arm out"
         )
-        if "larger" in names:
-            checkpoints["larger"] = larger
-            seconds["larger"] = time.monotonic() - began
-        if ALIGNED in names:
-            checkpoints[ALIGNED] = align(
-                night.store, read, larger, night.day, night.stages, device=night.device, **options
-            )
-            seconds[ALIGNED] = time.monotonic() - began
-    for name, checkpoint in checkpoints.items():
-        rankers[name] = generator_arm(
-            checkpoint.path,
-            read,
+    vectors = load_tensors(test.path("semantic_ids") / "vectors.safetensors")["vectors"]
+    decoding = replace(test.stages.decoding, beam=test.config.beam)
+    arms: dict[str, Ranker] = {name: fitted[name] for name in names if name in BASELINE_ARMS}
+    for name in (n for n in names if n in GENERATOR_ARMS):
+        arms[name] = serving_generator(
+            checkpoints[name],
             ids,
-            stages,
-            device=night.device,
-            by_reward=name != UNJUDGED,
+            decoding,
+            chosen_by=None if name == BY_PROBABILITY else (test.path("reward_model"), vectors),
+            device=test.device,
         )
-    trained = {n: a for n, a in checkpoints.items() if "best_valid_loss" in a.manifest["metadata"]}
-    losses = {n: a.manifest["metadata"]["best_valid_loss"] for n, a in trained.items()}
-    return rankers, seconds, losses
+    return arms
 
 
-def _morning(night: Night, ids: SemanticIds) -> _Morning:
+def _checkpoints(test: ABTest) -> dict[str, Path]:
+    small = test.path("pretrained_checkpoint")
+    return {BY_PROBABILITY: small, "small": small, **test.variants}
+
+
+def _validation_losses(test: ABTest) -> dict[str, float]:
+    """Of the arms whose checkpoint is a pretraining that recorded one."""
+    losses = {}
+    for name, directory in _checkpoints(test).items():
+        history = directory / "history.json"
+        summary = read_json(history).get("summary", {}) if history.exists() else {}
+        if name in test.config.names and "best_valid_loss" in summary:
+            losses[name] = summary["best_valid_loss"]
+    return losses
+
+
+def _morning(test: ABTest, ids: SemanticIds) -> _Morning:
     """Histories and exposures as of the first morning, from the window before D."""
-    world, sessions = night.source.world, night.stages.sessions
-    fallback = load_baselines(night.read["baselines"].path).popularity_recent
-    items = world.items(night.last)
-    number_of_items = len(world.items(night.first))
-    catalogue = Catalogue.of(ids, number_of_items, ids.known_before(night.day))
+    world, sessions = test.source.world, test.stages.sessions
+    fallback = load_baselines(test.path("baselines")).popularity_recent
+    items = world.items(test.last)
+    number_of_items = len(world.items(test.first))
+    catalogue = Catalogue.of(ids, number_of_items, ids.known_before(test.day))
     num_candidates = int(catalogue.candidates.sum())
     nobody = np.empty((1, 0), dtype=np.int64)
     popular = fallback.rank(nobody, num_candidates, candidates=catalogue.candidates).items[0]
@@ -245,16 +254,16 @@ def _morning(night: Night, ids: SemanticIds) -> _Morning:
     popularity[catalogue.number[popular]] = np.linspace(1, 0, num_candidates)
 
     user_ids, history = load_serving_histories(
-        night.read["session_dataset"].path,
+        test.path("session_dataset"),
         ids,
         history_length=sessions.history_length,
-        splits=SPLITS,
+        splits=("train", "valid"),
     )
-    everyone = np.full((len(world.users(night.last)), history.shape[1]), -1, np.int64)
+    everyone = np.full((len(world.users(test.last)), history.shape[1]), -1, np.int64)
     indices = history.numpy()
     everyone[numbers(user_ids)] = np.where(indices >= 0, catalogue.number[indices], -1)
 
-    user, item, day, seconds = _recent_log(night, world.config.repeat_days - 1)
+    user, item, day, seconds = _recent_log(test, world.config.repeat_days - 1)
     watched = is_watched(sessions, seconds, items.duration[item])
     usual = float(watched.mean()) if len(watched) else 0.5
     return _Morning(
@@ -262,12 +271,12 @@ def _morning(night: Night, ids: SemanticIds) -> _Morning:
     )
 
 
-def _recent_log(night: Night, days: int) -> tuple[Array, Array, Array, Array]:
+def _recent_log(test: ABTest, days: int) -> tuple[Array, Array, Array, Array]:
     """User, item, day and seconds of the exposures of the last days before D, (E,) each."""
     nothing = np.zeros(0, np.int64)
     parts = [(nothing, nothing, nothing, nothing.astype(float))]
-    for number in range(max(night.first - days, 0), night.first):
-        events = night.source.events(night.source.first_day + timedelta(days=number))
+    for number in range(max(test.first - days, 0), test.first):
+        events = test.source.events(test.source.first_day + timedelta(days=number))
         user, item = (numbers(events[name].combine_chunks()) for name in ("user_id", "item_id"))
         parts.append((user, item, np.full(len(user), number), events["watch_seconds"].to_numpy()))
     user, item, day, seconds = (np.concatenate(column) for column in zip(*parts, strict=True))

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 from experiments.ab_test.config import ARMS, CASCADE, ABTestConfig
 from experiments.ab_test.measures import Ratio, ratios
-from experiments.ab_test.simulation import Measured
+from experiments.ab_test.simulation import ABTestResult
 from experiments.reporting.result_tables import Provenance, ResultTable, Row
 from onerec.statistics import Interval
 
@@ -54,7 +54,7 @@ EVERY_DAY = slice(None)
 
 
 def make_table(
-    measured: Measured, config: ABTestConfig, provenance: Provenance, *, repeat_days: int
+    measured: ABTestResult, config: ABTestConfig, provenance: Provenance, *, repeat_days: int
 ) -> ResultTable:
     """The table.
 
@@ -85,7 +85,7 @@ def make_table(
     )
 
 
-def uplifts(measured: Measured, config: ABTestConfig) -> dict[str, dict[str, Ratio]]:
+def uplifts(measured: ABTestResult, config: ABTestConfig) -> dict[str, dict[str, Ratio]]:
     """Arm -> metric -> relative difference to the cascade, or to the arm before, in per cent."""
     options = {"samples": config.bootstrap_samples, "seed": config.seed}
     ratio = ratios(measured.sums, **options)
@@ -121,7 +121,7 @@ def uplifts(measured: Measured, config: ABTestConfig) -> dict[str, dict[str, Rat
     return found
 
 
-def _rows(measured: Measured, config: ABTestConfig) -> Iterator[Row]:
+def _rows(measured: ABTestResult, config: ABTestConfig) -> Iterator[Row]:
     ratio = ratios(measured.sums, samples=config.bootstrap_samples, seed=config.seed)
     relative = uplifts(measured, config)
     for arm in measured.sums:
@@ -140,7 +140,7 @@ def _rows(measured: Measured, config: ABTestConfig) -> Iterator[Row]:
             yield Row(metric="validation_loss", value=measured.losses[arm], **facts)
 
 
-def _findings(rows: list[Row], measured: Measured) -> list[str]:
+def _findings(rows: list[Row], measured: ABTestResult) -> list[str]:
     cells = {(row.system, row.metric): row for row in rows}
     found = []
     for arm in (name for name in ORDER if name in measured.sums):

@@ -1,17 +1,11 @@
 """The Amazon Beauty table: our TIGER and our OneRec against SASRec-CE in one run.
 
-    python -m experiments.amazon_beauty.experiment --data DATA --out DIRECTORY
-
-`--systems tiger` in one process and `--systems onerec` in another use two cores best; whichever
-ends last finds all systems measured and writes the table. A killed run goes on after its last whole
+A killed run goes on after its last whole
 epoch. Budget on one core each: SASRec-CE 25 minutes, TIGER 45, OneRec 45, and some minutes each to
 ask the test users.
 """
 
-import argparse
 import dataclasses
-import logging
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -25,8 +19,6 @@ from experiments.reporting.result_tables import (
     ResultTable,
     Row,
     current_commit,
-    markdown,
-    write_table,
 )
 from experiments.reporting.seed_intervals import SeededValues, seeded_rows
 from onerec.artifacts import read_json, write_json
@@ -233,48 +225,3 @@ def _named(row: Row) -> Row:
 def _epochs(measured: Measured) -> int:
     epochs = measured.facts.get("epochs")
     return len(epochs) if isinstance(epochs, list) else 0
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run from a command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.amazon_beauty.experiment", description=__doc__
-    )
-    parser.add_argument("--data", type=Path, default=Path("../shared/data/amazon_beauty"))
-    parser.add_argument("--out", type=Path, required=True, help="Directory of the run")
-    parser.add_argument("--tables", type=Path, help="Where the table goes; OUT/tables otherwise")
-    parser.add_argument("--systems", default=",".join(SYSTEMS), help="Comma-separated")
-    parser.add_argument("--epochs", type=int, help="Instead of the budgets', for every system")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1, help="Of torch; 1 is the budget's")
-    given = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stdout)
-    log = logging.getLogger(NAME)
-    import torch
-
-    torch.set_num_threads(given.threads)
-    budgets = dict(BUDGETS)
-    if given.epochs is not None:
-        budgets = {n: dataclasses.replace(b, epochs=given.epochs) for n, b in budgets.items()}
-    try:
-        table = run(
-            given.data,
-            given.out,
-            systems=[name.strip() for name in given.systems.split(",")],
-            budgets=budgets,
-            seed=given.seed,
-            say=log.info,
-        )
-    except ValueError as error:
-        log.error("%s", error)
-        return 2
-    if table is not None:
-        write_table(given.tables or given.out / "tables", table)
-        log.info("\n%s", markdown(table))
-        for finding in table.findings:
-            log.info(finding)
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -1,36 +1,17 @@
-"""Result tables: rows for programs, Markdown and pictures for people, one page of all of them.
-
-`write_table` leaves three things per table in a directory, `$ONEREC_HOME/tables` by convention:
-
-    <name>.json     a list of rows {system, metric, value, low, high, seeds, seconds}
-    <name>.md       its section of the page: what was asked, the table, where it comes from
-    <name>-*.svg    its pictures
-
-`assemble_page` puts the sections together. A table that was not run again, or was run elsewhere,
-keeps the section that the page has of it, with that run's date and commit.
-"""
+"""Result tables: rows of systems and metrics with intervals, and where they come from."""
 
 import math
 import re
-import shutil
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 from onerec import pictures
-from onerec.artifacts import write_json
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-PAGE_HEAD = """# Results
-
-Written by `make tables`; [Measurements in short](measurements.md) says what came out, and
-[How to read the results](reading_results.md) what the columns mean. Every figure was measured by
-this code in the run that its table names; ranking is by item over the full catalogue, and brackets
-are 95 % intervals.
-"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,70 +120,22 @@ def rows_to_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
     ]
 
 
-def markdown(table: ResultTable) -> str:
-    """The table itself: a row per system, a column per metric, with intervals."""
-    cells = {(row.system, row.metric): row for row in table.rows}
-    systems = list(dict.fromkeys(row.system for row in table.rows))
-    head = ["system", *table.shown.values(), "seeds", "seconds"]
-    lines = [head, ["---"] * len(head)]
-    for system in systems:
+def cells(table: ResultTable) -> list[list[str]]:
+    """Head and lines: a line per system, a column per metric, with intervals."""
+    rows = {(row.system, row.metric): row for row in table.rows}
+    lines = [["system", *table.shown.values(), "seeds", "seconds"]]
+    for system in dict.fromkeys(row.system for row in table.rows):
         mine = [row for row in table.rows if row.system == system]
         spent = [row.seconds for row in mine if row.seconds is not None]
         lines.append(
             [
                 system,
-                *(_cell(cells.get((system, metric))) for metric in table.shown),
+                *(_cell(rows.get((system, metric))) for metric in table.shown),
                 str(max(row.seeds for row in mine)),
                 f"{max(spent):,.0f}" if spent else "",
             ]
         )
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def write_table(directory: Path, table: ResultTable) -> None:
-    """Write the rows, the section and the pictures of a table; replaces those of an earlier run."""
-    directory.mkdir(parents=True, exist_ok=True)
-    for old in directory.glob(f"{table.name}-*.svg"):
-        old.unlink()
-    for metric, svg in table.pictures().items():
-        (directory / _picture_name(table.name, metric)).write_text(svg)
-    (directory / f"{table.name}.md").write_text("\n".join(_section(table)) + "\n")
-    write_json(directory / f"{table.name}.json", rows_to_json(table.rows))
-
-
-def assemble_page(directory: Path, page: Path, order: Sequence[str]) -> list[str]:
-    """Write the sections of a directory into the page, and their pictures beside it.
-
-    Args:
-        directory: Where `write_table` wrote.
-        page: The Markdown file; pictures go into a folder of its stem's name. Sections that it has
-            already and the directory has not stay.
-        order: Names of tables; those without a section are left out.
-
-    Returns:
-        Names of the tables on the page.
-    """
-    folder = page.parent / page.stem
-    folder.mkdir(parents=True, exist_ok=True)
-    sections = _sections_of(page.read_text()) if page.exists() else {}
-    for name in order:
-        if (directory / f"{name}.md").exists():
-            text = (directory / f"{name}.md").read_text()
-            sections[name] = text.strip().replace("(pictures/", f"({page.stem}/")
-            for old in folder.glob(f"{name}-*.svg"):
-                old.unlink()
-            for svg in sorted(directory.glob(f"{name}-*.svg")):
-                shutil.copyfile(svg, folder / svg.name)
-    found = [name for name in order if name in sections]
-    marked = (f"<!-- table: {name} -->\n{sections[name]}\n" for name in found)
-    page.write_text("\n".join([PAGE_HEAD, *marked]))
-    return found
-
-
-def _sections_of(page: str) -> dict[str, str]:
-    """Text by table, told from the marks that `assemble_page` writes."""
-    parts = re.split(r"^<!-- table: (\w+) -->$", page, flags=re.MULTILINE)
-    return {name: text.strip() for name, text in zip(parts[1::2], parts[2::2], strict=True)}
+    return lines
 
 
 def current_commit(root: Path = CHECKOUT) -> str:
@@ -220,30 +153,6 @@ def current_commit(root: Path = CHECKOUT) -> str:
         return git("rev-parse", "--short=10", "HEAD") + ("+" if dirty else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-
-
-def _section(table: ResultTable) -> Iterator[str]:
-    yield f"## {table.title}"
-    yield ""
-    yield table.text
-    yield ""
-    yield markdown(table)
-    for metric in table.pictures():
-        yield ""
-        yield f"![{table.shown.get(metric, metric)}](pictures/{_picture_name(table.name, metric)})"
-    if table.findings:
-        yield ""
-        yield from (f"- {finding}" for finding in table.findings)
-    made = table.provenance
-    yield ""
-    yield (
-        f"{made.day.isoformat()}, commit `{made.commit}`, data {made.data}, config {made.config}, "
-        f"seeds {', '.join(map(str, made.seeds))}. Budget: {made.budget}."
-    )
-
-
-def _picture_name(table: str, metric: str) -> str:
-    return f"{table}-{re.sub(r'[^a-z0-9]+', '-', metric.lower()).strip('-')}.svg"
 
 
 def _bar(row: Row) -> Any:

@@ -8,7 +8,7 @@ from pydantic import Field
 from assets.code_version import code_version
 from assets.support import POOL_TRAINER, SETTINGS, STAGES, upstream
 from experiments.asset_support import GROUP, written
-from experiments.nightly_artifacts import chosen_day
+from experiments.nightly_artifacts import latest_day
 from resources.stores import Artifacts, Compute
 
 READ = ("session_dataset", "semantic_ids")
@@ -16,11 +16,8 @@ CODE = code_version(__name__, "reward_table")
 
 
 class RewardTable(dg.Config):
-    """Which night, and how often."""
+    """How often each scorer is trained."""
 
-    day: str = Field(
-        default="", description="Test day, e.g. 2026-06-14; the latest one that is there when empty"
-    )
     seeds: int = Field(default=3, ge=1, description="Trainings of each neural scorer")
 
 
@@ -43,7 +40,7 @@ def reward_table(
 
     if compute.threads:
         torch.set_num_threads(compute.threads)
-    day = chosen_day(artifacts.store, config.day, READ)
+    day = latest_day(artifacts.store, READ)
     read = {name: artifacts.store.latest(name, day) for name in READ}
     made = reward_quality(
         read["session_dataset"].path,

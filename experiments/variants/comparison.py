@@ -5,6 +5,7 @@ Shapes: S seeds, C cases (users).
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -12,27 +13,24 @@ import numpy as np
 
 from experiments.reporting.result_tables import Provenance, ResultTable, Row
 from experiments.reporting.seed_intervals import SeededValues, seeded_rows
+from experiments.variants.evaluation import FACTS, SYSTEM
 from onerec.artifacts import read_json
 from onerec.config import EvaluationConfig
 from onerec.evaluation.metric_table import MetricTable, read_case_metrics
 from onerec.evaluation.protocol import EvaluationProtocol
 
-SYSTEM = "variant"
-"""What the measured system is called in a result's files."""
 METRICS = ("recall@10", "ndcg@10", "evaluator_reward", "training_reward", "reward_gap")
 """Pooled per user. `reward_gap` is the training reward less the evaluator's; what it gains on the
 reference is reward hacking."""
 TOTALS = ("legal_share", "coverage@10")
 """Metrics of a system as a whole, a mean over seeds."""
-FACTS = "facts.json"
-"""Numbers of a variant's training."""
 SHOWN_FACTS = {
     "train_sessions": "train_sessions",
     "kl_to_start": "alignment_kl_to_start",
     "chosen_logp_change": "alignment_chosen_logp_change",
 }
 """Those that are shown, a mean over seeds: column -> name in `facts.json`."""
-ASKED = ("test_day", "cases", "candidates", "reward_models")
+PROTOCOL = ("test_day", "cases", "candidates", "reward_models")
 """Parts of a protocol that results have to agree in. Tokens may differ: items are what is counted,
 and every variant keeps the night's rows."""
 
@@ -44,7 +42,7 @@ class Result:
     Attributes:
         variant: Its name.
         seed: Its seed.
-        directory: What `run_variant` wrote.
+        directory: What `evaluate_variant` wrote.
         seconds: What making it took, if that is known.
     """
 
@@ -58,23 +56,21 @@ def pooled(results: Iterable[Result]) -> dict[str, SeededValues]:
     """Per-user values of every variant, a row per seed, in the order in which variants come.
 
     Raises:
-        ValueError: Two results were not asked the same question; which, and what to do.
+        ValueError: Two results were measured on unlike cases; which, and what to do.
     """
     by_variant: dict[str, list[Result]] = {}
     for result in results:
         by_variant.setdefault(result.variant, []).append(result)
     everything = [result for group in by_variant.values() for result in group]
-    _check_same_question(everything)
+    _check_same_protocol(everything)
     return {name: _seeded(group) for name, group in by_variant.items()}
 
 
 def comparison(
     results: Sequence[Result],
     reference: str,
-    *,
     name: str,
-    title: str,
-    text: str,
+    day: date,
     provenance: Provenance,
     evaluation: EvaluationConfig,
 ) -> ResultTable:
@@ -83,7 +79,9 @@ def comparison(
     Args:
         results: Of every variant and seed.
         reference: The variant that the others are compared with.
-        name, title, text, provenance: Of the table.
+        name: File name of the table.
+        day: The night's test day.
+        provenance: Where it comes from.
         evaluation: Confidence, resamples and seed of the intervals.
 
     Raises:
@@ -122,8 +120,10 @@ def comparison(
         del columns["train_sessions"]
     return ResultTable(
         name=name,
-        title=title,
-        text=text,
+        title=name.replace("_", " ").capitalize(),
+        text=f"The night of {day} with one thing changed at a time, on the same cases and by the "
+        f"same reward models; differences are to {reference}, paired by user and seed. Brackets "
+        "resample users and seeds.",
         rows=rows,
         provenance=provenance,
         columns={metric: title for metric, title in columns.items() if metric in found},
@@ -133,8 +133,8 @@ def comparison(
 
 
 def findings(rows: Sequence[Row], reference: str) -> list[str]:
-    """What is clear of zero, and what is not, in a sentence per metric."""
-    said = []
+    """Whose interval excludes zero, in a sentence per metric."""
+    found_out = []
     for metric, shown in (("recall@10", "Recall@10"), ("evaluator_reward", "evaluator reward")):
         found = {r.system: r for r in rows if r.metric == f"{metric}_minus_{reference}"}
         if not found:
@@ -142,11 +142,11 @@ def findings(rows: Sequence[Row], reference: str) -> list[str]:
         above = [name for name, row in found.items() if row.low is not None and row.low > 0]
         below = [name for name, row in found.items() if row.high is not None and row.high < 0]
         best = max(found.values(), key=lambda row: row.value)
-        said.append(
-            f"{shown} against {reference}: above beyond noise {_names(above)}; below beyond noise "
-            f"{_names(below)}; largest difference {best.system} ({best.value:+.4f})."
+        found_out.append(
+            f"{shown} against {reference}: significantly above: {_names(above)}; significantly "
+            f"below: {_names(below)}; largest difference {best.system} ({best.value:+.4f})."
         )
-    return said
+    return found_out
 
 
 def _names(names: Sequence[str]) -> str:
@@ -178,12 +178,12 @@ def _seeded(group: Sequence[Result]) -> SeededValues:
     return SeededValues(values, sum(seconds) if seconds else None)
 
 
-def _check_same_question(results: Sequence[Result]) -> None:
-    asked: dict[str, tuple[Any, Result]] = {}
+def _check_same_protocol(results: Sequence[Result]) -> None:
+    first_seen: dict[str, tuple[Any, Result]] = {}
     for result in results:
         protocol = asdict(EvaluationProtocol.load(result.directory))
-        for part in ASKED:
-            first, whose = asked.setdefault(part, (protocol[part], result))
+        for part in PROTOCOL:
+            first, whose = first_seen.setdefault(part, (protocol[part], result))
             if protocol[part] != first:
                 raise ValueError(
                     f"{part}={protocol[part]!r} of {result.variant} (seed {result.seed}) and "

@@ -1,17 +1,17 @@
-"""The variants that are compared: alignment methods, and ablations of the default."""
+"""The variants there are, and which of them each table compares."""
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import Any
 
-from experiments.variants.steps import PRETRAINED, Variant
+from experiments.variants.variant import DEFAULT, Variant
 from onerec.config import PipelineConfig
 
-Overrides = Mapping[str, Mapping[str, Any]]
-
-REFERENCE, DEFAULT, ALIGNED_DEFAULT = "pretrained", "default", "ipa"
-"""What methods, ablations of pretraining, and ablations of alignment are compared with."""
+PRETRAINED, ALIGNED = "pretrained_variant", "aligned_variant"
+"""The assets whose partitions are variants and seeds."""
+LARGER, LARGER_IPA = "larger", "larger_ipa"
+"""The larger generator of the simulated A/B test, and the same after IPA."""
 
 METHODS: dict[str, Mapping[str, Any]] = {
     "ntp_only": {"dpo_weight": 0.0},
@@ -26,36 +26,25 @@ METHODS: dict[str, Mapping[str, Any]] = {
     "grpo": {"method": "grpo", "pairs": "sampling", "dpo_weight": 3.0},
     "ecpo": {"method": "ecpo", "pairs": "sampling", "dpo_weight": 3.0},
 }
-"""Settings of `alignment` per method. All but `dpo` keep L_NTP beside the loss, with the same
-weights, so that losses are compared and nothing else; `dpo` is the loss alone, `ntp_only` the log
-alone. The two that learn from groups learn from draws, which policy gradients are defined on, and
-with ten times the weight, as their gradients are much the smaller ones (docs/log.md)."""
-
+"""Settings of `alignment` per method. All but `dpo` keep L_NTP beside the preference loss, with the
+same weights, so that nothing but the losses differs; `dpo` is the loss alone, `ntp_only` the log
+alone. The two group methods learn from sampled sessions, which policy gradients are defined on, and
+with ten times the weight, as their gradients are much smaller (docs/log.md)."""
+SHARES = {f"share_{percent}_percent": percent / 100 for percent in (1, 2, 3, 4, 5)}
 UNGATED = {"gate_cases": 0}
-"""A refused round would show its start's figures under its own name."""
+"""A rejected round would show its start's figures under its own name."""
 
 
-def alignment_variants(base: PipelineConfig, seed: int = 0) -> dict[str, Variant]:
-    """The reference and every method, by name.
+def pretrained_variants(base: PipelineConfig) -> dict[str, Variant]:
+    """What tokens, model, sessions and elite pretraining learns from, by name.
+
+    All start from random weights: on a night that did so too, the default with seed 0 is the
+    night's own checkpoint. A dense decoder of equal active parameters is one whose tokens pass
+    through all of its experts. Elites are learned alone, without the watched history besides, which
+    all of them would share; `good_sessions_alone` is the default's.
 
     Args:
         base: Settings of the night.
-        seed: Of all of them, so that they share their start and their pairs.
-    """
-    aligned = {
-        name: Variant(name=name, overrides={"alignment": {**settings, **UNGATED}}, seed=seed)
-        for name, settings in METHODS.items()
-    }
-    return {REFERENCE: Variant(name=REFERENCE, measured=PRETRAINED, seed=seed), **aligned}
-
-
-def training_ablations(base: PipelineConfig, seed: int = 0) -> dict[str, Variant]:
-    """What tokens, model, sessions and elite pretraining learns from; measured after pretraining.
-
-    All of them start from random weights, the default too. A dense decoder of equal active
-    parameters is one whose tokens pass through all of its experts. Elites are learned alone,
-    without what was watched besides, which all of them would share; `good_sessions_alone` is the
-    default's.
     """
     model, good = base.model, base.sessions
     off = {
@@ -63,60 +52,75 @@ def training_ablations(base: PipelineConfig, seed: int = 0) -> dict[str, Variant
         "good_min_watch_seconds": 0.0,
         "good_min_positive_interactions": 0,
     }
-    counted = {"good_min_watched_items": good.good_min_watched_items}
-    watched = {"good_min_watch_seconds": good.good_min_watch_seconds}
+    by_items = {"good_min_watched_items": good.good_min_watched_items}
+    by_seconds = {"good_min_watch_seconds": good.good_min_watch_seconds}
 
-    def elite(**criteria: float) -> Overrides:
+    def elite(**criteria: float) -> Mapping[str, Mapping[str, Any]]:
         return {"sessions": criteria, "training": {"history_sessions": False}}
 
-    def times(factor: float) -> Overrides:
+    def times(factor: float) -> Mapping[str, Mapping[str, Any]]:
         items, seconds = good.good_min_watched_items, good.good_min_watch_seconds
         return elite(
             good_min_watched_items=math.ceil(factor * items),
             good_min_watch_seconds=factor * seconds,
         )
 
-    changes: dict[str, Overrides] = {
+    layers = model.encoder_layers + model.decoder_layers
+    changes: dict[str, Mapping[str, Mapping[str, Any]]] = {
         DEFAULT: {},
         "tokens_kmeans": {"tokenizer": {"method": "kmeans"}},
         "tokens_rqvae": {"tokenizer": {"method": "rqvae"}},
         "tokens_algorithm_1": {"tokenizer": {"method": "algorithm_1"}},
         "dense": {"model": {"num_experts": model.active_experts}},
-        "lazy_decoder": {
-            "model": {
-                "architecture": "lazy_decoder",
-                "decoder_layers": model.encoder_layers + model.decoder_layers,
-            }
-        },
+        "lazy_decoder": {"model": {"architecture": "lazy_decoder", "decoder_layers": layers}},
         "point_wise": {"sessions": {"session_items": 1}},
         "good_sessions_alone": elite(),
         "elite_all_sessions": elite(**off),
-        "elite_by_items": elite(**off | counted),
-        "elite_by_seconds": elite(**off | watched),
+        "elite_by_items": elite(**off | by_items),
+        "elite_by_seconds": elite(**off | by_seconds),
         "elite_by_interactions": elite(**off | {"good_min_positive_interactions": 1}),
         "elite_half_as_strict": times(0.5),
         "elite_half_stricter": times(1.5),
         "elite_twice_as_strict": times(2),
+        LARGER: _larger(base),
     }
-    cold = {"warm_start": False}
-    variants = {
+    return {
         name: Variant(
-            name=name,
-            overrides={**change, "training": {**change.get("training", {}), **cold}},
-            measured=PRETRAINED,
-            seed=seed,
+            overrides={**change, "training": {**change.get("training", {}), "warm_start": False}}
         )
         for name, change in changes.items()
     }
-    name = "elite_second_iteration"
-    return {**variants, name: replace(variants[DEFAULT], name=name, elite_iterations=1)}
 
 
-def alignment_ablations(base: PipelineConfig, seed: int = 0) -> dict[str, Variant]:
-    """Whose and which sessions are compared, how many, how often; measured after IPA."""
+def _larger(base: PipelineConfig) -> Mapping[str, Mapping[str, Any]]:
+    """1.5 times the width, twice the encoder blocks and experts; by a dropout of .1 it stops early
+    (docs/log.md)."""
+    small = base.model
+    heads = math.ceil(1.5 * small.num_heads)
+    return {
+        "model": {
+            "d_model": heads * (small.d_model // small.num_heads),
+            "num_heads": heads,
+            "d_ff": small.d_ff * heads // small.num_heads,
+            "encoder_layers": 2 * small.encoder_layers,
+            "num_experts": 2 * small.num_experts,
+            "dropout": 0.25,
+        },
+        "training": {"learning_rate": 2e-3},
+    }
+
+
+def aligned_variants(base: PipelineConfig) -> dict[str, Variant]:
+    """What a pretrained variant is trained with further, by name.
+
+    The methods; whose and which sessions are compared, how many, how often; and elites.
+
+    Args:
+        base: Settings of the night.
+    """
     held = base.decoding.candidates
-    changes: dict[str, dict[str, dict[str, Any]]] = {
-        ALIGNED_DEFAULT: {},
+    changes: dict[str, dict[str, Mapping[str, Any]]] = {
+        **{name: {"alignment": settings} for name, settings in METHODS.items()},
         "rounds_2": {"alignment": {"rounds": 2}},
         "rounds_3": {"alignment": {"rounds": 3}},
         "candidates_quarter": {"decoding": {"candidates": max(2, held // 4)}},
@@ -125,26 +129,68 @@ def alignment_ablations(base: PipelineConfig, seed: int = 0) -> dict[str, Varian
         "pairs_sampling": {"alignment": {"method": "dpo", "pairs": "sampling"}},
         "pairs_feedback": {"alignment": {"method": "dpo", "pairs": "feedback"}},
     }
-    variants = {
-        name: Variant(
-            name=name,
-            overrides=change | {"alignment": change.get("alignment", {}) | UNGATED},
-            seed=seed,
-        )
+    ungated = {
+        name: change | {"alignment": {**change.get("alignment", {}), **UNGATED}}
         for name, change in changes.items()
     }
-    shares = {
-        f"share_{percent}_percent": Variant(
-            name=f"share_{percent}_percent",
-            overrides={"alignment": UNGATED},
-            seed=seed,
-            sample_share=percent / 100,
-        )
-        for percent in (1, 2, 3, 4, 5)
+    ipa = ungated["ipa"]
+    return {
+        **{name: Variant(overrides=change) for name, change in ungated.items()},
+        **{name: Variant(overrides=ipa, sample_share=share) for name, share in SHARES.items()},
+        "elite_second_iteration": Variant(elite_share=0.1),
+        LARGER_IPA: Variant(overrides=ipa, start=LARGER),
     }
-    return {**variants, **shares}
 
 
-def ablation_variants(base: PipelineConfig, seed: int = 0) -> dict[str, Variant]:
-    """Both kinds of ablations, by name."""
-    return training_ablations(base, seed) | alignment_ablations(base, seed)
+VARIANTS = {PRETRAINED: pretrained_variants, ALIGNED: aligned_variants}
+NAMES = {asset: tuple(variants(PipelineConfig())) for asset, variants in VARIANTS.items()}
+"""Of the variants of each asset; they do not depend on the night."""
+STARTS = {name: variant.start for name, variant in aligned_variants(PipelineConfig()).items()}
+"""Aligned variant -> the pretrained variant that it starts from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Variants that a table compares with the first of them.
+
+    Attributes:
+        file: Name of the result table, `{}` standing for the data set.
+        systems: Row of the table -> the asset and the variant that it shows.
+    """
+
+    file: str
+    systems: Mapping[str, tuple[str, str]]
+
+    @property
+    def reference(self) -> str:
+        """The row that all others are compared with."""
+        return next(iter(self.systems))
+
+
+def _aligned(*names: str) -> dict[str, tuple[str, str]]:
+    return {name: (ALIGNED, name) for name in names}
+
+
+COMPARISONS = {
+    "alignment": Comparison(
+        file="alignment_{}", systems={"pretrained": (PRETRAINED, DEFAULT), **_aligned(*METHODS)}
+    ),
+    "ablation_training": Comparison(
+        file="ablation_{}_training",
+        systems={
+            **{name: (PRETRAINED, name) for name in NAMES[PRETRAINED] if name != LARGER},
+            **_aligned("elite_second_iteration"),
+        },
+    ),
+    "ablation_alignment": Comparison(
+        file="ablation_{}_alignment",
+        systems=_aligned(
+            "ipa",
+            *(name for name in NAMES[ALIGNED] if name.startswith(("rounds_", "candidates_"))),
+            "pairs_sampling",
+            "pairs_feedback",
+            *SHARES,
+        ),
+    ),
+}
+"""By what `make tables` calls them."""

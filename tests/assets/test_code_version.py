@@ -139,7 +139,7 @@ def test_every_asset_has_a_code_version(definitions) -> None:
         ("assets.evaluation", "baselines"),
         ("assets.evaluation", "offline_metrics"),
         ("assets.serving", "recommendations"),
-        ("experiments.variants.assets", "grid_of"),
+        ("experiments.variants.evaluation", "evaluate_variant"),
     ],
 )
 def test_all_that_the_core_modules_import_is_counted(module: str, name: str) -> None:

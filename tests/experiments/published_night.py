@@ -7,8 +7,6 @@ from typing import Any
 
 import torch
 
-from onerec.alignment.preferences import save_preferences
-from onerec.alignment.rounds import RoundFiles, round_preferences, with_sample
 from onerec.artifacts import ArtifactStore, write_json
 from onerec.config import (
     AlignmentConfig,
@@ -73,14 +71,14 @@ def publish_night(root: Path) -> ArtifactStore:
         ):
             fill = lambda d, part=part, seed=seed: small.write_reward(d, seed=seed, part=part)  # noqa: E731
             publish(store, name, fill, asdict(small.REWARD))
-    paths = {n: store.latest(n, DAY).path for n in ("session_dataset", "semantic_ids")}
-    interactions = load_interactions(paths["session_dataset"], ids, test_day=small.DAY)
+    sessions = store.latest("session_dataset", DAY).path
+    interactions = load_interactions(sessions, ids, test_day=small.DAY)
     fitted = fit_baselines(interactions, ids.known_before(small.DAY), neighbours=5)
     publish(store, "baselines", fitted.save)
     publish(
         store,
         "preference_pairs",
-        lambda d: _pairs(store, paths, d),
+        lambda d: write_json(d / "x.json", 0),
         {
             "decoding": asdict(DECODING),
             **{name: getattr(ALIGNMENT, name) for name in COMPARED},
@@ -95,17 +93,6 @@ def publish_night(root: Path) -> ArtifactStore:
 def _aligned(directory: Path) -> None:
     small.write_generator(directory, seed=1)
     write_json(directory / "history.json", {"epochs": [{"kl_to_start": 0.5}]})
-
-
-def _pairs(store: ArtifactStore, paths: dict[str, Path], directory: Path) -> None:
-    files = RoundFiles(
-        **paths,
-        start=store.latest("pretrained_checkpoint", DAY).path,
-        reward_model=store.latest("reward_model", DAY).path,
-        test_day=small.DAY,
-    )
-    pairs, ids = round_preferences(files, DECODING, with_sample(ALIGNMENT, 1), runtime=RUNTIME)
-    save_preferences(pairs, ids.item_ids, directory)
 
 
 def _metrics(directory: Path) -> None:

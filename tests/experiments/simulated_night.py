@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.ab_test.config import READ
+from experiments.ab_test.config import NIGHTLY
 from experiments.ab_test.traffic import is_watched
 from onerec.artifacts import Artifact, ArtifactStore
 from onerec.config import PipelineConfig
@@ -14,6 +14,7 @@ from onerec.datasets.simulated import SimulatedSource
 from onerec.datasets.simulator.config import SimulatorConfig
 from onerec.datasets.simulator.world import item_ids, numbers
 from onerec.evaluation.baselines import fit_baselines
+from onerec.evaluation.baselines.cascade import fit_cascade
 from onerec.evaluation.interactions import load_interactions
 from tests.core.evaluation import night as small
 
@@ -47,8 +48,12 @@ def publish(store: ArtifactStore, stages: PipelineConfig = STAGES) -> dict[str, 
     }
 
     def baselines(directory: Path) -> None:
-        log = load_interactions(artifact("session_dataset").path, ids, test_day=DAY)
-        fit_baselines(log, ids.known_before(DAY), neighbours=5).save(directory)
+        sessions = artifact("session_dataset").path
+        log = load_interactions(sessions, ids, test_day=DAY)
+        fitted = fit_baselines(log, ids.known_before(DAY), neighbours=5)
+        settings = {"neighbours": 5, "history_length": stages.sessions.history_length, "seed": 0}
+        cascade = fit_cascade(sessions, ids, fitted.candidates, test_day=DAY, **settings)
+        dataclasses.replace(fitted, learned={"cascade": cascade}).save(directory)
 
     fills = {
         "session_dataset": lambda d: small.write_sessions(d, rows(source, stages)),
@@ -61,10 +66,10 @@ def publish(store: ArtifactStore, stages: PipelineConfig = STAGES) -> dict[str, 
     def artifact(name: str) -> Artifact:
         return store.latest(name, DAY.isoformat())
 
-    for name in READ:
+    for name in NIGHTLY:
         with store.write(name, DAY.isoformat(), config={}, upstream={}, code_version="1") as draft:
             fills[name](draft.path)
-    return {name: artifact(name) for name in READ}
+    return {name: artifact(name) for name in NIGHTLY}
 
 
 def catalogue():

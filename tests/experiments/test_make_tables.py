@@ -1,53 +1,62 @@
-"""`make tables`: which tables, where each runs, and what is not made again."""
+"""`make tables`: which tables, where each runs, and what is not launched again."""
 
-from dataclasses import replace
-from datetime import date
+import os
+import time
 from pathlib import Path
 
 import dagster as dg
 import pytest
 import yaml
 
-from experiments import make_tables as tables
+from experiments.dagster_ui import running_ui
 from experiments.definitions import defs
 from experiments.make_tables import (
-    chosen_tables,
-    materialize,
-    missing_results,
-    night_to_run,
+    missing_partitions,
+    night_is_current,
     process_environment,
-    quick_table,
+    run_nights,
     take_files,
 )
-from experiments.table_registry import KUAIRAND, ORDER, QUICK, SIMULATED, TABLES
-from experiments.variants.assets import GRIDS
+from experiments.tables import (
+    KUAIRAND,
+    PAGE_ORDER,
+    QUICK,
+    SIMULATED,
+    TABLES,
+    chosen_tables,
+    quick_table,
+)
+from experiments.variants import assets
+from experiments.variants.grids import ALIGNED, PRETRAINED
 from onerec.artifacts import ArtifactStore
-from onerec.config import PRESETS, PipelineConfig
-from onerec_dagster.killed_runs import LOCK_TAG
+from onerec.config import PRESETS
 from resources.settings import load_settings
 from tests.experiments import published_night as small
 
+ALIGNMENT = next(table for table in TABLES if table.name == "alignment")
+CODES = {PRETRAINED: assets.CODE, ALIGNED: assets.CODE}
 
-def test_tables_are_chosen_by_name_in_the_registrys_order():
-    assert [t.name for t in chosen_tables(["alignment", "walk_forward"])] == [
+
+def test_tables_are_chosen_by_name_in_their_order():
+    assert [t.name for t in chosen_tables(("alignment", "walk_forward"))] == [
         "walk_forward",
         "alignment",
     ]
-    assert chosen_tables([]) == list(TABLES)
+    assert chosen_tables(()) == list(TABLES)
     with pytest.raises(ValueError, match="use names out of walk_forward"):
-        chosen_tables(["alignments"])
+        chosen_tables(("alignments",))
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
 def test_an_entry_names_assets_and_partitions_that_there_are(table):
-    known = {spec.key.to_user_string() for spec in defs.resolve_all_asset_specs()}
-    assert set(table.assets) <= known
-    assert set(table.writes) <= set(ORDER)
+    known = {spec.key.to_user_string(): spec for spec in defs.resolve_all_asset_specs()}
+    assert known[table.asset].partitions_def is None
+    assert set(table.files) <= set(PAGE_ORDER)
+    for wanted in (*table.variant_partitions(), *quick_table(table).variant_partitions()):
+        assert known[wanted.asset].partitions_def.has_partition_key(wanted.dagster_key)
+    for asset, keys in table.partitions.items():
+        assert set(keys) <= set(known[asset].partitions_def.get_partition_keys())
     assert quick_table(table).environment == QUICK
-    for grid, quick in zip(table.grids, quick_table(table).grids, strict=True):
-        there = set(GRIDS[grid.asset][1](PipelineConfig(), 0))
-        assert set(grid.variants) <= there
-        assert len(there & set(quick.variants)) >= 2, "a reference and something to compare"
 
 
 def test_an_environment_has_a_home_and_settings_of_its_own(tmp_path: Path):
@@ -57,28 +66,13 @@ def test_an_environment_has_a_home_and_settings_of_its_own(tmp_path: Path):
     assert "cascade" in found.stages.evaluation.systems
     assert found.preset == "tiny"
     other = load_settings(process_environment(SIMULATED, tmp_path, given))
-    assert other.stages == PRESETS["tiny"]
+    assert other.stages.model == PRESETS["tiny"].model
     assert other.data_dir is None
     config = process_environment(QUICK, tmp_path, {})["ONEREC_CONFIG"]
     assert yaml.safe_load(Path(config).read_text())["simulator"]["initial_users"] == 260
 
 
-def test_a_day_that_something_was_chosen_on_is_no_test_day(tmp_path: Path):
-    settings = load_settings(process_environment(SIMULATED, tmp_path, {}))
-    days = replace(SIMULATED, days=4, left_out=("2026-06-13",))
-    assert tables.test_days(days, settings) == ["2026-06-11", "2026-06-12", "2026-06-14"]
-
-
-def test_days_before_a_night_are_ingested_if_they_were_not():
-    with dg.DagsterInstance.ephemeral() as instance:
-        for day in ("2022-05-03", "2022-05-05"):
-            event = dg.AssetMaterialization("good_sessions", partition=day)
-            instance.report_runless_asset_event(event)
-        missing = tables.not_ingested(instance, date(2022, 5, 2), date(2022, 5, 7))
-    assert missing == ["2022-05-02", "2022-05-04", "2022-05-06"]
-
-
-def test_files_that_nobody_named_are_asked_for(tmp_path: Path):
+def test_files_without_a_directory_are_an_error(tmp_path: Path):
     with pytest.raises(ValueError, match="make tables DATA_DIR="):
         process_environment(KUAIRAND, tmp_path, {})
 
@@ -96,31 +90,92 @@ def test_taking_a_tables_files_replaces_its_pictures_and_no_others(tmp_path: Pat
     assert names == {"a.json", "a.md", "a-recall.svg", "a_longer.json", "c.json"}
 
 
-def test_only_what_is_missing_is_made(tmp_path: Path):
-    store = ArtifactStore(str(tmp_path))
-    assert night_to_run(store, small.DAY, "popularity", {}) == "night"
-    small.publish_night(tmp_path)
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> ArtifactStore:
+    return small.publish_night(tmp_path_factory.mktemp("artifacts"))
+
+
+def test_a_night_is_current_if_all_of_it_was_made_by_the_present_code(store: ArtifactStore):
     held = store.latest("offline_metrics", small.DAY).manifest["config"]["baselines"]
-    assert night_to_run(store, small.DAY, held, {"reward_model": "1"}) == ""
-    assert night_to_run(store, small.DAY, held, {"reward_model": "2"}) == "night"
-    assert night_to_run(store, small.DAY, "popularity", {}) == "baselines"
-    grid = quick_table(TABLES[-1]).grids[0]
-    wanted = list(missing_results(grid, store, small.DAY, [2]))
-    assert [(seed, is_missing) for _, seed, is_missing in wanted] == [(2, True)] * len(wanted)
-    assert {name for name, _, _ in wanted} == {"ipa", "share_5_percent"}
+    assert night_is_current(store, small.DAY, held, {"reward_model": "1"})
+    assert not night_is_current(store, small.DAY, held, {"reward_model": "2"})
+    assert not night_is_current(store, small.DAY, "popularity", {})
+    assert not night_is_current(store, "2026-06-01", held, {})
 
 
-def test_a_killed_grid_can_be_told_by_its_process(tmp_path, monkeypatch):
-    """Else the run that was killed keeps its place in the pool, and the next one waits for ever."""
+class Launches:
+    """A UI that only notes what is launched."""
 
-    @dg.asset
-    def something() -> None:
-        pass
+    def __init__(self) -> None:
+        self.jobs: list[tuple[str, dict[str, str]]] = []
 
-    monkeypatch.setattr("onerec_dagster.definitions.ASSETS", [something])
-    monkeypatch.setattr("experiments.definitions.ASSETS", [])
-    monkeypatch.setattr("onerec_dagster.definitions.RESOURCES", {})
-    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
-        assert materialize(instance, tmp_path / "log", ["something"], None) == []
-        (run,) = instance.get_runs()
-        assert LOCK_TAG in run.tags
+    def code_versions(self) -> dict[str, str]:
+        return {}
+
+    def run_job(self, location: str, job: str, tags: dict[str, str], assets=()) -> bool:
+        self.jobs.append((job, {key.removeprefix("dagster/"): tags[key] for key in tags}))
+        return job != "ingest" or "asset_partition_range_end" in str(self.jobs[-1])
+
+
+def test_nights_run_one_after_the_other_and_days_between_are_ingested(tmp_path: Path):
+    ui, settings = Launches(), load_settings(process_environment(QUICK, tmp_path, {}))
+    nights = ["2026-06-05", "2026-06-06", "2026-06-08"]
+    run_nights(ui, nights, settings, ArtifactStore(str(tmp_path / "none")))  # pyright: ignore
+    spans = [
+        {f"asset_partition_range_{end}": day for end, day in (("start", first), ("end", last))}
+        for first, last in (("2026-06-01", "2026-06-04"), ("2026-06-07", "2026-06-07"))
+    ]
+    assert ui.jobs == [
+        ("ingest", spans[0]),
+        ("weekly_retokenize", {"partition": "2026-06-05"}),
+        ("nightly", {"partition": "2026-06-06"}),
+        ("ingest", spans[1]),
+        ("nightly", {"partition": "2026-06-08"}),
+    ]
+
+
+def test_only_what_is_missing_is_launched(store: ArtifactStore):
+    table = quick_table(ALIGNMENT)
+    assert missing_partitions(table, store, CODES) == {
+        PRETRAINED: ["0|default", "1|default"],
+        ALIGNED: ["0|ipa", "0|grpo", "1|ipa", "1|grpo"],
+    }
+
+
+@pytest.mark.slow
+def test_a_backfill_runs_partitions_after_their_starts_and_is_not_repeated(tmp_path: Path):
+    """On the real queue and daemon; the artifacts are those of a small published night."""
+    environ = process_environment(QUICK, tmp_path, {**os.environ, "OMP_NUM_THREADS": "1"})
+    settings = load_settings(environ)
+    store = small.publish_night(Path(environ["ONEREC_ARTIFACTS"]))
+    table = quick_table(ALIGNMENT)
+    with running_ui(environ, settings.home) as ui:
+        codes = ui.code_versions()
+        assert codes[ALIGNED] == assets.CODE
+        wanted = {PRETRAINED: ["0|default"], ALIGNED: ["0|ipa"]}
+        with pytest.raises(ValueError, match="another make tables works on it"):
+            with running_ui(environ, settings.home):
+                pass
+        ui.backfill(wanted)
+        assert missing_partitions(table, store, codes) == {
+            PRETRAINED: ["1|default"],
+            ALIGNED: ["0|grpo", "1|ipa", "1|grpo"],
+        }
+        assert ui.run_job("experiments.definitions", "__ASSET_JOB", {}, [table.asset])
+    assert take_files(settings.tables_dir, tmp_path, table.files) == ["alignment_simulated"]
+
+
+@pytest.mark.slow
+def test_what_a_killed_command_left_unfinished_is_cancelled(tmp_path: Path):
+    environ = process_environment(QUICK, tmp_path, dict(os.environ))
+    settings = load_settings(environ)
+    settings.dagster_home.mkdir(parents=True)
+    with dg.DagsterInstance.local_temp(str(settings.dagster_home)) as instance:
+        job = dg.GraphDefinition(name="killed").to_job()
+        left = instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
+        time.sleep(1)
+        with running_ui(environ, settings.home):
+            pass
+        found = instance.get_run_by_id(left.run_id)
+        assert found is not None
+        assert found.status == dg.DagsterRunStatus.CANCELED

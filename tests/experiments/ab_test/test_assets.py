@@ -12,6 +12,7 @@ from assets.support import STAGES
 from experiments.ab_test.assets import ab_test_table
 from onerec.artifacts import ArtifactError, ArtifactStore
 from resources.stores import Artifacts, Compute, Source
+from tests.experiments import published_night
 from tests.experiments import simulated_night as simulated
 
 QUICK = {
@@ -24,7 +25,7 @@ QUICK = {
 }
 
 
-def materialize(home: Path, source: Source):
+def materialize(home: Path, source: Source, **changes):
     return dg.materialize(
         [ab_test_table],
         resources={
@@ -32,7 +33,7 @@ def materialize(home: Path, source: Source):
             "source": source,
             "compute": Compute(accelerator="cpu"),
         },
-        run_config={"ops": {"ab_test_table": {"config": QUICK}}},
+        run_config={"ops": {"ab_test_table": {"config": QUICK | changes}}},
     )
 
 
@@ -48,13 +49,20 @@ def test_the_table_is_written_and_shown(tmp_path: Path, tables_dir: Path) -> Non
     result = materialize(tmp_path, app(tmp_path))
     metadata = result.asset_materializations_for_node("ab_test_table")[0].metadata
     assert metadata["night"].value == simulated.DAY.isoformat()
-    assert "| OneRec small |" in str(metadata["ab_test"].value)
+    assert "OneRec small" in {record.data["system"] for record in metadata["ab_test"].records}
     assert "total watch time" in str(metadata["ab_test: findings"].value)
     rows = json.loads((tables_dir / "ab_test.json").read_text())
     systems = {row["system"] for row in rows if row["metric"] == "watch_uplift"}
     assert systems == {"popularity of the last days", "OneRec small"}
     assert (tables_dir / "ab_test-watch-uplift.svg").exists()
     assert not list((tmp_path / "artifacts" / ".scratch" / "ab_test_table").rglob("*.safetensors"))
+
+
+def test_an_arm_whose_variant_was_not_made_names_its_partition(tmp_path: Path) -> None:
+    store = published_night.publish_night(tmp_path / "artifacts")
+    with pytest.raises(dg.Failure, match=r"arm larger: pretrained_variant.*0\|larger first"):
+        materialize(tmp_path, app(tmp_path), arms="cascade,larger")
+    assert "ab_test_table" not in store.partitions("ab_test_table")
 
 
 def test_without_a_night_or_a_simulated_app_it_says_so(tmp_path: Path) -> None:

@@ -6,45 +6,42 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.ab_test.config import ARMS, CASCADE, READ, ABTestConfig
+from experiments.ab_test.config import ARMS, CASCADE, NIGHTLY, ABTestConfig
 from experiments.ab_test.measures import COUNTS, ratios
 from experiments.ab_test.policies import ArmPolicy, Catalogue
-from experiments.ab_test.simulation import Measured, Night, run
+from experiments.ab_test.simulation import ABTest, ABTestResult, run
 from experiments.ab_test.table import make_table
-from experiments.reporting import Provenance, markdown
-from onerec.artifacts import ArtifactStore
-from onerec.config import ModelConfig
+from experiments.reporting.result_tables import Provenance, cells
+from onerec.artifacts import ArtifactStore, write_json
 from onerec.datasets.simulated import SimulatedSource
 from onerec.evaluation.baselines import Popularity
 from onerec.ranked_lists import RankedLists
+from tests.core.evaluation import night as small
 from tests.experiments import simulated_night as simulated
 
 CONFIG = ABTestConfig(
     days=2,
     traffic_seeds=1,
     beam=4,
-    larger_width=24,
-    larger_encoder_layers=1,
-    larger_decoder_layers=1,
-    larger_experts=2,
     bootstrap_samples=50,
 )
 MADE = Provenance(data="toy", config="tiny", seeds=(0, 1), budget="none", commit="abc")
 WATCH = COUNTS.index("watch_seconds")
 
 
-def a_night(store: ArtifactStore, **changes) -> Night:
-    read = {name: store.latest(name, simulated.DAY.isoformat()) for name in READ}
-    night = Night(
+def a_test(store: ArtifactStore, **changes) -> ABTest:
+    day = simulated.DAY.isoformat()
+    variants = {name: Path(store.root) / name for name in ("larger", "larger_aligned")}
+    test = ABTest(
         source=SimulatedSource(simulated.APP),
-        store=store,
-        read=read,
+        artifacts={name: store.latest(name, day) for name in NIGHTLY},
+        variants=variants,
+        trained_seconds={"larger": 100.0},
         day=simulated.DAY,
         stages=simulated.STAGES,
         config=CONFIG,
-        code="1",
     )
-    return dataclasses.replace(night, **changes)
+    return dataclasses.replace(test, **changes)
 
 
 @pytest.fixture(scope="module")
@@ -52,15 +49,22 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> ArtifactStore:
     pytest.importorskip("lightgbm")
     store = ArtifactStore(str(tmp_path_factory.mktemp("ab")))
     simulated.publish(store)
+    for seed, name in enumerate(("larger", "larger_aligned"), start=5):
+        directory = Path(store.root) / name
+        directory.mkdir()
+        small.write_generator(
+            directory, seed=seed, history_length=small.HISTORY, session_items=small.SESSION
+        )
+    write_json(Path(store.root) / "larger" / "history.json", {"summary": {"best_valid_loss": 2.5}})
     return store
 
 
 @pytest.fixture(scope="module")
-def measured(store: ArtifactStore, tmp_path_factory: pytest.TempPathFactory) -> Measured:
-    return run(a_night(store), tmp_path_factory.mktemp("scratch"))
+def measured(store: ArtifactStore, tmp_path_factory: pytest.TempPathFactory) -> ABTestResult:
+    return run(a_test(store), tmp_path_factory.mktemp("scratch"))
 
 
-def test_every_arm_serves_the_same_users_on_the_same_visits(measured: Measured) -> None:
+def test_every_arm_serves_the_same_users_on_the_same_visits(measured: ABTestResult) -> None:
     assert list(measured.sums) == list(ARMS)
     theirs = measured.sums[CASCADE]
     for arm, mine in measured.sums.items():
@@ -71,28 +75,26 @@ def test_every_arm_serves_the_same_users_on_the_same_visits(measured: Measured) 
         assert mine[..., WATCH].sum() > 0
         if arm != CASCADE:
             assert not np.array_equal(mine[..., WATCH], theirs[..., WATCH])
-    assert measured.losses["larger"] > 0
+    assert measured.losses == {"larger": 2.5}
+    assert measured.seconds["larger"] > 100
 
 
-def test_a_second_run_reads_the_models_and_measures_the_same(
-    store: ArtifactStore, measured: Measured, tmp_path: Path
+def test_a_second_run_measures_the_same(
+    store: ArtifactStore, measured: ABTestResult, tmp_path: Path
 ) -> None:
-    said: list[str] = []
     few = dataclasses.replace(CONFIG, arms="cascade,larger_aligned", return_sensitivity=0.0)
-    night = a_night(store, config=few, on_progress=said.append)
-    again = run(night, tmp_path)
-    assert sum("read from" in message for message in said) == 2
+    test = a_test(store, config=few)
+    again = run(test, tmp_path)
     for arm in (CASCADE, "larger_aligned"):
         np.testing.assert_array_equal(again.sums[arm], measured.sums[arm])
     files = {file.name: file.stat().st_mtime_ns for file in tmp_path.iterdir()}
-    run(night, tmp_path)  # and a run that goes on serves nothing twice
+    run(test, tmp_path)  # and a run that goes on serves nothing twice
     assert files == {file.name: file.stat().st_mtime_ns for file in tmp_path.iterdir()}
 
 
-def test_the_table_shows_every_arm(measured: Measured) -> None:
+def test_the_table_shows_every_arm(measured: ABTestResult) -> None:
     table = make_table(measured, CONFIG, MADE, repeat_days=2)
-    lines = markdown(table).splitlines()
-    assert len(lines) == 2 + len(ARMS)
+    assert len(cells(table)) == 1 + len(ARMS)
     rows = {(row.system, row.metric): row for row in table.rows}
     for name in (n for n in ARMS if n != CASCADE):
         row = rows[ARMS[name], "watch_uplift"]
@@ -117,7 +119,7 @@ def toy(factor: float) -> np.ndarray:
 def test_uplifts_by_hand() -> None:
     """A tenth more for everybody is 10 % whoever is resampled; nothing more is exactly nothing."""
     arms = {CASCADE: toy(1.0), "small": toy(1.1), "larger": toy(1.1)}
-    measured = Measured(
+    measured = ABTestResult(
         sums=arms, returning={}, filled=dict.fromkeys(arms, 0.0), seconds={}, losses={}, usual=0.5
     )
     table = make_table(measured, CONFIG, MADE, repeat_days=7)
@@ -166,7 +168,7 @@ def test_an_arm_translates_and_popularity_fills() -> None:
     shown = policy(np.array([[5, 0, 1]]), np.array([[1, -1]]), 3)
     assert calls == [([[4, 3, -1]], [[3, -1]], 3)]
     assert shown.tolist() == [[0, 2, 4]]  # row 4, then the popular rows 2 and 0
-    assert policy.asked == 3
+    assert policy.requested == 3
     assert policy.filled == 2
 
 
@@ -175,10 +177,8 @@ def test_wrong_settings_are_named(store: ArtifactStore, tmp_path: Path) -> None:
         ABTestConfig(arms="small")
     with pytest.raises(ValueError, match="days=0"):
         ABTestConfig(days=0)
-    larger = CONFIG.larger(simulated.STAGES)
-    assert larger.model.d_model == 24
-    assert larger.model.num_heads == 3
-    assert isinstance(larger.model, ModelConfig)
+    with pytest.raises(ValueError, match="larger is neither a baseline that the night fitted"):
+        run(a_test(store, variants={}), tmp_path)
     other = dataclasses.replace(simulated.APP, initial_items=20)
     with pytest.raises(ValueError, match="'v000025' is no item of this simulated app"):
-        run(a_night(store, source=SimulatedSource(other)), tmp_path)
+        run(a_test(store, source=SimulatedSource(other)), tmp_path)

@@ -7,7 +7,7 @@ import pytest
 
 from experiments.amazon_beauty import experiment
 from experiments.amazon_beauty.assets import AmazonBeautyConfig, amazon_beauty_table, data_directory
-from experiments.reporting import Provenance, ResultTable, Row
+from experiments.reporting.result_tables import Provenance, ResultTable, Row
 
 
 def test_missing_data_is_a_clear_failure(tmp_path: Path) -> None:

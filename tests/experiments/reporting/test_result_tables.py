@@ -7,18 +7,9 @@ import subprocess
 import numpy as np
 import pytest
 
-from experiments.reporting import (
-    Provenance,
-    ResultTable,
-    Row,
-    SeededValues,
-    assemble_page,
-    current_commit,
-    markdown,
-    seeded_interval,
-    seeded_rows,
-    write_table,
-)
+from experiments.reporting.result_tables import Provenance, ResultTable, Row, current_commit
+from experiments.reporting.results_page import assemble_page, section, write_table
+from experiments.reporting.seed_intervals import SeededValues, seeded_interval, seeded_rows
 
 MADE = Provenance(data="toy 1a2b", config="tiny", seeds=(0, 1), budget="none", commit="abc")
 
@@ -33,7 +24,7 @@ def table(name: str = "toy", rows: list[Row] | None = None, **others) -> ResultT
 
 
 def test_a_system_is_a_row_with_its_intervals():
-    lines = markdown(table()).splitlines()
+    lines = section(table()).splitlines()[4:]
     assert lines[0] == "| system | recall@10 | reward | seeds | seconds |"
     assert lines[2] == "| a | 0.1000 [0.0500, 0.1500] |  | 2 | 7 |"
     assert lines[3] == "| b | 0.2000 |  | 1 |  |"

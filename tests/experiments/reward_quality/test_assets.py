@@ -42,7 +42,8 @@ def test_tables_are_written_and_shown(tmp_path: Path, tables_dir: Path):
         row["metric"]
         for row in json.loads((tables_dir / "reward_calibration_simulated.json").read_text())
     }
-    assert "| reward_model | " in metadata["reward_quality_simulated"].value
+    shown = metadata["reward_quality_simulated"].records
+    assert [record.data["system"] for record in shown] == systems
     assert "data:image/svg+xml" in metadata["calibration of vtr"].value
     section = (tables_dir / "reward_quality_simulated.md").read_text()
     assert f"data simulated {DAY}, {store.latest('session_dataset', DAY).version}" in section

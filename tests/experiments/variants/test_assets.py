@@ -1,20 +1,32 @@
-"""Grids and tables as Dagster runs them, on a small published night."""
+"""Variants and their tables as Dagster runs them, on a small published night."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
-from experiments.nightly_artifacts import published_night
-from experiments.variants import assets as experiments
-from experiments.variants import grids as lists
+from experiments.nightly_artifacts import latest_night
+from experiments.variants import assets, grids
+from experiments.variants.grids import ALIGNED, COMPARISONS, PRETRAINED
+from experiments.variants.stored_results import VariantPartition, current_result
+from experiments.variants.variant import DEFAULT
 from onerec.artifacts import ArtifactStore
 from onerec.evaluation.metric_table import MetricTable
 from resources.stores import Artifacts, Compute
 from tests.experiments import published_night as small
 
-KEY = dg.MultiPartitionKey({"method": "ipa", "seed": "0"})
+START = VariantPartition(PRETRAINED, DEFAULT, 0)
+IPA = VariantPartition(ALIGNED, "ipa", 0)
+MADE_BY = {PRETRAINED: assets.pretrained_variant, ALIGNED: assets.aligned_variant}
+
+
+def multi_key(partition: VariantPartition) -> dg.MultiPartitionKey:
+    return dg.MultiPartitionKey({"variant": partition.name, "seed": str(partition.seed)})
+
+
+TABLE = dict(zip(COMPARISONS, assets.TABLES, strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -39,77 +51,85 @@ def run(store: ArtifactStore, instance: dg.DagsterInstance, asset, key: str | No
 
 
 @pytest.fixture(scope="module")
-def compared(store: ArtifactStore, instance: dg.DagsterInstance) -> dg.ExecuteInProcessResult:
-    reference = dg.MultiPartitionKey({"method": "pretrained", "seed": "0"})
-    run(store, instance, experiments.alignment_grid, reference)
-    return run(store, instance, experiments.alignment_grid, KEY)
+def aligned(store: ArtifactStore, instance: dg.DagsterInstance) -> dg.ExecuteInProcessResult:
+    for partition in (START, IPA):
+        made = MADE_BY[partition.asset]
+        result = run(store, instance, made, multi_key(partition))
+    return result
 
 
 def test_a_partition_is_an_artifact_with_its_numbers_and_upstream_versions(
-    store: ArtifactStore, compared: dg.ExecuteInProcessResult
+    store: ArtifactStore, aligned: dg.ExecuteInProcessResult
 ):
-    (event,) = compared.get_asset_materialization_events()
+    (event,) = aligned.get_asset_materialization_events()
     metadata = event.materialization.metadata
-    artifact = store.latest("alignment_grid", "ipa-0").verify()
+    artifact = store.latest(ALIGNED, "ipa-0").verify()
     recall = MetricTable.load(artifact.path).find("variant", "recall@10")
     assert metadata["recall@10"].value == pytest.approx(recall.mean)
     assert metadata["day"].value == small.DAY
-    assert "data:image/svg" in str(metadata["recall@10 beside the night"].value)
-    reward = store.latest("reward_model", small.DAY)
-    assert artifact.manifest["upstream"]["reward_model"] == reward.version
-    assert "offline_metrics" not in artifact.manifest["upstream"]
+    upstream = artifact.manifest["upstream"]
+    assert upstream["reward_model"] == store.latest("reward_model", small.DAY).version
+    assert upstream[PRETRAINED] == store.latest(PRETRAINED, "default-0").version
 
 
 def test_a_result_is_current_until_something_it_read_changes(
-    store: ArtifactStore, compared: dg.ExecuteInProcessResult, monkeypatch: pytest.MonkeyPatch
+    store: ArtifactStore, aligned: dg.ExecuteInProcessResult, monkeypatch: pytest.MonkeyPatch
 ):
-    base = published_night(store, small.DAY).base
-    ipa = lists.alignment_variants(base)["ipa"]
+    night = latest_night(store)
 
-    def current(variant=ipa) -> bool:
-        return experiments.is_current(store, "alignment_grid", variant, small.DAY)
+    def current(partition: VariantPartition, code: str = assets.CODE) -> bool:
+        return current_result(store, night, partition, code) is not None
 
-    assert current()
-    assert not current(lists.alignment_variants(base)["ipo"]), "never made"
-    assert not current(lists.alignment_variants(base, 1)["ipa"]), "another seed"
-    with monkeypatch.context() as patch:
-        patch.setattr(experiments, "CODE", "other")
-        assert not current(), "other code"
-    with monkeypatch.context() as patch:
-        patch.setitem(lists.METHODS, "ipa", {"beta": 0.2})
-        assert not current(lists.alignment_variants(base)["ipa"]), "another setting"
+    assert current(IPA)
+    assert not current(replace(IPA, name="ipo")), "never made"
+    assert not current(replace(IPA, seed=1)), "another seed"
+    assert not current(IPA, "other code")
+    monkeypatch.setitem(grids.METHODS, "ipa", {"beta": 0.2})
+    assert not current(IPA), "another setting"
+    assert current(START)
 
 
-def test_the_table_pools_what_is_there(
+def test_the_table_pools_what_there_is(
     store: ArtifactStore,
     instance: dg.DagsterInstance,
-    compared: dg.ExecuteInProcessResult,
+    aligned: dg.ExecuteInProcessResult,
     tables_dir: Path,
 ):
-    result = run(store, instance, experiments.alignment_table)
+    result = run(store, instance, TABLE["alignment"])
     assert result.success
-    name = f"alignment_{experiments.SETTINGS.dataset}"
+    name = f"alignment_{assets.SETTINGS.dataset}"
     rows = json.loads((tables_dir / f"{name}.json").read_text())
     assert {row["system"] for row in rows} == {"pretrained", "ipa"}
-    assert {row["seconds"] for row in rows if row["metric"] == "recall@10"} == {
-        0.0,
-        experiments.recorded(instance, "alignment_grid", KEY, "seconds"),
-    }
+    seconds = {r["system"]: r["seconds"] for r in rows if r["metric"] == "recall@10"}
+    assert seconds["ipa"] == assets.seconds_of(instance, IPA) > seconds["pretrained"] > 0
     (event,) = result.get_asset_materialization_events()
-    assert "| pretrained |" in str(event.materialization.metadata[name].value)
+    table = event.materialization.metadata[name]
+    assert isinstance(table, dg.TableMetadataValue)
+    assert [record.data["system"] for record in table.records] == ["pretrained", "ipa"]
 
 
-def test_a_table_without_results_says_what_to_do(store: ArtifactStore):
-    with dg.DagsterInstance.ephemeral() as empty:
-        with pytest.raises(dg.Failure, match="materialise its partitions first, default, ipa"):
-            run(store, empty, experiments.ablation_table)
+def test_a_table_without_results_says_what_to_do(
+    tmp_path: Path, instance: dg.DagsterInstance, store: ArtifactStore
+):
+    with pytest.raises(dg.Failure, match="aligned_variant has no result of ipa"):
+        run(small.publish_night(tmp_path), instance, TABLE["ablation_alignment"])
 
 
-def test_the_nightly_run_leaves_experiments_out():
-    from experiments.definitions import defs as second
-    from onerec_dagster.definitions import defs
-
-    grouped = experiments.GROUP
-    mine = {s.key for s in second.resolve_all_asset_specs() if s.group_name == grouped}
-    assert {key.to_user_string() for key in mine} >= {*experiments.GRIDS, "walk_forward_table"}
-    assert not mine & {spec.key for spec in defs.resolve_all_asset_specs()}
+def test_partitions_depend_on_their_start_of_the_same_seed():
+    followers = assets.PARTITIONS[ALIGNED].get_partition_keys()
+    assert len(followers) == len(grids.NAMES[ALIGNED]) * 5
+    mapping = next(
+        dep.partition_mapping
+        for spec in assets.aligned_variant.specs
+        for dep in spec.deps
+        if dep.asset_key == dg.AssetKey(PRETRAINED)
+    )
+    larger = dg.MultiPartitionKey({"variant": grids.LARGER_IPA, "seed": "2"})
+    found = mapping.get_upstream_mapped_partitions_result_for_partitions(
+        assets.PARTITIONS[ALIGNED].empty_subset().with_partition_keys([larger]),
+        assets.PARTITIONS[ALIGNED],
+        assets.PARTITIONS[PRETRAINED],
+    )
+    assert found.partitions_subset.get_partition_keys() == {
+        dg.MultiPartitionKey({"variant": grids.LARGER, "seed": "2"})
+    }

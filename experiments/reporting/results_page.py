@@ -1,0 +1,118 @@
+"""Files of result tables, and the page of all of them.
+
+`write_table` leaves three things per table in a directory, `$ONEREC_HOME/tables` by convention:
+
+    <name>.json     a list of rows {system, metric, value, low, high, seeds, seconds}
+    <name>.md       its section of the page: the protocol, the table, where it comes from
+    <name>-*.svg    its pictures
+
+`assemble_page` puts the sections together. A table that was not run again, or was run elsewhere,
+keeps the section that the page has of it, with that run's date and commit.
+"""
+
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from jinja2 import Template
+
+from experiments.reporting.result_tables import ResultTable, cells, rows_to_json
+from onerec.artifacts import write_json
+
+PAGE_HEAD = """# Results
+
+Written by `make tables`; [Measurements in short](measurements.md) says what came out, and
+[How to read the results](reading_results.md) what the columns mean. Every figure was measured by
+this code in the run that its table names; ranking is by item over the full catalogue, and brackets
+are 95 % intervals.
+"""
+SECTION = Template(
+    """\
+## {{ table.title }}
+
+{{ table.text }}
+
+{% for line in lines %}
+| {{ line | join(" | ") }} |
+{% if loop.first %}
+|{% for _ in line %} --- |{% endfor %}
+
+{% endif %}
+{% endfor %}
+{% for metric, file in pictures.items() %}
+
+![{{ table.shown.get(metric, metric) }}](pictures/{{ file }})
+{% endfor %}
+{% for finding in table.findings %}
+{% if loop.first %}
+
+{% endif %}
+- {{ finding }}
+{% endfor %}
+
+{{ made.day }}, commit `{{ made.commit }}`, data {{ made.data }}, config {{ made.config }}, \
+seeds {{ made.seeds | join(", ") }}. Budget: {{ made.budget }}.
+""",
+    trim_blocks=True,
+    keep_trailing_newline=True,
+)
+
+
+def write_table(directory: Path, table: ResultTable) -> None:
+    """Write the rows, the section and the pictures of a table; replaces those of an earlier run."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for old in directory.glob(f"{table.name}-*.svg"):
+        old.unlink()
+    files = {}
+    for metric, svg in table.pictures().items():
+        files[metric] = f"{table.name}-{_in_file_name(metric)}.svg"
+        (directory / files[metric]).write_text(svg)
+    (directory / f"{table.name}.md").write_text(section(table, files))
+    write_json(directory / f"{table.name}.json", rows_to_json(table.rows))
+
+
+def section(table: ResultTable, pictures: dict[str, str] | None = None) -> str:
+    """A table's section of the page, in Markdown; pictures are file names by metric."""
+    return SECTION.render(
+        table=table, lines=cells(table), pictures=pictures or {}, made=table.provenance
+    )
+
+
+def assemble_page(directory: Path, page: Path, order: Sequence[str]) -> list[str]:
+    """Write the sections of a directory into the page, and their pictures beside it.
+
+    Args:
+        directory: Where `write_table` wrote.
+        page: The Markdown file; pictures go into a folder of its stem's name. Sections that it has
+            already and the directory has not stay.
+        order: Names of tables; those without a section are left out.
+
+    Returns:
+        Names of the tables on the page.
+    """
+    folder = page.parent / page.stem
+    folder.mkdir(parents=True, exist_ok=True)
+    sections = _sections_of(page.read_text()) if page.exists() else {}
+    for name in order:
+        if (directory / f"{name}.md").exists():
+            text = (directory / f"{name}.md").read_text()
+            sections[name] = text.strip().replace("(pictures/", f"({page.stem}/")
+            for old in folder.glob(f"{name}-*.svg"):
+                old.unlink()
+            for svg in sorted(directory.glob(f"{name}-*.svg")):
+                shutil.copyfile(svg, folder / svg.name)
+    found = [name for name in order if name in sections]
+    marked = (f"<!-- table: {name} -->\n{sections[name]}\n" for name in found)
+    page.write_text("\n".join([PAGE_HEAD, *marked]))
+    return found
+
+
+def _sections_of(page: str) -> dict[str, str]:
+    """Text by table, between the marks that `assemble_page` writes."""
+    parts = re.split(r"^<!-- table: (\w+) -->$", page, flags=re.MULTILINE)
+    return {name: text.strip() for name, text in zip(parts[1::2], parts[2::2], strict=True)}
+
+
+def _in_file_name(metric: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", metric.lower()).strip("-")

@@ -1,0 +1,239 @@
+"""Which result tables there are, and what each is made from.
+
+A new table is an entry here: the data it stands on (an `Environment`), the partitions that have to
+be there, and the asset without partitions that writes it to `$ONEREC_HOME/tables`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from experiments.ab_test.config import VARIANTS as AB_TEST_VARIANTS
+from experiments.variants.grids import COMPARISONS, PRETRAINED
+from experiments.variants.stored_results import VariantPartition
+from experiments.variants.variant import DEFAULT
+from onerec.config import BASELINES
+
+
+@dataclass(frozen=True, kw_only=True)
+class Environment:
+    """Data and settings that tables share; it has a home of its own.
+
+    Attributes:
+        name: Of the home.
+        dataset: A key of `onerec.datasets.DATASETS`.
+        test_days: Days whose nightly run is made, in order; the last one is the tables'.
+        settings: What its YAML file holds: `stages`, and `simulator` for a small one.
+        needs_files: The data set reads files, so that DATA_DIR has to be given.
+    """
+
+    name: str
+    dataset: str
+    test_days: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    needs_files: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """One `make tables` entry.
+
+    Attributes:
+        name: What TABLES="..." calls it.
+        environment: Whose data it stands on.
+        files: Names of the result tables, in the order of the page.
+        asset: Writes them, materialised last.
+        expected: How long it takes on two cores, and of what.
+        variants: Asset and name of the variants that come first, each with every seed.
+        seeds: Of the variants.
+        partitions: Other partitions that come first, by asset.
+        quick: It has a quick form; the others are left out of `--quick`.
+    """
+
+    name: str
+    environment: Environment
+    files: tuple[str, ...]
+    asset: str
+    expected: str
+    variants: tuple[tuple[str, str], ...] = ()
+    seeds: tuple[int, ...] = (0, 1, 2)
+    partitions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    quick: bool = True
+
+    def variant_partitions(self) -> list[VariantPartition]:
+        """Every variant with every seed, after those that they start from."""
+        return [
+            VariantPartition(asset, name, seed)
+            for seed in self.seeds
+            for asset, name in self.variants
+        ]
+
+
+def _compared(name: str) -> tuple[tuple[str, str], ...]:
+    """Variants of a comparison, the default that aligned ones start from first."""
+    return tuple(dict.fromkeys([(PRETRAINED, DEFAULT), *COMPARISONS[name].systems.values()]))
+
+
+# On 2022-05-05 `training.history_sessions` was chosen (docs/log.md), so it tests nothing. The
+# generator gets as many epochs as the sequence baselines. TIGER is left to the table of Amazon
+# Beauty, where its published figure is, for the time it takes.
+KUAIRAND = Environment(
+    name="kuairand",
+    dataset="kuairand",
+    test_days=("2022-05-04", "2022-05-06"),
+    settings={
+        "stages": {
+            "evaluation": {
+                "baselines": ",".join(name for name in BASELINES if name != "tiger"),
+                "baseline_epochs": 20,
+            },
+            "training": {"max_epochs": 20},
+        }
+    },
+    needs_files=True,
+)
+SIMULATED = Environment(
+    name="simulated",
+    dataset="simulated",
+    test_days=("2026-06-14",),
+    settings={
+        "stages": {"evaluation": {"baselines": "popularity,popularity_recent,itemknn,cascade"}}
+    },
+)
+QUICK = Environment(
+    name="quick",
+    dataset="simulated",
+    test_days=("2026-06-05", "2026-06-06"),
+    settings={
+        "simulator": {
+            "initial_users": 260,
+            "new_users_per_day": 4,
+            "initial_items": 220,
+            "new_items_per_day": 6,
+        },
+        "stages": {
+            "window": {"window_days": 5},
+            "embeddings": {"text_encoder": "hashed", "text_dim": 32, "collaborative_dim": 16},
+            "tokenizer": {"codebook_size": 8, "iterations": 5},
+            "sessions": {"history_length": 8},
+            "model": {"d_model": 32, "num_heads": 2, "d_ff": 64, "decoder_layers": 1},
+            "training": {"max_epochs": 4, "batch_size": 32},
+            "reward": {"d_model": 16, "num_heads": 2, "max_epochs": 2},
+            "decoding": {"beam": 16, "candidates": 8},
+            "alignment": {"sample_users": 60, "batch_size": 16, "epochs": 1},
+            "evaluation": {"bootstrap_samples": 100, "max_cases": 60},
+        },
+    },
+)
+"""A very small simulated app, for `--quick`."""
+QUICK_VARIANTS = (DEFAULT, "ipa", "grpo", "point_wise", "elite_second_iteration", "share_5_percent")
+
+TABLES = (
+    Table(
+        name="walk_forward",
+        environment=KUAIRAND,
+        files=("walk_forward_kuairand", "walk_forward_kuairand_rewards"),
+        asset="walk_forward_table",
+        expected="two nights of some 15 minutes and as much again for the sequence baselines",
+    ),
+    Table(
+        name="alignment_kuairand",
+        environment=KUAIRAND,
+        files=("alignment_kuairand",),
+        asset="alignment_table",
+        variants=_compared("alignment"),
+        seeds=(0,),
+        expected="a pretraining of 8 minutes and 11 alignments of 2, after walk_forward's nights",
+    ),
+    Table(
+        name="amazon_beauty",
+        environment=Environment(name="amazon_beauty", dataset="simulated"),
+        files=("amazon_beauty",),
+        asset="amazon_beauty_table",
+        quick=False,
+        expected="2 hours on one core, from $ONEREC_AMAZON_BEAUTY or ../shared/data/amazon_beauty",
+    ),
+    Table(
+        name="ab_test",
+        environment=SIMULATED,
+        files=("ab_test",),
+        asset="ab_test_table",
+        variants=tuple((p.asset, p.name) for p in AB_TEST_VARIANTS.values()),
+        seeds=(0,),
+        quick=False,
+        expected="a night of 5 minutes, the training of the larger model, and days of serving",
+    ),
+    Table(
+        name="reward_quality",
+        environment=SIMULATED,
+        files=("reward_quality_simulated", "reward_calibration_simulated"),
+        asset="reward_table",
+        quick=False,
+        expected="a night of 5 minutes, then some minutes of one core",
+    ),
+    Table(
+        name="alignment",
+        environment=SIMULATED,
+        files=("alignment_simulated",),
+        asset="alignment_table",
+        variants=_compared("alignment"),
+        expected="a night of 5 minutes, 2 pretrainings of 1 to 2, then 33 alignments of one",
+    ),
+    Table(
+        name="ablation_training",
+        environment=SIMULATED,
+        files=("ablation_simulated_training",),
+        asset="ablation_training_table",
+        variants=_compared("ablation_training"),
+        seeds=(0, 1),
+        expected="32 results, all but one of them pretrainings of 1 to 5 minutes: an hour or two",
+    ),
+    Table(
+        name="ablation_alignment",
+        environment=SIMULATED,
+        files=("ablation_simulated_alignment",),
+        asset="ablation_alignment_table",
+        variants=_compared("ablation_alignment"),
+        expected="39 alignments of one to three minutes, ipa's shared with alignment",
+    ),
+)
+"""In the order in which they are made."""
+
+PAGE_ORDER = (
+    "walk_forward_kuairand",
+    "walk_forward_kuairand_rewards",
+    "alignment_kuairand",
+    "amazon_beauty",
+    "ab_test",
+    "alignment_simulated",
+    "ablation_simulated_training",
+    "ablation_simulated_alignment",
+    "reward_quality_simulated",
+    "reward_calibration_simulated",
+)
+"""Files on the page of results; those without a section are left out."""
+
+
+def chosen_tables(names: tuple[str, ...]) -> list[Table]:
+    """The tables of these names, all where there is none, in their order.
+
+    Raises:
+        ValueError: A name is unknown; the message lists the known ones.
+    """
+    known = [table.name for table in TABLES]
+    for name in names:
+        if name not in known:
+            raise ValueError(f"TABLES={name!r}: use names out of {', '.join(known)}")
+    return [table for table in TABLES if not names or table.name in names]
+
+
+def quick_table(table: Table) -> Table:
+    """The same table on a very small app, of a few variants."""
+    return replace(
+        table,
+        environment=QUICK,
+        files=tuple(f.replace(table.environment.dataset, QUICK.dataset) for f in table.files),
+        variants=tuple(v for v in table.variants if v[1] in QUICK_VARIANTS),
+        seeds=(0, 1),
+        expected="a very small app, a few minutes",
+    )

@@ -1,0 +1,63 @@
+"""Elite sessions of a generator: a further step of the cross-entropy method.
+
+Pretraining on good sessions is the method's first step; a further one generates sessions for
+training users and keeps the best of them by the training reward.
+"""
+
+from dataclasses import replace
+
+import torch
+
+from onerec.alignment.candidates import sample_contexts, scored_candidates
+from onerec.alignment.rounds import RoundFiles
+from onerec.config import PipelineConfig
+from onerec.generation import Trie
+from onerec.reward import load_ensemble
+from onerec.session_dataset.generator_sessions import SessionTensors
+
+
+def elite_sessions(
+    files: RoundFiles, settings: PipelineConfig, share: float, *, device: str = "cpu"
+) -> SessionTensors:
+    """The share of highest training reward among the sessions generated for each training user.
+
+    Args:
+        files: The generator, the reward model and the users' sessions.
+        settings: How many sessions are generated per user; the alignment's seed samples contexts.
+        share: Kept of each user's sessions, at least one.
+        device: Where the generator runs.
+    """
+    ids, reward_models, decoding = files.ids(), load_ensemble(files.reward_model), settings.decoding
+    model, _ = files.generator(ids)
+    sessions = files.sessions("train", ids, model)
+    contexts = sample_contexts(sessions, len(sessions), settings.alignment.seed + 1)
+    kept = max(1, round(share * decoding.candidates))
+    parts = []
+    for made in scored_candidates(
+        model,
+        reward_models,
+        files.vectors(),
+        contexts,
+        ids.codes,
+        Trie.build(ids.codes, ids.codebook_size, files.allowed(ids)),
+        num_candidates=decoding.candidates,
+        decoding=decoding,
+        reward=reward_models[0].config,
+        alignment=settings.alignment,
+        device=device,
+        on_batch=lambda done, total: None,
+    ):
+        rewards = made.rewards.masked_fill(~made.logp.isfinite(), -torch.inf)
+        best = rewards.argsort(dim=1, descending=True, stable=True)[:, :kept]
+        exist = rewards.gather(1, best).isfinite()
+        items = made.items.gather(1, best[..., None].expand(-1, -1, made.items.shape[2]))
+        parts.append((made.row.repeat_interleave(exist.sum(1)), items[exist]))
+    row, items = (torch.cat(part) for part in zip(*parts, strict=True))
+    return replace(
+        contexts,
+        user=contexts.user[row],
+        history=contexts.history[row],
+        targets=items.int(),
+        is_good=contexts.is_good[row],
+        date=contexts.date[row.numpy()],
+    )

@@ -1,0 +1,216 @@
+"""The stages of a variant that have to be made again, by the functions that a nightly run uses."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from safetensors.torch import load_file
+
+from experiments.nightly_artifacts import PublishedNight
+from experiments.variants.elite_sessions import elite_sessions
+from experiments.variants.session_criteria import recut_sessions
+from experiments.variants.variant import Variant
+from onerec.alignment.preferences import save_preferences
+from onerec.alignment.rounds import RoundFiles, fit_round, round_preferences, with_sample
+from onerec.artifacts import MANIFEST
+from onerec.config import PipelineConfig
+from onerec.embeddings.item_embeddings import ItemEmbeddings
+from onerec.session_dataset.generator_sessions import load_session_tensors
+from onerec.tokenizer.semantic_ids import load_semantic_ids
+from onerec.tokenizer.tokenized_catalogue import (
+    TokenizedCatalogue,
+    extend_tokenized,
+    tokenize_catalogue,
+)
+from onerec.training import (
+    PretrainingData,
+    Runtime,
+    TrainingJob,
+    fit_generator,
+    reproducible,
+    train,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VariantFiles:
+    """A checkpoint, and what it was trained on.
+
+    Attributes:
+        checkpoint: Directory of the checkpoint, like the next ones.
+        session_dataset: The night's, or one with other criteria or lengths.
+        semantic_ids: The night's, or one of another tokenizer.
+    """
+
+    checkpoint: Path
+    session_dataset: Path
+    semantic_ids: Path
+
+    @classmethod
+    def of(cls, night: PublishedNight, directory: Path) -> "VariantFiles":
+        """Those of a directory that `pretrain_variant` wrote."""
+        own = {name: directory / name for name in ("session_dataset", "semantic_ids")}
+        found = {name: path if path.exists() else night.files[name] for name, path in own.items()}
+        return cls(checkpoint=directory, **found)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VariantRun:
+    """A variant with a seed, of a night.
+
+    Attributes:
+        night: The night.
+        variant: The variant.
+        settings: The night's with the variant's changes and the seed.
+        runtime: Hardware and threads.
+        device: Where generators run.
+        on_progress: Called with a line of text now and then.
+    """
+
+    night: PublishedNight
+    variant: Variant
+    settings: PipelineConfig
+    runtime: Runtime
+    device: str = "cpu"
+    on_progress: Callable[[str], None] = lambda message: None
+
+
+def pretrain_variant(run: VariantRun, out_dir: Path, scratch: Path) -> VariantFiles:
+    """Make what the variant changes up to pretraining; a copy of the night's if it changes nothing.
+
+    Args:
+        run: The variant.
+        out_dir: Gets the checkpoint, and `session_dataset` and `semantic_ids` where they change.
+        scratch: For unfinished work, see `onerec.training.train`.
+    """
+    wanted, base = run.settings, run.night.base
+    if wanted.sessions != base.sessions:
+        recut_sessions(
+            run.night.files["session_dataset"],
+            out_dir / "session_dataset",
+            wanted.sessions,
+            base.sessions,
+            run.night.test_day,
+        )
+    if wanted.tokenizer != base.tokenizer:
+        _retokenize(run, out_dir / "semantic_ids")
+    files = VariantFiles.of(run.night, out_dir)
+    if wanted == base:
+        ignored = shutil.ignore_patterns(MANIFEST)
+        source = run.night.files["pretrained_checkpoint"]
+        shutil.copytree(source, out_dir, ignore=ignored, dirs_exist_ok=True)
+        return files
+    job = TrainingJob(
+        session_dataset=files.session_dataset,
+        semantic_ids=files.semantic_ids,
+        history_length=wanted.sessions.history_length,
+        session_items=wanted.sessions.session_items,
+        model=wanted.model,
+        training=wanted.training,
+        runtime=run.runtime,
+    )
+    train(job, out_dir=out_dir, scratch=scratch, on_progress=lambda p: run.on_progress(str(p)))
+    return files
+
+
+def _retokenize(run: VariantRun, out_dir: Path) -> None:
+    """A tokenizer version of its own on the night's vectors; items keep their rows."""
+    source = run.night.files["semantic_ids"]
+    published = load_semantic_ids(source)
+    vectors = load_file(source / "vectors.safetensors")["vectors"].numpy()
+    catalogue = ItemEmbeddings(published.item_ids, published.first_seen, vectors, {})
+    codebook = out_dir / "codebook"
+    codebook.mkdir(parents=True)
+    with reproducible(run.runtime):
+        tokenize_catalogue(catalogue, run.night.test_day, run.settings.tokenizer, codebook)
+        made = extend_tokenized(codebook, None, catalogue).ids
+    rows = torch.from_numpy(made.index_of(published.item_ids))
+    assert (rows >= 0).all(), "every item of the night has an ID"
+    ids = replace(
+        made,
+        item_ids=published.item_ids,
+        codes=made.codes[rows],
+        first_seen=published.first_seen,
+    )
+    TokenizedCatalogue(ids, vectors).save(out_dir)
+
+
+def align_variant(run: VariantRun, start: VariantFiles, out_dir: Path) -> VariantFiles:
+    """Train a pretrained variant further: rounds of preferences, or one of elite sessions.
+
+    Args:
+        run: The variant.
+        start: Where it starts.
+        out_dir: Gets the checkpoint.
+    """
+    files = RoundFiles(
+        session_dataset=start.session_dataset,
+        semantic_ids=start.semantic_ids,
+        start=start.checkpoint,
+        reward_model=run.night.files["reward_model"],
+        test_day=run.night.test_day,
+    )
+    train_further = _train_on_elites if run.variant.elite_share else _align
+    train_further(run, files, out_dir)
+    return replace(start, checkpoint=out_dir)
+
+
+def _align(run: VariantRun, files: RoundFiles, out_dir: Path) -> None:
+    alignment = run.settings.alignment
+    if run.variant.sample_share:
+        users = max(1, round(run.variant.sample_share * _num_good_sessions(run, files)))
+        alignment = replace(alignment, sample_users=users)
+    with TemporaryDirectory() as work:
+        for number in range(1, alignment.rounds + 1):
+            run.on_progress(f"round {number} of {alignment.rounds}")
+            preferences = Path(work) / f"preferences_{number}"
+            trained = out_dir if number == alignment.rounds else Path(work) / f"round_{number}"
+            for directory in (preferences, trained):
+                directory.mkdir(exist_ok=True)
+            made, ids = round_preferences(
+                files,
+                run.settings.decoding,
+                with_sample(alignment, number),
+                runtime=run.runtime,
+                device=run.device,
+            )
+            save_preferences(made, ids.item_ids, preferences)
+            fit_round(files, preferences, alignment, trained, runtime=run.runtime)
+            files = replace(files, start=trained)
+
+
+def _train_on_elites(run: VariantRun, files: RoundFiles, out_dir: Path) -> None:
+    assert run.variant.elite_share is not None
+    ids = files.ids()
+    model, _ = files.generator(ids)
+    with reproducible(run.runtime):
+        elites = elite_sessions(files, run.settings, run.variant.elite_share, device=run.device)
+    with TemporaryDirectory() as scratch:
+        fit_generator(
+            run.settings.training,
+            run.settings.model,
+            PretrainingData(
+                train=elites, valid=files.sessions("valid", ids, model), semantic_ids=ids
+            ),
+            out_dir=out_dir,
+            scratch=Path(scratch),
+            initial=model,
+            runtime=run.runtime,
+        )
+
+
+def _num_good_sessions(run: VariantRun, files: RoundFiles) -> int:
+    sessions = run.settings.sessions
+    return len(
+        load_session_tensors(
+            files.session_dataset,
+            "train",
+            files.ids(),
+            history_length=sessions.history_length,
+            session_items=sessions.session_items,
+            good_only=True,
+        )
+    )

@@ -1,0 +1,71 @@
+"""Every system of several nightly runs, pooled: a backfill of the night over days is the walk."""
+
+from collections.abc import Sequence
+
+import dagster as dg
+from pydantic import Field
+
+from assets.code_version import code_version
+from assets.support import SETTINGS
+from experiments.asset_support import GROUP, provenance, recorded_seconds, written
+from experiments.nightly_artifacts import latest_night
+from resources.stores import Artifacts
+
+
+class WalkForwardLaunchpad(dg.Config):
+    """Which nights are pooled."""
+
+    first_day: str = Field(default="", description="Empty: from the first that was measured")
+    last_day: str = Field(default="", description="Empty: to the last that was measured")
+
+
+@dg.asset(
+    group_name=GROUP,
+    kinds={"table"},
+    code_version=code_version(__name__, "walk_forward_table"),
+    deps=[dg.AssetDep("offline_metrics", partition_mapping=dg.AllPartitionMapping())],
+)
+def walk_forward_table(
+    context: dg.AssetExecutionContext, config: WalkForwardLaunchpad, artifacts: Artifacts
+) -> dg.MaterializeResult:
+    """Every system on every measured day, users pooled, against each baseline; and the rewards."""
+    from experiments.walk_forward.tables import walk_forward_tables
+
+    store = artifacts.store
+    days = [
+        day
+        for day in store.partitions("offline_metrics")
+        if config.first_day <= day <= (config.last_day or day)
+    ]
+    base = latest_night(store).base
+    learned = base.evaluation
+    budget = (
+        f"sequence baselines the best of {learned.baseline_trials} setting(s), each at most "
+        f"{learned.baseline_epochs} epochs of width {learned.baseline_width} with early stopping, "
+        f"by the day before; item-KNN with {learned.neighbours} neighbours; generator one setting, "
+        f"at most {base.training.max_epochs} epochs a night, chosen on the day before"
+    )
+    tables = walk_forward_tables(
+        {day: store.latest("offline_metrics", day).path for day in days},
+        name=f"walk_forward_{SETTINGS.dataset}",
+        title=f"Walk-forward on {SETTINGS.dataset}",
+        provenance=provenance(store, days, base, [base.training.seed], budget),
+        evaluation=learned,
+        seconds=_seconds(context.instance, days, learned.systems),
+    )
+    return written(tables)
+
+
+def _seconds(
+    instance: dg.DagsterInstance, days: Sequence[str], baselines: Sequence[str]
+) -> dict[str, float]:
+    """What making a system took on all days together, where every day's run has recorded it."""
+    recorded_as = {name: ("baselines", f"seconds of {name}") for name in baselines}
+    recorded_as |= {"pretrained": ("pretrained_checkpoint", "seconds")}
+    spent = {}
+    for system, (asset, name) in recorded_as.items():
+        known = [recorded_seconds(instance, asset, day, name) for day in days]
+        numbers = [seconds for seconds in known if seconds is not None]
+        if days and len(numbers) == len(days):
+            spent[system] = sum(numbers)
+    return spent
