@@ -65,8 +65,8 @@ def baselines(
     """Popularity, item-KNN and what else the settings name, fitted on the window [D - W, D - 1];
     nothing of day D."""
     from onerec.evaluation.baselines import BaselineInputs, fit_baselines, fit_learned
-    from onerec.evaluation.interactions import load_interactions
     from onerec.pictures import histogram, svg_markdown
+    from onerec.session_dataset.interactions import load_interactions
     from onerec.tokenizer.tokenized_catalogue import load_tokenized
 
     day, settings = context.partition_key, to_core(config, EvaluationConfig)

@@ -32,9 +32,9 @@ from onerec.evaluation.baselines import fit_item_knn, fit_popularity
 from onerec.evaluation.baselines.sequence_losses import NextItem
 from onerec.evaluation.baselines.tiger import TigerRanker, tiger_shape, window_loss
 from onerec.evaluation.baselines.transformer import SequenceModel, SequenceRanker, SequenceShape
-from onerec.evaluation.interactions import Interactions
 from onerec.model import OneRec
 from onerec.ranked_lists import Ranker
+from onerec.session_dataset.interactions import Interactions
 
 DENSE_SHARES = tuple(round(0.1 * step, 1) for step in range(11))
 """Mixtures of generator and dense head, of which validation chooses one."""

@@ -23,6 +23,8 @@ from onerec.config import SessionConfig
 from onerec.schema import SESSION_DATASET, SPLITS
 
 Ints = npt.NDArray[np.int64]
+INTERACTIONS = ("is_like", "is_follow", "is_comment", "is_share")
+"""Exposure columns that make a positive interaction."""
 
 
 def open_sessions(directory: Path, splits: Sequence[str] = SPLITS) -> pads.Dataset:

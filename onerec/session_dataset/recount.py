@@ -17,10 +17,9 @@ import pyarrow.compute as pc
 from onerec.catalogue import Catalogue
 from onerec.config import SessionConfig
 from onerec.session_dataset.padding import positions
-from onerec.session_dataset.reader import exposure_flags, exposure_numbers, items_of
+from onerec.session_dataset.reader import INTERACTIONS, exposure_flags, exposure_numbers, items_of
 from onerec.session_dataset.splits import split_of
 
-INTERACTIONS = ("is_like", "is_follow", "is_comment", "is_share")
 _DECIMALS = 6  # of the session SQL's sum of watch seconds
 
 

@@ -13,7 +13,6 @@ from onerec import ranked_lists
 from onerec.evaluation.baselines import fit_baselines
 from onerec.evaluation.baselines.transformer import SequenceModel, SequenceRanker, SequenceShape
 from onerec.evaluation.generators import load_generator
-from onerec.evaluation.interactions import load_interactions
 from onerec.ranked_lists import (
     RankedLists,
     Ranker,
@@ -22,6 +21,7 @@ from onerec.ranked_lists import (
     last_items,
 )
 from onerec.recommender import Recommender
+from onerec.session_dataset.interactions import load_interactions
 from tests.core.evaluation import night
 
 ROWS = arrays(

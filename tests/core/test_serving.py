@@ -8,7 +8,6 @@ import pyarrow.compute as pc
 import pytest
 
 from onerec.evaluation.baselines import fit_baselines
-from onerec.evaluation.interactions import load_interactions
 from onerec.recommender import Recommender, write_bundle
 from onerec.schema import RECOMMENDATIONS
 from onerec.serving import (
@@ -18,6 +17,7 @@ from onerec.serving import (
     recommend_popular,
     recommend_to_all,
 )
+from onerec.session_dataset.interactions import load_interactions
 from tests.core.evaluation import night as small
 from tests.core.evaluation.night import DAY, DECODING, session
 

@@ -17,8 +17,8 @@ from onerec.config import (
     WindowConfig,
 )
 from onerec.evaluation.baselines import fit_baselines
-from onerec.evaluation.interactions import load_interactions
 from onerec.evaluation.metric_table import MetricRow, MetricTable
+from onerec.session_dataset.interactions import load_interactions
 from onerec.training import Runtime
 from tests.core.evaluation import night as small
 

@@ -15,7 +15,7 @@ from onerec.datasets.simulator.config import SimulatorConfig
 from onerec.datasets.simulator.world import item_ids, numbers
 from onerec.evaluation.baselines import fit_baselines
 from onerec.evaluation.baselines.cascade import fit_cascade
-from onerec.evaluation.interactions import load_interactions
+from onerec.session_dataset.interactions import load_interactions
 from tests.core.evaluation import night as small
 
 DAY = small.DAY

@@ -21,12 +21,7 @@ import pyarrow.parquet as pq
 import torch
 
 from onerec.artifacts import read_json, write_json
-from onerec.evaluation.baselines.logged_exposures import (
-    STATISTICS,
-    LoggedExposures,
-    item_statistics,
-    load_feedback,
-)
+from onerec.evaluation.baselines.item_statistics import STATISTICS, item_statistics
 from onerec.evaluation.baselines.simple import (
     HALF_LIFE_DAYS,
     ItemKNN,
@@ -35,9 +30,10 @@ from onerec.evaluation.baselines.simple import (
     fit_popularity,
     watched_indicator,
 )
-from onerec.evaluation.interactions import load_interactions
 from onerec.ranked_lists import RankedLists, first_occurrences, is_excluded, last_items
 from onerec.session_dataset.eval_users import load_eval_users
+from onerec.session_dataset.interactions import load_interactions
+from onerec.session_dataset.logged_exposures import LoggedExposures, load_logged_exposures
 from onerec.session_dataset.splits import LEARNED, validation_day
 from onerec.tokenizer.semantic_ids import SemanticIds
 
@@ -202,7 +198,7 @@ def fit_cascade(
         directory, semantic_ids, ("train",), candidates & old, valid_day, neighbours
     )
     eval_users = load_eval_users(directory, "valid", semantic_ids, history_length=history_length)
-    shown = load_feedback(directory, semantic_ids, ("valid",))
+    shown = load_logged_exposures(directory, semantic_ids, ("valid",))
     if not len(eval_users):
         raise ValueError(
             f"{valid_day}: nobody watched a known item, so the cascade's ranker has nothing to "
@@ -294,7 +290,7 @@ def _retrieval(
     neighbours: int,
 ) -> Retrieval:
     log = load_interactions(directory, semantic_ids, test_day=as_of, splits=splits)
-    feedback = load_feedback(directory, semantic_ids, splits)
+    feedback = load_logged_exposures(directory, semantic_ids, splits)
     return Retrieval(
         fit_item_knn(log, candidates, neighbours=neighbours),
         fit_popularity(log, candidates, half_life_days=HALF_LIFE_DAYS),

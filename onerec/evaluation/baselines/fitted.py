@@ -30,9 +30,9 @@ from onerec.evaluation.baselines.simple import (
 )
 from onerec.evaluation.baselines.tiger import TigerRanker, load_tiger, tiger_codes
 from onerec.evaluation.baselines.transformer import SequenceRanker, load_sequence_ranker
-from onerec.evaluation.interactions import Interactions
 from onerec.ranked_lists import Ranker
 from onerec.session_dataset.eval_users import load_eval_users
+from onerec.session_dataset.interactions import Interactions
 from onerec.tokenizer.semantic_ids import SemanticIds
 
 LearnedBaseline = SequenceRanker | TigerRanker | Cascade

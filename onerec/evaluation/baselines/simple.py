@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
-from onerec.evaluation.interactions import Interactions
 from onerec.ranked_lists import RankedLists, exclude_scores, is_excluded, narrowed
+from onerec.session_dataset.interactions import Interactions
 
 CHUNK_CELLS = 4_000_000
 """Scores held at once."""

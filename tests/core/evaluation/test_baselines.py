@@ -10,7 +10,7 @@ from onerec.evaluation.baselines import (
     fit_item_knn,
     load_baselines,
 )
-from onerec.evaluation.interactions import Interactions, load_interactions
+from onerec.session_dataset.interactions import Interactions, load_interactions
 from tests.core.evaluation import night
 from tests.core.evaluation.night import DAY, session
 

@@ -16,13 +16,9 @@ from onerec.evaluation.baselines import (
     load_baselines,
 )
 from onerec.evaluation.baselines.cascade import FEATURES, Cascade, Retrieval, examples, fit_cascade
-from onerec.evaluation.baselines.logged_exposures import (
-    STATISTICS,
-    LoggedExposures,
-    item_statistics,
-    load_feedback,
-)
-from onerec.evaluation.interactions import load_interactions
+from onerec.evaluation.baselines.item_statistics import STATISTICS, item_statistics
+from onerec.session_dataset.interactions import load_interactions
+from onerec.session_dataset.logged_exposures import LoggedExposures, load_logged_exposures
 from tests.core.evaluation import night as small
 from tests.core.evaluation.night import DAY, NUM_ITEMS, session
 
@@ -96,13 +92,13 @@ def test_feedback_is_what_the_log_says(tmp_path: Path):
     row = session("a", day(1), ["i00", "i99", "i02"], watched=[True, True, False])
     row["is_share"] = [False, True, True]
     directory = small.write_sessions(tmp_path / "s", [row])
-    log = load_feedback(directory, IDS, ("valid",))
+    log = load_logged_exposures(directory, IDS, ("valid",))
     assert log.item.tolist() == [0, 2]
     assert log.is_watched.tolist() == [True, False]
     assert log.has_interaction.tolist() == [False, True]
     assert log.watch_seconds.tolist() == [20.0, 1.0]
     with pytest.raises(AssertionError):
-        load_feedback(directory, IDS, ("test",))
+        load_logged_exposures(directory, IDS, ("test",))
 
 
 def retrieval(data: Path, splits: tuple[str, ...] = ("train",)) -> Retrieval:
@@ -189,7 +185,7 @@ def test_the_ranker_never_sees_the_watch_it_is_to_predict(data: Path, fitted: Ca
     before = retrieval(data, ("train",))
     now = fitted.retrieval
     exposures = STATISTICS.index("exposures")
-    valid = load_feedback(data, IDS, ("valid",))
+    valid = load_logged_exposures(data, IDS, ("valid",))
     shown = np.bincount(valid.item, minlength=NUM_ITEMS)
     counted = np.expm1(now.statistics[:, exposures]) - np.expm1(before.statistics[:, exposures])
     assert counted == pytest.approx(shown)

@@ -15,7 +15,6 @@ from onerec.evaluation.data import (
     sample_cases,
 )
 from onerec.evaluation.generators import load_generator, load_incumbent
-from onerec.evaluation.interactions import load_interactions
 from onerec.evaluation.measure import SystemResult, evaluate, reward_aucs, summarise
 from onerec.evaluation.metric_table import (
     Metric,
@@ -32,6 +31,7 @@ from onerec.evaluation.systems import (
 )
 from onerec.model import TokenizerVersionMismatchError
 from onerec.ranked_lists import is_excluded
+from onerec.session_dataset.interactions import load_interactions
 from onerec.statistics import bootstrap_mean
 from tests.core.evaluation import night as small
 from tests.core.evaluation.night import DAY

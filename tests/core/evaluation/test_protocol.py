@@ -11,9 +11,9 @@ import torch
 
 from onerec.evaluation.baselines import fit_baselines
 from onerec.evaluation.data import EvaluationData
-from onerec.evaluation.interactions import Interactions
 from onerec.evaluation.protocol import EvaluationProtocol
 from onerec.reward.model import RewardModel, RewardShape
+from onerec.session_dataset.interactions import Interactions
 from tests.core.evaluation import night as small
 from tests.core.evaluation.night import DAY, EVALUATION, NUM_ITEMS, REWARD
 

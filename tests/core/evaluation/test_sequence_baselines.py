@@ -41,8 +41,8 @@ from onerec.evaluation.baselines.transformer import (
     SequenceShape,
     load_sequence_ranker,
 )
-from onerec.evaluation.interactions import load_interactions
 from onerec.session_dataset.eval_users import EvalUsers, load_eval_users
+from onerec.session_dataset.interactions import load_interactions
 from onerec.training import FitSettings, Scratch
 from tests.core.evaluation import night as small
 from tests.core.evaluation.night import DAY, session

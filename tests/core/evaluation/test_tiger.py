@@ -18,9 +18,9 @@ from onerec.evaluation.baselines import (
 from onerec.evaluation.baselines.sequence_training import Recipe, fit_tiger
 from onerec.evaluation.baselines.sequences import WindowData
 from onerec.evaluation.baselines.tiger import tiger_codes, window_loss
-from onerec.evaluation.interactions import load_interactions
 from onerec.model import lookup
 from onerec.session_dataset.eval_users import EvalUsers
+from onerec.session_dataset.interactions import load_interactions
 from tests.core.evaluation import night as small
 from tests.core.evaluation.night import DAY, NUM_ITEMS
 from tests.core.model.small import small_model, unique_codes

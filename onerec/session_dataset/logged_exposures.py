@@ -1,28 +1,23 @@
-"""Logged exposures with what users did: what the cascade's ranker learns from.
+"""Logged exposures with what users did, to train a ranker on.
 
 Shapes: E exposures, N items, U users.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 
 import numpy as np
 
 from onerec.catalogue import Catalogue
 from onerec.session_dataset.reader import (
+    INTERACTIONS,
     exposure_flags,
     exposure_numbers,
     items_of,
     read_sessions,
     users_of,
 )
-
-INTERACTIONS = ("is_like", "is_follow", "is_comment", "is_share")
-SMOOTHING = 10.0
-"""Pseudo-exposures with the mean of all items, added to every item: a prior for rare ones."""
-STATISTICS = ("exposures", "watches", "watch_share", "watch_seconds", "interactions", "age_days")
 
 
 @dataclass(frozen=True)
@@ -59,7 +54,9 @@ class LoggedExposures:
         return np.where(self.has_interaction, 3, grade)
 
 
-def load_feedback(directory: Path, catalogue: Catalogue, splits: Sequence[str]) -> LoggedExposures:
+def load_logged_exposures(
+    directory: Path, catalogue: Catalogue, splits: Sequence[str]
+) -> LoggedExposures:
     """Read exposures of some splits of a `session_dataset` artifact; never of `test`."""
     assert "test" not in splits, "nothing of the test day reaches a baseline"
     columns = ["user_id", "item_ids", "watch_seconds", "is_watched", *INTERACTIONS]
@@ -77,36 +74,3 @@ def load_feedback(directory: Path, catalogue: Catalogue, splits: Sequence[str]) 
         has_interaction=np.any([exposure_flags(table, n)[known] for n in INTERACTIONS], axis=0),
         user_ids=user_ids,
     )
-
-
-def item_statistics(feedback: LoggedExposures, catalogue: Catalogue, as_of: date) -> np.ndarray:
-    """(N, F) statistics of each item from a log, in the order of `STATISTICS`.
-
-    Shares and means are smoothed towards those of all items.
-
-    Args:
-        feedback: The log.
-        catalogue: With the day on which each item was first seen.
-        as_of: The day on which the statistics are used; the log is older.
-    """
-    num = len(catalogue)
-
-    def count(values: np.ndarray) -> np.ndarray:
-        return np.bincount(feedback.item, values.astype(float), minlength=num)
-
-    exposures = count(np.ones(len(feedback)))
-
-    def mean(values: np.ndarray) -> np.ndarray:
-        overall = float(values.mean()) if len(values) else 0.0
-        return (count(values) + SMOOTHING * overall) / (exposures + SMOOTHING)
-
-    age = (np.datetime64(as_of, "D") - catalogue.first_seen).astype(float)
-    columns = {
-        "exposures": np.log1p(exposures),
-        "watches": np.log1p(count(feedback.is_watched)),
-        "watch_share": mean(feedback.is_watched),
-        "watch_seconds": mean(feedback.watch_seconds),
-        "interactions": mean(feedback.has_interaction),
-        "age_days": age,
-    }
-    return np.stack([columns[name] for name in STATISTICS], -1)
