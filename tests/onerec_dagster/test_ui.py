@@ -27,6 +27,8 @@ mutation Launch($params: ExecutionParams!) {
   }
 }
 """
+LOCATIONS = """query { workspaceOrError { ... on Workspace {
+  locationEntries { name locationOrLoadError { __typename } } } } }"""
 STATUS = "query Status($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
 
 
@@ -106,7 +108,25 @@ def test_an_asset_is_materialised_through_graphql(ui: str):
     assert status == "SUCCESS"
 
 
-def test_a_page_of_it_opens_in_a_browser(ui: str, tmp_path: Path):
+def test_both_code_locations_load(ui: str):
+    entries = _graphql(ui, LOCATIONS, {})["workspaceOrError"]["locationEntries"]
+    loaded = {e["name"]: e["locationOrLoadError"]["__typename"] for e in entries}
+    assert loaded == {
+        "onerec_dagster.definitions": "RepositoryLocation",
+        "experiments.definitions": "RepositoryLocation",
+    }
+
+
+@pytest.mark.parametrize(
+    ("asset", "described_as"),
+    [
+        ("pretrained_checkpoint", "day D - 1 chooses the epoch"),
+        ("aligned_variant", "A pretrained variant after preference alignment"),
+    ],
+)
+def test_an_asset_of_each_location_opens_in_a_browser(
+    ui: str, tmp_path: Path, asset: str, described_as: str
+):
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     if chromium is None:
         pytest.skip("no Chromium on this machine; Debian's package `chromium` has it")
@@ -120,12 +140,11 @@ def test_a_page_of_it_opens_in_a_browser(ui: str, tmp_path: Path):
             f"--user-data-dir={tmp_path / 'profile'}",
             "--virtual-time-budget=20000",
             "--dump-dom",
-            f"{ui}/assets/pretrained_checkpoint",
+            f"{ui}/assets/{asset}",
         ],
         capture_output=True,
         text=True,
         timeout=120,
         check=True,
     )
-    # the asset's own description
-    assert "day D - 1 chooses the epoch" in page.stdout
+    assert described_as in page.stdout
