@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from experiments.ab_test.config import VARIANTS as AB_TEST_VARIANTS
+from experiments.amazon_beauty import SYSTEM_NAMES
 from experiments.variants.grids import COMPARISONS, PRETRAINED
 from experiments.variants.stored_results import VariantPartition
 from experiments.variants.variant import DEFAULT
@@ -150,6 +151,7 @@ TABLES = (
         environment=Environment(name="amazon_beauty", dataset="simulated"),
         files=("amazon_beauty",),
         asset="amazon_beauty_table",
+        partitions={"amazon_beauty_system": SYSTEM_NAMES},
         quick=False,
         expected="2 hours on one core, from $ONEREC_AMAZON_BEAUTY or ../shared/data/amazon_beauty",
     ),

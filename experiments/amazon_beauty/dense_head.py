@@ -1,9 +1,10 @@
-"""OneRec for single next items: the generator and a dense head, learned together from every place.
+"""An experiment's model, in no nightly run: a generator of single next items and a dense head.
 
-The dense head (as in LIGER) scores the whole catalogue by products of the encoder's state with item
-vectors: learned ones plus a projection of what is known of the items. The same vectors join the
-tokens in what the encoder reads. Lists are made of the candidates of both: of the beams and of the
-best by product, ordered by a mixture of the two log-probabilities.
+Both are learned together from every position. The dense head (as in LIGER) scores the whole
+catalogue by products of the encoder's state with item vectors: learned ones plus a projection of
+what is known of the items. The same vectors join the tokens in what the encoder reads. Lists are
+made of the candidates of both: of the beams and of the best by product, ordered by a mixture of the
+two log-probabilities.
 
 Letters: B users, P places, K candidates, N items, T SID tokens, D width, Dv width of given vectors.
 """
@@ -28,7 +29,7 @@ from onerec.ranked_lists import RankedLists, exclude_scores
 USERS_AT_ONCE = 64
 
 
-class DenseOneRec(nn.Module):
+class OneRecWithDenseHead(nn.Module):
     """A causal `OneRec` with a dense head over N items.
 
     Args:
@@ -98,22 +99,22 @@ class DenseOneRec(nn.Module):
 
         Args:
             windows: (B, P) item indices, -1 padded on the right. The first one is only read: no
-                user is asked for without a history.
+                list is made without a history.
         """
         windows = windows[:, : int((windows >= 0).sum(1).max())]
         table = self.item_table()
         states = self.states(windows[:, :-1], table)
-        wanted = windows[:, 1:]
-        told, there = lookup(self.codes, wanted)
-        logits = decode_positions(self.generator, states, told, first=1)
-        generated = F.cross_entropy(logits[there].flatten(0, 1), told[there].flatten())
+        targets = windows[:, 1:]
+        tokens, there = lookup(self.codes, targets)
+        logits = decode_positions(self.generator, states, tokens, first=1)
+        generated = F.cross_entropy(logits[there].flatten(0, 1), tokens[there].flatten())
         latest = latest_states(self.generator, states, first=1)[there]
-        dense = F.cross_entropy(self.dense_logits(latest, table), wanted[there])
-        return told.shape[2] * generated + dense
+        dense = F.cross_entropy(self.dense_logits(latest, table), targets[there])
+        return tokens.shape[2] * generated + dense
 
 
-class Candidates(NamedTuple):
-    """Items that may be listed and what both heads say of them.
+class ScoredCandidates(NamedTuple):
+    """Items that may be listed, with the log-probabilities of both heads.
 
     Attributes:
         items: (B, K) item indices, some of them twice.
@@ -141,21 +142,21 @@ class Candidates(NamedTuple):
 
 @torch.no_grad()
 def candidates_of(
-    model: DenseOneRec,
+    model: OneRecWithDenseHead,
     history: np.ndarray,
     *,
     beam: int,
     dense: int,
     on_progress: Callable[[int], None] = lambda users: None,
-) -> Candidates:
+) -> ScoredCandidates:
     """The `beam` best by beam search and the `dense` best by product, scored by both heads.
 
     Args:
         model: In evaluation mode.
         history: (U, H) item indices, -1 padded on the right.
         beam: Beams kept.
-        dense: Candidates of the dense head.
-        on_progress: PolicyBatch how many users are done.
+        dense: ScoredCandidates of the dense head.
+        on_progress: Called with the number of users done.
     """
     generator = model.generator
     trie = Trie.build(model.codes, generator.codebook_size)
@@ -170,8 +171,8 @@ def candidates_of(
         logp = model.dense_logits(latest, table).log_softmax(-1)
         near = logp.topk(dense).indices
         found = beams.items[:, :, 0]
-        told = model.codes[near].unsqueeze(2)  # (B, K, 1, T)
-        exact = token_logp(generator.decode(memory, told), told).sum((2, 3))
+        tokens = model.codes[near].unsqueeze(2)  # (B, K, 1, T)
+        exact = token_logp(generator.decode(memory, tokens), tokens).sum((2, 3))
         again = (near.unsqueeze(2) == found.unsqueeze(1)).any(2)
         items = torch.cat([found, near], 1)
         generated = torch.cat([beams.logp, exact.masked_fill(again, -torch.inf)], 1)
@@ -179,14 +180,14 @@ def candidates_of(
         done += len(rows)
         on_progress(done)
     items, generated, dense_logp = (torch.cat(column) for column in zip(*parts, strict=True))
-    return Candidates(items, generated, dense_logp, beam)
+    return ScoredCandidates(items, generated, dense_logp, beam)
 
 
 @dataclass(frozen=True)
-class DenseRanker:
+class DenseHeadRanker:
     """The dense head alone over the whole catalogue; a `Ranker`, quick enough for every epoch."""
 
-    model: DenseOneRec
+    model: OneRecWithDenseHead
 
     @torch.no_grad()
     def rank(

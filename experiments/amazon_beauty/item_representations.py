@@ -1,4 +1,4 @@
-"""What is known of the items of Amazon Beauty: text, co-occurrence, semantic IDs; kept in the run.
+"""Representations of the items: text, co-occurrence, semantic IDs; kept as unfinished work.
 
 Shapes: N items, T SID tokens.
 """
@@ -10,7 +10,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
-from experiments.amazon_beauty.training import Bench
+from experiments.amazon_beauty.training import SystemRun
 from onerec.config import TokenizerConfig
 from onerec.embeddings.collaborative import collaborative_vectors
 from onerec.embeddings.reduction import principal_components, ridge
@@ -23,40 +23,40 @@ TRUST = 5.0
 """Users an item needs before its co-occurrences count as much as what its text predicts."""
 
 
-def text_vectors(bench: Bench) -> np.ndarray:
+def text_vectors(run: SystemRun) -> np.ndarray:
     """(N, 384) MiniLM's vectors of title, brand and categories; kept."""
-    file = bench.directory / "text.safetensors"
+    file = run.scratch / "text.safetensors"
     if not file.exists():
         table = pa.table(
             {
-                "title": pa.array(bench.reviews.titles, pa.string()),
+                "title": pa.array(run.reviews.titles, pa.string()),
                 "category": pa.array(
-                    [a.replace("|", ", ") for a in bench.reviews.attributes], pa.string()
+                    [a.replace("|", ", ") for a in run.reviews.attributes], pa.string()
                 ),
             }
         )
-        save_file({"text": encode_minilm(item_texts(table), bench.say)}, file)
+        save_file({"text": encode_minilm(item_texts(table), run.on_progress)}, file)
     return load_file(file)["text"]
 
 
-def item_vectors(bench: Bench) -> np.ndarray:
+def item_vectors(run: SystemRun) -> np.ndarray:
     """(N, 192) unit vectors of text and of what users chose together, from training items alone.
 
     What an item's text predicts stands in where few or no users chose it; as in the nightly
     embeddings.
     """
-    text = text_vectors(bench).astype(np.float64)
+    text = text_vectors(run).astype(np.float64)
     everything = np.ones(len(text), dtype=bool)
     mean, axes = principal_components(text, everything, TEXT_WIDTH)
     content = (text - mean) @ axes.T
     content /= np.sqrt(np.square(content).sum(1).mean())
-    items, users = bench.reviews.learned()
-    shape = (bench.reviews.num_users, bench.reviews.num_items)
+    items, users = run.reviews.learned()
+    shape = (run.reviews.num_users, run.reviews.num_items)
     chosen = sp.csr_array((np.ones(len(items)), (users, items)), shape=shape)
     pairs = sp.csr_array(chosen.T @ chosen)
     pairs.setdiag(0)
     pairs.eliminate_zeros()
-    shared = collaborative_vectors(pairs, SHARED_WIDTH, bench.seed)
+    shared = collaborative_vectors(pairs, SHARED_WIDTH, run.seed)
     observed = np.abs(shared).sum(1) > 0
     watched = np.bincount(items, minlength=len(text))
     trust = np.where(observed, watched / (watched + TRUST), 0.0)[:, None]
@@ -67,14 +67,12 @@ def item_vectors(bench: Bench) -> np.ndarray:
     return (fused / np.linalg.norm(fused, axis=1, keepdims=True)).astype(np.float32)
 
 
-def semantic_ids_of(
-    bench: Bench, name: str, vectors: np.ndarray, config: TokenizerConfig
-) -> Tensor:
-    """(N, T) unique IDs; kept. Titles of all items are known before anyone is asked."""
-    file = bench.directory / f"ids-{name}-{bench.seed}.safetensors"
+def semantic_ids_of(run: SystemRun, vectors: np.ndarray, config: TokenizerConfig) -> Tensor:
+    """(N, T) unique IDs; kept. Titles of all items are known before the first test user."""
+    file = run.scratch / "semantic_ids.safetensors"
     if not file.exists():
         table = torch.from_numpy(vectors)
-        book, codes = fit_codebook(table, config, on_progress=bench.say)
+        book, codes = fit_codebook(table, config, on_progress=run.on_progress)
         count = len(vectors)
         ids = assign_semantic_ids(
             book,

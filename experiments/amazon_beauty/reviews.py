@@ -25,8 +25,8 @@ SHORTEST = 3
 """Items a user needs: one to learn from, one that validates, one that tests."""
 
 
-class Questions(NamedTuple):
-    """What a system is asked.
+class LeaveOneOutCases(NamedTuple):
+    """Users with their history and the one item to be predicted.
 
     Attributes:
         history: (U, H) item indices, oldest first, -1 padded on the right.
@@ -68,7 +68,7 @@ class AmazonReviews:
         users = np.repeat(np.arange(self.num_users), np.diff(self.starts))
         return self.items[kept], users[kept]
 
-    def questions(self, split: str, history_length: int = HISTORY_LENGTH) -> Questions:
+    def cases(self, split: str, history_length: int = HISTORY_LENGTH) -> LeaveOneOutCases:
         """Leave-one-out: what a user chose last (`test`), or the one before (`valid`).
 
         Args:
@@ -85,7 +85,7 @@ class AmazonReviews:
         place = first[:, None] + np.arange(history_length)
         there = place < target[:, None]
         history = np.where(there, self.items[np.where(there, place, 0)], -1)
-        return Questions(history, self.items[target][:, None])
+        return LeaveOneOutCases(history, self.items[target][:, None])
 
 
 def read_amazon(directory: Path) -> AmazonReviews:

@@ -1,8 +1,8 @@
-"""How each system of the Amazon Beauty table learns and is asked; all by one protocol.
+"""How each system of the Amazon Beauty table is trained and measured; all by one protocol.
 
-Everything expensive is kept in the run's directory, so that a killed run goes on: the titles'
-vectors, semantic IDs, and the state of a training after every epoch. Test users are asked once,
-after everything has been chosen on validation users.
+Everything expensive is kept in the run's scratch directory, so that a killed run is resumed: the
+titles' vectors, semantic IDs, and the state of a training after every epoch. Test users are ranked
+once, after everything has been chosen on validation users.
 """
 
 import time
@@ -11,18 +11,18 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import torch
 
-from experiments.amazon_beauty.dense_head import DenseOneRec, DenseRanker, candidates_of
+from experiments.amazon_beauty.dense_head import DenseHeadRanker, OneRecWithDenseHead, candidates_of
 from experiments.amazon_beauty.item_representations import (
     item_vectors,
     semantic_ids_of,
     text_vectors,
 )
-from experiments.amazon_beauty.reviews import HISTORY_LENGTH, Questions
+from experiments.amazon_beauty.reviews import HISTORY_LENGTH, LeaveOneOutCases
 from experiments.amazon_beauty.training import (
     TOP_K,
-    Bench,
     Budget,
-    Measured,
+    SystemResult,
+    SystemRun,
     means,
     metrics_of,
     train,
@@ -38,36 +38,37 @@ from onerec.session_dataset.interactions import Interactions
 
 DENSE_SHARES = tuple(round(0.1 * step, 1) for step in range(11))
 """Mixtures of generator and dense head, of which validation chooses one."""
-ASKED_AT_ONCE = 4096
+USERS_AT_ONCE = 4096
 CODES, LEVELS = 256, 3
 
-BUDGETS: dict[str, Budget] = {
+BUDGETS: dict[str, Budget | None] = {
+    "popularity": None,
+    "itemknn": None,
     "sasrec_ce": Budget(
         epochs=25, heads=2, dropout=0.4, batch_items=1024, crop_share=0.0, valid_users=100_000
     ),
     "tiger": Budget(epochs=25, layers=3, dropout=0.1, learning_rate=2e-3),
     "onerec": Budget(epochs=28, dropout=0.3, valid_users=10_000),
 }
-"""Sized for one core each: SASRec 25 minutes, TIGER and OneRec 45."""
+"""By system; sized for one core each: SASRec 25 minutes, TIGER and OneRec 45."""
 
 
-def popularity(bench: Bench, budget: Budget | None = None) -> dict[str, Measured]:
+def popularity(run: SystemRun, budget: None) -> dict[str, SystemResult]:
     """The items most users chose."""
-    return {"popularity": _counted(bench, lambda log, all_: fit_popularity(log, all_))}
+    return {"popularity": _counted(run, lambda log, all_: fit_popularity(log, all_))}
 
 
-def item_knn(bench: Bench, budget: Budget | None = None) -> dict[str, Measured]:
+def item_knn(run: SystemRun, budget: None) -> dict[str, SystemResult]:
     """Cosine of the items' sets of users, 50 neighbours."""
-    return {"itemknn": _counted(bench, lambda log, all_: fit_item_knn(log, all_, neighbours=50))}
+    return {"itemknn": _counted(run, lambda log, all_: fit_item_knn(log, all_, neighbours=50))}
 
 
-def sasrec_ce(bench: Bench, budget: Budget) -> dict[str, Measured]:
+def sasrec_ce(run: SystemRun, budget: Budget) -> dict[str, SystemResult]:
     """SASRec with a softmax over the whole catalogue."""
-    windows = bench.windows()
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(bench.seed)
+        torch.manual_seed(run.seed)
         shape = SequenceShape(
-            num_items=bench.reviews.num_items,
+            num_items=run.reviews.num_items,
             length=HISTORY_LENGTH,
             width=budget.width,
             layers=budget.layers,
@@ -78,32 +79,29 @@ def sasrec_ce(bench: Bench, budget: Budget) -> dict[str, Measured]:
         ranker = SequenceRanker(model, np.ones(shape.num_items, dtype=bool))
         loss = NextItem()
         facts, seconds = train(
-            bench,
-            "sasrec_ce",
+            run,
             model,
             budget,
-            windows,
             lambda rows, draws: loss(model, rows, draws),
-            lambda asked: ranker.rank(asked.history, TOP_K).items,
+            lambda cases: ranker.rank(cases.history, TOP_K).items,
         )
-    return {"sasrec_ce": _asked(bench, ranker, seconds, facts)}
+    return {"sasrec_ce": _test_result(run, ranker, seconds, facts)}
 
 
-def tiger(bench: Bench, budget: Budget) -> dict[str, Measured]:
+def tiger(run: SystemRun, budget: Budget) -> dict[str, SystemResult]:
     """TIGER: RQ-VAE on text alone, tokens read and written, one item at a time."""
     config = TokenizerConfig(
         method="rqvae",
         num_levels=LEVELS,
         codebook_size=CODES,
-        seed=bench.seed,
+        seed=run.seed,
         rqvae_hidden_dim=256,
         rqvae_epochs=200,
         rqvae_batch_size=1024,
     )
-    codes = semantic_ids_of(bench, "tiger", text_vectors(bench), config)
-    windows = bench.windows()
+    codes = semantic_ids_of(run, text_vectors(run), config)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(bench.seed)
+        torch.manual_seed(run.seed)
         model = OneRec(
             tiger_shape(
                 budget.width, layers=budget.layers, heads=budget.heads, dropout=budget.dropout
@@ -115,25 +113,22 @@ def tiger(bench: Bench, budget: Budget) -> dict[str, Measured]:
         )
         ranker = TigerRanker(model, codes, np.ones(len(codes), dtype=bool))
         facts, seconds = train(
-            bench,
-            "tiger",
+            run,
             model,
             budget,
-            windows,
             lambda rows, draws: window_loss(model, rows, codes, first=1),
-            lambda asked: ranker.rank(asked.history, TOP_K).items,
+            lambda cases: ranker.rank(cases.history, TOP_K).items,
         )
-    return {"tiger": _asked(bench, ranker, seconds, facts, beam=budget.beam)}
+    return {"tiger": _test_result(run, ranker, seconds, facts, beam=budget.beam)}
 
 
-def onerec(bench: Bench, budget: Budget) -> dict[str, Measured]:
-    """OneRec with balanced IDs of text and co-occurrence, and the same with its dense head."""
-    vectors = item_vectors(bench)
-    config = TokenizerConfig(num_levels=LEVELS, codebook_size=CODES, seed=bench.seed)
-    codes = semantic_ids_of(bench, "onerec", vectors, config)
-    windows = bench.windows()
+def onerec(run: SystemRun, budget: Budget) -> dict[str, SystemResult]:
+    """OneRec with balanced IDs of text and co-occurrence, and with an experimental dense head."""
+    vectors = item_vectors(run)
+    config = TokenizerConfig(num_levels=LEVELS, codebook_size=CODES, seed=run.seed)
+    codes = semantic_ids_of(run, vectors, config)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(bench.seed)
+        torch.manual_seed(run.seed)
         shape = ModelConfig(
             d_model=budget.width,
             num_heads=budget.heads,
@@ -145,88 +140,94 @@ def onerec(bench: Bench, budget: Budget) -> dict[str, Measured]:
             dropout=budget.dropout,
             causal_encoder=True,
         )
-        model = DenseOneRec(
+        model = OneRecWithDenseHead(
             shape, codes, CODES, torch.from_numpy(vectors), history_length=HISTORY_LENGTH
         )
-        ranker = DenseRanker(model)
+        ranker = DenseHeadRanker(model)
         facts, seconds = train(
-            bench,
-            "onerec",
+            run,
             model,
             budget,
-            windows,
             lambda rows, draws: model.loss(rows),
-            lambda asked: ranker.rank(asked.history, TOP_K).items,
-            also=lambda: _heads(model, bench.some_valid(500), budget.beam),
+            lambda cases: ranker.rank(cases.history, TOP_K).items,
+            also=lambda: _heads(model, run.validation_sample(500), budget.beam),
         )
-    beam = budget.beam
-    valid = bench.some_valid(3000)
-    found = candidates_of(model, valid.history, beam=beam, dense=beam)
-    by_share = {
-        share: means(metrics_of(found.fused(share, TOP_K), valid)) for share in DENSE_SHARES
+    share, by_share = _chosen_dense_share(run, model, budget.beam)
+    test = run.reviews.cases("test")
+    found = candidates_of(
+        model,
+        test.history,
+        beam=budget.beam,
+        dense=budget.beam,
+        on_progress=lambda users: run.on_progress(f"{users} of {len(test.targets)} test users"),
+    )
+    chosen = {"dense share": share, "validation by dense share": by_share}
+    lists = {
+        "onerec": (found.generated(TOP_K), facts),
+        "onerec_dense": (found.fused(share, TOP_K), {**facts, **chosen}),
+        "onerec_dense_alone": (found.fused(1.0, TOP_K), facts),
     }
-    best = max(DENSE_SHARES, key=lambda share: by_share[share]["ndcg@10"])
-    bench.say(f"onerec: dense share {best} chosen on validation, {by_share[best]}")
-    test = bench.reviews.questions("test")
-
-    def on_progress(users: int) -> None:
-        if users % 4096 == 0:
-            bench.say(f"onerec: {users} of {len(test.targets)} test users asked")
-
-    found = candidates_of(model, test.history, beam=beam, dense=beam, on_progress=on_progress)
-    chosen = {"dense share": best, "validation by dense share": by_share}
     return {
-        "onerec": Measured(metrics_of(found.generated(TOP_K), test), seconds, facts),
-        "onerec_dense": Measured(
-            metrics_of(found.fused(best, TOP_K), test), seconds, {**facts, **chosen}
-        ),
-        "onerec_dense_alone": Measured(metrics_of(found.fused(1.0, TOP_K), test), seconds, facts),
+        row: SystemResult(metrics_of(ranked, test), seconds, about)
+        for row, (ranked, about) in lists.items()
     }
 
 
-SYSTEMS: dict[str, Callable[..., dict[str, Measured]]] = {
+def _chosen_dense_share(
+    run: SystemRun, model: OneRecWithDenseHead, beam: int
+) -> tuple[float, dict[str, dict[str, float]]]:
+    """The mixture of highest NDCG@10 on validation users, and the metrics of every mixture."""
+    valid = run.validation_sample(3000)
+    found = candidates_of(model, valid.history, beam=beam, dense=beam)
+    by_share = {s: means(metrics_of(found.fused(s, TOP_K), valid)) for s in DENSE_SHARES}
+    best = max(DENSE_SHARES, key=lambda share: by_share[share]["ndcg@10"])
+    run.on_progress(f"dense share {best} chosen on validation, {by_share[best]}")
+    return best, {str(share): metrics for share, metrics in by_share.items()}
+
+
+SYSTEMS: dict[str, Callable[..., dict[str, SystemResult]]] = {
     "popularity": popularity,
     "itemknn": item_knn,
     "sasrec_ce": sasrec_ce,
     "tiger": tiger,
     "onerec": onerec,
 }
-"""Name on the command line -> what makes and asks it. OneRec gives several rows."""
+"""Partition -> what trains and measures it. OneRec gives several rows."""
 
 
-def _heads(model: DenseOneRec, asked: Questions, beam: int) -> dict[str, float]:
+def _heads(model: OneRecWithDenseHead, cases: LeaveOneOutCases, beam: int) -> dict[str, float]:
     """Recall@10 of the beams alone and of an even mixture on a few users: to look at, no more."""
-    found = candidates_of(model, asked.history, beam=beam, dense=beam)
+    found = candidates_of(model, cases.history, beam=beam, dense=beam)
     lists = {"beams' recall@10": found.generated(TOP_K), "mixed recall@10": found.fused(0.5, TOP_K)}
-    return {name: means(metrics_of(ranked, asked))["recall@10"] for name, ranked in lists.items()}
+    return {name: means(metrics_of(ranked, cases))["recall@10"] for name, ranked in lists.items()}
 
 
-def _counted(bench: Bench, fit: Callable[[Interactions, np.ndarray], Ranker]) -> Measured:
+def _counted(run: SystemRun, fit: Callable[[Interactions, np.ndarray], Ranker]) -> SystemResult:
     began = time.perf_counter()
-    items, users = bench.reviews.learned()
+    items, users = run.reviews.learned()
     nothing = np.zeros(0, dtype=np.int64)
     log = Interactions(
-        num_items=bench.reviews.num_items,
+        num_items=run.reviews.num_items,
         user=users,
         item=items,
         age=np.ones(len(items), dtype=np.int64),
         is_watched=np.ones(len(items), dtype=bool),
         past_user=nothing,
         past_item=nothing,
-        user_ids=np.arange(bench.reviews.num_users),
+        user_ids=np.arange(run.reviews.num_users),
     )
-    ranker = fit(log, np.ones(bench.reviews.num_items, dtype=bool))
-    return _asked(bench, ranker, time.perf_counter() - began, {})
+    ranker = fit(log, np.ones(run.reviews.num_items, dtype=bool))
+    return _test_result(run, ranker, time.perf_counter() - began, {})
 
 
-def _asked(
-    bench: Bench, ranker: Ranker, seconds: float, facts: Mapping[str, object], **settings: int
-) -> Measured:
-    """Ask the test users, once."""
-    test = bench.reviews.questions("test")
+def _test_result(
+    run: SystemRun, ranker: Ranker, seconds: float, facts: Mapping[str, object], **settings: int
+) -> SystemResult:
+    """Rank the test users, once."""
+    test = run.reviews.cases("test")
     top_k, lists = max(TOP_K, settings.get("beam", 0)), []
-    for start in range(0, len(test.targets), ASKED_AT_ONCE):
-        part = test.history[start : start + ASKED_AT_ONCE]
+    for start in range(0, len(test.targets), USERS_AT_ONCE):
+        part = test.history[start : start + USERS_AT_ONCE]
         lists.append(ranker.rank(part, top_k).items[:, :TOP_K])
-        bench.say(f"{start + len(part)} of {len(test.targets)} test users asked")
-    return Measured(metrics_of(np.concatenate(lists), test), seconds, facts)
+        run.on_progress(f"{start + len(part)} of {len(test.targets)} test users")
+    return SystemResult(metrics_of(np.concatenate(lists), test), seconds, facts)

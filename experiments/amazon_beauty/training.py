@@ -1,4 +1,4 @@
-"""What the systems of the Amazon Beauty table share: data, budget, questions, and where results go.
+"""What the systems of the Amazon Beauty table share: data, budget, training, results.
 
 Shapes: U users, N items, H history items, W windows.
 """
@@ -13,7 +13,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
-from experiments.amazon_beauty.reviews import HISTORY_LENGTH, AmazonReviews, Questions
+from experiments.amazon_beauty.reviews import HISTORY_LENGTH, AmazonReviews, LeaveOneOutCases
 from onerec.artifacts import read_json, write_json
 from onerec.evaluation.baselines.sequence_training import MONITOR, Recipe, fit_windows
 from onerec.evaluation.baselines.sequences import cut_windows
@@ -39,7 +39,7 @@ class Budget:
         batch_items: Items of a batch of sequences of similar length.
         crop_share: Of the sequences that begin at a random item, so that every contiguous
             sub-sequence is a history some time.
-        valid_users: Users asked after every epoch.
+        valid_users: Users of the validation after every epoch.
         beam: Beams of a generator.
         warmup_steps: Of a linear warm-up.
     """
@@ -71,53 +71,40 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class Bench:
-    """What all systems share in a run.
+class SystemRun:
+    """One system on the data.
 
     Attributes:
         reviews: The data.
-        directory: Of the run; everything kept is here.
+        scratch: Directory of unfinished work; a killed run is resumed from it.
         seed: Of weights and orders.
-        say: Called with messages about progress, a line at a time.
+        on_progress: Called with messages, a line at a time.
     """
 
     reviews: AmazonReviews
-    directory: Path
-    seed: int
-    say: Callable[[str], None]
+    scratch: Path
+    seed: int = 0
+    on_progress: Callable[[str], None] = lambda message: None
 
     def windows(self) -> Tensor:
         """(W, H + 1) all that may be learned from, in windows that share one item."""
         items, users = self.reviews.learned()
         return torch.from_numpy(cut_windows(items, users, HISTORY_LENGTH + 1)).long()
 
-    def some_valid(self, users: int) -> Questions:
-        """A seeded sample of the validation questions."""
-        asked = self.reviews.questions("valid")
-        rows = np.random.default_rng(0).permutation(len(asked.targets))[:users]
-        return Questions(asked.history[rows], asked.targets[rows])
-
-    def scratch(self, system: str) -> Scratch:
-        """Where a killed training of a system is resumed from."""
-        return Scratch(directory=self.directory / "states" / f"{system}-{self.seed}")
-
-    def on_epoch(self, system: str) -> Callable[[dict[str, Any]], None]:
-        """Says the numbers of every epoch on one line."""
-
-        def say(numbers: dict[str, Any]) -> None:
-            shown = ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
-            self.say(f"{system}: {shown}")
-
-        return say
+    def validation_sample(self, users: int) -> LeaveOneOutCases:
+        """A seeded sample of the validation cases."""
+        cases = self.reviews.cases("valid")
+        rows = np.random.default_rng(0).permutation(len(cases.targets))[:users]
+        return LeaveOneOutCases(cases.history[rows], cases.targets[rows])
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What the test users got from one system.
+class SystemResult:
+    """One row of the table.
 
     Attributes:
-        values: Metric -> (U,).
-        seconds: Making it, without asking.
+        values: Metric -> (U,) of the test users.
+        seconds: Training time, without evaluation.
         facts: What was chosen and how training went.
     """
 
@@ -126,28 +113,30 @@ class Measured:
     facts: Mapping[str, object]
 
     def save(self, directory: Path, name: str) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
+        """Write `<name>.safetensors` and `<name>.json`."""
         values = {key: np.ascontiguousarray(value) for key, value in self.values.items()}
         save_file(values, directory / f"{name}.safetensors")
         write_json(directory / f"{name}.json", {"seconds": self.seconds, "facts": dict(self.facts)})
 
 
-def load_measured(directory: Path, name: str) -> Measured | None:
-    """Read what `Measured.save` wrote; None where there is nothing."""
-    if not (directory / f"{name}.json").exists():
-        return None
-    stored = read_json(directory / f"{name}.json")
-    values = load_file(directory / f"{name}.safetensors")
-    return Measured(values, stored["seconds"], stored["facts"])
+def load_results(directory: Path) -> dict[str, SystemResult]:
+    """Every row that `SystemResult.save` wrote into a directory, by name."""
+    rows = [file.stem for file in sorted(directory.glob("*.safetensors"))]
+    stored = {name: read_json(directory / f"{name}.json") for name in rows}
+    return {
+        name: SystemResult(load_file(directory / f"{name}.safetensors"), **stored[name])
+        for name in rows
+    }
 
 
-def metrics_of(ranked: np.ndarray, asked: Questions) -> dict[str, np.ndarray]:
+def metrics_of(ranked: np.ndarray, cases: LeaveOneOutCases) -> dict[str, np.ndarray]:
     """Recall and NDCG of every user at both cutoffs."""
-    found = per_case_metrics(ranked, asked.targets, CUTOFFS)
+    found = per_case_metrics(ranked, cases.targets, CUTOFFS)
     return {k: v for k, v in found.items() if k.startswith(("recall", "ndcg"))}
 
 
 def means(values: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Mean over users."""
     return {name: float(value.mean()) for name, value in values.items()}
 
 
@@ -162,27 +151,38 @@ def cropped(windows: Tensor, share: float, draws: torch.Generator) -> Tensor:
 
 
 def train(
-    bench: Bench,
-    name: str,
+    run: SystemRun,
     model: torch.nn.Module,
     budget: Budget,
-    windows: Tensor,
     loss: Callable[[Tensor, torch.Generator], Tensor],
-    rank: Callable[[Questions], np.ndarray],
+    rank: Callable[[LeaveOneOutCases], np.ndarray],
     also: Callable[[], dict[str, float]] = dict,
 ) -> tuple[dict[str, object], float]:
-    """Train within the budget; what to report of it, and its seconds without validation."""
-    valid = bench.some_valid(budget.valid_users)
+    """Train within the budget; facts about it, and its seconds without validation.
+
+    Args:
+        run: Data, seed and scratch.
+        model: Trained in place; it ends with the weights of the best epoch on validation.
+        budget: What it may spend.
+        loss: From windows (B, L) and a source of randomness to a scalar.
+        rank: (U, top) lists of the present model.
+        also: Further numbers of an epoch, for the log.
+    """
+    valid = run.validation_sample(budget.valid_users)
+
+    def on_epoch(numbers: dict[str, Any]) -> None:
+        run.on_progress(", ".join(f"{name} {value:.4g}" for name, value in numbers.items()))
+
     result = fit_windows(
         model,
         lambda rows, draws: loss(cropped(rows, budget.crop_share, draws), draws),
-        windows,
+        run.windows(),
         Recipe(batch_items=budget.batch_items),
         budget.settings(),
-        seed=bench.seed,
+        seed=run.seed,
         measure=lambda: means(metrics_of(rank(valid), valid)) | also(),
-        on_epoch=bench.on_epoch(name),
-        scratch=bench.scratch(name),
+        on_epoch=on_epoch,
+        scratch=Scratch(directory=run.scratch / "training"),
     )
     facts = {
         "budget": asdict(budget),

@@ -3,6 +3,7 @@
 A comparison is a backfill of `pretrained_variant` and `aligned_variant`, then its table.
 """
 
+import shutil
 import time
 from collections import defaultdict
 from typing import TYPE_CHECKING
@@ -100,6 +101,7 @@ def _materialize(
         else:
             scratch = store.scratch(wanted.asset, wanted.stored_as, key)
             files = pretrain_variant(run, draft.path, scratch)
+            shutil.rmtree(scratch)
         seconds = time.monotonic() - began + seconds_of(context.instance, start)
         headline = evaluate_variant(run, files, draft.path)
     return published(

@@ -1,51 +1,78 @@
-"""The Amazon Beauty table as an asset: it says what is missing and shows what was measured."""
+"""Amazon Beauty as assets: missing data is named, systems are partitions, the table shows them."""
 
+import json
 from pathlib import Path
 
 import dagster as dg
+import numpy as np
 import pytest
 
-from experiments.amazon_beauty import experiment
-from experiments.amazon_beauty.assets import AmazonBeautyConfig, amazon_beauty_table, data_directory
-from experiments.reporting.result_tables import Provenance, ResultTable, Row
+from experiments.amazon_beauty import SYSTEM_NAMES
+from experiments.amazon_beauty.assets import (
+    SYSTEM,
+    amazon_beauty_system,
+    amazon_beauty_table,
+    data_directory,
+)
+from experiments.amazon_beauty.table import LABELS, METRICS
+from experiments.amazon_beauty.training import SystemResult
+from onerec.artifacts import ArtifactStore
+from resources.stores import Artifacts
+from tests.experiments.amazon_beauty.test_systems import data  # noqa: F401
 
 
-def test_missing_data_is_a_clear_failure(tmp_path: Path) -> None:
-    config = AmazonBeautyConfig(data=str(tmp_path))
+def materialize(root: Path, asset, partition: str | None = None):
+    artifacts = Artifacts(url=str(root))
+    return dg.materialize([asset], partition_key=partition, resources={"artifacts": artifacts})
+
+
+def test_missing_data_is_a_clear_failure(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("ONEREC_AMAZON_BEAUTY", str(tmp_path))
     with pytest.raises(dg.Failure, match=r"sequences\.txt: no such file; point at a directory"):
-        amazon_beauty_table(dg.build_asset_context(), config)
+        materialize(tmp_path, amazon_beauty_system, "popularity")
 
 
 def test_the_environment_says_where_the_data_is(monkeypatch, tmp_path: Path) -> None:
     monkeypatch.delenv("ONEREC_AMAZON_BEAUTY", raising=False)
-    assert data_directory("").parts[-3:] == ("shared", "data", "amazon_beauty")
+    assert data_directory().parts[-3:] == ("shared", "data", "amazon_beauty")
     monkeypatch.setenv("ONEREC_AMAZON_BEAUTY", str(tmp_path))
-    assert data_directory("") == tmp_path
-    assert data_directory("elsewhere") == Path("elsewhere")
+    assert data_directory() == tmp_path
 
 
-def test_the_table_is_written_and_shown(monkeypatch, tables_dir: Path) -> None:
-    asked = {}
-
-    def run(data: Path, out: Path, **settings) -> ResultTable:
-        asked.update(settings, data=data)
-        return ResultTable(
-            name="amazon_beauty",
-            title="Beauty",
-            text="Why.",
-            rows=[Row(system="a", metric="recall@10", value=0.5, low=0.4, high=0.6)],
-            provenance=Provenance(data="d", config="c", seeds=(0,), budget="b", commit="x"),
-            findings=["Found."],
-        )
-
-    monkeypatch.setattr(experiment, "run", run)
-    result = amazon_beauty_table(
-        dg.build_asset_context(), AmazonBeautyConfig(data="here", epochs=3, seed=5)
+def test_a_system_is_a_partition_of_its_own(monkeypatch, data: Path, tmp_path: Path) -> None:  # noqa: F811
+    monkeypatch.setenv("ONEREC_AMAZON_BEAUTY", str(data))
+    result = materialize(tmp_path, amazon_beauty_system, "itemknn")
+    metadata = result.asset_materializations_for_node(SYSTEM)[0].metadata
+    assert metadata["recall@10 of itemknn"].value > 0.5
+    store = ArtifactStore(str(tmp_path))
+    assert store.partitions(SYSTEM) == ["itemknn"]
+    assert not (tmp_path / ".scratch" / SYSTEM / "itemknn").exists() or not list(
+        (tmp_path / ".scratch" / SYSTEM / "itemknn").iterdir()
     )
-    assert isinstance(result, dg.MaterializeResult)
-    assert asked["data"] == Path("here")
-    assert asked["seed"] == 5
-    assert {budget.epochs for budget in asked["budgets"].values()} == {3}
-    assert (tables_dir / "amazon_beauty.json").exists()
-    assert result.metadata is not None
-    assert {"amazon_beauty", "amazon_beauty: findings"} <= set(result.metadata)
+
+
+def test_the_table_is_written_and_shown(tmp_path: Path, tables_dir: Path) -> None:
+    store = ArtifactStore(str(tmp_path))
+    rng = np.random.default_rng(0)
+    for name in SYSTEM_NAMES:
+        upstream = {"amazon_beauty": "a hash"}
+        with store.write(SYSTEM, name, config={}, upstream=upstream, code_version="1") as draft:
+            for row in (label for label in LABELS if label.startswith(name)):
+                values = {metric: rng.random(20) for metric in METRICS}
+                SystemResult(values, 60.0, {"epochs": [1, 2]}).save(draft.path, row)
+    result = materialize(tmp_path, amazon_beauty_table)
+    metadata = result.asset_materializations_for_node("amazon_beauty_table")[0].metadata
+    shown = [record.data["system"] for record in metadata["amazon_beauty"].records]
+    assert shown[: len(LABELS)] == list(LABELS.values())
+    rows = json.loads((tables_dir / "amazon_beauty.json").read_text())
+    assert {row["seconds"] for row in rows if row["system"] == "TIGER (ours)"} == {60.0}
+
+
+def test_systems_of_different_data_are_not_compared(tmp_path: Path) -> None:
+    store = ArtifactStore(str(tmp_path))
+    for name in SYSTEM_NAMES:
+        upstream = {"amazon_beauty": name}
+        with store.write(SYSTEM, name, config={}, upstream=upstream, code_version="1") as draft:
+            (draft.path / "x").touch()
+    with pytest.raises(dg.Failure, match="measured on different data"):
+        materialize(tmp_path, amazon_beauty_table)

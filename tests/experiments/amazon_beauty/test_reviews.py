@@ -25,7 +25,7 @@ def test_the_last_item_tests_and_the_one_before_validates(tmp_path: Path) -> Non
     items, users = reviews.learned()
     assert items.tolist() == [0, 1, 4]
     assert users.tolist() == [0, 0, 1]
-    valid, test = reviews.questions("valid", 2), reviews.questions("test", 2)
+    valid, test = reviews.cases("valid", 2), reviews.cases("test", 2)
     assert valid.history.tolist() == [[0, 1], [4, -1]]
     assert valid.targets.tolist() == [[2], [0]]
     assert test.history.tolist() == [[1, 2], [4, 0]]  # the first user's is capped
@@ -56,7 +56,7 @@ def test_a_missing_file_and_an_unknown_split_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"sequences\.txt: no such file; point at a directory"):
         read_amazon(tmp_path)
     with pytest.raises(ValueError, match="split='train': use 'valid' or 'test'"):
-        read_amazon(written(tmp_path)).questions("train")
+        read_amazon(written(tmp_path)).cases("train")
 
 
 def test_the_real_files_are_the_published_ones(shared_data: Path) -> None:
@@ -65,7 +65,7 @@ def test_the_real_files_are_the_published_ones(shared_data: Path) -> None:
     reviews = read_amazon(shared_data / "amazon_beauty")
     assert (reviews.num_users, reviews.num_items, len(reviews.items)) == (22_363, 12_101, 198_502)
     assert int((reviews.titles == "").sum()) == 7
-    test = reviews.questions("test")
+    test = reviews.cases("test")
     assert (test.history[:, 0] >= 0).all()
     assert np.array_equal(test.history[0, :4], [0, 1, 2, 3])  # user 1 read 1 2 3 4 and then 5
     assert test.targets[0, 0] == 4

@@ -1,4 +1,4 @@
-"""The Amazon Beauty table on a small planted world: heads, fusion, going on, what is printed."""
+"""The systems of Amazon Beauty on a small planted world: heads, fusion, results, the table."""
 
 import dataclasses
 from pathlib import Path
@@ -7,13 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from experiments.amazon_beauty import item_representations as beauty_items
-from experiments.amazon_beauty import systems as beauty_systems
-from experiments.amazon_beauty.dense_head import DenseOneRec, DenseRanker, candidates_of
-from experiments.amazon_beauty.experiment import LABELS, run
+from experiments.amazon_beauty import SYSTEM_NAMES, item_representations, systems
+from experiments.amazon_beauty.dense_head import DenseHeadRanker, OneRecWithDenseHead, candidates_of
 from experiments.amazon_beauty.reviews import read_amazon
-from experiments.amazon_beauty.training import Bench, Budget, cropped
-from experiments.reporting.results_page import write_table
+from experiments.amazon_beauty.table import LABELS, make_table
+from experiments.amazon_beauty.training import Budget, SystemRun, cropped, load_results
+from experiments.reporting.results_page import section
 from onerec.config import ModelConfig
 from onerec.generation import score_catalogue
 from tests.core.model.small import unique_codes
@@ -39,7 +38,7 @@ def data(tmp_path: Path) -> Path:
     return directory
 
 
-def model(codes: torch.Tensor, *, dropout: float = 0.0) -> DenseOneRec:
+def model(codes: torch.Tensor, *, dropout: float = 0.0) -> OneRecWithDenseHead:
     torch.manual_seed(0)
     shape = ModelConfig(
         d_model=16,
@@ -53,7 +52,7 @@ def model(codes: torch.Tensor, *, dropout: float = 0.0) -> DenseOneRec:
         causal_encoder=True,
     )
     vectors = torch.randn(len(codes), 5)
-    return DenseOneRec(shape, codes, 4, vectors, history_length=6).eval()
+    return OneRecWithDenseHead(shape, codes, 4, vectors, history_length=6).eval()
 
 
 def test_candidates_carry_exact_scores_of_both_heads_and_mix() -> None:
@@ -84,7 +83,7 @@ def test_candidates_carry_exact_scores_of_both_heads_and_mix() -> None:
             found.fused(0.25, 5)[row].tolist() == items[mixed.argsort(descending=True)][:5].tolist()
         )
     assert (found.fused(1.0, 5) == dense.topk(5).indices.numpy()).all()
-    assert (found.fused(1.0, 5) == DenseRanker(one).rank(history, 5).items).all()
+    assert (found.fused(1.0, 5) == DenseHeadRanker(one).rank(history, 5).items).all()
     assert (found.generated(5) == exact.topk(5).indices.numpy()).all()
 
 
@@ -112,36 +111,38 @@ def test_crops_begin_anywhere_and_keep_two_items() -> None:
     assert torch.equal(cropped(windows, 0.0, draws), windows)
 
 
-def test_one_run_in_two_processes_makes_the_table(
+def test_planted_successors_are_found_and_the_table_says_so(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(beauty_systems, "CODES", 8)
-    monkeypatch.setattr(beauty_systems, "LEVELS", 2)
-    monkeypatch.setattr(beauty_items, "TEXT_WIDTH", 4)
-    monkeypatch.setattr(beauty_items, "SHARED_WIDTH", 16)
-    asked = []
+    monkeypatch.setattr(systems, "CODES", 8)
+    monkeypatch.setattr(systems, "LEVELS", 2)
+    monkeypatch.setattr(item_representations, "TEXT_WIDTH", 4)
+    monkeypatch.setattr(item_representations, "SHARED_WIDTH", 16)
+    encoded = []
 
-    def encoded(texts: np.ndarray, say) -> np.ndarray:
-        asked.append(len(texts))
+    def encode(texts: np.ndarray, on_progress) -> np.ndarray:
+        encoded.append(len(texts))
         return np.random.default_rng(0).standard_normal((len(texts), 8)).astype(np.float32)
 
-    monkeypatch.setattr(beauty_items, "encode_minilm", encoded)
+    monkeypatch.setattr(item_representations, "encode_minilm", encode)
     quick = Budget(
         epochs=2, width=32, heads=2, dropout=0.0, learning_rate=1e-2, warmup_steps=2, beam=15
     )
-    budgets = {"sasrec_ce": quick, "tiger": quick, "onerec": dataclasses.replace(quick, epochs=8)}
-    said: list[str] = []
-    settings = {"budgets": budgets, "say": said.append}
-    out = tmp_path / "run"
-    first = run(data, out, systems=("popularity", "itemknn", "onerec"), **settings)
-    assert first is None
-    assert said[-1] == f"no table yet: sasrec_ce, tiger not measured in {out}"
-    assert any(
-        line.startswith("onerec: epoch 8, train_loss") and "recall@10" in line for line in said
-    )
-    table = run(data, out, **settings)
-    assert table is not None
-    assert asked == [NUM_ITEMS]  # text is encoded once
+    budgets = dict.fromkeys(SYSTEM_NAMES, quick) | {"onerec": dataclasses.replace(quick, epochs=8)}
+    lines: list[str] = []
+    reviews = read_amazon(data)
+    (tmp_path / "results").mkdir()
+    for name in SYSTEM_NAMES:
+        run = SystemRun(reviews, tmp_path / name, on_progress=lines.append)
+        run.scratch.mkdir()
+        made = systems.SYSTEMS[name](run, budgets[name])
+        for row, result in made.items():
+            result.save(tmp_path / "results", row)
+    assert any(line.startswith("epoch 8, train_loss") and "recall@10" in line for line in lines)
+    assert encoded == [NUM_ITEMS] * 2, "once for each system that reads text"
+    results = load_results(tmp_path / "results")
+    assert set(results) == set(LABELS)
+    table = make_table(results, reviews.sha256, 0)
     rows = {(row.system, row.metric): row for row in table.rows}
     by_chance = rows[LABELS["popularity"], "recall@10"].value
     assert rows[LABELS["onerec_dense"], "recall@10"].value > 0.9 > 0.6 > by_chance
@@ -152,20 +153,7 @@ def test_one_run_in_two_processes_makes_the_table(
     assert {row.value for row in published} >= {0.0648, 0.0859, 0.0927}
     assert all(row.low is None and row.seconds is None for row in published)
     assert sum("Goal" in finding for finding in table.findings) == 2
-    write_table(tmp_path / "tables", table)
-    assert "within 3 %" in (tmp_path / "tables" / "amazon_beauty.md").read_text()
-    before = len(said)
-    again = run(data, out, **settings)  # nothing is measured again
-    assert again is not None
-    assert again.rows == table.rows
-    assert len(said) == before
-    with pytest.raises(ValueError, match="holds a run of other data or another seed"):
-        run(data, out, seed=1, **settings)
-
-
-def test_wrong_use_is_a_clear_error(data: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="systems='lion': use names out of popularity"):
-        run(data, tmp_path / "o", systems=("lion",))
+    assert "within 3 %" in section(table)
 
 
 def test_nothing_of_validation_or_test_is_learned_from(data: Path, tmp_path: Path) -> None:
@@ -176,5 +164,5 @@ def test_nothing_of_validation_or_test_is_learned_from(data: Path, tmp_path: Pat
         other.items[reviews.starts[1:] - back] = 0
     for mine, theirs in zip(reviews.learned(), other.learned(), strict=True):
         assert np.array_equal(mine, theirs)
-    benches = [Bench(r, tmp_path, 0, lambda message: None) for r in (reviews, other)]
-    assert torch.equal(benches[0].windows(), benches[1].windows())
+    runs = [SystemRun(r, tmp_path) for r in (reviews, other)]
+    assert torch.equal(runs[0].windows(), runs[1].windows())

@@ -1,19 +1,11 @@
-"""The Amazon Beauty table: our TIGER and our OneRec against SASRec-CE in one run.
-
-A killed run goes on after its last whole
-epoch. Budget on one core each: SASRec-CE 25 minutes, TIGER 45, OneRec 45, and some minutes each to
-ask the test users.
-"""
+"""The Amazon Beauty table: our TIGER and our OneRec against SASRec-CE, published figures beside."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from experiments.amazon_beauty.reviews import read_amazon
-from experiments.amazon_beauty.systems import BUDGETS, SYSTEMS
-from experiments.amazon_beauty.training import CUTOFFS, Bench, Budget, Measured, load_measured
+from experiments.amazon_beauty.training import CUTOFFS, SystemResult
 from experiments.reporting.result_tables import (
     Provenance,
     ResultTable,
@@ -21,7 +13,6 @@ from experiments.reporting.result_tables import (
     current_commit,
 )
 from experiments.reporting.seed_intervals import SeededValues, seeded_rows
-from onerec.artifacts import read_json, write_json
 
 NAME = "amazon_beauty"
 LABELS = {
@@ -29,11 +20,11 @@ LABELS = {
     "itemknn": "item-KNN",
     "sasrec_ce": "SASRec-CE",
     "tiger": "TIGER (ours)",
-    "onerec": "OneRec (ours), generator alone",
-    "onerec_dense_alone": "OneRec (ours), dense head alone",
-    "onerec_dense": "OneRec (ours) + dense head",
+    "onerec": "OneRec (ours)",
+    "onerec_dense_alone": "experiment: dense head alone",
+    "onerec_dense": "experiment: OneRec + dense head",
 }
-"""Measured systems in the order of the table -> how they are named there."""
+"""Rows in the order of the table -> how they are named there."""
 METRICS = tuple(f"{metric}@{k}" for k in CUTOFFS for metric in ("recall", "ndcg"))
 MINUS = ("sasrec_ce", "tiger")
 GOAL_TIGER, GOAL_SHARE = 0.0648, 0.03
@@ -66,81 +57,20 @@ TEXT = (
     "validates. Every system reads the same 20 items, ranks the full catalogue without a filter, "
     "and was chosen on validation users only. Our TIGER and OneRec read a history from left to "
     "right, so that one pass learns every item of it; TIGER's paper has an encoder that reads both "
-    "ways. Rows named as published were not measured here: they come from other code, sometimes "
-    "from other preprocessing."
+    "ways. The dense head is an experiment's model: no nightly run trains or serves one. Rows "
+    "named as published were not measured here: they come from other code, sometimes from other "
+    "preprocessing."
 )
 
 
-def run(
-    data: Path,
-    out: Path,
-    *,
-    systems: Sequence[str] = tuple(SYSTEMS),
-    budgets: Mapping[str, Budget] = BUDGETS,
-    seed: int = 0,
-    say: Callable[[str], None] = lambda message: None,
-) -> ResultTable | None:
-    """Measure some systems, then make the table if all have been measured.
+def make_table(measured: Mapping[str, SystemResult], data_hash: str, seed: int) -> ResultTable:
+    """The table.
 
     Args:
-        data: Directory with `sequences.txt` and `items.tsv`.
-        out: Directory of the run; kept intermediate results are used.
-        systems: Names out of `SYSTEMS`; those measured already are not measured again.
-        budgets: By system.
+        measured: Every row of `LABELS` by name.
+        data_hash: Of the files.
         seed: Of weights and orders.
-        say: Called with messages about progress.
-
-    Returns:
-        The table, or None while a system is missing.
-
-    Raises:
-        ValueError: An unknown system, data that is not there or not right, or a directory of
-            another run.
     """
-    unknown = [name for name in systems if name not in SYSTEMS]
-    if unknown:
-        raise ValueError(f"systems={unknown[0]!r}: use names out of {', '.join(SYSTEMS)}")
-    reviews = read_amazon(data)
-    _claim(out, {"data": reviews.sha256, "seed": seed})
-    bench = Bench(reviews, out, seed, say)
-    for name in systems:
-        if _results(out, name) is None:
-            say(f"{name}: begins")
-            for row, measured in SYSTEMS[name](bench, budgets.get(name)).items():
-                measured.save(out / "measured" / name, row)
-                recall = measured.values["recall@10"].mean()
-                say(f"{row}: recall@10 {recall:.4f} on test, {measured.seconds:,.0f} s of training")
-            (out / "measured" / name / "complete").touch()
-    found = {name: _results(out, name) for name in SYSTEMS}
-    missing = [name for name, results in found.items() if results is None]
-    if missing:
-        say(f"no table yet: {', '.join(missing)} not measured in {out}")
-        return None
-    measured = {row: m for results in found.values() if results for row, m in results.items()}
-    return _table(measured, reviews.sha256, seed)
-
-
-def _claim(out: Path, facts: dict[str, object]) -> None:
-    """Refuse to mix runs in a directory."""
-    out.mkdir(parents=True, exist_ok=True)
-    file = out / "run.json"
-    if file.exists() and read_json(file) != facts:
-        raise ValueError(
-            f"{out} holds a run of other data or another seed ({read_json(file)}); use an empty "
-            "directory"
-        )
-    write_json(file, facts)
-
-
-def _results(out: Path, system: str) -> dict[str, Measured] | None:
-    directory = out / "measured" / system
-    if not (directory / "complete").exists():
-        return None
-    found = {file.stem: load_measured(directory, file.stem) for file in directory.glob("*.json")}
-    return {name: measured for name, measured in found.items() if measured is not None}
-
-
-def _table(measured: Mapping[str, Measured], data_hash: str, seed: int) -> ResultTable:
     seeded = {
         name: SeededValues(
             {k: np.asarray(v)[None] for k, v in measured[name].values.items()},
@@ -184,7 +114,7 @@ def _table(measured: Mapping[str, Measured], data_hash: str, seed: int) -> Resul
     )
 
 
-def findings(rows: Sequence[Row], measured: Mapping[str, Measured]) -> list[str]:
+def findings(rows: Sequence[Row], measured: Mapping[str, SystemResult]) -> list[str]:
     """Whether the goals were reached, in sentences made of the rows."""
     cells = {(row.system, row.metric): row for row in rows}
     tiger = cells[LABELS["tiger"], "recall@10"].value
@@ -196,11 +126,11 @@ def findings(rows: Sequence[Row], measured: Mapping[str, Measured]) -> list[str]
     ]
     best = cells[LABELS["onerec_dense"], f"recall@10_minus_{LABELS['sasrec_ce']}"]
     clear = best.low is not None and best.low > 0
-    state = "reached, clear of zero" if clear else "reached within noise"
+    state = "reached, CI excludes 0" if clear else "reached, not significantly"
     if best.value <= 0:
         state = "missed"
     found.append(
-        f"Goal {state}: OneRec with its dense head minus SASRec-CE in Recall@10 is "
+        f"Goal {state}: the experiment's OneRec + dense head minus SASRec-CE in Recall@10 is "
         f"{best.value:+.4f} [{best.low:+.4f}, {best.high:+.4f}]."
     )
     order = cells[LABELS["onerec_dense"], f"ndcg@10_minus_{LABELS['sasrec_ce']}"]
@@ -222,6 +152,6 @@ def _named(row: Row) -> Row:
     return dataclasses.replace(row, system=LABELS[row.system], metric=metric)
 
 
-def _epochs(measured: Measured) -> int:
+def _epochs(measured: SystemResult) -> int:
     epochs = measured.facts.get("epochs")
     return len(epochs) if isinstance(epochs, list) else 0
