@@ -4,12 +4,11 @@ The rounds of `STAGES.alignment.rounds` are unrolled into the graph. The last on
 names, which everything downstream reads; earlier ones end in `_round_1`, `_round_2`, ...
 """
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-import pydantic
 
 from assets.alignment_checks import checks_of_checkpoint, checks_of_pairs
 from assets.code_version import code_version
@@ -18,12 +17,12 @@ from assets.support import (
     DAY_BY_DAY,
     POOL_TRAINER,
     STAGES,
+    all_but,
     launchpad,
     published,
     to_core,
     upstream,
 )
-from onerec.config import AlignmentConfig, BeamConfig
 from resources.stores import Artifacts, Compute
 
 if TYPE_CHECKING:
@@ -45,23 +44,37 @@ SAMPLED_WITH = (
     "num_rejected",
     "temperature",
 )
-"""Settings of the alignment stage that say what is compared; the others say how it is learned."""
-_FIELDS = launchpad(STAGES.alignment).model_fields
-_COMPARED: dict[str, Any] = {n: (_FIELDS[n].annotation, _FIELDS[n]) for n in SAMPLED_WITH}
-_PairsBase = pydantic.create_model(
-    "PairsLaunchpadBase", __base__=launchpad(STAGES.decoding), **_COMPARED
-)
+"""Settings of the alignment stage that say what is compared."""
+LEARNED_WITH = all_but(
+    STAGES.alignment,
+    "rounds", "sample_users", "pairs", "group_size", "num_rejected", "temperature",
+)  # fmt: skip
+"""Those that say how it is learned; `method` must be the same in both."""
 
 
-class PairsLaunchpad(_PairsBase):
-    """Generation of the candidates, whose they are, and what is compared.
-
-    Each round adds its number to `seed`.
-    """
+class CandidateDecoding(launchpad(STAGES.decoding, "candidates", "batch_size", "filter_seen")):
+    """Generation of the sessions that are compared."""
 
 
-class AlignmentLaunchpad(launchpad(STAGES.alignment)):
-    """Losses and optimiser of a round. `rounds` and `sample_users` are settled elsewhere."""
+class PairsLaunchpad(launchpad(STAGES.alignment, *SAMPLED_WITH)):
+    """Whose sessions are compared, and which. Each round adds its number to `seed`."""
+
+    decoding: CandidateDecoding = CandidateDecoding()
+
+
+class GateDecoding(launchpad(STAGES.decoding, "beam", "batch_size")):
+    """Beam search on the validation day."""
+
+
+class GateIntervals(launchpad(STAGES.evaluation, "bootstrap_samples", "confidence", "seed")):
+    """Intervals of the gates."""
+
+
+class AlignmentLaunchpad(launchpad(STAGES.alignment, *LEARNED_WITH)):
+    """Losses and optimiser of a round, and the gates that it must pass."""
+
+    decoding: GateDecoding = GateDecoding()
+    evaluation: GateIntervals = GateIntervals()
 
 
 def round_name(asset: str, number: int) -> str:
@@ -97,12 +110,10 @@ def pairs_of_round(number: int) -> dg.AssetsDefinition:
         from onerec.alignment.preferences import save_preferences
         from onerec.alignment.rounds import round_preferences, with_sample
 
-        values = config.model_dump()
-        compared = {name: values.pop(name) for name in SAMPLED_WITH}
-        decoding, day = BeamConfig(**values), context.partition_key
+        day, decoding = context.partition_key, to_core(config.decoding, STAGES.decoding)
         read = {source: artifacts.store.latest(source, day) for source in sources}
-        alignment = with_sample(replace(STAGES.alignment, **compared), number)
-        compared["seed"] = alignment.seed
+        alignment = with_sample(to_core(config, STAGES.alignment), number)
+        compared = {name: getattr(alignment, name) for name in SAMPLED_WITH}
         pairs, ids = round_preferences(
             _round_files(read, start, day),
             decoding,
@@ -154,13 +165,16 @@ def checkpoint_of_round(number: int) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult:
         from onerec.alignment.rounds import decide_round, fit_round
 
-        day, settings = context.partition_key, to_core(config, AlignmentConfig)
+        day, settings = context.partition_key, to_core(config, STAGES.alignment)
+        decoding = to_core(config.decoding, STAGES.decoding)
+        evaluation = to_core(config.evaluation, STAGES.evaluation)
+        gate = config.model_dump(include={"decoding", "evaluation"})
         read = {source: artifacts.store.latest(source, day) for source in sources}
         files, runtime = _round_files(read, start, day), compute.runtime().on_one_device()
         with artifacts.store.write(
             name,
             day,
-            config=asdict(settings),
+            config=asdict(settings) | {"gate": gate},
             upstream={source: a.version for source, a in read.items()},
             code_version=DPO_CODE,
             seed=settings.seed,
@@ -179,8 +193,8 @@ def checkpoint_of_round(number: int) -> dg.AssetsDefinition:
                 report.model,
                 draft.path,
                 settings,
-                decoding=STAGES.decoding,
-                evaluation=STAGES.evaluation,
+                decoding=decoding,
+                evaluation=evaluation,
                 runtime=runtime,
                 device=compute.torch_device(),
             )

@@ -5,7 +5,6 @@ from datetime import date
 
 import dagster as dg
 
-from assets.support import STAGES
 from resources.stores import Artifacts
 
 GATES = ("evaluator_reward_rises", "recall_within_tolerance")
@@ -41,15 +40,17 @@ def checks_of_pairs(asset: dg.AssetsDefinition) -> dg.AssetChecksDefinition:
 
         from onerec.alignment.pairs import illegal_sessions
         from onerec.alignment.preferences import in_wrong_order, load_preferences
+        from onerec.session_dataset.reader import read_session_config
         from onerec.tokenizer.semantic_ids import load_semantic_ids
 
         day = context.partition_key
         ids = load_semantic_ids(artifacts.store.latest("semantic_ids", day).path)
+        sessions = read_session_config(artifacts.store.latest("session_dataset", day).path)
         pairs = load_preferences(
             artifacts.store.latest(name, day).path,
             ids,
-            history_length=STAGES.sessions.history_length,
-            session_items=STAGES.sessions.session_items,
+            history_length=sessions.history_length,
+            session_items=sessions.session_items,
         )
         wrong = in_wrong_order(pairs)
         yield dg.AssetCheckResult(

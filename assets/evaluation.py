@@ -14,6 +14,7 @@ from assets.support import (
     DAY_BY_DAY,
     POOL_TRAINER,
     STAGES,
+    all_but,
     launchpad,
     published,
     table_of,
@@ -21,7 +22,15 @@ from assets.support import (
     upstream,
 )
 from onerec.artifacts import Artifact
-from onerec.config import BASELINES, CHALLENGER, PRETRAINED, SERVED, EvaluationConfig
+from onerec.config import (
+    BASELINES,
+    CHALLENGER,
+    PRETRAINED,
+    SERVED,
+    BeamConfig,
+    EvaluationConfig,
+    RewardConfig,
+)
 from resources.stores import Artifacts, Compute
 
 if TYPE_CHECKING:
@@ -41,13 +50,29 @@ BASELINE_SETTINGS = (
     "baselines", "baseline_epochs", "baseline_width", "baseline_trials", "neighbours", "seed",
 )  # fmt: skip
 """Settings of the evaluation stage that decide what the baselines are."""
+METRIC_SETTINGS = ("baselines", "cutoffs", "bootstrap_samples", "confidence", "max_cases", "seed")
+"""Settings of the evaluation stage that decide what is measured of them and of the generators."""
 BASELINES_CODE = code_version(__name__, "baselines")
 METRICS_CODE = code_version(__name__, "offline_metrics")
 CHAMPION_CODE = code_version(__name__, "champion")
 
 
-class EvaluationLaunchpad(launchpad(STAGES.evaluation)):
-    """Metrics, intervals and the promotion rule."""
+class BaselinesLaunchpad(launchpad(STAGES.evaluation, *BASELINE_SETTINGS)):
+    """Which baselines, and how they are fitted."""
+
+
+class EvaluationDecoding(launchpad(STAGES.decoding, *all_but(STAGES.decoding, "candidates"))):
+    """How generators are decoded; the champion serves in the same way."""
+
+
+class MetricsLaunchpad(launchpad(STAGES.evaluation, *METRIC_SETTINGS)):
+    """Which systems, on which cases, with which intervals."""
+
+    decoding: EvaluationDecoding = EvaluationDecoding()
+
+
+class PromotionLaunchpad(launchpad(STAGES.evaluation, "recall_tolerance")):
+    """The promotion rule."""
 
 
 @dg.asset(
@@ -60,16 +85,17 @@ class EvaluationLaunchpad(launchpad(STAGES.evaluation)):
     deps=[upstream("session_dataset"), upstream("semantic_ids")],
 )
 def baselines(
-    context: dg.AssetExecutionContext, config: EvaluationLaunchpad, artifacts: Artifacts
+    context: dg.AssetExecutionContext, config: BaselinesLaunchpad, artifacts: Artifacts
 ) -> dg.MaterializeResult:
     """Popularity, item-KNN and what else the settings name, fitted on the window [D - W, D - 1];
     nothing of day D."""
     from onerec.evaluation.baselines import BaselineInputs, fit_baselines, fit_learned
     from onerec.pictures import histogram, svg_markdown
     from onerec.session_dataset.interactions import load_interactions
+    from onerec.session_dataset.reader import read_session_config
     from onerec.tokenizer.tokenized_catalogue import load_tokenized
 
-    day, settings = context.partition_key, to_core(config, EvaluationConfig)
+    day, settings = context.partition_key, to_core(config, STAGES.evaluation)
     read = {n: artifacts.store.latest(n, day) for n in ("session_dataset", "semantic_ids")}
     tokenized, test_day = load_tokenized(read["semantic_ids"].path), date.fromisoformat(day)
     inputs = BaselineInputs(
@@ -77,7 +103,7 @@ def baselines(
         semantic_ids=tokenized.ids,
         candidates=tokenized.ids.known_before(test_day),
         test_day=test_day,
-        history_length=STAGES.sessions.history_length,
+        history_length=read_session_config(read["session_dataset"].path).history_length,
         vectors=tokenized.vectors,
     )
     window = load_interactions(inputs.session_dataset, inputs.semantic_ids, test_day=test_day)
@@ -127,7 +153,7 @@ def baselines(
 )
 def offline_metrics(
     context: dg.AssetExecutionContext,
-    config: EvaluationLaunchpad,
+    config: MetricsLaunchpad,
     artifacts: Artifacts,
     compute: Compute,
 ) -> dg.MaterializeResult:
@@ -139,7 +165,7 @@ def offline_metrics(
     from onerec.evaluation.protocol import EvaluationProtocol
     from onerec.evaluation.systems import NightlyGenerators, nightly_systems
 
-    day, settings = context.partition_key, to_core(config, EvaluationConfig)
+    day, settings = context.partition_key, to_core(config, STAGES.evaluation)
     store = artifacts.store
     read = {n: store.latest(n, day) for n in (*EVALUATED_WITH, *CHECKPOINTS.values())}
     incumbent = previous_champion(store, day)
@@ -151,14 +177,15 @@ def offline_metrics(
         challenger=read[CHECKPOINTS[CHALLENGER]].path,
         champion=None if incumbent is None else incumbent.path,
     )
-    systems = nightly_systems(data, generators, STAGES.decoding, device=compute.torch_device())
+    decoding = to_core(config.decoding, STAGES.decoding)
+    systems = nightly_systems(data, generators, decoding, device=compute.torch_device())
     results = evaluate(data, systems, on_progress=context.log.info)
     aucs = reward_aucs(read["reward_model"].path)
     metrics = MetricTable((*summarise(data, results).rows, *aucs))
     with store.write(
         "offline_metrics",
         day,
-        config=asdict(settings) | {"decoding": asdict(STAGES.decoding)},
+        config=asdict(settings) | {"decoding": asdict(decoding)},
         upstream={name: artifact.version for name, artifact in read.items()},
         code_version=METRICS_CODE,
         seed=settings.seed,
@@ -272,7 +299,7 @@ def check_metrics(metrics: "MetricTable") -> Iterator[dg.AssetCheckResult]:
     ],
 )
 def champion(
-    context: dg.AssetExecutionContext, config: EvaluationLaunchpad, artifacts: Artifacts
+    context: dg.AssetExecutionContext, config: PromotionLaunchpad, artifacts: Artifacts
 ) -> dg.MaterializeResult:
     """The model that serves: the challenger if every gate passes, else the champion before it.
 
@@ -291,7 +318,7 @@ def champion(
     from onerec.evaluation.metric_table import MetricTable
     from onerec.evaluation.promotion import decide
 
-    day, settings = context.partition_key, to_core(config, EvaluationConfig)
+    day, settings = context.partition_key, to_core(config, STAGES.evaluation)
     store = artifacts.store
     read = {
         name: store.latest(name, day)
@@ -300,7 +327,7 @@ def champion(
     incumbent = previous_champion(store, day)
     metrics, tolerance = MetricTable.load(read["offline_metrics"].path), settings.recall_tolerance
     check_incumbent(read["offline_metrics"], incumbent)
-    weak = weak_towers(read["reward_model"].path, STAGES.reward)
+    weak = weak_towers(read["reward_model"].path, _reward_config(read))
     decision = decide(evidence_of(metrics, tolerance=tolerance, weak_towers=weak))
     description = describe(decision, read[CHECKPOINTS[CHALLENGER]], incumbent)
     description["reward_chooses"] = reward_chooses(metrics, tolerance=tolerance)
@@ -330,7 +357,7 @@ def _write_champion(
             checkpoint=read[CHECKPOINTS[CHALLENGER]].path,
             semantic_ids=read["semantic_ids"].path,
             reward=read["reward_model"].path if description["reward_chooses"] else None,
-            config=STAGES.decoding,
+            config=BeamConfig(**read["offline_metrics"].manifest["config"]["decoding"]),
         )
     elif incumbent is not None:
         keep_bundle(directory, incumbent)
@@ -363,4 +390,9 @@ def _evaluation_data(
         evaluator=read["evaluator_model"].path,
         reward_model=read["reward_model"].path,
     )
-    return load_evaluation_data(files, date.fromisoformat(day), settings, STAGES.reward)
+    return load_evaluation_data(files, date.fromisoformat(day), settings, _reward_config(read))
+
+
+def _reward_config(read: dict[str, Artifact]) -> RewardConfig:
+    """What the night's reward model was trained with, the weights of the scalar reward too."""
+    return RewardConfig(**read["reward_model"].manifest["config"])

@@ -18,7 +18,6 @@ from assets.support import (
     to_core,
     upstream,
 )
-from onerec.config import EmbeddingConfig
 from resources.stores import Artifacts, Source
 from resources.warehouse import Warehouse
 
@@ -50,7 +49,7 @@ def item_embeddings(
     """A unit vector per item first seen up to day D, learned from the days before D."""
     from onerec.embeddings.item_embeddings import embed_items
 
-    core, day = to_core(config, EmbeddingConfig), date.fromisoformat(context.partition_key)
+    core, day = to_core(config, STAGES.embeddings), date.fromisoformat(context.partition_key)
     catalogue = warehouse.catalogue(day)
     supplied = source.open().item_vectors()
     sessions = artifacts.store.latest("session_dataset", context.partition_key)

@@ -12,12 +12,12 @@ from assets.support import (
     DAY_BY_DAY,
     POOL_TRAINER,
     STAGES,
+    all_but,
     launchpad,
     published,
     to_core,
     upstream,
 )
-from onerec.config import RewardConfig
 from resources.stores import Artifacts, Compute
 
 if TYPE_CHECKING:
@@ -27,8 +27,15 @@ LEARNED_FROM = ("session_dataset", "semantic_ids")
 CODE = code_version(__name__, "reward_model", "evaluator_model")
 
 
-class RewardLaunchpad(launchpad(STAGES.reward)):
-    """Both reward models: sizes, training, and the weights of the scalar reward."""
+class RewardLaunchpad(launchpad(STAGES.reward, *all_but(STAGES.reward, "evaluator_d_model"))):
+    """Sizes, training, and the weights of the scalar reward."""
+
+
+ONLY_REWARD_MODEL = ("d_model", "ensemble_size", "ensemble_caution")
+
+
+class EvaluatorLaunchpad(launchpad(STAGES.reward, *all_but(STAGES.reward, *ONLY_REWARD_MODEL))):
+    """The same for the evaluator, which is one model of a width of its own."""
 
 
 @dg.asset(
@@ -61,7 +68,7 @@ def reward_model(
 )
 def evaluator_model(
     context: dg.AssetExecutionContext,
-    config: RewardLaunchpad,
+    config: EvaluatorLaunchpad,
     artifacts: Artifacts,
     compute: Compute,
 ) -> dg.MaterializeResult:
@@ -72,26 +79,28 @@ def evaluator_model(
 def _train(
     part: "Part",
     context: dg.AssetExecutionContext,
-    config: RewardLaunchpad,
+    config: dg.Config,
     artifacts: Artifacts,
     compute: Compute,
 ) -> dg.MaterializeResult:
     from safetensors.torch import load_file
 
     from onerec.reward.training import fit_reward
+    from onerec.session_dataset.reader import read_session_config
     from onerec.session_dataset.reward_blocks import load_reward_blocks
     from onerec.tokenizer.semantic_ids import load_semantic_ids
 
-    day, name, settings = context.partition_key, f"{part}_model", to_core(config, RewardConfig)
+    day, name, settings = context.partition_key, f"{part}_model", to_core(config, STAGES.reward)
     read = {n: artifacts.store.latest(n, day) for n in LEARNED_FROM}
     data, ids = read["session_dataset"].path, load_semantic_ids(read["semantic_ids"].path)
+    sessions = read_session_config(data)
     train, valid = (
         load_reward_blocks(
             data,
             split,
             ids,
-            history_length=STAGES.sessions.history_length,
-            block_items=STAGES.sessions.session_items,
+            history_length=sessions.history_length,
+            block_items=sessions.session_items,
         )
         for split in ("train", "valid")
     )

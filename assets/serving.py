@@ -15,6 +15,7 @@ from assets.support import (
     DAY_BY_DAY,
     POOL_WAREHOUSE,
     STAGES,
+    all_but,
     launchpad,
     published,
     table_of,
@@ -36,7 +37,7 @@ TABLE = "recommendations.parquet"
 PROGRESS_SECONDS = 15.0
 
 
-class ServingLaunchpad(launchpad(STAGES.decoding)):
+class ServingLaunchpad(launchpad(STAGES.decoding, *all_but(STAGES.decoding, "candidates"))):
     """Beam search as it serves."""
 
 
@@ -63,7 +64,7 @@ def recommendations(
     """
     import pyarrow.parquet as pq
 
-    day, settings = context.partition_key, to_core(config, BeamConfig)
+    day, settings = context.partition_key, to_core(config, STAGES.decoding)
     store = artifacts.store
     read = {name: store.latest(name, day) for name in READ}
     with store.write(
@@ -123,13 +124,15 @@ def recommendations_checks(
     import pyarrow.parquet as pq
 
     from onerec.serving import audit_recommendations
+    from onerec.session_dataset.reader import read_session_config
 
     day, store = context.partition_key, artifacts.store
+    sessions = store.latest("session_dataset", day).path
     found = audit_recommendations(
         pq.read_table(store.latest("recommendations", day).path / TABLE),
-        store.latest("session_dataset", day).path,
+        sessions,
         store.latest("semantic_ids", day).path,
-        session_items=STAGES.sessions.session_items,
+        session_items=read_session_config(sessions).session_items,
     )
     for name, count in (
         ("every_active_user_is_served", found.unserved_users),
@@ -156,17 +159,19 @@ def recommend(
     """Recommendations of the day; the bundle that made them is left under `bundle/`."""
     from onerec.evaluation.baselines import load_baselines
     from onerec.serving import prepare_bundle, recommend_popular, recommend_to_all
+    from onerec.session_dataset.reader import read_session_config
     from onerec.tokenizer.semantic_ids import load_semantic_ids
 
     reigning = read_json(read["champion"].path / "champion.json")["model"]
     tomorrow = date.fromisoformat(day) + timedelta(days=1)
     if reigning is None:
+        sessions = read_session_config(read["session_dataset"].path)
         return recommend_popular(
             load_baselines(read["baselines"].path),
             load_semantic_ids(read["semantic_ids"].path),
             read["session_dataset"].path,
-            history_length=STAGES.sessions.history_length,
-            session_items=STAGES.sessions.session_items,
+            history_length=sessions.history_length,
+            session_items=sessions.session_items,
             serve_date=tomorrow,
             filter_seen=config.filter_seen,
         )

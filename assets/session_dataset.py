@@ -6,7 +6,6 @@ from datetime import date
 import dagster as dg
 
 from assets.code_version import code_version
-from assets.sessions import SessionLaunchpad
 from assets.support import (
     DAILY,
     DAY_BY_DAY,
@@ -14,10 +13,10 @@ from assets.support import (
     STAGES,
     launchpad,
     published,
+    to_core,
     upstream,
 )
 from onerec.artifacts import write_json
-from onerec.config import SessionConfig, WindowConfig
 from resources.stores import Artifacts
 from resources.warehouse import Warehouse
 
@@ -25,8 +24,25 @@ CODE = code_version(__name__, "session_dataset")
 W = STAGES.window.window_days
 
 
-class SessionDatasetLaunchpad(SessionLaunchpad, launchpad(STAGES.window)):
-    """The window, and the settings the sessions were built with."""
+class WindowLaunchpad(launchpad(STAGES.window)):
+    """The window."""
+
+
+class SessionDatasetLaunchpad(
+    WindowLaunchpad,
+    launchpad(
+        STAGES.sessions,
+        "history_length",
+        "session_items",
+        "good_min_watched_items",
+        "good_min_watch_seconds",
+        "good_min_positive_interactions",
+        "max_volume_ratio",
+        "min_positive_share",
+        "max_positive_share",
+    ),
+):
+    """The window, and what the dataset is checked against. `session_sql` builds the sessions."""
 
 
 @dg.asset(
@@ -55,7 +71,7 @@ def session_dataset(
     from onerec.session_dataset.splits import window
     from onerec.session_dataset.writer import write_session_dataset
 
-    sessions, days = split_config(config)
+    sessions, days = to_core(config, STAGES.sessions), to_core(config, STAGES.window)
     day = date.fromisoformat(context.partition_key)
     first, _ = window(day, days.window_days)
     rows_read: dict[str, str] = {}
@@ -79,10 +95,3 @@ def session_dataset(
     return published(
         draft.artifact, {"funnel": dg.MetadataValue.md(svg_markdown(picture)), **steps, **means}
     )
-
-
-def split_config(config: dg.Config) -> tuple[SessionConfig, WindowConfig]:
-    """The two core settings that the launchpad of this asset shows as one."""
-    values = config.model_dump()
-    days = WindowConfig(window_days=values.pop("window_days"))
-    return SessionConfig(**values), days

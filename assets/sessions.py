@@ -15,6 +15,7 @@ from assets.support import (
     POOL_WAREHOUSE,
     SETTINGS,
     STAGES,
+    all_but,
     launchpad,
     to_core,
 )
@@ -33,14 +34,12 @@ NOT_FOR_SQL = {
 """Session settings that only checks read."""
 
 
-class SessionLaunchpad(launchpad(STAGES.sessions)):
+class SessionLaunchpad(launchpad(STAGES.sessions, *all_but(STAGES.sessions, *NOT_FOR_SQL))):
     """Thresholds of sessions, handed to dbt as variables of the same names."""
 
 
-class RejectionLaunchpad(dg.Config):
-    """When too many rows are refused."""
-
-    max_rejected_share: float = STAGES.sessions.max_rejected_share
+class RejectionLaunchpad(launchpad(STAGES.sessions, "max_rejected_share")):
+    """When too many rows are rejected."""
 
 
 def session_variables(config: SessionConfig, first: date, last: date) -> dict[str, Any]:
@@ -63,7 +62,7 @@ def session_sql(
 ) -> Iterator[Any]:
     """Staging, sessions and good sessions of the run's days, in one pass."""
     days = [date.fromisoformat(p) for p in context.partition_keys]
-    variables = session_variables(to_core(config, SessionConfig), min(days), max(days))
+    variables = session_variables(to_core(config, STAGES.sessions), min(days), max(days))
     yield from dbt.build(context, variables)
 
 

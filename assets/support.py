@@ -1,5 +1,6 @@
 """What every asset module shares: partitions, pools, launchpad configuration, results."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -8,6 +9,7 @@ import dagster as dg
 import pydantic
 
 from onerec.artifacts import Artifact
+from onerec.config import ValidatedConfig, require
 from onerec.config.fields import pydantic_fields
 from resources.settings import load_settings
 
@@ -32,7 +34,7 @@ DAY_BY_DAY = dg.BackfillPolicy.multi_run(max_partitions_per_run=1)
 IN_ONE_RUN = dg.BackfillPolicy.single_run()
 """Ingest and SQL: a range of days is one statement."""
 
-T = TypeVar("T")
+C = TypeVar("C", bound=ValidatedConfig)
 
 
 def upstream(asset: str, *, first: int = 0, last: int = 0) -> dg.AssetDep:
@@ -50,18 +52,40 @@ def upstream(asset: str, *, first: int = 0, last: int = 0) -> dg.AssetDep:
     )
 
 
-def launchpad(defaults: Any) -> type[dg.Config]:
-    """Dagster configuration with the fields, defaults, ranges and docs of a core config."""
+def launchpad(defaults: ValidatedConfig, *names: str) -> type[dg.Config]:
+    """Dagster configuration of an asset: the fields of a core config that act in it.
+
+    Args:
+        defaults: The core config; its values are the defaults, its docs and ranges are shown.
+        names: Those fields; all of them where none is named.
+
+    Raises:
+        ValueError: The core config has no field of a name.
+    """
+    known = pydantic_fields(type(defaults))
+    for name in names:
+        require(name in known, "names", name, f"use fields of {type(defaults).__name__}")
     fields: dict[str, Any] = {
         name: (kind, pydantic.Field(default=getattr(defaults, name), **arguments))
-        for name, (kind, arguments) in pydantic_fields(type(defaults)).items()
+        for name, (kind, arguments) in known.items()
+        if name in (names or known)
     }
     return pydantic.create_model(f"{type(defaults).__name__}Base", __base__=dg.Config, **fields)
 
 
-def to_core(config: dg.Config, core: type[T]) -> T:
-    """The core dataclass that a launchpad configuration describes; its own checks apply."""
-    return core(**config.model_dump())
+def all_but(defaults: ValidatedConfig, *names: str) -> tuple[str, ...]:
+    """The fields of a core config without some."""
+    return tuple(name for name in pydantic_fields(type(defaults)) if name not in names)
+
+
+def to_core(config: dg.Config, defaults: C) -> C:
+    """A core config with the values of a launchpad; fields that it does not show keep theirs.
+
+    Raises:
+        SettingError: The values do not go together.
+    """
+    shown = type(config).model_fields.keys() & pydantic_fields(type(defaults)).keys()
+    return dataclasses.replace(defaults, **{name: getattr(config, name) for name in shown})
 
 
 def published(artifact: Artifact, metadata: Mapping[str, Any]) -> dg.MaterializeResult:

@@ -21,7 +21,6 @@ from assets.support import (
     upstream,
 )
 from onerec.artifacts import read_json, write_json
-from onerec.config import TokenizerConfig
 from resources.stores import Artifacts
 from resources.warehouse import Warehouse
 
@@ -58,7 +57,7 @@ def codebook(
     from onerec.embeddings.item_embeddings import load_item_embeddings
     from onerec.tokenizer.versions import accepted_codebook, current_version, open_tokenizer_version
 
-    settings, day = to_core(config, TokenizerConfig), context.partition_key
+    settings, day = to_core(config, STAGES.tokenizer), context.partition_key
     store = artifacts.store
     embeddings = store.latest("item_embeddings", day)
     parent = current_version(store, day, inclusive=False)

@@ -22,7 +22,6 @@ from assets.support import (
     upstream,
 )
 from onerec.artifacts import read_json, write_json
-from onerec.config import ModelConfig, TrainingConfig
 from onerec.disk import require_free_space
 from resources.settings import CHECKOUT
 from resources.stores import Artifacts, Compute
@@ -159,8 +158,8 @@ def training_job(
         semantic_ids=semantic_ids.path,
         history_length=sessions["history_length"],
         session_items=sessions["session_items"],
-        model=to_core(config.model, ModelConfig),
-        training=to_core(config.training, TrainingConfig),
+        model=to_core(config.model, STAGES.model),
+        training=to_core(config.training, STAGES.training),
         runtime=compute.runtime(),
     )
 

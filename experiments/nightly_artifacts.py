@@ -99,7 +99,9 @@ def _settings(store: ArtifactStore, read: Mapping[str, Artifact]) -> PipelineCon
     pairs, measured = made_with("preference_pairs"), made_with("offline_metrics")
     decoding = pairs.pop("decoding")
     del measured["decoding"]
-    alignment = AlignmentConfig(**made_with("dpo_checkpoint"))
+    aligned = made_with("dpo_checkpoint")
+    aligned.pop("gate", None)  # absent in those of an earlier version
+    alignment = AlignmentConfig(**aligned)
     pairs["seed"] -= alignment.rounds  # the last round's; every round adds its number
     began = read["pretrained_checkpoint"].manifest["upstream"]
     pretrained["training"] |= {"warm_start": "pretrained_checkpoint" in began}

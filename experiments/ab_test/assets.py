@@ -1,7 +1,7 @@
 """The paper's Table 2 in the simulator: the cascade and OneRecs serve the same users for days."""
 
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
@@ -60,7 +60,7 @@ def ab_test_table(
         source.dataset,
         "an A/B test needs users who answer; set ONEREC_DATASET=simulated",
     )
-    store, settings = artifacts.store, to_core(config, ABTestConfig)
+    store, settings = artifacts.store, to_core(config, ABTestConfig())
     variants = _variants(store, settings)
     test = _test(context, settings, store, source, compute, variants)
     versions = {n: a.version for n, a in {**test.artifacts, **variants}.items()}
@@ -113,14 +113,17 @@ def _test(
 ) -> "ABTest":
     from experiments.ab_test.simulation import ABTest
     from onerec.datasets.simulated import SimulatedSource
+    from onerec.session_dataset.reader import read_session_config
 
     app, day = source.open(), latest_day(store, NIGHTLY)
     assert isinstance(app, SimulatedSource)
+    artifacts = {name: store.latest(name, day) for name in NIGHTLY}
+    sessions = read_session_config(artifacts["session_dataset"].path)
     return ABTest(
         source=app,
-        artifacts={name: store.latest(name, day) for name in NIGHTLY},
+        artifacts=artifacts,
         day=date.fromisoformat(day),
-        stages=STAGES,
+        stages=replace(STAGES, sessions=sessions),
         config=config,
         variants={arm: artifact.path for arm, artifact in variants.items()},
         trained_seconds={arm: seconds_of(context.instance, VARIANTS[arm]) for arm in variants},

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from experiments.variants.grids import ALIGNED, LARGER, LARGER_IPA, PRETRAINED
 from experiments.variants.stored_results import VariantPartition
-from onerec.config import option, require
+from onerec.config import ValidatedConfig, option, require
 
 NIGHTLY = ("session_dataset", "semantic_ids", "baselines", "pretrained_checkpoint", "reward_model")
 """Artifacts of the nightly run whose models are tested."""
@@ -33,7 +33,7 @@ RETURNING = "returning"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ABTestConfig:
+class ABTestConfig(ValidatedConfig):
     """What is served, to whom, for how long."""
 
     arms: str = option(
@@ -53,6 +53,7 @@ class ABTestConfig:
     seed: int = option(0, "Seed of the resamples")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         unknown = [name for name in self.names if name not in ARMS]
         require(
             not unknown and CASCADE in self.names,

@@ -33,23 +33,21 @@ def reward_table(
 ) -> dg.MaterializeResult:
     """AUC, order, log-loss and calibration of the reward model on a day it has not seen, beside
     what it must beat."""
-    import torch
-
     from experiments.reward_quality.quality import reward_quality
     from onerec.pictures import scatter, svg_markdown
+    from onerec.session_dataset.reader import read_session_config
 
-    if compute.threads:
-        torch.set_num_threads(compute.threads)
     day = latest_day(artifacts.store, READ)
     read = {name: artifacts.store.latest(name, day) for name in READ}
+    sessions = read_session_config(read["session_dataset"].path)
     made = reward_quality(
         read["session_dataset"].path,
         read["semantic_ids"].path,
         STAGES.reward,
         day=date.fromisoformat(day),
         data=SETTINGS.dataset,
-        history_length=STAGES.sessions.history_length,
-        session_items=STAGES.sessions.session_items,
+        history_length=sessions.history_length,
+        session_items=sessions.session_items,
         seeds=config.seeds,
         on_progress=context.log.info,
     )

@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+from dataclasses import asdict
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -94,7 +95,8 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> ArtifactStore:
     store = ArtifactStore(str(tmp_path_factory.mktemp("artifacts")))
     common = {"config": {}, "upstream": {}, "code_version": "1"}
     day = date.fromisoformat(DAY)
-    with store.write("session_dataset", DAY, **common) as draft:
+    built = common | {"config": {"sessions": asdict(STAGES.sessions)}}
+    with store.write("session_dataset", DAY, **built) as draft:
         splits = {
             "train": [_sessions("train", day - timedelta(days=d), d) for d in (2, 3, 4)],
             "valid": [_sessions("valid", day - timedelta(days=1), 1)],
@@ -145,8 +147,8 @@ def rounds(night: ArtifactStore) -> list[dg.AssetsDefinition]:
 @pytest.fixture(scope="module")
 def result(night: ArtifactStore, rounds: list[dg.AssetsDefinition]):
     pairs_1, checkpoint_1, pairs_2, checkpoint_2 = rounds
-    small = {"d_model": 16, "evaluator_d_model": 8, "max_epochs": 3, "batch_size": 32}
-    candidates = {"candidates": 6, "sample_users": 30}
+    small = {"max_epochs": 3, "batch_size": 32}
+    candidates = {"decoding": {"candidates": 6}, "sample_users": 30}
     return _materialize(
         night,
         reward_model,
@@ -156,8 +158,8 @@ def result(night: ArtifactStore, rounds: list[dg.AssetsDefinition]):
         *rounds,
         *(checks_of_pairs(a) for a in (pairs_1, pairs_2)),
         *(checks_of_checkpoint(a) for a in (checkpoint_1, checkpoint_2)),
-        reward_model=small,
-        evaluator_model=small,
+        reward_model=small | {"d_model": 16},
+        evaluator_model=small | {"evaluator_d_model": 8},
         preference_pairs_round_1=candidates,
         preference_pairs=candidates,
         dpo_checkpoint_round_1={**UNGATED, "epochs": 3, "learning_rate": 3e-3},
@@ -236,9 +238,8 @@ def test_the_same_inputs_publish_the_same_version(
 ):
     assert result.success
     before = night.latest("preference_pairs_round_1", DAY).version
-    again = _materialize(
-        night, rounds[0], preference_pairs_round_1={"candidates": 6, "sample_users": 30}
-    )
+    compared = {"decoding": {"candidates": 6}, "sample_users": 30}
+    again = _materialize(night, rounds[0], preference_pairs_round_1=compared)
     assert again.success
     assert night.latest("preference_pairs_round_1", DAY).version == before
 
@@ -249,7 +250,7 @@ def _last_round(
     """Another method for the last round, in a store of its own."""
     store = ArtifactStore(str(shutil.copytree(night.root, tmp_path / "store")))
     pairs, checkpoint = rounds[2:]
-    small = {"candidates": 6, "sample_users": 20} | compared
+    small = {"decoding": {"candidates": 6}, "sample_users": 20} | compared
     result = _materialize(
         store,
         pairs,
@@ -274,7 +275,7 @@ def test_another_method_is_chosen_in_the_launchpad(
 ):
     assert result.success
     compared = {"method": method, "pairs": pairs, "group_size": 4, "num_rejected": 2}
-    store, other = _last_round(night, rounds, tmp_path, compared, method=method, pairs=pairs)
+    store, other = _last_round(night, rounds, tmp_path, compared, method=method)
     assert other.success
     ids = load_semantic_ids(store.latest("semantic_ids", DAY).path)
     made = load_preferences(store.latest("preference_pairs", DAY).path, ids, **SHAPE)
@@ -355,6 +356,9 @@ def test_checks_refuse_wrong_and_illegal_pairs(
     new[0, 0] = NUM_ITEMS - 1
     broken = dataclasses.replace(good, chosen=new, rejected_reward=good.chosen_reward)
     common = {"config": {}, "upstream": {}, "code_version": "1"}
+    built = common | {"config": {"sessions": asdict(STAGES.sessions)}}
+    with store.write("session_dataset", DAY, **built):
+        pass
     with store.write("semantic_ids", DAY, **common) as draft:
         ids.save(draft.path)
 

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import dagster as dg
@@ -27,13 +28,18 @@ ASSETS = [
     serving.recommendations,
 ]
 CHECKS = [evaluation.offline_metrics_checks, serving.recommendations_checks]
-QUICK = {"bootstrap_samples": 50, "neighbours": 5}
-RUN = {"ops": {a.op.name: {"config": QUICK} for a in ASSETS[:3]}}
-RUN["ops"]["recommendations"] = {"config": {"beam": 8}}
+RUN = {
+    "ops": {
+        "baselines": {"config": {"neighbours": 5}},
+        "offline_metrics": {"config": {"bootstrap_samples": 50}},
+        "recommendations": {"config": {"beam": 8}},
+    }
+}
 
 
 def publish(store: ArtifactStore, asset: str, fill) -> None:
-    with store.write(asset, DAY, config={}, upstream={}, code_version="1") as draft:
+    config = {"sessions": asdict(STAGES.sessions)} if asset == "session_dataset" else {}
+    with store.write(asset, DAY, config=config, upstream={}, code_version="1") as draft:
         fill(draft.path)
 
 
@@ -106,15 +112,16 @@ def test_metadata_shows_the_table_and_pictures(result: dg.ExecuteInProcessResult
 
 def test_another_baseline_is_named_in_the_launchpad(home: Path, tmp_path: Path) -> None:
     shutil.copytree(home / "artifacts", tmp_path / "artifacts")
-    named = {
-        "baselines": "popularity,sasrec_ce", "baseline_epochs": 1, "baseline_width": 8,
-        "bootstrap_samples": 20,
-    }  # fmt: skip
+    named = {"baselines": "popularity,sasrec_ce"}
+    fitted = named | {"baseline_epochs": 1, "baseline_width": 8}
+    measured = named | {"bootstrap_samples": 20}
     result = dg.materialize(
         [evaluation.baselines, evaluation.offline_metrics],
         partition_key=DAY,
         resources=resources(tmp_path),
-        run_config={"ops": {n: {"config": named} for n in ("baselines", "offline_metrics")}},
+        run_config={
+            "ops": {"baselines": {"config": fitted}, "offline_metrics": {"config": measured}}
+        },
     )
     assert result.success
     store = ArtifactStore(str(tmp_path / "artifacts"))

@@ -8,7 +8,6 @@ import dagster as dg
 import pytest
 
 from assets import support
-from onerec import config as core
 from onerec_dagster.definitions import defs
 from onerec_dagster.schedules import nightly_schedule, weekly_retokenize_schedule
 
@@ -113,10 +112,3 @@ def test_loading_imports_no_heavy_library():
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
-
-
-def test_the_launchpad_offers_every_field_of_its_stage():
-    base = support.launchpad(core.PRESETS["small"].tokenizer)
-    config = base()
-    assert support.to_core(config, core.TokenizerConfig) == core.PRESETS["small"].tokenizer
-    assert base.model_fields["codebook_size"].description.startswith("K: codes per level")

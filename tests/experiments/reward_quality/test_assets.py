@@ -1,12 +1,14 @@
 """The reward model's tables as Dagster makes them, from a small night's artifacts."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import dagster as dg
 
 from experiments.reward_quality import assets as module
 from onerec.artifacts import ArtifactStore
+from onerec.config import SessionConfig
 from resources.stores import Artifacts, Compute
 from tests.core.evaluation import night as small
 
@@ -19,7 +21,8 @@ def test_tables_are_written_and_shown(tmp_path: Path, tables_dir: Path):
         ("session_dataset", lambda d: small.write_sessions(d, small.rows())),
         ("semantic_ids", lambda d: small.write_catalogue(d, small.catalogue())),
     ):
-        with store.write(asset, DAY, config={}, upstream={}, code_version="1") as draft:
+        config = {"sessions": asdict(SessionConfig())} if asset == "session_dataset" else {}
+        with store.write(asset, DAY, config=config, upstream={}, code_version="1") as draft:
             fill(draft.path)
     result = dg.materialize(
         [module.reward_table],
