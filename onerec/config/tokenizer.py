@@ -117,8 +117,9 @@ class TokenizerConfig(ValidatedConfig):
         K is about the root of N, so that N / K items share a first code and few of the K^L code
         combinations are taken; more in small catalogues, which would outgrow their IDs.
 
-        >>> [TokenizerConfig().codes_per_level(n) for n in (24, 2000, 7500, 25645, 1_000_000)]
-        [4, 32, 64, 128, 512]
+        Examples:
+            >>> [TokenizerConfig().codes_per_level(n) for n in (24, 2000, 7500, 25645, 1_000_000)]
+            [4, 32, 64, 128, 512]
         """
         if self.codebook_size:
             return self.codebook_size
