@@ -115,7 +115,7 @@ def item_embeddings_checks(
         asset_key="item_embeddings",
         passed=share >= MIN_SHARE_WITH_FEATURES,
         severity=dg.AssetCheckSeverity.WARN,
-        metadata={"share": share, "asked": MIN_SHARE_WITH_FEATURES},
+        metadata={"share": share, "smallest share allowed": MIN_SHARE_WITH_FEATURES},
     )
 
 

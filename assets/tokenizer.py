@@ -229,7 +229,7 @@ def codebook_checks(
             "published_ids_did_not_move",
             asset="semantic_ids",
             blocking=True,
-            description="Every row of the earlier night of this tokenizer version is there "
+            description="Every row of the last earlier day of this tokenizer version is there "
             "unchanged.",
         ),
         dg.AssetCheckSpec(

@@ -1,6 +1,6 @@
 """The catalogue: which items there are, in which order, and since when.
 
-An item's position is its index in every tensor, mask and list of a night. Tables that hold one row
+An item's position is its index in every tensor, mask and list of a day. Tables that hold one row
 per item (`SemanticIds`, `ItemEmbeddings`) are catalogues with further columns. Shapes: N items.
 """
 

@@ -1,6 +1,6 @@
 """The session dataset: one session a row (`schema.SESSION_DATASET`), split by day.
 
-It is the boundary between SQL and models: the warehouse's sessions are written here once a night
+It is the boundary between SQL and models: the warehouse's sessions are written here once a day
 (`writer`), split into training, validation and test days (`splits`), and everything that learns or
 measures reads them back through this package and nothing else:
 

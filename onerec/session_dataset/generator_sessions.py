@@ -85,7 +85,7 @@ def load_session_tensors(
 
 
 def concatenate_sessions(first: SessionTensors, second: SessionTensors) -> SessionTensors:
-    """Both one after the other; users are numbered anew."""
+    """One after the other, with the users of both."""
     names = np.concatenate([s.user_ids[s.user.numpy()] for s in (first, second)])
     user_ids, user = np.unique(names, return_inverse=True)
     return SessionTensors(

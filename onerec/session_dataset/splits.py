@@ -1,4 +1,4 @@
-"""Which days a night learns from, which one validates, which one tests.
+"""Which days a nightly run learns from, which one validates, which one tests.
 
 Partition D is the nightly run for day D. It learns from the window [D - W, D - 1], whose last day
 validates, and is tested on day D, of which nothing that learns may see anything.

@@ -1,12 +1,11 @@
 """Balanced K-means: clusters whose sizes differ by at most one.
 
 Assigning N items to K clusters of equal size at the least total distance is a semi-discrete
-optimal transport problem. Its dual is one price per cluster: an item goes where distance plus price
-is least, and prices of overfull clusters rise until sizes agree. Lloyd steps on a sample therefore
-carry prices along, corrected by a few smoothed (Sinkhorn) steps each. Then every item lists
-the few clusters it may go to, prices are settled over these offers, and only the last assignment is
-rounded to exact sizes, by moving items along the cheapest chains of clusters
-(`onerec.tokenizer.min_cost_flow`).
+optimal transport problem. Its dual has one price per cluster: an item goes where distance plus
+price is least, and prices of overfull clusters rise until sizes agree. Lloyd steps on a sample
+therefore keep prices, corrected by a few Sinkhorn steps each. Then every item gets a short list of
+candidate clusters, prices converge over these lists, and the last assignment is rounded to exact
+sizes by moving items along the cheapest chains of clusters (`onerec.tokenizer.min_cost_flow`).
 
 Scores are computed block by block, so that memory is O(block * K), never O(N * K).
 
@@ -31,13 +30,13 @@ BISECTING_STEPS = 4
 PRICE_STEPS = 2
 """Sinkhorn corrections of the prices per block of a Lloyd step."""
 CORRECTING_STEPS = 16
-"""Sinkhorn corrections on the sample before all items make their offers."""
+"""Sinkhorn corrections on the sample before every item gets its candidate clusters."""
 CORRECTING_SCORES = 1 << 26
-"""Scores of the sample held for that (256 MiB); beyond, they are made anew block by block."""
-OFFERS = 8
-"""Clusters an item may go to in the last steps: those with the least distance plus price."""
-OFFER_STEPS = 20
-"""Sinkhorn corrections over all items' offers, whose cost is O(N * OFFERS) each."""
+"""Scores of the sample kept for that (256 MiB); beyond, they are recomputed block by block."""
+CANDIDATES = 8
+"""Candidate clusters of an item in the last steps: those with the least distance plus price."""
+CANDIDATE_STEPS = 20
+"""Sinkhorn corrections over all items' candidates, whose cost is O(N * CANDIDATES) each."""
 OVERSHOOT = 1.6
 """Over-relaxation of the corrections that repeat on the same scores."""
 SETTLING_PASSES, SETTLING_ITEMS, SETTLING_STEPS = 8, 1 << 17, 24
@@ -46,8 +45,8 @@ many items where that is more; at least one and at most STEPS. The last one has 
 SMOOTHING_WIDE, SMOOTHING_FIRST, SMOOTHING_NEXT = 3.0, 1.0, 0.3
 SMOOTHING_LAST, SMOOTHING_EXACT = 0.1, 0.01
 """Sinkhorn's epsilon, in units of the mean gap between best and second-best score: Lloyd steps go
-from FIRST to LAST, corrections start at WIDE, or at NEXT where the prices were exact a step before,
-and the items' own offers end at EXACT."""
+from FIRST to LAST, corrections start at WIDE, or at NEXT after a step with exact prices, and the
+last corrections end at EXACT."""
 
 
 @dataclass(frozen=True)
@@ -97,9 +96,9 @@ def balanced_kmeans(
     for step in range(settling_steps):
         wide = SMOOTHING_NEXT if step else SMOOTHING_WIDE
         prices = _corrected(sample, centroids, prices, gap * wide, gap * SMOOTHING_LAST)
-        offers, costs = _offers(vectors, centroids, prices)
-        prices = _settled_prices(offers, costs, prices, gap)
-        labels = offers.gather(1, (costs + prices[offers]).argmin(1, keepdim=True))[:, 0]
+        candidates, costs = _candidates(vectors, centroids, prices)
+        prices = _settled_prices(candidates, costs, prices, gap)
+        labels = candidates.gather(1, (costs + prices[candidates]).argmin(1, keepdim=True))[:, 0]
         if step == settling_steps - 1:
             labels = round_to_capacity(vectors, centroids, prices, labels)
         centroids = means(vectors, labels, centroids)
@@ -111,7 +110,7 @@ def _bisected(rows: Tensor, num_codes: int, generator: torch.Generator) -> Tenso
     """(K, D): means of the leaves of a balanced tree, each node cut by a balanced 2-means.
 
     Every dense region gets its share of centroids; items chosen at random would miss it by the
-    square root of their number, and Lloyd steps hardly carry a centroid from region to region.
+    square root of their number, and Lloyd steps hardly move a centroid from region to region.
     """
     centroids: list[Tensor] = []
     nodes = [(rows, num_codes)]
@@ -152,7 +151,7 @@ def _priced_labels(
 def _corrected(
     rows: Tensor, centroids: Tensor, prices: Tensor, wide: float, narrow: float
 ) -> Tensor:
-    """Prices of a sample's balanced clusters, by a falling epsilon: offers depend on them."""
+    """Prices of a sample's balanced clusters, by a falling epsilon."""
     if len(rows) * len(centroids) > CORRECTING_SCORES:
         for smoothing in _falling(wide, narrow, CORRECTING_STEPS // PRICE_STEPS):
             prices, _ = _priced_labels(rows, centroids, prices, smoothing)
@@ -164,25 +163,25 @@ def _corrected(
     return prices
 
 
-def _offers(rows: Tensor, centroids: Tensor, prices: Tensor) -> tuple[Tensor, Tensor]:
-    """(N, O) clusters of least score plus price, and their scores without the price."""
-    width = min(OFFERS, len(centroids))
-    offers = torch.empty(len(rows), width, dtype=torch.long)
+def _candidates(rows: Tensor, centroids: Tensor, prices: Tensor) -> tuple[Tensor, Tensor]:
+    """(N, C) clusters of least score plus price, and their scores without the price."""
+    width = min(CANDIDATES, len(centroids))
+    candidates = torch.empty(len(rows), width, dtype=torch.long)
     costs = torch.empty(len(rows), width)
     for block in blocks(len(rows), len(centroids)):
         found = scores(rows[block], centroids)
-        offers[block] = (found + prices).topk(width, dim=1, largest=False).indices
-        costs[block] = found.gather(1, offers[block])
-    return offers, costs
+        candidates[block] = (found + prices).topk(width, dim=1, largest=False).indices
+        costs[block] = found.gather(1, candidates[block])
+    return candidates, costs
 
 
-def _settled_prices(offers: Tensor, costs: Tensor, prices: Tensor, gap: float) -> Tensor:
-    """Sinkhorn with a falling epsilon, over each item's offers only."""
-    flat = offers.flatten()
-    for smoothing in _falling(gap * SMOOTHING_LAST, gap * SMOOTHING_EXACT, OFFER_STEPS):
-        shares = torch.softmax((costs + prices[offers]).mul_(-1 / smoothing), 1)
+def _settled_prices(candidates: Tensor, costs: Tensor, prices: Tensor, gap: float) -> Tensor:
+    """Sinkhorn with a falling epsilon, over each item's candidate clusters only."""
+    flat = candidates.flatten()
+    for smoothing in _falling(gap * SMOOTHING_LAST, gap * SMOOTHING_EXACT, CANDIDATE_STEPS):
+        shares = torch.softmax((costs + prices[candidates]).mul_(-1 / smoothing), 1)
         sizes = torch.zeros(len(prices)).index_add_(0, flat, shares.flatten())
-        prices = _raised(prices, sizes, len(offers) / len(prices), smoothing * OVERSHOOT)
+        prices = _raised(prices, sizes, len(candidates) / len(prices), smoothing * OVERSHOOT)
     return prices
 
 

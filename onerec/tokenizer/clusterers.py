@@ -23,7 +23,7 @@ def algorithm_1(
     """Clusters fill up one after the other with the nearest items left (OneRec v1, Algorithm 1).
 
     What the paper leaves open: the first N % K clusters of a round take one item more, and the
-    order of the clusters is drawn anew every round, so that no cluster always gets the leftovers.
+    order of the clusters is drawn again in every round, so that no cluster always comes last.
 
     Args and returns as `balanced_kmeans`.
     """

@@ -73,7 +73,7 @@ def embedding_hit_rate(
         codes: (N, L).
         vectors: (N, Dv), compared by cosine.
         neighbours: Of each item, itself left out.
-        sample: Items asked, evenly spaced; their neighbours are sought among all.
+        sample: Items that are measured, evenly spaced; their neighbours are sought among all.
 
     Returns:
         Per level l the share of (item, neighbour) pairs with equal codes at levels 1 to l.
@@ -82,15 +82,15 @@ def embedding_hit_rate(
     if neighbours < 1:
         return [1.0] * codes.shape[1]
     unit = torch.nn.functional.normalize(vectors, dim=1)
-    asked = torch.linspace(0, len(codes) - 1, min(sample, len(codes))).long()
+    measured = torch.linspace(0, len(codes) - 1, min(sample, len(codes))).long()
     shared = torch.zeros(codes.shape[1], dtype=torch.double)
-    for rows in asked.split(max(1, _SIMILARITIES // len(codes))):
+    for rows in measured.split(max(1, _SIMILARITIES // len(codes))):
         similarity = unit[rows] @ unit.T
         similarity[torch.arange(len(rows)), rows] = -torch.inf
         found = similarity.topk(neighbours, dim=1).indices
         equal = codes[rows][:, None] == codes[found]
         shared += equal.cumprod(2).sum((0, 1))
-    return (shared / (len(asked) * neighbours)).tolist()
+    return (shared / (len(measured) * neighbours)).tolist()
 
 
 def quality_of(diagnostics: Mapping[str, Any]) -> dict[str, float]:

@@ -21,7 +21,7 @@ from onerec.tokenizer.distances import blocks, ranks_within, scores
 POOL_SCORES = 1 << 24
 """Scores of the movable items held at a time (64 MiB)."""
 POOL_PER_CLUSTER = 160
-"""Items per cluster that may move before the pool is drawn anew."""
+"""Items per cluster that may move before the pool is drawn again."""
 
 
 def round_to_capacity(rows: Tensor, centroids: Tensor, prices: Tensor, labels: Tensor) -> Tensor:

@@ -122,14 +122,14 @@ def assign_semantic_ids(
     Returns:
         IDs in the given order; items of one leaf are numbered in that order.
     """
-    nobody = SemanticIds(
+    empty = SemanticIds(
         item_ids=np.empty(0, object),
         codes=torch.empty(0, codebook.num_levels + 1, dtype=torch.long),
         tokenizer_version=codebook.tokenizer_version,
         first_seen=np.empty(0, "datetime64[D]"),
         codebook_size=codebook.size,
     )
-    return _append(nobody, codebook, codes, vectors, item_ids, first_seen)
+    return _append(empty, codebook, codes, vectors, item_ids, first_seen)
 
 
 def extend_semantic_ids(
@@ -173,9 +173,9 @@ def extend_semantic_ids(
 def align_vectors(vectors: Tensor, rows: Tensor, reference: Tensor) -> Tensor:
     """Rotate today's vectors into the space a codebook was fitted in.
 
-    Embeddings are made anew every night, and their axes turn while the geometry stays. The rotation
-    that best maps the items both nights have (orthogonal Procrustes) turns them back, so that old
-    centroids stay meaningful for new items.
+    Embeddings are learned again every day, and their axes turn while the geometry stays. The
+    rotation that best maps the items both days have (orthogonal Procrustes) turns them back, so
+    that old centroids stay meaningful for new items.
 
     Args:
         vectors: (N, D) today's vectors.
@@ -205,18 +205,18 @@ def _append(
     size, num_levels = codebook.size, codebook.num_levels
     check_capacity(len(existing) + len(item_ids), size, num_levels)
     leaves, sid_tokens = _leaf_numbers(existing.codes[:, :-1], size), existing.codes[:, -1]
-    # nearest leaf first, in order of arrival
+    # the nearest leaf, in the given order; what finds it full goes to the nearest with room
     wanted = _leaf_numbers(codes, size)
     new_leaves, new_tokens = wanted.clone(), _next_tokens(leaves, wanted)
-    homeless = (new_tokens >= size).nonzero()[:, 0]
+    overflow = (new_tokens >= size).nonzero()[:, 0]
     beam = _PLACING_BEAM
-    while len(homeless):
+    while len(overflow):
         settled = torch.ones(len(wanted), dtype=torch.bool)
-        settled[homeless] = False
+        settled[overflow] = False
         taken = torch.cat([leaves, new_leaves[settled]])
-        placed, at, level = _place(codebook, vectors[homeless], taken, beam)
-        new_leaves[homeless[placed]], new_tokens[homeless[placed]] = at, level
-        homeless = homeless[~placed]
+        placed, at, level = _place(codebook, vectors[overflow], taken, beam)
+        new_leaves[overflow[placed]], new_tokens[overflow[placed]] = at, level
+        overflow = overflow[~placed]
         beam *= 8
     place_values = size ** torch.arange(num_levels - 1, -1, -1)
     new_codes = torch.cat([new_leaves[:, None] // place_values % size, new_tokens[:, None]], 1)
@@ -244,7 +244,7 @@ def _next_tokens(taken: Tensor, wanted: Tensor) -> Tensor:
 def _place(
     codebook: Codebook, vectors: Tensor, taken: Tensor, beam: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Put items into the nearest of `beam` leaves that has room.
+    """Place items in the nearest of `beam` leaves that has room.
 
     Returns:
         (N,) bool: which were placed; and leaf and token of those.

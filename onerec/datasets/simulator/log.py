@@ -42,7 +42,7 @@ class Visits:
         users: (A,) rows of the users.
         visitor: (S,) index into `users`.
         number: (S,) 0 for a user's first session.
-        hour: (S,) wished start.
+        hour: (S,) planned start; a session waits for the one before it to end.
         length: (S,) exposures planned.
     """
 
