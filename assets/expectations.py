@@ -5,7 +5,7 @@
 
 from collections.abc import Iterator
 from datetime import date, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -22,13 +22,15 @@ REMEDY = "Nothing downstream was started; look at the rows, then materialise ses
 
 CHECKS = {
     "schema_is_the_contract": "Columns and types that every reader of the dataset relies on",
-    "sessions_are_unique": "A session counted twice would be learnt twice",
+    "sessions_are_unique": "A session counted twice would be learned twice",
     "targets_are_watched_items": "Good sessions have 1 to m targets: first watched, none repeated",
     "nothing_comes_from_the_future": "Splits follow the days, histories know only earlier sessions",
     "good_sessions_meet_thresholds": "Each criterion recounted from the session's own exposures",
     "volume_matches_previous_day": "A day with many times more or fewer sessions is a broken log",
     "positive_rates_in_range": "A log where all or nothing is positive teaches nothing",
 }
+OF_GOOD_SESSIONS = {"targets_are_watched_items"}
+"""Sessions that are not good may have no target."""
 
 
 @dg.multi_asset_check(
@@ -89,94 +91,94 @@ def suite_results(
             )
         return
     facts = recount_sessions(sessions, config, day).to_pandas()
-    good = facts[facts["is_good"]]
+    for name, expectations in _per_session(config, day, window_days).items():
+        rows = facts[facts["is_good"]] if name in OF_GOOD_SESSIONS else facts
+        yield check_result(name, rows, expectations, key="session_id", remedy=REMEDY)
+    yield _volume(facts, config, day)
+    yield _positive_rates(facts, config)
 
-    def result(name: str, frame: "pd.DataFrame", *expectations, **metadata) -> dg.AssetCheckResult:
-        return check_result(
-            name, frame, expectations, key="session_id", remedy=REMEDY, metadata=metadata
-        )
 
-    def zero(column: str):
-        return gxe.ExpectColumnValuesToBeInSet(column=column, value_set=[0])
+def _per_session(config: SessionConfig, day: date, window_days: int) -> dict[str, list[Any]]:
+    """The suites whose rows are sessions."""
+    from great_expectations import expectations as gxe
 
-    def true(column: str):
-        return gxe.ExpectColumnValuesToBeInSet(column=column, value_set=[True])
+    from onerec.session_dataset.splits import window
+
+    def only(column: str, value: object):
+        return gxe.ExpectColumnValuesToBeInSet(column=column, value_set=[value])
 
     def equal(a: str, b: str):
         return gxe.ExpectColumnPairValuesToBeEqual(column_A=a, column_B=b)
 
-    def between(column: str, low: float | date, high: float | date):
-        return gxe.ExpectColumnValuesToBeBetween(column=column, min_value=low, max_value=high)
-
-    yield result(
-        "sessions_are_unique", facts, gxe.ExpectColumnValuesToBeUnique(column="session_id")
-    )
-    yield result(
-        "targets_are_watched_items",
-        good,
-        between("num_targets", 1, config.session_items),
-        equal("num_targets", "num_expected_targets"),
-        zero("num_unwatched_targets"),
-        zero("num_repeated_targets"),
-    )
-    yield result(
-        "nothing_comes_from_the_future",
-        facts,
-        equal("started_on", "session_date"),
-        equal("split", "expected_split"),
-        between("session_date", day - timedelta(days=window_days), day),
-        between("num_history", 0, config.history_length),
-        true("history_follows"),
-    )
-    yield result("good_sessions_meet_thresholds", facts, equal("is_good", "meets_criteria"))
-    yield _volume(facts, config, day)
-    rates = facts.groupby("split", as_index=False, observed=True)[
-        ["num_positives", "num_exposures"]
-    ].sum()
-    rates["positive_share"] = rates["num_positives"] / rates["num_exposures"]
-    yield check_result(
-        "positive_rates_in_range",
-        rates,
-        [between("positive_share", config.min_positive_share, config.max_positive_share)],
-        key="split",
-        remedy=REMEDY,
-        metadata={
-            f"positive share {s}": float(x)
-            for s, x in zip(rates["split"], rates["positive_share"], strict=True)
-        },
-    )
+    return {
+        "sessions_are_unique": [gxe.ExpectColumnValuesToBeUnique(column="session_id")],
+        "targets_are_watched_items": [
+            _between("num_targets", 1, config.session_items),
+            equal("num_targets", "num_expected_targets"),
+            only("num_unwatched_targets", 0),
+            only("num_repeated_targets", 0),
+        ],
+        "nothing_comes_from_the_future": [
+            equal("started_on", "session_date"),
+            equal("split", "expected_split"),
+            _between("session_date", window(day, window_days)[0], day),
+            _between("num_history", 0, config.history_length),
+            only("history_follows", True),
+        ],
+        "good_sessions_meet_thresholds": [equal("is_good", "meets_criteria")],
+    }
 
 
 def _volume(facts: "pd.DataFrame", config: SessionConfig, day: date) -> dg.AssetCheckResult:
     import pandas as pd
-    from great_expectations import expectations as gxe
 
     from onerec import schema
     from resources.expectations import check_result
 
     per_day = facts["session_date"].value_counts()
-    today, eve = (int(per_day.get(d, 0)) for d in (day, day - timedelta(days=1)))
+    today, previous = (int(per_day.get(d, 0)) for d in (day, day - timedelta(days=1)))
     per_split = facts["split"].value_counts()
     frame = pd.DataFrame(
         {
-            "share_of_previous_day": [today / eve if eve else 1.0],
+            "share_of_previous_day": [today / previous if previous else 1.0],
             **{f"num_{s}": [int(per_split.get(s, 0))] for s in schema.SPLITS},
         }
     )
     low, high = 1 / config.max_volume_ratio, config.max_volume_ratio
     bounds = [
-        gxe.ExpectColumnValuesToBeBetween(
-            column="share_of_previous_day", min_value=low, max_value=high
-        ),
-        *(gxe.ExpectColumnValuesToBeBetween(column=f"num_{s}", min_value=1) for s in schema.SPLITS),
+        _between("share_of_previous_day", low, high),
+        *(_between(f"num_{split}", 1, None) for split in schema.SPLITS),
     ]
     return check_result(
         "volume_matches_previous_day",
         frame,
-        bounds if eve else bounds[1:],
+        bounds if previous else bounds[1:],
         remedy=REMEDY,
-        metadata={"sessions of the day": today, "sessions of the day before": eve},
+        metadata={"sessions of the day": today, "sessions of the day before": previous},
     )
+
+
+def _positive_rates(facts: "pd.DataFrame", config: SessionConfig) -> dg.AssetCheckResult:
+    from resources.expectations import check_result
+
+    counts = ["num_positives", "num_exposures"]
+    rates = facts.groupby("split", as_index=False, observed=True)[counts].sum()
+    rates["positive_share"] = rates["num_positives"] / rates["num_exposures"]
+    shares = zip(rates["split"], rates["positive_share"], strict=True)
+    return check_result(
+        "positive_rates_in_range",
+        rates,
+        [_between("positive_share", config.min_positive_share, config.max_positive_share)],
+        key="split",
+        remedy=REMEDY,
+        metadata={f"positive share {split}": float(share) for split, share in shares},
+    )
+
+
+def _between(column: str, low: float | date, high: float | date | None) -> Any:
+    from great_expectations import expectations as gxe
+
+    return gxe.ExpectColumnValuesToBeBetween(column=column, min_value=low, max_value=high)
 
 
 def _columns(table: "pa.Schema") -> list[str]:

@@ -74,18 +74,16 @@ def session_dataset(
     sessions, days = to_core(config, STAGES.sessions), to_core(config, STAGES.window)
     day = date.fromisoformat(context.partition_key)
     first, _ = window(day, days.window_days)
-    rows_read: dict[str, str] = {}
     with artifacts.store.write(
         "session_dataset",
         context.partition_key,
         config={"sessions": asdict(sessions), "window": asdict(days)},
-        upstream=rows_read,  # filled below: the rows are hashed while they are written
+        upstream={},  # no artifact: what was read is in the files, and the manifest hashes them
         code_version=CODE,
     ) as draft:
         delivered = sum(warehouse.num_delivered("raw_events", first, day).values())
         with warehouse.session_examples(first, day) as batches:
             written = write_session_dataset(batches, day, draft.path)
-        rows_read["session_examples"] = written.content_hash
         draft.row_counts.update(written.sessions | {"rows": sum(written.sessions.values())})
         steps = {"delivered rows": delivered, **written.funnel}
         means = written.per_session()

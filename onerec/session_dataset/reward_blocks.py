@@ -125,15 +125,6 @@ def load_reward_blocks(
     history = last_of_each(
         *known_items_of(table, "history_item_ids", catalogue), table.num_rows, history_length
     )
-    labels = np.stack(
-        [
-            cut.mean("watch_seconds") >= thresholds.mean_watch_seconds,
-            cut.mean("is_watched") >= 0.5,
-            cut.mean("is_follow") > 0,
-            cut.mean("is_like") > 0,
-        ],
-        axis=-1,
-    )
     user_ids, user = users_of(table.select(["user_id"]).take(pa.array(cut.session)))
     started = table.column("started_at").to_numpy().astype("datetime64[us]")[cut.session]
     return RewardBlocks(
@@ -141,7 +132,7 @@ def load_reward_blocks(
         user_ids=user_ids,
         history=torch.from_numpy(history[cut.session]),
         items=torch.from_numpy(first_of_each(cut.items, cut.block, len(cut.session), block_items)),
-        labels=torch.from_numpy(labels.astype(np.float32)),
+        labels=torch.from_numpy(_labels(cut, thresholds)),
         session=torch.from_numpy(cut.session),
         place=torch.from_numpy(positions(cut.session, table.num_rows)),
         date=dates_of(table)[cut.session],
@@ -189,6 +180,17 @@ def _cut_blocks(table: pa.Table, catalogue: Catalogue, block_items: int) -> _Blo
         session=session[opens],
         feedback={name: exposure_numbers(table, name)[known] for name in _FEEDBACK},
     )
+
+
+def _labels(cut: _Blocks, thresholds: RewardThresholds) -> npt.NDArray[np.float32]:
+    """(R, 4) zeros and ones, in the order of `REWARD_LABELS`."""
+    labels = (
+        cut.mean("watch_seconds") >= thresholds.mean_watch_seconds,
+        cut.mean("is_watched") >= 0.5,
+        cut.mean("is_follow") > 0,
+        cut.mean("is_like") > 0,
+    )
+    return np.stack(labels, axis=-1).astype(np.float32)
 
 
 def _thresholds(cut: _Blocks) -> RewardThresholds:

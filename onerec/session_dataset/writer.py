@@ -3,7 +3,6 @@
 # pyright: reportAttributeAccessIssue=false
 # pyarrow.compute makes its functions at import, where pyright cannot see them
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -29,13 +28,11 @@ class WrittenSessions:
         sessions: Per split.
         funnel: `exposures`, `sessions`, `good sessions` and their `target items`.
         history_items: Of all sessions.
-        content_hash: Of the files.
     """
 
     sessions: dict[str, int]
     funnel: dict[str, int]
     history_items: int
-    content_hash: str
 
     def per_session(self) -> dict[str, float]:
         """Means over the sessions."""
@@ -86,7 +83,6 @@ def write_session_dataset(
         sessions=sessions,
         funnel=funnel,
         history_items=history_items,
-        content_hash=hashlib.sha256(b"".join(map(_file_hash, files.values()))).hexdigest()[:16],
     )
 
 
@@ -104,11 +100,6 @@ def split_file(directory: Path, split: str) -> Path:
 
 def _total_length(lists: pa.ChunkedArray) -> int:
     return pc.sum(pc.list_value_length(lists)).as_py() or 0
-
-
-def _file_hash(file: Path) -> bytes:
-    with file.open("rb") as f:
-        return hashlib.file_digest(f, "sha256").digest()
 
 
 def _in_batches_of(rows: int, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

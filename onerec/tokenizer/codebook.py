@@ -143,21 +143,10 @@ def fit_codebook(
         ValueError: Fewer items than codes, more items than IDs, or a NaN or zero vector.
     """
     check_vectors(vectors)
-    num_items, size = len(vectors), config.codes_per_level(len(vectors))
+    size = config.codes_per_level(len(vectors))
     config = dataclasses.replace(config, codebook_size=size)
-    if num_items < 2:
-        raise ValueError(
-            f"{num_items} items were first seen before the day: two are the fewest that a "
-            "codebook can be fitted on; ingest more days, or check the items that were delivered"
-        )
-    if num_items < size:
-        raise ValueError(
-            f"tokenizer.codebook_size={size}: the catalogue has only {num_items} items; "
-            f"lower tokenizer.codebook_size to at most {num_items}, or to 0, which follows the "
-            "catalogue's size"
-        )
-    check_capacity(num_items, size, config.num_levels)
-    most, room = int(copies_of(vectors).max()), -(-num_items // size)
+    _check_size(len(vectors), config)
+    most, room = int(copies_of(vectors).max()), -(-len(vectors) // size)
     if most > room:
         on_progress(
             f"{most} items share one vector, more than the {room} a balanced cluster holds: they "
@@ -181,6 +170,22 @@ def fit_codebook(
         codes.append(partition.labels)
         residual = residual - partition.centroids[partition.labels]
     return Codebook(torch.stack(codebooks), config), torch.stack(codes, 1)
+
+
+def _check_size(num_items: int, config: TokenizerConfig) -> None:
+    """Raise `ValueError` when a catalogue is too small for its codebook, or too large."""
+    if num_items < 2:
+        raise ValueError(
+            f"{num_items} items were first seen before the day: two are the fewest that a "
+            "codebook can be fitted on; ingest more days, or check the items that were delivered"
+        )
+    if num_items < config.codebook_size:
+        raise ValueError(
+            f"tokenizer.codebook_size={config.codebook_size}: the catalogue has only {num_items} "
+            f"items; lower tokenizer.codebook_size to at most {num_items}, or to 0, which follows "
+            "the catalogue's size"
+        )
+    check_capacity(num_items, config.codebook_size, config.num_levels)
 
 
 def check_vectors(vectors: Tensor) -> None:
