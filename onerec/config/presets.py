@@ -12,6 +12,9 @@ from onerec.config.reward import RewardConfig
 from onerec.config.sessions import SessionConfig, WindowConfig
 from onerec.config.tokenizer import EmbeddingConfig, TokenizerConfig
 
+FORMER_STAGES = {"generation": "decoding"}
+"""Names that YAML files from before a stage was renamed still use."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PipelineConfig:
@@ -36,7 +39,9 @@ class PipelineConfig:
         """
         stages = [f.name for f in dataclasses.fields(self)]
         replaced = {}
-        for stage, values in (changes or {}).items():
+        for given, values in (changes or {}).items():
+            stage = FORMER_STAGES.get(given, given)
+            require(stage not in replaced, given, values, f"{stage} is given too; keep one of both")
             remedy = f"no such stage; use one of {', '.join(stages)}"
             require(stage in stages, shortened_key(stage), values, remedy)
             replaced[stage] = getattr(self, stage).changed(values, stage)

@@ -66,8 +66,10 @@ def publish(store: ArtifactStore, stages: PipelineConfig = STAGES) -> dict[str, 
     def artifact(name: str) -> Artifact:
         return store.latest(name, DAY.isoformat())
 
+    sessions = {"sessions": dataclasses.asdict(stages.sessions)}
     for name in NIGHTLY:
-        with store.write(name, DAY.isoformat(), config={}, upstream={}, code_version="1") as draft:
+        made_with = {"config": sessions, "upstream": {}, "code_version": "1"}
+        with store.write(name, DAY.isoformat(), **made_with) as draft:
             fills[name](draft.path)
     return {name: artifact(name) for name in NIGHTLY}
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from onerec.config import SettingError, read_yaml
+from onerec.config import PRESETS, SettingError, read_yaml
 
 
 def read(directory: Path, text: str):
@@ -50,3 +50,10 @@ def test_a_file_that_cannot_be_read(tmp_path: Path):
     (tmp_path / "latin.yaml").write_bytes(b"a: \xe9\n")
     with pytest.raises(SettingError, match="save the file as UTF-8"):
         read_yaml(tmp_path / "latin.yaml")
+
+
+def test_a_stage_is_known_by_its_former_name_but_not_by_both() -> None:
+    tiny = PRESETS["tiny"]
+    assert tiny.override({"generation": {"beam": 32}}) == tiny.override({"decoding": {"beam": 32}})
+    with pytest.raises(SettingError, match="decoding is given too"):
+        tiny.override({"decoding": {"beam": 32}, "generation": {"beam": 16}})
