@@ -47,11 +47,16 @@ def item_embeddings(
     source: Source,
 ) -> dg.MaterializeResult:
     """A unit vector per item first seen up to day D, learned from the days before D."""
+    from onerec.datasets.vectors import usable_vectors
     from onerec.embeddings.item_embeddings import embed_items
 
     core, day = to_core(config, STAGES.embeddings), date.fromisoformat(context.partition_key)
     catalogue = warehouse.catalogue(day)
-    supplied = source.open().item_vectors()
+    supplied, unused = source.open().item_vectors(), {}
+    if supplied is not None:
+        supplied, unused = usable_vectors(supplied)
+    if unused:
+        context.log.warning("supplied vectors that are not used: %s", unused)
     sessions = artifacts.store.latest("session_dataset", context.partition_key)
     read = {"catalogue": rows_hash(catalogue), "session_dataset": sessions.version}
     if supplied is not None:
@@ -72,7 +77,8 @@ def item_embeddings(
         draft.row_counts["rows"] = len(embeddings.item_ids)
         draft.metadata |= {name: int(flag.sum()) for name, flag in flags.items()}
     shares = {f"share that {n.replace('_', ' ')}": float(f.mean()) for n, f in flags.items()}
-    return published(draft.artifact, {"width": embeddings.vectors.shape[1], **shares})
+    rows = {f"supplied vectors not used: {reason}": n for reason, n in unused.items()}
+    return published(draft.artifact, {"width": embeddings.vectors.shape[1], **shares, **rows})
 
 
 @dg.multi_asset_check(

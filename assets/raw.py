@@ -1,17 +1,23 @@
 """Ingest: a day of the log and of the catalogue into the warehouse, as delivered."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from assets.code_version import code_version
 from assets.support import DAILY, IN_ONE_RUN, POOL_WAREHOUSE
+from onerec.datasets import EventSource
 from onerec.disk import require_free_space
+from resources.landing_tables import DATED, Landing
 from resources.stores import Source
-from resources.warehouse import Landing, Warehouse
+from resources.warehouse import Warehouse
+
+if TYPE_CHECKING:
+    from resources.file_source import FileSource
 
 
 @dg.asset(
@@ -25,8 +31,8 @@ from resources.warehouse import Landing, Warehouse
 def raw_events(
     context: dg.AssetExecutionContext, source: Source, warehouse: Warehouse
 ) -> dg.MaterializeResult:
-    """Exposures of the day as delivered, all text. A second delivery replaces the first."""
-    return _land(context, warehouse, "raw_events", source.open().events)
+    """Exposures of the day as delivered, typed. A second delivery replaces the first."""
+    return _land(context, warehouse, "raw_events", source.open())
 
 
 @dg.asset(
@@ -41,7 +47,7 @@ def raw_items(
     context: dg.AssetExecutionContext, source: Source, warehouse: Warehouse
 ) -> dg.MaterializeResult:
     """What the day changed in the catalogue: new items and items that look different."""
-    return _land(context, warehouse, "raw_items", source.open().items)
+    return _land(context, warehouse, "raw_items", source.open())
 
 
 @dg.asset(
@@ -52,8 +58,10 @@ def raw_items(
 )
 def raw_prior_history(source: Source, warehouse: Warehouse) -> dg.MaterializeResult:
     """What users watched before the log begins, as delivered; empty where the source has none."""
-    delivered = _deliver("raw_prior_history", source.open().prior_history)
-    landing = warehouse.land_prior_history(delivered)
+    from resources.file_source import delivered_history
+
+    with _reported("raw_prior_history"):
+        landing = warehouse.land_prior_history(delivered_history(source.open()))
     return dg.MaterializeResult(
         data_version=dg.DataVersion(landing.fingerprint),
         metadata={
@@ -95,26 +103,30 @@ raw_items_day_is_not_empty = _empty_day_check(raw_items)
 
 
 def _land(
-    context: dg.AssetExecutionContext,
-    warehouse: Warehouse,
-    table: str,
-    read: Callable[[date], Any],
+    context: dg.AssetExecutionContext, warehouse: Warehouse, table: str, source: EventSource
 ) -> dg.MaterializeResult:
-    """Land every day of the run, one transaction a day."""
-    require_free_space(
-        Path(warehouse.path).parent, f"{table}, days: {len(context.partition_keys)},"
-    )
+    """Land the days of the run: a delivery of files in one transaction, else a day in one."""
+    from resources.file_source import FileSource, deliveries
+
+    days = [date.fromisoformat(partition) for partition in sorted(context.partition_keys)]
+    require_free_space(Path(warehouse.path).parent, f"{table}, days: {len(days)},")
     landed: dict[str, Landing] = {}
-    for partition in context.partition_keys:
-        day = date.fromisoformat(partition)
-        delivered = _deliver(f"{table}[{partition}]", read, day)
-        landed[partition] = warehouse.land(table, day, delivered)
-        context.log.info("%s[%s]: %d rows", table, partition, landed[partition].num_delivered)
+    notes: dict[str, Any] = {}
+    with _reported(f"{table}[{_shown(days)}]"):
+        for delivery in deliveries(source, table, DATED[table], days):
+            for day, landing in warehouse.land(table, delivery).items():
+                landed[day.isoformat()] = landing
+                context.log.info("%s[%s]: %d rows", table, day, landing.num_delivered)
+        if isinstance(source, FileSource) and table == "raw_events":
+            notes = _notes(source, days)
+    for note in notes.values():
+        context.log.warning("%s: %s", table, note)
     only = next(iter(landed.values())) if len(landed) == 1 else None
     return dg.MaterializeResult(
         # one version per partition: a range of days has none of its own
         data_version=dg.DataVersion(only.fingerprint) if only else None,
         metadata=_summary(table, landed)
+        | notes
         | ({"dagster/partition_row_count": only.num_stored} if only else {}),
     )
 
@@ -135,10 +147,22 @@ def _summary(table: str, landed: Mapping[str, Landing]) -> dict[str, Any]:
     }
 
 
-def _deliver(what: str, read: Callable[..., Any], *day: date) -> Any:
-    """Read from the source; a file that cannot be read fails the run with its own message."""
+def _notes(source: "FileSource", days: Sequence[date]) -> dict[str, Any]:
+    notes: dict[str, Any] = {"files": "; ".join(source.notes())} if source.notes() else {}
+    if source.first_day in days and (outside := source.rows_outside()):
+        notes["rows outside of first_day..last_day"] = outside
+    return notes
+
+
+def _shown(days: Sequence[date]) -> str:
+    return str(days[0]) if len(days) == 1 else f"{days[0]}..{days[-1]}"
+
+
+@contextmanager
+def _reported(what: str) -> Iterator[None]:
+    """A delivery that cannot be read fails the run with its own message."""
     try:
-        return read(*day)
+        yield
     except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors or OSErrors
         raise dg.Failure(
             description=f"{what}: the source could not deliver: {error}. Nothing was changed in "

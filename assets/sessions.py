@@ -75,9 +75,10 @@ def rejected_share_below_threshold(
     rejected = warehouse.rejections(*days)
     delivered = sum(warehouse.num_delivered("raw_events", *days).values())
     share = sum(rejected.values()) / delivered if delivered else 0.0
+    example = warehouse.rejected_example(next(iter(rejected)), *days) if rejected else ""
     return dg.AssetCheckResult(
         passed=share <= config.max_rejected_share,
-        description=_explain(share, config.max_rejected_share, rejected),
+        description=_explain(share, config.max_rejected_share, rejected, example),
         metadata={
             "rejected share": share,
             "threshold": config.max_rejected_share,
@@ -93,12 +94,12 @@ def rejected_share_below_threshold(
     )
 
 
-def _explain(share: float, threshold: float, rejected: Mapping[str, int]) -> str:
+def _explain(share: float, threshold: float, rejected: Mapping[str, int], example: str) -> str:
     if not rejected:
         return "no row was rejected"
     reason, rows = next(iter(rejected.items()))
     return (
         f"{share:.2%} of the rows were rejected (threshold {threshold:.2%}), most often because: "
-        f"{reason} ({rows} rows). They are in the table rejected_events; mend the source or raise "
-        "sessions.max_rejected_share"
+        f"{reason} ({rows} rows), e.g. {example}. They are in the table rejected_events; mend the "
+        "source or raise sessions.max_rejected_share"
     )

@@ -21,6 +21,7 @@ from onerec_dagster.job_runner import (
     run_job,
 )
 from onerec_dagster.killed_runs import fail_killed_runs
+from resources.file_source import FileSource
 from resources.settings import Settings, load_settings
 
 DEMO_DAYS = 14
@@ -80,16 +81,19 @@ def main() -> None:
         settings = load_settings()
         prepare_home(settings)
         first, last = demo_days(settings)
+        notes = settings.source.notes() if isinstance(settings.source, FileSource) else []
     except ValueError as error:  # what a user can correct: the message says how
         sys.exit(f"make demo: {error}")
     with full_disk_in_one_line("make demo", settings.home):
         require_free_space(settings.root, "a nightly run")
+        print(f"{settings.dataset}: {first} to {last}, preset {settings.preset}, test day {last}")
+        for note in notes:
+            print(f"  note: {note}")
         run_demo(settings, first, last)
 
 
 def run_demo(settings: Settings, first: date, last: date) -> None:
     """Both runs, and the table of the last day."""
-    print(f"{settings.dataset}: {first} to {last}, preset {settings.preset}, test day {last}")
     log = settings.root / "demo.log"
     started, peak = time.monotonic(), PeakMemory()
     with dg.DagsterInstance.get() as instance, peak.sampled():

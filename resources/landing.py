@@ -1,74 +1,342 @@
-"""Delivered tables as text, nothing lost, nothing rejected: the staging SQL rejects rows."""
+"""How delivered rows come into DuckDB: read, typed, and nothing lost.
 
+A part is one file or one table. Its rows land in the contract's types; where values do not fit,
+their text is kept beside the row (`unreadable`), and the staging SQL rejects it. The reading of own
+files by themselves (their days, their vectors) goes through the same SQL.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import duckdb
 import pyarrow as pa
 
+from onerec.datasets.files import DataFile
+from resources.casts import Raw, TimeStyle, create_macros, sql_type, typed
 
-def as_delivered(
-    delivered: pa.Table, contract: pa.Schema, what: str
-) -> tuple[pa.Table, tuple[str, ...]]:
-    """A delivery in the contract's columns, each as text.
+ROW_BITS = 40
+"""`delivered_row` is the place of the file in the delivery, and in these bits the row's in it."""
+EARLIEST = datetime(1971, 1, 1)
+"""An unknown time written as 0, and numbers read in a unit too small, land in 1970."""
+_VIEW = "delivered_rows"
+_CHECKED = ("timestamp", "double", "boolean", "bigint")
+"""Types that a delivered value may fail to be; any value is a text."""
+
+
+@dataclass(frozen=True)
+class LogDays:
+    """The days of a log whose files hold more than one day.
+
+    Attributes:
+        first: Rows of no day are delivered with it.
+        last: None: the log goes on.
+        keep_before: Rows of earlier days are delivered with the first day, and rejected there. Else
+            the user has set the first day, and they are no part of the log.
+        keep_after: The same for later days.
+    """
+
+    first: date
+    last: date | None
+    keep_before: bool
+    keep_after: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """Rows of one file or table, in the contract's names.
+
+    Attributes:
+        source: Where the rows are.
+        name: What rejected rows call it.
+        number: Its place in the delivery.
+        columns: Contract name -> names of the columns that hold it: one, or a date and a time.
+        scales: Contract name -> factor from the delivered unit.
+        defaults: Contract name -> SQL of what a column is that the file does not have.
+        times: How times are written.
+        zone: Time zone of the log's days.
+        day: The delivery that every row belongs to; None: that of the row's own time.
+        log_days: The log's days, where `day` is None.
+        published_by: Items that are published later are left out.
+    """
+
+    source: DataFile | pa.Table
+    name: str
+    number: int = 0
+    columns: Mapping[str, tuple[str, ...]]
+    scales: Mapping[str, float] = field(default_factory=dict)
+    defaults: Mapping[str, str] = field(default_factory=dict)
+    times: TimeStyle = field(default_factory=TimeStyle)
+    zone: str = "UTC"
+    day: date | None = None
+    log_days: LogDays | None = None
+    published_by: date | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delivery:
+    """Parts of a table for some days that follow one another.
+
+    Attributes:
+        days: The days.
+        parts: Every part that may hold rows of them.
+        ignored: Delivered columns that the data contract does not know.
+        require_times: Called with a day of which no row has a usable time: raises a ValueError
+            that says why, or accepts it.
+    """
+
+    days: Sequence[date]
+    parts: Sequence[Part]
+    ignored: tuple[str, ...] = ()
+    require_times: Callable[[date], None] = lambda day: None
+
+
+def table_part(table: pa.Table, contract: pa.Schema, what: str, day: date | None) -> Part:
+    """A delivered table as a part.
 
     Args:
-        delivered: Any subset of the contract's columns, in any type.
+        table: Any subset of the contract's columns, in any type.
         contract: The table's schema; columns that are not nullable are required.
         what: The table and day, for messages.
-
-    Returns:
-        The table with every column of the contract as string, null where a column was not
-        delivered, and the names of delivered columns that the contract does not know.
+        day: The day it is delivered for.
 
     Raises:
         ValueError: A required column is missing.
     """
-    missing = [f.name for f in contract if not f.nullable and f.name not in delivered.column_names]
-    if missing and (delivered.num_rows or delivered.num_columns):
+    names = table.column_names
+    missing = [f.name for f in contract if not f.nullable and f.name not in names]
+    if missing and (table.num_rows or table.num_columns):
         raise ValueError(
             f"{what}: required column {', '.join(map(repr, missing))} is missing; delivered are "
-            f"{', '.join(delivered.column_names) or 'none'}. Name it in the delivery, or map it in "
-            "the data set's column mapping"
+            f"{', '.join(names) or 'none'}. Name it in the delivery, or map it in the data set's "
+            "column mapping"
         )
-    columns = {
-        name: _as_text(delivered.column(name))
-        if name in delivered.column_names
-        else pa.nulls(delivered.num_rows, pa.string())
-        for name in contract.names
-    }
-    ignored = tuple(n for n in delivered.column_names if n not in contract.names)
-    return pa.table(columns), ignored
+    kept = [n for n in contract.names if n in names]
+    return Part(source=table, name=what, columns={n: (n,) for n in kept}, day=day)
 
 
-def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    kind = column.type
-    if pa.types.is_dictionary(kind):
-        column = column.cast(kind.value_type)
-        kind = column.type
-    if pa.types.is_timestamp(kind):
-        # a naive timestamp is UTC by contract; nanoseconds are more than the warehouse keeps
-        return column.cast(pa.timestamp("us", tz="UTC"), safe=False).cast(pa.string())
-    if _is_bytes(kind) or _is_text(kind):
-        return _valid_text(column)
-    return column.cast(pa.string())
+def sql_columns(contract: pa.Schema) -> str:
+    """Columns of a landing table, as DDL."""
+    columns = [f"{f.name} {sql_type(f)}" for f in contract]
+    return ", ".join([*columns, "unreadable varchar", "file varchar", "delivered_row bigint"])
 
 
-def _valid_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Text, with bytes that are not UTF-8 replaced instead of refusing the delivery."""
-    as_bytes = column.cast(pa.large_binary())
+@contextmanager
+def typed_rows(
+    connection: duckdb.DuckDBPyConnection, part: Part, contract: pa.Schema
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """SQL of a part's rows in the contract's types, and its parameters, while the block lasts.
+
+    Beside the contract's columns stand `unreadable`, a JSON text of the values that do not fit,
+    `file` and `delivered_row`; and for each column that may not fit its raw value, `raw_<name>`.
+
+    Raises:
+        ValueError: The file cannot be read; the message names it.
+    """
+    create_macros(connection)
+    connection.execute(f"set TimeZone = '{part.times.zone}'")
+    failures: list[ValueError] = []
     try:
-        return as_bytes.cast(pa.string())
-    except pa.ArrowInvalid:
-        # a Python loop, but only over a delivery that has broken bytes
-        values = [v if v is None else v.decode("utf-8", "replace") for v in as_bytes.to_pylist()]
-        return pa.chunked_array([pa.array(values, pa.string())])
+        relation = _relation(connection, part, failures)
+        values = {"file": part.name, "first_row": part.number << ROW_BITS}
+        yield _typed_select(part, contract, relation), {**relation.parameters, **values}
+    except duckdb.OutOfMemoryException:
+        raise
+    except duckdb.Error as error:
+        if failures or not isinstance(part.source, DataFile):
+            raise (failures or [error])[0] from error
+        raise part.source.damaged(error) from error
+    # not in a `finally`: a failed transaction takes no statement, and its connection is closed
+    connection.execute("set TimeZone = 'UTC'")
+    connection.unregister(_VIEW)
 
 
-def _is_bytes(kind: pa.DataType) -> bool:
+def insert_part(
+    connection: duckdb.DuckDBPyConnection,
+    table: str,
+    part: Part,
+    contract: pa.Schema,
+    days: Sequence[date],
+) -> None:
+    """Insert the rows of a part that belong to some days into a landing table.
+
+    Raises:
+        ValueError: The file cannot be read.
+    """
+    with typed_rows(connection, part, contract) as (rows, parameters):
+        chosen, more = _of_days(part, rows, contract, days)
+        connection.execute(f"insert into {table} by name {chosen}", parameters | more)
+
+
+def plausible(column: str) -> str:
+    """SQL: a time that can be one of a log's: after 1970, and not after tomorrow."""
+    latest = datetime.now(UTC).date() + timedelta(days=2)  # clocks differ, but not by more
+    return f"({column} >= timestamp '{EARLIEST}' and {column} < timestamp '{latest}')"
+
+
+def local_day(column: str, zone: str) -> str:
+    """SQL: the day of a UTC time in a time zone."""
+    if zone == "UTC":
+        return f"cast({column} as date)"
+    return f"cast(timezone('{zone}', timezone('UTC', {column})) as date)"
+
+
+@dataclass(frozen=True)
+class _Relation:
+    """What stands after `from`, the columns in it by their delivered names, and parameters."""
+
+    sql: str
+    columns: Mapping[str, Raw]
+    parameters: Mapping[str, Any]
+
+
+def _relation(
+    connection: duckdb.DuckDBPyConnection, part: Part, failures: list[ValueError]
+) -> _Relation:
+    wanted = list(dict.fromkeys(n for names in part.columns.values() for n in names))
+    if isinstance(part.source, DataFile):
+        return _file_relation(connection, part.source, wanted, failures)
+    import numpy as np
+
+    numbered = part.source.select(wanted).append_column(
+        "row", pa.array(np.arange(len(part.source)))
+    )
+    names = [f"c{i}" for i in range(len(wanted))]
+    connection.register(_VIEW, numbered.rename_columns([*names, "row"]))
+    kinds = _kinds(connection, _VIEW)
+    columns = {n: Raw(name, kinds[name]) for n, name in zip(wanted, names, strict=True)}
+    return _Relation(_VIEW, columns, {})
+
+
+def _file_relation(
+    connection: duckdb.DuckDBPyConnection,
+    file: DataFile,
+    wanted: Sequence[str],
+    failures: list[ValueError],
+) -> _Relation:
+    """A file; SQL knows its columns by their places, so that no statement holds a user's name."""
+    in_path = [n for n in wanted if n not in file.names]
+    parameters: dict[str, Any] = {f"path_{i}": file.path_columns[n] for i, n in enumerate(in_path)}
+    columns = {n: Raw(f"cast($path_{i} as varchar)", "VARCHAR") for i, n in enumerate(in_path)}
+    at = {n: file.names.index(n) for n in wanted if n in file.names}
+    if file.is_parquet and not any(c in file.path for c in "*?["):
+        if file.protocol not in ("file", *connection.list_filesystems()):
+            connection.register_filesystem(file.filesystem)
+        names = ", ".join([f"c{i}" for i in range(len(file.names))] + ["row"])
+        sql = (
+            "read_parquet($path, file_row_number = true, hive_partitioning = false, "
+            f"utf8_validation = 'replace') as delivered({names})"
+        )
+        kinds = _kinds(connection, sql, {"path": file.url})
+        parameters["path"] = file.url
+    else:
+        reader = file.rows(list(at.values()))
+        stream = pa.RecordBatchReader.from_batches(reader.schema, _watched(reader, failures))
+        connection.register(_VIEW, stream)
+        kinds = _kinds(connection, _VIEW) if file.is_parquet else {}
+        sql = f"(select *, row_number() over () - 1 as row from {_VIEW}) as delivered"
+    columns |= {n: Raw(f"c{i}", kinds.get(f"c{i}", "VARCHAR")) for n, i in at.items()}
+    return _Relation(sql, columns, parameters)
+
+
+def _watched(reader: pa.RecordBatchReader, failures: list[ValueError]) -> Iterator[pa.RecordBatch]:
+    """The batches; DuckDB reports an error in them as text only, so that it is kept here."""
+    try:
+        yield from reader
+    except ValueError as error:
+        failures.append(error)
+        raise
+
+
+def _kinds(
+    connection: duckdb.DuckDBPyConnection,
+    relation: str,
+    parameters: Mapping[str, Any] | None = None,
+) -> dict[str, str]:
+    rows = connection.execute(f"describe select * from {relation}", parameters or {}).fetchall()
+    return {row[0]: row[1] for row in rows}
+
+
+def _combined(part: Part, found: Mapping[str, Raw]) -> dict[str, Raw]:
+    """Raw columns by contract name; a date and a time of day make one text."""
+    raws = {}
+    for name, sources in part.columns.items():
+        raw = found[sources[-1]]
+        if len(sources) == 2:
+            day = found[sources[0]].as_text_where_needed()
+            text = f"cast({day.sql} as date)" if day.is_temporal else day.sql
+            raw = Raw(f"cast({text} as varchar) || ' ' || cast({raw.sql} as varchar)", "VARCHAR")
+        raws[name] = raw
+    return raws
+
+
+def _typed_select(part: Part, contract: pa.Schema, relation: _Relation) -> str:
+    raws = _combined(part, relation.columns)
+    values, given, failed = [], [], {}
+    for column in contract:
+        raw = raws.get(column.name)
+        if raw is None:
+            default = part.defaults.get(column.name, "null")
+            values.append(f"cast({default} as {sql_type(column)}) as {column.name}")
+            continue
+        given.append(f"{raw.sql} as raw_{column.name}")
+        named = Raw(f"raw_{column.name}", raw.kind)
+        scale = part.scales.get(column.name, 1.0)
+        value = typed(column, named, scale=scale, times=part.times)
+        values.append(f"{value} as {column.name}")
+        if sql_type(column) in _CHECKED:
+            text = named.as_text_where_needed()
+            failed[column.name] = (f"{column.name} is null and not {text.is_blank}", text.sql)
+    kept = ", ".join(f"raw_{name}" for name in failed)
+    unreadable = "cast(null as varchar)"
+    if failed:
+        texts = ", ".join(
+            f"'{name}': case when {test} then cast({text} as varchar) end"
+            for name, (test, text) in failed.items()
+        )
+        any_failed = " or ".join(f"({test})" for test, _ in failed.values())
+        unreadable = f"case when {any_failed} then cast(to_json({{{texts}}}) as varchar) end"
     return (
-        pa.types.is_binary(kind)
-        or pa.types.is_large_binary(kind)
-        or pa.types.is_fixed_size_binary(kind)
-        or kind == pa.binary_view()
+        f"select *, {unreadable} as unreadable, $file as file, "
+        "cast($first_row + row as bigint) as delivered_row "
+        f"from (select {', '.join(values)}, row{', ' + kept if kept else ''} "
+        f"from (select {', '.join([*given, 'row'])} from {relation.sql}))"
     )
 
 
-def _is_text(kind: pa.DataType) -> bool:
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or kind == pa.string_view()
+def _of_days(
+    part: Part, rows: str, contract: pa.Schema, days: Sequence[date]
+) -> tuple[str, dict[str, Any]]:
+    """The rows that belong to the days, with `delivered_on` and, for times, `event_date`."""
+    names = ", ".join([*contract.names, "unreadable", "file", "delivered_row"])
+    own_day = local_day("event_time", part.zone)
+    event_date = f", {own_day} as event_date" if "event_time" in contract.names else ""
+    more = {}
+    published = ""
+    if part.published_by and "published_at" in part.columns:
+        own_day = local_day("published_at", part.zone)
+        published = f" where published_at is null or {own_day} <= $published_by"
+        more["published_by"] = part.published_by
+    if part.day:
+        more["day"] = part.day
+        return f"select {names}{event_date}, $day as delivered_on from ({rows}){published}", more
+    if part.log_days is None:
+        return f"select {names} from ({rows}){published}", more
+    log = part.log_days
+    inside = plausible("event_time")
+    inside += " and event_date >= $log_first" if log.keep_before else ""
+    inside += " and event_date <= $log_last" if log.keep_after else ""
+    select = (
+        f"select {names}, event_date, "
+        f"case when {inside} then event_date else $log_first end as delivered_on "
+        f"from (select *{event_date} from ({rows})) "
+        "where delivered_on between $first_day and least($last_day, $log_last)"
+    )
+    return select, {
+        "first_day": days[0],
+        "last_day": days[-1],
+        "log_first": log.first,
+        "log_last": log.last or date.max,
+    }

@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ import yaml
 from onerec.artifacts import ArtifactStore
 from onerec.config import PRESETS, PipelineConfig, Runtime, SettingError, read_yaml, require
 from onerec.config.fields import pydantic_fields
-from onerec.datasets import DATASETS, EventSource, open_source
+from onerec.datasets import DATASETS, EventSource
 from onerec.urls import require_no_credentials
+from resources.file_source import open_source
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 REMEMBERED = ("dataset", "data_dir", "config", "preset")
@@ -81,14 +83,14 @@ class Settings:
         """Where result tables are written."""
         return self.home / "tables"
 
+    @cached_property
     def source(self) -> EventSource:
-        """The event source."""
+        """The event source; its days are found once."""
         return open_source(self.dataset, data_dir=self.data_dir, config=self.config)
 
     def partition_range(self) -> tuple[date, date | None]:
         """First day of the log and last one (None: it goes on)."""
-        source = self.source()
-        return source.first_day, source.last_day
+        return self.source.first_day, self.source.last_day
 
     def remember(self) -> None:
         """Write `settings.yaml`, so that later commands open the same state."""

@@ -9,7 +9,8 @@ from pydantic import Field, create_model
 from onerec.artifacts import ArtifactStore
 from onerec.config import Runtime
 from onerec.config.fields import pydantic_fields
-from onerec.datasets import EventSource, open_source
+from onerec.datasets import EventSource
+from resources.file_source import open_source
 
 
 class Artifacts(dg.ConfigurableResource):

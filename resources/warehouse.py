@@ -10,7 +10,6 @@ import random
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
@@ -20,11 +19,12 @@ import pyarrow as pa
 from pydantic import Field
 
 from onerec import schema
+from onerec.datasets.files import shown
 from onerec.disk import disk_named
-from resources.landing import as_delivered
+from resources import landing_tables
+from resources.landing import Delivery
+from resources.landing_tables import Landing
 
-DATED = {"raw_events": schema.EVENTS, "raw_items": schema.ITEMS}
-"""Landing tables that are delivered day by day."""
 PARTITIONED = ("recommendations", "semantic_ids")
 """Tables that Python stages publish beside their artifacts, day by day."""
 
@@ -34,23 +34,6 @@ _LONGEST_LOCK_WAIT_SECONDS = 2.0
 
 class WarehouseError(Exception):
     """The warehouse cannot be used; the message names the file and the remedy."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Landing:
-    """What landing a table did.
-
-    Attributes:
-        num_delivered: Rows in the delivery.
-        num_stored: Rows kept: all events, but only the items that changed.
-        ignored: Delivered columns that the data contract does not know.
-        fingerprint: Hash of the stored rows, the same for the same rows in any order.
-    """
-
-    num_delivered: int
-    num_stored: int
-    ignored: tuple[str, ...]
-    fingerprint: str
 
 
 class Warehouse(dg.ConfigurableResource):
@@ -108,69 +91,28 @@ class Warehouse(dg.ConfigurableResource):
             time.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(2 * pause, _LONGEST_LOCK_WAIT_SECONDS)
 
-    def land(self, table: str, day: date, delivered: pa.Table) -> Landing:
-        """Replace a day of a landing table by what was delivered, as text, in one transaction.
+    def land(self, table: str, delivery: Delivery) -> dict[date, Landing]:
+        """Replace days of a landing table by what was delivered, typed, in one transaction.
 
         `raw_items` keeps only rows that are new or differ from what earlier days delivered. Days
-        after `day` keep the catalogue they were delivered with, also when `day` is corrected later.
+        after the delivered ones keep the catalogue they were delivered with, also when an earlier
+        day is corrected later.
 
         Args:
             table: A key of `DATED`.
-            day: The day it was delivered for.
-            delivered: Columns of the data contract, in any type.
+            delivery: What was delivered; one day for `raw_items`.
 
         Raises:
-            ValueError: A required column is missing.
+            ValueError: A file cannot be read, or no row of a day has a usable time.
+            OldLandingError: The table was made by an earlier version.
         """
-        contract = DATED[table]
-        rows, ignored = as_delivered(delivered, contract, f"{table}[{day}]")
         with self.connect() as connection, _transaction(connection):
-            _create_landing(connection, table, contract, dated=True)
-            if table == "raw_items":
-                _replace_changes(connection, table, contract.names, day, rows)
-            else:
-                connection.register("delivered", rows)
-                connection.execute(
-                    f"delete from raw.{table} where delivered_on = $day", {"day": day}
-                )
-                connection.execute(
-                    f"insert into raw.{table} by name "
-                    "select *, $day as delivered_on from delivered",
-                    {"day": day},
-                )
-            connection.execute(
-                "delete from raw.deliveries where table_name = $table and delivered_on = $day",
-                {"table": table, "day": day},
-            )
-            connection.execute(
-                "insert into raw.deliveries values ($table, $day, $rows)",
-                {"table": table, "day": day, "rows": rows.num_rows},
-            )
-            stored, fingerprint = _fingerprint(
-                connection, f"raw.{table}", "where delivered_on = $day", {"day": day}
-            )
-        return Landing(
-            num_delivered=rows.num_rows,
-            num_stored=stored,
-            ignored=ignored,
-            fingerprint=fingerprint,
-        )
+            return landing_tables.land(connection, table, delivery)
 
-    def land_prior_history(self, delivered: pa.Table) -> Landing:
-        """Replace the prior history by what was delivered, as text, in one transaction."""
-        rows, ignored = as_delivered(delivered, schema.PRIOR_HISTORY, "raw_prior_history")
+    def land_prior_history(self, delivery: Delivery) -> Landing:
+        """Replace the prior history by what was delivered, typed, in one transaction."""
         with self.connect() as connection, _transaction(connection):
-            _create_landing(connection, "raw_prior_history", schema.PRIOR_HISTORY, dated=False)
-            connection.execute("delete from raw.raw_prior_history")
-            connection.register("delivered", rows)
-            connection.execute("insert into raw.raw_prior_history by name select * from delivered")
-            stored, fingerprint = _fingerprint(connection, "raw.raw_prior_history", "", {})
-        return Landing(
-            num_delivered=rows.num_rows,
-            num_stored=stored,
-            ignored=ignored,
-            fingerprint=fingerprint,
-        )
+            return landing_tables.land_prior_history(connection, delivery)
 
     def num_delivered(self, table: str, first: date, last: date) -> dict[date, int]:
         """Rows delivered per day, of the days that were delivered."""
@@ -191,6 +133,26 @@ class Warehouse(dg.ConfigurableResource):
                 {"first": first, "last": last},
             ).fetchall()
         return dict(rows)
+
+    def rejected_example(self, reason: str, first: date, last: date) -> str:
+        """One refused event in words: the value, and the file it came from.
+
+        An item that the catalogue does not know is shown beside one that it knows.
+        """
+        with self.connect(read_only=True) as connection:
+            rows = connection.execute(
+                "select field, value, file, row_in_file from rejected_events "
+                "where reason = $reason and delivered_on between $first and $last "
+                "order by delivered_on, file, row_in_file limit 1",
+                {"reason": reason, "first": first, "last": last},
+            ).fetchall()
+            known = connection.execute("select min(item_id) from stg_items").fetchall()[0][0]
+        if not rows:
+            return ""
+        field, value, file, row = rows[0]
+        example = f"{field}={shown(value)!r} " if value is not None else ""
+        beside = f"; the catalogue has ids like {shown(known)!r}" if field == "item_id" else ""
+        return f"{example}in row {row} of {file}{beside}"
 
     @contextmanager
     def session_examples(
@@ -264,71 +226,3 @@ def _transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
         connection.rollback()
         raise
     connection.commit()
-
-
-def _create_landing(
-    connection: duckdb.DuckDBPyConnection, table: str, contract: pa.Schema, *, dated: bool
-) -> None:
-    columns = [f"{name} varchar" for name in contract.names]
-    columns += ["delivered_on date not null"] if dated else []
-    connection.execute("create schema if not exists raw")
-    connection.execute(f"create table if not exists raw.{table} ({', '.join(columns)})")
-    connection.execute(
-        "create table if not exists raw.deliveries "
-        "(table_name varchar not null, delivered_on date not null, num_rows bigint not null)"
-    )
-
-
-def _replace_changes(
-    connection: duckdb.DuckDBPyConnection,
-    table: str,
-    columns: list[str],
-    day: date,
-    rows: pa.Table,
-) -> None:
-    """Replace a day's changes, and leave the catalogue of every later day as it was delivered."""
-    names = ", ".join(columns)
-    same = " and ".join(f"a.{c} is not distinct from b.{c}" for c in columns)
-
-    def known(name: str, until: str, then: date) -> None:
-        connection.execute(
-            f"create or replace temp table {name} as select {names} from raw.{table} "
-            f"where delivered_on {until} $then "
-            "qualify rank() over (partition by item_id order by delivered_on desc) = 1",
-            {"then": then},
-        )
-
-    # all of a result is fetched: DuckDB 2 lets an open one own the connection
-    found = connection.execute(
-        "select min(delivered_on) from raw.deliveries where table_name = $table "
-        "and delivered_on > $day",
-        {"table": table, "day": day},
-    ).fetchall()
-    next_day = found[0][0]
-    if next_day:
-        known("next_before", "<=", next_day)
-    connection.register("delivered", rows)
-    connection.execute(f"delete from raw.{table} where delivered_on = $day", {"day": day})
-    known("earlier", "<", day)
-    connection.execute(
-        f"insert into raw.{table} by name select a.*, $day as delivered_on "
-        f"from delivered as a anti join earlier as b on {same}",
-        {"day": day},
-    )
-    if next_day:
-        known("next_after", "<=", next_day)
-        connection.execute(
-            f"insert into raw.{table} by name select a.*, $day as delivered_on "
-            f"from next_before as a anti join next_after as b on {same}",
-            {"day": next_day},
-        )
-
-
-def _fingerprint(
-    connection: duckdb.DuckDBPyConnection, table: str, where: str, values: dict[str, date]
-) -> tuple[int, str]:
-    """Number of rows and a hash that does not depend on their order."""
-    ((rows, total),) = connection.execute(
-        f"select count(*), sum(cast(hash(t) as hugeint)) from {table} as t {where}", values
-    ).fetchall()
-    return rows, f"{rows}-{total or 0:x}"

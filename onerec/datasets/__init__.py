@@ -5,17 +5,20 @@ from dataclasses import dataclass, field
 from datetime import date
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
+
+if TYPE_CHECKING:
+    from onerec.datasets.own import OwnLog
 
 
 class EventSource(Protocol):
     """A log, day by day, in the names of the data contract.
 
-    Columns carry the contract's names; their values are delivered as they stand in the log (a watch
-    time may still be a text): typing and rejecting rows is the staging SQL's work, so that nothing
-    is lost on the way.
+    Columns carry the contract's names; their values may be of any type (a watch time may still be a
+    text): landing types them and keeps what does not fit, so that nothing is lost on the way.
+    Exposures stand in the order that breaks ties in time.
     """
 
     @property
@@ -82,8 +85,10 @@ DATASETS: dict[str, Dataset] = {
 }
 
 
-def open_source(name: str, *, data_dir: str | None, config: Path | None) -> EventSource:
+def open_source(name: str, *, data_dir: str | None, config: Path | None) -> "EventSource | OwnLog":
     """Open a source by name.
+
+    One's own data is a description of files only: `resources.file_source.open_source` reads them.
 
     Args:
         name: A key of `DATASETS`.

@@ -1,40 +1,50 @@
-"""Reading foreign Parquet and CSV files: find, scan, decode, cast, without losing a value.
+"""Foreign Parquet and CSV files: where they are, what their columns are called, and their cells.
 
-Files are read one by one, so that an error names its file and files of one log may differ in types.
-CSV cells arrive as text; a column that cannot be cast as a whole is delivered as text, so that the
-staging SQL rejects and counts the rows that are wrong, and only those.
+No value is typed here: a CSV cell is text, a Parquet value is what the file holds. The SQL engine
+of `resources` types them.
 """
 
-# pyarrow.compute makes its functions at import, out of sight of a type checker:
-# pyright: reportAttributeAccessIssue=false
-
+import csv
+import io
 import re
+import zipfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from typing import Any, TypeAlias
+from functools import cached_property
+from typing import Any
+from urllib.parse import unquote
 
 import fsspec
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv as pacsv
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-SUFFIXES = (".parquet", ".pq", ".csv", ".csv.gz", ".tsv")
-PARQUET = (".parquet", ".pq")
-BLOCK_BYTES = 16 << 20  # a CSV row, title included, must fit into one block
-UTC_US = pa.timestamp("us", tz="UTC")
-MICROSECONDS = {"s": 1_000_000, "ms": 1_000, "us": 1}
-"""Microseconds in one unit of a numeric time column."""
+PARQUET = (".parquet", ".pq", ".parq")
+CSV = (".csv", ".tsv", ".txt", ".tab")
+COMPRESSED = (".gz", ".gzip", ".bz2", ".zst", ".zstd", ".lz4", ".xz", ".zip")
+BLOCK_BYTES = 16 << 20
+"""A CSV row must fit into one block."""
+HEADER_BYTES = 1 << 20
+SHOWN = 200
+"""Characters of a value that a message shows."""
 
+_MAGIC = {
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bz2",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"\x04\x22\x4d\x18": "lz4",
+    b"\xfd7zXZ": "xz",
+    b"PK\x03\x04": "zip",
+}
+_BY_PYTHON = ("xz", "zip")  # Arrow has no codec for these
+_BROKEN = (pa.ArrowException, OSError, EOFError, csv.Error, LookupError, zipfile.BadZipFile)
+_PARQUET_MAGIC = b"PAR1"
 _ISO_DAY = "%Y-%m-%d"
 _DATE = re.compile(r"\{date(?::([^}]+))?\}")
-_NUMBER = r"^\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*$"
-_TRUE = pa.array(["true", "t", "yes", "y", "1", "1.0"])
-_FALSE = pa.array(["false", "f", "no", "n", "0", "0.0"])
-
-Column: TypeAlias = pa.ChunkedArray
+_RAGGED = re.compile(r"(?:Row #(\d+): )?Expected (\d+) columns, got (\d+): ?(.*)", re.DOTALL)
+_NO_VALUE_OF_HIVE = "__HIVE_DEFAULT_PARTITION__"
 
 
 @dataclass(frozen=True)
@@ -42,12 +52,16 @@ class CsvStyle:
     """How CSV files are written.
 
     Attributes:
-        delimiter: Between cells.
+        delimiter: Between cells; None is a tab for `.tsv` and `.tab`, a comma for the others.
+        quote: Around cells that hold a delimiter or a line break.
+        escape: Before a quote inside of a quoted cell; None: such a quote is doubled.
         encoding: Of the bytes; bytes that are not UTF-8 under `utf8` become U+FFFD.
         null_values: Cells that mean nothing is known.
     """
 
-    delimiter: str = ","
+    delimiter: str | None = None
+    quote: str = '"'
+    escape: str | None = None
     encoding: str = "utf8"
     null_values: tuple[str, ...] = ("", "NULL", "\\N")
 
@@ -59,7 +73,7 @@ class DataFile:
     Attributes:
         filesystem: fsspec file system it lives on.
         path: Path on it.
-        is_parquet: Parquet, else CSV.
+        is_parquet: Parquet, else CSV, which may be compressed (told by its first bytes).
         style: How it is written, if it is CSV.
     """
 
@@ -68,103 +82,216 @@ class DataFile:
     is_parquet: bool
     style: CsvStyle = CsvStyle()
 
-    def dataset(self) -> ds.Dataset:
-        """The file as a dataset; every column of a CSV file is binary.
+    @property
+    def protocol(self) -> str:
+        """fsspec's name of the file system; `file` is this machine."""
+        known = self.filesystem.protocol
+        return known if isinstance(known, str) else "file" if "file" in known else known[0]
+
+    @property
+    def url(self) -> str:
+        """The path, with its protocol where it is not one of this machine."""
+        return self.path if self.protocol == "file" else f"{self.protocol}://{self.path}"
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Its columns in order; none if the file is empty.
 
         Raises:
             ValueError: The file is damaged; the message names it and the remedy.
         """
         try:
+            if self.filesystem.size(self.path) == 0:
+                return ()
             if self.is_parquet:
-                return ds.dataset(self.path, format="parquet", filesystem=self.filesystem)
-            found = ds.dataset(self.path, format=self._csv(), filesystem=self.filesystem)
-            schema = pa.schema([(name, pa.binary()) for name in found.schema.names])
-            return ds.dataset(
-                self.path, format=self._csv(), filesystem=self.filesystem, schema=schema
-            )
-        except (pa.ArrowException, OSError) as error:
-            raise self._damaged(error) from error
+                with self.filesystem.open(self.path, "rb") as stream:
+                    return tuple(pq.ParquetFile(stream).schema_arrow.names)
+            with self._bytes() as stream:
+                return self._header(stream)
+        except _BROKEN as error:
+            raise self.damaged(error) from error
 
-    def scan(
-        self, columns: Sequence[str], where: pc.Expression | None = None
-    ) -> Iterator[pa.RecordBatch]:
-        """Batches of some columns; `where` is pushed down into the file. CSV cells are text.
+    @cached_property
+    def path_columns(self) -> dict[str, str | None]:
+        """Columns that stand in the path only, as `name=value` directories."""
+        parts = [part.partition("=") for part in self.path.split("/")[:-1]]
+        found = {unquote(name): unquote(value) for name, is_one, value in parts if is_one and name}
+        return {
+            name: None if value == _NO_VALUE_OF_HIVE else value
+            for name, value in found.items()
+            if name not in self.names
+        }
+
+    def rows(self, positions: Sequence[int]) -> pa.RecordBatchReader:
+        """Some columns by their position, named c0, c1 ... after it; the cells of a CSV are text.
+
+        Raises:
+            ValueError: The file is damaged, or a row does not fit its header; as it is read.
+        """
+        names = [f"c{p}" for p in positions]
+        if not self.is_parquet:
+            schema = pa.schema([(name, pa.string()) for name in names])
+            return pa.RecordBatchReader.from_batches(schema, self._csv_batches(names))
+        with self.filesystem.open(self.path, "rb") as stream:
+            schema = pq.ParquetFile(stream).schema_arrow
+        kept = pa.schema([(f"c{p}", schema.field(p).type) for p in positions])
+        return pa.RecordBatchReader.from_batches(kept, self._parquet_batches(positions, kept))
+
+    def table(self, columns: Sequence[str]) -> pa.Table:
+        """Some columns under their own names.
 
         Raises:
             ValueError: The file is damaged.
         """
-        try:
-            for batch in self.dataset().scanner(columns=list(columns), filter=where).to_batches():
-                yield batch if self.is_parquet else _decoded(batch)
-        except (pa.ArrowException, OSError) as error:
-            raise self._damaged(error) from error
-
-    def read(self, columns: Sequence[str], where: pc.Expression | None = None) -> pa.Table:
-        """All batches of `scan` as one table."""
-        batches = list(self.scan(columns, where))
-        if batches:
-            return pa.Table.from_batches(batches)
-        schema = self.dataset().schema
-        text = pa.string()
-        kinds = [(n, schema.field(n).type if self.is_parquet else text) for n in columns]
-        return pa.schema(kinds).empty_table()
-
-    def statistics(self, column: str) -> tuple[Any, Any] | None:
-        """Smallest and largest value of a Parquet column from its footer, if it tells."""
-        if not self.is_parquet:
-            return None
-        try:
-            with self.filesystem.open(self.path, "rb") as stream:
-                footer = pq.ParquetFile(stream).metadata
-        except (pa.ArrowException, OSError) as error:
-            raise self._damaged(error) from error
-        names = [footer.schema.column(i).path for i in range(footer.num_columns)]
-        if column not in names or footer.num_row_groups == 0:
-            return None
-        at = names.index(column)
-        found = [footer.row_group(g).column(at).statistics for g in range(footer.num_row_groups)]
-        if any(s is None or not s.has_min_max or s.null_count for s in found):
-            return None
-        return min(s.min for s in found), max(s.max for s in found)
+        found = self.rows([self.names.index(name) for name in columns]).read_all()
+        return found.rename_columns(list(columns))
 
     def require_columns(self, names: Sequence[str], remedy: str) -> None:
-        """Check that columns exist.
+        """Check that columns exist, in the file or in its path.
 
         Raises:
             ValueError: One does not; the message names file, column and remedy.
         """
-        present = self.dataset().schema.names
+        present = (*self.names, *self.path_columns)
         for name in names:
             if name not in present:
+                wrong_delimiter = self._other_delimiter()
                 raise ValueError(
-                    f"{self.path}: no column {name!r}; it has {', '.join(present)}. {remedy}"
+                    f"{self.path}: no column {name!r}; it has {shown(', '.join(present))}. "
+                    + (wrong_delimiter or remedy)
                 )
 
-    def _csv(self) -> ds.CsvFileFormat:
-        return ds.CsvFileFormat(
-            parse_options=pacsv.ParseOptions(
-                delimiter=self.style.delimiter, newlines_in_values=True
-            ),
-            read_options=pacsv.ReadOptions(block_size=BLOCK_BYTES, encoding=self.style.encoding),
-            convert_options=pacsv.ConvertOptions(
-                strings_can_be_null=True, null_values=list(self.style.null_values)
-            ),
-        )
-
-    def _damaged(self, error: Exception) -> ValueError:
+    def damaged(self, error: Exception) -> ValueError:
+        """What to say when the file cannot be read."""
+        ragged = _RAGGED.search(str(error))
+        if ragged and not self.is_parquet:
+            return ValueError(f"{self.path}: {self._about_ragged(*ragged.groups())}")
+        if isinstance(error, LookupError):
+            return ValueError(f"{self.path}: encoding={self.style.encoding!r} is not known")
         kind = "Parquet" if self.is_parquet else "CSV"
         return ValueError(
-            f"{self.path}: cannot be read as {kind} ({error}). "
+            f"{self.path}: cannot be read as {kind} ({shown(error)}). "
             "The file is truncated, damaged or of another format: write or copy it again."
         )
 
+    @property
+    def _delimiter(self) -> str:
+        ending = _without_compression(self.path)
+        return self.style.delimiter or ("\t" if ending.endswith((".tsv", ".tab")) else ",")
 
-def find(url: str, *, parquet: bool | None = None, style: CsvStyle = CsvStyle()) -> list[DataFile]:
-    """Files behind a path, a glob, a directory or any fsspec URL, in name order; maybe none.
+    @contextmanager
+    def _bytes(self) -> Iterator[Any]:
+        """Its bytes, decompressed."""
+        with self.filesystem.open(self.path, "rb") as stream:
+            start = stream.read(6)
+            stream.seek(0)
+            codec = next((c for magic, c in _MAGIC.items() if start.startswith(magic)), None)
+            if codec is None:
+                yield stream
+            elif codec in _BY_PYTHON:
+                opened: Any = fsspec.compression.compr
+                with opened[codec](stream, mode="rb") as plain:
+                    yield plain
+            else:
+                yield pa.CompressedInputStream(pa.PythonFile(stream, mode="r"), codec)
+
+    def _header(self, stream: Any) -> tuple[str, ...]:
+        encoding = "utf-8-sig" if self.style.encoding in ("utf8", "utf-8") else self.style.encoding
+        text = io.StringIO(stream.read(HEADER_BYTES).decode(encoding, "replace"), newline="")
+        rows = csv.reader(text, delimiter=self._delimiter, quotechar=self.style.quote)
+        return tuple(next((row for row in rows if row), ()))
+
+    def _csv_batches(self, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        every = [f"c{p}" for p in range(len(self.names))]
+        if not every:
+            return
+        parse = pacsv.ParseOptions(
+            delimiter=self._delimiter,
+            quote_char=self.style.quote,
+            escape_char=self.style.escape or False,
+            newlines_in_values=True,
+        )
+        read = pacsv.ReadOptions(
+            use_threads=False,  # faster for streams, and errors say their row
+            block_size=BLOCK_BYTES,
+            encoding=self.style.encoding,
+            column_names=every,
+            skip_rows_after_names=1,
+        )
+        convert = pacsv.ConvertOptions(
+            include_columns=list(names),
+            column_types=dict.fromkeys(every, pa.binary()),
+            strings_can_be_null=True,
+            null_values=list(self.style.null_values),
+        )
+        try:
+            with self._bytes() as stream:
+                for batch in pacsv.open_csv(stream, read, parse, convert):
+                    yield pa.record_batch([_text(c) for c in batch.columns], names=list(names))
+        except _BROKEN as error:
+            raise self.damaged(error) from error
+
+    def _parquet_batches(
+        self, positions: Sequence[int], schema: pa.Schema
+    ) -> Iterator[pa.RecordBatch]:
+        try:
+            with self.filesystem.open(self.path, "rb") as stream:
+                names = [self.names[p] for p in positions]
+                for batch in pq.ParquetFile(stream).iter_batches(columns=names):
+                    columns = [batch.column(batch.schema.get_field_index(n)) for n in names]
+                    yield pa.record_batch(columns, schema=schema)
+        except _BROKEN as error:
+            raise self.damaged(error) from error
+
+    def _about_ragged(self, row: str | None, wanted: str, got: str, text: str) -> str:
+        where = f"row {row} (the header is row 1)" if row else "a row"
+        problem = f"{where} has {got} columns, the header {wanted}: {shown(text)!r}. "
+        if "\\" + self.style.quote in text and not self.style.escape:
+            return problem + (
+                "A backslash escapes its quotes: set escape: '\\', or write the quotes doubled"
+            )
+        if int(got) < int(wanted):
+            return problem + (
+                "Its end is missing, or a line break stands in a cell without quotes: write or "
+                "copy the file again"
+            )
+        return problem + (
+            f"A cell holds the delimiter {self._delimiter!r} without quotes: write such cells in "
+            "quotes, or set the delimiter that the file has"
+        )
+
+    def _other_delimiter(self) -> str | None:
+        if self.is_parquet or len(self.names) != 1:
+            return None
+        counts = {d: self.names[0].count(d) for d in ",;\t|" if d != self._delimiter}
+        likely = max(counts, key=lambda d: counts[d])
+        return (
+            f"Its delimiter seems to be another: set delimiter: {likely!r}"
+            if counts[likely]
+            else None
+        )
+
+
+@dataclass(frozen=True)
+class Found:
+    """Files behind a URL.
+
+    Attributes:
+        files: In the order of their paths.
+        skipped: Paths in the directories whose ending says neither Parquet nor CSV.
+    """
+
+    files: tuple[DataFile, ...]
+    skipped: tuple[str, ...] = ()
+
+
+def find(url: str, *, parquet: bool | None = None, style: CsvStyle = CsvStyle()) -> Found:
+    """Files behind a path, a glob, a directory or any fsspec URL; maybe none.
 
     Args:
         url: Where to look.
-        parquet: Format of every file; None tells by the ending.
+        parquet: Format of every file. None tells by the ending, and where that says nothing, for a
+            file that the URL itself names or matches, by the first bytes.
         style: How CSV files are written.
 
     Raises:
@@ -172,32 +299,32 @@ def find(url: str, *, parquet: bool | None = None, style: CsvStyle = CsvStyle())
     """
     try:
         filesystem, path = fsspec.core.url_to_fs(url)
-        is_glob = any(c in path for c in "*?[")
+        is_glob = any(c in path for c in "*?[") and not filesystem.exists(path)
         matches = filesystem.glob(path) if is_glob else [path] if filesystem.exists(path) else []
-        paths = {p for match in matches for p in _inside(filesystem, str(match))}
+        formats: dict[str, bool | None] = {}
+        for match in map(str, matches):
+            if is_glob and _is_hidden(match.rsplit("/", 1)[-1]):
+                continue
+            if filesystem.isdir(match):
+                inside = [str(p) for p in filesystem.find(match)]
+                formats |= {
+                    p: _by_ending(p) if parquet is None else parquet
+                    for p in inside
+                    if not _is_hidden(p.removeprefix(match))
+                }
+            else:
+                formats[match] = _by_content(filesystem, match) if parquet is None else parquet
     except ImportError as error:
         raise ValueError(
             f"{url}: {error}. For s3:// install the extra: pip install 'onerec-dagster[s3]'"
         ) from error
     except (ValueError, OSError) as error:
         raise ValueError(f"{url}: cannot be opened ({error}); check the URL") from error
-    return [
-        DataFile(
-            filesystem,
-            p,
-            p.lower().endswith(PARQUET) if parquet is None else parquet,
-            style,
-        )
-        for p in sorted(paths)
-    ]
-
-
-def _inside(filesystem: Any, path: str) -> list[str]:
-    """A file itself, or the data files of a directory."""
-    if not filesystem.isdir(path):
-        return [path]
-    found = [str(p) for p in filesystem.find(path) if str(p).lower().endswith(SUFFIXES)]
-    return [p for p in found if not p.rsplit("/", 1)[-1].startswith((".", "_"))]
+    known = {p: is_parquet for p, is_parquet in sorted(formats.items()) if is_parquet is not None}
+    return Found(
+        tuple(DataFile(filesystem, p, is_parquet, style) for p, is_parquet in known.items()),
+        tuple(p for p in sorted(formats) if p not in known),
+    )
 
 
 def is_dated(url: str) -> bool:
@@ -233,136 +360,46 @@ def day_of_path(url: str, path: str) -> date | None:
         return None  # another file that the wildcard caught
 
 
+def shown(value: object) -> str:
+    """A value as a message shows it: one line, at most `SHOWN` characters."""
+    text = " ".join(str(value).split())
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
+
+
 def _depth(found: re.Match[str]) -> int:
     return 1 + (found[1] or "").count("/")
 
 
-def cast_or_text(column: Column, kind: pa.DataType) -> Column:
-    """A column in another type, or as text where a single value does not fit."""
-    try:
-        return pc.cast(_trimmed(column), kind)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        return as_text(column)
+def _without_compression(path: str) -> str:
+    lower = path.lower()
+    return next((lower.removesuffix(end) for end in COMPRESSED if lower.endswith(end)), lower)
 
 
-def as_text(column: Column) -> Column:
-    """A column as text, whatever it was; floats that are whole numbers are written as such."""
-    if pa.types.is_string(column.type):
-        return column
-    if pa.types.is_floating(column.type):
-        try:
-            column = pc.cast(column, pa.int64())
-        except pa.ArrowInvalid:
-            pass  # real fractions stay as they are
-    try:
-        return pc.cast(column, pa.string())
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        decoded = [pa.array([None if v is None else str(v) for v in column.to_pylist()])]
-        return pa.chunked_array(decoded, type=pa.string())  # nested values: rare, small, wrong
+def _by_ending(path: str) -> bool | None:
+    """True for Parquet, False for CSV, None where the ending says nothing."""
+    ending = _without_compression(path)
+    return True if ending.endswith(PARQUET) else False if ending.endswith(CSV) else None
 
 
-def scaled_or_text(column: Column, scale: float) -> Column:
-    """Numbers times a factor; a value that is no number stays as it is, and the column is text."""
-    numbers = cast_or_text(column, pa.float64())
-    if pa.types.is_floating(numbers.type):
-        return pc.multiply(numbers, scale) if scale != 1.0 else numbers
-    is_number = pc.match_substring_regex(numbers, _NUMBER)
-    valid = pc.cast(_trimmed(pc.if_else(is_number, numbers, None)), pa.float64())
-    return pc.if_else(is_number, pc.cast(pc.multiply(valid, scale), pa.string()), numbers)
+def _by_content(filesystem: Any, path: str) -> bool:
+    is_parquet = _by_ending(path)
+    if is_parquet is not None:
+        return is_parquet
+    with filesystem.open(path, "rb") as stream:
+        return stream.read(4) == _PARQUET_MAGIC
 
 
-def booleans_or_text(column: Column) -> Column:
-    """Truth from 0/1, true/false, yes/no in any case; anything else stays, as text."""
-    if pa.types.is_boolean(column.type):
-        return column
-    text = pc.utf8_lower(_trimmed(as_text(column)))
-    is_true, is_false = pc.is_in(text, value_set=_TRUE), pc.is_in(text, value_set=_FALSE)
-    known = pc.or_(pc.or_(is_true, is_false), pc.is_null(text))
-    if pc.all(known, min_count=0).as_py():
-        return pc.if_else(pc.is_null(text), None, is_true)
-    plain = pc.if_else(is_true, "true", pc.if_else(is_false, "false", None))
-    return pc.if_else(known, plain, as_text(column))
-
-
-def parse_times(column: Column, unit: str | None) -> Column:
-    """Times as UTC microseconds; null where a value is null or no time.
-
-    Args:
-        column: Timestamps (naive ones are UTC), dates, numbers since 1970 or text.
-        unit: `s`, `ms` or `us` for numbers, `iso` or None for the rest.
-
-    Raises:
-        ValueError: Numbers without a unit.
-    """
-    if pa.types.is_dictionary(column.type):
-        column = pc.cast(column, column.type.value_type)
-    kind = column.type
-    if pa.types.is_temporal(kind):
-        return pc.cast(column, UTC_US, safe=False)
-    if unit in MICROSECONDS:
-        factor = MICROSECONDS[unit]
-        numbers = column
-        if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
-            text = as_text(column)
-            text = pc.if_else(pc.match_substring_regex(text, _NUMBER), text, None)
-            numbers = pc.cast(_trimmed(text), pa.float64())
-        limit = 4e18 / factor  # beyond it the product leaves 64 bits: no time
-        in_range = pc.less(pc.abs(pc.cast(numbers, pa.float64(), safe=False)), limit)
-        numbers = pc.if_else(in_range, numbers, None)
-        if pa.types.is_floating(numbers.type):
-            numbers = pc.round(pc.multiply(numbers, float(factor)))
-            return pc.cast(pc.cast(numbers, pa.int64(), safe=False), UTC_US)
-        return pc.cast(pc.multiply(pc.cast(numbers, pa.int64(), safe=False), factor), UTC_US)
-    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
-        raise ValueError(
-            f"timestamp_unit={unit!r}: the time column holds {kind}; "
-            "set timestamp_unit to s, ms or us"
-        )
-    import pandas as pd  # slow to import, and needed for text alone
-
-    text = pd.Series(as_text(column).to_pandas(), dtype="str")
-    parsed = pd.to_datetime(text, utc=True, errors="coerce", format="ISO8601")
-    times = pa.Array.from_pandas(parsed)
-    return pa.chunked_array([pc.cast(times, UTC_US, safe=False)])
-
-
-def times_or_text(column: Column, times: Column) -> Column:
-    """Parsed times, or, where a value was no time, text with the value as it stands."""
-    if times.null_count == column.null_count:
-        return times
-    return pc.if_else(pc.is_valid(times), pc.cast(times, pa.string()), as_text(column))
-
-
-def stack(tables: Sequence[pa.Table], names: Sequence[str], contract: pa.Schema) -> pa.Table:
-    """Tables under one another with the same columns; a column of mixed types becomes text."""
-    columns: dict[str, Column] = {}
-    for name in names:
-        parts = [t[name] if name in t.column_names else None for t in tables]
-        kinds = {p.type for p in parts if p is not None}
-        kind = (
-            kinds.pop() if len(kinds) == 1 else pa.string() if kinds else contract.field(name).type
-        )
-        chunks: list[pa.Array] = []
-        for table, part in zip(tables, parts, strict=True):
-            if part is None:
-                chunks.append(pa.nulls(len(table), kind))
-            else:
-                chunks.extend((part if part.type == kind else as_text(part)).chunks)
-        columns[name] = pa.chunked_array(chunks, type=kind)
-    return pa.table(columns)
-
-
-def _trimmed(column: Column) -> Column:
-    return pc.utf8_trim_whitespace(column) if pa.types.is_string(column.type) else column
-
-
-def _decoded(batch: pa.RecordBatch) -> pa.RecordBatch:
-    return pa.record_batch([_text(c) for c in batch.columns], names=batch.schema.names)
+def _is_hidden(path: str) -> bool:
+    """Whether one of the names marks what is no data, e.g. _SUCCESS, _delta_log/ or .part.crc."""
+    return any(
+        name.startswith(".") or (name.startswith("_") and "=" not in name)
+        for name in path.strip("/").split("/")
+    )
 
 
 def _text(column: pa.Array) -> pa.Array:
     try:
-        return pc.cast(column, pa.string())
+        return column.cast(pa.string())
     except pa.ArrowInvalid:  # bytes that are not UTF-8: keep the row, mark the bytes
         values = [None if v is None else v.decode(errors="replace") for v in column.to_pylist()]
         return pa.array(values, pa.string())

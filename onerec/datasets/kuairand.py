@@ -15,6 +15,8 @@ A duration of 0 ms means that it is not known.
 # pyright: reportAttributeAccessIssue=false
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
@@ -24,11 +26,10 @@ import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 
 from onerec.config import require
 from onerec.datasets import files
-from onerec.schema import EVENTS, ITEM_VECTORS, ITEMS, PRIOR_HISTORY, UTC_MICROSECONDS
+from onerec.schema import ITEM_VECTORS, ITEMS, PRIOR_HISTORY, UTC_MICROSECONDS
 
 LOG = "log_standard_*_pure"
 VIDEOS = "video_features_basic_pure"
@@ -88,11 +89,9 @@ class KuaiRandSource:
     def _range(self) -> tuple[date, date]:
         bounds: list[int] = []
         for part in self.log_parts:
-            found = part.statistics("date")
-            if found is None:
-                days = pc.min_max(files.cast_or_text(part.read(["date"])["date"], pa.int64()))
-                found = (days["min"].as_py(), days["max"].as_py())
-            bounds += [int(d) for d in found if d is not None]
+            with _named(part):
+                found = pc.min_max(_whole(part.table(["date"])["date"]))
+            bounds += [d.as_py() for d in found.values() if d.is_valid]
         require(bool(bounds), "data_dir", self.data_dir, "the log has no rows")
         first, last = (
             datetime.strptime(str(d), "%Y%m%d").date() for d in (min(bounds), max(bounds))
@@ -113,38 +112,37 @@ class KuaiRandSource:
         """Exposures whose `date` is the day."""
         parts = []
         for part in self.log_parts:
-            kind = part.dataset().schema.field("date").type
-            wanted = pc.cast(pa.scalar(f"{day:%Y%m%d}"), kind)
-            parts.append(_events(part.read(LOG_COLUMNS, ds.field("date") == wanted), day))
-        names = ("user_id", "item_id", "event_time", "watch_seconds", *FLAGS, "surface")
-        return files.stack(parts, names, EVENTS)
+            with _named(part):
+                table = part.table(LOG_COLUMNS)
+                today = pc.equal(_whole(table["date"]), int(f"{day:%Y%m%d}"))
+                parts.append(_events(table.filter(today), day))
+        return pa.concat_tables(parts)
 
     def items(self, day: date) -> pa.Table:
         """Videos uploaded by the end of a day, and those without a known upload day.
 
         Durations that the features lack are the median of the log's, up to the day.
         """
-        table = self.videos.read(VIDEO_COLUMNS)
-        text = files.as_text(table["upload_dt"])
-        times = files.parse_times(text, "iso")
-        end = _microseconds(day) + DAY_US
-        known = pc.fill_null(pc.less(pc.cast(times, pa.int64()), end), True)
-        table, times, text = table.filter(known), times.filter(known), text.filter(known)
-        item_id = files.as_text(table["video_id"])
-        duration = files.scaled_or_text(table["video_duration"], 0.001)
-        duration = _positive(duration)
-        if pa.types.is_floating(duration.type):
+        table = self.videos.table(VIDEO_COLUMNS)
+        with _named(self.videos):
+            naive = pc.cast(table["upload_dt"], pa.timestamp("us"))
+            times = pc.cast(naive, UTC_MICROSECONDS)
+            end = _microseconds(day) + DAY_US
+            known = pc.fill_null(pc.less(pc.cast(times, pa.int64()), end), True)
+            table, times = table.filter(known), times.filter(known)
+            item_id = _id(table["video_id"])
+            duration = _seconds(table["video_duration"])
             logged = self._logged_durations(day)
             at = pc.index_in(item_id, value_set=logged["video_id"].combine_chunks())
             duration = pc.coalesce(duration, logged["seconds"].combine_chunks().take(at))
-        columns = {
-            "item_id": item_id,
-            "duration_seconds": duration,
-            "title": pa.nulls(len(table), pa.string()),
-            "category": files.as_text(table["tag"]),
-            "author_id": files.as_text(table["author_id"]),
-            "published_at": files.times_or_text(text, times),
-        }
+            columns = {
+                "item_id": item_id,
+                "duration_seconds": duration,
+                "title": pa.nulls(len(table), pa.string()),
+                "category": pc.cast(table["tag"], pa.string()),
+                "author_id": _id(table["author_id"]),
+                "published_at": times,
+            }
         return pa.table(columns).select(ITEMS.names)
 
     def prior_history(self) -> pa.Table:
@@ -154,14 +152,16 @@ class KuaiRandSource:
             return PRIOR_HISTORY.empty_table()
         needed = ("user_id", "pos", "video_id", "long_view_label", "like_label")
         found[0].require_columns(needed, REMEDY)
-        table = found[0].read(needed)
-        flags = [files.booleans_or_text(table[name]) for name in ("long_view_label", "like_label")]
-        columns = {
-            "user_id": files.as_text(table["user_id"]),
-            "position": files.cast_or_text(table["pos"], pa.int64()),
-            "item_id": files.as_text(table["video_id"]),
-            "is_positive": pc.or_kleene(*flags),
-        }
+        table = found[0].table(needed)
+        with _named(found[0]):
+            columns = {
+                "user_id": _id(table["user_id"]),
+                "position": _whole(table["pos"]),
+                "item_id": _id(table["video_id"]),
+                "is_positive": pc.or_kleene(
+                    _flag(table["long_view_label"]), _flag(table["like_label"])
+                ),
+            }
         return pa.table(columns)
 
     def item_vectors(self) -> pa.Table | None:
@@ -171,20 +171,15 @@ class KuaiRandSource:
     def _logged_durations(self, day: date) -> pa.Table:
         parts = []
         for part in self.log_parts:
-            table = part.read(("video_id", "date", "duration_ms"))
-            seconds = _positive(files.scaled_or_text(table["duration_ms"], 0.001))
-            dates = files.cast_or_text(table["date"], pa.int64())
-            if not (pa.types.is_floating(seconds.type) and pa.types.is_integer(dates.type)):
-                continue
-            parts.append(
-                pa.table({"video_id": files.as_text(table["video_id"]), "seconds": seconds}).filter(
-                    pc.less_equal(dates, int(f"{day:%Y%m%d}"))
-                )
-            )
-        empty = pa.table(
-            {"video_id": pa.array([], pa.string()), "seconds": pa.array([], pa.float64())}
-        )
-        rows = pa.concat_tables([*parts, empty])
+            table = part.table(("video_id", "date", "duration_ms"))
+            with _named(part):
+                known = pc.less_equal(_whole(table["date"]), int(f"{day:%Y%m%d}"))
+                columns = {
+                    "video_id": _id(table["video_id"]),
+                    "seconds": _seconds(table["duration_ms"]),
+                }
+                parts.append(pa.table(columns).filter(known))
+        rows = pa.concat_tables(parts)
         median = rows.group_by("video_id", use_threads=False).aggregate(
             [("seconds", "approximate_median")]
         )
@@ -193,7 +188,7 @@ class KuaiRandSource:
     def _find(self, stem: str, *, required: bool = True) -> list[files.DataFile]:
         found: dict[str, files.DataFile] = {}
         for ending in ("csv", "csv.gz", "parquet"):  # of two copies of a part, Parquet is read
-            for part in files.find(f"{self.data_dir}/{stem}.{ending}"):
+            for part in files.find(f"{self.data_dir}/{stem}.{ending}").files:
                 found[PurePosixPath(part.path).name.split(".")[0]] = part
         if required and not found:
             raise ValueError(
@@ -232,34 +227,54 @@ def read_npz_vectors(url: str) -> pa.Table | None:
     return pa.table([pa.array(item_ids.astype(str)), lists], schema=ITEM_VECTORS)
 
 
+@contextmanager
+def _named(file: files.DataFile) -> Iterator[None]:
+    """Values that are no numbers are not KuaiRand's: the message names the file."""
+    try:
+        yield
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{file.path}: {files.shown(error)}. {REMEDY}") from error
+
+
 def _events(table: pa.Table, day: date) -> pa.Table:
     columns = {
-        "user_id": files.as_text(table["user_id"]),
-        "item_id": files.as_text(table["video_id"]),
+        "user_id": _id(table["user_id"]),
+        "item_id": _id(table["video_id"]),
         "event_time": _local_times(table["time_ms"], day),
-        "watch_seconds": files.scaled_or_text(table["play_time_ms"], 0.001),
-        **{ours: files.booleans_or_text(table[theirs]) for ours, theirs in FLAGS.items()},
-        "surface": files.as_text(table["tab"]),
+        "watch_seconds": pc.multiply(pc.cast(table["play_time_ms"], pa.float64()), 0.001),
+        **{ours: _flag(table[theirs]) for ours, theirs in FLAGS.items()},
+        "surface": _id(table["tab"]),
     }
     return pa.table(columns)
 
 
-def _local_times(time_ms: files.Column, day: date) -> files.Column:
+def _local_times(time_ms: pa.ChunkedArray, day: date) -> pa.ChunkedArray:
     """Local wall clock labelled UTC; the last minutes of the day before move into the day."""
-    times = files.parse_times(time_ms, "ms")
-    local = pc.add(pc.cast(times, pa.int64()), UTC_OFFSET // timedelta(microseconds=1))
+    times = pc.multiply(_whole(time_ms), 1_000)
+    local = pc.add(times, UTC_OFFSET // timedelta(microseconds=1))
     midnight = _microseconds(day)
     lag = pc.subtract(midnight, local)
     late = pc.and_(pc.greater(lag, 0), pc.less(lag, DAY_US))
     squeezed = pc.subtract(midnight + 86_400, pc.divide(lag, 1_000_000))
-    moved = pc.if_else(late, squeezed, local)
-    return files.times_or_text(time_ms, pc.cast(moved, UTC_MICROSECONDS))
+    return pc.cast(pc.if_else(late, squeezed, local), UTC_MICROSECONDS)
 
 
-def _positive(column: files.Column) -> files.Column:
-    if not pa.types.is_floating(column.type):
-        return column
-    return pc.if_else(pc.greater(column, 0.0), column, None)
+def _whole(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pc.cast(column, pa.int64())
+
+
+def _id(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pc.cast(_whole(column), pa.string())
+
+
+def _flag(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pc.equal(_whole(column), 1)
+
+
+def _seconds(milliseconds: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Durations; 0 means that it is not known."""
+    seconds = pc.multiply(pc.cast(milliseconds, pa.float64()), 0.001)
+    return pc.if_else(pc.greater(seconds, 0.0), seconds, None)
 
 
 def _microseconds(day: date) -> int:

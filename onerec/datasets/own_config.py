@@ -3,12 +3,15 @@
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Field,
     ValidationError,
     field_validator,
     model_validator,
@@ -25,10 +28,33 @@ class _Section(BaseModel):
 
 
 class Column(_Section):
-    """A column of the user's file, and the factor from its unit to the contract's."""
+    """A column of the user's file.
+
+    Attributes:
+        column: Its name.
+        scale: The factor from its unit to the contract's, for numbers.
+        date: The column that holds the date, where `column` holds a time of day.
+    """
 
     column: str
     scale: float = 1.0
+    date: str | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The columns of the file that it needs."""
+        return (self.column,) if self.date is None else (self.date, self.column)
+
+
+def _known_zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ValueError("is no time zone; use a name such as Europe/Berlin or UTC") from error
+    return name
+
+
+TimeZone = Annotated[str, AfterValidator(_known_zone)]
 
 
 def _column(value: Any) -> Any:
@@ -84,10 +110,14 @@ class VectorColumns(_Section):
 class _Files(_Section):
     path: str
     format: Literal["parquet", "csv"] | None = None
-    delimiter: str = ","
+    delimiter: str | None = Field(default=None, min_length=1, max_length=1)
+    quote: str = Field(default='"', min_length=1, max_length=1)
+    escape: str | None = Field(default=None, min_length=1, max_length=1)
     encoding: str = "utf8"
     null_values: tuple[str, ...] = CsvStyle().null_values
-    timestamp_unit: Literal["s", "ms", "us", "iso"] | None = None
+    timestamp_unit: Literal["s", "ms", "us", "ns", "iso"] | None = None
+    timestamp_format: str | None = None
+    time_zone: TimeZone | None = None
 
     @field_validator("path")
     @classmethod
@@ -97,7 +127,7 @@ class _Files(_Section):
 
     @property
     def style(self) -> CsvStyle:
-        return CsvStyle(self.delimiter, self.encoding, self.null_values)
+        return CsvStyle(self.delimiter, self.quote, self.escape, self.encoding, self.null_values)
 
 
 class EventFiles(_Files):
@@ -133,6 +163,7 @@ class OwnData(_Section):
     item_vectors: VectorFiles | None = None
     first_day: date | None = None
     last_day: date | None = None
+    time_zone: TimeZone = "UTC"
     open_ended: bool = False
     stages: dict[str, Any] | None = None
     preset: str | None = None

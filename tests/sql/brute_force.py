@@ -50,7 +50,10 @@ def broken_rule(row: dict, day: date, items: dict[str, dict], config: SessionCon
         (not (row["item_id"] or "").strip(), "missing item_id"),
         (row["event_time"] is None, "missing event_time"),
         (time is None, "event_time is not a timestamp"),
-        (time is not None and time.year < 1970, "event_time is before 1970"),
+        (
+            time is not None and time.year < 1971,
+            "event_time is before 1971: unknown, or in another unit",
+        ),
         (
             time is not None and time >= midnight + timedelta(days=1),
             "event_time is after the delivered day",
@@ -64,7 +67,7 @@ def broken_rule(row: dict, day: date, items: dict[str, dict], config: SessionCon
             "watch_seconds is above max_watch_seconds",
         ),
         *((row[f] not in TRUE + FALSE, f"{f} is not a boolean") for f in FLAGS),
-        (row["item_id"] not in items, "item is not in the catalogue of the day"),
+        (row["item_id"] not in items, "item_id is not in the catalogue of the day"),
     ]
     return next((reason for broken, reason in rules if broken), None)
 
@@ -77,7 +80,8 @@ def classify(
     refused: dict[tuple[date, str], int] = defaultdict(int)
     for day, rows in deliveries.items():
         copies = defaultdict(list)
-        for row in rows:
+        for place, delivered in enumerate(rows):
+            row = {**delivered, "place": place}
             reason = broken_rule(row, day, items[day], config)
             if reason:
                 refused[day, reason] += 1
@@ -102,6 +106,7 @@ def classify(
                     "user_id": user,
                     "item_id": item,
                     "event_time": time,
+                    "place": row["place"],
                     "watch_seconds": watch,
                     "is_watched": watched,
                     "is_positive": (watched or liked) and not flags["is_dislike"],
@@ -118,7 +123,7 @@ def sessionize(taken: list[dict], prior: list[dict], config: SessionConfig) -> l
         if row["is_positive"] in TRUE:
             past[row["user_id"]].append(row["item_id"])
     by_user = defaultdict(list)
-    for row in sorted(taken, key=lambda r: (r["event_time"], r["item_id"])):
+    for row in sorted(taken, key=lambda r: (r["event_time"], r["place"])):
         by_user[row["user_id"]].append(row)
     examples = []
     for user, rows in by_user.items():

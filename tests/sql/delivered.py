@@ -169,5 +169,10 @@ def built_home() -> Path:
 
 def copy_of_built_home(target: Path) -> Path:
     """The built environment, to be changed."""
-    shutil.copytree(built_home(), target, dirs_exist_ok=True)
+    return copy_of(built_home(), target)
+
+
+def copy_of(home: Path, target: Path) -> Path:
+    """An environment, to be changed."""
+    shutil.copytree(home, target, dirs_exist_ok=True)
     return target

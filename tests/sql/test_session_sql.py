@@ -78,8 +78,9 @@ def test_refused_items_and_prior_history_are_kept_with_their_reason(home: Path) 
         {"reason": "duration_seconds is not a number", "n": 1},
         {"reason": "missing item_id", "n": 1},
     ]
-    found = read(home, "select reason, position from rejected_prior_history")
-    assert found == [{"reason": "position is not a whole number", "position": "x"}]
+    found = read(home, "select reason, field, value from rejected_prior_history")
+    reason = "position is not a whole number"
+    assert found == [{"reason": reason, "field": "position", "value": "x"}]
 
 
 def test_counts_of_sessions_agree_with_their_lists(home: Path) -> None:

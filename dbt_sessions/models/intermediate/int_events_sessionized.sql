@@ -45,15 +45,15 @@ classified as (
 
 ),
 
--- user_id, item_id and event_time are unique together, so item_id settles every tie; a user's day is
--- numbered by itself, so a session never crosses midnight and each day is complete alone
+-- the delivered order settles ties in time; a user's day is numbered by itself, so a session never
+-- crosses midnight and each day is complete alone
 ordered as (
 
     select
         *,
         (is_watched or is_like or is_follow or is_comment or is_share) and not is_dislike
             as is_positive,
-        lag(event_time) over (partition by user_id, event_date order by event_time, item_id)
+        lag(event_time) over (partition by user_id, event_date order by event_time, delivered_row)
             as previous_time
     from classified
 
@@ -84,7 +84,7 @@ numbered as (
         cast(
             sum(opens_session) over (
                 partition by user_id, event_date
-                order by event_time, item_id
+                order by event_time, delivered_row
                 rows between unbounded preceding and current row
             ) as bigint
         ) as session_number
@@ -97,7 +97,7 @@ select
     user_id || '|' || cast(event_date as varchar) || '|' || cast(session_number as varchar)
         as session_id,
     row_number() over (
-        partition by user_id, event_date, session_number order by event_time, item_id
+        partition by user_id, event_date, session_number order by event_time, delivered_row
     ) as position,
     user_id,
     event_date as session_date,

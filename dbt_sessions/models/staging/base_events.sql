@@ -1,10 +1,13 @@
-{{ config(materialized="view") }}
+{{
+    config(materialized="incremental", incremental_strategy="replace_days", day_column="delivered_on")
+}}
 
 {%- set flags = ["is_like", "is_follow", "is_comment", "is_share", "is_dislike"] %}
 
 with delivered as (
 
     select * from {{ source("raw", "raw_events") }}
+    where {{ in_days("delivered_on") }}
 
 ),
 
@@ -18,90 +21,103 @@ catalogue as (
 
 ),
 
-typed as (
-
-    select
-        delivered_on,
-        event_id,
-        user_id,
-        item_id,
-        surface,
-        event_time as event_time_text,
-        watch_seconds as watch_seconds_text,
-        {% for flag in flags -%}
-            {{ flag }} as {{ flag }}_text,
-            {{ as_flag(flag) }} as {{ flag }},
-        {% endfor -%}
-        {{ as_utc("event_time") }} as event_time,
-        {{ as_number("watch_seconds") }} as watch_seconds
-    from delivered
-
-),
-
 classified as (
 
     select
-        typed.*,
+        delivered.*,
         case
-            when typed.user_id is null or trim(typed.user_id) = '' then 'missing user_id'
-            when typed.item_id is null or trim(typed.item_id) = '' then 'missing item_id'
-            when typed.event_time_text is null then 'missing event_time'
-            when typed.event_time is null then 'event_time is not a timestamp'
-            when typed.event_time < timestamp '1970-01-01 00:00:00'
-                then 'event_time is before 1970'
-            when typed.event_time >= typed.delivered_on + interval 1 day
+            when delivered.user_id is null then 'missing user_id'
+            when delivered.item_id is null then 'missing item_id'
+            when delivered.event_time is null and {{ unreadable("event_time") }} is null
+                then 'missing event_time'
+            when delivered.event_time is null then 'event_time is not a timestamp'
+            when delivered.event_time < timestamp '1971-01-01 00:00:00'
+                then 'event_time is before 1971: unknown, or in another unit'
+            when delivered.event_date > delivered.delivered_on
                 then 'event_time is after the delivered day'
-            when typed.event_time < typed.delivered_on
+            when delivered.event_date < delivered.delivered_on
                 then 'event_time is before the delivered day'
-            when typed.watch_seconds_text is null then 'missing watch_seconds'
-            when typed.watch_seconds is null then 'watch_seconds is not a number'
-            when typed.watch_seconds < 0 then 'watch_seconds is negative'
-            when typed.watch_seconds > {{ var("max_watch_seconds") }}
+            when delivered.watch_seconds is null and {{ unreadable("watch_seconds") }} is null
+                then 'missing watch_seconds'
+            when delivered.watch_seconds is null then 'watch_seconds is not a number'
+            when delivered.watch_seconds < 0 then 'watch_seconds is negative'
+            when delivered.watch_seconds > {{ var("max_watch_seconds") }}
                 then 'watch_seconds is above max_watch_seconds'
             {% for flag in flags -%}
-                when typed.{{ flag }} is null and typed.{{ flag }}_text is not null
-                    then '{{ flag }} is not a boolean'
+                when {{ unreadable(flag) }} is not null then '{{ flag }} is not a boolean'
             {% endfor -%}
-            when catalogue.item_id is null or catalogue.first_delivered_on > typed.delivered_on
-                then 'item is not in the catalogue of the day'
+            when
+                catalogue.item_id is null
+                or catalogue.first_delivered_on > delivered.delivered_on
+                then 'item_id is not in the catalogue of the day'
         end as broken_rule
-    from typed
-    left join catalogue on typed.item_id = catalogue.item_id
+    from delivered
+    left join catalogue on delivered.item_id = catalogue.item_id
 
 ),
 
-numbered as (
+-- rows that share their key with another one: few, so that only they are put in an order
+shared_keys as (
 
     select
-        *,
-        -- every column takes part in the order, so that the same row is kept whatever the input order
+        delivered_on,
+        user_id,
+        item_id,
+        event_time
+    from classified
+    where broken_rule is null
+    group by delivered_on, user_id, item_id, event_time
+    having count(*) > 1
+
+),
+
+copies as (
+
+    select
+        classified.delivered_on,
+        classified.delivered_row,
         row_number() over (
-            partition by delivered_on, user_id, item_id, event_time
+            partition by
+                classified.delivered_on, classified.user_id, classified.item_id, classified.event_time
             order by
-                broken_rule is not null, event_id, watch_seconds desc, surface,
-                {{ flags | join(", ") }}
+                classified.event_id, classified.watch_seconds desc, classified.surface,
+                {% for flag in flags -%}
+                    coalesce(classified.{{ flag }}, false),
+                {% endfor -%}
+                classified.delivered_row
         ) as copy_number
     from classified
+    inner join shared_keys
+        on
+            classified.delivered_on = shared_keys.delivered_on
+            and classified.user_id = shared_keys.user_id
+            and classified.item_id = shared_keys.item_id
+            and classified.event_time = shared_keys.event_time
+    where classified.broken_rule is null
 
 )
 
 select
-    delivered_on,
-    event_id,
-    user_id,
-    item_id,
-    surface,
-    event_time_text,
-    watch_seconds_text,
+    classified.delivered_on,
+    classified.event_id,
+    classified.user_id,
+    classified.item_id,
+    classified.event_time,
+    classified.watch_seconds,
     {% for flag in flags -%}
-        {{ flag }}_text,
-        coalesce({{ flag }}, false) as {{ flag }},
+        coalesce(classified.{{ flag }}, false) as {{ flag }},
     {% endfor -%}
-    event_time,
-    watch_seconds,
+    classified.surface,
+    classified.unreadable,
+    classified.file,
+    classified.delivered_row,
     case
-        when broken_rule is null and copy_number > 1
+        when copies.copy_number > 1
             then 'duplicate of another row: same user, item and event_time'
-        else broken_rule
+        else classified.broken_rule
     end as broken_rule
-from numbered
+from classified
+left join copies
+    on
+        classified.delivered_on = copies.delivered_on
+        and classified.delivered_row = copies.delivered_row

@@ -1,4 +1,4 @@
-{{ config(materialized="incremental", incremental_strategy="replace_days", day_column="event_date") }}
+{{ config(materialized="view") }}
 
 select
     event_id,
@@ -6,6 +6,7 @@ select
     item_id,
     event_time,
     delivered_on as event_date,
+    delivered_row,
     watch_seconds,
     is_like,
     is_follow,
@@ -14,6 +15,4 @@ select
     is_dislike,
     surface
 from {{ ref("base_events") }}
-where
-    broken_rule is null
-    and {{ in_days("delivered_on") }}
+where broken_rule is null

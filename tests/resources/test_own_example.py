@@ -6,9 +6,9 @@ from pathlib import Path
 import yaml
 
 from onerec.config import PipelineConfig
-from onerec.datasets import open_source
+from resources.file_source import open_source
 
-CHECKOUT = Path(__file__).resolve().parents[3]
+CHECKOUT = Path(__file__).resolve().parents[2]
 EXAMPLE = CHECKOUT / "examples" / "own_data"
 
 

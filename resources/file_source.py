@@ -1,0 +1,365 @@
+"""One's own files as an event source: DuckDB reads them, so that one parser types every value.
+
+What the files are and which column is which is described by `onerec.datasets.own`.
+"""
+
+# pyarrow.compute makes its functions at import, out of sight of a type checker:
+# pyright: reportAttributeAccessIssue=false
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import date
+from functools import cached_property
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from onerec import datasets, schema
+from onerec.config import require
+from onerec.datasets import EventSource
+from onerec.datasets.files import shown
+from onerec.datasets.own import MappedFile, OwnLog, main_days
+from resources.casts import TimeStyle
+from resources.landing import (
+    Delivery,
+    LogDays,
+    Part,
+    insert_part,
+    local_day,
+    plausible,
+    sql_columns,
+    table_part,
+    typed_rows,
+)
+from resources.unusable_times import about_time
+
+TIMES = pa.schema([schema.EVENTS.field("event_time")])
+HISTORY_DEFAULTS = {"position": "$first_row + row", "is_positive": "true"}
+IDS = pa.schema([schema.EVENTS.field("item_id"), schema.EVENTS.field("event_time")])
+
+
+def open_source(name: str, *, data_dir: str | None, config: Path | None) -> EventSource:
+    """Open a source by name.
+
+    Args:
+        name: A key of `onerec.datasets.DATASETS`.
+        data_dir: Directory or URL of its files, where it reads files.
+        config: The YAML file of one's own data.
+
+    Raises:
+        ValueError: Something is missing; the message names it.
+    """
+    source = datasets.open_source(name, data_dir=data_dir, config=config)
+    return FileSource(source) if isinstance(source, OwnLog) else source
+
+
+def deliveries(
+    source: EventSource, table: str, contract: pa.Schema, days: Sequence[date]
+) -> Iterator[Delivery]:
+    """What a source delivers for days that follow one another: events or items.
+
+    Raises:
+        ValueError: The source cannot deliver; the message says why.
+    """
+    is_events = "event_time" in contract.names
+    if isinstance(source, FileSource) and is_events:
+        parts = list(source.event_parts(days[0], days[-1]))
+        yield Delivery(days=days, parts=parts, require_times=source.require_times)
+        return
+    for day in days:
+        if isinstance(source, FileSource):
+            yield Delivery(days=[day], parts=list(source.item_parts(day)))
+            continue
+        rows = source.events(day) if is_events else source.items(day)
+        yield _table_delivery(rows, contract, f"{table}[{day}]", day)
+
+
+def delivered_history(source: EventSource) -> Delivery:
+    """What a source delivers as prior history."""
+    if isinstance(source, FileSource):
+        return Delivery(days=[], parts=list(source.history_parts()))
+    return _table_delivery(source.prior_history(), schema.PRIOR_HISTORY, "raw_prior_history", None)
+
+
+def _table_delivery(rows: pa.Table, contract: pa.Schema, what: str, day: date | None) -> Delivery:
+    ignored = tuple(n for n in rows.column_names if n not in contract.names)
+    part = table_part(rows, contract, what, day)
+    return Delivery(days=[day] if day else [], parts=[part], ignored=ignored)
+
+
+@dataclass(frozen=True)
+class FileSource:
+    """An `EventSource` over one's own files."""
+
+    log: OwnLog
+
+    @property
+    def first_day(self) -> date:
+        """As configured, or the first day that the data has."""
+        return self.log.config.first_day or self._range[0]
+
+    @property
+    def last_day(self) -> date | None:
+        """As configured, or the last day that the data has; None when `open_ended`."""
+        if self.log.config.open_ended:
+            return None
+        return self.log.config.last_day or self._range[1]
+
+    def events(self, day: date) -> pa.Table:
+        """Exposures of a day as they land: typed, with `unreadable`, `file` and `delivered_row`."""
+        return _read(self.event_parts(day, day), schema.EVENTS, [day])
+
+    def items(self, day: date) -> pa.Table:
+        """The catalogue at the end of a day, as it lands."""
+        return _read(self.item_parts(day), schema.ITEMS, [day])
+
+    def prior_history(self) -> pa.Table:
+        """What was watched before the log begins; empty without such a section."""
+        return _read(self.history_parts(), schema.PRIOR_HISTORY, [])
+
+    def item_vectors(self) -> pa.Table | None:
+        """The user's own embeddings: tables with a list column, or `.npz`.
+
+        Raises:
+            ValueError: The file is missing, or its vectors are no lists of numbers.
+        """
+        section = self.log.config.item_vectors
+        if section is None:
+            return None
+        if self.log.is_npz("item_vectors"):
+            from onerec.datasets.kuairand import read_npz_vectors
+
+            table = read_npz_vectors(self.log.url("item_vectors"))
+            require(table is not None, "item_vectors.path", section.path, "no such file")
+            parts = [table_part(table, schema.ITEM_VECTORS, "item_vectors", None)]
+        else:
+            parts = [self._part("item_vectors", f) for f in self.log.every_file("item_vectors")]
+        read = _read(parts, schema.ITEM_VECTORS, [])
+        if len(read) and read["vector"].null_count == len(read):
+            column = section.columns.vector.column
+            raise ValueError(
+                f"{parts[0].name}: column {column!r} holds no lists of numbers; write Parquet with "
+                "a list column, or a .npz file"
+            )
+        return read.select(schema.ITEM_VECTORS.names)
+
+    def event_parts(self, first: date, last: date) -> Iterator[Part]:
+        """Files that may hold exposures of a range of days.
+
+        In a log of whole files, rows without a usable time come with the log's first day.
+        """
+        if self.log.is_dated("events"):
+            for file in self.log.files_of_days("events", first, last):
+                yield self._part("events", file)
+            return
+        config = self.log.config
+        days = LogDays(
+            first=self.first_day,
+            last=self.last_day,
+            keep_before=config.first_day is None,
+            keep_after=config.last_day is None and not config.open_ended,
+        )
+        for file in self.log.every_file("events"):
+            yield replace(self._part("events", file), log_days=days)
+
+    def item_parts(self, day: date) -> Iterator[Part]:
+        """The catalogue at the end of a day: published by then, or without a publication time.
+
+        With `{date}` in the path, the newest file up to the day. Without an `items` section, every
+        item of the log up to the day.
+        """
+        if self.log.section("items") is None:
+            logged = self._first_days_of_items
+            known = logged.filter(pc.less_equal(logged["first_day"], pa.scalar(day)))
+            yield table_part(known.select(["item_id"]), schema.ITEMS, "the log's items", day)
+            return
+        if self.log.is_dated("items"):
+            days = [d for d in self.log.days_of_files("items") if d <= day]
+            found = self.log.files_of_days("items", days[-1], days[-1]) if days else iter(())
+        else:
+            found = self.log.every_file("items")
+        for file in found:
+            yield replace(self._part("items", file), day=day, published_by=day)
+
+    def history_parts(self) -> Iterator[Part]:
+        """Files of the prior history; none without such a section.
+
+        Without a `position` the delivered order counts; without `is_positive` all are.
+        """
+        if self.log.section("prior_history") is not None:
+            for file in self.log.every_file("prior_history"):
+                yield replace(self._part("prior_history", file), defaults=HISTORY_DEFAULTS)
+
+    def rows_outside(self) -> int:
+        """Rows of a log of whole files that `first_day` and `last_day` leave out."""
+        config = self.log.config
+        if self.log.is_dated("events") or not (config.first_day or config.last_day):
+            return 0
+        first, last = config.first_day or date.min, config.last_day or date.max
+        outside = (n for day, n in self._rows_of_days.items() if not first <= day <= last)
+        return sum(outside)
+
+    def notes(self) -> list[str]:
+        """What whoever starts a run should know about the files."""
+        found = []
+        if self.log.skipped:
+            found.append(
+                f"not read, for their endings say neither Parquet nor CSV: "
+                f"{shown(', '.join(self.log.skipped))}. If they hold data, set format"
+            )
+        if self.log.is_dated("events") or (self.log.config.first_day and self.log.config.last_day):
+            return found
+        return found + self._times[1] + self._far_from_the_rest()
+
+    def require_times(self, day: date | None = None) -> None:
+        """Check that the times of a log can be read at all: of a day's files, where days have some.
+
+        Raises:
+            ValueError: No row has a usable time; the message shows a value and the remedy.
+        """
+        if day is not None and self.log.is_dated("events"):
+            found = self.log.files_of_days("events", day, day)
+        else:
+            found = self.log.every_file("events")
+        for file in found:
+            part = self._part("events", file, only=TIMES)
+            with _connected() as connection, typed_rows(connection, part, TIMES) as (rows, values):
+                usable, raw = connection.execute(
+                    f"select bool_or({plausible('event_time')}), "
+                    "max(cast(raw_event_time as varchar)) "
+                    f"from ({rows})",
+                    values,
+                ).fetchall()[0]
+            if usable:
+                return
+            if raw is not None:
+                raise ValueError(about_time(self.log.config.events, file, raw))
+        raise ValueError(
+            f"events.path={self.log.config.events.path!r}: no row has a usable time, so the days "
+            "of the log are unknown; check events.columns.event_time"
+        )
+
+    @cached_property
+    def _range(self) -> tuple[date, date]:
+        if self.log.is_dated("events"):
+            days = self.log.days_of_files("events")
+            return days[0], days[-1]
+        if not self._rows_of_days:
+            self.require_times()
+        return main_days(self._rows_of_days)
+
+    @property
+    def _rows_of_days(self) -> dict[date, int]:
+        """Rows with a usable time of each day, in a log of whole files."""
+        return self._times[0]
+
+    @cached_property
+    def _times(self) -> tuple[dict[date, int], list[str]]:
+        """Rows of each day, and what to say of the files that also have rows without a usable time.
+
+        For a log of whole files; their time columns are read once.
+        """
+        counts: dict[date, int] = {}
+        notes = []
+        day = local_day("event_time", self.log.config.time_zone)
+        with _connected() as connection:
+            for file in self.log.every_file("events"):
+                part = self._part("events", file, only=TIMES)
+                with typed_rows(connection, part, TIMES) as (rows, values):
+                    found = connection.execute(
+                        f"select case when {plausible('event_time')} then {day} end, count(*), "
+                        f"max(cast(raw_event_time as varchar)) from ({rows}) group by 1",
+                        values,
+                    ).fetchall()
+                for known, number, example in found:
+                    if known is not None:
+                        counts[known] = counts.get(known, 0) + number
+                    elif len(found) > 1:
+                        share = f"{number} of {sum(n for _, n, _ in found)} rows"
+                        about = about_time(self.log.config.events, file, example)
+                        notes.append(f"{share} are rejected. {about}")
+        return counts, notes
+
+    @cached_property
+    def _first_days_of_items(self) -> pa.Table:
+        """Each item of the log and the first day it is on; ordered by the item."""
+        dated = self.log.is_dated("events")
+        zone = self.log.config.time_zone
+        with _connected() as connection:
+            connection.execute("create temp table seen (item_id varchar, first_day date)")
+            for file in self.log.every_file("events"):
+                part = self._part("events", file, only=IDS)
+                day = "$day" if dated else local_day("event_time", zone)
+                usable = "" if dated else f"and {plausible('event_time')}"
+                with typed_rows(connection, part, IDS) as (rows, values):
+                    connection.execute(
+                        f"insert into seen select item_id, min({day}) from "
+                        f"(select item_id, event_time from ({rows})) "
+                        f"where item_id is not null {usable} group by item_id",
+                        values | ({"day": file.day} if dated else {}),
+                    )
+            return connection.sql(
+                "select item_id, min(first_day) as first_day from seen "
+                "group by item_id order by item_id"
+            ).to_arrow_table()
+
+    def _part(self, name: str, file: MappedFile, only: pa.Schema | None = None) -> Part:
+        section = self.log.section(name)
+        assert section is not None, f"{name} is not configured"
+        columns = {n: c for n, c in file.columns.items() if only is None or n in only.names}
+        zone = self.log.config.time_zone
+        unit = section.timestamp_unit
+        return Part(
+            source=file.file,
+            name=file.file.path,
+            number=file.number,
+            columns={n: c.names for n, c in columns.items()},
+            scales={n: c.scale for n, c in columns.items()},
+            times=TimeStyle(
+                unit=None if unit == "iso" else unit,
+                format=section.timestamp_format,
+                zone=section.time_zone or zone,
+            ),
+            zone=zone,
+            day=file.day,
+        )
+
+    def _far_from_the_rest(self) -> list[str]:
+        config, (first, last) = self.log.config, self._range
+        early = [d for d in self._rows_of_days if d < first and not config.first_day]
+        late = [d for d in self._rows_of_days if d > last and not config.last_day]
+        notes = []
+        for key, days in (("first_day", early), ("last_day", late)):
+            if days:
+                outermost = min(days) if key == "first_day" else max(days)
+                notes.append(
+                    f"{sum(self._rows_of_days[d] for d in days)} rows lie far from the rest, "
+                    f"between {min(days)} and {max(days)}, and are rejected. If they belong to the "
+                    f"log, set {key}: {outermost}"
+                )
+        return notes
+
+
+@contextmanager
+def _connected() -> Iterator[duckdb.DuckDBPyConnection]:
+    """A database of its own, in memory."""
+    connection = duckdb.connect(":memory:", config={"threads": 2, "memory_limit": "1GB"})
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+def _read(parts: Iterable[Part], contract: pa.Schema, days: Sequence[date]) -> pa.Table:
+    """Parts as they land, in the delivered order."""
+    dated = ", delivered_on date, event_date date" if days else ""
+    with _connected() as connection:
+        connection.execute(f"create temp table landed ({sql_columns(contract)}{dated})")
+        for part in parts:
+            insert_part(connection, "landed", part, contract, days)
+        found = connection.sql("from landed order by delivered_row").to_arrow_table()
+    kinds = {f.name: f.type for f in contract}
+    return pa.table({n: found[n].cast(kinds.get(n, found[n].type)) for n in found.column_names})

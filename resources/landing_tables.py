@@ -1,0 +1,210 @@
+"""The landing tables, `raw.*`: typed rows as delivered, one transaction for a delivery."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+
+import duckdb
+import pyarrow as pa
+
+from onerec import schema
+from resources.landing import Delivery, insert_part, plausible, sql_columns
+
+DATED = {"raw_events": schema.EVENTS, "raw_items": schema.ITEMS}
+"""Landing tables that are delivered day by day."""
+FEW_ROWS = 10
+"""So many rows without a usable time are bad rows; if a day has more, and no other, all are."""
+
+
+class OldLandingError(Exception):
+    """A landing table was made by a version that landed everything as text."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Landing:
+    """What landing a table did.
+
+    Attributes:
+        num_delivered: Rows in the delivery.
+        num_stored: Rows kept: all events, but only the items that changed.
+        ignored: Delivered columns that the data contract does not know.
+        fingerprint: Hash of the stored rows and of their order, which breaks ties in time.
+    """
+
+    num_delivered: int
+    num_stored: int
+    ignored: tuple[str, ...]
+    fingerprint: str
+
+
+def land(
+    connection: duckdb.DuckDBPyConnection, table: str, delivery: Delivery
+) -> dict[date, Landing]:
+    """Replace days of a landing table by what was delivered; see `Warehouse.land`."""
+    contract = DATED[table]
+    first, last = delivery.days[0], delivery.days[-1]
+    _create(connection, table, contract, dated=True)
+    if table == "raw_items":
+        counts = {first: _replace_changes(connection, table, contract, delivery)}
+    else:
+        connection.execute(
+            f"delete from raw.{table} where delivered_on between $first and $last",
+            {"first": first, "last": last},
+        )
+        for part in delivery.parts:
+            insert_part(connection, f"raw.{table}", part, contract, delivery.days)
+        counts = _rows_of_days(connection, table, first, last)
+        for day in _days_without_times(connection, first, last):
+            delivery.require_times(day)
+    _note_deliveries(connection, table, {d: counts.get(d, 0) for d in delivery.days})
+    prints = _fingerprints(connection, f"raw.{table}", contract, first, last)
+    return {
+        day: Landing(
+            num_delivered=counts.get(day, 0),
+            num_stored=prints.get(day, (0, ""))[0],
+            ignored=delivery.ignored,
+            fingerprint=prints.get(day, (0, "0-0"))[1],
+        )
+        for day in delivery.days
+    }
+
+
+def land_prior_history(connection: duckdb.DuckDBPyConnection, delivery: Delivery) -> Landing:
+    """Replace the prior history by what was delivered."""
+    contract, table = schema.PRIOR_HISTORY, "raw_prior_history"
+    _create(connection, table, contract, dated=False)
+    connection.execute(f"delete from raw.{table}")
+    for part in delivery.parts:
+        insert_part(connection, f"raw.{table}", part, contract, [])
+    ((stored, total),) = connection.execute(f"select {_hash(contract)} from raw.{table}").fetchall()
+    return Landing(
+        num_delivered=stored,
+        num_stored=stored,
+        ignored=delivery.ignored,
+        fingerprint=f"{stored}-{total or 0:x}",
+    )
+
+
+def _create(
+    connection: duckdb.DuckDBPyConnection, table: str, contract: pa.Schema, *, dated: bool
+) -> None:
+    columns = sql_columns(contract)
+    columns += ", delivered_on date not null" if dated else ""
+    columns += ", event_date date" if "event_time" in contract.names else ""
+    connection.execute("create schema if not exists raw")
+    connection.execute(f"create table if not exists raw.{table} ({columns})")
+    found = connection.execute(f"describe raw.{table}").fetchall()
+    if "delivered_row" not in {row[0] for row in found}:
+        raise OldLandingError(
+            f"raw.{table} was made by an earlier version, which landed everything as text: remove "
+            "the warehouse file (see the CHANGELOG) and ingest the log again"
+        )
+    connection.execute(
+        "create table if not exists raw.deliveries "
+        "(table_name varchar not null, delivered_on date not null, num_rows bigint not null)"
+    )
+
+
+def _note_deliveries(
+    connection: duckdb.DuckDBPyConnection, table: str, counts: Mapping[date, int]
+) -> None:
+    connection.execute(
+        "delete from raw.deliveries where table_name = $table "
+        "and delivered_on between $first and $last",
+        {"table": table, "first": min(counts), "last": max(counts)},
+    )
+    connection.executemany(
+        "insert into raw.deliveries values (?, ?, ?)", [(table, d, n) for d, n in counts.items()]
+    )
+
+
+def _rows_of_days(
+    connection: duckdb.DuckDBPyConnection, table: str, first: date, last: date
+) -> dict[date, int]:
+    return dict(
+        connection.execute(
+            f"select delivered_on, count(*) from raw.{table} "
+            "where delivered_on between $first and $last group by delivered_on",
+            {"first": first, "last": last},
+        ).fetchall()
+    )
+
+
+def _days_without_times(
+    connection: duckdb.DuckDBPyConnection, first: date, last: date
+) -> list[date]:
+    """Days of which no row has a usable time, though there are more than a few."""
+    rows = connection.execute(
+        "select delivered_on from raw.raw_events where delivered_on between $first and $last "
+        f"group by delivered_on having count(*) filter ({plausible('event_time')}) = 0 "
+        f"and count(*) > {FEW_ROWS} order by delivered_on",
+        {"first": first, "last": last},
+    ).fetchall()
+    return [row[0] for row in rows]
+
+
+def _replace_changes(
+    connection: duckdb.DuckDBPyConnection, table: str, contract: pa.Schema, delivery: Delivery
+) -> int:
+    """Replace a day's changes, and leave the catalogue of every later day as it was delivered.
+
+    Returns:
+        Number of rows delivered.
+    """
+    (day,) = delivery.days
+    names = ", ".join([*contract.names, "unreadable", "file", "delivered_row"])
+    # which file and which row is told, and is no change
+    compared = [*contract.names, "unreadable"]
+    same = " and ".join(f"a.{c} is not distinct from b.{c}" for c in compared)
+
+    def known(name: str, until: str, then: date) -> None:
+        connection.execute(
+            f"create or replace temp table {name} as select {names} from raw.{table} "
+            f"where delivered_on {until} $then "
+            "qualify rank() over (partition by item_id order by delivered_on desc) = 1",
+            {"then": then},
+        )
+
+    # all of a result is fetched: DuckDB 2 lets an open one own the connection
+    found = connection.execute(
+        "select min(delivered_on) from raw.deliveries where table_name = $table "
+        "and delivered_on > $day",
+        {"table": table, "day": day},
+    ).fetchall()
+    next_day = found[0][0]
+    if next_day:
+        known("next_before", "<=", next_day)
+    connection.execute(f"create or replace temp table delivered as from raw.{table} limit 0")
+    for part in delivery.parts:
+        insert_part(connection, "delivered", part, contract, delivery.days)
+    connection.execute(f"delete from raw.{table} where delivered_on = $day", {"day": day})
+    known("earlier", "<", day)
+    connection.execute(
+        f"insert into raw.{table} by name "
+        f"select a.* from delivered as a anti join earlier as b on {same}"
+    )
+    if next_day:
+        known("next_after", "<=", next_day)
+        connection.execute(
+            f"insert into raw.{table} by name select a.*, $day as delivered_on "
+            f"from next_before as a anti join next_after as b on {same}",
+            {"day": next_day},
+        )
+    return connection.execute("select count(*) from delivered").fetchall()[0][0]
+
+
+def _fingerprints(
+    connection: duckdb.DuckDBPyConnection, table: str, contract: pa.Schema, first: date, last: date
+) -> dict[date, tuple[int, str]]:
+    """Of each day: number of rows, and a hash of the rows and of their order."""
+    rows = connection.execute(
+        f"select delivered_on, {_hash(contract)} from {table} "
+        "where delivered_on between $first and $last group by delivered_on",
+        {"first": first, "last": last},
+    ).fetchall()
+    return {day: (number, f"{number}-{total:x}") for day, number, total in rows}
+
+
+def _hash(contract: pa.Schema) -> str:
+    columns = ", ".join([*contract.names, "unreadable", "delivered_row"])
+    return f"count(*), sum(cast(hash({columns}) as hugeint))"

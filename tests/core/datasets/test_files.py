@@ -1,0 +1,195 @@
+"""Files of other people: found, named, decompressed, split into cells."""
+
+import bz2
+import gzip
+import io
+import lzma
+import zipfile
+from datetime import date
+from pathlib import Path
+
+import fsspec
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from onerec.datasets.files import CsvStyle, DataFile, day_of_path, find, shown
+
+TEXT = b'a,b,c\r\n1,"x, ""y""\nz",3\n4,,""\n'
+ROWS = [{"a": "1", "b": 'x, "y"\nz', "c": "3"}, {"a": "4", "b": None, "c": None}]
+
+
+def only(path: Path, **style: object) -> DataFile:
+    (file,) = find(str(path), style=CsvStyle(**style)).files
+    return file
+
+
+def cells(file: DataFile) -> list[dict]:
+    return file.table(file.names).to_pylist()
+
+
+def arrow_compressed(codec: str) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.CompressedOutputStream(sink, codec) as stream:
+        stream.write(TEXT)
+    return sink.getvalue().to_pybytes()
+
+
+def zipped() -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("log.csv", TEXT)
+    return buffer.getvalue()
+
+
+COMPRESSED = {
+    ".gz": gzip.compress(TEXT),
+    ".bz2": bz2.compress(TEXT),
+    ".xz": lzma.compress(TEXT),
+    ".zst": arrow_compressed("zstd"),
+    ".lz4": arrow_compressed("lz4"),
+    ".zip": zipped(),
+    "": TEXT,
+}
+
+
+@pytest.mark.parametrize("ending", COMPRESSED)
+def test_every_compression_is_read_and_a_cut_file_is_named(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"log.csv{ending}"
+    path.write_bytes(COMPRESSED[ending])
+    assert cells(only(tmp_path)) == ROWS
+    if ending:
+        path.write_bytes(COMPRESSED[ending][: len(COMPRESSED[ending]) // 2])
+        with pytest.raises(ValueError, match=r"log\.csv.*: cannot be read as CSV.*copy it again"):
+            cells(only(tmp_path))
+
+
+def test_the_first_bytes_tell_the_compression_whatever_the_name_says(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_bytes(gzip.compress(TEXT) + gzip.compress(b"5,6,7\n"))
+    assert [row["a"] for row in cells(only(path))] == ["1", "4", "5"]
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", gzip.compress(b"")])
+def test_an_empty_file_is_empty(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "log.csv").write_bytes(content)
+    file = only(tmp_path / "log.csv")
+    assert file.names == ()
+    assert file.rows([]).read_all().num_rows == 0
+    (tmp_path / "log.parquet").write_bytes(b"")
+    assert only(tmp_path / "log.parquet").names == ()
+
+
+def test_a_header_alone_is_no_row(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_bytes(b"a,b\n")
+    assert cells(only(tmp_path)) == []
+
+
+def test_what_is_not_read_in_a_directory_is_named(tmp_path: Path) -> None:
+    for name in ("a.csv", "b.json", "part-0", "_SUCCESS", ".a.csv.crc", "README.md"):
+        (tmp_path / name).write_bytes(TEXT)
+    (tmp_path / "_delta_log").mkdir()
+    (tmp_path / "_delta_log" / "0.csv").write_bytes(TEXT)
+    (tmp_path / "_day=1").mkdir()
+    (tmp_path / "_day=1" / "c.tsv.gz").write_bytes(TEXT)
+    found = find(str(tmp_path))
+    assert [Path(f.path).name for f in found.files] == ["c.tsv.gz", "a.csv"]
+    assert [Path(p).name for p in found.skipped] == ["README.md", "b.json", "part-0"]
+    # a format said out loud reads them
+    assert len(find(str(tmp_path), parquet=False).files) == 5
+    # and so does naming a file, or matching it
+    assert [f.is_parquet for f in find(str(tmp_path / "part-*")).files] == [False]
+    assert find(str(tmp_path / "_*")).files == find(str(tmp_path / "_day=1")).files
+
+
+def test_the_content_tells_the_format_of_a_named_file(tmp_path: Path) -> None:
+    pd.DataFrame({"a": [1]}).to_parquet(tmp_path / "log.data")
+    (tmp_path / "log.inter").write_bytes(b"a:token\tb\n")
+    assert only(tmp_path / "log.data").is_parquet
+    assert only(tmp_path / "log.inter", delimiter="\t").names == ("a:token", "b")
+
+
+def test_tabs_separate_tsv_files(tmp_path: Path) -> None:
+    (tmp_path / "log.tsv").write_bytes(b"a\tb\n1,5\t2\n")
+    assert cells(only(tmp_path)) == [{"a": "1,5", "b": "2"}]
+
+
+def test_quotes_escaped_by_a_backslash(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_bytes(b'id;title\n1;"the \\"real\\"; story"\n')
+    with pytest.raises(ValueError, match=r"log\.csv: row 2 .* has 3 columns, the header 2: .*"):
+        cells(only(tmp_path, delimiter=";"))
+    with pytest.raises(ValueError, match=r"set escape: '\\', or write the quotes doubled"):
+        cells(only(tmp_path, delimiter=";"))
+    (row,) = cells(only(tmp_path, delimiter=";", escape="\\"))
+    assert row["title"] == 'the "real"; story'
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        (b"1,2", "Its end is missing"),
+        (b"1,2,3,4,5", "A cell holds the delimiter ','"),
+        (b"1," + b"x" * 900, "x *\\.\\.\\.'"),
+    ],
+)
+def test_a_ragged_row_is_named_and_shown(tmp_path: Path, row: bytes, said: str) -> None:
+    (tmp_path / "log.csv").write_bytes(b"a,b,c\n" + b"1,2,3\n" * 5 + row + b"\n")
+    with pytest.raises(ValueError, match=rf"log\.csv: row 7 .*{said}") as error:
+        cells(only(tmp_path))
+    assert len(str(error.value)) < 600
+
+
+def test_a_wrong_delimiter_is_guessed(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_bytes(b"user;item;time\n1;2;3\n")
+    with pytest.raises(
+        ValueError, match=r"no column 'user'; it has user;item;time.*delimiter: ';'"
+    ):
+        only(tmp_path).require_columns(["user"], "")
+
+
+def test_bytes_of_another_encoding(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_bytes("a,caf\u00e9\n1,caf\u00e9\n".encode("latin-1"))
+    assert cells(only(path, encoding="latin-1")) == [{"a": "1", "caf\u00e9": "caf\u00e9"}]
+    assert cells(only(path)) == [{"a": "1", "caf\ufffd": "caf\ufffd"}]
+    path.write_bytes("a,b\n1,caf\u00e9\n".encode("utf-16"))
+    assert cells(only(path, encoding="utf-16")) == [{"a": "1", "b": "caf\u00e9"}]
+    path.write_bytes("a,b\n1,2\n".encode("utf-8-sig"))
+    assert cells(only(path)) == [{"a": "1", "b": "2"}]
+    with pytest.raises(ValueError, match="encoding='klingon' is not known"):
+        cells(only(path, encoding="klingon"))
+
+
+def test_columns_that_stand_in_the_path_only(tmp_path: Path) -> None:
+    folder = tmp_path / "day=2026-06-01" / "surface=my%20feed" / "a=__HIVE_DEFAULT_PARTITION__"
+    folder.mkdir(parents=True)
+    (folder / "x.csv").write_bytes(b"day,b\n1,2\n")
+    file = only(tmp_path)
+    assert file.path_columns == {"surface": "my feed", "a": None}
+
+
+def test_any_file_system() -> None:
+    fsspec.filesystem("memory").pipe_file("/files/log.csv", TEXT)
+    (file,) = find("memory://files").files
+    assert file.url == "memory:///files/log.csv"
+    assert cells(file) == ROWS
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path", "day"),
+    [
+        ("/x/{date}.csv", "/x/2026-03-02.csv", date(2026, 3, 2)),
+        ("/x/day={date:%Y%m%d}/*.csv", "/x/day=20260302/part.csv", date(2026, 3, 2)),
+        ("/x/{date:%Y/%m/%d}", "/x/2026/03/02/part.csv", date(2026, 3, 2)),
+        ("s3://b/{date}", "b/2026-03-02/part.csv", date(2026, 3, 2)),
+        ("/x/{date}.csv", "/x/latest.csv", None),
+        ("/x/log.csv", "/x/log.csv", None),
+    ],
+)
+def test_the_day_of_a_path(pattern: str, path: str, day: date | None) -> None:
+    assert day_of_path(pattern, path) == day
+
+
+def test_values_are_shown_on_one_short_line() -> None:
+    assert shown("a\nb") == "a b"
+    assert len(shown("x" * 1_000)) == 200

@@ -1,0 +1,426 @@
+"""One's own Parquet and CSV files: mapped, typed, day by day, with nothing lost on the way."""
+
+import json
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from resources.file_source import FileSource, open_source
+
+DAY = date(2026, 3, 2)
+NEXT = date(2026, 3, 3)
+NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
+NOON_MS = int(NOON.timestamp() * 1000)
+DAY_MS = 86_400_000
+MAPPING = {
+    "user_id": "uid",
+    "item_id": "vid",
+    "event_time": "ts",
+    "watch_seconds": {"column": "play_ms", "scale": 0.001},
+    "is_like": "liked",
+}
+
+
+def opened(directory: Path, **sections: Any) -> FileSource:
+    path = directory / "my_data.yaml"
+    path.write_text(yaml.safe_dump(sections))
+    source = open_source("own", data_dir=None, config=path)
+    assert isinstance(source, FileSource)
+    return source
+
+
+def events_frame(times: list[Any], **columns: Any) -> pd.DataFrame:
+    n = len(times)
+    values = {"uid": range(n), "vid": range(100, 100 + n), "ts": times, "play_ms": 1500}
+    return pd.DataFrame(values | {"liked": 0} | columns)
+
+
+def section(path: str, **more: Any) -> dict[str, Any]:
+    return {"path": path, "columns": MAPPING, **more}
+
+
+def kept_text(table: pa.Table) -> list[dict[str, str]]:
+    """The values of each row that could not be read."""
+    return [
+        {k: v for k, v in json.loads(text or "{}").items() if v is not None}
+        for text in table["unreadable"].to_pylist()
+    ]
+
+
+@pytest.mark.parametrize("ending", ["csv", "csv.gz", "csv.bz2", "csv.xz", "parquet"])
+def test_one_file_with_a_mapping(tmp_path: Path, ending: str) -> None:
+    frame = events_frame([NOON_MS, NOON_MS + DAY_MS, NOON_MS + 2 * DAY_MS], liked=[1, 0, 1])
+    path = tmp_path / f"log.{ending}"
+    frame.to_parquet(path) if ending == "parquet" else frame.to_csv(path, index=False)
+    source = opened(tmp_path, events=section(path.name, timestamp_unit="ms"))
+    assert (source.first_day, source.last_day) == (DAY, date(2026, 3, 4))
+    (row,) = source.events(DAY).to_pylist()
+    assert {name: value for name, value in row.items() if value is not None} == {
+        "user_id": "0",
+        "item_id": "100",
+        "event_time": NOON,
+        "watch_seconds": 1.5,
+        "is_like": True,
+        "file": str(path),
+        "delivered_row": 0,
+        "delivered_on": DAY,
+        "event_date": DAY,
+    }
+    assert source.events(date(2026, 3, 9)).num_rows == 0
+
+
+def test_days_of_a_large_log_are_complete(tmp_path: Path) -> None:
+    frame = events_frame([NOON_MS + i * DAY_MS // 4 for i in range(40)])
+    pq.write_table(pa.Table.from_pandas(frame), tmp_path / "log.parquet", row_group_size=4)
+    source = opened(tmp_path, events=section("log.parquet"))
+    counts = [len(source.events(DAY + timedelta(d))) for d in range(11)]
+    assert counts == [2, 4, 4, 4, 4, 4, 4, 4, 4, 4, 2]
+
+
+BAD_TIMES = [None, "soon", "-5", "0", "99999999999999", "1e30"]
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_rows_without_a_day_come_with_the_first_day(tmp_path: Path, kind: str) -> None:
+    frame = events_frame([str(NOON_MS), str(NOON_MS + DAY_MS), *BAD_TIMES])
+    path = tmp_path / f"log.{kind}"
+    frame.to_csv(path, index=False) if kind == "csv" else frame.to_parquet(path)
+    for more in ({}, {"first_day": DAY}, {"first_day": DAY, "last_day": NEXT}):
+        source = opened(tmp_path, events=section(path.name, timestamp_unit="ms"), **more)
+        assert (source.first_day, source.last_day) == (DAY, NEXT)
+        first = source.events(DAY)
+        assert first["user_id"].to_pylist() == ["0", "2", "3", "4", "5", "6", "7"]
+        assert len(source.events(NEXT)) == 1
+        assert kept_text(first)[2] == {"event_time": "soon"}
+        assert kept_text(first)[0] == kept_text(first)[1] == {}  # null is null, and no text
+
+
+def test_a_sliver_in_another_unit_neither_stretches_the_log_nor_vanishes(tmp_path: Path) -> None:
+    times = [NOON_MS + n * DAY_MS // 10 for n in range(30)]
+    times[3], times[17] = times[3] // 1000, times[17] // 1000
+    events_frame(times).to_csv(tmp_path / "log.csv", index=False)
+    for more in ({}, {"first_day": DAY}):
+        source = opened(tmp_path, events=section("log.csv", timestamp_unit="ms"), **more)
+        assert (source.first_day, source.last_day) == (DAY, date(2026, 3, 5))
+        days = [DAY + timedelta(d) for d in range(4)]
+        assert sum(len(source.events(day)) for day in days) == 30
+        assert {"3", "17"} <= set(source.events(DAY)["user_id"].to_pylist())
+        (note,) = source.notes()
+        assert note.startswith("2 of 30 rows are rejected.")
+        assert f"column 'ts' holds no usable time: '{times[17]}'" in note
+        assert "leave it out" in note
+    # which is the remedy that works
+    source = opened(tmp_path, events=section("log.csv"))
+    assert source.notes() == []
+    assert [len(source.events(day)) for day in days] == [5, 10, 10, 5]
+
+
+def test_days_of_a_wrong_clock_are_told_and_rejected(tmp_path: Path) -> None:
+    times = [NOON + timedelta(hours=n) for n in range(200)]
+    times[5] = times[5].replace(year=2001)
+    events_frame(times).to_parquet(tmp_path / "log.parquet")
+    source = opened(tmp_path, events=section("log.parquet"))
+    assert source.first_day == DAY
+    (lost,) = [r for r in source.events(DAY).to_pylist() if r["event_date"] < DAY]
+    assert (lost["user_id"], lost["delivered_on"]) == ("5", DAY)
+    (note,) = source.notes()
+    assert "1 rows lie far from the rest" in note
+    assert note.endswith("set first_day: 2001-03-02")
+    # a first day that is set leaves earlier rows out, and they are counted
+    source = opened(tmp_path, events=section("log.parquet"), first_day=DAY)
+    assert len(source.events(DAY)) == 11
+    assert source.rows_outside() == 1
+
+
+def test_values_that_do_not_fit_leave_the_others_alone(tmp_path: Path) -> None:
+    frame = events_frame([NOON_MS] * 4).astype(object)
+    frame["play_ms"] = ["1500", "much", "-3", None]
+    frame["liked"] = ["TRUE", "0", "perhaps", None]
+    frame["uid"] = ["a", None, "c", "nan"]
+    frame.to_csv(tmp_path / "log.csv", index=False)
+    table = opened(tmp_path, events=section("log.csv")).events(DAY)
+    assert table["watch_seconds"].to_pylist() == [1.5, None, -0.003, None]
+    assert table["is_like"].to_pylist() == [True, False, None, None]
+    assert table["user_id"].to_pylist() == ["a", None, "c", None]
+    assert kept_text(table) == [{}, {"watch_seconds": "much"}, {"is_like": "perhaps"}, {}]
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet", "nan"])
+def test_ids_that_a_gap_made_floats_are_the_catalogue_s(tmp_path: Path, kind: str) -> None:
+    frame = events_frame([NOON_MS] * 3, vid=[17.0, None, 18.0])
+    if kind == "csv":
+        frame.to_csv(tmp_path / "log.csv", index=False)
+    elif kind == "parquet":
+        frame.to_parquet(tmp_path / "log.parquet")
+    else:
+        table = pa.Table.from_pandas(frame)
+        at = table.schema.get_field_index("vid")
+        table = table.set_column(at, "vid", pa.array(frame.vid.to_numpy()))
+        pq.write_table(table, tmp_path / "log.parquet")
+    pd.DataFrame({"item_id": [17, 18]}).to_csv(tmp_path / "items.csv", index=False)
+    pd.DataFrame({"item_id": [17.0, 18.0], "vector": [[1.0], [2.0]]}).to_parquet(
+        tmp_path / "vectors.parquet"
+    )
+    source = opened(
+        tmp_path,
+        events=section("log.*"),
+        items={"path": "items.csv"},
+        item_vectors={"path": "vectors.parquet"},
+    )
+    assert source.events(DAY)["item_id"].to_pylist() == ["17", None, "18"]
+    assert source.items(DAY)["item_id"].to_pylist() == ["17", "18"]
+    vectors = source.item_vectors()
+    assert vectors is not None
+    assert vectors["item_id"].to_pylist() == ["17", "18"]
+
+
+def test_files_of_one_log_may_differ_in_types_and_columns(tmp_path: Path) -> None:
+    events_frame([NOON_MS]).drop(columns="liked").to_parquet(tmp_path / "a.parquet")
+    turned = events_frame([NOON.isoformat()], play_ms=["much"], liked=["yes"], extra=1)
+    turned[turned.columns[::-1]].to_parquet(tmp_path / "b.parquet")
+    pd.DataFrame(columns=["uid"]).to_csv(tmp_path / "c.csv", index=False)
+    (tmp_path / "c.csv").write_bytes(b"")
+    events_frame([NOON], uid=["x"]).to_parquet(tmp_path / "d.parquet")
+    table = opened(tmp_path, events=section("*.*[tv]")).events(DAY)
+    assert table["event_time"].to_pylist() == [NOON] * 3
+    assert table["user_id"].to_pylist() == ["0", "0", "x"]
+    assert table["watch_seconds"].to_pylist() == [1.5, None, 1.5]
+    assert table["is_like"].to_pylist() == [None, True, False]
+    assert kept_text(table)[1] == {"watch_seconds": "much"}
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_rows_keep_their_order_in_files_and_of_files(tmp_path: Path, kind: str) -> None:
+    draw = np.random.default_rng(0).permutation(5_000)
+    for number, rows in enumerate(np.array_split(draw, 3)):
+        frame = events_frame([NOON] * len(rows), uid=rows)
+        path = tmp_path / f"part-{number}.{kind}"
+        if kind == "csv":
+            frame.to_csv(path, index=False)
+        else:
+            pq.write_table(pa.Table.from_pandas(frame), path, row_group_size=300)
+    table = opened(tmp_path, events=section(f"*.{kind}")).events(DAY)
+    assert table["delivered_row"].to_pylist() == sorted(table["delivered_row"].to_pylist())
+    assert [int(u) for u in table["user_id"].to_pylist()] == draw.tolist()
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name"),
+    [
+        ("{date}.csv", "2026-03-0{}.csv"),
+        ("log/day={date:%Y%m%d}/*.csv", "log/day=2026030{}/part-0.csv"),
+        ("log/{date}", "log/2026-03-0{}/part-0.csv"),
+        ("../*/{date:%Y/%m/%d}/x-*.csv", "2026/03/0{}/x-1.csv"),
+    ],
+)
+def test_a_file_per_day_is_delivered_whole(tmp_path: Path, pattern: str, name: str) -> None:
+    for number in (2, 3):
+        path = tmp_path / name.format(number)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        events_frame([NOON_MS, "soon", None]).to_csv(path, index=False)
+    source = opened(tmp_path, events=section(pattern))
+    assert (source.first_day, source.last_day) == (DAY, NEXT)
+    assert len(source.events(DAY)) == len(source.events(NEXT)) == 3
+    assert source.events(NEXT)["event_date"].to_pylist() == [DAY, None, None]
+    assert source.events(date(2026, 3, 4)).num_rows == 0
+    assert sorted(source.items(DAY)["item_id"].to_pylist()) == ["100", "101", "102"]
+
+
+def test_the_day_begins_at_midnight_of_the_log_s_zone(tmp_path: Path) -> None:
+    texts = ["2026-03-02 23:30:00", "2026-03-03T00:30:00", "2026-03-02T22:30:00Z"]
+    events_frame(texts).to_csv(tmp_path / "log.csv", index=False)
+    berlin = opened(tmp_path, events=section("log.csv"), time_zone="Europe/Berlin")
+    assert berlin.events(DAY)["event_time"].to_pylist() == [
+        datetime(2026, 3, 2, 22, 30, tzinfo=UTC),
+        datetime(2026, 3, 2, 22, 30, tzinfo=UTC),
+    ]
+    assert berlin.events(NEXT)["user_id"].to_pylist() == ["1"]
+    # files may write UTC, and the days still be Berlin's
+    utc = section("log.csv", time_zone="UTC")
+    mixed = opened(tmp_path, events=utc, time_zone="Europe/Berlin")
+    assert len(mixed.events(NEXT)) == 2
+
+
+def test_date_and_time_of_day_in_two_columns(tmp_path: Path) -> None:
+    frame = events_frame([NOON.time()] * 2, day=[DAY, NEXT])
+    columns = {**MAPPING, "event_time": {"column": "ts", "date": "day"}}
+    for path in (tmp_path / "log.parquet", tmp_path / "log.csv"):
+        frame.to_csv(path, index=False) if path.suffix == ".csv" else frame.to_parquet(path)
+        source = opened(tmp_path, events={"path": path.name, "columns": columns})
+        assert source.events(DAY)["event_time"].to_pylist() == [NOON]
+        assert source.last_day == NEXT
+
+
+def test_columns_of_the_path(tmp_path: Path) -> None:
+    for surface in ("home", "search"):
+        path = tmp_path / "log" / f"surface={surface}" / "a.parquet"
+        path.parent.mkdir(parents=True)
+        events_frame([NOON_MS]).to_parquet(path)
+    source = opened(tmp_path, events=section("log"))
+    assert source.events(DAY)["surface"].to_pylist() == ["home", "search"]
+
+
+@pytest.mark.parametrize(
+    ("times", "more", "said"),
+    [
+        (["10:00:00"], {}, "'10:00:00': a time of day has no date.*date: "),
+        (["06/01/2026 9:05 PM"], {}, r"timestamp_format, e\.g\. '%m/%d/%Y %I:%M %p'"),
+        (["31.12.2025 21:05:01"], {}, r"timestamp_format, e\.g\. '%d\.%m\.%Y %H:%M:%S'"),
+        (["soon"], {"timestamp_format": "%Y"}, "does not fit events.timestamp_format='%Y'"),
+        ([1_780_308_000], {"timestamp_unit": "ms"}, "timestamp_unit='ms' it lies before 1971"),
+        (["yesterday" * 60], {}, r"yest\w*\.\.\..*write ISO 8601"),
+        ([0], {}, "'0': write ISO 8601"),
+    ],
+)
+@pytest.mark.parametrize("pattern", ["log.csv", "{date}.csv"])
+def test_a_log_without_usable_times_says_why(
+    tmp_path: Path, times: list, more: dict, said: str, pattern: str
+) -> None:
+    path = tmp_path / pattern.format(date=DAY)
+    events_frame(times * 20).to_csv(path, index=False)
+    source = opened(tmp_path, events=section(pattern, **more))
+    with pytest.raises(ValueError, match=rf"{path.name}: column 'ts' holds no.*{said}") as error:
+        source.require_times(DAY)
+    assert len(str(error.value)) < 700
+    if pattern == "log.csv":
+        with pytest.raises(ValueError, match=said):
+            _ = opened(tmp_path, events=section(pattern, **more)).first_day
+
+
+def test_a_log_of_no_row_at_all(tmp_path: Path) -> None:
+    events_frame([]).to_csv(tmp_path / "log.csv", index=False)
+    with pytest.raises(ValueError, match=r"events\.path='log\.csv': no row has a usable time"):
+        _ = opened(tmp_path, events=section("log.csv")).first_day
+
+
+def test_catalogue_history_and_vectors(tmp_path: Path) -> None:
+    events_frame([NOON_MS, NOON_MS + DAY_MS]).to_parquet(tmp_path / "log.parquet")
+    pd.DataFrame(
+        {
+            "item_id": [1, 2, 3, 4],
+            "caption": ["a", None, "c", "d"],
+            "len_ms": [1000, 2000, None, 4000],
+            "published_at": ["2026-03-01", "2026-03-03T01:00:00", None, "never"],
+        }
+    ).to_csv(tmp_path / "items.csv", index=False)
+    pd.DataFrame({"user_id": ["0", "0"], "item_id": ["1", "2"], "good": [1, 0]}).to_csv(
+        tmp_path / "history.csv", index=False
+    )
+    pd.DataFrame({"item_id": [1, 2], "vector": [[1.0, 2.0], [3.0, 4.0]]}).to_parquet(
+        tmp_path / "vectors.parquet"
+    )
+    source = opened(
+        tmp_path,
+        events=section("log.parquet"),
+        items={
+            "path": "items.csv",
+            "columns": {
+                "title": "caption",
+                "duration_seconds": {"column": "len_ms", "scale": 0.001},
+            },
+        },
+        prior_history={"path": "history.csv", "columns": {"is_positive": "good"}},
+        item_vectors={"path": "vectors.parquet"},
+        stages={"sessions": {"session_mode": "user_day"}},
+        preset="tiny",
+    )
+    items = source.items(DAY)
+    assert items["item_id"].to_pylist() == ["1", "3", "4"]
+    assert items["duration_seconds"].to_pylist() == [1.0, None, 4.0]
+    assert kept_text(items) == [{}, {}, {"published_at": "never"}]
+    assert len(source.items(NEXT)) == 4
+    history = source.prior_history().select(["user_id", "position", "item_id", "is_positive"])
+    assert history.to_pylist() == [
+        {"user_id": "0", "position": 0, "item_id": "1", "is_positive": True},
+        {"user_id": "0", "position": 1, "item_id": "2", "is_positive": False},
+    ]
+    vectors = source.item_vectors()
+    assert vectors is not None
+    assert vectors.to_pylist()[1] == {"item_id": "2", "vector": [3.0, 4.0]}
+
+
+def test_vectors_of_numpy_and_vectors_that_are_none(tmp_path: Path) -> None:
+    events_frame([NOON_MS]).to_parquet(tmp_path / "log.parquet")
+    np.savez(tmp_path / "v.npz", item_ids=np.array([5.0]), item_vectors=np.ones((1, 3)))
+    source = opened(tmp_path, events=section("log.parquet"), item_vectors={"path": "v.npz"})
+    supplied = source.item_vectors()
+    assert supplied is not None
+    assert supplied.to_pylist() == [{"item_id": "5", "vector": [1.0, 1.0, 1.0]}]
+    assert source.items(DAY)["item_id"].to_pylist() == ["100"]
+    pd.DataFrame({"item_id": [1], "vector": ["a lot"]}).to_parquet(tmp_path / "v.parquet")
+    source = opened(tmp_path, events=section("log.parquet"), item_vectors={"path": "v.parquet"})
+    with pytest.raises(ValueError, match=r"v\.parquet: column 'vector' holds no lists of numbers"):
+        source.item_vectors()
+
+
+def test_a_catalogue_per_day_is_the_newest_by_then(tmp_path: Path) -> None:
+    events_frame([NOON_MS]).to_parquet(tmp_path / "log.parquet")
+    for day, ids in (("2026-03-02", ["1"]), ("2026-03-04", ["1", "2"])):
+        pd.DataFrame({"item_id": ids}).to_csv(tmp_path / f"items_{day}.csv", index=False)
+    source = opened(tmp_path, events=section("log.parquet"), items={"path": "items_{date}.csv"})
+    counts = [len(source.items(date(2026, 3, d))) for d in (1, 2, 3, 4)]
+    assert counts == [0, 1, 1, 2]
+
+
+def test_items_of_the_log_are_known_from_their_first_day(tmp_path: Path) -> None:
+    times = [NOON, NOON + timedelta(days=1), NOON + timedelta(days=1)]
+    events_frame(times, vid=[1.0, 2.0, None]).to_parquet(tmp_path / "log.parquet")
+    source = opened(tmp_path, events=section("log.parquet"))
+    assert source.items(DAY)["item_id"].to_pylist() == ["1"]
+    assert source.items(NEXT)["item_id"].to_pylist() == ["1", "2"]
+
+
+def test_titles_in_any_bytes_and_any_length(tmp_path: Path) -> None:
+    events_frame([NOON_MS]).to_parquet(tmp_path / "log.parquet")
+    rows = b'item_id,title\n1,caf\xe9\n2,"two\nlines"\n3,' + b"x" * 2_000_000 + b"\n"
+    (tmp_path / "items.csv").write_bytes(rows)
+    items = opened(tmp_path, events=section("log.parquet"), items={"path": "items.csv"})
+    titles = items.items(DAY)["title"].to_pylist()
+    assert titles[:2] == ["caf\ufffd", "two\nlines"]
+    assert len(titles[2]) == 2_000_000
+    latin = {"path": "items.csv", "encoding": "latin-1"}
+    named = opened(tmp_path, events=section("log.parquet"), items=latin).items(DAY)
+    assert named["title"][0].as_py() == "caf\u00e9"
+
+
+def test_any_file_system_and_any_file_name(tmp_path: Path) -> None:
+    import fsspec
+
+    path = tmp_path / "log [1] 'x' ;.parquet"
+    events_frame([NOON_MS], **{"a \"b' ; c": 1}).to_parquet(path)
+    fsspec.filesystem("memory").pipe_file("/own/log.parquet", path.read_bytes())
+    for url in (path.name, "memory://own/log.parquet", "memory://own", "memory://own/*.parquet"):
+        table = opened(tmp_path, events=section(url)).events(DAY)
+        assert table["event_time"].to_pylist() == [NOON]
+
+
+@pytest.mark.parametrize("left", [30, 200])
+def test_a_truncated_parquet_file_is_named(tmp_path: Path, left: int) -> None:
+    path = tmp_path / "log.parquet"
+    events_frame([NOON_MS]).to_parquet(path)
+    path.write_bytes(path.read_bytes()[:left])
+    with pytest.raises(ValueError, match=r"log\.parquet: cannot be read as Parquet.*copy it again"):
+        opened(tmp_path, events=section("log.parquet"))
+
+
+def test_damage_inside_a_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "log.parquet"
+    frame = events_frame(list(range(NOON_MS, NOON_MS + 5_000)), play_ms=np.arange(5_000) % 977)
+    frame.to_parquet(path)
+    content = bytearray(path.read_bytes())
+    content[8:4_000] = b"\xff" * 3_992
+    path.write_bytes(bytes(content))
+    source = opened(tmp_path, events=section("log.parquet"), first_day=DAY, last_day=DAY)
+    with pytest.raises(ValueError, match=r"log\.parquet: cannot be read"):
+        source.events(DAY)
+    (tmp_path / "log.csv").write_text("uid,vid,ts,play_ms,liked\n1,2,3,4,0\n1,2\n")
+    source = opened(tmp_path, events=section("log.csv"), first_day=DAY, last_day=DAY)
+    with pytest.raises(ValueError, match=r"log\.csv: row 3 .* has 2 columns, the header 5"):
+        source.events(DAY)
