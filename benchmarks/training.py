@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from benchmarks.section import Section, Table, Times, side_by_side
-from onerec.config import ModelConfig, TrainingConfig
+from onerec.config import ModelConfig
 from onerec.model import OneRec
-from onerec.training.batches import LengthGroupedBatches, SessionRows, loader_of
+from onerec.training.batches import LENGTH_WINDOW, LengthGroupedBatches, SessionRows, loader_of
 from onerec.training.distributed_batches import DistributedBatches
 from onerec.training.generator_module import next_token_loss
 from onerec.training.optimizer import adamw
@@ -294,7 +294,7 @@ def _lengths(batch: int, *, quick: bool) -> tuple[Table, dict[str, float]]:
     found: dict[str, float] = {}
     table = []
     for name, window, trim in (
-        ("grouped by length, trimmed", TrainingConfig().length_window, True),
+        ("grouped by length, trimmed", LENGTH_WINDOW, True),
         ("shuffled, trimmed", 1, True),
         ("shuffled, padded to the longest", 1, False),
     ):

@@ -130,7 +130,7 @@ def fit_alignment(
             module,
             Rows(learned),
             batches,
-            _settings(config, steps=config.epochs * len(batches)),
+            fit_settings(config, steps=config.epochs * len(batches)),
             runtime=runtime,
             on_epoch=lambda entry: on_epoch(_numbers(entry)),
         )
@@ -162,7 +162,7 @@ def split_pairs(num_pairs: int, holdout_share: float, seed: int) -> tuple[Tensor
     return order[:held_out].sort().values, order[held_out:].sort().values
 
 
-def _settings(config: AlignmentConfig, *, steps: int) -> FitSettings:
+def fit_settings(config: AlignmentConfig, *, steps: int) -> FitSettings:
     """The trainer's settings; the last epoch's weights are kept."""
     return FitSettings(
         max_epochs=config.epochs,

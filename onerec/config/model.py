@@ -109,12 +109,6 @@ class TrainingConfig(ValidatedConfig):
         ge=0,
         le=LARGEST_BATCH,
     )
-    length_window: int = option(
-        64,
-        "Batches whose sessions are grouped by length, so that little is padding; 1 only shuffles",
-        ge=1,
-        le=LARGEST_BATCH,
-    )
     max_epochs: int = option(10, "Passes over the good sessions, at most", ge=1, le=MOST_EPOCHS)
     patience: int = option(
         2, "Epochs without a better validation loss before stopping", ge=1, le=MOST_EPOCHS

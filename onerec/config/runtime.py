@@ -24,9 +24,6 @@ class Runtime(ValidatedConfig):
     num_nodes: int = option(
         1, "Nodes of the pretraining; they share the file system", ge=1, le=LARGEST_BATCH
     )
-    strategy: Literal["auto", "ddp"] = option(
-        "auto", "'auto' is DDP where there are several devices"
-    )
     precision: Literal[
         "auto", "32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true"
     ] = option(
@@ -61,7 +58,7 @@ class Runtime(ValidatedConfig):
 
     def on_one_device(self) -> "Runtime":
         """The same for a training that is too small to be spread."""
-        return replace(self, devices=1, num_nodes=1, strategy="auto")
+        return replace(self, devices=1, num_nodes=1)
 
     def torch_device(self) -> Literal["cuda", "cpu"]:
         """Where every tensor program runs: training, generation, evaluation and serving.

@@ -90,10 +90,6 @@ class TokenizerConfig(ValidatedConfig):
     )
     rqvae_epochs: int = option(60, "'rqvae': passes over the catalogue", ge=1, le=MOST_EPOCHS)
     rqvae_batch_size: int = option(512, "'rqvae': items per step", ge=1, le=LARGEST_BATCH)
-    rqvae_learning_rate: float = option(1e-3, "'rqvae': Adam's rate", gt=0, le=1)
-    rqvae_commitment: float = option(
-        0.25, "'rqvae': weight that ties latents to their codes", ge=0, le=LARGEST_WEIGHT
-    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

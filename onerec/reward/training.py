@@ -155,7 +155,7 @@ def _fit_one(
             RewardModule(model, data.vectors, valid),
             _rows(train),
             batches,
-            _settings(config, steps=config.max_epochs * len(batches), measured=len(valid) > 0),
+            fit_settings(config, steps=config.max_epochs * len(batches), measured=len(valid) > 0),
             runtime=runtime,
             on_epoch=lambda entry: on_epoch(_numbers(entry)),
         )
@@ -189,7 +189,7 @@ def blocks_of(blocks: RewardBlocks, config: RewardConfig, part: Part) -> RewardB
     return blocks.rows(mine)
 
 
-def _settings(config: RewardConfig, *, steps: int, measured: bool) -> FitSettings:
+def fit_settings(config: RewardConfig, *, steps: int, measured: bool) -> FitSettings:
     """The trainer's settings; without validation rows the last epoch counts."""
     return FitSettings(
         max_epochs=config.max_epochs,

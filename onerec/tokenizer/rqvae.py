@@ -20,6 +20,10 @@ from onerec.tokenizer.distances import nearest
 
 INIT_POINTS_PER_CODE = 64
 """Items per code that the initial codebooks are fitted on."""
+LEARNING_RATE = 1e-3
+"""Adam's."""
+COMMITMENT = 0.25
+"""Weight of the term that ties latents to their codes."""
 
 
 def perceptron(weights: Mapping[str, Tensor], name: str, inputs: Tensor) -> Tensor:
@@ -57,7 +61,7 @@ def fit_rqvae(
     parameters = [codebooks, *weights.values()]
     for parameter in parameters:
         parameter.requires_grad_()
-    optimizer = torch.optim.Adam(parameters, lr=config.rqvae_learning_rate)
+    optimizer = torch.optim.Adam(parameters, lr=LEARNING_RATE)
     for epoch in range(config.rqvae_epochs):
         used = torch.zeros(codebooks.shape[:2], dtype=torch.bool)
         residuals: list[Tensor] = []
@@ -65,9 +69,7 @@ def fit_rqvae(
         for rows in torch.randperm(len(vectors), generator=generator).split(
             config.rqvae_batch_size
         ):
-            loss, codes, residuals = _loss(
-                vectors[rows], codebooks, weights, config.rqvae_commitment
-            )
+            loss, codes, residuals = _loss(vectors[rows], codebooks, weights, COMMITMENT)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()

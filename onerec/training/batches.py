@@ -40,6 +40,10 @@ class ShuffledBatches(Sampler[Tensor]):
         yield from torch.randperm(self.num_rows, generator=generator).split(self.batch_size)
 
 
+LENGTH_WINDOW = 64
+"""Batches whose rows are sorted together: enough that little is padding, few enough to shuffle."""
+
+
 class LengthGroupedBatches(Sampler[Tensor]):
     """Batches of rows of similar length, so that little of a batch is padding.
 
@@ -56,7 +60,7 @@ class LengthGroupedBatches(Sampler[Tensor]):
         batch_size: int,
         seed: int,
         *,
-        window: int,
+        window: int = LENGTH_WINDOW,
         history_tokens: int,
         target_tokens: int,
     ) -> None:

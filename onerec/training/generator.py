@@ -176,7 +176,6 @@ def _batches(
         sessions.targets,
         config.batch_size,
         config.seed,
-        window=config.length_window,
         history_tokens=model.tokens_per_history_item,
         target_tokens=model.num_sid_tokens + 1,
     )

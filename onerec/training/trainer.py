@@ -153,7 +153,7 @@ def _trainer(runtime: Runtime, settings: FitSettings, callbacks: Sequence[L.Call
         accelerator=runtime.torch_device(),
         devices=runtime.devices,
         num_nodes=runtime.num_nodes,
-        strategy="ddp" if runtime.processes > 1 else runtime.strategy,
+        strategy="ddp" if runtime.processes > 1 else "auto",
         precision=precision_of(runtime),  # pyright: ignore
         max_epochs=settings.max_epochs,
         gradient_clip_val=settings.gradient_clip or None,

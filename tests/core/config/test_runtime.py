@@ -29,6 +29,6 @@ def test_a_gpu_that_is_not_there(monkeypatch: pytest.MonkeyPatch, accelerator) -
 
 
 def test_small_models_are_trained_on_one_device() -> None:
-    several = Runtime(devices=4, num_nodes=2, strategy="ddp", threads=3)
+    several = Runtime(devices=4, num_nodes=2, threads=3)
     assert several.processes == 8
     assert several.on_one_device() == Runtime(threads=3)

@@ -1,5 +1,6 @@
 """The simulated app: reproducible day by day, plausible, and honest about its ground truth."""
 
+import dataclasses
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from onerec.datasets import open_source
 from onerec.datasets.simulated import SimulatedSource
 from onerec.datasets.simulator import behaviour, log
 from onerec.datasets.simulator.config import SimulatorConfig
+from onerec.datasets.simulator.world import NUM_TOPICS
 from onerec.schema import EVENTS, ITEMS
 
 FIRST = date(2026, 6, 1)
@@ -66,6 +68,32 @@ def test_a_large_app_is_weighed_in_blocks_of_users(monkeypatch: pytest.MonkeyPat
     assert len(pairs) == len(blocks)  # and still nobody meets an item twice on a day
     explored = pc.mean(pc.equal(blocks["surface"], "explore")).as_py()
     assert abs(explored - SMALL.exploration) < 0.05
+
+
+def changed(**settings) -> SimulatedSource:
+    return SimulatedSource(dataclasses.replace(SMALL, **settings))
+
+
+@pytest.mark.parametrize(("share", "surfaces"), [(0.0, {"feed"}), (1.0, {"explore"})])
+def test_the_app_explores_as_often_as_it_is_set_to(share: float, surfaces: set[str]) -> None:
+    assert set(changed(exploration=share).events(FIRST)["surface"].to_pylist()) == surfaces
+
+
+def test_every_topic_has_its_authors() -> None:
+    few, many = (
+        len(set(changed(authors_per_topic=n).items(FIRST)["author_id"].to_pylist())) for n in (1, 8)
+    )
+    assert few == NUM_TOPICS
+    assert few < many <= 8 * NUM_TOPICS
+
+
+def test_users_leave_after_their_lifetime() -> None:
+    day = FIRST + timedelta(days=20)
+    short, long = (
+        changed(new_users_per_day=0, user_lifetime_days=days).events(day)["user_id"]
+        for days in (5.0, 1e5)
+    )
+    assert len(set(short.to_pylist())) < len(set(long.to_pylist())) / 5  # exp(-20 / 5) are left
 
 
 def test_only_published_items_are_shown() -> None:

@@ -1,5 +1,6 @@
 """Every item gets a unit vector, near those it resembles; days to come do not count."""
 
+import dataclasses
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -194,6 +195,50 @@ def test_a_catalogue_without_any_feature_still_gets_vectors(silent: Path) -> Non
 def test_one_item_and_equal_items(silent: Path) -> None:
     for rows in ([{"item_id": "a", "title": "x"}], [{"item_id": i, "title": "x"} for i in "abc"]):
         assert_usable(embed_items(catalogue(*rows), silent, None, HASHED))
+
+
+def four_relations(directory: Path, **changed) -> ItemEmbeddings:
+    """16 items: bit 0 of the number is their topic, bit 1 their category, bit 2 their supplied
+    vector, bit 3 with whom they are watched."""
+    numbers = range(16)
+    words = ("slow pasta recipe", "fast ski slope")
+    table = catalogue(
+        *(
+            {"item_id": f"i{n:03d}", "title": words[n & 1], "category": "ab"[n >> 1 & 1]}
+            for n in numbers
+        )
+    )
+    vectors = [[1.0, 0.0] if n & 4 else [0.0, 1.0] for n in numbers]
+    supplied = pa.table(
+        {
+            "item_id": [f"i{n:03d}" for n in numbers],
+            "vector": pa.array(vectors, pa.list_(pa.float32())),
+        }
+    )
+    groups = [[f"i{n:03d}" for n in numbers if n >> 3 == group] for group in (0, 1)]
+    sessions = write_sessions(directory, "train", groups * 10)
+    return embed_items(table, sessions, supplied, dataclasses.replace(HASHED, **changed))
+
+
+@pytest.mark.parametrize(
+    ("block", "partner"), [("text", 14), ("attributes", 13), ("supplied", 11), ("collaborative", 7)]
+)
+def test_a_block_counts_by_its_weight(tmp_path: Path, block: str, partner: int) -> None:
+    """Item 0 and its partner are alike in this block alone."""
+    none, little, much = (
+        cosine(four_relations(tmp_path, **{f"{block}_weight": w}), "i000", f"i{partner:03d}")
+        for w in (0.0, 0.5, 5.0)
+    )
+    assert none < little < much
+    assert much > little + 0.2
+
+
+def test_co_watching_of_few_sessions_gives_way_to_what_the_text_predicts(tmp_path: Path) -> None:
+    trusted, doubted = (
+        cosine(four_relations(tmp_path, collaborative_shrinkage=s), "i000", "i007")
+        for s in (0.0, 1e6)
+    )
+    assert trusted > doubted + 0.2
 
 
 def test_supplied_vectors(silent: Path) -> None:

@@ -90,6 +90,16 @@ def metrics(night: EvaluationData, measured: Results) -> MetricTable:
     return summarise(night, measured)
 
 
+def test_lists_are_as_long_as_the_cutoffs(artifacts: Path) -> None:
+    config = dataclasses.replace(small.EVALUATION, cutoffs="3, 10", baselines="popularity")
+    data = load(artifacts, config)
+    found = evaluate(data, baseline_systems(data))["popularity"].values
+    assert {metric.name for metric in found if metric.name.startswith("recall")} == {
+        "recall@3",
+        "recall@10",
+    }
+
+
 def test_cases_are_the_users_of_the_day_and_targets_were_there_before_it(
     night: EvaluationData,
 ) -> None:

@@ -2,13 +2,16 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 
-from onerec.config import TrainingConfig
+from onerec.alignment import train as alignment
+from onerec.config import AlignmentConfig, RewardConfig, TrainingConfig
 from onerec.model import OneRec
+from onerec.reward import training as reward
 from onerec.training import FitSettings
 from onerec.training.batches import OrderedBatches, SessionRows, loader_of
 from onerec.training.distributed_batches import DistributedBatches
@@ -107,6 +110,21 @@ def test_only_matrices_decay() -> None:
     assert (decayed["weight_decay"], free["weight_decay"]) == (0.1, 0.0)
     assert all(p.ndim >= 2 for p in decayed["params"])
     assert all(p.ndim < 2 for p in free["params"])
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda given: fit_settings(TrainingConfig(**given), steps=10),
+        lambda given: alignment.fit_settings(AlignmentConfig(**given), steps=10),
+        lambda given: reward.fit_settings(RewardConfig(**given), steps=10, measured=True),
+    ],
+)
+def test_every_model_is_fitted_as_its_stage_says(made: Callable[[dict], FitSettings]) -> None:
+    given = {"learning_rate": 0.125, "weight_decay": 0.25, "gradient_clip": 0.5}
+    settings = made(given | {"warmup_share": 0.5})
+    assert {name: getattr(settings, name) for name in given} == given
+    assert settings.warmup_steps in (4, 5)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,13 @@ from torch.utils import deterministic as debugging
 
 from onerec.model import OneRec
 from onerec.training.generator_module import next_token_loss
-from onerec.training.runtime import Runtime, compile_blocks, precision_of, reproducible
+from onerec.training.runtime import (
+    Runtime,
+    compile_blocks,
+    precision_of,
+    process_rank,
+    reproducible,
+)
 from tests.core.training.small import (
     HISTORY,
     ITEMS,
@@ -28,6 +34,14 @@ def test_reproducible_leaves_nothing_behind() -> None:
     assert not torch.are_deterministic_algorithms_enabled()
     assert torch.get_num_threads() == threads
     assert debugging.fill_uninitialized_memory == fill  # pyright: ignore
+
+
+@pytest.mark.parametrize("several", [{"devices": 2}, {"num_nodes": 2}])
+def test_several_processes_need_a_launcher(several: dict[str, int]) -> None:
+    assert process_rank(Runtime()) == 0
+    (name,) = several
+    with pytest.raises(ValueError, match=rf"{name}=2: start a process for each: .*distributed.run"):
+        process_rank(Runtime(**several))
 
 
 @pytest.mark.parametrize(
