@@ -28,7 +28,7 @@ from resources.stores import Artifacts, Compute
 if TYPE_CHECKING:
     from onerec.alignment.gate import RoundDecision
     from onerec.alignment.preferences import Preferences
-    from onerec.alignment.rounds import RoundFiles
+    from onerec.alignment.rounds import RoundInputs
     from onerec.artifacts import Artifact
 
 ROUNDS = STAGES.alignment.rounds
@@ -114,12 +114,12 @@ def pairs_of_round(number: int) -> dg.AssetsDefinition:
         read = {source: artifacts.store.latest(source, day) for source in sources}
         alignment = with_sample(to_core(config, STAGES.alignment), number)
         compared = {name: getattr(alignment, name) for name in SAMPLED_WITH}
-        pairs, ids = round_preferences(
-            _round_files(read, start, day),
+        inputs = _round_inputs(read, start, day)
+        pairs = round_preferences(
+            inputs,
             decoding,
             alignment,
             runtime=compute.runtime().on_one_device(),
-            device=compute.torch_device(),
             on_batch=lambda done, total: context.log.info(f"sessions of {done} of {total} users"),
         )
         with artifacts.store.write(
@@ -130,7 +130,7 @@ def pairs_of_round(number: int) -> dg.AssetsDefinition:
             code_version=PAIRS_CODE,
             seed=alignment.seed,
         ) as draft:
-            save_preferences(pairs, ids.item_ids, draft.path)
+            save_preferences(pairs, inputs.ids.item_ids, draft.path)
             draft.row_counts["rows"] = len(pairs)
         return published(draft.artifact, _pairs_metadata(pairs))
 
@@ -163,14 +163,14 @@ def checkpoint_of_round(number: int) -> dg.AssetsDefinition:
         artifacts: Artifacts,
         compute: Compute,
     ) -> dg.MaterializeResult:
-        from onerec.alignment.rounds import decide_round, fit_round
+        from onerec.alignment.rounds import check_round, fit_round, load_round_preferences
 
         day, settings = context.partition_key, to_core(config, STAGES.alignment)
         decoding = to_core(config.decoding, STAGES.decoding)
         evaluation = to_core(config.evaluation, STAGES.evaluation)
         gate = config.model_dump(include={"decoding", "evaluation"})
         read = {source: artifacts.store.latest(source, day) for source in sources}
-        files, runtime = _round_files(read, start, day), compute.runtime().on_one_device()
+        inputs, runtime = _round_inputs(read, start, day), compute.runtime().on_one_device()
         with artifacts.store.write(
             name,
             day,
@@ -180,36 +180,35 @@ def checkpoint_of_round(number: int) -> dg.AssetsDefinition:
             seed=settings.seed,
         ) as draft:
             report = fit_round(
-                files,
-                read[pairs_name].path,
+                inputs,
+                load_round_preferences(inputs, read[pairs_name].path),
                 settings,
                 draft.path,
                 runtime=runtime,
                 on_epoch=lambda numbers: context.log.info(f"{name}: {numbers}"),
             )
-            decision = decide_round(
-                files,
+            decision = check_round(
+                inputs,
                 read["evaluator_model"].path,
                 report.model,
                 draft.path,
-                settings,
+                alignment=settings,
                 decoding=decoding,
                 evaluation=evaluation,
                 runtime=runtime,
-                device=compute.torch_device(),
             )
         for reason in decision.reasons:
-            context.log.warning(f"round refused, {start} stands: {reason}")
+            context.log.warning(f"round refused, {start} is kept: {reason}")
         learned = _training_metadata(report.steps, report.epochs)
         return published(draft.artifact, {**_round_metadata(decision), **learned})
 
     return dpo_checkpoint
 
 
-def _round_files(read: "dict[str, Artifact]", start: str, day: str) -> "RoundFiles":
-    from onerec.alignment.rounds import RoundFiles
+def _round_inputs(read: "dict[str, Artifact]", start: str, day: str) -> "RoundInputs":
+    from onerec.alignment.rounds import RoundInputs
 
-    return RoundFiles(
+    return RoundInputs(
         session_dataset=read["session_dataset"].path,
         semantic_ids=read["semantic_ids"].path,
         start=read[start].path,

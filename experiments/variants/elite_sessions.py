@@ -9,43 +9,32 @@ from dataclasses import replace
 import torch
 
 from onerec.alignment.candidates import sample_contexts, scored_candidates
-from onerec.alignment.rounds import RoundFiles
-from onerec.config import PipelineConfig
-from onerec.generation import Trie
-from onerec.reward import load_ensemble
+from onerec.alignment.rounds import RoundInputs
+from onerec.config import PipelineConfig, Runtime
 from onerec.session_dataset.generator_sessions import SessionTensors
 
 
 def elite_sessions(
-    files: RoundFiles, settings: PipelineConfig, share: float, *, device: str = "cpu"
+    inputs: RoundInputs, settings: PipelineConfig, share: float, *, runtime: Runtime
 ) -> SessionTensors:
     """The share of highest training reward among the sessions generated for each training user.
 
     Args:
-        files: The generator, the reward model and the users' sessions.
+        inputs: The generator, the reward model and the users' sessions.
         settings: How many sessions are generated per user; the alignment's seed samples contexts.
         share: Kept of each user's sessions, at least one.
-        device: Where the generator runs.
+        runtime: Where the generator runs.
     """
-    ids, reward_models, decoding = files.ids(), load_ensemble(files.reward_model), settings.decoding
-    model, _ = files.generator(ids)
-    sessions = files.sessions("train", ids, model)
+    sessions, decoding = inputs.sessions("train"), settings.decoding
     contexts = sample_contexts(sessions, len(sessions), settings.alignment.seed + 1)
     kept = max(1, round(share * decoding.candidates))
     parts = []
     for made in scored_candidates(
-        model,
-        reward_models,
-        files.vectors(),
+        inputs.generator(decoding, runtime),
+        inputs.ensemble(inputs.reward_model),
         contexts,
-        ids.codes,
-        Trie.build(ids.codes, ids.codebook_size, files.allowed(ids)),
         num_candidates=decoding.candidates,
-        decoding=decoding,
-        reward=reward_models[0].config,
         alignment=settings.alignment,
-        device=device,
-        on_batch=lambda done, total: None,
     ):
         rewards = made.rewards.masked_fill(~made.logp.isfinite(), -torch.inf)
         best = rewards.argsort(dim=1, descending=True, stable=True)[:, :kept]

@@ -13,12 +13,10 @@ from experiments.nightly_artifacts import PublishedNight
 from experiments.variants.elite_sessions import elite_sessions
 from experiments.variants.session_criteria import recut_sessions
 from experiments.variants.variant import Variant
-from onerec.alignment.preferences import save_preferences
-from onerec.alignment.rounds import RoundFiles, fit_round, round_preferences, with_sample
+from onerec.alignment.rounds import RoundInputs, fit_round, round_preferences, with_sample
 from onerec.artifacts import MANIFEST
 from onerec.config import PipelineConfig
 from onerec.embeddings.item_embeddings import ItemEmbeddings
-from onerec.session_dataset.generator_sessions import load_session_tensors
 from onerec.tokenizer.semantic_ids import load_semantic_ids
 from onerec.tokenizer.tokenized_catalogue import (
     TokenizedCatalogue,
@@ -146,7 +144,7 @@ def align_variant(run: VariantRun, start: VariantFiles, out_dir: Path) -> Varian
         start: Where it starts.
         out_dir: Gets the checkpoint.
     """
-    files = RoundFiles(
+    inputs = RoundInputs(
         session_dataset=start.session_dataset,
         semantic_ids=start.semantic_ids,
         start=start.checkpoint,
@@ -154,63 +152,42 @@ def align_variant(run: VariantRun, start: VariantFiles, out_dir: Path) -> Varian
         test_day=run.night.test_day,
     )
     train_further = _train_on_elites if run.variant.elite_share else _align
-    train_further(run, files, out_dir)
+    train_further(run, inputs, out_dir)
     return replace(start, checkpoint=out_dir)
 
 
-def _align(run: VariantRun, files: RoundFiles, out_dir: Path) -> None:
+def _align(run: VariantRun, inputs: RoundInputs, out_dir: Path) -> None:
     alignment = run.settings.alignment
     if run.variant.sample_share:
-        users = max(1, round(run.variant.sample_share * _num_good_sessions(run, files)))
+        users = max(1, round(run.variant.sample_share * len(inputs.sessions("train"))))
         alignment = replace(alignment, sample_users=users)
     with TemporaryDirectory() as work:
         for number in range(1, alignment.rounds + 1):
             run.on_progress(f"round {number} of {alignment.rounds}")
-            preferences = Path(work) / f"preferences_{number}"
             trained = out_dir if number == alignment.rounds else Path(work) / f"round_{number}"
-            for directory in (preferences, trained):
-                directory.mkdir(exist_ok=True)
-            made, ids = round_preferences(
-                files,
+            trained.mkdir(exist_ok=True)
+            preferences = round_preferences(
+                inputs,
                 run.settings.decoding,
                 with_sample(alignment, number),
                 runtime=run.runtime,
-                device=run.device,
             )
-            save_preferences(made, ids.item_ids, preferences)
-            fit_round(files, preferences, alignment, trained, runtime=run.runtime)
-            files = replace(files, start=trained)
+            fit_round(inputs, preferences, alignment, trained, runtime=run.runtime)
+            inputs = replace(inputs, start=trained)
 
 
-def _train_on_elites(run: VariantRun, files: RoundFiles, out_dir: Path) -> None:
-    assert run.variant.elite_share is not None
-    ids = files.ids()
-    model, _ = files.generator(ids)
+def _train_on_elites(run: VariantRun, inputs: RoundInputs, out_dir: Path) -> None:
+    share = run.variant.elite_share
+    assert share is not None
     with reproducible(run.runtime):
-        elites = elite_sessions(files, run.settings, run.variant.elite_share, device=run.device)
+        elites = elite_sessions(inputs, run.settings, share, runtime=run.runtime)
     with TemporaryDirectory() as scratch:
         fit_generator(
             run.settings.training,
             run.settings.model,
-            PretrainingData(
-                train=elites, valid=files.sessions("valid", ids, model), semantic_ids=ids
-            ),
+            PretrainingData(train=elites, valid=inputs.sessions("valid"), semantic_ids=inputs.ids),
             out_dir=out_dir,
             scratch=Path(scratch),
-            initial=model,
+            initial=inputs.model.cpu(),
             runtime=run.runtime,
         )
-
-
-def _num_good_sessions(run: VariantRun, files: RoundFiles) -> int:
-    sessions = run.settings.sessions
-    return len(
-        load_session_tensors(
-            files.session_dataset,
-            "train",
-            files.ids(),
-            history_length=sessions.history_length,
-            session_items=sessions.session_items,
-            good_only=True,
-        )
-    )

@@ -1,27 +1,29 @@
-"""Sessions that the model makes for a sample of users, scored: what pairs and groups are cut from.
+"""Sessions generated for a sample of users and scored: pairs and groups are chosen among them.
 
 Shapes: B users of a batch, N candidates, H history items, M items of a session.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from onerec.config import AlignmentConfig, BeamConfig, RewardConfig
-from onerec.generation import Trie, generate_sessions
+from onerec.config import AlignmentConfig
+from onerec.evaluation.generators import SessionGenerator
+from onerec.generation import generate_sessions
 from onerec.generation.beam import Beams
 from onerec.generation.sampling import sample_sessions
-from onerec.model import OneRec
-from onerec.reward.ensemble import score_with_all
-from onerec.reward.model import RewardModel
+from onerec.reward.ensemble import RewardEnsemble
 from onerec.session_dataset.generator_sessions import SessionTensors
 
+OnBatch = Callable[[int, int], None]
+"""Called with contexts done and in all."""
 
-class Candidates(NamedTuple):
+
+class ScoredCandidates(NamedTuple):
     """Scored sessions of a batch of contexts.
 
     Attributes:
@@ -68,72 +70,60 @@ def sample_contexts(sessions: SessionTensors, num_users: int, seed: int) -> Sess
 
 
 def scored_candidates(
-    model: OneRec,
-    reward_models: Sequence[RewardModel],
-    vectors: Tensor,
+    generator: SessionGenerator,
+    reward: RewardEnsemble,
     contexts: SessionTensors,
-    codes: Tensor,
-    trie: Trie,
     *,
     num_candidates: int,
-    decoding: BeamConfig,
-    reward: RewardConfig,
     alignment: AlignmentConfig,
-    device: str,
-    on_batch: Callable[[int, int], None],
-) -> Iterator[Candidates]:
-    """Make N sessions per context and score them, batch by batch.
+    on_batch: OnBatch = lambda done, total: None,
+) -> Iterator[ScoredCandidates]:
+    """Generate N sessions per context and score them, batch by batch.
 
     Args:
-        model: The sampler.
-        reward_models: Those that train, never the evaluator.
-        vectors: (N, Dv) item vectors for them.
+        generator: The sampler and the items it may generate; its config has the batch size, and
+            `filter_seen` leaves out items of the history.
+        reward: The models that train, never the evaluator.
         contexts: Histories.
-        codes: (N, T) semantic IDs.
-        trie: Items that may be generated.
         num_candidates: N.
-        decoding: Batch size; `filter_seen` leaves out items of the history.
-        reward: Weights of the towers, and the caution.
-        alignment: `pairs` says whether beams or draws, `temperature` and `seed` how to draw.
-        device: Where it runs.
+        alignment: `pairs` says whether beam search or ancestral sampling; `temperature` and `seed`
+            are those of the sampling.
         on_batch: Called with contexts done and in all.
     """
-    model.to(device).eval()
-    models = [m.to(device) for m in reward_models]
-    codes, trie = codes.to(device), trie.to(device)
-    draws = torch.Generator().manual_seed(alignment.seed)
-    total = len(contexts)
+    decoding, model = generator.config, generator.model
+    reward = reward.to(model.device)
+    randomness = torch.Generator().manual_seed(alignment.seed)
+    total, num_items = len(contexts), contexts.targets.shape[1]
     for rows in torch.arange(total).split(decoding.batch_size):
-        history = contexts.history[rows].long().to(device)
+        history = contexts.history[rows].long().to(model.device)
         exclude = history if decoding.filter_seen else None
-        num_items = contexts.targets.shape[1]
         if alignment.pairs == "sampling":
             made = _most_probable_first(
                 sample_sessions(
                     model,
                     history,
-                    codes,
-                    trie,
+                    generator.codes,
+                    generator.trie,
                     num_items=num_items,
                     num_samples=num_candidates,
-                    generator=draws,
+                    generator=randomness,
                     temperature=alignment.temperature,
                     exclude=exclude,
                 )
             )
         else:
+            leaves = generator.trie.num_leaves
             made = generate_sessions(
                 model,
                 history,
-                codes,
-                trie,
+                generator.codes,
+                generator.trie,
                 num_items=num_items,
-                beam=min(num_candidates, trie.num_leaves) if num_items == 1 else num_candidates,
+                beam=min(num_candidates, leaves) if num_items == 1 else num_candidates,
                 exclude=exclude,
             )
         items, logp = made.items.cpu(), made.logp.cpu().double()
-        scored = score_with_all(models, vectors, history.cpu(), items, reward)
-        yield Candidates(rows, items, logp, scored.reward, scored.lower_bound, scored.towers)
+        yield ScoredCandidates(rows, items, logp, *reward.score(history.cpu(), items))
         on_batch(int(rows[-1]) + 1, total)
 
 

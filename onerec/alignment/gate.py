@@ -20,17 +20,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from onerec.alignment.candidates import sample_contexts
 from onerec.artifacts import write_json
-from onerec.config import AlignmentConfig, BeamConfig, EvaluationConfig, RewardConfig
+from onerec.config import AlignmentConfig, EvaluationConfig
 from onerec.evaluation.generated_sessions import session_rewards
 from onerec.evaluation.generators import SessionGenerator
 from onerec.evaluation.ranking_metrics import per_case_metrics
-from onerec.generation import Trie
-from onerec.model import OneRec
-from onerec.reward.model import RewardModel
+from onerec.reward.ensemble import RewardEnsemble
 from onerec.session_dataset.generator_sessions import SessionTensors
 from onerec.statistics import paired_difference
 
@@ -60,86 +56,23 @@ class RoundDecision:
     numbers: dict[str, float]
 
 
-def gate_round(
-    start: OneRec,
-    trained: OneRec,
-    evaluator: RewardModel,
-    vectors: Tensor,
-    valid: SessionTensors,
-    codes: Tensor,
-    trie: Trie,
-    *,
-    start_files: Path,
-    out_dir: Path,
-    alignment: AlignmentConfig,
-    decoding: BeamConfig,
-    evaluation: EvaluationConfig,
-    reward: RewardConfig,
-    device: str = "cpu",
-) -> RoundDecision:
-    """Measure a round, decide, and leave in `out_dir` what is to be published.
-
-    Args:
-        start: What the round started from.
-        trained: What it made.
-        evaluator: Reward model of other users.
-        vectors: (N, Dv) item vectors for it.
-        valid: Good sessions of the validation day; one of each of `gate_cases` users is a case.
-        codes: (N, T) semantic IDs.
-        trie: Items that may be generated.
-        start_files: Checkpoint of the start.
-        out_dir: Checkpoint of the round; gets the start's weights when the round is refused, and
-            `round.json` in any case.
-        alignment: `gate_cases` and `recall_tolerance`.
-        decoding: Beam and batch size.
-        evaluation: Confidence, resamples and seed of the intervals.
-        reward: Weights of the scalar reward.
-        device: Where it runs.
-    """
-    cases = sample_contexts(valid, alignment.gate_cases, alignment.seed)
-    if not len(cases):
-        decision = RoundDecision(True, {}, [], {"cases": 0})
-    else:
-        before, after = (
-            measure_round(
-                model, evaluator, vectors, cases, codes, trie, decoding, reward, device=device
-            )
-            for model in (start, trained)
-        )
-        decision = decide_round(before, after, alignment, evaluation)
-    if not decision.published:
-        for name in WEIGHTS:
-            shutil.copyfile(start_files / name, out_dir / name)
-    write_json(out_dir / ROUND, asdict(decision))
-    return decision
-
-
 def measure_round(
-    model: OneRec,
-    evaluator: RewardModel,
-    vectors: Tensor,
-    cases: SessionTensors,
-    codes: Tensor,
-    trie: Trie,
-    decoding: BeamConfig,
-    reward: RewardConfig,
-    *,
-    device: str = "cpu",
+    generator: SessionGenerator, evaluator: RewardEnsemble, cases: SessionTensors
 ) -> Values:
     """Evaluator reward of the best session, and Recall@10, of every case.
 
-    As in the evaluation of a night, nobody's seen items are left out.
+    As in the offline metrics, items of the history are not left out.
     """
-    system = SessionGenerator(model.to(device).eval(), codes.to(device), trie.to(device), decoding)
     history = cases.history.numpy().astype(np.int64)
-    lists = system.rank(history, LENGTH)
+    lists = generator.rank(history, LENGTH)
     targets = cases.targets.numpy().astype(np.int64)
+    evaluator = evaluator.to(generator.model.device)
     scored = session_rewards(
-        evaluator.to(device),
-        vectors,
+        evaluator.models[0],
+        evaluator.vectors,
         torch.from_numpy(history),
-        system.sessions(history),
-        reward,
+        generator.sessions(history),
+        evaluator.config,
         name="evaluator",
     )
     recall = per_case_metrics(lists.items, targets, (LENGTH,))[f"recall@{LENGTH}"]
@@ -173,7 +106,7 @@ def decide_round(
         "evaluator_reward_rises": reward.low > 0,
         "recall_within_tolerance": recall.high >= -allowed,
     }
-    said = {
+    failed = {
         "evaluator_reward_rises": "the evaluator's reward of the best session does not rise "
         f"significantly ({reward.text(signed=True)})",
         "recall_within_tolerance": f"Recall@{LENGTH} falls significantly from {start_recall:.4f} "
@@ -186,5 +119,19 @@ def decide_round(
         **reward.flat("evaluator_reward_difference"),
         **recall.flat(f"recall@{LENGTH}_difference"),
     }
-    reasons = [said[name] for name, passed in gates.items() if not passed]
+    reasons = [failed[name] for name, passed in gates.items() if not passed]
     return RoundDecision(not reasons, gates, reasons, numbers)
+
+
+def apply_decision(decision: RoundDecision, *, start: Path, out_dir: Path) -> None:
+    """Write `round.json`; a refused round gets the weights of its start.
+
+    Args:
+        decision: About the round.
+        start: Checkpoint of the start.
+        out_dir: Checkpoint of the round.
+    """
+    if not decision.published:
+        for name in WEIGHTS:
+            shutil.copyfile(start / name, out_dir / name)
+    write_json(out_dir / ROUND, asdict(decision))

@@ -18,7 +18,7 @@ STD_FLOOR = 1e-6
 """Groups whose rewards spread less than this have advantages of 0."""
 
 
-class Group(NamedTuple):
+class GroupBatch(NamedTuple):
     """Inputs of a group loss.
 
     Attributes:
@@ -39,7 +39,7 @@ class Group(NamedTuple):
 class GroupLoss(Protocol):
     """What the trainer calls."""
 
-    def __call__(self, group: Group) -> Tensor:
+    def __call__(self, group: GroupBatch) -> Tensor:
         """(B,) loss per group."""
         ...
 
@@ -80,7 +80,7 @@ class GRPO:
         require(0 < self.clip < 1, "clip", self.clip, "use a share in (0, 1), 0.2 is usual")
         require(self.kl_weight >= 0, "kl_weight", self.kl_weight, "use 0 or more")
 
-    def __call__(self, group: Group) -> Tensor:
+    def __call__(self, group: GroupBatch) -> Tensor:
         """See `GroupLoss`."""
         gained = _clipped(group.logp - group.old_logp, advantages(group.rewards), self.clip)
         away = group.ref_logp - group.logp
@@ -107,7 +107,7 @@ class ECPO:
         require(0 < self.clip < 1, "clip", self.clip, "use a share in (0, 1), 0.2 is usual")
         require(self.early_clip > 0, "early_clip", self.early_clip, "use more than 0, 0.1 is usual")
 
-    def __call__(self, group: Group) -> Tensor:
+    def __call__(self, group: GroupBatch) -> Tensor:
         """See `GroupLoss`."""
         highest = torch.log1p(group.logp.new_tensor(self.clip + self.early_clip))
         old = torch.maximum(group.logp.detach() - highest, group.old_logp)

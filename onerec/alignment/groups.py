@@ -4,7 +4,6 @@ Shapes: P groups, B users of a batch, N candidates, G sessions of a group, H his
 of a session.
 """
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,12 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from onerec.alignment.candidates import Candidates, scored_candidates
+from onerec.alignment.candidates import OnBatch, ScoredCandidates, scored_candidates
 from onerec.alignment.group_losses import STD_FLOOR
-from onerec.config import GROUP_METHODS, AlignmentConfig, BeamConfig, RewardConfig
-from onerec.generation import Trie
-from onerec.model import OneRec
-from onerec.reward.model import RewardModel
+from onerec.config import GROUP_METHODS, AlignmentConfig
+from onerec.evaluation.generators import SessionGenerator
+from onerec.reward.ensemble import RewardEnsemble
 from onerec.session_dataset.generator_sessions import SessionTensors
 
 
@@ -48,18 +46,12 @@ class PreferenceGroups:
 
 
 def make_groups(
-    model: OneRec,
-    reward_models: Sequence[RewardModel],
-    vectors: Tensor,
+    generator: SessionGenerator,
+    reward: RewardEnsemble,
     contexts: SessionTensors,
-    codes: Tensor,
-    trie: Trie,
-    *,
-    decoding: BeamConfig,
-    reward: RewardConfig,
     alignment: AlignmentConfig,
-    device: str = "cpu",
-    on_batch: Callable[[int, int], None] = lambda done, total: None,
+    *,
+    on_batch: OnBatch = lambda done, total: None,
 ) -> PreferenceGroups:
     """Generate sessions per context, score them, and keep several of each.
 
@@ -68,9 +60,8 @@ def make_groups(
     N: draws are what the policy gradient is defined on, beams what MiniOneRec found to work.
 
     Args:
-        model: The sampler, which is also the old policy and the reference of the round's training.
-        reward_models: Those that train, never the evaluator.
-        vectors, contexts, codes, trie, decoding, reward, device, on_batch: As in `make_pairs`.
+        generator, reward, contexts, on_batch: As in `make_pairs`; the generator is also the old
+            policy of the group losses.
         alignment: The method, where sessions come from, and how many are kept.
 
     Returns:
@@ -78,29 +69,24 @@ def make_groups(
         is counted in `stats`; groups whose rewards are all alike are kept for GRPO and ECPO, which
         learn nothing from them, and counted.
     """
-    learns_from_draws = alignment.method in GROUP_METHODS
-    drawn = learns_from_draws and alignment.pairs == "sampling"
-    size = alignment.group_size if learns_from_draws else 1 + alignment.num_rejected
-    num_candidates = alignment.group_size if drawn else decoding.candidates
+    candidates = generator.config.candidates
+    is_ordered = alignment.method not in GROUP_METHODS
+    drawn = not is_ordered and alignment.pairs == "sampling"
+    size = 1 + alignment.num_rejected if is_ordered else alignment.group_size
+    num_candidates = alignment.group_size if drawn else candidates
     if num_candidates < size:
         raise ValueError(
-            f"candidates={decoding.candidates}: {alignment.method} compares {size} sessions of "
+            f"candidates={candidates}: {alignment.method} compares {size} sessions of "
             f"each user; generate at least as many"
         )
     found = [
-        _group(made, size, sort=not learns_from_draws)
+        _group(made, size, is_ordered=is_ordered)
         for made in scored_candidates(
-            model,
-            reward_models,
-            vectors,
+            generator,
+            reward,
             contexts,
-            codes,
-            trie,
             num_candidates=num_candidates,
-            decoding=decoding,
-            reward=reward,
             alignment=alignment,
-            device=device,
             on_batch=on_batch,
         )
     ]
@@ -108,29 +94,17 @@ def make_groups(
         raise ValueError("0 contexts to generate for: there is no good session to train on")
     row, items, rewards, logp = (torch.cat(parts) for parts in zip(*found, strict=True))
     complete = logp.isfinite().all(1)
-    ordered = torch.ones_like(complete)
-    if not learns_from_draws:
-        ordered = rewards[:, 0] > rewards[:, 1:].amax(1)
-    keep = complete & ordered
-    row, items, rewards, logp = (t[keep] for t in (row, items, rewards, logp))
-    stats: dict[str, Any] = {
+    better = rewards[:, 0] > rewards[:, 1:].amax(1) if is_ordered else torch.ones_like(complete)
+    stats = {
         "contexts": len(complete),
-        "groups": len(row),
+        "groups": int((complete & better).sum()),
         "group_size": size,
-        "best_first": not learns_from_draws,
+        "best_first": is_ordered,
         "candidates": num_candidates,
         "skipped_too_few_sessions": int((~complete).sum()),
-        "skipped_equal_rewards": int((complete & ~ordered).sum()),
+        "skipped_equal_rewards": int((complete & ~better).sum()),
     }
-    if len(row):
-        spread = rewards.std(1, correction=0)
-        stats |= {
-            "reward_mean": float(rewards.mean()),
-            "reward_max": float(rewards.amax(1).mean()),
-            "reward_min": float(rewards.amin(1).mean()),
-            "reward_spread": float(spread.mean()),
-            "zero_spread_share": float((spread <= STD_FLOOR).double().mean()),
-        }
+    row, items, rewards, logp = (t[complete & better] for t in (row, items, rewards, logp))
     return PreferenceGroups(
         user_ids=contexts.user_ids[contexts.user[row].numpy()],
         history=contexts.history[row].long(),
@@ -138,14 +112,30 @@ def make_groups(
         targets=contexts.targets[row].long(),
         rewards=rewards,
         logp=logp,
-        stats=stats,
+        stats=stats | _reward_stats(rewards),
     )
 
 
-def _group(made: Candidates, size: int, *, sort: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _reward_stats(rewards: Tensor) -> dict[str, float]:
+    """Means over groups (P, G)."""
+    if not len(rewards):
+        return {}
+    spread = rewards.std(1, correction=0)
+    return {
+        "reward_mean": float(rewards.mean()),
+        "reward_max": float(rewards.amax(1).mean()),
+        "reward_min": float(rewards.amin(1).mean()),
+        "reward_spread": float(spread.mean()),
+        "zero_spread_share": float((spread <= STD_FLOOR).double().mean()),
+    }
+
+
+def _group(
+    made: ScoredCandidates, size: int, *, is_ordered: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Rows, sessions (B, G, M), rewards (B, G) and log-probabilities (B, G) of the kept ones."""
     legal = made.logp.isfinite()
-    if sort:
+    if is_ordered:
         best = made.lower_bounds.masked_fill(~legal, -torch.inf)
         best = best.argsort(dim=1, descending=True, stable=True)[:, :1]
         worst = made.rewards.masked_fill(~legal, torch.inf).scatter(1, best, torch.inf)

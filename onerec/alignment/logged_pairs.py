@@ -11,41 +11,36 @@ import torch
 from torch import Tensor
 
 from onerec.alignment.pairs import PreferencePairs
-from onerec.config import BeamConfig, RewardConfig
-from onerec.model import OneRec, session_logp
+from onerec.config import RewardConfig
+from onerec.evaluation.generators import SessionGenerator
+from onerec.model import session_logp
 from onerec.reward.scoring import scalar_reward
 from onerec.session_dataset.reward_blocks import RewardBlocks
 
 
-def feedback_pairs(
-    model: OneRec,
+def logged_pairs(
+    generator: SessionGenerator,
     blocks: RewardBlocks,
-    codes: Tensor,
-    allowed: Tensor,
+    candidates: Tensor,
+    reward: RewardConfig,
     *,
     num_users: int,
     seed: int,
-    decoding: BeamConfig,
-    reward: RewardConfig,
-    device: str = "cpu",
 ) -> PreferencePairs:
     """Each user's logged blocks of highest and lowest observed reward.
 
     The observed reward has the scalar reward's weights on the four labels. Of equal blocks the
-    earlier one counts. Both sessions are told under the history of the earlier of the two, so that
-    nothing in it happened after either; L_NTP imitates the better one under the same history.
+    earlier one counts. Both sessions get the history of the earlier of the two, so that nothing in
+    it happened after either; L_NTP imitates the better one under the same history.
 
     Args:
-        model: The start of the round: gives the log-probabilities that are kept with the pairs.
+        generator: The start of the round: gives the log-probabilities that are kept with the pairs.
         blocks: Of the training days, in time order, as `session_dataset` holds them.
-        codes: (N, T) semantic IDs.
-        allowed: (N,) bool, items that may be generated; blocks with others are left out, as are
+        candidates: (N,) bool, items that may be generated; blocks with others are left out, as are
             short blocks and blocks that repeat an item, which the model could never make.
+        reward: Weights of the labels.
         num_users: Users wanted; all with two different rewards where there are fewer.
         seed: Another seed takes other users.
-        decoding: Batch size.
-        reward: Weights of the labels.
-        device: Where it runs.
 
     Returns:
         Pairs in the order of the users.
@@ -53,10 +48,10 @@ def feedback_pairs(
     Raises:
         ValueError: No block could have been generated.
     """
-    rows = _complete(blocks, allowed)
+    rows = _complete(blocks, candidates)
     if not len(rows):
         raise ValueError(
-            f"0 of {len(blocks)} logged blocks have as many different allowed items as a session: "
+            f"0 of {len(blocks)} logged blocks have as many different candidates as a session: "
             "use method='dpo' with pairs='beams', or a smaller session_items"
         )
     user = blocks.user[rows].numpy()
@@ -73,7 +68,7 @@ def feedback_pairs(
     best, worst = best[kept], worst[kept]
     history = blocks.history[torch.minimum(best, worst)].long()
     sessions = torch.stack([blocks.items[best], blocks.items[worst]], 1).long()
-    logp = _logp(model, history, sessions, codes, decoding.batch_size, device)
+    logp = _logp(generator, history, sessions)
     return PreferencePairs(
         user_ids=blocks.user_ids[blocks.user[best].numpy()],
         history=history,
@@ -95,27 +90,24 @@ def feedback_pairs(
     )
 
 
-def _complete(blocks: RewardBlocks, allowed: Tensor) -> Tensor:
+def _complete(blocks: RewardBlocks, candidates: Tensor) -> Tensor:
     """Rows of the blocks that a generator could have made."""
     items = blocks.items.long()
     ordered = items.sort(-1).values
     repeats = (ordered[:, 1:] == ordered[:, :-1]).any(-1)
-    legal = ((items >= 0) & allowed[items.clamp(min=0)]).all(-1)
+    legal = ((items >= 0) & candidates[items.clamp(min=0)]).all(-1)
     return (legal & ~repeats).nonzero()[:, 0]
 
 
 @torch.no_grad()
-def _logp(
-    model: OneRec, history: Tensor, sessions: Tensor, codes: Tensor, batch_size: int, device: str
-) -> Tensor:
-    """(P, 2) in double precision on the CPU."""
+def _logp(generator: SessionGenerator, history: Tensor, sessions: Tensor) -> Tensor:
+    """(P, 2) log-probabilities in double precision on the CPU."""
     if not len(history):
         return torch.zeros(0, 2, dtype=torch.float64)
-    model.to(device).eval()
-    codes = codes.to(device)
+    model, size = generator.model, generator.config.batch_size
     parts = [
-        session_logp(model, h.to(device), s.to(device), codes).cpu().double()
-        for h, s in zip(history.split(batch_size), sessions.split(batch_size), strict=True)
+        session_logp(model, h.to(model.device), s.to(model.device), generator.codes).cpu().double()
+        for h, s in zip(history.split(size), sessions.split(size), strict=True)
     ]
     return torch.cat(parts)
 

@@ -1,8 +1,8 @@
-"""Which loss a name of the configuration means: the one place where names are looked at."""
+"""The loss that a method of the configuration names."""
 
 from onerec.alignment.group_losses import ECPO, GRPO, GroupLoss
 from onerec.alignment.losses import CDPO, CPO, DPO, IPO, RDPO, SDPO, PreferenceLoss, SimPO
-from onerec.alignment.objectives import Objective, OverGroups, OverPairs
+from onerec.alignment.objectives import GroupObjective, Objective, PairObjective
 from onerec.config import AlignmentConfig
 
 
@@ -12,7 +12,7 @@ def objective_of(config: AlignmentConfig) -> Objective:
     `ipa` is DPO: what makes it IPA is that its pairs are the best and the worst of the model's own
     beams and that L_NTP stands beside it, which `AlignmentConfig` insists on.
     """
-    over_pairs: dict[str, PreferenceLoss] = {
+    pair_losses: dict[str, PreferenceLoss] = {
         "ipa": DPO(config.beta),
         "dpo": DPO(config.beta),
         "ipo": IPO(config.beta),
@@ -22,10 +22,10 @@ def objective_of(config: AlignmentConfig) -> Objective:
         "simpo": SimPO(config.beta, config.target_margin),
         "sdpo": SDPO(config.beta),
     }
-    over_groups: dict[str, GroupLoss] = {
+    group_losses: dict[str, GroupLoss] = {
         "grpo": GRPO(config.clip, config.kl_weight),
         "ecpo": ECPO(config.clip, config.early_clip),
     }
-    if config.method in over_groups:
-        return OverGroups(over_groups[config.method])
-    return OverPairs(over_pairs[config.method])
+    if config.method in group_losses:
+        return GroupObjective(group_losses[config.method])
+    return PairObjective(pair_losses[config.method])

@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from onerec.alignment.group_losses import Group, GroupLoss
+from onerec.alignment.group_losses import GroupBatch, GroupLoss
 from onerec.alignment.losses import PairBatch, PreferenceLoss
 
 
@@ -61,7 +61,7 @@ class Objective(Protocol):
 
 
 @dataclass(frozen=True)
-class OverPairs:
+class PairObjective:
     """The first session of each user against the others.
 
     Attributes:
@@ -82,7 +82,7 @@ class OverPairs:
 
 
 @dataclass(frozen=True)
-class OverGroups:
+class GroupObjective:
     """All sessions of each user by their rewards; the start is old policy and reference in one.
 
     Attributes:
@@ -95,7 +95,7 @@ class OverGroups:
         """See `Objective`."""
         mask = batch.mask.unsqueeze(-1).expand_as(batch.logp)
         logp, start, mask = (t.flatten(2) for t in (batch.logp, batch.start_logp, mask))
-        return self.loss(Group(logp, start, start, mask, batch.rewards))
+        return self.loss(GroupBatch(logp, start, start, mask, batch.rewards))
 
     def pairs(self, batch: PolicyBatch) -> PairBatch:
         """See `Objective`; the best against the worst by reward."""

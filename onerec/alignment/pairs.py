@@ -4,7 +4,6 @@ Shapes: P pairs, B users of a batch, N candidates, H history items, M items of a
     tokens.
 """
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,12 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from onerec.alignment.candidates import scored_candidates
+from onerec.alignment.candidates import OnBatch, ScoredCandidates, scored_candidates
 from onerec.artifacts import read_json, write_json
-from onerec.config import AlignmentConfig, BeamConfig, RewardConfig
-from onerec.generation import Trie
-from onerec.model import OneRec
-from onerec.reward.model import TOWERS, RewardModel
+from onerec.config import AlignmentConfig
+from onerec.evaluation.generators import SessionGenerator
+from onerec.reward.ensemble import RewardEnsemble
+from onerec.reward.model import TOWERS
 from onerec.schema import PREFERENCE_PAIRS
 from onerec.session_dataset.generator_sessions import SessionTensors
 from onerec.tokenizer.semantic_ids import SemanticIds
@@ -69,59 +68,37 @@ class PreferencePairs:
 
 
 def make_pairs(
-    model: OneRec,
-    reward_models: RewardModel | Sequence[RewardModel],
-    vectors: Tensor,
+    generator: SessionGenerator,
+    reward: RewardEnsemble,
     contexts: SessionTensors,
-    codes: Tensor,
-    trie: Trie,
+    alignment: AlignmentConfig,
     *,
-    decoding: BeamConfig,
-    reward: RewardConfig,
-    alignment: AlignmentConfig | None = None,
-    device: str = "cpu",
-    on_batch: Callable[[int, int], None] = lambda done, total: None,
+    on_batch: OnBatch = lambda done, total: None,
 ) -> PreferencePairs:
     """Generate N sessions per context, score them, keep best and worst (OneRec v1, Algorithm 2).
 
     Args:
-        model: The sampler, which is also the start and the reference of the round's training.
-        reward_models: One or several that train, never the evaluator; with several the best session
-            is that of the best lower bound.
-        vectors: (N, Dv) item vectors for them.
+        generator: The sampler, which is also the start and the reference of the round's training;
+            N is its config's `candidates`.
+        reward: The models that train, never the evaluator; the chosen session is that of the
+            highest lower bound.
         contexts: Histories and the logged good session of each.
-        codes: (N, T) semantic IDs.
-        trie: Items that may be generated.
-        decoding: N is `candidates`; `filter_seen` leaves out items of the history.
-        reward: Weights of the towers.
-        alignment: Beams or draws; beams by default.
-        device: Where it runs.
+        alignment: Beams or draws.
         on_batch: Called with contexts done and in all.
 
     Returns:
         Pairs in the order of the contexts. A context with fewer than two legal sessions, or whose
         sessions all have the same reward, gives none and is counted in `stats`.
     """
-    models = [reward_models] if isinstance(reward_models, RewardModel) else reward_models
+    num_candidates = generator.config.candidates
     found = [
-        {
-            "row": made.row,
-            **best_and_worst(
-                made.items, made.logp, made.rewards, made.towers, lower_bounds=made.lower_bounds
-            ),
-        }
+        {"row": made.row, **best_and_worst(made)}
         for made in scored_candidates(
-            model,
-            models,
-            vectors,
+            generator,
+            reward,
             contexts,
-            codes,
-            trie,
-            num_candidates=decoding.candidates,
-            decoding=decoding,
-            reward=reward,
-            alignment=alignment or AlignmentConfig(),
-            device=device,
+            num_candidates=num_candidates,
+            alignment=alignment,
             on_batch=on_batch,
         )
     ]
@@ -141,30 +118,18 @@ def make_pairs(
         rejected_reward=kept["rejected_reward"],
         chosen_logp=kept["chosen_logp"],
         rejected_logp=kept["rejected_logp"],
-        stats=_stats(joined, kept, decoding),
+        stats=_stats(joined, kept, num_candidates),
     )
 
 
-def best_and_worst(
-    items: Tensor,
-    logp: Tensor,
-    rewards: Tensor,
-    probabilities: Tensor,
-    *,
-    lower_bounds: Tensor | None = None,
-) -> dict[str, Tensor]:
-    """The sessions of highest and lowest reward of each user.
+def best_and_worst(made: ScoredCandidates) -> dict[str, Tensor]:
+    """The sessions of highest lower bound and of lowest reward of each user.
 
     Of sessions with one reward the more probable one counts as better, so that ties do not depend
     on the machine.
 
     Args:
-        items: (B, N, M) sessions, most probable first.
-        logp: (B, N), -inf where there is no session.
-        rewards: (B, N).
-        probabilities: (B, N, 4) of the towers.
-        lower_bounds: (B, N) lower confidence bounds that choose the best session; the rewards by
-            default.
+        made: Sessions with their scores.
 
     Returns:
         `chosen`, `rejected` (B, M); `chosen_reward`, `rejected_reward`, `chosen_logp`,
@@ -172,26 +137,28 @@ def best_and_worst(
         `chosen_towers`, `rejected_towers` (B, 4); `num_sessions`, `mean_reward`, `spread` (B,), the
         last one the standard deviation over a user's sessions. Rewards are nan without a session.
     """
+    rewards, logp = made.rewards, made.logp
     legal = logp.isfinite()
     num_sessions = legal.sum(1)
-    ranked = rewards.masked_fill(~legal, -torch.inf).argsort(dim=1, descending=True, stable=True)
-    bound = rewards if lower_bounds is None else lower_bounds
     # argmax may name any of several equal ones; a stable sort names the most probable.
-    bound = bound.masked_fill(~legal, -torch.inf)
-    chosen = bound.argsort(dim=1, descending=True, stable=True)[:, 0]
+    ranked, by_lower_bound = (
+        scores.masked_fill(~legal, -torch.inf).argsort(dim=1, descending=True, stable=True)
+        for scores in (rewards, made.lower_bounds)
+    )
+    chosen = by_lower_bound[:, 0]
     rejected = ranked.gather(1, (num_sessions - 1).clamp(min=0)[:, None])[:, 0]
     valid = rewards.masked_fill(~legal, 0.0)
     mean = valid.sum(1) / num_sessions
     squared = ((valid - mean[:, None]) ** 2 * legal).sum(1) / num_sessions
     known = rewards.masked_fill(~legal, torch.nan)
-    user = torch.arange(len(items))
+    user = torch.arange(len(rewards))
     parts = {"mean_reward": mean, "spread": squared.sqrt(), "num_sessions": num_sessions}
     for name, rank in (("chosen", chosen), ("rejected", rejected)):
         parts |= {
-            name: items[user, rank],
+            name: made.items[user, rank],
             f"{name}_reward": known[user, rank],
             f"{name}_logp": logp[user, rank],
-            f"{name}_towers": probabilities[user, rank],
+            f"{name}_towers": made.towers[user, rank],
             f"{name}_rank": rank,
         }
     return parts
@@ -292,7 +259,7 @@ def padded_items(lists: Any, semantic_ids: SemanticIds, width: int, name: str) -
 
 
 def _stats(
-    joined: dict[str, Tensor], kept: dict[str, Tensor], decoding: BeamConfig
+    joined: dict[str, Tensor], kept: dict[str, Tensor], num_candidates: int
 ) -> dict[str, Any]:
     too_few = int((joined["num_sessions"] < 2).sum())
     contexts, pairs = len(joined["row"]), len(kept["row"])
@@ -301,7 +268,7 @@ def _stats(
         "pairs": pairs,
         "skipped_fewer_than_two_sessions": too_few,
         "skipped_equal_rewards": contexts - pairs - too_few,
-        "candidates": decoding.candidates,
+        "candidates": num_candidates,
     }
     if not pairs:
         return summary

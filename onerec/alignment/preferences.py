@@ -3,7 +3,6 @@
 Shapes: P rows, G sessions of a row, H history items, M items of a session.
 """
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from onerec.alignment.candidates import OnBatch
 from onerec.alignment.groups import PreferenceGroups, make_groups
 from onerec.alignment.pairs import (
     PreferencePairs,
@@ -23,10 +23,9 @@ from onerec.alignment.pairs import (
     save_pairs,
 )
 from onerec.artifacts import read_json, write_json
-from onerec.config import GROUP_METHODS, AlignmentConfig, BeamConfig, RewardConfig
-from onerec.generation import Trie
-from onerec.model import OneRec
-from onerec.reward.model import RewardModel
+from onerec.config import GROUP_METHODS, AlignmentConfig
+from onerec.evaluation.generators import SessionGenerator
+from onerec.reward.ensemble import RewardEnsemble
 from onerec.schema import PREFERENCE_GROUPS
 from onerec.session_dataset.generator_sessions import SessionTensors
 from onerec.tokenizer.semantic_ids import SemanticIds
@@ -35,34 +34,17 @@ Preferences = PreferencePairs | PreferenceGroups
 
 
 def make_preferences(
-    model: OneRec,
-    reward_models: Sequence[RewardModel],
-    vectors: Tensor,
+    generator: SessionGenerator,
+    reward: RewardEnsemble,
     contexts: SessionTensors,
-    codes: Tensor,
-    trie: Trie,
-    *,
-    decoding: BeamConfig,
-    reward: RewardConfig,
     alignment: AlignmentConfig,
-    device: str = "cpu",
-    on_batch: Callable[[int, int], None] = lambda done, total: None,
+    *,
+    on_batch: OnBatch = lambda done, total: None,
 ) -> Preferences:
     """Generated sessions as `alignment.method` compares them; see `make_pairs`, `make_groups`."""
     several = alignment.method in (*GROUP_METHODS, "sdpo")
-    return (make_groups if several else make_pairs)(
-        model,
-        reward_models,
-        vectors,
-        contexts,
-        codes,
-        trie,
-        decoding=decoding,
-        reward=reward,
-        alignment=alignment,
-        device=device,
-        on_batch=on_batch,
-    )
+    make = make_groups if several else make_pairs
+    return make(generator, reward, contexts, alignment, on_batch=on_batch)
 
 
 def save_preferences(preferences: Preferences, item_ids: np.ndarray, directory: Path) -> None:

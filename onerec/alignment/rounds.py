@@ -1,36 +1,39 @@
 """One round of alignment from artifact directories: its preferences, its training, its gate.
 
-For the assets of the night and for the variants of an experiment, which run the same round on other
+For the nightly assets and for the variants of an experiment, which run the same round on other
 inputs.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import date
+from functools import cached_property
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from onerec.alignment.candidates import sample_contexts
-from onerec.alignment.gate import RoundDecision, gate_round
-from onerec.alignment.logged_pairs import feedback_pairs
+from onerec.alignment.candidates import OnBatch, sample_contexts
+from onerec.alignment.gate import RoundDecision, apply_decision, decide_round, measure_round
+from onerec.alignment.logged_pairs import logged_pairs
 from onerec.alignment.preferences import Preferences, load_preferences, make_preferences
 from onerec.alignment.train import AlignmentData, AlignmentReport, Numbers, fit_alignment
-from onerec.config import AlignmentConfig, BeamConfig, EvaluationConfig
+from onerec.config import AlignmentConfig, BeamConfig, EvaluationConfig, Runtime
+from onerec.evaluation.generators import SessionGenerator
 from onerec.generation import Trie
 from onerec.model import OneRec, load_model
-from onerec.reward import check_evaluator, load_ensemble, load_reward
+from onerec.reward import check_evaluator, load_ensemble
+from onerec.reward.ensemble import RewardEnsemble
 from onerec.session_dataset.generator_sessions import SessionTensors, load_session_tensors
 from onerec.session_dataset.reward_blocks import load_reward_blocks
 from onerec.tokenizer.semantic_ids import SemanticIds, load_semantic_ids
-from onerec.training.runtime import Runtime, reproducible
+from onerec.training.runtime import reproducible
 
 
 @dataclass(frozen=True, kw_only=True)
-class RoundFiles:
-    """What a round reads.
+class RoundInputs:
+    """What a round reads; each artifact is loaded when it is first used.
 
     Attributes:
         session_dataset: Directory of the artifact, like the next ones.
@@ -46,85 +49,94 @@ class RoundFiles:
     reward_model: Path
     test_day: date
 
+    @cached_property
     def ids(self) -> SemanticIds:
         """The catalogue."""
         return load_semantic_ids(self.semantic_ids)
 
-    def generator(self, ids: SemanticIds) -> tuple[OneRec, str]:
-        """The start and its tokenizer version.
+    @cached_property
+    def model(self) -> OneRec:
+        """The generator that the round starts from.
 
         Raises:
             TokenizerVersionMismatchError: It belongs to another tokenizer version than the
                 catalogue.
         """
-        return load_model(self.start, expected_tokenizer_version=ids.tokenizer_version)
+        version = self.ids.tokenizer_version
+        return load_model(self.start, expected_tokenizer_version=version)[0]
 
-    def vectors(self) -> Tensor:
-        """(N, Dv) item vectors."""
-        return load_file(self.semantic_ids / "vectors.safetensors")["vectors"]
-
-    def allowed(self, ids: SemanticIds) -> Tensor:
+    @cached_property
+    def candidates(self) -> Tensor:
         """(N,) bool: items that may be generated."""
-        return torch.from_numpy(ids.known_before(self.test_day))
+        return torch.from_numpy(self.ids.known_before(self.test_day))
 
-    def sessions(self, split: str, ids: SemanticIds, model: OneRec) -> SessionTensors:
+    @property
+    def lengths(self) -> dict[str, int]:
+        """The generator's lengths."""
+        model = self.model
+        return {"history_length": model.history_length, "session_items": model.session_items}
+
+    def sessions(self, split: str) -> SessionTensors:
         """Good sessions of a split, in the generator's lengths."""
-        shape = {"history_length": model.history_length, "session_items": model.session_items}
-        return load_session_tensors(self.session_dataset, split, ids, good_only=True, **shape)
+        return load_session_tensors(
+            self.session_dataset, split, self.ids, good_only=True, **self.lengths
+        )
+
+    def generator(self, decoding: BeamConfig, runtime: Runtime) -> SessionGenerator:
+        """The start as a generator of the candidates."""
+        device, ids = runtime.torch_device(), self.ids
+        trie = Trie.build(ids.codes, ids.codebook_size, self.candidates)
+        model = self.model.to(device).eval()
+        return SessionGenerator(model, ids.codes.to(device), trie.to(device), decoding)
+
+    def ensemble(self, directory: Path) -> RewardEnsemble:
+        """The reward models of an artifact."""
+        models = load_ensemble(directory)
+        vectors = load_file(self.semantic_ids / "vectors.safetensors")["vectors"]
+        return RewardEnsemble(models, vectors, models[0].config)
 
 
 def round_preferences(
-    files: RoundFiles,
+    inputs: RoundInputs,
     decoding: BeamConfig,
     alignment: AlignmentConfig,
     *,
     runtime: Runtime,
-    device: str = "cpu",
-    on_batch: Callable[[int, int], None] = lambda done, total: None,
-) -> tuple[Preferences, SemanticIds]:
-    """Sessions to compare, from where `alignment.pairs` says, and the catalogue they are in.
+    on_batch: OnBatch = lambda done, total: None,
+) -> Preferences:
+    """Sessions to compare, from where `alignment.pairs` says.
 
     Args:
-        files: What is read.
+        inputs: What is read.
         decoding: Candidates per user, batch size, and whether seen items are left out.
         alignment: What is compared; its seed says whose sessions.
         runtime: Hardware and threads.
-        device: Where generators run.
         on_batch: Called with contexts done and in all.
     """
-    ids = files.ids()
-    model, _ = files.generator(ids)
-    reward_models, allowed = load_ensemble(files.reward_model), files.allowed(ids)
-    options = {"decoding": decoding, "reward": reward_models[0].config, "device": device}
+    generator, reward = inputs.generator(decoding, runtime), inputs.ensemble(inputs.reward_model)
     with reproducible(runtime):
         if alignment.pairs == "feedback":
-            blocks = load_reward_blocks(
-                files.session_dataset,
-                "train",
-                ids,
-                history_length=model.history_length,
-                block_items=model.session_items,
+            return logged_pairs(
+                generator,
+                load_reward_blocks(
+                    inputs.session_dataset,
+                    "train",
+                    inputs.ids,
+                    history_length=inputs.model.history_length,
+                    block_items=inputs.model.session_items,
+                ),
+                inputs.candidates,
+                reward.config,
+                num_users=alignment.sample_users,
+                seed=alignment.seed,
             )
-            sample = {"num_users": alignment.sample_users, "seed": alignment.seed}
-            return feedback_pairs(model, blocks, ids.codes, allowed, **sample, **options), ids
-        sessions = files.sessions("train", ids, model)
-        made = make_preferences(
-            model,
-            reward_models,
-            files.vectors(),
-            sample_contexts(sessions, alignment.sample_users, alignment.seed),
-            ids.codes,
-            Trie.build(ids.codes, ids.codebook_size, allowed),
-            alignment=alignment,
-            on_batch=on_batch,
-            **options,
-        )
-    return made, ids
+        contexts = sample_contexts(inputs.sessions("train"), alignment.sample_users, alignment.seed)
+        return make_preferences(generator, reward, contexts, alignment, on_batch=on_batch)
 
 
 def fit_round(
-    files: RoundFiles,
-    preferences: Path,
+    inputs: RoundInputs,
+    preferences: Preferences,
     alignment: AlignmentConfig,
     out_dir: Path,
     *,
@@ -134,48 +146,47 @@ def fit_round(
     """Train on a round's preferences; see `fit_alignment`.
 
     Args:
-        files: What is read.
-        preferences: Directory of what `save_preferences` wrote.
+        inputs: What is read.
+        preferences: Pairs or groups.
         alignment: Losses and optimiser.
         out_dir: Gets the checkpoint and `history.json`.
         runtime: Hardware and threads.
         on_epoch: Called with the numbers of each epoch.
     """
-    ids = files.ids()
-    model, tokenizer_version = files.generator(ids)
-    shape = {"history_length": model.history_length, "session_items": model.session_items}
     return fit_alignment(
-        model,
+        inputs.model.cpu(),
         AlignmentData(
-            preferences=load_preferences(preferences, ids, **shape),
-            train=files.sessions("train", ids, model),
-            valid=files.sessions("valid", ids, model),
-            codes=ids.codes,
+            preferences=preferences,
+            train=inputs.sessions("train"),
+            valid=inputs.sessions("valid"),
+            codes=inputs.ids.codes,
         ),
         alignment,
         out_dir,
-        tokenizer_version=tokenizer_version,
+        tokenizer_version=inputs.ids.tokenizer_version,
         runtime=runtime,
         on_epoch=on_epoch,
     )
 
 
-def decide_round(
-    files: RoundFiles,
+def check_round(
+    inputs: RoundInputs,
     evaluator: Path,
     trained: OneRec,
     out_dir: Path,
-    alignment: AlignmentConfig,
     *,
+    alignment: AlignmentConfig,
     decoding: BeamConfig,
     evaluation: EvaluationConfig,
     runtime: Runtime,
-    device: str = "cpu",
 ) -> RoundDecision:
     """Measure a round and its start; a refused round leaves the start's weights in `out_dir`.
 
+    One session of each of `gate_cases` users of the validation day is a case; without cases every
+    round is published.
+
     Args:
-        files: What the round read.
+        inputs: What the round read.
         evaluator: Directory of the evaluator model.
         trained: What the round made.
         out_dir: Where its checkpoint lies; gets `round.json`.
@@ -183,31 +194,27 @@ def decide_round(
         decoding: Beam and batch size.
         evaluation: Confidence, resamples and seed of the intervals.
         runtime: Hardware and threads.
-        device: Where generators run.
 
     Raises:
         ValueError: The evaluator was trained on the reward model's users.
     """
-    check_evaluator(evaluator, files.reward_model)
-    reward_model, ids = load_reward(evaluator), files.ids()
-    start, _ = files.generator(ids)
-    with reproducible(runtime):
-        return gate_round(
-            start,
-            trained,
-            reward_model,
-            files.vectors(),
-            files.sessions("valid", ids, start),
-            ids.codes,
-            Trie.build(ids.codes, ids.codebook_size, files.allowed(ids)),
-            start_files=files.start,
-            out_dir=out_dir,
-            alignment=alignment,
-            decoding=decoding,
-            evaluation=evaluation,
-            reward=reward_model.config,
-            device=device,
-        )
+    check_evaluator(evaluator, inputs.reward_model)
+    cases = sample_contexts(inputs.sessions("valid"), alignment.gate_cases, alignment.seed)
+    decision = RoundDecision(True, {}, [], {"cases": 0})
+    if len(cases):
+        start = inputs.generator(decoding, runtime)
+        measured_by = inputs.ensemble(evaluator)
+        aligned = replace(start, model=trained.to(runtime.torch_device()).eval())
+        with reproducible(runtime):
+            before, after = (measure_round(g, measured_by, cases) for g in (start, aligned))
+        decision = decide_round(before, after, alignment, evaluation)
+    apply_decision(decision, start=inputs.start, out_dir=out_dir)
+    return decision
+
+
+def load_round_preferences(inputs: RoundInputs, directory: Path) -> Preferences:
+    """Read what `save_preferences` wrote, against the round's catalogue."""
+    return load_preferences(directory, inputs.ids, **inputs.lengths)
 
 
 def with_sample(alignment: AlignmentConfig, number: int) -> AlignmentConfig:

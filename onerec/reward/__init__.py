@@ -3,20 +3,21 @@
 `onerec.reward.training` trains them; it imports Lightning, so it is not imported here.
 """
 
-from onerec.reward.ensemble import load_ensemble, score_with_all
+from onerec.reward.ensemble import RewardEnsemble, SessionScores, load_ensemble
 from onerec.reward.model import TOWERS, RewardModel, load_reward, save_reward
 from onerec.reward.scoring import scalar_reward, score_sessions
 from onerec.reward.user_split import check_evaluator, split_users
 
 __all__ = [
     "TOWERS",
+    "RewardEnsemble",
     "RewardModel",
+    "SessionScores",
     "check_evaluator",
     "load_ensemble",
     "load_reward",
     "save_reward",
     "scalar_reward",
     "score_sessions",
-    "score_with_all",
     "split_users",
 ]

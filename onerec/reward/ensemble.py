@@ -7,6 +7,7 @@ Shapes: E models, B users, K sessions per user.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +22,7 @@ MEMBERS = "members"
 """Directory beside the first model, with one directory for each further one."""
 
 
-class Scored(NamedTuple):
+class SessionScores(NamedTuple):
     """An ensemble's scores of sessions (B, K).
 
     Attributes:
@@ -35,28 +36,41 @@ class Scored(NamedTuple):
     towers: Tensor
 
 
-def score_with_all(
-    models: Sequence[RewardModel],
-    vectors: Tensor,
-    history: Tensor,
-    sessions: Tensor,
-    config: RewardConfig,
-) -> Scored:
-    """Score sessions with every model, in double precision from the probabilities on.
+@dataclass(frozen=True)
+class RewardEnsemble:
+    """Reward models of one partition, with what scoring needs beside them.
 
-    Args:
+    Attributes:
         models: At least one; with one the lower bound is the reward.
-        vectors: (N, Dv) item vectors.
-        history: (B, H) item indices, -1 padded.
-        sessions: (B, K, M) item indices.
+        vectors: (N, Dv) item vectors of the partition they were trained in.
         config: Weights of the towers, and the caution.
     """
-    assert models, "an ensemble has a model"
-    towers = torch.stack([score_sessions(m, vectors, history, sessions).double() for m in models])
-    rewards = scalar_reward(towers, config)
-    mean = rewards.mean(0)
-    spread = rewards.std(0, correction=0)
-    return Scored(mean, mean - config.ensemble_caution * spread, towers.mean(0))
+
+    models: Sequence[RewardModel]
+    vectors: Tensor
+    config: RewardConfig
+
+    def __post_init__(self) -> None:
+        assert self.models, "an ensemble has a model"
+
+    def score(self, history: Tensor, sessions: Tensor) -> SessionScores:
+        """Score sessions with every model, in double precision from the probabilities on.
+
+        Args:
+            history: (B, H) item indices, -1 padded.
+            sessions: (B, K, M) item indices.
+        """
+        towers = torch.stack(
+            [score_sessions(m, self.vectors, history, sessions).double() for m in self.models]
+        )
+        rewards = scalar_reward(towers, self.config)
+        mean = rewards.mean(0)
+        spread = rewards.std(0, correction=0)
+        return SessionScores(mean, mean - self.config.ensemble_caution * spread, towers.mean(0))
+
+    def to(self, device: str | torch.device) -> "RewardEnsemble":
+        """The same, its models moved to a device."""
+        return replace(self, models=[model.to(device) for model in self.models])
 
 
 def load_ensemble(directory: Path) -> list[RewardModel]:

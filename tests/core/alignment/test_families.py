@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from onerec.alignment.losses import DPO
-from onerec.alignment.objectives import OverPairs
+from onerec.alignment.objectives import PairObjective
 from onerec.alignment.preferences import Preferences
 from onerec.alignment.train import AlignmentData, AlignmentReport, fit_alignment
 from onerec.config import GROUP_METHODS, PAIR_METHODS, AlignmentConfig
@@ -104,7 +104,7 @@ def test_ipa_is_dpo_by_another_name_and_an_objective_can_be_handed_in(tmp_path: 
         CONFIG,
         tmp_path,
         tokenizer_version="g",
-        objective=OverPairs(DPO(CONFIG.beta)),
+        objective=PairObjective(DPO(CONFIG.beta)),
     )
     assert handed.steps == ipa.steps
 

@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from onerec.alignment.gate import WEIGHTS, RoundDecision, decide_round, gate_round, measure_round
+from onerec.alignment.gate import (
+    WEIGHTS,
+    RoundDecision,
+    apply_decision,
+    decide_round,
+    measure_round,
+)
 from onerec.config import AlignmentConfig, BeamConfig, EvaluationConfig
 from onerec.generation import generate_sessions, rank_items
 from onerec.model import OneRec, save_model
@@ -18,9 +24,11 @@ from tests.core.alignment.world import (
     ITEMS,
     REWARD,
     TRIE,
+    ensemble,
     generator,
     good_sessions,
     reward_model,
+    session_generator,
 )
 
 EVALUATION = EvaluationConfig(bootstrap_samples=200)
@@ -79,7 +87,7 @@ def test_a_rise_inside_the_noise_is_no_rise():
 def test_values_are_those_of_the_model():
     model, (evaluator, vectors) = generator(), reward_model()
     cases = good_sessions(9, 3)
-    measured = measure_round(model, evaluator, vectors, cases, CATALOGUE, TRIE, DECODING, REWARD)
+    measured = measure_round(session_generator(model, decoding=DECODING), ensemble(), cases)
     history = cases.history.long()
     items, _ = rank_items(model, history, CATALOGUE, TRIE, top_k=10, beam=10)
     hits = (items[:, :, None] == cases.targets[:, None]).any(1).double().mean(1)
@@ -89,17 +97,11 @@ def test_values_are_those_of_the_model():
     assert measured["reward"].tolist() == pytest.approx(best.tolist(), abs=1e-6)
 
 
-def gate(tmp_path: Path, trained: OneRec, **changes) -> RoundDecision:
-    evaluator, vectors = reward_model()
+def settle(tmp_path: Path, trained: OneRec, decision: RoundDecision) -> None:
     for name, model in (("start", generator(0)), ("out", trained)):
         (tmp_path / name).mkdir()
         save_model(model, tmp_path / name, tokenizer_version="g")
-    return gate_round(
-        generator(0), trained, evaluator, vectors, good_sessions(60, 3), CATALOGUE, TRIE,
-        start_files=tmp_path / "start", out_dir=tmp_path / "out",
-        alignment=dataclasses.replace(CONFIG, **changes), decoding=DECODING,
-        evaluation=EVALUATION, reward=REWARD,
-    )  # fmt: skip
+    apply_decision(decision, start=tmp_path / "start", out_dir=tmp_path / "out")
 
 
 def is_start(tmp_path: Path) -> bool:
@@ -109,18 +111,24 @@ def is_start(tmp_path: Path) -> bool:
     )
 
 
-def test_the_start_stands_when_nothing_was_gained(tmp_path: Path):
+def test_the_start_is_kept_when_nothing_was_gained(tmp_path: Path):
     trained = generator(0)
     with torch.no_grad():
         trained.start.add_(1e-4)  # another checkpoint that recommends the same
-    decision = gate(tmp_path, trained)
+    cases = good_sessions(60, 3)
+    before, after = (
+        measure_round(session_generator(model, decoding=DECODING), ensemble(), cases)
+        for model in (generator(0), trained)
+    )
+    decision = decide_round(before, after, CONFIG, EVALUATION)
     assert not decision.published
     assert decision.gates == {"evaluator_reward_rises": False, "recall_within_tolerance": True}
+    settle(tmp_path, trained, decision)
     assert is_start(tmp_path)
     assert json.loads((tmp_path / "out" / "round.json").read_text())["published"] is False
 
 
-def test_without_cases_every_round_is_published(tmp_path: Path):
-    decision = gate(tmp_path, generator(1), gate_cases=0)
-    assert decision == RoundDecision(True, {}, [], {"cases": 0})
+def test_a_published_round_keeps_its_weights(tmp_path: Path):
+    settle(tmp_path, generator(1), decide(0.05, 0.0))
     assert not is_start(tmp_path)
+    assert json.loads((tmp_path / "out" / "round.json").read_text())["published"] is True

@@ -7,16 +7,16 @@ import pytest
 import torch
 
 from onerec.alignment import group_losses
-from onerec.alignment.group_losses import ECPO, GRPO, Group, GroupLoss, advantages
+from onerec.alignment.group_losses import ECPO, GRPO, GroupBatch, GroupLoss, advantages
 
 LOGP = -2.0
 
 
-def group(ratios: list[list[float]], rewards: list[float], ref: float = LOGP) -> Group:
+def group(ratios: list[list[float]], rewards: list[float], ref: float = LOGP) -> GroupBatch:
     """One group whose tokens were as probable as e^LOGP and became `ratios` times that."""
     ratio = torch.tensor([ratios], dtype=torch.float64)
     old = torch.full_like(ratio, LOGP)
-    return Group(
+    return GroupBatch(
         old + ratio.log(),
         old,
         torch.full_like(ratio, ref),
@@ -25,7 +25,7 @@ def group(ratios: list[list[float]], rewards: list[float], ref: float = LOGP) ->
     )
 
 
-def gradient(loss: GroupLoss, batch: Group) -> torch.Tensor:
+def gradient(loss: GroupLoss, batch: GroupBatch) -> torch.Tensor:
     logp = batch.logp.clone().requires_grad_()
     loss(batch._replace(logp=logp)).sum().backward()
     assert logp.grad is not None

@@ -32,29 +32,24 @@ from tests.core.alignment.world import (
     NUM_ITEMS,
     REWARD,
     TRIE,
+    ensemble,
     generator,
     good_sessions,
     planted_pairs,
     reward_model,
+    session_generator,
 )
 
 ALL = torch.ones(NUM_ITEMS, dtype=torch.bool)
 
 
+CONTEXTS = sample_contexts(good_sessions(40, 1), 12, 0)
+
+
 def groups(method: str, pairs: str = "beams", trie: Trie = TRIE, **changes) -> PreferenceGroups:
-    evaluator, vectors = reward_model()
     settings = {"method": method, "pairs": pairs, "group_size": 4, "num_rejected": 2} | changes
-    return make_groups(
-        generator(),
-        [evaluator],
-        vectors,
-        sample_contexts(good_sessions(40, 1), 12, 0),
-        CATALOGUE,
-        trie,
-        decoding=DECODING,
-        reward=REWARD,
-        alignment=AlignmentConfig(**settings),
-    )
+    made_by = session_generator(trie=trie)
+    return make_groups(made_by, ensemble(), CONTEXTS, AlignmentConfig(**settings))
 
 
 def scores(history: torch.Tensor, sessions: torch.Tensor) -> torch.Tensor:
@@ -101,11 +96,7 @@ def test_sdpo_takes_the_best_and_the_worst():
 
 def test_with_one_rejected_session_sdpo_has_the_pairs_of_dpo():
     made = groups("sdpo", num_rejected=1)
-    evaluator, vectors = reward_model()
-    pairs = make_pairs(
-        generator(), evaluator, vectors, sample_contexts(good_sessions(40, 1), 12, 0), CATALOGUE,
-        TRIE, decoding=DECODING, reward=REWARD,
-    )  # fmt: skip
+    pairs = make_pairs(session_generator(), ensemble(), CONTEXTS, AlignmentConfig())
     assert torch.equal(made.sessions, pairs.sessions)
     assert torch.equal(made.rewards, pairs.rewards)
 
@@ -119,12 +110,8 @@ def test_draws_are_draws_and_a_seed_is_a_sample():
 
 
 def test_pairs_can_come_from_draws():
-    evaluator, vectors = reward_model()
-    pairs = make_pairs(
-        generator(), evaluator, vectors, sample_contexts(good_sessions(40, 1), 12, 0), CATALOGUE,
-        TRIE, decoding=DECODING, reward=REWARD,
-        alignment=AlignmentConfig(method="dpo", pairs="sampling"),
-    )  # fmt: skip
+    alignment = AlignmentConfig(method="dpo", pairs="sampling")
+    pairs = make_pairs(session_generator(), ensemble(), CONTEXTS, alignment)
     assert len(pairs) > 8
     torch.testing.assert_close(pairs.rewards, scores(pairs.history, pairs.sessions))
     assert bool((pairs.chosen_reward > pairs.rejected_reward).all())
@@ -187,39 +174,32 @@ def test_wrong_orders_are_counted():
 
 
 def test_zero_spread_groups_are_kept_and_counted():
-    evaluator, vectors = reward_model()
-    for parameter in evaluator.parameters():
+    indifferent = ensemble()
+    for parameter in indifferent.models[0].parameters():
         torch.nn.init.zeros_(parameter)
-    settings = {"decoding": DECODING, "reward": REWARD}
-    contexts = sample_contexts(good_sessions(40, 1), 12, 0)
-    made = make_groups(
-        generator(), [evaluator], vectors, contexts, CATALOGUE, TRIE, **settings,
-        alignment=AlignmentConfig(method="grpo", group_size=3),
-    )  # fmt: skip
-    assert made.stats["zero_spread_share"] == 1.0
-    assert len(made) == len(contexts)
-    made = make_groups(
-        generator(), [evaluator], vectors, contexts, CATALOGUE, TRIE, **settings,
-        alignment=AlignmentConfig(method="sdpo", num_rejected=2),
-    )  # fmt: skip
-    assert made.stats["skipped_equal_rewards"] == len(contexts)
+
+    def made(**settings) -> PreferenceGroups:
+        alignment = AlignmentConfig(**settings)
+        return make_groups(session_generator(), indifferent, CONTEXTS, alignment)
+
+    kept = made(method="grpo", group_size=3)
+    assert kept.stats["zero_spread_share"] == 1.0
+    assert len(kept) == len(CONTEXTS)
+    assert made(method="sdpo", num_rejected=2).stats["skipped_equal_rewards"] == len(CONTEXTS)
 
 
 def test_an_ensemble_chooses_by_its_lower_bound():
-    """Two reward_models who disagree: the winner is best by mean - c * deviation, by brute
-    force."""
-    reward_models = [reward_model(0)[0], reward_model(1)[0]]
-    vectors = reward_model()[1]
-    reward = dataclasses.replace(REWARD, ensemble_caution=3.0)
-    contexts = sample_contexts(good_sessions(40, 1), 12, 0)
-    pairs = make_pairs(
-        generator(), reward_models, vectors, contexts, CATALOGUE, TRIE, decoding=DECODING,
-        reward=reward,
-    )  # fmt: skip
-    plain = make_pairs(
-        generator(), reward_models, vectors, contexts, CATALOGUE, TRIE, decoding=DECODING,
-        reward=dataclasses.replace(REWARD, ensemble_caution=0.0),
-    )  # fmt: skip
+    """Of two models that disagree the highest mean - c * deviation, by brute force."""
+    pairs, plain = (
+        make_pairs(
+            session_generator(),
+            ensemble(0, 1, config=dataclasses.replace(REWARD, ensemble_caution=caution)),
+            CONTEXTS,
+            AlignmentConfig(),
+        )
+        for caution in (3.0, 0.0)
+    )
+    reward_models, vectors = ensemble(0, 1).models, ensemble().vectors
     assert not torch.equal(pairs.chosen, plain.chosen)
     for i in range(len(pairs)):
         history = pairs.history[i : i + 1]

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from onerec.alignment.logged_pairs import feedback_pairs
+from onerec.alignment.logged_pairs import logged_pairs
 from onerec.alignment.pairs import PreferencePairs, illegal_sessions
 from onerec.config import RewardConfig
 from onerec.model import session_logp
 from onerec.session_dataset.reward_blocks import RewardBlocks, RewardThresholds
-from tests.core.alignment.world import CATALOGUE, DECODING, HISTORY, NUM_ITEMS, generator
+from tests.core.alignment.world import CATALOGUE, HISTORY, NUM_ITEMS, generator, session_generator
 
 ALLOWED = torch.arange(NUM_ITEMS) < 20
 WEIGHTS = RewardConfig(weight_swt=1.0, weight_vtr=2.0, weight_wtr=0.0, weight_ltr=0.5)
@@ -48,10 +48,7 @@ LOG = [
 
 def pairs(log: list[tuple[int, list[int], list[int]]] = LOG, **changes) -> PreferencePairs:
     settings = {"num_users": 10, "seed": 0} | changes
-    return feedback_pairs(
-        generator(), blocks(log), CATALOGUE, ALLOWED, decoding=DECODING, reward=WEIGHTS,
-        **settings,
-    )  # fmt: skip
+    return logged_pairs(session_generator(), blocks(log), ALLOWED, WEIGHTS, **settings)
 
 
 def test_best_and_worst_by_hand():

@@ -5,16 +5,16 @@ import pytest
 from onerec.alignment.group_losses import ECPO, GRPO
 from onerec.alignment.losses import CDPO, DPO, SimPO
 from onerec.alignment.methods import objective_of
-from onerec.alignment.objectives import OverGroups, OverPairs
+from onerec.alignment.objectives import GroupObjective, PairObjective
 from onerec.config import GROUP_METHODS, PAIR_METHODS, AlignmentConfig
 
 
 def test_every_name_has_a_loss_and_the_default_is_todays():
-    assert objective_of(AlignmentConfig()) == OverPairs(DPO(0.1))
+    assert objective_of(AlignmentConfig()) == PairObjective(DPO(0.1))
     for method in PAIR_METHODS:
-        assert isinstance(objective_of(AlignmentConfig(method=method)), OverPairs)
+        assert isinstance(objective_of(AlignmentConfig(method=method)), PairObjective)
     for method in GROUP_METHODS:
-        assert isinstance(objective_of(AlignmentConfig(method=method)), OverGroups)
+        assert isinstance(objective_of(AlignmentConfig(method=method)), GroupObjective)
 
 
 def test_settings_reach_the_loss():

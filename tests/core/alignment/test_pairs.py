@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from onerec.alignment.candidates import sample_contexts
+from onerec.alignment.candidates import ScoredCandidates, sample_contexts
 from onerec.alignment.pairs import (
     PreferencePairs,
     best_and_worst,
@@ -17,6 +17,7 @@ from onerec.alignment.pairs import (
     make_pairs,
     save_pairs,
 )
+from onerec.config import AlignmentConfig
 from onerec.generation import Trie, generate_sessions
 from onerec.reward.scoring import scalar_reward, score_sessions
 from onerec.schema import PREFERENCE_PAIRS
@@ -30,25 +31,19 @@ from tests.core.alignment.world import (
     NUM_ITEMS,
     REWARD,
     TRIE,
+    ensemble,
     generator,
     good_sessions,
     reward_model,
+    session_generator,
 )
 
 
 def _pairs(trie: Trie = TRIE, **changes: object) -> PreferencePairs:
-    rewards, vectors = reward_model()
+    decoding = dataclasses.replace(DECODING, **changes)  # pyright: ignore
     contexts = sample_contexts(good_sessions(40, 1), 12, 0)
-    return make_pairs(
-        generator(),
-        rewards,
-        vectors,
-        contexts,
-        CATALOGUE,
-        trie,
-        decoding=dataclasses.replace(DECODING, **changes),  # pyright: ignore
-        reward=REWARD,
-    )
+    made_by = session_generator(trie=trie, decoding=decoding)
+    return make_pairs(made_by, ensemble(), contexts, AlignmentConfig())
 
 
 @pytest.mark.parametrize("filter_seen", [True, False])
@@ -109,29 +104,20 @@ def test_only_allowed_items_and_no_repeats():
 def test_contexts_without_a_choice_are_skipped_and_counted():
     """One legal session only: nothing to prefer. Then two with one reward: nothing either."""
     only = torch.arange(NUM_ITEMS) < 1
-    rewards, vectors = reward_model()
     contexts = good_sessions(4, 1)
     contexts = dataclasses.replace(contexts, targets=contexts.targets[:, :1])
-    model = generator()
-    pairs = make_pairs(
-        model, rewards, vectors, contexts, CATALOGUE, Trie.build(CATALOGUE, CODES, only),
-        decoding=dataclasses.replace(DECODING, filter_seen=False), reward=REWARD,
-    )  # fmt: skip
+    one = session_generator(
+        trie=Trie.build(CATALOGUE, CODES, only),
+        decoding=dataclasses.replace(DECODING, filter_seen=False),
+    )
+    pairs = make_pairs(one, ensemble(), contexts, AlignmentConfig())
     assert len(pairs) == 0
     assert pairs.stats["skipped_fewer_than_two_sessions"] == 4
 
-    for parameter in rewards.parameters():
+    indifferent = ensemble()
+    for parameter in indifferent.models[0].parameters():
         torch.nn.init.zeros_(parameter)
-    pairs = make_pairs(
-        model,
-        rewards,
-        vectors,
-        contexts,
-        CATALOGUE,
-        TRIE,
-        decoding=DECODING,
-        reward=REWARD,
-    )
+    pairs = make_pairs(session_generator(), indifferent, contexts, AlignmentConfig())
     assert pairs.stats["skipped_equal_rewards"] == 4
 
 
@@ -139,7 +125,8 @@ def test_ties_go_to_the_more_probable_session():
     items = torch.arange(8).reshape(1, 4, 2)
     logp = torch.tensor([[-1.0, -2.0, -3.0, -torch.inf]])
     rewards = torch.tensor([[0.5, 0.9, 0.9, 7.0]])
-    found = best_and_worst(items, logp, rewards, torch.zeros(1, 4, 4))
+    row, towers = torch.arange(1), torch.zeros(1, 4, 4)
+    found = best_and_worst(ScoredCandidates(row, items, logp, rewards, rewards, towers))
     assert found["chosen"].tolist() == [[2, 3]]
     assert found["rejected"].tolist() == [[0, 1]]
     assert found["num_sessions"].tolist() == [3]

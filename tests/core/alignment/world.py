@@ -6,8 +6,10 @@ import torch
 from onerec.alignment.groups import PreferenceGroups
 from onerec.alignment.pairs import PreferencePairs
 from onerec.config import BeamConfig, ModelConfig, RewardConfig
+from onerec.evaluation.generators import SessionGenerator
 from onerec.generation import Trie
 from onerec.model import OneRec
+from onerec.reward.ensemble import RewardEnsemble
 from onerec.reward.model import RewardModel, RewardShape
 from onerec.session_dataset.generator_sessions import SessionTensors
 
@@ -44,6 +46,19 @@ def reward_model(seed: int = 0) -> tuple[RewardModel, torch.Tensor]:
         model = RewardModel(REWARD, shape).eval()
         vectors = torch.nn.functional.normalize(torch.randn(NUM_ITEMS, 4), dim=-1)
     return model, vectors
+
+
+def session_generator(
+    model: OneRec | None = None, *, trie: Trie = TRIE, decoding: BeamConfig = DECODING
+) -> SessionGenerator:
+    """A generator over the catalogue; the untrained one by default."""
+    return SessionGenerator(model or generator(), CATALOGUE, trie, decoding)
+
+
+def ensemble(*seeds: int, config: RewardConfig = REWARD) -> RewardEnsemble:
+    """Reward models of some seeds, that of seed 0 by default, on the item vectors of seed 0."""
+    models = [reward_model(seed)[0] for seed in seeds or (0,)]
+    return RewardEnsemble(models, reward_model()[1], config)
 
 
 def good_sessions(num: int, seed: int, num_users: int = 12) -> SessionTensors:

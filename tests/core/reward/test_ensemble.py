@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from onerec.config import RewardConfig
-from onerec.reward.ensemble import load_ensemble, score_with_all
+from onerec.reward.ensemble import RewardEnsemble, load_ensemble
 from onerec.reward.model import RewardModel, RewardShape, load_reward
 from onerec.reward.scoring import scalar_reward, score_sessions
 from onerec.reward.training import fit_reward
@@ -33,7 +33,7 @@ def test_mean_and_lower_bound_by_hand():
     sessions = blocks.items.long().reshape(3, 2, -1)
     history = blocks.history[:3].long()
     config = dataclasses.replace(SMALL, ensemble_caution=2.0, weight_ltr=0.0)
-    scored = score_with_all(models, VECTORS, history, sessions, config)
+    scored = RewardEnsemble(models, VECTORS, config).score(history, sessions)
     first, second = (
         scalar_reward(score_sessions(m, VECTORS, history, sessions).double(), config)
         for m in models
@@ -43,11 +43,11 @@ def test_mean_and_lower_bound_by_hand():
     assert scored.towers.shape == (3, 2, 4)
 
 
-def test_one_model_is_sure_of_itself():
+def test_the_lower_bound_of_one_model_is_its_reward():
     (model,) = reward_models(1)
     blocks = planted_blocks(TOPICS, 4, 1)
     sessions, history = blocks.items.long()[:, None], blocks.history.long()
-    scored = score_with_all([model], VECTORS, history, sessions, SMALL)
+    scored = RewardEnsemble([model], VECTORS, SMALL).score(history, sessions)
     expected = scalar_reward(score_sessions(model, VECTORS, history, sessions).double(), SMALL)
     assert torch.equal(scored.reward, expected)
     assert torch.equal(scored.lower_bound, expected)
