@@ -94,7 +94,7 @@ class Ratio:
         return Ratio(self.point - other.point, self.draws - other.draws)
 
     def interval(self, confidence: float) -> Interval:
-        """With the percentile interval of the resamples."""
+        """With the percentile interval of the resamples that are finite."""
         drawn = np.where(np.isfinite(self.draws), self.draws, np.nan)
         return percentile_interval(self.point, drawn, confidence=confidence)
 

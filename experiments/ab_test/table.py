@@ -1,13 +1,12 @@
 """The table of the simulated A/B test: rows, pictures and what came out."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import pairwise
 
 from experiments.ab_test.config import ARMS, CASCADE, ABTestConfig
 from experiments.ab_test.measures import Ratio, ratios
 from experiments.ab_test.simulation import ABTestResult
 from experiments.reporting.result_tables import Provenance, ResultTable, Row
-from onerec.statistics import Interval
 
 NAME = "ab_test"
 LAST_DAYS = 3
@@ -39,10 +38,10 @@ COLUMNS = {
     "popularity": "popularity of the shown",
 }
 TEXT = (
-    "Every arm serves the same simulated users on the same visits with the same luck, {days} days "
-    "from the night on, {seeds} times with other visits. Models stay those of the night and read "
-    "the histories again every morning. Everybody lists the catalogue of the night, an item at "
-    "most once in {repeat} days to a user; what a list lacks, recent popularity fills. Differences "
+    "Every arm serves the same simulated users on the same visits with the same random numbers, "
+    "{days} days from the night on, {seeds} times with other visits. Models stay those of the night "
+    "and read the histories again every morning. Every arm lists the catalogue of the night, an "
+    "item at most once in {repeat} days to a user; what a list lacks, recent popularity fills. Differences "
     "are paired; intervals are over users and seeds of the traffic, not over seeds of the "
     "training. Who comes on a day does not depend on the arm{returning}. Everything is simulated."
 )
@@ -128,16 +127,14 @@ def _rows(measured: ABTestResult, config: ABTestConfig) -> Iterator[Row]:
         values = {m: ratio(arm, *sums, EVERY_DAY) for m, sums in LEVELS.items()}
         values["fresh_share"] = ratio(arm, "fresh_views", "views", slice(0, 1))
         values["fresh_watch_share"] = ratio(arm, "fresh_seconds", "watch_seconds", slice(0, 1))
-        facts = {
-            "system": ARMS[arm],
-            "seeds": config.traffic_seeds,
-            "seconds": measured.seconds.get(arm),
-        }
+        facts = {"seeds": config.traffic_seeds, "seconds": measured.seconds.get(arm)}
         for metric, value in (relative.get(arm, {}) | values).items():
-            yield Row(metric=metric, **_ends(value.interval(config.confidence)), **facts)
-        yield Row(metric="filled_share", value=measured.filled[arm], **facts)
+            yield Row.of(ARMS[arm], metric, value.interval(config.confidence), **facts)
+        yield Row(system=ARMS[arm], metric="filled_share", value=measured.filled[arm], **facts)
         if arm in measured.losses:
-            yield Row(metric="validation_loss", value=measured.losses[arm], **facts)
+            yield Row(
+                system=ARMS[arm], metric="validation_loss", value=measured.losses[arm], **facts
+            )
 
 
 def _findings(rows: list[Row], measured: ABTestResult) -> list[str]:
@@ -146,18 +143,19 @@ def _findings(rows: list[Row], measured: ABTestResult) -> list[str]:
     for arm in (name for name in ORDER if name in measured.sums):
         watch, view = (cells[ARMS[arm], m] for m in ("watch_uplift", "view_uplift"))
         found.append(
-            f"{ARMS[arm]}: total watch time {_signed(watch)}, average view duration "
-            f"{_signed(view)} against the cascade: {_verdict(watch, view)}."
+            f"{ARMS[arm]}: total watch time {watch.text(' %', 2)}, average view duration "
+            f"{view.text(' %', 2)} against the cascade: {_both(watch, view)}."
         )
     for before, arm in pairwise(name for name in ORDER if name in measured.sums):
         row = cells[ARMS[arm], f"watch_uplift_over_{before}"]
         found.append(
-            f"{ARMS[arm]} against {ARMS[before]}: total watch time {_signed(row)}, {_side(row)}."
+            f"{ARMS[arm]} against {ARMS[before]}: total watch time {row.text(' %', 2)}, "
+            f"{row.verdict}."
         )
     for arm in (name for name in ORDER if name in measured.sums):
         row = cells[ARMS[arm], "watch_uplift_first_minus_last"]
         found.append(
-            f"{ARMS[arm]}, day 1 less the last days: {_signed(row, ' points')}, {_side(row)}."
+            f"{ARMS[arm]}, day 1 less the last days: {row.text(' points', 2)}, {row.verdict}."
         )
     most = max(measured.filled, key=lambda arm: measured.filled[arm])
     found.append(
@@ -169,22 +167,6 @@ def _findings(rows: list[Row], measured: ABTestResult) -> list[str]:
     return found
 
 
-def _signed(row: Row, unit: str = " %") -> str:
-    return f"{row.value:+.2f}{unit} [{row.low:+.2f}, {row.high:+.2f}]"
-
-
-def _side(row: Row) -> str:
-    if row.low is not None and row.low > 0:
-        return "above zero"
-    if row.high is not None and row.high < 0:
-        return "below zero"
-    return "not clear of zero"
-
-
-def _verdict(watch: Row, view: Row) -> str:
-    sides = _side(watch), _side(view)
-    return f"both {sides[0]}" if sides[0] == sides[1] else f"{sides[0]} and {sides[1]}"
-
-
-def _ends(interval: Interval) -> Mapping[str, float]:
-    return {"value": interval.mean, "low": interval.low, "high": interval.high}
+def _both(watch: Row, view: Row) -> str:
+    verdicts = watch.verdict, view.verdict
+    return f"both {verdicts[0]}" if verdicts[0] == verdicts[1] else " and ".join(verdicts)

@@ -125,18 +125,13 @@ def findings(rows: Sequence[Row], measured: Mapping[str, SystemResult]) -> list[
         f"({tiger:.4f}, {off:+.1%})."
     ]
     best = cells[LABELS["onerec_dense"], f"recall@10_minus_{LABELS['sasrec_ce']}"]
-    clear = best.low is not None and best.low > 0
-    state = "reached, CI excludes 0" if clear else "reached, not significantly"
-    if best.value <= 0:
-        state = "missed"
+    state = "missed" if best.value <= 0 else f"reached, {best.verdict}"
     found.append(
         f"Goal {state}: the experiment's OneRec + dense head minus SASRec-CE in Recall@10 is "
-        f"{best.value:+.4f} [{best.low:+.4f}, {best.high:+.4f}]."
+        f"{best.text()}."
     )
     order = cells[LABELS["onerec_dense"], f"ndcg@10_minus_{LABELS['sasrec_ce']}"]
-    found.append(
-        f"The same in NDCG@10 is {order.value:+.4f} [{order.low:+.4f}, {order.high:+.4f}]."
-    )
+    found.append(f"The same in NDCG@10 is {order.text()}.")
     share = measured["onerec_dense"].facts.get("dense share")
     found.append(
         f"The mixture's dense share of {share} was chosen on validation users; the generator alone "

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from onerec import pictures
+from onerec.statistics import Interval
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -35,6 +36,30 @@ class Row:
     high: float | None = None
     seeds: int = 1
     seconds: float | None = None
+
+    @classmethod
+    def of(cls, system: str, metric: str, found: Interval, **others: Any) -> "Row":
+        """A row of a number with its interval."""
+        return cls(
+            system=system, metric=metric, value=found.mean, low=found.low, high=found.high, **others
+        )
+
+    @property
+    def verdict(
+        self,
+    ) -> Literal["significantly above", "significantly below", "no significant difference"]:
+        """Of a difference: whether its interval excludes 0, and on which side it lies."""
+        if self.low is not None and self.low > 0:
+            return "significantly above"
+        if self.high is not None and self.high < 0:
+            return "significantly below"
+        return "no significant difference"
+
+    def text(self, unit: str = "", decimals: int = 4) -> str:
+        """A difference with its sign and interval."""
+        low, high = (math.nan if end is None else end for end in (self.low, self.high))
+        number = Interval(self.value, low, high).text(signed=True, decimals=decimals)
+        return number.replace(" [", f"{unit} [")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -99,17 +99,13 @@ def seeded_rows(
             mine = system.values[metric]
             found = seeded_interval(mine, **settings)
             facts = {"seeds": len(mine), "seconds": system.seconds}
-            rows.append(
-                Row(system=name, metric=metric, **_ends(found), **facts)  # one number
-            )
+            rows.append(Row.of(name, metric, found, **facts))
             for other in minus:
                 if other == name or metric not in systems[other].values:
                     continue
                 theirs = systems[other].values[metric]
                 found = seeded_interval(_paired(name, mine, other, theirs), **settings)
-                rows.append(
-                    Row(system=name, metric=f"{metric}_minus_{other}", **_ends(found), **facts)
-                )
+                rows.append(Row.of(name, f"{metric}_minus_{other}", found, **facts))
     return rows
 
 
@@ -123,7 +119,3 @@ def _paired(name: str, mine: np.ndarray, other: str, theirs: np.ndarray) -> np.n
     if len(mine) == len(theirs):
         return mine - theirs
     return mine - theirs.mean(axis=0, keepdims=True)
-
-
-def _ends(interval: Interval) -> dict[str, float]:
-    return {"value": interval.mean, "low": interval.low, "high": interval.high}

@@ -1,7 +1,5 @@
 """The tables of the reward model: against base rates and boosting, and without its attention."""
 
-from datetime import date
-
 import dagster as dg
 from pydantic import Field
 
@@ -34,20 +32,17 @@ def reward_table(
     """AUC, order, log-loss and calibration of the reward model on a day it has not seen, beside
     what it must beat."""
     from experiments.reward_quality.quality import reward_quality
+    from experiments.reward_quality.scorers import load_blocks
     from onerec.pictures import scatter, svg_markdown
-    from onerec.session_dataset.reader import read_session_config
 
     day = latest_day(artifacts.store, READ)
     read = {name: artifacts.store.latest(name, day) for name in READ}
-    sessions = read_session_config(read["session_dataset"].path)
+    paths = read["session_dataset"].path, read["semantic_ids"].path
     made = reward_quality(
-        read["session_dataset"].path,
-        read["semantic_ids"].path,
+        load_blocks(*paths, STAGES.reward),
         STAGES.reward,
-        day=date.fromisoformat(day),
-        data=SETTINGS.dataset,
-        history_length=sessions.history_length,
-        session_items=sessions.session_items,
+        SETTINGS.dataset,
+        f"{SETTINGS.dataset} {day}, {read['session_dataset'].version}",
         seeds=config.seeds,
         on_progress=context.log.info,
     )

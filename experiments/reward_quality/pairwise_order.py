@@ -51,12 +51,6 @@ def pairs_in_order(
     return won, pairs
 
 
-def share_in_order(scores: np.ndarray, outcomes: np.ndarray, group: np.ndarray) -> np.ndarray:
-    """(G,) share of a group's pairs that are won; NaN for a group without a pair."""
-    won, pairs = pairs_in_order(scores, outcomes, group)
-    return np.divide(won, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
-
-
 def _start_of_run(opens: np.ndarray) -> np.ndarray:
     """For every row the row where its run begins."""
     return np.maximum.accumulate(np.where(opens, np.arange(len(opens)), 0))

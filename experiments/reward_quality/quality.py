@@ -1,17 +1,15 @@
 """How good is the reward model, against what, and what is its target-aware attention worth?
 
 Scorers of the same blocks, fitted on the same users and days and measured on the test day, which
-decided nothing about any of them. Table `reward_quality_<data set>` says whether they tell good
-from bad, per tower and inside what one user saw that day; `reward_calibration_<data set>` whether
-their probabilities can be believed.
+decided nothing about any of them. The table `reward_quality_<data set>` is about discrimination:
+per tower, and inside what one user saw that day. `reward_calibration_<data set>` is about whether
+the probabilities are calibrated.
 
 Shapes: S seeds, R blocks, B resamples, U users.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import date
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,7 +19,7 @@ from torchmetrics.functional.classification import binary_auroc
 from experiments.reporting.result_tables import Provenance, ResultTable, Row, current_commit
 from experiments.reporting.seed_intervals import SeededValues, interval_of, seeded_rows
 from experiments.reward_quality.pairwise_order import pairs_in_order
-from experiments.reward_quality.scorers import Days, Scored, fit_systems, load_days
+from experiments.reward_quality.scorers import EvaluationBlocks, SystemScores, fit_systems
 from onerec.config import RewardConfig
 from onerec.reward.metrics import (
     expected_calibration_error,
@@ -49,10 +47,10 @@ ORDERS = {
     "order_session": "order, session",
     "order_items": "order, items",
 }
-TEXT = """How well each scorer tells, from a user's history and what was shown, which feedback a
+TEXT = """How well each scorer predicts, from a user's history and what was shown, which feedback a
 block of exposures brought. All are fitted on the training days' blocks of the reward model's users
 and stop by the validation day; figures are of the test day's blocks of all users.
-`base_rate` says the training days' rate for every block. `boosting` is LightGBM on plain facts:
+`base_rate` predicts the training days' rate for every block. `boosting` is LightGBM on plain facts:
 sizes, place and hour, how often the block's items were shown and with what result on other days,
 and how near their vectors are to the history. `reward_ensemble` is the mean of the `reward_model`'s
 seeds. `no_similarity` is the reward model without `history_similarity`, `history_mean` the one
@@ -79,14 +77,11 @@ class RewardQuality:
 
 
 def reward_quality(
-    session_dataset: Path,
-    semantic_ids: Path,
+    blocks: EvaluationBlocks,
     config: RewardConfig,
+    dataset: str,
+    source: str,
     *,
-    day: date,
-    data: str,
-    history_length: int,
-    session_items: int,
     seeds: int = 3,
     on_progress: Callable[[str], None] = lambda line: None,
 ) -> RewardQuality:
@@ -96,63 +91,52 @@ def reward_quality(
     minutes of one core for the demo's night.
 
     Args:
-        session_dataset: Files of the artifact.
-        semantic_ids: Files of the artifact, with `vectors.safetensors`.
+        blocks: To fit on and to measure.
         config: Of the reward model; weights of the scalar reward.
-        day: The test day.
-        data: Name of the data set, for the tables' names and last lines.
-        history_length: H.
-        session_items: M.
+        dataset: Its name, for the tables' names.
+        source: Where the blocks come from, for the tables' last lines.
         seeds: Trainings of each neural system.
         on_progress: Called with a line after every step.
 
     Raises:
-        ValueError: The reward part has no training block, or the test day has none.
+        ValueError: The reward part has no training block.
     """
-    days = load_days(
-        session_dataset,
-        semantic_ids,
-        config,
-        history_length=history_length,
-        session_items=session_items,
-    )
-    if not len(days.test):
-        raise ValueError(f"day={day}: no block to measure on; choose a day with sessions")
-    systems = fit_systems(days, config, seeds=seeds, on_progress=on_progress)
-    rows = measure(systems, days, config)
+    systems = fit_systems(blocks, config, seeds=seeds, on_progress=on_progress)
+    rows = measure(systems, blocks, config)
     on_progress("measured")
     made = Provenance(
-        data=f"{data} {day}, {session_dataset.name}",
+        data=source,
         config=f"d_model {config.d_model}, at most {config.max_epochs} epochs, weights "
         f"{tower_weights(config)} for {', '.join(TOWERS)}",
         seeds=[config.seed + 100 * member for member in range(seeds)],
-        budget=f"{len(days.train):,} training blocks for everyone; {config.max_epochs} epochs or "
-        f"patience {config.patience}; boosting as many trees per tower as the validation day asks "
-        f"for; measured on {len(days.test):,} blocks of {len(days.test.user.unique()):,} users",
+        budget=f"{len(blocks.train):,} training blocks for every scorer; {config.max_epochs} "
+        f"epochs or patience {config.patience}; boosting as many trees per tower as the validation "
+        f"day chooses; measured on {len(blocks.test):,} blocks of "
+        f"{len(blocks.test.user.unique()):,} users",
         commit=current_commit(),
     )
-    return RewardQuality(_tables(rows, made, data), _curves(systems, days))
+    return RewardQuality(_tables(rows, made, dataset), _curves(systems, blocks))
 
 
-def measure(systems: Mapping[str, Scored], days: Days, config: RewardConfig) -> list[Row]:
+def measure(
+    systems: Mapping[str, SystemScores], blocks: EvaluationBlocks, config: RewardConfig
+) -> list[Row]:
     """Every figure of every system on both days, and the differences of `DIFFERENCES`.
 
     Metrics of the validation day begin with `valid_`.
     """
     rows = []
-    for prefix, blocks in (("", days.test), ("valid_", days.valid)):
+    for prefix, split in (("", blocks.test), ("valid_", blocks.valid)):
         for i, tower in enumerate(TOWERS):
-            labels = blocks.labels[:, i]
+            labels = split.labels[:, i]
             found = {
-                name: _Tower(
-                    (s.valid if prefix else s.test)[..., i], labels, blocks.user, s.seconds
-                )
+                name: _Tower((s.valid if prefix else s.test)[..., i], labels, split.user, s.seconds)
                 for name, s in systems.items()
             }
             rows += _tower_rows(found, prefix, tower)
     for metric in ORDERS:
         values = {
-            name: SeededValues({metric: _order(metric, s, days, config)}, s.seconds)
+            name: SeededValues({metric: _order(metric, s, blocks, config)}, s.seconds)
             for name, s in systems.items()
         }
         others = dict.fromkeys(other for _, other in DIFFERENCES)
@@ -192,26 +176,23 @@ class _Tower:
 def _tower_rows(found: Mapping[str, _Tower], prefix: str, tower: str) -> list[Row]:
     rows = []
     for name, mine in found.items():
-        facts = {"system": name, "seeds": len(mine.measured["ece"]), "seconds": mine.seconds}
+        facts = {"seeds": len(mine.measured["ece"]), "seconds": mine.seconds}
         error = float(mine.measured["ece"].mean())
-        rows.append(Row(metric=f"{prefix}ece_{tower}", value=error, **facts))
+        rows.append(Row(system=name, metric=f"{prefix}ece_{tower}", value=error, **facts))
         for metric, resampled in mine.resampled.items():
-            ends = interval_of(mine.measured[metric], resampled)._asdict()
-            rows.append(_row(f"{prefix}{metric}_{tower}", ends, facts))
+            found_interval = interval_of(mine.measured[metric], resampled)
+            rows.append(Row.of(name, f"{prefix}{metric}_{tower}", found_interval, **facts))
         for other in (theirs for system, theirs in DIFFERENCES if system == name):
             for metric in mine.resampled:
                 if other not in found or metric not in found[other].resampled:
                     continue
-                ends = interval_of(
+                difference = interval_of(
                     _minus(mine.measured[metric], found[other].measured[metric]),
                     _minus(mine.resampled[metric], found[other].resampled[metric]),
-                )._asdict()
-                rows.append(_row(f"{prefix}{metric}_{tower}_minus_{other}", ends, facts))
+                )
+                less = f"{prefix}{metric}_{tower}_minus_{other}"
+                rows.append(Row.of(name, less, difference, **facts))
     return rows
-
-
-def _row(metric: str, ends: Mapping[str, float], facts: Mapping[str, object]) -> Row:
-    return Row(metric=metric, value=ends["mean"], low=ends["low"], high=ends["high"], **facts)  # pyright: ignore
 
 
 def _minus(mine: np.ndarray, theirs: np.ndarray) -> np.ndarray:
@@ -219,29 +200,31 @@ def _minus(mine: np.ndarray, theirs: np.ndarray) -> np.ndarray:
     return mine - (theirs if theirs.shape == mine.shape else theirs.mean(-1, keepdims=True))
 
 
-def _order(metric: str, system: Scored, days: Days, config: RewardConfig) -> np.ndarray:
+def _order(
+    metric: str, system: SystemScores, blocks: EvaluationBlocks, config: RewardConfig
+) -> np.ndarray:
     """(S, U) share of each user's pairs that are in order; NaN where a user has none."""
-    blocks = days.items if metric == "order_items" else days.test
+    shown = blocks.items if metric == "order_items" else blocks.test
     probabilities = system.items if metric == "order_items" else system.test
-    came_out = scalar_reward(blocks.labels.double(), config).numpy()
-    group = (blocks.user if metric == "order_user_day" else blocks.session).numpy()
+    came_out = scalar_reward(shown.labels.double(), config).numpy()
+    group = (shown.user if metric == "order_user_day" else shown.session).numpy()
     user = np.zeros(int(group.max()) + 1, dtype=np.int64)
-    user[group] = blocks.user.numpy()
+    user[group] = shown.user.numpy()
     shares = []
     for seed in scalar_reward(probabilities, config).numpy():
         won, pairs = pairs_in_order(seed, came_out, group)
-        won, pairs = (np.bincount(user, x, minlength=len(blocks.user_ids)) for x in (won, pairs))
+        won, pairs = (np.bincount(user, x, minlength=len(shown.user_ids)) for x in (won, pairs))
         shares.append(np.divide(won, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0))
     return np.stack(shares)
 
 
 def _curves(
-    systems: Mapping[str, Scored], days: Days
+    systems: Mapping[str, SystemScores], blocks: EvaluationBlocks
 ) -> dict[str, dict[str, tuple[list[float], list[float]]]]:
     curves = {}
     for i, tower in enumerate(TOWERS):
         found = {
-            name: reliability(s.test[0, :, i], days.test.labels[:, i])
+            name: reliability(s.test[0, :, i], blocks.test.labels[:, i])
             for name, s in systems.items()
         }
         curves[tower] = {name: (c["predicted"], c["observed"]) for name, c in found.items()}
@@ -287,16 +270,14 @@ def _tables(rows: list[Row], made: Provenance, data: str) -> tuple[ResultTable, 
 
 def findings(rows: list[Row], columns: Mapping[str, str]) -> list[str]:
     """The paired differences on the test day in words, one sentence for each comparison."""
-    said = []
+    cells = {(row.system, row.metric): row for row in rows}
+    found = []
     for name, other in DIFFERENCES[1:]:
-        parts = []
-        for metric, title in columns.items():
-            for row in rows:
-                if row.system == name and row.metric == f"{metric}_minus_{other}":
-                    parts.append(f"{title} {row.value:+.4f} [{row.low:+.4f}, {row.high:+.4f}]")
+        pairs = ((title, cells.get((name, f"{m}_minus_{other}"))) for m, title in columns.items())
+        parts = [f"{title} {row.text()}" for title, row in pairs if row]
         if parts:
-            said.append(f"{name} minus {other}: {', '.join(parts)}.")
-    return said
+            found.append(f"{name} minus {other}: {', '.join(parts)}.")
+    return found
 
 
 def _one_line(*texts: str) -> str:

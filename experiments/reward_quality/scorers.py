@@ -20,13 +20,14 @@ from onerec.reward.ensemble import load_ensemble
 from onerec.reward.model import TOWERS
 from onerec.reward.scoring import score_sessions
 from onerec.reward.training import blocks_of, fit_reward
+from onerec.session_dataset.reader import read_session_config
 from onerec.session_dataset.reward_blocks import RewardBlocks, load_reward_blocks
 from onerec.tokenizer.semantic_ids import load_semantic_ids
 
 
 @dataclass(frozen=True)
-class Days:
-    """Blocks of everything that is needed.
+class EvaluationBlocks:
+    """Blocks that scorers are fitted on and measured on.
 
     Attributes:
         train: Of the reward part's users.
@@ -46,7 +47,7 @@ class Days:
 
 
 @dataclass(frozen=True)
-class Scored:
+class SystemScores:
     """Probabilities of one system, per seed.
 
     Attributes:
@@ -62,65 +63,75 @@ class Scored:
     seconds: float
 
 
-def load_days(
-    session_dataset: Path,
-    semantic_ids: Path,
-    config: RewardConfig,
-    *,
-    history_length: int,
-    session_items: int,
-) -> Days:
-    """Read blocks; what `swt` compares with is the training split's for all of them."""
-    ids = load_semantic_ids(semantic_ids)
+def load_blocks(
+    session_dataset: Path, semantic_ids: Path, config: RewardConfig
+) -> EvaluationBlocks:
+    """Read blocks; the thresholds of `swt` are the training split's for all of them.
+
+    Args:
+        session_dataset: Files of the artifact.
+        semantic_ids: Files of the artifact, with `vectors.safetensors`.
+        config: Of the reward model: which users it learns from.
+
+    Raises:
+        ValueError: The test day has no block.
+    """
+    ids, sessions = load_semantic_ids(semantic_ids), read_session_config(session_dataset)
+    session_items = sessions.session_items
 
     def load(split: str, block_items: int, like: RewardBlocks | None = None) -> RewardBlocks:
         return load_reward_blocks(
             session_dataset,
             split,
             ids,
-            history_length=history_length,
+            history_length=sessions.history_length,
             block_items=block_items,
             thresholds=None if like is None else like.thresholds,
         )
 
     train = load("train", session_items)
     valid = load("valid", session_items, train)
-    items = load("test", 1, train)
-    return Days(
+    items, test = load("test", 1, train), load("test", session_items, train)
+    if not len(test):
+        raise ValueError(
+            f"{session_dataset}: its test day has no block to measure on; run a night whose day "
+            "has sessions"
+        )
+    return EvaluationBlocks(
         train=blocks_of(train, config, "reward"),
         stop=blocks_of(valid, config, "reward"),
         valid=valid,
-        test=load("test", session_items, train),
+        test=test,
         items=dataclasses.replace(items, place=items.place // session_items),
         vectors=load_file(semantic_ids / "vectors.safetensors")["vectors"],
     )
 
 
 def fit_systems(
-    days: Days,
+    blocks: EvaluationBlocks,
     config: RewardConfig,
     *,
     seeds: int,
     on_progress: Callable[[str], None] = lambda line: None,
-) -> dict[str, Scored]:
+) -> dict[str, SystemScores]:
     """Fit every system of the tables and score all blocks with it."""
-    systems: dict[str, Scored] = {}
+    systems: dict[str, SystemScores] = {}
 
     def scored(name: str, began: float, score: Callable[[RewardBlocks], list[Tensor]]) -> None:
         seconds = time.monotonic() - began
-        parts = [torch.stack(score(b)).double() for b in (days.valid, days.test, days.items)]
-        systems[name] = Scored(*parts, seconds=seconds)
+        parts = [torch.stack(score(b)).double() for b in (blocks.valid, blocks.test, blocks.items)]
+        systems[name] = SystemScores(*parts, seconds=seconds)
         on_progress(f"{name}: {seconds:.0f} s")
 
     began = time.monotonic()
-    rates = fit_base_rates(days.train)
-    scored("base_rate", began, lambda blocks: [rates.score(blocks, days.vectors)])
+    rates = fit_base_rates(blocks.train)
+    scored("base_rate", began, lambda part: [rates.score(part, blocks.vectors)])
     began = time.monotonic()
-    boosting = fit_boosting(days.train, days.stop, days.vectors, seed=config.seed)
-    scored("boosting", began, lambda blocks: [boosting.score(blocks, days.vectors)])
+    boosting = fit_boosting(blocks.train, blocks.stop, blocks.vectors, seed=config.seed)
+    scored("boosting", began, lambda part: [boosting.score(part, blocks.vectors)])
     on_progress(f"boosting: {boosting.trees()} trees for {', '.join(TOWERS)}")
     began = time.monotonic()
-    models = _fit_seeds(config, days.train, days.stop, days.vectors, seeds, on_progress)
+    models = _fit_seeds(config, blocks.train, blocks.stop, blocks.vectors, seeds, on_progress)
     scored("reward_model", began, models)
     if seeds > 1:
         systems["reward_ensemble"] = _mean_of(systems["reward_model"])
@@ -130,12 +141,12 @@ def fit_systems(
     ):
         began = time.monotonic()
         changed = dataclasses.replace(config, **change)
-        models = _fit_seeds(changed, days.train, days.stop, days.vectors, seeds, on_progress)
+        models = _fit_seeds(changed, blocks.train, blocks.stop, blocks.vectors, seeds, on_progress)
         scored(name, began, models)
     began = time.monotonic()
-    train, stop = _without_history(days.train), _without_history(days.stop)
-    blind = _fit_seeds(config, train, stop, days.vectors, seeds, on_progress)
-    scored("no_history", began, lambda blocks: blind(_without_history(blocks)))
+    train, stop = _without_history(blocks.train), _without_history(blocks.stop)
+    blind = _fit_seeds(config, train, stop, blocks.vectors, seeds, on_progress)
+    scored("no_history", began, lambda part: blind(_without_history(part)))
     return systems
 
 
@@ -166,6 +177,6 @@ def _without_history(blocks: RewardBlocks) -> RewardBlocks:
     return dataclasses.replace(blocks, history=torch.full_like(blocks.history, -1))
 
 
-def _mean_of(system: Scored) -> Scored:
+def _mean_of(system: SystemScores) -> SystemScores:
     parts = [x.mean(0, keepdim=True) for x in (system.valid, system.test, system.items)]
-    return Scored(*parts, seconds=system.seconds)
+    return SystemScores(*parts, seconds=system.seconds)

@@ -103,6 +103,24 @@ def comparison(
         seed=evaluation.seed,
     )
     rows += [row for name in systems for row in _facts(name, results)]
+    columns = _columns(rows, reference)
+    pictured = [f"{metric}_minus_{reference}" for metric in ("recall@10", "evaluator_reward")]
+    return ResultTable(
+        name=name,
+        title=name.replace("_", " ").capitalize(),
+        text=f"The night of {day} with one thing changed at a time, on the same cases and by the "
+        f"same reward models; differences are to {reference}, paired by user and seed. Brackets "
+        "resample users and seeds.",
+        rows=rows,
+        provenance=provenance,
+        columns=columns,
+        pictured=[metric for metric in pictured if metric in columns],
+        findings=findings(rows, reference),
+    )
+
+
+def _columns(rows: Sequence[Row], reference: str) -> dict[str, str]:
+    """Metrics that are shown, as far as there are rows of them."""
     less = f"_minus_{reference}"
     columns = {
         "recall@10": "Recall@10",
@@ -114,22 +132,10 @@ def comparison(
         "train_sessions": "training sessions",
         "legal_share": "legal",
     }
+    if len({row.value for row in rows if row.metric == "train_sessions"}) == 1:
+        del columns["train_sessions"]  # tells nothing where no variant changes it
     found = {row.metric for row in rows}
-    learned_from = {row.value for row in rows if row.metric == "train_sessions"}
-    if len(learned_from) == 1:  # says something only where sessions are what changes
-        del columns["train_sessions"]
-    return ResultTable(
-        name=name,
-        title=name.replace("_", " ").capitalize(),
-        text=f"The night of {day} with one thing changed at a time, on the same cases and by the "
-        f"same reward models; differences are to {reference}, paired by user and seed. Brackets "
-        "resample users and seeds.",
-        rows=rows,
-        provenance=provenance,
-        columns={metric: title for metric, title in columns.items() if metric in found},
-        pictured=[m for m in (f"recall@10{less}", f"evaluator_reward{less}") if m in found],
-        findings=findings(rows, reference),
-    )
+    return {metric: title for metric, title in columns.items() if metric in found}
 
 
 def findings(rows: Sequence[Row], reference: str) -> list[str]:
@@ -139,18 +145,15 @@ def findings(rows: Sequence[Row], reference: str) -> list[str]:
         found = {r.system: r for r in rows if r.metric == f"{metric}_minus_{reference}"}
         if not found:
             continue
-        above = [name for name, row in found.items() if row.low is not None and row.low > 0]
-        below = [name for name, row in found.items() if row.high is not None and row.high < 0]
+        sides = ("significantly above", "significantly below")
+        by_side = {side: [n for n, row in found.items() if row.verdict == side] for side in sides}
+        listed = "; ".join(f"{side}: {', '.join(by_side[side]) or 'none'}" for side in sides)
         best = max(found.values(), key=lambda row: row.value)
         found_out.append(
-            f"{shown} against {reference}: significantly above: {_names(above)}; significantly "
-            f"below: {_names(below)}; largest difference {best.system} ({best.value:+.4f})."
+            f"{shown} against {reference}: {listed}; largest difference {best.system} "
+            f"({best.value:+.4f})."
         )
     return found_out
-
-
-def _names(names: Sequence[str]) -> str:
-    return ", ".join(names) or "none"
 
 
 def _facts(variant: str, results: Sequence[Result]) -> list[Row]:

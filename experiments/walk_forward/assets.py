@@ -47,11 +47,10 @@ def walk_forward_table(
     )
     tables = walk_forward_tables(
         {day: store.latest("offline_metrics", day).path for day in days},
-        name=f"walk_forward_{SETTINGS.dataset}",
-        title=f"Walk-forward on {SETTINGS.dataset}",
-        provenance=provenance(store, days, base, [base.training.seed], budget),
-        evaluation=learned,
-        seconds=_seconds(context.instance, days, learned.systems),
+        SETTINGS.dataset,
+        provenance(store, days, base, [base.training.seed], budget),
+        learned,
+        _seconds(context.instance, days, learned.systems),
     )
     return written(tables)
 

@@ -37,7 +37,7 @@ REWARDS = tuple(
     for reward_model in REWARD_MODELS
     for name in ("reward", *(f"{t}_{s}" for t in REWARD_LABELS for s in ("mean", "max")))
 )
-"""Metrics of the second table: the shape of the paper's Table 1, by each reward_model."""
+"""Metrics of the second table: the shape of the paper's Table 1, by each reward model."""
 HEADLINE = "recall@10"
 COMPARED = (HEADLINE, "ndcg@10", "evaluator_reward", "training_reward")
 """Metrics with paired differences between systems."""
@@ -87,36 +87,44 @@ def pooled_users(nights: Mapping[str, Path]) -> tuple[dict[str, Values], int]:
 
 def walk_forward_tables(
     nights: Mapping[str, Path],
-    *,
-    name: str,
-    title: str,
+    data: str,
     provenance: Provenance,
     evaluation: EvaluationConfig,
     seconds: Mapping[str, float] | None = None,
 ) -> list[ResultTable]:
-    """Ranking with differences to every baseline, and rewards by both reward_models.
+    """Ranking with differences to every baseline, and rewards by both reward models.
 
     Args:
         nights: Directory of the `offline_metrics` artifact by day.
-        name, title, provenance: Of the tables; the second is `<name>_rewards`.
+        data: Name of the data set, for the tables' names.
+        provenance: Where both tables come from.
         evaluation: Confidence, resamples and seed of the intervals.
         seconds: What making a system took on all days together, where that is known.
     """
     pooled, num_cases = pooled_users(nights)
     rows = _rows(pooled, evaluation, seconds or {})
-    best = best_baseline(rows)
     num_users = len(next(iter(pooled.values()))[HEADLINE])
-    asked = (
+    protocol = (
         f"{len(nights)} test day(s), {', '.join(nights)}: each night's models are trained on the "
-        f"days before and asked for the next. {num_cases:,} cases of {num_users:,} users, full "
-        "catalogue, no seen-item filter but for by_probability and by_reward: these are dpo as it "
-        "serves, and compare with one another only. A user's days are averaged, users are "
+        f"days before and tested on the next. {num_cases:,} cases of {num_users:,} users, full "
+        "catalogue, no seen-item filter except for by_probability and by_reward: these are dpo as "
+        "it serves, and compare with one another only. A user's days are averaged, users are "
         "resampled."
     )
-    ranking = ResultTable(
-        name=name,
-        title=title,
-        text=asked,
+    return [
+        _ranking_table(rows, data, protocol, provenance),
+        _rewards_table(rows, data, protocol, provenance),
+    ]
+
+
+def _ranking_table(
+    rows: Sequence[Row], data: str, protocol: str, provenance: Provenance
+) -> ResultTable:
+    best = best_baseline(rows)
+    return ResultTable(
+        name=f"walk_forward_{data}",
+        title=f"Walk-forward on {data}",
+        text=protocol,
         rows=[row for row in rows if row.metric.split("_minus_")[0] in RANKING],
         provenance=provenance,
         columns={
@@ -133,18 +141,23 @@ def walk_forward_tables(
         pictured=[HEADLINE, f"{HEADLINE}_minus_{best}"],
         findings=_findings(rows, best),
     )
+
+
+def _rewards_table(
+    rows: Sequence[Row], data: str, protocol: str, provenance: Provenance
+) -> ResultTable:
     towers = {
         f"evaluator_{tower}_{kind}": f"{tower} {kind}"
         for tower in REWARD_LABELS
         for kind in ("mean", "max")
     }
-    rewards = ResultTable(
-        name=f"{name}_rewards",
-        title=f"{title}: rewards",
+    return ResultTable(
+        name=f"walk_forward_{data}_rewards",
+        title=f"Walk-forward on {data}: rewards",
         text="Mean and best predicted feedback over a system's sessions (a baseline's list is its "
         "one session), in the shape of the paper's Table 1: by the evaluator, which no model was "
         "trained with. Beside its scalar reward stands that of the model that trained dpo: what "
-        f"dpo gains by the second alone is reward hacking. {asked}",
+        f"dpo gains by the second alone is reward hacking. {protocol}",
         rows=[row for row in rows if row.metric.split("_minus_")[0] in REWARDS],
         provenance=provenance,
         columns={
@@ -154,7 +167,6 @@ def walk_forward_tables(
         },
         pictured=["evaluator_reward"],
     )
-    return [ranking, rewards]
 
 
 def _rows(
@@ -185,14 +197,7 @@ def _rows(
         seed=evaluation.seed,
     )
     return [
-        Row(
-            system=system,
-            metric=metric,
-            value=found.mean,
-            low=found.low,
-            high=found.high,
-            seconds=seconds.get(system),
-        )
+        Row.of(system, metric, found, seconds=seconds.get(system))
         for (system, metric), found in zip(named, intervals, strict=True)
     ]
 
@@ -208,21 +213,11 @@ def _is_baseline(system: str) -> bool:
 
 
 def _findings(rows: Sequence[Row], best: str) -> list[str]:
-    """Whether the generators are above the best baseline beyond noise, either way; and whether
-    lists by reward are above those by probability."""
-    said = [f"The best baseline by Recall@10 is {best}."]
+    """Generators against the best baseline, and lists by reward against those by probability."""
+    found = [f"The best baseline by Recall@10 is {best}."]
     for row in rows:
-        by_reward = row.system == BY_REWARD and row.metric == f"{HEADLINE}_minus_{BY_PROBABILITY}"
-        to_best = row.metric == f"{HEADLINE}_minus_{best}" and not _is_baseline(row.system)
-        if to_best or by_reward:
-            it = BY_PROBABILITY if by_reward else "it"
-            low, high = row.low or 0.0, row.high or 0.0
-            verdict = (
-                f"above {it} beyond noise"
-                if low > 0
-                else f"below {it} beyond noise"
-                if high < 0
-                else f"not to be told from {it}"
-            )
-            said.append(f"{row.system} is {verdict}: {row.value:+.4f} [{low:+.4f}, {high:+.4f}].")
-    return said
+        served = row.system == BY_REWARD and row.metric == f"{HEADLINE}_minus_{BY_PROBABILITY}"
+        if served or (row.metric == f"{HEADLINE}_minus_{best}" and not _is_baseline(row.system)):
+            other = BY_PROBABILITY if served else best
+            found.append(f"{row.system} against {other}: {row.verdict}, {row.text()}.")
+    return found

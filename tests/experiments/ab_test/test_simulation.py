@@ -134,7 +134,7 @@ def test_uplifts_by_hand() -> None:
     level = rows["cascade", "watch_seconds"]
     assert level.value == pytest.approx((1 + 2 + 3 + 4 + 5) / 5)
     assert level.low < level.value < level.high
-    assert any("not clear of zero" in f for f in table.findings)
+    assert any("no significant difference" in f for f in table.findings)
 
 
 def test_a_ratio_is_of_sums_over_users_days_and_seeds() -> None:

@@ -9,7 +9,7 @@ import torch
 
 from experiments.reporting.result_tables import Row
 from experiments.reward_quality.quality import DIFFERENCES, findings, measure
-from experiments.reward_quality.scorers import Days, Scored, fit_systems
+from experiments.reward_quality.scorers import EvaluationBlocks, SystemScores, fit_systems
 from onerec.config import RewardConfig
 from onerec.reward.training import blocks_of
 from tests.core.reward.planted import planted_blocks, topics_and_vectors
@@ -21,10 +21,10 @@ CONFIG = RewardConfig(
 )  # fmt: skip
 
 
-def planted_days(rows: int) -> Days:
+def planted(rows: int) -> EvaluationBlocks:
     train, valid, test = (planted_blocks(TOPICS, n, i) for i, n in enumerate((rows, 400, 800)))
     single = dataclasses.replace(test, items=test.items[:, :1])
-    return Days(
+    return EvaluationBlocks(
         train=blocks_of(train, CONFIG, "reward"),
         stop=blocks_of(valid, CONFIG, "reward"),
         valid=valid,
@@ -35,18 +35,18 @@ def planted_days(rows: int) -> Days:
 
 
 @pytest.fixture(scope="module")
-def days() -> Days:
-    return planted_days(2400)
+def blocks() -> EvaluationBlocks:
+    return planted(2400)
 
 
 @pytest.fixture(scope="module")
-def systems(days: Days) -> dict[str, Scored]:
-    return fit_systems(days, CONFIG, seeds=2)
+def systems(blocks: EvaluationBlocks) -> dict[str, SystemScores]:
+    return fit_systems(blocks, CONFIG, seeds=2)
 
 
 @pytest.fixture(scope="module")
-def rows(days: Days, systems: dict[str, Scored]) -> dict[tuple[str, str], Row]:
-    return {(row.system, row.metric): row for row in measure(systems, days, CONFIG)}
+def rows(blocks: EvaluationBlocks, systems: dict[str, SystemScores]) -> dict[tuple[str, str], Row]:
+    return {(row.system, row.metric): row for row in measure(systems, blocks, CONFIG)}
 
 
 def test_planted_match_is_found_by_those_who_see_the_history(rows):
@@ -81,17 +81,17 @@ def test_differences_are_between_the_means_and_narrower_than_the_parts(rows):
     assert found == set(DIFFERENCES)
 
 
-def test_log_loss_and_order_by_hand(days: Days):
+def test_log_loss_and_order_by_hand(blocks: EvaluationBlocks):
     """Two users; one says .8 and .4 for a like and a miss, the other is never right."""
-    blocks = days.test.rows(torch.arange(4))
+    four = blocks.test.rows(torch.arange(4))
     labels = torch.tensor([[1.0], [0.0], [1.0], [0.0]]).repeat(1, 4)
     user, session = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 0, 1, 2])
     small = dataclasses.replace(
-        blocks, labels=labels, user=user, session=session, user_ids=np.array(["a", "b"], object)
+        four, labels=labels, user=user, session=session, user_ids=np.array(["a", "b"], object)
     )
     p = torch.tensor([0.8, 0.4, 0.1, 0.9]).double()[None, :, None].repeat(1, 1, 4)
-    only = {"mine": Scored(p, p, p, 0.0)}
-    by_hand = dataclasses.replace(days, valid=small, test=small, items=small)
+    only = {"mine": SystemScores(p, p, p, 0.0)}
+    by_hand = dataclasses.replace(blocks, valid=small, test=small, items=small)
     rows = {row.metric: row.value for row in measure(only, by_hand, CONFIG)}
     expected = -np.log([0.8, 0.6, 0.1, 0.1]).mean()
     assert rows["log_loss_vtr"] == pytest.approx(expected)
@@ -103,15 +103,15 @@ def test_log_loss_and_order_by_hand(days: Days):
 
 
 def test_labels_of_the_test_day_reach_no_scorer():
-    days = planted_days(600)
+    blocks = planted(600)
     flipped = dataclasses.replace(
-        days,
-        test=dataclasses.replace(days.test, labels=1 - days.test.labels),
-        items=dataclasses.replace(days.items, labels=1 - days.items.labels),
-        valid=dataclasses.replace(days.valid, labels=1 - days.valid.labels),
+        blocks,
+        test=dataclasses.replace(blocks.test, labels=1 - blocks.test.labels),
+        items=dataclasses.replace(blocks.items, labels=1 - blocks.items.labels),
+        valid=dataclasses.replace(blocks.valid, labels=1 - blocks.valid.labels),
     )
     quick = dataclasses.replace(CONFIG, max_epochs=1)
-    before, after = (fit_systems(d, quick, seeds=1) for d in (days, flipped))
+    before, after = (fit_systems(d, quick, seeds=1) for d in (blocks, flipped))
     neural = {"reward_model", "no_similarity", "history_mean", "no_history"}
     assert set(before) == {"base_rate", "boosting", *neural}
     for name, scored in before.items():

@@ -49,10 +49,8 @@ def test_the_champion_of_each_night_is_left_out(tmp_path: Path):
 
 
 def test_the_walk_is_a_row_per_system_with_differences_to_the_best_baseline(tmp_path: Path):
-    tables = walk_forward_tables(
-        two_days(tmp_path), name="walk", title="Walk", provenance=MADE, evaluation=EVALUATION
-    )
-    assert [table.name for table in tables] == ["walk", "walk_rewards"]
+    tables = walk_forward_tables(two_days(tmp_path), "toy", MADE, EVALUATION)
+    assert [table.name for table in tables] == ["walk_forward_toy", "walk_forward_toy_rewards"]
     rows = {(row.system, row.metric): row for row in tables[0].rows}
     gain = rows["dpo", "recall@10_minus_itemknn"]
     assert gain.value == pytest.approx(np.mean([0.25, 0.0, 0.5]))
@@ -65,11 +63,7 @@ def test_the_walk_is_a_row_per_system_with_differences_to_the_best_baseline(tmp_
 def test_lists_without_seen_items_are_compared_with_one_another_only(tmp_path: Path):
     recall = {"itemknn": [0.1], "dpo": [0.2], "by_probability": [0.4], "by_reward": [0.3]}
     ranking, _ = walk_forward_tables(
-        {"1": night(tmp_path, "1", ["a"], recall)},
-        name="walk",
-        title="Walk",
-        provenance=MADE,
-        evaluation=EVALUATION,
+        {"1": night(tmp_path, "1", ["a"], recall)}, "toy", MADE, EVALUATION
     )
     differences = {
         (row.system, row.metric): row.value
@@ -80,7 +74,7 @@ def test_lists_without_seen_items_are_compared_with_one_another_only(tmp_path: P
         ("dpo", "recall@10_minus_itemknn"): pytest.approx(0.1),
         ("by_reward", "recall@10_minus_by_probability"): pytest.approx(-0.1),
     }
-    assert ranking.findings[-1].startswith("by_reward is below by_probability beyond noise")
+    assert ranking.findings[-1].startswith("by_reward against by_probability: significantly below")
 
 
 def test_days_with_other_systems_and_no_days_are_refused(tmp_path: Path):
