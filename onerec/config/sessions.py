@@ -31,6 +31,13 @@ class SessionConfig(ValidatedConfig):
     max_watch_seconds: float = option(
         SECONDS_PER_DAY, "A longer watch is rejected as absurd", gt=0, le=100 * SECONDS_PER_DAY
     )
+    max_events_per_user_day: int = option(
+        0,
+        "All events of a user's day with more than this many are rejected: bots, test accounts "
+        "(0: none are)",
+        ge=0,
+        le=10**9,
+    )
     good_min_watched_items: int = option(
         3, "A good session has at least this many watched items", ge=1, le=LONGEST_SEQUENCE
     )

@@ -12,7 +12,7 @@ import dagster as dg
 import pytest
 import yaml
 
-from assets import sessions
+from assets import raw, sessions
 from assets.support import DAILY
 from onerec import schema
 from onerec.config import SessionConfig
@@ -116,6 +116,33 @@ def test_too_many_refused_rows_stop_what_follows() -> None:
         assert str(reasons[0]) in (evaluation.description or "")
 
 
+def test_rows_that_a_setting_leaves_out_are_no_sign_of_a_broken_log(tmp_path: Path) -> None:
+    log = [
+        {"user_id": user, "item_id": "i", "event_time": time, "watch_seconds": watch}
+        for user, number, watch in (("bot", 97, "1"), ("u", 2, "1"), ("v", 1, "much"))
+        for time in (f"2026-06-01 10:{n // 60:02}:{n % 60:02}" for n in range(number))
+    ]
+    delivered.deliver(tmp_path / "delivered", "events-2026-06-01", log)
+    delivered.deliver(tmp_path / "delivered", "items-2026-06-01", [{"item_id": "i"}])
+    delivered.materialize(tmp_path, [raw.raw_prior_history], None)
+    for limit, share in ((0, 1 / 100), (50, 1 / 3)):
+        config = dataclasses.replace(random_log.CONFIG, max_events_per_user_day=limit)
+        result = delivered.materialize(
+            tmp_path,
+            [raw.raw_events, raw.raw_items, sessions.session_sql],
+            date(2026, 6, 1),
+            config=random_log.run_config(config),
+        )
+        (check,) = (
+            e
+            for e in result.get_asset_check_evaluations()
+            if e.check_name == "rejected_share_below_threshold"
+        )
+        assert check.metadata["rejected share"].value == pytest.approx(share)
+        assert check.metadata["rows left out by a setting"].value == (97 if limit else 0)
+        assert check.metadata["rows delivered"].value == 100
+
+
 def _rejected_share(home: Path) -> float:
     warehouse = Warehouse(path=str(home / "warehouse.duckdb"))
     day = random_log.DAYS[0]
@@ -151,7 +178,7 @@ import json, sys, warnings
 warnings.simplefilter("ignore")
 import dagster as dg
 from pathlib import Path
-from assets import sessions
+from assets import raw, sessions
 from resources.dbt import session_dbt
 home = Path(sys.argv[1])
 result = dg.materialize(

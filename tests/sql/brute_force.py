@@ -1,7 +1,7 @@
 """The session rules once more, in plain Python: slow, obvious, and independent of the SQL."""
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -67,6 +67,10 @@ def broken_rule(row: dict, day: date, items: dict[str, dict], config: SessionCon
             "watch_seconds is above max_watch_seconds",
         ),
         *((row[f] not in TRUE + FALSE, f"{f} is not a boolean") for f in FLAGS),
+        (
+            0 < config.max_events_per_user_day < row["events_of_user"],
+            "user_id has more than max_events_per_user_day events on the day",
+        ),
         (row["item_id"] not in items, "item_id is not in the catalogue of the day"),
     ]
     return next((reason for broken, reason in rules if broken), None)
@@ -80,8 +84,9 @@ def classify(
     refused: dict[tuple[date, str], int] = defaultdict(int)
     for day, rows in deliveries.items():
         copies = defaultdict(list)
+        of_users = Counter(row["user_id"] for row in rows)
         for place, delivered in enumerate(rows):
-            row = {**delivered, "place": place}
+            row = {**delivered, "place": place, "events_of_user": of_users[delivered["user_id"]]}
             reason = broken_rule(row, day, items[day], config)
             if reason:
                 refused[day, reason] += 1

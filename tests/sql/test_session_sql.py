@@ -103,6 +103,7 @@ def test_user_days_and_other_thresholds_equal_the_brute_force(tmp_path: Path) ->
         good_min_watch_seconds=40.0,
         history_length=3,
         session_items=4,
+        max_events_per_user_day=7,
     )
     home = delivered.copy_of_built_home(tmp_path)
     run = random_log.run_config(config)
@@ -110,6 +111,7 @@ def test_user_days_and_other_thresholds_equal_the_brute_force(tmp_path: Path) ->
     wanted, refused = expected(config)
     assert examples(home) == wanted
     assert refusals(home) == refused
+    assert sum(n for (_, reason), n in refused.items() if "max_events_per_user_day" in reason) > 8
     assert max(Counter((e["user_id"], e["session_date"]) for e in wanted).values()) == 1
 
 

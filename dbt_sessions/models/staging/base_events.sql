@@ -21,6 +21,21 @@ catalogue as (
 
 ),
 
+{% if var("max_events_per_user_day") > 0 -%}
+-- one script or test account can be most of a day
+busy_users as (
+
+    select
+        delivered_on,
+        user_id
+    from delivered
+    where user_id is not null
+    group by delivered_on, user_id
+    having count(*) > {{ var("max_events_per_user_day") }}
+
+),
+{%- endif %}
+
 classified as (
 
     select
@@ -46,6 +61,10 @@ classified as (
             {% for flag in flags -%}
                 when {{ unreadable(flag) }} is not null then '{{ flag }} is not a boolean'
             {% endfor -%}
+            {% if var("max_events_per_user_day") > 0 -%}
+                when busy_users.user_id is not null
+                    then 'user_id has more than max_events_per_user_day events on the day'
+            {% endif -%}
             when
                 catalogue.item_id is null
                 or catalogue.first_delivered_on > delivered.delivered_on
@@ -53,6 +72,12 @@ classified as (
         end as broken_rule
     from delivered
     left join catalogue on delivered.item_id = catalogue.item_id
+    {% if var("max_events_per_user_day") > 0 -%}
+        left join busy_users
+            on
+                delivered.delivered_on = busy_users.delivered_on
+                and delivered.user_id = busy_users.user_id
+    {%- endif %}
 
 ),
 
