@@ -22,8 +22,9 @@ def algorithm_1(
 ) -> Partition:
     """Clusters fill up one after the other with the nearest items left (OneRec v1, Algorithm 1).
 
-    What the paper leaves open: the first N % K clusters of a round take one item more, and the
-    order of the clusters is drawn again in every round, so that no cluster always comes last.
+    Each iteration fills the clusters in the paper's fixed order 1 to K; with an order drawn anew
+    in every iteration it would never settle and reconstruct worse. What the paper leaves open: the
+    first N % K clusters take one item more.
 
     Args and returns as `balanced_kmeans`.
     """
@@ -34,8 +35,8 @@ def algorithm_1(
     for _ in range(iterations):
         previous, labels = labels, torch.full((num_items,), -1)
         left, rows, left_norms = torch.arange(num_items), vectors, norms
-        for turn, code in enumerate(torch.randperm(num_clusters, generator=generator).tolist()):
-            room = num_items // num_clusters + (turn < num_items % num_clusters)
+        for code in range(num_clusters):
+            room = num_items // num_clusters + (code < num_items % num_clusters)
             distance = torch.addmv(left_norms, rows, centroids[code], alpha=-2)
             taken = distance.topk(room, largest=False).indices
             centroids[code] = rows[taken].mean(0)
