@@ -163,6 +163,7 @@ def checkpoint_of_round(number: int) -> dg.AssetsDefinition:
         artifacts: Artifacts,
         compute: Compute,
     ) -> dg.MaterializeResult:
+        from onerec.alignment.gate import apply_decision
         from onerec.alignment.rounds import check_round, fit_round, load_round_preferences
 
         day, settings = context.partition_key, to_core(config, STAGES.alignment)
@@ -171,6 +172,7 @@ def checkpoint_of_round(number: int) -> dg.AssetsDefinition:
         gate = config.model_dump(include={"decoding", "evaluation"})
         read = {source: artifacts.store.latest(source, day) for source in sources}
         inputs, runtime = _round_inputs(read, start, day), compute.runtime().on_one_device()
+        preferences = load_round_preferences(inputs, read[pairs_name].path)
         with artifacts.store.write(
             name,
             day,
@@ -181,7 +183,7 @@ def checkpoint_of_round(number: int) -> dg.AssetsDefinition:
         ) as draft:
             report = fit_round(
                 inputs,
-                load_round_preferences(inputs, read[pairs_name].path),
+                preferences,
                 settings,
                 draft.path,
                 runtime=runtime,
@@ -189,14 +191,15 @@ def checkpoint_of_round(number: int) -> dg.AssetsDefinition:
             )
             decision = check_round(
                 inputs,
+                preferences,
                 read["evaluator_model"].path,
                 report.model,
-                draft.path,
                 alignment=settings,
                 decoding=decoding,
                 evaluation=evaluation,
                 runtime=runtime,
             )
+            apply_decision(decision, start=inputs.start, out_dir=draft.path)
         for reason in decision.reasons:
             context.log.warning(f"round refused, {start} is kept: {reason}")
         learned = _training_metadata(report.steps, report.epochs)

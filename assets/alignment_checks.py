@@ -98,8 +98,9 @@ def checks_of_checkpoint(asset: dg.AssetsDefinition) -> dg.AssetChecksDefinition
             dg.AssetCheckSpec(
                 "recall_within_tolerance",
                 asset=asset,
-                description="Recall@10 of the validation day has not fallen by more than the "
-                "allowed share; otherwise the checkpoint is the one before the round.",
+                description="Recall@10 of the held-out users on the validation day has not fallen "
+                "by more than the allowed share; otherwise the checkpoint is the one before the "
+                "round.",
             ),
         ],
     )

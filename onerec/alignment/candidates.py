@@ -3,7 +3,6 @@
 Shapes: B users of a batch, N candidates, H history items, M items of a session.
 """
 
-import dataclasses
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -58,15 +57,7 @@ def sample_contexts(sessions: SessionTensors, num_users: int, seed: int) -> Sess
     order = rng.permutation(len(sessions))
     users, first = np.unique(sessions.user.numpy()[order], return_index=True)
     sampled = rng.permutation(len(users))[:num_users]
-    rows = torch.from_numpy(order[first[np.sort(sampled)]])
-    return dataclasses.replace(
-        sessions,
-        user=sessions.user[rows],
-        history=sessions.history[rows],
-        targets=sessions.targets[rows],
-        is_good=sessions.is_good[rows],
-        date=sessions.date[rows.numpy()],
-    )
+    return sessions.rows(order[first[np.sort(sampled)]])
 
 
 def scored_candidates(

@@ -10,12 +10,13 @@ from datetime import date
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
 from onerec.alignment.candidates import OnBatch, sample_contexts
-from onerec.alignment.gate import RoundDecision, apply_decision, decide_round, measure_round
+from onerec.alignment.gate import GateCases, RoundDecision, decide_round, measure_round
 from onerec.alignment.logged_pairs import logged_pairs
 from onerec.alignment.preferences import Preferences, load_preferences, make_preferences
 from onerec.alignment.train import AlignmentData, AlignmentReport, Numbers, fit_alignment
@@ -25,7 +26,9 @@ from onerec.generation import Trie
 from onerec.model import OneRec, load_model
 from onerec.reward import check_evaluator, load_ensemble
 from onerec.reward.ensemble import RewardEnsemble
+from onerec.session_dataset.eval_users import load_eval_users
 from onerec.session_dataset.generator_sessions import SessionTensors, load_session_tensors
+from onerec.session_dataset.holdout import held_out_users
 from onerec.session_dataset.reward_blocks import load_reward_blocks
 from onerec.tokenizer.semantic_ids import SemanticIds, load_semantic_ids
 from onerec.training.runtime import reproducible
@@ -76,10 +79,33 @@ class RoundInputs:
         model = self.model
         return {"history_length": model.history_length, "session_items": model.session_items}
 
-    def sessions(self, split: str) -> SessionTensors:
-        """Good sessions of a split, in the generator's lengths."""
-        return load_session_tensors(
+    def sessions(self, split: str, *, held_out: bool | None = None) -> SessionTensors:
+        """Good sessions of a split, in the generator's lengths.
+
+        Args:
+            split: `train` or `valid`.
+            held_out: Those of the held-out users only, or of the others only; all by default.
+        """
+        found = load_session_tensors(
             self.session_dataset, split, self.ids, good_only=True, **self.lengths
+        )
+        if held_out is None:
+            return found
+        is_held_out = held_out_users(self.session_dataset, found.user_ids)[found.user.numpy()]
+        return found.rows(is_held_out == held_out)
+
+    def gate_cases(self, preferences: Preferences, num_users: int, seed: int) -> GateCases:
+        """Cases of the validation day; at most so many users of each kind, a seeded sample."""
+        good = self.sessions("valid")
+        unpaired = ~np.isin(good.user_ids, preferences.user_ids)[good.user.numpy()]
+        users = load_eval_users(
+            self.session_dataset, "valid", self.ids, history_length=self.model.history_length
+        )
+        kept = np.flatnonzero(held_out_users(self.session_dataset, users.user_ids))
+        kept = np.random.default_rng(seed).permutation(kept)[:num_users]
+        return GateCases(
+            contexts=sample_contexts(good.rows(unpaired), num_users, seed),
+            held_out=users.rows(np.sort(kept)),
         )
 
     def generator(self, decoding: BeamConfig, runtime: Runtime) -> SessionGenerator:
@@ -112,25 +138,30 @@ def round_preferences(
         alignment: What is compared; its seed says whose sessions.
         runtime: Hardware and threads.
         on_batch: Called with contexts done and in all.
+
+    Held-out users get no preferences: what is measured on them stays unseen.
     """
     generator, reward = inputs.generator(decoding, runtime), inputs.ensemble(inputs.reward_model)
     with reproducible(runtime):
         if alignment.pairs == "feedback":
+            blocks = load_reward_blocks(
+                inputs.session_dataset,
+                "train",
+                inputs.ids,
+                history_length=inputs.model.history_length,
+                block_items=inputs.model.session_items,
+            )
+            held_out = held_out_users(inputs.session_dataset, blocks.user_ids)
             return logged_pairs(
                 generator,
-                load_reward_blocks(
-                    inputs.session_dataset,
-                    "train",
-                    inputs.ids,
-                    history_length=inputs.model.history_length,
-                    block_items=inputs.model.session_items,
-                ),
+                blocks.rows(~torch.from_numpy(held_out)[blocks.user]),
                 inputs.candidates,
                 reward.config,
                 num_users=alignment.sample_users,
                 seed=alignment.seed,
             )
-        contexts = sample_contexts(inputs.sessions("train"), alignment.sample_users, alignment.seed)
+        learned = inputs.sessions("train", held_out=False)
+        contexts = sample_contexts(learned, alignment.sample_users, alignment.seed)
         return make_preferences(generator, reward, contexts, alignment, on_batch=on_batch)
 
 
@@ -158,7 +189,7 @@ def fit_round(
         AlignmentData(
             preferences=preferences,
             train=inputs.sessions("train"),
-            valid=inputs.sessions("valid"),
+            valid=inputs.sessions("valid", held_out=True),
             codes=inputs.ids.codes,
         ),
         alignment,
@@ -171,25 +202,22 @@ def fit_round(
 
 def check_round(
     inputs: RoundInputs,
+    preferences: Preferences,
     evaluator: Path,
     trained: OneRec,
-    out_dir: Path,
     *,
     alignment: AlignmentConfig,
     decoding: BeamConfig,
     evaluation: EvaluationConfig,
     runtime: Runtime,
 ) -> RoundDecision:
-    """Measure a round and its start; a refused round leaves the start's weights in `out_dir`.
-
-    One session of each of `gate_cases` users of the validation day is a case; without cases every
-    round is published.
+    """Measure a round and its start; without cases every round is published.
 
     Args:
         inputs: What the round read.
+        preferences: What it learned.
         evaluator: Directory of the evaluator model.
         trained: What the round made.
-        out_dir: Where its checkpoint lies; gets `round.json`.
         alignment: `gate_cases` and `recall_tolerance`.
         decoding: Beam and batch size.
         evaluation: Confidence, resamples and seed of the intervals.
@@ -199,17 +227,12 @@ def check_round(
         ValueError: The evaluator was trained on the reward model's users.
     """
     check_evaluator(evaluator, inputs.reward_model)
-    cases = sample_contexts(inputs.sessions("valid"), alignment.gate_cases, alignment.seed)
-    decision = RoundDecision(True, {}, [], {"cases": 0})
-    if len(cases):
-        start = inputs.generator(decoding, runtime)
-        measured_by = inputs.ensemble(evaluator)
-        aligned = replace(start, model=trained.to(runtime.torch_device()).eval())
-        with reproducible(runtime):
-            before, after = (measure_round(g, measured_by, cases) for g in (start, aligned))
-        decision = decide_round(before, after, alignment, evaluation)
-    apply_decision(decision, start=inputs.start, out_dir=out_dir)
-    return decision
+    cases = inputs.gate_cases(preferences, alignment.gate_cases, alignment.seed)
+    start, measured_by = inputs.generator(decoding, runtime), inputs.ensemble(evaluator)
+    aligned = replace(start, model=trained.to(runtime.torch_device()).eval())
+    with reproducible(runtime):
+        before, after = (measure_round(g, measured_by, cases) for g in (start, aligned))
+    return decide_round(before, after, alignment, evaluation)
 
 
 def load_round_preferences(inputs: RoundInputs, directory: Path) -> Preferences:

@@ -43,7 +43,7 @@ class AlignmentData:
     Attributes:
         preferences: Sessions to compare, pairs or groups, as the method wants them.
         train: Good sessions of the training days.
-        valid: Good sessions of the validation day; only measured.
+        valid: Good sessions of the held-out users on the validation day; only measured.
         codes: (N, T) semantic IDs.
     """
 
@@ -63,7 +63,7 @@ class AlignmentReport:
             `chosen_logp`, `rejected_logp` (of a group: its best and its worst session),
             `reward_spread` and `zero_spread_share` (groups that teach nothing).
         epochs: The same before training (epoch 0) and after every epoch, over the rows held out,
-            with `valid_ntp_loss` on the validation day, `chosen_logp_change` since epoch 0,
+            with `valid_ntp_loss` of the held-out users, `chosen_logp_change` since epoch 0,
             `kl_to_start` and `legal_mass` (see `onerec.alignment.policy_diagnostics`).
     """
 

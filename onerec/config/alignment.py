@@ -111,7 +111,8 @@ class AlignmentConfig(ValidatedConfig):
     epochs: int = option(2, "Passes over the pairs", ge=1, le=MOST_EPOCHS)
     gate_cases: int = option(
         500,
-        "Users of the validation day on whom a round must prove itself; 0 publishes every round",
+        "Users of the validation day on whom a round must prove itself, at most so many for each "
+        "gate; 0 publishes every round",
         ge=0,
         le=MOST_USERS,
     )

@@ -88,3 +88,10 @@ class WindowConfig(ValidatedConfig):
         ge=2,
         le=3660,
     )
+    holdout_user_share: float = option(
+        0.2,
+        "Share of the users whose day D - 1 the last phase of a training leaves out, and for whom "
+        "no preferences are made: an alignment round's Recall@10 is measured on them",
+        ge=0,
+        lt=1,
+    )

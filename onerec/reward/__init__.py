@@ -6,7 +6,7 @@
 from onerec.reward.ensemble import RewardEnsemble, SessionScores, load_ensemble
 from onerec.reward.model import TOWERS, RewardModel, load_reward, save_reward
 from onerec.reward.scoring import scalar_reward, score_sessions
-from onerec.reward.user_split import check_evaluator, split_users
+from onerec.reward.user_split import check_evaluator
 
 __all__ = [
     "TOWERS",
@@ -19,5 +19,4 @@ __all__ = [
     "save_reward",
     "scalar_reward",
     "score_sessions",
-    "split_users",
 ]

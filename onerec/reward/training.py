@@ -16,8 +16,8 @@ from onerec.reward.ensemble import MEMBERS
 from onerec.reward.metrics import smoothed_rates, tower_metrics
 from onerec.reward.model import RewardModel, RewardShape, reward_loss, save_reward
 from onerec.reward.scoring import score_sessions, tower_weights
-from onerec.reward.user_split import split_users
 from onerec.session_dataset.reward_blocks import RewardBlocks
+from onerec.session_dataset.splits import split_users
 from onerec.training.batches import OrderedBatches, Rows, ShuffledBatches, loader_of
 from onerec.training.distributed_batches import DistributedBatches
 from onerec.training.fit_module import FitModule

@@ -1,5 +1,6 @@
 """Sessions to train and align a generator on: padded histories and targets."""
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from onerec.session_dataset.reader import (
     read_sessions,
     users_of,
 )
+
+_TENSORS = ("user", "history", "targets", "is_good")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +44,12 @@ class SessionTensors:
 
     def __len__(self) -> int:
         return len(self.targets)
+
+    def rows(self, kept: np.ndarray) -> "SessionTensors":
+        """Some of the sessions, by (S,) bools or by row numbers; users keep their rows."""
+        rows = torch.from_numpy(kept)
+        tensors = {name: getattr(self, name)[rows] for name in _TENSORS}
+        return dataclasses.replace(self, **tensors, date=self.date[kept])
 
 
 def load_session_tensors(

@@ -1,7 +1,8 @@
-"""Which days a nightly run learns from, which one validates, which one tests.
+"""How the data of a nightly run is divided: by day, and by user.
 
 Partition D is the nightly run for day D. It learns from the window [D - W, D - 1], whose last day
-validates, and is tested on day D, of which nothing that learns may see anything.
+validates, and is tested on day D, of which nothing that learns may see anything. Where two models
+must not share users, a hash of the user's id divides them.
 """
 
 # pyright: reportAttributeAccessIssue=false
@@ -10,6 +11,8 @@ validates, and is tested on day D, of which nothing that learns may see anything
 from datetime import date, timedelta
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -41,3 +44,23 @@ def split_of(dates: Any, test_day: date) -> Any:
     is_valid = pc.equal(dates, pa.scalar(validation_day(test_day)))
     is_test = pc.equal(dates, pa.scalar(test_day))
     return pc.if_else(is_test, "test", pc.if_else(is_valid, "valid", "train"))
+
+
+def split_users(user_ids: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """Choose a share of users by a hash of their id, the same on every day and machine.
+
+    Args:
+        user_ids: (U,) strings.
+        share: Expected share chosen, in [0, 1].
+        seed: Another seed chooses other users.
+
+    Returns:
+        (U,) bool. The chosen and the others are disjoint sets of users; a user's side depends on
+        the id alone, so it never changes while others come and go.
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"share={share!r}: use a share of the users in [0, 1]")
+    ids = np.asarray(user_ids, dtype=object)
+    hashes = pd.util.hash_array(ids, hash_key=f"{seed % 10**16:016d}", categorize=False)
+    # The upper 53 bits make a uniform float64 in [0, 1) without rounding up to 1.
+    return (hashes >> np.uint64(11)) * 2.0**-53 < share

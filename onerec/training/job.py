@@ -3,11 +3,9 @@
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field
-from datetime import date
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -19,7 +17,7 @@ from onerec.session_dataset.generator_sessions import (
     concatenate_sessions,
     load_session_tensors,
 )
-from onerec.session_dataset.splits import LEARNED
+from onerec.session_dataset.holdout import load_newest_sequences
 from onerec.session_dataset.user_sequences import load_user_sequences, sessions_of_sequences
 from onerec.tokenizer.semantic_ids import SemanticIds, load_semantic_ids
 from onerec.training.generator import (
@@ -169,18 +167,16 @@ def train(
 
 
 def newest_sessions(job: TrainingJob, semantic_ids: SemanticIds) -> SessionTensors:
-    """Everything users watched or liked on the newest days before the test day, as sessions.
-
-    The days end with the last one that has a session, which is the validation day.
-    """
-    sequences = load_user_sequences(job.session_dataset, semantic_ids, splits=LEARNED)
-    days = sequences.day[~np.isnat(sequences.day)]
-    since = days.max() - (job.training.fresh_days - 1) if len(days) else None
+    """What users watched or liked on the newest days before the test day, as sessions; see
+    `load_newest_sequences` for what is left out."""
+    sequences, since = load_newest_sequences(
+        job.session_dataset, semantic_ids, days=job.training.fresh_days
+    )
     return sessions_of_sequences(
         sequences,
         history_length=job.history_length,
         session_items=job.session_items,
-        since=None if since is None else since.astype(date),
+        since=since,
     )
 
 

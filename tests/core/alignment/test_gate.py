@@ -10,6 +10,7 @@ import torch
 
 from onerec.alignment.gate import (
     WEIGHTS,
+    GateCases,
     RoundDecision,
     apply_decision,
     decide_round,
@@ -19,6 +20,7 @@ from onerec.config import AlignmentConfig, BeamConfig, EvaluationConfig
 from onerec.generation import generate_sessions, rank_items
 from onerec.model import OneRec, save_model
 from onerec.reward.scoring import scalar_reward, score_sessions
+from onerec.session_dataset.eval_users import EvalUsers
 from tests.core.alignment.world import (
     CATALOGUE,
     ITEMS,
@@ -43,6 +45,18 @@ def values(reward: float, recall: float, num: int = 400) -> dict[str, np.ndarray
         "reward": rng.normal(2.0, 0.3, num) + reward,
         "recall": (rng.random(num) < 0.5) * 0.2 + recall,
     }
+
+
+def gate_cases(*, contexts: int, held_out: int) -> GateCases:
+    watched = good_sessions(held_out, 4)
+    return GateCases(
+        contexts=good_sessions(contexts, 3),
+        held_out=EvalUsers(
+            user_ids=np.arange(held_out),
+            history=watched.history.numpy().astype(np.int64),
+            targets=watched.targets.numpy().astype(np.int64),
+        ),
+    )
 
 
 def decide(reward: float, recall: float, **changes) -> RoundDecision:
@@ -86,15 +100,27 @@ def test_a_rise_inside_the_noise_is_no_rise():
 
 def test_values_are_those_of_the_model():
     model, (evaluator, vectors) = generator(), reward_model()
-    cases = good_sessions(9, 3)
+    cases = gate_cases(contexts=9, held_out=7)
     measured = measure_round(session_generator(model, decoding=DECODING), ensemble(), cases)
-    history = cases.history.long()
-    items, _ = rank_items(model, history, CATALOGUE, TRIE, top_k=10, beam=10)
-    hits = (items[:, :, None] == cases.targets[:, None]).any(1).double().mean(1)
-    assert measured["recall"].tolist() == pytest.approx(hits.tolist())
+    asked = torch.from_numpy(cases.held_out.history)
+    items, _ = rank_items(model, asked, CATALOGUE, TRIE, top_k=10, beam=10)
+    hits = (items[:, :, None] == torch.from_numpy(cases.held_out.targets)[:, None]).any(1)
+    assert measured["recall"].tolist() == pytest.approx(hits.double().mean(1).tolist())
+    history = cases.contexts.history.long()
     beams = generate_sessions(model, history, CATALOGUE, TRIE, num_items=ITEMS, beam=DECODING.beam)
     best = scalar_reward(score_sessions(evaluator, vectors, history, beams.items[:, 0]), REWARD)
     assert measured["reward"].tolist() == pytest.approx(best.tolist(), abs=1e-6)
+
+
+def test_a_gate_without_users_is_left_out():
+    generators = session_generator(decoding=DECODING)
+    measured = measure_round(generators, ensemble(), gate_cases(contexts=0, held_out=7))
+    assert (len(measured["reward"]), len(measured["recall"])) == (0, 7)
+    decision = decide_round(measured, measured, CONFIG, EVALUATION)
+    assert decision.gates == {"recall_within_tolerance": True}
+    nobody = measure_round(generators, ensemble(), gate_cases(contexts=0, held_out=0))
+    decision = decide_round(nobody, nobody, CONFIG, EVALUATION)
+    assert decision == RoundDecision(True, {}, [], {"cases": 0, "held_out_cases": 0})
 
 
 def settle(tmp_path: Path, trained: OneRec, decision: RoundDecision) -> None:
@@ -115,7 +141,7 @@ def test_the_start_is_kept_when_nothing_was_gained(tmp_path: Path):
     trained = generator(0)
     with torch.no_grad():
         trained.start.add_(1e-4)  # another checkpoint that recommends the same
-    cases = good_sessions(60, 3)
+    cases = gate_cases(contexts=60, held_out=60)
     before, after = (
         measure_round(session_generator(model, decoding=DECODING), ensemble(), cases)
         for model in (generator(0), trained)

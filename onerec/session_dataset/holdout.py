@@ -1,0 +1,67 @@
+"""Users held out of the newest days: the validation day stays a validation day for them.
+
+The last phase of a training learns the validation day, so nothing that starts from its weights can
+be measured there any more. Only for a share of the users, chosen by a hash of the id, is that day
+left out; what is decided afterwards (the gate of an alignment round) is measured on them.
+"""
+
+import dataclasses
+from datetime import date, timedelta
+from pathlib import Path
+
+import numpy as np
+
+from onerec.artifacts import MANIFEST, read_json
+from onerec.catalogue import Catalogue
+from onerec.config import WindowConfig
+from onerec.session_dataset.splits import LEARNED, split_users
+from onerec.session_dataset.user_sequences import UserSequences, load_user_sequences
+
+SEED = 20_220_504
+"""Of the hash; unlike the seeds by which the reward models divide the users."""
+
+
+def held_out_users(directory: Path, user_ids: np.ndarray) -> np.ndarray:
+    """Which users are held out of the newest days.
+
+    Args:
+        directory: Files of a `session_dataset` artifact; its manifest has the share
+            (`WindowConfig.holdout_user_share`), files without a manifest have the default one.
+        user_ids: (U,) ids.
+
+    Returns:
+        (U,) bool; the same for a user on every day.
+    """
+    manifest = directory / MANIFEST
+    built_with = read_json(manifest)["config"].get("window", {}) if manifest.exists() else {}
+    share = built_with.get("holdout_user_share", WindowConfig().holdout_user_share)
+    return split_users(user_ids, share, SEED)
+
+
+def load_newest_sequences(
+    directory: Path, catalogue: Catalogue, *, days: int
+) -> tuple[UserSequences, date]:
+    """What the last phase of a training learns: everything until the test day, but for what the
+    held-out users did on the validation day.
+
+    Args:
+        directory: Files of a `session_dataset` artifact; `test` is never read.
+        catalogue: Items it does not know are dropped.
+        days: Number of the newest days, the validation day included.
+
+    Returns:
+        The sequences, older days included, which are the histories; and the first of the newest
+        days.
+    """
+    sequences = load_user_sequences(directory, catalogue, splits=LEARNED)
+    known = sequences.day[~np.isnat(sequences.day)]
+    validation_day = known.max() if len(known) else np.datetime64(0, "D")
+    held_out = held_out_users(directory, sequences.user_ids)
+    kept = ~(held_out[sequences.user] & (sequences.day == validation_day))
+    learned = dataclasses.replace(
+        sequences,
+        user=sequences.user[kept],
+        item=sequences.item[kept],
+        day=sequences.day[kept],
+    )
+    return learned, validation_day.astype(date) - timedelta(days=days - 1)
