@@ -23,7 +23,7 @@ REMEDY = "Nothing downstream was started; look at the rows, then materialise ses
 CHECKS = {
     "schema_is_the_contract": "Columns and types that every reader of the dataset relies on",
     "sessions_are_unique": "A session counted twice would be learned twice",
-    "targets_are_watched_items": "Good sessions have 1 to m targets: first watched, none repeated",
+    "targets_are_watched_items": "Good sessions have 1 to m targets: watched items, none repeated",
     "nothing_comes_from_the_future": "Splits follow the days, histories know only earlier sessions",
     "good_sessions_meet_thresholds": "Each criterion recounted from the session's own exposures",
     "volume_matches_previous_day": "A day with many times more or fewer sessions is a broken log",

@@ -45,6 +45,10 @@ class RejectionLaunchpad(launchpad(STAGES.sessions, "max_rejected_share")):
     """When too many rows are rejected."""
 
 
+class OrderLaunchpad(launchpad(STAGES.sessions, "session_order", "max_tied_share")):
+    """When the order of a session counts as unknown."""
+
+
 def session_variables(config: SessionConfig, first: date, last: date) -> dict[str, Any]:
     """dbt's variables: the run's days, and the settings under their own names."""
     settings = {k: v for k, v in dataclasses.asdict(config).items() if k not in NOT_FOR_SQL}
@@ -96,6 +100,34 @@ def rejected_share_below_threshold(
                     [dg.TableColumn("reason", "string"), dg.TableColumn("rows", "int")]
                 ),
             ),
+        },
+    )
+
+
+@dg.asset_check(asset=dg.AssetKey("sessions"), pool=POOL_WAREHOUSE)
+def order_of_sessions_is_known(
+    context: dg.AssetCheckExecutionContext, config: OrderLaunchpad, warehouse: Warehouse
+) -> dg.AssetCheckResult:
+    """Items that share one time have no order: baskets, and times cut to the day."""
+    ties = warehouse.ties(*checked_days(context))
+    share = ties.tied_events / ties.events if ties.events else 0.0
+    unordered = ties.unordered_sessions / ties.sessions if ties.sessions else 0.0
+    declared = config.session_order != "auto"
+    description = (
+        f"{share:.1%} of the events share their time with another one of the user. {unordered:.1%} "
+        "of the sessions count as unordered: their targets are a seeded sample of their items. "
+        "Declare what they are with stages.sessions.session_order: none for baskets, time where "
+        "the delivered order is the true one"
+    )
+    return dg.AssetCheckResult(
+        passed=declared or share <= config.max_tied_share,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=description if share else None,
+        metadata={
+            "share of tied events": share,
+            "threshold": config.max_tied_share,
+            "share of unordered sessions": unordered,
+            "session_order": config.session_order,
         },
     )
 

@@ -10,6 +10,7 @@ import random
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
@@ -34,6 +35,23 @@ _LONGEST_LOCK_WAIT_SECONDS = 2.0
 
 class WarehouseError(Exception):
     """The warehouse cannot be used; the message names the file and the remedy."""
+
+
+@dataclass(frozen=True)
+class Ties:
+    """How much of a log has no order of its own.
+
+    Attributes:
+        events: All of them.
+        tied_events: Those that share their time with another one of the user.
+        sessions: All of them.
+        unordered_sessions: Those whose order counts as unknown.
+    """
+
+    events: int
+    tied_events: int
+    sessions: int
+    unordered_sessions: int
 
 
 class Warehouse(dg.ConfigurableResource):
@@ -133,6 +151,17 @@ class Warehouse(dg.ConfigurableResource):
                 {"first": first, "last": last},
             ).fetchall()
         return dict(rows)
+
+    def ties(self, first: date, last: date) -> "Ties":
+        """Events that share their time with another one of the user, over some days."""
+        with self.connect(read_only=True) as connection:
+            row = connection.execute(
+                "select coalesce(sum(num_exposures), 0), coalesce(sum(num_tied), 0), count(*), "
+                "count(*) filter (not is_ordered) "
+                "from sessions where session_date between $first and $last",
+                {"first": first, "last": last},
+            ).fetchall()[0]
+        return Ties(*map(int, row))
 
     def rejected_example(self, reason: str, first: date, last: date) -> str:
         """One refused event in words: the value, and the file it came from.

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from onerec.config.fields import ValidatedConfig, option, require
-from onerec.config.limits import LONGEST_SEQUENCE
+from onerec.config.limits import LARGEST_SEED, LONGEST_SEQUENCE
 
 SECONDS_PER_DAY = 86_400.0
 
@@ -18,6 +18,21 @@ class SessionConfig(ValidatedConfig):
     )
     session_gap_minutes: float = option(
         30.0, "Silence of at least this long opens a new session", gt=0, le=1440
+    )
+    session_order: Literal["auto", "time", "none"] = option(
+        "auto",
+        "Order of a session's items: 'time', ties as delivered; 'none' for baskets, whose targets "
+        "are a seeded sample; 'auto' is 'none' where a session has more ties than max_tied_share",
+    )
+    max_tied_share: float = option(
+        0.5,
+        "Share of a session's events that may share their time with another one of the session "
+        "before its order counts as unknown",
+        ge=0,
+        le=1,
+    )
+    order_seed: int = option(
+        0, "Seed of the order that sessions of unknown order get", ge=0, le=LARGEST_SEED
     )
     watched_min_seconds: float = option(
         10.0,

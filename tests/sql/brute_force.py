@@ -1,5 +1,6 @@
 """The session rules once more, in plain Python: slow, obvious, and independent of the SQL."""
 
+import hashlib
 import math
 from collections import Counter, defaultdict
 from datetime import UTC, date, datetime, timedelta
@@ -146,9 +147,26 @@ def sessionize(taken: list[dict], prior: list[dict], config: SessionConfig) -> l
             sessions[-1].append({**row, "session_id": f"{user}|{day}|{number_of_day}"})
             previous = row["event_time"]
         for session in sessions:
+            session = _in_known_order(session, config)
             examples.append(_example(user, session, history, config))
             history = history + [r["item_id"] for r in session if r["is_positive"]]
     return sorted(examples, key=lambda e: (e["started_at"], e["session_id"]))
+
+
+def _in_known_order(session: list[dict], config: SessionConfig) -> list[dict]:
+    """The session as models read it: shuffled by a hash where its order is unknown."""
+    times = [r["event_time"] for r in session]
+    tied = sum(times.count(t) > 1 for t in times) / len(times)
+    if config.session_order == "time":
+        return session
+    if config.session_order == "auto" and tied <= config.max_tied_share:
+        return session
+
+    def key(row: dict) -> str:
+        text = f"{config.order_seed}|{row['session_id']}|{row['item_id']}"
+        return hashlib.md5(text.encode()).hexdigest()
+
+    return sorted(session, key=key)  # stable: the same item keeps its order
 
 
 def _example(user: str, session: list[dict], history: list[str], config: SessionConfig) -> dict:
@@ -160,7 +178,7 @@ def _example(user: str, session: list[dict], history: list[str], config: Session
         "session_id": session[0]["session_id"],
         "user_id": user,
         "session_date": session[0]["event_time"].date(),
-        "started_at": session[0]["event_time"],
+        "started_at": min(r["event_time"] for r in session),
         "history_item_ids": history[-config.history_length :],
         "item_ids": [r["item_id"] for r in session],
         **{name: [r[name] for r in session] for name in lists},

@@ -53,8 +53,8 @@ def test_the_random_log_has_what_it_is_meant_to_have() -> None:
     assert max(len(e["history_item_ids"]) for e in wanted) == random_log.CONFIG.history_length
     per_day = Counter((e["user_id"], e["session_date"]) for e in wanted)
     assert max(per_day.values()) >= 3
-    ties = [e for e in wanted if len(e["item_ids"]) > len(set(e["item_ids"]))]
-    assert ties, "no session repeats an item"
+    repeats = [e for e in wanted if len(e["item_ids"]) > len(set(e["item_ids"]))]
+    assert repeats, "no session repeats an item"
 
 
 def test_sessions_equal_the_brute_force(home: Path) -> None:
@@ -115,6 +115,38 @@ def test_user_days_and_other_thresholds_equal_the_brute_force(tmp_path: Path) ->
     assert max(Counter((e["user_id"], e["session_date"]) for e in wanted).values()) == 1
 
 
+@pytest.mark.parametrize("order", ["time", "none"])
+def test_declared_orders_equal_the_brute_force(tmp_path: Path, order: str) -> None:
+    config = dataclasses.replace(
+        random_log.CONFIG, session_mode="user_day", session_order=order, order_seed=3
+    )
+    home = delivered.copy_of_built_home(tmp_path)
+    run = random_log.run_config(config)
+    delivered.materialize(home, [sessions.session_sql], DAYS[0], DAYS[-1], config=run)
+    wanted, _ = expected(config)
+    assert examples(home) == wanted
+    in_time, _ = expected(dataclasses.replace(config, session_order="time"))
+    assert (wanted == in_time) == (order == "time")
+
+
+def test_baskets_are_sampled_and_known_orders_are_kept(home: Path) -> None:
+    """With the default, only sessions of mostly equal times are shuffled, whoever delivered how."""
+    wanted, _ = expected(random_log.CONFIG)
+    delivered_order, _ = expected(dataclasses.replace(random_log.CONFIG, session_order="time"))
+    rows = read(home, "select session_id, is_ordered, num_tied, num_exposures from sessions")
+    known = {r["session_id"]: r["is_ordered"] for r in rows}
+    assert {True, False} == set(known.values())
+    for row in rows:
+        assert row["is_ordered"] == (2 * row["num_tied"] <= row["num_exposures"])
+    differ = {
+        a["session_id"]
+        for a, b in zip(wanted, delivered_order, strict=True)
+        if a["item_ids"] != b["item_ids"]
+    }
+    assert differ
+    assert not any(known[s] for s in differ)
+
+
 def test_a_corrected_day_and_an_emptied_day_replace_what_was_there(tmp_path: Path) -> None:
     home = delivered.copy_of_built_home(tmp_path)
     files = random_log.deliveries()
@@ -146,4 +178,4 @@ def test_dbt_unit_tests_pass(home: Path, tmp_path: Path, monkeypatch: pytest.Mon
     command = [dbt_executable(), "test", "--select", "test_type:unit"]
     done = subprocess.run(command, cwd=PROJECT_DIR, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-4000:]
-    assert "Done. PASS=9 " in done.stdout, done.stdout[-500:]
+    assert "Done. PASS=10 " in done.stdout, done.stdout[-500:]

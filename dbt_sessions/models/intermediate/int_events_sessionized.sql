@@ -54,7 +54,8 @@ ordered as (
         (is_watched or is_like or is_follow or is_comment or is_share) and not is_dislike
             as is_positive,
         lag(event_time) over (partition by user_id, event_date order by event_time, delivered_row)
-            as previous_time
+            as previous_time,
+        count(*) over (partition by user_id, event_date, event_time) > 1 as is_tied
     from classified
 
 ),
@@ -90,26 +91,61 @@ numbered as (
         ) as session_number
     from opened
 
+),
+
+in_sessions as (
+
+    select
+        -- the separator keeps user 1 | session 12 apart from user 11 | session 2
+        user_id || '|' || cast(event_date as varchar) || '|' || cast(session_number as varchar)
+            as session_id,
+        row_number() over (
+            partition by user_id, event_date, session_number order by event_time, delivered_row
+        ) as position,
+        min(event_time) over (partition by user_id, event_date, session_number) as started_at,
+        {% if var("session_order") == "auto" -%}
+            avg(cast(is_tied as integer)) over (partition by user_id, event_date, session_number)
+            <= {{ var("max_tied_share") }} as is_ordered,
+        {%- else -%}
+            {{ var("session_order") == "time" }} as is_ordered,
+        {%- endif %}
+        *
+    from numbered
+
+),
+
+-- where the order of a session is not known, a seeded one: neither the order of delivery nor that of
+-- ids must decide which items become targets
+shuffled as (
+
+    select
+        *,
+        case
+            when is_ordered then ''
+            else md5('{{ var("order_seed") }}|' || session_id || '|' || item_id)
+        end as shuffle_key
+    from in_sessions
+
 )
 
 select
-    -- the separator keeps user 1 | session 12 apart from user 11 | session 2
-    user_id || '|' || cast(event_date as varchar) || '|' || cast(session_number as varchar)
-        as session_id,
-    row_number() over (
-        partition by user_id, event_date, session_number order by event_time, delivered_row
-    ) as position,
+    session_id,
+    position,
+    row_number() over (partition by session_id order by shuffle_key, position) as place,
     user_id,
     event_date as session_date,
+    started_at,
     item_id,
     event_time,
+    is_tied,
+    is_ordered,
     watch_seconds,
     duration_seconds,
     is_watched,
     -- a session shows an item once, so a target session repeats none
     is_watched and row_number() over (
-        partition by user_id, event_date, session_number, item_id, is_watched
-        order by event_time
+        partition by session_id, item_id, is_watched
+        order by shuffle_key, position
     ) = 1 as is_first_watch,
     is_positive,
     is_like,
@@ -117,4 +153,4 @@ select
     is_comment,
     is_share,
     is_dislike
-from numbered
+from shuffled

@@ -23,29 +23,31 @@ exposures as (
     select
         session_id,
         session_date,
-        list(item_id order by position) as item_ids,
-        list(watch_seconds order by position) as watch_seconds,
-        list(is_watched order by position) as is_watched,
-        list(is_positive order by position) as is_positive,
-        list(is_like order by position) as is_like,
-        list(is_follow order by position) as is_follow,
-        list(is_comment order by position) as is_comment,
-        list(is_share order by position) as is_share,
-        list(is_dislike order by position) as is_dislike,
-        list(item_id order by position) filter (where is_first_watch) as watched_item_ids
+        list(item_id order by place) as item_ids,
+        list(watch_seconds order by place) as watch_seconds,
+        list(is_watched order by place) as is_watched,
+        list(is_positive order by place) as is_positive,
+        list(is_like order by place) as is_like,
+        list(is_follow order by place) as is_follow,
+        list(is_comment order by place) as is_comment,
+        list(is_share order by place) as is_share,
+        list(is_dislike order by place) as is_dislike,
+        list(item_id order by place) filter (where is_first_watch) as watched_item_ids
     from events
     group by session_id, session_date
 
 ),
 
--- a user's positive items in order: the prior history has an order but no times, and comes first
+-- a user's positive items in order: the prior history has an order but no times, and comes first;
+-- sessions of a user do not overlap, so that a session's place orders its items
 positives as (
 
     select
         user_id,
         item_id,
-        timestamp '1970-01-01 00:00:00' as positive_at,
-        position
+        timestamp '1970-01-01 00:00:00' as started_at,
+        position as place,
+        delivered_row
     from {{ ref("stg_prior_history") }}
     where is_positive
 
@@ -54,8 +56,9 @@ positives as (
     select
         user_id,
         item_id,
-        event_time as positive_at,
-        position
+        started_at,
+        place,
+        0 as delivered_row
     from events
     where is_positive
 
@@ -65,8 +68,8 @@ numbered as (
 
     select
         user_id,
-        positive_at,
-        row_number() over (partition by user_id order by positive_at, position, item_id)
+        started_at,
+        row_number() over (partition by user_id order by started_at, place, delivered_row)
             as num_positives
     from positives
 
@@ -76,10 +79,10 @@ known_at as (
 
     select
         user_id,
-        positive_at,
+        started_at,
         max(num_positives) as num_positives
     from numbered
-    group by user_id, positive_at
+    group by user_id, started_at
 
 ),
 
@@ -87,7 +90,7 @@ user_positives as (
 
     select
         user_id,
-        list(item_id order by positive_at, position, item_id) as item_ids
+        list(item_id order by started_at, place, delivered_row) as item_ids
     from positives
     group by user_id
 
@@ -103,7 +106,7 @@ dated as (
     asof left join known_at
         on
             sessions.user_id = known_at.user_id
-            and sessions.started_at > known_at.positive_at
+            and sessions.started_at > known_at.started_at
 
 )
 

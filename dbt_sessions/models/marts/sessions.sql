@@ -16,6 +16,8 @@ counted as (
         min(event_time) as started_at,
         max(event_time) as ended_at,
         count(*) as num_exposures,
+        count(*) filter (where is_tied) as num_tied,
+        bool_and(is_ordered) as is_ordered,
         count(*) filter (where is_first_watch) as num_watched_items,
         count(*) filter (where is_positive) as num_positives,
         -- decimals add up to the same sum in any order, doubles do not: a session at the threshold must

@@ -4,6 +4,7 @@ select
     user_id,
     position,
     item_id,
-    is_positive
+    is_positive,
+    delivered_row
 from {{ ref("base_prior_history") }}
 where broken_rule is null
