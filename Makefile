@@ -1,4 +1,4 @@
-# make demo | dev | test | check | docs | bench | tables | clean   (README: what each one does)
+# make demo | inspect | dev | test | check | docs | bench | tables | clean   (README: what each one does)
 
 PYTHON ?= python3
 VENV := .venv
@@ -27,7 +27,7 @@ export DAGSTER_DISABLE_TELEMETRY := 1
 export DBT_SEND_ANONYMOUS_USAGE_STATS := false
 export GX_ANALYTICS_ENABLED := false
 
-.PHONY: setup demo dev test check docs bench tables format clean
+.PHONY: setup demo inspect dev test check docs bench tables format clean
 
 setup: $(STAMP)
 
@@ -41,6 +41,10 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)
 	@$(BIN)/python -m onerec_dagster.demo
+
+# What is in one's own log, before anything is trained: make inspect CONFIG=my_data.yaml
+inspect: $(STAMP)
+	@$(BIN)/python -m onerec_dagster.inspect
 
 dev: $(STAMP)
 	@$(BIN)/python -m onerec_dagster.dev --port $(PORT)

@@ -2,8 +2,12 @@
 
 import dagster as dg
 
-INGEST = dg.AssetSelection.groups("raw", "sessions") - dg.AssetSelection.assets("session_dataset")
-NIGHT = dg.AssetSelection.all()
+# a look at the log that someone asks for, see `make inspect`
+LOOK = dg.AssetSelection.assets("log_inspection")
+INGEST = (
+    dg.AssetSelection.groups("raw", "sessions") - dg.AssetSelection.assets("session_dataset") - LOOK
+)
+NIGHT = dg.AssetSelection.all() - LOOK
 RETOKENIZE = dg.AssetSelection.assets("codebook")
 
 ingest = dg.define_asset_job(

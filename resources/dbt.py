@@ -73,6 +73,15 @@ class SessionDbt(DbtCliResource):
         if failure:
             raise failure
 
+    def run_models(self, variables: Mapping[str, Any]) -> None:
+        """Build the models alone, outside of a run and without tests.
+
+        Raises:
+            DagsterDbtCliRuntimeError: A model failed; the message is dbt's.
+        """
+        command = ["run", "--quiet", "--vars", json.dumps(dict(variables), sort_keys=True)]
+        self.cli(command, target_path=Path(self.target_dir) / "inspection").wait()
+
 
 def build_command(variables: Mapping[str, Any]) -> list[str]:
     """The dbt command line that builds and tests with some variables."""

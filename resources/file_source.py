@@ -108,6 +108,16 @@ class FileSource:
             return None
         return self.log.config.last_day or self._range[1]
 
+    @property
+    def last_delivered_day(self) -> date:
+        """The last day that the data has, also of a log that goes on."""
+        return self._range[1]
+
+    @property
+    def has_dated_catalogue(self) -> bool:
+        """Whether the catalogue comes as files of days."""
+        return self.log.section("items") is not None and self.log.is_dated("items")
+
     def events(self, day: date) -> pa.Table:
         """Exposures of a day as they land: typed, with `unreadable`, `file` and `delivered_row`."""
         return _read(self.event_parts(day, day), schema.EVENTS, [day])

@@ -104,8 +104,9 @@ def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
     """Read the environment.
 
     `ONEREC_HOME` (default `.onerec` in the checkout), `ONEREC_DATASET`, `ONEREC_DATA_DIR`,
-    `ONEREC_CONFIG` (a YAML file) and `ONEREC_PRESET` win over `$ONEREC_HOME/settings.yaml`. The
-    fields of `Runtime` are variables too: `ONEREC_DEVICES`, `ONEREC_COMPILE`, ...
+    `ONEREC_CONFIG` (a YAML file) and `ONEREC_PRESET` win over `$ONEREC_HOME/settings.yaml`. A YAML
+    file with `events` in it is one's own data set, also without `ONEREC_DATASET`. The fields of
+    `Runtime` are variables too: `ONEREC_DEVICES`, `ONEREC_COMPILE`, ...
 
     Raises:
         SettingError: A name is unknown, a value is not legal, or a URL holds credentials.
@@ -113,6 +114,7 @@ def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
     home = Path(environ.get("ONEREC_HOME") or CHECKOUT / ".onerec").expanduser().resolve()
     remembered = read_yaml(home / "settings.yaml") if (home / "settings.yaml").exists() else {}
     given = {k: environ.get(f"ONEREC_{k.upper()}") for k in REMEMBERED}
+    given["dataset"] = given["dataset"] or _dataset_of(given["config"])
     if given["dataset"] and given["dataset"] != remembered.get("dataset"):
         remembered = {}  # what was remembered belongs to another data set
     chosen = {k: given[k] or remembered.get(k) for k in REMEMBERED}
@@ -178,6 +180,12 @@ def override_by_file(stages: PipelineConfig, config: Path, dataset: str) -> Pipe
         return stages.override(changes)
     except SettingError as error:
         raise error.within("stages") from None
+
+
+def _dataset_of(config: str | None) -> str | None:
+    """`own` where a YAML file describes events, which no other data set does."""
+    file = Path(config).expanduser() if config else None
+    return "own" if file and file.is_file() and "events" in read_yaml(file) else None
 
 
 def _absolute(path: str | None) -> str | None:

@@ -15,6 +15,7 @@ ASSETS = {
     "raw_events",
     "raw_items",
     "raw_prior_history",
+    "log_inspection",
     "stg_events",
     "stg_items",
     "rejected_events",
@@ -75,6 +76,12 @@ def test_a_night_makes_no_table(job):
     keys = defs.resolve_job_def(job).asset_layer.executable_asset_keys
     assert {"champion", "recommendations"} <= {k.to_user_string() for k in keys}
     assert "reward_table" not in {k.to_user_string() for k in keys}
+
+
+@pytest.mark.parametrize("job", ["ingest", "nightly", "weekly_retokenize"])
+def test_a_look_at_the_log_is_no_part_of_a_night(job):
+    keys = defs.resolve_job_def(job).asset_layer.executable_asset_keys
+    assert "log_inspection" not in {k.to_user_string() for k in keys}
 
 
 TRAINED = {

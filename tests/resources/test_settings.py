@@ -30,6 +30,16 @@ def test_another_data_set_forgets_the_remembered_directory(tmp_path: Path):
     assert other.data_dir is None
 
 
+def test_a_file_that_describes_events_is_ones_own_data(tmp_path: Path):
+    config = tmp_path / "my.yaml"
+    config.write_text("events: {path: log.csv}\n")
+    env = {"ONEREC_HOME": str(tmp_path), "ONEREC_CONFIG": str(config)}
+    load_settings({"ONEREC_HOME": str(tmp_path), "ONEREC_DATASET": "kuairand"}).remember()
+    assert load_settings(env).dataset == "own"
+    with pytest.raises(SettingError, match="no such section"):
+        load_settings({**env, "ONEREC_DATASET": "simulated"})
+
+
 def test_yaml_changes_a_stage(tmp_path: Path):
     config = tmp_path / "my.yaml"
     config.write_text("stages:\n  tokenizer:\n    codebook_size: 16\n")
@@ -60,7 +70,7 @@ def test_a_wrong_name_is_answered_with_the_known_ones(tmp_path: Path, env, messa
         ("stages: {model: 3}\n", "stages.model=3: must map names to values"),
         ("stages: {model: {d_ff: 1, d_ff: 2}}\n", "d_ff='given twice'"),
         ("stage: {}\n", "stage={}: no such section; the data set simulated has stages, simulator"),
-        ("events: {}\n", "events={}: no such section"),
+        ("items: {}\n", "items={}: no such section"),
         ("- a\n", "must be a YAML mapping"),
     ],
 )

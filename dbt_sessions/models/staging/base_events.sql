@@ -21,7 +21,7 @@ catalogue as (
 
 ),
 
-{% if var("max_events_per_user_day") > 0 -%}
+{% if var("max_events_per_user_day") | int > 0 -%}
 -- one script or test account can be most of a day
 busy_users as (
 
@@ -61,7 +61,7 @@ classified as (
             {% for flag in flags -%}
                 when {{ unreadable(flag) }} is not null then '{{ flag }} is not a boolean'
             {% endfor -%}
-            {% if var("max_events_per_user_day") > 0 -%}
+            {% if var("max_events_per_user_day") | int > 0 -%}
                 when busy_users.user_id is not null
                     then 'user_id has more than max_events_per_user_day events on the day'
             {% endif -%}
@@ -72,7 +72,7 @@ classified as (
         end as broken_rule
     from delivered
     left join catalogue on delivered.item_id = catalogue.item_id
-    {% if var("max_events_per_user_day") > 0 -%}
+    {% if var("max_events_per_user_day") | int > 0 -%}
         left join busy_users
             on
                 delivered.delivered_on = busy_users.delivered_on

@@ -1,0 +1,54 @@
+"""A look at the log before anything is trained; the same as `make inspect`."""
+
+from datetime import date
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from assets.code_version import code_version
+from assets.sessions import session_variables
+from assets.support import SETTINGS, STAGES
+from resources.dbt import SessionDbt
+from resources.stores import Source
+
+if TYPE_CHECKING:
+    from resources.inspection.look import SessionBuild
+
+
+@dg.asset(
+    group_name="raw",
+    kinds={"duckdb"},
+    code_version=code_version(__name__, "log_inspection"),
+)
+def log_inspection(source: Source, dbt: SessionDbt) -> dg.MaterializeResult:
+    """What is read and rejected, and what a nightly run for the last day would learn from.
+
+    Reads the delivered files into a warehouse of its own, so that it needs no other asset and
+    changes none.
+    """
+    from resources.inspection.look import days_of, inspect_log
+    from resources.inspection.page import as_markdown
+
+    try:
+        opened = source.open()
+        days = days_of(opened)
+        findings = inspect_log(opened, STAGES, session_build(dbt, days), days)
+    except (OSError, ValueError) as error:
+        raise dg.Failure(description=f"the log cannot be read: {error}") from error
+    counts = {level: sum(f.level == level for f in findings) for level in ("error", "warning")}
+    return dg.MaterializeResult(
+        metadata={
+            "findings": dg.MetadataValue.md(as_markdown(findings)),
+            "days": f"{days[0]} to {days[1]}",
+            "stop a nightly run": counts["error"],
+            "warnings": counts["warning"],
+        }
+    )
+
+
+def session_build(dbt: SessionDbt, days: tuple[date, date]) -> "SessionBuild":
+    """How the sessions of a log are cut for a look at it."""
+    from resources.inspection.look import SessionBuild
+
+    variables = session_variables(STAGES.sessions, *days)
+    return SessionBuild(dbt=dbt, variables=variables, directory=SETTINGS.root)

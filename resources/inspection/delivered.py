@@ -1,0 +1,222 @@
+"""Findings about what was delivered: files, days, rejected rows, ids, ties, busy accounts."""
+
+from collections.abc import Sequence
+
+from onerec.datasets.files import shown
+from resources.inspection.findings import Finding, Inspected, Level
+
+SAMPLE_ROWS = 3
+"""Rejected rows that are shown for a reason."""
+MANY_TIES = 0.2
+BUSY_SHARE, BUSY_RATIO = 0.1, 20
+"""An account stands out with this share of a day's events, and so many times the median user's."""
+
+
+def files(log: Inspected) -> list[Finding]:
+    """What was read."""
+    rows = log.rows("select file, count(*) as rows from raw.raw_events group by file order by file")
+    total = sum(row["rows"] for row in rows)
+    text = f"{total:,} rows of events in {len(rows):,} files or deliveries with rows"
+    shown_rows = rows if len(rows) <= 2 * SAMPLE_ROWS else rows[:SAMPLE_ROWS] + rows[-SAMPLE_ROWS:]
+    level: Level = "ok" if total else "error"
+    return [
+        Finding(
+            topic="Files", level=level, text=text, setting="events.path", rows=tuple(shown_rows)
+        )
+    ]
+
+
+def rows_of_days(log: Inspected) -> list[Finding]:
+    """Rows a day, and days without any."""
+    rows = log.rows(
+        "select delivered_on as day, num_rows as rows from raw.deliveries "
+        "where table_name = 'raw_events' order by delivered_on"
+    )
+    empty = [str(row["day"]) for row in rows if not row["rows"]]
+    counts = sorted(row["rows"] for row in rows)
+    text = (
+        f"{len(rows)} days, {rows[0]['day']} to {rows[-1]['day']}; rows a day: least {counts[0]:,},"
+        f" median {counts[len(counts) // 2]:,}, most {counts[-1]:,}"
+    )
+    found = [
+        Finding(
+            topic="Days",
+            level="ok",
+            text=text,
+            setting="first_day, last_day, time_zone",
+            rows=tuple(rows),
+        )
+    ]
+    if empty:
+        text = f"{len(empty)} days have no row: {shown(', '.join(empty))}"
+        found.append(
+            Finding(topic="Days", level="warning", text=text, setting="events.path, first_day")
+        )
+    return found
+
+
+REMEDIES: Sequence[tuple[str, str]] = (
+    ("user_id has more than", "stages.sessions.max_events_per_user_day"),
+    ("duplicate", "events.columns.event_time (a finer time, if the rows are different events)"),
+    ("watch_seconds is above", "stages.sessions.max_watch_seconds"),
+    ("item_id is not in the catalogue", "items.path, or without `items` the log is the catalogue"),
+    ("event_time is not", "events.timestamp_format"),
+    ("event_time is before 1971", "events.timestamp_unit"),
+    ("event_time", "events.time_zone, first_day, last_day"),
+)
+"""How a reason begins, and the line for it; else that of the column."""
+
+
+def rejected(log: Inspected) -> list[Finding]:
+    """Rejected rows by reason, with samples."""
+    totals = log.row("select count(*) as rows from raw.raw_events")
+    reasons = log.rows(
+        "select reason, any_value(field) as field, count(*) as rows from rejected_events "
+        "group by reason order by rows desc, reason"
+    )
+    samples = log.rows(
+        "select reason, value, file, row_in_file as row from rejected_events qualify "
+        "row_number() over (partition by reason order by delivered_on, file, row_in_file) <= $n",
+        n=SAMPLE_ROWS,
+    )
+    broken = sum(r["rows"] for r in reasons if not r["reason"].startswith("user_id has more"))
+    share = broken / totals["rows"] if totals["rows"] else 0.0
+    most = log.stages.sessions.max_rejected_share
+    found = [
+        Finding(
+            topic="Rejected rows",
+            level="error" if share > most else "ok",
+            text=f"{broken:,} of {totals['rows']:,} rows are rejected ({share:.2%}; above "
+            f"{most:.0%} a nightly run stops)",
+            setting=log.setting("sessions", "max_rejected_share"),
+        )
+    ]
+    for reason in reasons:
+        name = reason["reason"]
+        known = (line for start, line in REMEDIES if name.startswith(start))
+        examples = tuple(
+            {k: shown(v) for k, v in s.items() if k != "reason"}
+            for s in samples
+            if s["reason"] == name
+        )
+        found.append(
+            Finding(
+                topic="Rejected rows",
+                level="warning",
+                text=f"{reason['rows']:,} rows: {name}",
+                setting=next(known, f"events.columns.{reason['field']}"),
+                rows=examples,
+            )
+        )
+    return found
+
+
+def ids(log: Inspected) -> list[Finding]:
+    """Items of the log without a catalogue row, and the reverse."""
+    counts = log.row(
+        """
+        with logged as (
+            select item_id, count(*) as rows from raw.raw_events
+            where item_id is not null group by item_id
+        ),
+        known as (select distinct item_id from stg_items)
+        select
+            count(logged.item_id) as logged,
+            count(known.item_id) as known,
+            count(logged.item_id) filter (where known.item_id is null) as only_logged,
+            coalesce(sum(logged.rows) filter (where known.item_id is null), 0) as rows,
+            count(known.item_id) filter (where logged.item_id is null) as only_known,
+            min(logged.item_id) filter (where known.item_id is null) as logged_example,
+            min(known.item_id) filter (where logged.item_id is null) as known_example
+        from logged full join known on logged.item_id = known.item_id
+        """
+    )
+    found = [
+        Finding(
+            topic="Ids",
+            level="warning" if counts["only_logged"] else "ok",
+            text=f"{counts['only_logged']:,} of {counts['logged']:,} items of the log have no "
+            f"catalogue row ({counts['rows']:,} events)"
+            + (f", e.g. {shown(counts['logged_example'])!r}" if counts["only_logged"] else ""),
+            setting="items.columns.item_id, items.path",
+        ),
+        Finding(
+            topic="Ids",
+            level="warning" if counts["only_known"] > counts["known"] / 2 else "ok",
+            text=f"{counts['only_known']:,} of {counts['known']:,} items of the catalogue are not "
+            "in the log"
+            + (f", e.g. {shown(counts['known_example'])!r}" if counts["only_known"] else ""),
+            setting="items.path, first_day",
+        ),
+    ]
+    return found
+
+
+def ties(log: Inspected) -> list[Finding]:
+    """Events that share their time with another one of their user."""
+    share = log.row(
+        "select coalesce(sum(n) filter (where n > 1) / sum(n), 0) as share "
+        "from (select count(*) as n from stg_events group by user_id, event_time)"
+    )["share"]
+    is_much = share > MANY_TIES
+    text = f"{share:.1%} of the events share their time with another one of the same user"
+    if is_much:
+        text += "; among them the delivered order decides which items are targets"
+    level: Level = "warning" if is_much else "ok"
+    return [Finding(topic="Order", level=level, text=text, setting="events.columns.event_time")]
+
+
+def busy_accounts(log: Inspected) -> list[Finding]:
+    """Accounts with a large share of a day's events: bots, tests, shared logins.
+
+    The limit that is proposed is twice what the busiest of the others has on a day.
+    """
+    busy = log.rows(
+        f"select delivered_on as day, user_id, events, share from ({BUSY_ACCOUNTS}) "
+        "order by share desc limit 10",
+        first=log.days[0],
+        last=log.days[1],
+    )
+    if not busy:
+        most = log.row(
+            "select coalesce(max(n), 0) as n from "
+            "(select count(*) as n from stg_events group by event_date, user_id)"
+        )["n"]
+        text = f"no account stands out; the busiest has {most:,} events on a day"
+        setting = log.setting("sessions", "max_events_per_user_day")
+        return [Finding(topic="Accounts", level="ok", text=text, setting=setting)]
+    worst = busy[0]
+    others = log.row(
+        "select coalesce(max(n), 0) as n from (select event_date as delivered_on, user_id, "
+        "count(*) as n from stg_events group by all) "
+        f"anti join ({BUSY_ACCOUNTS}) using (delivered_on, user_id)",
+        first=log.days[0],
+        last=log.days[1],
+    )["n"]
+    limit = min(max(2 * others, 1), min(row["events"] for row in busy) - 1)
+    return [
+        Finding(
+            topic="Accounts",
+            level="warning",
+            text=f"account {shown(worst['user_id'])!r} has {worst['share']:.0%} of the events of "
+            f"{worst['day']}: it moves popularity, metrics and what is learned",
+            setting=log.setting("sessions", "max_events_per_user_day", limit),
+            rows=tuple({**row, "share": f"{row['share']:.1%}"} for row in busy),
+        )
+    ]
+
+
+BUSY_ACCOUNTS = f"""
+select * from (
+    select
+        event_date as delivered_on,
+        user_id,
+        count(*) as events,
+        count(*) / sum(count(*)) over (partition by event_date) as share,
+        median(count(*)) over (partition by event_date) as typical
+    from stg_events
+    where event_date between $first and $last
+    group by event_date, user_id
+)
+where share >= {BUSY_SHARE} and events >= {BUSY_RATIO} * typical
+"""

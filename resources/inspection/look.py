@@ -1,0 +1,102 @@
+"""The look at a log as a whole: land it aside, cut it into sessions, ask every question."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+from onerec.config import PipelineConfig
+from onerec.datasets import EventSource
+from resources.dbt import SessionDbt
+from resources.file_source import FileSource
+from resources.inspection import delivered, prepared
+from resources.inspection.findings import Finding, Inspected
+from resources.inspection.throwaway import every_day, inspected_warehouse
+
+OPEN_LOG_DAYS = 14
+"""Days that are looked at of a log that goes on and has no files, such as the simulated one."""
+
+QUESTIONS: tuple[Callable[[Inspected], list[Finding]], ...] = (
+    delivered.files,
+    delivered.rows_of_days,
+    delivered.rejected,
+    delivered.ids,
+    delivered.ties,
+    prepared.repeats,
+    prepared.sessions,
+    prepared.last_day,
+    delivered.busy_accounts,
+    prepared.signals,
+    prepared.tokenizer,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionBuild:
+    """How the session models are built.
+
+    Attributes:
+        dbt: The models.
+        variables: dbt's variables; the days are those that are looked at.
+        directory: Where a warehouse may be for a while.
+    """
+
+    dbt: SessionDbt
+    variables: Mapping[str, Any]
+    directory: Path
+
+
+def inspect_log(
+    source: EventSource, stages: PipelineConfig, build: SessionBuild, days: tuple[date, date]
+) -> list[Finding]:
+    """Read days of a log and say what a nightly run for the last one would meet.
+
+    Args:
+        source: The log.
+        stages: Settings of a nightly run.
+        build: How sessions are cut.
+        days: First and last day.
+
+    Raises:
+        ValueError: The source cannot deliver; the message says why.
+    """
+    found = _of_files(source) if isinstance(source, FileSource) else []
+    landed = inspected_warehouse(
+        source, every_day(*days), build.dbt, build.variables, build.directory
+    )
+    with landed as warehouse, warehouse.connect() as connection:
+        log = Inspected(connection=connection, days=days, stages=stages)
+        for ask in QUESTIONS:
+            found += ask(log)
+        supplied = source.item_vectors()
+        if supplied is not None:
+            found += prepared.vectors(log, supplied)
+    return found
+
+
+def days_of(source: EventSource) -> tuple[date, date]:
+    """First and last day that can be looked at."""
+    if source.last_day is not None:
+        return source.first_day, source.last_day
+    if isinstance(source, FileSource):
+        return source.first_day, source.last_delivered_day
+    return source.first_day, source.first_day + timedelta(days=OPEN_LOG_DAYS - 1)
+
+
+def _of_files(source: FileSource) -> list[Finding]:
+    """What is not read, and why."""
+    found = [
+        Finding(topic="Files", level="warning", text=note, setting="events.path, events.format")
+        for note in source.notes()
+    ]
+    if outside := source.rows_outside():
+        found.append(
+            Finding(
+                topic="Files",
+                level="warning",
+                text=f"{outside:,} rows lie outside of the log's days and are not read",
+                setting="first_day, last_day",
+            )
+        )
+    return found

@@ -1,0 +1,243 @@
+"""Findings about what a nightly run would learn from: sessions, test day, signals, tokenizer."""
+
+import pyarrow as pa
+
+from onerec.datasets.vectors import usable_vectors
+from onerec.session_dataset.splits import window
+from resources.inspection.findings import Finding, Inspected, Level
+
+FEW_CASES = 100
+"""Users on the test day below which an interval says little."""
+MANY_COPIES = 0.05
+"""Share of the items that look alike from which a tokenizer cannot tell items apart."""
+
+
+def repeats(log: Inspected) -> list[Finding]:
+    """How often users come back to an item."""
+    share = log.row(
+        "select coalesce(1 - count(*) / sum(n), 0) as share from (select count(*) as n "
+        "from int_events_sessionized where is_first_watch group by user_id, item_id)"
+    )["share"]
+    return [
+        Finding(
+            topic="Order",
+            level="ok",
+            text=f"{share:.1%} of what a session consumes its user had consumed in an earlier one",
+            setting="stages.decoding (filters of what was seen)",
+        )
+    ]
+
+
+CRITERIA = {
+    "has_enough_watched_items": "good_min_watched_items",
+    "has_enough_watch_seconds": "good_min_watch_seconds",
+    "has_enough_interactions": "good_min_positive_interactions",
+}
+"""Column of `sessions` -> its setting."""
+
+
+def sessions(log: Inspected) -> list[Finding]:
+    """Sessions and good sessions under the present settings."""
+    columns = [r["column_name"] for r in log.rows("describe sessions")]
+    criteria = [c for c in columns if c.startswith("has_enough_")]
+    lacking = "".join(f", count(*) filter (where not {c}) as {c}" for c in criteria)
+    counts = log.row(
+        "select count(*) as sessions, count(*) filter (where is_good) as good, "
+        f"coalesce(median(num_watched_items), 0) as items {lacking} from sessions"
+    )
+    found = [
+        Finding(
+            topic="Sessions",
+            level="ok" if counts["good"] else "error",
+            text=f"{counts['sessions']:,} sessions, {counts['good']:,} of them good; a session "
+            f"has {counts['items']:g} watched items at the median",
+            setting=log.setting("sessions", "session_mode")
+            + ", "
+            + log.setting("sessions", "session_gap_minutes"),
+        )
+    ]
+    for name in criteria:
+        setting = CRITERIA.get(name)
+        words = name.removeprefix("has_enough_").replace("_", " ")
+        found.append(
+            Finding(
+                topic="Sessions",
+                level="warning" if counts[name] == counts["sessions"] else "ok",
+                text=f"{counts[name]:,} sessions have too few {words}",
+                setting=log.setting("sessions", setting) if setting else "stages.sessions",
+            )
+        )
+    return found + _good_sessions_of_days(log)
+
+
+def _good_sessions_of_days(log: Inspected) -> list[Finding]:
+    day = log.days[1]
+    first, last = window(day, log.stages.window.window_days)
+    counts = log.row(
+        "select count(*) filter (where session_date between $first and $last) as learned, "
+        "count(*) filter (where session_date = $last) as valid, "
+        "count(distinct session_date) filter (where session_date between $first and $last) as days "
+        "from sessions where is_good",
+        first=first,
+        last=last,
+    )
+    text = (
+        f"for {day}: {counts['learned']:,} good sessions on {counts['days']} days from "
+        f"{max(first, log.days[0])} to {last} to learn from, {counts['valid']:,} of them on the "
+        "last of these days"
+    )
+    return [
+        Finding(
+            topic="Sessions",
+            level="ok" if counts["days"] > 1 and counts["valid"] else "error",
+            text=text,
+            setting=log.setting("window", "window_days"),
+        )
+    ]
+
+
+def last_day(log: Inspected) -> list[Finding]:
+    """Users and cases of the day that would be tested."""
+    counts = log.row(
+        """
+        with events as (
+            select e.user_id, e.is_watched and i.first_seen < $day as is_target
+            from int_events_sessionized as e
+            left join stg_items as i on e.item_id = i.item_id and i.version_number = 1
+            where e.session_date = $day
+        ),
+        users as (select user_id, bool_or(is_target) as is_case from events group by user_id)
+        select
+            count(*) as users,
+            count(*) filter (where is_case) as cases,
+            count(*) filter (where is_case and user_id in (
+                select user_id from int_events_sessionized
+                where is_positive and session_date < $day
+                union all select user_id from stg_prior_history where is_positive
+            )) as with_history
+        from users
+        """,
+        day=log.days[1],
+    )
+    cases = counts["cases"]
+    few = f"; with fewer than {FEW_CASES} every interval is wide" if cases < FEW_CASES else ""
+    return [
+        Finding(
+            topic="Test day",
+            level="error" if not cases else "warning" if few else "ok",
+            text=f"{log.days[1]}: {counts['users']:,} users, {cases:,} cases (users who watched an "
+            f"item known before that day), {counts['with_history']:,} of them with a history{few}",
+            setting=f"last_day: {log.days[1]}",
+        )
+    ]
+
+
+def signals(log: Inspected) -> list[Finding]:
+    """Events with each signal: a tower of the reward needs some with it and some without."""
+    columns = log.rows("describe int_events_sessionized")
+    names = [
+        c["column_name"]
+        for c in columns
+        if c["column_type"] == "BOOLEAN" and c["column_name"] != "is_first_watch"
+    ]
+    counts = log.row(
+        "select count(*) as events, "
+        + ", ".join(f"count(*) filter (where {n}) as {n}" for n in names)
+        + " from int_events_sessionized"
+    )
+    events = counts["events"]
+    config = log.stages.sessions
+    found = []
+    for name in names:
+        share = counts[name] / events if events else 0.0
+        level: Level = "ok"
+        text = f"{name}: {counts[name]:,} of {events:,} events ({share:.2%})"
+        setting = f"events.columns.{name}"
+        if name == "is_watched":
+            setting = log.setting("sessions", "watched_min_seconds")
+        if name == "is_positive":
+            inside = config.min_positive_share <= share <= config.max_positive_share
+            level = "ok" if inside else "error"
+            bound = "min_positive_share" if share < 0.5 else "max_positive_share"
+            setting = log.setting("sessions", bound)
+        elif counts[name] in (0, events):
+            text += ": no tower can learn from it"
+        found.append(Finding(topic="Signals", level=level, text=text, setting=setting))
+    return found
+
+
+def tokenizer(log: Inspected) -> list[Finding]:
+    """What the tokenizer would be given."""
+    counts = log.row(
+        """
+        with items as (
+            select * from stg_items where first_seen < $day
+            qualify row_number() over (partition by item_id order by valid_from desc) = 1
+        ),
+        copies as (
+            select count(*) as n from items group by title, category, author_id
+        )
+        select
+            (select count(*) from items) as items,
+            (select count(*) from items where title is null and category is null) as textless,
+            (select coalesce(max(n), 0) from copies) as copies
+        """,
+        day=log.days[1],
+    )
+    number, config = counts["items"], log.stages.tokenizer
+    size = config.codes_per_level(number)
+    too_few = number < max(size, 2)
+    text = f"{number:,} items before {log.days[1]}, {size} codes a level"
+    if too_few:
+        text += ": fewer items than codes"
+    equal = counts["copies"] > max(MANY_COPIES * number, 1)
+    return [
+        Finding(
+            topic="Tokenizer",
+            level="error" if too_few else "ok",
+            text=text,
+            setting=log.setting("tokenizer", "codebook_size", 0 if too_few else None),
+        ),
+        Finding(
+            topic="Tokenizer",
+            level="warning" if counts["textless"] > number / 2 else "ok",
+            text=f"{counts['textless']:,} items have neither title nor category",
+            setting="items.columns.title, items.columns.category",
+        ),
+        Finding(
+            topic="Tokenizer",
+            level="warning" if equal else "ok",
+            text=f"{counts['copies']:,} items have the same title, category and author"
+            + (": only who watched them tells them apart" if equal else ""),
+            setting="items.columns.title, or item_vectors.path",
+        ),
+    ]
+
+
+def vectors(log: Inspected, supplied: pa.Table) -> list[Finding]:
+    """What can be used of the vectors that are supplied."""
+    usable, reasons = usable_vectors(supplied)
+    log.connection.register("usable_vectors", usable)
+    counts = log.row(
+        """
+        select
+            (select count(*) from usable_vectors semi join stg_items using (item_id)) as known,
+            (select count(distinct item_id) from stg_items) as items,
+            (select coalesce(max(n), 0) from
+                (select count(*) as n from usable_vectors group by vector)) as copies
+        """
+    )
+    log.connection.unregister("usable_vectors")
+    unusable = "".join(f", {number:,} {reason}" for reason, number in reasons.items())
+    missing = counts["items"] - counts["known"]
+    copies = counts["copies"]
+    is_poor = bool(reasons) or missing > 0 or copies > max(MANY_COPIES * counts["items"], 1)
+    return [
+        Finding(
+            topic="Tokenizer",
+            level="warning" if is_poor else "ok",
+            text=f"{len(usable):,} of {len(supplied):,} supplied vectors are usable{unusable}; "
+            f"{missing:,} items have none, {copies:,} share one vector",
+            setting="item_vectors.path",
+        )
+    ]

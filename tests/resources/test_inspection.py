@@ -1,0 +1,209 @@
+"""A look at a log finds what is wrong with it, and names the line that changes it."""
+
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from assets.sessions import session_variables
+from onerec import schema
+from onerec.config import PipelineConfig, SessionConfig, WindowConfig
+from onerec.datasets import EventSource
+from resources.dbt import session_dbt
+from resources.file_source import deliveries, open_source
+from resources.inspection.findings import Finding
+from resources.inspection.look import SessionBuild, days_of, inspect_log
+from resources.inspection.page import as_markdown, as_text
+from resources.inspection.throwaway import every_day, land_catalogue
+from resources.warehouse import Warehouse
+from tests.sql import delivered
+
+STAGES = PipelineConfig(
+    sessions=SessionConfig(good_min_watched_items=3), window=WindowConfig(window_days=3)
+)
+REGULAR = [  # 30 users, four events each on three of four days; the third day is empty
+    f"u{user},i{(user + k + day) % 20},2026-06-0{day} 10:0{k}:00,40,{int(user == k)}"
+    for day in (1, 2, 4)
+    for user in range(30)
+    for k in range(4)
+]
+BOT = [f"bot,i{k % 20},2026-06-04 12:{k // 60:02}:{k % 60:02},1,0" for k in range(2400)]
+TIES = [f"t,i{k},2026-06-02 20:00:00,40,0" for k in range(4)]
+BAD = [
+    "u1,x1,2026-06-01 11:00:00,40,0",
+    "u2,x1,2026-06-01 11:00:00,40,0",
+    "u3,i1,2026-06-01 11:00:00,much,0",
+]
+ROWS = [*REGULAR, *BOT, *TIES, *BAD]
+
+
+def write_log(home: Path, rows: Sequence[str]) -> None:
+    (home / "log").mkdir()
+    (home / "log" / "a.csv").write_text(
+        "user_id,item_id,event_time,watch_seconds,is_like\n" + "\n".join(rows)
+    )
+    (home / "log" / "notes.json").write_text("{}")
+    items = [f"i{k},{'the same' if k < 5 else f'title {k}'}" for k in range(22)]
+    (home / "items.csv").write_text("item_id,title\n" + "\n".join(items))
+    vectors = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
+    vectors[3] = np.nan
+    vectors[5:9] = vectors[4]
+    table = {"item_id": [f"i{k}" for k in range(20)], "vector": list(vectors)}
+    pq.write_table(pa.table(table), home / "vectors.parquet")
+
+
+def opened(home: Path, **sections: object) -> EventSource:
+    config = home / "my.yaml"
+    config.write_text(yaml.safe_dump({"events": {"path": "log"}, **sections}))
+    return open_source("own", data_dir=None, config=config)
+
+
+def look(home: Path, source: EventSource, stages: PipelineConfig = STAGES) -> list[Finding]:
+    days = days_of(source)
+    build = SessionBuild(
+        dbt=session_dbt(home / "dbt", home / "never.duckdb", column_metadata=False),
+        variables=session_variables(stages.sessions, *days),
+        directory=home / "state",
+    )
+    findings = inspect_log(source, stages, build, days)
+    assert not (home / "never.duckdb").exists()
+    assert not list((home / "state").iterdir()), "the warehouse was left behind"
+    return findings
+
+
+@pytest.fixture(scope="module")
+def findings() -> list[Finding]:
+    home = delivered.temporary_home()
+    write_log(home, ROWS)
+    items, vectors = {"path": "items.csv"}, {"path": "vectors.parquet"}
+    return look(home, opened(home, items=items, item_vectors=vectors))
+
+
+def the(findings: list[Finding], words: str) -> Finding:
+    """The only finding that says so."""
+    (found,) = [f for f in findings if words in f.text]
+    return found
+
+
+def test_what_was_read_and_what_was_not(findings: list[Finding]) -> None:
+    assert the(findings, "rows of events").text.startswith(f"{len(ROWS):,} rows of events in 1 ")
+    assert "notes.json" in the(findings, "neither Parquet nor CSV").text
+    days = the(findings, "4 days, 2026-06-01 to 2026-06-04")
+    # 120 regular rows, 3 bad ones; 4 ties; nothing; the bot
+    assert [row["rows"] for row in days.rows] == [123, 124, 0, 2520]
+    assert the(findings, "1 days have no row").text.endswith("2026-06-03")
+
+
+def test_rejected_rows_come_with_reasons_samples_and_the_line_to_change(
+    findings: list[Finding],
+) -> None:
+    assert the(findings, "rows are rejected").text.startswith(f"3 of {len(ROWS):,} rows")
+    unknown = the(findings, "item_id is not in the catalogue")
+    assert unknown.text.startswith("2 rows")
+    assert unknown.setting.startswith("items.path")
+    assert [row["value"] for row in unknown.rows] == ["x1", "x1"]
+    assert int(unknown.rows[0]["row"]) == len(ROWS) - 2
+    number = the(findings, "watch_seconds is not a number")
+    assert number.setting == "events.columns.watch_seconds"
+    assert number.rows[0]["value"] == "much"
+    missing = the(findings, "of the log have no catalogue row")
+    assert missing.text.startswith("1 of 21 items")
+    assert "(2 events), e.g. 'x1'" in missing.text
+    assert the(findings, "of the catalogue are not in the log").text.startswith("2 of 22 items")
+
+
+def test_order_and_repeats(findings: list[Finding]) -> None:
+    accepted = len(ROWS) - len(BAD)
+    assert f"{4 / accepted:.1%} of the events share" in the(findings, "share their time").text
+    watched = [tuple(row.split(",")[:2]) for row in [*REGULAR, *TIES]]
+    share = 1 - len(set(watched)) / len(watched)
+    assert the(findings, "had consumed in an earlier").text.startswith(f"{share:.1%}")
+
+
+def test_sessions_and_the_test_day(findings: list[Finding]) -> None:
+    # three sessions of each user, the bot's and that of the ties
+    counts = the(findings, "of them good")
+    assert counts.text.startswith("92 sessions, 91 of them good")
+    learned = the(findings, "to learn from")
+    assert learned.text.startswith("for 2026-06-04: 61 good sessions on 2 days")
+    assert ", 0 of them" in learned.text
+    cases = the(findings, "cases (users")
+    assert "31 users, 30 cases" in cases.text
+    assert "30 of them with a history" in cases.text
+    assert cases.level == "warning"
+
+
+def test_an_account_that_is_most_of_a_day_is_warned_about(findings: list[Finding]) -> None:
+    bot = the(findings, "moves popularity")
+    assert bot.level == "warning"
+    assert f"'bot' has {2400 / 2520:.0%} of the events of 2026-06-04" in bot.text
+    # twice the four events of the others
+    assert bot.setting == "stages.sessions.max_events_per_user_day: 8 (now 0)"
+
+
+def test_signals_and_what_the_tokenizer_gets(findings: list[Finding]) -> None:
+    likes = sum(row.endswith(",1") for row in ROWS)
+    assert the(findings, "is_like:").text.startswith(f"is_like: {likes} of 2,764 events")
+    assert "no tower can learn" in the(findings, "is_share: 0").text
+    assert the(findings, "codes a level").text.startswith("22 items before 2026-06-04, 4 codes")
+    assert the(findings, "have the same title").text.startswith("5 items")
+    vectors = the(findings, "supplied vectors")
+    assert vectors.text.startswith("19 of 20 supplied vectors are usable, 1 NaN or infinite; ")
+    assert vectors.text.endswith("3 items have none, 5 share one vector")
+
+
+def test_every_finding_names_a_line_of_the_yaml_file(findings: list[Finding]) -> None:
+    known = ("events.", "items.", "first_day", "last_day", "stages.", "item_vectors.")
+    assert all(f.setting.startswith(known) for f in findings)
+    text, page = as_text(findings), as_markdown(findings)
+    for finding in findings:
+        assert finding.text in text
+        assert finding.setting.replace("|", "\\|") in page
+    assert text.endswith(f"; {sum(f.level == 'warning' for f in findings)} warnings")
+
+
+def test_what_would_stop_a_nightly_run_is_marked(tmp_path: Path) -> None:
+    rows = ["a,i1,2026-06-01 10:00:00,1,0", "a,i2,2026-06-02 10:00:00,much,0"]
+    write_log(tmp_path, rows)
+    stopping = {f.text for f in look(tmp_path, opened(tmp_path)) if f.level == "error"}
+    for words in (
+        "1 of 2 rows are rejected (50.00%",
+        "1 sessions, 0 of them good",
+        "0 good sessions on 0 days",
+        "0 users, 0 cases",
+        "is_positive: 0 of 1 events",
+    ):
+        assert any(words in text for text in stopping), words
+
+
+@pytest.mark.parametrize("has_catalogue", [True, False])
+def test_one_landing_of_the_catalogue_equals_one_a_day(tmp_path: Path, has_catalogue: bool) -> None:
+    log = [f"u,i{k},2026-06-0{1 + k % 4} 10:00:00,40,0" for k in range(12)]
+    write_log(tmp_path, [*log, *log[:3]])
+    published = [f"i{k},{'' if k == 1 else f'2026-0{5 + k % 2}-0{1 + k % 4}'}" for k in range(12)]
+    (tmp_path / "new.csv").write_text("item_id,published_at\n" + "\n".join(published))
+    sections = {"items": {"path": "new.csv"}} if has_catalogue else {}
+    source = opened(tmp_path, **sections)
+    days = every_day(date(2026, 6, 1), date(2026, 6, 4))
+    found = []
+    for name in ("once", "daily"):
+        warehouse = Warehouse(path=str(tmp_path / f"{name}.duckdb"))
+        for delivery in deliveries(source, "raw_events", schema.EVENTS, days):
+            warehouse.land("raw_events", delivery)
+        if name == "once":
+            land_catalogue(warehouse, source, days)
+        else:
+            for delivery in deliveries(source, "raw_items", schema.ITEMS, days):
+                warehouse.land("raw_items", delivery)
+        with warehouse.connect() as connection:
+            rows = connection.execute(
+                "select item_id, published_at, delivered_on from raw.raw_items order by all"
+            ).fetchall()
+        found.append(rows)
+    assert found[0] == found[1]
+    assert len({day for *_, day in found[0]}) >= 3
