@@ -6,6 +6,7 @@ names, which everything downstream reads; earlier ones end in `_round_1`, `_roun
 
 from dataclasses import asdict
 from datetime import date
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -26,10 +27,14 @@ from assets.support import (
 from resources.stores import Artifacts, Compute
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from onerec.alignment.gate import RoundDecision
     from onerec.alignment.preferences import Preferences
     from onerec.alignment.rounds import RoundInputs
+    from onerec.alignment.train import AlignmentReport, Numbers
     from onerec.artifacts import Artifact
+    from onerec.config import Runtime
 
 ROUNDS = STAGES.alignment.rounds
 PAIRS_CODE = code_version(__name__, "pairs_of_round")
@@ -163,16 +168,9 @@ def checkpoint_of_round(number: int) -> dg.AssetsDefinition:
         artifacts: Artifacts,
         compute: Compute,
     ) -> dg.MaterializeResult:
-        from onerec.alignment.gate import apply_decision
-        from onerec.alignment.rounds import check_round, fit_round, load_round_preferences
-
         day, settings = context.partition_key, to_core(config, STAGES.alignment)
-        decoding = to_core(config.decoding, STAGES.decoding)
-        evaluation = to_core(config.evaluation, STAGES.evaluation)
         gate = config.model_dump(include={"decoding", "evaluation"})
         read = {source: artifacts.store.latest(source, day) for source in sources}
-        inputs, runtime = _round_inputs(read, start, day), compute.runtime().on_one_device()
-        preferences = load_round_preferences(inputs, read[pairs_name].path)
         with artifacts.store.write(
             name,
             day,
@@ -181,31 +179,52 @@ def checkpoint_of_round(number: int) -> dg.AssetsDefinition:
             code_version=DPO_CODE,
             seed=settings.seed,
         ) as draft:
-            report = fit_round(
-                inputs,
-                preferences,
-                settings,
+            report, decision = _fit_and_check(
+                _round_inputs(read, start, day),
+                read[pairs_name].path,
+                read["evaluator_model"].path,
                 draft.path,
-                runtime=runtime,
+                config,
+                runtime=compute.runtime().on_one_device(),
                 on_epoch=lambda numbers: context.log.info(f"{name}: {numbers}"),
             )
-            decision = check_round(
-                inputs,
-                preferences,
-                read["evaluator_model"].path,
-                report.model,
-                alignment=settings,
-                decoding=decoding,
-                evaluation=evaluation,
-                runtime=runtime,
-            )
-            apply_decision(decision, start=inputs.start, out_dir=draft.path)
         for reason in decision.reasons:
             context.log.warning(f"round refused, {start} is kept: {reason}")
         learned = _training_metadata(report.steps, report.epochs)
         return published(draft.artifact, {**_round_metadata(decision), **learned})
 
     return dpo_checkpoint
+
+
+def _fit_and_check(
+    inputs: "RoundInputs",
+    preferences: Path,
+    evaluator: Path,
+    out_dir: Path,
+    config: AlignmentLaunchpad,
+    *,
+    runtime: "Runtime",
+    on_epoch: "Callable[[Numbers], None]",
+) -> "tuple[AlignmentReport, RoundDecision]":
+    """Train a round and decide on the validation day whether it is published."""
+    from onerec.alignment.gate import apply_decision
+    from onerec.alignment.rounds import check_round, fit_round, load_round_preferences
+
+    settings = to_core(config, STAGES.alignment)
+    pairs = load_round_preferences(inputs, preferences)
+    report = fit_round(inputs, pairs, settings, out_dir, runtime=runtime, on_epoch=on_epoch)
+    decision = check_round(
+        inputs,
+        pairs,
+        evaluator,
+        report.model,
+        alignment=settings,
+        decoding=to_core(config.decoding, STAGES.decoding),
+        evaluation=to_core(config.evaluation, STAGES.evaluation),
+        runtime=runtime,
+    )
+    apply_decision(decision, start=inputs.start, out_dir=out_dir)
+    return report, decision
 
 
 def _round_inputs(read: "dict[str, Artifact]", start: str, day: str) -> "RoundInputs":

@@ -5,9 +5,25 @@ from datetime import date
 
 import dagster as dg
 
+from assets.support import check_specs
 from resources.stores import Artifacts
 
-GATES = ("evaluator_reward_rises", "recall_within_tolerance")
+OF_PAIRS = {
+    "chosen_reward_above_rejected": "There are pairs, and in each the chosen session has more "
+    "reward; of groups for GRPO and ECPO not all have one reward throughout.",
+    "legal_pairs": "Sessions are complete, without repeats, of items seen before day D.",
+}
+OF_TRAINING = {
+    "dpo_margin_positive": "On pairs held out, the chosen session gained on the rejected one.",
+    "chosen_not_displaced": "The chosen sessions did not become less probable: DPO can push both "
+    "of a pair down, in favour of sessions without a reward.",
+}
+GATES = {
+    "evaluator_reward_rises": "On the validation day, by the evaluator; otherwise the checkpoint "
+    "is the one before the round.",
+    "recall_within_tolerance": "Recall@10 of the held-out users on the validation day has not "
+    "fallen by more than the allowed share; otherwise the checkpoint is the one before the round.",
+}
 """A round that fails one is not published: its checkpoint is the one before it."""
 
 
@@ -17,21 +33,7 @@ def checks_of_pairs(asset: dg.AssetsDefinition) -> dg.AssetChecksDefinition:
 
     @dg.multi_asset_check(
         name=f"{name}_checks",
-        specs=[
-            dg.AssetCheckSpec(
-                "chosen_reward_above_rejected",
-                asset=asset,
-                blocking=True,
-                description="There are pairs, and in each the chosen session has more reward; of "
-                "groups for GRPO and ECPO not all have one reward throughout.",
-            ),
-            dg.AssetCheckSpec(
-                "legal_pairs",
-                asset=asset,
-                blocking=True,
-                description="Sessions are complete, without repeats, of items seen before day D.",
-            ),
-        ],
+        specs=check_specs(asset, OF_PAIRS, blocking=True),
     )
     def checks(
         context: dg.AssetCheckExecutionContext, artifacts: Artifacts
@@ -77,32 +79,7 @@ def checks_of_checkpoint(asset: dg.AssetsDefinition) -> dg.AssetChecksDefinition
 
     @dg.multi_asset_check(
         name=f"{name}_checks",
-        specs=[
-            dg.AssetCheckSpec(
-                "dpo_margin_positive",
-                asset=asset,
-                description="On pairs held out, the chosen session gained on the rejected one.",
-            ),
-            dg.AssetCheckSpec(
-                "chosen_not_displaced",
-                asset=asset,
-                description="The chosen sessions did not become less probable: DPO can push both "
-                "of a pair down, in favour of sessions without a reward.",
-            ),
-            dg.AssetCheckSpec(
-                "evaluator_reward_rises",
-                asset=asset,
-                description="On the validation day, by the evaluator; otherwise the checkpoint is "
-                "the one before the round.",
-            ),
-            dg.AssetCheckSpec(
-                "recall_within_tolerance",
-                asset=asset,
-                description="Recall@10 of the held-out users on the validation day has not fallen "
-                "by more than the allowed share; otherwise the checkpoint is the one before the "
-                "round.",
-            ),
-        ],
+        specs=check_specs(asset, OF_TRAINING | GATES),
     )
     def checks(
         context: dg.AssetCheckExecutionContext, artifacts: Artifacts

@@ -128,14 +128,9 @@ def baselines(
     shown = histogram(
         fitted.exposures.tolist(), "How often an item was shown", "exposures", "items"
     )
-    return published(
-        draft.artifact,
-        {
-            "exposures per item": dg.MetadataValue.md(svg_markdown(shown)),
-            **fitted.facts(),
-            **seconds,
-        },
-    )
+    picture = dg.MetadataValue.md(svg_markdown(shown))
+    facts = {"exposures per item": picture, **fitted.facts(), **seconds}
+    return published(draft.artifact, facts)
 
 
 @dg.asset(

@@ -106,6 +106,16 @@ def published(artifact: Artifact, metadata: Mapping[str, Any]) -> dg.Materialize
     )
 
 
+def check_specs(
+    asset: dg.AssetsDefinition | str, descriptions: Mapping[str, str], *, blocking: bool = False
+) -> list[dg.AssetCheckSpec]:
+    """The checks of an asset by name; blocking ones stop what is downstream when they fail."""
+    return [
+        dg.AssetCheckSpec(name, asset=asset, blocking=blocking, description=description)
+        for name, description in descriptions.items()
+    ]
+
+
 def table_of(rows: Sequence[Mapping[str, Any]]) -> dg.TableMetadataValue:
     """A table for the UI; at least one row, all with the same columns."""
     return dg.MetadataValue.table([dg.TableRecord(dict(row)) for row in rows])

@@ -14,6 +14,7 @@ from assets.support import (
     POOL_TRAINER,
     POOL_WAREHOUSE,
     STAGES,
+    check_specs,
     launchpad,
     published,
     table_of,
@@ -141,28 +142,17 @@ def semantic_ids(
     return published(draft.artifact, tokenizer_metadata(tokenized, diagnostics, titles))
 
 
-@dg.multi_asset_check(
-    specs=[
-        dg.AssetCheckSpec(
-            "every_code_is_used",
-            asset="codebook",
-            description="The fit left no code unused at any level.",
-        ),
-        dg.AssetCheckSpec(
-            "codes_are_balanced",
-            asset="codebook",
-            description="In the fit the most and the least used code of a level differ by at most "
-            "one item; items of a full leaf move on afterwards.",
-        ),
-        dg.AssetCheckSpec(
-            "no_worse_than_previous_version",
-            asset="codebook",
-            description="On today's vectors the new tokenizer version is at least as good as the "
-            "current one, within quality_tolerance; otherwise it is refused, and the same run goes "
-            "on in the current version.",
-        ),
-    ]
-)
+CODEBOOK_CHECKS = {
+    "every_code_is_used": "The fit left no code unused at any level.",
+    "codes_are_balanced": "In the fit the most and the least used code of a level differ "
+    "by at most one item; items of a full leaf move on afterwards.",
+    "no_worse_than_previous_version": "On today's vectors the new tokenizer version is at "
+    "least as good as the current one, within quality_tolerance; otherwise it is rejected, "
+    "and the same run goes on in the current version.",
+}
+
+
+@dg.multi_asset_check(specs=check_specs("codebook", CODEBOOK_CHECKS))
 def codebook_checks(
     context: dg.AssetCheckExecutionContext, artifacts: Artifacts
 ) -> Iterator[dg.AssetCheckResult]:
@@ -218,27 +208,16 @@ def codebook_checks(
 
 
 @dg.multi_asset_check(
-    specs=[
-        dg.AssetCheckSpec(
-            "ids_are_unique",
-            asset="semantic_ids",
-            blocking=True,
-            description="No two items share an ID, and every token is in [0, K).",
-        ),
-        dg.AssetCheckSpec(
-            "published_ids_did_not_move",
-            asset="semantic_ids",
-            blocking=True,
-            description="Every row of the last earlier day of this tokenizer version is there "
-            "unchanged.",
-        ),
-        dg.AssetCheckSpec(
-            "every_item_has_an_id",
-            asset="semantic_ids",
-            blocking=True,
-            description="The catalogue of day D is covered.",
-        ),
-    ]
+    specs=check_specs(
+        "semantic_ids",
+        {
+            "ids_are_unique": "No two items share an ID, and every token is in [0, K).",
+            "published_ids_did_not_move": "Every row of the last earlier day of this tokenizer "
+            "version is there unchanged.",
+            "every_item_has_an_id": "The catalogue of day D is covered.",
+        },
+        blocking=True,
+    )
 )
 def semantic_ids_checks(
     context: dg.AssetCheckExecutionContext, artifacts: Artifacts

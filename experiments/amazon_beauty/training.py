@@ -15,7 +15,7 @@ from torch import Tensor
 
 from experiments.amazon_beauty.reviews import HISTORY_LENGTH, AmazonReviews, LeaveOneOutCases
 from onerec.artifacts import read_json, write_json
-from onerec.evaluation.baselines.sequence_training import MONITOR, Recipe, fit_windows
+from onerec.evaluation.baselines.sequence_training import MONITOR, Recipe, WindowModule, fit_windows
 from onerec.evaluation.baselines.sequences import cut_windows
 from onerec.evaluation.ranking_metrics import per_case_metrics
 from onerec.training import FitSettings, Scratch
@@ -173,14 +173,17 @@ def train(
     def on_epoch(numbers: dict[str, Any]) -> None:
         run.on_progress(", ".join(f"{name} {value:.4g}" for name, value in numbers.items()))
 
-    result = fit_windows(
+    module = WindowModule(
         model,
         lambda rows, draws: loss(cropped(rows, budget.crop_share, draws), draws),
+        seed=run.seed,
+        measure=lambda: means(metrics_of(rank(valid), valid)) | also(),
+    )
+    result = fit_windows(
+        module,
         run.windows(),
         Recipe(batch_items=budget.batch_items),
         budget.settings(),
-        seed=run.seed,
-        measure=lambda: means(metrics_of(rank(valid), valid)) | also(),
         on_epoch=on_epoch,
         scratch=Scratch(directory=run.scratch / "training"),
     )

@@ -14,7 +14,7 @@ from onerec.config import AlignmentConfig
 from onerec.evaluation.generators import SessionGenerator
 from onerec.generation import generate_sessions
 from onerec.generation.beam import Beams
-from onerec.generation.sampling import sample_sessions
+from onerec.generation.sampling import Sampling, sample_sessions
 from onerec.reward.ensemble import RewardEnsemble
 from onerec.session_dataset.generator_sessions import SessionTensors
 
@@ -84,6 +84,7 @@ def scored_candidates(
     decoding, model = generator.config, generator.model
     reward = reward.to(model.device)
     randomness = torch.Generator().manual_seed(alignment.seed)
+    sampling = Sampling(num_samples=num_candidates, temperature=alignment.temperature)
     total, num_items = len(contexts), contexts.targets.shape[1]
     for rows in torch.arange(total).split(decoding.batch_size):
         history = contexts.history[rows].long().to(model.device)
@@ -96,9 +97,8 @@ def scored_candidates(
                     generator.codes,
                     generator.trie,
                     num_items=num_items,
-                    num_samples=num_candidates,
+                    sampling=sampling,
                     generator=randomness,
-                    temperature=alignment.temperature,
                     exclude=exclude,
                 )
             )

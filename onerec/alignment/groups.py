@@ -65,20 +65,11 @@ def make_groups(
         alignment: The method, where sessions come from, and how many are kept.
 
     Returns:
-        Groups in the order of the contexts. A context with too few legal sessions gives none and
-        is counted in `stats`; groups whose rewards are all alike are kept for GRPO and ECPO, which
-        learn nothing from them, and counted.
+        Groups in the order of the contexts; contexts with too few legal sessions are left out.
+        Groups of equal rewards are kept for GRPO and ECPO, which learn nothing from them.
     """
-    candidates = generator.config.candidates
     is_ordered = alignment.method not in GROUP_METHODS
-    drawn = not is_ordered and alignment.pairs == "sampling"
-    size = 1 + alignment.num_rejected if is_ordered else alignment.group_size
-    num_candidates = alignment.group_size if drawn else candidates
-    if num_candidates < size:
-        raise ValueError(
-            f"candidates={candidates}: {alignment.method} compares {size} sessions of "
-            f"each user; generate at least as many"
-        )
+    size, num_candidates = _sizes(alignment, generator.config.candidates)
     found = [
         _group(made, size, is_ordered=is_ordered)
         for made in scored_candidates(
@@ -114,6 +105,21 @@ def make_groups(
         logp=logp,
         stats=stats | _reward_stats(rewards),
     )
+
+
+def _sizes(alignment: AlignmentConfig, candidates: int) -> tuple[int, int]:
+    """Sessions of a group, and sessions to generate of which they are chosen."""
+    if alignment.method in GROUP_METHODS:
+        size = alignment.group_size
+        num_candidates = size if alignment.pairs == "sampling" else candidates
+    else:
+        size, num_candidates = 1 + alignment.num_rejected, candidates
+    if num_candidates < size:
+        raise ValueError(
+            f"candidates={candidates}: {alignment.method} compares {size} sessions of "
+            "each user; generate at least as many"
+        )
+    return size, num_candidates
 
 
 def _reward_stats(rewards: Tensor) -> dict[str, float]:

@@ -49,20 +49,10 @@ def logged_pairs(
         ValueError: No block could have been generated.
     """
     rows = _complete(blocks, candidates)
-    if not len(rows):
-        raise ValueError(
-            f"0 of {len(blocks)} logged blocks have as many different candidates as a session: "
-            "use method='dpo' with pairs='beams', or a smaller session_items"
-        )
-    user = blocks.user[rows].numpy()
-    observed = scalar_reward(blocks.labels[rows].double(), reward).numpy()
-    best, worst = (
-        rows[order[np.unique(user[order], return_index=True)[1]]]
-        for order in (np.lexsort((-observed, user)), np.lexsort((observed, user)))
-    )
     rewards = scalar_reward(blocks.labels.double(), reward)
+    best = _first_of_each_user(rows, -rewards[rows], blocks)
+    worst = _first_of_each_user(rows, rewards[rows], blocks)
     differ = rewards[best] > rewards[worst]
-    num_known = len(best)
     best, worst = best[differ], worst[differ]
     kept = np.sort(np.random.default_rng(seed).permutation(len(best))[:num_users])
     best, worst = best[kept], worst[kept]
@@ -82,21 +72,34 @@ def logged_pairs(
         stats={
             "blocks": len(blocks),
             "complete_blocks": len(rows),
-            "contexts": num_known,
+            "contexts": len(differ),
             "pairs": len(best),
-            "skipped_equal_rewards": num_known - int(differ.sum()),
+            "skipped_equal_rewards": int((~differ).sum()),
             **_means(rewards[best], rewards[worst]),
         },
     )
 
 
+def _first_of_each_user(rows: Tensor, key: Tensor, blocks: RewardBlocks) -> Tensor:
+    """(U,) of the rows, each user's one of least key; of equal keys the earlier row."""
+    user = blocks.user[rows].numpy()
+    order = np.lexsort((key.numpy(), user))
+    return rows[order[np.unique(user[order], return_index=True)[1]]]
+
+
 def _complete(blocks: RewardBlocks, candidates: Tensor) -> Tensor:
-    """Rows of the blocks that a generator could have made."""
+    """Rows of the blocks that a generator could have made; `ValueError` when there is none."""
     items = blocks.items.long()
     ordered = items.sort(-1).values
     repeats = (ordered[:, 1:] == ordered[:, :-1]).any(-1)
     legal = ((items >= 0) & candidates[items.clamp(min=0)]).all(-1)
-    return (legal & ~repeats).nonzero()[:, 0]
+    rows = (legal & ~repeats).nonzero()[:, 0]
+    if not len(rows):
+        raise ValueError(
+            f"0 of {len(blocks)} logged blocks have as many different candidates as a session: "
+            "use method='dpo' with pairs='beams', or a smaller session_items"
+        )
+    return rows
 
 
 @torch.no_grad()

@@ -31,7 +31,7 @@ from onerec.training.fit_module import FitModule
 from onerec.training.generator_module import next_token_loss
 from onerec.training.runtime import Runtime, reproducible
 from onerec.training.settings import FitSettings
-from onerec.training.trainer import fit
+from onerec.training.trainer import FitResult, fit
 
 Numbers = dict[str, float]
 
@@ -76,6 +76,14 @@ class AlignmentReport:
         """The best sessions became less probable: the known way in which DPO goes astray."""
         return self.epochs[-1]["chosen_logp_change"] < 0
 
+    def to_json(self) -> dict[str, Any]:
+        """All but the model."""
+        return {
+            "epochs": self.epochs,
+            "steps": self.steps,
+            "chosen_displaced": self.chosen_displaced,
+        }
+
 
 def fit_alignment(
     start: OneRec,
@@ -92,15 +100,14 @@ def fit_alignment(
 
     L_NTP is over the logged session of each pair's context and `ntp_sessions_per_pair` further good
     sessions, so that the model keeps imitating the log while it learns the order of its own beams.
-    Dropout stays off and expert biases stay put: policy and reference are one function at the
-    start, and every margin starts at 0.
+    Dropout is off and expert biases are frozen, so that every margin starts at 0.
 
     Args:
         start: The sampler of the pairs; it is left as it is.
         data: Preferences and logged sessions.
         config: Settings of the stage.
         out_dir: Gets `model.safetensors`, `config.json` and `history.json`.
-        tokenizer_version: Tokenizer version, recorded in the checkpoint.
+        tokenizer_version: Recorded in the checkpoint.
         objective: What is minimised beside L_NTP; that of `config.method` by default.
         runtime: Hardware.
         on_epoch: Called with the numbers of each epoch.
@@ -109,17 +116,15 @@ def fit_alignment(
         ValueError: There is no pair, or the method cannot learn from these preferences.
         TrainingDivergedError: A loss or weight became NaN or inf.
     """
-    preferences = data.preferences
-    if not len(preferences):
+    num_pairs = len(data.preferences)
+    if not num_pairs:
         raise ValueError(
             "0 preference pairs: every context had fewer than two sessions or equal rewards; "
             "raise sample_users or candidates, or look at the reward model"
         )
-    if objective is None:
-        check_method(preferences, config)
-        objective = objective_of(config)
+    objective = objective or _objective(data.preferences, config)
     runtime = runtime or Runtime()
-    held_out, learned = split_pairs(len(preferences), config.holdout_share, config.seed)
+    held_out, learned = split_pairs(num_pairs, config.holdout_share, config.seed)
     batches = ShuffledBatches(len(learned), config.batch_size, config.seed)
     # With too few pairs to hold any out, what was learned from is what is measured.
     measured = held_out if len(held_out) else learned
@@ -134,25 +139,18 @@ def fit_alignment(
             runtime=runtime,
             on_epoch=lambda entry: on_epoch(_numbers(entry)),
         )
-    report = AlignmentReport(
-        model=module.model,
-        steps=[
-            dict(zip(result.steps, step, strict=True))
-            for step in zip(*result.steps.values(), strict=True)
-        ],
-        epochs=[_numbers(entry) for entry in result.history],
-    )
+    report = _report(module.model, result)
     save_model(report.model, out_dir, tokenizer_version=tokenizer_version)
-    history = {
-        "config": dataclasses.asdict(config),
-        "pairs": len(preferences),
-        "pairs_held_out": len(held_out),
-        "epochs": report.epochs,
-        "steps": report.steps,
-        "chosen_displaced": report.chosen_displaced,
-    }
+    counts = {"pairs": num_pairs, "pairs_held_out": len(held_out)}
+    history = {"config": dataclasses.asdict(config), **counts, **report.to_json()}
     write_json(out_dir / "history.json", history)
     return report
+
+
+def _objective(preferences: Preferences, config: AlignmentConfig) -> Objective:
+    """The loss of `config.method`, which must be able to learn from these preferences."""
+    check_method(preferences, config)
+    return objective_of(config)
 
 
 def split_pairs(num_pairs: int, holdout_share: float, seed: int) -> tuple[Tensor, Tensor]:
@@ -171,6 +169,15 @@ def fit_settings(config: AlignmentConfig, *, steps: int) -> FitSettings:
         warmup_steps=max(1, round(config.warmup_share * steps)) - 1,
         gradient_clip=config.gradient_clip,
         measure_start=True,
+    )
+
+
+def _report(model: OneRec, result: FitResult) -> AlignmentReport:
+    names, values = list(result.steps), zip(*result.steps.values(), strict=True)
+    return AlignmentReport(
+        model=model,
+        steps=[dict(zip(names, step, strict=True)) for step in values],
+        epochs=[_numbers(entry) for entry in result.history],
     )
 
 

@@ -7,12 +7,40 @@ free of repeats, and can always be finished.
 Letters: B batch, K draws of each user, W children considered, M items, E excluded, T SID tokens.
 """
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
+from onerec.config import require
 from onerec.generation.beam import Beams, check_session
 from onerec.generation.trie import Trie
 from onerec.model import OneRec, check_items, encode_items
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How sessions are drawn.
+
+    Attributes:
+        num_samples: K; draws of one user may be alike.
+        temperature: Logits are divided by it; above 1 draws less probable sessions.
+
+    Raises:
+        ValueError: There is nothing to draw, or the temperature is not positive.
+    """
+
+    num_samples: int
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        require(self.num_samples >= 1, "num_samples", self.num_samples, "use at least 1")
+        require(
+            self.temperature > 0,
+            "temperature",
+            self.temperature,
+            "use a positive number, 1 is the model's own",
+        )
 
 
 @torch.no_grad()
@@ -23,9 +51,8 @@ def sample_sessions(
     trie: Trie,
     *,
     num_items: int,
-    num_samples: int,
+    sampling: Sampling,
     generator: torch.Generator,
-    temperature: float = 1.0,
     exclude: Tensor | None = None,
 ) -> Beams:
     """Independent draws of sessions of each user.
@@ -36,9 +63,8 @@ def sample_sessions(
         codes: (N, T) semantic IDs.
         trie: The items that may be generated, built from the same codes.
         num_items: M, items of a session.
-        num_samples: K; draws of one user may be alike.
+        sampling: Draws per user, and temperature.
         generator: On the CPU, so that a device changes no draw but by rounding.
-        temperature: Logits are divided by it; above 1 draws less probable sessions.
         exclude: (B, E) item indices that a user must not get, -1 padded.
 
     Returns:
@@ -47,14 +73,10 @@ def sample_sessions(
         else, not the probability of the draw.
 
     Raises:
-        ValueError: Settings outside what the model and the trie cover.
+        ValueError: `num_items`, codes or `exclude` outside what the model and the trie cover.
     """
     check_session(model, codes, trie, num_items)
-    if num_samples < 1:
-        raise ValueError(f"num_samples={num_samples}: use at least 1")
-    if not temperature > 0:
-        raise ValueError(f"temperature={temperature}: use a positive number, 1 is the model's own")
-    device, batch = model.device, len(history)
+    device, batch, num_samples = model.device, len(history), sampling.num_samples
     state = model.start_decoding(model.encode(*encode_items(model, history, codes)))
     gone = _gone_leaves(trie, exclude, batch, num_samples, num_items, device)
     logp = torch.zeros(batch, num_samples, dtype=model.dtype, device=device)
@@ -68,12 +90,8 @@ def sample_sessions(
             child, alive = _children(trie, level, node, gone)
             sid_tokens = trie.code[level][child]
             wide = logits.expand(-1, num_samples, -1)
-            # Gumbel's trick: the largest of logits plus noise is a draw from their softmax.
-            noise = torch.rand(child.shape, generator=generator, dtype=torch.float64)
-            noise = -(-noise.clamp(min=1e-300).log()).log()
-            scores = wide.gather(-1, sid_tokens).double() / temperature + noise.to(device)
-            scores = scores.masked_fill(~alive, -torch.inf)
-            pick = scores.argmax(-1, keepdim=True)
+            tempered = wide.gather(-1, sid_tokens).double() / sampling.temperature
+            pick = _draw(tempered.masked_fill(~alive, -torch.inf), generator)
             code = sid_tokens.gather(-1, pick).squeeze(-1)
             node = child.gather(-1, pick).squeeze(-1)
             found = wide.log_softmax(-1).gather(-1, code.unsqueeze(-1)).squeeze(-1)
@@ -82,6 +100,13 @@ def sample_sessions(
     found = logp.isfinite()
     items = torch.where(found.unsqueeze(-1), trie.leaf_items[gone[..., :num_items]], -1)
     return Beams(items, logp)
+
+
+def _draw(logits: Tensor, generator: torch.Generator) -> Tensor:
+    """(B, K, 1) draws from the softmax of logits (B, K, W): the argmax with Gumbel noise added."""
+    uniform = torch.rand(logits.shape, generator=generator, dtype=torch.float64)
+    noise = -(-uniform.clamp(min=1e-300).log()).log()
+    return (logits + noise.to(logits.device)).argmax(-1, keepdim=True)
 
 
 def _children(trie: Trie, level: int, node: Tensor, gone: Tensor) -> tuple[Tensor, Tensor]:

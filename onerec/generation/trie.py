@@ -96,23 +96,7 @@ class Trie:
         # stable sorts from the last token to the first sort rows lexicographically at any C and T
         for level in reversed(range(codes.shape[1])):
             items = items[codes[items, level].argsort(stable=True)]
-        rows = codes[items].long()
-
-        opens = torch.zeros(len(rows), dtype=torch.bool, device=device)
-        opens[0] = True
-        end = torch.tensor([len(rows)], device=device)
-        first_leaf = [torch.cat([torch.zeros_like(end), end])]
-        code: list[Tensor] = []
-        for level in range(rows.shape[1]):
-            opens[1:] |= rows[1:, level] != rows[:-1, level]
-            starts = opens.nonzero()[:, 0]
-            first_leaf.append(torch.cat([starts, end]))
-            code.append(rows[starts, level])
-        if len(code[-1]) < len(rows):
-            raise ValueError(
-                f"codes: {len(rows) - len(code[-1])} items share the semantic ID of another; "
-                "make them unique with the disambiguation token"
-            )
+        first_leaf, code = _nodes(codes[items].long())
         # a node's first child begins at the same leaf as the node itself
         first_child = [torch.searchsorted(below, above) for above, below in pairwise(first_leaf)]
         leaf_of_item = torch.full((len(codes),), -1, device=device)
@@ -192,6 +176,29 @@ class Trie:
     def leaves(self, items: Tensor) -> Tensor:
         """Leaves of items (any shape, -1 padded); -1 at padding and where one is not allowed."""
         return torch.where(items >= 0, self.leaf_of_item[items.clamp(min=0)], -1)
+
+
+def _nodes(rows: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    """`Trie.first_leaf` and `Trie.code` of rows (A, T) in lexicographic order.
+
+    A row opens a node of depth d where one of its first d tokens differs from the row before it.
+    """
+    opens = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
+    opens[0] = True
+    end = torch.tensor([len(rows)], device=rows.device)
+    first_leaf = [torch.cat([torch.zeros_like(end), end])]
+    code: list[Tensor] = []
+    for level in range(rows.shape[1]):
+        opens[1:] |= rows[1:, level] != rows[:-1, level]
+        starts = opens.nonzero()[:, 0]
+        first_leaf.append(torch.cat([starts, end]))
+        code.append(rows[starts, level])
+    if len(code[-1]) < len(rows):
+        raise ValueError(
+            f"codes: {len(rows) - len(code[-1])} items share the semantic ID of another; "
+            "make them unique with the disambiguation token"
+        )
+    return first_leaf, code
 
 
 def _table(first_child: Tensor, code: Tensor, width: int) -> ChildTable:

@@ -5,8 +5,9 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -123,55 +124,52 @@ def fit_generator(
     """
     require_sessions(data.train, data.valid)
     runtime = runtime or Runtime()
-    train, valid, codes = data.train, data.valid, data.semantic_ids.codes
+    work = Scratch(directory=scratch, identity=_identity(config, model_config, data))
     with reproducible(runtime):
         torch.manual_seed(config.seed)
         model = _start(model_config, data, initial)
         if runtime.compile:
             compile_blocks(model)
-        batches = _batches(model, train, config)
-        rows = SessionRows(train.history, train.targets)
-        identity = {
-            "training": dataclasses.asdict(config),
-            "model": dataclasses.asdict(model_config),
-            "tokenizer_version": data.semantic_ids.tokenizer_version,
-            "valid": digest([valid.history, valid.targets, codes]),
-        }
-        result = fit(
-            GeneratorModule(model, codes, valid, batch_size=config.batch_size),
-            rows,
-            batches,
-            fit_settings(config, steps=config.max_epochs * len(batches)),
-            runtime=runtime,
-            scratch=Scratch(directory=scratch, identity=identity),
-            on_progress=on_progress,
-        )
-        newest_history: list[dict[str, Any]] = []
+        codes = data.semantic_ids.codes
+        learn = partial(_learn, model, codes, runtime=runtime, on_progress=on_progress)
+        chosen = learn(data.train, config, valid=data.valid, scratch=work)
+        newest = None
         if data.newest is not None and len(data.newest) and config.fresh_epochs:
-            fresh = dataclasses.replace(
-                config, max_epochs=config.fresh_epochs, learning_rate=config.fresh_learning_rate
+            newest = learn(
+                data.newest,
+                dataclasses.replace(
+                    config, max_epochs=config.fresh_epochs, learning_rate=config.fresh_learning_rate
+                ),
+                scratch=dataclasses.replace(work, directory=scratch / "newest_days"),
             )
-            newest_batches = _batches(model, data.newest, config)
-            steps = fresh.max_epochs * len(newest_batches)
-            newest_history = fit(
-                GeneratorModule(model, codes, batch_size=config.batch_size),
-                SessionRows(data.newest.history, data.newest.targets),
-                newest_batches,
-                dataclasses.replace(fit_settings(fresh, steps=steps), monitor=None, patience=0),
-                runtime=runtime,
-                scratch=Scratch(directory=scratch / "newest_days", identity=identity),
-                on_progress=on_progress,
-            ).history
-    report = _report(result, model, rows, batches, config, newest_history)
+    report = _report(chosen, newest, model, config)
     if process_rank(runtime) == 0:
         _write(model, report, data, out_dir)
     return report
 
 
-def _batches(
-    model: OneRec, sessions: SessionTensors, config: TrainingConfig
-) -> LengthGroupedBatches:
-    return LengthGroupedBatches(
+class _Phase(NamedTuple):
+    """A phase of training that is over."""
+
+    result: FitResult
+    rows: SessionRows
+    batches: LengthGroupedBatches
+
+
+def _learn(
+    model: OneRec,
+    codes: Tensor,
+    sessions: SessionTensors,
+    config: TrainingConfig,
+    *,
+    valid: SessionTensors | None = None,
+    runtime: Runtime,
+    scratch: Scratch,
+    on_progress: Callable[[TrainingProgress], None] | None,
+) -> _Phase:
+    """Fit the model to sessions in place; without validation the last epoch's weights are kept."""
+    rows = SessionRows(sessions.history, sessions.targets)
+    batches = LengthGroupedBatches(
         sessions.history,
         sessions.targets,
         config.batch_size,
@@ -179,6 +177,32 @@ def _batches(
         history_tokens=model.tokens_per_history_item,
         target_tokens=model.num_sid_tokens + 1,
     )
+    settings = fit_settings(config, steps=config.max_epochs * len(batches))
+    if valid is None:
+        settings = dataclasses.replace(settings, monitor=None, patience=0)
+    result = fit(
+        GeneratorModule(model, codes, valid, batch_size=config.batch_size),
+        rows,
+        batches,
+        settings,
+        runtime=runtime,
+        scratch=scratch,
+        on_progress=on_progress,
+    )
+    return _Phase(result, rows, batches)
+
+
+def _identity(
+    config: TrainingConfig, model_config: ModelConfig, data: PretrainingData
+) -> dict[str, Any]:
+    """What unfinished work of this training is recognised by, besides what `fit` looks at."""
+    valid = data.valid
+    return {
+        "training": dataclasses.asdict(config),
+        "model": dataclasses.asdict(model_config),
+        "tokenizer_version": data.semantic_ids.tokenizer_version,
+        "valid": digest([valid.history, valid.targets, data.semantic_ids.codes]),
+    }
 
 
 def fit_settings(config: TrainingConfig, *, steps: int) -> FitSettings:
@@ -254,13 +278,9 @@ def _load_weights(model: OneRec, initial: OneRec) -> None:
 
 
 def _report(
-    result: FitResult,
-    model: OneRec,
-    rows: SessionRows,
-    batches: LengthGroupedBatches,
-    config: TrainingConfig,
-    newest_history: list[dict[str, Any]],
+    chosen: _Phase, newest: _Phase | None, model: OneRec, config: TrainingConfig
 ) -> TrainingReport:
+    result, rows, batches = chosen
     entry = result.history[result.best_epoch - 1]
     items = sum(int((t >= 0).sum()) for t in rows.tensors)
     rate = result.rows_per_second
@@ -277,7 +297,7 @@ def _report(
         stopped_early=len(result.history) < config.max_epochs,
         tokens_per_second=rate and rate * items * model.num_sid_tokens / len(rows),
         padding_waste=batches.padding_waste(),
-        newest_history=newest_history,
+        newest_history=newest.result.history if newest else [],
         loading_share=rate and rows.seconds / max(result.seconds, 1e-9),
     )
 

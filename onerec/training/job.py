@@ -124,6 +124,24 @@ def train(
         TrainingDivergedError: A loss, metric or weight became NaN or inf.
     """
     semantic_ids = load_semantic_ids(job.semantic_ids)
+    initial = None
+    if job.initial is not None:
+        initial, _ = load_model(
+            job.initial, expected_tokenizer_version=semantic_ids.tokenizer_version
+        )
+    return fit_generator(
+        job.training,
+        job.model,
+        _pretraining_data(job, semantic_ids),
+        out_dir=out_dir,
+        scratch=scratch,
+        initial=initial,
+        on_progress=on_progress,
+        runtime=job.runtime,
+    )
+
+
+def _pretraining_data(job: TrainingJob, semantic_ids: SemanticIds) -> PretrainingData:
     sessions, valid_sessions = (
         load_session_tensors(
             job.session_dataset,
@@ -143,26 +161,12 @@ def train(
             session_items=job.session_items,
         )
         sessions = concatenate_sessions(sessions, watched)
-    initial = None
-    if job.initial is not None:
-        initial, _ = load_model(
-            job.initial, expected_tokenizer_version=semantic_ids.tokenizer_version
-        )
-    return fit_generator(
-        job.training,
-        job.model,
-        PretrainingData(
-            train=sessions,
-            valid=valid_sessions,
-            semantic_ids=semantic_ids,
-            vectors=_item_vectors(job.semantic_ids),
-            newest=newest_sessions(job, semantic_ids) if job.training.fresh_epochs else None,
-        ),
-        out_dir=out_dir,
-        scratch=scratch,
-        initial=initial,
-        on_progress=on_progress,
-        runtime=job.runtime,
+    return PretrainingData(
+        train=sessions,
+        valid=valid_sessions,
+        semantic_ids=semantic_ids,
+        vectors=_item_vectors(job.semantic_ids),
+        newest=newest_sessions(job, semantic_ids) if job.training.fresh_epochs else None,
     )
 
 

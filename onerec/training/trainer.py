@@ -12,7 +12,7 @@ import lightning as L
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader, Sampler
 
 from onerec.training.batches import Rows, loader_of
 from onerec.training.distributed_batches import DistributedBatches
@@ -74,15 +74,14 @@ def fit(
     or of the last epoch without one. Call it inside `reproducible(runtime)`.
 
     Killed at any moment and called again with the same arguments and a `scratch` directory, it goes
-    on from the last state written (`Runtime.checkpoint_every_steps`), takes the same steps and ends
-    in the same weights as an undisturbed run on the same machine. On several devices every process
-    calls it with the same arguments.
+    on from the last state written (`Runtime.checkpoint_every_steps`) and ends in the same weights
+    as an undisturbed run on the same machine. On several devices every process calls it alike.
 
     Args:
         module: The model with its loss and validation metrics.
         rows: Training data.
-        batches: Row numbers of one optimiser step of all processes at a time, the same ones in
-            every process; with `set_epoch` the order may depend on the epoch.
+        batches: Row numbers of one optimiser step of all processes, alike in every process; with
+            `set_epoch` the order may depend on the epoch.
         settings: Budget, optimiser, schedule, and which epoch is kept.
         runtime: Hardware, and how often a state is written.
         scratch: Where a killed training is resumed from; without one it starts over.
@@ -115,25 +114,41 @@ def fit(
             trainer.strategy.setup_environment()  # Lightning would do it later: now they can wait
         if scratch is not None and rank == 0:
             claim(directory, _fingerprint(module, rows, settings, runtime, scratch.identity))
-        trainer.strategy.barrier()
-        resume = directory / RESUME
-        ckpt_path = resume if resume.exists() else None
-        try:
-            trainer.fit(module, loader_of(order, rows), ckpt_path=ckpt_path, weights_only=True)
-        except NonFiniteError as error:
-            raise TrainingDivergedError(_divergence(error, state)) from error
-        trainer.strategy.barrier()  # the first process has written the last weights
-        module.cpu().eval()
-        if settings.monitor is not None:
-            module.model.load_state_dict(load_file(selection.best_weights))
-        trainer.strategy.barrier()  # the first process may delete what the others have read
+        _fit_to_best_weights(trainer, module, loader_of(order, rows), state, selection)
+    rate = progress.rows_per_second(order.steps) if steps.steps_timed else None
+    return _result(steps, selection, rate)
+
+
+def _fit_to_best_weights(
+    trainer: L.Trainer,
+    module: FitModule,
+    loader: DataLoader,
+    state: ResumeCheckpoint,
+    selection: EpochSelection,
+) -> None:
+    """Run the trainer, from the state last written where there is one."""
+    trainer.strategy.barrier()  # the first process has claimed the directory
+    resume = state.scratch / RESUME
+    ckpt_path = resume if resume.exists() else None
+    try:
+        trainer.fit(module, loader, ckpt_path=ckpt_path, weights_only=True)
+    except NonFiniteError as error:
+        raise TrainingDivergedError(_divergence(error, state)) from error
+    trainer.strategy.barrier()  # the first process has written the last weights
+    module.cpu().eval()
+    if module.settings.monitor is not None:
+        module.model.load_state_dict(load_file(selection.best_weights))
+    trainer.strategy.barrier()  # the first process may delete what the others have read
+
+
+def _result(steps: StepLog, selection: EpochSelection, rows_per_second: float | None) -> FitResult:
     return FitResult(
         history=selection.history,
         best_epoch=selection.best_epoch,
         steps=steps.steps,
         seconds=steps.seconds,
         total_seconds=steps.earlier_seconds + steps.seconds,
-        rows_per_second=progress.rows_per_second(order.steps) if steps.steps_timed else None,
+        rows_per_second=rows_per_second,
     )
 
 

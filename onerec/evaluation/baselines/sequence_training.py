@@ -34,6 +34,8 @@ RUNTIME = Runtime(accelerator="cpu", precision="32-true", checkpoint_every_steps
 
 R = TypeVar("R", bound=Ranker)
 Metrics = Mapping[str, float]
+WindowLoss = Callable[[Tensor, torch.Generator], Tensor]
+"""From windows (B, L + 1) of item indices and a source of randomness to a scalar."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,21 +90,22 @@ class WindowModule(FitModule):
     def __init__(
         self,
         model: nn.Module,
-        loss: Callable[[Tensor, torch.Generator], Tensor],
-        generator: torch.Generator,
-        measure: Callable[[], Metrics] | None,
+        loss: WindowLoss,
+        *,
+        seed: int,
+        measure: Callable[[], Metrics] | None = None,
     ) -> None:
         """Set up.
 
         Args:
             model: What is trained.
             loss: From windows and a source of randomness to a scalar.
-            generator: That source, which also orders the batches.
+            seed: Of that source, which also orders the batches.
             measure: Metrics of the model in evaluation mode.
         """
         super().__init__(model)
         self.loss = loss
-        self.generator = generator
+        self.generator = torch.Generator().manual_seed(seed)
         self.measure = measure
 
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
@@ -119,14 +122,11 @@ class WindowModule(FitModule):
 
 
 def fit_windows(
-    model: nn.Module,
-    loss: Callable[[Tensor, torch.Generator], Tensor],
+    module: WindowModule,
     windows: Tensor,
     recipe: Recipe,
     settings: FitSettings,
     *,
-    seed: int,
-    measure: Callable[[], Metrics] | None,
     on_epoch: Callable[[dict[str, Any]], None] = lambda entry: None,
     scratch: Scratch | None = None,
 ) -> FitResult:
@@ -135,17 +135,13 @@ def fit_windows(
     Dropout draws from the global RNG, which the caller seeds.
 
     Args:
-        model: What is trained.
-        loss: From windows (B, L + 1) and a source of randomness to a scalar.
+        module: The model with its loss, validation metrics and randomness.
         windows: (W, L + 1) item indices, -1 padded on the right.
         recipe: How windows are batched.
         settings: Budget, optimiser and which epoch is kept.
-        seed: Of the order, masks and negatives.
-        measure: Metrics of the model in evaluation mode.
         on_epoch: Called with the numbers of every epoch.
         scratch: Where a killed training is resumed from, after its last whole epoch.
     """
-    generator = torch.Generator().manual_seed(seed)
     lengths = (windows >= 0).sum(1)
 
     def batches(generator: torch.Generator) -> Sequence[Tensor]:
@@ -155,9 +151,9 @@ def fit_windows(
 
     with reproducible(RUNTIME):
         return fit(
-            WindowModule(model, loss, generator, measure),
+            module,
             Rows(windows),
-            DrawnBatches(batches, generator),
+            DrawnBatches(batches, module.generator),
             settings,
             runtime=RUNTIME,
             scratch=scratch,
@@ -236,9 +232,6 @@ def fit_tiger(
     return best_trial(build, data, config, recipe, on_epoch)
 
 
-WindowLoss = Callable[[Tensor, torch.Generator], Tensor]
-
-
 def best_trial(
     build: Callable[[Trial], tuple[R, nn.Module, WindowLoss]],
     data: WindowData,
@@ -261,9 +254,9 @@ def best_trial(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             ranker, model, loss = build(trial)
+            measure = (lambda r=ranker: validation(r, data.valid)) if measured else None
             result = fit_windows(
-                model,
-                loss,
+                WindowModule(model, loss, seed=config.seed, measure=measure),
                 windows,
                 recipe,
                 FitSettings(
@@ -274,8 +267,6 @@ def best_trial(
                     mode="max",
                     patience=recipe.patience,
                 ),
-                seed=config.seed,
-                measure=(lambda r=ranker: validation(r, data.valid)) if measured else None,
                 on_epoch=lambda entry, n=number: on_epoch({"trial": n, **entry}),
             )
         score = result.history[result.best_epoch - 1].get(MONITOR, float("nan"))

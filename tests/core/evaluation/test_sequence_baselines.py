@@ -29,6 +29,7 @@ from onerec.evaluation.baselines.sequence_training import (
     TRIALS,
     Recipe,
     Trial,
+    WindowModule,
     best_trial,
     fit_sequence_model,
     fit_windows,
@@ -268,13 +269,10 @@ def test_a_killed_training_goes_on_to_the_same_weights(tmp_path: Path) -> None:
         shape = SequenceShape(num_items=MANY, length=LENGTH, width=8, causal=False)
         one = SequenceModel(shape)
         fit_windows(
-            one,
-            lambda windows, generator: MaskedItems()(one, windows, generator),
+            WindowModule(one, lambda rows, draws: MaskedItems()(one, rows, draws), seed=3),
             torch.from_numpy(CYCLE),
             Recipe(batch_items=200),
             settings,
-            seed=3,
-            measure=None,
             on_epoch=on_epoch,
             scratch=Scratch(directory=directory),
         )

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from onerec.generation import Trie
-from onerec.generation.sampling import sample_sessions
+from onerec.generation.sampling import Sampling, sample_sessions
 from onerec.model import OneRec, session_logp
 from tests.core.alignment.world import CATALOGUE, CODES, ITEMS, NUM_ITEMS, TRIE, generator
 
@@ -14,8 +14,11 @@ from tests.core.alignment.world import CATALOGUE, CODES, ITEMS, NUM_ITEMS, TRIE,
 def draws(trie: Trie = TRIE, model: OneRec | None = None, seed: int = 0, **changes):
     settings = {"num_items": ITEMS, "num_samples": 40, "temperature": 1.0} | changes
     history = settings.pop("history", torch.tensor([[1, 2, -1], [-1, -1, -1], [20, 7, 3]]))
+    sampling = Sampling(
+        num_samples=settings.pop("num_samples"), temperature=settings.pop("temperature")
+    )
     return sample_sessions(
-        model or generator(), history, CATALOGUE, trie,
+        model or generator(), history, CATALOGUE, trie, sampling=sampling,
         generator=torch.Generator().manual_seed(seed), **settings,
     )  # fmt: skip
 
