@@ -24,10 +24,20 @@ from typing import Any
 
 from benchmarks.section import Section, section_from_json
 
-SECTIONS = ("tokenizer", "training", "architectures", "generation", "presets", "night")
+SECTIONS = ("data", "tokenizer", "training", "architectures", "generation", "presets", "night")
 """Modules of this package with a function `run(quick) -> Section`, in the order of the page."""
 PAGE = Path("docs/benchmarks.md")
-PEERS = ("torch", "faiss-cpu", "k-means-constrained", "transformers", "cornac", "numpy")
+PEERS = (
+    "torch",
+    "duckdb",
+    "pandas",
+    "polars",
+    "faiss-cpu",
+    "k-means-constrained",
+    "transformers",
+    "cornac",
+    "numpy",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
