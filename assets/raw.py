@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from assets.code_version import code_version
-from assets.support import DAILY, IN_ONE_RUN, POOL_WAREHOUSE
+from assets.support import DAILY, IN_ONE_RUN, POOL_WAREHOUSE, STAGES, launchpad
 from onerec.datasets import EventSource
 from onerec.disk import require_free_space
 from resources.landing_tables import DATED, Landing
@@ -18,6 +18,10 @@ from resources.warehouse import Warehouse
 
 if TYPE_CHECKING:
     from resources.file_source import FileSource
+
+
+class IngestLaunchpad(launchpad(STAGES.window)):
+    """The window; a single day is landed with those days of its window that are missing."""
 
 
 @dg.asset(
@@ -29,10 +33,10 @@ if TYPE_CHECKING:
     code_version=code_version(__name__, "raw_events"),
 )
 def raw_events(
-    context: dg.AssetExecutionContext, source: Source, warehouse: Warehouse
+    context: dg.AssetExecutionContext, config: IngestLaunchpad, source: Source, warehouse: Warehouse
 ) -> dg.MaterializeResult:
     """Exposures of the day as delivered, typed. A second delivery replaces the first."""
-    return _land(context, warehouse, "raw_events", source.open())
+    return _land(context, warehouse, "raw_events", source.open(), config.window_days)
 
 
 @dg.asset(
@@ -44,10 +48,10 @@ def raw_events(
     code_version=code_version(__name__, "raw_items"),
 )
 def raw_items(
-    context: dg.AssetExecutionContext, source: Source, warehouse: Warehouse
+    context: dg.AssetExecutionContext, config: IngestLaunchpad, source: Source, warehouse: Warehouse
 ) -> dg.MaterializeResult:
     """What the day changed in the catalogue: new items and items that look different."""
-    return _land(context, warehouse, "raw_items", source.open())
+    return _land(context, warehouse, "raw_items", source.open(), config.window_days)
 
 
 @dg.asset(
@@ -103,25 +107,38 @@ raw_items_day_is_not_empty = _empty_day_check(raw_items)
 
 
 def _land(
-    context: dg.AssetExecutionContext, warehouse: Warehouse, table: str, source: EventSource
+    context: dg.AssetExecutionContext,
+    warehouse: Warehouse,
+    table: str,
+    source: EventSource,
+    window_days: int,
 ) -> dg.MaterializeResult:
-    """Land the days of the run: a delivery of files in one transaction, else a day in one."""
+    """Land the days of the run: a delivery of files in one transaction, else a day in one.
+
+    A run for a single day lands the missing days of its window too: a night that was skipped must
+    not stop the next one.
+    """
     from resources.file_source import FileSource, deliveries
 
     days = [date.fromisoformat(partition) for partition in sorted(context.partition_keys)]
+    own = set(days)
+    if len(days) == 1 and days[0] > source.first_day:
+        first = max(source.first_day, days[0] - timedelta(days=window_days))
+        days = warehouse.undelivered(table, first, days[0] - timedelta(days=1)) + days
     require_free_space(Path(warehouse.path).parent, f"{table}, days: {len(days)},")
-    landed: dict[str, Landing] = {}
+    landed: dict[date, Landing] = {}
     notes: dict[str, Any] = {}
     with _reported(f"{table}[{_shown(days)}]"):
         for delivery in deliveries(source, table, DATED[table], days):
             for day, landing in warehouse.land(table, delivery).items():
-                landed[day.isoformat()] = landing
+                landed[day] = landing
                 context.log.info("%s[%s]: %d rows", table, day, landing.num_delivered)
         if isinstance(source, FileSource) and table == "raw_events":
             notes = _notes(source, days)
     for note in notes.values():
         context.log.warning("%s: %s", table, note)
-    only = next(iter(landed.values())) if len(landed) == 1 else None
+    record_days(context, {d: x.fingerprint for d, x in landed.items() if d not in own})
+    only = landed[min(own)] if len(own) == 1 else None
     return dg.MaterializeResult(
         # one version per partition: a range of days has none of its own
         data_version=dg.DataVersion(only.fingerprint) if only else None,
@@ -131,10 +148,30 @@ def _land(
     )
 
 
-def _summary(table: str, landed: Mapping[str, Landing]) -> dict[str, Any]:
+def record_days(context: dg.AssetExecutionContext, versions: Mapping[date, str]) -> None:
+    """Record that a run also made other days than its own, with their data versions.
+
+    Dagster then shows these partitions of the run's assets as materialised, and what rests on an
+    earlier version of them as out of date.
+    """
+    for day, version in sorted(versions.items()):
+        for asset in context.selected_asset_keys:
+            context.log_event(
+                dg.AssetMaterialization(
+                    asset,
+                    partition=day.isoformat(),
+                    tags={"dagster/data_version": version},
+                    metadata={"made by the run for": context.partition_key},
+                )
+            )
+
+
+def _summary(table: str, landed: Mapping[date, Landing]) -> dict[str, Any]:
     ignored = sorted({name for landing in landed.values() for name in landing.ignored})
     records = [
-        dg.TableRecord({"day": day, "rows delivered": x.num_delivered, "rows stored": x.num_stored})
+        dg.TableRecord(
+            {"day": str(day), "rows delivered": x.num_delivered, "rows stored": x.num_stored}
+        )
         for day, x in landed.items()
     ]
     return {
@@ -142,7 +179,7 @@ def _summary(table: str, landed: Mapping[str, Landing]) -> dict[str, Any]:
         "rows delivered": sum(x.num_delivered for x in landed.values()),
         "rows stored": sum(x.num_stored for x in landed.values()),
         "days": dg.MetadataValue.table(records),
-        "empty days": ", ".join(d for d, x in landed.items() if not x.num_delivered) or "none",
+        "empty days": ", ".join(str(d) for d, x in landed.items() if not x.num_delivered) or "none",
         "ignored columns": ", ".join(ignored) or "none",
     }
 

@@ -2,13 +2,13 @@
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 
 import dagster as dg
-from dagster_dbt import DagsterDbtTranslator, dbt_assets
+from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, dbt_assets
 
-from assets.raw import checked_days
+from assets.raw import IngestLaunchpad, checked_days, record_days
 from assets.support import (
     DAILY,
     IN_ONE_RUN,
@@ -37,8 +37,10 @@ REJECTED_BY_CHOICE = {"user_id has more than max_events_per_user_day events on t
 """Reasons that a setting asks for: no sign of a broken log."""
 
 
-class SessionLaunchpad(launchpad(STAGES.sessions, *all_but(STAGES.sessions, *NOT_FOR_SQL))):
-    """Thresholds of sessions, handed to dbt as variables of the same names."""
+class SessionLaunchpad(
+    IngestLaunchpad, launchpad(STAGES.sessions, *all_but(STAGES.sessions, *NOT_FOR_SQL))
+):
+    """Thresholds of sessions, handed to dbt as variables of the same names, and the window."""
 
 
 class RejectionLaunchpad(launchpad(STAGES.sessions, "max_rejected_share")):
@@ -62,15 +64,31 @@ def session_variables(config: SessionConfig, first: date, last: date) -> dict[st
     partitions_def=DAILY,
     backfill_policy=IN_ONE_RUN,
     pool=POOL_WAREHOUSE,
-    dagster_dbt_translator=DagsterDbtTranslator(),
+    # what was landed and the record of it are made by one asset
+    dagster_dbt_translator=DagsterDbtTranslator(
+        settings=DagsterDbtTranslatorSettings(enable_duplicate_source_asset_keys=True)
+    ),
 )
 def session_sql(
-    context: dg.AssetExecutionContext, config: SessionLaunchpad, dbt: SessionDbt
+    context: dg.AssetExecutionContext,
+    config: SessionLaunchpad,
+    dbt: SessionDbt,
+    warehouse: Warehouse,
 ) -> Iterator[Any]:
-    """Staging, sessions and good sessions of the run's days, in one pass."""
+    """Staging, sessions and good sessions of the run's days, in one pass.
+
+    For a single day those days of its window are built too that were landed, or landed again,
+    since they were built.
+    """
     days = [date.fromisoformat(p) for p in context.partition_keys]
+    unbuilt: dict[date, str] = {}
+    if len(days) == 1:
+        first = days[0] - timedelta(days=config.window_days)
+        unbuilt = warehouse.unbuilt_days(first, days[0] - timedelta(days=1))
+        days += unbuilt
     variables = session_variables(to_core(config, STAGES.sessions), min(days), max(days))
     yield from dbt.build(context, variables)
+    record_days(context, unbuilt)
 
 
 @dg.asset_check(asset=dg.AssetKey("rejected_events"), blocking=True, pool=POOL_WAREHOUSE)

@@ -1,6 +1,7 @@
-"""The code location: assets, checks, jobs, schedules, sensors and resources, put together."""
+"""The code location: assets, checks, jobs, sensors and resources, put together."""
 
 import warnings
+from datetime import timedelta
 
 import dagster as dg
 
@@ -13,11 +14,15 @@ warnings.filterwarnings("ignore", message="Asset job .* materializes assets with
 import assets  # noqa: E402
 from assets.support import SETTINGS  # noqa: E402
 from onerec_dagster.jobs import JOBS  # noqa: E402
-from onerec_dagster.schedules import NIGHTLY_FRESHNESS, SCHEDULES  # noqa: E402
+from onerec_dagster.nights import earlier_nights_have_ended  # noqa: E402
 from onerec_dagster.sensors import SENSORS  # noqa: E402
 from resources import resources_for  # noqa: E402
 
 FRESH = {"pretrained_checkpoint", "offline_metrics", "champion", "recommendations"}
+NIGHTLY_FRESHNESS = dg.FreshnessPolicy.time_window(
+    fail_window=timedelta(hours=36), warn_window=timedelta(hours=26)
+)
+"""A day is late after 26 hours and missing after 36."""
 
 # Steps are forked from a server that has the code location and the trainer's libraries loaded: a
 # step starts in 0.3 s instead of 5 to 10 s and still is a process of its own, so its memory returns
@@ -42,9 +47,11 @@ RESOURCES = resources_for(SETTINGS)
 
 defs = dg.Definitions(
     assets=ASSETS,
-    asset_checks=dg.load_asset_checks_from_package_module(assets),
+    asset_checks=[
+        *dg.load_asset_checks_from_package_module(assets),
+        earlier_nights_have_ended,
+    ],
     jobs=JOBS,
-    schedules=SCHEDULES,
     sensors=SENSORS,
     resources=RESOURCES,
     executor=EXECUTOR,

@@ -1,14 +1,21 @@
-"""What happens when a nightly run goes wrong."""
+"""When nightly runs start, and what happens when one goes wrong."""
 
 import ipaddress
 import json
 import os
 import urllib.request
+from datetime import UTC, date, datetime
 from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 
 import dagster as dg
+
+from assets.support import DAILY
+from onerec.datasets import EventSource
+from onerec_dagster.jobs import nightly, weekly_retokenize
+from onerec_dagster.nights import job_for, next_night, nightly_runs, published_days
+from resources.stores import Source
 
 WEBHOOK = "ONEREC_ALERT_WEBHOOK"
 
@@ -84,4 +91,37 @@ def run_failure_alert(context: dg.RunFailureSensorContext) -> None:
         post(url, text)
 
 
-SENSORS = [run_failure_alert]
+def night_request(
+    instance: dg.DagsterInstance, source: EventSource, now: datetime
+) -> dg.RunRequest | dg.SkipReason:
+    """The next nightly run, where one is due and its day has arrived."""
+    with dg.partition_loading_context(effective_dt=now):
+        last = DAILY.get_last_partition_key()
+    if last is None:
+        return dg.SkipReason("the log has no complete day yet")
+    last_day = date.fromisoformat(last)
+    day = next_night(published_days(instance), nightly_runs(instance), last_day, now)
+    if isinstance(day, str):
+        return dg.SkipReason(day)
+    if not source.has_arrived(day):
+        return dg.SkipReason(f"the log of {day} has not arrived yet")
+    return dg.RunRequest(
+        run_key=f"night-{day}", job_name=job_for(day), partition_key=day.isoformat()
+    )
+
+
+@dg.sensor(
+    name="nights",
+    jobs=[nightly, weekly_retokenize],
+    minimum_interval_seconds=60,
+    description=(
+        "Requests the nightly run of the oldest day that has none, from 03:15 UTC of the day after "
+        "on and when the day's log has arrived; one at a time, on Sundays with a new codebook."
+    ),
+)
+def nights(context: dg.SensorEvaluationContext, source: Source):
+    """Request the next nightly run."""
+    return night_request(context.instance, source.open(), datetime.now(UTC))
+
+
+SENSORS = [nights, run_failure_alert]

@@ -9,7 +9,7 @@ What the files are and which column is which is described by `onerec.datasets.ow
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import date
+from datetime import date, timedelta
 from functools import cached_property
 from pathlib import Path
 
@@ -59,15 +59,18 @@ def open_source(name: str, *, data_dir: str | None, config: Path | None) -> Even
 def deliveries(
     source: EventSource, table: str, contract: pa.Schema, days: Sequence[date]
 ) -> Iterator[Delivery]:
-    """What a source delivers for days that follow one another: events or items.
+    """What a source delivers for some days, oldest first: events or items.
+
+    Days that follow one another are one delivery of files.
 
     Raises:
         ValueError: The source cannot deliver; the message says why.
     """
     is_events = "event_time" in contract.names
     if isinstance(source, FileSource) and is_events:
-        parts = list(source.event_parts(days[0], days[-1]))
-        yield Delivery(days=days, parts=parts, require_times=source.require_times)
+        for block in _consecutive(days):
+            parts = list(source.event_parts(block[0], block[-1]))
+            yield Delivery(days=block, parts=parts, require_times=source.require_times)
         return
     for day in days:
         if isinstance(source, FileSource):
@@ -75,6 +78,16 @@ def deliveries(
             continue
         rows = source.events(day) if is_events else source.items(day)
         yield _table_delivery(rows, contract, f"{table}[{day}]", day)
+
+
+def _consecutive(days: Sequence[date]) -> list[list[date]]:
+    """The days in blocks without a gap."""
+    blocks: list[list[date]] = []
+    for day in days:
+        if not blocks or day - blocks[-1][-1] > timedelta(days=1):
+            blocks.append([])
+        blocks[-1].append(day)
+    return blocks
 
 
 def delivered_history(source: EventSource) -> Delivery:
@@ -117,6 +130,14 @@ class FileSource:
     def has_dated_catalogue(self) -> bool:
         """Whether the catalogue comes as files of days."""
         return self.log.section("items") is not None and self.log.is_dated("items")
+
+    def has_arrived(self, day: date) -> bool:
+        """Whether the log holds the day, or a later one: its file, or rows of it.
+
+        A day without rows, a closed Sunday say, has arrived when its empty file or the next day is
+        there.
+        """
+        return self.last_delivered_day >= day
 
     def events(self, day: date) -> pa.Table:
         """Exposures of a day as they land: typed, with `unreadable`, `file` and `delivered_row`."""

@@ -56,9 +56,8 @@ def land(
         counts = _rows_of_days(connection, table, first, last)
         for day in _days_without_times(connection, first, last):
             delivery.require_times(day)
-    _note_deliveries(connection, table, {d: counts.get(d, 0) for d in delivery.days})
     prints = _fingerprints(connection, f"raw.{table}", contract, first, last)
-    return {
+    landings = {
         day: Landing(
             num_delivered=counts.get(day, 0),
             num_stored=prints.get(day, (0, ""))[0],
@@ -67,6 +66,8 @@ def land(
         )
         for day in delivery.days
     }
+    _note_deliveries(connection, table, landings)
+    return landings
 
 
 def land_prior_history(connection: duckdb.DuckDBPyConnection, delivery: Delivery) -> Landing:
@@ -100,21 +101,24 @@ def _create(
             "the warehouse file (see the CHANGELOG) and ingest the log again"
         )
     connection.execute(
-        "create table if not exists raw.deliveries "
-        "(table_name varchar not null, delivered_on date not null, num_rows bigint not null)"
+        "create table if not exists raw.deliveries (table_name varchar not null, "
+        "delivered_on date not null, num_rows bigint not null, fingerprint varchar)"
     )
+    # a warehouse of an earlier version has no fingerprints yet
+    connection.execute("alter table raw.deliveries add column if not exists fingerprint varchar")
 
 
 def _note_deliveries(
-    connection: duckdb.DuckDBPyConnection, table: str, counts: Mapping[date, int]
+    connection: duckdb.DuckDBPyConnection, table: str, landings: Mapping[date, Landing]
 ) -> None:
     connection.execute(
         "delete from raw.deliveries where table_name = $table "
         "and delivered_on between $first and $last",
-        {"table": table, "first": min(counts), "last": max(counts)},
+        {"table": table, "first": min(landings), "last": max(landings)},
     )
     connection.executemany(
-        "insert into raw.deliveries values (?, ?, ?)", [(table, d, n) for d, n in counts.items()]
+        "insert into raw.deliveries values (?, ?, ?, ?)",
+        [(table, day, x.num_delivered, x.fingerprint) for day, x in landings.items()],
     )
 
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -142,6 +142,42 @@ class Warehouse(dg.ConfigurableResource):
             ).fetchall()
         return dict(rows)
 
+    def undelivered(self, table: str, first: date, last: date) -> list[date]:
+        """Days of a range, oldest first, for which nothing was landed yet; an empty day was."""
+        days = [first + timedelta(days=n) for n in range((last - first).days + 1)]
+        with self.connect() as connection:
+            if not _exists(connection, "raw", "deliveries"):
+                return days
+            rows = connection.execute(
+                "select delivered_on from raw.deliveries where table_name = $table "
+                "and delivered_on between $first and $last",
+                {"table": table, "first": first, "last": last},
+            ).fetchall()
+        known = {row[0] for row in rows}
+        return [day for day in days if day not in known]
+
+    def unbuilt_days(self, first: date, last: date) -> dict[date, str]:
+        """Days of a range whose sessions are not built from what is landed now.
+
+        Returns:
+            The fingerprint of what is landed, by day.
+        """
+        with self.connect(read_only=True) as connection:
+            source, built = "delivered_days as days", "anti join session_days as built on "
+            built += "days.event_date = built.session_date and days.fingerprint = built.fingerprint"
+            if not _exists(connection, "main", "session_days"):  # before the first build
+                source = (
+                    "(select delivered_on as event_date, fingerprint from raw.deliveries "
+                    "where table_name = 'raw_events') as days"
+                )
+                built = ""
+            rows = connection.execute(
+                f"select event_date, days.fingerprint from {source} {built} "
+                "where event_date between $first and $last order by event_date",
+                {"first": first, "last": last},
+            ).fetchall()
+        return dict(rows)
+
     def rejections(self, first: date, last: date) -> dict[str, int]:
         """Refused events per reason over some days, the most frequent reason first."""
         with self.connect(read_only=True) as connection:
@@ -244,6 +280,15 @@ class Warehouse(dg.ConfigurableResource):
                 {"day": day},
             )
         return rows.num_rows
+
+
+def _exists(connection: duckdb.DuckDBPyConnection, schema_name: str, table: str) -> bool:
+    found = connection.execute(
+        "select 1 from information_schema.tables "
+        "where table_schema = $schema and table_name = $table",
+        {"schema": schema_name, "table": table},
+    ).fetchall()
+    return bool(found)
 
 
 @contextmanager

@@ -31,6 +31,10 @@ class EventSource(Protocol):
         """Last UTC day of the log; None when the log goes on."""
         ...
 
+    def has_arrived(self, day: date) -> bool:
+        """Whether a day's log is there, as far as the source can know; nightly runs wait for it."""
+        ...
+
     def events(self, day: date) -> pa.Table:
         """Exposures of a day; columns are a subset of `schema.EVENTS`, in any type."""
         ...

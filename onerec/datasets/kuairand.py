@@ -108,6 +108,10 @@ class KuaiRandSource:
         """Last `date` of the log."""
         return self._range[1]
 
+    def has_arrived(self, day: date) -> bool:
+        """The log is complete."""
+        return day <= self.last_day
+
     def events(self, day: date) -> pa.Table:
         """Exposures whose `date` is the day."""
         parts = []

@@ -62,6 +62,10 @@ class SimulatedSource:
         """The app never closes."""
         return None
 
+    def has_arrived(self, day: date) -> bool:
+        """Every day can be read at any time, as it depends on the seed and itself alone."""
+        return day >= self.first_day
+
     @cached_property
     def world(self) -> World:
         """Users and items, ground truth included."""

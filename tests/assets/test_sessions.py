@@ -180,11 +180,15 @@ import dagster as dg
 from pathlib import Path
 from assets import raw, sessions
 from resources.dbt import session_dbt
+from resources.warehouse import Warehouse
 home = Path(sys.argv[1])
 result = dg.materialize(
     [sessions.session_sql],
     selection=[dg.AssetKey("sessions")],
-    resources={"dbt": session_dbt(home / "dbt", home / "warehouse.duckdb")},
+    resources={
+        "dbt": session_dbt(home / "dbt", home / "warehouse.duckdb"),
+        "warehouse": Warehouse(path=str(home / "warehouse.duckdb")),
+    },
     partition_key=sys.argv[2],
 )
 (found,) = result.asset_materializations_for_node("session_sql")

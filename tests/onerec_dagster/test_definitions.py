@@ -1,15 +1,13 @@
-"""The code location: loads fast and light, holds the promised jobs, schedules and checks."""
+"""The code location: loads fast and light, holds the promised jobs and checks."""
 
 import subprocess
 import sys
-from datetime import datetime
 
 import dagster as dg
 import pytest
 
 from assets import support
 from onerec_dagster.definitions import defs
-from onerec_dagster.schedules import nightly_schedule, weekly_retokenize_schedule
 
 ASSETS = {
     "raw_events",
@@ -22,6 +20,7 @@ ASSETS = {
     "int_events_sessionized",
     "sessions",
     "good_sessions",
+    "session_days",
     "session_dataset",
     "item_embeddings",
     "codebook",
@@ -59,7 +58,7 @@ def test_every_stage_is_an_asset_with_description_group_and_kinds():
         assert specs[name].kinds, name
 
 
-def test_jobs_and_schedules_have_the_promised_names():
+def test_jobs_have_the_promised_names():
     assert {j.name for j in defs.resolve_all_job_defs()} >= {
         "ingest",
         "nightly",
@@ -100,15 +99,6 @@ def test_what_trains_waits_for_the_trainer():
     nodes = defs.resolve_job_def("weekly_retokenize").all_node_defs
     pools = {node.name: node.pool for node in nodes if isinstance(node, dg.OpDefinition)}
     assert {name for name, pool in pools.items() if pool == support.POOL_TRAINER} == TRAINED
-
-
-@pytest.mark.parametrize("schedule", [nightly_schedule, weekly_retokenize_schedule])
-def test_a_schedule_asks_for_yesterday(schedule):
-    tick = datetime(2026, 6, 15, 3, 15)
-    context = dg.build_schedule_context(scheduled_execution_time=tick)
-    request = schedule(context)
-    assert request.partition_key == "2026-06-14"
-    assert request.run_key.endswith("2026-06-14")
 
 
 def test_loading_imports_no_heavy_library():

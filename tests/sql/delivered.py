@@ -32,6 +32,9 @@ class FileSource:
     def last_day(self) -> date | None:
         return None
 
+    def has_arrived(self, day: date) -> bool:
+        return (self.directory / f"events-{day}.parquet").exists()
+
     def events(self, day: date) -> pa.Table:
         return pq.read_table(self.directory / f"events-{day}.parquet")
 

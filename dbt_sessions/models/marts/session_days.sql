@@ -1,0 +1,34 @@
+{#
+    Built after everything else of a day, so that a day stands here only if all of it was built: a night
+    builds the days that are missing here or were delivered again since.
+#}
+{{ config(materialized="incremental", incremental_strategy="replace_days", day_column="session_date") }}
+
+-- depends_on: {{ ref("good_sessions") }}
+
+with days as (
+
+    select * from {{ ref("delivered_days") }}
+    where {{ in_days("event_date") }}
+
+),
+
+sessions as (
+
+    select
+        session_id,
+        session_date,
+        is_good
+    from {{ ref("sessions") }}
+    where {{ in_days("session_date") }}
+
+)
+
+select
+    days.event_date as session_date,
+    days.fingerprint,
+    count(sessions.session_id) as num_sessions,
+    count(sessions.session_id) filter (where sessions.is_good) as num_good_sessions
+from days
+left join sessions on days.event_date = sessions.session_date
+group by days.event_date, days.fingerprint

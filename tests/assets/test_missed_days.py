@@ -1,0 +1,81 @@
+"""Days that no run has ingested: the next run for a single day lands and builds them first."""
+
+from datetime import date
+from pathlib import Path
+
+import dagster as dg
+import duckdb
+import pytest
+
+from assets import raw, sessions
+from tests.sql import delivered, random_log
+
+FIRST, SKIPPED, ALSO_SKIPPED, LAST = random_log.DAYS
+INGEST = [raw.raw_events, raw.raw_items, sessions.session_sql]
+
+
+def read(home: Path, query: str) -> list[tuple]:
+    with duckdb.connect(str(home / "warehouse.duckdb"), read_only=True) as connection:
+        return connection.sql(query).fetchall()
+
+
+def recorded(result: dg.ExecuteInProcessResult, asset: str) -> list[date]:
+    """Days of which the run recorded a partition of an asset."""
+    key = dg.AssetKey(asset)
+    events = [e for e in result.all_events if e.is_step_materialization and e.asset_key == key]
+    return sorted(date.fromisoformat(str(e.partition)) for e in events)
+
+
+def night(home: Path, day: date, window_days: int = 13) -> dg.ExecuteInProcessResult:
+    config = random_log.run_config().to_config_dict()["ops"]
+    config["session_sql"]["config"]["window_days"] = window_days
+    window = {"config": {"window_days": window_days}}
+    config |= {"raw_events": window, "raw_items": window}
+    return delivered.materialize(home, INGEST, day, config=dg.RunConfig(config))
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    """A home where the log lies, and nothing was ingested."""
+    for name, rows in random_log.deliveries().items():
+        delivered.deliver(tmp_path / "delivered", name, rows)
+    delivered.materialize(tmp_path, [raw.raw_prior_history], None)
+    return tmp_path
+
+
+@pytest.fixture
+def home(log: Path) -> Path:
+    """The same with the first day ingested."""
+    night(log, FIRST)
+    return log
+
+
+def test_skipped_days_are_landed_and_built_by_the_next_night(home: Path) -> None:
+    result = night(home, LAST)
+    whole = delivered.built_home()
+    for query in (
+        "from session_examples order by session_id",
+        "from rejected_events order by all",
+        "from stg_items order by item_id, valid_from",
+        "from session_days order by session_date",
+    ):
+        assert read(home, query) == read(whole, query), query
+    for asset in ("raw_events", "raw_items", "base_events", "sessions", "session_days"):
+        assert recorded(result, asset) == [SKIPPED, ALSO_SKIPPED, LAST], asset
+
+
+def test_days_before_the_window_stay_out(log: Path) -> None:
+    result = night(log, LAST, window_days=2)
+    assert recorded(result, "raw_events") == [SKIPPED, ALSO_SKIPPED, LAST]
+    assert recorded(result, "sessions") == [SKIPPED, ALSO_SKIPPED, LAST]
+    days = read(log, "select distinct session_date from sessions order by all")
+    assert days == [(SKIPPED,), (ALSO_SKIPPED,), (LAST,)]
+
+
+def test_a_day_without_sessions_is_built_too(home: Path) -> None:
+    delivered.deliver(home / "delivered", f"events-{SKIPPED}", [])
+    night(home, ALSO_SKIPPED)
+    found = read(home, "select session_date, num_sessions > 0 from session_days order by all")
+    assert found == [(FIRST, True), (SKIPPED, False), (ALSO_SKIPPED, True)]
+    # nothing is left to be built, so the next night builds its own day alone
+    assert recorded(night(home, LAST), "sessions") == [LAST]
