@@ -52,6 +52,7 @@ BASELINE_SETTINGS = (
 """Settings of the evaluation stage that decide what the baselines are."""
 METRIC_SETTINGS = ("baselines", "cutoffs", "bootstrap_samples", "confidence", "max_cases", "seed")
 """Settings of the evaluation stage that decide what is measured of them and of the generators."""
+SKIPPED = "metrics were skipped: nobody watched a candidate on the test day"
 BASELINES_CODE = code_version(__name__, "baselines")
 METRICS_CODE = code_version(__name__, "offline_metrics")
 CHAMPION_CODE = code_version(__name__, "champion")
@@ -173,10 +174,12 @@ def offline_metrics(
         champion=None if incumbent is None else incumbent.path,
     )
     decoding = to_core(config.decoding, STAGES.decoding)
-    systems = nightly_systems(data, generators, decoding, device=compute.torch_device())
-    results = evaluate(data, systems, on_progress=context.log.info)
     aucs = reward_aucs(read["reward_model"].path)
-    metrics = MetricTable((*summarise(data, results).rows, *aucs))
+    results, metrics = {}, MetricTable(tuple(aucs))
+    if len(data.user_ids):
+        systems = nightly_systems(data, generators, decoding, device=compute.torch_device())
+        results = evaluate(data, systems, on_progress=context.log.info)
+        metrics = MetricTable((*summarise(data, results).rows, *metrics.rows))
     with store.write(
         "offline_metrics",
         day,
@@ -190,6 +193,9 @@ def offline_metrics(
         values = {name: result.values for name, result in results.items()}
         draft.row_counts["case values"] = write_case_metrics(draft.path, data.user_ids, values)
         draft.row_counts["rows"] = len(metrics.rows)
+    if not results:
+        context.log.warning("%s", SKIPPED)
+        return published(draft.artifact, {"metrics": SKIPPED, "users": 0})
     return published(draft.artifact, _shown(metrics, day) | _plotted(metrics, len(data.user_ids)))
 
 
@@ -254,6 +260,14 @@ def offline_metrics_checks(
 
 def check_metrics(metrics: "MetricTable") -> Iterator[dg.AssetCheckResult]:
     """The checks, as a function of the metrics."""
+    from onerec.evaluation.measure import nothing_measured
+
+    if nothing_measured(metrics):
+        for name in ("every_id_is_legal", "sessions_are_repeat_free", "beats_popularity"):
+            yield dg.AssetCheckResult(
+                passed=True, check_name=name, asset_key="offline_metrics", description=SKIPPED
+            )
+        return
     for name, metric in (
         ("every_id_is_legal", "legal_share"),
         ("sessions_are_repeat_free", "repeat_free_share"),
@@ -310,8 +324,9 @@ def champion(
         reward_chooses,
         weak_towers,
     )
+    from onerec.evaluation.measure import nothing_measured
     from onerec.evaluation.metric_table import MetricTable
-    from onerec.evaluation.promotion import decide
+    from onerec.evaluation.promotion import decide, unmeasured
 
     day, settings = context.partition_key, to_core(config, STAGES.evaluation)
     store = artifacts.store
@@ -323,7 +338,8 @@ def champion(
     metrics, tolerance = MetricTable.load(read["offline_metrics"].path), settings.recall_tolerance
     check_incumbent(read["offline_metrics"], incumbent)
     weak = weak_towers(read["reward_model"].path, _reward_config(read))
-    decision = decide(evidence_of(metrics, tolerance=tolerance, weak_towers=weak))
+    evidence = evidence_of(metrics, tolerance=tolerance, weak_towers=weak)
+    decision = unmeasured() if nothing_measured(metrics) else decide(evidence)
     description = describe(decision, read[CHECKPOINTS[CHALLENGER]], incumbent)
     description["reward_chooses"] = reward_chooses(metrics, tolerance=tolerance)
     versions = {name: artifact.version for name, artifact in read.items()}

@@ -3,14 +3,15 @@
 # Great Expectations does not declare what it exports:
 # pyright: reportPrivateImportUsage=false
 
-from collections.abc import Iterator
-from datetime import date, timedelta
+from collections.abc import Iterator, Mapping
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from assets.raw import checked_days
 from assets.session_dataset import session_dataset
+from onerec.artifacts import read_json
 from onerec.config import SessionConfig
 from resources.stores import Artifacts
 
@@ -26,7 +27,7 @@ CHECKS = {
     "targets_are_watched_items": "Good sessions have 1 to m targets: watched items, none repeated",
     "nothing_comes_from_the_future": "Splits follow the days, histories know only earlier sessions",
     "good_sessions_meet_thresholds": "Each criterion recounted from the session's own exposures",
-    "volume_matches_previous_day": "A day with many times more or fewer sessions is a broken log",
+    "volume_is_usual": "A day with many times more or fewer sessions than usual is a broken log",
     "positive_rates_in_range": "A log where all or nothing is positive teaches nothing",
 }
 OF_GOOD_SESSIONS = {"targets_are_watched_items"}
@@ -55,11 +56,22 @@ def session_dataset_suites(
     sessions = open_sessions(artifact.path).to_table().sort_by(order)
     config = read_session_config(artifact.path)
     window_days = artifact.manifest["config"]["window"]["window_days"]
-    yield from suite_results(sessions, config, date.fromisoformat(artifact.partition), window_days)
+    counted = read_json(artifact.path / "stats.json")["sessions_per_day"]
+    yield from suite_results(
+        sessions,
+        config,
+        date.fromisoformat(artifact.partition),
+        window_days,
+        {date.fromisoformat(d): n for d, n in counted.items()},
+    )
 
 
 def suite_results(
-    sessions: "pa.Table", config: SessionConfig, day: date, window_days: int
+    sessions: "pa.Table",
+    config: SessionConfig,
+    day: date,
+    window_days: int,
+    sessions_per_day: Mapping[date, int],
 ) -> Iterator[dg.AssetCheckResult]:
     """Every suite on a dataset: one result for each of `CHECKS`, in their order.
 
@@ -68,6 +80,7 @@ def suite_results(
         config: The settings it was built with.
         day: Its partition.
         window_days: W.
+        sessions_per_day: Of the weeks before the partition, what its volume is compared with.
     """
     import pandas as pd
     from great_expectations import expectations as gxe
@@ -94,7 +107,7 @@ def suite_results(
     for name, expectations in _per_session(config, day, window_days).items():
         rows = facts[facts["is_good"]] if name in OF_GOOD_SESSIONS else facts
         yield check_result(name, rows, expectations, key="session_id", remedy=REMEDY)
-    yield _volume(facts, config, day)
+    yield _volume(facts, config, day, sessions_per_day)
     yield _positive_rates(facts, config)
 
 
@@ -129,33 +142,51 @@ def _per_session(config: SessionConfig, day: date, window_days: int) -> dict[str
     }
 
 
-def _volume(facts: "pd.DataFrame", config: SessionConfig, day: date) -> dg.AssetCheckResult:
+def _volume(
+    facts: "pd.DataFrame", config: SessionConfig, day: date, sessions_per_day: Mapping[date, int]
+) -> dg.AssetCheckResult:
+    """The day's sessions beside the usual number; and something to train and to validate on.
+
+    A day without any is legal: a shop may be closed.
+    """
     import pandas as pd
 
-    from onerec import schema
+    from onerec.session_dataset.volume import usual_volume
     from resources.expectations import check_result
 
-    per_day = facts["session_date"].value_counts()
-    today, previous = (int(per_day.get(d, 0)) for d in (day, day - timedelta(days=1)))
+    usual = usual_volume(
+        sessions_per_day,
+        day,
+        ratio=config.max_volume_ratio,
+        num_days=config.volume_days,
+        num_weeks=config.volume_weeks,
+    )
     per_split = facts["split"].value_counts()
-    frame = pd.DataFrame(
-        {
-            "share_of_previous_day": [today / previous if previous else 1.0],
-            **{f"num_{s}": [int(per_split.get(s, 0))] for s in schema.SPLITS},
+    numbers = {f"num_{split}": int(per_split.get(split, 0)) for split in ("train", "valid")}
+    bounds = [_between(name, 1, None) for name in numbers]
+    today = int((facts["session_date"] == day).sum())
+    about: dict[str, Any] = {"sessions of the day": today}
+    remedy = REMEDY
+    if usual is not None and today:
+        low, high = (
+            usual.sessions / config.max_volume_ratio,
+            usual.sessions * config.max_volume_ratio,
+        )
+        numbers["num_today"] = today
+        bounds.append(_between("num_today", low, high))
+        about |= {
+            "usual sessions": usual.sessions,
+            "usual is the median of": f"{len(usual.days)} {usual.kind} up to {usual.days[-1]}",
+            "fewest allowed": low,
+            "most allowed": high,
         }
-    )
-    low, high = 1 / config.max_volume_ratio, config.max_volume_ratio
-    bounds = [
-        _between("share_of_previous_day", low, high),
-        *(_between(f"num_{split}", 1, None) for split in schema.SPLITS),
-    ]
-    return check_result(
-        "volume_matches_previous_day",
-        frame,
-        bounds if previous else bounds[1:],
-        remedy=REMEDY,
-        metadata={"sessions of the day": today, "sessions of the day before": previous},
-    )
+        remedy = (
+            f"{day} has {today} sessions, usual are {usual.sessions:g} (median of "
+            f"{about['usual is the median of']}), allowed are {low:g} to {high:g} "
+            f"(sessions.max_volume_ratio={config.max_volume_ratio:g}). {REMEDY}"
+        )
+    frame = pd.DataFrame({name: [number] for name, number in numbers.items()})
+    return check_result("volume_is_usual", frame, bounds, remedy=remedy, metadata=about)
 
 
 def _positive_rates(facts: "pd.DataFrame", config: SessionConfig) -> dg.AssetCheckResult:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from resources.file_source import FileSource
 
 
-class IngestLaunchpad(launchpad(STAGES.window)):
+class IngestLaunchpad(launchpad(STAGES.window, "window_days")):
     """The window; a single day is landed with those days of its window that are missing."""
 
 

@@ -1,7 +1,7 @@
 """The session dataset asset: the warehouse's sessions of a window, as Parquet split by day."""
 
 from dataclasses import asdict
-from datetime import date
+from datetime import date, timedelta
 
 import dagster as dg
 
@@ -38,6 +38,8 @@ class SessionDatasetLaunchpad(
         "good_min_watch_seconds",
         "good_min_positive_interactions",
         "max_volume_ratio",
+        "volume_days",
+        "volume_weeks",
         "min_positive_share",
         "max_positive_share",
     ),
@@ -63,12 +65,14 @@ def session_dataset(
     warehouse: Warehouse,
     artifacts: Artifacts,
 ) -> dg.MaterializeResult:
-    """Sessions of the window [D - W, D], good or not: train, valid (day D - 1) and test (day D).
+    """Sessions of the window [D - W, D], good or not: train, valid (the last day with sessions
+    before D) and test (day D).
 
     Histories reach back as far as the warehouse does, also before the window.
     """
     from onerec.pictures import funnel, svg_markdown
-    from onerec.session_dataset.splits import window
+    from onerec.session_dataset.splits import validation_day, window
+    from onerec.session_dataset.volume import LOOKBACK_DAYS
     from onerec.session_dataset.writer import write_session_dataset
 
     sessions, days = to_core(config, STAGES.sessions), to_core(config, STAGES.window)
@@ -82,12 +86,19 @@ def session_dataset(
         code_version=CODE,
     ) as draft:
         delivered = sum(warehouse.num_delivered("raw_events", first, day).values())
+        per_day = warehouse.sessions_per_day(day - timedelta(days=LOOKBACK_DAYS), day)
+        valid_day = validation_day(per_day, day)
         with warehouse.session_examples(first, day) as batches:
-            written = write_session_dataset(batches, day, draft.path)
+            written = write_session_dataset(batches, day, draft.path, valid_day=valid_day)
         draft.row_counts.update(written.sessions | {"rows": sum(written.sessions.values())})
         steps = {"delivered rows": delivered, **written.funnel}
         means = written.per_session()
-        stats = {"sessions": written.sessions, "funnel": steps, "per_session": means}
+        stats = {
+            "sessions": written.sessions,
+            "funnel": steps,
+            "per_session": means,
+            "sessions_per_day": {str(d): n for d, n in per_day.items()},
+        }
         write_json(draft.path / "stats.json", stats)
     picture = funnel(steps, f"Sessions of {first} to {day}")
     return published(

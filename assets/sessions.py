@@ -28,6 +28,8 @@ PROJECT = dbt_project(SETTINGS.root / "dbt", SETTINGS.warehouse_path)
 NOT_FOR_SQL = {
     "max_rejected_share",
     "max_volume_ratio",
+    "volume_days",
+    "volume_weeks",
     "min_positive_share",
     "max_positive_share",
 }

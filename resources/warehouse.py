@@ -219,6 +219,16 @@ class Warehouse(dg.ConfigurableResource):
         beside = f"; the catalogue has ids like {shown(known)!r}" if field == "item_id" else ""
         return f"{example}in row {row} of {file}{beside}"
 
+    def sessions_per_day(self, first: date, last: date) -> dict[date, int]:
+        """Number of sessions of each day that was built, oldest first; 0 for a day without any."""
+        with self.connect(read_only=True) as connection:
+            rows = connection.execute(
+                "select session_date, num_sessions from session_days "
+                "where session_date between $first and $last order by session_date",
+                {"first": first, "last": last},
+            ).fetchall()
+        return dict(rows)
+
     @contextmanager
     def session_examples(
         self, first: date, last: date, batch_rows: int = 50_000

@@ -74,9 +74,15 @@ class SessionConfig(ValidatedConfig):
     )
     max_volume_ratio: float = option(
         4.0,
-        "The check on volume fails when a day has this many times more or fewer sessions",
+        "The check on volume fails when a day has so many times more or fewer sessions than usual",
         ge=1,
         le=1e6,
+    )
+    volume_days: int = option(
+        7, "Usual is the median of the last so many days of the same kind", ge=1, le=56
+    )
+    volume_weeks: int = option(
+        4, "Of so many weeks a weekday is compared with the same weekday alone", ge=1, le=8
     )
     min_positive_share: float = option(
         0.01, "The check on rates fails below this positive share", ge=0, le=1

@@ -89,9 +89,11 @@ def load_evaluation_data(
         config: Settings of the evaluation.
         reward: Weights of the scalar reward.
 
+    Returns:
+        Without a case where nobody watched a candidate on the test day.
+
     Raises:
-        ValueError: The test day has no case, or the evaluator was trained on the reward model's
-            users.
+        ValueError: The evaluator was trained on the reward model's users.
     """
     check_evaluator(files.evaluator, files.reward_model)
     shape = read_config(files.checkpoint)
@@ -104,11 +106,6 @@ def load_evaluation_data(
         history_length=shape["history_length"],
         rankable=candidates,
     )
-    if not len(cases):
-        raise ValueError(
-            f"no case on {test_day}: nobody watched an item that was in the catalogue before that "
-            "day; ingest the day, or evaluate another one"
-        )
     cases = cases.rows(sample_cases(len(cases), config))
     return EvaluationData(
         test_day=test_day,

@@ -65,7 +65,15 @@ def evaluate(
         data: What to measure with.
         systems: By name.
         on_progress: Called with a line of text now and then.
+
+    Raises:
+        ValueError: The test day has no case.
     """
+    if not len(data.user_ids):
+        raise ValueError(
+            f"no case on {data.test_day}: nobody watched an item that was in the catalogue before "
+            "that day; ingest the day, or evaluate another one"
+        )
     results = {}
     for name, system in systems.items():
         on_progress(f"{name}: {len(data.user_ids)} cases")
@@ -178,6 +186,11 @@ def _differences(result: SystemResult, reference: SystemResult) -> dict[str, np.
     """(C,) per metric: how much more a system has than its reference."""
     gained = {n: result.values[Metric(n)] - reference.values[Metric(n)] for n in COMPARED}
     return gained | {REWARD_GAP: gained["training_reward"] - gained["evaluator_reward"]}
+
+
+def nothing_measured(metrics: MetricTable) -> bool:
+    """Whether a test day had no case, so that the table has the reward model's own rows alone."""
+    return {row.system for row in metrics.rows} <= {REWARD_SYSTEM}
 
 
 def reward_aucs(reward_model: Path) -> Iterator[MetricRow]:

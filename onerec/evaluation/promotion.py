@@ -125,6 +125,12 @@ def decide(evidence: Evidence) -> Decision:
     return Decision(all(gates.values()), reasons, gates, warnings, numbers)
 
 
+def unmeasured() -> Decision:
+    """The decision on a test day without users: nothing was measured, so the champion stays."""
+    reason = "nobody watched a candidate on the test day, so nothing was measured"
+    return Decision(False, [reason], {"test_day_has_users": False}, [], {})
+
+
 def _numbers(e: Evidence) -> dict[str, float]:
     numbers = {
         "legal_share": e.legal_share,

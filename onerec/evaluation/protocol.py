@@ -54,7 +54,7 @@ class EvaluationProtocol:
             test_day=data.test_day.isoformat(),
             tokenizer_version=data.semantic_ids.tokenizer_version,
             users=len(data.user_ids),
-            mean_targets=float((data.targets >= 0).sum(1).mean()),
+            mean_targets=float((data.targets >= 0).sum() / max(len(data.targets), 1)),
             candidate_items=int(data.candidates.sum()),
             bootstrap_confidence=data.config.confidence,
             cases=_digest(data.user_ids, histories, targets),

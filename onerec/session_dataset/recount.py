@@ -17,8 +17,14 @@ import pyarrow.compute as pc
 from onerec.catalogue import Catalogue
 from onerec.config import SessionConfig
 from onerec.session_dataset.padding import positions
-from onerec.session_dataset.reader import INTERACTIONS, exposure_flags, exposure_numbers, items_of
-from onerec.session_dataset.splits import split_of
+from onerec.session_dataset.reader import (
+    INTERACTIONS,
+    dates_of,
+    exposure_flags,
+    exposure_numbers,
+    items_of,
+)
+from onerec.session_dataset.splits import split_of, validation_day
 
 _DECIMALS = 6  # of the session SQL's sum of watch seconds
 
@@ -56,12 +62,14 @@ def recount_sessions(sessions: pa.Table, config: SessionConfig, test_day: date) 
     num_watched = np.bincount(watched_items // len(everything), minlength=sessions.num_rows)
     num_different_targets = np.bincount(np.unique(aimed) // len(everything), minlength=len(targets))
     users = sessions.column("user_id").combine_chunks().dictionary_encode().indices.to_numpy()
+    dates, number = np.unique(dates_of(sessions), return_counts=True)
+    valid_day = validation_day(dict(zip(dates.tolist(), number, strict=True)), test_day)
     started_on = pc.floor_temporal(sessions.column("started_at"), unit="day")
     return pa.table(
         {
             **{n: sessions.column(n) for n in ("session_id", "session_date", "split", "is_good")},
             "started_on": pc.cast(started_on, pa.date32()),
-            "expected_split": split_of(sessions.column("session_date"), test_day),
+            "expected_split": split_of(sessions.column("session_date"), test_day, valid_day),
             "num_exposures": shown.lengths,
             "num_history": history.lengths,
             "num_targets": targets.lengths,

@@ -1,13 +1,14 @@
 """How the data of a nightly run is divided: by day, and by user.
 
 Partition D is the nightly run for day D. It learns from the window [D - W, D - 1], whose last day
-validates, and is tested on day D, of which nothing that learns may see anything. Where two models
-must not share users, a hash of the user's id divides them.
+with sessions validates, and is tested on day D, of which nothing that learns may see anything.
+Where two models must not share users, a hash of the user's id divides them.
 """
 
 # pyright: reportAttributeAccessIssue=false
 # pyarrow.compute makes its functions at import, where pyright cannot see them
 
+from collections.abc import Mapping
 from datetime import date, timedelta
 from typing import Any
 
@@ -29,19 +30,24 @@ def window(test_day: date, window_days: int) -> tuple[date, date]:
     return test_day - timedelta(days=window_days), test_day - timedelta(days=1)
 
 
-def validation_day(test_day: date) -> date:
-    """The day that validates: the last one before the test day."""
-    return test_day - timedelta(days=1)
+def validation_day(sessions: Mapping[date, int], test_day: date) -> date | None:
+    """The day that validates: the last one before the test day that has sessions, if any has.
+
+    >>> closed_on_sunday = {date(2026, 6, 13): 5, date(2026, 6, 14): 0, date(2026, 6, 15): 7}
+    >>> validation_day(closed_on_sunday, date(2026, 6, 15))
+    datetime.date(2026, 6, 13)
+    """
+    return max((day for day, number in sessions.items() if number and day < test_day), default=None)
 
 
-def split_of(dates: Any, test_day: date) -> Any:
+def split_of(dates: Any, test_day: date, valid_day: date | None) -> Any:
     """The split of each date of an Arrow array.
 
     >>> days = pa.array([date(2026, 6, 1), date(2026, 6, 2), date(2026, 6, 3)])
-    >>> split_of(days, date(2026, 6, 3)).to_pylist()
+    >>> split_of(days, date(2026, 6, 3), date(2026, 6, 2)).to_pylist()
     ['train', 'valid', 'test']
     """
-    is_valid = pc.equal(dates, pa.scalar(validation_day(test_day)))
+    is_valid = pc.equal(dates, pa.scalar(valid_day or date.min))
     is_test = pc.equal(dates, pa.scalar(test_day))
     return pc.if_else(is_test, "test", pc.if_else(is_valid, "valid", "train"))
 

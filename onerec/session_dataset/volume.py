@@ -57,5 +57,5 @@ def usual_volume(
         return None
     middle = median(chosen.values())
     accepted = [d for d, n in chosen.items() if middle / ratio <= n <= middle * ratio]
-    last = accepted[-num_days:]
+    last = (accepted or list(chosen))[-num_days:]  # with a ratio near 1 there may be none
     return UsualVolume(median(chosen[d] for d in last), tuple(last), kind)

@@ -45,13 +45,14 @@ class WrittenSessions:
 
 
 def write_session_dataset(
-    batches: Iterable[pa.RecordBatch], test_day: date, directory: Path
+    batches: Iterable[pa.RecordBatch], test_day: date, directory: Path, *, valid_day: date | None
 ) -> WrittenSessions:
     """Split sessions by day and write them, in batches that do not show in the files.
 
     Args:
         batches: `schema.SESSION_DATASET` without `split`, in the order of the files.
         test_day: The partition.
+        valid_day: The last day before it that has sessions.
         directory: Gets `split=<name>/part-00000.parquet`, an empty table where a split is empty.
     """
     history_items = 0
@@ -65,7 +66,7 @@ def write_session_dataset(
             for split, file in files.items()
         }
         for batch in _in_batches_of(BATCH_ROWS, batches):
-            split = split_of(batch.column("session_date"), test_day)
+            split = split_of(batch.column("session_date"), test_day, valid_day)
             table = pa.Table.from_batches([batch]).append_column("split", split)
             table = table.select(SESSION_DATASET.names).cast(SESSION_DATASET)
             good = table.filter(table.column("is_good"))

@@ -241,3 +241,31 @@ def test_one_repeat_in_a_thousand_sessions_stops_the_night() -> None:
     assert specs["sessions_are_repeat_free"]
     assert specs["every_id_is_legal"]
     assert not specs["beats_popularity"]
+
+
+def test_a_test_day_without_users_publishes_recommendations_and_skips_the_metrics(
+    home: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(home, tmp_path, dirs_exist_ok=True)
+    store = ArtifactStore(str(tmp_path / "artifacts"))
+    rows = [row for row in small.rows() if row["split"] != "test"]
+    publish(store, "session_dataset", lambda d: small.write_sessions(d, rows))
+    with dg.DagsterInstance.ephemeral() as instance:
+        night = dg.materialize(
+            [*ASSETS, *CHECKS],
+            partition_key=DAY,
+            resources=resources(tmp_path),
+            run_config=RUN,
+            instance=instance,
+        )
+    assert night.success
+    evaluations = {e.check_name: e for e in night.get_asset_check_evaluations()}
+    assert all(e.passed for e in evaluations.values())
+    assert evaluations["every_id_is_legal"].description == evaluation.SKIPPED
+    shown = night.asset_materializations_for_node("offline_metrics")[0].metadata
+    assert shown["metrics"].value == evaluation.SKIPPED
+    decision = read_json(store.latest("champion", DAY).path / "champion.json")
+    assert not decision["promoted"]
+    assert "nobody watched" in decision["reasons"][0]
+    served = pq.read_table(store.latest("recommendations", DAY).path / "recommendations.parquet")
+    assert set(served["user_id"].to_pylist()) == {row["user_id"] for row in rows}

@@ -2,8 +2,9 @@
 
 import dataclasses
 import json
+from collections import Counter
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -11,10 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from assets import expectations, session_dataset
+from assets import expectations, raw, session_dataset
+from assets import sessions as sessions_sql
 from assets.support import DAILY, DAY_BY_DAY
 from onerec import schema
 from onerec.artifacts import Artifact, ArtifactStore
+from onerec.session_dataset.reader import read_sessions
 from tests.sql import delivered, random_log
 from tests.sql.test_session_sql import expected
 
@@ -96,7 +99,8 @@ def test_the_same_rows_give_the_same_version(tmp_path: Path, artifact: Artifact)
 
 
 def suites(table: pa.Table, config=CONFIG) -> dict[str, dg.AssetCheckResult]:
-    results = expectations.suite_results(table, config, DAY, WINDOW_DAYS)
+    counted = Counter(table.column("session_date").to_pylist())
+    results = expectations.suite_results(table, config, DAY, WINDOW_DAYS, counted)
     return {str(r.check_name): r for r in results}
 
 
@@ -167,7 +171,7 @@ def nothing_positive(rows: Rows) -> Rows:
         (history_knows_its_own_session, "nothing_comes_from_the_future", "history_follows"),
         (wrong_split, "nothing_comes_from_the_future", "expected_split"),
         (threshold_not_met, "good_sessions_meet_thresholds", "meets_criteria"),
-        (day_almost_lost, "volume_matches_previous_day", "share_of_previous_day"),
+        (day_almost_lost, "volume_is_usual", "num_today"),
         (nothing_positive, "positive_rates_in_range", "positive_share"),
     ],
 )
@@ -189,13 +193,56 @@ def test_a_missing_column_is_named(sessions: pa.Table) -> None:
     assert not any(result.passed for result in found.values())
 
 
-def test_volume_is_not_checked_without_a_previous_day(sessions: pa.Table) -> None:
-    rows = [r for r in sessions.to_pylist() if r["split"] != "valid"]
-    result = suites(pa.Table.from_pylist(rows, schema.SESSION_DATASET))[
-        "volume_matches_previous_day"
-    ]
-    assert "share_of_previous_day" not in (result.description or "")
-    assert "num_valid" in (result.description or "")  # an empty split still stops the night
+def volume(sessions: pa.Table, counted: dict[date, int]) -> dg.AssetCheckResult:
+    results = expectations.suite_results(sessions, CONFIG, DAY, WINDOW_DAYS, counted)
+    return next(r for r in results if r.check_name == "volume_is_usual")
+
+
+def test_a_broken_day_fails_with_figures_and_the_normal_day_after_it_passes(
+    sessions: pa.Table,
+) -> None:
+    today = sum(day == DAY for day in sessions.column("session_date").to_pylist())
+    before = {DAY - timedelta(days=n): today for n in range(2, 9)}
+    broken = pa.Table.from_pylist(day_almost_lost(sessions.to_pylist()), sessions.schema)
+    result = volume(broken, before)
+    assert not result.passed
+    wanted = f"{DAY} has 1 sessions, usual are {today} (median of 7 days up to"
+    assert wanted in (result.description or "")
+    assert f"allowed are {today / 3:g} to {today * 3:g}" in (result.description or "")
+    after = volume(sessions, before | {DAY - timedelta(days=1): 1})
+    assert after.passed
+    assert after.metadata["usual sessions"].value == today
+
+
+def test_a_closed_day_is_legal_but_not_a_window_without_sessions(sessions: pa.Table) -> None:
+    rows = sessions.to_pylist()
+    counted = Counter(r["session_date"] for r in rows)
+    closed = pa.Table.from_pylist([r for r in rows if r["split"] != "test"], sessions.schema)
+    assert volume(closed, counted).passed
+    nothing_else = pa.Table.from_pylist([r for r in rows if r["split"] == "test"], sessions.schema)
+    result = volume(nothing_else, {})
+    assert not result.passed
+    assert "num_train" in (result.description or "")
+    assert "num_valid" in (result.description or "")
+
+
+def test_after_a_closed_day_the_one_before_it_validates(tmp_path: Path) -> None:
+    home = delivered.copy_of_built_home(tmp_path)
+    yesterday = DAY - timedelta(days=1)
+    delivered.deliver(home / "delivered", f"events-{yesterday}", [])
+    selection = [raw.raw_events, sessions_sql.session_sql]
+    delivered.materialize(home, selection, yesterday, config=random_log.run_config())
+    write(home, succeeds=False)  # nothing is left of this short window to train on
+    dataset = ArtifactStore(str(home / "artifacts")).latest("session_dataset", str(DAY)).path
+    days = {
+        split: set(read_sessions(dataset, [split], ["session_date"])["session_date"].to_pylist())
+        for split in schema.SPLITS
+    }
+    assert days == {"train": set(), "valid": {DAY - timedelta(days=2)}, "test": {DAY}}
+    table = pa.concat_tables(
+        [read_sessions(dataset, [s], schema.SESSION_DATASET.names) for s in schema.SPLITS]
+    )
+    assert suites(table)["nothing_comes_from_the_future"].passed
 
 
 def test_a_failing_suite_stops_what_follows_in_the_same_run(home: Path, artifact: Artifact) -> None:

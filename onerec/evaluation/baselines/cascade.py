@@ -34,7 +34,8 @@ from onerec.ranked_lists import RankedLists, first_occurrences, is_excluded, las
 from onerec.session_dataset.eval_users import load_eval_users
 from onerec.session_dataset.interactions import load_interactions
 from onerec.session_dataset.logged_exposures import LoggedExposures, load_logged_exposures
-from onerec.session_dataset.splits import LEARNED, validation_day
+from onerec.session_dataset.reader import dates_of, read_sessions
+from onerec.session_dataset.splits import LEARNED
 from onerec.tokenizer.semantic_ids import SemanticIds
 
 RETRIEVED = 100
@@ -183,7 +184,7 @@ def fit_cascade(
         directory: Files of a `session_dataset` artifact; `test` is never read.
         semantic_ids: The catalogue.
         candidates: (N,) booleans: items that may be listed.
-        test_day: Day D; the validation day is the one before.
+        test_day: Day D.
         neighbours: Of item-KNN.
         history_length: H.
         seed: Of LightGBM.
@@ -192,7 +193,13 @@ def fit_cascade(
         ValueError: LightGBM is not installed, or nobody watched anything on the validation day.
     """
     _lightgbm()  # missing, it should say so before anything is fitted
-    valid_day = validation_day(test_day)
+    validation = dates_of(read_sessions(directory, ["valid"], ["session_date"]))
+    if not len(validation):
+        raise ValueError(
+            f"{directory}: no session validates, so the cascade's ranker has nothing to learn "
+            "from; leave 'cascade' out of baselines"
+        )
+    valid_day = validation[0].item()
     old = semantic_ids.known_before(valid_day)
     before = _retrieval(
         directory, semantic_ids, ("train",), candidates & old, valid_day, neighbours

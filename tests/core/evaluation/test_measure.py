@@ -22,6 +22,7 @@ from onerec.evaluation.metric_table import (
     read_case_metrics,
     write_case_metrics,
 )
+from onerec.evaluation.protocol import EvaluationProtocol
 from onerec.evaluation.ranking_metrics import per_case_metrics
 from onerec.evaluation.systems import (
     NightlyGenerators,
@@ -268,13 +269,17 @@ def test_too_many_cases_are_sampled_the_same_way_every_time(artifacts: Path) -> 
     assert other.tolist() != sample_cases(15, config).tolist()
 
 
-def test_empty_test_day_is_a_clear_error(artifacts: Path, tmp_path: Path) -> None:
+def test_a_test_day_without_users_has_no_case_and_nothing_to_measure(
+    artifacts: Path, tmp_path: Path
+) -> None:
     rows = [r for r in small.rows() if r["split"] != "test"]
     small.write_sessions(tmp_path / "session_dataset", rows)
     for name in ("semantic_ids", "baselines", "dpo", "evaluator", "reward"):
         (tmp_path / name).symlink_to(artifacts / name)
+    empty = load(tmp_path)
+    assert len(empty.user_ids) == EvaluationProtocol.of(empty).users == 0
     with pytest.raises(ValueError, match="no case on 2026-06-14"):
-        load(tmp_path)
+        evaluate(empty, {})
 
 
 def test_checkpoint_of_another_tokenizer_version_is_an_error_that_names_both(

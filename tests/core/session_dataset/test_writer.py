@@ -12,16 +12,17 @@ import pytest
 
 from onerec.config import SessionConfig
 from onerec.schema import SESSION_DATASET, SPLITS
-from onerec.session_dataset import padding, splits, user_sequences, writer
+from onerec.session_dataset import padding, splits, user_sequences, volume, writer
 from onerec.session_dataset.reader import read_session_config, read_sessions
 from onerec.session_dataset.splits import split_of, validation_day, window
 from onerec.session_dataset.writer import write_session_dataset, write_split
 from tests.core.session_dataset.test_readers import TEST_DAY, random_rows
 
+VALID_DAY = TEST_DAY - timedelta(days=1)
 COLUMNS = [name for name in SESSION_DATASET.names if name != "split"]
 
 
-@pytest.mark.parametrize("module", [padding, splits, user_sequences])
+@pytest.mark.parametrize("module", [padding, splits, user_sequences, volume])
 def test_the_examples_of_the_docstrings(module: ModuleType) -> None:
     found = doctest.testmod(module)
     assert found.attempted > 0
@@ -34,7 +35,9 @@ def sessions() -> pa.Table:
 
 
 def test_sessions_are_split_by_day_and_counted(tmp_path: Path, sessions: pa.Table) -> None:
-    written = write_session_dataset(sessions.select(COLUMNS).to_batches(), TEST_DAY, tmp_path)
+    written = write_session_dataset(
+        sessions.select(COLUMNS).to_batches(), TEST_DAY, tmp_path, valid_day=VALID_DAY
+    )
     rows = sessions.to_pylist()
     for split in SPLITS:
         kept = [row for row in rows if row["split"] == split]
@@ -59,14 +62,14 @@ def test_batches_of_any_size_are_written_alike(
     for rows in (1, 7, 10_000):
         directory = tmp_path / str(rows)
         batches = sessions.select(COLUMNS).to_batches(max_chunksize=rows)
-        write_session_dataset(batches, TEST_DAY, directory)
+        write_session_dataset(batches, TEST_DAY, directory, valid_day=VALID_DAY)
         files.add(tuple(file.read_bytes() for file in sorted(directory.rglob("*.parquet"))))
     assert len(files) == 1
     assert len(files.pop()) == len(SPLITS)
 
 
 def test_no_session_at_all_is_three_empty_splits(tmp_path: Path) -> None:
-    written = write_session_dataset([], TEST_DAY, tmp_path)
+    written = write_session_dataset([], TEST_DAY, tmp_path, valid_day=None)
     assert written.sessions == dict.fromkeys(SPLITS, 0)
     assert written.per_session()["good share"] == 0
     assert read_sessions(tmp_path, SPLITS, SESSION_DATASET.names).equals(
@@ -80,11 +83,17 @@ def test_a_split_of_its_own_is_read_back(tmp_path: Path, sessions: pa.Table) -> 
     assert read_sessions(tmp_path, ["valid"], ["user_id"]).num_rows == 0
 
 
-def test_the_window_ends_with_the_validation_day_before_the_test_day() -> None:
+def test_the_last_day_with_sessions_validates() -> None:
     first, last = window(TEST_DAY, 3)
-    assert (first, last) == (TEST_DAY - timedelta(3), validation_day(TEST_DAY))
     days = [first + timedelta(n) for n in range(4)]
-    assert split_of(pa.array(days), TEST_DAY).to_pylist() == ["train", "train", "valid", "test"]
+    assert days[-2:] == [last, TEST_DAY]
+    for sessions, splits_of_days in (
+        ((5, 5, 5, 5), ["train", "train", "valid", "test"]),
+        ((5, 5, 0, 0), ["train", "valid", "train", "test"]),  # the third has no row to be split
+        ((0, 0, 0, 5), ["train", "train", "train", "test"]),
+    ):
+        valid_day = validation_day(dict(zip(days, sessions, strict=True)), TEST_DAY)
+        assert split_of(pa.array(days), TEST_DAY, valid_day).to_pylist() == splits_of_days
 
 
 def test_settings_come_from_the_manifest(tmp_path: Path) -> None:
