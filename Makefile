@@ -1,4 +1,4 @@
-# make demo | inspect | dev | test | check | docs | bench | tables | clean   (README: what each one does)
+# make demo | init | inspect | dev | test | check | docs | bench | tables | clean   (README: what each one does)
 
 PYTHON ?= python3
 VENV := .venv
@@ -14,6 +14,8 @@ DATA_DIR ?=
 CONFIG ?=
 PRESET ?=
 PORT ?= 3000
+DATA ?=
+export ONEREC_DATA := $(DATA)
 export ONEREC_DATASET := $(DATASET)
 export ONEREC_DATA_DIR := $(DATA_DIR)
 export ONEREC_CONFIG := $(CONFIG)
@@ -27,7 +29,7 @@ export DAGSTER_DISABLE_TELEMETRY := 1
 export DBT_SEND_ANONYMOUS_USAGE_STATS := false
 export GX_ANALYTICS_ENABLED := false
 
-.PHONY: setup demo inspect dev test check docs bench tables format clean
+.PHONY: setup demo init inspect dev test check docs bench tables format clean
 
 setup: $(STAMP)
 
@@ -41,6 +43,10 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)
 	@$(BIN)/python -m onerec_dagster.demo
+
+# A YAML file for one's own data, proposed from its files: make init DATA=directory
+init: $(STAMP)
+	@$(BIN)/python -m onerec_dagster.init
 
 # What is in one's own log, before anything is trained: make inspect CONFIG=my_data.yaml
 inspect: $(STAMP)

@@ -29,10 +29,10 @@ def about_time(section: EventFiles, file: MappedFile, value: str | None) -> str:
         )
     if section.timestamp_format:
         return f"{start}: it does not fit events.timestamp_format={section.timestamp_format!r}"
-    if day_or_month_first := _DATE_FIRST.match(value):
+    if guessed := likely_format(value):
         return (
             f"{start}: it is not ISO 8601, and day and month could be either way round. Set "
-            f"events.timestamp_format, e.g. {_likely_format(day_or_month_first, value)!r}"
+            f"events.timestamp_format, e.g. {guessed!r}"
         )
     if section.timestamp_unit not in (None, "iso"):
         return (
@@ -46,7 +46,11 @@ def about_time(section: EventFiles, file: MappedFile, value: str | None) -> str:
     )
 
 
-def _likely_format(found: re.Match[str], value: str) -> str:
+def likely_format(value: str) -> str | None:
+    """The strptime format of a text that begins with day or month; None for other texts."""
+    found = _DATE_FIRST.match(value)
+    if found is None:
+        return None
     first, separator = int(found[1]), found[2]
     parts = ["%d", "%m"] if first > 12 or separator == "." else ["%m", "%d"]
     text = separator.join([*parts, "%Y" if len(found[4]) == 4 else "%y"])

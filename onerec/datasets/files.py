@@ -57,6 +57,7 @@ class CsvStyle:
         escape: Before a quote inside of a quoted cell; None: such a quote is doubled.
         encoding: Of the bytes; bytes that are not UTF-8 under `utf8` become U+FFFD.
         null_values: Cells that mean nothing is known.
+        names: Names of the columns, where the first row is no header; None: it is one.
     """
 
     delimiter: str | None = None
@@ -64,6 +65,7 @@ class CsvStyle:
     escape: str | None = None
     encoding: str = "utf8"
     null_values: tuple[str, ...] = ("", "NULL", "\\N")
+    names: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,8 @@ class DataFile:
             if self.is_parquet:
                 with self.filesystem.open(self.path, "rb") as stream:
                     return tuple(pq.ParquetFile(stream).schema_arrow.names)
+            if self.style.names is not None:
+                return self.style.names
             with self._bytes() as stream:
                 return self._header(stream)
         except _BROKEN as error:
@@ -121,6 +125,19 @@ class DataFile:
             for name, value in found.items()
             if name not in self.names
         }
+
+    def first_lines(self, number: int) -> list[str]:
+        """The first lines of a CSV file that are not empty, as they stand.
+
+        Raises:
+            ValueError: The file is damaged.
+        """
+        try:
+            with self._bytes() as stream:
+                text = stream.read(HEADER_BYTES).decode(self._encoding, "replace")
+        except _BROKEN as error:
+            raise self.damaged(error) from error
+        return [line for line in text.splitlines() if line.strip()][:number]
 
     def rows(self, positions: Sequence[int]) -> pa.RecordBatchReader:
         """Some columns by their position, named c0, c1 ... after it; the cells of a CSV are text.
@@ -179,6 +196,11 @@ class DataFile:
         ending = _without_compression(self.path)
         return self.style.delimiter or ("\t" if ending.endswith((".tsv", ".tab")) else ",")
 
+    @property
+    def _encoding(self) -> str:
+        is_utf8 = self.style.encoding in ("utf8", "utf-8")
+        return "utf-8-sig" if is_utf8 else self.style.encoding
+
     @contextmanager
     def _bytes(self) -> Iterator[Any]:
         """Its bytes, decompressed."""
@@ -196,8 +218,7 @@ class DataFile:
                 yield pa.CompressedInputStream(pa.PythonFile(stream, mode="r"), codec)
 
     def _header(self, stream: Any) -> tuple[str, ...]:
-        encoding = "utf-8-sig" if self.style.encoding in ("utf8", "utf-8") else self.style.encoding
-        text = io.StringIO(stream.read(HEADER_BYTES).decode(encoding, "replace"), newline="")
+        text = io.StringIO(stream.read(HEADER_BYTES).decode(self._encoding, "replace"), newline="")
         rows = csv.reader(text, delimiter=self._delimiter, quotechar=self.style.quote)
         return tuple(next((row for row in rows if row), ()))
 
@@ -216,7 +237,7 @@ class DataFile:
             block_size=BLOCK_BYTES,
             encoding=self.style.encoding,
             column_names=every,
-            skip_rows_after_names=1,
+            skip_rows_after_names=0 if self.style.names else 1,
         )
         convert = pacsv.ConvertOptions(
             include_columns=list(names),
@@ -244,8 +265,10 @@ class DataFile:
             raise self.damaged(error) from error
 
     def _about_ragged(self, row: str | None, wanted: str, got: str, text: str) -> str:
-        where = f"row {row} (the header is row 1)" if row else "a row"
-        problem = f"{where} has {got} columns, the header {wanted}: {shown(text)!r}. "
+        first = "names" if self.style.names else "the header"
+        beside = "" if self.style.names else " (the header is row 1)"
+        where = f"row {row}{beside}" if row else "a row"
+        problem = f"{where} has {got} columns, {first} {wanted}: {shown(text)!r}. "
         if "\\" + self.style.quote in text and not self.style.escape:
             return problem + (
                 "A backslash escapes its quotes: set escape: '\\', or write the quotes doubled"

@@ -115,6 +115,7 @@ class _Files(_Section):
     escape: str | None = Field(default=None, min_length=1, max_length=1)
     encoding: str = "utf8"
     null_values: tuple[str, ...] = CsvStyle().null_values
+    names: tuple[str, ...] | None = None
     timestamp_unit: Literal["s", "ms", "us", "ns", "iso"] | None = None
     timestamp_format: str | None = None
     time_zone: TimeZone | None = None
@@ -127,7 +128,9 @@ class _Files(_Section):
 
     @property
     def style(self) -> CsvStyle:
-        return CsvStyle(self.delimiter, self.quote, self.escape, self.encoding, self.null_values)
+        return CsvStyle(
+            self.delimiter, self.quote, self.escape, self.encoding, self.null_values, self.names
+        )
 
 
 class EventFiles(_Files):

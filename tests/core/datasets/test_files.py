@@ -193,3 +193,16 @@ def test_the_day_of_a_path(pattern: str, path: str, day: date | None) -> None:
 def test_values_are_shown_on_one_short_line() -> None:
     assert shown("a\nb") == "a b"
     assert len(shown("x" * 1_000)) == 200
+
+
+def test_a_file_without_a_header_is_read_by_given_names(tmp_path: Path) -> None:
+    (tmp_path / "u.tsv").write_text("1\ta\n2\tb\n")
+    (found,) = find(str(tmp_path), style=CsvStyle(names=("user", "item"))).files
+    assert found.names == ("user", "item")
+    assert found.table(["item", "user"]).to_pylist() == [
+        {"item": "a", "user": "1"},
+        {"item": "b", "user": "2"},
+    ]
+    (found,) = find(str(tmp_path), style=CsvStyle(names=("user",))).files
+    with pytest.raises(ValueError, match="a row has 2 columns, names 1"):
+        found.table(["user"])

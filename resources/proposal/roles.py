@@ -1,0 +1,309 @@
+"""Which column is what: by its name, and by whether its values can be that."""
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import pyarrow.compute as pc
+
+from resources.proposal.tables import MOST, Column, FoundTable
+
+EVENT_WORDS = {
+    "view", "click", "cart", "addtocart", "add to cart", "purchase", "transaction", "buy", "order",
+    "play", "skip", "like", "watch", "impression", "remove from cart", "favorite", "fav", "pv",
+}  # fmt: skip
+"""What logs write as the kind of an event."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Role:
+    """What a column may be.
+
+    Attributes:
+        contract: The contract's name.
+        names: Pattern of the names that columns of the role have.
+        fits: Whether a column's values can be that.
+        why: What is said of the values.
+    """
+
+    contract: str
+    names: str
+    fits: Callable[[Column], bool]
+    why: Callable[[Column], str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """A column with its role.
+
+    Attributes:
+        contract: The contract's name.
+        column: The column.
+        why: Why it was chosen.
+        scale: Factor to the contract's unit.
+    """
+
+    contract: str
+    column: Column
+    why: str
+    scale: float = 1.0
+
+
+def _is_number(column: Column) -> bool:
+    return column.numbers >= MOST and not column.vectors
+
+
+def _is_id(column: Column) -> bool:
+    return not column.vectors and column.known > 0
+
+
+def _is_flag(column: Column) -> bool:
+    return column.flags >= MOST and column.distinct <= 2
+
+
+def _is_kind_of_event(column: Column) -> bool:
+    words = {re.sub(r"[_-]", " ", value.lower()) for value in column.frequent}
+    return bool(words & EVENT_WORDS) and column.distinct <= 30
+
+
+def _different(column: Column) -> str:
+    return f"{column.distinct:,} different values, e.g. {short(column.frequent[0])}"
+
+
+def _values(column: Column) -> str:
+    return "values " + ", ".join(short(v) for v in column.frequent[:6])
+
+
+def _time_why(column: Column) -> str:
+    unit = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
+    if column.unit:
+        return f"numbers of the size of {unit[column.unit]} since 1970"
+    days = "days without a time" if column.whole_days else "times"
+    return f"{days}, e.g. {short(column.frequent[0])}"
+
+
+def _amount(column: Column) -> str:
+    return f"numbers, {column.median:g} at the median"
+
+
+def short(value: str) -> str:
+    """A value in one line of a comment."""
+    text = " ".join(value.split())
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+_USER = (
+    r"(user|uid|visitor|customer|member|account|client|person|reviewer|viewer)"
+    r"( ?(id|no|code|number))?"
+)
+_ITEM = (
+    r"(item|iid|video|vid|product|article|movie|film|song|track|book|isbn|news|post|photo|asin|"
+    r"sku|parent asin|content|business|game|recipe)( ?(id|no|code|number))?"
+)
+
+EVENTS: tuple[Role, ...] = (
+    Role(contract="user_id", names=_USER, fits=_is_id, why=_different),
+    Role(contract="item_id", names=_ITEM, fits=_is_id, why=_different),
+    Role(
+        contract="event_time",
+        names=r".*\b(time|timestamp|ts|datetime|date|dat|at|day)\b.*",
+        fits=lambda c: c.times >= MOST,
+        why=_time_why,
+    ),
+    Role(
+        contract="watch_seconds",
+        names=r".*\b(watch|play|playing|dwell|listen|view time|watched|played)\b.*",
+        fits=lambda c: _is_number(c) and not _is_flag(c) and c.times < MOST,
+        why=_amount,
+    ),
+    Role(
+        contract="event_type",
+        names=r"(event|event type|action|action type|behavior|behavior type|behaviour|type)",
+        fits=_is_kind_of_event,
+        why=_values,
+    ),
+    Role(
+        contract="rating",
+        names=r"(rating|stars|score|overall|rate)",
+        fits=lambda c: _is_number(c) and c.distinct <= 101,
+        why=_values,
+    ),
+    Role(
+        contract="quantity",
+        names=r"(quantity|qty|count|units|num items|amount)",
+        fits=_is_number,
+        why=_amount,
+    ),
+    Role(
+        contract="is_like",
+        names=r"(is )?(like|liked|favou?rite|favou?rited)",
+        fits=_is_flag,
+        why=_values,
+    ),
+    Role(
+        contract="is_follow",
+        names=r"(is )?(follow|followed|subscribe|subscribed)",
+        fits=_is_flag,
+        why=_values,
+    ),
+    Role(contract="is_comment", names=r"(is )?(comment|commented)", fits=_is_flag, why=_values),
+    Role(
+        contract="is_share",
+        names=r"(is )?(share|shared|forward|forwarded)",
+        fits=_is_flag,
+        why=_values,
+    ),
+    Role(
+        contract="is_dislike",
+        names=r"(is )?(dislike|disliked|hate|hated)",
+        fits=_is_flag,
+        why=_values,
+    ),
+    Role(
+        contract="event_id",
+        names=r"(event|impression|exposure|request) ?id",
+        fits=lambda c: c.distinct == c.known,
+        why=_different,
+    ),
+    Role(
+        contract="surface",
+        names=r"(surface|page|tab|placement|scene)",
+        fits=lambda c: c.distinct <= 100,
+        why=_values,
+    ),
+)
+
+ITEMS: tuple[Role, ...] = (
+    Role(contract="item_id", names=_ITEM + "|id", fits=_is_id, why=_different),
+    Role(
+        contract="duration_seconds",
+        names=r".*\b(duration|length|len|runtime)\b.*",
+        fits=_is_number,
+        why=_amount,
+    ),
+    Role(
+        contract="title",
+        names=r".*\b(title|caption|name|headline)\b.*",
+        fits=lambda c: c.kind == "VARCHAR" and c.times < MOST,
+        why=lambda c: f"text, e.g. {short(c.frequent[0])}",
+    ),
+    Role(
+        contract="category",
+        names=r".*\b(category|categories|genre|genres|department|class|tags?|group name)\b.*",
+        fits=lambda c: c.kind == "VARCHAR",
+        why=_values,
+    ),
+    Role(
+        contract="author_id",
+        names=r"(author|channel|creator|brand|artist|publisher|uploader|studio)( ?(id|name))?",
+        fits=_is_id,
+        why=_different,
+    ),
+    Role(
+        contract="published_at",
+        names=r".*\b(published|created|uploaded|released?|upload|publication)\b.*",
+        fits=lambda c: c.times >= MOST,
+        why=_time_why,
+    ),
+)
+
+REQUIRED = ("user_id", "item_id", "event_time")
+
+
+def choose(table: FoundTable, roles: Iterable[Role]) -> dict[str, Chosen]:
+    """The best column for each role: named so and of fitting values; each column once."""
+    chosen: dict[str, Chosen] = {}
+    for role in roles:
+        taken = {c.column.name for c in chosen.values()}
+        free = [c for c in table.columns if c.name not in taken and c.known and role.fits(c)]
+        # a column of the contract's own name first, and then the most precise
+        named = [c for c in free if c.name == role.contract] or [
+            c for c in free if re.fullmatch(role.names, c.words)
+        ]
+        if named:
+            best = min(named, key=lambda c: c.whole_days)
+            chosen[role.contract] = _scaled(role.contract, best, role.why(best))
+    return chosen
+
+
+def events_of(tables: list[FoundTable]) -> tuple[FoundTable, dict[str, Chosen]] | None:
+    """The largest table with users, items and times; names count, else the values do."""
+    for guess in (choose, _by_values):
+        for table in tables:
+            chosen = guess(table, EVENTS)
+            if set(REQUIRED) <= set(chosen):
+                return table, chosen
+    return None
+
+
+def items_of(
+    tables: Iterable[FoundTable], log: FoundTable, logged: Chosen
+) -> tuple[FoundTable, dict[str, Chosen]] | None:
+    """The table whose rows are items of the log."""
+    ids = pc.unique(log.rows[logged.column.name].cast("string"))
+    for table in tables:
+        named = choose(table, ITEMS)
+        own = named.get("item_id")
+        if own is None or own.column.distinct < MOST * own.column.known:
+            continue
+        known = table.rows[own.column.name].cast("string")
+        shared = pc.sum(pc.is_in(known, value_set=ids)).as_py() or 0
+        if shared and not any(c.vectors for c in table.columns):
+            why = f"one row an item; {shared:,} of them are in the first rows of the log"
+            named["item_id"] = Chosen(contract="item_id", column=own.column, why=why)
+            return table, named
+    return None
+
+
+def vectors_of(tables: Iterable[FoundTable]) -> tuple[FoundTable, dict[str, Chosen]] | None:
+    """The table with an item and a list of numbers in each row."""
+    for table in tables:
+        own = choose(table, ITEMS[:1]).get("item_id")
+        lists = [c for c in table.columns if c.vectors]
+        if own is not None and lists:
+            vector = Chosen(contract="vector", column=lists[0], why="lists of numbers")
+            return table, {"item_id": own, "vector": vector}
+    return None
+
+
+def unused(table: FoundTable, chosen: dict[str, Chosen]) -> Iterator[Column]:
+    """Columns without a role."""
+    names = {c.column.name for c in chosen.values()}
+    return (c for c in table.columns if c.name not in names)
+
+
+def _by_values(table: FoundTable, roles: Iterable[Role]) -> dict[str, Chosen]:
+    """Roles in a log whose columns have no telling names: user first, then item."""
+    named = choose(table, roles)
+    free = [c for c in unused(table, named) if c.known and not c.vectors]
+    if "event_time" not in named:
+        times = [c for c in free if c.times >= MOST]
+        if not times:
+            return named
+        best = min(times, key=lambda c: (c.whole_days, -c.distinct))
+        named["event_time"] = Chosen(
+            contract="event_time", column=best, why=f"the only likely one: {_time_why(best)}"
+        )
+        free.remove(best)
+    if "rating" not in named:
+        few = [c for c in free if _is_number(c) and 2 < c.distinct <= 11]
+        if few:
+            why = f"few different numbers: {_values(few[0])}"
+            named["rating"] = Chosen(contract="rating", column=few[0], why=why)
+            free.remove(few[0])
+    for contract in ("user_id", "item_id"):
+        if contract not in named and free:
+            column = free.pop(0)
+            why = f"a guess, by its place: {_different(column)}"
+            named[contract] = Chosen(contract=contract, column=column, why=why)
+    return named
+
+
+def _scaled(contract: str, column: Column, why: str) -> Chosen:
+    """Numbers of a time span in milliseconds, by their name or their size, become seconds."""
+    spans = contract in ("watch_seconds", "duration_seconds") and column.median is not None
+    is_named = re.search(r"\b(ms|millis|milliseconds)\b", column.words)
+    if spans and (is_named or (column.median or 0) > 3_000):
+        why = f"milliseconds: {why}"
+        return Chosen(contract=contract, column=column, why=why, scale=0.001)
+    return Chosen(contract=contract, column=column, why=why)
