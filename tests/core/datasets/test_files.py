@@ -204,5 +204,5 @@ def test_a_file_without_a_header_is_read_by_given_names(tmp_path: Path) -> None:
         {"item": "b", "user": "2"},
     ]
     (found,) = find(str(tmp_path), style=CsvStyle(names=("user",))).files
-    with pytest.raises(ValueError, match="a row has 2 columns, names 1"):
+    with pytest.raises(ValueError, match="has 2 columns, names 1"):
         found.table(["user"])
