@@ -1,5 +1,8 @@
 """Which column is what: by its name, and by whether its values can be that."""
 
+# pyarrow.compute makes its functions at import, out of sight of a type checker:
+# pyright: reportAttributeAccessIssue=false
+
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
