@@ -47,9 +47,11 @@ EVALUATED_WITH = (
 CHECKPOINTS = {PRETRAINED: "pretrained_checkpoint", CHALLENGER: "dpo_checkpoint"}
 """Name in metrics -> asset."""
 BASELINE_SETTINGS = (
-    "baselines", "baseline_epochs", "baseline_width", "baseline_trials", "neighbours", "seed",
+    "baselines", "baseline_epochs", "baseline_width", "baseline_trials", "baseline_last_phase",
+    "neighbours", "seed",
 )  # fmt: skip
 """Settings of the evaluation stage that decide what the baselines are."""
+LAST_PHASE_SETTINGS = ("fresh_days", "fresh_epochs", "fresh_learning_rate")
 METRIC_SETTINGS = ("baselines", "cutoffs", "bootstrap_samples", "confidence", "max_cases", "seed")
 """Settings of the evaluation stage that decide what is measured of them and of the generators."""
 SKIPPED = "metrics were skipped: nobody watched a candidate on the test day"
@@ -58,8 +60,14 @@ METRICS_CODE = code_version(__name__, "offline_metrics")
 CHAMPION_CODE = code_version(__name__, "champion")
 
 
+class LastPhase(launchpad(STAGES.training, *LAST_PHASE_SETTINGS)):
+    """The last phase of a generator's training, which sequence baselines share."""
+
+
 class BaselinesLaunchpad(launchpad(STAGES.evaluation, *BASELINE_SETTINGS)):
     """Which baselines, and how they are fitted."""
+
+    training: LastPhase = LastPhase()
 
 
 class EvaluationDecoding(launchpad(STAGES.decoding, *all_but(STAGES.decoding, "candidates"))):
@@ -97,6 +105,7 @@ def baselines(
     from onerec.tokenizer.tokenized_catalogue import load_tokenized
 
     day, settings = context.partition_key, to_core(config, STAGES.evaluation)
+    phase = to_core(config.training, STAGES.training)
     read = {n: artifacts.store.latest(n, day) for n in ("session_dataset", "semantic_ids")}
     tokenized, test_day = load_tokenized(read["semantic_ids"].path), date.fromisoformat(day)
     inputs = BaselineInputs(
@@ -106,6 +115,7 @@ def baselines(
         test_day=test_day,
         history_length=read_session_config(read["session_dataset"].path).history_length,
         vectors=tokenized.vectors,
+        last_phase=phase if settings.baseline_last_phase else None,
     )
     window = load_interactions(inputs.session_dataset, inputs.semantic_ids, test_day=test_day)
     counted = fit_baselines(window, inputs.candidates, neighbours=settings.neighbours)
@@ -120,7 +130,8 @@ def baselines(
     with artifacts.store.write(
         "baselines",
         day,
-        config={name: getattr(settings, name) for name in BASELINE_SETTINGS},
+        config={name: getattr(settings, name) for name in BASELINE_SETTINGS}
+        | {"training": {name: getattr(phase, name) for name in LAST_PHASE_SETTINGS}},
         upstream={name: a.version for name, a in read.items()},
         code_version=BASELINES_CODE,
     ) as draft:

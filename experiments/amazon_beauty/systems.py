@@ -82,7 +82,7 @@ def sasrec_ce(run: SystemRun, budget: Budget) -> dict[str, SystemResult]:
             run,
             model,
             budget,
-            lambda rows, draws: loss(model, rows, draws),
+            lambda rows, draws: loss(model, rows, rows >= 0, draws),
             lambda cases: ranker.rank(cases.history, TOP_K).items,
         )
     return {"sasrec_ce": _test_result(run, ranker, seconds, facts)}
@@ -116,7 +116,7 @@ def tiger(run: SystemRun, budget: Budget) -> dict[str, SystemResult]:
             run,
             model,
             budget,
-            lambda rows, draws: window_loss(model, rows, codes, first=1),
+            lambda rows, draws: window_loss(model, rows, rows >= 0, codes, first=1),
             lambda cases: ranker.rank(cases.history, TOP_K).items,
         )
     return {"tiger": _test_result(run, ranker, seconds, facts, beam=budget.beam)}

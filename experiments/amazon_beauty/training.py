@@ -175,7 +175,7 @@ def train(
 
     module = WindowModule(
         model,
-        lambda rows, draws: loss(cropped(rows, budget.crop_share, draws), draws),
+        lambda rows, _, draws: loss(cropped(rows, budget.crop_share, draws), draws),
         seed=run.seed,
         measure=lambda: means(metrics_of(rank(valid), valid)) | also(),
     )

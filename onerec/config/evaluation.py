@@ -50,6 +50,11 @@ class EvaluationConfig(ValidatedConfig):
         ge=1,
         le=MOST_TRIALS,
     )
+    baseline_last_phase: bool = option(
+        True,
+        "Sequence baselines learn the newest days when the epoch is chosen, as the generator does "
+        "(training.fresh_days, fresh_epochs, fresh_learning_rate)",
+    )
 
     cutoffs: str = option("5,10,20", "List lengths, comma-separated, 10 among them")
     bootstrap_samples: int = option(

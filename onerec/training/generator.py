@@ -137,9 +137,7 @@ def fit_generator(
         if data.newest is not None and len(data.newest) and config.fresh_epochs:
             newest = learn(
                 data.newest,
-                dataclasses.replace(
-                    config, max_epochs=config.fresh_epochs, learning_rate=config.fresh_learning_rate
-                ),
+                last_phase(config),
                 scratch=dataclasses.replace(work, directory=scratch / "newest_days"),
             )
     report = _report(chosen, newest, model, config)
@@ -203,6 +201,13 @@ def _identity(
         "tokenizer_version": data.semantic_ids.tokenizer_version,
         "valid": digest([valid.history, valid.targets, data.semantic_ids.codes]),
     }
+
+
+def last_phase(config: TrainingConfig) -> TrainingConfig:
+    """The settings of the last phase of a training, on the newest days."""
+    return dataclasses.replace(
+        config, max_epochs=config.fresh_epochs, learning_rate=config.fresh_learning_rate
+    )
 
 
 def fit_settings(config: TrainingConfig, *, steps: int) -> FitSettings:

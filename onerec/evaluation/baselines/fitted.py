@@ -17,10 +17,10 @@ import pyarrow.parquet as pq
 import scipy.sparse as sp
 
 from onerec.artifacts import read_json, write_json
-from onerec.config import EvaluationConfig, TokenizerConfig
+from onerec.config import EvaluationConfig, TokenizerConfig, TrainingConfig
 from onerec.evaluation.baselines.cascade import Cascade, fit_cascade, load_cascade
 from onerec.evaluation.baselines.sequence_losses import LOSSES
-from onerec.evaluation.baselines.sequences import WindowData, load_windows
+from onerec.evaluation.baselines.sequences import WindowData, load_newest_windows, load_windows
 from onerec.evaluation.baselines.simple import (
     HALF_LIFE_DAYS,
     ItemKNN,
@@ -129,6 +129,8 @@ class BaselineInputs:
         test_day: Day D.
         history_length: H, the same as the generator's.
         vectors: (N, Dv) item vectors, row-aligned with the catalogue; TIGER alone needs them.
+        last_phase: Settings of the generator's last phase, which the sequence baselines share; None
+            leaves it out.
     """
 
     session_dataset: Path
@@ -137,15 +139,19 @@ class BaselineInputs:
     test_day: date
     history_length: int
     vectors: np.ndarray | None = None
+    last_phase: TrainingConfig | None = None
 
     @cached_property
     def sequences(self) -> WindowData:
-        """Windows of the training days, and the users of the validation day."""
+        """Windows of the training days, the users of the validation day, and the newest days."""
         data, ids, length = self.session_dataset, self.semantic_ids, self.history_length
+        phase = self.last_phase
         return WindowData(
             windows=load_windows(data, ids, history_length=length),
             valid=load_eval_users(data, "valid", ids, history_length=length),
             candidates=self.candidates,
+            newest=phase
+            and load_newest_windows(data, ids, history_length=length, days=phase.fresh_days),
         )
 
 
@@ -159,6 +165,7 @@ def _fit_sequences(
         LOSSES[name],
         inputs.sequences,
         config,
+        newest=inputs.last_phase,
         on_epoch=lambda numbers: on_progress(f"{name}: {numbers}"),
     )
 
@@ -182,6 +189,7 @@ def _fit_tiger(
         codes,
         ids.codebook_size,
         config,
+        newest=inputs.last_phase,
         on_epoch=lambda numbers: on_progress(f"tiger: {numbers}"),
     )
 

@@ -22,8 +22,22 @@ class SequenceLoss(Protocol):
     @property
     def causal(self) -> bool: ...
 
-    def __call__(self, model: SequenceModel, windows: Tensor, generator: torch.Generator) -> Tensor:
-        """A scalar, from windows (B, L + 1) of item indices, -1 padded on the right."""
+    def __call__(
+        self,
+        model: SequenceModel,
+        windows: Tensor,
+        learned: Tensor,
+        generator: torch.Generator,
+    ) -> Tensor:
+        """A scalar.
+
+        Args:
+            model: What is trained.
+            windows: (B, L + 1) item indices, -1 padded on the right.
+            learned: (B, L + 1) bool: the items that are predicted, at least one of a window and
+                none of the padding; the others are read.
+            generator: Of masks and negatives.
+        """
         ...
 
 
@@ -33,9 +47,15 @@ class NextItem:
 
     causal: bool = True
 
-    def __call__(self, model: SequenceModel, windows: Tensor, generator: torch.Generator) -> Tensor:
-        """See `SequenceLoss`: every item of a window, the first from the start token."""
-        hidden, target = _states_and_targets(model, windows)
+    def __call__(
+        self,
+        model: SequenceModel,
+        windows: Tensor,
+        learned: Tensor,
+        generator: torch.Generator,
+    ) -> Tensor:
+        """See `SequenceLoss`: items of a window, the first one from the start token."""
+        hidden, target = _states_and_targets(model, windows, learned)
         return F.cross_entropy(model.scores(hidden), target)
 
 
@@ -45,10 +65,16 @@ class NextItemOneNegative:
 
     causal: bool = True
 
-    def __call__(self, model: SequenceModel, windows: Tensor, generator: torch.Generator) -> Tensor:
+    def __call__(
+        self,
+        model: SequenceModel,
+        windows: Tensor,
+        learned: Tensor,
+        generator: torch.Generator,
+    ) -> Tensor:
         """See `SequenceLoss`; the negative is no item of the window."""
-        hidden, target = _states_and_targets(model, windows)
-        row = (windows >= 0).nonzero()[:, 0]
+        hidden, target = _states_and_targets(model, windows, learned)
+        row = learned.nonzero()[:, 0]
         negative = negatives(windows, row, model.shape.num_items, generator)
         positive_score = (hidden * model.items(target)).sum(-1)
         negative_score = (hidden * model.items(negative)).sum(-1)
@@ -68,21 +94,28 @@ class MaskedItems:
     last_share: float = 0.3
     causal: bool = False
 
-    def __call__(self, model: SequenceModel, windows: Tensor, generator: torch.Generator) -> Tensor:
+    def __call__(
+        self,
+        model: SequenceModel,
+        windows: Tensor,
+        learned: Tensor,
+        generator: torch.Generator,
+    ) -> Tensor:
         """See `SequenceLoss`; of a full window the last L items are read."""
-        items = windows[:, -model.shape.length :]
-        full = (windows >= 0).all(1, keepdim=True)
-        items = torch.where(full, items, windows[:, : model.shape.length])
-        masked = self.mask(items, generator)
+        length, full = model.shape.length, (windows >= 0).all(1, keepdim=True)
+        items, learned = (
+            torch.where(full, rows[:, -length:], rows[:, :length]) for rows in (windows, learned)
+        )
+        masked = self.mask(items, learned, generator)
         states = model(items.masked_fill(masked, model.shape.num_items))[:, 1:]
         return F.cross_entropy(model.scores(states[masked]), items[masked])
 
-    def mask(self, items: Tensor, generator: torch.Generator) -> Tensor:
-        """(B, L) bool: which of the items (B, L) are masked; never padding."""
+    def mask(self, items: Tensor, learned: Tensor, generator: torch.Generator) -> Tensor:
+        """(B, L) bool: which of the items (B, L) are masked; the last one or learned ones."""
         present = items >= 0
         uniform = torch.rand(items.shape, generator=generator)
-        masked = present & (uniform < self.share)
-        lowest = uniform.masked_fill(~present, 2.0).argmin(1, keepdim=True)
+        masked = learned & (uniform < self.share)
+        lowest = uniform.masked_fill(~learned, 2.0).argmin(1, keepdim=True)
         masked = masked.scatter(1, lowest, True)
         last = torch.zeros_like(present).scatter(1, present.sum(1, keepdim=True) - 1, True)
         only_last = torch.rand(len(items), 1, generator=generator) < self.last_share
@@ -116,7 +149,8 @@ def negatives(windows: Tensor, row: Tensor, num_items: int, generator: torch.Gen
     return k + (free_below[row] <= k[:, None]).logical_and(taken[row] < num_items).sum(1)
 
 
-def _states_and_targets(model: SequenceModel, windows: Tensor) -> tuple[Tensor, Tensor]:
-    """(P, D) states before each item of the windows, and the items (P,)."""
-    present = windows >= 0
-    return model(windows[:, :-1])[present], windows[present]
+def _states_and_targets(
+    model: SequenceModel, windows: Tensor, learned: Tensor
+) -> tuple[Tensor, Tensor]:
+    """(P, D) states before each learned item of the windows, and the items (P,)."""
+    return model(windows[:, :-1])[learned], windows[learned]

@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from onerec.config import MOST_TRIALS, EvaluationConfig
+from onerec.config import MOST_TRIALS, EvaluationConfig, TrainingConfig
 from onerec.evaluation.baselines.sequence_losses import SequenceLoss
-from onerec.evaluation.baselines.sequences import WindowData
+from onerec.evaluation.baselines.sequences import NewestWindows, WindowData
 from onerec.evaluation.baselines.tiger import TigerRanker, tiger_shape, window_loss
 from onerec.evaluation.baselines.transformer import SequenceModel, SequenceRanker, SequenceShape
 from onerec.evaluation.ranking_metrics import per_case_metrics
@@ -21,6 +21,7 @@ from onerec.ranked_lists import Ranker
 from onerec.session_dataset.eval_users import EvalUsers
 from onerec.training.batches import DrawnBatches, Rows, length_buckets
 from onerec.training.fit_module import FitModule
+from onerec.training.generator import fit_settings, last_phase
 from onerec.training.runtime import Runtime, reproducible
 from onerec.training.scratch import Scratch
 from onerec.training.settings import FitSettings
@@ -34,8 +35,9 @@ RUNTIME = Runtime(accelerator="cpu", precision="32-true", checkpoint_every_steps
 
 R = TypeVar("R", bound=Ranker)
 Metrics = Mapping[str, float]
-WindowLoss = Callable[[Tensor, torch.Generator], Tensor]
-"""From windows (B, L + 1) of item indices and a source of randomness to a scalar."""
+WindowLoss = Callable[[Tensor, Tensor, torch.Generator], Tensor]
+"""From windows (B, L + 1) of item indices, which of them are learned (B, L + 1), and a source of
+randomness to a scalar."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +87,7 @@ assert len(TRIALS) == MOST_TRIALS
 
 
 class WindowModule(FitModule):
-    """Trains a model on windows (B, L + 1) of item indices."""
+    """Trains a model on windows (B, L + 1) of item indices, and which of them are learned."""
 
     def __init__(
         self,
@@ -99,8 +101,8 @@ class WindowModule(FitModule):
 
         Args:
             model: What is trained.
-            loss: From windows and a source of randomness to a scalar.
-            seed: Of that source, which also orders the batches.
+            loss: See `WindowLoss`.
+            seed: Of its source of randomness, which also orders the batches.
             measure: Metrics of the model in evaluation mode.
         """
         super().__init__(model)
@@ -109,7 +111,7 @@ class WindowModule(FitModule):
         self.measure = measure
 
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
-        return self.loss(batch[0], self.generator)
+        return self.loss(batch[0], batch[1], self.generator)
 
     def validation_metrics(self) -> dict[str, Any]:
         return {} if self.measure is None else dict(self.measure())
@@ -127,6 +129,7 @@ def fit_windows(
     recipe: Recipe,
     settings: FitSettings,
     *,
+    learned: Tensor | None = None,
     on_epoch: Callable[[dict[str, Any]], None] = lambda entry: None,
     scratch: Scratch | None = None,
 ) -> FitResult:
@@ -139,6 +142,7 @@ def fit_windows(
         windows: (W, L + 1) item indices, -1 padded on the right.
         recipe: How windows are batched.
         settings: Budget, optimiser and which epoch is kept.
+        learned: (W, L + 1) bool: items to predict; all of them by default.
         on_epoch: Called with the numbers of every epoch.
         scratch: Where a killed training is resumed from, after its last whole epoch.
     """
@@ -152,7 +156,7 @@ def fit_windows(
     with reproducible(RUNTIME):
         return fit(
             module,
-            Rows(windows),
+            Rows(windows, windows >= 0 if learned is None else learned),
             DrawnBatches(batches, module.generator),
             settings,
             runtime=RUNTIME,
@@ -167,6 +171,7 @@ def fit_sequence_model(
     config: EvaluationConfig,
     *,
     recipe: Recipe = SEQUENCE_RECIPE,
+    newest: TrainingConfig | None = None,
     on_epoch: Callable[[dict[str, Any]], None] = lambda entry: None,
 ) -> SequenceRanker:
     """Train SASRec or BERT4Rec; the trial and epoch of best validation NDCG@10 count.
@@ -176,6 +181,7 @@ def fit_sequence_model(
         data: Windows, validation users and candidates.
         config: `baseline_epochs`, `baseline_width`, `baseline_trials` and `seed`.
         recipe: Usual optimiser settings.
+        newest: How `data.newest` is learned afterwards, see `best_trial`.
         on_epoch: Called with `trial`, `epoch`, `train_loss`, `recall@10`, `ndcg@10`.
     """
 
@@ -190,9 +196,9 @@ def fit_sequence_model(
             shape = replace(shape, dropout=trial.dropout)
         model = SequenceModel(shape)
         ranker = SequenceRanker(model, data.candidates)
-        return ranker, model, lambda windows, generator: loss(model, windows, generator)
+        return ranker, model, lambda *batch: loss(model, *batch)
 
-    return best_trial(build, data, config, recipe, on_epoch)
+    return best_trial(build, data, config, recipe, on_epoch, newest)
 
 
 def fit_tiger(
@@ -202,6 +208,7 @@ def fit_tiger(
     config: EvaluationConfig,
     *,
     recipe: Recipe = TIGER_RECIPE,
+    newest: TrainingConfig | None = None,
     on_epoch: Callable[[dict[str, Any]], None] = lambda entry: None,
 ) -> TigerRanker:
     """Train TIGER; the trial and epoch of the best validation NDCG@10 count.
@@ -212,6 +219,7 @@ def fit_tiger(
         codebook_size: Codes per token.
         config: `baseline_epochs`, `baseline_width`, `baseline_trials` and `seed`.
         recipe: Usual optimiser settings.
+        newest: How `data.newest` is learned afterwards, see `best_trial`.
         on_epoch: Called with `trial`, `epoch`, `train_loss`, `recall@10`, `ndcg@10`.
     """
 
@@ -227,9 +235,9 @@ def fit_tiger(
             session_items=1,
         )
         ranker = TigerRanker(model, codes, data.candidates)
-        return ranker, model, lambda windows, generator: window_loss(model, windows, codes)
+        return ranker, model, lambda items, learned, _: window_loss(model, items, learned, codes)
 
-    return best_trial(build, data, config, recipe, on_epoch)
+    return best_trial(build, data, config, recipe, on_epoch, newest)
 
 
 def best_trial(
@@ -238,8 +246,10 @@ def best_trial(
     config: EvaluationConfig,
     recipe: Recipe,
     on_epoch: Callable[[dict[str, Any]], None],
+    newest: TrainingConfig | None = None,
 ) -> R:
-    """The best of `config.baseline_trials` trainings from the same seed.
+    """The best of `config.baseline_trials` trainings from the same seed, which then learns the
+    newest days as the generator does (`TrainingConfig.fresh_epochs`).
 
     Args:
         build: A trial's ranker, the model to train in it, and the model's loss.
@@ -247,9 +257,10 @@ def best_trial(
         config: `baseline_epochs`, `baseline_trials` and `seed`.
         recipe: Usual optimiser settings.
         on_epoch: Called with the numbers of every epoch and the number of the trial.
+        newest: Settings of that last phase; None leaves it out.
     """
     windows, measured = torch.from_numpy(data.windows).long(), len(data.valid) > 0
-    best: tuple[R, float] | None = None
+    best: tuple[R, nn.Module, WindowLoss, float] | None = None
     for number, trial in enumerate(TRIALS[: config.baseline_trials if measured else 1], start=1):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
@@ -270,10 +281,33 @@ def best_trial(
                 on_epoch=lambda entry, n=number: on_epoch({"trial": n, **entry}),
             )
         score = result.history[result.best_epoch - 1].get(MONITOR, float("nan"))
-        if best is None or score > best[1]:
-            best = ranker, score
+        if best is None or score > best[-1]:
+            best = ranker, model, loss, score
     assert best is not None, "there is a first trial"
-    return best[0]
+    ranker, model, loss, _ = best
+    if newest is not None and newest.fresh_epochs and data.newest is not None:
+        module = WindowModule(model, loss, seed=config.seed)
+        _learn_newest(module, data.newest, recipe, last_phase(newest), seed=config.seed)
+    return ranker
+
+
+def _learn_newest(
+    module: WindowModule, newest: NewestWindows, recipe: Recipe, phase: TrainingConfig, *, seed: int
+) -> None:
+    """The last phase of a generator's training, on windows, in place."""
+    items = torch.from_numpy(newest.items).long()
+    if not len(items):
+        return
+    settings = fit_settings(phase, steps=phase.max_epochs * -(-len(items) // recipe.batch_size))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        fit_windows(
+            module,
+            items,
+            recipe,
+            replace(settings, monitor=None, patience=0, accumulation=1),
+            learned=torch.from_numpy(newest.learned),
+        )
 
 
 def validation(ranker: Ranker, valid: EvalUsers) -> dict[str, float]:

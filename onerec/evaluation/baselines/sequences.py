@@ -1,4 +1,5 @@
-"""What sequence models learn from: every user's positives of the training days, in time order.
+"""What sequence models learn from: every user's positives in time order, of the training days and
+of the newest ones.
 
 Shapes: U users, W windows, H items a model reads, E exposures.
 """
@@ -10,8 +11,9 @@ import numpy as np
 
 from onerec.catalogue import Catalogue
 from onerec.session_dataset.eval_users import EvalUsers
+from onerec.session_dataset.holdout import load_newest_sequences
 from onerec.session_dataset.padding import padded_slices
-from onerec.session_dataset.user_sequences import load_user_sequences
+from onerec.session_dataset.user_sequences import cut_backwards, load_user_sequences
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,11 +24,26 @@ class WindowData:
         windows: (W, L + 1) item indices of the training days, -1 padded on the right.
         valid: Users of the validation day; without any the last epoch counts.
         candidates: (N,) booleans: items that may be listed.
+        newest: What a last phase learns when the epoch is chosen; None leaves the phase out.
     """
 
     windows: np.ndarray
     valid: EvalUsers
     candidates: np.ndarray
+    newest: "NewestWindows | None" = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewestWindows:
+    """What users watched or liked on the newest days, after what they had watched before.
+
+    Attributes:
+        items: (W, L + 1) item indices, -1 padded on the right.
+        learned: (W, L + 1) booleans: items of the newest days; the others are only read.
+    """
+
+    items: np.ndarray
+    learned: np.ndarray
 
 
 def load_windows(directory: Path, catalogue: Catalogue, *, history_length: int) -> np.ndarray:
@@ -54,6 +71,28 @@ def load_windows(directory: Path, catalogue: Catalogue, *, history_length: int) 
             f"{directory}: no user has two positive items on the training days; use more days"
         )
     return windows
+
+
+def load_newest_windows(
+    directory: Path, catalogue: Catalogue, *, history_length: int, days: int
+) -> NewestWindows:
+    """The newest days as windows: what `load_newest_sequences` finds, every item of them learned
+    once, after as many older items as a window has room for.
+
+    Args:
+        directory: Files of a `session_dataset` artifact; `test` is never read.
+        catalogue: Items it does not know are dropped.
+        history_length: H, the most items of a window that are learned.
+        days: Number of the newest days, the validation day included.
+    """
+    found, since = load_newest_sequences(directory, catalogue, days=days)
+    newest = np.flatnonzero(found.day >= np.datetime64(since, "D"))
+    begin, end, owner = cut_backwards(found.user[newest], history_length)
+    begin, end = newest[begin], newest[end - 1] + 1
+    start = np.maximum(end - (history_length + 1), np.searchsorted(found.user, owner))
+    items = padded_slices(found.item, start, end, history_length + 1)
+    is_newest = np.arange(history_length + 1) >= (begin - start)[:, None]
+    return NewestWindows(items=items, learned=is_newest & (items >= 0))
 
 
 def cut_windows(items: np.ndarray, owner: np.ndarray, width: int) -> np.ndarray:

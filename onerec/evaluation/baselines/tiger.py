@@ -139,18 +139,22 @@ def tiger_codes(
     return torch.empty_like(ids.codes).index_copy_(0, rows, ids.codes)
 
 
-def window_loss(model: OneRec, windows: Tensor, codes: Tensor, *, first: int = 0) -> Tensor:
-    """L_NTP of the items of windows from position `first` on, each from those before it.
+def window_loss(
+    model: OneRec, windows: Tensor, learned: Tensor, codes: Tensor, *, first: int = 0
+) -> Tensor:
+    """L_NTP of the learned items of windows from position `first` on, each from those before it.
 
     Args:
         model: With a causal encoder.
         windows: (B, L + 1) item indices, -1 padded on the right; trimmed to the longest here.
+        learned: (B, L + 1) bool: the items that are predicted, none of the padding.
         codes: (N, T) semantic IDs.
         first: 0 learns also what comes after an empty history.
     """
-    windows = windows[:, : int((windows >= 0).sum(1).max())]
+    longest = int((windows >= 0).sum(1).max())
+    windows, learned = windows[:, :longest], learned[:, :longest]
     tokens, present = lookup(codes, windows)
     states = model.causal_states(tokens[:, :-1], present[:, :-1])
-    targets, present = tokens[:, first:], present[:, first:]
+    targets, learned = tokens[:, first:], learned[:, first:]
     logits = decode_positions(model, states, targets, first=first)
-    return session_nll(logits, targets, present)
+    return session_nll(logits, targets, learned)

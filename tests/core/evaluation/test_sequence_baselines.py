@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from onerec.config import EvaluationConfig
+from onerec.config import EvaluationConfig, TrainingConfig
 from onerec.evaluation.baselines import (
     BaselineInputs,
     fit_baselines,
@@ -35,7 +35,13 @@ from onerec.evaluation.baselines.sequence_training import (
     fit_windows,
     validation,
 )
-from onerec.evaluation.baselines.sequences import WindowData, cut_windows, load_windows
+from onerec.evaluation.baselines.sequences import (
+    NewestWindows,
+    WindowData,
+    cut_windows,
+    load_newest_windows,
+    load_windows,
+)
 from onerec.evaluation.baselines.transformer import (
     SequenceModel,
     SequenceRanker,
@@ -43,6 +49,7 @@ from onerec.evaluation.baselines.transformer import (
     load_sequence_ranker,
 )
 from onerec.session_dataset.eval_users import EvalUsers, load_eval_users
+from onerec.session_dataset.holdout import held_out_users
 from onerec.session_dataset.interactions import load_interactions
 from onerec.training import FitSettings, Scratch
 from tests.core.evaluation import night as small
@@ -123,7 +130,7 @@ def test_cross_entropy_is_over_the_whole_catalogue() -> None:
         for place, item in enumerate(known):
             state = one.next_hidden(known[None, :place] if place else torch.full((1, 1), -1))
             expected.append(-one.scores(state)[0].log_softmax(-1)[item].detach())
-    found = NextItem()(one, windows, draws()).detach()
+    found = NextItem()(one, windows, windows >= 0, draws()).detach()
     assert float(found) == pytest.approx(float(torch.stack(expected).mean()), abs=1e-5)
 
 
@@ -136,7 +143,7 @@ def test_binary_loss_is_against_one_item_that_is_not_in_the_window() -> None:
     place = torch.arange(len(row))
     right = scores[place, windows[windows >= 0]].sigmoid().log()
     wrong = (1 - scores[place, other].sigmoid()).log()
-    found = NextItemOneNegative()(one, windows, draws(3)).detach()
+    found = NextItemOneNegative()(one, windows, windows >= 0, draws(3)).detach()
     assert float(found) == pytest.approx(float(-(right + wrong).mean().detach()), abs=1e-5)
 
 
@@ -154,12 +161,12 @@ def test_negatives_are_uniform_over_the_other_items() -> None:
 
 def test_masks_hide_some_items_and_never_padding() -> None:
     items = torch.tensor([[3, 1, 4, -1, -1]] * 400)
-    hidden = MaskedItems(share=0.3, last_share=0.0).mask(items, draws())
+    hidden = MaskedItems(share=0.3, last_share=0.0).mask(items, items >= 0, draws())
     assert not hidden[:, 3:].any()
     assert bool(hidden.any(1).all())
     # .3 each, and where none of three was (.343) the one of the lowest chance: (.9 + .343) / 3
     assert float(hidden[:, :3].float().mean()) == pytest.approx(1.243 / 3, abs=0.04)
-    last = MaskedItems(last_share=1.0).mask(items, draws())
+    last = MaskedItems(last_share=1.0).mask(items, items >= 0, draws())
     assert last[0].tolist() == [False, False, True, False, False]
 
 
@@ -169,7 +176,7 @@ def test_masked_loss_tells_hidden_items_from_both_sides() -> None:
     first = both.scores(both(torch.tensor([[3, 1, NUM]]))[:, 3]).log_softmax(-1)[0, 4]
     second = both.scores(both(torch.tensor([[9, 2, 6, 8, NUM]]))[:, 5]).log_softmax(-1)[0, 7]
     with torch.no_grad():
-        found = float(loss(both, windows, draws()))
+        found = float(loss(both, windows, windows >= 0, draws()))
     assert found == pytest.approx(float(-(first + second).detach() / 2))
     # ranking asks the same question: a mask after the last items
     state = both.next_hidden(torch.tensor([[3, 1, -1, -1, -1, -1]]))
@@ -244,12 +251,88 @@ def test_without_a_validation_day_only_the_usual_settings_are_tried() -> None:
         tried.append(trial)
         shape = SequenceShape(num_items=MANY, length=LENGTH, width=8)
         one = SequenceModel(shape)
-        return SequenceRanker(one, DATA.candidates), one, lambda w, g: NextItem()(one, w, g)
+        return SequenceRanker(one, DATA.candidates), one, lambda *batch: NextItem()(one, *batch)
 
     config = EvaluationConfig(baseline_trials=4, baseline_epochs=1)
     for data in (dataclasses.replace(DATA, valid=NOBODY), DATA):
         best_trial(build, data, config, Recipe(), lambda entry: None)
     assert tried == [Trial(), *TRIALS]
+
+
+PHASE = TrainingConfig(fresh_days=2, fresh_epochs=8, fresh_learning_rate=1e-2)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_the_newest_days_are_learned_when_the_epoch_is_chosen(name: str) -> None:
+    """On the newest days what follows item i is item i + 2; older items are only read."""
+    seen: list[dict] = []
+    last = HISTORY[:, 3:4]
+    items = np.concatenate([HISTORY[:, :4], (last + 2) % MANY, np.full((MANY, 1), -1)], 1)
+    learned = np.tile(np.arange(LENGTH + 1) == 4, (MANY, 1))
+    newest = NewestWindows(items=np.tile(items, (8, 1)), learned=np.tile(learned, (8, 1)))
+    data = dataclasses.replace(DATA, newest=newest)
+    recipe = Recipe(learning_rate=1e-2, batch_size=64)
+
+    def fitted(phase: TrainingConfig | None) -> SequenceRanker:
+        return fit_sequence_model(
+            LOSSES[name], data, CONFIG, recipe=recipe, newest=phase, on_epoch=seen.append
+        )
+
+    without = fitted(None)
+    chosen = len(seen)
+    ranker = fitted(PHASE)
+    assert seen[:chosen] == seen[chosen:], "the epoch is chosen before"
+    before, after = (
+        (system.rank(HISTORY, 1).items == (last + 2) % MANY).mean() for system in (without, ranker)
+    )
+    assert after > before + 0.15
+    again = fitted(PHASE).model.state_dict()
+    assert all(torch.equal(again[key], value) for key, value in ranker.model.state_dict().items())
+
+
+def test_older_items_of_a_window_are_read_and_not_learned() -> None:
+    windows = torch.tensor([[3, 1, 4, 2, -1, -1], [5, 9, 2, 6, 8, 7]])
+    learned = torch.tensor([[False] * 3 + [True] + [False] * 2, [False] * 4 + [True] * 2])
+    one = model()
+    expected = [
+        -one.scores(one.next_hidden(windows[row][None, :place]))[0].log_softmax(-1)[item].detach()
+        for row, place, item in ((0, 3, 2), (1, 4, 8), (1, 5, 7))
+    ]
+    found = NextItem()(one, windows, learned, draws()).detach()
+    assert float(found) == pytest.approx(float(torch.stack(expected).mean()), abs=1e-5)
+    for last_share in (0.0, 1.0):
+        masked = MaskedItems(last_share=last_share).mask(windows, learned, draws())
+        assert bool(masked.any(1).all())
+        assert not (masked & ~learned).any()
+
+
+def test_newest_windows_end_with_the_newest_days(tmp_path: Path) -> None:
+    def day(back: int):
+        return DAY - timedelta(days=back)
+
+    ids = small.catalogue()
+    users = np.array([f"u{n}" for n in range(40)], dtype=object)
+    out = held_out_users(tmp_path, users)
+    known, held = str(users[~out][0]), str(users[out][0])
+    rows = [
+        session(known, day(4), ["i01", "i02"], history=["i00"]),
+        session(known, day(2), ["i03", "i04", "i05"], watched=[True, False, True]),
+        session(known, day(1), ["i06", "i07"]),
+        session(held, day(3), ["i10", "i11"]),
+        session(held, day(2), ["i12"]),
+        session(held, day(1), ["i13"]),
+        session(known, DAY, ["i08"]),
+    ]
+    directory = small.write_sessions(tmp_path / "s", rows)
+    found = load_newest_windows(directory, ids, history_length=3, days=2)
+    read_and_learned = {
+        known: [([0, 1, 2, 3], [3]), ([3, 5, 6, 7], [5, 6, 7])],
+        held: [([10, 11, 12, -1], [12])],  # the validation day of a held-out user is left out
+    }
+    assert [
+        (row.tolist(), row[learned].tolist())
+        for row, learned in zip(found.items, found.learned, strict=True)
+    ] == [window for user in sorted(read_and_learned) for window in read_and_learned[user]]
 
 
 def test_a_killed_training_goes_on_to_the_same_weights(tmp_path: Path) -> None:
@@ -269,7 +352,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(tmp_path: Path) -> None:
         shape = SequenceShape(num_items=MANY, length=LENGTH, width=8, causal=False)
         one = SequenceModel(shape)
         fit_windows(
-            WindowModule(one, lambda rows, draws: MaskedItems()(one, rows, draws), seed=3),
+            WindowModule(one, lambda *batch: MaskedItems()(one, *batch), seed=3),
             torch.from_numpy(CYCLE),
             Recipe(batch_items=200),
             settings,
@@ -313,6 +396,7 @@ def test_a_night_fits_what_its_settings_name(tmp_path: Path) -> None:
         candidates=candidates,
         test_day=DAY,
         history_length=6,
+        last_phase=PHASE,
     )
     learned = fit_learned(inputs, config)
     assert list(learned) == ["sasrec_ce"]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from onerec.config import EvaluationConfig, TokenizerConfig
+from onerec.config import EvaluationConfig, TokenizerConfig, TrainingConfig
 from onerec.evaluation.baselines import (
     BaselineInputs,
     fit_baselines,
@@ -16,7 +16,7 @@ from onerec.evaluation.baselines import (
     load_baselines,
 )
 from onerec.evaluation.baselines.sequence_training import Recipe, fit_tiger
-from onerec.evaluation.baselines.sequences import WindowData
+from onerec.evaluation.baselines.sequences import NewestWindows, WindowData
 from onerec.evaluation.baselines.tiger import tiger_codes, window_loss
 from onerec.model import lookup
 from onerec.session_dataset.eval_users import EvalUsers
@@ -58,6 +58,28 @@ def test_learns_what_follows_and_lists_candidates_only() -> None:
     assert (ranker.rank(longer, 5).items == again).all()
 
 
+def test_the_newest_days_are_learned_last() -> None:
+    """Of them what follows item i is item i + 2."""
+    history = np.full((MANY, LENGTH + 1), -1)
+    history[:, :4] = (np.arange(MANY)[:, None] + np.arange(4)) % MANY
+    moved = (history[:, 3:4] + 2) % MANY
+    items = history.copy()
+    items[:, 4:5] = moved
+    data = WindowData(
+        windows=CYCLE,
+        valid=EvalUsers(np.arange(MANY), history, (history[:, 3:4] + 1) % MANY),
+        candidates=np.ones(MANY, dtype=bool),
+        newest=NewestWindows(
+            items=np.tile(items, (12, 1)), learned=np.tile(np.arange(6) == 4, (12 * MANY, 1))
+        ),
+    )
+    recipe = Recipe(learning_rate=1e-2, batch_items=256, warmup_steps=5)
+    phase = TrainingConfig(fresh_epochs=8, fresh_learning_rate=1e-2)
+    codes = unique_codes(MANY, SIZE, 3)
+    ranker = fit_tiger(data, codes, SIZE, CONFIG, recipe=recipe, newest=phase)
+    assert (ranker.rank(history, 1).items == moved).mean() > 0.5
+
+
 def test_the_loss_is_the_mean_over_every_item_from_those_before_it() -> None:
     model = small_model(causal_encoder=True, history_tokens="sid_tokens", session_items=1)
     codes = unique_codes(9, 4, 3)
@@ -69,8 +91,11 @@ def test_the_loss_is_the_mean_over_every_item_from_those_before_it() -> None:
             read, there = lookup(codes, known[None, :place])
             logits = model(read, there, codes[item][None, None])[0, 0]
             expected.append(F.cross_entropy(logits, codes[item]))
-    found = window_loss(model, windows, codes)
+    found = window_loss(model, windows, windows >= 0, codes)
     torch.testing.assert_close(found, torch.stack(expected).mean())
+    learned = torch.tensor([[False, True, False, False, False], [True, False, False, False, False]])
+    found = window_loss(model, windows, learned, codes)
+    torch.testing.assert_close(found, (expected[1] + expected[3]) / 2)
 
 
 def test_ids_are_unique_and_new_items_change_no_others() -> None:
