@@ -98,7 +98,9 @@ SIMULATED = Environment(
     dataset="simulated",
     test_days=("2026-06-14",),
     settings={
-        "stages": {"evaluation": {"baselines": "popularity,popularity_recent,itemknn,cascade"}}
+        "stages": {
+            "evaluation": {"baselines": "popularity,popularity_recent,own_repeats,itemknn,cascade"}
+        }
     },
 )
 QUICK = Environment(

@@ -8,6 +8,7 @@ from onerec.config.limits import LARGEST_SEED, LARGEST_WIDTH, MOST_EPOCHS, MOST_
 BASELINES = (
     "popularity",
     "popularity_recent",
+    "own_repeats",
     "itemknn",
     "sasrec_ce",
     "sasrec_bce",
@@ -33,7 +34,7 @@ class EvaluationConfig(ValidatedConfig):
     """Item-level metrics over the full catalogue, and the promotion rule."""
 
     baselines: str = option(
-        "popularity,popularity_recent,itemknn",
+        "popularity,popularity_recent,own_repeats,itemknn",
         "Systems measured beside the generators, comma-separated; popularity is always one. Also "
         "'sasrec_ce', 'sasrec_bce', 'bert4rec', 'tiger', and 'cascade' (needs LightGBM)",
     )

@@ -11,6 +11,7 @@ from hypothesis.extra.numpy import arrays
 
 from onerec import ranked_lists
 from onerec.evaluation.baselines import fit_baselines
+from onerec.evaluation.baselines.simple import OwnRepeats
 from onerec.evaluation.baselines.transformer import SequenceModel, SequenceRanker, SequenceShape
 from onerec.evaluation.generators import load_generator
 from onerec.ranked_lists import (
@@ -28,7 +29,7 @@ ROWS = arrays(
     np.int64, st.tuples(st.integers(1, 4), st.integers(0, 6)), elements=st.integers(-1, 5)
 )
 HISTORIES = np.array([[3, 9, 30, -1], [-1, -1, -1, -1], [1, 2, 3, 4]])
-RANKERS = ("popularity", "itemknn", "sequence", "generator", "recommender")
+RANKERS = ("popularity", "own_repeats", "itemknn", "sequence", "generator", "recommender")
 
 
 def test_examples_in_docstrings() -> None:
@@ -80,6 +81,7 @@ def rankers(tmp_path_factory) -> dict[str, Ranker]:
     )
     return {
         "popularity": fitted.popularity,
+        "own_repeats": OwnRepeats(fitted.popularity),
         "itemknn": fitted.item_knn,
         "sequence": SequenceRanker(sequence, candidates),
         "generator": generator,
@@ -87,7 +89,7 @@ def rankers(tmp_path_factory) -> dict[str, Ranker]:
     }
 
 
-@pytest.mark.parametrize("name", RANKERS[:4])
+@pytest.mark.parametrize("name", RANKERS[:5])
 def test_filters_take_items_away_and_leave_the_order(rankers: dict[str, Ranker], name: str) -> None:
     exclude = np.array([[9, 3, -1], [0, 1, 2], [-1, -1, 39]])
     candidates = np.arange(night.NUM_ITEMS) % 3 > 0

@@ -24,6 +24,7 @@ from onerec.evaluation.baselines.sequences import WindowData, load_newest_window
 from onerec.evaluation.baselines.simple import (
     HALF_LIFE_DAYS,
     ItemKNN,
+    OwnRepeats,
     Popularity,
     fit_item_knn,
     fit_popularity,
@@ -68,6 +69,7 @@ class FittedBaselines:
         return {
             "popularity": self.popularity,
             "popularity_recent": self.popularity_recent,
+            "own_repeats": OwnRepeats(self.popularity_recent),
             "itemknn": self.item_knn,
             **self.learned,
         }

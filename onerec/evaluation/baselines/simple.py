@@ -1,4 +1,4 @@
-"""Counting baselines: popularity and item-KNN."""
+"""Counting baselines: popularity, a user's own repeats and item-KNN."""
 
 from dataclasses import dataclass
 
@@ -53,6 +53,41 @@ class Popularity:
 
 
 @dataclass(frozen=True)
+class OwnRepeats:
+    """What a user has in the history most often, the latest first of equals; then the popular.
+
+    Attributes:
+        fallback: Lists what comes after a history's own items.
+    """
+
+    fallback: Popularity
+
+    def rank(
+        self,
+        histories: np.ndarray,
+        top_k: int,
+        exclude: np.ndarray | None = None,
+        candidates: np.ndarray | None = None,
+    ) -> RankedLists:
+        """See `Ranker.rank`.
+
+        The score of a history's own item is how often it is there, plus the place of its last time
+        as a share of the history's length; popularity's scores are below 0.
+        """
+        allowed = narrowed(self.fallback.candidates, candidates)
+        legal = allowed[np.maximum(histories, 0)] & ~is_excluded(histories, exclude)
+        own = np.where(legal, repeat_scores(histories), -np.inf)
+        known = histories if exclude is None else np.concatenate([histories, exclude], 1)
+        popular = self.fallback.rank(histories, top_k, known, candidates)
+        items = np.concatenate([histories, popular.items], 1)
+        scores = np.concatenate([own, popular.scores], 1)
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :top_k]
+        return RankedLists.padded(
+            np.take_along_axis(items, order, 1), np.take_along_axis(scores, order, 1), top_k
+        )
+
+
+@dataclass(frozen=True)
 class ItemKNN:
     """Items whose watchers overlap most with those of the history's items.
 
@@ -92,6 +127,29 @@ class ItemKNN:
             items[part] = np.take_along_axis(best, order, 1)
             sums[part] = np.take_along_axis(scores, items[part], 1)
         return RankedLists.padded(items, sums, top_k)
+
+
+def repeat_scores(histories: np.ndarray) -> np.ndarray:
+    """How often the item of each place is in its history, plus its place as a share of H.
+
+    Args:
+        histories: (C, H) item indices, oldest first, -1 padded on the right.
+
+    Returns:
+        (C, H); -inf at padding and where the item comes again later.
+
+    Examples:
+        >>> repeat_scores(np.array([[7, 3, 7, -1]])).tolist()
+        [[-inf, 1.25, 2.5, -inf]]
+    """
+    length = histories.shape[1]
+    count = np.zeros(histories.shape)
+    last = histories >= 0
+    for place in range(length):  # C x H at a time instead of C x H x H
+        same = histories == histories[:, place : place + 1]
+        count += same
+        last[:, :place] &= ~same[:, :place]
+    return np.where(last, count + np.arange(length) / length, -np.inf)
 
 
 def fit_popularity(

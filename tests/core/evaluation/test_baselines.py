@@ -1,3 +1,4 @@
+import doctest
 from datetime import timedelta
 from pathlib import Path
 
@@ -9,7 +10,9 @@ from onerec.evaluation.baselines import (
     fit_baselines,
     fit_item_knn,
     load_baselines,
+    simple,
 )
+from onerec.evaluation.baselines.simple import OwnRepeats
 from onerec.session_dataset.interactions import Interactions, load_interactions
 from tests.core.evaluation import night
 from tests.core.evaluation.night import DAY, session
@@ -56,6 +59,49 @@ def test_popularity_lists_candidates_most_watched_first(small) -> None:
     window, candidates = small
     ranked = Popularity(window.watches(), candidates).rank(np.full((2, 3), -1), 8).items
     assert ranked.tolist() == [[0, 1, 2, 3, 4, 5, -1, -1]] * 2
+
+
+def test_examples_in_docstrings() -> None:
+    result = doctest.testmod(simple)
+    assert result.attempted > 0
+    assert result.failed == 0
+
+
+def test_own_repeats_are_the_most_frequent_first_then_the_latest_then_the_popular(small) -> None:
+    window, candidates = small
+    recent = Popularity(window.watches(half_life_days=1.0), candidates)  # i00, i02, i01, i03, ...
+    history = np.array(
+        [
+            [4, 5, 4, 1, 5, 1],  # twice each: the latest first
+            [3, 3, 3, 2, 2, -1],
+            [6, 5, -1, -1, -1, -1],  # i06 comes on day D
+            [-1] * 6,
+        ]
+    )
+    lists = OwnRepeats(recent).rank(history, 5)
+    assert lists.items.tolist() == [
+        [1, 5, 4, 0, 2],
+        [3, 2, 0, 1, 4],
+        [5, 0, 2, 1, 3],
+        [0, 2, 1, 3, 4],
+    ]
+    assert (np.diff(lists.scores, axis=1) <= 0).all()
+    assert lists.scores[0, :3].tolist() == pytest.approx([2 + 5 / 6, 2 + 4 / 6, 2 + 2 / 6])
+    unseen = OwnRepeats(recent).rank(history, 3, exclude=history).items
+    assert unseen.tolist() == [[0, 2, 3], [0, 1, 4], [0, 2, 1], [0, 2, 1]]
+
+
+def test_own_repeats_against_brute_force() -> None:
+    rng = np.random.default_rng(0)
+    history = rng.integers(0, 9, (50, 7))
+    history[np.arange(7) >= rng.integers(0, 8, (50, 1))] = -1
+    popular = Popularity(rng.random(9), np.arange(9) % 4 > 0)
+    for row, found in zip(history, OwnRepeats(popular).rank(history, 9).items, strict=True):
+        known = [item for item in row.tolist() if item >= 0 and item % 4 > 0]
+        last = {item: place for place, item in enumerate(row.tolist())}
+        own = sorted(set(known), key=lambda i: (known.count(i), last[i]), reverse=True)
+        rest = [i for i in np.argsort(-popular.weights) if i % 4 > 0 and i not in own]
+        assert found.tolist() == [*own, *rest] + [-1] * (9 - len(own) - len(rest))
 
 
 def test_item_knn_is_the_cosine_of_the_watchers(small) -> None:

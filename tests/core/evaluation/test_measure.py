@@ -112,7 +112,7 @@ def test_cases_are_the_users_of_the_day_and_targets_were_there_before_it(
 def test_every_promised_number_is_there_with_its_interval(
     artifacts: Path, metrics: MetricTable
 ) -> None:
-    systems = ["popularity", "popularity_recent", "itemknn", "pretrained", "dpo"]
+    systems = ["popularity", "popularity_recent", "own_repeats", "itemknn", "pretrained", "dpo"]
     assert metrics.systems("recall@10") == [*systems, "by_probability", "by_reward"]
     for system in metrics.systems("recall@10"):
         for metric in ("recall@10", "ndcg@10", "hit_rate@5", "mrr@20", "evaluator_reward"):
@@ -128,7 +128,7 @@ def test_every_promised_number_is_there_with_its_interval(
 
 
 def test_what_is_compared_with_what(metrics: MetricTable) -> None:
-    baselines = ["itemknn", "popularity"]
+    baselines = ["itemknn", "own_repeats", "popularity"]
     assert metrics.pairs() == [
         ("by_reward", "by_probability"),  # these lists alone lack seen items
         *(("dpo", reference) for reference in (*baselines, "pretrained")),

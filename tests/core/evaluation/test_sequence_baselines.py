@@ -403,12 +403,13 @@ def test_a_night_fits_what_its_settings_name(tmp_path: Path) -> None:
     counted = fit_baselines(
         load_interactions(directory, ids, test_day=DAY), candidates, neighbours=10
     )
-    assert list(counted.rankers) == ["popularity", "popularity_recent", "itemknn"]
+    names = ["popularity", "popularity_recent", "own_repeats", "itemknn"]
+    assert list(counted.rankers) == names
     fitted = dataclasses.replace(counted, learned=learned)
     (tmp_path / "b").mkdir()
     fitted.save(tmp_path / "b")
     loaded = load_baselines(tmp_path / "b")
-    assert list(loaded.rankers) == ["popularity", "popularity_recent", "itemknn", "sasrec_ce"]
+    assert list(loaded.rankers) == [*names, "sasrec_ce"]
     history = np.array([[3, 9, -1], [-1, -1, -1]])
     for name, ranker in loaded.rankers.items():
         again = fitted.rankers[name].rank(history, 9)

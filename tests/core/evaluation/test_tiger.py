@@ -134,7 +134,13 @@ def test_a_night_fits_keeps_and_reads_it_and_never_sees_the_test_day(tmp_path: P
         return dataclasses.replace(counted, learned=learned)
 
     whole = fitted("whole", rows)
-    assert list(whole.rankers) == ["popularity", "popularity_recent", "itemknn", "tiger"]
+    assert list(whole.rankers) == [
+        "popularity",
+        "popularity_recent",
+        "own_repeats",
+        "itemknn",
+        "tiger",
+    ]
     (tmp_path / "kept").mkdir()
     whole.save(tmp_path / "kept")
     history = np.array([[3, 9, -1], [-1, -1, -1]])
