@@ -103,6 +103,21 @@ SIMULATED = Environment(
         }
     },
 )
+SIMULATED_WEEK = Environment(
+    name="simulated_week",
+    dataset="simulated",
+    test_days=tuple(f"2026-06-{day:02}" for day in range(7, 15)),
+)
+KUAIRAND_WEEK = Environment(
+    name="kuairand_week",
+    dataset="kuairand",
+    test_days=(
+        *("2022-04-29", "2022-04-30", "2022-05-01", "2022-05-02"),
+        *("2022-05-03", "2022-05-04", "2022-05-05", "2022-05-06"),
+    ),
+    needs_files=True,
+)
+"""Consecutive nights, for models of every age up to a week."""
 QUICK = Environment(
     name="quick",
     dataset="simulated",
@@ -158,6 +173,20 @@ TABLES = (
         expected="2 hours on one core, from $ONEREC_AMAZON_BEAUTY or ../shared/data/amazon_beauty",
     ),
     Table(
+        name="freshness_kuairand",
+        environment=KUAIRAND_WEEK,
+        files=("freshness_kuairand",),
+        asset="freshness_table",
+        expected="8 nights, the first of some 15 minutes, the others of 5",
+    ),
+    Table(
+        name="freshness",
+        environment=SIMULATED_WEEK,
+        files=("freshness_simulated",),
+        asset="freshness_table",
+        expected="8 nights, the first of 5 minutes, the others of 2",
+    ),
+    Table(
         name="ab_test",
         environment=SIMULATED,
         files=("ab_test",),
@@ -208,6 +237,8 @@ PAGE_ORDER = (
     "walk_forward_kuairand_rewards",
     "alignment_kuairand",
     "amazon_beauty",
+    "freshness_kuairand",
+    "freshness_simulated",
     "ab_test",
     "alignment_simulated",
     "ablation_simulated_training",

@@ -1,0 +1,54 @@
+"""How fast a frozen model's Recall decays: the business case of a nightly run."""
+
+from datetime import date
+
+import dagster as dg
+from pydantic import Field
+
+from assets.code_version import code_version
+from assets.support import SETTINGS
+from experiments.asset_support import GROUP, provenance, written
+from experiments.freshness import READ
+from experiments.nightly_artifacts import latest_night
+from resources.stores import Artifacts
+
+
+class FreshnessLaunchpad(dg.Config):
+    """Which nights are measured."""
+
+    first_day: str = Field(default="", description="Empty: from the first there is")
+    last_day: str = Field(default="", description="Empty: to the last there is")
+
+
+@dg.asset(
+    group_name=GROUP,
+    kinds={"table"},
+    code_version=code_version(__name__, "freshness_table"),
+    deps=[dg.AssetDep(name, partition_mapping=dg.AllPartitionMapping()) for name in READ],
+)
+def freshness_table(config: FreshnessLaunchpad, artifacts: Artifacts) -> dg.MaterializeResult:
+    """The generators of all nights on their own day and on the seven after it."""
+    from experiments.freshness.decay import Night, freshness_table
+
+    store = artifacts.store
+    days = [
+        day
+        for day in store.partitions("pretrained_checkpoint")
+        if config.first_day <= day <= (config.last_day or day)
+        and all(day in store.partitions(name) for name in READ)
+    ]
+    nights = {
+        date.fromisoformat(day): Night(
+            day=date.fromisoformat(day),
+            files={name: store.latest(name, day).path for name in READ},
+        )
+        for day in days
+    }
+    base = latest_night(store).base
+    budget = (
+        f"the first night's generator at most {base.training.max_epochs} epochs from random "
+        "weights, later ones from the one before; the last phase on the newest days each night"
+    )
+    made = provenance(store, days, base, [base.training.seed], budget)
+    table = freshness_table(nights, base.decoding, base.evaluation, SETTINGS.dataset, made)
+    return written([table])

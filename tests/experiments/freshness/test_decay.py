@@ -1,0 +1,96 @@
+"""Ages are compared on the same users and days, by hand arithmetic; a model serves later days."""
+
+import shutil
+from datetime import date, timedelta
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from experiments.freshness.decay import Night, freshness_table, measure_ages, rankers, rows_of_ages
+from experiments.reporting.result_tables import Provenance
+from onerec.config import EvaluationConfig
+from onerec.evaluation.baselines import fit_baselines, load_baselines
+from onerec.session_dataset.interactions import load_interactions
+from tests.core.evaluation import night as small
+
+EVALUATION = EvaluationConfig(bootstrap_samples=50)
+MADE = Provenance(data="toy", config="tiny", seeds=(0,), budget="none", commit="abc")
+EVE = small.DAY - timedelta(days=1)
+
+
+def test_losses_are_of_the_same_users_and_days() -> None:
+    cases = [
+        # system, age, day, user, recall
+        ("pretrained", 0, 1, "a", 0.5),
+        ("pretrained", 0, 2, "a", 1.0),
+        ("pretrained", 0, 2, "b", 0.0),
+        ("pretrained", 1, 2, "a", 0.4),
+        ("pretrained", 1, 2, "b", 0.2),
+        ("popularity_recent", 0, 1, "a", 0.1),
+    ]
+    measured = pd.DataFrame(cases, columns=["system", "age", "day", "user_id", "recall@10"])
+    measured["ndcg@10"] = measured["recall@10"]
+    rows = {(row.system, row.metric): row.value for row in rows_of_ages(measured, EVALUATION)}
+    assert rows["OneRec, 0 days old", "recall@10"] == pytest.approx((0.75 + 0.0) / 2)
+    assert rows["OneRec, 1 day old", "recall@10"] == pytest.approx((0.4 + 0.2) / 2)
+    lost = rows["OneRec, 1 day old", "recall@10_minus_fresh"]
+    assert lost == pytest.approx((-0.6 + 0.2) / 2)
+    assert ("OneRec, 0 days old", "recall@10_minus_fresh") not in rows
+    assert rows["recent popularity, 0 days old", "ndcg@10"] == pytest.approx(0.1)
+
+
+@pytest.fixture
+def nights(tmp_path: Path) -> dict[date, Night]:
+    """The small night twice, with unlike weights."""
+    found = {}
+    for seed, day in enumerate((EVE, small.DAY)):
+        root, ids = tmp_path / day.isoformat(), small.catalogue()
+        for name in ("session_dataset", "semantic_ids", "pretrained_checkpoint", "baselines"):
+            (root / name).mkdir(parents=True)
+        shutil.rmtree(root / "session_dataset")
+        small.write_sessions(root / "session_dataset", small.rows())
+        small.write_catalogue(root / "semantic_ids", ids)
+        small.write_generator(root / "pretrained_checkpoint", seed=seed)
+        window = load_interactions(root / "session_dataset", ids, test_day=small.DAY)
+        fit_baselines(window, ids.known_before(small.DAY), neighbours=5).save(root / "baselines")
+        names = ("session_dataset", "semantic_ids", "pretrained_checkpoint", "baselines")
+        found[day] = Night(day=day, files={name: root / name for name in names})
+    return found
+
+
+def test_every_model_on_its_own_day_and_on_later_ones(nights: dict[date, Night]) -> None:
+    measured = measure_ages(nights, small.DECODING, EVALUATION)
+    ages = measured.groupby(["day", "age"])["user_id"].nunique()
+    assert set(ages.index) == {(EVE, 0), (small.DAY, 0), (small.DAY, 1)}
+    assert len(set(ages[small.DAY])) == 1  # the same cases
+    of_day = measured[(measured["day"] == small.DAY) & (measured["system"] == "pretrained")]
+    fresh, old = (of_day[of_day["age"] == age]["recall@10"].to_numpy() for age in (0, 1))
+    assert (fresh != old).any()  # weights of another seed
+    table = freshness_table(nights, small.DECODING, EVALUATION, "toy", MADE)
+    assert table.name == "freshness_toy"
+    assert len(table.findings) == 2
+    assert set(table.pictures()) == {"recall@10_minus_fresh", "recall@10"}
+
+
+def test_counts_of_another_catalogue_go_to_the_same_items(nights: dict[date, Night]) -> None:
+    made, served = nights[EVE], nights[small.DAY]
+    reordered = Night(day=served.day, files=served.files)
+    order = np.arange(len(served.ids))[::-1].copy()
+    moved = type(served.ids)(
+        item_ids=served.ids.item_ids[order],
+        codes=served.ids.codes[order.tolist()],
+        tokenizer_version=served.ids.tokenizer_version,
+        first_seen=served.ids.first_seen[order],
+        codebook_size=served.ids.codebook_size,
+    )
+    reordered.__dict__["ids"] = moved
+    weights = load_baselines(made.files["baselines"]).popularity_recent.weights
+    found = rankers(made, reordered, small.DECODING)["popularity_recent"]
+    assert found.weights.tolist() == weights[::-1].tolist()  # pyright: ignore
+
+
+def test_one_night_alone_is_refused(nights: dict[date, Night]) -> None:
+    with pytest.raises(ValueError, match="run the nights of consecutive days"):
+        measure_ages({EVE: nights[EVE]}, small.DECODING, EVALUATION)
