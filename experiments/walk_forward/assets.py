@@ -42,7 +42,8 @@ def walk_forward_table(
     budget = (
         f"sequence baselines the best of {learned.baseline_trials} setting(s), each at most "
         f"{learned.baseline_epochs} epochs of width {learned.baseline_width} with early stopping, "
-        f"by the day before; item-KNN with {learned.neighbours} neighbours; generator one setting, "
+        f"by the day before{', then the newest days' if learned.baseline_last_phase else ''}; "
+        f"item-KNN with {learned.neighbours} neighbours; generator one setting, "
         f"at most {base.training.max_epochs} epochs a night, chosen on the day before"
     )
     tables = walk_forward_tables(
