@@ -251,7 +251,7 @@ def test_the_champion_before_is_one_of_the_systems(
     shutil.copytree(artifacts / "pretrained", tmp_path / "champion")
     small.write_catalogue(tmp_path / "champion", small.catalogue(30))
     results = evaluate(night, systems_of(artifacts, night, tmp_path / "champion"))
-    assert list(results)[3:6] == ["pretrained", "champion", "dpo"]
+    assert list(results)[4:7] == ["pretrained", "champion", "dpo"]
     for metric, values in results["pretrained"].values.items():
         assert np.array_equal(results["champion"].values[metric], values, equal_nan=True)
     metrics = summarise(night, results)
