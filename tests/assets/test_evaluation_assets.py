@@ -186,7 +186,7 @@ def test_a_champion_serves_and_its_bundle_answers_from_python(
         )
     assert again.success
     measured = MetricTable.load(store.latest("offline_metrics", DAY).path)
-    assert measured.systems("recall@10")[3:6] == ["pretrained", "champion", "dpo"]
+    assert measured.systems("recall@10")[4:7] == ["pretrained", "champion", "dpo"]
     assert ("dpo", "champion") in measured.pairs()
     champion = store.latest("champion", DAY)
     decision = read_json(champion.path / "champion.json")
