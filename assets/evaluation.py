@@ -36,6 +36,7 @@ from resources.stores import Artifacts, Compute
 if TYPE_CHECKING:
     from onerec.evaluation.data import EvaluationData
     from onerec.evaluation.metric_table import MetricTable
+    from onerec.evaluation.promotion import Decision
 
 EVALUATED_WITH = (
     "session_dataset",
@@ -330,14 +331,12 @@ def champion(
     from onerec.evaluation.champion import (
         check_incumbent,
         describe,
-        evidence_of,
         previous_champion,
         reward_chooses,
-        weak_towers,
     )
     from onerec.evaluation.measure import nothing_measured
     from onerec.evaluation.metric_table import MetricTable
-    from onerec.evaluation.promotion import decide, unmeasured
+    from onerec.evaluation.promotion import unmeasured
 
     day, settings = context.partition_key, to_core(config, STAGES.evaluation)
     store = artifacts.store
@@ -348,9 +347,8 @@ def champion(
     incumbent = previous_champion(store, day)
     metrics, tolerance = MetricTable.load(read["offline_metrics"].path), settings.recall_tolerance
     check_incumbent(read["offline_metrics"], incumbent)
-    weak = weak_towers(read["reward_model"].path, _reward_config(read))
-    evidence = evidence_of(metrics, tolerance=tolerance, weak_towers=weak)
-    decision = unmeasured() if nothing_measured(metrics) else decide(evidence)
+    measured = not nothing_measured(metrics)
+    decision = _decide(metrics, read, tolerance) if measured else unmeasured()
     description = describe(decision, read[CHECKPOINTS[CHALLENGER]], incumbent)
     description["reward_chooses"] = reward_chooses(metrics, tolerance=tolerance)
     versions = {name: artifact.version for name, artifact in read.items()}
@@ -361,6 +359,20 @@ def champion(
     ) as draft:
         _write_champion(draft.path, description, read, incumbent)
     return published(draft.artifact, _decision_metadata(description))
+
+
+def _decide(metrics: "MetricTable", read: dict[str, Artifact], tolerance: float) -> "Decision":
+    from onerec.evaluation.champion import counted_signals, evidence_of, weak_towers
+    from onerec.evaluation.promotion import decide
+
+    rewards = (read["reward_model"].path, _reward_config(read))
+    evidence = evidence_of(
+        metrics,
+        tolerance=tolerance,
+        weak_towers=weak_towers(*rewards),
+        signals=counted_signals(*rewards),
+    )
+    return decide(evidence)
 
 
 def _write_champion(

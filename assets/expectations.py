@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 
 REMEDY = "Nothing downstream was started; look at the rows, then materialise session_dataset again"
 
+POSITIVES_REMEDY = (
+    "If the log is right, declare what its events mean (feedback.kind, feedback.positive), or "
+    "allow it: sessions.min_positive_share, sessions.max_positive_share."
+)
+
 CHECKS = {
     "schema_is_the_contract": "Columns and types that every reader of the dataset relies on",
     "sessions_are_unique": "A session counted twice would be learned twice",
@@ -201,7 +206,7 @@ def _positive_rates(facts: "pd.DataFrame", config: SessionConfig) -> dg.AssetChe
         rates,
         [_between("positive_share", config.min_positive_share, config.max_positive_share)],
         key="split",
-        remedy=REMEDY,
+        remedy=f"{POSITIVES_REMEDY} {REMEDY}",
         metadata={f"positive share {split}": float(share) for split, share in shares},
     )
 

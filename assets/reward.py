@@ -53,7 +53,7 @@ def reward_model(
     artifacts: Artifacts,
     compute: Compute,
 ) -> dg.MaterializeResult:
-    """R(u, S) in four towers, from every session of its users; chooses the preference pairs."""
+    """R(u, S) with a tower per signal, from its users' sessions; chooses the preference pairs."""
     return _train("reward", context, config, artifacts, compute)
 
 
@@ -152,6 +152,8 @@ def _pictures(metrics: dict[str, Any]) -> dict[str, Any]:
         "calibration": dg.MetadataValue.md(svg_markdown(calibration)),
         "best epoch": metrics["best_epoch"],
         "training users": metrics["train_users"],
+        "scalar reward": " + ".join(metrics["scalar_reward"]),
+        "no such signal": ", ".join(metrics["missing_signals"]) or "none: all are there",
         **numbers,
     }
 

@@ -10,6 +10,7 @@ from assets.support import (
     DAILY,
     DAY_BY_DAY,
     POOL_WAREHOUSE,
+    SETTINGS,
     STAGES,
     launchpad,
     published,
@@ -37,6 +38,7 @@ class SessionDatasetLaunchpad(
         "good_min_watched_items",
         "good_min_watch_seconds",
         "good_min_positive_interactions",
+        "good_min_positives",
         "max_volume_ratio",
         "volume_days",
         "volume_weeks",
@@ -81,7 +83,11 @@ def session_dataset(
     with artifacts.store.write(
         "session_dataset",
         context.partition_key,
-        config={"sessions": asdict(sessions), "window": asdict(days)},
+        config={
+            "sessions": asdict(sessions),
+            "window": asdict(days),
+            "feedback": SETTINGS.feedback.model_dump(mode="json"),
+        },
         upstream={},  # no artifact: what was read is in the files, and the manifest hashes them
         code_version=CODE,
     ) as draft:

@@ -20,6 +20,7 @@ from assets.support import (
     to_core,
 )
 from onerec.config import SessionConfig
+from onerec.config.feedback import VIDEO, Feedback
 from resources.dbt import SessionDbt, dbt_project
 from resources.warehouse import Warehouse
 
@@ -53,10 +54,13 @@ class OrderLaunchpad(launchpad(STAGES.sessions, "session_order", "max_tied_share
     """When the order of a session counts as unknown."""
 
 
-def session_variables(config: SessionConfig, first: date, last: date) -> dict[str, Any]:
-    """dbt's variables: the run's days, and the settings under their own names."""
+def session_variables(
+    config: SessionConfig, first: date, last: date, feedback: Feedback = VIDEO
+) -> dict[str, Any]:
+    """dbt's variables: the run's days, the settings under their own names, what events mean."""
     settings = {k: v for k, v in dataclasses.asdict(config).items() if k not in NOT_FOR_SQL}
-    return {"start_date": first.isoformat(), "end_date": last.isoformat(), **settings}
+    days = {"start_date": first.isoformat(), "end_date": last.isoformat()}
+    return days | settings | feedback.variables()
 
 
 @dbt_assets(
@@ -88,7 +92,9 @@ def session_sql(
         first = days[0] - timedelta(days=config.window_days)
         unbuilt = warehouse.unbuilt_days(first, days[0] - timedelta(days=1))
         days += unbuilt
-    variables = session_variables(to_core(config, STAGES.sessions), min(days), max(days))
+    variables = session_variables(
+        to_core(config, STAGES.sessions), min(days), max(days), SETTINGS.feedback
+    )
     yield from dbt.build(context, variables)
     record_days(context, unbuilt)
 

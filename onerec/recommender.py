@@ -308,7 +308,7 @@ class Recommender:
         from onerec.reward import scalar_reward, score_sessions
 
         probabilities = score_sessions(self.reward, self.vectors, history, sessions)
-        scalar = scalar_reward(probabilities, self.reward.config).to(missing)
+        scalar = scalar_reward(probabilities, self.reward.config, self.reward.signals).to(missing)
         return torch.where((sessions >= 0).all(-1), scalar, missing)
 
 

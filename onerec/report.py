@@ -23,7 +23,6 @@ from onerec.report_pictures import (
     metric_pictures,
     step_pictures,
 )
-from onerec.session_dataset.reward_blocks import REWARD_LABELS
 
 Columns = Mapping[Metric, str]
 """Title of the column of each metric."""
@@ -43,14 +42,6 @@ BEYOND_ACCURACY: Columns = {
     Metric("coverage@10"): "Coverage@10",
     Metric("gini@10"): "Gini@10",
 }
-EVALUATOR_TOWERS, TRAINING_TOWERS = (
-    {
-        Metric(f"{reward_model}_{tower}_{part}"): f"{tower} {part}"
-        for tower in REWARD_LABELS
-        for part in ("mean", "max")
-    }
-    for reward_model in ("evaluator", "training")
-)
 GAINS: Columns = {
     Metric("training_reward"): "by the reward that trained",
     Metric("evaluator_reward"): "by the evaluator",
@@ -180,13 +171,13 @@ def _tables(metrics: MetricTable) -> list[dict[str, Any]]:
         ("Beyond accuracy", BEYOND_ACCURACY, own, ""),
         (
             "Sessions by the evaluator",
-            EVALUATOR_TOWERS,
+            _tower_columns(metrics, "evaluator"),
             own,
             "Mean and maximum over a case's sessions; a baseline's first items are its one.",
         ),
         (
             "Sessions by the reward model that trained the generator",
-            TRAINING_TOWERS,
+            _tower_columns(metrics, "training"),
             own,
             "Not independent evidence: what rises here and not above is reward hacking.",
         ),
@@ -207,6 +198,20 @@ def _tables(metrics: MetricTable) -> list[dict[str, Any]]:
         for heading, columns, rows, hint in tables
     ]
     return [t for t in made if any(cell != "n/a" for row in t["rows"] for cell in row[1:])]
+
+
+def _tower_columns(metrics: MetricTable, reward_model: str) -> Columns:
+    """Mean and maximum of every tower that a reward model has."""
+    means = (
+        row.metric.removeprefix(f"{reward_model}_").removesuffix("_mean")
+        for row in metrics.rows
+        if row.metric.startswith(f"{reward_model}_") and row.metric.endswith("_mean")
+    )
+    return {
+        Metric(f"{reward_model}_{tower}_{part}"): f"{tower} {part}"
+        for tower in dict.fromkeys(means)
+        for part in ("mean", "max")
+    }
 
 
 def _system_rows(metrics: MetricTable, columns: Columns) -> list[list[str]]:
@@ -241,10 +246,18 @@ def _verdict(report: NightlyReport) -> list[str]:
             f"generated sessions: {metrics.lowest('legal_share'):.2%} legal, "
             f"{metrics.lowest('repeat_free_share'):.2%} free of repeats"
         )
-    aucs = {t: metrics.find("reward", f"auc_{t}").text(decimals=3) for t in REWARD_LABELS}
-    if set(aucs.values()) != {"n/a"}:
+    aucs = {
+        row.metric.removeprefix("auc_"): row.interval.text(decimals=3)
+        for row in metrics.rows
+        if row.system == "reward" and row.metric.startswith("auc_")
+    }
+    aucs |= dict.fromkeys(report.protocol.missing_signals, "no such signal")
+    if set(aucs.values()) - {"n/a", "no such signal"}:
         lines.append("reward model AUC on the validation day [95% interval over its rows]:")
         lines.append("  " + ", ".join(f"{tower} {text}" for tower, text in aucs.items()))
+    if report.protocol.scalar_reward:
+        lines.append("scalar reward of a session, the sum of:")
+        lines += [f"  {term}" for term in report.protocol.scalar_reward]
     if report.promoted is not None:
         verdict = "promoted" if report.promoted else "refused, the champion stays"
         lines.append(f"challenger: {verdict}")

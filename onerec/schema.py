@@ -23,7 +23,10 @@ EVENTS = pa.schema(
         _column("user_id", pa.string(), "Who was shown the item", nullable=False),
         _column("item_id", pa.string(), "What was shown", nullable=False),
         _column("event_time", UTC_MICROSECONDS, "When it was shown, UTC", nullable=False),
-        _column("watch_seconds", pa.float64(), "How long it was watched, >= 0", nullable=False),
+        _column("watch_seconds", pa.float64(), "How long it was watched, >= 0"),
+        _column("event_type", pa.string(), "What happened: view, cart, purchase ..."),
+        _column("rating", pa.float64(), "The user's rating"),
+        _column("quantity", pa.float64(), "How many were bought"),
         _column("is_like", pa.bool_(), "The user liked it"),
         _column("is_follow", pa.bool_(), "The user followed its author"),
         _column("is_comment", pa.bool_(), "The user commented on it"),
@@ -32,7 +35,7 @@ EVENTS = pa.schema(
         _column("surface", pa.string(), "Where in the app it was shown"),
     ]
 )
-"""One exposure a row."""
+"""One event a row."""
 
 ITEMS = pa.schema(
     [
@@ -81,6 +84,11 @@ SESSION_DATASET = pa.schema(
         _column("watch_seconds", pa.list_(pa.float64()), "Per exposure"),
         _column("is_watched", pa.list_(pa.bool_()), "Per exposure: watched effectively"),
         _column("is_positive", pa.list_(pa.bool_()), "Per exposure: goes into later histories"),
+        _column(
+            "signals",
+            pa.list_(pa.list_(pa.bool_())),
+            "Per exposure: whether each declared signal's condition holds",
+        ),
         _column("is_like", pa.list_(pa.bool_()), "Per exposure"),
         _column("is_follow", pa.list_(pa.bool_()), "Per exposure"),
         _column("is_comment", pa.list_(pa.bool_()), "Per exposure"),

@@ -235,7 +235,7 @@ class FileSource:
 
     def notes(self) -> list[str]:
         """What whoever starts a run should know about the files."""
-        found = []
+        found = [note] if (note := self.log.feedback_note()) else []
         if self.log.skipped:
             found.append(
                 f"not read, for their endings say neither Parquet nor CSV: "

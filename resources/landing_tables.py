@@ -17,7 +17,7 @@ FEW_ROWS = 10
 
 
 class OldLandingError(Exception):
-    """A landing table was made by a version that landed everything as text."""
+    """A landing table was made by a version of another data contract."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,10 +95,10 @@ def _create(
     connection.execute("create schema if not exists raw")
     connection.execute(f"create table if not exists raw.{table} ({columns})")
     found = connection.execute(f"describe raw.{table}").fetchall()
-    if "delivered_row" not in {row[0] for row in found}:
+    if not {*contract.names, "delivered_row"} <= {row[0] for row in found}:
         raise OldLandingError(
-            f"raw.{table} was made by an earlier version, which landed everything as text: remove "
-            "the warehouse file (see the CHANGELOG) and ingest the log again"
+            f"raw.{table} was made by an earlier version, of another data contract: remove the "
+            "warehouse file (see the CHANGELOG) and ingest the log again"
         )
     connection.execute(
         "create table if not exists raw.deliveries (table_name varchar not null, "

@@ -17,10 +17,11 @@ import yaml
 
 from onerec.artifacts import ArtifactStore
 from onerec.config import PRESETS, PipelineConfig, Runtime, SettingError, read_yaml, require
+from onerec.config.feedback import KIND_STAGES, VIDEO, Feedback
 from onerec.config.fields import pydantic_fields
 from onerec.datasets import DATASETS, EventSource
 from onerec.urls import require_no_credentials
-from resources.file_source import open_source
+from resources.file_source import FileSource, open_source
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 REMEMBERED = ("dataset", "data_dir", "config", "preset")
@@ -36,7 +37,6 @@ class Settings:
         data_dir: Directory of its files, where it reads files.
         config: YAML file with the column mapping of one's own data, and stage settings.
         preset: Sizes.
-        stages: The preset with the data set's and the YAML file's changes.
         runtime: Hardware.
     """
 
@@ -45,7 +45,6 @@ class Settings:
     data_dir: str | None
     config: Path | None
     preset: str
-    stages: PipelineConfig
     runtime: Runtime
 
     @property
@@ -88,6 +87,17 @@ class Settings:
         """The event source; its days are found once."""
         return open_source(self.dataset, data_dir=self.data_dir, config=self.config)
 
+    @property
+    def feedback(self) -> Feedback:
+        """What the log's events mean."""
+        return self.source.log.feedback if isinstance(self.source, FileSource) else VIDEO
+
+    @cached_property
+    def stages(self) -> PipelineConfig:
+        """The preset with the changes of the data set, of its kind of log and of the YAML file."""
+        kind = KIND_STAGES[self.feedback.kind] if self.dataset == "own" else {}
+        return stages_of(self.preset, self.dataset, self.config, kind)
+
     def partition_range(self) -> tuple[date, date | None]:
         """First day of the log and last one (None: it goes on)."""
         return self.source.first_day, self.source.last_day
@@ -126,18 +136,23 @@ def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
     data_dir = _absolute(chosen["data_dir"])
     require_no_credentials("ONEREC_DATA_DIR", data_dir or "")
     require_no_credentials("ONEREC_ARTIFACTS", environ.get("ONEREC_ARTIFACTS") or "")
-    stages = PRESETS[preset].override(DATASETS[dataset].stages)
-    if config is not None:
-        stages = override_by_file(stages, config, dataset)
+    stages_of(preset, dataset, config, {})  # a wrong setting is named before any file is opened
     return Settings(
         home=home,
         dataset=dataset,
         data_dir=data_dir,
         config=config,
         preset=preset,
-        stages=stages,
         runtime=runtime_of(environ),
     )
+
+
+def stages_of(
+    preset: str, dataset: str, config: Path | None, kind: Mapping[str, object]
+) -> PipelineConfig:
+    """Settings of the stages: preset, then data set, then its kind of log, then the YAML file."""
+    stages = PRESETS[preset].override(DATASETS[dataset].stages).override(kind)
+    return stages if config is None else override_by_file(stages, config, dataset)
 
 
 def runtime_of(environ: Mapping[str, str]) -> Runtime:

@@ -5,7 +5,7 @@
 
 {# The column that a broken rule is about: rules name it. Duplicates are about none. #}
 {% macro column_of(rule) -%}
-    nullif(regexp_extract({{ rule }}, '^(missing )?([a-z]+_[a-z]+|position)', 2), '')
+    nullif(regexp_extract({{ rule }}, '^(missing )?([a-z]+_[a-z]+|position|rating|quantity)', 2), '')
 {%- endmacro %}
 
 {# The value of a column named by another: as delivered where it does not fit, else as it landed. #}

@@ -4,11 +4,12 @@ Both are fitted on blocks of the training days, as the reward model is. The vali
 many trees are enough, as it says which epoch of the reward model is kept. Nothing of the test day
 reaches either.
 
-Shapes: R blocks, M items of a block, H history items, N items, D days, Dv item-vector width,
-F facts.
+Shapes: R blocks, M items of a block, H history items, N items, D days, T signals,
+Dv item-vector width, F facts.
 """
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -18,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from onerec.reward.model import TOWERS
+from onerec.config.feedback import Signal
 from onerec.session_dataset.reward_blocks import RewardBlocks
 
 SMOOTHING = 10.0
@@ -41,28 +42,31 @@ PARAMETERS: dict[str, Any] = {
 MAX_TREES = 400
 PATIENCE = 40
 """Trees without a better log-loss on the validation day before stopping."""
-FACTS = (
-    "items",
-    "history_items",
-    "place",
-    "hour",
-    *(f"{how}_shown" for how in ("mean", "min", "max")),
-    *(f"{how}_{tower}" for tower in TOWERS for how in ("mean", "max")),
-    "mean_similarity",
-    "mean_best_similarity",
-    "max_similarity",
-)
-"""What boosting knows of a block: how much there is, when, how often its items were shown and with
-what result on other days, and how near they are to the history."""
 CHUNK_ROWS = 4096
 """Blocks whose item vectors are in memory at once."""
 
 
+def facts_of(signals: Sequence[Signal]) -> tuple[str, ...]:
+    """What boosting knows of a block: how much there is, when, how often its items were shown and
+    with what result on other days, and how near they are to the history. F names."""
+    return (
+        "items",
+        "history_items",
+        "place",
+        "hour",
+        *(f"{how}_shown" for how in ("mean", "min", "max")),
+        *(f"{how}_{signal.name}" for signal in signals for how in ("mean", "max")),
+        "mean_similarity",
+        "mean_best_similarity",
+        "max_similarity",
+    )
+
+
 class Scorer(Protocol):
-    """Anything that says how probable the four kinds of feedback are."""
+    """Anything that says how probable the signals of a block are."""
 
     def score(self, blocks: RewardBlocks, vectors: Tensor) -> Tensor:
-        """(R, 4) probabilities in the order of `TOWERS`; never looks at the blocks' labels."""
+        """(R, T) probabilities in the order of `blocks.signals`; labels are not looked at."""
         ...
 
 
@@ -71,7 +75,7 @@ class BaseRates:
     """The same for every block.
 
     Attributes:
-        rates: (4,) of the training blocks.
+        rates: (T,) of the training blocks.
     """
 
     rates: Tensor
@@ -93,8 +97,8 @@ class ItemRecord:
     Attributes:
         days: (D,) datetime64[D], the training days in order.
         shown: (D, N) blocks.
-        labels: (D, N, 4) their labels' sums.
-        overall: (4,) rates of all training blocks.
+        labels: (D, N, T) their labels' sums.
+        overall: (T,) rates of all training blocks.
     """
 
     days: np.ndarray
@@ -103,7 +107,7 @@ class ItemRecord:
     overall: np.ndarray
 
     def elsewhere(self, item: np.ndarray, day: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Blocks (E,) and smoothed rates (E, 4) of items on all training days but the given one.
+        """Blocks (E,) and smoothed rates (E, T) of items on all training days but the given one.
 
         A training block would otherwise find its own labels among the facts it is explained by.
 
@@ -126,17 +130,17 @@ def item_record(train: RewardBlocks, num_items: int) -> ItemRecord:
     key = day[row] * num_items + train.items.numpy()[row, place]
     labels = train.labels.double().numpy()
     size = len(days) * num_items
-    sums = [np.bincount(key, labels[row, i], minlength=size) for i in range(len(TOWERS))]
+    sums = [np.bincount(key, labels[row, i], minlength=size) for i in range(labels.shape[1])]
     return ItemRecord(
         days=days,
         shown=np.bincount(key, minlength=size).reshape(len(days), num_items).astype(float),
-        labels=np.stack(sums, -1).reshape(len(days), num_items, len(TOWERS)),
+        labels=np.stack(sums, -1).reshape(len(days), num_items, labels.shape[1]),
         overall=labels.mean(0),
     )
 
 
 def block_facts(blocks: RewardBlocks, record: ItemRecord, vectors: Tensor) -> np.ndarray:
-    """(R, F) facts in the order of `FACTS`; NaN where a block has no history.
+    """(R, F) facts in the order of `facts_of`; NaN where a block has no history.
 
     Args:
         blocks: Their labels are not looked at.
@@ -154,7 +158,7 @@ def block_facts(blocks: RewardBlocks, record: ItemRecord, vectors: Tensor) -> np
         blocks.hour,
         *_over_items(np.log1p(shown), there, ("mean", "min", "max")),
     ]
-    for tower in range(len(TOWERS)):
+    for tower in range(rates.shape[1]):
         columns += _over_items(rates[:, tower], there, ("mean", "max"))
     return np.stack([*columns, *_similarities(blocks, vectors).T], -1)
 
@@ -165,7 +169,7 @@ class Boosting:
 
     Attributes:
         record: Of the training days.
-        boosters: In the order of `TOWERS`; None where all training blocks have one label.
+        boosters: One per signal; None where all training blocks have one label.
     """
 
     record: ItemRecord
@@ -211,7 +215,7 @@ def fit_boosting(
         if labels.min() == labels.max():
             boosters.append(None)
             continue
-        data = lightgbm.Dataset(table, label=labels, feature_name=list(FACTS))
+        data = lightgbm.Dataset(table, label=labels, feature_name=list(facts_of(train.signals)))
         stopping: dict[str, Any] = {}
         if len(valid):
             stopping["valid_sets"] = [data.create_valid(held_out, label=later)]
@@ -221,7 +225,7 @@ def fit_boosting(
 
 
 def _columns(blocks: RewardBlocks) -> np.ndarray:
-    """(4, R) labels, each tower's one after the other in memory, as LightGBM wants them."""
+    """(T, R) labels, each tower's one after the other in memory, as LightGBM wants them."""
     return np.ascontiguousarray(blocks.labels.numpy().T)
 
 

@@ -27,7 +27,6 @@ from onerec.reward.metrics import (
     reliability,
     resampled_aucs,
 )
-from onerec.reward.model import TOWERS
 from onerec.reward.scoring import scalar_reward, tower_weights
 from onerec.statistics import resampled_means
 
@@ -107,7 +106,7 @@ def reward_quality(
     made = Provenance(
         data=source,
         config=f"d_model {config.d_model}, at most {config.max_epochs} epochs, weights "
-        f"{tower_weights(config)} for {', '.join(TOWERS)}",
+        f"{tower_weights(config, blocks.train.signals)} for {', '.join(_names(blocks))}",
         seeds=[config.seed + 100 * member for member in range(seeds)],
         budget=f"{len(blocks.train):,} training blocks for every scorer; {config.max_epochs} "
         f"epochs or patience {config.patience}; boosting as many trees per tower as the validation "
@@ -115,7 +114,7 @@ def reward_quality(
         f"{len(blocks.test.user.unique()):,} users",
         commit=current_commit(),
     )
-    return RewardQuality(_tables(rows, made, dataset), _curves(systems, blocks))
+    return RewardQuality(_tables(rows, made, dataset, _names(blocks)), _curves(systems, blocks))
 
 
 def measure(
@@ -127,7 +126,7 @@ def measure(
     """
     rows = []
     for prefix, split in (("", blocks.test), ("valid_", blocks.valid)):
-        for i, tower in enumerate(TOWERS):
+        for i, tower in enumerate(_names(blocks)):
             labels = split.labels[:, i]
             found = {
                 name: _Tower((s.valid if prefix else s.test)[..., i], labels, split.user, s.seconds)
@@ -206,12 +205,12 @@ def _order(
     """(S, U) share of each user's pairs that are in order; NaN where a user has none."""
     shown = blocks.items if metric == "order_items" else blocks.test
     probabilities = system.items if metric == "order_items" else system.test
-    came_out = scalar_reward(shown.labels.double(), config).numpy()
+    came_out = scalar_reward(shown.labels.double(), config, shown.signals).numpy()
     group = (shown.user if metric == "order_user_day" else shown.session).numpy()
     user = np.zeros(int(group.max()) + 1, dtype=np.int64)
     user[group] = shown.user.numpy()
     shares = []
-    for seed in scalar_reward(probabilities, config).numpy():
+    for seed in scalar_reward(probabilities, config, shown.signals).numpy():
         won, pairs = pairs_in_order(seed, came_out, group)
         won, pairs = (np.bincount(user, x, minlength=len(shown.user_ids)) for x in (won, pairs))
         shares.append(np.divide(won, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0))
@@ -222,7 +221,7 @@ def _curves(
     systems: Mapping[str, SystemScores], blocks: EvaluationBlocks
 ) -> dict[str, dict[str, tuple[list[float], list[float]]]]:
     curves = {}
-    for i, tower in enumerate(TOWERS):
+    for i, tower in enumerate(_names(blocks)):
         found = {
             name: reliability(s.test[0, :, i], blocks.test.labels[:, i])
             for name, s in systems.items()
@@ -231,10 +230,12 @@ def _curves(
     return curves
 
 
-def _tables(rows: list[Row], made: Provenance, data: str) -> tuple[ResultTable, ResultTable]:
-    quality = {f"auc_{tower}": f"AUC {tower}" for tower in TOWERS} | ORDERS
-    calibration = {f"log_loss_{tower}": f"log-loss {tower}" for tower in TOWERS}
-    calibration |= {f"ece_{tower}": f"ECE {tower}" for tower in TOWERS}
+def _tables(
+    rows: list[Row], made: Provenance, data: str, towers: list[str]
+) -> tuple[ResultTable, ResultTable]:
+    quality = {f"auc_{tower}": f"AUC {tower}" for tower in towers} | ORDERS
+    calibration = {f"log_loss_{tower}": f"log-loss {tower}" for tower in towers}
+    calibration |= {f"ece_{tower}": f"ECE {tower}" for tower in towers}
 
     def of(columns: Mapping[str, str]) -> list[Row]:
         names = tuple(columns)
@@ -248,7 +249,7 @@ def _tables(rows: list[Row], made: Provenance, data: str) -> tuple[ResultTable, 
             rows=of(quality),
             provenance=made,
             columns=quality,
-            pictured=("auc_swt", "auc_vtr", "order_items"),
+            pictured=(*list(quality)[:2], "order_items"),
             findings=findings(rows, quality),
         ),
         ResultTable(
@@ -262,7 +263,7 @@ def _tables(rows: list[Row], made: Provenance, data: str) -> tuple[ResultTable, 
             rows=of(calibration),
             provenance=made,
             columns=calibration,
-            pictured=("log_loss_vtr", "log_loss_ltr"),
+            pictured=tuple(f"log_loss_{tower}" for tower in towers[1::2]),
             findings=findings(rows, calibration),
         ),
     )
@@ -278,6 +279,10 @@ def findings(rows: list[Row], columns: Mapping[str, str]) -> list[str]:
         if parts:
             found.append(f"{name} minus {other}: {', '.join(parts)}.")
     return found
+
+
+def _names(blocks: EvaluationBlocks) -> list[str]:
+    return [signal.name for signal in blocks.train.signals]
 
 
 def _one_line(*texts: str) -> str:

@@ -17,7 +17,6 @@ from torch import Tensor
 from experiments.reward_quality.boosting import fit_base_rates, fit_boosting
 from onerec.config import RewardConfig
 from onerec.reward.ensemble import load_ensemble
-from onerec.reward.model import TOWERS
 from onerec.reward.scoring import score_sessions
 from onerec.reward.training import blocks_of, fit_reward
 from onerec.session_dataset.reader import read_session_config
@@ -129,7 +128,8 @@ def fit_systems(
     began = time.monotonic()
     boosting = fit_boosting(blocks.train, blocks.stop, blocks.vectors, seed=config.seed)
     scored("boosting", began, lambda part: [boosting.score(part, blocks.vectors)])
-    on_progress(f"boosting: {boosting.trees()} trees for {', '.join(TOWERS)}")
+    names = ", ".join(signal.name for signal in blocks.train.signals)
+    on_progress(f"boosting: {boosting.trees()} trees for {names}")
     began = time.monotonic()
     models = _fit_seeds(config, blocks.train, blocks.stop, blocks.vectors, seeds, on_progress)
     scored("reward_model", began, models)

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from experiments.variants.variant import CRITERIA
 from onerec.config import SessionConfig
 from onerec.schema import SESSION_DATASET
 from onerec.session_dataset.reader import read_sessions
@@ -113,8 +114,7 @@ def cut_targets(table: pa.Table, session_items: int, history_length: int) -> pa.
 
 
 def _criteria(config: SessionConfig) -> dict[str, float]:
-    names = ("good_min_watched_items", "good_min_watch_seconds", "good_min_positive_interactions")
-    return {name: getattr(config, name) for name in names}
+    return {name: getattr(config, name) for name in CRITERIA}
 
 
 def _ranges(begin: np.ndarray, size: np.ndarray) -> np.ndarray:

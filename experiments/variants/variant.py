@@ -8,7 +8,12 @@ from onerec.config import PipelineConfig, require
 
 DEFAULT = "default"
 """The pretrained variant that changes nothing."""
-CRITERIA = ("good_min_watched_items", "good_min_watch_seconds", "good_min_positive_interactions")
+CRITERIA = (
+    "good_min_watched_items",
+    "good_min_watch_seconds",
+    "good_min_positive_interactions",
+    "good_min_positives",
+)
 CHANGEABLE: dict[str, tuple[str, ...]] = {
     "sessions": (*CRITERIA, "session_items", "history_length"),
     "tokenizer": (),

@@ -21,8 +21,8 @@ from onerec.config import (
     SERVED,
     EvaluationConfig,
 )
+from onerec.config.feedback import VIDEO_SIGNALS
 from onerec.evaluation.metric_table import read_case_metrics
-from onerec.session_dataset.reward_blocks import REWARD_LABELS
 from onerec.statistics import bootstrap_means
 
 RANKING = (
@@ -31,11 +31,13 @@ RANKING = (
     "novelty@10",
 )
 """Metrics of the first table, as far as the nights have them."""
+TOWERS = tuple(signal.name for signal in VIDEO_SIGNALS)
+"""Of the table's columns; of another log's signals only the scalar rewards are shown."""
 REWARD_MODELS = ("evaluator", "training")
 REWARDS = tuple(
     f"{reward_model}_{name}"
     for reward_model in REWARD_MODELS
-    for name in ("reward", *(f"{t}_{s}" for t in REWARD_LABELS for s in ("mean", "max")))
+    for name in ("reward", *(f"{t}_{s}" for t in TOWERS for s in ("mean", "max")))
 )
 """Metrics of the second table: the shape of the paper's Table 1, by each reward model."""
 HEADLINE = "recall@10"
@@ -148,7 +150,7 @@ def _rewards_table(
 ) -> ResultTable:
     towers = {
         f"evaluator_{tower}_{kind}": f"{tower} {kind}"
-        for tower in REWARD_LABELS
+        for tower in TOWERS
         for kind in ("mean", "max")
     }
     return ResultTable(

@@ -29,7 +29,7 @@ def logged_pairs(
 ) -> PreferencePairs:
     """Each user's logged blocks of highest and lowest observed reward.
 
-    The observed reward has the scalar reward's weights on the four labels. Of equal blocks the
+    The observed reward has the scalar reward's weights on the labels. Of equal blocks the
     earlier one counts. Both sessions get the history of the earlier of the two, so that nothing in
     it happened after either; L_NTP imitates the better one under the same history.
 
@@ -49,7 +49,7 @@ def logged_pairs(
         ValueError: No block could have been generated.
     """
     rows = _complete(blocks, candidates)
-    rewards = scalar_reward(blocks.labels.double(), reward)
+    rewards = scalar_reward(blocks.labels.double(), reward, blocks.signals)
     best = _first_of_each_user(rows, -rewards[rows], blocks)
     worst = _first_of_each_user(rows, rewards[rows], blocks)
     differ = rewards[best] > rewards[worst]

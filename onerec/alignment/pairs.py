@@ -1,9 +1,10 @@
 """Preference pairs: the best and the worst of a user's generated sessions, by reward.
 
 Shapes: P pairs, B users of a batch, N candidates, H history items, M items of a session, T SID
-    tokens.
+    tokens or towers.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,6 @@ from onerec.artifacts import read_json, write_json
 from onerec.config import AlignmentConfig
 from onerec.evaluation.generators import SessionGenerator
 from onerec.reward.ensemble import RewardEnsemble
-from onerec.reward.model import TOWERS
 from onerec.schema import PREFERENCE_PAIRS
 from onerec.session_dataset.generator_sessions import SessionTensors
 from onerec.tokenizer.semantic_ids import SemanticIds
@@ -118,7 +118,7 @@ def make_pairs(
         rejected_reward=kept["rejected_reward"],
         chosen_logp=kept["chosen_logp"],
         rejected_logp=kept["rejected_logp"],
-        stats=_stats(joined, kept, num_candidates),
+        stats=_stats(joined, kept, num_candidates, [s.name for s in reward.signals]),
     )
 
 
@@ -134,7 +134,7 @@ def best_and_worst(made: ScoredCandidates) -> dict[str, Tensor]:
     Returns:
         `chosen`, `rejected` (B, M); `chosen_reward`, `rejected_reward`, `chosen_logp`,
         `rejected_logp`, `chosen_rank`, `rejected_rank` (B,), ranks being places in the beam from 0;
-        `chosen_towers`, `rejected_towers` (B, 4); `num_sessions`, `mean_reward`, `spread` (B,), the
+        `chosen_towers`, `rejected_towers` (B, T); `num_sessions`, `mean_reward`, `spread` (B,), the
         last one the standard deviation over a user's sessions. Rewards are nan without a session.
     """
     rewards, logp = made.rewards, made.logp
@@ -259,7 +259,10 @@ def padded_items(lists: Any, semantic_ids: SemanticIds, width: int, name: str) -
 
 
 def _stats(
-    joined: dict[str, Tensor], kept: dict[str, Tensor], num_candidates: int
+    joined: dict[str, Tensor],
+    kept: dict[str, Tensor],
+    num_candidates: int,
+    towers: Sequence[str],
 ) -> dict[str, Any]:
     too_few = int((joined["num_sessions"] < 2).sum())
     contexts, pairs = len(joined["row"]), len(kept["row"])
@@ -289,6 +292,6 @@ def _stats(
         **{
             f"{side}_{tower}_mean": float(kept[f"{side}_towers"][:, i].mean())
             for side in ("chosen", "rejected")
-            for i, tower in enumerate(TOWERS)
+            for i, tower in enumerate(towers)
         },
     }

@@ -14,7 +14,7 @@ from onerec.config.limits import (
 
 @dataclass(frozen=True, kw_only=True)
 class RewardConfig(ValidatedConfig):
-    """The four-tower reward model; the evaluator is a second one on disjoint users."""
+    """The reward model; the evaluator is a second one on disjoint users."""
 
     d_model: int = option(32, "Width", ge=1, le=LARGEST_WIDTH)
     evaluator_d_model: int = option(
@@ -55,7 +55,11 @@ class RewardConfig(ValidatedConfig):
         lt=1,
     )
     weight_swt: float = option(
-        1.0, "Weight of session watch time in the scalar reward", ge=0, le=LARGEST_WEIGHT
+        1.0,
+        "Weight of session watch time in the scalar reward; other signals than the four declare "
+        "their own",
+        ge=0,
+        le=LARGEST_WEIGHT,
     )
     weight_vtr: float = option(1.0, "Weight of the view rate", ge=0, le=LARGEST_WEIGHT)
     weight_wtr: float = option(1.0, "Weight of the follow rate", ge=0, le=LARGEST_WEIGHT)

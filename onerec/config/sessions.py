@@ -65,6 +65,13 @@ class SessionConfig(ValidatedConfig):
         ge=0,
         le=LONGEST_SEQUENCE,
     )
+    good_min_positives: int = option(
+        0,
+        "... and at least this many positive events, whatever the log declares as positive "
+        "(0: not required)",
+        ge=0,
+        le=LONGEST_SEQUENCE,
+    )
     history_length: int = option(
         20, "n: positive items kept as a session's history", ge=1, le=LONGEST_SEQUENCE
     )

@@ -16,12 +16,19 @@ from typing import TypeAlias
 from pydantic import BaseModel
 
 from onerec.config import require
+from onerec.config.feedback import Feedback, kind_of
 from onerec.datasets import files, own_config
 
 Section: TypeAlias = (
     own_config.EventFiles | own_config.ItemFiles | own_config.HistoryFiles | own_config.VectorFiles
 )
 SECTIONS = ("events", "items", "prior_history", "item_vectors")
+WHAT_COUNTS = {
+    "ratings": "ratings of at least 4 are positive",
+    "shop": "purchases and carts are positive",
+    "actions": "every event is positive",
+}
+"""In words, what `onerec.config.feedback.FEEDBACK` says of the kinds without watch times."""
 GAP_DAYS = 180
 SLIVER = 0.01
 """What `main_days` leaves out: days beyond such a gap with at most such a share of the rows."""
@@ -86,6 +93,33 @@ class OwnLog:
             if filled:
                 self._mapped(name, filled[0], 0)
                 self._require_optional(name, filled)
+                if name == "events" and self.feedback.needs_watch_seconds:
+                    self._require_watch_seconds(filled)
+
+    @cached_property
+    def event_columns(self) -> frozenset[str]:
+        """Columns of the contract that a file of the events fills."""
+        filled = (f for f in self._files("events") if f.names)
+        return frozenset(name for f in filled for name in self._mapped("events", f, 0).columns)
+
+    @cached_property
+    def feedback(self) -> Feedback:
+        """What the events mean: as declared, else by the kind of log that its columns make it."""
+        declared = self.config.feedback
+        return declared.resolve(declared.kind or kind_of(set(self.event_columns)))
+
+    def feedback_note(self) -> str | None:
+        """What was assumed about the events, where the file does not declare it."""
+        if self.config.feedback.kind is not None or self.feedback.kind == "video":
+            return None
+        mapped = {n for f in self._files("events") for n in self._columns_used(f)}
+        unused = sorted({n for f in self._files("events") for n in f.names} - mapped)
+        beside = f" Columns not used: {files.shown(', '.join(unused))}." if unused else ""
+        return (
+            f"events.columns names no watch_seconds: read as a log of kind {self.feedback.kind}, "
+            f"of which {WHAT_COUNTS[self.feedback.kind]}.{beside} Map watch_seconds, event_type or "
+            f"rating if there is one, or confirm with feedback.kind: {self.feedback.kind}"
+        )
 
     def section(self, name: str) -> Section | None:
         """A section of the YAML file."""
@@ -195,6 +229,20 @@ class OwnLog:
             elif contract not in _optional(mapping):
                 file.require_columns(source.names, _remedy(name, contract))
         return MappedFile(file, number, columns, day)
+
+    def _require_watch_seconds(self, known: list[files.DataFile]) -> None:
+        column = self.config.events.columns.watch_seconds
+        wanted = ("watch_seconds",) if column is None else column.names
+        for file in known:
+            if "watch_seconds" not in self._mapped("events", file, 0).columns:
+                remedy = _remedy("events", "watch_seconds")
+                file.require_columns(wanted, f"{remedy[:-1]}, or feedback.kind to another one.")
+
+    def _columns_used(self, file: files.DataFile) -> set[str]:
+        if not file.names:
+            return set()
+        found = self._mapped("events", file, 0).columns.values()
+        return {name for column in found for name in column.names}
 
     def _require_optional(self, name: str, known: list[files.DataFile]) -> None:
         """A column that some files lack is empty there; one that all lack is a wrong name."""

@@ -17,6 +17,7 @@ from pydantic import (
     model_validator,
 )
 
+from onerec.config.feedback import Condition, DeclaredFeedback, Signal
 from onerec.datasets.files import CsvStyle
 from onerec.urls import redact_url, require_no_credentials
 
@@ -71,7 +72,10 @@ class EventColumns(_Section):
     user_id: Source = Column(column="user_id")
     item_id: Source = Column(column="item_id")
     event_time: Source = Column(column="event_time")
-    watch_seconds: Source = Column(column="watch_seconds")
+    watch_seconds: Source | None = None
+    event_type: Source | None = None
+    rating: Source | None = None
+    quantity: Source | None = None
     is_like: Source | None = None
     is_follow: Source | None = None
     is_comment: Source | None = None
@@ -168,6 +172,7 @@ class OwnData(_Section):
     last_day: date | None = None
     time_zone: TimeZone = "UTC"
     open_ended: bool = False
+    feedback: DeclaredFeedback = DeclaredFeedback()
     stages: dict[str, Any] | None = None
     preset: str | None = None
     simulator: dict[str, Any] | None = None
@@ -217,6 +222,7 @@ def _explained(error: Any) -> str:
 
 _SECTIONS: dict[tuple[str, ...], type[BaseModel]] = {
     (): OwnData,
+    ("feedback",): DeclaredFeedback,
     ("events",): EventFiles,
     ("items",): ItemFiles,
     ("prior_history",): HistoryFiles,
@@ -229,4 +235,7 @@ _SECTIONS: dict[tuple[str, ...], type[BaseModel]] = {
 
 
 def _known_keys(loc: tuple[Any, ...]) -> str:
-    return ", ".join(_SECTIONS.get(tuple(loc[:-1]), Column).model_fields)
+    section = _SECTIONS.get(tuple(loc[:-1]), Column)
+    if loc[0] == "feedback" and len(loc) > 2:
+        section = Signal if loc[1] == "signals" and len(loc) == 4 else Condition
+    return ", ".join(section.model_fields)

@@ -17,6 +17,8 @@ from onerec.evaluation.measure import HEADLINE
 from onerec.evaluation.metric_table import MetricTable
 from onerec.evaluation.promotion import Decision, Evidence
 from onerec.reward.metrics import no_better_than_base_rate
+from onerec.reward.model import load_reward
+from onerec.reward.scoring import tower_weights
 
 DECISION = "champion.json"
 RECALL = f"recall@{HEADLINE}"
@@ -47,7 +49,11 @@ def check_incumbent(offline_metrics: Artifact, incumbent: Artifact | None) -> No
 
 
 def evidence_of(
-    metrics: MetricTable, *, tolerance: float, weak_towers: tuple[str, ...] = ()
+    metrics: MetricTable,
+    *,
+    tolerance: float,
+    weak_towers: tuple[str, ...] = (),
+    signals: tuple[str, ...] = (),
 ) -> Evidence:
     """What the promotion rule reads of a metric table.
 
@@ -55,6 +61,7 @@ def evidence_of(
         metrics: With rows of the champion before, if there was one.
         tolerance: Share of the champion's Recall@10 that may be lost.
         weak_towers: Reward towers that count and are no better than their base rate.
+        signals: Signals that the scalar reward is made of.
     """
     has_champion = CHAMPION in metrics.systems(RECALL)
     bar = CHAMPION if has_champion else "popularity"
@@ -68,6 +75,7 @@ def evidence_of(
             metrics.find(CHALLENGER, REWARD, reference=bar) if has_champion else None
         ),
         weak_towers=weak_towers,
+        signals=signals,
         tolerance=tolerance,
     )
 
@@ -84,9 +92,15 @@ def reward_chooses(metrics: MetricTable, *, tolerance: float) -> bool:
 
 def weak_towers(reward_model: Path, reward: RewardConfig) -> tuple[str, ...]:
     """Towers with a weight in the scalar reward that are no better than their base rate."""
-    towers = read_json(reward_model / "metrics.json")["towers"]
-    weak = no_better_than_base_rate(towers)
-    return tuple(tower for tower in weak if getattr(reward, f"weight_{tower}") > 0)
+    weak = no_better_than_base_rate(read_json(reward_model / "metrics.json")["towers"])
+    return tuple(tower for tower in counted_signals(reward_model, reward) if tower in weak)
+
+
+def counted_signals(reward_model: Path, reward: RewardConfig) -> tuple[str, ...]:
+    """Signals with a tower and a weight in the scalar reward."""
+    signals = load_reward(reward_model).signals
+    weights = tower_weights(reward, signals)
+    return tuple(s.name for s, weight in zip(signals, weights, strict=True) if weight > 0)
 
 
 def describe(

@@ -16,7 +16,6 @@ from onerec.config import RewardConfig
 from onerec.ranked_lists import RankedLists
 from onerec.reward.model import RewardModel
 from onerec.reward.scoring import scalar_reward, score_sessions
-from onerec.session_dataset.reward_blocks import REWARD_LABELS
 
 
 @dataclass(frozen=True)
@@ -117,15 +116,16 @@ def session_rewards(
     """
     probabilities = score_sessions(model, vectors, history, sessions.items.clamp(min=-1))
     probabilities = probabilities.masked_fill(~sessions.exist[..., None], torch.nan).double()
-    values = {f"{name}_reward": scalar_reward(probabilities[:, 0], config).numpy()}
+    scalar = scalar_reward(probabilities[:, 0], config, model.signals)
+    values = {f"{name}_reward": scalar.numpy()}
     exist = sessions.exist[..., None]
     none = ~sessions.exist.any(1)
     mean = probabilities.nanmean(1).numpy()
     top = probabilities.masked_fill(~exist, -torch.inf).amax(1)
     top = top.masked_fill(none[:, None], torch.nan).numpy()
-    for column, tower in enumerate(REWARD_LABELS):
-        values[f"{name}_{tower}_mean"] = mean[:, column]
-        values[f"{name}_{tower}_max"] = top[:, column]
+    for column, signal in enumerate(model.signals):
+        values[f"{name}_{signal.name}_mean"] = mean[:, column]
+        values[f"{name}_{signal.name}_max"] = top[:, column]
     return values
 
 

@@ -24,7 +24,6 @@ from onerec.evaluation.metric_table import ALL, CaseValues, Metric, MetricRow, M
 from onerec.evaluation.ranking_metrics import per_case_metrics
 from onerec.evaluation.systems import System
 from onerec.ranked_lists import RankedLists
-from onerec.session_dataset.reward_blocks import REWARD_LABELS
 from onerec.statistics import bootstrap_means, gini
 
 HEADLINE = 10
@@ -198,8 +197,9 @@ def reward_aucs(reward_model: Path) -> Iterator[MetricRow]:
 
     NaN where only one kind of row was seen, and for ends that an older reward model did not store.
     """
-    towers = read_json(reward_model / "metrics.json")["towers"]
-    for tower in REWARD_LABELS:
+    metrics = read_json(reward_model / "metrics.json")
+    towers = metrics["towers"]
+    for tower in metrics.get("signals", towers):
         found = (towers[tower].get(f"auc{end}") for end in ("", "_low", "_high"))
         value, low, high = (np.nan if number is None else number for number in found)
         yield MetricRow(REWARD_SYSTEM, None, f"auc_{tower}", ALL, value, low, high)

@@ -11,7 +11,8 @@ The challenger is promoted when every gate passes:
 5. without a champion: its Recall@10 is significantly above popularity's.
 
 "Significantly" means that the paired bootstrap interval of the difference excludes 0. A reward
-tower that is no better than its base rate is a warning: rewards are then little evidence.
+tower that is no better than its base rate is a warning, and so is a reward of one signal: both are
+little evidence.
 """
 
 import math
@@ -33,6 +34,7 @@ class Evidence:
         reward_difference: Challenger minus champion by the evaluator, paired; None without a
             champion.
         weak_towers: Reward towers that count in the reward and are no better than their base rate.
+        signals: Signals that the scalar reward is made of; not known where empty.
         tolerance: Share of the champion's Recall@10 that may be lost.
     """
 
@@ -43,6 +45,7 @@ class Evidence:
     recall_difference: Interval
     reward_difference: Interval | None
     weak_towers: tuple[str, ...] = ()
+    signals: tuple[str, ...] = ()
     tolerance: float = 0.10
 
 
@@ -118,11 +121,19 @@ def decide(evidence: Evidence) -> Decision:
             not e.reward_difference.high < 0,
             f"its evaluator reward is significantly below the champion's ({reward})",
         )
+    return Decision(all(gates.values()), reasons, gates, _warnings(e), numbers)
+
+
+def _warnings(e: Evidence) -> list[str]:
     warnings = [
         f"the {tower} tower counts in the reward but is no better than its base rate"
         for tower in e.weak_towers
     ]
-    return Decision(all(gates.values()), reasons, gates, warnings, numbers)
+    if len(e.signals) == 1:
+        warnings.append(
+            f"rewards rest on one signal, {e.signals[0]}: what raises it alone counts as better"
+        )
+    return warnings
 
 
 def unmeasured() -> Decision:

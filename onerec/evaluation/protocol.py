@@ -7,7 +7,7 @@ Shapes: C cases, H history items, N items.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from onerec.artifacts import read_json, write_json
 from onerec.evaluation.data import EvaluationData
+from onerec.reward.scoring import reward_terms
 
 PROTOCOL_FILE = "protocol.json"
 
@@ -33,6 +34,9 @@ class EvaluationProtocol:
         cases: Hash of the users with their histories and targets, by the items' ids.
         candidates: Hash of the candidates' ids.
         reward_models: By name, a hash of its weights.
+        scalar_reward: Its terms, in words.
+        missing_signals: Declared signals that the reward models have no tower for: training blocks
+            of one class only.
     """
 
     test_day: str
@@ -44,11 +48,14 @@ class EvaluationProtocol:
     cases: str
     candidates: str
     reward_models: Mapping[str, str]
+    scalar_reward: Sequence[str] = ()
+    missing_signals: Sequence[str] = ()
 
     @staticmethod
     def of(data: EvaluationData) -> "EvaluationProtocol":
         """The protocol of an evaluation."""
         ids = data.semantic_ids.item_ids
+        evaluator = data.reward_models["evaluator"]
         histories, targets = _names(data.histories, ids), _names(data.targets, ids)
         return EvaluationProtocol(
             test_day=data.test_day.isoformat(),
@@ -65,6 +72,8 @@ class EvaluationProtocol:
                 ).hexdigest()[:16]
                 for name, model in data.reward_models.items()
             },
+            scalar_reward=reward_terms(data.reward, evaluator.signals),
+            missing_signals=list(evaluator.shape.missing),
         )
 
     def save(self, directory: Path) -> None:

@@ -4,12 +4,11 @@
 """
 
 from onerec.reward.ensemble import RewardEnsemble, SessionScores, load_ensemble
-from onerec.reward.model import TOWERS, RewardModel, load_reward, save_reward
+from onerec.reward.model import RewardModel, load_reward, save_reward
 from onerec.reward.scoring import scalar_reward, score_sessions
 from onerec.reward.user_split import check_evaluator
 
 __all__ = [
-    "TOWERS",
     "RewardEnsemble",
     "RewardModel",
     "SessionScores",

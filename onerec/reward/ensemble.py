@@ -3,7 +3,7 @@
 A session that one model scores far above the others invites reward hacking. So the chosen session
 of a pair may be the one of the highest lower confidence bound instead of the highest mean.
 
-Shapes: E models, B users, K sessions per user.
+Shapes: E models, B users, K sessions per user, T towers.
 """
 
 from collections.abc import Sequence
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from onerec.config import RewardConfig
+from onerec.config.feedback import Signal
 from onerec.reward.model import RewardModel, load_reward
 from onerec.reward.scoring import scalar_reward, score_sessions
 
@@ -28,7 +29,7 @@ class SessionScores(NamedTuple):
     Attributes:
         reward: (B, K) mean scalar reward.
         lower_bound: (B, K) mean minus `ensemble_caution` standard deviations over the models.
-        towers: (B, K, 4) mean probabilities.
+        towers: (B, K, T) mean probabilities.
     """
 
     reward: Tensor
@@ -52,6 +53,12 @@ class RewardEnsemble:
 
     def __post_init__(self) -> None:
         assert self.models, "an ensemble has a model"
+        assert all(m.signals == self.signals for m in self.models), "models of other signals"
+
+    @property
+    def signals(self) -> tuple[Signal, ...]:
+        """What the towers of every model predict."""
+        return self.models[0].signals
 
     def score(self, history: Tensor, sessions: Tensor) -> SessionScores:
         """Score sessions with every model, in double precision from the probabilities on.
@@ -63,7 +70,7 @@ class RewardEnsemble:
         towers = torch.stack(
             [score_sessions(m, self.vectors, history, sessions).double() for m in self.models]
         )
-        rewards = scalar_reward(towers, self.config)
+        rewards = scalar_reward(towers, self.config, self.signals)
         mean = rewards.mean(0)
         spread = rewards.std(0, correction=0)
         return SessionScores(mean, mean - self.config.ensemble_caution * spread, towers.mean(0))

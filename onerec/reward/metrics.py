@@ -1,15 +1,15 @@
 """How good a reward model is on a day it was not trained on, tower by tower.
 
-Shapes: R rows (blocks of a session), bins of equal row counts.
+Shapes: R rows (blocks of a session), T towers, bins of equal row counts.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torchmetrics.functional.classification import binary_auroc
 
-from onerec.reward.model import TOWERS
 from onerec.statistics import percentile_ends
 
 RELIABILITY_BINS = 10
@@ -19,14 +19,17 @@ CHUNK_CELLS = 2_000_000
 """Resample weights held at once; bounds memory, changes nothing else."""
 
 
-def tower_metrics(probabilities: Tensor, labels: Tensor, base_rates: Tensor) -> dict[str, Any]:
+def tower_metrics(
+    probabilities: Tensor, labels: Tensor, base_rates: Tensor, towers: Sequence[str]
+) -> dict[str, Any]:
     """Discrimination and calibration per tower.
 
     Args:
-        probabilities: (R, 4) predictions in the order of `TOWERS`.
-        labels: (R, 4), 0 or 1.
-        base_rates: (4,) rates of the *training* rows: what a scorer without user and session
+        probabilities: (R, T) predictions in the order of the towers.
+        labels: (R, T), 0 or 1.
+        base_rates: (T,) rates of the *training* rows: what a scorer without user and session
             would have predicted.
+        towers: Their T names.
 
     Returns:
         Per tower: `rows`, `finite`, `base_rate` (of these rows), `auc` (None where all rows carry
@@ -36,7 +39,7 @@ def tower_metrics(probabilities: Tensor, labels: Tensor, base_rates: Tensor) -> 
     """
     return {
         tower: _one(probabilities[:, i], labels[:, i], float(base_rates[i]))
-        for i, tower in enumerate(TOWERS)
+        for i, tower in enumerate(towers)
     }
 
 
@@ -132,7 +135,7 @@ def log_losses(probabilities: Tensor, labels: Tensor) -> Tensor:
 
 
 def smoothed_rates(labels: Tensor) -> Tensor:
-    """(4,) rates of (R, 4) labels with one imagined row of each kind: never 0 or 1."""
+    """(T,) rates of (R, T) labels with one imagined row of each kind: never 0 or 1."""
     return (labels.double().sum(0) + 1) / (len(labels) + 2)
 
 

@@ -1,9 +1,10 @@
-"""The reward model R(u, S): four probabilities of what a user does with a session.
+"""The reward model R(u, S): probabilities of what a user does with a session, one per signal.
 
-Shapes: B batch, H history items, M items of a session, D width, N items, Dv item-vector width.
+Shapes: B batch, H history items, M items of a session, T towers, D width, N items, Dv
+    item-vector width.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import torch
@@ -13,10 +14,7 @@ from torch import Tensor, nn
 
 from onerec.artifacts import read_json, write_json
 from onerec.config import RewardConfig
-from onerec.session_dataset.reward_blocks import REWARD_LABELS
-
-TOWERS = REWARD_LABELS
-"""Session watch time, view, follow and like: the order of every tensor's last axis of four."""
+from onerec.config.feedback import VIDEO_SIGNALS, Signal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,20 +25,25 @@ class RewardShape:
         vector_dim: Width of the item vectors it is given.
         num_items: Items it learns an embedding for; later ones have their vector only.
         history_length: Most recent history items that have a place of their own.
+        signals: What the towers predict: the order of every tensor's last axis of T.
+        missing: Declared signals that have no tower: training blocks of one class only.
     """
 
     vector_dim: int
     num_items: int
     history_length: int
+    signals: tuple[Signal, ...] = VIDEO_SIGNALS
+    missing: tuple[str, ...] = ()
 
 
 class RewardModel(nn.Module):
-    """Target-aware item representations, self-attention over the session, four towers.
+    """Target-aware item representations, self-attention over the session, a tower per signal.
 
     OneRec v1, section 3.3.1: `e_i = v_i (.) u`, `h_f = SelfAttention(h)`,
-    `r_x = Tower_x(sum_i h_f,i)` for x in swt, vtr, wtr, ltr. Here `u` is what item i finds when it
-    attends over the user's history, and `e_i` mixes `v_i`, `u_i` and their product, so that an
-    item's quality for everybody has a way of its own beside its match with the user.
+    `r_x = Tower_x(sum_i h_f,i)` for x in swt, vtr, wtr, ltr, or another log's signals. Here `u`
+    is what item i finds when it attends over the user's history, and `e_i` mixes `v_i`, `u_i` and
+    their product, so that an item's quality for everybody has a way of its own beside its match
+    with the user.
 
     With `target_attention` off, `u` is the same for every item: the history's mean. With
     `history_similarity`, `e_i` also reads the cosines of item i's vector with the history's.
@@ -63,10 +66,15 @@ class RewardModel(nn.Module):
         self.mix = nn.Linear(3 * width + 2 * config.history_similarity, width)
         self.norm = nn.RMSNorm(width)
         self.over_session = _Attention(width, config.num_heads)
-        self.towers = nn.ModuleList(_Tower(width, config.dropout) for _ in TOWERS)
+        self.towers = nn.ModuleList(_Tower(width, config.dropout) for _ in shape.signals)
         self.dropout = nn.Dropout(config.dropout)
         nn.init.normal_(self.recency.weight, std=0.02)
         nn.init.zeros_(self.embed.weight)  # an item that training never shows stays without one
+
+    @property
+    def signals(self) -> tuple[Signal, ...]:
+        """What the towers predict."""
+        return self.shape.signals
 
     def forward(self, vectors: Tensor, history: Tensor, sessions: Tensor) -> Tensor:
         """Score sessions.
@@ -77,7 +85,7 @@ class RewardModel(nn.Module):
             sessions: (B, M) item indices, -1 where there is none.
 
         Returns:
-            (B, 4) logits in the order of `TOWERS`.
+            (B, T) logits in the order of `signals`.
         """
         seen = history >= 0
         item_BMD = self._items(vectors, sessions)
@@ -101,7 +109,7 @@ class RewardModel(nn.Module):
         return torch.cat([tower(pooled) for tower in self.towers], -1)
 
     def start_from_base_rates(self, rates: Tensor) -> None:
-        """Let an untrained model predict the base rates (4,): rare feedback then trains at once."""
+        """Let an untrained model predict the base rates (T,): rare feedback then trains at once."""
         logits = torch.logit(rates.clamp(1e-4, 1 - 1e-4))
         with torch.no_grad():
             for tower, logit in zip(self.towers, logits, strict=True):
@@ -187,8 +195,8 @@ def reward_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """L_RM (OneRec v1, section 3.3.1): binary cross-entropy summed over towers, mean over rows.
 
     Args:
-        logits: (B, 4).
-        labels: (B, 4), 0 or 1.
+        logits: (B, T).
+        labels: (B, T), 0 or 1.
     """
     return F.binary_cross_entropy_with_logits(logits, labels, reduction="none").sum(-1).mean()
 
@@ -197,15 +205,18 @@ def save_reward(model: RewardModel, directory: Path) -> None:
     """Write `model.safetensors` and `config.json`."""
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     save_file(tensors, str(directory / "model.safetensors"))
-    write_json(
-        directory / "config.json",
-        {"reward": asdict(model.config), "shape": asdict(model.shape), "towers": list(TOWERS)},
-    )
+    shape = {f.name: getattr(model.shape, f.name) for f in fields(RewardShape)}
+    shape["signals"] = [signal.model_dump(mode="json") for signal in model.signals]
+    write_json(directory / "config.json", {"reward": asdict(model.config), "shape": shape})
 
 
 def load_reward(directory: Path) -> RewardModel:
     """Read what `save_reward` wrote; the model is in evaluation mode."""
     config = read_json(directory / "config.json")
-    model = RewardModel(RewardConfig(**config["reward"]), RewardShape(**config["shape"]))
+    shape = config["shape"]
+    if "signals" in shape:  # an earlier version had the video signals only
+        shape["signals"] = tuple(map(Signal.model_validate, shape["signals"]))
+        shape["missing"] = tuple(shape["missing"])
+    model = RewardModel(RewardConfig(**config["reward"]), RewardShape(**shape))
     model.load_state_dict(load_file(str(directory / "model.safetensors")))
     return model.eval()

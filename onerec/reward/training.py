@@ -15,7 +15,7 @@ from onerec.config import RewardConfig
 from onerec.reward.ensemble import MEMBERS
 from onerec.reward.metrics import smoothed_rates, tower_metrics
 from onerec.reward.model import RewardModel, RewardShape, reward_loss, save_reward
-from onerec.reward.scoring import score_sessions, tower_weights
+from onerec.reward.scoring import reward_terms, score_sessions, tower_weights
 from onerec.session_dataset.reward_blocks import RewardBlocks
 from onerec.session_dataset.splits import split_users
 from onerec.training.batches import OrderedBatches, Rows, ShuffledBatches, loader_of
@@ -144,8 +144,10 @@ def _fit_one(
         vector_dim=data.vectors.shape[1],
         num_items=len(data.vectors),
         history_length=train.history.shape[1],
+        signals=train.signals,
+        missing=train.thresholds.missing,
     )
-    seed = member.seed(config)
+    seed, names = member.seed(config), [signal.name for signal in train.signals]
     with reproducible(runtime):
         torch.manual_seed(seed)
         model = RewardModel(member.shape(config), shape)
@@ -169,8 +171,11 @@ def _fit_one(
             "train_blocks": len(train),
             "train_users": len(np.unique(train.user)),
             "train_base_rates": base_rates.tolist(),
-            "swt_threshold_seconds": data.train.thresholds.mean_watch_seconds,
-            "weights": tower_weights(config),
+            "watch_threshold_seconds": data.train.thresholds.mean_watch_seconds,
+            "weights": dict(zip(names, tower_weights(config, train.signals), strict=True)),
+            "scalar_reward": reward_terms(config, train.signals),
+            "signals": names,
+            "missing_signals": list(train.thresholds.missing),
             "towers": _measure(model, valid, data.vectors, base_rates),
             "towers_all_users": _measure(model, data.valid, data.vectors, base_rates),
         }
@@ -215,11 +220,13 @@ def _measure(
     model: RewardModel, blocks: RewardBlocks, vectors: Tensor, base_rates: Tensor
 ) -> dict[str, Any]:
     probabilities = score_sessions(model, vectors, blocks.history, blocks.items)
-    return tower_metrics(probabilities, blocks.labels, base_rates)
+    return tower_metrics(
+        probabilities, blocks.labels, base_rates, [signal.name for signal in model.signals]
+    )
 
 
 class RewardModule(FitModule):
-    """Trains a `RewardModel` on blocks (history (B, H), items (B, M), labels (B, 4))."""
+    """Trains a `RewardModel` on blocks (history (B, H), items (B, M), labels (B, T))."""
 
     vectors: Tensor
     model: RewardModel

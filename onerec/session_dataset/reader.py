@@ -20,6 +20,7 @@ import pyarrow.dataset as pads
 from onerec.artifacts import MANIFEST, read_json
 from onerec.catalogue import Catalogue
 from onerec.config import SessionConfig
+from onerec.config.feedback import VIDEO_SIGNALS, Feedback, Signal
 from onerec.schema import SESSION_DATASET, SPLITS
 
 Ints = npt.NDArray[np.int64]
@@ -88,6 +89,17 @@ def read_session_config(directory: Path) -> SessionConfig:
     return SessionConfig(**{name: v for name, v in built_with.items() if name in known})
 
 
+def read_signals(directory: Path) -> tuple[Signal, ...]:
+    """The signals that a `session_dataset` artifact's log declares, in the order of its column.
+
+    They are in its manifest; without one the log is one of video.
+    """
+    if not (directory / MANIFEST).exists():
+        return VIDEO_SIGNALS
+    declared = read_json(directory / MANIFEST)["config"].get("feedback")
+    return VIDEO_SIGNALS if declared is None else Feedback.model_validate(declared).signals
+
+
 def users_of(sessions: pa.Table) -> tuple[np.ndarray, Ints]:
     """(U,) different users, sorted, and (S,) the user of each session as a row of them."""
     names = sessions.column("user_id").to_numpy().astype(object)
@@ -117,6 +129,23 @@ def exposure_flags(sessions: pa.Table, name: str) -> npt.NDArray[np.bool_]:
     """(E,) booleans of a column that goes with `item_ids`, null counting as false."""
     values = pc.fill_null(_per_exposure(sessions, name), False)
     return values.to_numpy(zero_copy_only=False).astype(np.bool_)
+
+
+def exposure_signals(sessions: pa.Table, num_signals: int) -> npt.NDArray[np.bool_]:
+    """(E, num_signals) booleans: whether each declared signal's condition holds.
+
+    Raises:
+        ValueError: An exposure has another number of signals.
+    """
+    values = pc.fill_null(pc.list_flatten(_per_exposure(sessions, "signals")), False)
+    num_exposures = pc.sum(_lengths(sessions, "item_ids")).as_py() or 0
+    if len(values) != num_exposures * num_signals:
+        raise ValueError(
+            f"session_dataset: {len(values)} signals for {num_exposures} exposures and "
+            f"{num_signals} declared signals; materialise it again"
+        )
+    flat = values.to_numpy(zero_copy_only=False).astype(np.bool_)
+    return flat.reshape(num_exposures, num_signals)
 
 
 def exposure_numbers(sessions: pa.Table, name: str) -> npt.NDArray[np.float64]:

@@ -82,7 +82,8 @@ def recount_sessions(sessions: pa.Table, config: SessionConfig, test_day: date) 
             "num_positives": positive.lengths,
             "meets_criteria": (num_watched >= config.good_min_watched_items)
             & (seconds >= config.good_min_watch_seconds)
-            & (interactions >= config.good_min_positive_interactions),
+            & (interactions >= config.good_min_positive_interactions)
+            & (positive.lengths >= config.good_min_positives),
             "history_follows": _history_follows(users, history, positive, config.history_length),
         }
     )

@@ -11,32 +11,38 @@ import torch
 from torch import Tensor
 
 from onerec.catalogue import Catalogue
+from onerec.config.feedback import CONTINUED, VIDEO_SIGNALS, Signal
 from onerec.session_dataset.padding import first_of_each, last_of_each, positions
 from onerec.session_dataset.reader import (
     Ints,
     dates_of,
     exposure_numbers,
+    exposure_signals,
     items_of,
     known_items_of,
     read_sessions,
+    read_signals,
     users_of,
 )
 
-REWARD_LABELS = ("swt", "vtr", "wtr", "ltr")
-"""Order of the reward labels and of everything predicted from them."""
-
-_FEEDBACK = ("watch_seconds", "is_watched", "is_follow", "is_like")
+_FEEDBACK = ("watch_seconds", "signals")
 
 
 @dataclass(frozen=True, kw_only=True)
 class RewardThresholds:
-    """What the label `swt` compares with.
+    """What the training days say about labels: where they are cut, and which there are.
 
     Attributes:
-        mean_watch_seconds: Median over the training blocks of the seconds watched per item.
+        mean_watch_seconds: Median over the training blocks of the seconds watched per item, which
+            a signal of `median_watch_seconds` compares with.
+        signals: Declared signals that some training blocks have and others have not; where there
+            is none, `CONTINUED` stands in.
+        missing: Names of the declared signals that all training blocks have, or none.
     """
 
     mean_watch_seconds: float
+    signals: tuple[Signal, ...] = VIDEO_SIGNALS
+    missing: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,12 +54,12 @@ class RewardBlocks:
         user_ids: (U,) the users, sorted.
         history: (R, H) int32 item indices: the positives before the block's session.
         items: (R, M) int32 item indices, at least one of them not -1.
-        labels: (R, 4) float32 of zeros and ones in the order of `REWARD_LABELS`.
+        labels: (R, T) float32 of zeros and ones in the order of `signals`.
         session: (R,) int64, equal for the blocks of one session.
         place: (R,) int64, 0 for the first block of a session.
         date: (R,) datetime64[D], the UTC day of the session.
         hour: (R,) float64, the hour of that day at which the session began.
-        thresholds: What `swt` was compared with.
+        thresholds: What the labels were made with.
     """
 
     user: Tensor
@@ -69,6 +75,11 @@ class RewardBlocks:
 
     def __len__(self) -> int:
         return len(self.items)
+
+    @property
+    def signals(self) -> tuple[Signal, ...]:
+        """The T signals that the labels are of."""
+        return self.thresholds.signals
 
     def rows(self, kept: Tensor) -> "RewardBlocks":
         """Some of the blocks, by (R,) bools or by row numbers; users keep theirs."""
@@ -93,8 +104,9 @@ def load_reward_blocks(
     """Cut every session of a split, good or not, into blocks of consecutive exposures.
 
     A session's known exposures 1..M are its first block, M+1..2M the second, and so on; the last
-    may be shorter. All of them carry the session's history. The paper names the four targets but
-    not how they become binary (OneRec v1, section 3.3.1); here a block's label is
+    may be shorter. All of them carry the session's history. The paper names four targets but not
+    how they become binary (OneRec v1, section 3.3.1); here every declared signal that training
+    blocks of both classes have is a label (`onerec.config.feedback.Signal`). Of a video log:
 
     - `swt` (session watch time): its watch seconds per item reach the training split's median,
     - `vtr` (view rate): at least half of its items were watched effectively,
@@ -107,18 +119,19 @@ def load_reward_blocks(
         catalogue: Exposures of items it does not know are dropped.
         history_length: H, the last known items of a history that are kept.
         block_items: M, exposures per block.
-        thresholds: What `swt` compares with; by default those of the training split.
+        thresholds: What labels are made with; by default those of the training split.
 
     Raises:
-        ValueError: The split is unknown, a column is missing, or there is no training exposure to
-            take the threshold from.
+        ValueError: The split is unknown, a column is missing, or the training split has no exposure
+            or no signal in both classes.
     """
     columns = ["user_id", "session_date", "started_at", "history_item_ids", "item_ids", *_FEEDBACK]
     table = read_sessions(directory, [split], columns)
-    cut = _cut_blocks(table, catalogue, block_items)
+    declared = read_signals(directory)
+    cut = _cut_blocks(table, catalogue, block_items, declared)
     if thresholds is None:
         thresholds = (
-            _thresholds(cut)
+            _thresholds(cut, declared)
             if split == "train"
             else reward_thresholds(directory, catalogue, block_items=block_items)
         )
@@ -144,61 +157,100 @@ def load_reward_blocks(
 def reward_thresholds(
     directory: Path, catalogue: Catalogue, *, block_items: int
 ) -> RewardThresholds:
-    """Thresholds of the reward labels, from the training split alone.
+    """Thresholds and signals of the reward labels, from the training split alone.
 
     Raises:
-        ValueError: The training split has no exposure of a known item.
+        ValueError: The training split has no exposure of a known item, or no signal in both
+            classes.
     """
     table = read_sessions(directory, ["train"], ["item_ids", *_FEEDBACK])
-    return _thresholds(_cut_blocks(table, catalogue, block_items))
+    declared = read_signals(directory)
+    return _thresholds(_cut_blocks(table, catalogue, block_items, declared), declared)
 
 
 @dataclass(frozen=True)
 class _Blocks:
-    """Exposures of known items, cut into blocks: `items`, `block` and `feedback` have one entry an
-    exposure, `session` (a row of the table) one a block."""
+    """Exposures of known items, cut into blocks.
+
+    Attributes:
+        items: (E,) item indices.
+        block: (E,) the block of each.
+        session: (R,) row of the table of each block.
+        watch_seconds: (E,).
+        met: By name of a declared signal, (E,) booleans: the exposure meets its condition.
+        goes_on: (R,) booleans: the session has a further block.
+    """
 
     items: Ints
     block: Ints
     session: Ints
-    feedback: dict[str, npt.NDArray[np.float64]]
+    watch_seconds: npt.NDArray[np.float64]
+    met: dict[str, npt.NDArray[np.bool_]]
+    goes_on: npt.NDArray[np.bool_]
 
-    def mean(self, column: str) -> npt.NDArray[np.float64]:
+    def mean(self, values: np.ndarray) -> npt.NDArray[np.float64]:
+        """(R,) means of a number per exposure (E,)."""
         num = len(self.session)
-        total = np.bincount(self.block, weights=self.feedback[column], minlength=num)
+        total = np.bincount(self.block, weights=values, minlength=num)
         return total / np.maximum(np.bincount(self.block, minlength=num), 1)
 
+    def label(self, signal: Signal, mean_watch_seconds: float) -> npt.NDArray[np.bool_]:
+        """(R,) booleans: which blocks have a signal."""
+        if signal.of_block == "continued":
+            return self.goes_on
+        if signal.of_block == "median_watch_seconds":
+            return self.mean(self.watch_seconds) >= mean_watch_seconds
+        share = self.mean(self.met[signal.name])
+        return share >= 0.5 if signal.of_block == "half" else share > 0
 
-def _cut_blocks(table: pa.Table, catalogue: Catalogue, block_items: int) -> _Blocks:
+
+def _cut_blocks(
+    table: pa.Table, catalogue: Catalogue, block_items: int, declared: tuple[Signal, ...]
+) -> _Blocks:
     items, session = items_of(table, "item_ids", catalogue)
     known = items >= 0
     items, session = items[known], session[known]
     opens = positions(session, table.num_rows) % block_items == 0
+    of_block = session[opens]
+    met = exposure_signals(table, len(declared))[known]
     return _Blocks(
         items=items,
         block=np.cumsum(opens) - 1,
-        session=session[opens],
-        feedback={name: exposure_numbers(table, name)[known] for name in _FEEDBACK},
+        session=of_block,
+        watch_seconds=exposure_numbers(table, "watch_seconds")[known],
+        met={signal.name: met[:, i] for i, signal in enumerate(declared)},
+        goes_on=np.append(of_block[1:] == of_block[:-1], False)[: len(of_block)],
     )
 
 
 def _labels(cut: _Blocks, thresholds: RewardThresholds) -> npt.NDArray[np.float32]:
-    """(R, 4) zeros and ones, in the order of `REWARD_LABELS`."""
-    labels = (
-        cut.mean("watch_seconds") >= thresholds.mean_watch_seconds,
-        cut.mean("is_watched") >= 0.5,
-        cut.mean("is_follow") > 0,
-        cut.mean("is_like") > 0,
-    )
+    """(R, T) zeros and ones, in the order of the signals."""
+    labels = [cut.label(signal, thresholds.mean_watch_seconds) for signal in thresholds.signals]
     return np.stack(labels, axis=-1).astype(np.float32)
 
 
-def _thresholds(cut: _Blocks) -> RewardThresholds:
+def _thresholds(cut: _Blocks, declared: tuple[Signal, ...]) -> RewardThresholds:
     if not len(cut.session):
         raise ValueError(
             "the training split has no exposure of an item with a semantic ID, so reward labels "
             "have no threshold: widen window_days, or check that semantic_ids covers these days"
         )
-    median = float(np.median(cut.mean("watch_seconds")))
+    median = float(np.median(cut.mean(cut.watch_seconds)))
     # When most blocks were not watched at all the median is 0, and `>= 0` would hold for every one.
-    return RewardThresholds(mean_watch_seconds=max(median, float(np.finfo(np.float64).tiny)))
+    median = max(median, float(np.finfo(np.float64).tiny))
+
+    def in_both_classes(signal: Signal) -> bool:
+        label = cut.label(signal, median)
+        return bool(label.any() and not label.all())
+
+    found = tuple(signal for signal in declared if in_both_classes(signal))
+    missing = tuple(signal.name for signal in declared if signal not in found)
+    if not found and in_both_classes(CONTINUED):
+        found = (CONTINUED,)
+    if not found:
+        raise ValueError(
+            f"signals {', '.join(missing)}: none of them tells training blocks apart (all blocks "
+            "have it, or none), and every session is one block, so that a reward model has nothing "
+            "to learn; declare feedback.signals, or use longer sessions (session_mode: user_day)"
+        )
+    return RewardThresholds(mean_watch_seconds=median, signals=found, missing=missing)

@@ -32,6 +32,7 @@ from onerec.model import OneRec, load_model, save_model
 from onerec.reward import load_reward
 from onerec.tokenizer.semantic_ids import SemanticIds, load_semantic_ids
 from resources.stores import Artifacts, Compute
+from tests.core.training.small import video_signals
 
 DAY = DAILY.get_partition_keys()[4]
 CODES, SID_TOKENS, NUM_ITEMS, NUM_NEW, NUM_USERS = 6, 3, 36, 4, 40
@@ -86,6 +87,7 @@ def _sessions(split: str, day: date, seed: int) -> pa.Table:
                 "split": split,
             }
         )
+    rows = [{**row, "signals": video_signals(row)} for row in rows]
     return pa.Table.from_pylist(rows, schema=schema.SESSION_DATASET)
 
 

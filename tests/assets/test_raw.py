@@ -86,10 +86,10 @@ def test_of_values_that_do_not_fit_the_text_is_kept_and_of_them_only(tmp_path: P
 
 def test_a_missing_required_column_is_named_and_changes_nothing(tmp_path: Path) -> None:
     land_events(tmp_path, [event()])
-    without = [{k: v for k, v in event().items() if k != "watch_seconds"}]
+    without = [{k: v for k, v in event().items() if k != "event_time"}]
     result = land_events(tmp_path, without, succeeds=False)
     message = failures(result)
-    assert "'watch_seconds' is missing" in message
+    assert "'event_time' is missing" in message
     assert "column mapping" in message
     assert read(tmp_path, "select watch_seconds from raw.raw_events") == [(3.0,)]
 

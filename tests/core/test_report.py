@@ -47,6 +47,8 @@ REPORT = NightlyReport(
         cases="b",
         candidates="c",
         reward_models={},
+        scalar_reward=["1 x P(swt: long)"],
+        missing_signals=["follow"],
     ),
     dataset="simulated",
     promoted=True,
@@ -86,7 +88,8 @@ def test_table_for_the_terminal() -> None:
     assert "0.1100 [0.1000, 0.1200]" in body[1]
     assert "+0.0600 [+0.0500, +0.0700]" in body[3]
     assert "100.00% legal" in table
-    assert "swt 0.710 [0.690, 0.730], vtr n/a, wtr n/a, ltr 0.600" in table
+    assert "swt 0.710 [0.690, 0.730], ltr 0.600, wtr n/a, follow no such signal" in table
+    assert "  1 x P(swt: long)" in table
     assert "challenger: promoted" in table
     assert max(map(len, lines)) < 110
 

@@ -116,6 +116,7 @@ def classify(
                     "watch_seconds": watch,
                     "is_watched": watched,
                     "is_positive": (watched or liked) and not flags["is_dislike"],
+                    "signals": [True, watched, flags["is_follow"], flags["is_like"]],
                     **flags,
                 }
             )
@@ -173,7 +174,7 @@ def _example(user: str, session: list[dict], history: list[str], config: Session
     watched = list(dict.fromkeys(r["item_id"] for r in session if r["is_watched"]))
     clicks = sum(r[f] for r in session for f in FLAGS[:4])
     seconds = round(sum(r["watch_seconds"] for r in session), 6)
-    lists = ("watch_seconds", "is_watched", "is_positive", *FLAGS)
+    lists = ("watch_seconds", "is_watched", "is_positive", "signals", *FLAGS)
     return {
         "session_id": session[0]["session_id"],
         "user_id": user,

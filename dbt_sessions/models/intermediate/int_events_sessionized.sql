@@ -35,13 +35,9 @@ classified as (
 
     select
         *,
-        watch_seconds >= least(
-            {{ var("watched_min_seconds") }},
-            coalesce(
-                {{ var("watched_min_share") }} * duration_seconds, {{ var("watched_min_seconds") }}
-            )
-        ) as is_watched
+        {{ holds(var("watched")) }} as is_watched
     from with_duration
+    where {{ holds(var("exposure")) }}
 
 ),
 
@@ -51,8 +47,12 @@ ordered as (
 
     select
         *,
-        (is_watched or is_like or is_follow or is_comment or is_share) and not is_dislike
-            as is_positive,
+        {{ holds(var("positive")) }} and not {{ holds(var("negative")) }} as is_positive,
+        [
+            {%- for signal in var("signals") -%}
+                {{ ", " if not loop.first }}{{ holds(signal) }}
+            {%- endfor -%}
+        ] as signals,
         lag(event_time) over (partition by user_id, event_date order by event_time, delivered_row)
             as previous_time,
         count(*) over (partition by user_id, event_date, event_time) > 1 as is_tied
@@ -148,6 +148,7 @@ select
         order by shuffle_key, position
     ) = 1 as is_first_watch,
     is_positive,
+    signals,
     is_like,
     is_follow,
     is_comment,

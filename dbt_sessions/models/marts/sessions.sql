@@ -22,7 +22,7 @@ counted as (
         count(*) filter (where is_positive) as num_positives,
         -- decimals add up to the same sum in any order, doubles do not: a session at the threshold must
         -- not be good in one run and bad in the next
-        cast(sum(cast(watch_seconds as decimal(18, 6))) as double) as watch_seconds,
+        coalesce(cast(sum(cast(watch_seconds as decimal(18, 6))) as double), 0) as watch_seconds,
         count(*) filter (where is_like) as num_likes,
         count(*) filter (where is_follow) as num_follows,
         count(*) filter (where is_comment) as num_comments,
@@ -40,12 +40,16 @@ classified as (
         num_watched_items >= {{ var("good_min_watched_items") }} as has_enough_watched_items,
         watch_seconds >= {{ var("good_min_watch_seconds") }} as has_enough_watch_seconds,
         num_likes + num_follows + num_comments + num_shares
-        >= {{ var("good_min_positive_interactions") }} as has_enough_interactions
+        >= {{ var("good_min_positive_interactions") }} as has_enough_interactions,
+        num_positives >= {{ var("good_min_positives") }} as has_enough_positives
     from counted
 
 )
 
 select
     *,
-    has_enough_watched_items and has_enough_watch_seconds and has_enough_interactions as is_good
+    has_enough_watched_items
+    and has_enough_watch_seconds
+    and has_enough_interactions
+    and has_enough_positives as is_good
 from classified

@@ -52,12 +52,16 @@ classified as (
                 then 'event_time is after the delivered day'
             when delivered.event_date < delivered.delivered_on
                 then 'event_time is before the delivered day'
-            when delivered.watch_seconds is null and {{ unreadable("watch_seconds") }} is null
-                then 'missing watch_seconds'
-            when delivered.watch_seconds is null then 'watch_seconds is not a number'
+            when delivered.watch_seconds is null and {{ unreadable("watch_seconds") }} is not null
+                then 'watch_seconds is not a number'
+            {% if var("needs_watch_seconds") -%}
+                when delivered.watch_seconds is null then 'missing watch_seconds'
+            {% endif -%}
             when delivered.watch_seconds < 0 then 'watch_seconds is negative'
             when delivered.watch_seconds > {{ var("max_watch_seconds") }}
                 then 'watch_seconds is above max_watch_seconds'
+            when {{ unreadable("rating") }} is not null then 'rating is not a number'
+            when {{ unreadable("quantity") }} is not null then 'quantity is not a number'
             {% for flag in flags -%}
                 when {{ unreadable(flag) }} is not null then '{{ flag }} is not a boolean'
             {% endfor -%}
@@ -88,10 +92,11 @@ shared_keys as (
         delivered_on,
         user_id,
         item_id,
-        event_time
+        event_time,
+        event_type
     from classified
     where broken_rule is null
-    group by delivered_on, user_id, item_id, event_time
+    group by delivered_on, user_id, item_id, event_time, event_type
     having count(*) > 1
 
 ),
@@ -103,7 +108,8 @@ copies as (
         classified.delivered_row,
         row_number() over (
             partition by
-                classified.delivered_on, classified.user_id, classified.item_id, classified.event_time
+                classified.delivered_on, classified.user_id, classified.item_id, classified.event_time,
+                classified.event_type
             order by
                 classified.event_id, classified.watch_seconds desc, classified.surface,
                 {% for flag in flags -%}
@@ -118,6 +124,7 @@ copies as (
             and classified.user_id = shared_keys.user_id
             and classified.item_id = shared_keys.item_id
             and classified.event_time = shared_keys.event_time
+            and classified.event_type is not distinct from shared_keys.event_type
     where classified.broken_rule is null
 
 )
@@ -129,6 +136,9 @@ select
     classified.item_id,
     classified.event_time,
     classified.watch_seconds,
+    classified.event_type,
+    classified.rating,
+    classified.quantity,
     {% for flag in flags -%}
         coalesce(classified.{{ flag }}, false) as {{ flag }},
     {% endfor -%}

@@ -1,7 +1,7 @@
 {{ config(materialized="view") }}
 
 {%- set columns = [
-    "event_id", "user_id", "item_id", "event_time", "watch_seconds",
+    "event_id", "user_id", "item_id", "event_time", "watch_seconds", "event_type", "rating", "quantity",
     "is_like", "is_follow", "is_comment", "is_share", "is_dislike", "surface",
 ] %}
 

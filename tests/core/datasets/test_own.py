@@ -10,6 +10,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from onerec.config.feedback import FEEDBACK, Condition
 from onerec.datasets.own import GAP_DAYS, SLIVER, OwnLog, main_days, open_source
 
 DAY = date(2026, 3, 2)
@@ -45,9 +46,75 @@ def test_an_optional_column_may_be_absent_in_older_files(tmp_path: Path) -> None
 def test_a_required_column_may_not(tmp_path: Path) -> None:
     write(tmp_path / "2026-03-01.parquet", watch_seconds=None, watched=3)
     write(tmp_path / "2026-03-02.parquet")
-    log = opened(tmp_path, events={"path": "{date}.parquet"})
     with pytest.raises(ValueError, match=r"2026-03-01\.parquet: no column 'watch_seconds'"):
-        list(log.every_file("events"))
+        opened(tmp_path, events={"path": "{date}.parquet"})
+    write(tmp_path / "2026-03-01.parquet", item_id=None)
+    with pytest.raises(ValueError, match=r"2026-03-01\.parquet: no column 'item_id'"):
+        opened(tmp_path, events={"path": "{date}.parquet"})
+
+
+@pytest.mark.parametrize(
+    ("columns", "kind"),
+    [
+        ({}, "video"),
+        ({"watch_seconds": None, "event_type": "view"}, "shop"),
+        ({"watch_seconds": None, "rating": 4}, "ratings"),
+        ({"watch_seconds": None}, "actions"),
+        ({"event_type": "view"}, "video"),
+    ],
+)
+def test_the_columns_say_the_kind_of_log(
+    tmp_path: Path, columns: dict[str, Any], kind: str
+) -> None:
+    write(tmp_path / "log.csv", **columns, seen_on="web")
+    log = opened(tmp_path, events={"path": "log.csv"})
+    assert log.feedback == FEEDBACK[kind]
+    note = log.feedback_note()
+    if kind == "video":
+        assert note is None
+    else:
+        assert f"kind {kind}" in (note or "")
+        assert "not used: seen_on" in (note or "")
+    declared = opened(tmp_path, events={"path": "log.csv"}, feedback={"kind": "actions"})
+    assert declared.feedback == FEEDBACK["actions"]
+    assert declared.feedback_note() is None
+
+
+def test_a_declaration_replaces_what_the_kind_says(tmp_path: Path) -> None:
+    write(tmp_path / "log.csv", watch_seconds=None, event_type="view")
+    feedback = {
+        "watched": {"event_type": ["view", "buy"]},
+        "signals": {"bought": {"event_type": "buy"}, "many": {"quantity_at_least": 3}},
+    }
+    log = opened(tmp_path, events={"path": "log.csv"}, feedback=feedback)
+    assert log.feedback.watched == (Condition(event_type=("view", "buy")),)
+    assert log.feedback.positive == FEEDBACK["shop"].positive
+    assert [s.name for s in log.feedback.signals] == ["bought", "many"]
+    assert log.feedback.signals[1].definition() == "an event with quantity >= 3"
+
+
+@pytest.mark.parametrize(
+    ("feedback", "message"),
+    [
+        ({"kind": "music"}, r"feedback\.kind='music': .*'video', 'ratings', 'shop' or 'actions'"),
+        (
+            {"positive": {"rating": 4}},
+            r"feedback\.positive\.0\.rating=4: no such key; .*rating_at_",
+        ),
+        ({"positive": {"event_type": "a' or 1=1"}}, r"event_type.*pattern"),
+        ({"watched": {"watched": True}}, "watched: watched is known later only"),
+        ({"positive": {}}, "is empty; use one of every_event, event_type"),
+        ({"signals": {"continued": {"flag": "is_like"}}}, "stands in"),
+        ({"signals": {"Buy!": {"flag": "is_like"}}}, "pattern"),
+        ({"signals": {"buy": {"when": {"flag": "is_like"}, "of_block": "all"}}}, "of_block='all'"),
+    ],
+)
+def test_a_wrong_declaration_is_named(
+    tmp_path: Path, feedback: dict[str, Any], message: str
+) -> None:
+    write(tmp_path / "log.csv")
+    with pytest.raises(ValueError, match=message):
+        opened(tmp_path, events={"path": "log.csv"}, feedback=feedback)
 
 
 def test_columns_may_stand_in_the_path(tmp_path: Path) -> None:

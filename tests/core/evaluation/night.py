@@ -17,6 +17,7 @@ from onerec.model import OneRec, save_model
 from onerec.reward.model import RewardModel, RewardShape, save_reward
 from onerec.schema import SESSION_DATASET
 from onerec.tokenizer.semantic_ids import SemanticIds
+from tests.core.training.small import video_signals
 
 DAY = date(2026, 6, 14)
 NUM_ITEMS, NUM_USERS = 40, 30
@@ -68,7 +69,7 @@ def session(
 def write_sessions(directory: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
     """The files of a `session_dataset` artifact."""
     for split in ("train", "valid", "test"):
-        mine = [dict(r) for r in rows if r["split"] == split]
+        mine = [{"signals": video_signals(r), **r} for r in rows if r["split"] == split]
         file = directory / f"split={split}" / "part-00000.parquet"
         file.parent.mkdir(parents=True)
         table = pa.Table.from_pylist(mine, schema=SESSION_DATASET)

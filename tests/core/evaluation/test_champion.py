@@ -6,6 +6,7 @@ import pytest
 from onerec.artifacts import ArtifactStore, read_json, write_json
 from onerec.evaluation.champion import (
     check_incumbent,
+    counted_signals,
     describe,
     evidence_of,
     keep_bundle,
@@ -163,3 +164,6 @@ def test_weak_towers_count_only_with_a_weight(tmp_path: Path) -> None:
     small.write_reward(tmp_path, seed=0)
     assert weak_towers(tmp_path, small.REWARD) == ("wtr",)
     assert weak_towers(tmp_path, dataclasses.replace(small.REWARD, weight_wtr=0.0)) == ()
+    one = dataclasses.replace(small.REWARD, weight_wtr=0.0, weight_vtr=0.0, weight_ltr=0.0)
+    assert counted_signals(tmp_path, small.REWARD) == ("swt", "vtr", "wtr", "ltr")
+    assert counted_signals(tmp_path, one) == ("swt",)

@@ -83,6 +83,13 @@ def test_a_weak_tower_is_a_warning() -> None:
     assert "wtr" in decision.warnings[0]
 
 
+def test_a_reward_of_one_signal_is_a_warning() -> None:
+    decision = decide(dataclasses.replace(BETTER, signals=("purchase",)))
+    assert decision.promoted
+    assert "one signal, purchase" in decision.warnings[0]
+    assert not decide(dataclasses.replace(BETTER, signals=("purchase", "cart"))).warnings
+
+
 def test_every_failed_gate_is_told() -> None:
     bad = dataclasses.replace(FIRST_NIGHT, legal_share=0.5, repeat_free_share=0.5)
     assert len(decide(bad).reasons) == 2

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torchmetrics.functional.classification import binary_auroc, binary_calibration_error
 
+from onerec.config.feedback import VIDEO_SIGNALS
 from onerec.reward import metrics
 from onerec.reward.metrics import (
     auc_interval,
@@ -20,13 +21,15 @@ from onerec.reward.metrics import (
     weighted_aucs,
 )
 
+TOWERS = [signal.name for signal in VIDEO_SIGNALS]
+HALF = torch.full((4,), 0.5)
 P = torch.tensor([0.9, 0.2, 0.6, 0.4])
 Y = torch.tensor([1.0, 0.0, 0.0, 1.0])
 
 
 def test_auc_and_log_loss_by_hand():
     rates = torch.full((4,), 0.25)
-    m = tower_metrics(P[:, None].expand(4, 4), Y[:, None].expand(4, 4), rates)["swt"]
+    m = tower_metrics(P[:, None].expand(4, 4), Y[:, None].expand(4, 4), rates, TOWERS)["swt"]
     # pairs (positive, negative): .9 > .2, .9 > .6, .4 > .2 right, .4 < .6 wrong
     assert m["auc"] == pytest.approx(3 / 4)
     assert m["log_loss"] == pytest.approx(-math.log(0.9 * 0.8 * 0.4 * 0.4) / 4, abs=1e-6)
@@ -86,7 +89,7 @@ def test_interval_is_around_the_auc_and_rarer_labels_widen_it():
     p, _ = _tied(600, 2)
     often, seldom = (torch.arange(600) % every == 0 for every in (2, 60))
     labels = torch.stack([often, seldom, often, often], dim=1).float()
-    towers = tower_metrics(p[:, None].expand(600, 4), labels, torch.full((4,), 0.5))
+    towers = tower_metrics(p[:, None].expand(600, 4), labels, HALF, TOWERS)
     for m in towers.values():
         assert m["auc_low"] < m["auc"] < m["auc_high"]
     swt, vtr = (towers[t]["auc_high"] - towers[t]["auc_low"] for t in ("swt", "vtr"))
@@ -142,7 +145,7 @@ def test_users_are_resampled_whole():
     ("label", "reason"), [(0.0, "no positive rows"), (1.0, "no negative rows")]
 )
 def test_auc_of_one_label_is_missing_and_never_made_up(label: float, reason: str):
-    m = tower_metrics(P[:, None].expand(4, 4), torch.full((4, 4), label), torch.full((4,), 0.5))
+    m = tower_metrics(P[:, None].expand(4, 4), torch.full((4, 4), label), HALF, TOWERS)
     assert m["ltr"]["auc"] is None
     assert m["ltr"]["auc_low"] is m["ltr"]["auc_high"] is None
     assert m["ltr"]["auc_missing"] == reason
@@ -150,11 +153,11 @@ def test_auc_of_one_label_is_missing_and_never_made_up(label: float, reason: str
 
 
 def test_no_rows_and_not_finite():
-    none = tower_metrics(torch.zeros(0, 4), torch.zeros(0, 4), torch.full((4,), 0.5))
+    none = tower_metrics(torch.zeros(0, 4), torch.zeros(0, 4), HALF, TOWERS)
     assert none["vtr"]["log_loss"] is None
     assert none["vtr"]["auc_low"] is None
     assert none["vtr"]["auc_missing"] == "no rows"
-    broken = tower_metrics(torch.full((3, 4), torch.nan), torch.ones(3, 4), torch.full((4,), 0.5))
+    broken = tower_metrics(torch.full((3, 4), torch.nan), torch.ones(3, 4), HALF, TOWERS)
     assert broken["vtr"]["finite"] is False
 
 

@@ -1,5 +1,6 @@
 """The vectorised readers against plain Python over the same rows."""
 
+import json
 import random
 import statistics
 from collections import defaultdict
@@ -13,6 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from onerec.artifacts import MANIFEST
+from onerec.config import RewardConfig
+from onerec.config.feedback import CONTINUED, FEEDBACK, DeclaredFeedback, Feedback
+from onerec.reward.scoring import tower_weights
 from onerec.schema import SESSION_DATASET
 from onerec.session_dataset.eval_users import load_eval_users
 from onerec.session_dataset.generator_sessions import load_session_tensors
@@ -23,7 +28,7 @@ from onerec.session_dataset.reward_blocks import (
     reward_thresholds,
 )
 from onerec.tokenizer.semantic_ids import SemanticIds
-from tests.core.training.small import write_session_dataset
+from tests.core.training.small import video_signals, write_session_dataset
 
 NUM_ITEMS = 25
 H, M = 4, 3
@@ -228,6 +233,66 @@ def test_unwatched_blocks_are_no_long_sessions(tmp_path: Path, catalogue: Semant
     assert labels[:, 0].sum() < len(labels)
 
 
+def write_declared(directory: Path, rows: list[Row], feedback: Feedback) -> None:
+    write_session_dataset(directory, rows)
+    manifest = {"config": {"feedback": feedback.model_dump(mode="json")}}
+    (directory / MANIFEST).write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_labels_of_declared_signals_match_plain_python(
+    tmp_path: Path, catalogue: SemanticIds, seed: int
+) -> None:
+    """A shop: purchases and carts; a third signal that never occurs, a fourth that always does."""
+    rng = random.Random(seed)
+    rows = random_rows(seed)
+    for row in rows:
+        row["signals"] = [
+            [rng.random() < 0.2, rng.random() < 0.5, False, True] for _ in row["item_ids"]
+        ]
+    shop = DeclaredFeedback.model_validate(
+        {
+            "signals": {
+                "purchase": {"event_type": "purchase"},
+                "carts": {"when": {"event_type": "cart"}, "of_block": "half", "weight": 3},
+                "never": {"event_type": "gift"},
+                "always": {"every_event": True},
+            }
+        }
+    ).resolve("shop")
+    write_declared(tmp_path, rows, shop)
+    blocks = load_reward_blocks(tmp_path, "valid", catalogue, history_length=H, block_items=M)
+    expected = []
+    for row in (r for r in rows if r["split"] == "valid"):
+        shown = [s for s, i in zip(row["signals"], row["item_ids"], strict=True) if index(i) >= 0]
+        for start in range(0, len(shown), M):
+            part = shown[start : start + M]
+            half = 2 * sum(s[1] for s in part) >= len(part)
+            expected.append([float(any(s[0] for s in part)), float(half)])
+    assert blocks.labels.tolist() == expected
+    assert [signal.name for signal in blocks.signals] == ["purchase", "carts"]
+    assert blocks.thresholds.missing == ("never", "always")
+    assert tower_weights(RewardConfig(), blocks.signals) == [1.0, 3.0]
+
+
+def test_purchases_only_are_told_apart_by_how_sessions_go_on(
+    tmp_path: Path, catalogue: SemanticIds
+) -> None:
+    rows = random_rows(0)
+    for row in rows:
+        row["signals"] = [[False, False] for _ in row["item_ids"]]
+    write_declared(tmp_path, rows, FEEDBACK["actions"])
+    blocks = load_reward_blocks(tmp_path, "train", catalogue, history_length=H, block_items=M)
+    assert blocks.signals == (CONTINUED,)
+    expected = []
+    for row in (r for r in rows if r["split"] == "train"):
+        num_blocks = -(-len(known(row["item_ids"])) // M)
+        expected += [[float(n + 1 < num_blocks)] for n in range(num_blocks)]
+    assert blocks.labels.tolist() == expected
+    with pytest.raises(ValueError, match=r"several, liked: none of them .* feedback\.signals"):
+        load_reward_blocks(tmp_path, "train", catalogue, history_length=H, block_items=9)
+
+
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_eval_users_match_plain_python(tmp_path: Path, catalogue: SemanticIds, seed: int) -> None:
     rows = random_rows(seed, num=200)
@@ -295,7 +360,7 @@ def test_a_catalogue_that_knows_nothing(tmp_path: Path, catalogue: SemanticIds) 
 
 
 def test_several_shards_are_read_in_order(tmp_path: Path, catalogue: SemanticIds) -> None:
-    rows = [r for r in random_rows(1) if r["split"] == "train"]
+    rows = [{**r, "signals": video_signals(r)} for r in random_rows(1) if r["split"] == "train"]
     write_session_dataset(tmp_path / "one", rows)
     shards = tmp_path / "many" / "split=train"
     shards.mkdir(parents=True)
@@ -329,9 +394,9 @@ def test_errors_name_what_is_wrong(tmp_path: Path, catalogue: SemanticIds) -> No
     pq.write_table(table, old / "part-00000.parquet")
     with pytest.raises(ValueError, match="columns target_item_ids are missing"):
         load(tmp_path / "old", "train")
-    rows[0]["is_watched"] = [True] * (len(rows[0]["item_ids"]) + 1)
+    rows[0]["watch_seconds"] = [1.0] * (len(rows[0]["item_ids"]) + 1)
     write_session_dataset(tmp_path / "uneven", rows)
-    with pytest.raises(ValueError, match="is_watched and item_ids differ in length"):
+    with pytest.raises(ValueError, match="watch_seconds and item_ids differ in length"):
         load_reward_blocks(
             tmp_path / "uneven", rows[0]["split"], catalogue, history_length=H, block_items=M
         )

@@ -76,6 +76,7 @@ def write_session_dataset(directory: Path, rows: list[dict[str, Any]]) -> Path:
         )
         if here:
             (directory / f"split={split}").mkdir(parents=True)
+            here = [{"signals": video_signals(row), **row} for row in here]
             table = pa.Table.from_pylist(here, schema=SESSION_DATASET)
             pq.write_table(table, directory / f"split={split}" / "part-00000.parquet")
     return directory
@@ -111,3 +112,9 @@ def write_patterned_dataset(directory: Path, *, train: int, valid: int) -> Path:
                 }
             )
     return write_session_dataset(directory, rows)
+
+
+def video_signals(row: dict[str, Any]) -> list[list[bool]]:
+    """Per exposure, the conditions of a video log's signals: any, watched, follow, like."""
+    flags = (row.get(name) or [] for name in ("is_watched", "is_follow", "is_like"))
+    return [[True, *map(bool, exposure)] for exposure in zip(*flags, strict=False)]

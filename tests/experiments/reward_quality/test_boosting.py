@@ -8,9 +8,9 @@ import torch
 from torchmetrics.functional.classification import binary_auroc
 
 from experiments.reward_quality.boosting import (
-    FACTS,
     SMOOTHING,
     block_facts,
+    facts_of,
     fit_base_rates,
     fit_boosting,
     item_record,
@@ -50,7 +50,8 @@ def test_facts_by_hand():
     vectors = torch.tensor([[1.0, 0.0], [0.0, 2.0], [0.6, 0.8], [3.0, 4.0]])
     blocks = small()
     record = item_record(blocks, 4)
-    facts = dict(zip(FACTS, block_facts(blocks, record, vectors).T, strict=True))
+    columns = block_facts(blocks, record, vectors).T
+    facts = dict(zip(facts_of(blocks.signals), columns, strict=True))
     assert facts["items"].tolist() == [2, 1, 2]
     assert facts["history_items"].tolist() == [2, 0, 0]
     assert facts["place"].tolist() == [0, 1, 0]
