@@ -50,5 +50,5 @@ def session_build(dbt: SessionDbt, days: tuple[date, date]) -> "SessionBuild":
     """How the sessions of a log are cut for a look at it."""
     from resources.inspection.look import SessionBuild
 
-    variables = session_variables(STAGES.sessions, *days)
+    variables = session_variables(STAGES.sessions, *days, SETTINGS.feedback)
     return SessionBuild(dbt=dbt, variables=variables, directory=SETTINGS.root)

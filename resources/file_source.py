@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 
 from onerec import datasets, schema
 from onerec.config import require
+from onerec.config.feedback import VIDEO, Feedback
 from onerec.datasets import EventSource
 from onerec.datasets.files import shown
 from onerec.datasets.own import MappedFile, OwnLog, main_days
@@ -54,6 +55,11 @@ def open_source(name: str, *, data_dir: str | None, config: Path | None) -> Even
     """
     source = datasets.open_source(name, data_dir=data_dir, config=config)
     return FileSource(source) if isinstance(source, OwnLog) else source
+
+
+def feedback_of(source: EventSource) -> Feedback:
+    """What the events of a source mean: as its files declare it, else those of a video log."""
+    return source.log.feedback if isinstance(source, FileSource) else VIDEO
 
 
 def deliveries(

@@ -17,11 +17,11 @@ import yaml
 
 from onerec.artifacts import ArtifactStore
 from onerec.config import PRESETS, PipelineConfig, Runtime, SettingError, read_yaml, require
-from onerec.config.feedback import KIND_STAGES, VIDEO, Feedback
+from onerec.config.feedback import KIND_STAGES, Feedback
 from onerec.config.fields import pydantic_fields
 from onerec.datasets import DATASETS, EventSource
 from onerec.urls import require_no_credentials
-from resources.file_source import FileSource, open_source
+from resources.file_source import feedback_of, open_source
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 REMEMBERED = ("dataset", "data_dir", "config", "preset")
@@ -90,7 +90,7 @@ class Settings:
     @property
     def feedback(self) -> Feedback:
         """What the log's events mean."""
-        return self.source.log.feedback if isinstance(self.source, FileSource) else VIDEO
+        return feedback_of(self.source)
 
     @cached_property
     def stages(self) -> PipelineConfig:

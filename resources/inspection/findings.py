@@ -8,6 +8,7 @@ from typing import Any, Literal
 import duckdb
 
 from onerec.config import PipelineConfig
+from onerec.config.feedback import Feedback
 
 Level = Literal["ok", "warning", "error"]
 Row = Mapping[str, Any]
@@ -40,11 +41,13 @@ class Inspected:
         connection: Its warehouse.
         days: First and last day; the last is tested.
         stages: Settings of the stages.
+        feedback: What its events mean.
     """
 
     connection: duckdb.DuckDBPyConnection
     days: tuple[date, date]
     stages: PipelineConfig
+    feedback: Feedback
 
     def rows(self, query: str, **parameters: Any) -> list[dict[str, Any]]:
         """Rows of a query as dictionaries."""

@@ -9,7 +9,7 @@ from typing import Any
 from onerec.config import PipelineConfig
 from onerec.datasets import EventSource
 from resources.dbt import SessionDbt
-from resources.file_source import FileSource
+from resources.file_source import FileSource, feedback_of
 from resources.inspection import delivered, prepared
 from resources.inspection.findings import Finding, Inspected
 from resources.inspection.throwaway import every_day, inspected_warehouse
@@ -66,7 +66,9 @@ def inspect_log(
         source, every_day(*days), build.dbt, build.variables, build.directory
     )
     with landed as warehouse, warehouse.connect() as connection:
-        log = Inspected(connection=connection, days=days, stages=stages)
+        log = Inspected(
+            connection=connection, days=days, stages=stages, feedback=feedback_of(source)
+        )
         for ask in QUESTIONS:
             found += ask(log)
         supplied = source.item_vectors()

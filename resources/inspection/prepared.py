@@ -133,34 +133,37 @@ def last_day(log: Inspected) -> list[Finding]:
 
 
 def signals(log: Inspected) -> list[Finding]:
-    """Events with each signal: a tower of the reward needs some with it and some without."""
-    columns = log.rows("describe int_events_sessionized")
-    names = [
-        c["column_name"]
-        for c in columns
-        if c["column_type"] == "BOOLEAN" and c["column_name"] != "is_first_watch"
-    ]
+    """Events with each signal: a tower of the reward needs some with it and some without.
+
+    A signal of every event (`swt`, say) is cut at the median of blocks, so that its share of events
+    says nothing.
+    """
+    meanings = {"is_watched": "feedback.watched", "is_positive": "feedback.positive"}
+    if log.feedback.kind == "video":
+        meanings["is_watched"] = log.setting("sessions", "watched_min_seconds")
+    counted = {name: (name, setting) for name, setting in meanings.items()}
+    for number, signal in enumerate(log.feedback.signals, start=1):
+        if signal.of_block in ("any", "half"):
+            setting = f"feedback.signals.{signal.name}"
+            counted[signal.name] = (f"signals[{number}]", setting)
     counts = log.row(
         "select count(*) as events, "
-        + ", ".join(f"count(*) filter (where {n}) as {n}" for n in names)
+        + ", ".join(f"count(*) filter ({sql}) as {name}" for name, (sql, _) in counted.items())
         + " from int_events_sessionized"
     )
     events = counts["events"]
     config = log.stages.sessions
     found = []
-    for name in names:
+    for name, (_, setting) in counted.items():
         share = counts[name] / events if events else 0.0
         level: Level = "ok"
         text = f"{name}: {counts[name]:,} of {events:,} events ({share:.2%})"
-        setting = f"events.columns.{name}"
-        if name == "is_watched":
-            setting = log.setting("sessions", "watched_min_seconds")
         if name == "is_positive":
             inside = config.min_positive_share <= share <= config.max_positive_share
             level = "ok" if inside else "error"
             bound = "min_positive_share" if share < 0.5 else "max_positive_share"
-            setting = log.setting("sessions", bound)
-        elif counts[name] in (0, events):
+            setting = f"{setting}, {log.setting('sessions', bound)}"
+        elif name != "is_watched" and counts[name] in (0, events):
             text += ": no tower can learn from it"
         found.append(Finding(topic="Signals", level=level, text=text, setting=setting))
     return found

@@ -148,8 +148,8 @@ def test_an_account_that_is_most_of_a_day_is_warned_about(findings: list[Finding
 
 def test_signals_and_what_the_tokenizer_gets(findings: list[Finding]) -> None:
     likes = sum(row.endswith(",1") for row in ROWS)
-    assert the(findings, "is_like:").text.startswith(f"is_like: {likes} of 2,764 events")
-    assert "no tower can learn" in the(findings, "is_share: 0").text
+    assert the(findings, "ltr:").text.startswith(f"ltr: {likes} of 2,764 events")
+    assert "no tower can learn" in the(findings, "wtr: 0").text
     assert the(findings, "codes a level").text.startswith("22 items before 2026-06-04, 4 codes")
     assert the(findings, "have the same title").text.startswith("5 items")
     vectors = the(findings, "supplied vectors")
@@ -158,7 +158,7 @@ def test_signals_and_what_the_tokenizer_gets(findings: list[Finding]) -> None:
 
 
 def test_every_finding_names_a_line_of_the_yaml_file(findings: list[Finding]) -> None:
-    known = ("events.", "items.", "first_day", "last_day", "stages.", "item_vectors.")
+    known = ("feedback.", "events.", "items.", "first_day", "last_day", "stages.", "item_vectors.")
     assert all(f.setting.startswith(known) for f in findings)
     text, page = as_text(findings), as_markdown(findings)
     for finding in findings:
