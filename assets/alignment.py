@@ -114,9 +114,13 @@ def pairs_of_round(number: int) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult:
         from onerec.alignment.preferences import save_preferences
         from onerec.alignment.rounds import round_preferences, with_sample
+        from onerec.session_dataset.repeats import with_seen_items
 
-        day, decoding = context.partition_key, to_core(config.decoding, STAGES.decoding)
+        day = context.partition_key
         read = {source: artifacts.store.latest(source, day) for source in sources}
+        decoding = with_seen_items(
+            to_core(config.decoding, STAGES.decoding), read["session_dataset"].path
+        )
         alignment = with_sample(to_core(config, STAGES.alignment), number)
         compared = {name: getattr(alignment, name) for name in SAMPLED_WITH}
         inputs = _round_inputs(read, start, day)

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from onerec.evaluation.data import EvaluationData
     from onerec.evaluation.metric_table import MetricTable
     from onerec.evaluation.promotion import Decision
+    from onerec.evaluation.systems import NightlyGenerators
 
 EVALUATED_WITH = (
     "session_dataset",
@@ -171,7 +172,8 @@ def offline_metrics(
     from onerec.evaluation.measure import evaluate, reward_aucs, summarise
     from onerec.evaluation.metric_table import MetricTable, write_case_metrics
     from onerec.evaluation.protocol import EvaluationProtocol
-    from onerec.evaluation.systems import NightlyGenerators, nightly_systems
+    from onerec.evaluation.systems import nightly_systems
+    from onerec.session_dataset.repeats import with_seen_items
 
     day, settings = context.partition_key, to_core(config, STAGES.evaluation)
     store = artifacts.store
@@ -180,16 +182,13 @@ def offline_metrics(
     if incumbent is not None:
         read["champion"] = incumbent
     data = _evaluation_data(day, read, settings)
-    generators = NightlyGenerators(
-        pretrained=read[CHECKPOINTS[PRETRAINED]].path,
-        challenger=read[CHECKPOINTS[CHALLENGER]].path,
-        champion=None if incumbent is None else incumbent.path,
-    )
     decoding = to_core(config.decoding, STAGES.decoding)
+    decoding = with_seen_items(decoding, read["session_dataset"].path)
     aucs = reward_aucs(read["reward_model"].path)
     results, metrics = {}, MetricTable(tuple(aucs))
     if len(data.user_ids):
-        systems = nightly_systems(data, generators, decoding, device=compute.torch_device())
+        device = compute.torch_device()
+        systems = nightly_systems(data, _generators(read), decoding, device=device)
         results = evaluate(data, systems, on_progress=context.log.info)
         metrics = MetricTable((*summarise(data, results).rows, *metrics.rows))
     with store.write(
@@ -209,6 +208,16 @@ def offline_metrics(
         context.log.warning("%s", SKIPPED)
         return published(draft.artifact, {"metrics": SKIPPED, "users": 0})
     return published(draft.artifact, _shown(metrics, day) | _plotted(metrics, len(data.user_ids)))
+
+
+def _generators(read: dict[str, Artifact]) -> "NightlyGenerators":
+    from onerec.evaluation.systems import NightlyGenerators
+
+    return NightlyGenerators(
+        pretrained=read[CHECKPOINTS[PRETRAINED]].path,
+        challenger=read[CHECKPOINTS[CHALLENGER]].path,
+        champion=read["champion"].path if "champion" in read else None,
+    )
 
 
 def _shown(metrics: "MetricTable", day: str) -> dict[str, dg.MetadataValue]:

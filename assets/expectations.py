@@ -59,15 +59,15 @@ def session_dataset_suites(
         raise dg.Failure("session_dataset has no partition yet: materialise it first")
     order = [("started_at", "ascending"), ("session_id", "ascending")]
     sessions = open_sessions(artifact.path).to_table().sort_by(order)
-    config = read_session_config(artifact.path)
-    window_days = artifact.manifest["config"]["window"]["window_days"]
+    built_with = artifact.manifest["config"]
     counted = read_json(artifact.path / "stats.json")["sessions_per_day"]
     yield from suite_results(
         sessions,
-        config,
+        read_session_config(artifact.path),
         date.fromisoformat(artifact.partition),
-        window_days,
+        built_with["window"]["window_days"],
         {date.fromisoformat(d): n for d, n in counted.items()},
+        time_zone=built_with.get("time_zone", "UTC"),
     )
 
 
@@ -77,6 +77,8 @@ def suite_results(
     day: date,
     window_days: int,
     sessions_per_day: Mapping[date, int],
+    *,
+    time_zone: str = "UTC",
 ) -> Iterator[dg.AssetCheckResult]:
     """Every suite on a dataset: one result for each of `CHECKS`, in their order.
 
@@ -86,6 +88,7 @@ def suite_results(
         day: Its partition.
         window_days: W.
         sessions_per_day: Of the weeks before the partition, what its volume is compared with.
+        time_zone: In which the log's days begin and end.
     """
     import pandas as pd
     from great_expectations import expectations as gxe
@@ -108,7 +111,7 @@ def suite_results(
                 check_name=name, passed=False, description="not run: the schema is not the contract"
             )
         return
-    facts = recount_sessions(sessions, config, day).to_pandas()
+    facts = recount_sessions(sessions, config, day, time_zone).to_pandas()
     for name, expectations in _per_session(config, day, window_days).items():
         rows = facts[facts["is_good"]] if name in OF_GOOD_SESSIONS else facts
         yield check_result(name, rows, expectations, key="session_id", remedy=REMEDY)

@@ -64,9 +64,11 @@ def recommendations(
     """
     import pyarrow.parquet as pq
 
-    day, settings = context.partition_key, to_core(config, STAGES.decoding)
-    store = artifacts.store
+    from onerec.session_dataset.repeats import with_seen_items
+
+    day, store = context.partition_key, artifacts.store
     read = {name: store.latest(name, day) for name in READ}
+    settings = with_seen_items(to_core(config, STAGES.decoding), read["session_dataset"].path)
     with store.write(
         "recommendations",
         day,

@@ -1,7 +1,9 @@
 """The session dataset asset: the warehouse's sessions of a window, as Parquet split by day."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import date, timedelta
+from typing import Any
 
 import dagster as dg
 
@@ -42,6 +44,8 @@ class SessionDatasetLaunchpad(
         "max_volume_ratio",
         "volume_days",
         "volume_weeks",
+        "repeats",
+        "min_repeat_share",
         "min_positive_share",
         "max_positive_share",
     ),
@@ -73,6 +77,7 @@ def session_dataset(
     Histories reach back as far as the warehouse does, also before the window.
     """
     from onerec.pictures import funnel, svg_markdown
+    from onerec.session_dataset.repeats import repeat_facts
     from onerec.session_dataset.splits import validation_day, window
     from onerec.session_dataset.volume import LOOKBACK_DAYS
     from onerec.session_dataset.writer import write_session_dataset
@@ -83,11 +88,7 @@ def session_dataset(
     with artifacts.store.write(
         "session_dataset",
         context.partition_key,
-        config={
-            "sessions": asdict(sessions),
-            "window": asdict(days),
-            "feedback": SETTINGS.feedback.model_dump(mode="json"),
-        },
+        config={"sessions": asdict(sessions), "window": asdict(days), **_meaning()},
         upstream={},  # no artifact: what was read is in the files, and the manifest hashes them
         code_version=CODE,
     ) as draft:
@@ -98,15 +99,31 @@ def session_dataset(
             written = write_session_dataset(batches, day, draft.path, valid_day=valid_day)
         draft.row_counts.update(written.sessions | {"rows": sum(written.sessions.values())})
         steps = {"delivered rows": delivered, **written.funnel}
-        means = written.per_session()
+        means, seen = written.per_session(), repeat_facts(draft.path, sessions)
         stats = {
             "sessions": written.sessions,
             "funnel": steps,
             "per_session": means,
             "sessions_per_day": {str(d): n for d, n in per_day.items()},
+            **seen,
         }
         write_json(draft.path / "stats.json", stats)
     picture = funnel(steps, f"Sessions of {first} to {day}")
     return published(
-        draft.artifact, {"funnel": dg.MetadataValue.md(svg_markdown(picture)), **steps, **means}
+        draft.artifact,
+        {"funnel": dg.MetadataValue.md(svg_markdown(picture)), **steps, **means, **_of(seen)},
     )
+
+
+def _meaning() -> dict[str, Any]:
+    """What the log's days and events mean."""
+    return {
+        "time_zone": SETTINGS.time_zone,
+        "feedback": SETTINGS.feedback.model_dump(mode="json"),
+    }
+
+
+def _of(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Metadata of what `repeat_facts` found."""
+    what = "recommended too, the log repeats" if found["repeats"] else "not recommended"
+    return {"repeat share of the validation day": found["repeat_share"], "seen items": what}

@@ -33,8 +33,10 @@ NOT_FOR_SQL = {
     "volume_weeks",
     "min_positive_share",
     "max_positive_share",
+    "repeats",
+    "min_repeat_share",
 }
-"""Session settings that only checks read."""
+"""Session settings that only the session dataset and its checks read."""
 
 REJECTED_BY_CHOICE = {"user_id has more than max_events_per_user_day events on the day"}
 """Reasons that a setting asks for: no sign of a broken log."""

@@ -26,6 +26,7 @@ _FIRST_DAY, _LAST_DAY = SETTINGS.partition_range()
 DAILY = dg.DailyPartitionsDefinition(
     start_date=_FIRST_DAY.isoformat(),
     end_date=(_LAST_DAY + timedelta(days=1)).isoformat() if _LAST_DAY else None,
+    timezone=SETTINGS.time_zone,
 )
 """Partition D is the nightly run for day D. One definition, shared by every daily asset."""
 

@@ -62,6 +62,11 @@ def feedback_of(source: EventSource) -> Feedback:
     return source.log.feedback if isinstance(source, FileSource) else VIDEO
 
 
+def time_zone_of(source: EventSource) -> str:
+    """In which a source's days begin and end."""
+    return source.log.config.time_zone if isinstance(source, FileSource) else "UTC"
+
+
 def deliveries(
     source: EventSource, table: str, contract: pa.Schema, days: Sequence[date]
 ) -> Iterator[Delivery]:
@@ -208,18 +213,28 @@ class FileSource:
         With `{date}` in the path, the newest file up to the day. Without an `items` section, every
         item of the log up to the day.
         """
-        if self.log.section("items") is None:
-            logged = self._first_days_of_items
-            known = logged.filter(pc.less_equal(logged["first_day"], pa.scalar(day)))
-            yield table_part(known.select(["item_id"]), schema.ITEMS, "the log's items", day)
+        section = self.log.config.items
+        if section is None:
+            yield self._items_of_the_log(day)
             return
         if self.log.is_dated("items"):
             days = [d for d in self.log.days_of_files("items") if d <= day]
             found = self.log.files_of_days("items", days[-1], days[-1]) if days else iter(())
         else:
             found = self.log.every_file("items")
-        for file in found:
-            yield replace(self._part("items", file), day=day, published_by=day)
+        parts = [replace(self._part("items", file), day=day) for file in found]
+        yield from (replace(part, published_by=day) for part in parts)
+        if section.unknown_items == "add":
+            listed = _read(parts, schema.ITEMS, [day])["item_id"]
+            yield replace(self._items_of_the_log(day, listed), number=len(parts))
+
+    def _items_of_the_log(self, day: date, listed: pa.ChunkedArray | None = None) -> Part:
+        """Items on the log up to a day, without those that the catalogue lists."""
+        logged = self._first_days_of_items
+        known = logged.filter(pc.less_equal(logged["first_day"], pa.scalar(day)))
+        if listed is not None:
+            known = known.filter(pc.invert(pc.is_in(known["item_id"], value_set=listed)))
+        return table_part(known.select(["item_id"]), schema.ITEMS, "the log's items", day)
 
     def history_parts(self) -> Iterator[Part]:
         """Files of the prior history; none without such a section.

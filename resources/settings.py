@@ -21,7 +21,7 @@ from onerec.config.feedback import KIND_STAGES, Feedback
 from onerec.config.fields import pydantic_fields
 from onerec.datasets import DATASETS, EventSource
 from onerec.urls import require_no_credentials
-from resources.file_source import feedback_of, open_source
+from resources.file_source import feedback_of, open_source, time_zone_of
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 REMEMBERED = ("dataset", "data_dir", "config", "preset")
@@ -91,6 +91,11 @@ class Settings:
     def feedback(self) -> Feedback:
         """What the log's events mean."""
         return feedback_of(self.source)
+
+    @property
+    def time_zone(self) -> str:
+        """In which the log's days begin and end, and in which the schedules run."""
+        return time_zone_of(self.source)
 
     @cached_property
     def stages(self) -> PipelineConfig:

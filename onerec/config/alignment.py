@@ -38,7 +38,9 @@ class BeamConfig(ValidatedConfig):
         32, "N: sessions generated per user for preference pairs", ge=1, le=LONGEST_SEQUENCE
     )
     batch_size: int = option(64, "Users per batch", ge=1, le=LARGEST_BATCH)
-    filter_seen: bool = option(True, "Recommendations leave out items of the user's history")
+    filter_seen: bool = option(
+        True, "Recommendations leave out items of the user's history, unless the log repeats"
+    )
     serving_precision: Precision = option(
         "float64",
         "Recommendations are computed in 'float64', so that a user gets the same list alone and "

@@ -144,9 +144,15 @@ class EventFiles(_Files):
 
 
 class ItemFiles(_Files):
-    """Where the catalogue is."""
+    """Where the catalogue is.
+
+    Attributes:
+        unknown_items: Events of items that it does not list are rejected (`reject`), or their items
+            are known from the log, without features (`add`).
+    """
 
     columns: ItemColumns = ItemColumns()
+    unknown_items: Literal["reject", "add"] = "reject"
 
 
 class HistoryFiles(_Files):

@@ -29,13 +29,16 @@ from onerec.session_dataset.splits import split_of, validation_day
 _DECIMALS = 6  # of the session SQL's sum of watch seconds
 
 
-def recount_sessions(sessions: pa.Table, config: SessionConfig, test_day: date) -> pa.Table:
+def recount_sessions(
+    sessions: pa.Table, config: SessionConfig, test_day: date, time_zone: str = "UTC"
+) -> pa.Table:
     """One row of recounted facts per session.
 
     Args:
         sessions: `schema.SESSION_DATASET`, S rows, ordered by (started_at, session_id).
         config: The settings the sessions were built with.
         test_day: The partition.
+        time_zone: In which the log's days begin and end.
 
     Returns:
         A table of S rows: the session's `session_id`, `session_date`, `split`, `is_good`, and
@@ -64,11 +67,10 @@ def recount_sessions(sessions: pa.Table, config: SessionConfig, test_day: date) 
     users = sessions.column("user_id").combine_chunks().dictionary_encode().indices.to_numpy()
     dates, number = np.unique(dates_of(sessions), return_counts=True)
     valid_day = validation_day(dict(zip(dates.tolist(), number, strict=True)), test_day)
-    started_on = pc.floor_temporal(sessions.column("started_at"), unit="day")
     return pa.table(
         {
             **{n: sessions.column(n) for n in ("session_id", "session_date", "split", "is_good")},
-            "started_on": pc.cast(started_on, pa.date32()),
+            "started_on": _local_days(sessions.column("started_at"), time_zone),
             "expected_split": split_of(sessions.column("session_date"), test_day, valid_day),
             "num_exposures": shown.lengths,
             "num_history": history.lengths,
@@ -87,6 +89,12 @@ def recount_sessions(sessions: pa.Table, config: SessionConfig, test_day: date) 
             "history_follows": _history_follows(users, history, positive, config.history_length),
         }
     )
+
+
+def _local_days(times: pa.ChunkedArray, time_zone: str) -> pa.ChunkedArray:
+    """Days of UTC times in a time zone."""
+    local = pc.local_timestamp(times.cast(pa.timestamp("us", tz=time_zone)))
+    return pc.cast(pc.floor_temporal(local, unit="day"), pa.date32())
 
 
 @dataclass(frozen=True)

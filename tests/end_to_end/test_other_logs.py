@@ -68,7 +68,8 @@ def test_a_log_without_watch_times_passes(
         writer.writerows(rows)
     mapping = f"user_id: customer, item_id: product, event_time: at{columns}"
     config = tmp_path / "my.yaml"
-    config.write_text(f"events: {{path: log.csv, columns: {{{mapping}}}}}\n{STAGES}")
+    files = f"events: {{path: log.csv, columns: {{{mapping}}}}}\ntime_zone: Asia/Tokyo\n"
+    config.write_text(files + STAGES)  # its mornings are evenings of the day before in UTC
     home, log = tmp_path / "home", tmp_path / "night.log"
     small_night.run(small_night.environment(home, config), log)
     said = log.read_text()
@@ -83,6 +84,9 @@ def test_a_log_without_watch_times_passes(
     alone = any("rest on one signal" in text for text in decision["warnings"])
     assert alone == (len(signals) == 1)
     assert store.latest("recommendations", day).manifest["row_counts"]["rows"] > 0
+    stats = read_json(store.latest("session_dataset", day).path / "stats.json")
+    assert stats["repeats"] == (stats["repeat_share"] >= 0.25)
+    assert stats["repeats"], "most of what is bought was bought before"
     numbers = json.loads((home / "report" / "metrics.json").read_text())
     assert numbers["popularity_recall@10"] > 0
     assert numbers["users"] > 10

@@ -424,3 +424,20 @@ def test_damage_inside_a_file_is_named(tmp_path: Path) -> None:
     source = opened(tmp_path, events=section("log.csv"), first_day=DAY, last_day=DAY)
     with pytest.raises(ValueError, match=r"log\.csv: row 3 .* has 2 columns, the header 5"):
         source.events(DAY)
+
+
+def test_items_that_the_catalogue_does_not_list_are_rejected_or_known(tmp_path: Path) -> None:
+    """A catalogue lists 100 and, from the next day on, 101; the log shows 100, 101 and 102."""
+    events_frame([NOON_MS] * 3).to_csv(tmp_path / "log.csv", index=False)
+    pd.DataFrame({"item_id": [100, 101], "title": ["a", "b"], "published_at": [DAY, NEXT]}).to_csv(
+        tmp_path / "items.csv", index=False
+    )
+    files = {"events": section("log.csv")}
+    strict = opened(tmp_path, **files, items={"path": "items.csv"})
+    assert strict.items(DAY)["item_id"].to_pylist() == ["100"]
+    added = opened(tmp_path, **files, items={"path": "items.csv", "unknown_items": "add"})
+    found = added.items(DAY)
+    assert found["item_id"].to_pylist() == ["100", "102"]
+    assert found["title"].to_pylist() == ["a", None]
+    assert len(set(found["delivered_row"].to_pylist())) == 2
+    assert sorted(added.items(NEXT)["item_id"].to_pylist()) == ["100", "101", "102"]
