@@ -45,9 +45,12 @@ ITEMS = pa.schema(
         _column("category", pa.string(), "Its category or tags"),
         _column("author_id", pa.string(), "Who published it"),
         _column("published_at", UTC_MICROSECONDS, "When it was published, UTC"),
+        _column("features", pa.string(), "name=value of further features, joined by U+001F"),
     ]
 )
 """One item a row, as it looks on the day it is delivered."""
+FEATURE_SEPARATOR = "\x1f"
+"""Stands between the features of an item."""
 
 PRIOR_HISTORY = pa.schema(
     [

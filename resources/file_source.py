@@ -370,6 +370,7 @@ class FileSource:
             number=file.number,
             columns={n: c.names for n, c in columns.items()},
             scales={n: c.scale for n, c in columns.items()},
+            features={n: (f.column, f.numeric) for n, f in file.features.items()},
             times=TimeStyle(
                 unit=None if unit == "iso" else unit,
                 format=section.timestamp_format,

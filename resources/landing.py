@@ -54,6 +54,7 @@ class Part:
         number: Its place in the delivery.
         columns: Contract name -> names of the columns that hold it: one, or a date and a time.
         scales: Contract name -> factor from the delivered unit.
+        features: Name of a further feature of items -> its column, and whether it holds numbers.
         defaults: Contract name -> SQL of what a column is that the file does not have.
         times: How times are written.
         zone: Time zone of the log's days.
@@ -67,6 +68,7 @@ class Part:
     number: int = 0
     columns: Mapping[str, tuple[str, ...]]
     scales: Mapping[str, float] = field(default_factory=dict)
+    features: Mapping[str, tuple[str, bool]] = field(default_factory=dict)
     defaults: Mapping[str, str] = field(default_factory=dict)
     times: TimeStyle = field(default_factory=TimeStyle)
     zone: str = "UTC"
@@ -195,7 +197,8 @@ class _Relation:
 def _relation(
     connection: duckdb.DuckDBPyConnection, part: Part, failures: list[ValueError]
 ) -> _Relation:
-    wanted = list(dict.fromkeys(n for names in part.columns.values() for n in names))
+    mapped = [n for names in part.columns.values() for n in names]
+    wanted = list(dict.fromkeys([*mapped, *(column for column, _ in part.features.values())]))
     if isinstance(part.source, DataFile):
         return _file_relation(connection, part.source, wanted, failures)
     import numpy as np
@@ -277,6 +280,11 @@ def _typed_select(part: Part, contract: pa.Schema, relation: _Relation) -> str:
     values, given, failed = [], [], {}
     for column in contract:
         raw = raws.get(column.name)
+        if column.name == "features" and part.features:
+            found = {n: relation.columns[c] for n, (c, _) in part.features.items()}
+            given += [f"{raw.sql} as feature_{name}" for name, raw in found.items()]
+            values.append(f"{_features(part, found)} as features")
+            continue
         if raw is None:
             default = part.defaults.get(column.name, "null")
             values.append(f"cast({default} as {sql_type(column)}) as {column.name}")
@@ -304,6 +312,21 @@ def _typed_select(part: Part, contract: pa.Schema, relation: _Relation) -> str:
         f"from (select {', '.join(values)}, row{', ' + kept if kept else ''} "
         f"from (select {', '.join([*given, 'row'])} from {relation.sql}))"
     )
+
+
+def _features(part: Part, found: Mapping[str, Raw]) -> str:
+    """SQL: one text of `name=value` for the features that are known; numbers become buckets."""
+    texts = []
+    for name, raw in found.items():
+        value = Raw(f"feature_{name}", raw.kind).as_text_where_needed()
+        if part.features[name][1]:
+            number = f"try_cast({value.sql} as double)"
+            bucket = f"cast(floor(2 * log2({number})) as bigint)"
+            texts.append(f"case when {number} > 0 then '{name}=' || {bucket} end")
+        else:
+            known = f"'{name}=' || trim(cast({value.sql} as varchar))"
+            texts.append(f"case when not {value.is_blank} then {known} end")
+    return f"nullif(concat_ws(chr(31), {', '.join(texts)}), '')"
 
 
 def _of_days(

@@ -255,7 +255,8 @@ class Warehouse(dg.ConfigurableResource):
         with self.connect(read_only=True) as connection:
             rows = connection.sql(
                 "select item_id, duration_seconds, title, category, author_id, published_at, "
-                "first_seen from stg_items where valid_from <= $day and first_seen <= $day "
+                "features, first_seen from stg_items "
+                "where valid_from <= $day and first_seen <= $day "
                 "qualify row_number() over (partition by item_id order by valid_from desc) = 1 "
                 "order by first_seen, item_id",
                 params={"day": day},

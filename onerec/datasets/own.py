@@ -6,7 +6,7 @@ knows files, columns and days, and no database.
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, timedelta
 from functools import cached_property
 from itertools import pairwise
@@ -57,6 +57,7 @@ class MappedFile:
         file: Where the rows are.
         number: Its place in the delivered order.
         columns: Contract name -> the file's column.
+        features: Further columns of a catalogue, by the name that they get.
         day: Of the path, where the path holds one: every row belongs to its delivery.
     """
 
@@ -64,6 +65,7 @@ class MappedFile:
     number: int
     columns: Mapping[str, own_config.Column]
     day: date | None
+    features: Mapping[str, own_config.Feature] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -228,7 +230,12 @@ class OwnLog:
                 columns[contract] = source
             elif contract not in _optional(mapping):
                 file.require_columns(source.names, _remedy(name, contract))
-        return MappedFile(file, number, columns, day)
+        features = {n: f for n, f in self._features(name).items() if f.column in present}
+        return MappedFile(file, number, columns, day, features)
+
+    def _features(self, name: str) -> Mapping[str, own_config.Feature]:
+        section = self.section(name)
+        return section.features if isinstance(section, own_config.ItemFiles) else {}
 
     def _require_watch_seconds(self, known: list[files.DataFile]) -> None:
         column = self.config.events.columns.watch_seconds
@@ -253,6 +260,10 @@ class OwnLog:
                 set(source.names) <= {*f.names, *f.path_columns} for f in known
             ):
                 known[0].require_columns(source.names, _remedy(name, contract))
+        for feature, source in self._features(name).items():
+            if not any(source.column in {*f.names, *f.path_columns} for f in known):
+                remedy = f"Set {name}.features.{feature} to the column that holds it."
+                known[0].require_columns((source.column,), remedy)
 
     def _mapping(self, name: str) -> BaseModel:
         section = self.section(name)

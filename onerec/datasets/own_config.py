@@ -65,6 +65,22 @@ def _column(value: Any) -> Any:
 Source = Annotated[Column, BeforeValidator(_column)]
 
 
+class Feature(_Section):
+    """A further column of the catalogue, which becomes a category.
+
+    Attributes:
+        column: Its name.
+        numeric: Its values are numbers such as prices: each becomes a bucket, two for every
+            doubling.
+    """
+
+    column: str
+    numeric: bool = False
+
+
+FeatureName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
+
+
 class EventColumns(_Section):
     """Contract name -> the user's column; one left out is looked up under its own name."""
 
@@ -147,11 +163,14 @@ class ItemFiles(_Files):
     """Where the catalogue is.
 
     Attributes:
+        columns: The contract's columns.
+        features: Further ones, by the name that they get: brand, price, levels of category.
         unknown_items: Events of items that it does not list are rejected (`reject`), or their items
             are known from the log, without features (`add`).
     """
 
     columns: ItemColumns = ItemColumns()
+    features: dict[FeatureName, Annotated[Feature, BeforeValidator(_column)]] = {}
     unknown_items: Literal["reject", "add"] = "reject"
 
 

@@ -12,6 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import scipy.sparse as sp
 
+from onerec.schema import FEATURE_SEPARATOR
+
 MAX_CHARACTERS = 1000
 """Longer texts are cut: the encoder reads 256 word pieces anyway."""
 BATCH_SIZE = 64
@@ -67,23 +69,27 @@ def words_of(texts: np.ndarray) -> pa.ListArray:
 
 
 def attributes_of(catalogue: pa.Table) -> tuple[pa.ListArray, np.ndarray]:
-    """(N,) lists `category=...`, one per tag, and `author=...`; and (N,) which have any."""
+    """(N,) lists of `category=...` (one per tag), `author=...` and further features as they stand;
+    and (N,) which have any."""
     tags = pc.split_pattern_regex(_text_column(catalogue, "category"), r"\s*[,;|/]\s*")
     author = _text_column(catalogue, "author_id")
+    further = pc.split_pattern(_text_column(catalogue, "features"), FEATURE_SEPARATOR)
     rows = np.concatenate(
         [
             pc.list_parent_indices(tags).to_numpy(zero_copy_only=False),
             np.arange(len(catalogue)),
+            pc.list_parent_indices(further).to_numpy(zero_copy_only=False),
         ]
     )
-    names = pc.list_flatten(tags)
+    names, features = pc.list_flatten(tags), pc.list_flatten(further)
     filled = np.concatenate(
-        [pc.not_equal(v, "").to_numpy(zero_copy_only=False) for v in (names, author)]
+        [pc.not_equal(v, "").to_numpy(zero_copy_only=False) for v in (names, author, features)]
     )
     values = pa.concat_arrays(
         [
             pc.binary_join_element_wise("category", names, "="),
             pc.binary_join_element_wise("author", author, "="),
+            features,
         ]
     )
     order = np.argsort(rows, kind="stable")

@@ -12,6 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from onerec.embeddings.text import attributes_of
+from onerec.schema import FEATURE_SEPARATOR
 from resources.file_source import FileSource, open_source
 
 DAY = date(2026, 3, 2)
@@ -441,3 +443,39 @@ def test_items_that_the_catalogue_does_not_list_are_rejected_or_known(tmp_path: 
     assert found["title"].to_pylist() == ["a", None]
     assert len(set(found["delivered_row"].to_pylist())) == 2
     assert sorted(added.items(NEXT)["item_id"].to_pylist()) == ["100", "101", "102"]
+
+
+def test_features_of_any_type_become_categories(tmp_path: Path) -> None:
+    events_frame([NOON_MS]).to_csv(tmp_path / "log.csv", index=False)
+    frame = pd.DataFrame(
+        {
+            "item_id": [1, 2, 3],
+            "Brand": ["Acme", None, " "],
+            "Price EUR": [9.99, 10.5, None],
+            "level 2": [7, 7, 8],
+        }
+    )
+    features = {
+        "brand": "Brand",
+        "price": {"column": "Price EUR", "numeric": True},
+        "department": "level 2",
+    }
+    for path in (tmp_path / "items.csv", tmp_path / "items.parquet"):
+        frame.to_csv(path, index=False) if path.suffix == ".csv" else frame.to_parquet(path)
+        items = {"path": path.name, "features": features}
+        found = opened(tmp_path, events=section("log.csv"), items=items).items(DAY)
+        # two buckets for every doubling: 8 to 11.3 is the sixth
+        assert [text.split(FEATURE_SEPARATOR) for text in found["features"].to_pylist()] == [
+            ["brand=Acme", "department=7", "price=6"],
+            ["department=7", "price=6"],
+            ["department=8"],
+        ]
+    tokens, has_any = attributes_of(found)
+    assert tokens.to_pylist()[1] == ["department=7", "price=6"]
+    assert has_any.all()
+    wrong = {"path": "items.csv", "features": {"brand": "Marke"}}
+    with pytest.raises(ValueError, match=r"no column 'Marke'.*Set items\.features\.brand"):
+        opened(tmp_path, events=section("log.csv"), items=wrong)
+    bad = {"path": "items.csv", "features": {"it's": "Brand"}}
+    with pytest.raises(ValueError, match=r"items\.features.*pattern"):
+        opened(tmp_path, events=section("log.csv"), items=bad)

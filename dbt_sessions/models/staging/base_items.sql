@@ -24,7 +24,7 @@ numbered as (
             partition by delivered_on, item_id
             order by
                 broken_rule is not null, published_at, duration_seconds, title, category, author_id,
-                delivered_row
+                features, delivered_row
         ) as copy_number
     from classified
 
@@ -39,6 +39,7 @@ select
     -- an item of no length is one of unknown length: any share of 0 seconds would count as watched
     nullif(duration_seconds, 0) as duration_seconds,
     published_at,
+    features,
     unreadable,
     file,
     delivered_row,

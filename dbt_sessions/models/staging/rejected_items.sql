@@ -2,6 +2,7 @@
 
 {%- set columns = [
     "item_id", "duration_seconds", "title", "category", "author_id", "published_at",
+    "features",
 ] %}
 
 with broken as (

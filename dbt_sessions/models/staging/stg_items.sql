@@ -33,6 +33,7 @@ select
     category,
     author_id,
     published_at,
+    features,
     first_delivered_on,
     -- a catalogue may announce items before they are published
     greatest(first_delivered_on, coalesce(cast(first_published_at as date), first_delivered_on))
