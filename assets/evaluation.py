@@ -184,8 +184,7 @@ def offline_metrics(
     data = _evaluation_data(day, read, settings)
     decoding = to_core(config.decoding, STAGES.decoding)
     decoding = with_seen_items(decoding, read["session_dataset"].path)
-    aucs = reward_aucs(read["reward_model"].path)
-    results, metrics = {}, MetricTable(tuple(aucs))
+    results, metrics = {}, MetricTable(tuple(reward_aucs(read["reward_model"].path)))
     if len(data.user_ids):
         device = compute.torch_device()
         systems = nightly_systems(data, _generators(read), decoding, device=device)
