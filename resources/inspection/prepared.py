@@ -23,7 +23,7 @@ def repeats(log: Inspected) -> list[Finding]:
             topic="Order",
             level="ok",
             text=f"{share:.1%} of what a session consumes its user had consumed in an earlier one",
-            setting="stages.decoding (filters of what was seen)",
+            setting=log.setting("sessions", "repeats"),
         )
     ]
 
@@ -32,6 +32,7 @@ CRITERIA = {
     "has_enough_watched_items": "good_min_watched_items",
     "has_enough_watch_seconds": "good_min_watch_seconds",
     "has_enough_interactions": "good_min_positive_interactions",
+    "has_enough_positives": "good_min_positives",
 }
 """Column of `sessions` -> its setting."""
 

@@ -178,4 +178,4 @@ def test_dbt_unit_tests_pass(home: Path, tmp_path: Path, monkeypatch: pytest.Mon
     command = [dbt_executable(), "test", "--select", "test_type:unit"]
     done = subprocess.run(command, cwd=PROJECT_DIR, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-4000:]
-    assert "Done. PASS=10 " in done.stdout, done.stdout[-500:]
+    assert "Done. PASS=12 " in done.stdout, done.stdout[-500:]
