@@ -222,11 +222,10 @@ def _between(column: str, low: float | date, high: float | date | None) -> Any:
 
 def _columns(table: "pa.Schema") -> list[str]:
     """Names with types; the name that Parquet gives to a list's values is no part of a type."""
+    return [f"{field.name}: {_type(field.type)}" for field in table]
+
+
+def _type(kind: "pa.DataType") -> str:
     import pyarrow as pa
 
-    return [
-        f"{f.name}: list<{f.type.value_type}>"
-        if pa.types.is_list(f.type)
-        else f"{f.name}: {f.type}"
-        for f in table
-    ]
+    return f"list<{_type(kind.value_type)}>" if pa.types.is_list(kind) else str(kind)

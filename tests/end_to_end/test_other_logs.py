@@ -40,9 +40,9 @@ def baskets(kind: str) -> list[dict[str, Any]]:
                 continue
             day = FIRST + timedelta(days=number)
             time = datetime(day.year, day.month, day.day, draw.randrange(8, 20), 30)
-            for _ in range(draw.randrange(1, 9)):
-                liked = draw.random() < 0.7
-                item = draw.randrange(ITEMS // 5) * 5 + user % 5 if liked else draw.randrange(ITEMS)
+            own = {n * 5 + user % 5 for n in draw.sample(range(ITEMS // 5), draw.randrange(1, 7))}
+            for item in sorted(own | set(draw.sample(range(ITEMS), draw.randrange(3)))):
+                liked = item in own
                 row = {"customer": user, "product": item, "at": time.isoformat()}
                 if kind == "ratings":
                     row["stars"] = draw.choice([4, 5] if liked else [1, 2, 3])
