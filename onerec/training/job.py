@@ -228,7 +228,7 @@ def _settings_of(artifact: Path) -> Mapping[str, Any]:
     deciding = ("good_", "watched_", "window_", "session_")
     return {
         name: value
-        for stage in config.values()
-        for name, value in stage.items()
+        for stage in ("sessions", "window")
+        for name, value in config.get(stage, {}).items()
         if name.startswith(deciding)
     }
