@@ -89,7 +89,7 @@ def test_a_field_that_is_shown_is_read(asset, launched):
 def test_session_sql_shows_the_variables_of_its_sql():
     files = Path(CHECKOUT / "dbt_sessions").rglob("*.sql")
     sql = "".join(file.read_text() for file in files)
-    for name in SessionLaunchpad.model_fields:
+    for name in SessionLaunchpad.model_fields.keys() - {"window_days"}:  # which days are built
         assert f'var("{name}"' in sql or f"var('{name}'" in sql, name
 
 
