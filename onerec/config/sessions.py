@@ -76,10 +76,10 @@ class SessionConfig(ValidatedConfig):
         20, "n: positive items kept as a session's history", ge=1, le=LONGEST_SEQUENCE
     )
     session_items: int = option(5, "m: items of a target session", ge=1, le=LONGEST_SEQUENCE)
-    repeats: Literal["auto", "yes", "no"] = option(
+    repeats: Literal["auto", "always", "never"] = option(
         "auto",
-        "Whether users come back to items: then recommendations may hold items of the history; "
-        "'auto': from this share of the validation day's watched events on",
+        "Whether recommendations may hold items of the history: 'always', 'never', or 'auto', from "
+        "this share of the validation day's watched events on",
     )
     min_repeat_share: float = option(
         0.25, "... whose item the user had on an earlier day", ge=0, le=1

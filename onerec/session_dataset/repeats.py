@@ -68,7 +68,7 @@ def repeats(config: SessionConfig, share: float) -> bool:
     """Whether a log repeats: as declared, or by its repeat share."""
     if config.repeats == "auto":
         return share >= config.min_repeat_share
-    return config.repeats == "yes"
+    return config.repeats == "always"
 
 
 def with_seen_items(decoding: BeamConfig, session_dataset: Path) -> BeamConfig:

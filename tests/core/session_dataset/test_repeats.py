@@ -48,7 +48,7 @@ def test_the_test_day_takes_no_part(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("declared", "share", "expected"),
-    [("auto", 0.24, False), ("auto", 0.25, True), ("yes", 0.0, True), ("no", 1.0, False)],
+    [("auto", 0.24, False), ("auto", 0.25, True), ("always", 0.0, True), ("never", 1.0, False)],
 )
 def test_what_is_declared_wins(declared: str, share: float, expected: bool) -> None:
     assert repeats(SessionConfig(repeats=declared), share) == expected  # pyright: ignore
