@@ -89,7 +89,7 @@ def days_of(source: EventSource) -> tuple[date, date]:
 def _of_files(source: FileSource) -> list[Finding]:
     """What is not read, and why."""
     found = [
-        Finding(topic="Files", level="warning", text=note, setting="events.path, events.format")
+        Finding(topic="Files", level="warning", text=note, setting=_line_for(note))
         for note in source.notes()
     ]
     if outside := source.rows_outside():
@@ -102,3 +102,16 @@ def _of_files(source: FileSource) -> list[Finding]:
             )
         )
     return found
+
+
+def _line_for(note: str) -> str:
+    """The line of the YAML file that a note of the files is about."""
+    for words, line in (
+        ("endings", "events.format"),
+        ("first_day", "first_day"),
+        ("last_day", "last_day"),
+        ("feedback.kind", "feedback.kind"),
+    ):
+        if words in note:
+            return line
+    return "events.timestamp_unit, events.timestamp_format"

@@ -72,25 +72,26 @@ def sessions(log: Inspected) -> list[Finding]:
 
 
 def _good_sessions_of_days(log: Inspected) -> list[Finding]:
+    """What the window of the last day holds: the newest day with sessions validates."""
     day = log.days[1]
     first, last = window(day, log.stages.window.window_days)
-    counts = log.row(
-        "select count(*) filter (where session_date between $first and $last) as learned, "
-        "count(*) filter (where session_date = $last) as valid, "
-        "count(distinct session_date) filter (where session_date between $first and $last) as days "
-        "from sessions where is_good",
+    rows = log.rows(
+        "select session_date as day, count(*) filter (where is_good) as good from sessions "
+        "where session_date between $first and $last group by session_date order by session_date",
         first=first,
         last=last,
     )
+    learned = sum(row["good"] for row in rows)
+    valid = rows[-1]["good"] if rows else 0
     text = (
-        f"for {day}: {counts['learned']:,} good sessions on {counts['days']} days from "
-        f"{max(first, log.days[0])} to {last} to learn from, {counts['valid']:,} of them on the "
-        "last of these days"
+        f"for {day}: {learned:,} good sessions on {len(rows)} days with sessions from "
+        f"{max(first, log.days[0])} to {last} to learn from"
+        + (f", {valid:,} of them on {rows[-1]['day']}, which validates" if rows else "")
     )
     return [
         Finding(
             topic="Sessions",
-            level="ok" if counts["days"] > 1 and counts["valid"] else "error",
+            level="ok" if len(rows) > 1 and 0 < valid < learned else "error",
             text=text,
             setting=log.setting("window", "window_days"),
         )

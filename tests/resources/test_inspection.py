@@ -130,8 +130,10 @@ def test_sessions_and_the_test_day(findings: list[Finding]) -> None:
     counts = the(findings, "of them good")
     assert counts.text.startswith("92 sessions, 91 of them good")
     learned = the(findings, "to learn from")
-    assert learned.text.startswith("for 2026-06-04: 61 good sessions on 2 days")
-    assert ", 0 of them" in learned.text
+    assert learned.text.startswith("for 2026-06-04: 61 good sessions on 2 days with sessions")
+    # the day before the test day is empty: the last day with sessions validates
+    assert learned.text.endswith(", 31 of them on 2026-06-02, which validates")
+    assert learned.level == "ok"
     cases = the(findings, "cases (users")
     assert "31 users, 30 cases" in cases.text
     assert "30 of them with a history" in cases.text
@@ -174,7 +176,7 @@ def test_what_would_stop_a_nightly_run_is_marked(tmp_path: Path) -> None:
     for words in (
         "1 of 2 rows are rejected (50.00%",
         "1 sessions, 0 of them good",
-        "0 good sessions on 0 days",
+        "0 good sessions on 1 days with sessions",
         "0 users, 0 cases",
         "is_positive: 0 of 1 events",
     ):
