@@ -13,9 +13,12 @@ from safetensors.torch import save_file
 
 from onerec.artifacts import write_json
 from onerec.config import BeamConfig, EvaluationConfig, ModelConfig, RewardConfig
+from onerec.evaluation.baselines import fit_baselines
+from onerec.evaluation.data import EvaluationData, EvaluationFiles, load_evaluation_data
 from onerec.model import OneRec, save_model
 from onerec.reward.model import RewardModel, RewardShape, save_reward
 from onerec.schema import SESSION_DATASET
+from onerec.session_dataset.interactions import load_interactions
 from onerec.tokenizer.semantic_ids import SemanticIds
 from tests.core.training.small import video_signals
 
@@ -154,3 +157,31 @@ def rows(seed: int = 0) -> list[dict[str, Any]]:
             sessions.append(session(user, day, items, history=seen[-HISTORY:]))
             seen += items
     return sessions
+
+
+def write_artifacts(root: Path) -> Path:
+    """Artifacts of every stage that evaluation reads."""
+    write_sessions(root / "session_dataset", rows())
+    ids = catalogue()
+    write_catalogue(root / "semantic_ids", ids)
+    window = load_interactions(root / "session_dataset", ids, test_day=DAY)
+    (root / "baselines").mkdir()
+    fit_baselines(window, ids.known_before(DAY), neighbours=5).save(root / "baselines")
+    write_generator(root / "pretrained", seed=0)
+    write_generator(root / "dpo", seed=1)
+    write_reward(root / "evaluator", seed=2, part="evaluator")
+    write_reward(root / "reward", seed=3)
+    return root
+
+
+def load_artifacts(root: Path, config: EvaluationConfig = EVALUATION) -> EvaluationData:
+    """What `write_artifacts` wrote, as an evaluation reads it."""
+    files = EvaluationFiles(
+        session_dataset=root / "session_dataset",
+        semantic_ids=root / "semantic_ids",
+        baselines=root / "baselines",
+        checkpoint=root / "dpo",
+        evaluator=root / "evaluator",
+        reward_model=root / "reward",
+    )
+    return load_evaluation_data(files, DAY, config, REWARD)

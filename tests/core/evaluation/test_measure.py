@@ -7,11 +7,8 @@ import pytest
 import torch
 
 from onerec.config import EvaluationConfig
-from onerec.evaluation.baselines import fit_baselines
 from onerec.evaluation.data import (
     EvaluationData,
-    EvaluationFiles,
-    load_evaluation_data,
     sample_cases,
 )
 from onerec.evaluation.generators import load_generator, load_incumbent
@@ -32,7 +29,6 @@ from onerec.evaluation.systems import (
 )
 from onerec.model import TokenizerVersionMismatchError
 from onerec.ranked_lists import is_excluded
-from onerec.session_dataset.interactions import load_interactions
 from onerec.statistics import bootstrap_mean
 from tests.core.evaluation import night as small
 from tests.core.evaluation.night import DAY
@@ -40,33 +36,14 @@ from tests.core.evaluation.night import DAY
 
 @pytest.fixture(scope="module")
 def artifacts(tmp_path_factory) -> Path:
-    root = tmp_path_factory.mktemp("artifacts")
-    small.write_sessions(root / "session_dataset", small.rows())
-    ids = small.catalogue()
-    small.write_catalogue(root / "semantic_ids", ids)
-    window = load_interactions(root / "session_dataset", ids, test_day=DAY)
-    (root / "baselines").mkdir()
-    fit_baselines(window, ids.known_before(DAY), neighbours=5).save(root / "baselines")
-    small.write_generator(root / "pretrained", seed=0)
-    small.write_generator(root / "dpo", seed=1)
-    small.write_reward(root / "evaluator", seed=2, part="evaluator")
-    small.write_reward(root / "reward", seed=3)
-    return root
+    return small.write_artifacts(tmp_path_factory.mktemp("artifacts"))
 
 
 Results = dict[str, SystemResult]
 
 
 def load(root: Path, config: EvaluationConfig = small.EVALUATION) -> EvaluationData:
-    files = EvaluationFiles(
-        session_dataset=root / "session_dataset",
-        semantic_ids=root / "semantic_ids",
-        baselines=root / "baselines",
-        checkpoint=root / "dpo",
-        evaluator=root / "evaluator",
-        reward_model=root / "reward",
-    )
-    return load_evaluation_data(files, DAY, config, small.REWARD)
+    return small.load_artifacts(root, config)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,63 @@
+"""Ten users of the test day with their lists, for a person to read."""
+
+from datetime import date
+
+import dagster as dg
+
+from assets.code_version import code_version
+from assets.evaluation import CHECKPOINTS, EVALUATED_WITH
+from assets.support import DAILY, DAY_BY_DAY, POOL_WAREHOUSE, STAGES, published, upstream
+from onerec.config import CHALLENGER, PRETRAINED
+from resources.stores import Artifacts, Compute
+from resources.warehouse import Warehouse
+
+CODE = code_version(__name__, "user_examples")
+PAGE = "user_examples.md"
+
+
+@dg.asset(
+    partitions_def=DAILY,
+    backfill_policy=DAY_BY_DAY,
+    group_name="evaluation",
+    kinds={"pytorch"},
+    pool=POOL_WAREHOUSE,
+    code_version=CODE,
+    deps=[upstream(name) for name in ("offline_metrics", *EVALUATED_WITH, *CHECKPOINTS.values())],
+)
+def user_examples(
+    context: dg.AssetExecutionContext, artifacts: Artifacts, warehouse: Warehouse, compute: Compute
+) -> dg.MaterializeResult:
+    """What ten users did, what every system lists for them, and why the challenger does.
+
+    For reading, with titles where the catalogue has them; nothing depends on it.
+    """
+    from onerec.evaluation.data import EvaluationFiles, load_evaluation_data
+    from onerec.evaluation.systems import NightlyGenerators, nightly_systems
+    from onerec.evaluation.user_examples import as_markdown
+    from onerec.evaluation.user_examples import user_examples as chosen_users
+
+    day, store = context.partition_key, artifacts.store
+    read = {n: store.latest(n, day) for n in (*EVALUATED_WITH, *CHECKPOINTS.values())}
+    paths = {name: artifact.path for name, artifact in read.items()}
+    checkpoint = paths.pop(CHECKPOINTS[CHALLENGER])
+    pretrained = paths.pop(CHECKPOINTS[PRETRAINED])
+    evaluator = paths.pop("evaluator_model")
+    files = EvaluationFiles(checkpoint=checkpoint, evaluator=evaluator, **paths)
+    data = load_evaluation_data(files, date.fromisoformat(day), STAGES.evaluation, STAGES.reward)
+    page = "nobody watched anything on this day"
+    if len(data.user_ids):
+        generators = NightlyGenerators(pretrained=pretrained, challenger=checkpoint)
+        device = compute.torch_device()
+        systems = nightly_systems(data, generators, STAGES.decoding, device=device)
+        catalogue = warehouse.catalogue(date.fromisoformat(day)).select(["item_id", "title"])
+        titles = {r["item_id"]: r["title"] for r in catalogue.to_pylist() if r["title"]}
+        page = as_markdown(chosen_users(data, systems, explained=CHALLENGER), titles)
+    with store.write(
+        "user_examples",
+        day,
+        config={},
+        upstream={name: artifact.version for name, artifact in read.items()},
+        code_version=CODE,
+    ) as draft:
+        (draft.path / PAGE).write_text(page, encoding="utf-8")
+    return published(draft.artifact, {"users": dg.MetadataValue.md(page)})

@@ -1,0 +1,67 @@
+"""Ten users for a person to read: reasons against brute force, titles, hits in bold."""
+
+import numpy as np
+import pytest
+import torch
+
+from onerec.config import CHALLENGER
+from onerec.evaluation.systems import System
+from onerec.evaluation.user_examples import (
+    LIST_LENGTH,
+    NUM_USERS,
+    as_markdown,
+    nearest_in_history,
+    user_examples,
+)
+from tests.core.evaluation.night import load_artifacts, write_artifacts
+
+
+def test_reasons_equal_the_brute_force() -> None:
+    draw = torch.Generator().manual_seed(0)
+    codes = torch.randint(3, (30, 4), generator=draw)
+    vectors = torch.nn.functional.normalize(torch.randn(30, 5, generator=draw), dim=1)
+    histories = torch.randint(-1, 30, (6, 7), generator=draw)
+    histories[2] = -1
+    listed = torch.randint(-1, 30, (6, 3), generator=draw)
+    found = nearest_in_history(histories, listed, codes, vectors)
+    for u, past in enumerate(histories.tolist()):
+        known = [(place, item) for place, item in enumerate(past) if item >= 0]
+        for k, item in enumerate(listed[u].tolist()):
+            if item < 0 or not known:
+                assert found.by_tokens[u, k] == found.by_vector[u, k] == -1
+                assert np.isnan(found.cosine[u, k])
+                continue
+
+            def shared(other: int, item: int = item) -> int:
+                different = (codes[item] != codes[other]).tolist()
+                return different.index(True) if True in different else len(different)
+
+            _, best = max(known, key=lambda pair: (shared(pair[1]), pair[0]))
+            assert found.by_tokens[u, k] == best
+            assert found.shared_tokens[u, k] == shared(best)
+            cosines = {other: float(vectors[item] @ vectors[other]) for _, other in known}
+            assert found.cosine[u, k] == pytest.approx(max(cosines.values()), abs=1e-6)
+            assert cosines[int(found.by_vector[u, k])] == pytest.approx(max(cosines.values()))
+
+
+def test_a_page_shows_titles_hits_and_every_system(tmp_path) -> None:
+    data = load_artifacts(write_artifacts(tmp_path))
+    systems = {
+        "popularity": System(data.baselines.popularity),
+        CHALLENGER: System(data.baselines.rankers["itemknn"]),
+    }
+    examples = user_examples(data, systems, explained=CHALLENGER)
+    assert len(examples.data.user_ids) == min(NUM_USERS, len(data.user_ids))
+    assert set(examples.data.user_ids) <= set(data.user_ids)
+    assert all(items.shape[1] <= LIST_LENGTH for items in examples.lists.values())
+    ids = data.semantic_ids.item_ids
+    page = as_markdown(examples, {ids[n]: f"film {n} | part 2" for n in range(0, len(ids), 2)})
+    for user in examples.data.user_ids:
+        assert f"## {user}" in page
+    for row in range(len(examples.data.user_ids)):
+        hits = set(examples.data.targets[row]) & set(examples.lists["popularity"][row]) - {-1}
+        for item in hits:
+            title = f"film {item} / part 2 ({ids[item]})" if item % 2 == 0 else ids[item]
+            assert f"**{title}**" in page
+    assert {"swt", "vtr"} <= set(examples.towers)
+    assert all(((p >= 0) & (p <= 1)).all() for p in examples.towers.values())

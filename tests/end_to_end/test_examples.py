@@ -1,0 +1,110 @@
+"""The examples of the docs in a shortened form: a nightly run, and popularity counted once more."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from datetime import date, timedelta
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from onerec.artifacts import read_json
+from tests.end_to_end import small_night
+
+EXAMPLES = small_night.CHECKOUT / "examples"
+SMALL = yaml.safe_load(small_night.SMALL)["stages"]
+
+
+def script(path: str) -> ModuleType:
+    """A script of the examples as a module."""
+    spec = importlib.util.spec_from_file_location("script", EXAMPLES / path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run_night(home: Path, data: Path, day: date, window_days: int) -> dict[str, float]:
+    """The nightly run of `make demo` with small settings; its metrics."""
+    config = data / "small.yaml"
+    described = yaml.safe_load((data / "my_data.yaml").read_text())
+    described["stages"] = SMALL | {"window": {"window_days": window_days}}
+    described.pop("last_day", None)
+    config.write_text(yaml.safe_dump(described))
+    env = small_night.environment(home, config) | {"ONEREC_TEST_DAY": str(day)}
+    small_night.run(env, home / "night.log")
+    return read_json(home / "report" / "metrics.json")
+
+
+def counted_popularity(log: pd.DataFrame, day: date, window_days: int) -> dict[str, float]:
+    """Recall and NDCG at 10 of the items consumed most, from nothing but the raw rows.
+
+    Args:
+        log: `user`, `item`, `day`, `consumed`.
+        day: The test day.
+        window_days: Days before it that are counted.
+    """
+    consumed = log[log.consumed]
+    before = consumed[(consumed.day < day) & (consumed.day >= day - timedelta(window_days))]
+    counts = before.groupby("item").size()
+    best = sorted(counts.index, key=lambda item: (-counts[item], item))[:10]
+    recalls, ndcgs = [], []
+    for _, items in consumed[consumed.day == day].groupby("user").item:
+        targets = set(items)
+        gains = np.array([item in targets for item in best]) / np.log2(np.arange(2, 12))
+        ideal = (1 / np.log2(np.arange(2, 12)))[: len(targets)].sum()
+        recalls.append(len(targets & set(best)) / len(targets))
+        ndcgs.append(gains.sum() / ideal)
+    return {"recall@10": float(np.mean(recalls)), "ndcg@10": float(np.mean(ndcgs))}
+
+
+def agree(metrics: dict[str, float], counted: dict[str, float]) -> None:
+    for name, value in counted.items():
+        assert value > 0
+        assert metrics[f"popularity_{name}"] == pytest.approx(value, abs=5e-5), name
+
+
+def test_the_shop_finds_staples_and_its_popularity_is_that_of_the_raw_rows(tmp_path: Path) -> None:
+    data, day, window_days = tmp_path / "data", date(2026, 6, 8), 6
+    script("shop/make_shop_log.py").write(data, customers=200, days=8)
+    metrics = run_night(tmp_path, data, day, window_days)
+    log = pd.read_csv(data / "events.csv").rename(columns={"visitor": "user", "product": "item"})
+    log["day"] = pd.to_datetime(log.timestamp, unit="ms").dt.date
+    log["consumed"] = log.event.isin(["cart", "purchase"])
+    agree(metrics, counted_popularity(log, day, window_days))
+
+
+def test_ratings_popularity_is_that_of_the_raw_rows(tmp_path: Path) -> None:
+    data, day, window_days = tmp_path / "data", date(1998, 3, 31), 60
+    try:
+        script("ratings/get_movielens.py").fetch(data)
+    except OSError as error:
+        pytest.skip(f"MovieLens-100k is not part of the repository: {error}")
+    log = pd.read_csv(data / "ml-100k.inter", sep="\t")
+    log.columns = ["user", "item", "rating", "time"]
+    log["item"] = log.item.astype(str)
+    log["day"] = pd.to_datetime(log.time, unit="s").dt.date
+    log["consumed"] = log.rating >= 4
+    metrics = run_night(tmp_path, data, day, window_days)
+    agree(metrics, counted_popularity(log, day, window_days))
+
+
+@pytest.mark.parametrize(("example", "page"), [("ratings", "ratings"), ("shop", "shop")])
+def test_the_documented_file_is_the_shipped_one(example: str, page: str) -> None:
+    shipped = (EXAMPLES / example / "my_data.yaml").read_text()
+    text = (small_night.CHECKOUT / "docs" / f"example_{page}.md").read_text()
+    assert yaml.safe_load(text.split("```yaml\n")[1].split("```")[0]) == yaml.safe_load(shipped)
+
+
+def test_without_a_network_the_ratings_say_so(tmp_path: Path) -> None:
+    command = [sys.executable, str(EXAMPLES / "ratings" / "get_movielens.py"), str(tmp_path)]
+    env = {**os.environ, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path)}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "pip cannot download recbole" in done.stderr
