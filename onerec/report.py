@@ -13,7 +13,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader
 
 from onerec.artifacts import ArtifactStore, write_json
-from onerec.config import SYSTEMS
+from onerec.config import CHALLENGER, PRETRAINED, SYSTEMS
 from onerec.evaluation.metric_table import ALL, Metric, MetricTable
 from onerec.evaluation.protocol import EvaluationProtocol
 from onerec.report_pictures import (
@@ -58,6 +58,8 @@ class NightlyReport:
         protocol: Of the same.
         dataset: Name of the data set.
         promoted: Whether the challenger became the champion; None before the decision.
+        refused_round: Why the alignment round was refused; the challenger is then the pretrained
+            generator, and its rows would repeat that one's. Empty where it was published.
         seconds: Time of every step.
         peak_gib: Peak memory of every step.
         peak_rss_gib: Peak memory of the whole run.
@@ -67,14 +69,23 @@ class NightlyReport:
     protocol: EvaluationProtocol
     dataset: str = ""
     promoted: bool | None = None
+    refused_round: str = ""
     seconds: Mapping[str, float] = field(default_factory=dict)
     peak_gib: Mapping[str, float] = field(default_factory=dict)
     peak_rss_gib: float | None = None
 
+    @property
+    def shown(self) -> MetricTable:
+        """The numbers that tables show: each generator once."""
+        if not self.refused_round:
+            return self.metrics
+        rows = (r for r in self.metrics.rows if CHALLENGER not in (r.system, r.reference))
+        return MetricTable(tuple(rows))
+
 
 def text_table(report: NightlyReport) -> str:
     """The headline metrics with their intervals, as text for a terminal."""
-    lines = _aligned([["system", *HEADLINES.values()], *headline_rows(report.metrics)])
+    lines = _aligned([["system", *HEADLINES.values()], *headline_rows(report.shown)])
     return "\n".join([*_facts(report.protocol), "", *lines, "", *_verdict(report)])
 
 
@@ -151,7 +162,7 @@ def write_report(
     page = templates.get_template("report.html").render(
         title=f"Nightly run, test day {test_day}",
         lines=[*simulated, *_facts(report.protocol), *_verdict(report)],
-        tables=_tables(report.metrics),
+        tables=_tables(report.shown),
         pictures=shown.values(),
         numbers=numbers,
     )
@@ -258,6 +269,11 @@ def _verdict(report: NightlyReport) -> list[str]:
     if report.protocol.scalar_reward:
         lines.append("scalar reward of a session, the sum of:")
         lines += [f"  {term}" for term in report.protocol.scalar_reward]
+    if report.refused_round:
+        lines.append(
+            f"alignment round refused: {report.refused_round}. {CHALLENGER} is the generator of "
+            f"{PRETRAINED} and has no row of its own"
+        )
     if report.promoted is not None:
         verdict = "promoted" if report.promoted else "refused, the champion stays"
         lines.append(f"challenger: {verdict}")

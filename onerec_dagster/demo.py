@@ -51,12 +51,14 @@ def write_demo_report(
     settings: Settings, day: str, runs: list[dict[str, tuple[float, float]]], peak: PeakMemory
 ) -> str:
     """Write numbers and pictures to `report/`; returns the table for the terminal."""
+    from onerec.alignment.gate import ROUND
     from onerec.evaluation.metric_table import MetricTable
     from onerec.evaluation.protocol import EvaluationProtocol
     from onerec.report import NightlyReport, text_table, write_report
 
     store = settings.artifact_store()
     measured = store.latest("offline_metrics", day).path
+    aligned = read_json(store.latest("dpo_checkpoint", day).path / ROUND)
     seconds: dict[str, float] = {}
     peak_gib: dict[str, float] = {}
     for name, (start, end) in [span for spans in runs for span in spans.items()]:
@@ -67,6 +69,7 @@ def write_demo_report(
         protocol=EvaluationProtocol.load(measured),
         dataset=settings.dataset,
         promoted=read_json(store.latest("champion", day).path / "champion.json")["promoted"],
+        refused_round="; ".join(aligned["reasons"]),
         seconds=seconds,
         peak_gib=peak_gib,
         peak_rss_gib=round(peak.gib, 3),

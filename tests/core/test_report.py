@@ -157,3 +157,15 @@ def test_an_empty_night_has_a_report_too(tmp_path: Path) -> None:
     empty = replace(REPORT, metrics=MetricTable(()), promoted=None, seconds={})
     assert write_report(tmp_path, empty).exists()
     assert "system" in text_table(empty)
+
+
+def test_a_refused_round_is_said_instead_of_a_row_that_repeats_another(tmp_path: Path) -> None:
+    refused = replace(REPORT, refused_round="Recall@10 fell", promoted=False)
+    table = text_table(refused)
+    assert "alignment round refused: Recall@10 fell. dpo is the generator of pretrained" in table
+    assert not re.search(r"^dpo ", table, re.MULTILINE)
+    assert re.search(r"^dpo ", text_table(REPORT), re.MULTILINE)
+    page = write_report(tmp_path, refused).read_text()
+    assert "<td>dpo</td>" not in page
+    assert "<td>popularity</td>" in page
+    assert json.loads((tmp_path / "metrics.json").read_text())["dpo_recall@10"] == 0.11
