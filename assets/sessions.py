@@ -160,6 +160,23 @@ def order_of_sessions_is_known(
     )
 
 
+@dg.asset_check(asset=dg.AssetKey("sessions"), pool=POOL_WAREHOUSE)
+def no_account_is_much_of_a_day(
+    context: dg.AssetCheckExecutionContext, warehouse: Warehouse
+) -> dg.AssetCheckResult:
+    """A bot or a test account moves popularity, metrics and what is learned."""
+    busy = warehouse.busy_accounts(*checked_days(context))
+    worst = busy[0] if busy else None
+    return dg.AssetCheckResult(
+        passed=worst is None,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=worst
+        and f"account {worst.user_id!r} has {worst.share:.0%} of the events of {worst.day}. Leave "
+        "such days out with stages.sessions.max_events_per_user_day; make inspect proposes a limit",
+        metadata={"accounts that stand out": len(busy)},
+    )
+
+
 def _explain(share: float, threshold: float, rejected: Mapping[str, int], example: str) -> str:
     if not rejected:
         return "no row was rejected"

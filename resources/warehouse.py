@@ -23,6 +23,7 @@ from onerec import schema
 from onerec.datasets.files import shown
 from onerec.disk import disk_named
 from resources import landing_tables
+from resources.busy_accounts import BusyAccount, busy_accounts
 from resources.landing import Delivery
 from resources.landing_tables import Landing
 
@@ -198,6 +199,11 @@ class Warehouse(dg.ConfigurableResource):
                 {"first": first, "last": last},
             ).fetchall()[0]
         return Ties(*map(int, row))
+
+    def busy_accounts(self, first: date, last: date) -> list[BusyAccount]:
+        """Accounts that are much of a day's events, over some days."""
+        with self.connect(read_only=True) as connection:
+            return busy_accounts(connection, first, last)[0]
 
     def rejected_example(self, reason: str, first: date, last: date) -> str:
         """One refused event in words: the value, and the file it came from.

@@ -1,15 +1,15 @@
 """Findings about what was delivered: files, days, rejected rows, ids, ties, busy accounts."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from onerec.datasets.files import shown
+from resources.busy_accounts import busy_accounts
 from resources.inspection.findings import Finding, Inspected, Level
 
 SAMPLE_ROWS = 3
 """Rejected rows that are shown for a reason."""
 MANY_TIES = 0.2
-BUSY_SHARE, BUSY_RATIO = 0.1, 20
-"""An account stands out with this share of a day's events, and so many times the median user's."""
 
 
 def files(log: Inspected) -> list[Finding]:
@@ -153,70 +153,43 @@ def ids(log: Inspected) -> list[Finding]:
 
 
 def ties(log: Inspected) -> list[Finding]:
-    """Events that share their time with another one of their user."""
-    share = log.row(
-        "select coalesce(sum(n) filter (where n > 1) / sum(n), 0) as share "
-        "from (select count(*) as n from stg_events group by user_id, event_time)"
-    )["share"]
-    is_much = share > MANY_TIES
-    text = f"{share:.1%} of the events share their time with another one of the same user"
-    if is_much:
-        text += "; among them the delivered order decides which items are targets"
-    level: Level = "warning" if is_much else "ok"
-    return [Finding(topic="Order", level=level, text=text, setting="events.columns.event_time")]
+    """Events that share their time with another one of their user, and what follows from it."""
+    counts = log.row(
+        "select coalesce(sum(num_tied) / sum(num_exposures), 0) as tied, "
+        "coalesce(avg(cast(not is_ordered as integer)), 0) as unordered from sessions"
+    )
+    text = f"{counts['tied']:.1%} of the events share their time with another one of the same user"
+    if counts["unordered"]:
+        text += (
+            f"; {counts['unordered']:.1%} of the sessions count as unordered, and their targets "
+            "are a seeded sample of their items"
+        )
+    level: Level = "warning" if counts["tied"] > MANY_TIES else "ok"
+    setting = log.setting("sessions", "session_order")
+    return [Finding(topic="Order", level=level, text=text, setting=setting)]
 
 
-def busy_accounts(log: Inspected) -> list[Finding]:
-    """Accounts with a large share of a day's events: bots, tests, shared logins.
+def accounts(log: Inspected) -> list[Finding]:
+    """Accounts with a large share of a day's events.
 
     The limit that is proposed is twice what the busiest of the others has on a day.
     """
-    busy = log.rows(
-        f"select delivered_on as day, user_id, events, share from ({BUSY_ACCOUNTS}) "
-        "order by share desc limit 10",
-        first=log.days[0],
-        last=log.days[1],
-    )
+    busy, most = busy_accounts(log.connection, *log.days)
     if not busy:
-        most = log.row(
-            "select coalesce(max(n), 0) as n from "
-            "(select count(*) as n from stg_events group by event_date, user_id)"
-        )["n"]
         text = f"no account stands out; the busiest has {most:,} events on a day"
         setting = log.setting("sessions", "max_events_per_user_day")
         return [Finding(topic="Accounts", level="ok", text=text, setting=setting)]
     worst = busy[0]
-    others = log.row(
-        "select coalesce(max(n), 0) as n from (select event_date as delivered_on, user_id, "
-        "count(*) as n from stg_events group by all) "
-        f"anti join ({BUSY_ACCOUNTS}) using (delivered_on, user_id)",
-        first=log.days[0],
-        last=log.days[1],
-    )["n"]
-    limit = min(max(2 * others, 1), min(row["events"] for row in busy) - 1)
+    limit = min(max(2 * most, 1), min(account.events for account in busy) - 1)
     return [
         Finding(
             topic="Accounts",
             level="warning",
-            text=f"account {shown(worst['user_id'])!r} has {worst['share']:.0%} of the events of "
-            f"{worst['day']}: it moves popularity, metrics and what is learned",
+            text=f"account {shown(worst.user_id)!r} has {worst.share:.0%} of the events of "
+            f"{worst.day}: it moves popularity, metrics and what is learned",
             setting=log.setting("sessions", "max_events_per_user_day", limit),
-            rows=tuple({**row, "share": f"{row['share']:.1%}"} for row in busy),
+            rows=tuple(
+                asdict(account) | {"share": f"{account.share:.1%}"} for account in busy[:10]
+            ),
         )
     ]
-
-
-BUSY_ACCOUNTS = f"""
-select * from (
-    select
-        event_date as delivered_on,
-        user_id,
-        count(*) as events,
-        count(*) / sum(count(*)) over (partition by event_date) as share,
-        median(count(*)) over (partition by event_date) as typical
-    from stg_events
-    where event_date between $first and $last
-    group by event_date, user_id
-)
-where share >= {BUSY_SHARE} and events >= {BUSY_RATIO} * typical
-"""

@@ -26,7 +26,7 @@ QUESTIONS: tuple[Callable[[Inspected], list[Finding]], ...] = (
     prepared.repeats,
     prepared.sessions,
     prepared.last_day,
-    delivered.busy_accounts,
+    delivered.accounts,
     prepared.signals,
     prepared.tokenizer,
 )

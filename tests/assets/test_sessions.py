@@ -119,13 +119,19 @@ def test_too_many_refused_rows_stop_what_follows() -> None:
 def test_rows_that_a_setting_leaves_out_are_no_sign_of_a_broken_log(tmp_path: Path) -> None:
     log = [
         {"user_id": user, "item_id": "i", "event_time": time, "watch_seconds": watch}
-        for user, number, watch in (("bot", 97, "1"), ("u", 2, "1"), ("v", 1, "much"))
-        for time in (f"2026-06-01 10:{n // 60:02}:{n % 60:02}" for n in range(number))
+        for user, number, watch in (
+            ("bot", 2000, "1"),
+            *((f"u{n}", 2, "1") for n in range(12)),
+            ("v", 1, "much"),
+        )
+        for time in (
+            f"2026-06-01 1{n // 3600}:{n // 60 % 60:02}:{n % 60:02}" for n in range(number)
+        )
     ]
     delivered.deliver(tmp_path / "delivered", "events-2026-06-01", log)
     delivered.deliver(tmp_path / "delivered", "items-2026-06-01", [{"item_id": "i"}])
     delivered.materialize(tmp_path, [raw.raw_prior_history], None)
-    for limit, share in ((0, 1 / 100), (50, 1 / 3)):
+    for limit, share in ((0, 1 / 2025), (50, 1 / 25)):
         config = dataclasses.replace(random_log.CONFIG, max_events_per_user_day=limit)
         result = delivered.materialize(
             tmp_path,
@@ -133,14 +139,12 @@ def test_rows_that_a_setting_leaves_out_are_no_sign_of_a_broken_log(tmp_path: Pa
             date(2026, 6, 1),
             config=random_log.run_config(config),
         )
-        (check,) = (
-            e
-            for e in result.get_asset_check_evaluations()
-            if e.check_name == "rejected_share_below_threshold"
-        )
+        checks = {e.check_name: e for e in result.get_asset_check_evaluations()}
+        check = checks["rejected_share_below_threshold"]
+        assert checks["no_account_is_much_of_a_day"].passed == bool(limit)
         assert check.metadata["rejected share"].value == pytest.approx(share)
-        assert check.metadata["rows left out by a setting"].value == (97 if limit else 0)
-        assert check.metadata["rows delivered"].value == 100
+        assert check.metadata["rows left out by a setting"].value == (2000 if limit else 0)
+        assert check.metadata["rows delivered"].value == 2025
 
 
 def _rejected_share(home: Path) -> float:

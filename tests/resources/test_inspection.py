@@ -119,7 +119,10 @@ def test_rejected_rows_come_with_reasons_samples_and_the_line_to_change(
 
 def test_order_and_repeats(findings: list[Finding]) -> None:
     accepted = len(ROWS) - len(BAD)
-    assert f"{4 / accepted:.1%} of the events share" in the(findings, "share their time").text
+    ties = the(findings, "share their time")
+    assert f"{4 / accepted:.1%} of the events share" in ties.text
+    assert f"; {1 / 92:.1%} of the sessions count as unordered" in ties.text
+    assert ties.setting == "stages.sessions.session_order: auto"
     watched = [tuple(row.split(",")[:2]) for row in [*REGULAR, *TIES]]
     share = 1 - len(set(watched)) / len(watched)
     assert the(findings, "had consumed in an earlier").text.startswith(f"{share:.1%}")

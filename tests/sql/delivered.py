@@ -120,6 +120,7 @@ def _run(selection, home, config, days, more) -> dg.ExecuteInProcessResult:
             raw.raw_items_day_is_not_empty,
             sessions.session_sql,
             sessions.rejected_share_below_threshold,
+            sessions.no_account_is_much_of_a_day,
             session_dataset.session_dataset,
             expectations.session_dataset_suites,
             *more,
