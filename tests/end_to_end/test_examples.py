@@ -4,6 +4,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import date, timedelta
 from pathlib import Path
 from types import ModuleType
@@ -42,21 +43,31 @@ def run_night(home: Path, data: Path, day: date, window_days: int) -> dict[str, 
     return read_json(home / "report" / "metrics.json")
 
 
-def counted_popularity(log: pd.DataFrame, day: date, window_days: int) -> dict[str, float]:
-    """Recall and NDCG at 10 of the items consumed most, from nothing but the raw rows.
+def most_consumed(log: pd.DataFrame, day: date, window_days: int) -> list[str]:
+    """Every item consumed in the window before a day, the most often first.
 
     Args:
         log: `user`, `item`, `day`, `consumed`.
         day: The test day.
         window_days: Days before it that are counted.
     """
-    consumed = log[log.consumed]
-    before = consumed[(consumed.day < day) & (consumed.day >= day - timedelta(window_days))]
+    before = log[log.consumed & (log.day < day) & (log.day >= day - timedelta(window_days))]
     counts = before.groupby("item").size()
-    best = sorted(counts.index, key=lambda item: (-counts[item], item))[:10]
+    return sorted(counts.index, key=lambda item: (-counts[item], item))
+
+
+def own_first(history: list[str], popular: list[str]) -> list[str]:
+    """The items of a history, the most frequent first, the latest of equals; then the popular."""
+    last = {item: place for place, item in enumerate(history)}
+    own = sorted(last, key=lambda item: (-history.count(item), -last[item]))
+    return own + [item for item in popular if item not in last]
+
+
+def measured(log: pd.DataFrame, day: date, ranked: Callable[[str], list[str]]) -> dict[str, float]:
+    """Recall and NDCG at 10 of a list for every user of a day, from nothing but the raw rows."""
     recalls, ndcgs = [], []
-    for _, items in consumed[consumed.day == day].groupby("user").item:
-        targets = set(items)
+    for user, items in log[log.consumed & (log.day == day)].groupby("user").item:
+        targets, best = set(items), ranked(str(user))[:10]
         gains = np.array([item in targets for item in best]) / np.log2(np.arange(2, 12))
         ideal = (1 / np.log2(np.arange(2, 12)))[: len(targets)].sum()
         recalls.append(len(targets & set(best)) / len(targets))
@@ -64,20 +75,30 @@ def counted_popularity(log: pd.DataFrame, day: date, window_days: int) -> dict[s
     return {"recall@10": float(np.mean(recalls)), "ndcg@10": float(np.mean(ndcgs))}
 
 
-def agree(metrics: dict[str, float], counted: dict[str, float]) -> None:
+def agree(metrics: dict[str, float], system: str, counted: dict[str, float]) -> None:
     for name, value in counted.items():
         assert value > 0
-        assert metrics[f"popularity_{name}"] == pytest.approx(value, abs=5e-5), name
+        assert metrics[f"{system}_{name}"] == pytest.approx(value, abs=5e-5), (system, name)
 
 
-def test_the_shop_finds_staples_and_its_popularity_is_that_of_the_raw_rows(tmp_path: Path) -> None:
+def test_the_shops_baselines_are_those_of_the_raw_rows(tmp_path: Path) -> None:
     data, day, window_days = tmp_path / "data", date(2026, 6, 8), 6
     script("shop/make_shop_log.py").write(data, customers=200, days=8)
     metrics = run_night(tmp_path, data, day, window_days)
     log = pd.read_csv(data / "events.csv").rename(columns={"visitor": "user", "product": "item"})
     log["day"] = pd.to_datetime(log.timestamp, unit="ms").dt.date
     log["consumed"] = log.event.isin(["cart", "purchase"])
-    agree(metrics, counted_popularity(log, day, window_days))
+    popular = most_consumed(log, day, window_days)
+    agree(metrics, "popularity", measured(log, day, lambda user: popular))
+    past = log[log.consumed & (log.day < day)].sort_values("timestamp", kind="stable")
+    histories = {str(user): list(items) for user, items in past.groupby("user").item}
+    length = SMALL["sessions"]["history_length"]
+
+    def own(user: str) -> list[str]:
+        return own_first(histories.get(user, [])[-length:], popular)
+
+    agree(metrics, "own_repeats", measured(log, day, own))
+    assert metrics["own_repeats_recall@10"] > 2 * metrics["popularity_recall@10"]
 
 
 def test_ratings_popularity_is_that_of_the_raw_rows(tmp_path: Path) -> None:
@@ -92,7 +113,8 @@ def test_ratings_popularity_is_that_of_the_raw_rows(tmp_path: Path) -> None:
     log["day"] = pd.to_datetime(log.time, unit="s").dt.date
     log["consumed"] = log.rating >= 4
     metrics = run_night(tmp_path, data, day, window_days)
-    agree(metrics, counted_popularity(log, day, window_days))
+    popular = most_consumed(log, day, window_days)
+    agree(metrics, "popularity", measured(log, day, lambda user: popular))
 
 
 @pytest.mark.parametrize(("example", "page"), [("ratings", "ratings"), ("shop", "shop")])
