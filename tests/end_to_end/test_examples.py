@@ -35,7 +35,9 @@ def run_night(home: Path, data: Path, day: date, window_days: int) -> dict[str, 
     """The nightly run of `make demo` with small settings; its metrics."""
     config = data / "small.yaml"
     described = yaml.safe_load((data / "my_data.yaml").read_text())
-    described["stages"] = SMALL | {"window": {"window_days": window_days}}
+    every_case = SMALL["evaluation"] | {"max_cases": 5000}
+    window = {"window_days": window_days}
+    described["stages"] = SMALL | {"evaluation": every_case, "window": window}
     described.pop("last_day", None)
     config.write_text(yaml.safe_dump(described))
     env = small_night.environment(home, config) | {"ONEREC_TEST_DAY": str(day)}
