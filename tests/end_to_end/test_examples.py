@@ -38,7 +38,7 @@ def run_night(home: Path, data: Path, day: date, window_days: int) -> dict[str, 
     every_case = SMALL["evaluation"] | {"max_cases": 5000}
     window = {"window_days": window_days}
     described["stages"] = SMALL | {"evaluation": every_case, "window": window}
-    described.pop("last_day", None)
+    described |= {"first_day": day - timedelta(window_days), "last_day": day}
     config.write_text(yaml.safe_dump(described))
     env = small_night.environment(home, config) | {"ONEREC_TEST_DAY": str(day)}
     small_night.run(env, home / "night.log")
