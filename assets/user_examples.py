@@ -35,6 +35,7 @@ def user_examples(
     from onerec.evaluation.systems import NightlyGenerators, nightly_systems
     from onerec.evaluation.user_examples import as_markdown
     from onerec.evaluation.user_examples import user_examples as chosen_users
+    from onerec.session_dataset.repeats import with_seen_items
 
     day, store = context.partition_key, artifacts.store
     read = {n: store.latest(n, day) for n in (*EVALUATED_WITH, *CHECKPOINTS.values())}
@@ -47,8 +48,8 @@ def user_examples(
     page = "nobody watched anything on this day"
     if len(data.user_ids):
         generators = NightlyGenerators(pretrained=pretrained, challenger=checkpoint)
-        device = compute.torch_device()
-        systems = nightly_systems(data, generators, STAGES.decoding, device=device)
+        decoding = with_seen_items(STAGES.decoding, paths["session_dataset"])
+        systems = nightly_systems(data, generators, decoding, device=compute.torch_device())
         catalogue = warehouse.catalogue(date.fromisoformat(day)).select(["item_id", "title"])
         titles = {r["item_id"]: r["title"] for r in catalogue.to_pylist() if r["title"]}
         page = as_markdown(chosen_users(data, systems, explained=CHALLENGER), titles)
