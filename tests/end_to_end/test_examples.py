@@ -15,6 +15,8 @@ import pytest
 import yaml
 
 from onerec.artifacts import read_json
+from onerec.config import PipelineConfig
+from onerec.datasets.own_config import OwnData
 from tests.end_to_end import small_night
 
 EXAMPLES = small_night.CHECKOUT / "examples"
@@ -119,11 +121,21 @@ def test_ratings_popularity_is_that_of_the_raw_rows(tmp_path: Path) -> None:
     agree(metrics, "popularity", measured(log, day, lambda user: popular))
 
 
-@pytest.mark.parametrize(("example", "page"), [("ratings", "ratings"), ("shop", "shop")])
-def test_the_documented_file_is_the_shipped_one(example: str, page: str) -> None:
+@pytest.mark.parametrize("example", ["ratings", "shop"])
+def test_the_documented_file_is_the_shipped_one(example: str) -> None:
     shipped = (EXAMPLES / example / "my_data.yaml").read_text()
-    text = (small_night.CHECKOUT / "docs" / f"example_{page}.md").read_text()
+    text = (small_night.CHECKOUT / "docs" / f"example_{example}.md").read_text()
     assert yaml.safe_load(text.split("```yaml\n")[1].split("```")[0]) == yaml.safe_load(shipped)
+
+
+@pytest.mark.parametrize("page", ["example_ratings", "example_shop"])
+def test_every_documented_layout_is_legal(page: str) -> None:
+    text = (small_night.CHECKOUT / "docs" / f"{page}.md").read_text()
+    blocks = [block.split("```")[0] for block in text.split("```yaml\n")[1:]]
+    assert len(blocks) > 1
+    for block in blocks:
+        described = OwnData.model_validate(yaml.safe_load(block))
+        PipelineConfig().override(described.stages)
 
 
 def test_without_a_network_the_ratings_say_so(tmp_path: Path) -> None:
