@@ -275,7 +275,7 @@ def test_labels_of_declared_signals_match_plain_python(
     assert tower_weights(RewardConfig(), blocks.signals) == [1.0, 3.0]
 
 
-def test_purchases_only_are_told_apart_by_how_sessions_go_on(
+def test_purchases_only_are_distinguished_by_how_sessions_go_on(
     tmp_path: Path, catalogue: SemanticIds
 ) -> None:
     rows = random_rows(0)
