@@ -122,13 +122,15 @@ def last_day(log: Inspected) -> list[Finding]:
         day=log.days[1],
     )
     cases = counts["cases"]
-    few = f"; with fewer than {FEW_CASES} every interval is wide" if cases < FEW_CASES else ""
+    hint = f"; with fewer than {FEW_CASES} every interval is wide" if cases < FEW_CASES else ""
+    if not cases:
+        hint = "; a nightly run for it has no metrics and promotes nothing"
     return [
         Finding(
             topic="Test day",
-            level="error" if not cases else "warning" if few else "ok",
+            level="warning" if hint else "ok",
             text=f"{log.days[1]}: {counts['users']:,} users, {cases:,} cases (users who watched an "
-            f"item known before that day), {counts['with_history']:,} of them with a history{few}",
+            f"item known before that day), {counts['with_history']:,} of them with a history{hint}",
             setting=f"last_day: {log.days[1]}",
         )
     ]
