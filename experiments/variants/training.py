@@ -185,7 +185,9 @@ def _train_on_elites(run: VariantRun, inputs: RoundInputs, out_dir: Path) -> Non
         fit_generator(
             run.settings.training,
             run.settings.model,
-            PretrainingData(train=elites, valid=inputs.sessions("valid"), semantic_ids=inputs.ids),
+            PretrainingData(
+                train=elites, valid=inputs.sessions("valid", held_out=True), semantic_ids=inputs.ids
+            ),
             out_dir=out_dir,
             scratch=Path(scratch),
             initial=inputs.model.cpu(),
