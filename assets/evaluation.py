@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+import pydantic
 
 from assets.code_version import code_version
 from assets.support import (
@@ -21,10 +22,11 @@ from assets.support import (
     to_core,
     upstream,
 )
-from onerec.artifacts import Artifact
+from onerec.artifacts import Artifact, ArtifactStore
 from onerec.config import (
     BASELINES,
     CHALLENGER,
+    CHALLENGER_SERVES,
     PRETRAINED,
     SERVED,
     BeamConfig,
@@ -48,6 +50,11 @@ EVALUATED_WITH = (
 )
 CHECKPOINTS = {PRETRAINED: "pretrained_checkpoint", CHALLENGER: "dpo_checkpoint"}
 """Name in metrics -> asset."""
+BEATS_SIMPLE = "beats_best_simple_system"
+DECIDED_FROM = (
+    "offline_metrics", CHECKPOINTS[CHALLENGER], "semantic_ids", "reward_model", "baselines",
+)  # fmt: skip
+"""What the champion is decided from and made of."""
 BASELINE_SETTINGS = (
     "baselines", "baseline_epochs", "baseline_width", "baseline_trials", "baseline_last_phase",
     "neighbours", "seed",
@@ -82,8 +89,20 @@ class MetricsLaunchpad(launchpad(STAGES.evaluation, *METRIC_SETTINGS)):
     decoding: EvaluationDecoding = EvaluationDecoding()
 
 
+class DecidedByHand(dg.Config):
+    """Set by a run of `decide_champion`: an operator decides instead of the rule."""
+
+    serve: str = pydantic.Field(
+        default="",
+        description="'challenger', or the day whose champion serves again; empty: the rule decides",
+    )
+    reason: str = pydantic.Field(default="", description="Why")
+
+
 class PromotionLaunchpad(launchpad(STAGES.evaluation, "recall_tolerance")):
     """The promotion rule."""
+
+    by_hand: DecidedByHand = DecidedByHand()
 
 
 @dg.asset(
@@ -166,8 +185,7 @@ def offline_metrics(
     artifacts: Artifacts,
     compute: Compute,
 ) -> dg.MaterializeResult:
-    """Every system on the cases of day D, the champion before among them: the same histories, the
-    full catalogue, with intervals."""
+    """Every system on the cases of day D, the champion before among them, with intervals."""
     from onerec.evaluation.champion import previous_champion
     from onerec.evaluation.measure import evaluate, reward_aucs, summarise
     from onerec.evaluation.metric_table import MetricTable, write_case_metrics
@@ -175,8 +193,8 @@ def offline_metrics(
     from onerec.evaluation.systems import nightly_systems
     from onerec.session_dataset.repeats import with_seen_items
 
-    day, settings = context.partition_key, to_core(config, STAGES.evaluation)
-    store = artifacts.store
+    day, store = context.partition_key, artifacts.store
+    settings = to_core(config, STAGES.evaluation)
     read = {n: store.latest(n, day) for n in (*EVALUATED_WITH, *CHECKPOINTS.values())}
     incumbent = previous_champion(store, day)
     if incumbent is not None:
@@ -200,13 +218,14 @@ def offline_metrics(
     ) as draft:
         metrics.save(draft.path)
         EvaluationProtocol.of(data).save(draft.path)
-        values = {name: result.values for name, result in results.items()}
-        draft.row_counts["case values"] = write_case_metrics(draft.path, data.user_ids, values)
+        by_user = {name: result.values for name, result in results.items()}
+        draft.row_counts["case values"] = write_case_metrics(draft.path, data.user_ids, by_user)
         draft.row_counts["rows"] = len(metrics.rows)
-    if not results:
-        context.log.warning("%s", SKIPPED)
-        return published(draft.artifact, {"metrics": SKIPPED, "users": 0})
-    return published(draft.artifact, _shown(metrics, day) | _plotted(metrics, len(data.user_ids)))
+    if results:
+        shown = _shown(metrics, day) | _plotted(metrics, len(data.user_ids))
+        return published(draft.artifact, shown)
+    context.log.warning("%s", SKIPPED)
+    return published(draft.artifact, {"metrics": SKIPPED, "users": 0})
 
 
 def _generators(read: dict[str, Artifact]) -> "NightlyGenerators":
@@ -262,9 +281,10 @@ def _plotted(metrics: "MetricTable", users: int) -> dict[str, float]:
             description="No generated session repeats an item.",
         ),
         dg.AssetCheckSpec(
-            "beats_popularity",
+            BEATS_SIMPLE,
             asset=offline_metrics,
-            description="The challenger's Recall@10 is above popularity's: the 95 % CI excludes 0.",
+            description="The challenger's Recall@10 is above that of the best simple system: the "
+            "95 % CI excludes 0. Otherwise it is refused.",
         ),
     ]
 )
@@ -272,18 +292,22 @@ def offline_metrics_checks(
     context: dg.AssetCheckExecutionContext, artifacts: Artifacts
 ) -> Iterator[dg.AssetCheckResult]:
     """What a generator must never do, and what it should do."""
+    from onerec.evaluation.champion import filters_seen
     from onerec.evaluation.metric_table import MetricTable
 
     measured = artifacts.store.latest("offline_metrics", context.partition_key)
-    yield from check_metrics(MetricTable.load(measured.path))
+    yield from check_metrics(MetricTable.load(measured.path), filter_seen=filters_seen(measured))
 
 
-def check_metrics(metrics: "MetricTable") -> Iterator[dg.AssetCheckResult]:
+def check_metrics(
+    metrics: "MetricTable", *, filter_seen: bool = True
+) -> Iterator[dg.AssetCheckResult]:
     """The checks, as a function of the metrics."""
+    from onerec.evaluation.champion import best_simple_system
     from onerec.evaluation.measure import nothing_measured
 
     if nothing_measured(metrics):
-        for name in ("every_id_is_legal", "sessions_are_repeat_free", "beats_popularity"):
+        for name in ("every_id_is_legal", "sessions_are_repeat_free", BEATS_SIMPLE):
             yield dg.AssetCheckResult(
                 passed=True, check_name=name, asset_key="offline_metrics", description=SKIPPED
             )
@@ -299,15 +323,18 @@ def check_metrics(metrics: "MetricTable") -> Iterator[dg.AssetCheckResult]:
             asset_key="offline_metrics",
             metadata={"share": share},
         )
-    gain = metrics.find(CHALLENGER, "recall@10", reference="popularity")
+    simple = best_simple_system(metrics, filter_seen=filter_seen)
+    gain = metrics.find(CHALLENGER, "recall@10", reference=simple)
     yield dg.AssetCheckResult(
         passed=gain.low > 0,
-        check_name="beats_popularity",
+        check_name=BEATS_SIMPLE,
         asset_key="offline_metrics",
         severity=dg.AssetCheckSeverity.WARN,
+        description=f"Recall@10 minus {simple}'s: {gain.text(signed=True)}",
         metadata={
             "Recall@10": metrics.find(CHALLENGER, "recall@10").mean,
-            "popularity's Recall@10": metrics.find("popularity", "recall@10").mean,
+            "best simple system": simple,
+            "its Recall@10": metrics.find(simple, "recall@10").mean,
             "lower confidence bound of the difference": gain.low,
         },
     )
@@ -320,21 +347,19 @@ def check_metrics(metrics: "MetricTable") -> Iterator[dg.AssetCheckResult]:
     kinds={"pytorch"},
     code_version=CHAMPION_CODE,
     deps=[
-        *(
-            upstream(name)
-            for name in ("offline_metrics", CHECKPOINTS[CHALLENGER], "semantic_ids", "reward_model")
-        ),
+        *(upstream(name) for name in DECIDED_FROM),
         upstream("champion", first=-1, last=-1),
     ],
 )
 def champion(
     context: dg.AssetExecutionContext, config: PromotionLaunchpad, artifacts: Artifacts
 ) -> dg.MaterializeResult:
-    """The model that serves: the challenger if every gate passes, else the champion before it.
+    """What serves: the challenger if every gate passes, else the champion before it, else the
+    night's best simple system.
 
     Decided from the table of `offline_metrics` alone; a refused challenger is a success of the
     run. `champion.json` holds the decision with its numbers; beside it lies the champion's complete
-    bundle for `Recommender.load`.
+    bundle for `onerec.serving.load_bundle`.
     """
     from onerec.evaluation.champion import (
         check_incumbent,
@@ -348,29 +373,34 @@ def champion(
 
     day, settings = context.partition_key, to_core(config, STAGES.evaluation)
     store = artifacts.store
-    read = {
-        name: store.latest(name, day)
-        for name in ("offline_metrics", CHECKPOINTS[CHALLENGER], "semantic_ids", "reward_model")
-    }
+    read = {name: store.latest(name, day) for name in DECIDED_FROM}
     incumbent = previous_champion(store, day)
     metrics, tolerance = MetricTable.load(read["offline_metrics"].path), settings.recall_tolerance
     check_incumbent(read["offline_metrics"], incumbent)
-    measured = not nothing_measured(metrics)
-    decision = _decide(metrics, read, tolerance) if measured else unmeasured()
-    description = describe(decision, read[CHECKPOINTS[CHALLENGER]], incumbent)
+    if nothing_measured(metrics):
+        decision = unmeasured(has_incumbent=incumbent is not None)
+    else:
+        decision = _decide(metrics, read, tolerance)
+    description = describe(decision, read[CHECKPOINTS[CHALLENGER]], incumbent, read["baselines"])
     description["reward_chooses"] = reward_chooses(metrics, tolerance=tolerance)
+    description, kept = _overruled(store, config.by_hand, description, incumbent)
     versions = {name: artifact.version for name, artifact in read.items()}
     if incumbent is not None:
         versions["champion"] = incumbent.version
     with store.write(
         "champion", day, config=asdict(settings), upstream=versions, code_version=CHAMPION_CODE
     ) as draft:
-        _write_champion(draft.path, description, read, incumbent)
+        _write_champion(draft.path, description, read, kept)
     return published(draft.artifact, _decision_metadata(description))
 
 
 def _decide(metrics: "MetricTable", read: dict[str, Artifact], tolerance: float) -> "Decision":
-    from onerec.evaluation.champion import counted_signals, evidence_of, weak_towers
+    from onerec.evaluation.champion import (
+        counted_signals,
+        evidence_of,
+        filters_seen,
+        weak_towers,
+    )
     from onerec.evaluation.promotion import decide
 
     rewards = (read["reward_model"].path, _reward_config(read))
@@ -379,30 +409,65 @@ def _decide(metrics: "MetricTable", read: dict[str, Artifact], tolerance: float)
         tolerance=tolerance,
         weak_towers=weak_towers(*rewards),
         signals=counted_signals(*rewards),
+        filter_seen=filters_seen(read["offline_metrics"]),
     )
     return decide(evidence)
+
+
+def _overruled(
+    store: ArtifactStore,
+    by_hand: DecidedByHand,
+    description: dict[str, Any],
+    incumbent: Artifact | None,
+) -> tuple[dict[str, Any], Artifact | None]:
+    """The decision after what an operator asked for, and the earlier champion that may stay."""
+    from onerec.evaluation.champion import decided_by_hand, pinned_champion
+
+    if by_hand.serve == CHALLENGER_SERVES:
+        return decided_by_hand(description, earlier=None, reason=by_hand.reason), incumbent
+    if by_hand.serve:
+        earlier = store.latest("champion", by_hand.serve)
+        return decided_by_hand(description, earlier=earlier, reason=by_hand.reason), earlier
+    pinned = pinned_champion(store)
+    if pinned is not None:
+        reason = f"pinned: {pinned[1]}"
+        return decided_by_hand(description, earlier=pinned[0], reason=reason), pinned[0]
+    return description, incumbent
 
 
 def _write_champion(
     directory: Path,
     description: dict[str, Any],
     read: dict[str, Artifact],
-    incumbent: Artifact | None,
+    kept: Artifact | None,
 ) -> None:
-    """The decision, and the bundle of the model that it leaves as champion."""
+    """The decision, and the bundle of what it leaves as champion."""
     from onerec.evaluation.champion import keep_bundle, write_decision
+    from onerec.model.checkpoint import read_config
     from onerec.recommender import write_bundle
+    from onerec.simple_recommender import write_simple_bundle
 
-    if description["promoted"]:
+    challenger = read[CHECKPOINTS[CHALLENGER]].path
+    decoding = BeamConfig(**read["offline_metrics"].manifest["config"]["decoding"])
+    if description["serves"] == CHALLENGER_SERVES:
         write_bundle(
             directory,
-            checkpoint=read[CHECKPOINTS[CHALLENGER]].path,
+            checkpoint=challenger,
             semantic_ids=read["semantic_ids"].path,
             reward=read["reward_model"].path if description["reward_chooses"] else None,
-            config=BeamConfig(**read["offline_metrics"].manifest["config"]["decoding"]),
+            config=decoding,
         )
-    elif incumbent is not None:
-        keep_bundle(directory, incumbent)
+    elif kept is not None and description["serves"] in ("incumbent", "earlier champion"):
+        keep_bundle(directory, kept)
+    else:
+        write_simple_bundle(
+            directory,
+            system=description["simple_system"],
+            baselines=read["baselines"].path,
+            semantic_ids=read["semantic_ids"].path,
+            history_length=read_config(challenger)["history_length"],
+            config=decoding,
+        )
     write_decision(directory, description)
 
 
@@ -410,6 +475,9 @@ def _decision_metadata(description: dict[str, Any]) -> dict[str, Any]:
     chosen_by = "reward" if description["reward_chooses"] else "probability"
     return {
         "promoted": description["promoted"],
+        "serves": description["serves"],
+        "decided by": description.get("by_hand", "the promotion rule"),
+        "best simple system": description["simple_system"],
         "challenger's lists are chosen by": chosen_by,
         "reasons": dg.MetadataValue.json(description["reasons"]),
         "warnings": dg.MetadataValue.json(description["warnings"]),

@@ -1,13 +1,14 @@
-"""Recommendations: a session for every active user, in Parquet and in the warehouse."""
+"""Recommendations: a list for every active user, in Parquet and in the warehouse."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dagster as dg
+import pydantic
 
 from assets.code_version import code_version
 from assets.support import (
@@ -22,23 +23,41 @@ from assets.support import (
     to_core,
     upstream,
 )
-from onerec.artifacts import Artifact, read_json
+from onerec.artifacts import Artifact, ArtifactStore, read_json
 from onerec.config import BeamConfig
-from resources.stores import Artifacts, Compute
-from resources.warehouse import Warehouse
+from resources.stores import Artifacts, Compute, Consumers
+from resources.warehouse import Warehouse, WarehouseError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from onerec.serving_fallback import FallbackInputs
+
 CODE = code_version(__name__, "recommendations")
-READ = ("champion", "session_dataset", "semantic_ids", "reward_model", "baselines")
+READ = ("champion", "session_dataset", "semantic_ids", "reward_model")
 BUNDLE = "bundle"
 TABLE = "recommendations.parquet"
 PROGRESS_SECONDS = 15.0
 
 
+class ListsLaunchpad(launchpad(STAGES.serving, "list_length")):
+    """What consumers get."""
+
+
+class Degraded(dg.Config):
+    """Set by a run of `serve_degraded`, which makes up for a nightly run that failed."""
+
+    reason: str = pydantic.Field(default="", description="Why the nightly run did not serve")
+    sessions_until: str = pydantic.Field(
+        default="", description="The newest day whose sessions are valid; the partition if empty"
+    )
+
+
 class ServingLaunchpad(launchpad(STAGES.decoding, *all_but(STAGES.decoding, "candidates"))):
     """Beam search as it serves."""
+
+    serving: ListsLaunchpad = ListsLaunchpad()
+    degraded: Degraded = Degraded()
 
 
 @dg.asset(
@@ -55,68 +74,129 @@ def recommendations(
     config: ServingLaunchpad,
     artifacts: Artifacts,
     warehouse: Warehouse,
+    consumers: Consumers,
     compute: Compute,
 ) -> dg.MaterializeResult:
-    """One session per active user for day D + 1, made by the champion.
+    """A list per active user for day D + 1, made by the champion.
 
-    Histories reach through the end of day D. While there is no champion, the most watched items are
-    published under the model version `popularity`; a refused challenger never serves.
+    Histories reach through the end of day D. A simple system's name is its model version. In a run
+    of `serve_degraded` the last champion serves on the newest valid sessions. Consumers read
+    `serving/current/`; the warehouse's table is for SQL beside other tables.
     """
     import pyarrow.parquet as pq
 
+    from onerec.serving import recommend_to_all
+    from onerec.serving_fallback import fallback_inputs
     from onerec.session_dataset.repeats import with_seen_items
 
-    day, store = context.partition_key, artifacts.store
-    read = {name: store.latest(name, day) for name in READ}
+    day, store, fallback = context.partition_key, artifacts.store, None
+    lists, degraded = to_core(config.serving, STAGES.serving), config.degraded
+    if degraded.reason:
+        fallback = fallback_inputs(store, day, degraded.sessions_until or day)
+    read = fallback.read if fallback else {name: store.latest(name, day) for name in READ}
     settings = with_seen_items(to_core(config, STAGES.decoding), read["session_dataset"].path)
     with store.write(
         "recommendations",
         day,
-        config=asdict(settings),
+        config=asdict(settings) | asdict(lists),
         upstream={name: artifact.version for name, artifact in read.items()},
         code_version=CODE,
     ) as draft:
-        table = recommend(
-            read,
-            day,
-            draft.path,
-            settings,
+        version = _write_bundle(draft.path / BUNDLE, store, read, fallback, settings)
+        table = recommend_to_all(
+            draft.path / BUNDLE,
+            read["session_dataset"].path,
+            serve_date=_tomorrow(day),
+            model_version=version,
+            list_length=lists.list_length,
             device=compute.torch_device(),
-            on_progress=context.log.info,
+            on_batch=_every(PROGRESS_SECONDS, context.log.info),
         )
         pq.write_table(table, draft.path / TABLE)
-        users = len(table.column("user_id").unique())
-        draft.row_counts.update(rows=table.num_rows, users=users)
-    warehouse.replace_partition("recommendations", date.fromisoformat(day), table)
-    version = table.column("model_version")[0].as_py() if table.num_rows else "none"
-    return published(
-        draft.artifact,
-        {
-            "users": users,
-            "model version": version,
-            "different items": len(table.column("item_id").unique()),
-            "first users": _preview(table),
-        },
+        draft.row_counts["users"] = len(table.column("user_id").unique())
+        draft.row_counts["rows"] = table.num_rows
+        draft.metadata["degraded"] = degraded.reason or None
+        draft.metadata["sessions_until"] = read["session_dataset"].partition
+        draft.metadata["model_version"] = version
+    shown = publish(draft.artifact, table, warehouse, Path(consumers.root))
+    return published(draft.artifact, shown | draft.metadata | {"first users": _preview(table)})
+
+
+def publish(
+    artifact: Artifact, table: "pa.Table", warehouse: Warehouse, root: Path
+) -> dict[str, str]:
+    """Bring recommendations to their readers: consumers first, then the warehouse's table.
+
+    A warehouse that another process holds stops neither: titles or that table are then missing.
+    """
+    import pyarrow as pa
+
+    from onerec.current_recommendations import Served, publish_current
+
+    day, facts = date.fromisoformat(artifact.partition), artifact.manifest["metadata"]
+    shown = {"warehouse": "written"}
+    try:
+        titles = warehouse.titles(day)
+    except WarehouseError as error:
+        titles = pa.table({"item_id": pa.array([], pa.string()), "title": []})
+        shown["titles"] = str(error)
+    served = Served(
+        day=artifact.partition,
+        serve_date=_tomorrow(artifact.partition).isoformat(),
+        version=artifact.version,
+        model_version=facts["model_version"],
+        degraded=facts["degraded"],
     )
+    bundle = artifact.path / BUNDLE
+    moved = publish_current(root, served, table=table, titles=titles, bundle=bundle)
+    shown["current"] = "yes" if moved else "no, a later day is"
+    try:
+        warehouse.replace_partition("recommendations", day, table)
+    except WarehouseError as error:
+        shown["warehouse"] = str(error)
+    return shown
+
+
+def _tomorrow(day: str) -> date:
+    return date.fromisoformat(day) + timedelta(days=1)
+
+
+def _write_bundle(
+    directory: Path,
+    store: ArtifactStore,
+    read: Mapping[str, Artifact],
+    fallback: "FallbackInputs | None",
+    config: BeamConfig,
+) -> str:
+    """The bundle that serves; returns the model version."""
+    from onerec.serving import prepare_bundle
+    from onerec.serving_fallback import model_version, write_fallback_bundle
+
+    if fallback is not None:
+        return write_fallback_bundle(directory, store, fallback, config)
+    prepare_bundle(
+        directory,
+        champion=read["champion"].path,
+        semantic_ids=read["semantic_ids"].path,
+        reward_model=read["reward_model"].path,
+        config=config,
+    )
+    return model_version(read_json(read["champion"].path / "champion.json")["model"])
+
+
+RECOMMENDATION_CHECKS = {
+    "every_active_user_is_served": "Every user of the window got a full list.",
+    "no_item_is_repeated": "No user is recommended an item twice.",
+    "every_item_is_in_the_catalogue": "Every recommended item exists on the day.",
+    "made_by_its_own_nightly_run": "Not degraded: the nightly run of the day came to its end and "
+    "serves.",
+}
 
 
 @dg.multi_asset_check(
     specs=[
-        dg.AssetCheckSpec(
-            "every_active_user_is_served",
-            asset=recommendations,
-            description="Every user of the window got a full session.",
-        ),
-        dg.AssetCheckSpec(
-            "no_item_is_repeated",
-            asset=recommendations,
-            description="No user is recommended an item twice.",
-        ),
-        dg.AssetCheckSpec(
-            "every_item_is_in_the_catalogue",
-            asset=recommendations,
-            description="Every recommended item exists on the day.",
-        ),
+        dg.AssetCheckSpec(name, asset=recommendations, description=description)
+        for name, description in RECOMMENDATION_CHECKS.items()
     ]
 )
 def recommendations_checks(
@@ -129,12 +209,16 @@ def recommendations_checks(
     from onerec.session_dataset.reader import read_session_config
 
     day, store = context.partition_key, artifacts.store
-    sessions = store.latest("session_dataset", day).path
+    made = store.latest("recommendations", day)
+    degraded = made.manifest["metadata"]["degraded"]
+    sessions = store.latest("session_dataset", made.manifest["metadata"]["sessions_until"]).path
+    settings = read_session_config(sessions)
     found = audit_recommendations(
-        pq.read_table(store.latest("recommendations", day).path / TABLE),
+        pq.read_table(made.path / TABLE),
         sessions,
-        store.latest("semantic_ids", day).path,
-        session_items=read_session_config(sessions).session_items,
+        made.path / BUNDLE if degraded else store.latest("semantic_ids", day).path,
+        list_length=made.manifest["config"]["list_length"],
+        history_length=settings.history_length,
     )
     for name, count in (
         ("every_active_user_is_served", found.unserved_users),
@@ -147,68 +231,31 @@ def recommendations_checks(
             asset_key="recommendations",
             metadata={"violations": count, "users served": found.users},
         )
-
-
-def recommend(
-    read: dict[str, Artifact],
-    day: str,
-    directory: Path,
-    config: BeamConfig,
-    *,
-    device: str,
-    on_progress: Callable[[str], None] = lambda message: None,
-) -> "pa.Table":
-    """Recommendations of the day; the bundle that made them is left under `bundle/`."""
-    from onerec.evaluation.baselines import load_baselines
-    from onerec.serving import prepare_bundle, recommend_popular, recommend_to_all
-    from onerec.session_dataset.reader import read_session_config
-    from onerec.tokenizer.semantic_ids import load_semantic_ids
-
-    reigning = read_json(read["champion"].path / "champion.json")["model"]
-    tomorrow = date.fromisoformat(day) + timedelta(days=1)
-    if reigning is None:
-        sessions = read_session_config(read["session_dataset"].path)
-        return recommend_popular(
-            load_baselines(read["baselines"].path),
-            load_semantic_ids(read["semantic_ids"].path),
-            read["session_dataset"].path,
-            history_length=sessions.history_length,
-            session_items=sessions.session_items,
-            serve_date=tomorrow,
-            filter_seen=config.filter_seen,
-        )
-    prepare_bundle(
-        directory / BUNDLE,
-        champion=read["champion"].path,
-        semantic_ids=read["semantic_ids"].path,
-        reward_model=read["reward_model"].path,
-        config=config,
-    )
-    return recommend_to_all(
-        directory / BUNDLE,
-        read["session_dataset"].path,
-        serve_date=tomorrow,
-        model_version=reigning["version"],
-        filter_seen=config.filter_seen,
-        device=device,
-        on_batch=_every(PROGRESS_SECONDS, on_progress),
+    yield dg.AssetCheckResult(
+        passed=degraded is None,
+        check_name="made_by_its_own_nightly_run",
+        asset_key="recommendations",
+        severity=dg.AssetCheckSeverity.WARN,
+        description=degraded,
     )
 
 
 def _every(seconds: float, on_progress: Callable[[str], None]) -> Callable[[int, int], None]:
     """Reports how many users are served now and then, and at the end."""
-    last = time.monotonic()
+    began = last = time.monotonic()
 
     def on_batch(done: int, total: int) -> None:
         nonlocal last
         if done == total or time.monotonic() - last >= seconds:
             last = time.monotonic()
-            on_progress(f"{done:,} of {total:,} users served")
+            left = (last - began) / max(done, 1) * (total - done)
+            on_progress(f"{done:,} of {total:,} users served, {left:.0f} s left")
 
     return on_batch
 
 
 def _preview(table: "pa.Table") -> dg.MetadataValue:
     rows = table.slice(0, 15).select(["user_id", "rank", "item_id", "score", "reward"]).to_pylist()
-    shown = [r | {name: f"{r[name]:.3f}" for name in ("score", "reward")} for r in rows]
+    numbers = ("score", "reward")
+    shown = [r | {n: "" if r[n] is None else f"{r[n]:.3f}" for n in numbers} for r in rows]
     return table_of(shown) if shown else dg.MetadataValue.text("nobody is active")

@@ -17,8 +17,8 @@ class RankedLists:
 
     Attributes:
         items: (C, K) item indices; -1 fills up where candidates run out.
-        scores: (C, K) what a list is sorted by: log-probabilities, similarities, and so on; -inf
-            where there is no item. In lists of whole sessions all items of a session share one.
+        scores: (C, K) of the items: log-probabilities, similarities, and so on; -inf where there is
+            no item. Lists are sorted by them, except where whole sessions or rewards come first.
         rewards: (C, K) what the reward model expects of the item, or of the session it is in; None
             without a reward model.
 

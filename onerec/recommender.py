@@ -12,24 +12,27 @@ Letters: U users, B users of a batch, H history items, K beams, M items of a ses
 
 import dataclasses
 import json
-import logging
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
 from onerec.config import BeamConfig
 from onerec.generation import Trie, generate_sessions, rank_items
-from onerec.model import OneRec, TokenizerVersionMismatchError, load_model, read_config
+from onerec.model import (
+    OneRec,
+    TokenizerVersionMismatchError,
+    item_logp,
+    load_model,
+    read_config,
+)
 from onerec.ranked_lists import RankedLists, first_occurrences, last_items
-from onerec.session_dataset.padding import first_of_each
+from onerec.recommendation import ItemIdRecommender
 from onerec.tokenizer.semantic_ids import SemanticIds, load_semantic_ids
 
 if TYPE_CHECKING:
@@ -43,29 +46,8 @@ POOL = 60
 PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
 _CHECKPOINT_FILES = ("model.safetensors", "config.json")
 
-logger = logging.getLogger(__name__)
 
-Histories = Sequence[Sequence[str]] | pa.Array | pa.ChunkedArray
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recommendation:
-    """One recommended item.
-
-    Attributes:
-        item_id: The item.
-        rank: 1 is shown first.
-        score: Log-probability of the session it was generated in, or of itself behind the session.
-        reward: The reward model's scalar for the same; None without a reward model.
-    """
-
-    item_id: str
-    rank: int
-    score: float
-    reward: float | None
-
-
-class Recommender:
+class Recommender(ItemIdRecommender):
     """A generator, its catalogue and, optionally, a reward model; an `onerec.ranked_lists.Ranker`.
 
     The list is the best session's items in order, then the best first items of a session, found
@@ -115,6 +97,11 @@ class Recommender:
         self.reward = None if reward is None else reward.to(device=model.device, dtype=dtype)
         self.vectors = None if vectors is None else vectors.to(device=model.device, dtype=dtype)
 
+    @property
+    def history_length(self) -> int:
+        """n, the most recent items of a history that are read."""
+        return self.model.history_length
+
     @classmethod
     def load(cls, path: Path | str, *, device: str | torch.device = "cpu") -> "Recommender":
         """Load a bundle written by `write_bundle`.
@@ -142,55 +129,6 @@ class Recommender:
         config = BeamConfig(**json.loads((directory / SETTINGS).read_text()))
         return cls(model, semantic_ids, config=config, reward=reward, vectors=vectors)
 
-    def recommend(
-        self, history: Sequence[str], k: int = 5, *, exclude_seen: bool = True
-    ) -> list[Recommendation]:
-        """Recommend to one user.
-
-        Args:
-            history: Item ids, oldest first; the model reads the most recent ones. Unknown ids are
-                ignored and counted in a log warning; a history without a known item is served like
-                an empty one.
-            k: How many items.
-            exclude_seen: Leave out every item of the history.
-
-        Returns:
-            At most k recommendations, fewer when the catalogue has no more.
-        """
-        if isinstance(history, str):
-            raise ValueError(f"history={history!r}: use a list of item ids, e.g. [{history!r}]")
-        return self.recommend_batch([history], k, exclude_seen=exclude_seen)[0]
-
-    def recommend_batch(
-        self, histories: Histories, k: int = 5, *, exclude_seen: bool = True
-    ) -> list[list[Recommendation]]:
-        """`recommend` for many users; each gets what they would get alone."""
-        indices = self.index_histories(histories)
-        ranking = self.rank(indices, k, exclude=indices if exclude_seen else None)
-        ids = self.semantic_ids.item_ids[np.maximum(ranking.items, 0)]
-        rewards = ranking.scores if ranking.rewards is None else ranking.rewards
-        return [
-            [
-                Recommendation(
-                    item_id=str(item_id),
-                    rank=place + 1,
-                    score=score,
-                    reward=None if ranking.rewards is None else reward,
-                )
-                for place, (item, item_id, score, reward) in enumerate(
-                    zip(*row, strict=True)  # one user's k answers
-                )
-                if item >= 0
-            ]
-            for row in zip(
-                ranking.items.tolist(),
-                ids,
-                ranking.scores.tolist(),
-                rewards.tolist(),
-                strict=True,
-            )
-        ]
-
     def rank(
         self,
         histories: np.ndarray,
@@ -210,8 +148,9 @@ class Recommender:
             on_batch: Called with the users done and their total after every batch.
 
         Returns:
-            The lists. A score is the log-probability of the session the item was generated in, or
-            of the item itself behind the session; a reward is that of the same.
+            The lists. A score is the log-probability of the item: in the session, given the items
+            before it, and behind the session as a first item. A reward is that of the session, and
+            behind it of the item alone.
         """
         if top_k < 1:
             raise ValueError(f"top_k={top_k}: use at least 1")
@@ -231,27 +170,7 @@ class Recommender:
             on_batch(min(part.stop, len(recent)), len(recent))
         return RankedLists(items, scores, None if self.reward is None else rewards)
 
-    def index_histories(self, histories: Histories) -> np.ndarray:
-        """Item ids of many users -> (U, longest) item indices, unknown ones left out, -1 padded."""
-        lists: Any = histories  # pyarrow's types are not known to type checkers
-        if not isinstance(lists, pa.Array | pa.ChunkedArray):
-            lists = pa.array([list(h) for h in histories], pa.list_(pa.string()))
-        if isinstance(lists, pa.ChunkedArray):
-            lists = lists.combine_chunks()
-        lengths = np.asarray(lists.value_lengths().fill_null(0))
-        items = np.asarray(self.semantic_ids.index_of(lists.flatten()))
-        user = np.repeat(np.arange(len(lengths)), lengths)
-        known = items >= 0
-        if not known.all():
-            logger.warning(
-                "%d of %d history items are not in the catalogue and were ignored",
-                int((~known).sum()),
-                len(known),
-            )
-        items, user = items[known], user[known]
-        longest = int(np.bincount(user, minlength=1).max())
-        return first_of_each(items, user, len(lengths), longest).astype(np.int64)
-
+    @torch.no_grad()
     def _rank_batch(
         self, history: Tensor, k: int, trie: Trie, exclude: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
@@ -273,7 +192,7 @@ class Recommender:
         session = beams.items.gather(1, best.unsqueeze(-1).expand(-1, -1, length)).squeeze(1)
         columns = [
             session,
-            beams.logp.gather(1, best).expand(-1, length),
+            item_logp(self.model, history, session, self.codes),
             rewards.gather(1, best).expand(-1, length),
         ]
         found = _first_distinct(*columns, k=k)

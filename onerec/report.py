@@ -60,6 +60,7 @@ class NightlyReport:
         promoted: Whether the challenger became the champion; None before the decision.
         refused_round: Why the alignment round was refused; the challenger is then the pretrained
             generator, and its rows would repeat that one's. Empty where it was published.
+        serves: What serves if it was refused: the incumbent, or the name of a simple system.
         seconds: Time of every step.
         peak_gib: Peak memory of every step.
         peak_rss_gib: Peak memory of the whole run.
@@ -70,6 +71,7 @@ class NightlyReport:
     dataset: str = ""
     promoted: bool | None = None
     refused_round: str = ""
+    serves: str = "incumbent"
     seconds: Mapping[str, float] = field(default_factory=dict)
     peak_gib: Mapping[str, float] = field(default_factory=dict)
     peak_rss_gib: float | None = None
@@ -153,7 +155,8 @@ def write_report(
     numbers = metrics_json(report)
     write_json(directory / "metrics.json", numbers)
     test_day = report.protocol.test_day
-    shown = metric_pictures(report.metrics, systems(report.metrics), test_day)
+    measured = systems(report.metrics)  # none on a test day without users
+    shown = metric_pictures(report.metrics, measured, test_day) if measured else {}
     if store is not None:
         shown |= artifact_pictures(store, test_day)
     shown |= step_pictures(report.seconds)
@@ -275,7 +278,7 @@ def _verdict(report: NightlyReport) -> list[str]:
             f"{PRETRAINED} and has no row of its own"
         )
     if report.promoted is not None:
-        verdict = "promoted" if report.promoted else "refused, the champion stays"
+        verdict = "promoted" if report.promoted else f"refused, {report.serves} serves"
         lines.append(f"challenger: {verdict}")
     return lines
 

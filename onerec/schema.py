@@ -199,10 +199,17 @@ RECOMMENDATIONS = pa.schema(
         _column("serve_date", pa.date32(), "The UTC day it is meant for", nullable=False),
         _column("rank", pa.int32(), "1 is shown first", nullable=False),
         _column("item_id", pa.string(), "The item", nullable=False),
-        _column("score", pa.float64(), "Log-probability of the session it is in", nullable=False),
-        _column("reward", pa.float64(), "Reward model's scalar for that session", nullable=False),
-        _column("model_version", pa.string(), "Checkpoint that made it", nullable=False),
+        _column(
+            "score",
+            pa.float64(),
+            "What a simple system sorts by, else log-probability",
+            nullable=False,
+        ),
+        _column("reward", pa.float64(), "Reward model's scalar, null without a reward model"),
+        _column(
+            "model_version", pa.string(), "Checkpoint, or name of a simple system", nullable=False
+        ),
         _column("tokenizer_version", pa.string(), "Tokenizer version", nullable=False),
     ]
 )
-"""One recommended item a row: a session for every active user."""
+"""One recommended item a row: a list for every active user."""

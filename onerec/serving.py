@@ -1,9 +1,9 @@
-"""Tomorrow's recommendations: one session for every active user.
+"""Tomorrow's recommendations: a list for every active user.
 
-Histories reach through the end of day D: this is serving, not training, and nothing of it is
-measured on day D. Items of a user's history are left out where `decoding.filter_seen` is set.
+Histories reach through the end of the newest day: this is serving, not training, and nothing of it
+is measured on that day. Items of a user's history are left out where `decoding.filter_seen` is set.
 
-Shapes: U users, H history items, M items of a session.
+Shapes: U users, H history items.
 """
 
 # pyarrow.compute makes its functions at import, out of sight of a type checker:
@@ -20,24 +20,27 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from onerec.config import BeamConfig
-from onerec.evaluation.baselines import FittedBaselines
 from onerec.ranked_lists import RankedLists
 from onerec.recommender import REWARD, Recommender, write_bundle
 from onerec.schema import RECOMMENDATIONS
 from onerec.session_dataset.histories import active_users, load_serving_histories
+from onerec.simple_recommender import SIMPLE_SETTINGS, SimpleRecommender
 from onerec.tokenizer.semantic_ids import SemanticIds, load_semantic_ids
 
-POPULARITY = "popularity"
-"""`model_version` of recommendations made while there is no champion."""
+
+def load_bundle(path: Path | str, *, device: str = "cpu") -> Recommender | SimpleRecommender:
+    """The recommender of a bundle, whatever kind it is.
+
+    Raises:
+        FileNotFoundError: The directory is no bundle.
+    """
+    if (Path(path) / SIMPLE_SETTINGS).exists():
+        return SimpleRecommender.load(path)
+    return Recommender.load(path, device=device)
 
 
 def prepare_bundle(
-    directory: Path,
-    *,
-    champion: Path,
-    semantic_ids: Path,
-    reward_model: Path,
-    config: BeamConfig,
+    directory: Path, *, champion: Path, semantic_ids: Path, reward_model: Path, config: BeamConfig
 ) -> bool:
     """The bundle that serves: the champion's generator with the day's catalogue and reward model.
 
@@ -45,7 +48,7 @@ def prepare_bundle(
 
     Inside its tokenizer version a champion of an earlier day so recommends the items that came
     since. Outside of it tokens mean other items: it keeps the catalogue and the reward model that
-    it was published with.
+    it was published with. So does a simple system.
 
     Args:
         directory: Gets the bundle.
@@ -58,7 +61,8 @@ def prepare_bundle(
         Whether the day's catalogue is used.
     """
     own, today = load_semantic_ids(champion), load_semantic_ids(semantic_ids)
-    if own.tokenizer_version == today.tokenizer_version:
+    simple = (champion / SIMPLE_SETTINGS).exists()
+    if not simple and own.tokenizer_version == today.tokenizer_version:
         write_bundle(
             directory,
             checkpoint=champion,
@@ -67,9 +71,14 @@ def prepare_bundle(
             config=config,
         )
         return True
+    copy_bundle(directory, champion)
+    return False
+
+
+def copy_bundle(directory: Path, champion: Path) -> None:
+    """The bundle of a champion artifact as it was published."""
     left_out = shutil.ignore_patterns("champion.json", "manifest.json")
     shutil.copytree(champion, directory, ignore=left_out)
-    return False
 
 
 def recommend_to_all(
@@ -78,33 +87,32 @@ def recommend_to_all(
     *,
     serve_date: date,
     model_version: str,
-    filter_seen: bool,
+    list_length: int,
     device: str = "cpu",
     on_batch: Callable[[int, int], None] = lambda done, total: None,
 ) -> pa.Table:
-    """One session for every user of the dataset, as `Recommender.recommend` gives it.
+    """A list for every user of the dataset, as the bundle's `recommend` gives it.
 
     Args:
         bundle: What `prepare_bundle` wrote.
         session_dataset: Directory of the artifact; its users are the active ones.
         serve_date: The day the recommendations are meant for.
-        model_version: Of the checkpoint.
-        filter_seen: Leave out items of the history.
+        model_version: Of the checkpoint, or the name of a simple system.
+        list_length: Items of a list.
         device: Where it runs.
         on_batch: Called with the users served and their total after every batch.
 
     Returns:
         `schema.RECOMMENDATIONS`, ordered by user and rank.
     """
-    recommender = Recommender.load(bundle, device=device)
-    ids, model = recommender.semantic_ids, recommender.model
+    recommender = load_bundle(bundle, device=device)
+    ids = recommender.semantic_ids
     users, history = load_serving_histories(
-        session_dataset, ids, history_length=model.history_length
+        session_dataset, ids, history_length=recommender.history_length
     )
     seen = history.numpy().astype(np.int64)
-    lists = recommender.rank(
-        seen, model.session_items, exclude=seen if filter_seen else None, on_batch=on_batch
-    )
+    exclude = seen if recommender.config.filter_seen else None
+    lists = recommender.rank(seen, list_length, exclude=exclude, on_batch=on_batch)
     return _table(
         users,
         lists,
@@ -114,52 +122,13 @@ def recommend_to_all(
     )
 
 
-def recommend_popular(
-    baselines: FittedBaselines,
-    semantic_ids: SemanticIds,
-    session_dataset: Path,
-    *,
-    history_length: int,
-    session_items: int,
-    serve_date: date,
-    filter_seen: bool,
-) -> pa.Table:
-    """Recommendations while there is no champion: the most watched items, named as such.
-
-    Args:
-        baselines: The day's.
-        semantic_ids: The day's.
-        session_dataset: Directory of the artifact.
-        history_length: n, items of a history.
-        session_items: M.
-        serve_date: The day the recommendations are meant for.
-        filter_seen: Leave out items of the history.
-
-    Returns:
-        `schema.RECOMMENDATIONS` with `model_version` "popularity"; the score is the log of the
-        item's share of what was watched, the reward NaN.
-    """
-    users, history = load_serving_histories(
-        session_dataset, semantic_ids, history_length=history_length
-    )
-    seen = history.numpy()
-    lists = baselines.popularity.rank(seen, session_items, exclude=seen if filter_seen else None)
-    return _table(
-        users,
-        lists,
-        semantic_ids,
-        serve_date=serve_date,
-        model_version=POPULARITY,
-    )
-
-
 @dataclass(frozen=True)
 class ServingAudit:
     """What is wrong with a table of recommendations; nothing when all counts are zero.
 
     Attributes:
         users: Users that got something.
-        unserved_users: Active users without a full session.
+        unserved_users: Active users without a full list.
         repeats: Rows that repeat an item of the same user.
         unknown_items: Rows whose item is not in the catalogue.
     """
@@ -171,7 +140,12 @@ class ServingAudit:
 
 
 def audit_recommendations(
-    table: pa.Table, session_dataset: Path, semantic_ids: Path, *, session_items: int
+    table: pa.Table,
+    session_dataset: Path,
+    semantic_ids: Path,
+    *,
+    list_length: int,
+    history_length: int,
 ) -> ServingAudit:
     """Compare a table of recommendations with the active users and the catalogue.
 
@@ -179,7 +153,9 @@ def audit_recommendations(
         table: `schema.RECOMMENDATIONS`.
         session_dataset: Its users are the active ones.
         semantic_ids: The catalogue.
-        session_items: M; a full session has as many items, or the whole catalogue if it is smaller.
+        list_length: A full list has as many items, or as many as a small catalogue has without
+            those of a history.
+        history_length: n, items of a history.
     """
     catalogue = load_semantic_ids(semantic_ids)
     users = table.column("user_id").combine_chunks().dictionary_encode()
@@ -187,7 +163,7 @@ def audit_recommendations(
     user = users.indices.to_numpy().astype(np.int64)
     known = item >= 0
     different = np.unique(user[known] * len(catalogue.item_ids) + item[known])
-    full = np.bincount(user) >= min(session_items, len(catalogue.item_ids))
+    full = np.bincount(user) >= min(list_length, len(catalogue.item_ids) - history_length)
     served = users.dictionary
     return ServingAudit(
         users=len(served),
@@ -210,7 +186,7 @@ def _table(
     serve_date: date,
     model_version: str,
 ) -> pa.Table:
-    """A row per listed item; the reward is NaN without a reward model."""
+    """A row per listed item; the reward is null where no reward model scored it."""
     user, place = np.nonzero(lists.items >= 0)
     rows = len(user)
     rewards = np.full(lists.items.shape, np.nan) if lists.rewards is None else lists.rewards
@@ -220,7 +196,7 @@ def _table(
         "rank": (place + 1).astype(np.int32),
         "item_id": pa.array(semantic_ids.item_ids[lists.items[user, place]], pa.string()),
         "score": lists.scores[user, place].astype(np.float64),
-        "reward": pa.array(rewards[user, place], from_pandas=False),
+        "reward": pa.array(rewards[user, place], pa.float64(), from_pandas=True),  # NaN is null
         "model_version": pa.repeat(model_version, rows),
         "tokenizer_version": pa.repeat(semantic_ids.tokenizer_version, rows),
     }

@@ -14,6 +14,7 @@ warnings.filterwarnings("ignore", message="Asset job .* materializes assets with
 import assets  # noqa: E402
 from assets.support import SETTINGS  # noqa: E402
 from onerec_dagster.jobs import JOBS  # noqa: E402
+from onerec_dagster.maintenance import MAINTENANCE  # noqa: E402
 from onerec_dagster.nights import earlier_nights_have_ended  # noqa: E402
 from onerec_dagster.sensors import SENSORS  # noqa: E402
 from resources import resources_for  # noqa: E402
@@ -51,7 +52,7 @@ defs = dg.Definitions(
         *dg.load_asset_checks_from_package_module(assets),
         earlier_nights_have_ended,
     ],
-    jobs=JOBS,
+    jobs=[*JOBS, *MAINTENANCE],
     sensors=SENSORS,
     resources=RESOURCES,
     executor=EXECUTOR,

@@ -17,8 +17,10 @@ from onerec.disk import require_free_space
 from onerec_dagster.home import prepare_home
 from onerec_dagster.job_runner import (
     PeakMemory,
+    RunRequest,
     full_disk_in_one_line,
     run_job,
+    run_night,
 )
 from onerec_dagster.killed_runs import fail_killed_runs
 from resources.file_source import FileSource
@@ -52,6 +54,7 @@ def write_demo_report(
 ) -> str:
     """Write numbers and pictures to `report/`; returns the table for the terminal."""
     from onerec.alignment.gate import ROUND
+    from onerec.evaluation.champion import what_serves
     from onerec.evaluation.metric_table import MetricTable
     from onerec.evaluation.protocol import EvaluationProtocol
     from onerec.report import NightlyReport, text_table, write_report
@@ -59,6 +62,7 @@ def write_demo_report(
     store = settings.artifact_store()
     measured = store.latest("offline_metrics", day).path
     aligned = read_json(store.latest("dpo_checkpoint", day).path / ROUND)
+    decision = read_json(store.latest("champion", day).path / "champion.json")
     seconds: dict[str, float] = {}
     peak_gib: dict[str, float] = {}
     for name, (start, end) in [span for spans in runs for span in spans.items()]:
@@ -68,8 +72,9 @@ def write_demo_report(
         metrics=MetricTable.load(measured),
         protocol=EvaluationProtocol.load(measured),
         dataset=settings.dataset,
-        promoted=read_json(store.latest("champion", day).path / "champion.json")["promoted"],
         refused_round="; ".join(aligned["reasons"]),
+        promoted=decision["promoted"],
+        serves=what_serves(decision),
         seconds=seconds,
         peak_gib=peak_gib,
         peak_rss_gib=round(peak.gib, 3),
@@ -105,21 +110,17 @@ def run_demo(settings: Settings, first: date, last: date) -> None:
         before = last - timedelta(days=1)
         print(f"1/2 ingest {first}..{before}: the log into DuckDB, cut into sessions")
         ingested = run_job(
-            instance,
-            "ingest",
-            {
-                "dagster/asset_partition_range_start": first.isoformat(),
-                "dagster/asset_partition_range_end": before.isoformat(),
-            },
-            log,
+            instance, RunRequest.of_days("ingest", first.isoformat(), before.isoformat()), log
         )
         print(f"2/2 nightly run for {last}: tokenise, train, align, measure, promote, recommend")
-        night = run_job(instance, "weekly_retokenize", {"dagster/partition": last.isoformat()}, log)
+        request = RunRequest.of_day("weekly_retokenize", last.isoformat())
+        night = run_night(instance, request, settings.artifact_store(), log)
     table = write_demo_report(settings, last.isoformat(), [ingested, night], peak)
     print(f"\n{table}\n")
     print(f"{time.monotonic() - started:.0f} s, peak memory {peak.gib:.2f} GiB. Where to look:")
     print(f"  {settings.report_dir / 'report.html'}   the same with pictures")
     print(f"  {settings.report_dir / 'metrics.json'}   for programs")
+    print(f"  {settings.serving_dir / 'current'}   what consumers read: Parquet and bundle")
     print("  make dev   the Dagster UI: lineage, checks, every run of this")
 
 

@@ -1,20 +1,46 @@
 """The DAGSTER_HOME that the project manages."""
 
+import hashlib
 import os
 import shutil
 from pathlib import Path
 
 from resources.settings import CHECKOUT, Settings
 
+FILE, RECORD = "dagster.yaml", ".managed_dagster_yaml"
+"""The instance's settings, and the hash of what was copied there."""
+FORMER_COPIES = "# Instance settings. `make demo` and `make dev` copy this file"
+"""How copies begin that were made before a hash was kept."""
+
 
 def prepare_home(settings: Settings) -> Path:
-    """Create the data set's DAGSTER_HOME with the instance settings; point Dagster at it."""
+    """Create the data set's DAGSTER_HOME with the instance settings; point Dagster at it.
+
+    An instance's own `dagster.yaml`, one that was not copied from the checkout or was changed
+    since, stays as it is.
+    """
     home = settings.dagster_home
     home.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(CHECKOUT / "dagster.yaml", home / "dagster.yaml")
+    if _is_a_copy(home):
+        shutil.copyfile(CHECKOUT / FILE, home / FILE)
+        (home / RECORD).write_text(_hash(home / FILE))
     settings.remember()
     os.environ["DAGSTER_HOME"] = str(home)
     os.environ["ONEREC_HOME"] = str(settings.home)
     # Steps run two at once; threads that spin while they wait would take each other's cores
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     return home
+
+
+def _is_a_copy(home: Path) -> bool:
+    """Whether the settings there are none yet, or a copy that nobody changed."""
+    file, record = home / FILE, home / RECORD
+    if not file.exists():
+        return True
+    if not record.exists():
+        return file.read_text().startswith(FORMER_COPIES)
+    return record.read_text() == _hash(file)
+
+
+def _hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

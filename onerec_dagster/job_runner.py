@@ -1,21 +1,25 @@
 """Jobs run on the instance from a command line, with their steps on the terminal."""
 
+import logging
 import os
 import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import dagster as dg
 import psutil
 
+from onerec.artifacts import ArtifactStore
 from onerec.disk import DiskFullError, disk_named
+from onerec_dagster.degraded import degraded_run
 from onerec_dagster.killed_runs import lock_of_this_process
+from onerec_dagster.run_findings import run_findings
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
@@ -65,21 +69,58 @@ class PeakMemory:
             thread.join()
 
 
+PROGRESS_SECONDS = 10.0
+"""A step's own messages are shown at most this often."""
+LONGEST_MESSAGE = 160
+
+
 class StepProgress:
-    """Prints each step of a run as it ends, and collects when each began and ended."""
+    """Prints what a long step says of itself and each step as it ends; collects when each began and
+    ended.
+
+    Attributes:
+        spans: When each step that ended began and ended, in Unix seconds.
+    """
 
     def __init__(self, instance: dg.DagsterInstance, tag: tuple[str, str], terminal: IO) -> None:
         self.instance, self.tag, self.terminal = instance, tag, terminal
         self.spans: dict[str, tuple[float, float]] = {}
+        self.cursor: str | None = None
+        self.shown_at: dict[str, float] = {}
+
+    @property
+    def run_id(self) -> str | None:
+        """The run; None as long as it is not created."""
+        runs = self.instance.get_runs(dg.RunsFilter(tags=dict([self.tag])), limit=1)
+        return runs[0].run_id if runs else None
 
     def poll(self) -> None:
-        runs = self.instance.get_runs(dg.RunsFilter(tags=dict([self.tag])), limit=1)
-        for step in self.instance.get_run_step_stats(runs[0].run_id) if runs else ():
+        run_id = self.run_id
+        if run_id is None:
+            return
+        self._show_messages(run_id)
+        for step in self.instance.get_run_step_stats(run_id):
             if step.step_key in self.spans or step.end_time is None or step.start_time is None:
                 continue
             self.spans[step.step_key] = (step.start_time, step.end_time)
             mark = "ok" if step.status and step.status.value == "SUCCESS" else "FAILED"
             line = f"  {mark:>6}  {step.end_time - step.start_time:6.1f} s  {step.step_key}"
+            print(line, file=self.terminal, flush=True)
+
+    def _show_messages(self, run_id: str) -> None:
+        """The newest message of each step, unless one was shown just before."""
+        found = self.instance.get_records_for_run(run_id, self.cursor)
+        self.cursor = found.cursor
+        newest = {
+            entry.step_key: entry.user_message
+            for entry in (record.event_log_entry for record in found.records)
+            if entry.step_key and not entry.is_dagster_event and int(entry.level) >= logging.INFO
+        }
+        for step, message in newest.items():
+            if time.monotonic() - self.shown_at.get(step, -PROGRESS_SECONDS) < PROGRESS_SECONDS:
+                continue
+            self.shown_at[step] = time.monotonic()
+            line = f"     ...            {step}: {' '.join(message.split())[:LONGEST_MESSAGE]}"
             print(line, file=self.terminal, flush=True)
 
     @contextmanager
@@ -140,46 +181,131 @@ def job_named(name: str) -> dg.JobDefinition:
     return defs.resolve_job_def(name)
 
 
+class RunFailedError(SystemExit):
+    """A run failed: uncaught, it ends the command with the reasons.
+
+    Attributes:
+        run_id: The run.
+    """
+
+    def __init__(self, run_id: str, message: str) -> None:
+        super().__init__(message)
+        self.run_id = run_id
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRequest:
+    """A run to make.
+
+    Attributes:
+        job: Name of a job of the code location.
+        tags: Of the run; they choose its partitions.
+        config: Its configuration.
+        continues: A failed run of the same job: what it made is not made again.
+    """
+
+    job: str
+    tags: Mapping[str, str]
+    config: Mapping[str, Any] = field(default_factory=dict)
+    continues: str | None = None
+
+    def by(self, person: str) -> "RunRequest":
+        """The same, tagged with who asked for it."""
+        return replace(self, tags={**self.tags, "onerec/by": person})
+
+    @staticmethod
+    def of_day(job: str, day: str, config: Mapping[str, Any] | None = None) -> "RunRequest":
+        """A run of one partition."""
+        return RunRequest(job=job, tags={"dagster/partition": day}, config=config or {})
+
+    @staticmethod
+    def of_days(job: str, first: str, last: str) -> "RunRequest":
+        """One run of a range of partitions."""
+        ends = {"start": first, "end": last}
+        tags = {f"dagster/asset_partition_range_{end}": day for end, day in ends.items()}
+        return RunRequest(job=job, tags=tags)
+
+
 def run_job(
-    instance: dg.DagsterInstance, job: str, tags: dict[str, str], log: Path
+    instance: dg.DagsterInstance, request: RunRequest, log: Path
 ) -> dict[str, tuple[float, float]]:
     """Execute a job through the instance, so that it shows in the UI like any other run.
 
     Args:
         instance: Where the run is recorded.
-        job: Name of a job of the code location.
-        tags: Of the run; they choose its partitions.
+        request: What to run.
         log: File for everything that is printed.
 
     Returns:
         When each step began and ended, in Unix seconds.
 
     Raises:
-        SystemExit: The run failed; the failed steps and their errors are printed.
+        RunFailedError: The run failed; its message holds failed checks with their findings, failed
+            steps with their errors, and what to do.
     """
-    mine = ("onerec/command", uuid.uuid4().hex)
+    mine, options = ("onerec/command", uuid.uuid4().hex), None
+    if request.continues is not None:
+        options = dg.ReexecutionOptions.from_failure(request.continues, instance)
     with (
         lock_of_this_process(instance) as lock,
         output_to(log) as terminal,
         StepProgress(instance, mine, terminal).shown() as progress,
     ):
         result = dg.execute_job(
-            dg.build_reconstructable_job(__name__, job_named.__name__, (job,)),
+            dg.build_reconstructable_job(__name__, job_named.__name__, (request.job,)),
             instance=instance,
-            run_config=QUIET,
-            tags={**tags, mine[0]: mine[1], **lock},
+            run_config={**QUIET, **request.config},
+            tags={**request.tags, mine[0]: mine[1], **lock},
+            reexecution_options=options,
         )
         with result:
             if result.success:
                 return progress.spans
-            failures = [
-                (e.step_key, e.step_failure_data.error)
-                for e in result.all_events
-                if e.is_step_failure
-            ]
-    lines = [f"{job} failed; nothing of it was published half-done."]
-    for step, error in failures:
-        reason = (error.cause or error).message.strip() if error else "see the run's log"
-        lines.append(f"  {step}: {reason}")
-    lines.append(f"  everything that was logged: {log}")
-    sys.exit("\n".join([*lines, "Fix the cause and run the command again: it starts over safely."]))
+            run_id = result.run_id
+    raise RunFailedError(run_id, failure_text(instance, request.job, run_id, log))
+
+
+def logged(instance: dg.DagsterInstance, run_id: str) -> list[str]:
+    """What the steps of a run logged themselves, in order."""
+    return [
+        entry.user_message
+        for entry in instance.all_logs(run_id)
+        if entry.step_key and not entry.is_dagster_event and int(entry.level) >= logging.INFO
+    ]
+
+
+def failure_text(instance: dg.DagsterInstance, job: str, run_id: str, log: Path) -> str:
+    """Why a run failed and how to go on, for a terminal."""
+    return "\n".join(
+        [
+            f"{job} failed; nothing of it was published half-done.",
+            *run_findings(instance, run_id).lines(),
+            f"  everything that was logged: {log}",
+            "Fix the cause, then go on from where it failed:",
+            f"  python -m onerec_dagster resume {run_id}",
+        ]
+    )
+
+
+def run_night(
+    instance: dg.DagsterInstance, request: RunRequest, store: ArtifactStore, log: Path
+) -> dict[str, tuple[float, float]]:
+    """`run_job` of a nightly run; if it fails, its day gets degraded recommendations.
+
+    Raises:
+        RunFailedError: The nightly run failed, whether or not its day could be served.
+    """
+    try:
+        return run_job(instance, request, log)
+    except RunFailedError as failed:
+        run = instance.get_run_by_id(failed.run_id)
+        makeup = None if run is None else degraded_run(instance, run, store)
+        if makeup is None:
+            raise
+        day, config = makeup
+        try:
+            run_job(instance, RunRequest.of_day("serve_degraded", day, config), log)
+            served = "the last champion serves in its place (recommendations are marked degraded)"
+        except RunFailedError as unserved:
+            served = f"nothing serves in its place: {unserved}"
+        raise RunFailedError(failed.run_id, f"{failed}\n{day}: {served}") from None

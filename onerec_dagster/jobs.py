@@ -41,4 +41,22 @@ weekly_retokenize = dg.define_asset_job(
     ),
 )
 
-JOBS = [ingest, nightly, weekly_retokenize]
+serve_degraded = dg.define_asset_job(
+    "serve_degraded",
+    selection=dg.AssetSelection.assets("recommendations"),
+    description=(
+        "Recommendations of a day whose nightly run failed: the last champion on the newest valid "
+        "sessions, marked with the reason."
+    ),
+)
+
+decide_champion = dg.define_asset_job(
+    "decide_champion",
+    selection=dg.AssetSelection.assets("champion", "recommendations"),
+    description=(
+        "An operator decides what serves on the newest day: the challenger that was refused, or "
+        "the champion of an earlier day (`champion: by_hand`). The run records who, when and why."
+    ),
+)
+
+JOBS = [ingest, nightly, weekly_retokenize, serve_degraded, decide_champion]

@@ -2,16 +2,18 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
+
+from assets.support import SETTINGS
 
 NIGHTS = ("nightly", "weekly_retokenize")
 """The jobs whose run for partition D is the nightly run for day D."""
 NIGHT_TAG = {"onerec/night": "true"}
 """Tag of their runs: `dagster.yaml` lets one run with it at a time start from the queue."""
 PUBLISHED = dg.AssetKey("recommendations")
-STARTS_AT = time(3, 15, tzinfo=UTC)
+STARTS_AT = SETTINGS.night_starts_at
 """A day's nightly run is due on the day after, from this time on."""
 SUNDAY = 6
 NEWEST_RUNS = 200

@@ -1,94 +1,38 @@
 """When nightly runs start, and what happens when one goes wrong."""
 
-import ipaddress
-import json
-import os
-import urllib.request
 from datetime import UTC, date, datetime
-from typing import Any
-from urllib.error import HTTPError
-from urllib.parse import urlsplit
 
 import dagster as dg
 
-from assets.support import DAILY
+from assets.support import DAILY, SETTINGS
 from onerec.datasets import EventSource
-from onerec_dagster.jobs import nightly, weekly_retokenize
+from onerec_dagster.alerts import ALERTS
+from onerec_dagster.degraded import degraded_run
+from onerec_dagster.jobs import nightly, serve_degraded, weekly_retokenize
 from onerec_dagster.nights import job_for, next_night, nightly_runs, published_days
 from resources.stores import Source
 
-WEBHOOK = "ONEREC_ALERT_WEBHOOK"
-
-
-def failure_message(job: str, run_id: str, partition: str | None, error: str | None) -> str:
-    """One line a person on call can act on."""
-    day = f" for {partition}" if partition else ""
-    return f"{job}{day} failed (run {run_id}): {(error or 'see the run').strip().splitlines()[0]}"
-
-
-def post(url: str, text: str) -> None:
-    """POST `{"text": ...}`, the form chat webhooks take.
-
-    Raises:
-        ValueError: The URL, which is a secret and not shown, would carry the alert in the clear, or
-            the server redirects it elsewhere.
-        OSError: The server cannot be reached or answers with an error.
-    """
-    parts = urlsplit(url)
-    if parts.scheme != "https" and not (parts.scheme == "http" and _is_local(parts.hostname)):
-        raise ValueError(
-            f"{WEBHOOK} must be an https:// URL (http:// only to localhost); its value is not shown"
-        )
-    request = urllib.request.Request(
-        url, json.dumps({"text": text}).encode(), {"Content-Type": "application/json"}
-    )
-    try:
-        with urllib.request.build_opener(_NoRedirect).open(request, timeout=10):
-            pass
-    except HTTPError as error:
-        error.close()
-        if not 300 <= error.code < 400:
-            raise
-        host = urlsplit(error.headers.get("Location", "")).hostname
-        raise ValueError(
-            f"{WEBHOOK} answers with a redirect ({error.code}) to the host {host!r}, which is not "
-            f"followed: set {WEBHOOK} to the final URL"
-        ) from None
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """An alert is for the configured host alone, and a redirected POST would lose its text."""
-
-    def redirect_request(self, *args: Any, **kwargs: Any) -> None:
-        return None  # the answer is then an HTTPError
-
-
-def _is_local(host: str | None) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host or "").is_loopback
-    except ValueError:
-        return False
-
 
 @dg.run_failure_sensor(
-    name="run_failure_alert",
+    name="serve_after_failure",
+    monitored_jobs=[nightly, weekly_retokenize],
+    request_job=serve_degraded,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description=f"Logs a failed run; with {WEBHOOK} set, posts it to that webhook too.",
+    description="Has the last champion serve a day whose nightly run failed, marked degraded.",
 )
-def run_failure_alert(context: dg.RunFailureSensorContext) -> None:
-    """Log the failure, and post it where a webhook is set."""
-    text = failure_message(
-        context.dagster_run.job_name,
-        context.dagster_run.run_id,
-        context.dagster_run.tags.get("dagster/partition"),
-        context.failure_event.message,
+def serve_after_failure(context: dg.RunFailureSensorContext) -> dg.RunRequest | dg.SkipReason:
+    """Request `serve_degraded` once per failed run, unless the day has recommendations."""
+    failed = context.dagster_run
+    makeup = degraded_run(context.instance, failed, SETTINGS.artifact_store())
+    if makeup is None:
+        return dg.SkipReason("the day has recommendations already, or the run was of no one day")
+    day, config = makeup
+    return dg.RunRequest(
+        run_key=f"serve-{failed.run_id}",
+        partition_key=day,
+        run_config=config,
+        tags={"onerec/made_up_for": failed.run_id},
     )
-    context.log.error(text)
-    url = os.environ.get(WEBHOOK)
-    if url:
-        post(url, text)
 
 
 def night_request(
@@ -124,4 +68,4 @@ def nights(context: dg.SensorEvaluationContext, source: Source):
     return night_request(context.instance, source.open(), datetime.now(UTC))
 
 
-SENSORS = [nights, run_failure_alert]
+SENSORS = [nights, *ALERTS, serve_after_failure]

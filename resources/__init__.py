@@ -9,7 +9,7 @@ from resources.settings import Settings
 def resources_for(settings: Settings) -> dict[str, Any]:
     """The one dictionary of resources of an environment."""
     from resources.dbt import session_dbt
-    from resources.stores import Artifacts, Compute, Source
+    from resources.stores import Artifacts, Compute, Consumers, Source
     from resources.warehouse import Warehouse
 
     return {
@@ -21,5 +21,6 @@ def resources_for(settings: Settings) -> dict[str, Any]:
             data_dir=settings.data_dir,
             config=str(settings.config) if settings.config else None,
         ),
+        "consumers": Consumers(root=str(settings.serving_dir)),
         "compute": Compute(**asdict(settings.runtime)),
     }

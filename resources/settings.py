@@ -5,9 +5,10 @@ the same state.
 """
 
 import os
+import zoneinfo
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, time
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -74,8 +75,28 @@ class Settings:
         return self.root / "dagster"
 
     @property
+    def night_starts_at(self) -> time:
+        """`ONEREC_NIGHT_STARTS_AT`, from when on the nightly run of the day before is due.
+
+        Raises:
+            SettingError: It is no time of day.
+        """
+        text = os.environ.get("ONEREC_NIGHT_STARTS_AT") or "03:15"
+        zone = zoneinfo.ZoneInfo(self.time_zone)
+        try:
+            return time.fromisoformat(text).replace(tzinfo=zone)
+        except ValueError:
+            raise SettingError("ONEREC_NIGHT_STARTS_AT", text, "use a time, 03:15 say") from None
+
+    @property
     def report_dir(self) -> Path:
         return self.home / "report"
+
+    @property
+    def serving_dir(self) -> Path:
+        """Where consumers read; `ONEREC_SERVING_DIR` names another directory."""
+        given = os.environ.get("ONEREC_SERVING_DIR")
+        return Path(given).expanduser().resolve() if given else self.root / "serving"
 
     @property
     def tables_dir(self) -> Path:

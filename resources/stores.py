@@ -1,4 +1,4 @@
-"""Resources: the artifact store, the event source, and what trainings run on."""
+"""Resources: artifact store, event source, consumers' directory, and what trainings run on."""
 
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,12 @@ class Artifacts(dg.ConfigurableResource):
     @property
     def store(self) -> ArtifactStore:
         return ArtifactStore(self.url, cache_dir=self.cache_dir)
+
+
+class Consumers(dg.ConfigurableResource):
+    """Where consumers read the current recommendations; see `onerec.current_recommendations`."""
+
+    root: str = Field(description="A directory of this machine, or of a volume that they share")
 
 
 class Source(dg.ConfigurableResource):

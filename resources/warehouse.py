@@ -8,7 +8,7 @@ is lives in `dbt_sessions/`.
 
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -270,6 +270,53 @@ class Warehouse(dg.ConfigurableResource):
         first_seen = pa.field("first_seen", pa.date32(), nullable=False)
         return rows.cast(schema.ITEMS.append(first_seen))
 
+    def titles(self, day: date) -> pa.Table:
+        """`item_id` and `title` of the items first seen up to a day; none before the first run."""
+        with self.connect(read_only=True) as connection:
+            if not _exists(connection, "main", "stg_items"):
+                return pa.table({"item_id": pa.array([], pa.string()), "title": []})
+            return connection.sql(
+                "select item_id, title from stg_items where valid_from <= $day "
+                "qualify row_number() over (partition by item_id order by valid_from desc) = 1",
+                params={"day": day},
+            ).to_arrow_table()
+
+    def erase_users(self, users: Sequence[str]) -> dict[str, int]:
+        """Delete the users' rows from every table with a column `user_id`; rows by table."""
+        erased: dict[str, int] = {}
+        with self.connect() as connection, _transaction(connection):
+            tables = connection.execute(
+                "select schema_name, table_name from duckdb_columns() join duckdb_tables() "
+                "using (schema_name, table_name) where column_name = 'user_id' order by all"
+            ).fetchall()
+            for names in tables:
+                table = ".".join(f'"{name}"' for name in names)
+                deleted = connection.execute(
+                    f"delete from {table} where user_id::varchar in (select unnest($users))",
+                    {"users": list(users)},
+                ).fetchall()
+                if deleted[0][0]:
+                    erased[".".join(names)] = deleted[0][0]
+        return erased
+
+    def compact(self) -> tuple[int, int]:
+        """Write the file anew, without the pages that deleted rows left; bytes before and after.
+
+        Readers and writers wait as for any writer; the new file takes the place of the old one in
+        one step.
+        """
+        file, aside = Path(self.path), Path(f"{self.path}.compacting")
+        aside.unlink(missing_ok=True)
+        with self.connect() as connection:
+            connection.execute("checkpoint")
+            before = file.stat().st_size
+            (name,) = connection.execute("select current_database()").fetchall()[0]
+            connection.execute(f"attach '{_quoted(aside)}' as compacted")
+            connection.execute(f'copy from database "{name}" to compacted')
+            connection.execute("detach compacted")
+            aside.replace(file)
+        return before, file.stat().st_size
+
     def replace_partition(self, table: str, day: date, rows: pa.Table) -> int:
         """Replace a day of a published table, in one transaction.
 
@@ -306,6 +353,11 @@ def _exists(connection: duckdb.DuckDBPyConnection, schema_name: str, table: str)
         {"schema": schema_name, "table": table},
     ).fetchall()
     return bool(found)
+
+
+def _quoted(path: Path) -> str:
+    """A path inside a SQL text."""
+    return str(path).replace("'", "''")
 
 
 @contextmanager

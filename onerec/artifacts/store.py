@@ -40,6 +40,7 @@ from onerec.artifacts.manifest import (
 )
 from onerec.artifacts.remote import RemotePlace
 from onerec.artifacts.staging import STAGING, staging_directory
+from onerec.config.fields import require
 from onerec.disk import disk_named
 from onerec.urls import require_no_credentials
 
@@ -173,6 +174,46 @@ class ArtifactStore:
     def partitions(self, asset: str) -> list[str]:
         """Partitions that have a current version, in order."""
         return self.place.partitions_with(asset, POINTER)
+
+    def current_version(self, asset: str, partition: str) -> str | None:
+        """The version that a partition's pointer names; None without a pointer that can be read."""
+        text = self.place.read(f"{asset}/{partition}/{POINTER}")
+        return None if text is None else _version_in(text)
+
+    def assets(self) -> list[str]:
+        """Assets with a directory, in order."""
+        return [name for name in self._directories("") if not name.startswith(".")]
+
+    def versions(self, asset: str) -> list[tuple[str, str]]:
+        """Partition and version of everything that is published of an asset, in order."""
+        return [
+            (partition, version)
+            for partition in self._directories(asset)
+            for version in self._directories(f"{asset}/{partition}")
+            if _VERSION.fullmatch(version)
+        ]
+
+    def size_of(self, asset: str, partition: str, version: str) -> int:
+        """Bytes of a version."""
+        return self.fs.du(f"{self.root}/{asset}/{partition}/{version}")
+
+    def remove(self, asset: str, partition: str, version: str) -> None:
+        """Delete a version; a partition that loses its current version is no longer there.
+
+        The pointer goes first, so that no reader is led to a version that is half gone.
+        """
+        require(bool(_VERSION.fullmatch(version)), "version", version, "use 16 hex digits")
+        where = f"{self.root}/{asset}/{partition}"
+        if self.current_version(asset, partition) == version:
+            self.fs.rm(f"{where}/{POINTER}")
+        self.fs.rm(f"{where}/{version}", recursive=True)
+
+    def _directories(self, name: str) -> list[str]:
+        try:
+            found = self.fs.ls(f"{self.root}/{name}".rstrip("/"), detail=True)
+        except FileNotFoundError:
+            return []
+        return sorted(Path(e["name"]).name for e in found if e["type"] == "directory")
 
     def latest_until(
         self, asset: str, partition: str, *, inclusive: bool = True

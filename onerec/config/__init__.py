@@ -16,10 +16,13 @@ from onerec.config.evaluation import (
     BY_PROBABILITY,
     BY_REWARD,
     CHALLENGER,
+    CHALLENGER_SERVES,
     CHAMPION,
     MOST_TRIALS,
+    OWN_REPEATS,
     PRETRAINED,
     SERVED,
+    SIMPLE_SYSTEMS,
     SYSTEMS,
     EvaluationConfig,
 )
@@ -28,6 +31,7 @@ from onerec.config.model import ModelConfig, TrainingConfig
 from onerec.config.presets import PRESETS, PipelineConfig
 from onerec.config.reward import RewardConfig
 from onerec.config.runtime import Runtime
+from onerec.config.serving import ServingConfig
 from onerec.config.sessions import SessionConfig, WindowConfig
 from onerec.config.tokenizer import EmbeddingConfig, TokenizerConfig
 from onerec.config.yaml_file import read_yaml
@@ -37,14 +41,17 @@ __all__ = [
     "BY_PROBABILITY",
     "BY_REWARD",
     "CHALLENGER",
+    "CHALLENGER_SERVES",
     "CHAMPION",
     "GROUP_METHODS",
     "MOST_TRIALS",
+    "OWN_REPEATS",
     "PAIR_METHODS",
     "PAIR_SOURCES",
     "PRESETS",
     "PRETRAINED",
     "SERVED",
+    "SIMPLE_SYSTEMS",
     "SYSTEMS",
     "AlignmentConfig",
     "BeamConfig",
@@ -54,6 +61,7 @@ __all__ = [
     "PipelineConfig",
     "RewardConfig",
     "Runtime",
+    "ServingConfig",
     "SessionConfig",
     "SettingError",
     "TokenizerConfig",

@@ -17,6 +17,11 @@ BASELINES = (
     "cascade",
 )
 """Systems that a generator can be measured against."""
+OWN_REPEATS = "own_repeats"
+SIMPLE_SYSTEMS = ("popularity", "popularity_recent", "itemknn", OWN_REPEATS)
+"""Systems without a trained model: the best of a night is the bar for a challenger, or serves."""
+CHALLENGER_SERVES = "challenger"
+"""What `champion.json` says of a night whose challenger is the champion."""
 PRETRAINED, CHALLENGER, CHAMPION = "pretrained", "dpo", "champion"
 """Generators: before alignment, after it, and the champion of the nightly run before."""
 BY_PROBABILITY, BY_REWARD = "by_probability", "by_reward"

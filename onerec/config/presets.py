@@ -9,6 +9,7 @@ from onerec.config.evaluation import EvaluationConfig
 from onerec.config.fields import require, shortened_key
 from onerec.config.model import ModelConfig, TrainingConfig
 from onerec.config.reward import RewardConfig
+from onerec.config.serving import ServingConfig
 from onerec.config.sessions import SessionConfig, WindowConfig
 from onerec.config.tokenizer import EmbeddingConfig, TokenizerConfig
 
@@ -30,6 +31,7 @@ class PipelineConfig:
     decoding: BeamConfig = BeamConfig()
     alignment: AlignmentConfig = AlignmentConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    serving: ServingConfig = ServingConfig()
 
     def override(self, changes: Mapping[str, object] | None) -> "PipelineConfig":
         """These settings with some fields changed, e.g. `{"tokenizer": {"codebook_size": 64}}`.

@@ -1,7 +1,8 @@
 """The champion of a nightly run: decided by `promotion.decide` from the run's metric table.
 
 Everything that the decision rests on is in the `offline_metrics` artifact, so it can be recomputed
-from it: the challenger, popularity, and the incumbent (the champion before) on the same cases.
+from it: the challenger, the simple systems, and the incumbent (the champion before) on the same
+cases.
 """
 
 import math
@@ -12,10 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from onerec.artifacts import Artifact, ArtifactStore, read_json, write_json
-from onerec.config import BY_PROBABILITY, BY_REWARD, CHALLENGER, CHAMPION, RewardConfig
+from onerec.config import (
+    BY_PROBABILITY,
+    BY_REWARD,
+    CHALLENGER,
+    CHAMPION,
+    OWN_REPEATS,
+    SIMPLE_SYSTEMS,
+    RewardConfig,
+)
 from onerec.evaluation.measure import HEADLINE
 from onerec.evaluation.metric_table import MetricTable
-from onerec.evaluation.promotion import Decision, Evidence
+from onerec.evaluation.promotion import Decision, Evidence, IncumbentEvidence
 from onerec.reward.metrics import no_better_than_base_rate
 from onerec.reward.model import load_reward
 from onerec.reward.scoring import tower_weights
@@ -23,14 +32,29 @@ from onerec.reward.scoring import tower_weights
 DECISION = "champion.json"
 RECALL = f"recall@{HEADLINE}"
 REWARD = "evaluator_reward"
+PIN_ASSET, PINNED, PIN_FILE = "champion_pin", "pinned", "pin.json"
+"""An artifact of one partition: which champion an operator keeps."""
 
 
 def previous_champion(store: ArtifactStore, day: str) -> Artifact | None:
-    """The champion artifact of the latest day before, if that day had a champion."""
+    """The champion artifact of the latest day before, if its champion is a model.
+
+    A simple system is fitted anew every night and is never an incumbent.
+    """
     earlier = store.latest_until("champion", day, inclusive=False)
-    if earlier is None or read_json(earlier.path / DECISION)["model"] is None:
+    if earlier is None or not is_model(read_json(earlier.path / DECISION)["model"]):
         return None
     return earlier
+
+
+def filters_seen(offline_metrics: Artifact) -> bool:
+    """Whether what serves is to leave out seen items, by the decoding that was measured."""
+    return offline_metrics.manifest["config"]["decoding"]["filter_seen"]
+
+
+def is_model(champion: Mapping[str, str] | None) -> bool:
+    """Whether the `model` of a `champion.json` is a checkpoint: no simple system, and not null."""
+    return champion is not None and "system" not in champion
 
 
 def check_incumbent(offline_metrics: Artifact, incumbent: Artifact | None) -> None:
@@ -48,12 +72,34 @@ def check_incumbent(offline_metrics: Artifact, incumbent: Artifact | None) -> No
         )
 
 
+def best_simple_system(metrics: MetricTable, *, filter_seen: bool = True) -> str:
+    """Name of the simple system with the highest Recall@10; the first of equals.
+
+    Args:
+        metrics: Of the night.
+        filter_seen: Recommendations leave out seen items: own repeats then cannot serve, and are
+            no bar.
+
+    Raises:
+        ValueError: None was measured.
+    """
+    left_out = {OWN_REPEATS} if filter_seen else set()
+    measured = [n for n in SIMPLE_SYSTEMS if n in metrics.systems(RECALL) and n not in left_out]
+    if not measured:
+        raise ValueError(
+            f"no simple system was measured: evaluation.baselines has to name one of "
+            f"{', '.join(SIMPLE_SYSTEMS)}"
+        )
+    return max(measured, key=lambda name: metrics.find(name, RECALL).mean)
+
+
 def evidence_of(
     metrics: MetricTable,
     *,
     tolerance: float,
     weak_towers: tuple[str, ...] = (),
     signals: tuple[str, ...] = (),
+    filter_seen: bool = True,
 ) -> Evidence:
     """What the promotion rule reads of a metric table.
 
@@ -62,18 +108,24 @@ def evidence_of(
         tolerance: Share of the champion's Recall@10 that may be lost.
         weak_towers: Reward towers that count and are no better than their base rate.
         signals: Signals that the scalar reward is made of.
+        filter_seen: As for `best_simple_system`.
     """
-    has_champion = CHAMPION in metrics.systems(RECALL)
-    bar = CHAMPION if has_champion else "popularity"
+    simple, incumbent = best_simple_system(metrics, filter_seen=filter_seen), None
+    if CHAMPION in metrics.systems(RECALL):
+        incumbent = IncumbentEvidence(
+            recall=metrics.find(CHAMPION, RECALL).mean,
+            recall_difference=metrics.find(CHALLENGER, RECALL, reference=CHAMPION),
+            reward_difference=metrics.find(CHALLENGER, REWARD, reference=CHAMPION),
+            above_simple=metrics.find(CHAMPION, RECALL, reference=simple),
+        )
     return Evidence(
         legal_share=metrics.find(CHALLENGER, "legal_share").mean,
         repeat_free_share=metrics.find(CHALLENGER, "repeat_free_share").mean,
         challenger_recall=metrics.find(CHALLENGER, RECALL).mean,
-        bar_recall=metrics.find(bar, RECALL).mean,
-        recall_difference=metrics.find(CHALLENGER, RECALL, reference=bar),
-        reward_difference=(
-            metrics.find(CHALLENGER, REWARD, reference=bar) if has_champion else None
-        ),
+        simple_system=simple,
+        simple_recall=metrics.find(simple, RECALL).mean,
+        above_simple=metrics.find(CHALLENGER, RECALL, reference=simple),
+        incumbent=incumbent,
         weak_towers=weak_towers,
         signals=signals,
         tolerance=tolerance,
@@ -104,22 +156,74 @@ def counted_signals(reward_model: Path, reward: RewardConfig) -> tuple[str, ...]
 
 
 def describe(
-    decision: Decision, challenger: Artifact, incumbent: Artifact | None
+    decision: Decision, challenger: Artifact, incumbent: Artifact | None, baselines: Artifact
 ) -> dict[str, Any]:
     """Contents of `champion.json`.
 
-    `model` names the checkpoint that is the champion after the decision, null when there is none:
-    the first challenger was refused.
+    `model` names what is the champion after the decision: a checkpoint, or the `baselines` artifact
+    with the `system` in it.
     """
     candidate = _named(challenger)
     standing = None if incumbent is None else read_json(incumbent.path / DECISION)["model"]
+    simple = {**_named(baselines), "system": decision.simple_system}
+    model = {"challenger": candidate, "incumbent": standing, "simple system": simple}
     return {
         **asdict(decision),
+        "promoted": decision.promoted,
         "numbers": {k: v if math.isfinite(v) else None for k, v in decision.numbers.items()},
         "challenger": candidate,
         "incumbent": None if incumbent is None else {**_named(incumbent), "model": standing},
-        "model": candidate if decision.promoted else standing,
+        "model": model[decision.serves],
     }
+
+
+def decided_by_hand(
+    description: Mapping[str, Any], *, earlier: Artifact | None, reason: str
+) -> dict[str, Any]:
+    """`champion.json` where an operator decided: the rule's verdict stays readable in it.
+
+    Args:
+        description: What the rule decided.
+        earlier: The champion artifact that serves again; None: the night's challenger.
+        reason: Why.
+    """
+    model = description["challenger"]
+    if earlier is not None:
+        model = read_json(earlier.path / DECISION)["model"]
+    return {
+        **description,
+        "rule_said": description["serves"],
+        "serves": "challenger" if earlier is None else "earlier champion",
+        "promoted": earlier is None,
+        "model": model,
+        "by_hand": reason,
+    }
+
+
+def pinned_champion(store: ArtifactStore) -> tuple[Artifact, str] | None:
+    """The champion that stays whatever challengers do, and why; None where none is pinned.
+
+    Raises:
+        ArtifactError: The pinned version is gone.
+    """
+    if PINNED not in store.partitions(PIN_ASSET):
+        return None
+    pin = read_json(store.latest(PIN_ASSET, PINNED).path / PIN_FILE)
+    if pin["champion"] is None:
+        return None
+    return store.get("champion", *pin["champion"]), pin["reason"]
+
+
+def pin_champion(store: ArtifactStore, champion: Artifact | None, reason: str) -> None:
+    """Pin a champion; None takes the pin away."""
+    pinned = None if champion is None else [champion.partition, champion.version]
+    with store.write(PIN_ASSET, PINNED, config={}, upstream={}, code_version="1") as draft:
+        write_json(draft.path / PIN_FILE, {"champion": pinned, "reason": reason})
+
+
+def what_serves(description: Mapping[str, Any]) -> str:
+    """What a `champion.json` says serves: a simple system by its name."""
+    return (description["model"] or {}).get("system") or description["serves"]
 
 
 def keep_bundle(directory: Path, incumbent: Artifact) -> None:

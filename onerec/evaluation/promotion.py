@@ -1,14 +1,19 @@
-"""Does the challenger replace the champion? One pure function: a rule to be read and tested.
+"""Which system serves: challenger, incumbent or a simple system? One pure function of numbers.
 
-The challenger is promoted when every gate passes:
+A model serves only where its Recall@10 is significantly above that of the night's best simple
+system (popularity, recent popularity, item-KNN; own repeats where seen items may be served). The
+challenger is promoted when every gate passes:
 
 1. every generated semantic ID is legal, and no session repeats an item;
 2. every number of the decision is finite;
-3. with a champion: its Recall@10 is not below the champion's by more than the tolerated share; and
-   a significant loss, however small, has to be offset by a significant gain of evaluator reward
+3. its Recall@10 is significantly above the best simple system's;
+4. with an incumbent: its Recall@10 is not below the incumbent's by more than the tolerated share;
+   and a significant loss, however small, has to be offset by a significant gain of evaluator reward
    (otherwise every promotion in a row could give a little away);
-4. with a champion: its evaluator reward is not significantly below the champion's;
-5. without a champion: its Recall@10 is significantly above popularity's.
+5. with an incumbent: its evaluator reward is not significantly below the incumbent's.
+
+If it is refused, the incumbent stays where it passes gate 3 itself; otherwise the simple system
+serves under its own name, and the next night has no incumbent.
 
 "Significantly" means that the paired bootstrap interval of the difference excludes 0. A reward
 tower that is no better than its base rate is a warning, and so is a reward of one signal: both are
@@ -17,8 +22,28 @@ little evidence.
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 from onerec.statistics import Interval
+
+Serves = Literal["challenger", "incumbent", "simple system"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class IncumbentEvidence:
+    """What was measured of the champion before, on the same cases.
+
+    Attributes:
+        recall: Recall@10.
+        recall_difference: Challenger minus incumbent, paired.
+        reward_difference: The same by the evaluator.
+        above_simple: Recall@10 of the incumbent minus the best simple system's, paired.
+    """
+
+    recall: float
+    recall_difference: Interval
+    reward_difference: Interval
+    above_simple: Interval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,21 +54,22 @@ class Evidence:
         legal_share: Of the challenger's generated sessions.
         repeat_free_share: Of the challenger's generated sessions.
         challenger_recall: Recall@10.
-        bar_recall: The champion's Recall@10, or popularity's where there is no champion.
-        recall_difference: Challenger minus bar, paired.
-        reward_difference: Challenger minus champion by the evaluator, paired; None without a
-            champion.
+        simple_system: Name of the simple system with the highest Recall@10.
+        simple_recall: Its Recall@10.
+        above_simple: Recall@10 of the challenger minus the simple system's, paired.
+        incumbent: The champion before; None where there is none.
         weak_towers: Reward towers that count in the reward and are no better than their base rate.
         signals: Signals that the scalar reward is made of; not known where empty.
-        tolerance: Share of the champion's Recall@10 that may be lost.
+        tolerance: Share of the incumbent's Recall@10 that may be lost.
     """
 
     legal_share: float
     repeat_free_share: float
     challenger_recall: float
-    bar_recall: float
-    recall_difference: Interval
-    reward_difference: Interval | None
+    simple_system: str
+    simple_recall: float
+    above_simple: Interval
+    incumbent: IncumbentEvidence | None = None
     weak_towers: tuple[str, ...] = ()
     signals: tuple[str, ...] = ()
     tolerance: float = 0.10
@@ -54,74 +80,45 @@ class Decision:
     """The verdict.
 
     Attributes:
-        promoted: Every gate passed.
-        reasons: Why not, one sentence per failed gate; empty when promoted.
-        gates: Name of each gate, and whether it passed.
+        serves: What serves.
+        simple_system: Name of the simple system that was the bar.
+        reasons: Why the challenger was refused, one sentence per failed gate; then why the
+            incumbent does not stay. Empty when the challenger is promoted.
+        gates: Name of each gate, and whether the challenger passed it.
         warnings: What does not decide but should be known.
         numbers: The evidence, flat.
     """
 
-    promoted: bool
+    serves: Serves
+    simple_system: str
     reasons: list[str]
     gates: dict[str, bool]
     warnings: list[str]
     numbers: dict[str, float]
 
+    @property
+    def promoted(self) -> bool:
+        """Whether the challenger becomes the champion."""
+        return self.serves == "challenger"
+
 
 def decide(evidence: Evidence) -> Decision:
     """Apply the gates of this module's description."""
-    e = evidence
-    gates: dict[str, bool] = {}
-    reasons: list[str] = []
-
-    def gate(name: str, passed: bool, reason: str) -> None:
-        gates[name] = passed
-        if not passed:
-            reasons.append(reason)
-
-    numbers = _numbers(e)
-    unknown = [name for name, value in numbers.items() if not math.isfinite(value)]
-    gate("numbers_are_finite", not unknown, f"not finite: {', '.join(unknown)}")
-    gate(
-        "every_id_is_legal",
-        e.legal_share == 1,
-        f"only {e.legal_share:.4%} of its generated sessions are legal; all must be",
-    )
-    gate(
-        "sessions_are_repeat_free",
-        e.repeat_free_share == 1,
-        f"only {e.repeat_free_share:.4%} of its generated sessions are free of repeats",
-    )
-    recall = f"its Recall@10 {e.challenger_recall:.4f} is"
-    lost = e.recall_difference
-    if e.reward_difference is None:
-        gate(
-            "beats_popularity",
-            lost.low > 0,
-            f"no champion yet, and {recall} not significantly above popularity's "
-            f"{e.bar_recall:.4f} (difference {lost.text(signed=True)})",
-        )
-    else:
-        reward = e.reward_difference.text(signed=True)
-        gate(
-            "recall_within_tolerance",
-            lost.mean >= -e.tolerance * e.bar_recall,
-            f"{recall} below the champion's {e.bar_recall:.4f} by more than the tolerated "
-            f"{e.tolerance:.0%} (difference {lost.text(signed=True)})",
-        )
-        gate(
-            "recall_loss_is_paid_for",
-            not lost.high < 0 or e.reward_difference.low > 0,
-            f"{recall} significantly below the champion's {e.bar_recall:.4f} "
-            f"({lost.text(signed=True)}), and the evaluator's reward does not rise significantly "
-            f"({reward})",
-        )
-        gate(
-            "reward_not_below_champion",
-            not e.reward_difference.high < 0,
-            f"its evaluator reward is significantly below the champion's ({reward})",
-        )
-    return Decision(all(gates.values()), reasons, gates, _warnings(e), numbers)
+    e, numbers = evidence, _numbers(evidence)
+    checked = [*_gates_of_generation(e, numbers), _gate_of_simple(e), *_gates_of_incumbent(e)]
+    reasons = [reason for _, passed, reason in checked if not passed]
+    serves: Serves = "challenger"
+    if reasons:
+        serves = "simple system"
+        if e.incumbent is not None and e.incumbent.above_simple.low > 0:
+            serves = "incumbent"
+        elif e.incumbent is not None:
+            reasons.append(
+                f"the incumbent's Recall@10 {e.incumbent.recall:.4f} is not significantly above "
+                f"{_simple(e, e.incumbent.above_simple)}"
+            )
+    gates = {name: passed for name, passed, _ in checked}
+    return Decision(serves, e.simple_system, reasons, gates, _warnings(e), numbers)
 
 
 def _warnings(e: Evidence) -> list[str]:
@@ -136,10 +133,79 @@ def _warnings(e: Evidence) -> list[str]:
     return warnings
 
 
-def unmeasured() -> Decision:
-    """The decision on a test day without users: nothing was measured, so the champion stays."""
+Gate = tuple[str, bool, str]
+"""Its name, whether it is passed, and the reason if not."""
+
+
+def _gates_of_generation(e: Evidence, numbers: dict[str, float]) -> list[Gate]:
+    unknown = [name for name, value in numbers.items() if not math.isfinite(value)]
+    return [
+        ("numbers_are_finite", not unknown, f"not finite: {', '.join(unknown)}"),
+        (
+            "every_id_is_legal",
+            e.legal_share == 1,
+            f"only {e.legal_share:.4%} of its generated sessions are legal; all must be",
+        ),
+        (
+            "sessions_are_repeat_free",
+            e.repeat_free_share == 1,
+            f"only {e.repeat_free_share:.4%} of its generated sessions are free of repeats",
+        ),
+    ]
+
+
+def _gate_of_simple(e: Evidence) -> Gate:
+    return (
+        "beats_best_simple_system",
+        e.above_simple.low > 0,
+        f"its Recall@10 {e.challenger_recall:.4f} is not significantly above "
+        f"{_simple(e, e.above_simple)}",
+    )
+
+
+def _simple(e: Evidence, difference: Interval) -> str:
+    return (
+        f"{e.simple_recall:.4f} of {e.simple_system}, the best simple system "
+        f"(difference {difference.text(signed=True)})"
+    )
+
+
+def _gates_of_incumbent(e: Evidence) -> list[Gate]:
+    if e.incumbent is None:
+        return []
+    recall = f"its Recall@10 {e.challenger_recall:.4f} is"
+    lost, reward = e.incumbent.recall_difference, e.incumbent.reward_difference
+    return [
+        (
+            "recall_within_tolerance",
+            lost.mean >= -e.tolerance * e.incumbent.recall,
+            f"{recall} below the incumbent's {e.incumbent.recall:.4f} by more than the tolerated "
+            f"{e.tolerance:.0%} (difference {lost.text(signed=True)})",
+        ),
+        (
+            "recall_loss_is_paid_for",
+            not lost.high < 0 or reward.low > 0,
+            f"{recall} significantly below the incumbent's {e.incumbent.recall:.4f} "
+            f"({lost.text(signed=True)}), and the evaluator's reward does not rise significantly "
+            f"({reward.text(signed=True)})",
+        ),
+        (
+            "reward_not_below_incumbent",
+            not reward.high < 0,
+            "its evaluator reward is significantly below the incumbent's "
+            f"({reward.text(signed=True)})",
+        ),
+    ]
+
+
+def unmeasured(*, has_incumbent: bool) -> Decision:
+    """The decision on a test day without users: nothing was measured, so the incumbent stays.
+
+    Without one, popularity serves.
+    """
     reason = "nobody watched a candidate on the test day, so nothing was measured"
-    return Decision(False, [reason], {"test_day_has_users": False}, [], {})
+    serves: Serves = "incumbent" if has_incumbent else "simple system"
+    return Decision(serves, "popularity", [reason], {"test_day_has_users": False}, [], {})
 
 
 def _numbers(e: Evidence) -> dict[str, float]:
@@ -147,9 +213,14 @@ def _numbers(e: Evidence) -> dict[str, float]:
         "legal_share": e.legal_share,
         "repeat_free_share": e.repeat_free_share,
         "challenger_recall@10": e.challenger_recall,
-        "bar_recall@10": e.bar_recall,
-        **e.recall_difference.flat("recall@10_difference"),
+        "simple_system_recall@10": e.simple_recall,
+        **e.above_simple.flat("recall@10_above_simple_system"),
     }
-    if e.reward_difference is not None:
-        numbers |= e.reward_difference.flat("evaluator_reward_difference")
+    if e.incumbent is not None:
+        numbers |= {
+            "incumbent_recall@10": e.incumbent.recall,
+            **e.incumbent.recall_difference.flat("recall@10_difference"),
+            **e.incumbent.reward_difference.flat("evaluator_reward_difference"),
+            **e.incumbent.above_simple.flat("incumbent_recall@10_above_simple_system"),
+        }
     return numbers

@@ -10,6 +10,7 @@ from onerec.config import (
     CHALLENGER,
     CHAMPION,
     PRETRAINED,
+    SIMPLE_SYSTEMS,
     BeamConfig,
 )
 from onerec.evaluation.data import EvaluationData
@@ -60,7 +61,8 @@ def nightly_systems(
     """Every system by its name in the metrics.
 
     Generators are compared with the baselines, the challenger also with the generator before it and
-    with the champion. Lists without seen items compare with nothing but one another.
+    with the champion, and the champion with the simple systems. Lists without seen items compare
+    with nothing but one another.
 
     Args:
         data: What they are evaluated with.
@@ -88,9 +90,9 @@ def nightly_systems(
             test_day=data.test_day,
             device=device,
         )
-        systems[CHAMPION] = System(champion)
+        systems[CHAMPION] = System(champion, tuple(s for s in SIMPLE_SYSTEMS if s in systems))
         before = (PRETRAINED, CHAMPION)
-    systems[CHALLENGER] = System(challenger, (*baselines, *before))
+    systems[CHALLENGER] = System(challenger, (*data.config.systems, *before))
     return systems | serving_systems(data, challenger, decoding)
 
 

@@ -11,6 +11,7 @@ from onerec.model.onerec import DecoderState, Memory, OneRec, expert_load
 from onerec.model.scoring import (
     check_items,
     encode_items,
+    item_logp,
     lookup,
     session_logp,
     session_nll,
@@ -26,6 +27,7 @@ __all__ = [
     "encode_items",
     "expert_load",
     "init_from_content",
+    "item_logp",
     "load_model",
     "lookup",
     "read_config",

@@ -96,8 +96,20 @@ def session_logp(model: OneRec, history: Tensor, sessions: Tensor, codes: Tensor
     Returns:
         (B,) or (B, K), in nats; padded items add nothing.
     """
+    return item_logp(model, history, sessions, codes).sum(-1)
+
+
+def item_logp(model: OneRec, history: Tensor, sessions: Tensor, codes: Tensor) -> Tensor:
+    """Log-probability of each item of sessions, given the history and the items before it.
+
+    Args:
+        model, history, sessions, codes: As in `session_logp`.
+
+    Returns:
+        Of the shape of `sessions`, in nats; 0 for a padded item.
+    """
     check_items(sessions, len(codes), "sessions")
     memory = model.encode(*encode_items(model, history, codes))
     session_codes, mask = lookup(codes.to(model.device), sessions.to(model.device))
     logp = token_logp(model.decode(memory, session_codes), session_codes)
-    return (logp.sum(-1) * mask).sum(-1)
+    return logp.sum(-1) * mask

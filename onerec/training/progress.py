@@ -23,6 +23,7 @@ class TrainingProgress:
         loss: Mean training loss since the last report.
         metrics: Scalar validation metrics at the end of an epoch; empty inside one.
         rows_per_second: Training rows a second in all processes, so far.
+        seconds_left: To the end of the last epoch, at this rate; less when it stops earlier.
     """
 
     epoch: int
@@ -32,12 +33,14 @@ class TrainingProgress:
     loss: float
     metrics: Mapping[str, float]
     rows_per_second: float
+    seconds_left: float
 
     def __str__(self) -> str:
         metrics = "".join(f", {name} {value:.4f}" for name, value in self.metrics.items())
         return (
             f"epoch {self.epoch}/{self.max_epochs}, step {self.step}/{self.epoch_steps}: "
-            f"loss {self.loss:.4f}{metrics}, {self.rows_per_second:,.0f} rows/s"
+            f"loss {self.loss:.4f}{metrics}, {self.rows_per_second:,.0f} rows/s, "
+            f"at most {self.seconds_left:,.0f} s left"
         )
 
 
@@ -92,15 +95,18 @@ class ProgressReport(L.Callback):
             return
         recent = self.steps.epoch_losses[-self.every :]
         epoch_steps = int(trainer.num_training_batches) // self.steps.accumulation
+        max_epochs = trainer.max_epochs or 0
+        steps_left = (max_epochs - trainer.current_epoch) * epoch_steps - step
         self.report(
             TrainingProgress(
                 epoch=trainer.current_epoch + 1,
-                max_epochs=trainer.max_epochs or 0,
+                max_epochs=max_epochs,
                 step=step,
                 epoch_steps=epoch_steps,
                 loss=math.fsum(recent) / len(recent),
                 metrics=metrics,
                 rows_per_second=self.rows_per_second(epoch_steps),
+                seconds_left=steps_left * self.steps.seconds / max(self.steps.steps_timed, 1),
             )
         )
 

@@ -1,7 +1,10 @@
 """Baselines to recommendations as Dagster runs them, from small artifacts of the stages before."""
 
+import dataclasses
 import re
 import shutil
+import subprocess
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -10,12 +13,17 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
-from assets import evaluation, serving
+from assets import evaluation, report, serving
 from assets.support import STAGES
-from onerec.artifacts import ArtifactStore, read_json, write_json
+from onerec.artifacts import Artifact, ArtifactStore, read_json, write_json
+from onerec.config import SIMPLE_SYSTEMS
+from onerec.current_recommendations import read_served
+from onerec.evaluation.champion import best_simple_system, pin_champion
 from onerec.evaluation.metric_table import MetricRow, MetricTable
-from onerec.recommender import Recommender, write_bundle
-from resources.stores import Artifacts, Compute
+from onerec.recommender import write_bundle
+from onerec.serving import load_bundle
+from onerec.simple_recommender import write_simple_bundle
+from resources.stores import Artifacts, Compute, Consumers
 from resources.warehouse import Warehouse
 from tests.core.evaluation import night as small
 
@@ -70,6 +78,7 @@ def resources(home: Path) -> dict[str, object]:
     return {
         "artifacts": Artifacts(url=str(home / "artifacts")),
         "warehouse": Warehouse(path=str(home / "warehouse.duckdb")),
+        "consumers": Consumers(root=str(home / "serving")),
         "compute": Compute(accelerator="cpu"),
     }
 
@@ -89,14 +98,15 @@ def result(home: Path) -> dg.ExecuteInProcessResult:
 def test_the_night_ends_and_its_checks_pass(result: dg.ExecuteInProcessResult) -> None:
     assert result.success
     passed = {e.check_name: e.passed for e in result.get_asset_check_evaluations()}
-    # Untrained generators do not beat popularity, which is a warning.
-    assert passed.pop("beats_popularity") is False
+    # Untrained generators do not beat a simple system, which is a warning.
+    assert passed.pop("beats_best_simple_system") is False
     assert set(passed) == {
         "every_id_is_legal",
         "sessions_are_repeat_free",
         "every_active_user_is_served",
         "no_item_is_repeated",
         "every_item_is_in_the_catalogue",
+        "made_by_its_own_nightly_run",
     }
     assert all(passed.values())
 
@@ -142,8 +152,9 @@ def test_an_untrained_challenger_is_refused_and_the_run_succeeds(
     decision = read_json(champion.path / "champion.json")
     assert decision["promoted"] is False
     assert isinstance(decision["reward_chooses"], bool)
-    assert decision["model"] is None
-    assert "not significantly above popularity's" in decision["reasons"][0]
+    assert decision["serves"] == "simple system"
+    assert decision["model"]["system"] == decision["simple_system"] in SIMPLE_SYSTEMS
+    assert "is not significantly above" in decision["reasons"][0]
 
 
 def test_recommendations_are_in_parquet_and_in_the_warehouse(
@@ -151,7 +162,12 @@ def test_recommendations_are_in_parquet_and_in_the_warehouse(
 ) -> None:
     artifact = ArtifactStore(str(home / "artifacts")).latest("recommendations", DAY)
     table = pq.read_table(artifact.path / "recommendations.parquet")
-    assert set(table.column("model_version").to_pylist()) == {"popularity"}
+    champion = ArtifactStore(str(home / "artifacts")).latest("champion", DAY)
+    simple = read_json(champion.path / "champion.json")["simple_system"]
+    assert set(table.column("model_version").to_pylist()) == {simple}
+    assert table.num_rows == STAGES.serving.list_length * small.NUM_USERS
+    for_consumers = pq.read_table(home / "serving/current/recommendations.parquet")
+    assert for_consumers.drop_columns("title").equals(table)
     with duckdb.connect(str(home / "warehouse.duckdb"), read_only=True) as connection:
         rows = connection.execute(
             "select count(*), count(distinct user_id), min(serve_date)::varchar "
@@ -159,6 +175,29 @@ def test_recommendations_are_in_parquet_and_in_the_warehouse(
             [DAY],
         ).fetchone()
     assert rows == (table.num_rows, small.NUM_USERS, NEXT_DAY)
+
+
+def test_a_warehouse_that_is_held_does_not_keep_consumers_waiting(
+    home: Path, result: dg.ExecuteInProcessResult, tmp_path: Path
+) -> None:
+    artifact = ArtifactStore(str(home / "artifacts")).latest("recommendations", DAY)
+    table = pq.read_table(artifact.path / "recommendations.parquet")
+    held = Warehouse(path=str(home / "warehouse.duckdb"), lock_wait_seconds=0.2)
+    code = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print('held', flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, held.path],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        shown = serving.publish(artifact, table, held, tmp_path / "serving")
+        holder.communicate("\n")
+    assert "was held by another process" in shown["warehouse"]
+    assert shown["current"] == "yes"
+    found = pq.read_table(tmp_path / "serving/current/recommendations.parquet")
+    assert found.num_rows == table.num_rows
 
 
 def test_a_champion_serves_and_its_bundle_answers_from_python(
@@ -192,15 +231,149 @@ def test_a_champion_serves_and_its_bundle_answers_from_python(
     decision = read_json(champion.path / "champion.json")
     assert decision["incumbent"]["model"]["version"] == "old"
     assert "evaluator_reward_difference" in decision["numbers"]
-    assert Recommender.load(champion.path).recommend([], 2)
     table = pq.read_table(store.latest("recommendations", DAY).path / "recommendations.parquet")
-    assert set(table.column("model_version").to_pylist()) == {decision["model"]["version"]}
-    bundle = Recommender.load(store.latest("recommendations", DAY).path / "bundle")
+    model = decision["model"]
+    assert set(table.column("model_version").to_pylist()) == {model.get("system", model["version"])}
+    bundle = load_bundle(store.latest("recommendations", DAY).path / "bundle")
     history = [r for r in small.rows() if r["user_id"] == "u01"]
     items = history[-1]["history_item_ids"] + history[-1]["item_ids"]
     mine = [r["item_id"] for r in table.to_pylist() if r["user_id"] == "u01"]
-    k = STAGES.sessions.session_items
-    assert [r.item_id for r in bundle.recommend(items, k)] == mine
+    assert [r.item_id for r in bundle.recommend(items, STAGES.serving.list_length)] == mine
+
+
+def decide(home: Path, by_hand: dict[str, str]) -> dict:
+    """`champion.json` of the day after a run of the job `decide_champion`."""
+    with dg.DagsterInstance.ephemeral() as instance:
+        run = dg.materialize(
+            [evaluation.champion, serving.recommendations],
+            partition_key=DAY,
+            resources=resources(home),
+            run_config={"ops": {"champion": {"config": {"by_hand": by_hand}}}},
+            instance=instance,
+        )
+    assert run.success
+    champion = ArtifactStore(str(home / "artifacts")).latest("champion", DAY)
+    return read_json(champion.path / "champion.json")
+
+
+def served(home: Path) -> str:
+    """Model version that consumers get."""
+    found = read_served(home / "serving")
+    assert found is not None
+    return found.model_version
+
+
+def test_an_operator_promotes_rolls_back_and_pins(
+    home: Path, result: dg.ExecuteInProcessResult, tmp_path: Path
+) -> None:
+    shutil.copytree(home / "artifacts", tmp_path / "artifacts")
+    store = ArtifactStore(str(tmp_path / "artifacts"))
+    shutil.rmtree(tmp_path / "artifacts" / "champion")
+    dg.materialize(  # without an incumbent
+        [evaluation.offline_metrics],
+        partition_key=DAY,
+        resources={k: v for k, v in resources(tmp_path).items() if k in ("artifacts", "compute")},
+    )
+    by_rule = decide(tmp_path, {})
+    assert by_rule["serves"] == "simple system"
+
+    promoted = decide(tmp_path, {"serve": "challenger", "reason": "the bar was a mistake"})
+    assert promoted["model"] == promoted["challenger"]
+    assert (promoted["rule_said"], promoted["by_hand"]) == (
+        "simple system",
+        "the bar was a mistake",
+    )
+    assert served(tmp_path) == promoted["challenger"]["version"]
+
+    # a simple system of an earlier day is no incumbent, and can be gone back to
+    with store.write("champion", "2026-06-12", config={}, upstream={}, code_version="1") as draft:
+        write_simple_bundle(
+            draft.path,
+            system="popularity",
+            baselines=store.latest("baselines", DAY).path,
+            semantic_ids=store.latest("semantic_ids", DAY).path,
+            history_length=5,
+            config=small.DECODING,
+        )
+        model = {"asset": "baselines", "partition": "2026-06-12", "version": "v"}
+        decision = {"promoted": False, "model": model | {"system": "popularity"}}
+        write_json(draft.path / "champion.json", decision)
+    back = decide(tmp_path, {"serve": "2026-06-12", "reason": "complaints"})
+    assert back["serves"] == "earlier champion"
+    assert served(tmp_path) == "popularity"
+
+    pin_champion(store, store.latest("champion", "2026-06-12"), "a week of calm")
+    pinned = decide(tmp_path, {})
+    assert (pinned["serves"], pinned["by_hand"]) == ("earlier champion", "pinned: a week of calm")
+    assert served(tmp_path) == "popularity"
+    pin_champion(store, None, "over")
+    assert "by_hand" not in decide(tmp_path, {})
+
+
+def degraded(home: Path, reason: str, sessions_until: str = DAY) -> Artifact:
+    """Recommendations as `serve_degraded` makes them, with their checks."""
+    fields = {"reason": reason, "sessions_until": sessions_until}
+    with dg.DagsterInstance.ephemeral() as instance:
+        made = dg.materialize(
+            [serving.recommendations, serving.recommendations_checks],
+            partition_key=DAY,
+            resources=resources(home),
+            run_config={"ops": {"recommendations": {"config": {"degraded": fields}}}},
+            instance=instance,
+        )
+        checks = {e.check_name: e for e in made.get_asset_check_evaluations()}
+    assert made.success
+    own = checks.pop("made_by_its_own_nightly_run")
+    assert (own.passed, own.description) == (False, reason)
+    assert all(check.passed for check in checks.values())
+    artifact = ArtifactStore(str(home / "artifacts")).latest("recommendations", DAY)
+    assert artifact.manifest["metadata"]["degraded"] == reason
+    return artifact
+
+
+def test_after_a_failure_the_last_champion_serves_on_the_newest_valid_sessions(
+    home: Path, result: dg.ExecuteInProcessResult, tmp_path: Path
+) -> None:
+    shutil.copytree(home / "artifacts", tmp_path / "artifacts")
+    store = ArtifactStore(str(tmp_path / "artifacts"))
+    for name in ("champion", "offline_metrics", "recommendations", "dpo_checkpoint"):
+        shutil.rmtree(tmp_path / "artifacts" / name)
+    for day in ("2026-06-11", "2026-06-12"):
+        with store.write("champion", day, config={}, upstream={}, code_version="1") as draft:
+            write_bundle(
+                draft.path,
+                checkpoint=store.latest("pretrained_checkpoint", DAY).path,
+                semantic_ids=store.latest("semantic_ids", DAY).path,
+                config=small.DECODING,
+            )
+            model = {"asset": "dpo_checkpoint", "partition": day, "version": f"of {day}"}
+            write_json(draft.path / "champion.json", {"promoted": True, "model": model})
+    made = degraded(tmp_path, "pretrained_checkpoint: loss became NaN or inf")
+    table = pq.read_table(made.path / "recommendations.parquet")
+    assert set(table.column("model_version").to_pylist()) == {"of 2026-06-12"}
+    assert made.manifest["metadata"]["sessions_until"] == DAY
+
+    damaged = store.latest("champion", "2026-06-12").path / "model.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
+    made = degraded(tmp_path, "champion: damaged")
+    table = pq.read_table(made.path / "recommendations.parquet")
+    assert set(table.column("model_version").to_pylist()) == {"of 2026-06-11"}
+
+
+def test_after_a_failure_without_a_champion_the_best_simple_system_serves(
+    home: Path, result: dg.ExecuteInProcessResult, tmp_path: Path
+) -> None:
+    shutil.copytree(home / "artifacts", tmp_path / "artifacts")
+    store = ArtifactStore(str(tmp_path / "artifacts"))
+    measured = MetricTable.load(store.latest("offline_metrics", DAY).path)
+    shutil.rmtree(tmp_path / "artifacts" / "champion")
+    made = degraded(tmp_path, "champion: no memory")
+    table = pq.read_table(made.path / "recommendations.parquet")
+    assert set(table.column("model_version").to_pylist()) == {best_simple_system(measured)}
+    shutil.rmtree(tmp_path / "artifacts" / "offline_metrics")
+    made = degraded(tmp_path, "offline_metrics: no memory")
+    table = pq.read_table(made.path / "recommendations.parquet")
+    assert set(table.column("model_version").to_pylist()) == {"popularity"}
 
 
 def test_a_champion_is_not_decided_by_metrics_of_another_incumbent(
@@ -228,6 +401,7 @@ def test_one_repeat_in_a_thousand_sessions_stops_the_night() -> None:
             MetricRow("dpo", None, "legal_share", "all", 1.0),
             MetricRow("dpo", None, "repeat_free_share", "all", 0.999),
             MetricRow("pretrained", None, "repeat_free_share", "all", 1.0),
+            MetricRow("popularity", None, "recall@10", "all", 0.1, 0.05, 0.15, 10),
             MetricRow("dpo", "popularity", "recall@10", "all", 0.2, 0.1, 0.3, 10),
         )
     )
@@ -235,30 +409,32 @@ def test_one_repeat_in_a_thousand_sessions_stops_the_night() -> None:
     assert {name: r.passed for name, r in found.items()} == {
         "every_id_is_legal": True,
         "sessions_are_repeat_free": False,
-        "beats_popularity": True,
+        "beats_best_simple_system": True,
     }
     specs = {s.name: s.blocking for s in evaluation.offline_metrics_checks.check_specs}
     assert specs["sessions_are_repeat_free"]
     assert specs["every_id_is_legal"]
-    assert not specs["beats_popularity"]
+    assert not specs["beats_best_simple_system"]
 
 
 def test_a_test_day_without_users_publishes_recommendations_and_skips_the_metrics(
-    home: Path, tmp_path: Path
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(report, "SETTINGS", dataclasses.replace(report.SETTINGS, home=tmp_path))
     shutil.copytree(home, tmp_path, dirs_exist_ok=True)
     store = ArtifactStore(str(tmp_path / "artifacts"))
     rows = [row for row in small.rows() if row["split"] != "test"]
     publish(store, "session_dataset", lambda d: small.write_sessions(d, rows))
     with dg.DagsterInstance.ephemeral() as instance:
         night = dg.materialize(
-            [*ASSETS, *CHECKS],
+            [*ASSETS, report.nightly_report, *CHECKS],
             partition_key=DAY,
             resources=resources(tmp_path),
             run_config=RUN,
             instance=instance,
         )
     assert night.success
+    assert "refused" in (tmp_path / "report" / "report.html").read_text()
     evaluations = {e.check_name: e for e in night.get_asset_check_evaluations()}
     assert all(e.passed for e in evaluations.values())
     assert evaluations["every_id_is_legal"].description == evaluation.SKIPPED

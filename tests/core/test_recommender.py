@@ -6,14 +6,18 @@ import logging
 import numpy as np
 import pyarrow as pa
 import pytest
+import scipy.sparse as sp
 import torch
 from safetensors.torch import save_file
 
 from onerec.config import BeamConfig, RewardConfig
+from onerec.evaluation.baselines import FittedBaselines
+from onerec.evaluation.baselines.simple import ItemKNN, Popularity
 from onerec.generation import generate_sessions, rank_items
 from onerec.model import TokenizerVersionMismatchError, save_model, session_logp
 from onerec.ranked_lists import last_items
 from onerec.recommender import Recommender, write_bundle
+from onerec.simple_recommender import SimpleRecommender
 from onerec.tokenizer.semantic_ids import SemanticIds
 from tests.core.model.small import small_model, unique_codes
 
@@ -120,7 +124,60 @@ def test_the_head_is_the_most_probable_session(recommender):
         logp = session_logp(
             recommender.model, history, torch.tensor(session)[None], recommender.codes
         )
-    assert [r.score for r in row] == pytest.approx([logp.item()] * SESSION, abs=1e-9)
+    best = generate_sessions(
+        recommender.model,
+        history,
+        recommender.codes,
+        recommender.trie,
+        num_items=SESSION,
+        beam=recommender.config.beam,
+        exclude=history,
+    )
+    assert session.tolist() == best.items[0, 0].tolist()
+    # each item's own log-probability; together they are the session's
+    assert len({r.score for r in row}) == SESSION
+    assert sum(r.score for r in row) == pytest.approx(logp.item(), abs=1e-9)
+    assert logp.item() == pytest.approx(best.logp[0, 0].item(), abs=1e-9)
+
+
+def test_integer_ids_are_read_as_text():
+    ids = np.array(["7", "8", "9", "10"], object)
+    catalogue = SemanticIds(
+        item_ids=ids,
+        codes=torch.tensor([[n % 2, n // 2] for n in range(4)]),
+        tokenizer_version="t",
+        first_seen=np.full(4, np.datetime64("2026-06-01", "D")),
+        codebook_size=2,
+    )
+    watches = Popularity(np.array([4.0, 3.0, 2.0, 1.0]), np.ones(4, bool))
+    fitted = FittedBaselines(
+        exposures=watches.weights, popularity=watches, popularity_recent=watches,
+        item_knn=ItemKNN(sp.csr_array((4, 4)), watches.weights, watches.candidates),
+    )  # fmt: skip
+    recommender = SimpleRecommender("popularity", fitted, catalogue, history_length=3)
+    assert [r.item_id for r in recommender.recommend([7, 9], 4)] == ["8", "10"]
+    assert [r.item_id for r in recommender.recommend(["7", "9"], 4)] == ["8", "10"]
+    assert recommender.index_histories([[7, 10], [], [8]]).tolist() == [[0, 3], [-1, -1], [1, -1]]
+
+
+@pytest.mark.parametrize(
+    ("filter_seen", "exclude_seen", "without"),
+    [(True, None, True), (False, None, False), (False, True, True), (True, False, False)],
+)
+def test_seen_items_are_left_out_as_the_bundle_says_unless_the_caller_does(
+    parts, filter_seen: bool, exclude_seen: bool | None, without: bool
+):
+    write_bundle(
+        parts / "bundle",
+        checkpoint=parts / "model",
+        semantic_ids=parts / "ids",
+        config=BeamConfig(beam=8, filter_seen=filter_seen),
+    )
+    recommender = Recommender.load(parts / "bundle")
+    everything = len(recommender.semantic_ids)
+    found = recommender.recommend(HISTORIES[0], everything, exclude_seen=exclude_seen)
+    seen = set(HISTORIES[0]) & {r.item_id for r in found}
+    assert bool(seen) is not without
 
 
 def test_behind_the_session_come_the_best_first_items(recommender):

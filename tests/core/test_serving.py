@@ -1,4 +1,3 @@
-import math
 from datetime import timedelta
 from pathlib import Path
 
@@ -7,21 +6,24 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+from onerec.config import BeamConfig
 from onerec.evaluation.baselines import fit_baselines
 from onerec.recommender import Recommender, write_bundle
 from onerec.schema import RECOMMENDATIONS
 from onerec.serving import (
-    POPULARITY,
     audit_recommendations,
+    load_bundle,
     prepare_bundle,
-    recommend_popular,
     recommend_to_all,
 )
 from onerec.session_dataset.interactions import load_interactions
+from onerec.simple_recommender import SimpleRecommender, write_simple_bundle
 from tests.core.evaluation import night as small
 from tests.core.evaluation.night import DAY, DECODING, session
 
 TOMORROW = DAY + timedelta(days=1)
+LIST = 7
+"""Longer than a session."""
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +59,7 @@ def serve(root: Path, bundle: Path) -> pa.Table:
         root / "session_dataset",
         serve_date=TOMORROW,
         model_version="v1",
-        filter_seen=True,
+        list_length=LIST,
     )
 
 
@@ -76,7 +78,7 @@ def test_the_table_and_the_recommender_give_the_same_answer(
     recommender = Recommender.load(tmp_path)
     for user in ("u00", "u01", "u29"):
         rows = table.filter(pc.equal(table.column("user_id"), user)).to_pylist()
-        answer = recommender.recommend(last_history(user), small.SESSION)
+        answer = recommender.recommend(last_history(user), LIST)
         assert [r["item_id"] for r in rows] == [a.item_id for a in answer]
         assert [r["rank"] for r in rows] == [a.rank for a in answer]
         assert [r["score"] for r in rows] == pytest.approx([a.score for a in answer], abs=1e-9)
@@ -91,7 +93,8 @@ def test_everyone_is_served_well(artifacts: Path, tmp_path: Path) -> None:
         table,
         artifacts / "session_dataset",
         artifacts / "semantic_ids",
-        session_items=small.SESSION,
+        list_length=LIST,
+        history_length=small.HISTORY,
     )
     assert (found.users, found.unserved_users) == (small.NUM_USERS, 0)
     assert (found.repeats, found.unknown_items) == (0, 0)
@@ -101,13 +104,14 @@ def test_the_audit_finds_what_is_wrong(artifacts: Path, tmp_path: Path) -> None:
     prepare(artifacts, tmp_path)
     table = serve(artifacts, tmp_path).slice(1)  # the first user lost an item
     item = table.column("item_id").to_pylist()
-    item[3], item[6] = item[4], "nowhere"
+    item[LIST], item[2 * LIST] = item[LIST + 1], "nowhere"
     broken = table.set_column(3, RECOMMENDATIONS.field("item_id"), pa.array(item))
     found = audit_recommendations(
         broken,
         artifacts / "session_dataset",
         artifacts / "semantic_ids",
-        session_items=small.SESSION,
+        list_length=LIST,
+        history_length=small.HISTORY,
     )
     assert (found.unserved_users, found.repeats, found.unknown_items) == (1, 1, 1)
 
@@ -150,13 +154,13 @@ def test_a_champion_without_a_reward_model_serves_by_probability(
         config=DECODING,
     )
     assert Recommender.load(tmp_path / "bundle").reward is None
-    assert all(math.isnan(r["reward"]) for r in serve(artifacts, tmp_path / "bundle").to_pylist())
+    assert (
+        serve(artifacts, tmp_path / "bundle").column("reward").null_count == LIST * small.NUM_USERS
+    )
 
 
 @pytest.mark.parametrize("filter_seen", [True, False])
-def test_without_a_champion_popular_items_are_served_and_named_so(
-    tmp_path: Path, filter_seen: bool
-) -> None:
+def test_a_simple_system_serves_under_its_own_name(tmp_path: Path, filter_seen: bool) -> None:
     ids = small.catalogue(8, late=0)
     rows = [
         session(f"u{n}", DAY - timedelta(days=1), [f"i0{m}" for m in range(n)]) for n in (1, 2, 3)
@@ -164,26 +168,49 @@ def test_without_a_champion_popular_items_are_served_and_named_so(
     rows.append(session("u9", DAY, ["i07"]))
     dataset = small.write_sessions(tmp_path / "s", rows)
     window = load_interactions(dataset, ids, test_day=DAY)
-    table = recommend_popular(
-        fit_baselines(window, ids.known_before(DAY), neighbours=2),
-        ids,
-        dataset,
+    fitted = fit_baselines(window, ids.known_before(DAY), neighbours=2)
+    (tmp_path / "baselines").mkdir()
+    fitted.save(tmp_path / "baselines")
+    write_simple_bundle(
+        tmp_path / "bundle",
+        system="popularity",
+        baselines=tmp_path / "baselines",
+        semantic_ids=small.write_catalogue(tmp_path / "ids", ids),
         history_length=4,
-        session_items=3,
+        config=BeamConfig(filter_seen=filter_seen),
+    )
+    table = recommend_to_all(
+        tmp_path / "bundle",
+        dataset,
         serve_date=TOMORROW,
-        filter_seen=filter_seen,
+        model_version="popularity",
+        list_length=3,
     )
     assert table.schema == RECOMMENDATIONS
+    assert table.column("reward").null_count == table.num_rows
     lists: dict[str, list[str]] = {}
     for row in table.to_pylist():
-        assert row["model_version"] == POPULARITY
-        assert math.isnan(row["reward"])
         assert row["serve_date"] == TOMORROW
         lists.setdefault(row["user_id"], []).append(row["item_id"])
     expected = ["i00", "i01", "i02"]
     assert lists["u9"] == expected
     assert lists["u2"] == (["i02", "i03", "i04"] if filter_seen else expected)
     assert np.diff(table.column("score").to_numpy()[-3:]).max() <= 0
+    recommender = load_bundle(tmp_path / "bundle")
+    assert [r.item_id for r in recommender.recommend(["i00", "i01"], 3)] == lists["u2"]
+    assert [r.item_id for r in recommender.recommend(["i00", "i01"], 3, exclude_seen=False)] == (
+        expected
+    )
+
+
+def test_a_learned_baseline_is_no_simple_system(tmp_path: Path) -> None:
+    ids = small.catalogue(8, late=0)
+    day = DAY - timedelta(days=1)
+    dataset = small.write_sessions(tmp_path / "s", [session("u1", day, ["i00"])])
+    window = load_interactions(dataset, ids, test_day=DAY)
+    fitted = fit_baselines(window, ids.known_before(DAY), neighbours=2)
+    with pytest.raises(ValueError, match="system='sasrec_ce': use one of popularity"):
+        SimpleRecommender("sasrec_ce", fitted, ids, history_length=4)
 
 
 def test_same_inputs_same_table(artifacts: Path, tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ ASSETS = {
     "offline_metrics",
     "champion",
     "recommendations",
+    "nightly_report",
 }
 
 

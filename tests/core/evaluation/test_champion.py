@@ -5,6 +5,7 @@ import pytest
 
 from onerec.artifacts import ArtifactStore, read_json, write_json
 from onerec.evaluation.champion import (
+    best_simple_system,
     check_incumbent,
     counted_signals,
     describe,
@@ -18,7 +19,7 @@ from onerec.evaluation.champion import (
 from onerec.evaluation.data import EvaluationData
 from onerec.evaluation.measure import SystemResult, summarise
 from onerec.evaluation.metric_table import Metric, MetricRow, MetricTable
-from onerec.evaluation.promotion import Decision, decide
+from onerec.evaluation.promotion import Decision, Serves, decide
 from tests.core.evaluation import night as small
 
 USERS = 400
@@ -44,7 +45,7 @@ def metric_table(
 
     results = {"popularity": result(0, popularity, 1.0)}
     if champion is not None:
-        results["champion"] = result(1, *champion)
+        results["champion"] = result(1, *champion, ("popularity",))
     results["dpo"] = result(2, dpo, 1.0, tuple(results))
 
     class Data:
@@ -70,32 +71,48 @@ def test_the_reward_model_chooses_lists_where_that_costs_little_recall(
 
 
 @pytest.mark.parametrize(
-    ("dpo", "popularity", "champion", "promoted"),
+    ("dpo", "popularity", "champion", "serves"),
     [
-        (0.12, 0.05, None, True),
-        (0.05, 0.05, None, False),
-        (0.12, 0.05, (0.12, 1.0), True),
-        (0.12, 0.05, (0.20, 1.0), False),
-        (0.12, 0.05, (0.12, 1.2), False),
-        # popularity is no bar once there is a champion
-        (0.04, 0.05, (0.04, 1.0), True),
+        (0.12, 0.05, None, "challenger"),
+        (0.05, 0.05, None, "simple system"),
+        (0.12, 0.05, (0.12, 1.0), "challenger"),
+        (0.12, 0.05, (0.20, 1.0), "incumbent"),
+        (0.12, 0.05, (0.12, 1.2), "incumbent"),
+        # a model that is no better than a simple system does not serve, whichever it is
+        (0.04, 0.05, (0.04, 1.0), "simple system"),
+        (0.04, 0.05, (0.08, 1.0), "incumbent"),
     ],
 )
-def test_the_bar_is_the_champion_or_popularity(
+def test_the_bar_is_the_best_simple_system_and_the_incumbent(
     tmp_path: Path,
     dpo: float,
     popularity: float,
     champion: tuple[float, float] | None,
-    promoted: bool,
+    serves: str,
 ) -> None:
     measured = metric_table(dpo=dpo, popularity=popularity, champion=champion)
     measured.save(tmp_path)
     metrics = MetricTable.load(tmp_path)  # the artifact is enough to decide again
     decision = decide(evidence_of(metrics, tolerance=0.1))
-    assert decision.promoted is promoted
-    bar = popularity if champion is None else champion[0]
-    assert decision.numbers["bar_recall@10"] == pytest.approx(bar, abs=0.005)
+    assert decision.serves == serves
+    assert decision.numbers["simple_system_recall@10"] == pytest.approx(popularity, abs=0.005)
     assert ("evaluator_reward_difference" in decision.numbers) == (champion is not None)
+
+
+def test_the_best_simple_system_is_the_one_with_the_highest_recall() -> None:
+    found = {"popularity": 0.05, "popularity_recent": 0.08, "itemknn": 0.07, "sasrec_ce": 0.2}
+    rows = [MetricRow(name, None, "recall@10", "all", value) for name, value in found.items()]
+    assert best_simple_system(MetricTable(tuple(rows))) == "popularity_recent"
+    with pytest.raises(ValueError, match="no simple system was measured"):
+        best_simple_system(MetricTable(tuple(rows[3:])))
+
+
+def test_own_repeats_are_a_bar_only_where_seen_items_may_be_served() -> None:
+    found = {"popularity": 0.05, "own_repeats": 0.3}
+    rows = [MetricRow(name, None, "recall@10", "all", value) for name, value in found.items()]
+    metrics = MetricTable(tuple(rows))
+    assert best_simple_system(metrics, filter_seen=False) == "own_repeats"
+    assert best_simple_system(metrics, filter_seen=True) == "popularity"
 
 
 def test_metrics_of_another_incumbent_are_an_error(tmp_path: Path) -> None:
@@ -123,28 +140,43 @@ def publish(store: ArtifactStore, asset: str, day: str, files: dict[str, object]
     return draft.artifact
 
 
-def decision(promoted: bool) -> Decision:
-    return Decision(promoted, [] if promoted else ["because"], {"gate": promoted}, [], {"x": 1.0})
+def decision(serves: Serves) -> Decision:
+    reasons = [] if serves == "challenger" else ["because"]
+    return Decision(serves, "itemknn", reasons, {"gate": not reasons}, [], {"x": 1.0})
 
 
 def test_a_chain_of_nights_keeps_the_champion_until_one_is_better(tmp_path: Path) -> None:
     store = ArtifactStore(str(tmp_path))
-    verdicts = {"2026-06-01": False, "2026-06-02": True, "2026-06-03": False, "2026-06-04": True}
-    reigning = []
-    for day, promoted in verdicts.items():
+    verdicts: dict[str, Serves] = {
+        "2026-06-01": "simple system",
+        "2026-06-02": "challenger",
+        "2026-06-03": "incumbent",
+        "2026-06-04": "challenger",
+        "2026-06-05": "simple system",
+    }
+    serving, incumbents = [], []
+    for day, serves in verdicts.items():
         challenger = publish(store, "dpo_checkpoint", day, {"model.json": day})
+        baselines = publish(store, "baselines", day, {"items.json": day})
         incumbent = previous_champion(store, day)
+        incumbents.append(incumbent and incumbent.partition)
         with store.write("champion", day, config={}, upstream={}, code_version="1") as draft:
-            if promoted:
+            if serves == "challenger":
                 write_json(draft.path / "model.json", day)
-            elif incumbent is not None:
+            elif serves == "incumbent":
+                assert incumbent is not None
                 keep_bundle(draft.path, incumbent)
-            write_decision(draft.path, describe(decision(promoted), challenger, incumbent))
+            description = describe(decision(serves), challenger, incumbent, baselines)
+            write_decision(draft.path, description)
         file = draft.artifact.path / "model.json"
-        reigning.append(read_json(file) if file.exists() else None)
         model = read_json(draft.artifact.path / "champion.json")["model"]
-        assert (model and model["partition"]) == reigning[-1]
-    assert reigning == [None, "2026-06-02", "2026-06-02", "2026-06-04"]
+        serving.append(model.get("system") or model["partition"])
+        if file.exists():
+            assert read_json(file) == serving[-1]
+    assert serving == ["itemknn", "2026-06-02", "2026-06-02", "2026-06-04", "itemknn"]
+    # a simple system is fitted every night: it is never an incumbent
+    assert incumbents == [None, None, "2026-06-02", "2026-06-03", "2026-06-04"]
+    assert previous_champion(store, "2026-06-06") is None
     refused = read_json(store.latest("champion", "2026-06-03").path / "champion.json")
     assert refused["promoted"] is False
     assert refused["reasons"] == ["because"]

@@ -3,25 +3,38 @@ import math
 
 import pytest
 
-from onerec.evaluation.promotion import Evidence, decide
+from onerec.evaluation.promotion import Evidence, IncumbentEvidence, decide
 from onerec.statistics import Interval
 
 FIRST_NIGHT = Evidence(
     legal_share=1.0,
     repeat_free_share=1.0,
     challenger_recall=0.12,
-    bar_recall=0.05,
-    recall_difference=Interval(0.07, 0.05, 0.09),
-    reward_difference=None,
+    simple_system="itemknn",
+    simple_recall=0.05,
+    above_simple=Interval(0.07, 0.05, 0.09),
 )
-BETTER = Evidence(
-    legal_share=1.0,
-    repeat_free_share=1.0,
-    challenger_recall=0.102,
-    bar_recall=0.100,
+INCUMBENT = IncumbentEvidence(
+    recall=0.100,
     recall_difference=Interval(0.002, -0.003, 0.007),
     reward_difference=Interval(0.01, -0.01, 0.03),
+    above_simple=Interval(0.03, 0.01, 0.05),
 )
+BETTER = dataclasses.replace(
+    FIRST_NIGHT,
+    challenger_recall=0.102,
+    simple_recall=0.07,
+    above_simple=Interval(0.032, 0.012, 0.052),
+    incumbent=INCUMBENT,
+)
+NOT_ABOVE = Interval(0.01, -0.001, 0.02)
+
+
+def with_incumbent(evidence: Evidence, **changes: Interval) -> Evidence:
+    assert evidence.incumbent is not None
+    return dataclasses.replace(
+        evidence, incumbent=dataclasses.replace(evidence.incumbent, **changes)
+    )
 
 
 @pytest.mark.parametrize("evidence", [FIRST_NIGHT, BETTER])
@@ -33,43 +46,60 @@ def test_promoted_when_every_gate_passes(evidence: Evidence) -> None:
 
 
 @pytest.mark.parametrize(
-    ("start", "changes", "gate"),
+    ("evidence", "gate"),
     [
-        (BETTER, {"legal_share": 0.9999}, "every_id_is_legal"),
-        (BETTER, {"repeat_free_share": 0.99}, "sessions_are_repeat_free"),
-        (BETTER, {"challenger_recall": math.nan}, "numbers_are_finite"),
-        (FIRST_NIGHT, {"recall_difference": Interval(0.01, -0.001, 0.02)}, "beats_popularity"),
-        # 15 % of the champion's recall: more than the tolerated 10 %, whatever the reward does
+        (dataclasses.replace(BETTER, legal_share=0.9999), "every_id_is_legal"),
+        (dataclasses.replace(BETTER, repeat_free_share=0.99), "sessions_are_repeat_free"),
+        (dataclasses.replace(BETTER, challenger_recall=math.nan), "numbers_are_finite"),
+        (dataclasses.replace(FIRST_NIGHT, above_simple=NOT_ABOVE), "beats_best_simple_system"),
+        (dataclasses.replace(BETTER, above_simple=NOT_ABOVE), "beats_best_simple_system"),
+        # 15 % of the incumbent's recall: more than the tolerated 10 %, whatever the reward does
         (
-            BETTER,
-            {
-                "recall_difference": Interval(-0.015, -0.02, -0.01),
-                "reward_difference": Interval(0.1, 0.05, 0.15),
-            },
+            with_incumbent(
+                BETTER,
+                recall_difference=Interval(-0.015, -0.02, -0.01),
+                reward_difference=Interval(0.1, 0.05, 0.15),
+            ),
             "recall_within_tolerance",
         ),
         # 5 %: tolerated, but significant, and the reward does not rise significantly
         (
-            BETTER,
-            {"recall_difference": Interval(-0.005, -0.008, -0.001)},
+            with_incumbent(BETTER, recall_difference=Interval(-0.005, -0.008, -0.001)),
             "recall_loss_is_paid_for",
         ),
         (
-            BETTER,
-            {"reward_difference": Interval(-0.02, -0.03, -0.01)},
-            "reward_not_below_champion",
+            with_incumbent(BETTER, reward_difference=Interval(-0.02, -0.03, -0.01)),
+            "reward_not_below_incumbent",
         ),
     ],
 )
-def test_refused_by_one_gate_that_says_why(start: Evidence, changes: dict, gate: str) -> None:
-    decision = decide(dataclasses.replace(start, **changes))
+def test_refused_by_one_gate_that_says_why(evidence: Evidence, gate: str) -> None:
+    decision = decide(evidence)
     assert not decision.promoted
     assert [name for name, passed in decision.gates.items() if not passed] == [gate]
     assert len(decision.reasons) == 1
+    assert decision.serves == ("simple system" if evidence.incumbent is None else "incumbent")
+
+
+def test_an_incumbent_that_is_no_better_than_a_simple_system_does_not_stay() -> None:
+    weak = with_incumbent(
+        dataclasses.replace(BETTER, above_simple=NOT_ABOVE), above_simple=NOT_ABOVE
+    )
+    decision = decide(weak)
+    assert decision.serves == "simple system"
+    assert decision.simple_system == "itemknn"
+    assert (
+        "the incumbent's Recall@10 0.1000 is not significantly above 0.0700 of itemknn"
+        in (decision.reasons[-1])
+    )
+
+
+def test_a_better_challenger_replaces_an_incumbent_that_is_no_better_than_a_simple_system() -> None:
+    assert decide(with_incumbent(BETTER, above_simple=NOT_ABOVE)).serves == "challenger"
 
 
 def test_a_sure_loss_of_recall_may_be_paid_for_with_reward() -> None:
-    paid = dataclasses.replace(
+    paid = with_incumbent(
         BETTER,
         recall_difference=Interval(-0.005, -0.008, -0.001),
         reward_difference=Interval(0.05, 0.02, 0.08),
@@ -90,7 +120,7 @@ def test_a_reward_of_one_signal_is_a_warning() -> None:
     assert not decide(dataclasses.replace(BETTER, signals=("purchase", "cart"))).warnings
 
 
-def test_every_failed_gate_is_told() -> None:
+def test_every_failed_gate_has_its_reason() -> None:
     bad = dataclasses.replace(FIRST_NIGHT, legal_share=0.5, repeat_free_share=0.5)
     assert len(decide(bad).reasons) == 2
     assert "50.0000%" in decide(bad).reasons[0]

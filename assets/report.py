@@ -1,0 +1,70 @@
+"""The morning report: one page of what the nightly run measured, decided and took."""
+
+import shutil
+from pathlib import Path
+
+import dagster as dg
+
+from assets.code_version import code_version
+from assets.support import DAILY, DAY_BY_DAY, SETTINGS, published, upstream
+from onerec.artifacts import read_json
+from resources.stores import Artifacts
+
+CODE = code_version(__name__, "nightly_report")
+
+
+@dg.asset(
+    partitions_def=DAILY,
+    backfill_policy=DAY_BY_DAY,
+    group_name="serving",
+    kinds={"html"},
+    code_version=CODE,
+    deps=[upstream(name) for name in ("offline_metrics", "champion", "recommendations")],
+)
+def nightly_report(context: dg.AssetExecutionContext, artifacts: Artifacts) -> dg.MaterializeResult:
+    """`report.html` and `metrics.json` of the day; the newest also in `report/` of the home."""
+    from onerec.evaluation.champion import what_serves
+    from onerec.evaluation.metric_table import MetricTable
+    from onerec.evaluation.protocol import EvaluationProtocol
+    from onerec.report import NightlyReport, write_report
+
+    day, store = context.partition_key, artifacts.store
+    read = {name: store.latest(name, day) for name in ("offline_metrics", "champion")}
+    measured = read["offline_metrics"].path
+    decision = read_json(read["champion"].path / "champion.json")
+    steps = context.instance.get_run_step_stats(context.run.run_id)
+    report = NightlyReport(
+        metrics=MetricTable.load(measured),
+        protocol=EvaluationProtocol.load(measured),
+        dataset=SETTINGS.dataset,
+        promoted=decision["promoted"],
+        serves=what_serves(decision),
+        refused_round=_refused_round(store.latest("dpo_checkpoint", day).path),
+        seconds={
+            s.step_key: round(s.end_time - s.start_time, 2)
+            for s in steps
+            if s.start_time is not None and s.end_time is not None
+        },
+    )
+    with store.write(
+        "nightly_report",
+        day,
+        config={},
+        upstream={name: artifact.version for name, artifact in read.items()},
+        code_version=CODE,
+    ) as draft:
+        write_report(draft.path, report, store=store)
+    newest = SETTINGS.report_dir
+    newest.mkdir(parents=True, exist_ok=True)
+    for name in ("report.html", "metrics.json"):
+        shutil.copyfile(draft.artifact.path / name, newest / name)
+    page = newest / "report.html"
+    return published(draft.artifact, {"report": dg.MetadataValue.path(str(page))})
+
+
+def _refused_round(checkpoint: Path) -> str:
+    """Why the round of alignment was refused; empty where it was published."""
+    from onerec.alignment.gate import ROUND
+
+    file = checkpoint / ROUND
+    return "; ".join(read_json(file)["reasons"]) if file.exists() else ""

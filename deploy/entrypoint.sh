@@ -1,0 +1,11 @@
+#!/bin/sh
+# Starts a process of the deployment. An instance's own dagster.yaml is kept; without one it gets
+# the one beside this file.
+set -eu
+here=$(cd "$(dirname "$0")" && pwd)
+: "${ONEREC_HOME:?name the directory of the state}"
+export DAGSTER_HOME="${DAGSTER_HOME:-$ONEREC_HOME/${ONEREC_DATASET:-simulated}/dagster}"
+mkdir -p "$DAGSTER_HOME"
+[ -e "$DAGSTER_HOME/dagster.yaml" ] || cp "$here/dagster.yaml" "$DAGSTER_HOME/dagster.yaml"
+PATH="$here/../.venv/bin:$PATH"
+exec "$@"

@@ -1,0 +1,134 @@
+"""What consumers read: the current recommendations as files, outside of the warehouse and its lock.
+
+    <root>/current -> versions/<day>-<version>     a link, moved in one atomic step
+    <root>/current/recommendations.parquet         a row per user and rank, with titles
+    <root>/current/bundle/                         for `onerec.serving.load_bundle`
+    <root>/current/served.json                     day, model, and why they are degraded if they are
+
+Everything here may be read by other users of the machine: directories are 0755, files 0644. A
+reader that resolves `current` once sees one version throughout; the last versions are kept for it.
+"""
+
+# pyarrow.compute makes its functions at import, out of sight of a type checker:
+# pyright: reportAttributeAccessIssue=false
+
+import os
+import shutil
+import uuid
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from onerec.artifacts import read_json, write_json
+from onerec.artifacts.files import sync, sync_tree
+from onerec.schema import RECOMMENDATIONS
+
+CURRENT, VERSIONS, BUNDLE = "current", "versions", "bundle"
+TABLE, SERVED = "recommendations.parquet", "served.json"
+KEPT = 3
+"""Versions that stay for readers that opened them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Served:
+    """Contents of `served.json`.
+
+    Attributes:
+        day: The nightly run's day D.
+        serve_date: The day that the recommendations are meant for.
+        version: Of the `recommendations` artifact.
+        model_version: Checkpoint, or the simple system.
+        degraded: Why another model serves than the night's; None where nothing failed.
+    """
+
+    day: str
+    serve_date: str
+    version: str
+    model_version: str
+    degraded: str | None
+
+
+def publish_current(
+    root: Path, served: Served, *, table: pa.Table, titles: pa.Table, bundle: Path
+) -> bool:
+    """Write a version aside and move `current` to it.
+
+    Args:
+        root: The directory that consumers know.
+        served: What is published.
+        table: `schema.RECOMMENDATIONS`.
+        titles: `item_id` and `title` of the catalogue; an item that it lacks has no title.
+        bundle: Directory of the bundle that made the table.
+
+    Returns:
+        Whether `current` is now this version; not where it is of a later day already.
+    """
+    versions = root / VERSIONS
+    versions.mkdir(parents=True, exist_ok=True)
+    aside = versions / f".{uuid.uuid4().hex}"
+    try:
+        aside.mkdir()
+        pq.write_table(with_titles(table, titles), aside / TABLE)
+        shutil.copytree(bundle, aside / BUNDLE)
+        write_json(aside / SERVED, asdict(served))
+        _open_to_everyone(aside)
+        sync_tree(aside)
+        target = versions / f"{served.day}-{served.version}"
+        if not target.exists():
+            os.rename(aside, target)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    for directory in (root, versions):
+        directory.chmod(0o755)
+    standing = read_served(root)
+    if standing is not None and standing.day > served.day:
+        return False
+    current = root / CURRENT
+    if current.is_dir() and not current.is_symlink():
+        shutil.rmtree(current)  # a copy of the state that followed the link
+    link = root / f".{uuid.uuid4().hex}"
+    link.symlink_to(Path(VERSIONS) / target.name)
+    os.replace(link, current)
+    sync(root)
+    _drop_old(versions, target.name)
+    return True
+
+
+def read_served(root: Path) -> Served | None:
+    """What `current` is; None where nothing was published."""
+    file = root / CURRENT / SERVED
+    return Served(**read_json(file)) if file.exists() else None
+
+
+def with_titles(table: pa.Table, titles: pa.Table) -> pa.Table:
+    """The table with the column `title` behind `item_id`; null where an item has none.
+
+    Examples:
+        >>> rows = [dict(user_id="u", serve_date=None, rank=1, item_id="a", score=0.0, reward=None,
+        ...              model_version="m", tokenizer_version="t")]
+        >>> table = pa.Table.from_pylist(rows)
+        >>> with_titles(table, pa.table({"item_id": ["a"], "title": ["A"]}))["title"].to_pylist()
+        ['A']
+    """
+    item_ids = titles.column("item_id").combine_chunks()
+    row = pc.index_in(table.column("item_id"), value_set=item_ids)
+    title = titles.column("title").combine_chunks().cast(pa.string()).take(row.combine_chunks())
+    field = pa.field("title", pa.string(), metadata={"doc": "The item's title, if it has one"})
+    return table.add_column(RECOMMENDATIONS.get_field_index("item_id") + 1, field, title)
+
+
+def _open_to_everyone(directory: Path) -> None:
+    directory.chmod(0o755)
+    for path in directory.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+
+
+def _drop_old(versions: Path, current: str) -> None:
+    """Keep the newest versions by the time they were published, and the current one."""
+    there = [p for p in versions.iterdir() if not p.name.startswith(".") and p.name != current]
+    there.sort(key=lambda path: path.stat().st_mtime)
+    for old in there[: -(KEPT - 1)]:
+        shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,94 @@
+"""Rows of users who asked to be forgotten, taken out of published artifacts."""
+
+# pyarrow.compute makes its functions at import, out of sight of a type checker:
+# pyright: reportAttributeAccessIssue=false
+
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from onerec.artifacts import Artifact, ArtifactStore
+from onerec.artifacts.manifest import MANIFEST
+
+USER = "user_id"
+
+
+class Erased(NamedTuple):
+    """What happened to one version that held rows of the users."""
+
+    asset: str
+    partition: str
+    rows: int
+    remedy: str
+
+
+def erase_users(store: ArtifactStore, users: Sequence[str]) -> Iterator[Erased]:
+    """Publish each current version without the users' rows, and remove those with them.
+
+    The version that follows has the settings and upstream versions of the one before, and
+    `erased_rows` in its metadata. Weights that were trained on the rows stay as they are.
+
+    Args:
+        store: The artifacts; every Parquet file with a column `user_id` is read.
+        users: Ids of the users.
+    """
+    wanted = pa.array(users, pa.string())
+    for asset in store.assets():
+        for partition, version in list(store.versions(asset)):
+            artifact = store.get(asset, partition, version)
+            rows = sum(_rows_of(path, wanted) for path in _tables(artifact.path))
+            if not rows:
+                continue
+            if store.current_version(asset, partition) == version:
+                _publish_without(store, artifact, wanted, rows)
+                remedy = "published again without them"
+            else:
+                remedy = "an earlier version, removed"
+            store.remove(asset, partition, version)
+            yield Erased(asset, partition, rows, remedy)
+
+
+def _publish_without(store: ArtifactStore, artifact: Artifact, users: pa.Array, rows: int) -> None:
+    made = artifact.manifest
+    with store.write(
+        artifact.asset,
+        artifact.partition,
+        config=made["config"],
+        upstream=made["upstream"],
+        code_version=made["code_version"],
+        seed=made["seed"],
+    ) as draft:
+        left_out = shutil.ignore_patterns(MANIFEST)
+        shutil.copytree(artifact.path, draft.path, ignore=left_out, dirs_exist_ok=True)
+        for path in _tables(draft.path):
+            _write_without(path, users)
+        draft.row_counts |= made["row_counts"]
+        draft.metadata |= made["metadata"]
+        draft.metadata["erased_rows"] = rows + made["metadata"].get("erased_rows", 0)
+
+
+def _tables(directory: Path) -> list[Path]:
+    """Parquet files with a column of users."""
+    files = sorted(directory.rglob("*.parquet"))
+    return [path for path in files if USER in pq.read_schema(path).names]
+
+
+def _rows_of(path: Path, users: pa.Array) -> int:
+    column = pq.read_table(path, columns=[USER]).column(USER).cast(pa.string())
+    return int(pc.sum(pc.is_in(column, value_set=users)).as_py() or 0)
+
+
+def _write_without(path: Path, users: pa.Array) -> None:
+    """Row group by row group: a table may be larger than the memory."""
+    aside = path.with_suffix(".aside")
+    with pq.ParquetFile(path) as file, pq.ParquetWriter(aside, file.schema_arrow) as writer:
+        for number in range(file.num_row_groups):
+            group = file.read_row_group(number)
+            theirs = pc.is_in(group.column(USER).cast(pa.string()), value_set=users)
+            writer.write_table(group.filter(pc.invert(theirs)))
+    aside.replace(path)

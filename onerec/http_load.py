@@ -1,0 +1,77 @@
+"""Load test of the HTTP service on localhost: `python -m onerec.http_load --port 8080`.
+
+Prints requests a second and the 50th and 99th percentile of their time.
+"""
+
+import argparse
+import json
+import sys
+import time
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from onerec.http_service import HOST
+
+
+@dataclass(frozen=True)
+class Load:
+    """What a load test measured.
+
+    Attributes:
+        seconds: (R,) time of each request.
+        total_seconds: Of all together.
+    """
+
+    seconds: np.ndarray
+    total_seconds: float
+
+    def __str__(self) -> str:
+        p50, p99 = 1000 * np.quantile(self.seconds, (0.5, 0.99))
+        rate = len(self.seconds) / self.total_seconds
+        return f"{len(self.seconds)} requests, {rate:.1f}/s, p50 {p50:.1f} ms, p99 {p99:.1f} ms"
+
+
+def load_test(port: int, *, requests: int, clients: int, k: int = 20) -> Load:
+    """Ask for recommendations, with histories made of items that were recommended before.
+
+    Raises:
+        OSError: The service cannot be reached, or answers with an error.
+    """
+    history = [item["item_id"] for item in ask(port, [], k)[0]]
+
+    def timed(number: int) -> float:
+        return ask(port, history[: number % (len(history) + 1)], k)[1]
+
+    began = time.monotonic()
+    with ThreadPoolExecutor(clients) as pool:
+        seconds = np.array(list(pool.map(timed, range(requests))))
+    return Load(seconds, time.monotonic() - began)
+
+
+def ask(port: int, history: list[str], k: int) -> tuple[list[dict], float]:
+    """One request: the items, and the seconds it took."""
+    body = json.dumps({"history": history, "k": k}).encode()
+    headers = {"Content-Type": "application/json"}
+    request = urllib.request.Request(f"http://{HOST}:{port}/recommend", body, headers)
+    began = time.monotonic()
+    with urllib.request.urlopen(request, timeout=60) as response:
+        items = json.load(response)["items"]
+    return items, time.monotonic() - began
+
+
+def main() -> None:
+    """Run the test that the arguments describe."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--port", type=int, default=8080)
+    parser.add_argument("--requests", type=int, default=500)
+    parser.add_argument("--clients", type=int, default=4)
+    args = parser.parse_args()
+    load = load_test(args.port, requests=args.requests, clients=args.clients)
+    sys.stdout.write(f"{load}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,158 @@
+"""A small HTTP service over the current bundle, for one machine: `python -m onerec_dagster serve`.
+
+    POST /recommend   {"history": ["v1", "v2"], "k": 20}   items with score and reward
+    GET  /health      503 until something is served; says whether it is degraded
+    GET  /version     day and model version
+
+It listens on localhost alone and follows `current` of `onerec.current_recommendations`: the bundle
+is loaded anew when that moves, while requests go on with the one before. Needs `pip install -e
+".[serve]"`.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, HTTPException
+from pydantic import BaseModel, Field
+
+from onerec.artifacts import read_json
+from onerec.current_recommendations import BUNDLE, CURRENT, SERVED, Served
+from onerec.recommendation import ItemIdRecommender
+from onerec.serving import load_bundle
+
+log = logging.getLogger(__name__)
+
+HOST = "127.0.0.1"
+CHECK_SECONDS = 1.0
+"""How often it is looked whether `current` moved."""
+LONGEST_HISTORY, LONGEST_LIST = 10_000, 1000
+
+
+class Request(BaseModel):
+    """Body of `/recommend`."""
+
+    history: list[str | int] = Field(max_length=LONGEST_HISTORY, description="Oldest first")
+    k: int = Field(default=20, ge=1, le=LONGEST_LIST)
+    exclude_seen: bool | None = Field(default=None, description="None: as the bundle says")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A bundle in memory.
+
+    Attributes:
+        where: The version's directory.
+        served: Its `served.json`.
+        recommender: It.
+    """
+
+    where: Path
+    served: Served
+    recommender: ItemIdRecommender
+
+
+class CurrentBundle:
+    """The bundle that `current` names, loaded anew in the background when it moves."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.loaded: Loaded | None = None
+        self.computing = threading.Lock()
+        """One list at a time: torch uses all cores for it."""
+        self._stop = threading.Event()
+
+    def refresh(self) -> bool:
+        """Load what `current` names if it is not loaded; whether it was.
+
+        Something that cannot be loaded is logged, and what was loaded before goes on serving.
+        """
+        link = self.root / CURRENT
+        if not link.exists():
+            return False
+        where = link.resolve()
+        if self.loaded is not None and self.loaded.where == where:
+            return False
+        try:
+            served = Served(**read_json(where / SERVED))
+            self.loaded = Loaded(where, served, load_bundle(where / BUNDLE))
+        except Exception:
+            log.exception("%s cannot be loaded; what was loaded before goes on serving", where)
+            return False
+        log.info("serving %s of %s", served.model_version, served.day)
+        return True
+
+    def follow(self) -> threading.Thread:
+        """Refresh in a thread until `stop`."""
+
+        def watch() -> None:
+            while not self._stop.wait(CHECK_SECONDS):
+                self.refresh()
+
+        thread = threading.Thread(target=watch, daemon=True)
+        thread.start()
+        return thread
+
+    def stop(self) -> None:
+        """End the thread of `follow`."""
+        self._stop.set()
+
+
+def application(root: Path) -> FastAPI:
+    """The service.
+
+    Args:
+        root: The directory that consumers know, `serving/` of a data set's state.
+    """
+    current = CurrentBundle(root)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        current.refresh()
+        thread = current.follow()
+        yield
+        current.stop()
+        thread.join()
+
+    app = FastAPI(title="OneRec", lifespan=lifespan)
+
+    def loaded() -> Loaded:
+        if current.loaded is None:
+            raise HTTPException(503, f"nothing is served in {root} yet: run a night first")
+        return current.loaded
+
+    @app.post("/recommend")
+    def recommend(request: Request) -> dict[str, Any]:
+        bundle, began = loaded(), time.monotonic()
+        with current.computing:
+            found = bundle.recommender.recommend(
+                request.history, request.k, exclude_seen=request.exclude_seen
+            )
+        return {
+            "items": [asdict(item) for item in found],
+            "model_version": bundle.served.model_version,
+            "day": bundle.served.day,
+            "milliseconds": round(1000 * (time.monotonic() - began), 2),
+        }
+
+    @app.get("/health")
+    def health() -> dict[str, Any]:
+        return {"status": "ok", "degraded": loaded().served.degraded}
+
+    @app.get("/version")
+    def version() -> dict[str, Any]:
+        return asdict(loaded().served)
+
+    return app
+
+
+def serve(root: Path, port: int) -> None:
+    """Serve until interrupted, on localhost."""
+    import uvicorn
+
+    uvicorn.run(application(root), host=HOST, port=port, log_level="warning")

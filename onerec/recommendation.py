@@ -1,0 +1,143 @@
+"""Item ids in, recommended item ids out: what every recommender shares, whatever ranks for it.
+
+Letters: U users, N items, k list length.
+"""
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from onerec.config import BeamConfig
+from onerec.ranked_lists import RankedLists
+from onerec.session_dataset.padding import first_of_each
+from onerec.tokenizer.semantic_ids import SemanticIds
+
+logger = logging.getLogger(__name__)
+
+ItemId = str | int
+Histories = Sequence[Sequence[ItemId]] | pa.Array | pa.ChunkedArray
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recommendation:
+    """One recommended item.
+
+    Attributes:
+        item_id: The item.
+        rank: 1 is shown first.
+        score: Log-probability of the item given what stands before it, or what a simple system
+            sorts by.
+        reward: The reward model's scalar for the same; None without a reward model.
+    """
+
+    item_id: str
+    rank: int
+    score: float
+    reward: float | None
+
+
+class ItemIdRecommender(ABC):
+    """Recommends by item ids; how it ranks is its `rank`, by item indices.
+
+    Attributes:
+        semantic_ids: The catalogue.
+        config: `filter_seen` says whether items of the history are left out.
+    """
+
+    semantic_ids: SemanticIds
+    config: BeamConfig
+
+    @property
+    @abstractmethod
+    def history_length(self) -> int:
+        """n, the most recent items of a history that are read."""
+
+    @abstractmethod
+    def rank(
+        self,
+        histories: np.ndarray,
+        top_k: int,
+        exclude: np.ndarray | None = None,
+        candidates: np.ndarray | None = None,
+        *,
+        on_batch: Callable[[int, int], None] = lambda done, total: None,
+    ) -> RankedLists:
+        """See `onerec.ranked_lists.Ranker.rank`; `on_batch` gets the users done and their total."""
+
+    def recommend(
+        self, history: Sequence[ItemId], k: int = 5, *, exclude_seen: bool | None = None
+    ) -> list[Recommendation]:
+        """Recommend to one user.
+
+        Args:
+            history: Item ids, oldest first; the most recent ones are read. Integers are read as
+                text. Unknown ids are ignored and counted in a log warning; a history without a
+                known item is served like an empty one.
+            k: How many items.
+            exclude_seen: Leave out every item of the history; None: as `config.filter_seen` says.
+
+        Returns:
+            At most k recommendations, fewer when the catalogue has no more.
+        """
+        if isinstance(history, str):
+            raise ValueError(f"history={history!r}: use a list of item ids, e.g. [{history!r}]")
+        return self.recommend_batch([history], k, exclude_seen=exclude_seen)[0]
+
+    def recommend_batch(
+        self, histories: Histories, k: int = 5, *, exclude_seen: bool | None = None
+    ) -> list[list[Recommendation]]:
+        """`recommend` for many users; each gets what they would get alone."""
+        indices = self.index_histories(histories)
+        without_seen = self.config.filter_seen if exclude_seen is None else exclude_seen
+        ranking = self.rank(indices, k, exclude=indices if without_seen else None)
+        ids = self.semantic_ids.item_ids[np.maximum(ranking.items, 0)]
+        rewards = ranking.scores if ranking.rewards is None else ranking.rewards
+        return [
+            [
+                Recommendation(
+                    item_id=str(item_id),
+                    rank=place + 1,
+                    score=score,
+                    reward=None if ranking.rewards is None else reward,
+                )
+                for place, (item, item_id, score, reward) in enumerate(
+                    zip(*row, strict=True)  # one user's k answers
+                )
+                if item >= 0
+            ]
+            for row in zip(
+                ranking.items.tolist(),
+                ids,
+                ranking.scores.tolist(),
+                rewards.tolist(),
+                strict=True,
+            )
+        ]
+
+    def index_histories(self, histories: Histories) -> np.ndarray:
+        """Item ids of many users -> (U, longest) item indices, unknown ones left out, -1 padded."""
+        lists: Any = histories  # pyarrow's types are not known to type checkers
+        if not isinstance(lists, pa.Array | pa.ChunkedArray):
+            lists = pa.array([list(h) for h in histories])
+            if pa.types.is_null(getattr(lists.type, "value_type", lists.type)):
+                lists = lists.cast(pa.list_(pa.string()))  # nobody has a history
+        if isinstance(lists, pa.ChunkedArray):
+            lists = lists.combine_chunks()
+        lengths = np.asarray(lists.value_lengths().fill_null(0))
+        items = np.asarray(self.semantic_ids.index_of(lists.flatten()))
+        user = np.repeat(np.arange(len(lengths)), lengths)
+        known = items >= 0
+        if not known.all():
+            logger.warning(
+                "%d of %d history items are not in the catalogue and were ignored",
+                int((~known).sum()),
+                len(known),
+            )
+        items, user = items[known], user[known]
+        longest = int(np.bincount(user, minlength=1).max())
+        return first_of_each(items, user, len(lengths), longest).astype(np.int64)

@@ -1,0 +1,118 @@
+"""What serves when a nightly run failed: the last champion, on the newest sessions that are valid.
+
+Artifacts that are damaged are skipped, whatever the day's own recommendations would have read.
+"""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from onerec.artifacts import Artifact, ArtifactError, ArtifactStore, read_json
+from onerec.config import BeamConfig
+from onerec.evaluation.champion import DECISION, best_simple_system, filters_seen
+from onerec.evaluation.metric_table import MetricTable
+from onerec.serving import copy_bundle
+from onerec.session_dataset.reader import read_session_config
+from onerec.simple_recommender import write_simple_bundle
+
+log = logging.getLogger(__name__)
+
+POPULARITY = "popularity"
+"""The simple system that serves where none was measured."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FallbackInputs:
+    """What degraded recommendations are made of.
+
+    Attributes:
+        session_dataset: The newest valid one.
+        champion: The last one; None where there never was one.
+        baselines: The last ones, where there is no champion.
+    """
+
+    session_dataset: Artifact
+    champion: Artifact | None
+    baselines: Artifact | None
+
+    @property
+    def read(self) -> dict[str, Artifact]:
+        """By asset."""
+        found = (self.session_dataset, self.champion, self.baselines)
+        return {artifact.asset: artifact for artifact in found if artifact is not None}
+
+
+def fallback_inputs(store: ArtifactStore, day: str, sessions_until: str) -> FallbackInputs:
+    """What there is to serve day D with, although its nightly run failed.
+
+    Args:
+        store: The artifacts.
+        day: Day D; nothing of a later day is read.
+        sessions_until: The newest day whose sessions are valid.
+
+    Raises:
+        ArtifactError: There are no sessions, or neither champion nor baselines.
+    """
+    sessions = newest_valid(store, "session_dataset", min(day, sessions_until))
+    champion = newest_valid(store, "champion", day)
+    if champion is not None and read_json(champion.path / DECISION)["model"] is None:
+        champion = None  # published before a simple system was a champion too
+    baselines = newest_valid(store, "baselines", day) if champion is None else None
+    if sessions is None or (champion is None and baselines is None):
+        missing = "session_dataset" if sessions is None else "champion and no baselines"
+        raise ArtifactError(
+            f"nothing can be served for {day}: there is no {missing} of that day or before; mend "
+            "the nightly run and run it again"
+        )
+    return FallbackInputs(session_dataset=sessions, champion=champion, baselines=baselines)
+
+
+def newest_valid(store: ArtifactStore, asset: str, day: str) -> Artifact | None:
+    """The artifact of the latest day up to a day that is not damaged, if any."""
+    for partition in reversed([p for p in store.partitions(asset) if p <= day]):
+        try:
+            return store.latest(asset, partition).verify()
+        except ArtifactError as error:
+            log.warning("%s", error)
+    return None
+
+
+def write_fallback_bundle(
+    directory: Path, store: ArtifactStore, inputs: FallbackInputs, config: BeamConfig
+) -> str:
+    """The bundle that serves instead; returns the model version.
+
+    The champion serves with the catalogue that it was published with.
+    """
+    if inputs.champion is not None:
+        copy_bundle(directory, inputs.champion.path)
+        return model_version(read_json(inputs.champion.path / DECISION)["model"])
+    fitted = inputs.baselines
+    assert fitted is not None, "fallback_inputs finds one or the other"
+    catalogue = store.get(
+        "semantic_ids", fitted.partition, fitted.manifest["upstream"]["semantic_ids"]
+    )
+    system = _best_measured(store, fitted)
+    write_simple_bundle(
+        directory,
+        system=system,
+        baselines=fitted.path,
+        semantic_ids=catalogue.path,
+        history_length=read_session_config(inputs.session_dataset.path).history_length,
+        config=config,
+    )
+    return system
+
+
+def _best_measured(store: ArtifactStore, baselines: Artifact) -> str:
+    """The best simple system by the metrics of the same day; popularity where there are none."""
+    measured = newest_valid(store, "offline_metrics", baselines.partition)
+    if measured is None or measured.manifest["upstream"].get("baselines") != baselines.version:
+        return POPULARITY
+    return best_simple_system(MetricTable.load(measured.path), filter_seen=filters_seen(measured))
+
+
+def model_version(model: dict[str, Any]) -> str:
+    """How recommendations name the `model` of a `champion.json`."""
+    return model.get("system") or model["version"]

@@ -1,0 +1,266 @@
+"""`python -m onerec_dagster COMMAND`: the operator's levers from a shell.
+
+Each one is a run on the instance that `make dev` shows, so that who did what, when and why is
+recorded there.
+"""
+
+import argparse
+import getpass
+import sys
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date, timedelta
+from pathlib import Path
+
+import dagster as dg
+
+from onerec.artifacts import ArtifactStore, read_json
+from onerec.config import CHALLENGER_SERVES
+from onerec.disk import require_free_space
+from onerec_dagster.home import prepare_home
+from onerec_dagster.job_runner import (
+    RunRequest,
+    full_disk_in_one_line,
+    logged,
+    run_job,
+    run_night,
+)
+from onerec_dagster.killed_runs import fail_killed_runs
+from resources.settings import Settings, load_settings
+
+
+@dataclass(frozen=True)
+class Operator:
+    """What a command works with.
+
+    Attributes:
+        settings: Where things live.
+        instance: Where runs are recorded.
+    """
+
+    settings: Settings
+    instance: dg.DagsterInstance
+
+    @property
+    def store(self) -> ArtifactStore:
+        """The artifacts."""
+        return self.settings.artifact_store()
+
+    @property
+    def log(self) -> Path:
+        """Everything that runs print."""
+        return self.settings.root / "commands.log"
+
+    def run(self, request: RunRequest) -> None:
+        """Run a job; a nightly run that fails gets its day served in a degraded way."""
+        print(f"{request.job} {' '.join(request.tags.values())}")
+        run_night(self.instance, request, self.store, self.log)
+
+
+@contextmanager
+def operator() -> Iterator[Operator]:
+    """The data set's state, and its runs that were killed reported as failed."""
+    settings = load_settings()
+    prepare_home(settings)
+    with (
+        full_disk_in_one_line("onerec_dagster", settings.home),
+        dg.DagsterInstance.get() as instance,
+    ):
+        fail_killed_runs(instance)
+        yield Operator(settings, instance)
+
+
+def backfill(args: argparse.Namespace, op: Operator) -> None:
+    """Nightly runs of a range of days, oldest first; stops at the first that fails."""
+    first, last = args.first, args.last
+    if last < first:
+        raise ValueError(f"FROM={first} TO={last}: name the earlier day first")
+    require_free_space(op.settings.root, "a nightly run")
+    for offset in range((last - first).days + 1):
+        night(op, first + timedelta(days=offset), retokenize=False)
+
+
+def rerun(args: argparse.Namespace, op: Operator) -> None:
+    """The nightly run of a day, ingest included."""
+    require_free_space(op.settings.root, "a nightly run")
+    night(op, args.day, retokenize=args.retokenize)
+
+
+def night(op: Operator, day: date, *, retokenize: bool) -> None:
+    """One nightly run, of the job that the sensor would request; the first opens a version."""
+    from onerec_dagster.nights import job_for
+
+    first = not op.store.partitions("codebook")
+    job = "weekly_retokenize" if retokenize or first else job_for(day)
+    op.run(RunRequest.of_day(job, day.isoformat()).by(getpass.getuser()))
+
+
+def resume(args: argparse.Namespace, op: Operator) -> None:
+    """Goes on with a failed run: what it made is not made again."""
+    if args.run_id:
+        run = op.instance.get_run_by_id(args.run_id)
+    else:
+        failed = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE])
+        run = next(iter(op.instance.get_runs(failed, limit=1)), None)
+    if run is None or run.status != dg.DagsterRunStatus.FAILURE:
+        raise ValueError(f"run {args.run_id or '(newest)'}: no failed run of that id")
+    kept = {
+        k: v for k, v in run.tags.items() if k.startswith(("dagster/partition", "dagster/asset"))
+    }
+    request = RunRequest(job=run.job_name, tags=kept, config=run.run_config, continues=run.run_id)
+    op.run(request.by(getpass.getuser()))
+
+
+def promote(args: argparse.Namespace, op: Operator) -> None:
+    """The challenger of the newest night serves, although the rule refused it."""
+    decide(op, CHALLENGER_SERVES, args.reason)
+
+
+def rollback(args: argparse.Namespace, op: Operator) -> None:
+    """An earlier day's champion serves again, on the newest night."""
+    store = op.store
+    days = store.partitions("champion")
+    day = args.to.isoformat() if args.to else _last_other_champion(store, days)
+    if day not in days[:-1]:
+        raise ValueError(f"--to {day}: name a day with a champion before {days[-1:] or 'any'}")
+    decide(op, day, args.reason)
+
+
+def _last_other_champion(store: ArtifactStore, days: Sequence[str]) -> str | None:
+    """The newest day whose champion is another one than the newest day's."""
+    from onerec.evaluation.champion import DECISION
+
+    models = {d: read_json(store.latest("champion", d).path / DECISION)["model"] for d in days}
+    others = [day for day in days if models[day] != models[days[-1]]]
+    return others[-1] if others else None
+
+
+def decide(op: Operator, serve: str, reason: str) -> None:
+    """Run `decide_champion` for the newest night, and serve a later degraded day anew."""
+    days = op.store.partitions("champion")
+    if not days:
+        raise ValueError("no night has a champion yet: run one first, rerun DAY")
+    config = {"ops": {"champion": {"config": {"by_hand": {"serve": serve, "reason": reason}}}}}
+    op.run(RunRequest.of_day("decide_champion", days[-1], config).by(getpass.getuser()))
+    newest = op.store.partitions("recommendations")[-1]
+    if newest > days[-1]:
+        made = op.store.latest("recommendations", newest).manifest["metadata"]
+        fields = {"reason": made["degraded"] or reason, "sessions_until": made["sessions_until"]}
+        again = {"ops": {"recommendations": {"config": {"degraded": fields}}}}
+        op.run(RunRequest.of_day("serve_degraded", newest, again).by(getpass.getuser()))
+
+
+def pin(args: argparse.Namespace, op: Operator) -> None:
+    """The champion of a day stays, whatever challengers do, until `unpin`."""
+    days = op.store.partitions("champion")
+    day = args.day.isoformat() if args.day else (days[-1] if days else "")
+    if day not in days:
+        raise ValueError(f"DAY={day!r}: no champion of that day; there are {', '.join(days[-5:])}")
+    maintain(op, "pin_champion", "pin", {"day": day, "reason": args.reason})
+
+
+def unpin(args: argparse.Namespace, op: Operator) -> None:
+    """The promotion rule decides again from the next night on."""
+    maintain(op, "pin_champion", "pin", {"day": "", "reason": args.reason})
+
+
+def prune(args: argparse.Namespace, op: Operator) -> None:
+    """Removes what no kept night and nothing served stands on; a dry run unless --yes."""
+    config = {
+        "keep_nights": args.keep_nights,
+        "keep_champions": args.keep_champions,
+        "dry_run": not args.yes,
+    }
+    maintain(op, "prune", "prune_state", config)
+
+
+def forget(args: argparse.Namespace, op: Operator) -> None:
+    """Erases users from warehouse, artifacts and recommendations; says what still holds them."""
+    maintain(op, "forget", "forget_users", {"users": args.users})
+
+
+def doctor(args: argparse.Namespace, op: Operator) -> None:
+    """Verifies artifacts, warehouse, what consumers read, runs and disk."""
+    maintain(op, "doctor", "examine_state", {})
+
+
+def serve(args: argparse.Namespace, op: Operator) -> None:
+    """An HTTP service over what is current, on localhost: /recommend, /health, /version."""
+    try:
+        from onerec.http_service import serve as serve_http
+    except ImportError:
+        raise ValueError('it needs pip install -e ".[serve]"') from None
+    print(f"http://127.0.0.1:{args.port} serves {op.settings.serving_dir}")
+    serve_http(op.settings.serving_dir, args.port)
+
+
+def maintain(op: Operator, job: str, name: str, config: Mapping[str, object]) -> None:
+    """Run a job of one op, and print what it logged."""
+    ops = {"ops": {name: {"config": dict(config)}}} if config else {}
+    tag = uuid.uuid4().hex
+    request = RunRequest(job=job, tags={"onerec/asked": tag}, config=ops)
+    try:
+        run_job(op.instance, request.by(getpass.getuser()), op.log)
+    finally:
+        runs = op.instance.get_runs(dg.RunsFilter(tags={"onerec/asked": tag}), limit=1)
+        for message in logged(op.instance, runs[0].run_id) if runs else ():
+            print(message)
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands with their arguments."""
+    made = argparse.ArgumentParser(prog="python -m onerec_dagster", description=__doc__)
+    commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(function, *arguments: tuple[Sequence[str], dict]) -> None:
+        doc = (function.__doc__ or "").strip().splitlines()[0]
+        sub = commands.add_parser(function.__name__, help=doc, description=doc)
+        for names, options in arguments:
+            sub.add_argument(*names, **options)
+        sub.set_defaults(function=function)
+
+    day = {"type": date.fromisoformat}
+    command(
+        backfill,
+        (["first"], {**day, "metavar": "FROM", "help": "first day, 2026-06-15 say"}),
+        (["last"], {**day, "metavar": "TO", "help": "last day"}),
+    )
+    command(
+        rerun,
+        (["day"], {**day, "metavar": "DAY"}),
+        (["--retokenize"], {"action": "store_true", "help": "with a new codebook"}),
+    )
+    command(resume, (["run_id"], {"nargs": "?", "help": "the failed run; the newest if not given"}))
+    reason = (["--reason"], {"default": "by hand", "help": "why; it is recorded"})
+    command(promote, reason)
+    to = (["--to"], {**day, "metavar": "DAY", "help": "the last other champion if not given"})
+    command(rollback, to, reason)
+    command(pin, (["day"], {**day, "nargs": "?", "help": "the newest if not given"}), reason)
+    command(unpin, reason)
+    kept = {"type": int, "metavar": "N", "default": 30}
+    command(
+        prune,
+        (["--keep-nights"], {**kept, "help": "last nights of each asset that stay"}),
+        (["--keep-champions"], {**kept, "help": "last champions that stay"}),
+        (["--yes"], {"action": "store_true", "help": "remove; without it only say what"}),
+    )
+    command(forget, (["users"], {"nargs": "+", "metavar": "USER"}))
+    command(doctor)
+    command(serve, (["--port"], {"type": int, "default": 8080}))
+    return made
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command; what a user can correct ends it with one line."""
+    args = parser().parse_args(arguments)
+    try:
+        with operator() as op:
+            args.function(args, op)
+    except ValueError as error:
+        sys.exit(f"{args.command}: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""Alerts: failed runs, failed checks of runs that succeeded, refused challengers, late nights.
+
+Each is logged, and posted to `ONEREC_ALERT_WEBHOOK` where that is set. A message names the check
+and its finding, and links to the run where `ONEREC_UI_URL` says where the UI is.
+"""
+
+import logging
+import os
+from collections.abc import Iterator
+from datetime import date, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import dagster as dg
+
+from assets.support import DAILY, SETTINGS
+from onerec.artifacts import ArtifactStore, read_json
+from onerec.current_recommendations import read_served
+from onerec_dagster.jobs import nightly, weekly_retokenize
+from onerec_dagster.run_findings import RunFindings, run_findings
+from onerec_dagster.webhook import WEBHOOK, post
+
+UI_URL = "ONEREC_UI_URL"
+NIGHTS_SENSOR = "nights"
+LATE_AFTER = timedelta(hours=8)
+"""Behind the end of a day: its recommendations should be there by then."""
+MOST_CHECKS = 5
+
+
+def send(log: logging.Logger | dg.DagsterLogManager, text: str) -> None:
+    """Log an alert, and post it where a webhook is set."""
+    log.error(text)
+    url = os.environ.get(WEBHOOK)
+    if url:
+        post(url, text)
+
+
+def link_to(run_id: str) -> str:
+    """Where to look: a URL of the run where `ONEREC_UI_URL` is set, else its id."""
+    base = os.environ.get(UI_URL)
+    return f"{base.rstrip('/')}/runs/{run_id}" if base else f"run {run_id}"
+
+
+def failure_text(run: dg.DagsterRun, findings: RunFindings) -> str:
+    """A failed run: what failed first, and where to look."""
+    day = run.tags.get("dagster/partition")
+    of_day = f" for {day}" if day else ""
+    return f"{run.job_name}{of_day} failed: {findings.first()} ({link_to(run.run_id)})"
+
+
+def night_texts(run: dg.DagsterRun, findings: RunFindings, store: ArtifactStore) -> Iterator[str]:
+    """What a person should know of a nightly run that succeeded."""
+    day, link = run.tags.get("dagster/partition", ""), link_to(run.run_id)
+    failed = [check for check in findings.checks if check.severity == "ERROR"]
+    if failed:
+        shown = "; ".join(
+            f"{c.name} of {c.asset}" + (f" ({c.finding})" if c.finding else "")
+            for c in failed[:MOST_CHECKS]
+        )
+        found = f"succeeded with {len(failed)} failed checks: {shown}"
+        yield f"{run.job_name} for {day} {found} ({link})"
+    if day in store.partitions("champion"):
+        decision = read_json(store.latest("champion", day).path / "champion.json")
+        if not decision["promoted"]:
+            why = "; ".join(decision["reasons"])
+            yield (
+                f"{run.job_name} for {day}: the challenger is refused, {decision['serves']} "
+                f"serves: {why} ({link})"
+            )
+
+
+def late_day(now: datetime, served: date | None, expected: str | None) -> str | None:
+    """The day whose recommendations are late; None where nothing is."""
+    if expected is None:
+        return None
+    due = datetime.fromisoformat(expected).replace(tzinfo=now.tzinfo) + timedelta(days=1)
+    late = now > due + LATE_AFTER and (served is None or served < date.fromisoformat(expected))
+    return expected if late else None
+
+
+@dg.run_failure_sensor(
+    name="run_failure_alert",
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description=f"Logs a failed run with its check or error; with {WEBHOOK} set, posts it too.",
+)
+def run_failure_alert(context: dg.RunFailureSensorContext) -> None:
+    """Alert of a failed run."""
+    run = context.dagster_run
+    send(context.log, failure_text(run, run_findings(context.instance, run.run_id)))
+
+
+@dg.run_status_sensor(
+    name="nightly_run_alert",
+    run_status=dg.DagsterRunStatus.SUCCESS,
+    monitored_jobs=[nightly, weekly_retokenize],
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Alerts of failed checks inside nightly runs that succeeded, and of refused "
+    "challengers.",
+)
+def nightly_run_alert(context: dg.RunStatusSensorContext) -> None:
+    """Alert of what a successful nightly run found."""
+    run = context.dagster_run
+    findings = run_findings(context.instance, run.run_id)
+    for text in night_texts(run, findings, SETTINGS.artifact_store()):
+        send(context.log, text)
+
+
+@dg.sensor(
+    name="late_night_alert",
+    minimum_interval_seconds=600,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Alerts once a day while the sensor of nights runs and yesterday's recommendations "
+    f"are not there {LATE_AFTER} after its end.",
+)
+def late_night_alert(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+    """Alert of a late night; the cursor is the day of the last alert."""
+    states = context.instance.all_instigator_state()
+    running = {s.name for s in states if s.is_running}
+    if NIGHTS_SENSOR not in running:
+        return dg.SkipReason(f"the sensor {NIGHTS_SENSOR} does not run: nothing is due")
+    served = read_served(SETTINGS.serving_dir)
+    now = datetime.now(ZoneInfo(DAILY.timezone))
+    newest = None if served is None or served.degraded else date.fromisoformat(served.day)
+    late = late_day(now, newest, DAILY.get_last_partition_key())
+    if late is None or late == context.cursor:
+        return dg.SkipReason("nothing is late, or it was alerted of")
+    context.update_cursor(late)
+    what = "are degraded" if served is not None and served.day == late else "are not there"
+    send(context.log, f"late: recommendations of {late} {what} {LATE_AFTER} after its end")
+    return dg.SkipReason(f"alerted of {late}")
+
+
+ALERTS = [run_failure_alert, nightly_run_alert, late_night_alert]

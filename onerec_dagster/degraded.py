@@ -1,0 +1,47 @@
+"""Recommendations for a day whose nightly run failed."""
+
+from datetime import date, timedelta
+from typing import Any
+
+import dagster as dg
+
+from onerec.artifacts import ArtifactStore
+from onerec_dagster.run_findings import RunFindings, run_findings
+
+NIGHTLY_JOBS = ("nightly", "weekly_retokenize")
+INGESTED = {"raw", "sessions"}
+"""Groups of assets without which the sessions of a day are not valid."""
+
+
+def degraded_run(
+    instance: dg.DagsterInstance, run: dg.DagsterRun, store: ArtifactStore
+) -> tuple[str, dict[str, Any]] | None:
+    """Day and configuration of the `serve_degraded` run that makes up for a failed nightly run.
+
+    None where there is nothing to make up for: it is no nightly run, or its day has recommendations
+    already.
+    """
+    day = run.tags.get("dagster/partition")
+    if (
+        run.job_name not in NIGHTLY_JOBS
+        or day is None
+        or day in store.partitions("recommendations")
+    ):
+        return None
+    findings = run_findings(instance, run.run_id)
+    until = day
+    if not _sessions_are_valid(findings) or day not in store.partitions("session_dataset"):
+        until = (date.fromisoformat(day) - timedelta(days=1)).isoformat()
+    fields = {"reason": f"{run.job_name}: {findings.first()}", "sessions_until": until}
+    return day, {"ops": {"recommendations": {"config": {"degraded": fields}}}}
+
+
+def _sessions_are_valid(findings: RunFindings) -> bool:
+    """No check on the log or on its sessions failed."""
+    from onerec_dagster.definitions import defs
+
+    graph = defs.resolve_asset_graph()
+    failed = {
+        dg.AssetKey.from_user_string(c.asset) for c in findings.checks if c.severity == "ERROR"
+    }
+    return not any(graph.get(key).group_name in INGESTED for key in failed if graph.has(key))

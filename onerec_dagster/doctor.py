@@ -1,0 +1,114 @@
+"""What is wrong with a data set's state: artifacts, warehouse, what consumers read, runs, disk."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+
+from onerec.artifacts import ArtifactError, ArtifactStore
+from onerec.current_recommendations import read_served
+from onerec.disk import DiskFullError, require_free_space
+from resources.settings import Settings
+from resources.warehouse import Warehouse, WarehouseError
+
+LOCK_WAIT_SECONDS = 2.0
+LONG_RUN = timedelta(hours=12)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        subject: What.
+        problem: What is wrong and what to do; empty where nothing is.
+    """
+
+    subject: str
+    problem: str = ""
+
+    def __str__(self) -> str:
+        return f"{'PROBLEM' if self.problem else 'ok':>8}  {self.subject}  {self.problem}".rstrip()
+
+
+def examine(settings: Settings, instance: dg.DagsterInstance) -> Iterator[Finding]:
+    """Look at everything; damage is found by hashing every file that is current."""
+    store = settings.artifact_store()
+    yield from _artifacts(store)
+    yield _warehouse(settings)
+    yield _consumers(settings, store)
+    yield from _runs(instance)
+    yield _disk(settings)
+
+
+def _artifacts(store: ArtifactStore) -> Iterator[Finding]:
+    for asset in store.assets():
+        partitions = store.partitions(asset)
+        damaged = list(_damaged(store, asset, partitions))
+        yield Finding(f"artifacts of {asset}: {len(partitions)} partitions", "; ".join(damaged))
+
+
+def _damaged(store: ArtifactStore, asset: str, partitions: list[str]) -> Iterator[str]:
+    for partition in partitions:
+        try:
+            store.latest(asset, partition).verify()
+        except ArtifactError as error:
+            yield str(error)
+
+
+def _warehouse(settings: Settings) -> Finding:
+    path = settings.warehouse_path
+    warehouse = Warehouse(path=str(path), lock_wait_seconds=LOCK_WAIT_SECONDS)
+    try:
+        with warehouse.connect(read_only=True) as connection:
+            rows = connection.sql(
+                "select schema_name || '.' || table_name from duckdb_tables() order by 1"
+            ).fetchall()
+            for (table,) in rows:
+                connection.execute(f"select count(*) from {table}").fetchall()
+    except (WarehouseError, OSError) as error:
+        return Finding(f"warehouse {path}", str(error))
+    return Finding(f"warehouse {path}: {len(rows)} tables")
+
+
+def _consumers(settings: Settings, store: ArtifactStore) -> Finding:
+    root = settings.serving_dir
+    served = read_served(root)
+    if served is None:
+        remedy = "nothing is served: run a night, python -m onerec_dagster rerun DAY"
+        return Finding(f"what consumers read in {root}", remedy)
+    subject = f"what consumers read: {served.day} by {served.model_version}"
+    if served.degraded:
+        return Finding(subject, f"degraded: {served.degraded}")
+    newest = store.partitions("recommendations")[-1:]
+    if newest and newest[0] > served.day:
+        return Finding(subject, f"recommendations of {newest[0]} are there and not current")
+    return Finding(subject)
+
+
+def _runs(instance: dg.DagsterInstance) -> Iterator[Finding]:
+    started = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING])
+    long_ago = datetime.now(UTC) - LONG_RUN
+    records = instance.get_run_records(started)
+    stuck = [r.dagster_run.run_id for r in records if r.create_timestamp < long_ago]
+    remedy = f"under way for more than {LONG_RUN}: {', '.join(stuck)}" if stuck else ""
+    yield Finding(f"runs: {len(records)} under way", remedy)
+    storage, orphaned = instance.event_log_storage, set()
+    for pool in storage.get_concurrency_keys():
+        info = storage.get_concurrency_info(pool)
+        for slot in info.claimed_slots:
+            run = instance.get_run_by_id(slot.run_id)
+            if run is None or run.is_finished:
+                orphaned.add(pool)
+    remedy = "held by runs that ended; the next command frees them" if orphaned else ""
+    yield Finding(f"pools: {', '.join(sorted(orphaned)) or 'free or held by runs'}", remedy)
+
+
+def _disk(settings: Settings) -> Finding:
+    subject = f"disk of {settings.home}"
+    try:
+        require_free_space(settings.home, "a nightly run")
+    except DiskFullError as error:
+        return Finding(subject, str(error))
+    return Finding(subject)

@@ -1,0 +1,251 @@
+"""Jobs that keep the state small and clean: prune, forget, doctor, and pinning a champion.
+
+Each is one op with configuration, so that Dagster records who asked for it, when and why; what it
+did is in the run's log.
+"""
+
+import shutil
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import dagster as dg
+from pydantic import Field
+
+from assets.support import POOL_WAREHOUSE, SETTINGS
+from onerec.artifacts import ArtifactStore
+from onerec.current_recommendations import VERSIONS, read_served
+from onerec.disk import GIB
+from onerec_dagster.doctor import examine
+from resources.settings import Settings
+from resources.stores import Artifacts, Consumers
+from resources.warehouse import Warehouse
+
+LONGEST_USERS = 1000
+
+
+class PruneConfig(dg.Config):
+    """What stays."""
+
+    keep_nights: int = Field(default=30, ge=1, description="Last nights of each asset")
+    keep_champions: int = Field(default=30, ge=1, description="Last champions")
+    dry_run: bool = Field(default=True, description="Only say what would be removed")
+
+
+class ForgetConfig(dg.Config):
+    """Who is to be forgotten."""
+
+    users: list[str] = Field(description="Ids of users", max_length=LONGEST_USERS)
+
+
+class PinConfig(dg.Config):
+    """Which champion stays."""
+
+    day: str = Field(default="", description="The day whose champion stays; empty: none")
+    reason: str = Field(default="", description="Why")
+
+
+@dg.op(pool=POOL_WAREHOUSE)
+def prune_state(
+    context: dg.OpExecutionContext, config: PruneConfig, artifacts: Artifacts, warehouse: Warehouse
+) -> None:
+    """Remove what no kept night stands on; with `dry_run` only say so."""
+    for line in prune(SETTINGS, artifacts.store, warehouse, context.instance, config):
+        context.log.info(line)
+
+
+@dg.op(pool=POOL_WAREHOUSE)
+def forget_users(
+    context: dg.OpExecutionContext,
+    config: ForgetConfig,
+    artifacts: Artifacts,
+    warehouse: Warehouse,
+    consumers: Consumers,
+) -> None:
+    """Erase users from warehouse, artifacts and recommendations; say what still holds them."""
+    for line in forget(artifacts.store, warehouse, Path(consumers.root), config.users):
+        context.log.info(line)
+
+
+@dg.op
+def examine_state(context: dg.OpExecutionContext) -> None:
+    """Verify artifacts, warehouse, what consumers read, runs and disk; fails on a problem."""
+    found = list(examine(SETTINGS, context.instance))
+    for finding in found:
+        context.log.info(str(finding))
+    problems = [str(finding) for finding in found if finding.problem]
+    if problems:
+        raise dg.Failure("\n".join(problems), allow_retries=False)
+
+
+@dg.op
+def pin(context: dg.OpExecutionContext, config: PinConfig, artifacts: Artifacts) -> None:
+    """Keep a champion whatever challengers do, or take the pin away."""
+    from onerec.evaluation.champion import pin_champion
+
+    store = artifacts.store
+    champion = store.latest("champion", config.day).verify() if config.day else None
+    pin_champion(store, champion, config.reason)
+    context.log.info(f"pinned: {config.day or 'none'}")
+
+
+def prune(
+    settings: Settings,
+    store: ArtifactStore,
+    warehouse: Warehouse,
+    instance: dg.DagsterInstance,
+    config: PruneConfig,
+) -> Iterator[str]:
+    """Remove superseded versions, old nights, logs of old runs, and DuckDB's free pages.
+
+    Yields:
+        A line per kind of thing, with what it frees.
+    """
+    from onerec.pruning import Version, removals
+
+    kept = [
+        Version("recommendations", s.day, s.version)
+        for s in [read_served(settings.serving_dir)]
+        if s
+    ]
+    kept += _pinned(store)
+    gone = removals(
+        store, keep_nights=config.keep_nights, keep_champions=config.keep_champions, served=kept
+    )
+    would = "would remove" if config.dry_run else "removed"
+    total = 0
+    for removal in gone:
+        size = store.size_of(*removal.what)
+        total += size
+        if not config.dry_run:
+            store.remove(*removal.what)
+        yield f"{would} {'/'.join(removal.what)} ({size / GIB:.3f} GiB): {removal.reason}"
+    yield f"{would} {len(gone)} versions of artifacts, {total / GIB:.3f} GiB"
+    cutoff = datetime.now(UTC) - timedelta(days=config.keep_nights)
+    logs = list(_old_logs(settings, instance, cutoff))
+    size = sum(_size_of(path) for path in logs)
+    if not config.dry_run:
+        for path in logs:
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
+    yield f"{would} logs of {len(logs)} runs and builds, {size / GIB:.3f} GiB"
+    failed = _old_failures(instance, cutoff)
+    if not config.dry_run:
+        for run_id in failed:
+            instance.delete_run(run_id)
+    yield f"{would} {len(failed)} failed or cancelled runs (those that succeeded are the record)"
+    if config.dry_run:
+        yield "would compact the warehouse. Nothing was removed: this was a dry run"
+    elif Path(warehouse.path).exists():
+        before, after = warehouse.compact()
+        yield f"compacted the warehouse: {before / GIB:.3f} GiB to {after / GIB:.3f} GiB"
+
+
+def _pinned(store: ArtifactStore) -> list:
+    from onerec.evaluation.champion import pinned_champion
+    from onerec.pruning import Version
+
+    pinned = pinned_champion(store)
+    return [Version("champion", pinned[0].partition, pinned[0].version)] if pinned else []
+
+
+def _old_logs(settings: Settings, instance: dg.DagsterInstance, cutoff: datetime) -> Iterator[Path]:
+    """Captured output of ended runs in Dagster's local storage, and damaged artifacts set aside."""
+    ended = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
+    for record in instance.get_run_records(dg.RunsFilter(statuses=ended, created_before=cutoff)):
+        path = Path(instance.storage_directory()) / record.dagster_run.run_id
+        if path.exists():
+            yield path
+    dbt_logs = settings.root / "dbt"
+    for path in dbt_logs.rglob("*.log*") if dbt_logs.exists() else ():
+        if path.stat().st_mtime < cutoff.timestamp():
+            yield path
+
+
+def _old_failures(instance: dg.DagsterInstance, cutoff: datetime) -> list[str]:
+    failed = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
+    old = instance.get_run_records(dg.RunsFilter(statuses=failed, created_before=cutoff))
+    return [record.dagster_run.run_id for record in old]
+
+
+def _size_of(path: Path) -> int:
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def forget(
+    store: ArtifactStore, warehouse: Warehouse, serving: Path, users: list[str]
+) -> Iterator[str]:
+    """Erase users; models that learned from them stay until they are replaced.
+
+    Yields:
+        What was erased, then what still holds the users and until when.
+    """
+    from onerec.erasure import erase_users
+
+    if Path(warehouse.path).exists():
+        for table, rows in warehouse.erase_users(users).items():
+            yield f"warehouse: {rows} rows of {table}"
+        warehouse.compact()
+    for erased in erase_users(store, users):
+        yield f"artifact {erased.asset} of {erased.partition}: {erased.rows} rows, {erased.remedy}"
+    yield from _forget_served(store, warehouse, serving)
+    yield from _still_held(store)
+
+
+def _forget_served(store: ArtifactStore, warehouse: Warehouse, serving: Path) -> Iterator[str]:
+    """Consumers get the current recommendations again, without the users; others are removed."""
+    import pyarrow.parquet as pq
+
+    from assets.serving import TABLE, publish
+
+    served = read_served(serving)
+    if served is None:
+        return
+    made = store.latest("recommendations", served.day)
+    if made.version != served.version:
+        publish(made, pq.read_table(made.path / TABLE), warehouse, serving)
+    current = (serving / "current").resolve().name
+    for path in (serving / VERSIONS).iterdir():
+        if path.name != current:
+            shutil.rmtree(path, ignore_errors=True)
+    yield f"consumers: recommendations of {served.day} without them, earlier versions removed"
+
+
+def _still_held(store: ArtifactStore) -> Iterator[str]:
+    learned = ("pretrained_checkpoint", "dpo_checkpoint", "reward_model", "champion", "baselines")
+    days = {asset: store.partitions(asset) for asset in learned}
+    for asset, partitions in days.items():
+        if partitions:
+            yield (
+                f"still learned from them: {asset} of {partitions[0]} to {partitions[-1]}, until "
+                "each is pruned; new ones do not, after the next weekly_retokenize (random weights)"
+            )
+    yield "still holds them: sample rows in the logs of runs, until prune removes those runs"
+    yield "still holds them: the configuration of this run, which records who was forgotten"
+    yield (
+        "still holds them: the source. A day that is ingested again brings them back: take them "
+        "out of the delivered files first"
+    )
+
+
+@dg.job(name="prune", executor_def=dg.in_process_executor, description=prune.__doc__)
+def prune_job() -> None:
+    prune_state()
+
+
+@dg.job(name="forget", executor_def=dg.in_process_executor, description=forget_users.__doc__)
+def forget_job() -> None:
+    forget_users()
+
+
+@dg.job(name="doctor", executor_def=dg.in_process_executor, description=examine_state.__doc__)
+def doctor_job() -> None:
+    examine_state()
+
+
+@dg.job(name="pin_champion", executor_def=dg.in_process_executor, description=pin.__doc__)
+def pin_job() -> None:
+    pin()
+
+
+MAINTENANCE = [prune_job, forget_job, doctor_job, pin_job]

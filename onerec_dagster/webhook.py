@@ -1,0 +1,56 @@
+"""Posting a text to a chat's webhook: to the configured host and no other."""
+
+import ipaddress
+import json
+import urllib.request
+from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import urlsplit
+
+WEBHOOK = "ONEREC_ALERT_WEBHOOK"
+
+
+def post(url: str, text: str) -> None:
+    """POST `{"text": ...}`, the form chat webhooks take.
+
+    Raises:
+        ValueError: The URL, which is a secret and not shown, would carry the alert in the clear, or
+            the server redirects it elsewhere.
+        OSError: The server cannot be reached or answers with an error.
+    """
+    parts = urlsplit(url)
+    if parts.scheme != "https" and not (parts.scheme == "http" and _is_local(parts.hostname)):
+        raise ValueError(
+            f"{WEBHOOK} must be an https:// URL (http:// only to localhost); its value is not shown"
+        )
+    request = urllib.request.Request(
+        url, json.dumps({"text": text}).encode(), {"Content-Type": "application/json"}
+    )
+    try:
+        with urllib.request.build_opener(_NoRedirect).open(request, timeout=10):
+            pass
+    except HTTPError as error:
+        error.close()
+        if not 300 <= error.code < 400:
+            raise
+        host = urlsplit(error.headers.get("Location", "")).hostname
+        raise ValueError(
+            f"{WEBHOOK} answers with a redirect ({error.code}) to the host {host!r}, which is not "
+            f"followed: set {WEBHOOK} to the final URL"
+        ) from None
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """An alert is for the configured host alone, and a redirected POST would lose its text."""
+
+    def redirect_request(self, *args: Any, **kwargs: Any) -> None:
+        return None  # the answer is then an HTTPError
+
+
+def _is_local(host: str | None) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host or "").is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,150 @@
+"""The HTTP service over a real socket: it follows what is current, and answers under load."""
+
+import json
+import socket
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from urllib.error import HTTPError
+
+import pyarrow as pa
+import pytest
+
+from onerec.current_recommendations import Served, publish_current
+from onerec.evaluation.baselines import fit_baselines
+from onerec.recommender import write_bundle
+from onerec.schema import RECOMMENDATIONS
+from onerec.session_dataset.interactions import load_interactions
+from onerec.simple_recommender import write_simple_bundle
+from tests.core.evaluation import night as small
+
+uvicorn = pytest.importorskip("uvicorn", reason='pip install -e ".[serve]"')
+pytest.importorskip("fastapi", reason='pip install -e ".[serve]"')
+
+
+@pytest.fixture
+def bundles(tmp_path: Path) -> dict[str, Path]:
+    """A generator's bundle and a simple system's."""
+    ids = small.write_catalogue(tmp_path / "ids", small.catalogue())
+    dataset = small.write_sessions(tmp_path / "sessions", small.rows())
+    window = load_interactions(dataset, small.catalogue(), test_day=small.DAY)
+    fitted = fit_baselines(window, small.catalogue().known_before(small.DAY), neighbours=5)
+    (tmp_path / "baselines").mkdir()
+    fitted.save(tmp_path / "baselines")
+    write_simple_bundle(
+        tmp_path / "simple", system="itemknn", baselines=tmp_path / "baselines",
+        semantic_ids=ids, history_length=small.HISTORY, config=small.DECODING,
+    )  # fmt: skip
+    checkpoint = small.write_generator(tmp_path / "model", seed=0)
+    write_bundle(
+        tmp_path / "generator", checkpoint=checkpoint, semantic_ids=ids, config=small.DECODING
+    )
+    return {name: tmp_path / name for name in ("simple", "generator")}
+
+
+def publish(root: Path, bundle: Path, day: str, version: str, degraded: str | None = None) -> None:
+    serve_date = date.fromisoformat(day).isoformat()
+    served = Served(
+        day=day, serve_date=serve_date, version="v", model_version=version, degraded=degraded
+    )
+    titles = pa.table({"item_id": pa.array([], pa.string()), "title": pa.array([], pa.string())})
+    empty = RECOMMENDATIONS.empty_table()
+    assert publish_current(root, served, table=empty, titles=titles, bundle=bundle)
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[tuple[Path, int]]:
+    """The directory that it follows, and its port."""
+    from onerec.http_service import HOST, application
+
+    root = tmp_path / "serving"
+    with socket.socket() as free:
+        free.bind((HOST, 0))
+        port = free.getsockname()[1]
+    server = uvicorn.Server(
+        uvicorn.Config(application(root), host=HOST, port=port, log_level="error", ws="none")
+    )
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    until(lambda: server.started)
+    yield root, port
+    server.should_exit = True
+    thread.join(timeout=20)
+
+
+def until(reached, seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not reached():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def get(port: int, path: str) -> dict:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=20) as response:
+        return json.load(response)
+
+
+def status_of(port: int, path: str, body: object = None) -> int:
+    data = None if body is None else json.dumps(body).encode()
+    headers = {"Content-Type": "application/json"}
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", data, headers)
+    try:
+        with urllib.request.urlopen(request, timeout=20) as response:
+            return response.status
+    except HTTPError as error:
+        error.close()
+        return error.code
+
+
+def test_it_follows_what_is_current_and_answers_like_the_bundle(
+    service: tuple[Path, int], bundles: dict[str, Path], capsys: pytest.CaptureFixture
+) -> None:
+    from onerec.http_load import ask, load_test
+    from onerec.serving import load_bundle
+
+    root, port = service
+    assert status_of(port, "/health") == 503
+    publish(root, bundles["simple"], "2026-06-14", "itemknn", degraded="no memory")
+    until(lambda: status_of(port, "/health") == 200)
+    assert get(port, "/health") == {"status": "ok", "degraded": "no memory"}
+    publish(root, bundles["generator"], "2026-06-15", "model-1")
+    until(lambda: get(port, "/version")["day"] == "2026-06-15")
+    history = ["i01", "i02", "unknown"]
+    items, _ = ask(port, history, 7)
+    expected = load_bundle(bundles["generator"]).recommend(history, 7)
+    assert [item["item_id"] for item in items] == [r.item_id for r in expected]
+    assert not {"i01", "i02"} & {item["item_id"] for item in items}
+    assert all(item["reward"] is None for item in items)
+    found = load_test(port, requests=40, clients=4, k=5)
+    assert len(found.seconds) == 40
+    assert "p50" in str(found)
+
+
+@pytest.mark.parametrize(
+    "body", [{}, {"history": "i01"}, {"history": [], "k": 0}, {"history": [], "k": 10**6}]
+)
+def test_a_wrong_request_is_refused(
+    service: tuple[Path, int], bundles: dict[str, Path], body: dict
+) -> None:
+    root, port = service
+    publish(root, bundles["simple"], "2026-06-14", "itemknn")
+    until(lambda: status_of(port, "/health") == 200)
+    assert status_of(port, "/recommend", body) == 422
+
+
+def test_a_bundle_that_is_damaged_does_not_stop_the_service(
+    service: tuple[Path, int], bundles: dict[str, Path]
+) -> None:
+    from onerec.http_load import ask
+
+    root, port = service
+    publish(root, bundles["simple"], "2026-06-14", "itemknn")
+    until(lambda: status_of(port, "/health") == 200)
+    (bundles["generator"] / "model.safetensors").write_bytes(b"")
+    publish(root, bundles["generator"], "2026-06-15", "model-1")
+    time.sleep(1.5)
+    assert get(port, "/version")["model_version"] == "itemknn"
+    assert len(ask(port, ["i01"], 5)[0]) == 5

@@ -1,0 +1,169 @@
+"""The operator's commands: which runs they ask for, in which order."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from onerec.artifacts import ArtifactStore, write_json
+from onerec_dagster import __main__ as commands
+from onerec_dagster.job_runner import RunFailedError, RunRequest
+
+
+@dataclass
+class Recorded:
+    """An operator that only notes what it would run; runs of `failing` days fail."""
+
+    store: ArtifactStore
+    instance: dg.DagsterInstance | None = None
+    failing: tuple[str, ...] = ()
+    requests: list[RunRequest] = field(default_factory=list)
+    settings: Any = None
+
+    def run(self, request: RunRequest) -> None:
+        self.requests.append(request)
+        if request.tags["dagster/partition"] in self.failing:
+            raise RunFailedError("run", "it failed")
+
+    @property
+    def asked(self) -> list[tuple[str, str]]:
+        return [(r.job, r.tags["dagster/partition"]) for r in self.requests]
+
+
+@pytest.fixture
+def op(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recorded:
+    monkeypatch.setattr(commands, "require_free_space", lambda path, what: None)
+
+    @dataclass
+    class Home:
+        root: Path = tmp_path
+
+    return Recorded(ArtifactStore(str(tmp_path / "artifacts")), settings=Home())
+
+
+def call(op: Recorded, *arguments: str) -> None:
+    args = commands.parser().parse_args(arguments)
+    args.function(args, op)
+
+
+def publish_champion(store: ArtifactStore, day: str, model: str) -> None:
+    with store.write("champion", day, config={}, upstream={}, code_version="1") as draft:
+        write_json(draft.path / "champion.json", {"model": {"version": model}, "day": day})
+
+
+def publish_recommendations(store: ArtifactStore, day: str, degraded: str | None) -> None:
+    with store.write("recommendations", day, config={}, upstream={}, code_version="1") as draft:
+        draft.metadata.update(degraded=degraded, sessions_until=day)
+
+
+def test_a_backfill_goes_from_the_oldest_day_and_stops_where_one_fails(op: Recorded) -> None:
+    with op.store.write("codebook", "2026-06-01", config={}, upstream={}, code_version="1"):
+        pass
+    op.failing = ("2026-06-17",)
+    with pytest.raises(RunFailedError):
+        call(op, "backfill", "2026-06-16", "2026-06-19")
+    assert op.asked == [("nightly", "2026-06-16"), ("nightly", "2026-06-17")]
+    assert all(request.tags["onerec/by"] for request in op.requests)
+
+
+def test_the_first_night_of_all_opens_a_tokenizer_version(op: Recorded) -> None:
+    call(op, "rerun", "2026-06-16")
+    assert op.asked == [("weekly_retokenize", "2026-06-16")]
+
+
+def test_a_night_that_is_due_on_a_sunday_refits_the_tokenizer(op: Recorded) -> None:
+    with op.store.write("codebook", "2026-06-01", config={}, upstream={}, code_version="1"):
+        pass
+    call(op, "backfill", "2026-06-12", "2026-06-14")
+    jobs = ["nightly", "weekly_retokenize", "nightly"]
+    assert [job for job, _ in op.asked] == jobs
+
+
+def test_a_backfill_backwards_is_refused(op: Recorded) -> None:
+    with pytest.raises(ValueError, match="name the earlier day first"):
+        call(op, "backfill", "2026-06-19", "2026-06-16")
+
+
+def test_a_rollback_takes_the_last_other_champion_on_the_newest_night(op: Recorded) -> None:
+    for day, model in (("2026-06-10", "a"), ("2026-06-11", "b"), ("2026-06-12", "b")):
+        publish_champion(op.store, day, model)
+    publish_recommendations(op.store, "2026-06-12", None)
+    call(op, "rollback", "--reason", "complaints")
+    (request,) = op.requests
+    assert op.asked == [("decide_champion", "2026-06-12")]
+    by_hand = request.config["ops"]["champion"]["config"]["by_hand"]
+    assert by_hand == {"serve": "2026-06-10", "reason": "complaints"}
+
+
+def test_a_later_degraded_day_is_served_by_the_new_decision_too(op: Recorded) -> None:
+    publish_champion(op.store, "2026-06-12", "a")
+    publish_recommendations(op.store, "2026-06-13", "no memory")
+    call(op, "promote")
+    assert op.asked == [("decide_champion", "2026-06-12"), ("serve_degraded", "2026-06-13")]
+    degraded = op.requests[1].config["ops"]["recommendations"]["config"]["degraded"]
+    assert degraded == {"reason": "no memory", "sessions_until": "2026-06-13"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["rollback"], "name a day with a champion before"),
+        (["rollback", "--to", "2026-01-01"], "name a day with a champion before"),
+        (["pin", "2026-01-01"], "no champion of that day"),
+    ],
+)
+def test_a_champion_that_is_not_there_is_named(
+    op: Recorded, arguments: list[str], message: str
+) -> None:
+    publish_champion(op.store, "2026-06-12", "a")
+    with pytest.raises(ValueError, match=message):
+        call(op, *arguments)
+    assert op.requests == []
+
+
+def test_nothing_is_pruned_without_being_asked_twice(
+    op: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, dict]] = []
+    monkeypatch.setattr(
+        commands, "maintain", lambda op, job, name, config: asked.append((job, config))
+    )
+    call(op, "prune", "--keep-nights", "7")
+    call(op, "prune", "--yes")
+    assert [config["dry_run"] for _, config in asked] == [True, False]
+    assert asked[0][1]["keep_nights"] == 7
+
+
+def test_resume_takes_the_newest_failed_run_and_its_configuration(op: Recorded) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        op.instance = instance
+        for number, status in enumerate(("FAILURE", "FAILURE", "SUCCESS")):
+            instance.add_run(
+                dg.DagsterRun(
+                    job_name="nightly",
+                    run_id=f"0000000{number}-0000-0000-0000-000000000000",
+                    status=dg.DagsterRunStatus(status),
+                    tags={"dagster/partition": f"2026-06-1{number}", "onerec/lock": "l"},
+                    run_config={"ops": {"x": number}},
+                )
+            )
+        call(op, "resume")
+        (request,) = op.requests
+        assert request.continues == "00000001-0000-0000-0000-000000000000"
+        assert request.config == {"ops": {"x": 1}}
+        assert request.tags["dagster/partition"] == "2026-06-11"
+        assert "onerec/lock" not in request.tags
+        with pytest.raises(ValueError, match="no failed run of that id"):
+            call(op, "resume", "00000002-0000-0000-0000-000000000000")
+
+
+def test_what_a_user_can_correct_ends_a_command_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, op: Recorded
+) -> None:
+    from contextlib import nullcontext
+
+    monkeypatch.setattr(commands, "operator", lambda: nullcontext(op))
+    with pytest.raises(SystemExit, match=r"^pin: DAY='2026-01-01': no champion of that day"):
+        commands.main(["pin", "2026-01-01"])

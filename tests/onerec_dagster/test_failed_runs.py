@@ -1,0 +1,151 @@
+"""A failed run says why, and its day is served nevertheless."""
+
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from onerec.artifacts import ArtifactStore
+from onerec_dagster import sensors
+from onerec_dagster.definitions import defs
+from onerec_dagster.degraded import degraded_run
+from onerec_dagster.run_findings import run_findings
+
+DAY, DAY_BEFORE = "2026-06-15", "2026-06-14"
+DAILY = dg.DailyPartitionsDefinition("2026-06-01")
+
+
+def failed_night(instance: dg.DagsterInstance, *, asset: str, by_check: bool) -> dg.DagsterRun:
+    """A run named `nightly` in which an asset, or a blocking check of it, failed."""
+
+    @dg.asset(name=asset, partitions_def=DAILY)
+    def made() -> None:
+        if not by_check:
+            raise ValueError("loss became NaN or inf\nin epoch 2")
+
+    @dg.asset_check(asset=made, blocking=True)
+    def share_below_threshold() -> dg.AssetCheckResult:
+        rows = [dg.TableRecord({"reason": f"r{n}", "rows": n}) for n in range(7)]
+        return dg.AssetCheckResult(
+            passed=not by_check,
+            description="8.00% of the rows (threshold 5.00%); raise sessions.max_rejected_share",
+            metadata={
+                "threshold": 0.05,
+                "reasons": dg.MetadataValue.table(rows),
+                "picture": dg.MetadataValue.md("![x](data:image/svg+xml;base64,AAAA)"),
+            },
+        )
+
+    @dg.asset_check(asset=made)
+    def is_a_warning() -> dg.AssetCheckResult:
+        return dg.AssetCheckResult(passed=False, severity=dg.AssetCheckSeverity.WARN)
+
+    job = dg.define_asset_job("nightly", selection=dg.AssetSelection.all())
+    checks = [share_below_threshold, is_a_warning]
+    defs = dg.Definitions(assets=[made], asset_checks=checks, jobs=[job])
+    result = defs.resolve_job_def("nightly").execute_in_process(
+        partition_key=DAY, instance=instance, raise_on_error=False
+    )
+    assert not result.success
+    run = instance.get_run_by_id(result.run_id)
+    assert run is not None
+    return run
+
+
+@pytest.fixture
+def instance():
+    with dg.DagsterInstance.ephemeral() as made:
+        yield made
+
+
+def test_a_failed_check_is_shown_with_finding_limit_setting_and_sample_rows(instance) -> None:
+    run = failed_night(instance, asset="rejected_events", by_check=True)
+    findings = run_findings(instance, run.run_id)
+    text = "\n".join(findings.lines())
+    assert "check share_below_threshold of rejected_events failed" in text
+    assert "raise sessions.max_rejected_share" in text
+    assert "threshold: 0.05" in text
+    assert "reason=r4, rows=4" in text
+    assert "reason=r5" not in text
+    assert "and 2 more" in text
+    assert "svg" not in text
+    assert "is_a_warning" not in text
+    assert findings.steps == ()  # the step only stopped for the check
+    assert findings.first().startswith(
+        "check share_below_threshold of rejected_events failed: 8.00% of the rows"
+    )
+
+
+def test_a_failed_step_is_shown_with_its_error(instance) -> None:
+    run = failed_night(instance, asset="pretrained_checkpoint", by_check=False)
+    findings = run_findings(instance, run.run_id)
+    assert findings.first() == (
+        "pretrained_checkpoint: ValueError: loss became NaN or inf in epoch 2"
+    )
+
+
+@pytest.mark.parametrize(
+    ("asset", "by_check", "ingested", "until"),
+    [
+        ("pretrained_checkpoint", False, True, DAY),
+        # the sessions of the day were never made, or are not valid
+        ("raw_events", False, False, DAY_BEFORE),
+        ("rejected_events", True, True, DAY_BEFORE),
+    ],
+)
+def test_a_failed_night_is_made_up_for_on_the_newest_valid_sessions(
+    instance, tmp_path: Path, asset: str, by_check: bool, ingested: bool, until: str
+) -> None:
+    store = ArtifactStore(str(tmp_path))
+    if ingested:
+        publish(store, "session_dataset")
+    run = failed_night(instance, asset=asset, by_check=by_check)
+    found = degraded_run(instance, run, store)
+    assert found is not None
+    day, config = found
+    assert day == DAY
+    fields = config["ops"]["recommendations"]["config"]["degraded"]
+    assert fields["sessions_until"] == until
+    assert fields["reason"].startswith("nightly: ")
+    assert asset in fields["reason"]
+
+
+def test_a_day_that_was_served_already_is_left_alone(instance, tmp_path: Path) -> None:
+    store = ArtifactStore(str(tmp_path))
+    publish(store, "recommendations")
+    run = failed_night(instance, asset="pretrained_checkpoint", by_check=False)
+    assert degraded_run(instance, run, store) is None
+
+
+def test_the_daemon_s_sensor_requests_the_run_that_makes_up_for_it(
+    instance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Elsewhere:
+        def artifact_store(self) -> ArtifactStore:
+            return ArtifactStore(str(tmp_path))
+
+    monkeypatch.setattr(sensors, "SETTINGS", Elsewhere())
+    run = failed_night(instance, asset="pretrained_checkpoint", by_check=False)
+    (failure,) = [
+        entry.dagster_event
+        for entry in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.RUN_FAILURE)
+    ]
+    context = dg.build_run_status_sensor_context(
+        sensor_name="serve_after_failure",
+        dagster_instance=instance,
+        dagster_run=run,
+        dagster_event=failure,
+    ).for_run_failure()
+    request = sensors.serve_after_failure(context)
+    assert isinstance(request, dg.RunRequest)
+    assert request.partition_key == DAY
+    assert request.run_config["ops"]["recommendations"]["config"]["degraded"]["reason"]
+    job = defs.resolve_job_def("serve_degraded")
+    assert dg.validate_run_config(job, request.run_config)
+    publish(ArtifactStore(str(tmp_path)), "recommendations")
+    assert isinstance(sensors.serve_after_failure(context), dg.SkipReason)
+
+
+def publish(store: ArtifactStore, asset: str) -> None:
+    with store.write(asset, DAY, config={}, upstream={}, code_version="1"):
+        pass

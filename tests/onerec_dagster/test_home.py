@@ -1,0 +1,54 @@
+"""An instance's own settings stay; a copy of the checkout's follows it."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from onerec_dagster import home as homes
+from onerec_dagster.home import FILE, prepare_home
+from resources.settings import CHECKOUT, Settings, load_settings
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    for name in ("DAGSTER_HOME", "ONEREC_HOME", "OMP_WAIT_POLICY"):
+        monkeypatch.setenv(name, "set anew by the test, and put back after it")
+    return dataclasses.replace(load_settings({}), home=tmp_path)
+
+
+def test_without_settings_the_checkout_s_are_copied_and_follow_it(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied = prepare_home(settings) / FILE
+    assert copied.read_text() == (CHECKOUT / FILE).read_text()
+    newer = tmp_path / "newer"
+    newer.mkdir()
+    (newer / FILE).write_text("telemetry: {enabled: false}\n")
+    monkeypatch.setattr(homes, "CHECKOUT", newer)
+    prepare_home(settings)
+    assert copied.read_text() == "telemetry: {enabled: false}\n"
+
+
+def test_settings_that_somebody_changed_stay(settings: Settings) -> None:
+    copied = prepare_home(settings) / FILE
+    copied.write_text(
+        copied.read_text().replace("max_concurrent_runs: 2", "max_concurrent_runs: 1")
+    )
+    prepare_home(settings)
+    assert "max_concurrent_runs: 1" in copied.read_text()
+
+
+def test_settings_that_were_there_before_stay(settings: Settings) -> None:
+    settings.dagster_home.mkdir(parents=True)
+    own = settings.dagster_home / FILE
+    own.write_text("storage: {postgres: {postgres_url: {env: ONEREC_POSTGRES_URL}}}\n")
+    prepare_home(settings)
+    assert own.read_text().startswith("storage: {postgres")
+
+
+def test_a_copy_of_an_earlier_version_of_the_project_is_renewed(settings: Settings) -> None:
+    settings.dagster_home.mkdir(parents=True)
+    (settings.dagster_home / FILE).write_text(f"{homes.FORMER_COPIES} into ...\nold: true\n")
+    copied = prepare_home(settings) / FILE
+    assert copied.read_text() == (CHECKOUT / FILE).read_text()

@@ -1,0 +1,66 @@
+"""Erasing users and compacting, on a real file."""
+
+from datetime import date
+from pathlib import Path
+
+import duckdb
+
+from resources.warehouse import Warehouse
+
+
+def filled(tmp_path: Path) -> Warehouse:
+    warehouse = Warehouse(path=str(tmp_path / "it's a warehouse.duckdb"))
+    with duckdb.connect(warehouse.path) as connection:
+        connection.execute("create schema raw")
+        connection.execute(
+            "create table raw.raw_events as select (n % 10)::varchar as user_id, n, "
+            "md5(n::varchar) || md5((n + 1)::varchar) as text from range(200_000) t(n)"
+        )
+        connection.execute("create table sessions as select 3 as user_id, 1 as n")
+        connection.execute("create table items as select '3' as item_id")
+        connection.execute(
+            "create view of_user as select * from raw.raw_events where user_id = '3'"
+        )
+    return warehouse
+
+
+def test_a_user_is_in_no_table_and_in_no_byte_of_the_file(tmp_path: Path) -> None:
+    warehouse = filled(tmp_path)
+    assert warehouse.erase_users(["3", "nobody"]) == {
+        "main.sessions": 1,
+        "raw.raw_events": 20_000,
+    }
+    warehouse.compact()
+    with warehouse.connect(read_only=True) as connection:
+        assert connection.execute("select count(*) from of_user").fetchall() == [(0,)]
+        assert connection.execute("select count(*) from raw.raw_events").fetchall() == [(180_000,)]
+        assert connection.execute("select item_id from items").fetchall() == [("3",)]
+    assert warehouse.erase_users(["3"]) == {}
+
+
+def test_titles_are_the_newest_up_to_a_day_and_none_before_there_are_any(tmp_path: Path) -> None:
+    warehouse = filled(tmp_path)
+    assert warehouse.titles(date(2026, 6, 2)).num_rows == 0
+    with warehouse.connect() as connection:
+        connection.execute(
+            "create table stg_items as select * from (values ('a', 'old', date '2026-06-01'), "
+            "('a', 'new', date '2026-06-03'), ('b', null, date '2026-06-02')) "
+            "t(item_id, title, valid_from)"
+        )
+    found = {
+        day: {r["item_id"]: r["title"] for r in warehouse.titles(date(2026, 6, day)).to_pylist()}
+        for day in (1, 2, 3)
+    }
+    assert found == {1: {"a": "old"}, 2: {"a": "old", "b": None}, 3: {"a": "new", "b": None}}
+
+
+def test_compacting_gives_the_space_of_deleted_rows_back(tmp_path: Path) -> None:
+    warehouse = filled(tmp_path)
+    with warehouse.connect() as connection:
+        connection.execute("delete from raw.raw_events where n >= 1000")
+    before, after = warehouse.compact()
+    assert after < before / 3
+    with warehouse.connect(read_only=True) as connection:
+        rows = connection.execute("select count(*), sum(n) from raw.raw_events").fetchall()
+    assert rows == [(1000, 999 * 1000 // 2)]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["it's a warehouse.duckdb"]
