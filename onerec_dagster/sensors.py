@@ -59,7 +59,7 @@ def night_request(
     jobs=[nightly, weekly_retokenize],
     minimum_interval_seconds=60,
     description=(
-        "Requests the nightly run of the oldest day that has none, from 03:15 UTC of the day after "
+        "Requests the nightly run of the oldest day that has none, from 03:15 of the day after "
         "on and when the day's log has arrived; one at a time, on Sundays with a new codebook."
     ),
 )
