@@ -19,7 +19,10 @@ CODE = code_version(__name__, "nightly_report")
     group_name="serving",
     kinds={"html"},
     code_version=CODE,
-    deps=[upstream(name) for name in ("offline_metrics", "champion", "recommendations")],
+    deps=[
+        upstream(name)
+        for name in ("offline_metrics", "dpo_checkpoint", "champion", "recommendations")
+    ],
 )
 def nightly_report(context: dg.AssetExecutionContext, artifacts: Artifacts) -> dg.MaterializeResult:
     """`report.html` and `metrics.json` of the day; the newest also in `report/` of the home."""
