@@ -1,6 +1,6 @@
 """Preference alignment, round by round: pairs from the model's own beams, then IPA on them.
 
-The rounds of `STAGES.alignment.rounds` are unrolled into the graph. The last one has the plain
+The rounds of `PIPELINE.alignment.rounds` are unrolled into the graph. The last one has the plain
 names, which everything downstream reads; earlier ones end in `_round_1`, `_round_2`, ...
 """
 
@@ -16,8 +16,8 @@ from assets.code_version import code_version
 from assets.support import (
     DAILY,
     DAY_BY_DAY,
+    PIPELINE,
     POOL_TRAINER,
-    STAGES,
     all_but,
     launchpad,
     published,
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from onerec.artifacts import Artifact
     from onerec.config import Runtime
 
-ROUNDS = STAGES.alignment.rounds
+ROUNDS = PIPELINE.alignment.rounds
 PAIRS_CODE = code_version(__name__, "pairs_of_round")
 DPO_CODE = code_version(__name__, "checkpoint_of_round")
 
@@ -51,31 +51,31 @@ SAMPLED_WITH = (
 )
 """Settings of the alignment stage that say what is compared."""
 LEARNED_WITH = all_but(
-    STAGES.alignment,
+    PIPELINE.alignment,
     "rounds", "sample_users", "pairs", "group_size", "num_rejected", "temperature",
 )  # fmt: skip
 """Those that say how it is learned; `method` must be the same in both."""
 
 
-class CandidateDecoding(launchpad(STAGES.decoding, "candidates", "batch_size", "filter_seen")):
+class CandidateDecoding(launchpad(PIPELINE.decoding, "candidates", "batch_size", "filter_seen")):
     """Generation of the sessions that are compared."""
 
 
-class PairsLaunchpad(launchpad(STAGES.alignment, *SAMPLED_WITH)):
+class PairsLaunchpad(launchpad(PIPELINE.alignment, *SAMPLED_WITH)):
     """Whose sessions are compared, and which. Each round adds its number to `seed`."""
 
     decoding: CandidateDecoding = CandidateDecoding()
 
 
-class GateDecoding(launchpad(STAGES.decoding, "beam", "batch_size")):
+class GateDecoding(launchpad(PIPELINE.decoding, "beam", "batch_size")):
     """Beam search on the validation day."""
 
 
-class GateIntervals(launchpad(STAGES.evaluation, "bootstrap_samples", "confidence", "seed")):
+class GateIntervals(launchpad(PIPELINE.evaluation, "bootstrap_samples", "confidence", "seed")):
     """Intervals of the gates."""
 
 
-class AlignmentLaunchpad(launchpad(STAGES.alignment, *LEARNED_WITH)):
+class AlignmentLaunchpad(launchpad(PIPELINE.alignment, *LEARNED_WITH)):
     """Losses and optimiser of a round, and the gates that it must pass."""
 
     decoding: GateDecoding = GateDecoding()
@@ -119,9 +119,9 @@ def pairs_of_round(number: int) -> dg.AssetsDefinition:
         day = context.partition_key
         read = {source: artifacts.store.latest(source, day) for source in sources}
         decoding = with_seen_items(
-            to_core(config.decoding, STAGES.decoding), read["session_dataset"].path
+            to_core(config.decoding, PIPELINE.decoding), read["session_dataset"].path
         )
-        alignment = with_sample(to_core(config, STAGES.alignment), number)
+        alignment = with_sample(to_core(config, PIPELINE.alignment), number)
         compared = {name: getattr(alignment, name) for name in SAMPLED_WITH}
         inputs = _round_inputs(read, start, day)
         pairs = round_preferences(
@@ -172,7 +172,7 @@ def checkpoint_of_round(number: int) -> dg.AssetsDefinition:
         artifacts: Artifacts,
         compute: Compute,
     ) -> dg.MaterializeResult:
-        day, settings = context.partition_key, to_core(config, STAGES.alignment)
+        day, settings = context.partition_key, to_core(config, PIPELINE.alignment)
         gate = config.model_dump(include={"decoding", "evaluation"})
         read = {source: artifacts.store.latest(source, day) for source in sources}
         with artifacts.store.write(
@@ -214,7 +214,7 @@ def _fit_and_check(
     from onerec.alignment.gate import apply_decision
     from onerec.alignment.rounds import check_round, fit_round, load_round_preferences
 
-    settings = to_core(config, STAGES.alignment)
+    settings = to_core(config, PIPELINE.alignment)
     pairs = load_round_preferences(inputs, preferences)
     report = fit_round(inputs, pairs, settings, out_dir, runtime=runtime, on_epoch=on_epoch)
     decision = check_round(
@@ -223,8 +223,8 @@ def _fit_and_check(
         evaluator,
         report.model,
         alignment=settings,
-        decoding=to_core(config.decoding, STAGES.decoding),
-        evaluation=to_core(config.evaluation, STAGES.evaluation),
+        decoding=to_core(config.decoding, PIPELINE.decoding),
+        evaluation=to_core(config.evaluation, PIPELINE.evaluation),
         runtime=runtime,
     )
     apply_decision(decision, start=inputs.start, out_dir=out_dir)

@@ -13,8 +13,8 @@ from assets.code_version import code_version
 from assets.support import (
     DAILY,
     DAY_BY_DAY,
+    PIPELINE,
     POOL_TRAINER,
-    STAGES,
     all_but,
     launchpad,
     published,
@@ -69,21 +69,21 @@ METRICS_CODE = code_version(__name__, "offline_metrics")
 CHAMPION_CODE = code_version(__name__, "champion")
 
 
-class LastPhase(launchpad(STAGES.training, *LAST_PHASE_SETTINGS)):
+class LastPhase(launchpad(PIPELINE.training, *LAST_PHASE_SETTINGS)):
     """The last phase of a generator's training, which sequence baselines share."""
 
 
-class BaselinesLaunchpad(launchpad(STAGES.evaluation, *BASELINE_SETTINGS)):
+class BaselinesLaunchpad(launchpad(PIPELINE.evaluation, *BASELINE_SETTINGS)):
     """Which baselines, and how they are fitted."""
 
     training: LastPhase = LastPhase()
 
 
-class EvaluationDecoding(launchpad(STAGES.decoding, *all_but(STAGES.decoding, "candidates"))):
+class EvaluationDecoding(launchpad(PIPELINE.decoding, *all_but(PIPELINE.decoding, "candidates"))):
     """How generators are decoded; the champion serves in the same way."""
 
 
-class MetricsLaunchpad(launchpad(STAGES.evaluation, *METRIC_SETTINGS)):
+class MetricsLaunchpad(launchpad(PIPELINE.evaluation, *METRIC_SETTINGS)):
     """Which systems, on which cases, with which intervals."""
 
     decoding: EvaluationDecoding = EvaluationDecoding()
@@ -99,7 +99,7 @@ class DecidedByHand(dg.Config):
     reason: str = pydantic.Field(default="", description="Why")
 
 
-class PromotionLaunchpad(launchpad(STAGES.evaluation, "recall_tolerance")):
+class PromotionLaunchpad(launchpad(PIPELINE.evaluation, "recall_tolerance")):
     """The promotion rule."""
 
     by_hand: DecidedByHand = DecidedByHand()
@@ -125,8 +125,8 @@ def baselines(
     from onerec.session_dataset.reader import read_session_config
     from onerec.tokenizer.tokenized_catalogue import load_tokenized
 
-    day, settings = context.partition_key, to_core(config, STAGES.evaluation)
-    phase = to_core(config.training, STAGES.training)
+    day, settings = context.partition_key, to_core(config, PIPELINE.evaluation)
+    phase = to_core(config.training, PIPELINE.training)
     read = {n: artifacts.store.latest(n, day) for n in ("session_dataset", "semantic_ids")}
     tokenized, test_day = load_tokenized(read["semantic_ids"].path), date.fromisoformat(day)
     inputs = BaselineInputs(
@@ -194,13 +194,13 @@ def offline_metrics(
     from onerec.session_dataset.repeats import with_seen_items
 
     day, store = context.partition_key, artifacts.store
-    settings = to_core(config, STAGES.evaluation)
+    settings = to_core(config, PIPELINE.evaluation)
     read = {n: store.latest(n, day) for n in (*EVALUATED_WITH, *CHECKPOINTS.values())}
     incumbent = previous_champion(store, day)
     if incumbent is not None:
         read["champion"] = incumbent
     data = _evaluation_data(day, read, settings)
-    decoding = to_core(config.decoding, STAGES.decoding)
+    decoding = to_core(config.decoding, PIPELINE.decoding)
     decoding = with_seen_items(decoding, read["session_dataset"].path)
     results, metrics = {}, MetricTable(tuple(reward_aucs(read["reward_model"].path)))
     if len(data.user_ids):
@@ -371,7 +371,7 @@ def champion(
     from onerec.evaluation.metric_table import MetricTable
     from onerec.evaluation.promotion import unmeasured
 
-    day, settings = context.partition_key, to_core(config, STAGES.evaluation)
+    day, settings = context.partition_key, to_core(config, PIPELINE.evaluation)
     store = artifacts.store
     read = {name: store.latest(name, day) for name in DECIDED_FROM}
     incumbent = previous_champion(store, day)

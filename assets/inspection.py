@@ -7,7 +7,7 @@ import dagster as dg
 
 from assets.code_version import code_version
 from assets.sessions import session_variables
-from assets.support import SETTINGS, STAGES
+from assets.support import PIPELINE, SETTINGS
 from resources.dbt import SessionDbt
 from resources.stores import Source
 
@@ -32,7 +32,7 @@ def log_inspection(source: Source, dbt: SessionDbt) -> dg.MaterializeResult:
     try:
         opened = source.open()
         days = days_of(opened)
-        findings = inspect_log(opened, STAGES, session_build(dbt, days), days)
+        findings = inspect_log(opened, PIPELINE, session_build(dbt, days), days)
     except (OSError, ValueError) as error:
         raise dg.Failure(description=f"the log cannot be read: {error}") from error
     counts = {level: sum(f.level == level for f in findings) for level in ("error", "warning")}
@@ -50,5 +50,5 @@ def session_build(dbt: SessionDbt, days: tuple[date, date]) -> "SessionBuild":
     """How the sessions of a log are cut for a look at it."""
     from resources.inspection.look import SessionBuild
 
-    variables = session_variables(STAGES.sessions, *days, SETTINGS.feedback)
+    variables = session_variables(PIPELINE.sessions, *days, SETTINGS.feedback)
     return SessionBuild(dbt=dbt, variables=variables, directory=SETTINGS.root)

@@ -11,8 +11,8 @@ from assets.code_version import code_version
 from assets.support import (
     DAILY,
     DAY_BY_DAY,
+    PIPELINE,
     POOL_WAREHOUSE,
-    STAGES,
     launchpad,
     published,
     to_core,
@@ -26,7 +26,7 @@ MIN_SHARE_WITH_FEATURES = 0.5
 """Below this, most IDs would be arbitrary: a wrong column mapping, not a cold catalogue."""
 
 
-class EmbeddingLaunchpad(launchpad(STAGES.embeddings)):
+class EmbeddingLaunchpad(launchpad(PIPELINE.embeddings)):
     """Settings of the embeddings."""
 
 
@@ -50,7 +50,7 @@ def item_embeddings(
     from onerec.datasets.vectors import usable_vectors
     from onerec.embeddings.item_embeddings import embed_items
 
-    core, day = to_core(config, STAGES.embeddings), date.fromisoformat(context.partition_key)
+    core, day = to_core(config, PIPELINE.embeddings), date.fromisoformat(context.partition_key)
     catalogue = warehouse.catalogue(day)
     supplied, unused = source.open().item_vectors(), {}
     if supplied is not None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from assets.code_version import code_version
-from assets.support import DAILY, IN_ONE_RUN, POOL_WAREHOUSE, STAGES, launchpad
+from assets.support import DAILY, IN_ONE_RUN, PIPELINE, POOL_WAREHOUSE, launchpad
 from onerec.datasets import EventSource
 from onerec.disk import require_free_space
 from resources.landing_tables import DATED, Landing
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from resources.file_source import FileSource
 
 
-class IngestLaunchpad(launchpad(STAGES.window, "window_days")):
+class IngestLaunchpad(launchpad(PIPELINE.window, "window_days")):
     """The window; a single day is landed with those days of its window that are missing."""
 
 

@@ -10,8 +10,8 @@ from assets.code_version import code_version
 from assets.support import (
     DAILY,
     DAY_BY_DAY,
+    PIPELINE,
     POOL_TRAINER,
-    STAGES,
     all_but,
     launchpad,
     published,
@@ -27,14 +27,14 @@ LEARNED_FROM = ("session_dataset", "semantic_ids")
 CODE = code_version(__name__, "reward_model", "evaluator_model")
 
 
-class RewardLaunchpad(launchpad(STAGES.reward, *all_but(STAGES.reward, "evaluator_d_model"))):
+class RewardLaunchpad(launchpad(PIPELINE.reward, *all_but(PIPELINE.reward, "evaluator_d_model"))):
     """Sizes, training, and the weights of the scalar reward."""
 
 
 ONLY_REWARD_MODEL = ("d_model", "ensemble_size", "ensemble_caution")
 
 
-class EvaluatorLaunchpad(launchpad(STAGES.reward, *all_but(STAGES.reward, *ONLY_REWARD_MODEL))):
+class EvaluatorLaunchpad(launchpad(PIPELINE.reward, *all_but(PIPELINE.reward, *ONLY_REWARD_MODEL))):
     """The same for the evaluator, which is one model of a width of its own."""
 
 
@@ -90,7 +90,7 @@ def _train(
     from onerec.session_dataset.reward_blocks import load_reward_blocks
     from onerec.tokenizer.semantic_ids import load_semantic_ids
 
-    day, name, settings = context.partition_key, f"{part}_model", to_core(config, STAGES.reward)
+    day, name, settings = context.partition_key, f"{part}_model", to_core(config, PIPELINE.reward)
     read = {n: artifacts.store.latest(n, day) for n in LEARNED_FROM}
     data, ids = read["session_dataset"].path, load_semantic_ids(read["semantic_ids"].path)
     sessions = read_session_config(data)

@@ -14,8 +14,8 @@ from assets.code_version import code_version
 from assets.support import (
     DAILY,
     DAY_BY_DAY,
+    PIPELINE,
     POOL_WAREHOUSE,
-    STAGES,
     all_but,
     launchpad,
     published,
@@ -40,7 +40,7 @@ TABLE = "recommendations.parquet"
 PROGRESS_SECONDS = 15.0
 
 
-class ListsLaunchpad(launchpad(STAGES.serving, "list_length")):
+class ListsLaunchpad(launchpad(PIPELINE.serving, "list_length")):
     """What consumers get."""
 
 
@@ -53,7 +53,7 @@ class Degraded(dg.Config):
     )
 
 
-class ServingLaunchpad(launchpad(STAGES.decoding, *all_but(STAGES.decoding, "candidates"))):
+class ServingLaunchpad(launchpad(PIPELINE.decoding, *all_but(PIPELINE.decoding, "candidates"))):
     """Beam search as it serves."""
 
     serving: ListsLaunchpad = ListsLaunchpad()
@@ -90,11 +90,11 @@ def recommendations(
     from onerec.session_dataset.repeats import with_seen_items
 
     day, store, fallback = context.partition_key, artifacts.store, None
-    lists, degraded = to_core(config.serving, STAGES.serving), config.degraded
+    lists, degraded = to_core(config.serving, PIPELINE.serving), config.degraded
     if degraded.reason:
         fallback = fallback_inputs(store, day, degraded.sessions_until or day)
     read = fallback.read if fallback else {name: store.latest(name, day) for name in READ}
-    settings = with_seen_items(to_core(config, STAGES.decoding), read["session_dataset"].path)
+    settings = with_seen_items(to_core(config, PIPELINE.decoding), read["session_dataset"].path)
     with store.write(
         "recommendations",
         day,

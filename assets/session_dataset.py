@@ -11,9 +11,9 @@ from assets.code_version import code_version
 from assets.support import (
     DAILY,
     DAY_BY_DAY,
+    PIPELINE,
     POOL_WAREHOUSE,
     SETTINGS,
-    STAGES,
     launchpad,
     published,
     to_core,
@@ -24,17 +24,17 @@ from resources.stores import Artifacts
 from resources.warehouse import Warehouse
 
 CODE = code_version(__name__, "session_dataset")
-W = STAGES.window.window_days
+W = PIPELINE.window.window_days
 
 
-class WindowLaunchpad(launchpad(STAGES.window)):
+class WindowLaunchpad(launchpad(PIPELINE.window)):
     """The window."""
 
 
 class SessionDatasetLaunchpad(
     WindowLaunchpad,
     launchpad(
-        STAGES.sessions,
+        PIPELINE.sessions,
         "history_length",
         "session_items",
         "good_min_watched_items",
@@ -82,7 +82,7 @@ def session_dataset(
     from onerec.session_dataset.volume import LOOKBACK_DAYS
     from onerec.session_dataset.writer import write_session_dataset
 
-    sessions, days = to_core(config, STAGES.sessions), to_core(config, STAGES.window)
+    sessions, days = to_core(config, PIPELINE.sessions), to_core(config, PIPELINE.window)
     day = date.fromisoformat(context.partition_key)
     first, _ = window(day, days.window_days)
     with artifacts.store.write(

@@ -12,9 +12,9 @@ from assets.raw import IngestLaunchpad, checked_days, record_days
 from assets.support import (
     DAILY,
     IN_ONE_RUN,
+    PIPELINE,
     POOL_WAREHOUSE,
     SETTINGS,
-    STAGES,
     all_but,
     launchpad,
     to_core,
@@ -43,16 +43,16 @@ REJECTED_BY_CHOICE = {"user_id has more than max_events_per_user_day events on t
 
 
 class SessionLaunchpad(
-    IngestLaunchpad, launchpad(STAGES.sessions, *all_but(STAGES.sessions, *NOT_FOR_SQL))
+    IngestLaunchpad, launchpad(PIPELINE.sessions, *all_but(PIPELINE.sessions, *NOT_FOR_SQL))
 ):
     """Thresholds of sessions, handed to dbt as variables of the same names, and the window."""
 
 
-class RejectionLaunchpad(launchpad(STAGES.sessions, "max_rejected_share")):
+class RejectionLaunchpad(launchpad(PIPELINE.sessions, "max_rejected_share")):
     """When too many rows are rejected."""
 
 
-class OrderLaunchpad(launchpad(STAGES.sessions, "session_order", "max_tied_share")):
+class OrderLaunchpad(launchpad(PIPELINE.sessions, "session_order", "max_tied_share")):
     """When the order of a session counts as unknown."""
 
 
@@ -95,7 +95,7 @@ def session_sql(
         unbuilt = warehouse.unbuilt_days(first, days[0] - timedelta(days=1))
         days += unbuilt
     variables = session_variables(
-        to_core(config, STAGES.sessions), min(days), max(days), SETTINGS.feedback
+        to_core(config, PIPELINE.sessions), min(days), max(days), SETTINGS.feedback
     )
     yield from dbt.build(context, variables)
     record_days(context, unbuilt)

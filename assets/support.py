@@ -9,12 +9,13 @@ import dagster as dg
 import pydantic
 
 from onerec.artifacts import Artifact
-from onerec.config import ValidatedConfig, require
+from onerec.config import PipelineConfig, ValidatedConfig, require
 from onerec.config.fields import pydantic_fields
 from resources.settings import load_settings
 
 SETTINGS = load_settings()
-STAGES = SETTINGS.stages
+PIPELINE: PipelineConfig = SETTINGS.stages
+"""The settings of every stage that launchpads show as defaults."""
 
 POOL_WAREHOUSE = "warehouse"
 """One process at a time opens the DuckDB file."""

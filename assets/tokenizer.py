@@ -11,9 +11,9 @@ from assets.code_version import code_version
 from assets.support import (
     DAILY,
     DAY_BY_DAY,
+    PIPELINE,
     POOL_TRAINER,
     POOL_WAREHOUSE,
-    STAGES,
     check_specs,
     launchpad,
     published,
@@ -33,7 +33,7 @@ CODEBOOK_CODE = code_version(__name__, "codebook")
 SEMANTIC_IDS_CODE = code_version(__name__, "semantic_ids")
 
 
-class TokenizerLaunchpad(launchpad(STAGES.tokenizer)):
+class TokenizerLaunchpad(launchpad(PIPELINE.tokenizer)):
     """Settings of the tokenizer."""
 
 
@@ -58,7 +58,7 @@ def codebook(
     from onerec.embeddings.item_embeddings import load_item_embeddings
     from onerec.tokenizer.versions import accepted_codebook, current_version, open_tokenizer_version
 
-    settings, day = to_core(config, STAGES.tokenizer), context.partition_key
+    settings, day = to_core(config, PIPELINE.tokenizer), context.partition_key
     store = artifacts.store
     embeddings = store.latest("item_embeddings", day)
     parent = current_version(store, day, inclusive=False)

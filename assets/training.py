@@ -14,8 +14,8 @@ from assets.code_version import code_version
 from assets.support import (
     DAILY,
     DAY_BY_DAY,
+    PIPELINE,
     POOL_TRAINER,
-    STAGES,
     launchpad,
     published,
     to_core,
@@ -33,11 +33,11 @@ CHECKPOINT = "pretrained_checkpoint"
 CODE = code_version(__name__, CHECKPOINT)
 
 
-class ModelLaunchpad(launchpad(STAGES.model)):
+class ModelLaunchpad(launchpad(PIPELINE.model)):
     """Shape of the generator."""
 
 
-class TrainingLaunchpad(launchpad(STAGES.training)):
+class TrainingLaunchpad(launchpad(PIPELINE.training)):
     """Optimiser and schedule."""
 
 
@@ -158,8 +158,8 @@ def training_job(
         semantic_ids=semantic_ids.path,
         history_length=sessions["history_length"],
         session_items=sessions["session_items"],
-        model=to_core(config.model, STAGES.model),
-        training=to_core(config.training, STAGES.training),
+        model=to_core(config.model, PIPELINE.model),
+        training=to_core(config.training, PIPELINE.training),
         runtime=compute.runtime(),
     )
 

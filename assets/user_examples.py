@@ -6,7 +6,7 @@ import dagster as dg
 
 from assets.code_version import code_version
 from assets.evaluation import CHECKPOINTS, EVALUATED_WITH
-from assets.support import DAILY, DAY_BY_DAY, POOL_WAREHOUSE, STAGES, published, upstream
+from assets.support import DAILY, DAY_BY_DAY, PIPELINE, POOL_WAREHOUSE, published, upstream
 from onerec.config import CHALLENGER, PRETRAINED
 from resources.stores import Artifacts, Compute
 from resources.warehouse import Warehouse
@@ -44,11 +44,13 @@ def user_examples(
     pretrained = paths.pop(CHECKPOINTS[PRETRAINED])
     evaluator = paths.pop("evaluator_model")
     files = EvaluationFiles(checkpoint=checkpoint, evaluator=evaluator, **paths)
-    data = load_evaluation_data(files, date.fromisoformat(day), STAGES.evaluation, STAGES.reward)
+    data = load_evaluation_data(
+        files, date.fromisoformat(day), PIPELINE.evaluation, PIPELINE.reward
+    )
     page = "nobody watched anything on this day"
     if len(data.user_ids):
         generators = NightlyGenerators(pretrained=pretrained, challenger=checkpoint)
-        decoding = with_seen_items(STAGES.decoding, paths["session_dataset"])
+        decoding = with_seen_items(PIPELINE.decoding, paths["session_dataset"])
         systems = nightly_systems(data, generators, decoding, device=compute.torch_device())
         catalogue = warehouse.catalogue(date.fromisoformat(day)).select(["item_id", "title"])
         titles = {r["item_id"]: r["title"] for r in catalogue.to_pylist() if r["title"]}

@@ -3,14 +3,12 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from assets.support import SETTINGS
 from onerec.artifacts import ArtifactStore
-from onerec.config import PipelineConfig
 
 if TYPE_CHECKING:
     from experiments.reporting.result_tables import Provenance, ResultTable
@@ -32,7 +30,7 @@ def recorded_seconds(
 def provenance(
     store: ArtifactStore,
     days: Sequence[str],
-    base: PipelineConfig,
+    settings: Mapping[str, Any],
     seeds: Sequence[int],
     budget: str,
 ) -> "Provenance":
@@ -41,17 +39,17 @@ def provenance(
     Args:
         store: The artifacts.
         days: The nights' test days.
-        base: Settings of the nights.
+        settings: What the nights were made with, as JSON.
         seeds: Those used.
         budget: What each system was allowed.
     """
     from experiments.reporting.result_tables import Provenance, current_commit
 
     hashes = [store.latest("session_dataset", day).content_hash for day in days]
-    settings = hashlib.sha256(json.dumps(asdict(base), sort_keys=True).encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
     return Provenance(
         data=f"{SETTINGS.dataset} {'+'.join(hashes)}",
-        config=f"`{settings[:10]}` ({SETTINGS.preset} preset with the data set's settings)",
+        config=f"`{digest[:10]}` ({SETTINGS.preset} preset with the data set's settings)",
         seeds=seeds,
         budget=budget,
         commit=current_commit(),

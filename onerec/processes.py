@@ -14,7 +14,7 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 @dataclass(frozen=True)
 class ProcessTag:
-    """A process, told from another with the same id, be it a later one or another machine's.
+    """A process, unlike a later one or another machine's with the same id.
 
     Machines and containers that share a volume need host names of their own.
 

@@ -138,13 +138,12 @@ class Recommender(ItemIdRecommender):
         *,
         on_batch: Callable[[int, int], None] = lambda done, total: None,
     ) -> RankedLists:
-        """Lists by item index, for bulk work.
+        """See `Ranker.rank`; the last items of a history are read.
+
+        A score is the log-probability of the session the item was generated in, or of the item
+        itself behind the session; a reward is that of the same.
 
         Args:
-            histories: (U, any) item indices, oldest first, -1 at the right; the last n are read.
-            top_k: Length of the lists.
-            exclude: (U, E) item indices that the user must not get, -1 padded.
-            candidates: (N,) booleans: the only items it recommends; None: the whole catalogue.
             on_batch: Called with the users done and their total after every batch.
 
         Returns:

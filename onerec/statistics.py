@@ -84,7 +84,7 @@ def resampled_means(values: np.ndarray, *, samples: int, seed: int) -> np.ndarra
         seed: Of the resamples.
 
     Raises:
-        ValueError: There is no user, or no resample is asked for.
+        ValueError: There is no user, or `samples` is below 1.
     """
     if len(values) == 0:
         raise ValueError("values: no user to resample; is the test day empty?")

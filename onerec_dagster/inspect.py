@@ -16,7 +16,7 @@ def main() -> None:
     try:
         # the code location opens the source, and parses the session models
         from assets.inspection import session_build
-        from assets.support import SETTINGS, STAGES
+        from assets.support import PIPELINE, SETTINGS
         from resources import resources_for
         from resources.inspection.look import days_of, inspect_log
         from resources.inspection.page import as_text
@@ -25,7 +25,7 @@ def main() -> None:
         print(f"{SETTINGS.config or SETTINGS.dataset}: {first} to {last}", flush=True)
         with full_disk_in_one_line("make inspect", SETTINGS.home):
             build = session_build(resources_for(SETTINGS)["dbt"], (first, last))
-            findings = inspect_log(SETTINGS.source, STAGES, build, (first, last))
+            findings = inspect_log(SETTINGS.source, PIPELINE, build, (first, last))
     except (OSError, ValueError) as error:  # what a user can correct: the message says how
         sys.exit(f"make inspect: {error}")
     print(as_text(findings))

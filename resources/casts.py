@@ -2,7 +2,7 @@
 
 One macro a question, in DuckDB's SQL: is nothing known, which id, which number, which flag, which
 moment. Reading a log's days and landing its rows both use them, so that there is one parser of
-times. Every text that is no time, number or flag can be told from one that is empty (`is_blank`).
+times. Every text that is no time, number or flag is distinguished from an empty one (`is_blank`).
 """
 
 from dataclasses import dataclass

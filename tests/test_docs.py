@@ -64,10 +64,10 @@ def test_every_environment_variable_is_documented():
     assert not sorted(read - documented)
 
 
-def test_every_room_of_the_core_has_a_page_of_the_api():
+def test_every_package_of_the_core_has_a_page_of_the_api():
     pages = "\n".join(path.read_text() for path in DOCS.glob("api/*.md"))
-    rooms = {f"onerec.{path.parent.name}" for path in CHECKOUT.glob("onerec/*/__init__.py")}
-    assert not sorted(rooms - set(re.findall(r"^::: (\S+)$", pages, re.MULTILINE)))
+    packages = {f"onerec.{path.parent.name}" for path in CHECKOUT.glob("onerec/*/__init__.py")}
+    assert not sorted(packages - set(re.findall(r"^::: (\S+)$", pages, re.MULTILINE)))
 
 
 def test_every_document_is_in_the_navigation():

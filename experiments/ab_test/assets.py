@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from assets.code_version import code_version
-from assets.support import POOL_TRAINER, STAGES, launchpad, to_core, upstream
-from experiments.ab_test.config import NIGHTLY, VARIANTS, ABTestConfig
+from assets.support import POOL_TRAINER, launchpad, to_core, upstream
+from experiments.ab_test.config import ALIGNED_ARM, MEASURED, NIGHTLY, VARIANTS, ABTestConfig
 from experiments.asset_support import GROUP, provenance, written
 from experiments.nightly_artifacts import latest_day, latest_night
 from experiments.variants.assets import CODE as VARIANTS_CODE
 from experiments.variants.assets import seconds_of
 from experiments.variants.stored_results import VariantPartition, current_result
 from onerec.artifacts import Artifact, ArtifactStore
-from onerec.config import require
+from onerec.config import BeamConfig, require
 from resources.stores import Artifacts, Compute, Source
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def _serves(partition: VariantPartition) -> dg.AssetDep:
     kinds={"pytorch", "lightgbm"},
     pool=POOL_TRAINER,
     code_version=CODE,
-    deps=[*map(upstream, NIGHTLY), *map(_serves, VARIANTS.values())],
+    deps=[*map(upstream, (*NIGHTLY, MEASURED)), *map(_serves, VARIANTS.values())],
 )
 def ab_test_table(
     context: dg.AssetExecutionContext,
@@ -65,25 +65,40 @@ def ab_test_table(
     test = _test(context, settings, store, source, compute, variants)
     versions = {n: a.version for n, a in {**test.artifacts, **variants}.items()}
     key: dict[str, Any] = {
-        "config": {"test": asdict(settings), "stages": asdict(STAGES)},
+        "config": {
+            "test": asdict(settings),
+            "sessions": asdict(test.sessions),
+            "decoding": asdict(test.decoding),
+        },
         "upstream": versions,
         "code_version": CODE,
     }
     day = test.day.isoformat()
     scratch = store.scratch(NAME, day, key)
-    budget = (
-        "one training per generator as the night's (the larger one's dropout was chosen by "
-        f"validation loss), one round of {STAGES.alignment.method} with "
-        f"{STAGES.alignment.sample_users} users, beam {settings.beam}; nothing was tuned on it"
-    )
     table = make_table(
         run(test, scratch),
         settings,
-        provenance(store, [day], STAGES, range(settings.traffic_seeds), budget),
+        provenance(
+            store, [day], key["config"], range(settings.traffic_seeds), _budget(store, settings)
+        ),
         repeat_days=test.source.config.repeat_days,
     )
     shutil.rmtree(scratch)
     return written([table], {"night": day, "upstream versions": dg.MetadataValue.json(versions)})
+
+
+def _budget(store: ArtifactStore, config: ABTestConfig) -> str:
+    """What each arm was allowed."""
+    aligned = ""
+    if ALIGNED_ARM in config.names:
+        night = latest_night(store)
+        variant = VARIANTS[ALIGNED_ARM].variant(night)
+        alignment = variant.settings(night.base, seed=0).alignment
+        aligned = f"one round of {alignment.method} with {alignment.sample_users} users, "
+    return (
+        "one training per generator as the nightly run's (the larger one's dropout was chosen by "
+        f"validation loss), {aligned}beam {config.beam}; nothing was tuned on it"
+    )
 
 
 def _variants(store: ArtifactStore, config: ABTestConfig) -> dict[str, Artifact]:
@@ -115,15 +130,16 @@ def _test(
     from onerec.datasets.simulated import SimulatedSource
     from onerec.session_dataset.reader import read_session_config
 
-    app, day = source.open(), latest_day(store, NIGHTLY)
+    app, day = source.open(), latest_day(store, (*NIGHTLY, MEASURED))
     assert isinstance(app, SimulatedSource)
     artifacts = {name: store.latest(name, day) for name in NIGHTLY}
-    sessions = read_session_config(artifacts["session_dataset"].path)
+    measured = store.latest(MEASURED, day).manifest["config"]
     return ABTest(
         source=app,
         artifacts=artifacts,
         day=date.fromisoformat(day),
-        stages=replace(STAGES, sessions=sessions),
+        sessions=read_session_config(artifacts["session_dataset"].path),
+        decoding=replace(BeamConfig(**measured["decoding"]), beam=config.beam),
         config=config,
         variants={arm: artifact.path for arm, artifact in variants.items()},
         trained_seconds={arm: seconds_of(context.instance, VARIANTS[arm]) for arm in variants},

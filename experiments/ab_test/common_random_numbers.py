@@ -1,4 +1,4 @@
-"""Luck that several policies share: common random numbers for a simulated A/B test."""
+"""Common random numbers: policies of a simulated A/B test share every random draw."""
 
 from typing import Any
 

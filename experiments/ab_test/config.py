@@ -8,6 +8,8 @@ from onerec.config import ValidatedConfig, option, require
 
 NIGHTLY = ("session_dataset", "semantic_ids", "baselines", "pretrained_checkpoint", "reward_model")
 """Artifacts of the nightly run whose models are tested."""
+MEASURED = "offline_metrics"
+"""Its manifest has the decoding of the nightly run's generators."""
 CASCADE, BY_PROBABILITY = "cascade", "small_by_probability"
 BASELINE_ARMS = {
     "popularity_recent": "popularity of the last days",
@@ -23,9 +25,10 @@ GENERATOR_ARMS = {
 ARMS = BASELINE_ARMS | GENERATOR_ARMS
 """Arms and their names in the table. Generators serve as the night's recommendations do: a reward
 model chooses among the sessions they generate, except for the one by probability."""
+ALIGNED_ARM = "larger_aligned"
 VARIANTS = {
     "larger": VariantPartition(PRETRAINED, LARGER, seed=0),
-    "larger_aligned": VariantPartition(ALIGNED, LARGER_IPA, seed=0),
+    ALIGNED_ARM: VariantPartition(ALIGNED, LARGER_IPA, seed=0),
 }
 """Arms that a variant of the nightly run serves; the others are its own models."""
 RETURNING = "returning"

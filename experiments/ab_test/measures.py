@@ -10,7 +10,7 @@ import numpy as np
 
 from experiments.ab_test.traffic import Exposures
 from onerec.datasets.simulator.log import planned_exposures
-from onerec.datasets.simulator.world import Array, Items
+from onerec.datasets.simulator.world import Array, SimulatedItems
 from onerec.statistics import Interval, percentile_interval, resampled_means
 
 COUNTS: tuple[str, ...] = (
@@ -30,7 +30,7 @@ COUNTS: tuple[str, ...] = (
 
 
 def measure(
-    shown: Exposures, items: Items, popularity: Array, num_users: int, fresh: float
+    shown: Exposures, items: SimulatedItems, popularity: Array, num_users: int, fresh: float
 ) -> Array:
     """The sums of one day, (U, COUNTS).
 

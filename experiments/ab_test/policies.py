@@ -42,7 +42,7 @@ class Catalogue:
 
         Args:
             ids: The table.
-            num_items: Items of the app.
+            num_items: SimulatedItems of the app.
             candidates: (N,) booleans: what may be listed.
 
         Raises:

@@ -6,7 +6,7 @@ decides what users do and reaches no model.
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from experiments.ab_test.policies import (
 )
 from experiments.ab_test.traffic import Known, ReturnRule, is_watched, serve
 from onerec.artifacts import Artifact, read_json
-from onerec.config import PipelineConfig
+from onerec.config import BeamConfig, SessionConfig
 from onerec.datasets.simulated import SimulatedSource
 from onerec.datasets.simulator.world import Array, numbers
 from onerec.evaluation.baselines import Popularity, load_baselines
@@ -69,7 +69,8 @@ class ABTest:
         artifacts: Of the nightly run, `config.NIGHTLY`.
         variants: Checkpoint directory of each arm that a variant serves.
         day: D, the first day served.
-        stages: The night's settings.
+        sessions: The nightly run's settings of sessions.
+        decoding: How generators generate.
         config: Of the test.
         trained_seconds: What training took, for the arms whose models are variants.
         device: Where generators serve.
@@ -79,7 +80,8 @@ class ABTest:
     source: SimulatedSource
     artifacts: Mapping[str, Artifact]
     day: date
-    stages: PipelineConfig
+    sessions: SessionConfig
+    decoding: BeamConfig
     config: ABTestConfig
     variants: Mapping[str, Path] = field(default_factory=dict)
     trained_seconds: Mapping[str, float] = field(default_factory=dict)
@@ -174,7 +176,7 @@ def _served_once(
             first_day=test.day,
             days=test.config.days,
             traffic_seed=traffic_seed,
-            sessions=test.stages.sessions,
+            sessions=test.sessions,
             rule=rule,
         )
         items = test.source.world.items(test.last)
@@ -211,13 +213,12 @@ def _arms(test: ABTest, ids: SemanticIds) -> dict[str, Ranker]:
             "materialise baselines again, or leave the arm out"
         )
     vectors = load_tensors(test.path("semantic_ids") / "vectors.safetensors")["vectors"]
-    decoding = replace(test.stages.decoding, beam=test.config.beam)
     arms: dict[str, Ranker] = {name: fitted[name] for name in names if name in BASELINE_ARMS}
     for name in (n for n in names if n in GENERATOR_ARMS):
         arms[name] = serving_generator(
             checkpoints[name],
             ids,
-            decoding,
+            test.decoding,
             chosen_by=None if name == BY_PROBABILITY else (test.path("reward_model"), vectors),
             device=test.device,
         )
@@ -242,7 +243,7 @@ def _validation_losses(test: ABTest) -> dict[str, float]:
 
 def _morning(test: ABTest, ids: SemanticIds) -> _Morning:
     """Histories and exposures as of the first morning, from the window before D."""
-    world, sessions = test.source.world, test.stages.sessions
+    world, sessions = test.source.world, test.sessions
     fallback = load_baselines(test.path("baselines")).popularity_recent
     items = world.items(test.last)
     number_of_items = len(world.items(test.first))

@@ -28,11 +28,11 @@ from onerec.datasets.simulator.log import (
     play,
     who_comes,
 )
-from onerec.datasets.simulator.world import Array, Items, Users, World, generator
+from onerec.datasets.simulator.world import Array, SimulatedItems, SimulatedUsers, World, generator
 from onerec.session_dataset.padding import first_of_each, last_of_each
 
 BLOCK_USERS = 256
-"""Users a policy is asked for at once."""
+"""Users of a batch for which a policy makes lists."""
 MOST_EAGER = 2.0
 """Bound of how much oftener, or more rarely, a user comes after a good or a bad day."""
 
@@ -213,7 +213,7 @@ def serve(
 
 
 def common_visits(
-    world: World, users: Users, day: int, weekday: int, traffic_seed: int, eagerness: Array
+    world: World, users: SimulatedUsers, day: int, weekday: int, traffic_seed: int, eagerness: Array
 ) -> Visits:
     """The visits of a day; those of an arm with eager or lazy users are a subset of the same ones.
 
@@ -233,7 +233,7 @@ def is_watched(config: SessionConfig, seconds: Array, duration: Array) -> Array:
 
 
 def _lists(policy: Policy, known: Known, rows: Array, planned: Array) -> Array:
-    """(A, longest) lists; users who need lists of like length are asked for together."""
+    """(A, longest) lists; users who need lists of like length form a batch."""
     lists = np.full((len(rows), int(planned.max(initial=1))), -1, np.int64)
     order = np.argsort(planned, kind="stable")
     for low in range(0, len(rows), BLOCK_USERS):
@@ -244,7 +244,7 @@ def _lists(policy: Policy, known: Known, rows: Array, planned: Array) -> Array:
     return lists
 
 
-def _check(lists: Array, excluded: Array, items: Items, day: int) -> None:
+def _check(lists: Array, excluded: Array, items: SimulatedItems, day: int) -> None:
     """A policy that breaks the rules of the app has won nothing."""
     chosen = lists >= 0
     there = chosen & (lists < len(items))
@@ -265,8 +265,8 @@ def _check(lists: Array, excluded: Array, items: Items, day: int) -> None:
 
 def _exposures(
     world: World,
-    users: Users,
-    items: Items,
+    users: SimulatedUsers,
+    items: SimulatedItems,
     visits: Visits,
     day: int,
     lists: Array,

@@ -4,12 +4,14 @@ import dagster as dg
 from pydantic import Field
 
 from assets.code_version import code_version
-from assets.support import POOL_TRAINER, SETTINGS, STAGES, upstream
+from assets.support import POOL_TRAINER, SETTINGS, upstream
 from experiments.asset_support import GROUP, written
 from experiments.nightly_artifacts import latest_day
+from onerec.config import RewardConfig
 from resources.stores import Artifacts, Compute
 
-READ = ("session_dataset", "semantic_ids")
+READ = ("session_dataset", "semantic_ids", "reward_model")
+"""Of the reward model only the settings are read."""
 CODE = code_version(__name__, "reward_table")
 
 
@@ -38,9 +40,10 @@ def reward_table(
     day = latest_day(artifacts.store, READ)
     read = {name: artifacts.store.latest(name, day) for name in READ}
     paths = read["session_dataset"].path, read["semantic_ids"].path
+    settings = RewardConfig(**read["reward_model"].manifest["config"])
     made = reward_quality(
-        load_blocks(*paths, STAGES.reward),
-        STAGES.reward,
+        load_blocks(*paths, settings),
+        settings,
         SETTINGS.dataset,
         f"{SETTINGS.dataset} {day}, {read['session_dataset'].version}",
         seeds=config.seeds,

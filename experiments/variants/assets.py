@@ -6,6 +6,7 @@ A comparison is a backfill of `pretrained_variant` and `aligned_variant`, then i
 import shutil
 import time
 from collections import defaultdict
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -168,7 +169,7 @@ def comparison_table(name: str, compared: Comparison) -> dg.AssetsDefinition:
         made = provenance(
             artifacts.store,
             [night.test_day.isoformat()],
-            base,
+            asdict(base),
             sorted({result.seed for result in results}),
             f"pretraining at most {base.training.max_epochs} epochs, alignment "
             f"{base.alignment.epochs} epoch(s) over {base.alignment.sample_users} users' sessions "

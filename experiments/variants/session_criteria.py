@@ -1,6 +1,6 @@
 """The sessions of a night filtered or cut otherwise: other good ones, shorter targets.
 
-Only the training and validation splits: what is asked on the test day never changes.
+Only the training and validation splits: the cases of the test day never change.
 """
 
 # pyarrow.compute makes its functions at import, out of sight of a type checker:

@@ -1,6 +1,7 @@
 """Every system of several nightly runs, pooled: a backfill of the night over days is the walk."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 
 import dagster as dg
 from pydantic import Field
@@ -49,7 +50,7 @@ def walk_forward_table(
     tables = walk_forward_tables(
         {day: store.latest("offline_metrics", day).path for day in days},
         SETTINGS.dataset,
-        provenance(store, days, base, [base.training.seed], budget),
+        provenance(store, days, asdict(base), [base.training.seed], budget),
         learned,
         _seconds(context.instance, days, learned.systems),
     )

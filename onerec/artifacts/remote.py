@@ -55,7 +55,7 @@ class RemotePlace:
             content = self._call(self.fs.cat_file, f"{self.root}/{name}")
         except FileNotFoundError:
             return None
-        assert isinstance(content, bytes), "one file was asked for, as it is"
+        assert isinstance(content, bytes), "one file was read, as it is"
         return content
 
     def partitions_with(self, asset: str, file: str) -> list[str]:
@@ -154,7 +154,7 @@ class RemotePlace:
     def _sizes(self, name: str) -> dict[str, int]:
         base = f"{self.root}/{name}/"
         found = self._call(self.fs.find, base, detail=True)
-        assert isinstance(found, dict), "details were asked for"
+        assert isinstance(found, dict), "details were requested"
         return {str(p).rpartition(base.lstrip("/"))[2]: e["size"] for p, e in found.items()}
 
     def _put(self, file: Path, name: str) -> None:

@@ -32,7 +32,7 @@ class BeamConfig(ValidatedConfig):
     """Beam search."""
 
     beam: int = option(
-        16, "Beams kept; at least the length of the list asked for", ge=1, le=LONGEST_SEQUENCE
+        16, "Beams kept; at least the length of the list to make", ge=1, le=LONGEST_SEQUENCE
     )
     candidates: int = option(
         32, "N: sessions generated per user for preference pairs", ge=1, le=LONGEST_SEQUENCE

@@ -22,7 +22,7 @@ from assets.reward import (
     reward_model,
     reward_model_checks,
 )
-from assets.support import DAILY, STAGES
+from assets.support import DAILY, PIPELINE
 from onerec import schema
 from onerec.alignment.pairs import load_pairs
 from onerec.alignment.preferences import load_preferences
@@ -38,8 +38,8 @@ DAY = DAILY.get_partition_keys()[4]
 CODES, SID_TOKENS, NUM_ITEMS, NUM_NEW, NUM_USERS = 6, 3, 36, 4, 40
 UNGATED = {"batch_size": 8, "gate_cases": 0}
 SHAPE = {
-    "history_length": STAGES.sessions.history_length,
-    "session_items": STAGES.sessions.session_items,
+    "history_length": PIPELINE.sessions.history_length,
+    "session_items": PIPELINE.sessions.session_items,
 }
 
 
@@ -61,7 +61,7 @@ def _sessions(split: str, day: date, seed: int) -> pa.Table:
     rng = np.random.default_rng(seed)
     rows = []
     for user in range(NUM_USERS):
-        topic, shown = user % 5, STAGES.sessions.session_items
+        topic, shown = user % 5, PIPELINE.sessions.session_items
         own = topic * 6 + rng.permutation(6)
         items = np.where(rng.random(shown) < 0.6, own[:shown], rng.integers(0, 30, shown))
         watched = items // 6 == topic
@@ -97,7 +97,7 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> ArtifactStore:
     store = ArtifactStore(str(tmp_path_factory.mktemp("artifacts")))
     common = {"config": {}, "upstream": {}, "code_version": "1"}
     day = date.fromisoformat(DAY)
-    built = common | {"config": {"sessions": asdict(STAGES.sessions)}}
+    built = common | {"config": {"sessions": asdict(PIPELINE.sessions)}}
     with store.write("session_dataset", DAY, **built) as draft:
         splits = {
             "train": [_sessions("train", day - timedelta(days=d), d) for d in (2, 3, 4)],
@@ -182,7 +182,7 @@ def test_rounds_are_unrolled_and_the_last_has_the_plain_names(rounds: list[dg.As
     assert {"preference_pairs_round_1", "pretrained_checkpoint"} <= deps[1]
     assert "dpo_checkpoint_round_1" in deps[2]
     assert {"preference_pairs", "dpo_checkpoint_round_1"} <= deps[3]
-    assert round_name("dpo_checkpoint", STAGES.alignment.rounds) == "dpo_checkpoint"
+    assert round_name("dpo_checkpoint", PIPELINE.alignment.rounds) == "dpo_checkpoint"
 
 
 def test_a_night_goes_through_with_its_checks(result: dg.ExecuteInProcessResult):
@@ -358,7 +358,7 @@ def test_checks_refuse_wrong_and_illegal_pairs(
     new[0, 0] = NUM_ITEMS - 1
     broken = dataclasses.replace(good, chosen=new, rejected_reward=good.chosen_reward)
     common = {"config": {}, "upstream": {}, "code_version": "1"}
-    built = common | {"config": {"sessions": asdict(STAGES.sessions)}}
+    built = common | {"config": {"sessions": asdict(PIPELINE.sessions)}}
     with store.write("session_dataset", DAY, **built):
         pass
     with store.write("semantic_ids", DAY, **common) as draft:

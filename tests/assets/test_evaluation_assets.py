@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from assets import evaluation, report, serving
-from assets.support import STAGES
+from assets.support import PIPELINE
 from onerec.artifacts import Artifact, ArtifactStore, read_json, write_json
 from onerec.config import SIMPLE_SYSTEMS
 from onerec.current_recommendations import read_served
@@ -46,7 +46,7 @@ RUN = {
 
 
 def publish(store: ArtifactStore, asset: str, fill) -> None:
-    config = {"sessions": asdict(STAGES.sessions)} if asset == "session_dataset" else {}
+    config = {"sessions": asdict(PIPELINE.sessions)} if asset == "session_dataset" else {}
     with store.write(asset, DAY, config=config, upstream={}, code_version="1") as draft:
         fill(draft.path)
 
@@ -55,8 +55,8 @@ def generator(seed: int):
     return lambda directory: small.write_generator(
         directory,
         seed=seed,
-        history_length=STAGES.sessions.history_length,
-        session_items=STAGES.sessions.session_items,
+        history_length=PIPELINE.sessions.history_length,
+        session_items=PIPELINE.sessions.session_items,
     )
 
 
@@ -165,7 +165,7 @@ def test_recommendations_are_in_parquet_and_in_the_warehouse(
     champion = ArtifactStore(str(home / "artifacts")).latest("champion", DAY)
     simple = read_json(champion.path / "champion.json")["simple_system"]
     assert set(table.column("model_version").to_pylist()) == {simple}
-    assert table.num_rows == STAGES.serving.list_length * small.NUM_USERS
+    assert table.num_rows == PIPELINE.serving.list_length * small.NUM_USERS
     for_consumers = pq.read_table(home / "serving/current/recommendations.parquet")
     assert for_consumers.drop_columns("title").equals(table)
     with duckdb.connect(str(home / "warehouse.duckdb"), read_only=True) as connection:
@@ -238,7 +238,7 @@ def test_a_champion_serves_and_its_bundle_answers_from_python(
     history = [r for r in small.rows() if r["user_id"] == "u01"]
     items = history[-1]["history_item_ids"] + history[-1]["item_ids"]
     mine = [r["item_id"] for r in table.to_pylist() if r["user_id"] == "u01"]
-    assert [r.item_id for r in bundle.recommend(items, STAGES.serving.list_length)] == mine
+    assert [r.item_id for r in bundle.recommend(items, PIPELINE.serving.list_length)] == mine
 
 
 def decide(home: Path, by_hand: dict[str, str]) -> dict:

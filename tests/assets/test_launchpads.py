@@ -14,7 +14,7 @@ from assets import alignment, evaluation, item_embeddings, reward, serving, toke
 from assets.code_version import reachable_code
 from assets.session_dataset import SessionDatasetLaunchpad
 from assets.sessions import RejectionLaunchpad, SessionLaunchpad
-from assets.support import STAGES, all_but, launchpad, to_core
+from assets.support import PIPELINE, all_but, launchpad, to_core
 from onerec.config import PRESETS, PipelineConfig, SettingError
 from onerec_dagster.definitions import defs
 from resources.settings import CHECKOUT
@@ -63,14 +63,14 @@ def fields_of(stage: str, shown: type[dg.Config]) -> Iterator[tuple[str, str]]:
 
 def test_every_setting_is_in_a_launchpad():
     shown = {pair for stage, config in LAUNCHPADS.values() for pair in fields_of(stage, config)}
-    window = {field.name for field in dataclasses.fields(STAGES.window)}
+    window = {field.name for field in dataclasses.fields(PIPELINE.window)}
     for config in (SessionLaunchpad, RejectionLaunchpad, SessionDatasetLaunchpad):
         for name in config.model_fields:
             shown.add(("window" if name in window else "sessions", name))
     every = {
         (stage.name, field.name)
         for stage in dataclasses.fields(PipelineConfig)
-        for field in dataclasses.fields(getattr(STAGES, stage.name))
+        for field in dataclasses.fields(getattr(PIPELINE, stage.name))
     }
     assert shown - OF_A_RUN == every - GRAPH
 
@@ -118,13 +118,13 @@ def test_hidden_fields_keep_the_value_of_the_pipeline():
 def test_fields_that_do_not_go_together_are_refused():
     config = alignment.PairsLaunchpad.model_validate({"method": "sdpo", "pairs": "feedback"})
     with pytest.raises(SettingError, match="no group of sessions"):
-        to_core(config, STAGES.alignment)
+        to_core(config, PIPELINE.alignment)
 
 
 def test_an_unknown_field_is_refused():
     with pytest.raises(SettingError, match="names='codebook': use fields of TokenizerConfig"):
-        launchpad(STAGES.tokenizer, "codebook")
-    assert "seed" not in all_but(STAGES.tokenizer, "seed")
+        launchpad(PIPELINE.tokenizer, "codebook")
+    assert "seed" not in all_but(PIPELINE.tokenizer, "seed")
 
 
 def test_dagster_offers_choices():

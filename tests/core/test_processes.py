@@ -1,4 +1,4 @@
-"""A process that ended is told from one that lives, here only and never by its number alone."""
+"""An ended process is distinguished from a living one, here only and never by its id alone."""
 
 import dataclasses
 import os

@@ -15,7 +15,7 @@ from tests.end_to_end import small_night
 pytestmark = pytest.mark.slow
 
 FIRST, DAYS, USERS, ITEMS = date(2026, 6, 1), 6, 70, 60
-STAGES = """
+PIPELINE = """
 stages:
   window: {window_days: 5}
   embeddings: {text_encoder: hashed, text_dim: 16, collaborative_dim: 8}
@@ -69,7 +69,7 @@ def test_a_log_without_watch_times_passes(
     mapping = f"user_id: customer, item_id: product, event_time: at{columns}"
     config = tmp_path / "my.yaml"
     files = f"events: {{path: log.csv, columns: {{{mapping}}}}}\ntime_zone: Asia/Tokyo\n"
-    config.write_text(files + STAGES)  # its mornings are evenings of the day before in UTC
+    config.write_text(files + PIPELINE)  # its mornings are evenings of the day before in UTC
     home, log = tmp_path / "home", tmp_path / "night.log"
     small_night.run(small_night.environment(home, config), log)
     said = log.read_text()

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.ab_test.config import NIGHTLY
+from experiments.ab_test.config import MEASURED, NIGHTLY
 from experiments.ab_test.traffic import is_watched
-from onerec.artifacts import Artifact, ArtifactStore
+from onerec.artifacts import Artifact, ArtifactStore, write_json
 from onerec.config import PipelineConfig
 from onerec.datasets.simulated import SimulatedSource
 from onerec.datasets.simulator.config import SimulatorConfig
@@ -61,14 +61,18 @@ def publish(store: ArtifactStore, stages: PipelineConfig = STAGES) -> dict[str, 
         "baselines": baselines,
         "pretrained_checkpoint": lambda d: small.write_generator(d, seed=0, **length),
         "reward_model": lambda d: small.write_reward(d, seed=1),
+        MEASURED: lambda d: write_json(d / "metrics.json", {}),
     }
 
     def artifact(name: str) -> Artifact:
         return store.latest(name, DAY.isoformat())
 
-    sessions = {"sessions": dataclasses.asdict(stages.sessions)}
-    for name in NIGHTLY:
-        made_with = {"config": sessions, "upstream": {}, "code_version": "1"}
+    config = {
+        "sessions": dataclasses.asdict(stages.sessions),
+        "decoding": dataclasses.asdict(stages.decoding),
+    }
+    for name in (*NIGHTLY, MEASURED):
+        made_with = {"config": config, "upstream": {}, "code_version": "1"}
         with store.write(name, DAY.isoformat(), **made_with) as draft:
             fills[name](draft.path)
     return {name: artifact(name) for name in NIGHTLY}

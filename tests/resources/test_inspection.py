@@ -23,7 +23,7 @@ from resources.inspection.throwaway import every_day, land_catalogue
 from resources.warehouse import Warehouse
 from tests.sql import delivered
 
-STAGES = PipelineConfig(
+PIPELINE = PipelineConfig(
     sessions=SessionConfig(good_min_watched_items=3), window=WindowConfig(window_days=3)
 )
 REGULAR = [  # 30 users, four events each on three of four days; the third day is empty
@@ -63,7 +63,7 @@ def opened(home: Path, **sections: object) -> EventSource:
     return open_source("own", data_dir=None, config=config)
 
 
-def look(home: Path, source: EventSource, stages: PipelineConfig = STAGES) -> list[Finding]:
+def look(home: Path, source: EventSource, stages: PipelineConfig = PIPELINE) -> list[Finding]:
     days = days_of(source)
     build = SessionBuild(
         dbt=session_dbt(home / "dbt", home / "never.duckdb", column_metadata=False),

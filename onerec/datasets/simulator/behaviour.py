@@ -8,7 +8,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from onerec.datasets.simulator.world import SUBTOPICS_PER_TOPIC, Array, Items, Users, World
+from onerec.datasets.simulator.world import (
+    SUBTOPICS_PER_TOPIC,
+    Array,
+    SimulatedItems,
+    SimulatedUsers,
+    World,
+)
 
 BASE = -1.1
 INTEREST = 3.4
@@ -46,9 +52,9 @@ class Draws(Protocol):
 
 def affinity(
     world: World,
-    users: Users,
+    users: SimulatedUsers,
     rows: Array,
-    items: Items,
+    items: SimulatedItems,
     day: float,
     pairs: tuple[Array, Array] | None = None,
 ) -> Array:
@@ -57,7 +63,7 @@ def affinity(
     Args:
         world: The app.
         users: Its users.
-        rows: (A,) users asked for.
+        rows: (A,) rows of the users wanted.
         items: N items.
         day: Day number.
         pairs: Which of the A users and N items, (E,) each; all A * N of them when None.
@@ -74,7 +80,7 @@ def affinity(
     return interest + STYLE * style + common[item] + users.patience[rows][user]
 
 
-def taste(world: World, users: Users, rows: Array, day: float) -> Array:
+def taste(world: World, users: SimulatedUsers, rows: Array, day: float) -> Array:
     """Interest by subtopic, (A, topics * subtopics), in [0, 1]."""
     interest = world.interests(users, rows, day)
     within = 0.35 + 0.65 * users.subtopic[rows]

@@ -11,8 +11,8 @@ from onerec.datasets.simulator.behaviour import Draws
 from onerec.datasets.simulator.world import (
     STYLE_DIM,
     Array,
-    Items,
-    Users,
+    SimulatedItems,
+    SimulatedUsers,
     World,
     generator,
     hash_uniform,
@@ -91,7 +91,9 @@ class Played:
     kept: Array
 
 
-def day_events(world: World, users: Users, items: Items, day: int, weekday: int) -> pa.Table:
+def day_events(
+    world: World, users: SimulatedUsers, items: SimulatedItems, day: int, weekday: int
+) -> pa.Table:
     """Every exposure of a day.
 
     Args:
@@ -125,8 +127,8 @@ def day_events(world: World, users: Users, items: Items, day: int, weekday: int)
 def play(
     rng: Draws,
     world: World,
-    users: Users,
-    items: Items,
+    users: SimulatedUsers,
+    items: SimulatedItems,
     visits: Visits,
     day: int,
     shown: Array,
@@ -163,7 +165,7 @@ def planned_exposures(visits: Visits) -> tuple[Array, Array, Array]:
 
 
 def draw_visits(
-    rng: np.random.Generator, world: World, users: Users, day: int, weekday: int
+    rng: np.random.Generator, world: World, users: SimulatedUsers, day: int, weekday: int
 ) -> Visits:
     """Who opens the app, how often, when, and for how long at most."""
     comes = who_comes(rng.random(len(users)), users, day, weekday)
@@ -171,7 +173,7 @@ def draw_visits(
 
 
 def who_comes(
-    draws: Array, users: Users, day: int, weekday: int, eagerness: Array | float = 1.0
+    draws: Array, users: SimulatedUsers, day: int, weekday: int, eagerness: Array | float = 1.0
 ) -> Array:
     """(U,) booleans: who opens the app on a day.
 
@@ -189,7 +191,7 @@ def who_comes(
     return alive & comes
 
 
-def plan_visits(rng: np.random.Generator, users: Users, rows: Array) -> Visits:
+def plan_visits(rng: np.random.Generator, users: SimulatedUsers, rows: Array) -> Visits:
     """How often users come on a day, when, and for how long at most."""
     count = 1 + rng.poisson(0.4 + 1.6 * users.activity[rows])
     count = count.clip(max=MAX_SESSIONS)
@@ -202,7 +204,12 @@ def plan_visits(rng: np.random.Generator, users: Users, rows: Array) -> Visits:
 
 
 def choose_items(
-    rng: np.random.Generator, world: World, users: Users, items: Items, visits: Visits, day: int
+    rng: np.random.Generator,
+    world: World,
+    users: SimulatedUsers,
+    items: SimulatedItems,
+    visits: Visits,
+    day: int,
 ) -> tuple[Array, Array, Array]:
     """What the logging policy shows.
 
@@ -238,8 +245,8 @@ def choose_items(
 def _open_items(
     rng: np.random.Generator,
     world: World,
-    users: Users,
-    items: Items,
+    users: SimulatedUsers,
+    items: SimulatedItems,
     rows: Array,
     first_hour: Array,
     day: int,
@@ -277,7 +284,13 @@ def _user_blocks(num_users: int, num_items: int) -> Iterator[slice]:
 
 
 def _affinity_of_shown(
-    world: World, users: Users, rows: Array, items: Items, day: int, visitor: Array, shown: Array
+    world: World,
+    users: SimulatedUsers,
+    rows: Array,
+    items: SimulatedItems,
+    day: int,
+    visitor: Array,
+    shown: Array,
 ) -> Array:
     """(E,) true affinity of exposures, ordered by visitor."""
     affinity = np.empty(len(shown))
@@ -314,7 +327,13 @@ def _deal(rng: np.random.Generator, keys: Array, owner: Array) -> tuple[Array, A
 
 
 def _policy_score(
-    world: World, users: Users, rows: Array, items: Items, day: int, user: Array, item: Array
+    world: World,
+    users: SimulatedUsers,
+    rows: Array,
+    items: SimulatedItems,
+    day: int,
+    user: Array,
+    item: Array,
 ) -> Array:
     """The policy's score of (user, item) pairs: indices into `rows` and `items`."""
     known = behaviour.taste(world, users, rows, day - LAG_DAYS)

@@ -1,4 +1,4 @@
-"""The words titles are made of: topics, their subtopics, and how each is spoken about."""
+"""The words titles are made of: topics, their subtopics, and the phrases of each."""
 
 TOPICS: dict[str, tuple[str, str, str, str]] = {
     "cooking": ("handmade pasta", "street food noodles", "one-pan dinner", "spicy curry"),
@@ -74,7 +74,7 @@ TOPICS: dict[str, tuple[str, str, str, str]] = {
     ),
     "wildlife": ("lion pride hunt", "coral reef dive", "owl nest camera", "elephant calf rescue"),
 }
-"""Topic -> four subtopics. The name is the item's category; the subtopic is spoken in its title."""
+"""Topic -> four subtopics: the topic is an item's category, the subtopic is named in its title."""
 
 OPENERS = (
     "My first",

@@ -24,7 +24,7 @@ STYLE_DIM = 6
 TOPIC_POPULARITY_EXPONENT = 0.6
 
 Array = np.ndarray
-Block = TypeVar("Block", "Users", "Items")
+Block = TypeVar("Block", "SimulatedUsers", "SimulatedItems")
 
 
 def generator(config: SimulatorConfig, stream: str, day: int) -> np.random.Generator:
@@ -46,7 +46,7 @@ def hash_uniform(*parts: Array | int) -> Array:
 
 
 @dataclass(frozen=True)
-class Users:
+class SimulatedUsers:
     """U users, ordered by the day they joined; every array's first axis is U.
 
     Attributes:
@@ -82,7 +82,7 @@ class Users:
 
 
 @dataclass(frozen=True)
-class Items:
+class SimulatedItems:
     """N items, ordered by publication; every array's first axis is N.
 
     Attributes:
@@ -145,15 +145,15 @@ class World:
         self._user_block = cache(self._draw_users)
         self._item_block = cache(self._draw_items)
 
-    def users(self, day: int) -> Users:
+    def users(self, day: int) -> SimulatedUsers:
         """Everybody who joined by the end of a day (counted from the first one)."""
         return _join([self._user_block(d) for d in range(-1, day + 1)])
 
-    def items(self, day: int) -> Items:
+    def items(self, day: int) -> SimulatedItems:
         """Everything published by the end of a day."""
         return _join([self._item_block(d) for d in range(-1, day + 1)])
 
-    def _draw_users(self, day: int) -> Users:
+    def _draw_users(self, day: int) -> SimulatedUsers:
         config = self.config
         n = config.initial_users if day < 0 else config.new_users_per_day
         rng = generator(config, "users", day)
@@ -166,7 +166,7 @@ class World:
         strength = np.where(rank < wanted[:, None], np.exp(-0.35 * rank), 0.03)
         subtopic = np.exp(1.2 * rng.normal(size=(*shape, SUBTOPICS_PER_TOPIC)))
         share = config.activity
-        return Users(
+        return SimulatedUsers(
             joined=np.full(n, max(day, 0)),
             left=max(day, 0) + 1 + rng.exponential(config.user_lifetime_days, n),
             activity=rng.beta(0.9, 0.9 * (1 - share) / share, n),
@@ -184,7 +184,7 @@ class World:
             fad_length=rng.uniform(8.0, 24.0, n),
         )
 
-    def _draw_items(self, day: int) -> Items:
+    def _draw_items(self, day: int) -> SimulatedItems:
         config = self.config
         n = config.initial_items if day < 0 else config.new_items_per_day
         rng = generator(config, "items", day)
@@ -195,7 +195,7 @@ class World:
         busy = (1.0 + np.arange(config.authors_per_topic)) ** -0.8
         author = rng.choice(config.authors_per_topic, n, p=busy / busy.sum())
         quality = self.author_quality[topic, author] + rng.normal(0.0, 0.8, n)
-        return Items(
+        return SimulatedItems(
             published=published,
             topic=topic,
             subtopic=rng.integers(0, SUBTOPICS_PER_TOPIC, n),
@@ -210,7 +210,7 @@ class World:
             has_category=rng.random(n) < 0.88,
         )
 
-    def interests(self, users: Users, rows: Array, day: float) -> Array:
+    def interests(self, users: SimulatedUsers, rows: Array, day: float) -> Array:
         """Interest of some users in every topic on a day, (len(rows), topics), strongest one 1.
 
         A slow wave per topic, and one passing fad at a time that swells and fades again.
@@ -251,18 +251,18 @@ def _ids(prefix: str, numbers: Array) -> pa.Array:
     return pc.binary_join_element_wise(prefix, digits, "")
 
 
-def titles(items: Items) -> pa.Array:
+def titles(items: SimulatedItems) -> pa.Array:
     """A title per item: an opener, its subtopic, an ending."""
-    spoken = [phrase for phrases in TOPICS.values() for phrase in phrases]
+    phrases_of_topics = [phrase for phrases in TOPICS.values() for phrase in phrases]
     subtopic = pa.array(items.topic * SUBTOPICS_PER_TOPIC + items.subtopic)
     parts = (
         pa.array(OPENERS).take(pa.array(items.opener)),
-        pa.array(spoken).take(subtopic),
+        pa.array(phrases_of_topics).take(subtopic),
         pa.array(ENDINGS).take(pa.array(items.ending)),
     )
     return pc.binary_join_element_wise(*parts, " ")
 
 
-def categories(items: Items) -> pa.Array:
+def categories(items: SimulatedItems) -> pa.Array:
     """Topic name per item, null where the uploader left it out."""
     return pa.array(list(TOPICS)).take(pa.array(items.topic, mask=~items.has_category))

@@ -30,7 +30,7 @@ from onerec.tokenizer.semantic_ids import (
 )
 
 BEAM = 30
-"""Beams kept; the list is no longer than the beam unless more is asked for."""
+"""Beams kept; the list is no longer than the beam unless `top_k` is larger."""
 USERS_AT_ONCE = 64
 
 

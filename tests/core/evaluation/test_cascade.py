@@ -213,7 +213,7 @@ def test_a_night_can_name_it(data: Path, tmp_path: Path):
     assert ranked == {n: r.rank(history, 9).items.tolist() for n, r in fitted.rankers.items()}
 
 
-def test_without_lightgbm_the_remedy_is_told(data: Path, monkeypatch):
+def test_without_lightgbm_the_remedy_is_named(data: Path, monkeypatch):
     def missing(name: str):
         raise ImportError(name)
 

@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 import yaml
 
-from assets.support import STAGES
+from assets.support import PIPELINE
 from experiments.ab_test.assets import ab_test_table
 from onerec.artifacts import ArtifactError, ArtifactStore
 from resources.stores import Artifacts, Compute, Source
@@ -45,7 +45,7 @@ def app(home: Path) -> Source:
 
 def test_the_table_is_written_and_shown(tmp_path: Path, tables_dir: Path) -> None:
     pytest.importorskip("lightgbm")
-    simulated.publish(ArtifactStore(str(tmp_path / "artifacts")), STAGES)
+    simulated.publish(ArtifactStore(str(tmp_path / "artifacts")), PIPELINE)
     result = materialize(tmp_path, app(tmp_path))
     metadata = result.asset_materializations_for_node("ab_test_table")[0].metadata
     assert metadata["night"].value == simulated.DAY.isoformat()

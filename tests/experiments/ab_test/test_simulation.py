@@ -38,7 +38,8 @@ def a_test(store: ArtifactStore, **changes) -> ABTest:
         variants=variants,
         trained_seconds={"larger": 100.0},
         day=simulated.DAY,
-        stages=simulated.STAGES,
+        sessions=simulated.STAGES.sessions,
+        decoding=simulated.STAGES.decoding,
         config=CONFIG,
     )
     return dataclasses.replace(test, **changes)

@@ -8,7 +8,7 @@ import dagster as dg
 
 from experiments.reward_quality import assets as module
 from onerec.artifacts import ArtifactStore
-from onerec.config import SessionConfig
+from onerec.config import RewardConfig, SessionConfig
 from resources.stores import Artifacts, Compute
 from tests.core.evaluation import night as small
 
@@ -20,9 +20,14 @@ def test_tables_are_written_and_shown(tmp_path: Path, tables_dir: Path):
     for asset, fill in (
         ("session_dataset", lambda d: small.write_sessions(d, small.rows())),
         ("semantic_ids", lambda d: small.write_catalogue(d, small.catalogue())),
+        ("reward_model", lambda d: small.write_reward(d, seed=1)),
     ):
-        config = {"sessions": asdict(SessionConfig())} if asset == "session_dataset" else {}
-        with store.write(asset, DAY, config=config, upstream={}, code_version="1") as draft:
+        config = {
+            "session_dataset": {"sessions": asdict(SessionConfig())},
+            "semantic_ids": {},
+            "reward_model": asdict(RewardConfig(max_epochs=1)),
+        }
+        with store.write(asset, DAY, config=config[asset], upstream={}, code_version="1") as draft:
             fill(draft.path)
     result = dg.materialize(
         [module.reward_table],

@@ -95,4 +95,4 @@ def test_a_criterion_alone_decides(tmp_path: Path, criteria: tuple, good: list[s
     counts = recut_sessions(source, out, wanted, SessionConfig(), date.fromisoformat("2026-06-14"))
     assert kept(out) == good
     assert counts["good valid"] == len(good)
-    assert not (out / "split=test").exists(), "what is asked never changes"
+    assert not (out / "split=test").exists(), "the cases of the test day never change"
