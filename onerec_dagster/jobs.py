@@ -1,4 +1,4 @@
-"""The jobs a team runs."""
+"""The jobs: ingest, the nightly run, and the nightly run with a new codebook."""
 
 import dagster as dg
 

@@ -7,7 +7,10 @@ from the dataclasses.
 import dataclasses
 import sys
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from jinja2 import Template
 
 from onerec.config import PRESETS, PipelineConfig, ValidatedConfig
 from onerec.datasets import DATASETS
@@ -16,7 +19,8 @@ from resources.settings import CHECKOUT
 
 PAGE = CHECKOUT / "docs" / "settings.md"
 DEFAULT = "tiny"
-HEAD = """\
+TEMPLATE = Template(
+    """\
 # Settings
 
 Written by `make docs` from the dataclasses in `onerec/config`; edit those, not this page.
@@ -35,42 +39,67 @@ data set changes ([below](#what-a-data-set-changes)), then the YAML file, then t
 wrong name or value stops the run before it starts, with a message that names the field, the value
 and the remedy. Where things live and what they run on are [environment
 variables](operations.md#environment-variables).
-"""
+
+{% for section in sections %}
+## {{ section.title }}
+
+{{ section.text }}
+
+| setting | values | default | meaning |
+|---|---|---|---|
+{% for row in section.rows %}
+| {{ row | join(" | ") }} |
+{% endfor %}
+
+{% endfor %}
+## What a data set changes
+
+| data set | setting | value |
+|---|---|---|
+{% for name, stage, field, value in changes %}
+| {{ name }} | `{{ stage }}.{{ field }}` | `{{ value }}` |
+{% endfor %}
+""",
+    trim_blocks=True,
+    keep_trailing_newline=True,
+)
+
+
+class Section(NamedTuple):
+    """One dataclass: its docstring's first paragraph and a row per field."""
+
+    title: str
+    text: str
+    rows: list[tuple[str, str, str, str]]
 
 
 def settings_page() -> str:
     """The page as Markdown: a table per stage, then the simulator's and each data set's changes."""
-    lines = [HEAD]
-    for stage in dataclasses.fields(PipelineConfig):
-        presets = {name: getattr(preset, stage.name) for name, preset in PRESETS.items()}
-        lines += _section(stage.name, presets)
-    lines += _section("simulator", {DEFAULT: SimulatorConfig()})
-    lines += ["## What a data set changes", "", "| data set | setting | value |", "|---|---|---|"]
-    for name, dataset in DATASETS.items():
-        for stage, changes in dataset.stages.items():
-            lines += [f"| {name} | `{stage}.{k}` | `{v}` |" for k, v in changes.items()]
-    return "\n".join(lines) + "\n"
+    stages = [stage.name for stage in dataclasses.fields(PipelineConfig)]
+    by_stage = {n: {p: getattr(preset, n) for p, preset in PRESETS.items()} for n in stages}
+    by_stage["simulator"] = {DEFAULT: SimulatorConfig()}
+    changes = [
+        (name, stage, field, value)
+        for name, dataset in DATASETS.items()
+        for stage, values in dataset.stages.items()
+        for field, value in values.items()
+    ]
+    sections = [_section(title, presets) for title, presets in by_stage.items()]
+    return TEMPLATE.render(sections=sections, changes=changes)
 
 
-def _section(title: str, presets: Mapping[str, ValidatedConfig]) -> Iterator[str]:
-    """One dataclass: its docstring's first paragraph and a row per field."""
+def _section(title: str, presets: Mapping[str, ValidatedConfig]) -> Section:
     config = type(presets[DEFAULT])
     types = typing.get_type_hints(config)
-    yield f"## {title}"
-    yield ""
-    yield (config.__doc__ or "").split("\n\n")[0].replace("\n", " ")
-    yield ""
-    yield "| setting | values | default | meaning |"
-    yield "|---|---|---|---|"
+    rows = []
     for field in dataclasses.fields(config):
         default = getattr(presets[DEFAULT], field.name)
         by_preset = {name: getattr(preset, field.name) for name, preset in presets.items()}
         others = [f"{name} `{value}`" for name, value in by_preset.items() if value != default]
         values = _values(types[field.name], field.metadata["limits"])
-        defaults = ", ".join([f"`{default}`", *others])
         meaning = field.metadata["doc"].replace("|", "\\|")
-        yield f"| `{field.name}` | {values} | {defaults} | {meaning} |"
-    yield ""
+        rows.append((f"`{field.name}`", values, ", ".join([f"`{default}`", *others]), meaning))
+    return Section(title, (config.__doc__ or "").split("\n\n")[0].replace("\n", " "), rows)
 
 
 def _values(kind: typing.Any, limits: Mapping[str, typing.Any]) -> str:

@@ -11,7 +11,6 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import date, datetime
 from functools import cached_property
 from typing import Any
 from urllib.parse import unquote
@@ -41,8 +40,6 @@ _MAGIC = {
 _BY_PYTHON = ("xz", "zip")  # Arrow has no codec for these
 _BROKEN = (pa.ArrowException, OSError, EOFError, csv.Error, LookupError, zipfile.BadZipFile)
 _PARQUET_MAGIC = b"PAR1"
-_ISO_DAY = "%Y-%m-%d"
-_DATE = re.compile(r"\{date(?::([^}]+))?\}")
 _RAGGED = re.compile(r"(?:Row #(\d+): )?Expected (\d+) columns, got (\d+): ?(.*)", re.DOTALL)
 _NO_VALUE_OF_HIVE = "__HIVE_DEFAULT_PARTITION__"
 
@@ -350,47 +347,10 @@ def find(url: str, *, parquet: bool | None = None, style: CsvStyle = CsvStyle())
     )
 
 
-def is_dated(url: str) -> bool:
-    """Whether a path holds `{date}` or `{date:FORMAT}`: a file, or a directory, per day."""
-    return _DATE.search(url) is not None
-
-
-def one_day(url: str, day: date) -> str:
-    """A dated path, for one day."""
-    return _DATE.sub(lambda found: day.strftime(found[1] or _ISO_DAY), url)
-
-
-def any_day(url: str) -> str:
-    """A dated path as the glob of all its days."""
-    return _DATE.sub(lambda found: "/".join("*" * _depth(found)), url)
-
-
-def day_of_path(url: str, path: str) -> date | None:
-    """The day of a path that the glob of a dated path has found; None where it holds none."""
-    found = _DATE.search(url)
-    if found is None:
-        return None
-    # The day sits where the pattern says: everything else is literal or a wildcard.
-    before, after = (
-        re.escape(side).replace(r"\*\*", ".*").replace(r"\*", "[^/]*").replace(r"\?", "[^/]")
-        for side in (url[: found.start()].split("://")[-1], url[found.end() :])
-    )
-    middle = "/".join(["[^/]+?"] * _depth(found))
-    match = re.search(f"{before}({middle}){after}(/.*)?$", path)
-    try:
-        return datetime.strptime(match[1] if match else "", found[1] or _ISO_DAY).date()
-    except ValueError:
-        return None  # another file that the wildcard caught
-
-
 def shown(value: object) -> str:
     """A value as a message shows it: one line, at most `SHOWN` characters."""
     text = " ".join(str(value).split())
     return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
-
-
-def _depth(found: re.Match[str]) -> int:
-    return 1 + (found[1] or "").count("/")
 
 
 def _without_compression(path: str) -> str:

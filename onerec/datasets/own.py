@@ -18,6 +18,7 @@ from pydantic import BaseModel
 from onerec.config import require
 from onerec.config.feedback import Feedback, kind_of
 from onerec.datasets import files, own_config
+from onerec.datasets.dated_paths import any_day, day_of_path, is_dated, one_day
 
 Section: TypeAlias = (
     own_config.EventFiles | own_config.ItemFiles | own_config.HistoryFiles | own_config.VectorFiles
@@ -143,13 +144,13 @@ class OwnLog:
 
     def is_dated(self, name: str) -> bool:
         """Whether a section has a file, or a directory, per day."""
-        return files.is_dated(self.url(name))
+        return is_dated(self.url(name))
 
     @cached_property
     def skipped(self) -> tuple[str, ...]:
         """Files beside the log's whose ending says neither Parquet nor CSV."""
         names = [n for n in SECTIONS if self.section(n) is not None and not self.is_npz(n)]
-        return tuple(p for n in names for p in self._find(n, files.any_day(self.url(n))).skipped)
+        return tuple(p for n in names for p in self._find(n, any_day(self.url(n))).skipped)
 
     def days_of_files(self, name: str) -> list[date]:
         """Days for which a file exists, in order.
@@ -158,7 +159,7 @@ class OwnLog:
             ValueError: There is none.
         """
         url = self.url(name)
-        found = {files.day_of_path(url, f.path) for f in self._files(name)}
+        found = {day_of_path(url, f.path) for f in self._files(name)}
         days = sorted(day for day in found if day is not None)
         require(bool(days), f"{name}.path", url, "no file name holds a day")
         return days
@@ -172,7 +173,7 @@ class OwnLog:
         url = self.url(name)
         for number, file in enumerate(self._files(name)):
             if file.names:
-                yield self._mapped(name, file, number, files.day_of_path(url, file.path))
+                yield self._mapped(name, file, number, day_of_path(url, file.path))
 
     def files_of_days(self, name: str, first: date, last: date) -> Iterator[MappedFile]:
         """Files of a dated section for a range of days; an empty file has no rows, and is left out.
@@ -182,7 +183,7 @@ class OwnLog:
         """
         for offset in range((last - first).days + 1):
             day = first + timedelta(days=offset)
-            found = self._find(name, files.one_day(self.url(name), day)).files
+            found = self._find(name, one_day(self.url(name), day)).files
             for number, file in enumerate(found):
                 if file.names:
                     yield self._mapped(name, file, number, day)
@@ -200,11 +201,11 @@ class OwnLog:
             ValueError: There is none.
         """
         url = self.url(name)
-        found = self._find(name, files.any_day(url))
+        found = self._find(name, any_day(url))
         kept = list(found.files)
-        if files.is_dated(url):  # the wildcard also catches what lies beside the days
-            kept = [f for f in kept if files.day_of_path(url, f.path) is not None]
-        reason = f"no Parquet or CSV file is found at {files.any_day(url)}"
+        if is_dated(url):  # the wildcard also catches what lies beside the days
+            kept = [f for f in kept if day_of_path(url, f.path) is not None]
+        reason = f"no Parquet or CSV file is found at {any_day(url)}"
         if found.skipped:
             reason += (
                 f", but files of other endings: {files.shown(', '.join(found.skipped))}. If they "

@@ -7,7 +7,8 @@ from onerec.model.checkpoint import (
     save_model,
 )
 from onerec.model.content_init import init_from_content
-from onerec.model.onerec import DecoderState, Memory, OneRec, expert_load
+from onerec.model.decoder_state import DecoderState, Memory
+from onerec.model.onerec import OneRec, expert_load
 from onerec.model.scoring import (
     check_items,
     encode_items,

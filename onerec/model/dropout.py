@@ -7,11 +7,8 @@ and residual addition are one pass. Every element is still dropped independently
 accelerators and under `torch.compile` torch's own is used, which is fused there.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 STEPS = 1 << 16
@@ -37,26 +34,6 @@ def keep_mask(shape: torch.Size, rate: float) -> tuple[Tensor, float]:
     # in place a comparison stays in its own type, which vectorises; one that makes bools does not
     kept = words.view(torch.int16)[:num].ge_(dropped - STEPS // 2)
     return kept.to(torch.uint8).view(shape), STEPS / (STEPS - dropped)
-
-
-class _DropAndAdd(torch.autograd.Function):
-    """residual + mask * scale * branch; saves the mask alone."""
-
-    @staticmethod
-    def forward(ctx: Any, residual: Tensor, branch: Tensor, rate: float) -> Tensor:
-        mask, ctx.scale = keep_mask(branch.shape, rate)
-        ctx.save_for_backward(mask)
-        ctx.residual_shape, ctx.branch_dtype = residual.shape, branch.dtype
-        return torch.addcmul(residual, branch.to(residual.dtype), mask, value=ctx.scale)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, Tensor, None]:  # pyright: ignore
-        (mask,) = ctx.saved_tensors
-        (grad,) = grad_outputs
-        nothing = grad.new_zeros(())
-        branch = torch.addcmul(nothing, grad, mask, value=ctx.scale).to(ctx.branch_dtype)
-        return grad if ctx.needs_input_grad[0] else None, branch, None
 
 
 class Dropout(nn.Module):
@@ -91,6 +68,5 @@ class Dropout(nn.Module):
 
 
 def _apply(residual: Tensor, branch: Tensor, rate: float) -> Tensor:
-    dropped = _DropAndAdd.apply(residual, branch, rate)
-    assert isinstance(dropped, Tensor)
-    return dropped
+    mask, scale = keep_mask(branch.shape, rate)
+    return torch.addcmul(residual, branch.to(residual.dtype), mask, value=scale)

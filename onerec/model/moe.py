@@ -10,8 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from onerec.model.operations import gated_silu
-
 BIAS_STEP = 1e-3
 """How far one step moves an expert's bias (DeepSeek-V3's value)."""
 SHARE_DECAY = 0.99
@@ -34,7 +32,7 @@ def swiglu(x: Tensor, up: Tensor, down: Tensor) -> Tensor:
     """silu(x A) * (x C), projected back; up = [A; C] (2 F, D), down (D, F)."""
     # two products, not one: halves of rows are slow to read and write element by element
     gate, value = up.chunk(2)
-    return F.linear(gated_silu(F.linear(x, gate), F.linear(x, value)), down)
+    return F.linear(F.silu(F.linear(x, gate)) * F.linear(x, value), down)
 
 
 class SparseMoE(nn.Module):

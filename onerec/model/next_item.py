@@ -12,7 +12,8 @@ S states, D width.
 import torch
 from torch import Tensor
 
-from onerec.model.onerec import DecoderState, OneRec
+from onerec.model.decoder_state import DecoderState
+from onerec.model.onerec import OneRec
 
 
 def latest_states(model: OneRec, states: Tensor, *, first: int = 0) -> Tensor:

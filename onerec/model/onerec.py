@@ -1,61 +1,25 @@
 """The generator: an encoder over the history and a session decoder (OneRec v1, section 3.2).
 
-With `architecture="lazy_decoder"` the encoder gives way to the context of OneRec-V2, see `lazy`.
+With `architecture="lazy_decoder"` the encoder gives way to OneRec-V2's context: `lazy_decoder`.
 
 Letters: B batch, H history items, M items of a session, T SID tokens of a semantic ID, C codes per
 token, K beams (sessions decoded in parallel for one user), S memory tokens, D width.
 """
 
-import dataclasses
-from collections.abc import Sequence
-from typing import NamedTuple, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from onerec.config import ModelConfig
-from onerec.model.blocks import DecoderBlock, EncoderBlock, KeyValue
+from onerec.model.blocks import DecoderBlock, EncoderBlock
 from onerec.model.cache import Cache, Caches, RowCaches, SharedCaches
+from onerec.model.decoder_state import DecoderState, Memory
 from onerec.model.dropout import Dropout
-from onerec.model.lazy import ContextProcessor, LazyBlock
+from onerec.model.lazy_decoder import ContextProcessor, LazyBlock
 from onerec.model.moe import SparseMoE
 from onerec.model.operations import RMSNorm
-
-
-class Memory(NamedTuple):
-    """What the decoder attends to: a user's states (B, S, D) and mask (B, S), true where visible.
-
-    The states of a lazy decoder are its keys and values, as wide as `lazy.context_width` says.
-    """
-
-    states: Tensor
-    mask: Tensor
-
-
-@dataclasses.dataclass
-class DecoderState:
-    """Caches of an incremental decoding.
-
-    Attributes:
-        memory: Cross-attention keys and values per layer, one row per user; or the encoder's states
-            themselves where few queries read them.
-        mask: (B, 1, 1, S) over the memory.
-        caches: Self-attention keys and values of all layers; None where nothing will follow, as in
-            teacher forcing.
-        beams: K, beams of each user.
-    """
-
-    memory: Sequence[KeyValue | Tensor]
-    mask: Tensor
-    caches: Caches | None
-    beams: int = 1
-
-    def reorder(self, parents: Tensor) -> None:
-        """Let beam k of user b continue beam `parents[b, k]` (B, K')."""
-        if self.caches is not None:
-            self.caches.reorder(parents)
-        self.beams = parents.shape[1]
 
 
 class OneRec(nn.Module):

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
 
 aten = torch.ops.aten
 
@@ -54,32 +53,6 @@ class _RMSNorm(torch.autograd.Function):
         )
         mean = torch.mv(grad.view(-1, width), weight).view_as(scale).div_(width)
         return centred.add_(mean.mul_(scale)), grad_weight, None
-
-
-def gated_silu(gate: Tensor, value: Tensor) -> Tensor:
-    """silu(gate) * value, element by element."""
-    if not _by_hand(gate):
-        return F.silu(gate) * value
-    gated = _GatedSilu.apply(gate, value)
-    assert isinstance(gated, Tensor)
-    return gated
-
-
-class _GatedSilu(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, gate: Tensor, value: Tensor) -> Tensor:
-        opened = F.silu(gate)
-        ctx.save_for_backward(gate, value, opened)
-        return opened * value
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor]:  # pyright: ignore
-        (grad,) = grad_outputs
-        gate, value, opened = ctx.saved_tensors
-        grad_gate = grad * value
-        aten.silu_backward.grad_input(grad_gate, gate, grad_input=grad_gate)
-        return grad_gate, opened.mul_(grad)
 
 
 def _by_hand(x: Tensor) -> bool:

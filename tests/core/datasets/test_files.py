@@ -13,7 +13,8 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from onerec.datasets.files import CsvStyle, DataFile, day_of_path, find, shown
+from onerec.datasets.dated_paths import day_of_path
+from onerec.datasets.files import CsvStyle, DataFile, find, shown
 
 TEXT = b'a,b,c\r\n1,"x, ""y""\nz",3\n4,,""\n'
 ROWS = [{"a": "1", "b": 'x, "y"\nz', "c": "3"}, {"a": "4", "b": None, "c": None}]

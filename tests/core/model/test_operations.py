@@ -2,9 +2,8 @@
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
-from onerec.model.operations import RMSNorm, gated_silu
+from onerec.model.operations import RMSNorm
 
 
 def test_norm_is_torchs_forward_and_backward() -> None:
@@ -39,23 +38,9 @@ def test_norm_of_zeros_is_finite() -> None:
     assert x.grad.isfinite().all()
 
 
-def test_gated_silu_is_torchs_forward_and_backward() -> None:
-    torch.manual_seed(0)
-    upstream = torch.randn(6, 9, dtype=torch.float64)
-    start = torch.randn(2, 6, 9, dtype=torch.float64)
-    results = []
-    for function in (gated_silu, lambda gate, value: F.silu(gate) * value):
-        gate, value = (half.clone().requires_grad_() for half in start)
-        out = function(gate, value)
-        out.backward(upstream)
-        results.append((out, gate.grad, value.grad))
-    for mine, expected in zip(*results, strict=True):
-        torch.testing.assert_close(mine, expected, rtol=1e-12, atol=1e-12)
-
-
 def test_no_rows_are_no_trouble() -> None:
     """A process may get no row of a batch, and its gradients are zeros."""
     norm, x = RMSNorm(8, eps=1e-6), torch.empty(0, 3, 8, requires_grad=True)
-    gated_silu(norm(x), norm(x)).sum().backward()
+    norm(x).sum().backward()
     assert norm.weight.grad is not None
     assert norm.weight.grad.abs().sum() == 0

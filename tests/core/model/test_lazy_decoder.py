@@ -5,7 +5,7 @@ import torch
 
 from onerec.config import ModelConfig
 from onerec.model import lookup
-from onerec.model.lazy import LazyCrossAttention, context_width
+from onerec.model.lazy_decoder import LazyCrossAttention, context_width
 from tests.core.model.small import LAZY, histories, small_model, unique_codes
 
 CODES = unique_codes(20, 4, 3)
