@@ -1,5 +1,6 @@
 """How fast a frozen model's Recall decays: the business case of a nightly run."""
 
+from dataclasses import asdict
 from datetime import date
 
 import dagster as dg
@@ -49,6 +50,6 @@ def freshness_table(config: FreshnessLaunchpad, artifacts: Artifacts) -> dg.Mate
         f"the first night's generator at most {base.training.max_epochs} epochs from random "
         "weights, later ones from the one before; the last phase on the newest days each night"
     )
-    made = provenance(store, days, base, [base.training.seed], budget)
+    made = provenance(store, days, asdict(base), [base.training.seed], budget)
     table = freshness_table(nights, base.decoding, base.evaluation, SETTINGS.dataset, made)
     return written([table])
