@@ -1,7 +1,7 @@
 """`make bench`: run the sections, write `docs/benchmarks.md` and `$ONEREC_HOME/bench.json`.
 
     python -m benchmarks                        # every section
-    python -m benchmarks tokenizer generation   # these; the others keep their last figures
+    python -m benchmarks tokenizer training     # these; the others keep their last figures
     python -m benchmarks --quick                # small sizes, to see that all of it runs
 
 Each section runs in a process of its own, so that one's memory and threads never burden another,

@@ -140,9 +140,6 @@ class Recommender(ItemIdRecommender):
     ) -> RankedLists:
         """See `Ranker.rank`; the last items of a history are read.
 
-        A score is the log-probability of the session the item was generated in, or of the item
-        itself behind the session; a reward is that of the same.
-
         Args:
             on_batch: Called with the users done and their total after every batch.
 
