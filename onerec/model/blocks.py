@@ -14,7 +14,7 @@ from onerec.config import ModelConfig
 from onerec.model.cache import Cache
 from onerec.model.dropout import Dropout
 from onerec.model.moe import FeedForward, SparseMoE
-from onerec.model.operations import RMSNorm
+from onerec.model.rms_norm import RMSNorm
 
 FEW_TOKENS = 6
 """Up to as many past tokens per beam, plain sums beat a call of the attention kernel per beam:

@@ -1,10 +1,11 @@
-"""Dropout that a processor can afford: two random bytes an element instead of a float.
+"""Dropout for CPUs: two random bytes an element instead of a float.
 
-`torch.nn.functional.dropout` draws a 32-bit number an element on one core and spends a third of a
-training step of a small transformer on it (2 cores, width 128). Here a 64-bit word of torch's
+`torch.nn.functional.dropout` draws a 32-bit number an element. Here a 64-bit word of torch's
 generator decides about four elements, the decision is made in place in 16-bit integers, and scale
-and residual addition are one pass. Every element is still dropped independently of all others. On
-accelerators and under `torch.compile` torch's own is used, which is fused there.
+and residual addition are one pass. A training step of the preset small is 4 % faster with it
+(quartiles 2 to 7 %; torch 2.13, one core, 20 interleaved pairs of steps, 2026-11-27). Every element
+is still dropped independently of all others. On accelerators and under `torch.compile` torch's own
+is used, which is fused there.
 """
 
 import torch

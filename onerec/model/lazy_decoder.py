@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from onerec.config import ModelConfig
 from onerec.model.blocks import DecoderBlock, KeyValue
 from onerec.model.cache import Cache
-from onerec.model.operations import RMSNorm
+from onerec.model.rms_norm import RMSNorm
 
 
 def context_width(config: ModelConfig) -> int:

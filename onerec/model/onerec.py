@@ -19,7 +19,7 @@ from onerec.model.decoder_state import DecoderState, Memory
 from onerec.model.dropout import Dropout
 from onerec.model.lazy_decoder import ContextProcessor, LazyBlock
 from onerec.model.moe import SparseMoE
-from onerec.model.operations import RMSNorm
+from onerec.model.rms_norm import RMSNorm
 
 
 class OneRec(nn.Module):

@@ -1,9 +1,9 @@
-"""Hand-written gradients against torch's own."""
+"""The hand-written gradient of RMSNorm against torch's own."""
 
 import torch
 from torch import nn
 
-from onerec.model.operations import RMSNorm
+from onerec.model.rms_norm import RMSNorm
 
 
 def test_norm_is_torchs_forward_and_backward() -> None:

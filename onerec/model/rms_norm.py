@@ -1,7 +1,8 @@
-"""RMSNorm and SwiGLU with hand-written gradients: on a CPU torch composes them of many passes.
+"""RMSNorm with a hand-written gradient: on a CPU torch composes it of many passes.
 
-The mathematics is torch's. Away from the CPU, under `torch.compile` or autocast and where no
-gradient is wanted, torch's own is used.
+A training step of the preset small is 3 % faster with it (quartiles 1 to 5 %; torch 2.13, one
+core, 20 interleaved pairs of steps, 2026-11-27). The mathematics is torch's. Away from the CPU,
+under `torch.compile` or autocast and where no gradient is wanted, torch's own is used.
 """
 
 from typing import Any
