@@ -3,7 +3,7 @@
 `torch.nn.functional.dropout` draws a 32-bit number an element. Here a 64-bit word of torch's
 generator decides about four elements, the decision is made in place in 16-bit integers, and scale
 and residual addition are one pass. A training step of the preset small is 4 % faster with it
-(quartiles 2 to 7 %; torch 2.13, one core, 20 interleaved pairs of steps, 2026-11-27). Every element
+(quartiles 2 to 6 %; torch 2.13, one core, 20 interleaved pairs of steps, 2026-11-27). Every element
 is still dropped independently of all others. On accelerators and under `torch.compile` torch's own
 is used, which is fused there.
 """
