@@ -21,8 +21,8 @@ stages:
   embeddings: {text_encoder: hashed, text_dim: 16, collaborative_dim: 8}
   tokenizer: {codebook_size: 4, iterations: 3}
   sessions: {history_length: 8, session_items: 3}
-  model: {d_model: 16, num_heads: 2, d_ff: 32, encoder_layers: 1, decoder_layers: 1}
-  training: {max_epochs: 1, batch_size: 64}
+  model: {d_model: 32, num_heads: 2, d_ff: 64, encoder_layers: 1, decoder_layers: 1}
+  training: {max_epochs: 8, batch_size: 16}
   reward: {d_model: 16, num_heads: 2, max_epochs: 1}
   decoding: {beam: 8, candidates: 8}
   alignment: {sample_users: 40, batch_size: 16, epochs: 1}
