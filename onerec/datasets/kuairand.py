@@ -146,6 +146,7 @@ class KuaiRandSource:
                 "category": pc.cast(table["tag"], pa.string()),
                 "author_id": _id(table["author_id"]),
                 "published_at": times,
+                "features": pa.nulls(len(table), pa.string()),
             }
         return pa.table(columns).select(ITEMS.names)
 

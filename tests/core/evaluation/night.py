@@ -69,10 +69,15 @@ def session(
     }
 
 
+def _signals(row: Mapping[str, Any], number: int) -> list[list[bool]]:
+    """The row's own, but every other session has likes: a reward needs both classes."""
+    return [[*signals[:3], number % 2 == 0] for signals in video_signals(dict(row))]
+
+
 def write_sessions(directory: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
     """The files of a `session_dataset` artifact."""
     for split in ("train", "valid", "test"):
-        mine = [{"signals": video_signals(r), **r} for r in rows if r["split"] == split]
+        mine = [{"signals": _signals(r, n), **r} for n, r in enumerate(rows) if r["split"] == split]
         file = directory / f"split={split}" / "part-00000.parquet"
         file.parent.mkdir(parents=True)
         table = pa.Table.from_pylist(mine, schema=SESSION_DATASET)
