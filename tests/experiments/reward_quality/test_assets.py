@@ -46,12 +46,12 @@ def test_tables_are_written_and_shown(tmp_path: Path, tables_dir: Path):
         "no_history",
     ]
     assert list(dict.fromkeys(row["system"] for row in rows)) == systems
-    assert "ece_vtr" in {
+    assert "ece_ltr" in {
         row["metric"]
         for row in json.loads((tables_dir / "reward_calibration_simulated.json").read_text())
     }
     shown = metadata["reward_quality_simulated"].records
     assert [record.data["system"] for record in shown] == systems
-    assert "data:image/svg+xml" in metadata["calibration of vtr"].value
+    assert "data:image/svg+xml" in metadata["calibration of ltr"].value
     section = (tables_dir / "reward_quality_simulated.md").read_text()
     assert f"data simulated {DAY}, {store.latest('session_dataset', DAY).version}" in section
