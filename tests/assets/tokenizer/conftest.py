@@ -21,7 +21,8 @@ def home(tmp_path: Path) -> Path:
         connection.execute(
             "create table stg_items (item_id varchar, duration_seconds double, title varchar, "
             "category varchar, author_id varchar, published_at timestamptz, first_seen date, "
-            "valid_from date, is_withdrawn boolean generated always as (false) virtual)"
+            "valid_from date, is_withdrawn boolean generated always as (false) virtual, "
+            "features varchar generated always as (null) virtual)"
         )
         connection.executemany(
             "insert into stg_items values ($1, 30, $2, $3, $4, null, $5, $5)", rows
