@@ -14,6 +14,7 @@ import dagster as dg
 from assets.alignment_checks import checks_of_checkpoint, checks_of_pairs
 from assets.code_version import code_version
 from assets.support import (
+    CORRECTABLE,
     DAILY,
     DAY_BY_DAY,
     PIPELINE,
@@ -102,7 +103,7 @@ def pairs_of_round(number: int) -> dg.AssetsDefinition:
         kinds={"pytorch", "parquet"},
         pool=POOL_TRAINER,
         code_version=PAIRS_CODE,
-        deps=[upstream(source) for source in sources],
+        deps=[CORRECTABLE, *map(upstream, sources)],
         description=f"Best and worst by reward of the sessions that {start} generates for a sample "
         "of training users (OneRec v1, Algorithm 2).",
     )
@@ -161,7 +162,7 @@ def checkpoint_of_round(number: int) -> dg.AssetsDefinition:
         kinds={"pytorch"},
         pool=POOL_TRAINER,
         code_version=DPO_CODE,
-        deps=[upstream(source) for source in sources],
+        deps=[CORRECTABLE, *map(upstream, sources)],
         description=f"{start} after one round of L_NTP + lambda * a preference loss (IPA's by "
         "default) against itself, frozen; or that checkpoint itself, when the round does not pass "
         "its gate on the validation day.",

@@ -11,6 +11,7 @@ import pydantic
 
 from assets.code_version import code_version
 from assets.support import (
+    CORRECTABLE,
     DAILY,
     DAY_BY_DAY,
     PIPELINE,
@@ -112,7 +113,7 @@ class PromotionLaunchpad(launchpad(PIPELINE.evaluation, "recall_tolerance")):
     kinds={"scipy", "parquet"},
     pool=POOL_TRAINER,
     code_version=BASELINES_CODE,
-    deps=[upstream("session_dataset"), upstream("semantic_ids")],
+    deps=[CORRECTABLE, upstream("session_dataset"), upstream("semantic_ids")],
 )
 def baselines(
     context: dg.AssetExecutionContext, config: BaselinesLaunchpad, artifacts: Artifacts
@@ -173,6 +174,7 @@ def baselines(
     kinds={"pytorch", "parquet"},
     code_version=METRICS_CODE,
     deps=[
+        CORRECTABLE,
         *(upstream(name) for name in (*EVALUATED_WITH, *CHECKPOINTS.values())),
         # The champion before is read, too. Dagster knows no dependency that comes back to an asset
         # by way of another one; but that champion was decided from the metrics of its own day.
@@ -221,11 +223,9 @@ def offline_metrics(
         by_user = {name: result.values for name, result in results.items()}
         draft.row_counts["case values"] = write_case_metrics(draft.path, data.user_ids, by_user)
         draft.row_counts["rows"] = len(metrics.rows)
-    if results:
-        shown = _shown(metrics, day) | _plotted(metrics, len(data.user_ids))
-        return published(draft.artifact, shown)
-    context.log.warning("%s", SKIPPED)
-    return published(draft.artifact, {"metrics": SKIPPED, "users": 0})
+    if not results:
+        return published(draft.artifact, {"metrics": SKIPPED, "users": 0})
+    return published(draft.artifact, _shown(metrics, day) | _plotted(metrics, len(data.user_ids)))
 
 
 def _generators(read: dict[str, Artifact]) -> "NightlyGenerators":
@@ -347,6 +347,7 @@ def check_metrics(
     kinds={"pytorch"},
     code_version=CHAMPION_CODE,
     deps=[
+        CORRECTABLE,
         *(upstream(name) for name in DECIDED_FROM),
         upstream("champion", first=-1, last=-1),
     ],

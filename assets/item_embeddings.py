@@ -9,6 +9,7 @@ import dagster as dg
 
 from assets.code_version import code_version
 from assets.support import (
+    CORRECTABLE,
     DAILY,
     DAY_BY_DAY,
     PIPELINE,
@@ -37,7 +38,7 @@ class EmbeddingLaunchpad(launchpad(PIPELINE.embeddings)):
     kinds={"pytorch"},
     pool=POOL_WAREHOUSE,
     code_version=CODE,
-    deps=[upstream("stg_items"), upstream("session_dataset")],
+    deps=[CORRECTABLE, upstream("stg_items"), upstream("session_dataset")],
 )
 def item_embeddings(
     context: dg.AssetExecutionContext,

@@ -1,7 +1,8 @@
 """Ingest: a day of the log and of the catalogue into the warehouse, as delivered."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,34 @@ class IngestLaunchpad(launchpad(PIPELINE.window, "window_days")):
     """The window; a single day is landed with those days of its window that are missing."""
 
 
+@dataclass(frozen=True)
+class LookBack:
+    """Days before its own that a run for a single day lands too.
+
+    Attributes:
+        missing: So far back the days that were never landed: a night that was skipped must not stop
+            the next one.
+        again: So far back every day, as late rows may have come since.
+    """
+
+    missing: int
+    again: int
+
+    def days(self, day: date, known: Collection[date], source: EventSource) -> Iterator[date]:
+        """Those days, oldest first; `known` were landed before."""
+        for number in range(max(self.missing, self.again), 0, -1):
+            earlier = day - timedelta(days=number)
+            if earlier < source.first_day:
+                continue
+            is_missing = number <= self.missing and earlier not in known
+            if is_missing or (number <= self.again and _is_still_delivered(source, earlier)):
+                yield earlier
+
+
+class EventsLaunchpad(IngestLaunchpad, launchpad(PIPELINE.sessions, "lateness_days")):
+    """The same, and how far back days are read again."""
+
+
 @dg.asset(
     partitions_def=DAILY,
     backfill_policy=IN_ONE_RUN,
@@ -33,10 +62,11 @@ class IngestLaunchpad(launchpad(PIPELINE.window, "window_days")):
     code_version=code_version(__name__, "raw_events"),
 )
 def raw_events(
-    context: dg.AssetExecutionContext, config: IngestLaunchpad, source: Source, warehouse: Warehouse
+    context: dg.AssetExecutionContext, config: EventsLaunchpad, source: Source, warehouse: Warehouse
 ) -> dg.MaterializeResult:
     """Exposures of the day as delivered, typed. A second delivery replaces the first."""
-    return _land(context, warehouse, "raw_events", source.open(), config.window_days)
+    back = LookBack(missing=config.window_days, again=config.lateness_days)
+    return _land(context, warehouse, "raw_events", source.open(), back)
 
 
 @dg.asset(
@@ -51,7 +81,8 @@ def raw_items(
     context: dg.AssetExecutionContext, config: IngestLaunchpad, source: Source, warehouse: Warehouse
 ) -> dg.MaterializeResult:
     """What the day changed in the catalogue: new items and items that look different."""
-    return _land(context, warehouse, "raw_items", source.open(), config.window_days)
+    back = LookBack(missing=config.window_days, again=0)
+    return _land(context, warehouse, "raw_items", source.open(), back)
 
 
 @dg.asset(
@@ -111,20 +142,17 @@ def _land(
     warehouse: Warehouse,
     table: str,
     source: EventSource,
-    window_days: int,
+    back: LookBack,
 ) -> dg.MaterializeResult:
-    """Land the days of the run: a delivery of files in one transaction, else a day in one.
-
-    A run for a single day lands the missing days of its window too: a night that was skipped must
-    not stop the next one.
-    """
+    """Land the days of the run: a delivery of files in one transaction, else a day in one."""
     from resources.file_source import FileSource, deliveries
 
     days = [date.fromisoformat(partition) for partition in sorted(context.partition_keys)]
     own = set(days)
-    if len(days) == 1 and days[0] > source.first_day:
-        first = max(source.first_day, days[0] - timedelta(days=window_days))
-        days = warehouse.undelivered(table, first, days[0] - timedelta(days=1)) + days
+    known: dict[date, str | None] = {}
+    if len(days) == 1:
+        known = warehouse.fingerprints(table, source.first_day, days[0])
+        days = [*back.days(days[0], known, source), *days]
     require_free_space(Path(warehouse.path).parent, f"{table}, days: {len(days)},")
     landed: dict[date, Landing] = {}
     notes: dict[str, Any] = {}
@@ -137,7 +165,11 @@ def _land(
             notes = _notes(source, days)
     for note in notes.values():
         context.log.warning("%s: %s", table, note)
-    record_days(context, {d: x.fingerprint for d, x in landed.items() if d not in own})
+    for day, landing in landed.items():
+        if day not in own and known.get(day) != landing.fingerprint:
+            record_day(
+                context, day, dict.fromkeys(context.selected_asset_keys, landing.fingerprint)
+            )
     only = landed[min(own)] if len(own) == 1 else None
     return dg.MaterializeResult(
         # one version per partition: a range of days has none of its own
@@ -148,22 +180,30 @@ def _land(
     )
 
 
-def record_days(context: dg.AssetExecutionContext, versions: Mapping[date, str]) -> None:
-    """Record that a run also made other days than its own, with their data versions.
+def _is_still_delivered(source: EventSource, day: date) -> bool:
+    """A file that was cleared away since is no correction to an empty day."""
+    from resources.file_source import FileSource
 
-    Dagster then shows these partitions of the run's assets as materialised, and what rests on an
-    earlier version of them as out of date.
+    return source.holds(day) if isinstance(source, FileSource) else source.has_arrived(day)
+
+
+def record_day(
+    context: dg.AssetExecutionContext, day: date, versions: Mapping[dg.AssetKey, str]
+) -> None:
+    """Record that a run also made another day than its own, with its data versions.
+
+    Dagster then shows these partitions of the assets as materialised, and what rests on another
+    version of them as out of date.
     """
-    for day, version in sorted(versions.items()):
-        for asset in context.selected_asset_keys:
-            context.log_event(
-                dg.AssetMaterialization(
-                    asset,
-                    partition=day.isoformat(),
-                    tags={"dagster/data_version": version},
-                    metadata={"made by the run for": context.partition_key},
-                )
+    for asset, version in versions.items():
+        context.log_event(
+            dg.AssetMaterialization(
+                asset,
+                partition=day.isoformat(),
+                tags={"dagster/data_version": version},
+                metadata={"made by the run for": context.partition_key_range.end},
             )
+        )
 
 
 def _summary(table: str, landed: Mapping[date, Landing]) -> dict[str, Any]:

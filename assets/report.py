@@ -6,7 +6,7 @@ from pathlib import Path
 import dagster as dg
 
 from assets.code_version import code_version
-from assets.support import DAILY, DAY_BY_DAY, SETTINGS, published, upstream
+from assets.support import CORRECTABLE, DAILY, DAY_BY_DAY, SETTINGS, published, upstream
 from onerec.artifacts import read_json
 from resources.stores import Artifacts
 
@@ -20,8 +20,8 @@ CODE = code_version(__name__, "nightly_report")
     kinds={"html"},
     code_version=CODE,
     deps=[
-        upstream(name)
-        for name in ("offline_metrics", "dpo_checkpoint", "champion", "recommendations")
+        CORRECTABLE,
+        *map(upstream, ("offline_metrics", "dpo_checkpoint", "champion", "recommendations")),
     ],
 )
 def nightly_report(context: dg.AssetExecutionContext, artifacts: Artifacts) -> dg.MaterializeResult:

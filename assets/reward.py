@@ -8,6 +8,7 @@ import dagster as dg
 
 from assets.code_version import code_version
 from assets.support import (
+    CORRECTABLE,
     DAILY,
     DAY_BY_DAY,
     PIPELINE,
@@ -45,7 +46,7 @@ class EvaluatorLaunchpad(launchpad(PIPELINE.reward, *all_but(PIPELINE.reward, *O
     kinds={"pytorch"},
     pool=POOL_TRAINER,
     code_version=CODE,
-    deps=[upstream(name) for name in LEARNED_FROM],
+    deps=[CORRECTABLE, *map(upstream, LEARNED_FROM)],
 )
 def reward_model(
     context: dg.AssetExecutionContext,
@@ -64,7 +65,7 @@ def reward_model(
     kinds={"pytorch"},
     pool=POOL_TRAINER,
     code_version=CODE,
-    deps=[upstream(name) for name in LEARNED_FROM],
+    deps=[CORRECTABLE, *map(upstream, LEARNED_FROM)],
 )
 def evaluator_model(
     context: dg.AssetExecutionContext,

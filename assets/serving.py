@@ -12,6 +12,7 @@ import pydantic
 
 from assets.code_version import code_version
 from assets.support import (
+    CORRECTABLE,
     DAILY,
     DAY_BY_DAY,
     PIPELINE,
@@ -67,7 +68,7 @@ class ServingLaunchpad(launchpad(PIPELINE.decoding, *all_but(PIPELINE.decoding, 
     kinds={"pytorch", "parquet", "duckdb"},
     pool=POOL_WAREHOUSE,
     code_version=CODE,
-    deps=[upstream(name) for name in READ],
+    deps=[CORRECTABLE, *map(upstream, READ)],
 )
 def recommendations(
     context: dg.AssetExecutionContext,

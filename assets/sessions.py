@@ -1,6 +1,7 @@
 """Session SQL: the dbt project as assets, its data tests as checks."""
 
 import dataclasses
+import hashlib
 from collections.abc import Iterator, Mapping
 from datetime import date, timedelta
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import dagster as dg
 from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, dbt_assets
 
-from assets.raw import IngestLaunchpad, checked_days, record_days
+from assets.raw import IngestLaunchpad, checked_days, record_day
 from assets.support import (
     DAILY,
     IN_ONE_RUN,
@@ -85,20 +86,52 @@ def session_sql(
 ) -> Iterator[Any]:
     """Staging, sessions and good sessions of the run's days, in one pass.
 
-    For a single day those days of its window are built too that were landed, or landed again,
-    since they were built.
+    Earlier days are built too that were landed, or corrected, since they were built: of the window
+    where the run is for a single day, of the lateness window in any case. So are deliveries of the
+    lateness window after the last day: one of their rows may now be a duplicate, or no longer.
     """
-    days = [date.fromisoformat(p) for p in context.partition_keys]
-    unbuilt: dict[date, str] = {}
+    days = sorted(date.fromisoformat(p) for p in context.partition_keys)
+    settings = to_core(config, PIPELINE.sessions)
+    late = timedelta(days=settings.lateness_days)
+    back = max(late, timedelta(days=config.window_days)) if len(days) == 1 else late
+    delivered = warehouse.delivered_days(days[0] - back, days[-1])
+    others = [d for d in delivered if d.day < days[0] and not d.is_built]
+    start = min([d.day for d in others] + days)
+    versions = {}  # a range of days has none of its own
     if len(days) == 1:
-        first = days[0] - timedelta(days=config.window_days)
-        unbuilt = warehouse.unbuilt_days(first, days[0] - timedelta(days=1))
-        days += unbuilt
-    variables = session_variables(
-        to_core(config, PIPELINE.sessions), min(days), max(days), SETTINGS.feedback
-    )
-    yield from dbt.build(context, variables)
-    record_days(context, unbuilt)
+        fingerprint = next((d.fingerprint for d in delivered if d.day == days[0]), "")
+        versions = _versions(context, fingerprint, settings)
+    variables = session_variables(settings, start, days[-1] + late, SETTINGS.feedback)
+    for event in dbt.build(context, variables):
+        if isinstance(event, dg.Output) and versions:
+            version = versions[context.asset_key_for_output(event.output_name)]
+            yield dg.Output(
+                None,
+                output_name=event.output_name,
+                metadata=event.metadata,
+                data_version=dg.DataVersion(version),
+            )
+        else:
+            yield event
+    for other in others:
+        record_day(context, other.day, _versions(context, other.fingerprint, settings))
+
+
+def _versions(
+    context: dg.AssetExecutionContext, fingerprint: str, settings: SessionConfig
+) -> dict[dg.AssetKey, str]:
+    """Data versions of a day's tables: of what was delivered of it, the settings and the SQL.
+
+    The same whichever run built the day: what rests on it is out of date only if one of them
+    changed.
+    """
+    return {
+        spec.key: hashlib.sha256(
+            f"{fingerprint} {settings} {SETTINGS.feedback} {spec.code_version}".encode()
+        ).hexdigest()[:16]
+        for spec in context.assets_def.specs
+        if spec.key in context.selected_asset_keys
+    }
 
 
 @dg.asset_check(asset=dg.AssetKey("rejected_events"), blocking=True, pool=POOL_WAREHOUSE)

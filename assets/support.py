@@ -54,6 +54,12 @@ def upstream(asset: str, *, first: int = 0, last: int = 0) -> dg.AssetDep:
     )
 
 
+CORRECTABLE = upstream("sessions", first=-PIPELINE.window.window_days)
+"""The log that everything of a nightly run rests on. Dagster finds an asset out of date by its
+direct dependencies alone, so that each names this one: a corrected day then shows in all of them.
+"""
+
+
 def launchpad(defaults: ValidatedConfig, *names: str) -> type[dg.Config]:
     """Dagster configuration of an asset: the fields of a core config that act in it.
 

@@ -9,6 +9,7 @@ import dagster as dg
 
 from assets.code_version import code_version
 from assets.support import (
+    CORRECTABLE,
     DAILY,
     DAY_BY_DAY,
     PIPELINE,
@@ -44,7 +45,7 @@ class TokenizerLaunchpad(launchpad(PIPELINE.tokenizer)):
     kinds={"pytorch"},
     pool=POOL_TRAINER,
     code_version=CODEBOOK_CODE,
-    deps=[upstream("item_embeddings")],
+    deps=[CORRECTABLE, upstream("item_embeddings")],
 )
 def codebook(
     context: dg.AssetExecutionContext, config: TokenizerLaunchpad, artifacts: Artifacts
@@ -104,6 +105,7 @@ def codebook(
     pool=POOL_WAREHOUSE,
     code_version=SEMANTIC_IDS_CODE,
     deps=[
+        CORRECTABLE,
         upstream("item_embeddings"),
         upstream("codebook"),
         upstream("semantic_ids", first=-1, last=-1),

@@ -12,6 +12,7 @@ import dagster as dg
 
 from assets.code_version import code_version
 from assets.support import (
+    CORRECTABLE,
     DAILY,
     DAY_BY_DAY,
     PIPELINE,
@@ -56,8 +57,8 @@ class PretrainLaunchpad(dg.Config):
     pool=POOL_TRAINER,
     code_version=CODE,
     deps=[
-        upstream("session_dataset"),
-        upstream("semantic_ids"),
+        CORRECTABLE,
+        *map(upstream, ("session_dataset", "semantic_ids")),
         upstream(CHECKPOINT, first=-1, last=-1),
     ],
 )

@@ -6,7 +6,15 @@ import dagster as dg
 
 from assets.code_version import code_version
 from assets.evaluation import CHECKPOINTS, EVALUATED_WITH
-from assets.support import DAILY, DAY_BY_DAY, PIPELINE, POOL_WAREHOUSE, published, upstream
+from assets.support import (
+    CORRECTABLE,
+    DAILY,
+    DAY_BY_DAY,
+    PIPELINE,
+    POOL_WAREHOUSE,
+    published,
+    upstream,
+)
 from onerec.config import CHALLENGER, PRETRAINED
 from resources.stores import Artifacts, Compute
 from resources.warehouse import Warehouse
@@ -22,7 +30,10 @@ PAGE = "user_examples.md"
     kinds={"pytorch"},
     pool=POOL_WAREHOUSE,
     code_version=CODE,
-    deps=[upstream(name) for name in ("offline_metrics", *EVALUATED_WITH, *CHECKPOINTS.values())],
+    deps=[
+        CORRECTABLE,
+        *map(upstream, ("offline_metrics", *EVALUATED_WITH, *CHECKPOINTS.values())),
+    ],
 )
 def user_examples(
     context: dg.AssetExecutionContext, artifacts: Artifacts, warehouse: Warehouse, compute: Compute

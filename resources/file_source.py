@@ -142,6 +142,12 @@ class FileSource:
         """Whether the catalogue comes as files of days."""
         return self.log.section("items") is not None and self.log.is_dated("items")
 
+    def holds(self, day: date) -> bool:
+        """Whether the log still has something of a day: a file of it, or rows."""
+        if self.log.is_dated("events"):
+            return day in self.log.days_of_files("events")
+        return day in self._rows_of_days
+
     def has_arrived(self, day: date) -> bool:
         """Whether the log holds the day, or a later one: its file, or rows of it.
 

@@ -100,11 +100,15 @@ def _create(
             f"raw.{table} was made by an earlier version, of another data contract: remove the "
             "warehouse file (see the CHANGELOG) and ingest the log again"
         )
+    create_deliveries(connection)
+
+
+def create_deliveries(connection: duckdb.DuckDBPyConnection) -> None:
+    """The record of what was landed; a table of an earlier version gets the fingerprints."""
     connection.execute(
         "create table if not exists raw.deliveries (table_name varchar not null, "
         "delivered_on date not null, num_rows bigint not null, fingerprint varchar)"
     )
-    # a warehouse of an earlier version has no fingerprints yet
     connection.execute("alter table raw.deliveries add column if not exists fingerprint varchar")
 
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 from pathlib import Path
 
 import dagster as dg
@@ -53,6 +53,21 @@ class Ties:
     tied_events: int
     sessions: int
     unordered_sessions: int
+
+
+@dataclass(frozen=True)
+class DeliveredDay:
+    """A day of the log.
+
+    Attributes:
+        day: Which.
+        fingerprint: Of what was delivered of it, late rows included.
+        is_built: Its sessions were built from that.
+    """
+
+    day: date
+    fingerprint: str
+    is_built: bool
 
 
 class Warehouse(dg.ConfigurableResource):
@@ -143,41 +158,38 @@ class Warehouse(dg.ConfigurableResource):
             ).fetchall()
         return dict(rows)
 
-    def undelivered(self, table: str, first: date, last: date) -> list[date]:
-        """Days of a range, oldest first, for which nothing was landed yet; an empty day was."""
-        days = [first + timedelta(days=n) for n in range((last - first).days + 1)]
+    def fingerprints(self, table: str, first: date, last: date) -> dict[date, str | None]:
+        """The fingerprint of what is landed for each day of a range, without days that never were;
+        None for a day that an earlier version landed."""
         with self.connect() as connection:
             if not _exists(connection, "raw", "deliveries"):
-                return days
+                return {}
+            landing_tables.create_deliveries(connection)
             rows = connection.execute(
-                "select delivered_on from raw.deliveries where table_name = $table "
+                "select delivered_on, fingerprint from raw.deliveries where table_name = $table "
                 "and delivered_on between $first and $last",
                 {"table": table, "first": first, "last": last},
             ).fetchall()
-        known = {row[0] for row in rows}
-        return [day for day in days if day not in known]
+        return dict(rows)
 
-    def unbuilt_days(self, first: date, last: date) -> dict[date, str]:
-        """Days of a range whose sessions are not built from what is landed now.
-
-        Returns:
-            The fingerprint of what is landed, by day.
-        """
+    def delivered_days(self, first: date, last: date) -> list[DeliveredDay]:
+        """The delivered days of a range, oldest first, and which of them are built as they are."""
         with self.connect(read_only=True) as connection:
-            source, built = "delivered_days as days", "anti join session_days as built on "
-            built += "days.event_date = built.session_date and days.fingerprint = built.fingerprint"
+            days, built = "delivered_days", "built.fingerprint = days.fingerprint"
+            join = "left join session_days as built on days.event_date = built.session_date"
             if not _exists(connection, "main", "session_days"):  # before the first build
-                source = (
+                days = (
                     "(select delivered_on as event_date, fingerprint from raw.deliveries "
-                    "where table_name = 'raw_events') as days"
+                    "where table_name = 'raw_events')"
                 )
-                built = ""
+                built, join = "false", ""
             rows = connection.execute(
-                f"select event_date, days.fingerprint from {source} {built} "
+                f"select event_date, days.fingerprint, coalesce({built}, false) "
+                f"from {days} as days {join} "
                 "where event_date between $first and $last order by event_date",
                 {"first": first, "last": last},
             ).fetchall()
-        return dict(rows)
+        return [DeliveredDay(*row) for row in rows]
 
     def rejections(self, first: date, last: date) -> dict[str, int]:
         """Refused events per reason over some days, the most frequent reason first."""

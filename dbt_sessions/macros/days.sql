@@ -1,6 +1,7 @@
-{# The days of this run: a filter on a DATE column. #}
-{% macro in_days(column) -%}
-    {{ column }} between cast('{{ var("start_date") }}' as date) and cast('{{ var("end_date") }}' as date)
+{# The days of this run, and so many days before them: a filter on a DATE column. #}
+{% macro in_days(column, days_before=0) -%}
+    {{ column }} between cast('{{ var("start_date") }}' as date) - {{ days_before }}
+    and cast('{{ var("end_date") }}' as date)
 {%- endmacro %}
 
 {#

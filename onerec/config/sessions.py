@@ -53,6 +53,13 @@ class SessionConfig(ValidatedConfig):
         ge=0,
         le=10**9,
     )
+    lateness_days: int = option(
+        2,
+        "Lateness window: a row may be delivered with one of so many days after its own, and days "
+        "this far back are read again",
+        ge=0,
+        le=30,
+    )
     good_min_watched_items: int = option(
         3, "A good session has at least this many watched items", ge=1, le=LONGEST_SEQUENCE
     )

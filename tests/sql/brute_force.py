@@ -43,7 +43,9 @@ def accepted_items(deliveries: dict[date, list[dict]]) -> dict[date, dict[str, d
     return found
 
 
-def broken_rule(row: dict, day: date, items: dict[str, dict], config: SessionConfig) -> str | None:
+def broken_rule(
+    row: dict, day: date, items: dict[date, dict[str, dict]], config: SessionConfig
+) -> str | None:
     time, watch = moment(row["event_time"]), number(row["watch_seconds"])
     midnight = datetime(day.year, day.month, day.day)
     rules = [
@@ -59,7 +61,10 @@ def broken_rule(row: dict, day: date, items: dict[str, dict], config: SessionCon
             time is not None and time >= midnight + timedelta(days=1),
             "event_time is after the delivered day",
         ),
-        (time is not None and time < midnight, "event_time is before the delivered day"),
+        (
+            time is not None and time < midnight - timedelta(days=config.lateness_days),
+            "event_time is more than lateness_days before the delivered day",
+        ),
         (row["watch_seconds"] is None, "missing watch_seconds"),
         (watch is None, "watch_seconds is not a number"),
         (watch is not None and watch < 0, "watch_seconds is negative"),
@@ -72,7 +77,10 @@ def broken_rule(row: dict, day: date, items: dict[str, dict], config: SessionCon
             0 < config.max_events_per_user_day < row["events_of_user"],
             "user_id has more than max_events_per_user_day events on the day",
         ),
-        (row["item_id"] not in items, "item_id is not in the catalogue of the day"),
+        (
+            time is not None and row["item_id"] not in items.get(time.date(), {}),
+            "item_id is not in the catalogue of the day",
+        ),
     ]
     return next((reason for broken, reason in rules if broken), None)
 
@@ -83,43 +91,44 @@ def classify(
     """Accepted exposures, and how many rows each rule refused per day."""
     taken: list[dict] = []
     refused: dict[tuple[date, str], int] = defaultdict(int)
-    for day, rows in deliveries.items():
-        copies = defaultdict(list)
+    copies: dict[tuple, list[dict]] = defaultdict(list)
+    for day, rows in sorted(deliveries.items()):
         of_users = Counter(row["user_id"] for row in rows)
-        for place, delivered in enumerate(rows):
-            row = {**delivered, "place": place, "events_of_user": of_users[delivered["user_id"]]}
-            reason = broken_rule(row, day, items[day], config)
+        for number_of_row, delivered in enumerate(rows):
+            place, num_events = (day, number_of_row), of_users[delivered["user_id"]]
+            row = {**delivered, "place": place, "events_of_user": num_events}
+            reason = broken_rule(row, day, items, config)
             if reason:
                 refused[day, reason] += 1
                 continue
             copies[row["user_id"], row["item_id"], moment(row["event_time"])].append(row)
-        for (user, item, time), same in copies.items():
-            row = min(same, key=lambda r: r["event_id"])
-            if len(same) > 1:
-                reason = "duplicate of another row: same user, item and event_time"
-                refused[day, reason] += len(same) - 1
-            duration = items[day][item]["duration"]
-            enough = config.watched_min_seconds
-            if duration is not None:
-                enough = min(enough, config.watched_min_share * duration)
-            watch = number(row["watch_seconds"])
-            assert watch is not None
-            flags = {f: row[f] in TRUE for f in FLAGS}
-            watched = watch >= enough
-            liked = any(flags[f] for f in FLAGS[:4])
-            taken.append(
-                {
-                    "user_id": user,
-                    "item_id": item,
-                    "event_time": time,
-                    "place": row["place"],
-                    "watch_seconds": watch,
-                    "is_watched": watched,
-                    "is_positive": (watched or liked) and not flags["is_dislike"],
-                    "signals": [True, watched, flags["is_follow"], flags["is_like"]],
-                    **flags,
-                }
-            )
+    for (user, item, time), same in copies.items():
+        row, *others = sorted(same, key=lambda r: (r["place"][0], r["event_id"]))
+        for other in others:
+            reason = "duplicate of another row: same user, item and event_time"
+            refused[other["place"][0], reason] += 1
+        duration = items[time.date()][item]["duration"]
+        enough = config.watched_min_seconds
+        if duration is not None:
+            enough = min(enough, config.watched_min_share * duration)
+        watch = number(row["watch_seconds"])
+        assert watch is not None
+        flags = {f: row[f] in TRUE for f in FLAGS}
+        watched = watch >= enough
+        liked = any(flags[f] for f in FLAGS[:4])
+        taken.append(
+            {
+                "user_id": user,
+                "item_id": item,
+                "event_time": time,
+                "place": row["place"],
+                "watch_seconds": watch,
+                "is_watched": watched,
+                "is_positive": (watched or liked) and not flags["is_dislike"],
+                "signals": [True, watched, flags["is_follow"], flags["is_like"]],
+                **flags,
+            }
+        )
     return taken, dict(refused)
 
 

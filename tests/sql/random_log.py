@@ -95,7 +95,9 @@ def _events(draw: random.Random, day: date) -> list[dict[str, Any]]:
                 }
             )
     good = draw.choice(rows)
-    late, early = f"{day + timedelta(days=1)} 00:00:00", f"{day - timedelta(days=1)} 23:59:59"
+    late = f"{day + timedelta(days=1)} 00:00:00"
+    # on some days within the lateness window, on the others before it
+    early = f"{day - timedelta(days=1 if day.day % 2 == 0 else 3)} 23:59:59"
     bad = [
         {"user_id": None},
         {"item_id": ""},

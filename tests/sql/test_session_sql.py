@@ -166,7 +166,10 @@ def test_a_corrected_day_and_an_emptied_day_replace_what_was_there(tmp_path: Pat
     wanted, refused = expected(random_log.CONFIG, changed)
     assert examples(home) == wanted
     assert refusals(home) == refused
-    assert not read(home, f"from sessions where session_date = '{DAYS[2]}'")
+    # of the emptied day only what came late with the next one is left
+    assert not read(home, f"from base_events where delivered_on = '{DAYS[2]}'")
+    late = read(home, f"from stg_events where event_date = '{DAYS[2]}'")
+    assert {row["delivered_on"] for row in late} == {DAYS[3]}
     checks = {e.check_name: e.passed for e in result.get_asset_check_evaluations()}
     assert checks["unique_sessions_session_id"]
 

@@ -53,7 +53,7 @@ ordered as (
                 {{ ", " if not loop.first }}{{ holds(signal) }}
             {%- endfor -%}
         ] as signals,
-        lag(event_time) over (partition by user_id, event_date order by event_time, delivered_row)
+        lag(event_time) over (partition by user_id, event_date order by event_time, delivered_on, delivered_row)
             as previous_time,
         count(*) over (partition by user_id, event_date, event_time) > 1 as is_tied
     from classified
@@ -85,7 +85,7 @@ numbered as (
         cast(
             sum(opens_session) over (
                 partition by user_id, event_date
-                order by event_time, delivered_row
+                order by event_time, delivered_on, delivered_row
                 rows between unbounded preceding and current row
             ) as bigint
         ) as session_number
@@ -100,7 +100,7 @@ in_sessions as (
         user_id || '|' || cast(event_date as varchar) || '|' || cast(session_number as varchar)
             as session_id,
         row_number() over (
-            partition by user_id, event_date, session_number order by event_time, delivered_row
+            partition by user_id, event_date, session_number order by event_time, delivered_on, delivered_row
         ) as position,
         min(event_time) over (partition by user_id, event_date, session_number) as started_at,
         {% if var("session_order") == "auto" -%}

@@ -4,10 +4,11 @@
 
 {%- set flags = ["is_like", "is_follow", "is_comment", "is_share", "is_dislike"] %}
 
+-- and the deliveries before, of which a late row may repeat a row
 with delivered as (
 
     select * from {{ source("raw", "raw_events") }}
-    where {{ in_days("delivered_on") }}
+    where {{ in_days("delivered_on", days_before=var("lateness_days") | int) }}
 
 ),
 
@@ -50,8 +51,8 @@ classified as (
                 then 'event_time is before 1971: unknown, or in another unit'
             when delivered.event_date > delivered.delivered_on
                 then 'event_time is after the delivered day'
-            when delivered.event_date < delivered.delivered_on
-                then 'event_time is before the delivered day'
+            when delivered.event_date < delivered.delivered_on - {{ var("lateness_days") | int }}
+                then 'event_time is more than lateness_days before the delivered day'
             when delivered.watch_seconds is null and {{ unreadable("watch_seconds") }} is not null
                 then 'watch_seconds is not a number'
             {% if var("needs_watch_seconds") -%}
@@ -71,7 +72,7 @@ classified as (
             {% endif -%}
             when
                 catalogue.item_id is null
-                or catalogue.first_delivered_on > delivered.delivered_on
+                or catalogue.first_delivered_on > delivered.event_date
                 then 'item_id is not in the catalogue of the day'
         end as broken_rule
     from delivered
@@ -89,14 +90,13 @@ classified as (
 shared_keys as (
 
     select
-        delivered_on,
         user_id,
         item_id,
         event_time,
         event_type
     from classified
     where broken_rule is null
-    group by delivered_on, user_id, item_id, event_time, event_type
+    group by user_id, item_id, event_time, event_type
     having count(*) > 1
 
 ),
@@ -108,10 +108,9 @@ copies as (
         classified.delivered_row,
         row_number() over (
             partition by
-                classified.delivered_on, classified.user_id, classified.item_id, classified.event_time,
-                classified.event_type
+                classified.user_id, classified.item_id, classified.event_time, classified.event_type
             order by
-                classified.event_id, classified.watch_seconds desc, classified.surface,
+                classified.delivered_on, classified.event_id, classified.watch_seconds desc, classified.surface,
                 {% for flag in flags -%}
                     coalesce(classified.{{ flag }}, false),
                 {% endfor -%}
@@ -120,8 +119,7 @@ copies as (
     from classified
     inner join shared_keys
         on
-            classified.delivered_on = shared_keys.delivered_on
-            and classified.user_id = shared_keys.user_id
+            classified.user_id = shared_keys.user_id
             and classified.item_id = shared_keys.item_id
             and classified.event_time = shared_keys.event_time
             and classified.event_type is not distinct from shared_keys.event_type
@@ -135,6 +133,7 @@ select
     classified.user_id,
     classified.item_id,
     classified.event_time,
+    classified.event_date,
     classified.watch_seconds,
     classified.event_type,
     classified.rating,
@@ -156,3 +155,4 @@ left join copies
     on
         classified.delivered_on = copies.delivered_on
         and classified.delivered_row = copies.delivered_row
+where {{ in_days("classified.delivered_on") }}

@@ -1,8 +1,39 @@
 {{ config(materialized="view") }}
 
+with deliveries as (
+
+    select
+        delivered_on,
+        fingerprint
+    from {{ source("raw", "deliveries") }}
+    where table_name = 'raw_events'
+
+),
+
+-- a day is what was delivered for it, be it nothing, and the later deliveries that hold rows of it
+parts as (
+
+    select
+        delivered_on as event_date,
+        delivered_on
+    from deliveries
+
+    union distinct
+
+    select
+        event_date,
+        delivered_on
+    from {{ source("raw", "raw_events") }}
+    where
+        event_date < delivered_on
+        and event_date >= delivered_on - {{ var("lateness_days") | int }}
+        and event_date in (select deliveries.delivered_on from deliveries)
+
+)
+
 select
-    delivered_on as event_date,
-    num_rows as num_delivered,
-    fingerprint
-from {{ source("raw", "deliveries") }}
-where table_name = 'raw_events'
+    parts.event_date,
+    string_agg(deliveries.fingerprint, '+' order by deliveries.delivered_on) as fingerprint
+from parts
+inner join deliveries on parts.delivered_on = deliveries.delivered_on
+group by parts.event_date
