@@ -133,7 +133,7 @@ def baselines(
     inputs = BaselineInputs(
         session_dataset=read["session_dataset"].path,
         semantic_ids=tokenized.ids,
-        candidates=tokenized.ids.known_before(test_day),
+        candidates=tokenized.ids.candidates(test_day),
         test_day=test_day,
         history_length=read_session_config(read["session_dataset"].path).history_length,
         vectors=tokenized.vectors,

@@ -137,6 +137,38 @@ raw_events_day_is_not_empty = _empty_day_check(raw_events)
 raw_items_day_is_not_empty = _empty_day_check(raw_items)
 
 
+class CatalogueLaunchpad(launchpad(PIPELINE.sessions, "max_withdrawn_share")):
+    """When too much of the catalogue is withdrawn."""
+
+
+@dg.asset_check(asset=raw_items, pool=POOL_WAREHOUSE)
+def catalogue_did_not_shrink(
+    context: dg.AssetCheckExecutionContext, config: CatalogueLaunchpad, warehouse: Warehouse
+) -> dg.AssetCheckResult:
+    """Items that a full delivery lacks are withdrawn; many of them at once mean a cut delivery."""
+    days = warehouse.withdrawn_items(*checked_days(context))
+    shares = {day: gone / (gone + there) for day, (gone, there) in days.items() if gone}
+    worst = max(shares, key=lambda day: shares[day], default=None)
+    limit = config.max_withdrawn_share
+    share = shares[worst] if worst else 0.0
+    return dg.AssetCheckResult(
+        passed=share <= limit,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=(
+            f"{worst}: {days[worst][0]} items ({share:.1%}, threshold {limit:.1%}) are not in the "
+            "delivery and are no longer recommended. If they are still for sale, deliver the whole "
+            "catalogue and materialise raw_items of the day again, or set items.delivery: partial"
+            if worst
+            else None
+        ),
+        metadata={
+            "items withdrawn": sum(gone for gone, _ in days.values()),
+            "largest share of a day": share,
+            "threshold": limit,
+        },
+    )
+
+
 def _land(
     context: dg.AssetExecutionContext,
     warehouse: Warehouse,

@@ -188,7 +188,8 @@ def _write_bundle(
 RECOMMENDATION_CHECKS = {
     "every_active_user_is_served": "Every user of the window got a full list.",
     "no_item_is_repeated": "No user is recommended an item twice.",
-    "every_item_is_in_the_catalogue": "Every recommended item exists on the day.",
+    "every_item_is_in_the_catalogue": "Every recommended item is in the day's catalogue: none "
+    "was withdrawn.",
     "made_by_its_own_nightly_run": "Not degraded: the nightly run of the day came to its end and "
     "serves.",
 }
@@ -220,6 +221,7 @@ def recommendations_checks(
         made.path / BUNDLE if degraded else store.latest("semantic_ids", day).path,
         list_length=made.manifest["config"]["list_length"],
         history_length=settings.history_length,
+        serve_date=_tomorrow(day),
     )
     for name, count in (
         ("every_active_user_is_served", found.unserved_users),

@@ -29,6 +29,7 @@ PROJECT = dbt_project(SETTINGS.root / "dbt", SETTINGS.warehouse_path)
 
 NOT_FOR_SQL = {
     "max_rejected_share",
+    "max_withdrawn_share",
     "max_volume_ratio",
     "volume_days",
     "volume_weeks",

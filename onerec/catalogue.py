@@ -7,7 +7,7 @@ per item (`SemanticIds`, `ItemEmbeddings`) are catalogues with further columns. 
 # pyright: reportAttributeAccessIssue=false
 # pyarrow.compute makes its functions at import, where pyright cannot see them
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from functools import cached_property
 from typing import Any
@@ -22,10 +22,13 @@ class Catalogue:
     """Attributes:
     item_ids: (N,) strings, each once.
     first_seen: (N,) datetime64[D], the first day on which the item could be shown.
+    withdrawn_on: (N,) datetime64[D], the day whose delivery of the catalogue no longer held the
+        item, NaT for an item that is still in it; None where no item was withdrawn.
     """
 
     item_ids: np.ndarray
     first_seen: np.ndarray
+    withdrawn_on: np.ndarray | None = field(default=None, kw_only=True)
 
     def __len__(self) -> int:
         return len(self.item_ids)
@@ -54,3 +57,37 @@ class Catalogue:
         array([ True, False])
         """
         return self.first_seen < np.datetime64(day, "D")
+
+    def candidates(self, day: date) -> np.ndarray:
+        """(N,) bool: items that may be listed on a day: known before it and in the catalogue then.
+
+        >>> first = np.array(["2026-06-01", "2026-06-01"], "datetime64[D]")
+        >>> gone = np.array(["2026-06-03", "NaT"], "datetime64[D]")
+        >>> catalogue = Catalogue(np.array(["a", "b"], object), first, withdrawn_on=gone)
+        >>> catalogue.candidates(date(2026, 6, 3)), catalogue.candidates(date(2026, 6, 4))
+        (array([ True,  True]), array([False,  True]))
+        """
+        known = self.known_before(day)
+        if self.withdrawn_on is None:
+            return known
+        return known & ~(self.withdrawn_on < np.datetime64(day, "D"))  # NaT is before no day
+
+    def are_candidates(self, item_ids: Any, day: date) -> np.ndarray:
+        """(M,) bool: which of some ids may be listed on a day; unknown ones may not."""
+        at = self.index_of(item_ids)
+        return (at >= 0) & self.candidates(day)[at] if len(self) else np.zeros(len(at), bool)
+
+    def withdrawn_days(self, item_ids: Any) -> np.ndarray:
+        """(M,) datetime64[D] of some ids: their `withdrawn_on`, NaT for unknown ones."""
+        at = self.index_of(item_ids)
+        never = np.full(len(at), "NaT", "datetime64[D]")
+        if self.withdrawn_on is None or not len(self):
+            return never
+        return np.where(at >= 0, self.withdrawn_on[at], never)
+
+
+def read_withdrawn_on(table: pa.Table) -> np.ndarray | None:
+    """The column of a stored catalogue; None where an earlier version stored none."""
+    if "withdrawn_on" not in table.column_names:
+        return None
+    return table["withdrawn_on"].to_numpy(zero_copy_only=False).astype("datetime64[D]")

@@ -93,7 +93,10 @@ class Recommender(ItemIdRecommender):
         self.model = model.to(dtype).eval()
         self.semantic_ids = semantic_ids
         self.codes = semantic_ids.codes.to(model.device)
-        self.trie = Trie.build(self.codes, model.codebook_size)
+        withdrawn = semantic_ids.withdrawn_on
+        there = None if withdrawn is None else torch.from_numpy(np.isnat(withdrawn))
+        allowed = None if there is None else there.to(self.codes.device)
+        self.trie = Trie.build(self.codes, model.codebook_size, allowed)
         self.reward = None if reward is None else reward.to(device=model.device, dtype=dtype)
         self.vectors = None if vectors is None else vectors.to(device=model.device, dtype=dtype)
 
@@ -141,6 +144,8 @@ class Recommender(ItemIdRecommender):
         """See `Ranker.rank`; the last items of a history are read.
 
         Args:
+            candidates: (N,) booleans: the only items it recommends; None: all that were not
+                withdrawn.
             on_batch: Called with the users done and their total after every batch.
 
         Returns:

@@ -120,9 +120,10 @@ SEMANTIC_IDS = pa.schema(
         _column(
             "first_seen", pa.date32(), "First day on which the item could be shown", nullable=False
         ),
+        _column("withdrawn_on", pa.date32(), "First day on which the catalogue lacked it again"),
     ]
 )
-"""Append-only inside a tokenizer version: a published row never changes."""
+"""Append-only inside a tokenizer version: a published ID never changes."""
 
 PREFERENCE_PAIRS = pa.schema(
     [

@@ -11,7 +11,7 @@ Shapes: U users, H history items.
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 
@@ -72,6 +72,8 @@ def prepare_bundle(
         )
         return True
     copy_bundle(directory, champion)
+    # its IDs stay, but what was withdrawn since is not recommended any more
+    replace(own, withdrawn_on=today.withdrawn_days(own.item_ids)).save(directory)
     return False
 
 
@@ -111,8 +113,13 @@ def recommend_to_all(
         session_dataset, ids, history_length=recommender.history_length
     )
     seen = history.numpy().astype(np.int64)
-    exclude = seen if recommender.config.filter_seen else None
-    lists = recommender.rank(seen, list_length, exclude=exclude, on_batch=on_batch)
+    lists = recommender.rank(
+        seen,
+        list_length,
+        exclude=seen if recommender.config.filter_seen else None,
+        candidates=ids.candidates(serve_date),
+        on_batch=on_batch,
+    )
     return _table(
         users,
         lists,
@@ -130,7 +137,7 @@ class ServingAudit:
         users: Users that got something.
         unserved_users: Active users without a full list.
         repeats: Rows that repeat an item of the same user.
-        unknown_items: Rows whose item is not in the catalogue.
+        unknown_items: Rows whose item is not in the day's catalogue.
     """
 
     users: int
@@ -146,6 +153,7 @@ def audit_recommendations(
     *,
     list_length: int,
     history_length: int,
+    serve_date: date,
 ) -> ServingAudit:
     """Compare a table of recommendations with the active users and the catalogue.
 
@@ -153,6 +161,7 @@ def audit_recommendations(
         table: `schema.RECOMMENDATIONS`.
         session_dataset: Its users are the active ones.
         semantic_ids: The catalogue.
+        serve_date: The day they are meant for: items that are no candidates then are unknown.
         list_length: A full list has as many items, or as many as a small catalogue has without
             those of a history.
         history_length: n, items of a history.
@@ -161,9 +170,10 @@ def audit_recommendations(
     users = table.column("user_id").combine_chunks().dictionary_encode()
     item = catalogue.index_of(table.column("item_id").combine_chunks())
     user = users.indices.to_numpy().astype(np.int64)
-    known = item >= 0
+    candidates = catalogue.candidates(serve_date)
+    known = (item >= 0) & candidates[item]
     different = np.unique(user[known] * len(catalogue.item_ids) + item[known])
-    full = np.bincount(user) >= min(list_length, len(catalogue.item_ids) - history_length)
+    full = np.bincount(user) >= min(list_length, int(candidates.sum()) - history_length)
     served = users.dictionary
     return ServingAudit(
         users=len(served),

@@ -85,10 +85,13 @@ def deliveries(
         return
     for day in days:
         if isinstance(source, FileSource):
-            yield Delivery(days=[day], parts=list(source.item_parts(day)))
+            parts = list(source.item_parts(day))
+            yield Delivery(days=[day], parts=parts, is_full=source.delivers_full_catalogue)
             continue
         rows = source.events(day) if is_events else source.items(day)
-        yield _table_delivery(rows, contract, f"{table}[{day}]", day)
+        delivery = _table_delivery(rows, contract, f"{table}[{day}]", day)
+        is_full = not is_events and source.delivers_full_catalogue
+        yield replace(delivery, is_full=is_full)
 
 
 def _consecutive(days: Sequence[date]) -> list[list[date]]:
@@ -141,6 +144,13 @@ class FileSource:
     def has_dated_catalogue(self) -> bool:
         """Whether the catalogue comes as files of days."""
         return self.log.section("items") is not None and self.log.is_dated("items")
+
+    @property
+    def delivers_full_catalogue(self) -> bool:
+        """As `items.delivery` says. Without an `items` section the log names the items: one that it
+        does not show again is not withdrawn."""
+        section = self.log.config.items
+        return section is not None and section.delivery == "full"
 
     def holds(self, day: date) -> bool:
         """Whether the log still has something of a day: a file of it, or rows."""

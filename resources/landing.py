@@ -85,6 +85,7 @@ class Delivery:
         days: The days.
         parts: Every part that may hold rows of them.
         ignored: Delivered columns that the data contract does not know.
+        is_full: A delivery of the whole catalogue: items that it no longer holds are withdrawn.
         require_times: Called with a day of which no row has a usable time: raises a ValueError
             that says why, or accepts it.
     """
@@ -92,6 +93,7 @@ class Delivery:
     days: Sequence[date]
     parts: Sequence[Part]
     ignored: tuple[str, ...] = ()
+    is_full: bool = False
     require_times: Callable[[date], None] = lambda day: None
 
 

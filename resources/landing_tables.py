@@ -92,6 +92,7 @@ def _create(
     columns = sql_columns(contract)
     columns += ", delivered_on date not null" if dated else ""
     columns += ", event_date date" if "event_time" in contract.names else ""
+    columns += ", is_withdrawn boolean default false" if table == "raw_items" else ""
     connection.execute("create schema if not exists raw")
     connection.execute(f"create table if not exists raw.{table} ({columns})")
     found = connection.execute(f"describe raw.{table}").fetchall()
@@ -99,6 +100,10 @@ def _create(
         raise OldLandingError(
             f"raw.{table} was made by an earlier version, of another data contract: remove the "
             "warehouse file (see the CHANGELOG) and ingest the log again"
+        )
+    if table == "raw_items":  # a table of an earlier version
+        connection.execute(
+            "alter table raw.raw_items add column if not exists is_withdrawn boolean default false"
         )
     create_deliveries(connection)
 
@@ -160,45 +165,67 @@ def _replace_changes(
         Number of rows delivered.
     """
     (day,) = delivery.days
-    names = ", ".join([*contract.names, "unreadable", "file", "delivered_row"])
-    # which file and which row is told, and is no change
-    compared = [*contract.names, "unreadable"]
+    # a change of the file or of the row in it is no change of the item
+    compared = [*contract.names, "unreadable", "is_withdrawn"]
     same = " and ".join(f"a.{c} is not distinct from b.{c}" for c in compared)
-
-    def known(name: str, until: str, then: date) -> None:
-        connection.execute(
-            f"create or replace temp table {name} as select {names} from raw.{table} "
-            f"where delivered_on {until} $then "
-            "qualify rank() over (partition by item_id order by delivered_on desc) = 1",
-            {"then": then},
-        )
-
     # all of a result is fetched: DuckDB 2 lets an open one own the connection
     found = connection.execute(
         "select min(delivered_on) from raw.deliveries where table_name = $table "
-        "and delivered_on > $day",
+        "and delivered_on > $day and num_rows > 0",
         {"table": table, "day": day},
     ).fetchall()
     next_day = found[0][0]
     if next_day:
-        known("next_before", "<=", next_day)
+        _catalogue(connection, "next_before", f"raw.{table}", "<=", next_day)
     connection.execute(f"create or replace temp table delivered as from raw.{table} limit 0")
     for part in delivery.parts:
         insert_part(connection, "delivered", part, contract, delivery.days)
+    connection.execute("update delivered set is_withdrawn = false")
+    ((num_rows,),) = connection.execute("select count(*) from delivered").fetchall()
     connection.execute(f"delete from raw.{table} where delivered_on = $day", {"day": day})
-    known("earlier", "<", day)
+    _catalogue(connection, "earlier", f"raw.{table}", "<", day)
+    if delivery.is_full and num_rows:  # a delivery without a row is none
+        _withdraw(connection, "delivered", day, before="earlier", now="delivered")
     connection.execute(
         f"insert into raw.{table} by name "
         f"select a.* from delivered as a anti join earlier as b on {same}"
     )
     if next_day:
-        known("next_after", "<=", next_day)
+        _catalogue(connection, "next_after", f"raw.{table}", "<=", next_day)
         connection.execute(
-            f"insert into raw.{table} by name select a.*, $day as delivered_on "
+            f"insert into raw.{table} by name select a.* replace ($day as delivered_on) "
             f"from next_before as a anti join next_after as b on {same}",
             {"day": next_day},
         )
-    return connection.execute("select count(*) from delivered").fetchall()[0][0]
+        if delivery.is_full:
+            _withdraw(connection, f"raw.{table}", next_day, before="next_after", now="next_before")
+    return num_rows
+
+
+def _catalogue(
+    connection: duckdb.DuckDBPyConnection, name: str, table: str, until: str, then: date
+) -> None:
+    """A temporary table of each item's last row before a day, or up to it; withdrawn ones too."""
+    connection.execute(
+        f"create or replace temp table {name} as from {table} where delivered_on {until} $then "
+        "qualify rank() over (partition by item_id order by delivered_on desc) = 1",
+        {"then": then},
+    )
+
+
+def _withdraw(
+    connection: duckdb.DuckDBPyConnection, into: str, day: date, *, before: str, now: str
+) -> None:
+    """Add a row for each item of a catalogue that a full delivery of a day no longer holds: as it
+    was last, withdrawn from that day on."""
+    connection.execute(
+        f"insert into {into} by name "
+        f"select a.* replace (true as is_withdrawn, $day as delivered_on) from {before} as a "
+        f"where not a.is_withdrawn and a.item_id is not null and a.item_id not in "
+        f"(select item_id from {now} where item_id is not null) "
+        "qualify row_number() over (partition by a.item_id order by a.delivered_row) = 1",
+        {"day": day},
+    )
 
 
 def _fingerprints(
@@ -214,5 +241,6 @@ def _fingerprints(
 
 
 def _hash(contract: pa.Schema) -> str:
-    columns = ", ".join([*contract.names, "unreadable", "delivered_row"])
+    withdrawn = ["is_withdrawn"] if contract == schema.ITEMS else []
+    columns = ", ".join([*contract.names, "unreadable", "delivered_row", *withdrawn])
     return f"count(*), sum(cast(hash({columns}) as hugeint))"

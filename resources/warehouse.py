@@ -264,23 +264,37 @@ class Warehouse(dg.ConfigurableResource):
             )
 
     def catalogue(self, day: date) -> pa.Table:
-        """Items first seen up to a day, as they looked at its end.
+        """Items first seen up to a day, as they looked at its end; withdrawn ones as they did last.
 
         Returns:
-            The columns of `schema.ITEMS` and `first_seen` (date32), in the order of (first_seen,
-            item_id).
+            The columns of `schema.ITEMS`, `first_seen` and `withdrawn_on` (date32; null for an item
+            that is still in the catalogue), in the order of (first_seen, item_id).
         """
         with self.connect(read_only=True) as connection:
             rows = connection.sql(
                 "select item_id, duration_seconds, title, category, author_id, published_at, "
-                "features, first_seen from stg_items "
-                "where valid_from <= $day and first_seen <= $day "
+                "features, first_seen, case when is_withdrawn then valid_from end as withdrawn_on "
+                "from stg_items where valid_from <= $day and first_seen <= $day "
                 "qualify row_number() over (partition by item_id order by valid_from desc) = 1 "
                 "order by first_seen, item_id",
                 params={"day": day},
             ).to_arrow_table()
         first_seen = pa.field("first_seen", pa.date32(), nullable=False)
-        return rows.cast(schema.ITEMS.append(first_seen))
+        withdrawn_on = pa.field("withdrawn_on", pa.date32())
+        return rows.cast(schema.ITEMS.append(first_seen).append(withdrawn_on))
+
+    def withdrawn_items(self, first: date, last: date) -> dict[date, tuple[int, int]]:
+        """For each delivered day of the catalogue: items withdrawn, and rows delivered."""
+        with self.connect(read_only=True) as connection:
+            rows = connection.execute(
+                "select delivered_on, count(*) filter (items.is_withdrawn), any_value(num_rows) "
+                "from raw.deliveries as days left join raw.raw_items as items "
+                "using (delivered_on) where table_name = 'raw_items' "
+                "and delivered_on between $first and $last "
+                "group by delivered_on order by delivered_on",
+                {"first": first, "last": last},
+            ).fetchall()
+        return {day: (withdrawn, delivered) for day, withdrawn, delivered in rows}
 
     def titles(self, day: date) -> pa.Table:
         """`item_id` and `title` of the items first seen up to a day; none before the first run."""
@@ -350,6 +364,11 @@ class Warehouse(dg.ConfigurableResource):
                 f"create table if not exists {table} as "
                 "select *, cast(null as date) as partition_date from published limit 0"
             )
+            # a table of an earlier version lacks what was added since
+            there = {row[0] for row in connection.execute(f"describe {table}").fetchall()}
+            for name, kind, *_ in connection.execute("describe published").fetchall():
+                if name not in there:
+                    connection.execute(f"alter table {table} add column {name} {kind}")
             connection.execute(f"delete from {table} where partition_date = $day", {"day": day})
             connection.execute(
                 f"insert into {table} by name select *, $day as partition_date from published",

@@ -71,7 +71,7 @@ class RoundInputs:
     @cached_property
     def candidates(self) -> Tensor:
         """(N,) bool: items that may be generated."""
-        return torch.from_numpy(self.ids.known_before(self.test_day))
+        return torch.from_numpy(self.ids.candidates(self.test_day))
 
     @property
     def lengths(self) -> dict[str, int]:

@@ -94,6 +94,12 @@ class SessionConfig(ValidatedConfig):
     max_rejected_share: float = option(
         0.05, "The check on rejected rows fails above this share", ge=0, le=1
     )
+    max_withdrawn_share: float = option(
+        0.2,
+        "The check on the catalogue warns when a delivery withdraws more than this share of it",
+        ge=0,
+        le=1,
+    )
     max_volume_ratio: float = option(
         4.0,
         "The check on volume fails when a day has so many times more or fewer sessions than usual",

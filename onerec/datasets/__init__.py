@@ -31,6 +31,11 @@ class EventSource(Protocol):
         """Last UTC day of the log; None when the log goes on."""
         ...
 
+    @property
+    def delivers_full_catalogue(self) -> bool:
+        """Whether `items` is the whole catalogue: what a later day lacks is then withdrawn."""
+        ...
+
     def has_arrived(self, day: date) -> bool:
         """Whether a day's log is there, as far as the source can know; nightly runs wait for it."""
         ...

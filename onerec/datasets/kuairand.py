@@ -108,6 +108,11 @@ class KuaiRandSource:
         """Last `date` of the log."""
         return self._range[1]
 
+    @property
+    def delivers_full_catalogue(self) -> bool:
+        """Every day names all items."""
+        return True
+
     def has_arrived(self, day: date) -> bool:
         """The log is complete."""
         return day <= self.last_day

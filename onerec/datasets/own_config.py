@@ -167,11 +167,13 @@ class ItemFiles(_Files):
         features: Further ones, by the name that they get: brand, price, levels of category.
         unknown_items: Events of items that it does not list are rejected (`reject`), or their items
             are known from the log, without features (`add`).
+        delivery: Each delivery holds the whole catalogue (`full`) or only what changed (`partial`).
     """
 
     columns: ItemColumns = ItemColumns()
     features: dict[FeatureName, Annotated[Feature, BeforeValidator(_column)]] = {}
     unknown_items: Literal["reject", "add"] = "reject"
+    delivery: Literal["full", "partial"] = "full"
 
 
 class HistoryFiles(_Files):

@@ -62,6 +62,11 @@ class SimulatedSource:
         """The app never closes."""
         return None
 
+    @property
+    def delivers_full_catalogue(self) -> bool:
+        """Every day names all items."""
+        return True
+
     def has_arrived(self, day: date) -> bool:
         """Every day can be read at any time, as it depends on the seed and itself alone."""
         return day >= self.first_day

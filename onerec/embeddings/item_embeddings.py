@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from safetensors.numpy import load_file, save_file
 
-from onerec.catalogue import Catalogue
+from onerec.catalogue import Catalogue, read_withdrawn_on
 from onerec.config import EmbeddingConfig
 from onerec.embeddings.collaborative import co_watching, collaborative_vectors
 from onerec.embeddings.reduction import principal_components, ridge, truncated_svd
@@ -65,13 +65,21 @@ class ItemEmbeddings(Catalogue):
     def rows(self, kept: np.ndarray) -> "ItemEmbeddings":
         """Some of the items, by (N,) bools or by row numbers."""
         flags = {name: flag[kept] for name, flag in self.flags.items()}
-        return ItemEmbeddings(self.item_ids[kept], self.first_seen[kept], self.vectors[kept], flags)
+        withdrawn_on = None if self.withdrawn_on is None else self.withdrawn_on[kept]
+        return ItemEmbeddings(
+            self.item_ids[kept],
+            self.first_seen[kept],
+            self.vectors[kept],
+            flags,
+            withdrawn_on=withdrawn_on,
+        )
 
     def save(self, directory: Path) -> None:
         """Write `items.parquet` and `vectors.safetensors`, row-aligned."""
         columns = {
             "item_id": pa.array(self.item_ids, pa.string()),
             "first_seen": pa.array(self.first_seen, pa.date32()),
+            "withdrawn_on": pa.array(self.withdrawn_days(self.item_ids), pa.date32()),
             **{name: pa.array(self.flags[name]) for name in FLAGS},
         }
         pq.write_table(pa.table(columns), directory / ITEMS_FILE)
@@ -86,6 +94,7 @@ def load_item_embeddings(directory: Path) -> ItemEmbeddings:
         first_seen=items["first_seen"].to_numpy().astype("datetime64[D]"),
         vectors=load_file(directory / VECTORS_FILE)["vectors"],
         flags={name: items[name].to_numpy() for name in FLAGS},
+        withdrawn_on=read_withdrawn_on(items),
     )
 
 
@@ -101,13 +110,14 @@ def embed_items(
     """Embed a catalogue.
 
     Args:
-        catalogue: `schema.ITEMS` columns and `first_seen` (date32).
+        catalogue: `schema.ITEMS` columns and `first_seen` (date32); with `withdrawn_on` (date32)
+            where items may have been withdrawn, which get a vector like the others.
         sessions: The `session_dataset` directory; its training and validation days are read.
         supplied: `schema.ITEM_VECTORS`, one's own vectors, for any of the items.
         config: Blocks, widths and weights.
         before: Axes, scales and rarities are learned from items first seen before this day only, so
             that what arrives later cannot move anybody's vector. All items if not given.
-        on_progress: PolicyBatch what is being done.
+        on_progress: Called with what is being done.
 
     Raises:
         ValueError: An empty catalogue, a repeated item, or supplied vectors of unequal length or
@@ -126,15 +136,12 @@ def embed_items(
     text, has_text = _text_block(catalogue, fitted_on, config, on_progress)
     attributes, has_attributes = _attributes_block(catalogue, fitted_on, config)
     own, has_supplied = _supplied_block(supplied, ids, fitted_on)
-    blocks = [
-        block * weight
-        for block, weight in (
-            (text, config.text_weight),
-            (attributes, config.attributes_weight),
-            (own, config.supplied_weight),
-        )
-        if weight > 0 and block.any()
-    ]
+    weighted = (
+        (text, config.text_weight),
+        (attributes, config.attributes_weight),
+        (own, config.supplied_weight),
+    )
+    blocks = [block * weight for block, weight in weighted if weight > 0 and block.any()]
     content = np.concatenate([np.zeros((len(ids), 0)), *blocks], 1)
     on_progress("co-watching: counting item pairs")
     together, has_together = _collaborative_block(sessions, items, content, fitted_on, config)
@@ -147,8 +154,8 @@ def embed_items(
         "has_attributes": has_attributes & (config.attributes_weight > 0),
         "has_supplied": has_supplied & (config.supplied_weight > 0),
     }
-    vectors = _normalised(fused, item_ids)
-    return ItemEmbeddings(item_ids, first_seen, vectors, used)
+    vectors, gone = _normalised(fused, item_ids), read_withdrawn_on(catalogue)
+    return ItemEmbeddings(item_ids, first_seen, vectors, used, withdrawn_on=gone)
 
 
 def _text_block(

@@ -1,7 +1,7 @@
 """What the systems of a nightly run are evaluated on: cases, candidates, baselines, reward models.
 
-A case is a user with a watched item on day D; candidates are the items first seen before D, all of
-them.
+A case is a user with a watched item on day D; candidates are all items first seen before D that
+were not withdrawn before it.
 
 Shapes: C cases, H history items, T_max targets, N items, Dv vector width.
 """
@@ -34,7 +34,7 @@ class EvaluationData:
         histories: (C, H) item indices.
         targets: (C, T_max) item indices.
         semantic_ids: The catalogue of day D.
-        candidates: (N,) booleans: first seen before D.
+        candidates: (N,) booleans: first seen before D and in the catalogue at its beginning.
         vectors: (N, Dv) item vectors.
         baselines: Fitted on the window.
         reward_models: Reward models by name: `evaluator`, and `training` beside it.
@@ -98,7 +98,7 @@ def load_evaluation_data(
     check_evaluator(files.evaluator, files.reward_model)
     shape = read_config(files.checkpoint)
     ids = load_semantic_ids(files.semantic_ids)
-    candidates = ids.known_before(test_day)
+    candidates = ids.candidates(test_day)
     cases = load_eval_users(
         files.session_dataset,
         "test",

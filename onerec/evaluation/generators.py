@@ -196,7 +196,7 @@ def load_incumbent(
         load_generator(bundle, table, config, device=device),
         to_own=np.asarray(table.index_of(day_ids.item_ids)),
         to_day=np.asarray(day_ids.index_of(table.item_ids)),
-        candidates=table.known_before(test_day),
+        candidates=table.candidates(test_day),
     )
 
 

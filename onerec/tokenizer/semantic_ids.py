@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from onerec import schema
-from onerec.catalogue import Catalogue
+from onerec.catalogue import Catalogue, read_withdrawn_on
 from onerec.tokenizer.codebook import Codebook, check_capacity, check_vectors
 from onerec.tokenizer.distances import ranks_within, scores
 
@@ -75,6 +75,7 @@ class SemanticIds(Catalogue):
                     np.full(len(self), self.tokenizer_version, object), pa.string()
                 ),
                 "first_seen": pa.array(self.first_seen.astype("datetime64[D]"), pa.date32()),
+                "withdrawn_on": pa.array(self.withdrawn_days(self.item_ids), pa.date32()),
             },
             schema=schema.SEMANTIC_IDS.with_metadata(
                 {
@@ -100,6 +101,7 @@ def load_semantic_ids(directory: Path) -> SemanticIds:
         tokenizer_version=metadata[b"tokenizer_version"].decode(),
         first_seen=table["first_seen"].to_numpy().astype("datetime64[D]"),
         codebook_size=int(metadata[b"codebook_size"]),
+        withdrawn_on=read_withdrawn_on(table),
     )
 
 

@@ -57,6 +57,7 @@ class TokenizedCatalogue:
             item_ids=self.ids.item_ids[rows],
             codes=self.ids.codes[torch.from_numpy(rows)],
             first_seen=self.ids.first_seen[rows],
+            withdrawn_on=self.ids.withdrawn_days(item_ids),
         )
         return TokenizedCatalogue(ids, self.vectors[rows])
 
@@ -131,6 +132,7 @@ def extend_tokenized(
     ids = extend_semantic_ids(
         base.ids, codebook, new.item_ids, torch.from_numpy(vectors[is_new]), new.first_seen
     )
+    ids = replace(ids, withdrawn_on=embeddings.withdrawn_days(ids.item_ids))
     extended = np.zeros((len(ids), opened.vectors.shape[1]), np.float32)
     extended[: len(base.ids)] = base.vectors
     extended[ids.index_of(embeddings.item_ids)] = vectors

@@ -158,7 +158,7 @@ def test_the_catalogue_is_as_of_its_day() -> None:
     warehouse = Warehouse(path=str(delivered.built_home() / "warehouse.duckdb"))
     first, last = random_log.DAYS[0], random_log.DAYS[-1]
     then, now = warehouse.catalogue(first), warehouse.catalogue(last)
-    assert then.schema.names == [*schema.ITEMS.names, "first_seen"]
+    assert then.schema.names == [*schema.ITEMS.names, "first_seen", "withdrawn_on"]
     assert set(then.column("first_seen").to_pylist()) == {first}
     assert sorted(then.column("item_id").to_pylist()) == [f"item {n}" for n in range(9)]
     assert now.num_rows == 18

@@ -1,4 +1,5 @@
-from datetime import timedelta
+import dataclasses
+from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from onerec.serving import (
 )
 from onerec.session_dataset.interactions import load_interactions
 from onerec.simple_recommender import SimpleRecommender, write_simple_bundle
+from onerec.tokenizer.semantic_ids import SemanticIds
 from tests.core.evaluation import night as small
 from tests.core.evaluation.night import DAY, DECODING, session
 
@@ -95,6 +97,7 @@ def test_everyone_is_served_well(artifacts: Path, tmp_path: Path) -> None:
         artifacts / "semantic_ids",
         list_length=LIST,
         history_length=small.HISTORY,
+        serve_date=TOMORROW,
     )
     assert (found.users, found.unserved_users) == (small.NUM_USERS, 0)
     assert (found.repeats, found.unknown_items) == (0, 0)
@@ -112,6 +115,7 @@ def test_the_audit_finds_what_is_wrong(artifacts: Path, tmp_path: Path) -> None:
         artifacts / "semantic_ids",
         list_length=LIST,
         history_length=small.HISTORY,
+        serve_date=TOMORROW,
     )
     assert (found.unserved_users, found.repeats, found.unknown_items) == (1, 1, 1)
 
@@ -216,3 +220,61 @@ def test_a_learned_baseline_is_no_simple_system(tmp_path: Path) -> None:
 def test_same_inputs_same_table(artifacts: Path, tmp_path: Path) -> None:
     prepare(artifacts, tmp_path)
     assert serve(artifacts, tmp_path).equals(serve(artifacts, tmp_path))
+
+
+def withdraw(ids: SemanticIds, items: list[str], day: date) -> SemanticIds:
+    withdrawn_on = np.full(len(ids), "NaT", "datetime64[D]")
+    withdrawn_on[ids.index_of(np.array(items, object))] = np.datetime64(day, "D")
+    return dataclasses.replace(ids, withdrawn_on=withdrawn_on)
+
+
+@pytest.mark.parametrize("tokenizer_version", ["version-a", "version-b"])
+def test_withdrawn_items_are_not_recommended_also_by_an_older_champion(
+    artifacts: Path, tmp_path: Path, tokenizer_version: str
+) -> None:
+    """90 % of the catalogue goes; the champion of another version had published it before."""
+    ids = small.catalogue(tokenizer_version=tokenizer_version)
+    gone = ids.item_ids[: len(ids) * 9 // 10].tolist()
+    today = small.write_catalogue(tmp_path / "ids", withdraw(ids, gone, DAY))
+    same = tokenizer_version == "version-a"
+    assert prepare(artifacts, tmp_path / "bundle", catalogue=today) == same
+    table = serve(artifacts, tmp_path / "bundle")
+    assert table.num_rows
+    assert not set(table.column("item_id").to_pylist()) & set(gone)
+    found = audit_recommendations(
+        table,
+        artifacts / "session_dataset",
+        today,
+        list_length=LIST,
+        history_length=small.HISTORY,
+        serve_date=TOMORROW,
+    )
+    assert found.unknown_items == 0
+    answer = Recommender.load(tmp_path / "bundle").recommend([gone[0], "i39"], 3)
+    assert answer
+    assert not {a.item_id for a in answer} & set(gone)
+
+
+def test_the_audit_finds_withdrawn_items(artifacts: Path, tmp_path: Path) -> None:
+    prepare(artifacts, tmp_path)
+    table = serve(artifacts, tmp_path)
+    items = table.column("item_id").to_pylist()
+    item = items[0]
+    for day, number in ((TOMORROW, 0), (DAY, items.count(item))):
+        ids = withdraw(small.catalogue(), [item], day)
+        found = audit_recommendations(
+            table,
+            artifacts / "session_dataset",
+            small.write_catalogue(tmp_path / str(day), ids),
+            list_length=LIST,
+            history_length=small.HISTORY,
+            serve_date=TOMORROW,
+        )
+        assert found.unknown_items == number
+
+
+def test_withdrawn_items_are_no_candidates_from_the_day_after_on() -> None:
+    for day, is_candidate in ((DAY - timedelta(days=1), False), (DAY, True)):
+        ids = withdraw(small.catalogue(), ["i00"], day)
+        assert ids.candidates(DAY)[0] == is_candidate
+        assert ids.candidates(DAY).sum() == ids.known_before(DAY).sum() - (not is_candidate)

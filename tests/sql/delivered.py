@@ -23,6 +23,7 @@ class FileSource:
     """An `EventSource` over `events-<day>.parquet`, `items-<day>.parquet` and so on."""
 
     directory: Path
+    delivers_full_catalogue: bool = False
 
     @property
     def first_day(self) -> date:
@@ -88,6 +89,7 @@ def materialize(
     last: date | None = None,
     *,
     more: tuple = (),
+    replaced: dict[str, object] | None = None,
     config: dg.RunConfig | None = None,
     succeeds: bool = True,
 ) -> dg.ExecuteInProcessResult:
@@ -103,12 +105,12 @@ def materialize(
     with warnings.catch_warnings():
         # dagster-dbt 0.29.27 uses what Dagster 1.13 deprecates
         warnings.filterwarnings("ignore", category=DeprecationWarning)
-        result = _run(selection, home, config, days, more)
+        result = _run(selection, home, config, days, more, replaced or {})
     assert result.success == succeeds, failures(result)
     return result
 
 
-def _run(selection, home, config, days, more) -> dg.ExecuteInProcessResult:
+def _run(selection, home, config, days, more, replaced) -> dg.ExecuteInProcessResult:
     from assets import expectations, raw, session_dataset, sessions
 
     return dg.materialize(
@@ -126,7 +128,7 @@ def _run(selection, home, config, days, more) -> dg.ExecuteInProcessResult:
             *more,
         ],
         selection=selection,
-        resources=resources(home),
+        resources=resources(home) | replaced,
         run_config=config,
         raise_on_error=False,
         **days,

@@ -5,6 +5,7 @@ with classified as (
     select
         *,
         case
+            when is_withdrawn then null  -- what was delivered of it stands in its earlier rows
             when item_id is null then 'missing item_id'
             when {{ unreadable("duration_seconds") }} is not null
                 then 'duration_seconds is not a number'
@@ -40,6 +41,7 @@ select
     nullif(duration_seconds, 0) as duration_seconds,
     published_at,
     features,
+    coalesce(is_withdrawn, false) as is_withdrawn,
     unreadable,
     file,
     delivered_row,
