@@ -30,6 +30,9 @@ from onerec_dagster.job_runner import (
 from onerec_dagster.killed_runs import fail_killed_runs
 from resources.settings import Settings, load_settings
 
+RESUMED = ("ingest", "nightly", "weekly_retokenize")
+"""Jobs whose newest failed run `resume` goes on with."""
+
 
 @dataclass(frozen=True)
 class Operator:
@@ -103,7 +106,8 @@ def resume(args: argparse.Namespace, op: Operator) -> None:
         run = op.instance.get_run_by_id(args.run_id)
     else:
         failed = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE])
-        run = next(iter(op.instance.get_runs(failed, limit=1)), None)
+        runs = op.instance.get_runs(failed, limit=100)
+        run = next((run for run in runs if run.job_name in RESUMED), None)
     if run is None or run.status != dg.DagsterRunStatus.FAILURE:
         raise ValueError(f"run {args.run_id or '(newest)'}: no failed run of that id")
     kept = {

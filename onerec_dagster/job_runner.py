@@ -72,6 +72,8 @@ class PeakMemory:
 PROGRESS_SECONDS = 10.0
 """A step's own messages are shown at most this often."""
 LONGEST_MESSAGE = 160
+NOT_EXECUTED = "Dependencies for step"
+"""How Dagster's line of a step begins that an earlier failure left out."""
 
 
 class StepProgress:
@@ -117,6 +119,8 @@ class StepProgress:
             if entry.step_key and not entry.is_dagster_event and int(entry.level) >= logging.INFO
         }
         for step, message in newest.items():
+            if message.startswith(NOT_EXECUTED):
+                continue
             if time.monotonic() - self.shown_at.get(step, -PROGRESS_SECONDS) < PROGRESS_SECONDS:
                 continue
             self.shown_at[step] = time.monotonic()
