@@ -12,6 +12,7 @@ import pytest
 
 from assets import alignment, evaluation, item_embeddings, reward, serving, tokenizer, training
 from assets.code_version import reachable_code
+from assets.raw import CatalogueLaunchpad
 from assets.session_dataset import SessionDatasetLaunchpad
 from assets.sessions import RejectionLaunchpad, SessionLaunchpad
 from assets.support import PIPELINE, all_but, launchpad, to_core
@@ -64,7 +65,12 @@ def fields_of(stage: str, shown: type[dg.Config]) -> Iterator[tuple[str, str]]:
 def test_every_setting_is_in_a_launchpad():
     shown = {pair for stage, config in LAUNCHPADS.values() for pair in fields_of(stage, config)}
     window = {field.name for field in dataclasses.fields(PIPELINE.window)}
-    for config in (SessionLaunchpad, RejectionLaunchpad, SessionDatasetLaunchpad):
+    for config in (
+        SessionLaunchpad,
+        RejectionLaunchpad,
+        SessionDatasetLaunchpad,
+        CatalogueLaunchpad,
+    ):
         for name in config.model_fields:
             shown.add(("window" if name in window else "sessions", name))
     every = {

@@ -229,9 +229,14 @@ def test_a_closed_day_is_legal_but_not_a_window_without_sessions(sessions: pa.Ta
 def test_after_a_closed_day_the_one_before_it_validates(tmp_path: Path) -> None:
     home = delivered.copy_of_built_home(tmp_path)
     yesterday = DAY - timedelta(days=1)
+    today = random_log.deliveries()[f"events-{DAY}"]
+    no_late_rows = [r for r in today if not str(r["event_time"]).startswith(str(yesterday))]
+    assert len(no_late_rows) < len(today)
     delivered.deliver(home / "delivered", f"events-{yesterday}", [])
+    delivered.deliver(home / "delivered", f"events-{DAY}", no_late_rows)
     selection = [raw.raw_events, sessions_sql.session_sql]
-    delivered.materialize(home, selection, yesterday, config=random_log.run_config())
+    for day in (yesterday, DAY):
+        delivered.materialize(home, selection, day, config=random_log.run_config())
     write(home, succeeds=False)  # nothing is left of this short window to train on
     dataset = ArtifactStore(str(home / "artifacts")).latest("session_dataset", str(DAY)).path
     days = {
