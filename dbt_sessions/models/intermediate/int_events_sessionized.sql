@@ -53,8 +53,9 @@ ordered as (
                 {{ ", " if not loop.first }}{{ holds(signal) }}
             {%- endfor -%}
         ] as signals,
-        lag(event_time) over (partition by user_id, event_date order by event_time, delivered_on, delivered_row)
-            as previous_time,
+        lag(event_time) over (
+            partition by user_id, event_date order by event_time, delivered_on, delivered_row
+        ) as previous_time,
         count(*) over (partition by user_id, event_date, event_time) > 1 as is_tied
     from classified
 

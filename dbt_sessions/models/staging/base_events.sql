@@ -110,7 +110,8 @@ copies as (
             partition by
                 classified.user_id, classified.item_id, classified.event_time, classified.event_type
             order by
-                classified.delivered_on, classified.event_id, classified.watch_seconds desc, classified.surface,
+                classified.delivered_on, classified.event_id, classified.watch_seconds desc,
+                classified.surface,
                 {% for flag in flags -%}
                     coalesce(classified.{{ flag }}, false),
                 {% endfor -%}
