@@ -4,6 +4,7 @@
 # pyright: reportPrivateImportUsage=false
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import dagster as dg
 
 from assets.raw import checked_days
 from assets.session_dataset import session_dataset
+from assets.support import PIPELINE, launchpad
 from onerec.artifacts import read_json
 from onerec.config import SessionConfig
 from resources.stores import Artifacts
@@ -39,6 +41,10 @@ OF_GOOD_SESSIONS = {"targets_are_watched_items"}
 """Sessions that are not good may have no target."""
 
 
+class SuitesLaunchpad(launchpad(PIPELINE.sessions, "min_positive_share", "max_positive_share")):
+    """Limits of today: a run that they stopped goes on with the same dataset once they fit."""
+
+
 @dg.multi_asset_check(
     name="session_dataset_suites",
     specs=[
@@ -47,7 +53,7 @@ OF_GOOD_SESSIONS = {"targets_are_watched_items"}
     ],
 )
 def session_dataset_suites(
-    context: dg.AssetCheckExecutionContext, artifacts: Artifacts
+    context: dg.AssetCheckExecutionContext, config: SuitesLaunchpad, artifacts: Artifacts
 ) -> Iterator[dg.AssetCheckResult]:
     """Great Expectations suites on the dataset as it was published."""
     from onerec.session_dataset.reader import open_sessions, read_session_config
@@ -63,7 +69,7 @@ def session_dataset_suites(
     counted = read_json(artifact.path / "stats.json")["sessions_per_day"]
     yield from suite_results(
         sessions,
-        read_session_config(artifact.path),
+        replace(read_session_config(artifact.path), **config.model_dump()),
         date.fromisoformat(artifact.partition),
         built_with["window"]["window_days"],
         {date.fromisoformat(d): n for d, n in counted.items()},

@@ -46,11 +46,9 @@ class SessionDatasetLaunchpad(
         "volume_weeks",
         "repeats",
         "min_repeat_share",
-        "min_positive_share",
-        "max_positive_share",
     ),
 ):
-    """The window, and what the dataset is checked against. `session_sql` builds the sessions."""
+    """The window, and criteria to recount. `session_sql` builds the sessions."""
 
 
 @dg.asset(

@@ -12,6 +12,7 @@ import pytest
 
 from assets import alignment, evaluation, item_embeddings, reward, serving, tokenizer, training
 from assets.code_version import reachable_code
+from assets.expectations import SuitesLaunchpad
 from assets.raw import CatalogueLaunchpad
 from assets.session_dataset import SessionDatasetLaunchpad
 from assets.sessions import RejectionLaunchpad, SessionLaunchpad
@@ -70,6 +71,7 @@ def test_every_setting_is_in_a_launchpad():
         RejectionLaunchpad,
         SessionDatasetLaunchpad,
         CatalogueLaunchpad,
+        SuitesLaunchpad,
     ):
         for name in config.model_fields:
             shown.add(("window" if name in window else "sessions", name))

@@ -32,7 +32,8 @@ def launchpad() -> dg.RunConfig:
     config = session_dataset.SessionDatasetLaunchpad(
         window_days=WINDOW_DAYS, **dataclasses.asdict(CONFIG)
     )
-    return dg.RunConfig({"session_dataset": config})
+    limits = expectations.SuitesLaunchpad(min_positive_share=0.05, max_positive_share=0.95)
+    return dg.RunConfig({"session_dataset": config, "session_dataset_suites": limits})
 
 
 def write(home: Path, **options) -> dg.ExecuteInProcessResult:
@@ -264,11 +265,8 @@ def test_a_failing_suite_stops_what_follows_in_the_same_run(home: Path, artifact
     delivered.materialize(home, selection, DAY, **run)
     assert started == [True]
 
-    strict = dataclasses.replace(CONFIG, min_positive_share=0.9)
-    config = session_dataset.SessionDatasetLaunchpad(
-        window_days=WINDOW_DAYS, **dataclasses.asdict(strict)
-    )
-    run["config"] = dg.RunConfig({"session_dataset": config})
+    strict = expectations.SuitesLaunchpad(min_positive_share=0.9)
+    run["config"] = dg.RunConfig({**launchpad().ops, "session_dataset_suites": strict})
     result = delivered.materialize(home, selection, DAY, succeeds=False, **run)
     assert started == [True]
     failed = [e for e in result.get_asset_check_evaluations() if not e.passed]
