@@ -28,6 +28,7 @@ from onerec_dagster.job_runner import (
     run_night,
 )
 from onerec_dagster.killed_runs import fail_killed_runs
+from onerec_dagster.process_end import run_and_exit
 from resources.settings import Settings, load_settings
 
 RESUMED = ("ingest", "nightly", "weekly_retokenize")
@@ -267,4 +268,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_and_exit(main)

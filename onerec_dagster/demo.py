@@ -23,6 +23,7 @@ from onerec_dagster.job_runner import (
     run_night,
 )
 from onerec_dagster.killed_runs import fail_killed_runs
+from onerec_dagster.process_end import run_and_exit
 from resources.file_source import FileSource
 from resources.settings import Settings, load_settings
 
@@ -125,4 +126,4 @@ def run_demo(settings: Settings, first: date, last: date) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_and_exit(main)

@@ -8,6 +8,7 @@ import sys
 import time
 
 from onerec_dagster.job_runner import full_disk_in_one_line
+from onerec_dagster.process_end import run_and_exit
 
 
 def main() -> None:
@@ -34,4 +35,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_and_exit(main)
