@@ -139,8 +139,10 @@ def _peer(name: str, data: Path) -> list[Any]:
 def _timed(command: list[str], environment: dict[str, str]) -> tuple[float, float, str]:
     """Seconds of a process, GiB of the largest process in it, and its last line."""
     began = time.perf_counter()
-    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     seconds = time.perf_counter() - began
+    if done.returncode:
+        sys.exit(f"{' '.join(command[2:])} failed: {done.stderr[-2000:]}")
     lines = done.stdout.split("\n")[:-1]
     return seconds, float(lines[-1]), lines[-2] if len(lines) > 1 else ""
 
@@ -182,7 +184,8 @@ def _run_ours(what: str, first: str, last: str) -> None:
             raise_on_error=True,
         ) as result,
     ):
-        assert result.success, f"{what}: see {settings.root / 'bench.log'}"
+        failed = [str(e.step_key) for e in result.all_events if e.is_step_failure]
+        assert result.success, f"{what}: {', '.join(failed)} failed"
 
 
 def _pandas_sessions(data: Path) -> int:

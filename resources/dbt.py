@@ -15,6 +15,7 @@ from dagster_dbt import DbtCliResource, DbtProject
 from dagster_dbt.core.dbt_event_iterator import DbtDagsterEventType, DbtEventIterator
 from pydantic import Field
 
+from resources.duckdb_memory import memory_limit
 from resources.settings import CHECKOUT
 
 PROJECT_DIR = CHECKOUT / "dbt_sessions"
@@ -27,7 +28,7 @@ class SessionDbt(DbtCliResource):
     warehouse_path: str = Field(description="The DuckDB file that dbt builds in")
     target_dir: str = Field(description="Where a build leaves compiled SQL, logs and run results")
     threads: int = Field(default=2, description="DuckDB threads of a build")
-    memory_limit: str = Field(default="1GB", description="DuckDB memory of a build")
+    memory_limit: str = Field(default=memory_limit(), description="DuckDB memory of a build")
     column_metadata: bool = Field(
         default=True,
         description=(

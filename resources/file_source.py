@@ -24,6 +24,7 @@ from onerec.datasets import EventSource
 from onerec.datasets.files import shown
 from onerec.datasets.own import MappedFile, OwnLog, main_days
 from resources.casts import TimeStyle
+from resources.duckdb_memory import memory_limit
 from resources.landing import (
     Delivery,
     LogDays,
@@ -415,7 +416,7 @@ class FileSource:
 @contextmanager
 def _connected() -> Iterator[duckdb.DuckDBPyConnection]:
     """A database of its own, in memory."""
-    connection = duckdb.connect(":memory:", config={"threads": 2, "memory_limit": "1GB"})
+    connection = duckdb.connect(":memory:", config={"threads": 2, "memory_limit": memory_limit()})
     try:
         yield connection
     finally:

@@ -24,6 +24,7 @@ from onerec.datasets.files import shown
 from onerec.disk import disk_named
 from resources import landing_tables
 from resources.busy_accounts import BusyAccount, busy_accounts
+from resources.duckdb_memory import memory_limit
 from resources.landing import Delivery
 from resources.landing_tables import Landing
 
@@ -75,7 +76,7 @@ class Warehouse(dg.ConfigurableResource):
 
     path: str = Field(description="The DuckDB file")
     threads: int = Field(default=2, description="Threads of one connection")
-    memory_limit: str = Field(default="1GB", description="Memory of one connection")
+    memory_limit: str = Field(default=memory_limit(), description="Memory of one connection")
     lock_wait_seconds: float = Field(
         default=120.0, description="How long to wait while another process holds the file"
     )
