@@ -12,9 +12,7 @@ from torch.nn import functional as F
 
 from onerec.config import ModelConfig
 from onerec.model.cache import Cache
-from onerec.model.dropout import Dropout
 from onerec.model.moe import FeedForward, SparseMoE
-from onerec.model.rms_norm import RMSNorm
 
 FEW_TOKENS = 6
 """Up to as many past tokens per beam, plain sums beat a call of the attention kernel per beam:
@@ -158,15 +156,15 @@ class EncoderBlock(nn.Module):
 
     def __init__(self, d_model: int, num_heads: int, d_ff: int, dropout: float) -> None:
         super().__init__()
-        self.attention_norm = RMSNorm(d_model, eps=1e-6)
+        self.attention_norm = nn.RMSNorm(d_model, eps=1e-6)
         self.attention = SelfAttention(d_model, num_heads)
-        self.feed_norm = RMSNorm(d_model, eps=1e-6)
+        self.feed_norm = nn.RMSNorm(d_model, eps=1e-6)
         self.feed = FeedForward(d_model, d_ff)
-        self.dropout = Dropout(dropout)
+        self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        x = self.dropout.add(x, self.attention(self.attention_norm(x), mask))
-        return self.dropout.add(x, self.feed(self.feed_norm(x)))
+        x = x + self.dropout(self.attention(self.attention_norm(x), mask))
+        return x + self.dropout(self.feed(self.feed_norm(x)))
 
 
 class DecoderBlock(nn.Module):
@@ -183,17 +181,17 @@ class DecoderBlock(nn.Module):
         dropout: float,
     ) -> None:
         super().__init__()
-        self.attention_norm = RMSNorm(d_model, eps=1e-6)
+        self.attention_norm = nn.RMSNorm(d_model, eps=1e-6)
         self.attention = SelfAttention(d_model, num_heads)
-        self.cross_norm = RMSNorm(d_model, eps=1e-6)
+        self.cross_norm = nn.RMSNorm(d_model, eps=1e-6)
         self.cross = CrossAttention(d_model, num_heads)
-        self.feed_norm = RMSNorm(d_model, eps=1e-6)
+        self.feed_norm = nn.RMSNorm(d_model, eps=1e-6)
         self.feed = (
             FeedForward(d_model, d_ff)
             if num_experts == 1
             else SparseMoE(d_model, d_ff, num_experts=num_experts, active_experts=active_experts)
         )
-        self.dropout = Dropout(dropout)
+        self.dropout = nn.Dropout(dropout)
 
     @classmethod
     def of(cls, config: ModelConfig, layer: int) -> "DecoderBlock":
@@ -214,9 +212,9 @@ class DecoderBlock(nn.Module):
         """New tokens (B, K, X, D), after the cached ones of B * K rows -> the same shape."""
         batch, beams, new, _ = x.shape
         rows = x.flatten(0, 1)
-        rows = self.dropout.add(rows, self.attention.causal(self.attention_norm(rows), cache))
+        rows = rows + self.dropout(self.attention.causal(self.attention_norm(rows), cache))
         queries = rows.view(batch, beams * new, -1)
         crossed = self.cross(self.cross_norm(queries), memory, memory_mask)
-        queries = self.dropout.add(queries, crossed)
-        fed = self.dropout.add(queries, self.feed(self.feed_norm(queries)))
+        queries = queries + self.dropout(crossed)
+        fed = queries + self.dropout(self.feed(self.feed_norm(queries)))
         return fed.view(batch, beams, new, -1)

@@ -22,7 +22,6 @@ from torch.nn import functional as F
 from onerec.config import ModelConfig
 from onerec.model.blocks import DecoderBlock, KeyValue
 from onerec.model.cache import Cache
-from onerec.model.rms_norm import RMSNorm
 
 
 def context_width(config: ModelConfig) -> int:
@@ -46,7 +45,7 @@ class ContextProcessor(nn.Module):
         self.up = nn.Linear(config.d_model, config.d_model, bias=False)
         self.project = nn.Linear(config.d_model, width, bias=False)
         self.norms = nn.ModuleList(
-            RMSNorm(kv_width(config), eps=1e-6) for _ in range(width // kv_width(config))
+            nn.RMSNorm(kv_width(config), eps=1e-6) for _ in range(width // kv_width(config))
         )
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -112,7 +111,7 @@ class LazyBlock(DecoderBlock):
         batch, beams, new, width = x.shape
         queries = x.reshape(batch, beams * new, width)
         crossed = self.cross(self.cross_norm(queries), memory, memory_mask)
-        rows = self.dropout.add(queries, crossed).view(batch * beams, new, width)
-        rows = self.dropout.add(rows, self.attention.causal(self.attention_norm(rows), cache))
-        rows = self.dropout.add(rows, self.feed(self.feed_norm(rows)))
+        rows = (queries + self.dropout(crossed)).view(batch * beams, new, width)
+        rows = rows + self.dropout(self.attention.causal(self.attention_norm(rows), cache))
+        rows = rows + self.dropout(self.feed(self.feed_norm(rows)))
         return rows.view(batch, beams, new, width)

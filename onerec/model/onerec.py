@@ -16,10 +16,8 @@ from onerec.config import ModelConfig
 from onerec.model.blocks import DecoderBlock, EncoderBlock
 from onerec.model.cache import Cache, Caches, RowCaches, SharedCaches
 from onerec.model.decoder_state import DecoderState, Memory
-from onerec.model.dropout import Dropout
 from onerec.model.lazy_decoder import ContextProcessor, LazyBlock
 from onerec.model.moe import SparseMoE
-from onerec.model.rms_norm import RMSNorm
 
 
 class OneRec(nn.Module):
@@ -73,7 +71,7 @@ class OneRec(nn.Module):
         if self.is_lazy:
             self.context = ContextProcessor(config)
         else:
-            self.encoder_norm = RMSNorm(width, eps=1e-6)
+            self.encoder_norm = nn.RMSNorm(width, eps=1e-6)
         if config.causal_encoder:
             self.latest = nn.Parameter(torch.empty(width))
 
@@ -85,8 +83,8 @@ class OneRec(nn.Module):
             (LazyBlock if self.is_lazy else DecoderBlock).of(config, layer)
             for layer in range(config.decoder_layers)
         )
-        self.decoder_norm = RMSNorm(width, eps=1e-6)
-        self.dropout = Dropout(config.dropout)
+        self.decoder_norm = nn.RMSNorm(width, eps=1e-6)
+        self.dropout = nn.Dropout(config.dropout)
         self._initialise()
 
     @torch.no_grad()

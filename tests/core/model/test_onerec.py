@@ -201,6 +201,22 @@ def test_the_seed_decides_the_weights():
 
 
 @pytest.mark.parametrize("mode", [{}, LAZY])
+def test_dropout_acts_in_training_only_and_the_seed_decides_it(mode):
+    model = small_model(dropout=0.4, **mode)
+    state = torch.get_rng_state()
+    assert torch.equal(logits_of(model), logits_of(model))
+    assert torch.equal(torch.get_rng_state(), state)
+    model.train()
+
+    def drawn(seed):
+        torch.manual_seed(seed)
+        return logits_of(model)
+
+    assert torch.equal(drawn(5), drawn(5))
+    assert not torch.equal(drawn(5), drawn(6))
+
+
+@pytest.mark.parametrize("mode", [{}, LAZY])
 def test_it_learns_a_rule(mode):
     """The next session repeats the last history item: 60 steps are enough to see it."""
     model = small_model(session_items=1, dropout=0.1, **mode).float().train()
