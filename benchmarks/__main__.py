@@ -24,7 +24,10 @@ from typing import Any
 
 from benchmarks.section import Section, section_from_json
 
-SECTIONS = ("data", "tokenizer", "training", "architectures", "generation", "presets", "night")
+SECTIONS = (
+    "data", "tokenizer", "training", "architectures", "generation", "presets", "accelerator",
+    "night",
+)  # fmt: skip
 """Modules of this package with a function `run(quick) -> Section`, in the order of the page."""
 PAGE = Path("docs/benchmarks.md")
 PEERS = (

@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,7 +56,6 @@ def run(quick: bool) -> Section:
         ]
         for name, s in stepped.items()
     ]
-    on_gpu = [gpu_steps(base)] if torch.cuda.is_available() else []
     for result in stepped.values():
         assert result.losses[-1] < result.losses[0], "the loss of a repeated batch has to fall"
     tables = [
@@ -78,16 +78,13 @@ def run(quick: bool) -> Section:
             ],
             rows=rows,
         ),
-        *on_gpu,
     ]  # fmt: skip
     text = (
         "`base` takes real optimiser steps at its full width, depth and vocabulary, with short "
         "histories to bound the time; `large` is counted at its full shape on the meta device and "
         "steps with one encoder and one decoder block. MFU is the share of the measured rate of a "
-        "square matrix product. "
+        "square matrix product. The section Accelerator has both in full on a GPU."
     )
-    if not on_gpu:
-        text += "No GPU was at hand: bf16 on one was not run."
     figures = {
         "base_seconds_per_step": stepped["base, full shape"].seconds,
         "base_mfu": rows[0][-1],
@@ -149,22 +146,48 @@ def steps_of(
     batch_size: int,
     history: int,
     steps: int,
-    device: str = "cpu",
-    dtype: torch.dtype = torch.float32,
 ) -> Steps:
     """Take AdamW steps on one random batch, without dropout so that the loss can be compared."""
-    model = build(dataclasses.replace(stages.model, dropout=0.0), stages, history).to(device)
-    model.train()
-    optimizer = adamw(model, stages.training.learning_rate, stages.training.weight_decay)
+    model = build(dataclasses.replace(stages.model, dropout=0.0), stages, history)
+    optimizer = adamw(model.train(), stages.training.learning_rate, stages.training.weight_decay)
+    step = training_step(model, optimizer, stages, batch_size=batch_size, history=history)
+    losses, seconds = [], []
+    for _ in range(steps):
+        began = time.perf_counter()
+        losses.append(step())
+        seconds.append(time.perf_counter() - began)
+    cost = cost_of(stages, history_length=history, batch_size=batch_size)
+    return Steps(cost, losses, min(seconds[1:]))
+
+
+def training_step(
+    model: OneRec,
+    optimizer: torch.optim.Optimizer,
+    stages: PipelineConfig,
+    *,
+    batch_size: int,
+    history: int,
+    dtype: torch.dtype = torch.float32,
+) -> Callable[[], float]:
+    """A whole step on one random batch, on the model's device; it returns the loss before it.
+
+    Args:
+        model: In training mode; without dropout its losses can be compared.
+        optimizer: Of its weights.
+        stages: Gives the clipping.
+        batch_size: Sessions of the batch.
+        history: H, items of every history.
+        dtype: Of the products; below float32 by autocast.
+    """
+    device = model.device.type
     generator = torch.Generator().manual_seed(1)
     items, sid_tokens = 1000, model.num_sid_tokens
     codes = torch.randint(0, model.codebook_size, (items, sid_tokens), generator=generator)
     histories = torch.randint(0, items, (batch_size, history), generator=generator)
     targets = torch.randint(0, items, (batch_size, SESSION_ITEMS), generator=generator)
     read, written = ([t.to(device) for t in lookup(codes, rows)] for rows in (histories, targets))
-    losses, seconds = [], []
-    for _ in range(steps):
-        began = time.perf_counter()
+
+    def step() -> float:
         with torch.autocast(device, dtype, enabled=dtype != torch.float32):
             loss = session_nll(model(*read, written[0]), *written)
         optimizer.zero_grad()
@@ -172,10 +195,9 @@ def steps_of(
         torch.nn.utils.clip_grad_norm_(model.parameters(), stages.training.gradient_clip)
         optimizer.step()
         model.update_expert_bias()
-        losses.append(loss.item())  # waits for the device
-        seconds.append(time.perf_counter() - began)
-    cost = cost_of(stages, history_length=history, batch_size=batch_size)
-    return Steps(cost, losses, min(seconds[1:]))
+        return loss.item()
+
+    return step
 
 
 def matmul_rate(dtype: torch.dtype, device: str, *, size: int) -> float:
@@ -188,29 +210,3 @@ def matmul_rate(dtype: torch.dtype, device: str, *, size: int) -> float:
             torch.cuda.synchronize()
 
     return 2 * size**3 / side_by_side({"mm": product}, repeats=20, warm_up=3)["mm"].best
-
-
-def gpu_steps(stages: PipelineConfig, *, batch_size: int = 64) -> Table:
-    """`base` in bf16 on the GPU, full histories."""
-    rate = matmul_rate(torch.bfloat16, "cuda", size=8192)
-    result = steps_of(
-        stages,
-        batch_size=batch_size,
-        history=stages.sessions.history_length,
-        steps=10,
-        device="cuda",
-        dtype=torch.bfloat16,
-    )
-    per_item = stages.tokenizer.num_levels + 1
-    sid_tokens = batch_size * per_item * (stages.sessions.history_length + SESSION_ITEMS)
-    return Table(
-        caption=f"`base` in bf16 on {torch.cuda.get_device_name()}, batch {batch_size}, full "
-        f"histories; {rate / 1e12:.0f} TFLOP/s is its measured bf16 matrix product",
-        columns=["first loss", "last loss", "seconds per step", "tokens/s",
-                 "supervised tokens/s", "MFU"],
-        rows=[[
-            result.losses[0], result.losses[-1], result.seconds, sid_tokens / result.seconds,
-            result.cost.supervised_tokens / result.seconds,
-            result.cost.flops / result.seconds / rate,
-        ]],
-    )  # fmt: skip
