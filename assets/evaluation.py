@@ -116,7 +116,10 @@ class PromotionLaunchpad(launchpad(PIPELINE.evaluation, "recall_tolerance")):
     deps=[CORRECTABLE, upstream("session_dataset"), upstream("semantic_ids")],
 )
 def baselines(
-    context: dg.AssetExecutionContext, config: BaselinesLaunchpad, artifacts: Artifacts
+    context: dg.AssetExecutionContext,
+    config: BaselinesLaunchpad,
+    artifacts: Artifacts,
+    compute: Compute,
 ) -> dg.MaterializeResult:
     """Popularity, item-KNN and what else the settings name, fitted on the window [D - W, D - 1];
     nothing of day D."""
@@ -138,6 +141,7 @@ def baselines(
         history_length=read_session_config(read["session_dataset"].path).history_length,
         vectors=tokenized.vectors,
         last_phase=phase if settings.baseline_last_phase else None,
+        runtime=compute.runtime(),
     )
     window = load_interactions(inputs.session_dataset, inputs.semantic_ids, test_day=test_day)
     counted = fit_baselines(window, inputs.candidates, neighbours=settings.neighbours)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from experiments.ab_test.config import VARIANTS as AB_TEST_VARIANTS
-from experiments.amazon_beauty import SYSTEM_NAMES
+from experiments.amazon_beauty import PARTITIONS as AMAZON_BEAUTY_SYSTEMS
 from experiments.variants.grids import COMPARISONS, PRETRAINED
 from experiments.variants.stored_results import VariantPartition
 from experiments.variants.variant import DEFAULT
@@ -168,9 +168,10 @@ TABLES = (
         environment=Environment(name="amazon_beauty", dataset="simulated"),
         files=("amazon_beauty",),
         asset="amazon_beauty_table",
-        partitions={"amazon_beauty_system": SYSTEM_NAMES},
+        partitions={"amazon_beauty_system": AMAZON_BEAUTY_SYSTEMS},
         quick=False,
-        expected="2 hours on one core, from $ONEREC_AMAZON_BEAUTY or ../shared/data/amazon_beauty",
+        expected="ten minutes of a GPU, or a day of one core; its data is named by "
+        "$ONEREC_AMAZON_BEAUTY or lies in ../shared/data/amazon_beauty",
     ),
     Table(
         name="freshness_kuairand",

@@ -104,7 +104,7 @@ def is_excluded(items: np.ndarray, exclude: np.ndarray | None) -> np.ndarray:
     return (items >= 0) & np.isin(row + items, (row + exclude)[exclude >= 0])
 
 
-def exclude_scores(scores: np.ndarray, exclude: np.ndarray | None) -> None:
+def exclude_scores(scores: np.ndarray | Tensor, exclude: np.ndarray | None) -> None:
     """Write -inf into scores of the whole catalogue (C, N) where a user must not get the item."""
     if exclude is not None:
         rows, places = np.nonzero(exclude >= 0)

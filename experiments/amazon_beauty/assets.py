@@ -10,14 +10,13 @@ import dagster as dg
 
 from assets.code_version import code_version
 from assets.support import POOL_TRAINER, published
-from experiments.amazon_beauty import SYSTEM_NAMES
+from experiments.amazon_beauty import PARTITIONS, SEEDS
 from experiments.asset_support import GROUP, written
 from resources.settings import CHECKOUT
-from resources.stores import Artifacts
+from resources.stores import Artifacts, Compute
 
 SYSTEM = "amazon_beauty_system"
 DATA_VARIABLE = "ONEREC_AMAZON_BEAUTY"
-SEED = 0
 CODE = code_version(__name__, "amazon_beauty_system")
 
 
@@ -29,16 +28,17 @@ def data_directory() -> Path:
 
 @dg.asset(
     name=SYSTEM,
-    partitions_def=dg.StaticPartitionsDefinition(list(SYSTEM_NAMES)),
+    partitions_def=dg.StaticPartitionsDefinition(list(PARTITIONS)),
     group_name=GROUP,
     kinds={"pytorch"},
     code_version=CODE,
     pool=POOL_TRAINER,
 )
 def amazon_beauty_system(
-    context: dg.AssetExecutionContext, artifacts: Artifacts
+    context: dg.AssetExecutionContext, artifacts: Artifacts, compute: Compute
 ) -> dg.MaterializeResult:
-    """One system by TIGER's protocol, trained and measured; 25 to 45 minutes of a core if learned.
+    """One system with one seed, trained and measured; 25 to 45 minutes of a core if learned, the
+    published settings of SASRec hours without a GPU.
 
     Killed and run again, it is resumed after its last whole epoch.
     """
@@ -46,7 +46,8 @@ def amazon_beauty_system(
     from experiments.amazon_beauty.systems import BUDGETS, SYSTEMS
     from experiments.amazon_beauty.training import SystemRun
 
-    store, name = artifacts.store, context.partition_key
+    store, partition = artifacts.store, context.partition_key
+    name, seed = partition.rsplit("-", 1)
     try:
         reviews = read_amazon(data_directory())
     except ValueError as error:
@@ -57,9 +58,9 @@ def amazon_beauty_system(
         "upstream": {"amazon_beauty": reviews.sha256},
         "code_version": CODE,
     }
-    scratch = store.scratch(SYSTEM, name, key)
-    run = SystemRun(reviews, scratch, SEED, context.log.info)
-    with store.write(SYSTEM, name, seed=SEED, **key) as draft:
+    scratch = store.scratch(SYSTEM, partition, key)
+    run = SystemRun(reviews, scratch, int(seed), context.log.info, compute.runtime())
+    with store.write(SYSTEM, partition, seed=run.seed, **key) as draft:
         results = SYSTEMS[name](run, budget)
         for row, result in results.items():
             result.save(draft.path, row)
@@ -77,17 +78,20 @@ def amazon_beauty_system(
     deps=[SYSTEM],
 )
 def amazon_beauty_table(artifacts: Artifacts) -> dg.MaterializeResult:
-    """Popularity, item-KNN, SASRec-CE, TIGER and OneRec by TIGER's protocol, published figures
-    beside them."""
+    """Counting baselines, SASRec by three losses, TIGER and OneRec by TIGER's protocol, with and
+    without a filter of seen items; published figures beside them."""
     from experiments.amazon_beauty.table import make_table
-    from experiments.amazon_beauty.training import load_results
+    from experiments.amazon_beauty.training import SystemResult, load_results
 
     store = artifacts.store
-    read = {name: store.latest(SYSTEM, name) for name in SYSTEM_NAMES}
+    read = {key: store.latest(SYSTEM, key) for key in PARTITIONS}
     hashes = {artifact.manifest["upstream"]["amazon_beauty"] for artifact in read.values()}
     if len(hashes) > 1:
         raise dg.Failure(
             f"systems were measured on different data: {sorted(hashes)}; backfill {SYSTEM}"
         )
-    measured = {k: v for artifact in read.values() for k, v in load_results(artifact.path).items()}
-    return written([make_table(measured, hashes.pop(), SEED)])
+    measured: dict[str, list[SystemResult]] = {}
+    for artifact in read.values():
+        for row, result in load_results(artifact.path).items():
+            measured.setdefault(row, []).append(result)
+    return written([make_table(measured, hashes.pop(), SEEDS)])

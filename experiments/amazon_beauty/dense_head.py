@@ -133,11 +133,11 @@ class ScoredCandidates(NamedTuple):
         score = (1 - dense_share) * self.generated_logp + dense_share * self.dense_logp
         score = score.masked_fill(self.generated_logp.isneginf(), -torch.inf)
         order = score.argsort(dim=1, descending=True, stable=True)[:, :top_k]
-        return self.items.gather(1, order).numpy()
+        return self.items.gather(1, order).cpu().numpy()
 
     def generated(self, top_k: int) -> np.ndarray:
         """(B, top_k): the beams alone, the dense head unused."""
-        return self.items[:, : min(top_k, self.beams)].numpy()
+        return self.items[:, : min(top_k, self.beams)].cpu().numpy()
 
 
 @torch.no_grad()
@@ -147,6 +147,7 @@ def candidates_of(
     *,
     beam: int,
     dense: int,
+    exclude: np.ndarray | None = None,
     on_progress: Callable[[int], None] = lambda users: None,
 ) -> ScoredCandidates:
     """The `beam` best by beam search and the `dense` best by product, scored by both heads.
@@ -155,20 +156,28 @@ def candidates_of(
         model: In evaluation mode.
         history: (U, H) item indices, -1 padded on the right.
         beam: Beams kept.
-        dense: ScoredCandidates of the dense head.
+        dense: Items of the dense head.
+        exclude: (U, E) item indices that the user must not get, -1 padded.
         on_progress: Called with the number of users done.
     """
     generator = model.generator
-    trie = Trie.build(model.codes, generator.codebook_size)
+    device = model.codes.device
+    trie = Trie.build(model.codes.cpu(), generator.codebook_size).to(device)
     table = model.item_table()
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
     done = 0
-    for rows in torch.from_numpy(np.ascontiguousarray(history)).long().split(USERS_AT_ONCE):
+    for start in range(0, len(history), USERS_AT_ONCE):
+        part = slice(start, start + USERS_AT_ONCE)
+        rows = torch.from_numpy(np.ascontiguousarray(history[part])).long().to(device)
+        left_out = None if exclude is None else exclude[part]
         memory = model.memory(rows, table)
-        view = View.of(trie, None, None, len(rows))
+        view = View.of(
+            trie, None, None if left_out is None else torch.from_numpy(left_out), len(rows)
+        )
         beams = search(generator, memory, trie, view, num_items=1, beam=beam)
-        latest = memory.states[:, 0] - generator.marked(torch.zeros(()))
+        latest = memory.states[:, 0] - generator.marked(torch.zeros((), device=device))
         logp = model.dense_logits(latest, table).log_softmax(-1)
+        exclude_scores(logp, left_out)
         near = logp.topk(dense).indices
         found = beams.items[:, :, 0]
         tokens = model.codes[near].unsqueeze(2)  # (B, K, 1, T)
@@ -199,18 +208,19 @@ class DenseHeadRanker:
     ) -> RankedLists:
         """See `Ranker.rank`; the score is the head's logit."""
         table = self.model.item_table()
-        allowed = None if candidates is None else torch.from_numpy(candidates)
+        device = table.device
+        allowed = None if candidates is None else torch.from_numpy(candidates).to(device)
         lists = []
         for start in range(0, len(histories), 512):
             part = slice(start, start + 512)
-            rows = torch.from_numpy(np.ascontiguousarray(histories[part])).long()
+            rows = torch.from_numpy(np.ascontiguousarray(histories[part])).long().to(device)
             last = (rows >= 0).sum(1)[:, None, None]
             states = self.model.states(rows, table)
             latest = states.gather(1, last.expand(-1, -1, states.shape[-1])).squeeze(1)
             logits = self.model.dense_logits(latest, table)
             if allowed is not None:
                 logits = logits.masked_fill(~allowed, -torch.inf)
-            exclude_scores(logits.numpy(), None if exclude is None else exclude[part])
+            exclude_scores(logits, None if exclude is None else exclude[part])
             lists.append(logits.topk(min(top_k, logits.shape[1])))
-        scores, items = (torch.cat(column).numpy() for column in zip(*lists, strict=True))
+        scores, items = (torch.cat(column).cpu().numpy() for column in zip(*lists, strict=True))
         return RankedLists.padded(items, scores, top_k)

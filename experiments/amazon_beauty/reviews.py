@@ -31,10 +31,16 @@ class LeaveOneOutCases(NamedTuple):
     Attributes:
         history: (U, H) item indices, oldest first, -1 padded on the right.
         targets: (U, 1) the one item that counts.
+        seen: (U, E) everything the user chose before it, -1 padded: what a filter leaves out.
     """
 
     history: np.ndarray
     targets: np.ndarray
+    seen: np.ndarray
+
+    def of(self, rows: np.ndarray | slice) -> "LeaveOneOutCases":
+        """The cases of some users."""
+        return LeaveOneOutCases(*(column[rows] for column in self))
 
 
 @dataclass(frozen=True)
@@ -81,11 +87,19 @@ class AmazonReviews:
         if split not in ("valid", "test"):
             raise ValueError(f"split={split!r}: use 'valid' or 'test'")
         target = self.starts[1:] - (1 if split == "test" else 2)
-        first = np.maximum(self.starts[:-1], target - history_length)
-        place = first[:, None] + np.arange(history_length)
+        longest = int((target - self.starts[:-1]).max())
+        return LeaveOneOutCases(
+            self._before(target, history_length),
+            self.items[target][:, None],
+            self._before(target, longest),
+        )
+
+    def _before(self, target: np.ndarray, length: int) -> np.ndarray:
+        """(U, length): each user's items right before a place, -1 padded on the right."""
+        first = np.maximum(self.starts[:-1], target - length)
+        place = first[:, None] + np.arange(length)
         there = place < target[:, None]
-        history = np.where(there, self.items[np.where(there, place, 0)], -1)
-        return LeaveOneOutCases(history, self.items[target][:, None])
+        return np.where(there, self.items[np.where(there, place, 0)], -1)
 
 
 def read_amazon(directory: Path) -> AmazonReviews:

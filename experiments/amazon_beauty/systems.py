@@ -7,11 +7,17 @@ once, after everything has been chosen on validation users.
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 import torch
 
-from experiments.amazon_beauty.dense_head import DenseHeadRanker, OneRecWithDenseHead, candidates_of
+from experiments.amazon_beauty.dense_head import (
+    DenseHeadRanker,
+    OneRecWithDenseHead,
+    ScoredCandidates,
+    candidates_of,
+)
 from experiments.amazon_beauty.item_representations import (
     item_vectors,
     semantic_ids_of,
@@ -23,13 +29,14 @@ from experiments.amazon_beauty.training import (
     Budget,
     SystemResult,
     SystemRun,
+    both_protocols,
     means,
     metrics_of,
     train,
 )
 from onerec.config import ModelConfig, TokenizerConfig
 from onerec.evaluation.baselines import fit_item_knn, fit_popularity
-from onerec.evaluation.baselines.sequence_losses import NextItem
+from onerec.evaluation.baselines.sequence_losses import LOSSES
 from onerec.evaluation.baselines.tiger import TigerRanker, tiger_shape, window_loss
 from onerec.evaluation.baselines.transformer import SequenceModel, SequenceRanker, SequenceShape
 from onerec.model import OneRec
@@ -41,16 +48,26 @@ DENSE_SHARES = tuple(round(0.1 * step, 1) for step in range(11))
 USERS_AT_ONCE = 4096
 CODES, LEVELS = 256, 3
 
+PUBLISHED_SASREC = Budget(
+    epochs=200, width=256, layers=1, heads=1, dropout=0.2, learning_rate=1e-3, weight_decay=0.0,
+    batch_items=1024, crop_share=0.0, valid_users=5_000, warmup_steps=0, history=50,
+    schedule="constant", patience=50,
+)  # fmt: skip
+"""SASRec with sampled softmax as published with eSASRec (2025): width, blocks, heads, dropout,
+length, rate, epochs and patience are theirs, batches of about 128 users too."""
 BUDGETS: dict[str, Budget | None] = {
     "popularity": None,
     "itemknn": None,
     "sasrec_ce": Budget(
         epochs=25, heads=2, dropout=0.4, batch_items=1024, crop_share=0.0, valid_users=100_000
     ),
+    "sasrec_ss": PUBLISHED_SASREC,
+    "esasrec": PUBLISHED_SASREC,
     "tiger": Budget(epochs=25, layers=3, dropout=0.1, learning_rate=2e-3),
     "onerec": Budget(epochs=28, dropout=0.3, valid_users=10_000),
 }
-"""By system; sized for one core each: SASRec 25 minutes, TIGER and OneRec 45."""
+"""By system; SASRec-CE, TIGER and OneRec are sized for 25 to 45 minutes of one core each, the
+published settings for a GPU."""
 
 
 def popularity(run: SystemRun, budget: None) -> dict[str, SystemResult]:
@@ -63,21 +80,22 @@ def item_knn(run: SystemRun, budget: None) -> dict[str, SystemResult]:
     return {"itemknn": _counted(run, lambda log, all_: fit_item_knn(log, all_, neighbours=50))}
 
 
-def sasrec_ce(run: SystemRun, budget: Budget) -> dict[str, SystemResult]:
-    """SASRec with a softmax over the whole catalogue."""
-    with torch.random.fork_rng(devices=[]):
+def sasrec(name: str, run: SystemRun, budget: Budget) -> dict[str, SystemResult]:
+    """SASRec or eSASRec by one of the losses of the nightly baselines."""
+    loss = LOSSES[name]
+    with torch.random.fork_rng():
         torch.manual_seed(run.seed)
         shape = SequenceShape(
             num_items=run.reviews.num_items,
-            length=HISTORY_LENGTH,
+            length=budget.history,
             width=budget.width,
             layers=budget.layers,
             heads=budget.heads,
             dropout=budget.dropout,
+            block=loss.block,
         )
         model = SequenceModel(shape)
         ranker = SequenceRanker(model, np.ones(shape.num_items, dtype=bool))
-        loss = NextItem()
         facts, seconds = train(
             run,
             model,
@@ -85,7 +103,7 @@ def sasrec_ce(run: SystemRun, budget: Budget) -> dict[str, SystemResult]:
             lambda rows, draws: loss(model, rows, rows >= 0, draws),
             lambda cases: ranker.rank(cases.history, TOP_K).items,
         )
-    return {"sasrec_ce": _test_result(run, ranker, seconds, facts)}
+    return {name: _test_result(run, ranker, seconds, facts, history=budget.history)}
 
 
 def tiger(run: SystemRun, budget: Budget) -> dict[str, SystemResult]:
@@ -100,7 +118,7 @@ def tiger(run: SystemRun, budget: Budget) -> dict[str, SystemResult]:
         rqvae_batch_size=1024,
     )
     codes = semantic_ids_of(run, text_vectors(run), config)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng():
         torch.manual_seed(run.seed)
         model = OneRec(
             tiger_shape(
@@ -127,7 +145,7 @@ def onerec(run: SystemRun, budget: Budget) -> dict[str, SystemResult]:
     vectors = item_vectors(run)
     config = TokenizerConfig(num_levels=LEVELS, codebook_size=CODES, seed=run.seed)
     codes = semantic_ids_of(run, vectors, config)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng():
         torch.manual_seed(run.seed)
         shape = ModelConfig(
             d_model=budget.width,
@@ -154,21 +172,25 @@ def onerec(run: SystemRun, budget: Budget) -> dict[str, SystemResult]:
         )
     share, by_share = _chosen_dense_share(run, model, budget.beam)
     test = run.reviews.cases("test")
-    found = candidates_of(
-        model,
-        test.history,
-        beam=budget.beam,
-        dense=budget.beam,
-        on_progress=lambda users: run.on_progress(f"{users} of {len(test.targets)} test users"),
+    found, unseen = (
+        candidates_of(
+            model,
+            test.history,
+            beam=budget.beam,
+            dense=budget.beam,
+            exclude=exclude,
+            on_progress=lambda users: run.on_progress(f"{users} of {len(test.targets)} test users"),
+        )
+        for exclude in (None, test.seen)
     )
     chosen = {"dense share": share, "validation by dense share": by_share}
-    lists = {
-        "onerec": (found.generated(TOP_K), facts),
-        "onerec_dense": (found.fused(share, TOP_K), {**facts, **chosen}),
-        "onerec_dense_alone": (found.fused(1.0, TOP_K), facts),
+    lists: dict[str, tuple[Callable[[ScoredCandidates], np.ndarray], dict[str, object]]] = {
+        "onerec": (lambda found: found.generated(TOP_K), facts),
+        "onerec_dense": (lambda found: found.fused(share, TOP_K), {**facts, **chosen}),
+        "onerec_dense_alone": (lambda found: found.fused(1.0, TOP_K), facts),
     }
     return {
-        row: SystemResult(metrics_of(ranked, test), seconds, about)
+        row: SystemResult(both_protocols(ranked(found), ranked(unseen), test), seconds, about)
         for row, (ranked, about) in lists.items()
     }
 
@@ -188,7 +210,7 @@ def _chosen_dense_share(
 SYSTEMS: dict[str, Callable[..., dict[str, SystemResult]]] = {
     "popularity": popularity,
     "itemknn": item_knn,
-    "sasrec_ce": sasrec_ce,
+    **{name: partial(sasrec, name) for name in ("sasrec_ce", "sasrec_ss", "esasrec")},
     "tiger": tiger,
     "onerec": onerec,
 }
@@ -221,13 +243,21 @@ def _counted(run: SystemRun, fit: Callable[[Interactions, np.ndarray], Ranker]) 
 
 
 def _test_result(
-    run: SystemRun, ranker: Ranker, seconds: float, facts: Mapping[str, object], **settings: int
+    run: SystemRun,
+    ranker: Ranker,
+    seconds: float,
+    facts: Mapping[str, object],
+    *,
+    beam: int = 0,
+    history: int = HISTORY_LENGTH,
 ) -> SystemResult:
-    """Rank the test users, once."""
-    test = run.reviews.cases("test")
-    top_k, lists = max(TOP_K, settings.get("beam", 0)), []
+    """Rank the test users, once without a filter and once without seen items."""
+    test = run.reviews.cases("test", history)
+    top_k, lists = max(TOP_K, beam), []
     for start in range(0, len(test.targets), USERS_AT_ONCE):
-        part = test.history[start : start + USERS_AT_ONCE]
-        lists.append(ranker.rank(part, top_k).items[:, :TOP_K])
-        run.on_progress(f"{start + len(part)} of {len(test.targets)} test users")
-    return SystemResult(metrics_of(np.concatenate(lists), test), seconds, facts)
+        part = test.of(slice(start, start + USERS_AT_ONCE))
+        both = [ranker.rank(part.history, top_k, exclude).items for exclude in (None, part.seen)]
+        lists.append([found[:, :TOP_K] for found in both])
+        run.on_progress(f"{start + len(part.targets)} of {len(test.targets)} test users")
+    everything, unseen = (np.concatenate(column) for column in zip(*lists, strict=True))
+    return SystemResult(both_protocols(everything, unseen, test), seconds, facts)

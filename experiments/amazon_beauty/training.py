@@ -6,7 +6,7 @@ Shapes: U users, N items, H history items, W windows.
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,13 +15,22 @@ from torch import Tensor
 
 from experiments.amazon_beauty.reviews import HISTORY_LENGTH, AmazonReviews, LeaveOneOutCases
 from onerec.artifacts import read_json, write_json
-from onerec.evaluation.baselines.sequence_training import MONITOR, Recipe, WindowModule, fit_windows
+from onerec.config import Runtime
+from onerec.evaluation.baselines.sequence_training import (
+    CPU,
+    MONITOR,
+    Recipe,
+    WindowModule,
+    fit_windows,
+)
 from onerec.evaluation.baselines.sequences import cut_windows
 from onerec.evaluation.ranking_metrics import per_case_metrics
 from onerec.training import FitSettings, Scratch
 
 CUTOFFS = (5, 10)
 TOP_K = max(CUTOFFS)
+FILTERED = "filtered_"
+"""Prefix of the metrics of lists without what the user had chosen before."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +51,9 @@ class Budget:
         valid_users: Users of the validation after every epoch.
         beam: Beams of a generator.
         warmup_steps: Of a linear warm-up.
+        history: H, the most items that are read.
+        schedule: Of the learning rate after the warm-up.
+        patience: Epochs without a better NDCG@10 before it stops; 0 takes every epoch.
     """
 
     epochs: int
@@ -56,17 +68,21 @@ class Budget:
     valid_users: int = 1000
     beam: int = 50
     warmup_steps: int = 200
+    history: int = HISTORY_LENGTH
+    schedule: Literal["cosine", "constant"] = "cosine"
+    patience: int = 0
 
     def settings(self) -> FitSettings:
-        """The trainer's settings; every epoch is taken, the best one by validation is kept."""
+        """The trainer's settings; the best epoch by validation is kept."""
         return FitSettings(
             max_epochs=self.epochs,
             learning_rate=self.learning_rate,
             weight_decay=self.weight_decay,
             warmup_steps=self.warmup_steps,
-            schedule="cosine",
+            schedule=self.schedule,
             monitor=MONITOR,
             mode="max",
+            patience=self.patience,
         )
 
 
@@ -79,23 +95,24 @@ class SystemRun:
         scratch: Directory of unfinished work; a killed run is resumed from it.
         seed: Of weights and orders.
         on_progress: Called with messages, a line at a time.
+        runtime: Hardware of training and ranking.
     """
 
     reviews: AmazonReviews
     scratch: Path
     seed: int = 0
     on_progress: Callable[[str], None] = lambda message: None
+    runtime: Runtime = CPU
 
-    def windows(self) -> Tensor:
+    def windows(self, history: int = HISTORY_LENGTH) -> Tensor:
         """(W, H + 1) all that may be learned from, in windows that share one item."""
         items, users = self.reviews.learned()
-        return torch.from_numpy(cut_windows(items, users, HISTORY_LENGTH + 1)).long()
+        return torch.from_numpy(cut_windows(items, users, history + 1)).long()
 
-    def validation_sample(self, users: int) -> LeaveOneOutCases:
+    def validation_sample(self, users: int, history: int = HISTORY_LENGTH) -> LeaveOneOutCases:
         """A seeded sample of the validation cases."""
-        cases = self.reviews.cases("valid")
-        rows = np.random.default_rng(0).permutation(len(cases.targets))[:users]
-        return LeaveOneOutCases(cases.history[rows], cases.targets[rows])
+        cases = self.reviews.cases("valid", history)
+        return cases.of(np.random.default_rng(0).permutation(len(cases.targets))[:users])
 
 
 @dataclass(frozen=True)
@@ -135,6 +152,14 @@ def metrics_of(ranked: np.ndarray, cases: LeaveOneOutCases) -> dict[str, np.ndar
     return {k: v for k, v in found.items() if k.startswith(("recall", "ndcg"))}
 
 
+def both_protocols(
+    everything: np.ndarray, unseen: np.ndarray, cases: LeaveOneOutCases
+) -> dict[str, np.ndarray]:
+    """`metrics_of` lists of all items, and as `filtered_<metric>` of lists without seen ones."""
+    filtered = metrics_of(unseen, cases)
+    return metrics_of(everything, cases) | {FILTERED + name: v for name, v in filtered.items()}
+
+
 def means(values: Mapping[str, np.ndarray]) -> dict[str, float]:
     """Mean over users."""
     return {name: float(value.mean()) for name, value in values.items()}
@@ -143,9 +168,9 @@ def means(values: Mapping[str, np.ndarray]) -> dict[str, float]:
 def cropped(windows: Tensor, share: float, draws: torch.Generator) -> Tensor:
     """Let some windows (B, L) begin at a random item; at least two items stay."""
     count = (windows >= 0).sum(1)
-    start = (torch.rand(len(windows), generator=draws) * (count - 1)).long()
-    start = start * (torch.rand(len(windows), generator=draws) < share)
-    place = torch.arange(windows.shape[1]) + start[:, None]
+    uniform, crop = torch.rand(2, len(windows), generator=draws).to(windows.device)
+    start = (uniform * (count - 1)).long() * (crop < share)
+    place = torch.arange(windows.shape[1], device=windows.device) + start[:, None]
     moved = windows.gather(1, place.clamp(max=windows.shape[1] - 1))
     return moved.masked_fill(place >= count[:, None], -1)
 
@@ -168,7 +193,7 @@ def train(
         rank: (U, top) lists of the present model.
         also: Further numbers of an epoch, for the log.
     """
-    valid = run.validation_sample(budget.valid_users)
+    valid = run.validation_sample(budget.valid_users, budget.history)
 
     def on_epoch(numbers: dict[str, Any]) -> None:
         run.on_progress(", ".join(f"{name} {value:.4g}" for name, value in numbers.items()))
@@ -181,12 +206,14 @@ def train(
     )
     result = fit_windows(
         module,
-        run.windows(),
+        run.windows(budget.history),
         Recipe(batch_items=budget.batch_items),
         budget.settings(),
+        runtime=run.runtime,
         on_epoch=on_epoch,
         scratch=Scratch(directory=run.scratch / "training"),
     )
+    model.to(run.runtime.torch_device())  # the trainer left it on the CPU
     facts = {
         "budget": asdict(budget),
         "parameters": sum(p.numel() for p in model.parameters()),

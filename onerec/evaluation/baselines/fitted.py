@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import scipy.sparse as sp
 
 from onerec.artifacts import read_json, write_json
-from onerec.config import EvaluationConfig, TokenizerConfig, TrainingConfig
+from onerec.config import EvaluationConfig, Runtime, TokenizerConfig, TrainingConfig
 from onerec.evaluation.baselines.cascade import Cascade, fit_cascade, load_cascade
 from onerec.evaluation.baselines.sequence_losses import LOSSES
 from onerec.evaluation.baselines.sequences import WindowData, load_newest_windows, load_windows
@@ -133,6 +133,7 @@ class BaselineInputs:
         vectors: (N, Dv) item vectors, row-aligned with the catalogue; TIGER alone needs them.
         last_phase: Settings of the generator's last phase, which the sequence baselines share; None
             leaves it out.
+        runtime: Hardware of the sequence baselines.
     """
 
     session_dataset: Path
@@ -142,6 +143,7 @@ class BaselineInputs:
     history_length: int
     vectors: np.ndarray | None = None
     last_phase: TrainingConfig | None = None
+    runtime: Runtime = field(default_factory=lambda: Runtime(accelerator="cpu"))
 
     @cached_property
     def sequences(self) -> WindowData:
@@ -168,6 +170,7 @@ def _fit_sequences(
         inputs.sequences,
         config,
         newest=inputs.last_phase,
+        runtime=inputs.runtime,
         on_epoch=lambda numbers: on_progress(f"{name}: {numbers}"),
     )
 
@@ -192,6 +195,7 @@ def _fit_tiger(
         ids.codebook_size,
         config,
         newest=inputs.last_phase,
+        runtime=inputs.runtime,
         on_epoch=lambda numbers: on_progress(f"tiger: {numbers}"),
     )
 

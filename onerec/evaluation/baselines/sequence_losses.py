@@ -10,17 +10,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from onerec.evaluation.baselines.transformer import SequenceModel
+from onerec.evaluation.baselines.transformer import BlockKind, SequenceModel
 
 
 class SequenceLoss(Protocol):
-    """A loss of windows; `causal` says which kind of model it trains.
+    """A loss of windows; `causal` and `block` say which kind of model it trains.
 
     Masks and negatives are drawn from a generator of their own.
     """
 
     @property
     def causal(self) -> bool: ...
+
+    @property
+    def block(self) -> BlockKind: ...
 
     def __call__(
         self,
@@ -46,6 +49,7 @@ class NextItem:
     """SASRec with the cross-entropy of a softmax over the whole catalogue."""
 
     causal: bool = True
+    block: BlockKind = "transformer"
 
     def __call__(
         self,
@@ -64,6 +68,7 @@ class NextItemOneNegative:
     """SASRec as published: binary cross-entropy with one random negative (Kang & McAuley 2018)."""
 
     causal: bool = True
+    block: BlockKind = "transformer"
 
     def __call__(
         self,
@@ -82,6 +87,35 @@ class NextItemOneNegative:
 
 
 @dataclass(frozen=True)
+class NextItemSampledSoftmax:
+    """SASRec with a softmax over the next item and items drawn uniformly, for each prediction anew
+    (Klenitskiy & Vasilev 2023; eSASRec, 2025).
+
+    Attributes:
+        negatives: Items drawn for each prediction; none of them is in the window.
+    """
+
+    negatives: int = 256
+    causal: bool = True
+    block: BlockKind = "transformer"
+
+    def __call__(
+        self,
+        model: SequenceModel,
+        windows: Tensor,
+        learned: Tensor,
+        generator: torch.Generator,
+    ) -> Tensor:
+        """See `SequenceLoss`; the right item is the first of each softmax."""
+        hidden, target = _states_and_targets(model, windows, learned)
+        row = learned.nonzero()[:, :1].expand(-1, self.negatives).flatten()
+        drawn = negatives(windows, row, model.shape.num_items, generator)
+        offered = torch.cat([target[:, None], drawn.view(-1, self.negatives)], 1)
+        logits = (model.items(offered) @ hidden.unsqueeze(-1)).squeeze(-1)
+        return F.cross_entropy(logits, torch.zeros_like(target))
+
+
+@dataclass(frozen=True)
 class MaskedItems:
     """BERT4Rec: items masked at random are predicted from both sides (Sun et al. 2019).
 
@@ -93,6 +127,7 @@ class MaskedItems:
     share: float = 0.3
     last_share: float = 0.3
     causal: bool = False
+    block: BlockKind = "transformer"
 
     def __call__(
         self,
@@ -113,18 +148,20 @@ class MaskedItems:
     def mask(self, items: Tensor, learned: Tensor, generator: torch.Generator) -> Tensor:
         """(B, L) bool: which of the items (B, L) are masked; the last one or learned ones."""
         present = items >= 0
-        uniform = torch.rand(items.shape, generator=generator)
+        uniform = torch.rand(items.shape, generator=generator).to(items.device)
         masked = learned & (uniform < self.share)
         lowest = uniform.masked_fill(~learned, 2.0).argmin(1, keepdim=True)
         masked = masked.scatter(1, lowest, True)
         last = torch.zeros_like(present).scatter(1, present.sum(1, keepdim=True) - 1, True)
         only_last = torch.rand(len(items), 1, generator=generator) < self.last_share
-        return torch.where(only_last, last, masked)
+        return torch.where(only_last.to(items.device), last, masked)
 
 
 LOSSES: dict[str, SequenceLoss] = {
     "sasrec_ce": NextItem(),
     "sasrec_bce": NextItemOneNegative(),
+    "sasrec_ss": NextItemSampledSoftmax(),
+    "esasrec": NextItemSampledSoftmax(block="ligr"),
     "bert4rec": MaskedItems(),
 }
 """Name of the baseline -> its loss."""
@@ -144,8 +181,10 @@ def negatives(windows: Tensor, row: Tensor, num_items: int, generator: torch.Gen
     repeats = F.pad(taken[:, 1:] == taken[:, :-1], (1, 0))
     taken = taken.masked_fill(repeats | (taken < 0), num_items).sort(1).values
     count = (taken < num_items).sum(1)
-    free_below = taken - torch.arange(taken.shape[1])  # free items below each taken one
-    k = (torch.rand(len(row), generator=generator) * (num_items - count[row])).long()
+    places = torch.arange(taken.shape[1], device=taken.device)
+    free_below = taken - places  # free items below each taken one
+    uniform = torch.rand(len(row), generator=generator).to(taken.device)
+    k = (uniform * (num_items - count[row])).long()
     return k + (free_below[row] <= k[:, None]).logical_and(taken[row] < num_items).sum(1)
 
 

@@ -30,8 +30,7 @@ from onerec.training.trainer import FitResult, fit
 CUTOFF = 10
 MONITOR = f"ndcg@{CUTOFF}"
 """The validation metric that chooses epoch and trial."""
-RUNTIME = Runtime(accelerator="cpu", precision="32-true", checkpoint_every_steps=0)
-"""The generator of orders, masks and negatives is a CPU's, and kept at the end of an epoch only."""
+CPU = Runtime(accelerator="cpu")
 
 R = TypeVar("R", bound=Ranker)
 Metrics = Mapping[str, float]
@@ -129,6 +128,7 @@ def fit_windows(
     recipe: Recipe,
     settings: FitSettings,
     *,
+    runtime: Runtime = CPU,
     learned: Tensor | None = None,
     on_epoch: Callable[[dict[str, Any]], None] = lambda entry: None,
     scratch: Scratch | None = None,
@@ -142,24 +142,27 @@ def fit_windows(
         windows: (W, L + 1) item indices, -1 padded on the right.
         recipe: How windows are batched.
         settings: Budget, optimiser and which epoch is kept.
+        runtime: Hardware; one device of it is used, in float32.
         learned: (W, L + 1) bool: items to predict; all of them by default.
         on_epoch: Called with the numbers of every epoch.
         scratch: Where a killed training is resumed from, after its last whole epoch.
     """
     lengths = (windows >= 0).sum(1)
+    # orders, masks and negatives are drawn on the CPU, whose generator is kept after each epoch
+    runtime = replace(runtime.on_one_device(), precision="32-true", checkpoint_every_steps=0)
 
     def batches(generator: torch.Generator) -> Sequence[Tensor]:
         if recipe.batch_items:
             return length_buckets(lengths, recipe.batch_items, generator)
         return torch.randperm(len(windows), generator=generator).split(recipe.batch_size)
 
-    with reproducible(RUNTIME):
+    with reproducible(runtime):
         return fit(
             module,
             Rows(windows, windows >= 0 if learned is None else learned),
             DrawnBatches(batches, module.generator),
             settings,
-            runtime=RUNTIME,
+            runtime=runtime,
             scratch=scratch,
             on_epoch=on_epoch,
         )
@@ -172,6 +175,7 @@ def fit_sequence_model(
     *,
     recipe: Recipe = SEQUENCE_RECIPE,
     newest: TrainingConfig | None = None,
+    runtime: Runtime = CPU,
     on_epoch: Callable[[dict[str, Any]], None] = lambda entry: None,
 ) -> SequenceRanker:
     """Train SASRec or BERT4Rec; the trial and epoch of best validation NDCG@10 count.
@@ -182,6 +186,7 @@ def fit_sequence_model(
         config: `baseline_epochs`, `baseline_width`, `baseline_trials` and `seed`.
         recipe: Usual optimiser settings.
         newest: How `data.newest` is learned afterwards, see `best_trial`.
+        runtime: Hardware.
         on_epoch: Called with `trial`, `epoch`, `train_loss`, `recall@10`, `ndcg@10`.
     """
 
@@ -191,6 +196,7 @@ def fit_sequence_model(
             length=data.windows.shape[1] - 1,
             width=config.baseline_width,
             causal=loss.causal,
+            block=loss.block,
         )
         if trial.dropout is not None:
             shape = replace(shape, dropout=trial.dropout)
@@ -198,7 +204,7 @@ def fit_sequence_model(
         ranker = SequenceRanker(model, data.candidates)
         return ranker, model, lambda *batch: loss(model, *batch)
 
-    return best_trial(build, data, config, recipe, on_epoch, newest)
+    return best_trial(build, data, config, recipe, on_epoch, newest, runtime)
 
 
 def fit_tiger(
@@ -209,6 +215,7 @@ def fit_tiger(
     *,
     recipe: Recipe = TIGER_RECIPE,
     newest: TrainingConfig | None = None,
+    runtime: Runtime = CPU,
     on_epoch: Callable[[dict[str, Any]], None] = lambda entry: None,
 ) -> TigerRanker:
     """Train TIGER; the trial and epoch of the best validation NDCG@10 count.
@@ -220,6 +227,7 @@ def fit_tiger(
         config: `baseline_epochs`, `baseline_width`, `baseline_trials` and `seed`.
         recipe: Usual optimiser settings.
         newest: How `data.newest` is learned afterwards, see `best_trial`.
+        runtime: Hardware.
         on_epoch: Called with `trial`, `epoch`, `train_loss`, `recall@10`, `ndcg@10`.
     """
 
@@ -237,7 +245,7 @@ def fit_tiger(
         ranker = TigerRanker(model, codes, data.candidates)
         return ranker, model, lambda items, learned, _: window_loss(model, items, learned, codes)
 
-    return best_trial(build, data, config, recipe, on_epoch, newest)
+    return best_trial(build, data, config, recipe, on_epoch, newest, runtime)
 
 
 def best_trial(
@@ -247,6 +255,7 @@ def best_trial(
     recipe: Recipe,
     on_epoch: Callable[[dict[str, Any]], None],
     newest: TrainingConfig | None = None,
+    runtime: Runtime = CPU,
 ) -> R:
     """The best of `config.baseline_trials` trainings from the same seed, which then learns the
     newest days as the generator does (`TrainingConfig.fresh_epochs`).
@@ -258,6 +267,7 @@ def best_trial(
         recipe: Usual optimiser settings.
         on_epoch: Called with the numbers of every epoch and the number of the trial.
         newest: Settings of that last phase; None leaves it out.
+        runtime: Hardware.
     """
     windows, measured = torch.from_numpy(data.windows).long(), len(data.valid) > 0
     best: tuple[R, nn.Module, WindowLoss, float] | None = None
@@ -278,6 +288,7 @@ def best_trial(
                     mode="max",
                     patience=recipe.patience,
                 ),
+                runtime=runtime,
                 on_epoch=lambda entry, n=number: on_epoch({"trial": n, **entry}),
             )
         score = result.history[result.best_epoch - 1].get(MONITOR, float("nan"))
@@ -287,12 +298,19 @@ def best_trial(
     ranker, model, loss, _ = best
     if newest is not None and newest.fresh_epochs and data.newest is not None:
         module = WindowModule(model, loss, seed=config.seed)
-        _learn_newest(module, data.newest, recipe, last_phase(newest), seed=config.seed)
+        phase = last_phase(newest)
+        _learn_newest(module, data.newest, recipe, phase, runtime, seed=config.seed)
     return ranker
 
 
 def _learn_newest(
-    module: WindowModule, newest: NewestWindows, recipe: Recipe, phase: TrainingConfig, *, seed: int
+    module: WindowModule,
+    newest: NewestWindows,
+    recipe: Recipe,
+    phase: TrainingConfig,
+    runtime: Runtime,
+    *,
+    seed: int,
 ) -> None:
     """The last phase of a generator's training, on windows, in place."""
     items = torch.from_numpy(newest.items).long()
@@ -306,6 +324,7 @@ def _learn_newest(
             items,
             recipe,
             replace(settings, monitor=None, patience=0, accumulation=1),
+            runtime=runtime,
             learned=torch.from_numpy(newest.learned),
         )
 

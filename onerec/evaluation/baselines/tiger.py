@@ -75,15 +75,16 @@ class TigerRanker:
         candidates: np.ndarray | None = None,
     ) -> RankedLists:
         """See `Ranker.rank`: beam search over the trie of the candidates."""
+        device, codes = self.model.device, self.codes.to(self.model.device)
         allowed = torch.from_numpy(narrowed(self.candidates, candidates))
-        trie = Trie.build(self.codes, self.model.codebook_size, allowed)
+        trie = Trie.build(self.codes, self.model.codebook_size, allowed).to(device)
         beam = min(max(BEAM, top_k), trie.num_leaves)
-        rows = torch.from_numpy(np.ascontiguousarray(histories)).long()
+        rows = torch.from_numpy(np.ascontiguousarray(histories)).long().to(device)
         rows = last_items(rows, min(self.model.history_length, rows.shape[1]))
         return rank_first_items(
             self.model,
             rows,
-            self.codes,
+            codes,
             trie,
             top_k=top_k,
             beam=beam,
@@ -153,7 +154,7 @@ def window_loss(
     """
     longest = int((windows >= 0).sum(1).max())
     windows, learned = windows[:, :longest], learned[:, :longest]
-    tokens, present = lookup(codes, windows)
+    tokens, present = lookup(codes.to(windows.device), windows)
     states = model.causal_states(tokens[:, :-1], present[:, :-1])
     targets, learned = tokens[:, first:], learned[:, first:]
     logits = decode_positions(model, states, targets, first=first)

@@ -5,6 +5,7 @@ Shapes: B users, L items of a sequence, S = L + 1 tokens with the start token, N
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 from onerec.artifacts import read_json, write_json
 from onerec.ranked_lists import RankedLists, exclude_scores, last_items, narrowed
 
+BlockKind = Literal["transformer", "ligr"]
+"""The usual pre-norm transformer, or LiGR: gated branches and a SwiGLU (eSASRec, 2025)."""
 SCORED_AT_ONCE = 8_000_000
 """Scores held at once when lists are made; bounds memory, changes nothing else."""
 
@@ -30,6 +33,7 @@ class SequenceShape:
         heads: Attention heads.
         dropout: Dropout.
         causal: Left to right (SASRec), or all at once around a mask (BERT4Rec).
+        block: Kind of the blocks.
     """
 
     num_items: int
@@ -39,6 +43,41 @@ class SequenceShape:
     heads: int = 2
     dropout: float = 0.2
     causal: bool = True
+    block: BlockKind = "transformer"
+
+
+class GatedBlock(nn.Module):
+    """LiGR: both branches of a pre-norm block pass a gate that their own input opens."""
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(width, heads, dropout, batch_first=True)
+        self.norm_attention, self.norm_hidden = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.up, self.gate_up = (nn.Linear(width, 4 * width) for _ in range(2))
+        self.down = nn.Linear(4 * width, width)
+        self.gate_attention, self.gate_hidden = (nn.Linear(width, width) for _ in range(2))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self,
+        x: Tensor,
+        src_mask: Tensor | None = None,
+        src_key_padding_mask: Tensor | None = None,
+    ) -> Tensor:
+        """As `nn.TransformerEncoderLayer`: (B, S, D) to (B, S, D)."""
+        read = self.norm_attention(x)
+        attended, _ = self.attention(
+            read,
+            read,
+            read,
+            attn_mask=src_mask,
+            key_padding_mask=src_key_padding_mask,
+            need_weights=False,
+        )
+        x = x + self.dropout(attended) * self.gate_attention(x).sigmoid()
+        read = self.norm_hidden(x)
+        hidden = self.down(self.dropout(nn.functional.silu(self.gate_up(read)) * self.up(read)))
+        return x + self.dropout(hidden) * self.gate_hidden(x).sigmoid()
 
 
 class SequenceModel(nn.Module):
@@ -54,18 +93,7 @@ class SequenceModel(nn.Module):
         self.items = nn.Embedding(shape.num_items + 1, shape.width)
         self.start = nn.Parameter(torch.zeros(shape.width))
         self.positions = nn.Embedding(shape.length + 1, shape.width)
-        self.blocks = nn.ModuleList(
-            nn.TransformerEncoderLayer(
-                shape.width,
-                shape.heads,
-                4 * shape.width,
-                shape.dropout,
-                activation="gelu",
-                batch_first=True,
-                norm_first=True,
-            )
-            for _ in range(shape.layers)
-        )
+        self.blocks = nn.ModuleList(_block(shape) for _ in range(shape.layers))
         self.norm = nn.LayerNorm(shape.width)
         self.dropout = nn.Dropout(shape.dropout)
         nn.init.normal_(self.items.weight, std=0.02)
@@ -114,6 +142,20 @@ class SequenceModel(nn.Module):
         return hidden.gather(1, place[..., None].expand(-1, -1, hidden.shape[-1])).squeeze(1)
 
 
+def _block(shape: SequenceShape) -> nn.Module:
+    if shape.block == "ligr":
+        return GatedBlock(shape.width, shape.heads, shape.dropout)
+    return nn.TransformerEncoderLayer(
+        shape.width,
+        shape.heads,
+        4 * shape.width,
+        shape.dropout,
+        activation="gelu",
+        batch_first=True,
+        norm_first=True,
+    )
+
+
 @dataclass(frozen=True)
 class SequenceRanker:
     """A trained sequence model over the candidates of a day; a `Ranker`.
@@ -135,9 +177,10 @@ class SequenceRanker:
         candidates: np.ndarray | None = None,
     ) -> RankedLists:
         """See `Ranker.rank`; the score is the model's logit."""
-        allowed = torch.from_numpy(narrowed(self.candidates, candidates))
+        device = self.model.start.device
+        allowed = torch.from_numpy(narrowed(self.candidates, candidates)).to(device)
         width = min(top_k, int(allowed.sum()))
-        rows = torch.from_numpy(np.ascontiguousarray(histories)).long()
+        rows = torch.from_numpy(np.ascontiguousarray(histories)).long().to(device)
         items = np.empty((len(rows), width), dtype=np.int64)
         logits = np.empty((len(rows), width), dtype=np.float32)
         chunk = max(1, SCORED_AT_ONCE // len(self.candidates))
@@ -145,9 +188,9 @@ class SequenceRanker:
             part = slice(start, start + chunk)
             scores = self.model.scores(self.model.next_hidden(rows[part]))
             scores = scores.masked_fill(~allowed, -torch.inf)
-            exclude_scores(scores.numpy(), None if exclude is None else exclude[part])
+            exclude_scores(scores, None if exclude is None else exclude[part])
             best = scores.topk(width)
-            items[part], logits[part] = best.indices.numpy(), best.values.numpy()
+            items[part], logits[part] = best.indices.cpu().numpy(), best.values.cpu().numpy()
         return RankedLists.padded(items, logits, top_k)
 
     def save(self, directory: Path) -> None:
