@@ -93,7 +93,7 @@ def raw_items(
 )
 def raw_prior_history(source: Source, warehouse: Warehouse) -> dg.MaterializeResult:
     """What users watched before the log begins, as delivered; empty where the source has none."""
-    from resources.file_source import delivered_history
+    from resources.deliveries import delivered_history
 
     with _reported("raw_prior_history"):
         landing = warehouse.land_prior_history(delivered_history(source.open()))
@@ -177,7 +177,8 @@ def _land(
     back: LookBack,
 ) -> dg.MaterializeResult:
     """Land the days of the run: a delivery of files in one transaction, else a day in one."""
-    from resources.file_source import FileSource, deliveries
+    from resources.deliveries import deliveries
+    from resources.file_source import FileSource
 
     days = [date.fromisoformat(partition) for partition in sorted(context.partition_keys)]
     own = set(days)

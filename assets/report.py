@@ -26,9 +26,9 @@ CODE = code_version(__name__, "nightly_report")
 )
 def nightly_report(context: dg.AssetExecutionContext, artifacts: Artifacts) -> dg.MaterializeResult:
     """`report.html` and `metrics.json` of the day; the newest also in `report/` of the home."""
-    from onerec.evaluation.champion import what_serves
     from onerec.evaluation.metric_table import MetricTable
     from onerec.evaluation.protocol import EvaluationProtocol
+    from onerec.promotion.champion import what_serves
     from onerec.report import NightlyReport, write_report
 
     day, store = context.partition_key, artifacts.store

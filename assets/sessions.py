@@ -22,6 +22,7 @@ from assets.support import (
 )
 from onerec.config import SessionConfig
 from onerec.config.feedback import VIDEO, Feedback
+from resources import log_quality
 from resources.dbt import SessionDbt, dbt_project
 from resources.warehouse import Warehouse
 
@@ -141,12 +142,14 @@ def rejected_share_below_threshold(
 ) -> dg.AssetCheckResult:
     """Too many refused rows mean that the log changed, not that users did."""
     days = checked_days(context)
-    reasons = warehouse.rejections(*days)
-    rejected = {k: v for k, v in reasons.items() if k not in REJECTED_BY_CHOICE}
+    with warehouse.connect(read_only=True) as connection:
+        reasons = log_quality.rejections(connection, *days)
+        rejected = {k: v for k, v in reasons.items() if k not in REJECTED_BY_CHOICE}
+        worst = next(iter(rejected), None)
+        example = log_quality.rejected_example(connection, worst, *days) if worst else ""
     chosen = sum(reasons.values()) - sum(rejected.values())
     delivered = sum(warehouse.num_delivered("raw_events", *days).values()) - chosen
     share = sum(rejected.values()) / delivered if delivered else 0.0
-    example = warehouse.rejected_example(next(iter(rejected)), *days) if rejected else ""
     return dg.AssetCheckResult(
         passed=share <= config.max_rejected_share,
         description=_explain(share, config.max_rejected_share, rejected, example),
@@ -171,7 +174,8 @@ def order_of_sessions_is_known(
     context: dg.AssetCheckExecutionContext, config: OrderLaunchpad, warehouse: Warehouse
 ) -> dg.AssetCheckResult:
     """Items that share one time have no order: baskets, and times cut to the day."""
-    ties = warehouse.ties(*checked_days(context))
+    with warehouse.connect(read_only=True) as connection:
+        ties = log_quality.ties(connection, *checked_days(context))
     share = ties.tied_events / ties.events if ties.events else 0.0
     unordered = ties.unordered_sessions / ties.sessions if ties.sessions else 0.0
     declared = config.session_order != "auto"
@@ -199,7 +203,8 @@ def no_account_is_much_of_a_day(
     context: dg.AssetCheckExecutionContext, warehouse: Warehouse
 ) -> dg.AssetCheckResult:
     """A bot or a test account moves popularity, metrics and what is learned."""
-    busy = warehouse.busy_accounts(*checked_days(context))
+    with warehouse.connect(read_only=True) as connection:
+        busy, _ = log_quality.busy_accounts(connection, *checked_days(context))
     worst = busy[0] if busy else None
     return dg.AssetCheckResult(
         passed=worst is None,

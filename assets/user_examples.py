@@ -5,7 +5,7 @@ from datetime import date
 import dagster as dg
 
 from assets.code_version import code_version
-from assets.evaluation import CHECKPOINTS, EVALUATED_WITH
+from assets.evaluation import CHECKPOINTS, EVALUATED_WITH, evaluation_data, night_generators
 from assets.support import (
     CORRECTABLE,
     DAILY,
@@ -15,7 +15,7 @@ from assets.support import (
     published,
     upstream,
 )
-from onerec.config import CHALLENGER, PRETRAINED
+from onerec.config import CHALLENGER
 from resources.stores import Artifacts, Compute
 from resources.warehouse import Warehouse
 
@@ -42,27 +42,19 @@ def user_examples(
 
     For reading, with titles where the catalogue has them; nothing depends on it.
     """
-    from onerec.evaluation.data import EvaluationFiles, load_evaluation_data
-    from onerec.evaluation.systems import NightlyGenerators, nightly_systems
+    from onerec.evaluation.systems import nightly_systems
     from onerec.evaluation.user_examples import as_markdown
     from onerec.evaluation.user_examples import user_examples as chosen_users
     from onerec.session_dataset.repeats import with_seen_items
 
     day, store = context.partition_key, artifacts.store
     read = {n: store.latest(n, day) for n in (*EVALUATED_WITH, *CHECKPOINTS.values())}
-    paths = {name: artifact.path for name, artifact in read.items()}
-    checkpoint = paths.pop(CHECKPOINTS[CHALLENGER])
-    pretrained = paths.pop(CHECKPOINTS[PRETRAINED])
-    evaluator = paths.pop("evaluator_model")
-    files = EvaluationFiles(checkpoint=checkpoint, evaluator=evaluator, **paths)
-    data = load_evaluation_data(
-        files, date.fromisoformat(day), PIPELINE.evaluation, PIPELINE.reward
-    )
+    data = evaluation_data(day, read, PIPELINE.evaluation)
     page = "nobody watched anything on this day"
     if len(data.user_ids):
-        generators = NightlyGenerators(pretrained=pretrained, challenger=checkpoint)
-        decoding = with_seen_items(PIPELINE.decoding, paths["session_dataset"])
-        systems = nightly_systems(data, generators, decoding, device=compute.torch_device())
+        decoding = with_seen_items(PIPELINE.decoding, read["session_dataset"].path)
+        device = compute.torch_device()
+        systems = nightly_systems(data, night_generators(read), decoding, device=device)
         catalogue = warehouse.catalogue(date.fromisoformat(day)).select(["item_id", "title"])
         titles = {r["item_id"]: r["title"] for r in catalogue.to_pylist() if r["title"]}
         page = as_markdown(chosen_users(data, systems, explained=CHALLENGER), titles)

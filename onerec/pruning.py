@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from onerec.artifacts import ArtifactError, ArtifactStore, read_json
 from onerec.config import require
-from onerec.evaluation.champion import DECISION
+from onerec.promotion.champion import DECISION
 
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 CHAMPION, METRICS = "champion", "offline_metrics"

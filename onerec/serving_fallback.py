@@ -10,8 +10,8 @@ from typing import Any
 
 from onerec.artifacts import Artifact, ArtifactError, ArtifactStore, read_json
 from onerec.config import BeamConfig
-from onerec.evaluation.champion import DECISION, best_simple_system, filters_seen
 from onerec.evaluation.metric_table import MetricTable
+from onerec.promotion.champion import DECISION, best_simple_system, filters_seen
 from onerec.serving import copy_bundle
 from onerec.session_dataset.reader import read_session_config
 from onerec.simple_recommender import write_simple_bundle

@@ -135,7 +135,7 @@ def rollback(args: argparse.Namespace, op: Operator) -> None:
 
 def _last_other_champion(store: ArtifactStore, days: Sequence[str]) -> str | None:
     """The newest day whose champion is another one than the newest day's."""
-    from onerec.evaluation.champion import DECISION
+    from onerec.promotion.champion import DECISION
 
     models = {d: read_json(store.latest("champion", d).path / DECISION)["model"] for d in days}
     others = [day for day in days if models[day] != models[days[-1]]]

@@ -55,9 +55,9 @@ def write_demo_report(
 ) -> str:
     """Write numbers and pictures to `report/`; returns the table for the terminal."""
     from onerec.alignment.gate import ROUND
-    from onerec.evaluation.champion import what_serves
     from onerec.evaluation.metric_table import MetricTable
     from onerec.evaluation.protocol import EvaluationProtocol
+    from onerec.promotion.champion import what_serves
     from onerec.report import NightlyReport, text_table, write_report
 
     store = settings.artifact_store()

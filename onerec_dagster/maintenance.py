@@ -81,7 +81,7 @@ def examine_state(context: dg.OpExecutionContext) -> None:
 @dg.op
 def pin(context: dg.OpExecutionContext, config: PinConfig, artifacts: Artifacts) -> None:
     """Keep a champion whatever challengers do, or take the pin away."""
-    from onerec.evaluation.champion import pin_champion
+    from onerec.promotion.champion import pin_champion
 
     store = artifacts.store
     champion = store.latest("champion", config.day).verify() if config.day else None
@@ -141,7 +141,7 @@ def prune(
 
 
 def _pinned(store: ArtifactStore) -> list:
-    from onerec.evaluation.champion import pinned_champion
+    from onerec.promotion.champion import pinned_champion
     from onerec.pruning import Version
 
     pinned = pinned_champion(store)

@@ -9,7 +9,7 @@ What the files are and which column is which is described by `onerec.datasets.ow
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import date, timedelta
+from datetime import date
 from functools import cached_property
 from pathlib import Path
 
@@ -26,7 +26,6 @@ from onerec.datasets.own import MappedFile, OwnLog, main_days
 from resources.casts import TimeStyle
 from resources.duckdb_memory import memory_limit
 from resources.landing import (
-    Delivery,
     LogDays,
     Part,
     insert_part,
@@ -66,56 +65,6 @@ def feedback_of(source: EventSource) -> Feedback:
 def time_zone_of(source: EventSource) -> str:
     """In which a source's days begin and end."""
     return source.log.config.time_zone if isinstance(source, FileSource) else "UTC"
-
-
-def deliveries(
-    source: EventSource, table: str, contract: pa.Schema, days: Sequence[date]
-) -> Iterator[Delivery]:
-    """What a source delivers for some days, oldest first: events or items.
-
-    Days that follow one another are one delivery of files.
-
-    Raises:
-        ValueError: The source cannot deliver; the message says why.
-    """
-    is_events = "event_time" in contract.names
-    if isinstance(source, FileSource) and is_events:
-        for block in _consecutive(days):
-            parts = list(source.event_parts(block[0], block[-1]))
-            yield Delivery(days=block, parts=parts, require_times=source.require_times)
-        return
-    for day in days:
-        if isinstance(source, FileSource):
-            parts = list(source.item_parts(day))
-            yield Delivery(days=[day], parts=parts, is_full=source.delivers_full_catalogue)
-            continue
-        rows = source.events(day) if is_events else source.items(day)
-        delivery = _table_delivery(rows, contract, f"{table}[{day}]", day)
-        is_full = not is_events and source.delivers_full_catalogue
-        yield replace(delivery, is_full=is_full)
-
-
-def _consecutive(days: Sequence[date]) -> list[list[date]]:
-    """The days in blocks without a gap."""
-    blocks: list[list[date]] = []
-    for day in days:
-        if not blocks or day - blocks[-1][-1] > timedelta(days=1):
-            blocks.append([])
-        blocks[-1].append(day)
-    return blocks
-
-
-def delivered_history(source: EventSource) -> Delivery:
-    """What a source delivers as prior history."""
-    if isinstance(source, FileSource):
-        return Delivery(days=[], parts=list(source.history_parts()))
-    return _table_delivery(source.prior_history(), schema.PRIOR_HISTORY, "raw_prior_history", None)
-
-
-def _table_delivery(rows: pa.Table, contract: pa.Schema, what: str, day: date | None) -> Delivery:
-    ignored = tuple(n for n in rows.column_names if n not in contract.names)
-    part = table_part(rows, contract, what, day)
-    return Delivery(days=[day] if day else [], parts=[part], ignored=ignored)
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,8 @@ import pyarrow as pa
 from pydantic import Field
 
 from onerec import schema
-from onerec.datasets.files import shown
 from onerec.disk import disk_named
 from resources import landing_tables
-from resources.busy_accounts import BusyAccount, busy_accounts
 from resources.duckdb_memory import memory_limit
 from resources.landing import Delivery
 from resources.landing_tables import Landing
@@ -37,23 +35,6 @@ _LONGEST_LOCK_WAIT_SECONDS = 2.0
 
 class WarehouseError(Exception):
     """The warehouse cannot be used; the message names the file and the remedy."""
-
-
-@dataclass(frozen=True)
-class Ties:
-    """How much of a log has no order of its own.
-
-    Attributes:
-        events: All of them.
-        tied_events: Those that share their time with another one of the user.
-        sessions: All of them.
-        unordered_sessions: Those whose order counts as unknown.
-    """
-
-    events: int
-    tied_events: int
-    sessions: int
-    unordered_sessions: int
 
 
 @dataclass(frozen=True)
@@ -191,52 +172,6 @@ class Warehouse(dg.ConfigurableResource):
                 {"first": first, "last": last},
             ).fetchall()
         return [DeliveredDay(*row) for row in rows]
-
-    def rejections(self, first: date, last: date) -> dict[str, int]:
-        """Refused events per reason over some days, the most frequent reason first."""
-        with self.connect(read_only=True) as connection:
-            rows = connection.execute(
-                "select reason, count(*) from rejected_events "
-                "where delivered_on between $first and $last group by reason order by 2 desc, 1",
-                {"first": first, "last": last},
-            ).fetchall()
-        return dict(rows)
-
-    def ties(self, first: date, last: date) -> "Ties":
-        """Events that share their time with another one of the user, over some days."""
-        with self.connect(read_only=True) as connection:
-            row = connection.execute(
-                "select coalesce(sum(num_exposures), 0), coalesce(sum(num_tied), 0), count(*), "
-                "count(*) filter (not is_ordered) "
-                "from sessions where session_date between $first and $last",
-                {"first": first, "last": last},
-            ).fetchall()[0]
-        return Ties(*map(int, row))
-
-    def busy_accounts(self, first: date, last: date) -> list[BusyAccount]:
-        """Accounts that are much of a day's events, over some days."""
-        with self.connect(read_only=True) as connection:
-            return busy_accounts(connection, first, last)[0]
-
-    def rejected_example(self, reason: str, first: date, last: date) -> str:
-        """One refused event in words: the value, and the file it came from.
-
-        An item that the catalogue does not know is shown beside one that it knows.
-        """
-        with self.connect(read_only=True) as connection:
-            rows = connection.execute(
-                "select field, value, file, row_in_file from rejected_events "
-                "where reason = $reason and delivered_on between $first and $last "
-                "order by delivered_on, file, row_in_file limit 1",
-                {"reason": reason, "first": first, "last": last},
-            ).fetchall()
-            known = connection.execute("select min(item_id) from stg_items").fetchall()[0][0]
-        if not rows:
-            return ""
-        field, value, file, row = rows[0]
-        example = f"{field}={shown(value)!r} " if value is not None else ""
-        beside = f"; the catalogue has ids like {shown(known)!r}" if field == "item_id" else ""
-        return f"{example}in row {row} of {file}{beside}"
 
     def sessions_per_day(self, first: date, last: date) -> dict[date, int]:
         """Number of sessions of each day that was built, oldest first; 0 for a day without any."""

@@ -1,1 +1,1 @@
-"""Offline evaluation: metrics with intervals, baselines, generators, and the promotion rule."""
+"""Offline evaluation: metrics with intervals, baselines, generators, and ten users to read."""

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from onerec.datasets.files import shown
-from resources.busy_accounts import busy_accounts
 from resources.inspection.findings import Finding, Inspected, Level
+from resources.log_quality import busy_accounts
 
 SAMPLE_ROWS = 3
 """Rejected rows that are shown for a reason."""

@@ -10,7 +10,8 @@ from typing import Any
 from onerec import schema
 from onerec.datasets import EventSource
 from resources.dbt import SessionDbt
-from resources.file_source import FileSource, delivered_history, deliveries
+from resources.deliveries import delivered_history, deliveries
+from resources.file_source import FileSource
 from resources.landing import local_day
 from resources.warehouse import Warehouse
 

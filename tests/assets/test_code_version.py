@@ -136,7 +136,7 @@ def test_every_asset_has_a_code_version(definitions) -> None:
         ("assets.training", "pretrained_checkpoint"),
         ("assets.reward", "reward_model"),
         ("assets.alignment", "checkpoint_of_round"),
-        ("assets.evaluation", "baselines"),
+        ("assets.baselines", "baselines"),
         ("assets.evaluation", "offline_metrics"),
         ("assets.serving", "recommendations"),
         ("experiments.variants.evaluation", "evaluate_variant"),

@@ -13,13 +13,14 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
-from assets import evaluation, report, serving
+from assets import baselines, evaluation, report, serving
+from assets import champion as promotion
 from assets.support import PIPELINE
 from onerec.artifacts import Artifact, ArtifactStore, read_json, write_json
 from onerec.config import SIMPLE_SYSTEMS
 from onerec.current_recommendations import read_served
-from onerec.evaluation.champion import best_simple_system, pin_champion
 from onerec.evaluation.metric_table import MetricRow, MetricTable
+from onerec.promotion.champion import best_simple_system, pin_champion
 from onerec.recommender import write_bundle
 from onerec.serving import load_bundle
 from onerec.simple_recommender import write_simple_bundle
@@ -30,9 +31,9 @@ from tests.core.evaluation import night as small
 DAY = small.DAY.isoformat()
 NEXT_DAY = "2026-06-15"
 ASSETS = [
-    evaluation.baselines,
+    baselines.baselines,
     evaluation.offline_metrics,
-    evaluation.champion,
+    promotion.champion,
     serving.recommendations,
 ]
 CHECKS = [evaluation.offline_metrics_checks, serving.recommendations_checks]
@@ -126,7 +127,7 @@ def test_another_baseline_is_named_in_the_launchpad(home: Path, tmp_path: Path) 
     fitted = named | {"baseline_epochs": 1, "baseline_width": 8}
     measured = named | {"bootstrap_samples": 20}
     result = dg.materialize(
-        [evaluation.baselines, evaluation.offline_metrics],
+        [baselines.baselines, evaluation.offline_metrics],
         partition_key=DAY,
         resources=resources(tmp_path),
         run_config={
@@ -245,7 +246,7 @@ def decide(home: Path, by_hand: dict[str, str]) -> dict:
     """`champion.json` of the day after a run of the job `decide_champion`."""
     with dg.DagsterInstance.ephemeral() as instance:
         run = dg.materialize(
-            [evaluation.champion, serving.recommendations],
+            [promotion.champion, serving.recommendations],
             partition_key=DAY,
             resources=resources(home),
             run_config={"ops": {"champion": {"config": {"by_hand": by_hand}}}},
@@ -388,7 +389,7 @@ def test_a_champion_is_not_decided_by_metrics_of_another_incumbent(
         write_json(draft.path / "champion.json", {"promoted": True, "model": model})
     with pytest.raises(ValueError, match=f"materialise offline_metrics of {DAY} again"):
         dg.materialize(
-            [evaluation.champion],
+            [promotion.champion],
             partition_key=DAY,
             resources={"artifacts": resources(tmp_path)["artifacts"]},
         )

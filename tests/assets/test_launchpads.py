@@ -10,7 +10,17 @@ import dagster as dg
 import pydantic
 import pytest
 
-from assets import alignment, evaluation, item_embeddings, reward, serving, tokenizer, training
+from assets import (
+    alignment,
+    baselines,
+    champion,
+    evaluation,
+    item_embeddings,
+    reward,
+    serving,
+    tokenizer,
+    training,
+)
 from assets.code_version import reachable_code
 from assets.expectations import SuitesLaunchpad
 from assets.raw import CatalogueLaunchpad
@@ -31,9 +41,9 @@ LAUNCHPADS = {
     ("assets.reward", "evaluator_model"): ("reward", reward.EvaluatorLaunchpad),
     ("assets.alignment", "pairs_of_round"): ("alignment", alignment.PairsLaunchpad),
     ("assets.alignment", "checkpoint_of_round"): ("alignment", alignment.AlignmentLaunchpad),
-    ("assets.evaluation", "baselines"): ("evaluation", evaluation.BaselinesLaunchpad),
+    ("assets.baselines", "baselines"): ("evaluation", baselines.BaselinesLaunchpad),
     ("assets.evaluation", "offline_metrics"): ("evaluation", evaluation.MetricsLaunchpad),
-    ("assets.evaluation", "champion"): ("evaluation", evaluation.PromotionLaunchpad),
+    ("assets.champion", "champion"): ("evaluation", champion.PromotionLaunchpad),
     ("assets.serving", "recommendations"): ("decoding", serving.ServingLaunchpad),
 }  # fmt: skip
 """Asset -> the stage of the fields at the top of its launchpad, and the launchpad."""

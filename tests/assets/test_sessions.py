@@ -17,6 +17,7 @@ from assets.support import DAILY
 from onerec import schema
 from onerec.config import SessionConfig
 from resources.dbt import PROJECT_DIR, build_command
+from resources.log_quality import rejections
 from resources.warehouse import Warehouse
 from tests.sql import delivered, random_log
 
@@ -150,7 +151,8 @@ def test_rows_that_a_setting_leaves_out_are_no_sign_of_a_broken_log(tmp_path: Pa
 def _rejected_share(home: Path) -> float:
     warehouse = Warehouse(path=str(home / "warehouse.duckdb"))
     day = random_log.DAYS[0]
-    rejected = sum(warehouse.rejections(day, day).values())
+    with warehouse.connect(read_only=True) as connection:
+        rejected = sum(rejections(connection, day, day).values())
     return rejected / warehouse.num_delivered("raw_events", day, day)[day]
 
 

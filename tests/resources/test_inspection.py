@@ -15,7 +15,8 @@ from onerec import schema
 from onerec.config import PipelineConfig, SessionConfig, WindowConfig
 from onerec.datasets import EventSource
 from resources.dbt import session_dbt
-from resources.file_source import deliveries, open_source
+from resources.deliveries import deliveries
+from resources.file_source import open_source
 from resources.inspection.findings import Finding
 from resources.inspection.look import SessionBuild, days_of, inspect_log
 from resources.inspection.page import as_markdown, as_text

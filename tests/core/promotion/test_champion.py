@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 
 from onerec.artifacts import ArtifactStore, read_json, write_json
-from onerec.evaluation.champion import (
+from onerec.evaluation.data import EvaluationData
+from onerec.evaluation.measure import SystemResult, summarise
+from onerec.evaluation.metric_table import Metric, MetricRow, MetricTable
+from onerec.promotion.champion import (
     best_simple_system,
     check_incumbent,
     counted_signals,
@@ -16,10 +19,7 @@ from onerec.evaluation.champion import (
     weak_towers,
     write_decision,
 )
-from onerec.evaluation.data import EvaluationData
-from onerec.evaluation.measure import SystemResult, summarise
-from onerec.evaluation.metric_table import Metric, MetricRow, MetricTable
-from onerec.evaluation.promotion import Decision, Serves, decide
+from onerec.promotion.rule import Decision, Serves, decide
 from tests.core.evaluation import night as small
 
 USERS = 400

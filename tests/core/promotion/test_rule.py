@@ -3,7 +3,7 @@ import math
 
 import pytest
 
-from onerec.evaluation.promotion import Evidence, IncumbentEvidence, decide
+from onerec.promotion.rule import Evidence, IncumbentEvidence, decide
 from onerec.statistics import Interval
 
 FIRST_NIGHT = Evidence(

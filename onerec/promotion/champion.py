@@ -1,4 +1,4 @@
-"""The champion of a nightly run: decided by `promotion.decide` from the run's metric table.
+"""The champion of a nightly run: decided by `rule.decide` from the run's metric table.
 
 Everything that the decision rests on is in the `offline_metrics` artifact, so it can be recomputed
 from it: the challenger, the simple systems, and the incumbent (the champion before) on the same
@@ -24,7 +24,7 @@ from onerec.config import (
 )
 from onerec.evaluation.measure import HEADLINE
 from onerec.evaluation.metric_table import MetricTable
-from onerec.evaluation.promotion import Decision, Evidence, IncumbentEvidence
+from onerec.promotion.rule import Decision, Evidence, IncumbentEvidence
 from onerec.reward.metrics import no_better_than_base_rate
 from onerec.reward.model import load_reward
 from onerec.reward.scoring import tower_weights
