@@ -30,8 +30,8 @@ from resources.stores import Artifacts, Compute
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from onerec.alignment.gate import RoundDecision
     from onerec.alignment.preferences import Preferences
+    from onerec.alignment.round_gate import RoundDecision
     from onerec.alignment.rounds import RoundInputs
     from onerec.alignment.train import AlignmentReport, Numbers
     from onerec.artifacts import Artifact
@@ -212,7 +212,7 @@ def _fit_and_check(
     on_epoch: "Callable[[Numbers], None]",
 ) -> "tuple[AlignmentReport, RoundDecision]":
     """Train a round and decide on the validation day whether it is published."""
-    from onerec.alignment.gate import apply_decision
+    from onerec.alignment.round_gate import apply_decision
     from onerec.alignment.rounds import check_round, fit_round, load_round_preferences
 
     settings = to_core(config, PIPELINE.alignment)

@@ -67,7 +67,7 @@ def nightly_report(context: dg.AssetExecutionContext, artifacts: Artifacts) -> d
 
 def _refused_round(checkpoint: Path) -> str:
     """Why the round of alignment was refused; empty where it was published."""
-    from onerec.alignment.gate import ROUND
+    from onerec.alignment.round_gate import ROUND
 
     file = checkpoint / ROUND
     return "; ".join(read_json(file)["reasons"]) if file.exists() else ""

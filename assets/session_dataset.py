@@ -77,7 +77,7 @@ def session_dataset(
     from onerec.pictures import funnel, svg_markdown
     from onerec.session_dataset.repeats import repeat_facts
     from onerec.session_dataset.splits import validation_day, window
-    from onerec.session_dataset.volume import LOOKBACK_DAYS
+    from onerec.session_dataset.usual_volume import LOOKBACK_DAYS
     from onerec.session_dataset.writer import write_session_dataset
 
     sessions, days = to_core(config, PIPELINE.sessions), to_core(config, PIPELINE.window)

@@ -160,7 +160,7 @@ def _in_process(arguments: list[str]) -> None:
 def _run_ours(what: str, first: str, last: str) -> None:
     import dagster as dg
 
-    from onerec_dagster.home import prepare_home
+    from onerec_dagster.dagster_home import prepare_home
     from onerec_dagster.job_runner import QUIET, job_named, output_to
     from resources.settings import load_settings
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.section import Section, Table, side_by_side
-from benchmarks.structured import structured_model
+from benchmarks.trained_generator import structured_model
 from onerec.config import PRESETS, ModelConfig
 from onerec.generation import Trie, generate_sessions, rank_items, score_catalogue
 from onerec.model import OneRec, encode_items
@@ -26,7 +26,7 @@ THREADS = 2
 
 
 @dataclass(frozen=True)
-class Size:
+class BenchSize:
     """How much is measured."""
 
     items: int = 20_000
@@ -38,7 +38,7 @@ class Size:
     candidates: int = 128
 
 
-QUICK = Size(
+QUICK = BenchSize(
     items=2_000, batch=4, repeats=1, big_trie=20_000, training_steps=5, exact_users=2, candidates=24
 )
 
@@ -47,7 +47,7 @@ def run(quick: bool) -> Section:
     """All tables of the section."""
     torch.set_num_threads(1 if quick else THREADS)
     torch.manual_seed(0)
-    size = QUICK if quick else Size()
+    size = QUICK if quick else BenchSize()
     figures: dict[str, float] = {}
     big = _big_trie(size, figures)  # first: it reads the peak memory of the process
     codes = unique_codes(size.items)
@@ -141,7 +141,12 @@ class HuggingFace:
 
 
 def _against_peer(
-    model: OneRec, codes: Tensor, trie: Trie, history: Tensor, size: Size, figures: dict[str, float]
+    model: OneRec,
+    codes: Tensor,
+    trie: Trie,
+    history: Tensor,
+    size: BenchSize,
+    figures: dict[str, float],
 ) -> Table:
     peer, compact = HuggingFace(codes), peer_shaped("items")
     small = history[: max(size.batch // 4, 1)]
@@ -216,7 +221,12 @@ def unconstrained(model: OneRec, history: Tensor, codes: Tensor) -> Tensor:
 
 
 def _constraint(
-    model: OneRec, codes: Tensor, trie: Trie, history: Tensor, size: Size, figures: dict[str, float]
+    model: OneRec,
+    codes: Tensor,
+    trie: Trie,
+    history: Tensor,
+    size: BenchSize,
+    figures: dict[str, float],
 ) -> Table:
     """Time of all that the trie adds to a step, apart from the model, given the same beams."""
     rounds = 1 if size is QUICK else 50
@@ -283,7 +293,7 @@ def _constraint(
     )
 
 
-def _peer_constraint(codes: Tensor, beams: int, size: Size) -> float:
+def _peer_constraint(codes: Tensor, beams: int, size: BenchSize) -> float:
     from transformers import PrefixConstrainedLogitsProcessor
 
     peer = HuggingFace(codes)
@@ -316,7 +326,7 @@ def _step_seconds(model: OneRec, history: Tensor, codes: Tensor, repeats: int) -
 # -------------------------------------------------------------------- a big catalogue
 
 
-def _big_trie(size: Size, figures: dict[str, float]) -> Table:
+def _big_trie(size: BenchSize, figures: dict[str, float]) -> Table:
     codes = unique_codes(size.big_trie)
     Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
     before = _peak_mib()
@@ -349,7 +359,7 @@ def _peak_mib() -> float:
 # -------------------------------------------------------------------- against the exact list
 
 
-def _overlap(size: Size, figures: dict[str, float]) -> Table:
+def _overlap(size: BenchSize, figures: dict[str, float]) -> Table:
     model, codes, histories, loss = structured_model(
         size.items, steps=size.training_steps, users=size.exact_users
     )
@@ -390,7 +400,12 @@ def _share(found: Tensor, exact: Tensor) -> float:
 
 
 def _sessions(
-    model: OneRec, codes: Tensor, trie: Trie, history: Tensor, size: Size, figures: dict[str, float]
+    model: OneRec,
+    codes: Tensor,
+    trie: Trie,
+    history: Tensor,
+    size: BenchSize,
+    figures: dict[str, float],
 ) -> Table:
     torch.manual_seed(1)
     tiny = PRESETS["tiny"]
@@ -425,7 +440,7 @@ def _sessions(
     )
 
 
-def _filters(model: OneRec, codes: Tensor, trie: Trie, history: Tensor, size: Size) -> Table:
+def _filters(model: OneRec, codes: Tensor, trie: Trie, history: Tensor, size: BenchSize) -> Table:
     shared = torch.rand(size.items) < 0.5
     per_user = torch.rand(len(history), size.items) < 0.5
     options: dict[str, dict[str, Any]] = {

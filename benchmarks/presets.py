@@ -22,7 +22,7 @@ THREADS = 2
 
 
 @dataclass(frozen=True)
-class Steps:
+class PresetSteps:
     """Optimiser steps on one batch: its loss before each, seconds of each but the first."""
 
     cost: Cost
@@ -146,7 +146,7 @@ def steps_of(
     batch_size: int,
     history: int,
     steps: int,
-) -> Steps:
+) -> PresetSteps:
     """Take AdamW steps on one random batch, without dropout so that the loss can be compared."""
     model = build(dataclasses.replace(stages.model, dropout=0.0), stages, history)
     optimizer = adamw(model.train(), stages.training.learning_rate, stages.training.weight_decay)
@@ -157,7 +157,7 @@ def steps_of(
         losses.append(step())
         seconds.append(time.perf_counter() - began)
     cost = cost_of(stages, history_length=history, batch_size=batch_size)
-    return Steps(cost, losses, min(seconds[1:]))
+    return PresetSteps(cost, losses, min(seconds[1:]))
 
 
 def training_step(

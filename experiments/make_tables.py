@@ -17,10 +17,10 @@ from pathlib import Path
 
 import yaml
 
-from experiments.dagster_ui import DagsterUI, running_ui
+from experiments.backfill_launcher import DagsterUI, running_ui
 from experiments.nightly_artifacts import NEEDED, latest_night
 from experiments.reporting.results_page import assemble_page
-from experiments.tables import PAGE_ORDER, Environment, Table, chosen_tables, quick_table
+from experiments.table_specs import PAGE_ORDER, Environment, TableSpec, chosen_tables, quick_table
 from experiments.variants.stored_results import current_result
 from onerec.artifacts import ArtifactStore
 from resources.settings import CHECKOUT, Settings, load_settings
@@ -113,7 +113,7 @@ def _run(
 
 
 def missing_partitions(
-    table: Table, store: ArtifactStore, codes: Mapping[str, str]
+    table: TableSpec, store: ArtifactStore, codes: Mapping[str, str]
 ) -> dict[str, list[str]]:
     """Keys by asset of the partitions that have no current result.
 
@@ -136,7 +136,7 @@ def missing_partitions(
     return dict(missing)
 
 
-def make_table(table: Table, tables_dir: Path) -> list[str]:
+def make_table(table: TableSpec, tables_dir: Path) -> list[str]:
     """Launch what a table needs and the table, and take its files; returns what it wrote.
 
     Raises:

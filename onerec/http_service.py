@@ -43,7 +43,7 @@ class Request(BaseModel):
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedBundle:
     """A bundle in memory.
 
     Attributes:
@@ -62,7 +62,7 @@ class CurrentBundle:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.loaded: Loaded | None = None
+        self.loaded: LoadedBundle | None = None
         self.computing = threading.Lock()
         """One list at a time: torch uses all cores for it."""
         self._stop = threading.Event()
@@ -80,7 +80,7 @@ class CurrentBundle:
             return False
         try:
             served = Served(**read_json(where / SERVED))
-            self.loaded = Loaded(where, served, load_bundle(where / BUNDLE))
+            self.loaded = LoadedBundle(where, served, load_bundle(where / BUNDLE))
         except Exception:
             log.exception("%s cannot be loaded; what was loaded before goes on serving", where)
             return False
@@ -121,7 +121,7 @@ def application(root: Path) -> FastAPI:
 
     app = FastAPI(title="OneRec", lifespan=lifespan)
 
-    def loaded() -> Loaded:
+    def loaded() -> LoadedBundle:
         if current.loaded is None:
             raise HTTPException(503, f"nothing is served in {root} yet: run a night first")
         return current.loaded

@@ -19,7 +19,7 @@ import dagster as dg
 from onerec.artifacts import ArtifactStore, read_json
 from onerec.config import CHALLENGER_SERVES
 from onerec.disk import require_free_space
-from onerec_dagster.home import prepare_home
+from onerec_dagster.dagster_home import prepare_home
 from onerec_dagster.job_runner import (
     RunRequest,
     full_disk_in_one_line,

@@ -14,7 +14,7 @@ import dagster as dg
 from onerec.artifacts import read_json
 from onerec.config import SettingError, require
 from onerec.disk import require_free_space
-from onerec_dagster.home import prepare_home
+from onerec_dagster.dagster_home import prepare_home
 from onerec_dagster.job_runner import (
     PeakMemory,
     RunRequest,
@@ -54,7 +54,7 @@ def write_demo_report(
     settings: Settings, day: str, runs: list[dict[str, tuple[float, float]]], peak: PeakMemory
 ) -> str:
     """Write numbers and pictures to `report/`; returns the table for the terminal."""
-    from onerec.alignment.gate import ROUND
+    from onerec.alignment.round_gate import ROUND
     from onerec.evaluation.metric_table import MetricTable
     from onerec.evaluation.protocol import EvaluationProtocol
     from onerec.promotion.champion import what_serves

@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-from onerec_dagster.home import prepare_home
+from onerec_dagster.dagster_home import prepare_home
 from resources.settings import CHECKOUT, load_settings
 
 

@@ -16,11 +16,11 @@ def main() -> None:
     started = time.monotonic()
     try:
         # the code location opens the source, and parses the session models
-        from assets.inspection import session_build
+        from assets.log_inspection import session_build
         from assets.support import PIPELINE, SETTINGS
         from resources import resources_for
-        from resources.inspection.look import days_of, inspect_log
-        from resources.inspection.page import as_text
+        from resources.inspection.findings_text import as_text
+        from resources.inspection.log_inspection import days_of, inspect_log
 
         first, last = days_of(SETTINGS.source)
         print(f"{SETTINGS.config or SETTINGS.dataset}: {first} to {last}", flush=True)

@@ -193,7 +193,7 @@ def create_macros(connection: duckdb.DuckDBPyConnection) -> None:
 
 
 @dataclass(frozen=True)
-class Raw:
+class RawColumn:
     """A delivered column.
 
     Attributes:
@@ -204,14 +204,14 @@ class Raw:
     sql: str
     kind: str
 
-    def as_text_where_needed(self) -> "Raw":
+    def as_text_where_needed(self) -> "RawColumn":
         """Bytes, lists and other types that are no value of their own, as text."""
         if self.kind == "BLOB":
-            return Raw(f"decode({self.sql}, 'replace')", "VARCHAR")
+            return RawColumn(f"decode({self.sql}, 'replace')", "VARCHAR")
         if self.kind.endswith("]"):
-            return Raw(f"array_to_string(cast({self.sql} as varchar[]), ',')", "VARCHAR")
+            return RawColumn(f"array_to_string(cast({self.sql} as varchar[]), ',')", "VARCHAR")
         if self.kind.startswith(("ENUM", "STRUCT", "MAP", "UNION", "UUID", "BIT", "INTERVAL")):
-            return Raw(f"cast({self.sql} as varchar)", "VARCHAR")
+            return RawColumn(f"cast({self.sql} as varchar)", "VARCHAR")
         return self
 
     @property
@@ -273,7 +273,9 @@ def sql_type(field: pa.Field) -> str:
     return "float[]" if pa.types.is_list(kind) else "varchar"
 
 
-def typed(field: pa.Field, raw: Raw, *, scale: float = 1.0, times: TimeStyle = TimeStyle()) -> str:
+def typed(
+    field: pa.Field, raw: RawColumn, *, scale: float = 1.0, times: TimeStyle = TimeStyle()
+) -> str:
     """SQL of a delivered column in its contract type; null where the value does not fit.
 
     Args:
@@ -301,7 +303,7 @@ def typed(field: pa.Field, raw: Raw, *, scale: float = 1.0, times: TimeStyle = T
     return _id(raw) if field.name.endswith("_id") else f"cast({raw.sql} as varchar)"
 
 
-def _id(raw: Raw) -> str:
+def _id(raw: RawColumn) -> str:
     if raw.is_text:
         return f"text_id({raw.sql})"
     if raw.kind in _REAL:
@@ -311,7 +313,7 @@ def _id(raw: Raw) -> str:
     return f"cast({raw.sql} as varchar)"
 
 
-def _flag(raw: Raw) -> str:
+def _flag(raw: RawColumn) -> str:
     if raw.is_text:
         return f"text_flag({raw.sql})"
     if raw.is_whole or raw.is_real:
@@ -326,7 +328,7 @@ def _written_out(sql: str) -> str:
     )
 
 
-def _moment(raw: Raw, times: TimeStyle) -> str:
+def _moment(raw: RawColumn, times: TimeStyle) -> str:
     unit = f"'{times.unit}'" if times.unit else "cast(null as varchar)"
     if raw.is_text and times.format:
         quoted = times.format.replace("'", "''")

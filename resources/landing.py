@@ -15,7 +15,7 @@ import duckdb
 import pyarrow as pa
 
 from onerec.datasets.files import DataFile
-from resources.casts import Raw, TimeStyle, create_macros, sql_type, typed
+from resources.casts import RawColumn, TimeStyle, create_macros, sql_type, typed
 
 ROW_BITS = 40
 """`delivered_row` is the place of the file in the delivery, and in these bits the row's in it."""
@@ -192,7 +192,7 @@ class _Relation:
     """What stands after `from`, the columns in it by their delivered names, and parameters."""
 
     sql: str
-    columns: Mapping[str, Raw]
+    columns: Mapping[str, RawColumn]
     parameters: Mapping[str, Any]
 
 
@@ -211,7 +211,7 @@ def _relation(
     names = [f"c{i}" for i in range(len(wanted))]
     connection.register(_VIEW, numbered.rename_columns([*names, "row"]))
     kinds = _kinds(connection, _VIEW)
-    columns = {n: Raw(name, kinds[name]) for n, name in zip(wanted, names, strict=True)}
+    columns = {n: RawColumn(name, kinds[name]) for n, name in zip(wanted, names, strict=True)}
     return _Relation(_VIEW, columns, {})
 
 
@@ -224,7 +224,9 @@ def _file_relation(
     """A file; SQL knows its columns by their places, so that no statement holds a user's name."""
     in_path = [n for n in wanted if n not in file.names]
     parameters: dict[str, Any] = {f"path_{i}": file.path_columns[n] for i, n in enumerate(in_path)}
-    columns = {n: Raw(f"cast($path_{i} as varchar)", "VARCHAR") for i, n in enumerate(in_path)}
+    columns = {
+        n: RawColumn(f"cast($path_{i} as varchar)", "VARCHAR") for i, n in enumerate(in_path)
+    }
     at = {n: file.names.index(n) for n in wanted if n in file.names}
     if file.is_parquet and not any(c in file.path for c in "*?["):
         if file.protocol not in ("file", *connection.list_filesystems()):
@@ -242,7 +244,7 @@ def _file_relation(
         connection.register(_VIEW, stream)
         kinds = _kinds(connection, _VIEW) if file.is_parquet else {}
         sql = f"(select *, row_number() over () - 1 as row from {_VIEW}) as delivered"
-    columns |= {n: Raw(f"c{i}", kinds.get(f"c{i}", "VARCHAR")) for n, i in at.items()}
+    columns |= {n: RawColumn(f"c{i}", kinds.get(f"c{i}", "VARCHAR")) for n, i in at.items()}
     return _Relation(sql, columns, parameters)
 
 
@@ -264,15 +266,17 @@ def _kinds(
     return {row[0]: row[1] for row in rows}
 
 
-def _combined(part: Part, found: Mapping[str, Raw]) -> dict[str, Raw]:
-    """Raw columns by contract name; a date and a time of day make one text."""
+def _combined(part: Part, found: Mapping[str, RawColumn]) -> dict[str, RawColumn]:
+    """Columns by contract name; a date and a time of day make one text."""
     raws = {}
     for name, sources in part.columns.items():
         raw = found[sources[-1]]
         if len(sources) == 2:
             day = found[sources[0]].as_text_where_needed()
             text = f"cast({day.sql} as date)" if day.is_temporal else day.sql
-            raw = Raw(f"cast({text} as varchar) || ' ' || cast({raw.sql} as varchar)", "VARCHAR")
+            raw = RawColumn(
+                f"cast({text} as varchar) || ' ' || cast({raw.sql} as varchar)", "VARCHAR"
+            )
         raws[name] = raw
     return raws
 
@@ -292,7 +296,7 @@ def _typed_select(part: Part, contract: pa.Schema, relation: _Relation) -> str:
             values.append(f"cast({default} as {sql_type(column)}) as {column.name}")
             continue
         given.append(f"{raw.sql} as raw_{column.name}")
-        named = Raw(f"raw_{column.name}", raw.kind)
+        named = RawColumn(f"raw_{column.name}", raw.kind)
         scale = part.scales.get(column.name, 1.0)
         value = typed(column, named, scale=scale, times=part.times)
         values.append(f"{value} as {column.name}")
@@ -316,11 +320,11 @@ def _typed_select(part: Part, contract: pa.Schema, relation: _Relation) -> str:
     )
 
 
-def _features(part: Part, found: Mapping[str, Raw]) -> str:
+def _features(part: Part, found: Mapping[str, RawColumn]) -> str:
     """SQL: one text of `name=value` for the features that are known; numbers become buckets."""
     texts = []
     for name, raw in found.items():
-        value = Raw(f"feature_{name}", raw.kind).as_text_where_needed()
+        value = RawColumn(f"feature_{name}", raw.kind).as_text_where_needed()
         if part.features[name][1]:
             number = f"try_cast({value.sql} as double)"
             bucket = f"cast(floor(2 * log2({number})) as bigint)"

@@ -65,7 +65,7 @@ variables](operations.md#environment-variables).
 )
 
 
-class Section(NamedTuple):
+class StagePage(NamedTuple):
     """One dataclass: its docstring's first paragraph and a row per field."""
 
     title: str
@@ -88,7 +88,7 @@ def settings_page() -> str:
     return TEMPLATE.render(sections=sections, changes=changes)
 
 
-def _section(title: str, presets: Mapping[str, ValidatedConfig]) -> Section:
+def _section(title: str, presets: Mapping[str, ValidatedConfig]) -> StagePage:
     config = type(presets[DEFAULT])
     types = typing.get_type_hints(config)
     rows = []
@@ -99,7 +99,7 @@ def _section(title: str, presets: Mapping[str, ValidatedConfig]) -> Section:
         values = _values(types[field.name], field.metadata["limits"])
         meaning = field.metadata["doc"].replace("|", "\\|")
         rows.append((f"`{field.name}`", values, ", ".join([f"`{default}`", *others]), meaning))
-    return Section(title, (config.__doc__ or "").split("\n\n")[0].replace("\n", " "), rows)
+    return StagePage(title, (config.__doc__ or "").split("\n\n")[0].replace("\n", " "), rows)
 
 
 def _values(kind: typing.Any, limits: Mapping[str, typing.Any]) -> str:

@@ -23,7 +23,7 @@ from onerec.tokenizer.semantic_ids import SemanticIds
 
 
 @dataclass(frozen=True)
-class Catalogue:
+class ServedCatalogue:
     """Items as the app numbers them and as the semantic-ID table does.
 
     Attributes:
@@ -37,7 +37,7 @@ class Catalogue:
     candidates: Array
 
     @classmethod
-    def of(cls, ids: SemanticIds, num_items: int, candidates: Array) -> "Catalogue":
+    def of(cls, ids: SemanticIds, num_items: int, candidates: Array) -> "ServedCatalogue":
         """Match both.
 
         Args:
@@ -68,7 +68,7 @@ class ArmPolicy:
         filled: Those that popularity filled.
     """
 
-    def __init__(self, ranker: Ranker, fallback: Ranker, catalogue: Catalogue) -> None:
+    def __init__(self, ranker: Ranker, fallback: Ranker, catalogue: ServedCatalogue) -> None:
         self.ranker, self.fallback, self.catalogue = ranker, fallback, catalogue
         self.requested = self.filled = 0
 

@@ -24,10 +24,10 @@ from experiments.ab_test.config import (
 from experiments.ab_test.measures import COUNTS, measure
 from experiments.ab_test.policies import (
     ArmPolicy,
-    Catalogue,
+    ServedCatalogue,
     serving_generator,
 )
-from experiments.ab_test.traffic import Known, ReturnRule, is_watched, serve
+from experiments.ab_test.traffic import ReturnRule, UserState, is_watched, serve
 from onerec.artifacts import Artifact, read_json
 from onerec.config import BeamConfig, SessionConfig
 from onerec.datasets.simulated import SimulatedSource
@@ -104,12 +104,12 @@ class ABTest:
 
 
 @dataclass(frozen=True)
-class _Morning:
+class _ServedDay:
     """What is the same for every arm."""
 
-    catalogue: Catalogue
+    catalogue: ServedCatalogue
     fallback: Popularity
-    known: Known
+    known: UserState
     popularity: Array
     usual: float
 
@@ -159,7 +159,7 @@ def run(test: ABTest, scratch: Path) -> ABTestResult:
 
 def _served_once(
     test: ABTest,
-    morning: _Morning,
+    morning: _ServedDay,
     ranker: Ranker,
     traffic_seed: int,
     rule: ReturnRule | None,
@@ -241,13 +241,13 @@ def _validation_losses(test: ABTest) -> dict[str, float]:
     return losses
 
 
-def _morning(test: ABTest, ids: SemanticIds) -> _Morning:
+def _morning(test: ABTest, ids: SemanticIds) -> _ServedDay:
     """Histories and exposures as of the first morning, from the window before D."""
     world, sessions = test.source.world, test.sessions
     fallback = load_baselines(test.path("baselines")).popularity_recent
     items = world.items(test.last)
     number_of_items = len(world.items(test.first))
-    catalogue = Catalogue.of(ids, number_of_items, ids.known_before(test.day))
+    catalogue = ServedCatalogue.of(ids, number_of_items, ids.known_before(test.day))
     num_candidates = int(catalogue.candidates.sum())
     nobody = np.empty((1, 0), dtype=np.int64)
     popular = fallback.rank(nobody, num_candidates, candidates=catalogue.candidates).items[0]
@@ -267,8 +267,8 @@ def _morning(test: ABTest, ids: SemanticIds) -> _Morning:
     user, item, day, seconds = _recent_log(test, world.config.repeat_days - 1)
     watched = is_watched(sessions, seconds, items.duration[item])
     usual = float(watched.mean()) if len(watched) else 0.5
-    return _Morning(
-        catalogue, fallback, Known.at_start(everyone, user, item, day), popularity, usual
+    return _ServedDay(
+        catalogue, fallback, UserState.at_start(everyone, user, item, day), popularity, usual
     )
 
 

@@ -80,7 +80,7 @@ class ReturnRule:
 
 
 @dataclass(frozen=True)
-class Known:
+class UserState:
     """What an arm of the test knows and has done by the morning of a day.
 
     Attributes:
@@ -96,7 +96,7 @@ class Known:
     eagerness: Array
 
     @classmethod
-    def at_start(cls, history: Array, user: Array, item: Array, day: Array) -> "Known":
+    def at_start(cls, history: Array, user: Array, item: Array, day: Array) -> "UserState":
         """The morning of the first day, from the log: the same for every arm."""
         return cls(history, user, item, day, np.ones(len(history)))
 
@@ -110,7 +110,7 @@ class Known:
         longest = int(np.bincount(row, minlength=1).max())
         return first_of_each(item[order], row[order], len(rows), longest)
 
-    def after(self, shown: "Exposures", repeat_days: int, rule: ReturnRule | None) -> "Known":
+    def after(self, shown: "Exposures", repeat_days: int, rule: ReturnRule | None) -> "UserState":
         """The next morning.
 
         Args:
@@ -173,7 +173,7 @@ class Exposures:
 def serve(
     world: World,
     policy: Policy,
-    known: Known,
+    known: UserState,
     *,
     first_day: date,
     days: int,
@@ -232,7 +232,7 @@ def is_watched(config: SessionConfig, seconds: Array, duration: Array) -> Array:
     return seconds >= np.minimum(config.watched_min_seconds, config.watched_min_share * duration)
 
 
-def _lists(policy: Policy, known: Known, rows: Array, planned: Array) -> Array:
+def _lists(policy: Policy, known: UserState, rows: Array, planned: Array) -> Array:
     """(A, longest) lists; users who need lists of like length form a batch."""
     lists = np.full((len(rows), int(planned.max(initial=1))), -1, np.int64)
     order = np.argsort(planned, kind="stable")

@@ -81,7 +81,7 @@ def amazon_beauty_table(artifacts: Artifacts) -> dg.MaterializeResult:
     """Counting baselines, SASRec by three losses, TIGER and OneRec by TIGER's protocol, with and
     without a filter of seen items; published figures beside them."""
     from experiments.amazon_beauty.table import make_table
-    from experiments.amazon_beauty.training import SystemResult, load_results
+    from experiments.amazon_beauty.training import BeautyResult, load_results
 
     store = artifacts.store
     read = {key: store.latest(SYSTEM, key) for key in PARTITIONS}
@@ -90,7 +90,7 @@ def amazon_beauty_table(artifacts: Artifacts) -> dg.MaterializeResult:
         raise dg.Failure(
             f"systems were measured on different data: {sorted(hashes)}; backfill {SYSTEM}"
         )
-    measured: dict[str, list[SystemResult]] = {}
+    measured: dict[str, list[BeautyResult]] = {}
     for artifact in read.values():
         for row, result in load_results(artifact.path).items():
             measured.setdefault(row, []).append(result)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from onerec.config import ModelConfig
 from onerec.generation import Trie
 from onerec.generation.beam import search
-from onerec.generation.masks import View
+from onerec.generation.masks import TrieView
 from onerec.model import Memory, OneRec, init_from_content, lookup, token_logp
 from onerec.model.next_item import decode_positions, latest_states
 from onerec.ranked_lists import RankedLists, exclude_scores
@@ -113,7 +113,7 @@ class OneRecWithDenseHead(nn.Module):
         return tokens.shape[2] * generated + dense
 
 
-class ScoredCandidates(NamedTuple):
+class DenseHeadCandidates(NamedTuple):
     """Items that may be listed, with the log-probabilities of both heads.
 
     Attributes:
@@ -149,7 +149,7 @@ def candidates_of(
     dense: int,
     exclude: np.ndarray | None = None,
     on_progress: Callable[[int], None] = lambda users: None,
-) -> ScoredCandidates:
+) -> DenseHeadCandidates:
     """The `beam` best by beam search and the `dense` best by product, scored by both heads.
 
     Args:
@@ -171,7 +171,7 @@ def candidates_of(
         rows = torch.from_numpy(np.ascontiguousarray(history[part])).long().to(device)
         left_out = None if exclude is None else exclude[part]
         memory = model.memory(rows, table)
-        view = View.of(
+        view = TrieView.of(
             trie, None, None if left_out is None else torch.from_numpy(left_out), len(rows)
         )
         beams = search(generator, memory, trie, view, num_items=1, beam=beam)
@@ -189,7 +189,7 @@ def candidates_of(
         done += len(rows)
         on_progress(done)
     items, generated, dense_logp = (torch.cat(column) for column in zip(*parts, strict=True))
-    return ScoredCandidates(items, generated, dense_logp, beam)
+    return DenseHeadCandidates(items, generated, dense_logp, beam)
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from experiments.amazon_beauty.dense_head import (
+    DenseHeadCandidates,
     DenseHeadRanker,
     OneRecWithDenseHead,
-    ScoredCandidates,
     candidates_of,
 )
 from experiments.amazon_beauty.item_representations import (
@@ -26,8 +26,8 @@ from experiments.amazon_beauty.item_representations import (
 from experiments.amazon_beauty.reviews import HISTORY_LENGTH, LeaveOneOutCases
 from experiments.amazon_beauty.training import (
     TOP_K,
+    BeautyResult,
     Budget,
-    SystemResult,
     SystemRun,
     both_protocols,
     means,
@@ -70,17 +70,17 @@ BUDGETS: dict[str, Budget | None] = {
 published settings for a GPU."""
 
 
-def popularity(run: SystemRun, budget: None) -> dict[str, SystemResult]:
+def popularity(run: SystemRun, budget: None) -> dict[str, BeautyResult]:
     """The items most users chose."""
     return {"popularity": _counted(run, lambda log, all_: fit_popularity(log, all_))}
 
 
-def item_knn(run: SystemRun, budget: None) -> dict[str, SystemResult]:
+def item_knn(run: SystemRun, budget: None) -> dict[str, BeautyResult]:
     """Cosine of the items' sets of users, 50 neighbours."""
     return {"itemknn": _counted(run, lambda log, all_: fit_item_knn(log, all_, neighbours=50))}
 
 
-def sasrec(name: str, run: SystemRun, budget: Budget) -> dict[str, SystemResult]:
+def sasrec(name: str, run: SystemRun, budget: Budget) -> dict[str, BeautyResult]:
     """SASRec or eSASRec by one of the losses of the nightly baselines."""
     loss = LOSSES[name]
     with torch.random.fork_rng():
@@ -106,7 +106,7 @@ def sasrec(name: str, run: SystemRun, budget: Budget) -> dict[str, SystemResult]
     return {name: _test_result(run, ranker, seconds, facts, history=budget.history)}
 
 
-def tiger(run: SystemRun, budget: Budget) -> dict[str, SystemResult]:
+def tiger(run: SystemRun, budget: Budget) -> dict[str, BeautyResult]:
     """TIGER: RQ-VAE on text alone, tokens read and written, one item at a time."""
     config = TokenizerConfig(
         method="rqvae",
@@ -140,7 +140,7 @@ def tiger(run: SystemRun, budget: Budget) -> dict[str, SystemResult]:
     return {"tiger": _test_result(run, ranker, seconds, facts, beam=budget.beam)}
 
 
-def onerec(run: SystemRun, budget: Budget) -> dict[str, SystemResult]:
+def onerec(run: SystemRun, budget: Budget) -> dict[str, BeautyResult]:
     """OneRec with balanced IDs of text and co-occurrence, and with an experimental dense head."""
     vectors = item_vectors(run)
     config = TokenizerConfig(num_levels=LEVELS, codebook_size=CODES, seed=run.seed)
@@ -184,13 +184,13 @@ def onerec(run: SystemRun, budget: Budget) -> dict[str, SystemResult]:
         for exclude in (None, test.seen)
     )
     chosen = {"dense share": share, "validation by dense share": by_share}
-    lists: dict[str, tuple[Callable[[ScoredCandidates], np.ndarray], dict[str, object]]] = {
+    lists: dict[str, tuple[Callable[[DenseHeadCandidates], np.ndarray], dict[str, object]]] = {
         "onerec": (lambda found: found.generated(TOP_K), facts),
         "onerec_dense": (lambda found: found.fused(share, TOP_K), {**facts, **chosen}),
         "onerec_dense_alone": (lambda found: found.fused(1.0, TOP_K), facts),
     }
     return {
-        row: SystemResult(both_protocols(ranked(found), ranked(unseen), test), seconds, about)
+        row: BeautyResult(both_protocols(ranked(found), ranked(unseen), test), seconds, about)
         for row, (ranked, about) in lists.items()
     }
 
@@ -207,7 +207,7 @@ def _chosen_dense_share(
     return best, {str(share): metrics for share, metrics in by_share.items()}
 
 
-SYSTEMS: dict[str, Callable[..., dict[str, SystemResult]]] = {
+SYSTEMS: dict[str, Callable[..., dict[str, BeautyResult]]] = {
     "popularity": popularity,
     "itemknn": item_knn,
     **{name: partial(sasrec, name) for name in ("sasrec_ce", "sasrec_ss", "esasrec")},
@@ -224,7 +224,7 @@ def _heads(model: OneRecWithDenseHead, cases: LeaveOneOutCases, beam: int) -> di
     return {name: means(metrics_of(ranked, cases))["recall@10"] for name, ranked in lists.items()}
 
 
-def _counted(run: SystemRun, fit: Callable[[Interactions, np.ndarray], Ranker]) -> SystemResult:
+def _counted(run: SystemRun, fit: Callable[[Interactions, np.ndarray], Ranker]) -> BeautyResult:
     began = time.perf_counter()
     items, users = run.reviews.learned()
     nothing = np.zeros(0, dtype=np.int64)
@@ -250,7 +250,7 @@ def _test_result(
     *,
     beam: int = 0,
     history: int = HISTORY_LENGTH,
-) -> SystemResult:
+) -> BeautyResult:
     """Rank the test users, once without a filter and once without seen items."""
     test = run.reviews.cases("test", history)
     top_k, lists = max(TOP_K, beam), []
@@ -260,4 +260,4 @@ def _test_result(
         lists.append([found[:, :TOP_K] for found in both])
         run.on_progress(f"{start + len(part.targets)} of {len(test.targets)} test users")
     everything, unseen = (np.concatenate(column) for column in zip(*lists, strict=True))
-    return SystemResult(both_protocols(everything, unseen, test), seconds, facts)
+    return BeautyResult(both_protocols(everything, unseen, test), seconds, facts)

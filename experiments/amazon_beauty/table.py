@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from experiments.amazon_beauty.training import CUTOFFS, FILTERED, SystemResult
+from experiments.amazon_beauty.training import CUTOFFS, FILTERED, BeautyResult
 from experiments.reporting.result_tables import (
     Provenance,
     ResultTable,
@@ -85,7 +85,7 @@ TEXT = (
 
 
 def make_table(
-    measured: Mapping[str, Sequence[SystemResult]], data_hash: str, seeds: Sequence[int]
+    measured: Mapping[str, Sequence[BeautyResult]], data_hash: str, seeds: Sequence[int]
 ) -> ResultTable:
     """The table.
 
@@ -138,7 +138,7 @@ def make_table(
     )
 
 
-def findings(rows: Sequence[Row], measured: Mapping[str, Sequence[SystemResult]]) -> list[str]:
+def findings(rows: Sequence[Row], measured: Mapping[str, Sequence[BeautyResult]]) -> list[str]:
     """Whether the goals were reached, in sentences made of the rows."""
     cells = {(row.system, row.metric): row for row in rows}
     tiger = cells[LABELS["tiger"], "recall@10"].value
@@ -181,6 +181,6 @@ def _named(row: Row) -> Row:
     return dataclasses.replace(row, system=LABELS[row.system], metric=metric)
 
 
-def _epochs(measured: SystemResult) -> int:
+def _epochs(measured: BeautyResult) -> int:
     epochs = measured.facts.get("epochs")
     return len(epochs) if isinstance(epochs, list) else 0

@@ -116,7 +116,7 @@ class SystemRun:
 
 
 @dataclass(frozen=True)
-class SystemResult:
+class BeautyResult:
     """One row of the table.
 
     Attributes:
@@ -136,12 +136,12 @@ class SystemResult:
         write_json(directory / f"{name}.json", {"seconds": self.seconds, "facts": dict(self.facts)})
 
 
-def load_results(directory: Path) -> dict[str, SystemResult]:
-    """Every row that `SystemResult.save` wrote into a directory, by name."""
+def load_results(directory: Path) -> dict[str, BeautyResult]:
+    """Every row that `BeautyResult.save` wrote into a directory, by name."""
     rows = [file.stem for file in sorted(directory.glob("*.safetensors"))]
     stored = {name: read_json(directory / f"{name}.json") for name in rows}
     return {
-        name: SystemResult(load_file(directory / f"{name}.safetensors"), **stored[name])
+        name: BeautyResult(load_file(directory / f"{name}.safetensors"), **stored[name])
         for name in rows
     }
 

@@ -129,7 +129,9 @@ def measure(
         for i, tower in enumerate(_names(blocks)):
             labels = split.labels[:, i]
             found = {
-                name: _Tower((s.valid if prefix else s.test)[..., i], labels, split.user, s.seconds)
+                name: _TowerScores(
+                    (s.valid if prefix else s.test)[..., i], labels, split.user, s.seconds
+                )
                 for name, s in systems.items()
             }
             rows += _tower_rows(found, prefix, tower)
@@ -148,7 +150,7 @@ def measure(
     return sorted(rows, key=lambda row: order[row.system])
 
 
-class _Tower:
+class _TowerScores:
     """One system on one tower and day: figures (S,) and their resamples (B, S)."""
 
     def __init__(self, p: Tensor, labels: Tensor, user: Tensor, seconds: float) -> None:
@@ -172,7 +174,7 @@ class _Tower:
         self.resampled[name] = drawn[:, :-1] / drawn[:, -1:]
 
 
-def _tower_rows(found: Mapping[str, _Tower], prefix: str, tower: str) -> list[Row]:
+def _tower_rows(found: Mapping[str, _TowerScores], prefix: str, tower: str) -> list[Row]:
     rows = []
     for name, mine in found.items():
         facts = {"seeds": len(mine.measured["ece"]), "seconds": mine.seconds}

@@ -20,7 +20,7 @@ from experiments.variants.stored_results import VariantPartition, current_result
 from resources.stores import Artifacts, Compute
 
 if TYPE_CHECKING:
-    from experiments.variants.comparison import Result
+    from experiments.variants.comparison import VariantResult
     from experiments.variants.training import VariantRun
 
 CODE = code_version("experiments.variants.evaluation", "evaluate_variant")
@@ -185,9 +185,9 @@ def comparison_table(name: str, compared: Comparison) -> dg.AssetsDefinition:
 
 def results_of(
     instance: dg.DagsterInstance, artifacts: Artifacts, night: PublishedNight, compared: Comparison
-) -> "list[Result]":
+) -> "list[VariantResult]":
     """The current results of a comparison's systems; those that are missing are left out."""
-    from experiments.variants.comparison import Result
+    from experiments.variants.comparison import VariantResult
 
     found = []
     for label, (asset, name) in compared.systems.items():
@@ -197,7 +197,7 @@ def results_of(
             if result:
                 seconds = seconds_of(instance, partition)
                 found.append(
-                    Result(variant=label, seed=seed, directory=result.path, seconds=seconds)
+                    VariantResult(variant=label, seed=seed, directory=result.path, seconds=seconds)
                 )
     return found
 

@@ -36,7 +36,7 @@ and every variant keeps the night's rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Result:
+class VariantResult:
     """One variant with one seed.
 
     Attributes:
@@ -52,13 +52,13 @@ class Result:
     seconds: float | None = None
 
 
-def pooled(results: Iterable[Result]) -> dict[str, SeededValues]:
+def pooled(results: Iterable[VariantResult]) -> dict[str, SeededValues]:
     """Per-user values of every variant, a row per seed, in the order in which variants come.
 
     Raises:
         ValueError: Two results were measured on unlike cases; which, and what to do.
     """
-    by_variant: dict[str, list[Result]] = {}
+    by_variant: dict[str, list[VariantResult]] = {}
     for result in results:
         by_variant.setdefault(result.variant, []).append(result)
     everything = [result for group in by_variant.values() for result in group]
@@ -67,7 +67,7 @@ def pooled(results: Iterable[Result]) -> dict[str, SeededValues]:
 
 
 def comparison(
-    results: Sequence[Result],
+    results: Sequence[VariantResult],
     reference: str,
     name: str,
     day: date,
@@ -156,7 +156,7 @@ def findings(rows: Sequence[Row], reference: str) -> list[str]:
     return found_out
 
 
-def _facts(variant: str, results: Sequence[Result]) -> list[Row]:
+def _facts(variant: str, results: Sequence[VariantResult]) -> list[Row]:
     group = [result for result in results if result.variant == variant]
     tables = [MetricTable.load(result.directory) for result in group]
     facts = [read_json(result.directory / FACTS) for result in group]
@@ -170,7 +170,7 @@ def _facts(variant: str, results: Sequence[Result]) -> list[Row]:
     ]
 
 
-def _seeded(group: Sequence[Result]) -> SeededValues:
+def _seeded(group: Sequence[VariantResult]) -> SeededValues:
     directories = [r.directory for r in sorted(group, key=lambda result: result.seed)]
     values: dict[str, np.ndarray] = {}
     for metric in METRICS[:-1]:
@@ -181,8 +181,8 @@ def _seeded(group: Sequence[Result]) -> SeededValues:
     return SeededValues(values, sum(seconds) if seconds else None)
 
 
-def _check_same_protocol(results: Sequence[Result]) -> None:
-    first_seen: dict[str, tuple[Any, Result]] = {}
+def _check_same_protocol(results: Sequence[VariantResult]) -> None:
+    first_seen: dict[str, tuple[Any, VariantResult]] = {}
     for result in results:
         protocol = asdict(EvaluationProtocol.load(result.directory))
         for part in PROTOCOL:

@@ -18,7 +18,7 @@ from experiments.variants.variant import CRITERIA
 from onerec.config import SessionConfig
 from onerec.schema import SESSION_DATASET
 from onerec.session_dataset.reader import read_sessions
-from onerec.session_dataset.recount import recount_sessions
+from onerec.session_dataset.session_checks import recount_sessions
 from onerec.session_dataset.splits import LEARNED
 from onerec.session_dataset.writer import write_split
 

@@ -16,9 +16,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from onerec.alignment.candidates import OnBatch, sample_contexts
-from onerec.alignment.gate import GateCases, RoundDecision, decide_round, measure_round
 from onerec.alignment.logged_pairs import logged_pairs
 from onerec.alignment.preferences import Preferences, load_preferences, make_preferences
+from onerec.alignment.round_gate import GateCases, RoundDecision, decide_round, measure_round
 from onerec.alignment.train import AlignmentData, AlignmentReport, Numbers, fit_alignment
 from onerec.config import AlignmentConfig, BeamConfig, EvaluationConfig, Runtime
 from onerec.evaluation.generators import SessionGenerator

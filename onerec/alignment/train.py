@@ -28,9 +28,9 @@ from onerec.model import OneRec, encode_items, lookup, save_model, token_logp
 from onerec.session_dataset.generator_sessions import SessionTensors
 from onerec.training.batches import OrderedBatches, Rows, ShuffledBatches, epoch_seed
 from onerec.training.fit_module import FitModule
+from onerec.training.fit_settings import FitSettings
 from onerec.training.generator_module import next_token_loss
 from onerec.training.runtime import Runtime, reproducible
-from onerec.training.settings import FitSettings
 from onerec.training.trainer import FitResult, fit
 
 Numbers = dict[str, float]

@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 DAMAGED = ".damaged"
 
 
-class LocalPlace:
+class LocalStorage:
     """Versions are moved into place by one rename; see `ArtifactStore` for the layout.
 
     Attributes:

@@ -34,7 +34,7 @@ CHUNK_BYTES = 2**22
 T = TypeVar("T")
 
 
-class RemotePlace:
+class RemoteStorage:
     """A version is visible when its `manifest.json`, which is written last, is there.
 
     A copy of each version that was read or written is kept in `work`, a directory of this user

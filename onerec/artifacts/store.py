@@ -27,7 +27,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from onerec.artifacts.files import open_to_readers, write_json
-from onerec.artifacts.local import LocalPlace
+from onerec.artifacts.local import LocalStorage
 from onerec.artifacts.manifest import (
     MANIFEST,
     Artifact,
@@ -38,7 +38,7 @@ from onerec.artifacts.manifest import (
     manifest_of,
     parse_manifest,
 )
-from onerec.artifacts.remote import RemotePlace
+from onerec.artifacts.remote import RemoteStorage
 from onerec.artifacts.staging import STAGING, staging_directory
 from onerec.config.fields import require
 from onerec.disk import disk_named
@@ -88,11 +88,11 @@ class ArtifactStore:
         # another process publishes too: what was listed once is no answer later
         self.fs, self.root = fsspec.core.url_to_fs(url, use_listings_cache=False)
         if isinstance(self.fs, LocalFileSystem):
-            self.place = LocalPlace(Path(self.root))
+            self.place = LocalStorage(Path(self.root))
         else:
             home = Path(os.environ.get("ONEREC_HOME") or "~/.onerec").expanduser()
             cache = Path(cache_dir) if cache_dir else home / "cache" / "artifacts"
-            self.place = RemotePlace(self.fs, self.root, cache)
+            self.place = RemoteStorage(self.fs, self.root, cache)
 
     @contextmanager
     def write(

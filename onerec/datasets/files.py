@@ -293,7 +293,7 @@ class DataFile:
 
 
 @dataclass(frozen=True)
-class Found:
+class ListedFiles:
     """Files behind a URL.
 
     Attributes:
@@ -305,7 +305,7 @@ class Found:
     skipped: tuple[str, ...] = ()
 
 
-def find(url: str, *, parquet: bool | None = None, style: CsvStyle = CsvStyle()) -> Found:
+def find(url: str, *, parquet: bool | None = None, style: CsvStyle = CsvStyle()) -> ListedFiles:
     """Files behind a path, a glob, a directory or any fsspec URL; maybe none.
 
     Args:
@@ -341,7 +341,7 @@ def find(url: str, *, parquet: bool | None = None, style: CsvStyle = CsvStyle())
     except (ValueError, OSError) as error:
         raise ValueError(f"{url}: cannot be opened ({error}); check the URL") from error
     known = {p: is_parquet for p, is_parquet in sorted(formats.items()) if is_parquet is not None}
-    return Found(
+    return ListedFiles(
         tuple(DataFile(filesystem, p, is_parquet, style) for p, is_parquet in known.items()),
         tuple(p for p in sorted(formats) if p not in known),
     )

@@ -188,7 +188,7 @@ class OwnLog:
                 if file.names:
                     yield self._mapped(name, file, number, day)
 
-    def _find(self, name: str, url: str) -> files.Found:
+    def _find(self, name: str, url: str) -> files.ListedFiles:
         section = self.section(name)
         assert section is not None, f"{name} is not configured"
         is_parquet = None if section.format is None else section.format == "parquet"

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from onerec.generation.masks import View, check_filter
+from onerec.generation.masks import TrieView, check_filter
 from onerec.generation.trie import Trie
 from onerec.model import Memory, OneRec, encode_items
 
@@ -97,7 +97,7 @@ def search(
     model: OneRec,
     memory: Memory,
     trie: Trie,
-    view: View,
+    view: TrieView,
     *,
     num_items: int,
     beam: int,
@@ -134,7 +134,7 @@ def _advance(
     slot: int,
     level: int,
     beam: int,
-    view: View,
+    view: TrieView,
 ) -> Tensor:
     """Move every user to the best continuations by one token; returns their parents (B, K')."""
     # enough columns for as many beams as there can be, whoever else is in the batch
@@ -171,14 +171,16 @@ def read_histories(model: OneRec, history: Tensor, codes: Tensor) -> Memory:
     return Memory(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
-def filtered_view(trie: Trie, batch: int, exclude: Tensor | None, allowed: Tensor | None) -> View:
+def filtered_view(
+    trie: Trie, batch: int, exclude: Tensor | None, allowed: Tensor | None
+) -> TrieView:
     """Check the filters; what is legal."""
     if allowed is not None:
         check_filter(trie, allowed, batch)
-    return View.of(trie, allowed, exclude, batch)
+    return TrieView.of(trie, allowed, exclude, batch)
 
 
-def check_width(view: View, beam: int) -> None:
+def check_width(view: TrieView, beam: int) -> None:
     """A list of single items cannot have more beams than there are items."""
     items = view.size
     if beam > items:

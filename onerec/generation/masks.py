@@ -20,7 +20,7 @@ from onerec.generation.trie import Trie
 from onerec.model import check_items
 
 
-class Closed(NamedTuple):
+class ClosedLeaves(NamedTuple):
     """Children that excluded items close for a user, at one depth; -1 padded columns.
 
     Attributes:
@@ -33,7 +33,7 @@ class Closed(NamedTuple):
 
 
 @dataclass(frozen=True)
-class View:
+class TrieView:
     """The items of a trie that some filter leaves.
 
     Attributes:
@@ -49,10 +49,10 @@ class View:
     trie: Trie
     counts: tuple[Tensor, ...] | None
     removed: Tensor | None
-    closed: tuple[Closed | None, ...]
+    closed: tuple[ClosedLeaves | None, ...]
 
     @staticmethod
-    def of(trie: Trie, allowed: Tensor | None, exclude: Tensor | None, batch: int) -> "View":
+    def of(trie: Trie, allowed: Tensor | None, exclude: Tensor | None, batch: int) -> "TrieView":
         """The view of an allow-list without the excluded items.
 
         Args:
@@ -64,11 +64,11 @@ class View:
         device = trie.leaf_items.device
         counts = None if allowed is None else _counts(trie, allowed.to(device))
         removed = _removed_leaves(trie, exclude, batch, counts)
-        view = View(trie, counts, removed, ())
+        view = TrieView(trie, counts, removed, ())
         if removed is None:
             return view
         closed = tuple(view._closed(depth) for depth in range(1, trie.num_sid_tokens + 1))
-        return View(trie, counts, removed, closed)
+        return TrieView(trie, counts, removed, closed)
 
     def below(self, depth: int, nodes: Tensor) -> Tensor:
         """Items of the view below nodes (B, any) of a depth; nothing taken away."""
@@ -138,7 +138,7 @@ class View:
         found = torch.searchsorted(self.removed, bounds.flatten(1)).view_as(bounds)
         return found[..., 1] - found[..., 0]
 
-    def _closed(self, depth: int) -> Closed | None:
+    def _closed(self, depth: int) -> ClosedLeaves | None:
         assert self.removed is not None
         trie, inside = self.trie, self._inside(self.removed)
         node = trie.above(depth, self.removed.clamp(max=trie.num_leaves - 1))
@@ -148,7 +148,7 @@ class View:
         starts = trie.first_child[depth - 1]
         parent = torch.searchsorted(starts, node, right=True) - 1
         column = torch.where(closed, node - starts[parent], -1)
-        return Closed(torch.where(closed, parent, -1), column)
+        return ClosedLeaves(torch.where(closed, parent, -1), column)
 
 
 def check_filter(trie: Trie, allowed: Tensor, batch: int) -> None:

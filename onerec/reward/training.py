@@ -21,8 +21,8 @@ from onerec.session_dataset.splits import split_users
 from onerec.training.batches import OrderedBatches, Rows, ShuffledBatches, loader_of
 from onerec.training.distributed_batches import DistributedBatches
 from onerec.training.fit_module import FitModule
+from onerec.training.fit_settings import FitSettings
 from onerec.training.runtime import Runtime, reproducible
-from onerec.training.settings import FitSettings
 from onerec.training.trainer import fit
 
 Part = Literal["reward", "evaluator"]

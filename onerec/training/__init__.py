@@ -1,6 +1,7 @@
 """Training with Lightning. Importing this package imports Lightning."""
 
 from onerec.training.fit_module import FitModule
+from onerec.training.fit_settings import FitSettings
 from onerec.training.generator import (
     PretrainingData,
     TrainingReport,
@@ -11,7 +12,6 @@ from onerec.training.job import TrainingJob, train, why_not_start_from
 from onerec.training.progress import TrainingProgress
 from onerec.training.runtime import Runtime, reproducible
 from onerec.training.scratch import Scratch
-from onerec.training.settings import FitSettings
 from onerec.training.trainer import FitResult, TrainingDivergedError, fit
 
 __all__ = [

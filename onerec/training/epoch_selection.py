@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from onerec.training.fit_module import FitModule
-from onerec.training.settings import FitSettings
+from onerec.training.fit_settings import FitSettings
 from onerec.training.step_log import NonFiniteError, StepLog
 
 

@@ -7,8 +7,8 @@ import lightning as L
 import torch
 from torch import nn
 
+from onerec.training.fit_settings import FitSettings
 from onerec.training.optimizer import adamw, rate_share
-from onerec.training.settings import FitSettings
 
 
 class FitModule(L.LightningModule):

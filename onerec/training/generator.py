@@ -18,11 +18,11 @@ from onerec.model import OneRec, expert_load, init_from_content, save_model
 from onerec.session_dataset.generator_sessions import SessionTensors
 from onerec.tokenizer.semantic_ids import SemanticIds
 from onerec.training.batches import LengthGroupedBatches, SessionRows
+from onerec.training.fit_settings import FitSettings
 from onerec.training.generator_module import GeneratorModule
 from onerec.training.progress import TrainingProgress
 from onerec.training.runtime import Runtime, compile_blocks, process_rank, reproducible
 from onerec.training.scratch import Scratch, digest
-from onerec.training.settings import FitSettings
 from onerec.training.trainer import FitResult, fit
 
 HISTORY = "history.json"

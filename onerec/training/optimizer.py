@@ -5,7 +5,7 @@ import math
 import torch
 from torch import nn
 
-from onerec.training.settings import FitSettings
+from onerec.training.fit_settings import FitSettings
 
 
 def adamw(model: nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:

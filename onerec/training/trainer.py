@@ -18,11 +18,11 @@ from onerec.training.batches import Rows, loader_of
 from onerec.training.distributed_batches import DistributedBatches
 from onerec.training.epoch_selection import EpochSelection
 from onerec.training.fit_module import FitModule
+from onerec.training.fit_settings import FitSettings
 from onerec.training.progress import ProgressReport, TrainingProgress
 from onerec.training.resume import RESUME, RandomState, ResumeCheckpoint
 from onerec.training.runtime import Runtime, precision_of, process_rank
 from onerec.training.scratch import Scratch, claim, digest
-from onerec.training.settings import FitSettings
 from onerec.training.step_log import NonFiniteError, StepLog
 
 FINGERPRINT = "fingerprint.json"

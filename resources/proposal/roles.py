@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import pyarrow.compute as pc
 
-from resources.proposal.tables import MOST, Column, FoundTable
+from resources.proposal.tables import MOST, ColumnFacts, FoundTable
 
 EVENT_WORDS = {
     "view", "click", "cart", "addtocart", "add to cart", "purchase", "transaction", "buy", "order",
@@ -31,12 +31,12 @@ class Role:
 
     contract: str
     names: str
-    fits: Callable[[Column], bool]
-    why: Callable[[Column], str]
+    fits: Callable[[ColumnFacts], bool]
+    why: Callable[[ColumnFacts], str]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Chosen:
+class ChosenColumn:
     """A column with its role.
 
     Attributes:
@@ -47,37 +47,37 @@ class Chosen:
     """
 
     contract: str
-    column: Column
+    column: ColumnFacts
     why: str
     scale: float = 1.0
 
 
-def _is_number(column: Column) -> bool:
+def _is_number(column: ColumnFacts) -> bool:
     return column.numbers >= MOST and not column.vectors
 
 
-def _is_id(column: Column) -> bool:
+def _is_id(column: ColumnFacts) -> bool:
     return not column.vectors and column.known > 0
 
 
-def _is_flag(column: Column) -> bool:
+def _is_flag(column: ColumnFacts) -> bool:
     return column.flags >= MOST and column.distinct <= 2
 
 
-def _is_kind_of_event(column: Column) -> bool:
+def _is_kind_of_event(column: ColumnFacts) -> bool:
     words = {re.sub(r"[_-]", " ", value.lower()) for value in column.frequent}
     return bool(words & EVENT_WORDS) and column.distinct <= 30
 
 
-def _different(column: Column) -> str:
+def _different(column: ColumnFacts) -> str:
     return f"{column.distinct:,} different values, e.g. {short(column.frequent[0])}"
 
 
-def _values(column: Column) -> str:
+def _values(column: ColumnFacts) -> str:
     return "values " + ", ".join(short(v) for v in column.frequent[:6])
 
 
-def _time_why(column: Column) -> str:
+def _time_why(column: ColumnFacts) -> str:
     unit = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
     if column.unit:
         return f"numbers of the size of {unit[column.unit]} since 1970"
@@ -85,7 +85,7 @@ def _time_why(column: Column) -> str:
     return f"{days}, e.g. {short(column.frequent[0])}"
 
 
-def _amount(column: Column) -> str:
+def _amount(column: ColumnFacts) -> str:
     return f"numbers, {column.median:g} at the median"
 
 
@@ -213,9 +213,9 @@ ITEMS: tuple[Role, ...] = (
 REQUIRED = ("user_id", "item_id", "event_time")
 
 
-def choose(table: FoundTable, roles: Iterable[Role]) -> dict[str, Chosen]:
+def choose(table: FoundTable, roles: Iterable[Role]) -> dict[str, ChosenColumn]:
     """The best column for each role: named so and of fitting values; each column once."""
-    chosen: dict[str, Chosen] = {}
+    chosen: dict[str, ChosenColumn] = {}
     for role in roles:
         taken = {c.column.name for c in chosen.values()}
         free = [c for c in table.columns if c.name not in taken and c.known and role.fits(c)]
@@ -229,7 +229,7 @@ def choose(table: FoundTable, roles: Iterable[Role]) -> dict[str, Chosen]:
     return chosen
 
 
-def events_of(tables: list[FoundTable]) -> tuple[FoundTable, dict[str, Chosen]] | None:
+def events_of(tables: list[FoundTable]) -> tuple[FoundTable, dict[str, ChosenColumn]] | None:
     """The largest table with users, items and times; names count, else the values do."""
     for guess in (choose, _by_values):
         for table in tables:
@@ -240,8 +240,8 @@ def events_of(tables: list[FoundTable]) -> tuple[FoundTable, dict[str, Chosen]] 
 
 
 def items_of(
-    tables: Iterable[FoundTable], log: FoundTable, logged: Chosen
-) -> tuple[FoundTable, dict[str, Chosen]] | None:
+    tables: Iterable[FoundTable], log: FoundTable, logged: ChosenColumn
+) -> tuple[FoundTable, dict[str, ChosenColumn]] | None:
     """The table whose rows are items of the log."""
     ids = pc.unique(log.rows[logged.column.name].cast("string"))
     for table in tables:
@@ -253,29 +253,29 @@ def items_of(
         shared = pc.sum(pc.is_in(known, value_set=ids)).as_py() or 0
         if shared and not any(c.vectors for c in table.columns):
             why = f"one row an item; {shared:,} of them are in the first rows of the log"
-            named["item_id"] = Chosen(contract="item_id", column=own.column, why=why)
+            named["item_id"] = ChosenColumn(contract="item_id", column=own.column, why=why)
             return table, named
     return None
 
 
-def vectors_of(tables: Iterable[FoundTable]) -> tuple[FoundTable, dict[str, Chosen]] | None:
+def vectors_of(tables: Iterable[FoundTable]) -> tuple[FoundTable, dict[str, ChosenColumn]] | None:
     """The table with an item and a list of numbers in each row."""
     for table in tables:
         own = choose(table, ITEMS[:1]).get("item_id")
         lists = [c for c in table.columns if c.vectors]
         if own is not None and lists:
-            vector = Chosen(contract="vector", column=lists[0], why="lists of numbers")
+            vector = ChosenColumn(contract="vector", column=lists[0], why="lists of numbers")
             return table, {"item_id": own, "vector": vector}
     return None
 
 
-def unused(table: FoundTable, chosen: dict[str, Chosen]) -> Iterator[Column]:
+def unused(table: FoundTable, chosen: dict[str, ChosenColumn]) -> Iterator[ColumnFacts]:
     """Columns without a role."""
     names = {c.column.name for c in chosen.values()}
     return (c for c in table.columns if c.name not in names)
 
 
-def _by_values(table: FoundTable, roles: Iterable[Role]) -> dict[str, Chosen]:
+def _by_values(table: FoundTable, roles: Iterable[Role]) -> dict[str, ChosenColumn]:
     """Roles in a log whose columns have no telling names: user first, then item."""
     named = choose(table, roles)
     free = [c for c in unused(table, named) if c.known and not c.vectors]
@@ -284,7 +284,7 @@ def _by_values(table: FoundTable, roles: Iterable[Role]) -> dict[str, Chosen]:
         if not times:
             return named
         best = min(times, key=lambda c: (c.whole_days, -c.distinct))
-        named["event_time"] = Chosen(
+        named["event_time"] = ChosenColumn(
             contract="event_time", column=best, why=f"the only likely one: {_time_why(best)}"
         )
         free.remove(best)
@@ -292,21 +292,21 @@ def _by_values(table: FoundTable, roles: Iterable[Role]) -> dict[str, Chosen]:
         few = [c for c in free if _is_number(c) and 2 < c.distinct <= 11]
         if few:
             why = f"few different numbers: {_values(few[0])}"
-            named["rating"] = Chosen(contract="rating", column=few[0], why=why)
+            named["rating"] = ChosenColumn(contract="rating", column=few[0], why=why)
             free.remove(few[0])
     for contract in ("user_id", "item_id"):
         if contract not in named and free:
             column = free.pop(0)
             why = f"a guess, by its place: {_different(column)}"
-            named[contract] = Chosen(contract=contract, column=column, why=why)
+            named[contract] = ChosenColumn(contract=contract, column=column, why=why)
     return named
 
 
-def _scaled(contract: str, column: Column, why: str) -> Chosen:
+def _scaled(contract: str, column: ColumnFacts, why: str) -> ChosenColumn:
     """Numbers of a time span in milliseconds, by their name or their size, become seconds."""
     spans = contract in ("watch_seconds", "duration_seconds") and column.median is not None
     is_named = re.search(r"\b(ms|millis|milliseconds)\b", column.words)
     if spans and (is_named or (column.median or 0) > 3_000):
         why = f"milliseconds: {why}"
-        return Chosen(contract=contract, column=column, why=why, scale=0.001)
-    return Chosen(contract=contract, column=column, why=why)
+        return ChosenColumn(contract=contract, column=column, why=why, scale=0.001)
+    return ChosenColumn(contract=contract, column=column, why=why)

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from onerec import schema
 from onerec.datasets.files import DataFile, find
-from resources.casts import Raw, TimeStyle, create_macros, typed
+from resources.casts import RawColumn, TimeStyle, create_macros, typed
 from resources.landing import plausible
 from resources.unusable_times import likely_format
 
@@ -23,7 +23,7 @@ _FLAG = schema.EVENTS.field("is_like")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Column:
+class ColumnFacts:
     """A column by its first rows.
 
     Attributes:
@@ -81,11 +81,11 @@ class FoundTable:
     """
 
     files: tuple[DataFile, ...]
-    columns: tuple[Column, ...]
+    columns: tuple[ColumnFacts, ...]
     has_header: bool
     rows: pa.Table
 
-    def column(self, name: str) -> Column:
+    def column(self, name: str) -> ColumnFacts:
         """A column by its name."""
         return next(c for c in self.columns if c.name == name)
 
@@ -153,10 +153,10 @@ def _look_at(files: Sequence[DataFile]) -> FoundTable:
     )
 
 
-def _column(connection: duckdb.DuckDBPyConnection, rows: pa.Table, name: str) -> Column:
+def _column(connection: duckdb.DuckDBPyConnection, rows: pa.Table, name: str) -> ColumnFacts:
     connection.register("sample", rows.select([name]).rename_columns(["value"]))
     kind = connection.execute("describe from sample").fetchall()[0][1]
-    raw = Raw("value", kind).as_text_where_needed()
+    raw = RawColumn("value", kind).as_text_where_needed()
     connection.execute("set TimeZone = 'UTC'")
     known, distinct, frequent = connection.execute(
         f"select count(*), count(distinct v), list(v order by n desc, v)[1:20] from (select "
@@ -177,7 +177,7 @@ def _column(connection: duckdb.DuckDBPyConnection, rows: pa.Table, name: str) ->
         f"select count({number}), median({number}), count({flag}) from sample"
     ).fetchall()[0]
     share = 1 / max(known, 1)
-    return Column(
+    return ColumnFacts(
         name=name,
         kind=kind,
         known=known,
@@ -194,7 +194,7 @@ def _column(connection: duckdb.DuckDBPyConnection, rows: pa.Table, name: str) ->
 
 
 def _times(
-    connection: duckdb.DuckDBPyConnection, raw: Raw, time_format: str | None
+    connection: duckdb.DuckDBPyConnection, raw: RawColumn, time_format: str | None
 ) -> tuple[float, bool]:
     """Share of the values that are times of a log, and whether none has a time of day."""
     moment = typed(_TIME, raw, times=TimeStyle(format=time_format))

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from onerec.datasets.own_config import EventColumns
-from resources.proposal.roles import Chosen, events_of, items_of, short, unused, vectors_of
-from resources.proposal.tables import Column, FoundTable, find_tables
+from resources.proposal.roles import ChosenColumn, events_of, items_of, short, unused, vectors_of
+from resources.proposal.tables import ColumnFacts, FoundTable, find_tables
 
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*")
 _WORDS = ("null", "true", "false", "yes", "no", "on", "off", "y", "n")
@@ -79,7 +79,7 @@ def propose(data: str, beside: Path) -> Proposal:
     return Proposal("\n".join(parts), tuple(notes))
 
 
-def _section(name: str, table: FoundTable, chosen: Mapping[str, Chosen], beside: Path) -> str:
+def _section(name: str, table: FoundTable, chosen: Mapping[str, ChosenColumn], beside: Path) -> str:
     path = _path(table, beside)
     lines = [f"{name}:", f"  path: {_scalar(path)}"]
     lines += [f"  {key}: {_scalar(value)}" for key, value in _format(table).items()]
@@ -110,7 +110,7 @@ def _format(table: FoundTable) -> dict[str, str]:
     return known | ({"encoding": style.encoding} if style.encoding != "utf8" else {})
 
 
-def _time_lines(chosen: Mapping[str, Chosen]) -> list[str]:
+def _time_lines(chosen: Mapping[str, ChosenColumn]) -> list[str]:
     """Unit or format of the times; the zone is only to be known by whoever wrote them."""
     times = [chosen[n].column for n in ("event_time", "published_at") if n in chosen]
     if not times:
@@ -148,7 +148,7 @@ def _path(table: FoundTable, beside: Path) -> str:
     return scheme + separator + (f"{start.rstrip('/')}/{files}" if start else files)
 
 
-def _about(column: Column) -> str:
+def _about(column: ColumnFacts) -> str:
     if not column.known:
         return "empty"
     few = ", ".join(short(v) for v in column.frequent[:3])

@@ -22,9 +22,9 @@ from assets import (
     training,
 )
 from assets.code_version import reachable_code
-from assets.expectations import SuitesLaunchpad
 from assets.raw import CatalogueLaunchpad
 from assets.session_dataset import SessionDatasetLaunchpad
+from assets.session_dataset_checks import SuitesLaunchpad
 from assets.sessions import RejectionLaunchpad, SessionLaunchpad
 from assets.support import PIPELINE, all_but, launchpad, to_core
 from onerec.config import PRESETS, PipelineConfig, SettingError

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from assets import expectations, raw, session_dataset
+from assets import raw, session_dataset, session_dataset_checks
 from assets import sessions as sessions_sql
 from assets.support import DAILY, DAY_BY_DAY
 from onerec import schema
@@ -32,7 +32,9 @@ def launchpad() -> dg.RunConfig:
     config = session_dataset.SessionDatasetLaunchpad(
         window_days=WINDOW_DAYS, **dataclasses.asdict(CONFIG)
     )
-    limits = expectations.SuitesLaunchpad(min_positive_share=0.05, max_positive_share=0.95)
+    limits = session_dataset_checks.SuitesLaunchpad(
+        min_positive_share=0.05, max_positive_share=0.95
+    )
     return dg.RunConfig({"session_dataset": config, "session_dataset_suites": limits})
 
 
@@ -101,13 +103,13 @@ def test_the_same_rows_give_the_same_version(tmp_path: Path, artifact: Artifact)
 
 def suites(table: pa.Table, config=CONFIG) -> dict[str, dg.AssetCheckResult]:
     counted = Counter(table.column("session_date").to_pylist())
-    results = expectations.suite_results(table, config, DAY, WINDOW_DAYS, counted)
+    results = session_dataset_checks.suite_results(table, config, DAY, WINDOW_DAYS, counted)
     return {str(r.check_name): r for r in results}
 
 
 def test_a_sound_dataset_passes_every_suite(sessions: pa.Table) -> None:
     found = suites(sessions)
-    assert list(found) == list(expectations.CHECKS)
+    assert list(found) == list(session_dataset_checks.CHECKS)
     assert {n: r.description for n, r in found.items() if not r.passed} == {}
 
 
@@ -195,7 +197,7 @@ def test_a_missing_column_is_named(sessions: pa.Table) -> None:
 
 
 def volume(sessions: pa.Table, counted: dict[date, int]) -> dg.AssetCheckResult:
-    results = expectations.suite_results(sessions, CONFIG, DAY, WINDOW_DAYS, counted)
+    results = session_dataset_checks.suite_results(sessions, CONFIG, DAY, WINDOW_DAYS, counted)
     return next(r for r in results if r.check_name == "volume_is_usual")
 
 
@@ -265,7 +267,7 @@ def test_a_failing_suite_stops_what_follows_in_the_same_run(home: Path, artifact
     delivered.materialize(home, selection, DAY, **run)
     assert started == [True]
 
-    strict = expectations.SuitesLaunchpad(min_positive_share=0.9)
+    strict = session_dataset_checks.SuitesLaunchpad(min_positive_share=0.9)
     run["config"] = dg.RunConfig({**launchpad().ops, "session_dataset_suites": strict})
     result = delivered.materialize(home, selection, DAY, succeeds=False, **run)
     assert started == [True]

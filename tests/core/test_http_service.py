@@ -102,7 +102,7 @@ def status_of(port: int, path: str, body: object = None) -> int:
 def test_it_follows_what_is_current_and_answers_like_the_bundle(
     service: tuple[Path, int], bundles: dict[str, Path], capsys: pytest.CaptureFixture
 ) -> None:
-    from onerec.http_load import ask, load_test
+    from onerec.http_load_test import ask, load_test
     from onerec.serving import load_bundle
 
     root, port = service
@@ -138,7 +138,7 @@ def test_a_wrong_request_is_refused(
 def test_a_bundle_that_is_damaged_does_not_stop_the_service(
     service: tuple[Path, int], bundles: dict[str, Path]
 ) -> None:
-    from onerec.http_load import ask
+    from onerec.http_load_test import ask
 
     root, port = service
     publish(root, bundles["simple"], "2026-06-14", "itemknn")

@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 import yaml
 
-from experiments.dagster_ui import running_ui
+from experiments.backfill_launcher import running_ui
 from experiments.definitions import defs
 from experiments.make_tables import (
     missing_partitions,
@@ -17,7 +17,7 @@ from experiments.make_tables import (
     run_nights,
     take_files,
 )
-from experiments.tables import (
+from experiments.table_specs import (
     KUAIRAND,
     PAGE_ORDER,
     QUICK,

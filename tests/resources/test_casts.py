@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onerec.schema import EVENTS, PRIOR_HISTORY
-from resources.casts import Raw, TimeStyle, create_macros, typed
+from resources.casts import RawColumn, TimeStyle, create_macros, typed
 
 TEN = datetime(2026, 6, 1, 10)
 MICROSECONDS = {"s": 10**6, "ms": 10**3, "us": 1}
@@ -35,7 +35,7 @@ def cast(
     field = (PRIOR_HISTORY if column == "position" else EVENTS).field(column)
     connection.register("given", pa.table({"x": array}))
     ((_, kind, *_),) = connection.execute("describe given").fetchall()
-    sql = typed(field, Raw("x", kind), **options)
+    sql = typed(field, RawColumn("x", kind), **options)
     return [row[0] for row in connection.execute(f"select {sql} from given").fetchall()]
 
 

@@ -18,9 +18,9 @@ from resources.dbt import session_dbt
 from resources.deliveries import deliveries
 from resources.file_source import open_source
 from resources.inspection.findings import Finding
-from resources.inspection.look import SessionBuild, days_of, inspect_log
-from resources.inspection.page import as_markdown, as_text
-from resources.inspection.throwaway import every_day, land_catalogue
+from resources.inspection.findings_text import as_markdown, as_text
+from resources.inspection.log_inspection import SessionBuild, days_of, inspect_log
+from resources.inspection.temporary_warehouse import every_day, land_catalogue
 from resources.warehouse import Warehouse
 from tests.sql import delivered
 

@@ -111,7 +111,7 @@ def materialize(
 
 
 def _run(selection, home, config, days, more, replaced) -> dg.ExecuteInProcessResult:
-    from assets import expectations, raw, session_dataset, sessions
+    from assets import raw, session_dataset, session_dataset_checks, sessions
 
     return dg.materialize(
         [
@@ -124,7 +124,7 @@ def _run(selection, home, config, days, more, replaced) -> dg.ExecuteInProcessRe
             sessions.rejected_share_below_threshold,
             sessions.no_account_is_much_of_a_day,
             session_dataset.session_dataset,
-            expectations.session_dataset_suites,
+            session_dataset_checks.session_dataset_suites,
             *more,
         ],
         selection=selection,

@@ -21,10 +21,10 @@ from onerec.ranked_lists import Ranker
 from onerec.session_dataset.eval_users import EvalUsers
 from onerec.training.batches import DrawnBatches, Rows, length_buckets
 from onerec.training.fit_module import FitModule
+from onerec.training.fit_settings import FitSettings
 from onerec.training.generator import fit_settings, last_phase
 from onerec.training.runtime import Runtime, reproducible
 from onerec.training.scratch import Scratch
-from onerec.training.settings import FitSettings
 from onerec.training.trainer import FitResult, fit
 
 CUTOFF = 10

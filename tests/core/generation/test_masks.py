@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onerec.generation import Trie, generate_sessions
-from onerec.generation.masks import View
+from onerec.generation.masks import TrieView
 from onerec.model import session_logp
 from tests.core.model.small import histories, small_model, unique_codes
 
@@ -93,7 +93,7 @@ def test_a_view_counts_what_is_left():
     # leaves in order: 001 (item 1), 010 (item 3), 011 (item 0), 100 (item 2)
     trie = Trie.build(torch.tensor([[0, 1, 1], [0, 0, 1], [1, 0, 0], [0, 1, 0]]), 2)
     allowed = torch.tensor([True, False, True, True])
-    view = View.of(trie, allowed, torch.tensor([[2, 2, -1], [0, 1, -1]]), 2)
+    view = TrieView.of(trie, allowed, torch.tensor([[2, 2, -1], [0, 1, -1]]), 2)
     assert [c.tolist() for c in view.counts or ()] == [[3], [2, 1], [0, 2, 1], [0, 1, 1, 1]]
     assert view.size == 3
     first = view.closed[0]

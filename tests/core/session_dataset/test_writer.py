@@ -12,7 +12,7 @@ import pytest
 
 from onerec.config import SessionConfig
 from onerec.schema import SESSION_DATASET, SPLITS
-from onerec.session_dataset import padding, splits, user_sequences, volume, writer
+from onerec.session_dataset import padding, splits, user_sequences, usual_volume, writer
 from onerec.session_dataset.reader import read_session_config, read_sessions
 from onerec.session_dataset.splits import split_of, validation_day, window
 from onerec.session_dataset.writer import write_session_dataset, write_split
@@ -22,7 +22,7 @@ VALID_DAY = TEST_DAY - timedelta(days=1)
 COLUMNS = [name for name in SESSION_DATASET.names if name != "split"]
 
 
-@pytest.mark.parametrize("module", [padding, splits, user_sequences, volume])
+@pytest.mark.parametrize("module", [padding, splits, user_sequences, usual_volume])
 def test_the_examples_of_the_docstrings(module: ModuleType) -> None:
     found = doctest.testmod(module)
     assert found.attempted > 0

@@ -8,7 +8,7 @@ import pytest
 
 from experiments.ab_test.config import ARMS, CASCADE, NIGHTLY, ABTestConfig
 from experiments.ab_test.measures import COUNTS, ratios
-from experiments.ab_test.policies import ArmPolicy, Catalogue
+from experiments.ab_test.policies import ArmPolicy, ServedCatalogue
 from experiments.ab_test.simulation import ABTest, ABTestResult, run
 from experiments.ab_test.table import make_table
 from experiments.reporting.result_tables import Provenance, cells
@@ -151,7 +151,7 @@ def test_a_ratio_is_of_sums_over_users_days_and_seeds() -> None:
 
 def test_an_arm_translates_and_popularity_fills() -> None:
     """Numbers 0..4 of the app are rows 4..0 of the table; number 5 has no row."""
-    catalogue = Catalogue(
+    catalogue = ServedCatalogue(
         index=np.array([4, 3, 2, 1, 0, -1]),
         number=np.array([4, 3, 2, 1, 0]),
         candidates=np.ones(5, dtype=bool),

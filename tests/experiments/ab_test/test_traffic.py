@@ -8,7 +8,7 @@ import pytest
 
 from experiments.ab_test import traffic as serving
 from experiments.ab_test.common_random_numbers import CommonNoise
-from experiments.ab_test.traffic import Exposures, Known, Policy, ReturnRule, serve
+from experiments.ab_test.traffic import Exposures, Policy, ReturnRule, UserState, serve
 from onerec.config import SessionConfig
 from onerec.datasets.simulated import SimulatedSource
 from onerec.datasets.simulator import behaviour
@@ -27,13 +27,13 @@ def source() -> SimulatedSource:
     return SimulatedSource(SMALL)
 
 
-def start(source: SimulatedSource, history_length: int = 4) -> Known:
+def start(source: SimulatedSource, history_length: int = 4) -> UserState:
     nothing = np.zeros(0, np.int64)
     num_users = len(source.world.users(LAST))
-    return Known.at_start(np.full((num_users, history_length), -1), *(nothing,) * 3)
+    return UserState.at_start(np.full((num_users, history_length), -1), *(nothing,) * 3)
 
 
-def run(source: SimulatedSource, policy: Policy, known: Known | None = None, **options):
+def run(source: SimulatedSource, policy: Policy, known: UserState | None = None, **options):
     settings = {"first_day": FIRST, "days": DAYS, "traffic_seed": 0, "sessions": SESSIONS}
     known = known or start(source)
     return list(serve(source.world, policy, known, **(settings | options)))
@@ -122,7 +122,7 @@ def test_whoever_knows_the_truth_beats_chance(source: SimulatedSource) -> None:
         return best_allowed(seconds[history[:, 0]], excluded, length)
 
     # The oracle is told who asks by a history that names them, which stays where it is.
-    named = Known.at_start(rows[:, None], *(np.zeros(0, np.int64),) * 3)
+    named = UserState.at_start(rows[:, None], *(np.zeros(0, np.int64),) * 3)
     days = []
     for number in range(DAYS):
         part = serve(
@@ -136,7 +136,7 @@ def test_whoever_knows_the_truth_beats_chance(source: SimulatedSource) -> None:
         )
         days.append(next(part))
         after = named.after(days[-1], SMALL.repeat_days, None)
-        named = Known(rows[:, None], after.user, after.item, after.day, after.eagerness)
+        named = UserState(rows[:, None], after.user, after.item, after.day, after.eagerness)
     assert total(days) > 1.5 * total(run(source, random_policy(source)))
 
 
@@ -165,7 +165,7 @@ def test_histories_are_the_arms_own_views_of_earlier_days(source: SimulatedSourc
 def test_nothing_is_repeated_within_the_days_of_the_rule(source: SimulatedSource) -> None:
     """Also not what the log showed before the test; after `repeat_days` an item may come again."""
     everyone = np.arange(len(source.world.users(LAST)))
-    known = Known.at_start(
+    known = UserState.at_start(
         np.full((len(everyone), 2), -1), everyone, 0 * everyone + 7, 0 * everyone + 8
     )
     days = run(source, random_policy(source), known, days=5)

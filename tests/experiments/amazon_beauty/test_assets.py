@@ -15,7 +15,7 @@ from experiments.amazon_beauty.assets import (
     data_directory,
 )
 from experiments.amazon_beauty.table import COLUMNS, LABELS
-from experiments.amazon_beauty.training import SystemResult
+from experiments.amazon_beauty.training import BeautyResult
 from onerec.artifacts import ArtifactStore
 from resources.stores import Artifacts, Compute
 from tests.experiments.amazon_beauty.test_systems import data  # noqa: F401
@@ -60,7 +60,7 @@ def test_the_table_is_written_and_shown(tmp_path: Path, tables_dir: Path) -> Non
         with store.write(SYSTEM, name, config={}, upstream=upstream, code_version="1") as draft:
             for row in (label for label in LABELS if label.startswith(name[:-2])):
                 values = {metric: rng.random(20) for metric in COLUMNS}
-                SystemResult(values, 60.0, {"epochs": [1, 2]}).save(draft.path, row)
+                BeautyResult(values, 60.0, {"epochs": [1, 2]}).save(draft.path, row)
     result = materialize(tmp_path, amazon_beauty_table)
     metadata = result.asset_materializations_for_node("amazon_beauty_table")[0].metadata
     shown = [record.data["system"] for record in metadata["amazon_beauty"].records]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from experiments.reporting.result_tables import Provenance
-from experiments.variants.comparison import Result, comparison, pooled
+from experiments.variants.comparison import VariantResult, comparison, pooled
 from onerec.artifacts import write_json
 from onerec.config import EvaluationConfig
 from onerec.evaluation.metric_table import Metric, MetricRow, MetricTable, write_case_metrics
@@ -30,7 +30,7 @@ PROTOCOL = EvaluationProtocol(
 )
 
 
-def result(root: Path, variant: str, seed: int, recall: list[float], **protocol) -> Result:
+def result(root: Path, variant: str, seed: int, recall: list[float], **protocol) -> VariantResult:
     directory = root / f"{variant}-{seed}"
     directory.mkdir()
     values = {name: recall for name in ("recall@10", "ndcg@10")}
@@ -42,7 +42,7 @@ def result(root: Path, variant: str, seed: int, recall: list[float], **protocol)
     share = MetricRow("variant", None, "legal_share", "all", 1.0 - seed / 10)
     MetricTable((share,)).save(directory)
     write_json(directory / "facts.json", {"alignment_kl_to_start": 0.1 * (1 + seed)})
-    return Result(variant=variant, seed=seed, directory=directory, seconds=10.0)
+    return VariantResult(variant=variant, seed=seed, directory=directory, seconds=10.0)
 
 
 def test_seeds_are_rows_in_their_order_and_the_gap_is_a_difference(tmp_path: Path):

@@ -1,4 +1,4 @@
-"""Load test of the HTTP service on localhost: `python -m onerec.http_load --port 8080`.
+"""Load test of the HTTP service on localhost: `python -m onerec.http_load_test --port 8080`.
 
 Prints requests a second and the 50th and 99th percentile of their time.
 """
@@ -17,7 +17,7 @@ from onerec.http_service import HOST
 
 
 @dataclass(frozen=True)
-class Load:
+class LoadTimes:
     """What a load test measured.
 
     Attributes:
@@ -34,7 +34,7 @@ class Load:
         return f"{len(self.seconds)} requests, {rate:.1f}/s, p50 {p50:.1f} ms, p99 {p99:.1f} ms"
 
 
-def load_test(port: int, *, requests: int, clients: int, k: int = 20) -> Load:
+def load_test(port: int, *, requests: int, clients: int, k: int = 20) -> LoadTimes:
     """Ask for recommendations, with histories made of items that were recommended before.
 
     Raises:
@@ -48,7 +48,7 @@ def load_test(port: int, *, requests: int, clients: int, k: int = 20) -> Load:
     began = time.monotonic()
     with ThreadPoolExecutor(clients) as pool:
         seconds = np.array(list(pool.map(timed, range(requests))))
-    return Load(seconds, time.monotonic() - began)
+    return LoadTimes(seconds, time.monotonic() - began)
 
 
 def ask(port: int, history: list[str], k: int) -> tuple[list[dict], float]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from onerec.alignment.gate import (
+from onerec.alignment.round_gate import (
     WEIGHTS,
     GateCases,
     RoundDecision,

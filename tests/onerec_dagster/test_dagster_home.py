@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from onerec_dagster import home as homes
-from onerec_dagster.home import FILE, prepare_home
+from onerec_dagster import dagster_home as homes
+from onerec_dagster.dagster_home import FILE, prepare_home
 from resources.settings import CHECKOUT, Settings, load_settings
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from assets.inspection import log_inspection
+from assets.log_inspection import log_inspection
 from resources.stores import Source
 from tests.sql import delivered
 

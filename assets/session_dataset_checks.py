@@ -100,8 +100,8 @@ def suite_results(
     from great_expectations import expectations as gxe
 
     from onerec import schema
-    from onerec.session_dataset.recount import recount_sessions
-    from resources.expectations import check_result
+    from onerec.session_dataset.session_checks import recount_sessions
+    from resources.expectation_checks import check_result
 
     types, expected = _columns(sessions.schema), _columns(schema.SESSION_DATASET)
     yield check_result(
@@ -165,8 +165,8 @@ def _volume(
     """
     import pandas as pd
 
-    from onerec.session_dataset.volume import usual_volume
-    from resources.expectations import check_result
+    from onerec.session_dataset.usual_volume import usual_volume
+    from resources.expectation_checks import check_result
 
     usual = usual_volume(
         sessions_per_day,
@@ -204,7 +204,7 @@ def _volume(
 
 
 def _positive_rates(facts: "pd.DataFrame", config: SessionConfig) -> dg.AssetCheckResult:
-    from resources.expectations import check_result
+    from resources.expectation_checks import check_result
 
     counts = ["num_positives", "num_exposures"]
     rates = facts.groupby("split", as_index=False, observed=True)[counts].sum()

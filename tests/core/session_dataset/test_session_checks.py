@@ -7,7 +7,7 @@ import pytest
 
 from onerec.config import SessionConfig
 from onerec.schema import SESSION_DATASET
-from onerec.session_dataset.recount import recount_sessions
+from onerec.session_dataset.session_checks import recount_sessions
 
 
 @pytest.mark.parametrize(

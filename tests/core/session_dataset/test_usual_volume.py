@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onerec.session_dataset.volume import UsualVolume, usual_volume
+from onerec.session_dataset.usual_volume import UsualVolume, usual_volume
 
 MONDAY = date(2026, 6, 1)
 RULE: dict[str, Any] = {"ratio": 4.0, "num_days": 7, "num_weeks": 4}

@@ -12,7 +12,7 @@ from resources.dbt import SessionDbt
 from resources.stores import Source
 
 if TYPE_CHECKING:
-    from resources.inspection.look import SessionBuild
+    from resources.inspection.log_inspection import SessionBuild
 
 
 @dg.asset(
@@ -26,8 +26,8 @@ def log_inspection(source: Source, dbt: SessionDbt) -> dg.MaterializeResult:
     Reads the delivered files into a warehouse of its own, so that it needs no other asset and
     changes none.
     """
-    from resources.inspection.look import days_of, inspect_log
-    from resources.inspection.page import as_markdown
+    from resources.inspection.findings_text import as_markdown
+    from resources.inspection.log_inspection import days_of, inspect_log
 
     try:
         opened = source.open()
@@ -48,7 +48,7 @@ def log_inspection(source: Source, dbt: SessionDbt) -> dg.MaterializeResult:
 
 def session_build(dbt: SessionDbt, days: tuple[date, date]) -> "SessionBuild":
     """How the sessions of a log are cut for a look at it."""
-    from resources.inspection.look import SessionBuild
+    from resources.inspection.log_inspection import SessionBuild
 
     variables = session_variables(PIPELINE.sessions, *days, SETTINGS.feedback)
     return SessionBuild(dbt=dbt, variables=variables, directory=SETTINGS.root)

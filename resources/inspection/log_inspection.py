@@ -10,25 +10,25 @@ from onerec.config import PipelineConfig
 from onerec.datasets import EventSource
 from resources.dbt import SessionDbt
 from resources.file_source import FileSource, feedback_of
-from resources.inspection import delivered, prepared
+from resources.inspection import delivery_findings, training_findings
 from resources.inspection.findings import Finding, Inspected
-from resources.inspection.throwaway import every_day, inspected_warehouse
+from resources.inspection.temporary_warehouse import every_day, inspected_warehouse
 
 OPEN_LOG_DAYS = 14
 """Days that are looked at of a log that goes on and has no files, such as the simulated one."""
 
 QUESTIONS: tuple[Callable[[Inspected], list[Finding]], ...] = (
-    delivered.files,
-    delivered.rows_of_days,
-    delivered.rejected,
-    delivered.ids,
-    delivered.ties,
-    prepared.repeats,
-    prepared.sessions,
-    prepared.last_day,
-    delivered.accounts,
-    prepared.signals,
-    prepared.tokenizer,
+    delivery_findings.files,
+    delivery_findings.rows_of_days,
+    delivery_findings.rejected,
+    delivery_findings.ids,
+    delivery_findings.ties,
+    training_findings.repeats,
+    training_findings.sessions,
+    training_findings.last_day,
+    delivery_findings.accounts,
+    training_findings.signals,
+    training_findings.tokenizer,
 )
 
 
@@ -73,7 +73,7 @@ def inspect_log(
             found += ask(log)
         supplied = source.item_vectors()
         if supplied is not None:
-            found += prepared.vectors(log, supplied)
+            found += training_findings.vectors(log, supplied)
     return found
 
 

@@ -36,7 +36,7 @@ class Environment:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table:
+class TableSpec:
     """One `make tables` entry.
 
     Attributes:
@@ -147,14 +147,14 @@ QUICK = Environment(
 QUICK_VARIANTS = (DEFAULT, "ipa", "grpo", "point_wise", "elite_second_iteration", "share_5_percent")
 
 TABLES = (
-    Table(
+    TableSpec(
         name="walk_forward",
         environment=KUAIRAND,
         files=("walk_forward_kuairand", "walk_forward_kuairand_rewards"),
         asset="walk_forward_table",
         expected="two nights of some 15 minutes and as much again for the sequence baselines",
     ),
-    Table(
+    TableSpec(
         name="alignment_kuairand",
         environment=KUAIRAND,
         files=("alignment_kuairand",),
@@ -163,7 +163,7 @@ TABLES = (
         seeds=(0,),
         expected="a pretraining of 8 minutes and 11 alignments of 2, after walk_forward's nights",
     ),
-    Table(
+    TableSpec(
         name="amazon_beauty",
         environment=Environment(name="amazon_beauty", dataset="simulated"),
         files=("amazon_beauty",),
@@ -173,21 +173,21 @@ TABLES = (
         expected="ten minutes of a GPU, or a day of one core; its data is named by "
         "$ONEREC_AMAZON_BEAUTY or lies in ../shared/data/amazon_beauty",
     ),
-    Table(
+    TableSpec(
         name="freshness_kuairand",
         environment=KUAIRAND_WEEK,
         files=("freshness_kuairand",),
         asset="freshness_table",
         expected="8 nights, the first of some 15 minutes, the others of 5",
     ),
-    Table(
+    TableSpec(
         name="freshness",
         environment=SIMULATED_WEEK,
         files=("freshness_simulated",),
         asset="freshness_table",
         expected="8 nights, the first of 5 minutes, the others of 2",
     ),
-    Table(
+    TableSpec(
         name="ab_test",
         environment=SIMULATED,
         files=("ab_test",),
@@ -197,7 +197,7 @@ TABLES = (
         quick=False,
         expected="a night of 5 minutes, the training of the larger model, and days of serving",
     ),
-    Table(
+    TableSpec(
         name="reward_quality",
         environment=SIMULATED,
         files=("reward_quality_simulated", "reward_calibration_simulated"),
@@ -205,7 +205,7 @@ TABLES = (
         quick=False,
         expected="a night of 5 minutes, then some minutes of one core",
     ),
-    Table(
+    TableSpec(
         name="alignment",
         environment=SIMULATED,
         files=("alignment_simulated",),
@@ -213,7 +213,7 @@ TABLES = (
         variants=_compared("alignment"),
         expected="a night of 5 minutes, 2 pretrainings of 1 to 2, then 33 alignments of one",
     ),
-    Table(
+    TableSpec(
         name="ablation_training",
         environment=SIMULATED,
         files=("ablation_simulated_training",),
@@ -222,7 +222,7 @@ TABLES = (
         seeds=(0, 1),
         expected="32 results, all but one of them pretrainings of 1 to 5 minutes: an hour or two",
     ),
-    Table(
+    TableSpec(
         name="ablation_alignment",
         environment=SIMULATED,
         files=("ablation_simulated_alignment",),
@@ -250,7 +250,7 @@ PAGE_ORDER = (
 """Files on the page of results; those without a section are left out."""
 
 
-def chosen_tables(names: tuple[str, ...]) -> list[Table]:
+def chosen_tables(names: tuple[str, ...]) -> list[TableSpec]:
     """The tables of these names, all where there is none, in their order.
 
     Raises:
@@ -263,7 +263,7 @@ def chosen_tables(names: tuple[str, ...]) -> list[Table]:
     return [table for table in TABLES if not names or table.name in names]
 
 
-def quick_table(table: Table) -> Table:
+def quick_table(table: TableSpec) -> TableSpec:
     """The same table on a very small app, of a few variants."""
     return replace(
         table,
