@@ -7,11 +7,13 @@ import dagster as dg
 
 from assets.code_version import code_version
 from assets.sessions import session_variables
-from assets.support import PIPELINE, SETTINGS
+from assets.support import PIPELINE, SETTINGS, table_of
+from onerec.datasets.files import shown
 from resources.dbt import SessionDbt
 from resources.stores import Source
 
 if TYPE_CHECKING:
+    from resources.inspection.findings import Finding
     from resources.inspection.log_inspection import SessionBuild
 
 
@@ -26,7 +28,7 @@ def log_inspection(source: Source, dbt: SessionDbt) -> dg.MaterializeResult:
     Reads the delivered files into a warehouse of its own, so that it needs no other asset and
     changes none.
     """
-    from resources.inspection.findings_text import as_markdown
+    from resources.inspection.findings_text import summary
     from resources.inspection.log_inspection import days_of, inspect_log
 
     try:
@@ -38,12 +40,27 @@ def log_inspection(source: Source, dbt: SessionDbt) -> dg.MaterializeResult:
     counts = {level: sum(f.level == level for f in findings) for level in ("error", "warning")}
     return dg.MaterializeResult(
         metadata={
-            "findings": dg.MetadataValue.md(as_markdown(findings)),
+            "summary": summary(findings),
+            **_tables(findings),
             "days": f"{days[0]} to {days[1]}",
             "stop a nightly run": counts["error"],
             "warnings": counts["warning"],
         }
     )
+
+
+def _tables(findings: "list[Finding]") -> dict[str, dg.MetadataValue]:
+    """All findings, and beside them the rows that some of them rest on."""
+    rows = [
+        {"number": n, "level": f.level, "topic": f.topic, "found": f.text, "setting": f.setting}
+        for n, f in enumerate(findings, start=1)
+    ]
+    examples = {
+        f"rows of finding {n}": table_of([{k: shown(v) for k, v in row.items()} for row in f.rows])
+        for n, f in enumerate(findings, start=1)
+        if f.rows
+    }
+    return {"findings": table_of(rows), **examples}
 
 
 def session_build(dbt: SessionDbt, days: tuple[date, date]) -> "SessionBuild":

@@ -15,7 +15,7 @@ import platform
 import resource
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import date
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.section import Section, section_from_json
+from onerec.markdown import markdown_table, template
 
 SECTIONS = (
     "data", "tokenizer", "training", "architectures", "generation", "presets", "accelerator",
@@ -41,6 +42,33 @@ PEERS = (
     "cornac",
     "numpy",
 )
+PAGE_TEMPLATE = template("""\
+# Benchmarks
+
+Written by `make bench`; every ratio compares things run in turn in one process.
+Absolute times belong to the machine named and mean little elsewhere.
+{% for result, section in measured %}
+
+{{ section }}
+{{ result.date }}, {{ result.machine }}, peak memory {{ result.peak_rss_gib }} GiB;
+{{ result.versions.items() | map("join", " ") | join(", ") }}.
+{% endfor %}
+""")
+SECTION_TEMPLATE = template("""\
+## {{ section.title }}
+
+{{ section.text }}
+{% for caption, table in tables %}
+
+**{{ caption }}**
+
+{{ table }}
+{% endfor %}
+{% if figures %}
+
+{{ figures | join(", ") }}
+{% endif %}
+""")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -73,15 +101,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         k: v for result in measured.values() for k, v in result["section"]["figures"].items()
     }
     (results.parent / "bench.json").write_text(json.dumps(figures, indent=2) + "\n")
-    PAGE.write_text("\n".join(_page(measured)) + "\n")
+    sections = [section_page(section_from_json(r["section"])) for r in measured.values()]
+    PAGE.write_text(PAGE_TEMPLATE.render(measured=zip(measured.values(), sections, strict=True)))
     print(f"{PAGE} and {results.parent / 'bench.json'}")
 
 
 def _measure(name: str, results: Path, *, quick: bool) -> None:
     section: Section = import_module(f"benchmarks.{name}").run(quick)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    for line in _section_lines(section):
-        print(line)
+    print(section_page(section))
     found = {
         "date": date.today().isoformat(),
         "machine": machine(),
@@ -113,38 +141,17 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _page(measured: dict[str, Any]) -> Iterator[str]:
-    yield "# Benchmarks"
-    yield ""
-    yield "Written by `make bench`; every ratio compares things run in turn in one process."
-    yield "Absolute times belong to the machine named and mean little elsewhere."
-    for result in measured.values():
-        yield ""
-        yield from _section_lines(section_from_json(result["section"]))
-        yield ""
-        installed = ", ".join(f"{k} {v}" for k, v in result["versions"].items())
-        yield f"{result['date']}, {result['machine']}, peak memory {result['peak_rss_gib']} GiB;"
-        yield f"{installed}."
+def section_page(section: Section) -> str:
+    """A section in Markdown; numbers are rounded to four digits."""
+    tables = [
+        (table.caption, markdown_table(table.columns, [map(_rounded, row) for row in table.rows]))
+        for table in section.tables
+    ]
+    figures = [f"`{name}` {_rounded(value)}" for name, value in section.figures.items()]
+    return SECTION_TEMPLATE.render(section=section, tables=tables, figures=figures)
 
 
-def _section_lines(section: Section) -> Iterator[str]:
-    yield f"## {section.title}"
-    yield ""
-    yield section.text
-    for table in section.tables:
-        yield ""
-        yield f"**{table.caption}**"
-        yield ""
-        yield "| " + " | ".join(table.columns) + " |"
-        yield "|" + "---|" * len(table.columns)
-        for row in table.rows:
-            yield "| " + " | ".join(map(_cell, row)) + " |"
-    if section.figures:
-        yield ""
-        yield ", ".join(f"`{name}` {_cell(value)}" for name, value in section.figures.items())
-
-
-def _cell(value: Any) -> str:
+def _rounded(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, float):
         return str(value)
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

@@ -10,16 +10,15 @@ import typing
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from jinja2 import Template
-
 from onerec.config import PRESETS, PipelineConfig, ValidatedConfig
 from onerec.datasets import DATASETS
 from onerec.datasets.simulator.config import SimulatorConfig
+from onerec.markdown import template
 from resources.settings import CHECKOUT
 
 PAGE = CHECKOUT / "docs" / "settings.md"
 DEFAULT = "tiny"
-TEMPLATE = Template(
+TEMPLATE = template(
     """\
 # Settings
 
@@ -45,23 +44,13 @@ variables](operations.md#environment-variables).
 
 {{ section.text }}
 
-| setting | values | default | meaning |
-|---|---|---|---|
-{% for row in section.rows %}
-| {{ row | join(" | ") }} |
-{% endfor %}
+{{ markdown_table(["setting", "values", "default", "meaning"], section.rows) }}
 
 {% endfor %}
 ## What a data set changes
 
-| data set | setting | value |
-|---|---|---|
-{% for name, stage, field, value in changes %}
-| {{ name }} | `{{ stage }}.{{ field }}` | `{{ value }}` |
-{% endfor %}
-""",
-    trim_blocks=True,
-    keep_trailing_newline=True,
+{{ markdown_table(["data set", "setting", "value"], changes) }}
+"""
 )
 
 
@@ -79,7 +68,7 @@ def settings_page() -> str:
     by_stage = {n: {p: getattr(preset, n) for p, preset in PRESETS.items()} for n in stages}
     by_stage["simulator"] = {DEFAULT: SimulatorConfig()}
     changes = [
-        (name, stage, field, value)
+        (name, f"`{stage}.{field}`", f"`{value}`")
         for name, dataset in DATASETS.items()
         for stage, values in dataset.stages.items()
         for field, value in values.items()
@@ -97,7 +86,7 @@ def _section(title: str, presets: Mapping[str, ValidatedConfig]) -> StagePage:
         by_preset = {name: getattr(preset, field.name) for name, preset in presets.items()}
         others = [f"{name} `{value}`" for name, value in by_preset.items() if value != default]
         values = _values(types[field.name], field.metadata["limits"])
-        meaning = field.metadata["doc"].replace("|", "\\|")
+        meaning = field.metadata["doc"]
         rows.append((f"`{field.name}`", values, ", ".join([f"`{default}`", *others]), meaning))
     return StagePage(title, (config.__doc__ or "").split("\n\n")[0].replace("\n", " "), rows)
 

@@ -15,10 +15,9 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from jinja2 import Template
-
 from experiments.reporting.result_tables import ResultTable, cells, rows_to_json
 from onerec.artifacts import write_json
+from onerec.markdown import template
 
 PAGE_HEAD = """# Results
 
@@ -27,19 +26,13 @@ Written by `make tables`; [Measurements in short](measurements.md) says what cam
 this code in the run that its table names; ranking is by item over the full catalogue, and brackets
 are 95 % intervals.
 """
-SECTION = Template(
+SECTION = template(
     """\
 ## {{ table.title }}
 
 {{ table.text }}
 
-{% for line in lines %}
-| {{ line | join(" | ") }} |
-{% if loop.first %}
-|{% for _ in line %} --- |{% endfor %}
-
-{% endif %}
-{% endfor %}
+{{ markdown_table(lines[0], lines[1:]) }}
 {% for metric, file in pictures.items() %}
 
 ![{{ table.shown.get(metric, metric) }}](pictures/{{ file }})
@@ -53,9 +46,7 @@ SECTION = Template(
 
 {{ made.day }}, commit `{{ made.commit }}`, data {{ made.data }}, config {{ made.config }}, \
 seeds {{ made.seeds | join(", ") }}. Budget: {{ made.budget }}.
-""",
-    trim_blocks=True,
-    keep_trailing_newline=True,
+"""
 )
 
 

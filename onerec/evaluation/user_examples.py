@@ -4,7 +4,7 @@ Shapes: U users, H history items, K listed items, T SID tokens, N items.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,9 +13,28 @@ from torch import Tensor
 
 from onerec.evaluation.data import EvaluationData
 from onerec.evaluation.systems import System
+from onerec.markdown import template
 from onerec.reward.scoring import score_sessions
 
 NUM_USERS, LIST_LENGTH = 10, 5
+PAGE = template("""\
+{% for user in users %}
+## {{ user.id }}
+
+Before, newest last: {{ user.history | join(", ") or "nothing" }}
+
+On {{ day }}: {{ user.targets | join(", ") }}
+
+{{ markdown_table(["system", *places], user.lists) }}
+
+{{ markdown_table(
+    ["item", "nearest by semantic ID", "nearest by vector", "probability"], user.reasons
+) }}
+
+The reward model of the list of {{ explained }}: {{ user.towers | join(", ") }}
+
+{% endfor %}
+""")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,54 +177,51 @@ def as_markdown(examples: UserExamples, titles: Mapping[str, str]) -> str:
     def named(item: int) -> str:
         if item < 0:
             return "-"
-        name = str(ids[item])
-        title = titles.get(name)
-        return " ".join(f"{title} ({name})".split()).replace("|", "/") if title else name
+        title = titles.get(str(ids[item]))
+        return f"{title} ({ids[item]})" if title else str(ids[item])
 
-    parts = []
-    for row, user in enumerate(examples.data.user_ids):
-        history = [int(i) for i in examples.data.histories[row] if i >= 0]
-        targets = [int(i) for i in examples.data.targets[row] if i >= 0]
-        parts.append(f"## {user}")
-        parts.append("Before, newest last: " + (", ".join(map(named, history[-10:])) or "nothing"))
-        parts.append(f"On {examples.data.test_day}: " + ", ".join(map(named, targets)))
-        parts.append(_lists_of(examples, row, set(targets), named))
-        parts.append(_reasons_of(examples, row, named))
-        parts.append(
-            f"The reward model of the list of {examples.explained}: "
-            + ", ".join(f"{name} {values[row]:.2f}" for name, values in examples.towers.items())
-        )
-    return "\n\n".join(parts)
+    users = [
+        {
+            "id": user,
+            "history": [named(i) for i in examples.data.histories[row] if i >= 0][-10:],
+            "targets": [named(i) for i in examples.data.targets[row] if i >= 0],
+            "lists": _lists_of(examples, row, named),
+            "reasons": _reasons_of(examples, row, named),
+            "towers": [f"{name} {values[row]:.2f}" for name, values in examples.towers.items()],
+        }
+        for row, user in enumerate(examples.data.user_ids)
+    ]
+    return PAGE.render(
+        users=users,
+        day=examples.data.test_day,
+        explained=examples.explained,
+        places=range(1, LIST_LENGTH + 1),
+    )
 
 
-def _lists_of(examples: UserExamples, row: int, targets: set[int], named) -> str:
+def _lists_of(examples: UserExamples, row: int, named: Callable[[int], str]) -> list[list[str]]:
     """The systems' lists side by side; items that the user watched that day in bold."""
+    watched = set(examples.data.targets[row])
 
     def cell(item: int) -> str:
-        return f"**{named(item)}**" if item in targets else named(item)
+        return f"**{named(item)}**" if item in watched and item >= 0 else named(item)
 
-    lines = [[str(n + 1) for n in range(LIST_LENGTH)]]
-    lines[0].insert(0, "system")
+    lines = []
     for name, items in examples.lists.items():
-        cells = [cell(int(item)) for item in items[row]]
+        cells = [cell(item) for item in items[row]]
         lines.append([name, *cells, *["-"] * (LIST_LENGTH - len(cells))])
-    return _table(lines)
+    return lines
 
 
-def _reasons_of(examples: UserExamples, row: int, named) -> str:
+def _reasons_of(examples: UserExamples, row: int, named: Callable[[int], str]) -> list[list[str]]:
     """Why the explained system lists its items."""
     why, tokens = examples.reasons, examples.data.semantic_ids.num_sid_tokens
-    lines = [["why", "nearest by semantic ID", "nearest by vector", "probability"]]
+    lines = []
     for place, item in enumerate(examples.lists[examples.explained][row]):
         if item < 0:
             continue
-        by_tokens = f"{named(int(why.by_tokens[row, place]))}: {why.shared_tokens[row, place]}"
-        by_vector = f"{named(int(why.by_vector[row, place]))}: {why.cosine[row, place]:.2f}"
+        by_tokens = f"{named(why.by_tokens[row, place])}: {why.shared_tokens[row, place]}"
+        by_vector = f"{named(why.by_vector[row, place])}: {why.cosine[row, place]:.2f}"
         probability = f"{examples.probabilities[row, place]:.2g}"
-        lines.append([named(int(item)), f"{by_tokens} of {tokens} tokens", by_vector, probability])
-    return _table(lines)
-
-
-def _table(lines: list[list[str]]) -> str:
-    rows = ["| " + " | ".join(line) + " |" for line in lines]
-    return "\n".join([rows[0], "|" + "---|" * len(lines[0]), *rows[1:]])
+        lines.append([named(item), f"{by_tokens} of {tokens} tokens", by_vector, probability])
+    return lines

@@ -1,4 +1,4 @@
-"""Findings as text for the terminal and as Markdown for the UI."""
+"""Findings as text for a terminal."""
 
 from collections.abc import Sequence
 
@@ -25,24 +25,6 @@ def as_text(findings: Sequence[Finding]) -> str:
     return "\n".join([*lines, "", summary(findings)])
 
 
-def as_markdown(findings: Sequence[Finding]) -> str:
-    """Findings for the UI: a table a topic, with what stands behind it."""
-    parts = [f"**{summary(findings)}**"]
-    for topic in dict.fromkeys(f.topic for f in findings):
-        chosen = [f for f in findings if f.topic == topic]
-        parts.append(f"## {topic}")
-        parts.append(
-            _table(
-                [
-                    {"": MARKS[f.level], "found": f.text, "line of the YAML file": f.setting}
-                    for f in chosen
-                ]
-            )
-        )
-        parts += [_table(f.rows) for f in chosen if f.rows]
-    return "\n\n".join(parts)
-
-
 def summary(findings: Sequence[Finding]) -> str:
     """One sentence: whether a nightly run would go through."""
     counts = {level: sum(f.level == level for f in findings) for level in MARKS}
@@ -55,14 +37,3 @@ def summary(findings: Sequence[Finding]) -> str:
 
 def _in_one_line(row: Row) -> str:
     return ", ".join(f"{name} {shown(value)}" for name, value in row.items())
-
-
-def _table(rows: Sequence[Row]) -> str:
-    names = list(rows[0])
-    lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
-    lines += ["| " + " | ".join(_cell(row[n]) for n in names) + " |" for row in rows]
-    return "\n".join(lines)
-
-
-def _cell(value: object) -> str:
-    return shown(value).replace("|", "\\|")

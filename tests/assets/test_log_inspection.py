@@ -10,7 +10,7 @@ from resources.stores import Source
 from tests.sql import delivered
 
 
-def test_the_findings_are_a_page_of_the_asset(tmp_path: Path) -> None:
+def test_the_findings_are_tables_of_the_asset(tmp_path: Path) -> None:
     rows = [
         f"u{user},i{k},{date(2026, 6, 1) + timedelta(days=day)} 10:0{k}:00,{'40' if k else 'x'}"
         for day in range(4)
@@ -24,10 +24,13 @@ def test_the_findings_are_a_page_of_the_asset(tmp_path: Path) -> None:
     resources = delivered.resources(tmp_path) | {"source": own}
     result = dg.materialize([log_inspection], resources=resources)
     (done,) = result.asset_materializations_for_node("log_inspection")
-    page = done.metadata["findings"].value
-    assert isinstance(page, str)
-    assert "80 of 400 rows are rejected (20.00%" in page
-    assert f"| x | {log} | 1 |" in page
+    found = [record.data for record in done.metadata["findings"].value]
+    (rejected,) = [
+        f for f in found if str(f["found"]).startswith("80 of 400 rows are rejected (20")
+    ]
+    assert rejected["level"] == "error"
+    examples = done.metadata[f"rows of finding {rejected['number']}"].value
+    assert any({"x", str(log), "1"} <= set(record.data.values()) for record in examples)
     # too many rejected rows; all that is left is positive
     assert done.metadata["stop a nightly run"].value == 2
     assert not (tmp_path / "warehouse.duckdb").exists()

@@ -61,7 +61,7 @@ def test_a_page_shows_titles_hits_and_every_system(tmp_path) -> None:
     for row in range(len(examples.data.user_ids)):
         hits = set(examples.data.targets[row]) & set(examples.lists["popularity"][row]) - {-1}
         for item in hits:
-            title = f"film {item} / part 2 ({ids[item]})" if item % 2 == 0 else ids[item]
+            title = f"film {item} \\| part 2 ({ids[item]})" if item % 2 == 0 else ids[item]
             assert f"**{title}**" in page
     assert {"swt", "vtr"} <= set(examples.towers)
     assert all(((p >= 0) & (p <= 1)).all() for p in examples.towers.values())
