@@ -53,8 +53,7 @@ def baselines(
     artifacts: Artifacts,
     compute: Compute,
 ) -> dg.MaterializeResult:
-    """Popularity, item-KNN and what else the settings name, fitted on the window [D - W, D - 1];
-    nothing of day D."""
+    """Popularity, item-KNN and what else the settings name, fitted on [D - W, D - 1] alone."""
     from onerec.evaluation.baselines import BaselineInputs, fit_baselines, fit_learned
     from onerec.pictures import histogram, svg_markdown
     from onerec.session_dataset.interactions import load_interactions
@@ -95,9 +94,7 @@ def baselines(
     ) as draft:
         fitted.save(draft.path)
         draft.row_counts["rows"] = int(fitted.candidates.sum())
-    shown = histogram(
-        fitted.exposures.tolist(), "How often an item was shown", "exposures", "items"
-    )
+    exposures = fitted.exposures.tolist()
+    shown = histogram(exposures, "How often an item was shown", "exposures", "items")
     picture = dg.MetadataValue.md(svg_markdown(shown))
-    facts = {"exposures per item": picture, **fitted.facts(), **seconds}
-    return published(draft.artifact, facts)
+    return published(draft.artifact, {"exposures per item": picture, **fitted.facts(), **seconds})

@@ -10,7 +10,7 @@ def cell(value: object) -> str:
     return " ".join(str(value).split()).replace("|", "\\|")
 
 
-def markdown_table(columns: Sequence[str], rows: Iterable[Iterable[object]]) -> str:
+def markdown_table(columns: Sequence[object], rows: Iterable[Iterable[object]]) -> str:
     """A Markdown table.
 
     Args:

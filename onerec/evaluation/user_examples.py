@@ -25,7 +25,7 @@ Before, newest last: {{ user.history | join(", ") or "nothing" }}
 
 On {{ day }}: {{ user.targets | join(", ") }}
 
-{{ markdown_table(["system", *places], user.lists) }}
+{{ markdown_table(list_columns, user.lists) }}
 
 {{ markdown_table(
     ["item", "nearest by semantic ID", "nearest by vector", "probability"], user.reasons
@@ -195,7 +195,7 @@ def as_markdown(examples: UserExamples, titles: Mapping[str, str]) -> str:
         users=users,
         day=examples.data.test_day,
         explained=examples.explained,
-        places=range(1, LIST_LENGTH + 1),
+        list_columns=["system", *range(1, LIST_LENGTH + 1)],
     )
 
 
