@@ -24,13 +24,14 @@ def test_the_findings_are_tables_of_the_asset(tmp_path: Path) -> None:
     resources = delivered.resources(tmp_path) | {"source": own}
     result = dg.materialize([log_inspection], resources=resources)
     (done,) = result.asset_materializations_for_node("log_inspection")
-    found = [record.data for record in done.metadata["findings"].value]
+    found = [record.data for record in done.metadata["findings"].records]
     (rejected,) = [
         f for f in found if str(f["found"]).startswith("80 of 400 rows are rejected (20")
     ]
     assert rejected["level"] == "error"
-    examples = done.metadata[f"rows of finding {rejected['number']}"].value
-    assert any({"x", str(log), "1"} <= set(record.data.values()) for record in examples)
+    (reason,) = [f for f in found if str(f["found"]).startswith("80 rows: ")]
+    examples = [r.data for r in done.metadata[f"rows of finding {reason['number']}"].records]
+    assert {"x", str(log), "1"} <= set(map(str, examples[0].values()))
     # too many rejected rows; all that is left is positive
     assert done.metadata["stop a nightly run"].value == 2
     assert not (tmp_path / "warehouse.duckdb").exists()
