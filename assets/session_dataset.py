@@ -42,8 +42,6 @@ class SessionDatasetLaunchpad(
         "good_min_positive_interactions",
         "good_min_positives",
         "max_volume_ratio",
-        "volume_days",
-        "volume_weeks",
         "repeats",
         "min_repeat_share",
     ),

@@ -168,13 +168,7 @@ def _volume(
     from onerec.session_dataset.usual_volume import usual_volume
     from resources.expectation_checks import check_result
 
-    usual = usual_volume(
-        sessions_per_day,
-        day,
-        ratio=config.max_volume_ratio,
-        num_days=config.volume_days,
-        num_weeks=config.volume_weeks,
-    )
+    usual = usual_volume(sessions_per_day, day, ratio=config.max_volume_ratio)
     per_split = facts["split"].value_counts()
     numbers = {f"num_{split}": int(per_split.get(split, 0)) for split in ("train", "valid")}
     bounds = [_between(name, 1, None) for name in numbers]

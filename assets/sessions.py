@@ -32,8 +32,6 @@ NOT_FOR_SQL = {
     "max_rejected_share",
     "max_withdrawn_share",
     "max_volume_ratio",
-    "volume_days",
-    "volume_weeks",
     "min_positive_share",
     "max_positive_share",
     "repeats",

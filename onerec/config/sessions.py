@@ -106,12 +106,6 @@ class SessionConfig(ValidatedConfig):
         ge=1,
         le=1e6,
     )
-    volume_days: int = option(
-        7, "Usual is the median of the last so many days of the same kind", ge=1, le=56
-    )
-    volume_weeks: int = option(
-        4, "Of so many weeks a weekday is compared with the same weekday alone", ge=1, le=8
-    )
     min_positive_share: float = option(
         0.01, "The check on rates fails below this positive share", ge=0, le=1
     )

@@ -7,6 +7,10 @@ from statistics import median
 
 LOOKBACK_DAYS = 56
 """Days before D whose numbers of sessions are looked at: eight weeks."""
+NUM_DAYS = 7
+"""The median is that of so many accepted days."""
+NUM_WEEKS = 4
+"""With so many days of the same weekday, a day is compared with its weekday alone."""
 
 
 @dataclass(frozen=True)
@@ -24,38 +28,33 @@ class UsualVolume:
     kind: str
 
 
-def usual_volume(
-    sessions: Mapping[date, int], day: date, *, ratio: float, num_days: int, num_weeks: int
-) -> UsualVolume | None:
+def usual_volume(sessions: Mapping[date, int], day: date, *, ratio: float) -> UsualVolume | None:
     """The usual number of sessions of a day, from those of the days before it.
 
-    The days of the same kind are those of the same weekday, if there are enough of them, else all
-    of them. Of these, days are accepted that are within the ratio of the median of all: a broken
-    day does not become what the next one is compared with. Days without sessions do not count.
+    The days of the same kind are those of the same weekday, if there are `NUM_WEEKS` of them, else
+    all of them. Of these, days are accepted that are within the ratio of the median of all: a
+    broken day does not become what the next one is compared with. Days without sessions do not
+    count.
 
     Args:
         sessions: Number of each day; the day itself and later ones are left out.
         day: Which day.
         ratio: An accepted day has at most so many times more or fewer sessions.
-        num_days: The last so many accepted days make the median.
-        num_weeks: With as many days of the same weekday they alone are compared.
 
     Returns:
         None where no day before has sessions.
 
     >>> full = {date(2026, 6, d): 100 for d in range(1, 8)}
-    >>> usual = usual_volume(
-    ...     full | {date(2026, 6, 8): 8}, date(2026, 6, 9), ratio=4, num_days=7, num_weeks=4
-    ... )
+    >>> usual = usual_volume(full | {date(2026, 6, 8): 8}, date(2026, 6, 9), ratio=4)
     >>> usual.sessions, len(usual.days), usual.kind
     (100, 7, 'days')
     """
     before = {d: n for d, n in sorted(sessions.items()) if d < day and n > 0}
     same = {d: n for d, n in before.items() if d.weekday() == day.weekday()}
-    kind, chosen = ("days", before) if len(same) < num_weeks else (f"{day:%A}s", same)
+    kind, chosen = ("days", before) if len(same) < NUM_WEEKS else (f"{day:%A}s", same)
     if not chosen:
         return None
     middle = median(chosen.values())
     accepted = [d for d, n in chosen.items() if middle / ratio <= n <= middle * ratio]
-    last = (accepted or list(chosen))[-num_days:]  # with a ratio near 1 there may be none
+    last = (accepted or list(chosen))[-NUM_DAYS:]  # with a ratio near 1 there may be none
     return UsualVolume(median(chosen[d] for d in last), tuple(last), kind)

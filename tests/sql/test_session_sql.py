@@ -115,10 +115,15 @@ def test_user_days_and_other_thresholds_equal_the_brute_force(tmp_path: Path) ->
     assert max(Counter((e["user_id"], e["session_date"]) for e in wanted).values()) == 1
 
 
-@pytest.mark.parametrize("order", ["time", "none"])
+@pytest.mark.parametrize("order", ["time", "none", "auto"])
 def test_declared_orders_equal_the_brute_force(tmp_path: Path, order: str) -> None:
     config = dataclasses.replace(
-        random_log.CONFIG, session_mode="user_day", session_order=order, order_seed=3
+        random_log.CONFIG,
+        session_mode="user_day",
+        session_order=order,
+        order_seed=3,
+        max_tied_share=0.2,
+        lateness_days=1,
     )
     home = delivered.copy_of_built_home(tmp_path)
     run = random_log.run_config(config)

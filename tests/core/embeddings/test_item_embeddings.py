@@ -221,12 +221,18 @@ def four_relations(directory: Path, **changed) -> ItemEmbeddings:
 
 
 @pytest.mark.parametrize(
-    ("block", "partner"), [("text", 14), ("attributes", 13), ("supplied", 11), ("collaborative", 7)]
+    ("weight", "partner"),
+    [
+        ("text_weight", 14),
+        ("attributes_weight", 13),
+        ("supplied_weight", 11),
+        ("collaborative_weight", 7),
+    ],
 )
-def test_a_block_counts_by_its_weight(tmp_path: Path, block: str, partner: int) -> None:
+def test_a_block_counts_by_its_weight(tmp_path: Path, weight: str, partner: int) -> None:
     """Item 0 and its partner are alike in this block alone."""
     none, little, much = (
-        cosine(four_relations(tmp_path, **{f"{block}_weight": w}), "i000", f"i{partner:03d}")
+        cosine(four_relations(tmp_path, **{weight: w}), "i000", f"i{partner:03d}")
         for w in (0.0, 0.5, 5.0)
     )
     assert none < little < much

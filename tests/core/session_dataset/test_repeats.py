@@ -54,6 +54,11 @@ def test_what_is_declared_wins(declared: str, share: float, expected: bool) -> N
     assert repeats(SessionConfig(repeats=declared), share) == expected  # pyright: ignore
 
 
+def test_what_counts_as_repeating_is_a_setting() -> None:
+    assert not repeats(SessionConfig(min_repeat_share=0.31), 0.3)
+    assert repeats(SessionConfig(min_repeat_share=0.3), 0.3)
+
+
 @pytest.mark.parametrize("filter_seen", [True, False])
 @pytest.mark.parametrize("repeated", [True, False])
 def test_seen_items_are_left_out_only_where_nothing_repeats(

@@ -2,23 +2,22 @@
 
 from datetime import date, timedelta
 from statistics import median
-from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onerec.session_dataset.usual_volume import UsualVolume, usual_volume
+from onerec.session_dataset.usual_volume import NUM_DAYS, UsualVolume, usual_volume
 
 MONDAY = date(2026, 6, 1)
-RULE: dict[str, Any] = {"ratio": 4.0, "num_days": 7, "num_weeks": 4}
+RATIO = 4.0
 
 
 def days(*counts: int) -> dict[date, int]:
     return {MONDAY + timedelta(days=n): count for n, count in enumerate(counts)}
 
 
-def usual(log: dict[date, int], day: date, **changed: Any) -> UsualVolume:
-    found = usual_volume(log, day, **RULE | changed)
+def usual(log: dict[date, int], day: date) -> UsualVolume:
+    found = usual_volume(log, day, ratio=RATIO)
     assert found is not None
     return found
 
@@ -39,8 +38,8 @@ def test_not_even_where_the_log_begins_with_it() -> None:
 
 def test_closed_days_do_not_count() -> None:
     assert usual(days(100, 0, 0, 0, 90), MONDAY + timedelta(days=5)).sessions == 95
-    assert usual_volume(days(0, 0), MONDAY + timedelta(days=2), **RULE) is None
-    assert usual_volume({}, MONDAY, **RULE) is None
+    assert usual_volume(days(0, 0), MONDAY + timedelta(days=2), ratio=RATIO) is None
+    assert usual_volume({}, MONDAY, ratio=RATIO) is None
 
 
 def test_with_enough_weeks_a_weekday_is_compared_with_itself() -> None:
@@ -55,20 +54,18 @@ def test_with_enough_weeks_a_weekday_is_compared_with_itself() -> None:
 
 def test_growth_is_followed() -> None:
     log = days(*(100 * 2**week for week in range(8) for _ in range(7)))
-    assert usual(log, MONDAY + timedelta(days=56), num_weeks=100).sessions > 1000
+    assert usual(log, MONDAY + timedelta(days=56)).sessions > 1000
 
 
-@given(st.lists(st.integers(0, 10**6), max_size=60), st.integers(1, 20), st.integers(1, 5))
-def test_the_measure_lies_within_the_ratio_of_the_median(
-    counts: list[int], num_days: int, num_weeks: int
-) -> None:
+@given(st.lists(st.integers(0, 10**6), max_size=60))
+def test_the_measure_lies_within_the_ratio_of_the_median(counts: list[int]) -> None:
     log = days(*counts)
     day = MONDAY + timedelta(days=len(counts))
-    found = usual_volume(log, day, ratio=4.0, num_days=num_days, num_weeks=num_weeks)
+    found = usual_volume(log, day, ratio=RATIO)
     if found is None:
         assert not any(counts)
         return
-    assert 1 <= len(found.days) <= num_days
+    assert 1 <= len(found.days) <= NUM_DAYS
     assert max(found.days) < day
     same_kind = [
         n for d, n in log.items() if n and (found.kind == "days" or d.weekday() == day.weekday())
