@@ -10,8 +10,8 @@ import dagster as dg
 from assets.code_version import code_version
 from assets.support import POOL_TRAINER, launchpad, to_core, upstream
 from experiments.ab_test.config import ALIGNED_ARM, MEASURED, NIGHTLY, VARIANTS, ABTestConfig
-from experiments.asset_support import GROUP, provenance, written
 from experiments.nightly_artifacts import latest_day, latest_night
+from experiments.table_assets import GROUP, provenance, written
 from experiments.variants.assets import CODE as VARIANTS_CODE
 from experiments.variants.assets import seconds_of
 from experiments.variants.stored_results import VariantPartition, current_result

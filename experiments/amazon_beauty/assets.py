@@ -11,7 +11,7 @@ import dagster as dg
 from assets.code_version import code_version
 from assets.support import POOL_TRAINER, published
 from experiments.amazon_beauty import PARTITIONS, SEEDS
-from experiments.asset_support import GROUP, written
+from experiments.table_assets import GROUP, written
 from resources.settings import CHECKOUT
 from resources.stores import Artifacts, Compute
 

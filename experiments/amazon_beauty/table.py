@@ -1,6 +1,5 @@
 """The Amazon Beauty table: our TIGER and our OneRec against SASRec-CE, published figures beside."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -95,26 +94,26 @@ def make_table(
         seeds: Of weights and orders.
     """
     seeded = {
-        name: SeededValues(
+        LABELS[name]: SeededValues(
             {k: np.stack([r.values[k] for r in measured[name]]) for k in COLUMNS},
             sum(r.seconds for r in measured[name]),
         )
         for name in LABELS
         if name in measured
     }
-    rows = [_named(row) for row in seeded_rows(seeded, COLUMNS, minus=MINUS, seed=0)]
-    rows = [row for row in rows if "_minus_" not in row.metric or row.metric.startswith(COMPARED)]
+    others = [LABELS[name] for name in MINUS]
+    columns = {metric: _title(metric) for metric in COLUMNS} | {
+        f"{metric}_minus_{other}": f"{_title(metric)} minus {other}"
+        for other in others
+        for metric in COMPARED
+    }
+    rows = seeded_rows(seeded, COLUMNS, minus=others, seed=0)
+    rows = [row for row in rows if row.metric in columns]
     rows += [
         Row(system=system, metric=metric, value=value)
         for system, values in PUBLISHED.items()
         for metric, value in values.items()
     ]
-    against = {
-        f"{metric}_minus_{LABELS[name]}": f"{_title(metric)} minus {LABELS[name]}"
-        for name in MINUS
-        for metric in COMPARED
-    }
-    columns = {metric: _title(metric) for metric in COLUMNS} | against
     spent = {
         name: f"{LABELS[name]} {results[0].seconds / 60:.0f} min, {_epochs(results[0])} epochs"
         for name, results in measured.items()
@@ -172,13 +171,6 @@ def findings(rows: Sequence[Row], measured: Mapping[str, Sequence[BeautyResult]]
 def _title(metric: str) -> str:
     name = metric.removeprefix(FILTERED).replace("recall", "Recall").replace("ndcg", "NDCG")
     return f"{name}, unseen items" if metric.startswith(FILTERED) else name
-
-
-def _named(row: Row) -> Row:
-    metric = row.metric
-    for name in MINUS:
-        metric = metric.replace(f"_minus_{name}", f"_minus_{LABELS[name]}")
-    return dataclasses.replace(row, system=LABELS[row.system], metric=metric)
 
 
 def _epochs(measured: BeautyResult) -> int:

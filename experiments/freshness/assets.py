@@ -4,21 +4,13 @@ from dataclasses import asdict
 from datetime import date
 
 import dagster as dg
-from pydantic import Field
 
 from assets.code_version import code_version
 from assets.support import SETTINGS
-from experiments.asset_support import GROUP, provenance, written
 from experiments.freshness import READ
 from experiments.nightly_artifacts import latest_night
+from experiments.table_assets import GROUP, DaysLaunchpad, provenance, written
 from resources.stores import Artifacts
-
-
-class FreshnessLaunchpad(dg.Config):
-    """Which nights are measured."""
-
-    first_day: str = Field(default="", description="Empty: from the first there is")
-    last_day: str = Field(default="", description="Empty: to the last there is")
 
 
 @dg.asset(
@@ -27,17 +19,13 @@ class FreshnessLaunchpad(dg.Config):
     code_version=code_version(__name__, "freshness_table"),
     deps=[dg.AssetDep(name, partition_mapping=dg.AllPartitionMapping()) for name in READ],
 )
-def freshness_table(config: FreshnessLaunchpad, artifacts: Artifacts) -> dg.MaterializeResult:
+def freshness_table(config: DaysLaunchpad, artifacts: Artifacts) -> dg.MaterializeResult:
     """The generators of all nights on their own day and on the seven after it."""
     from experiments.freshness.decay import Night, freshness_table
 
     store = artifacts.store
-    days = [
-        day
-        for day in store.partitions("pretrained_checkpoint")
-        if config.first_day <= day <= (config.last_day or day)
-        and all(day in store.partitions(name) for name in READ)
-    ]
+    complete = set.intersection(*(set(store.partitions(name)) for name in READ))
+    days = config.chosen(sorted(complete))
     nights = {
         date.fromisoformat(day): Night(
             day=date.fromisoformat(day),

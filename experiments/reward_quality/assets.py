@@ -5,8 +5,8 @@ from pydantic import Field
 
 from assets.code_version import code_version
 from assets.support import POOL_TRAINER, SETTINGS, upstream
-from experiments.asset_support import GROUP, written
 from experiments.nightly_artifacts import latest_day
+from experiments.table_assets import GROUP, written
 from onerec.config import RewardConfig
 from resources.stores import Artifacts, Compute
 

@@ -13,8 +13,8 @@ import dagster as dg
 
 from assets.code_version import code_version
 from assets.support import POOL_TRAINER, SETTINGS, published
-from experiments.asset_support import GROUP, provenance, recorded_seconds, written
 from experiments.nightly_artifacts import NEEDED, PublishedNight, latest_night
+from experiments.table_assets import GROUP, provenance, recorded_seconds, written
 from experiments.variants.grids import ALIGNED, COMPARISONS, NAMES, PRETRAINED, STARTS, Comparison
 from experiments.variants.stored_results import VariantPartition, current_result, result_key
 from resources.stores import Artifacts, Compute

@@ -4,20 +4,18 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 import dagster as dg
-from pydantic import Field
 
 from assets.code_version import code_version
 from assets.support import SETTINGS
-from experiments.asset_support import GROUP, provenance, recorded_seconds, written
 from experiments.nightly_artifacts import latest_night
+from experiments.table_assets import (
+    GROUP,
+    DaysLaunchpad,
+    provenance,
+    recorded_seconds,
+    written,
+)
 from resources.stores import Artifacts
-
-
-class WalkForwardLaunchpad(dg.Config):
-    """Which nights are pooled."""
-
-    first_day: str = Field(default="", description="Empty: from the first that was measured")
-    last_day: str = Field(default="", description="Empty: to the last that was measured")
 
 
 @dg.asset(
@@ -27,17 +25,13 @@ class WalkForwardLaunchpad(dg.Config):
     deps=[dg.AssetDep("offline_metrics", partition_mapping=dg.AllPartitionMapping())],
 )
 def walk_forward_table(
-    context: dg.AssetExecutionContext, config: WalkForwardLaunchpad, artifacts: Artifacts
+    context: dg.AssetExecutionContext, config: DaysLaunchpad, artifacts: Artifacts
 ) -> dg.MaterializeResult:
     """Every system on every measured day, users pooled, against each baseline; and the rewards."""
     from experiments.walk_forward.tables import walk_forward_tables
 
     store = artifacts.store
-    days = [
-        day
-        for day in store.partitions("offline_metrics")
-        if config.first_day <= day <= (config.last_day or day)
-    ]
+    days = config.chosen(store.partitions("offline_metrics"))
     base = latest_night(store).base
     learned = base.evaluation
     budget = (

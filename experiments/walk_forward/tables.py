@@ -127,7 +127,7 @@ def _ranking_table(
         name=f"walk_forward_{data}",
         title=f"Walk-forward on {data}",
         text=protocol,
-        rows=[row for row in rows if row.metric.split("_minus_")[0] in RANKING],
+        rows=_rows_of(RANKING, rows),
         provenance=provenance,
         columns={
             "recall@5": "Recall@5",
@@ -160,7 +160,7 @@ def _rewards_table(
         "one session), in the shape of the paper's Table 1: by the evaluator, which no model was "
         "trained with. Beside its scalar reward stands that of the model that trained dpo: what "
         f"dpo gains by the second alone is reward hacking. {protocol}",
-        rows=[row for row in rows if row.metric.split("_minus_")[0] in REWARDS],
+        rows=_rows_of(REWARDS, rows),
         provenance=provenance,
         columns={
             "evaluator_reward": "evaluator's reward",
@@ -202,6 +202,13 @@ def _rows(
         Row.of(system, metric, found, seconds=seconds.get(system))
         for (system, metric), found in zip(named, intervals, strict=True)
     ]
+
+
+def _rows_of(metrics: Sequence[str], rows: Sequence[Row]) -> list[Row]:
+    """Rows of some metrics, and of the differences in them."""
+    systems = {row.system for row in rows}
+    wanted = {*metrics, *(f"{m}_minus_{s}" for m in metrics for s in systems)}
+    return [row for row in rows if row.metric in wanted]
 
 
 def best_baseline(rows: Sequence[Row]) -> str:

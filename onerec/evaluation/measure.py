@@ -195,11 +195,12 @@ def nothing_measured(metrics: MetricTable) -> bool:
 def reward_aucs(reward_model: Path) -> Iterator[MetricRow]:
     """`auc_<tower>` of the reward model on the validation day (bootstrap over rows).
 
-    NaN where only one kind of row was seen, and for ends that an older reward model did not store.
+    NaN where only one kind of row was seen.
     """
     metrics = read_json(reward_model / "metrics.json")
     towers = metrics["towers"]
     for tower in metrics.get("signals", towers):
-        found = (towers[tower].get(f"auc{end}") for end in ("", "_low", "_high"))
-        value, low, high = (np.nan if number is None else number for number in found)
+        measured = towers[tower]
+        value = np.nan if measured["auc"] is None else measured["auc"]
+        low, high = measured.get("auc_interval") or (np.nan, np.nan)
         yield MetricRow(REWARD_SYSTEM, None, f"auc_{tower}", ALL, value, low, high)

@@ -33,7 +33,7 @@ def tower_metrics(
 
     Returns:
         Per tower: `rows`, `finite`, `base_rate` (of these rows), `auc` (None where all rows carry
-        one label, `auc_missing` then says which), `auc_low` and `auc_high` (`auc_interval`),
+        one label, `auc_missing` then says which), `auc_interval` (its two ends, or None),
         `log_loss`, `base_log_loss` (of `base_rates`), `ece` and the `reliability` bins it is made
         of. Without rows, or where a probability is not finite, every other number is None.
     """
@@ -179,7 +179,7 @@ def no_better_than_base_rate(towers: dict[str, Any]) -> list[str]:
 def _one(p: Tensor, y: Tensor, base_rate: float) -> dict[str, Any]:
     finite = bool(torch.isfinite(p).all())
     if len(y) == 0 or not finite:
-        numbers = ("base_rate", "auc", "auc_low", "auc_high", "log_loss", "base_log_loss", "ece")
+        numbers = ("base_rate", "auc", "auc_interval", "log_loss", "base_log_loss", "ece")
         empty = dict.fromkeys(numbers)
         reason = "no rows" if finite else "probabilities are not finite"
         return {
@@ -191,15 +191,13 @@ def _one(p: Tensor, y: Tensor, base_rate: float) -> dict[str, Any]:
         }
     rate = float(y.double().mean())
     missing = {0.0: "no positive rows", 1.0: "no negative rows"}.get(rate)
-    low, high = (None, None) if missing else auc_interval(p, y)
     curve = reliability(p, y)
     return {
         "rows": len(y),
         "finite": True,
         "base_rate": rate,
         "auc": None if missing else float(binary_auroc(p, y.long())),
-        "auc_low": low,
-        "auc_high": high,
+        "auc_interval": None if missing else list(auc_interval(p, y)),
         "auc_missing": missing,
         "log_loss": log_loss(p, y),
         "base_log_loss": log_loss(torch.full_like(p, base_rate), y),

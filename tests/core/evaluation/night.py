@@ -139,8 +139,13 @@ def write_reward(directory: Path, *, seed: int, part: str = "reward") -> Path:
     torch.manual_seed(seed)
     shape = RewardShape(vector_dim=6, num_items=NUM_ITEMS, history_length=HISTORY)
     save_reward(RewardModel(REWARD, shape), directory)
-    interval = {"auc_low": 0.65, "auc_high": 0.75}
-    tower = {"auc": 0.7, **interval, "log_loss": 0.5, "base_log_loss": 0.6, "reliability": None}
+    tower = {
+        "auc": 0.7,
+        "auc_interval": [0.65, 0.75],
+        "log_loss": 0.5,
+        "base_log_loss": 0.6,
+        "reliability": None,
+    }
     weak = {"auc": None, "log_loss": 0.6, "base_log_loss": 0.6, "reliability": None}
     towers = {"swt": tower, "vtr": tower, "wtr": weak, "ltr": tower}
     write_json(directory / "metrics.json", {"towers": towers, "part": part})

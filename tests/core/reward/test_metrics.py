@@ -3,6 +3,7 @@
 import doctest
 import math
 
+import numpy as np
 import pytest
 import torch
 from torchmetrics.functional.classification import binary_auroc, binary_calibration_error
@@ -91,8 +92,9 @@ def test_interval_is_around_the_auc_and_rarer_labels_widen_it():
     labels = torch.stack([often, seldom, often, often], dim=1).float()
     towers = tower_metrics(p[:, None].expand(600, 4), labels, HALF, TOWERS)
     for m in towers.values():
-        assert m["auc_low"] < m["auc"] < m["auc_high"]
-    swt, vtr = (towers[t]["auc_high"] - towers[t]["auc_low"] for t in ("swt", "vtr"))
+        low, high = m["auc_interval"]
+        assert low < m["auc"] < high
+    swt, vtr = (np.ptp(towers[t]["auc_interval"]) for t in ("swt", "vtr"))
     assert vtr > 2 * swt
 
 
@@ -147,7 +149,7 @@ def test_users_are_resampled_whole():
 def test_auc_of_one_label_is_missing_and_never_made_up(label: float, reason: str):
     m = tower_metrics(P[:, None].expand(4, 4), torch.full((4, 4), label), HALF, TOWERS)
     assert m["ltr"]["auc"] is None
-    assert m["ltr"]["auc_low"] is m["ltr"]["auc_high"] is None
+    assert m["ltr"]["auc_interval"] is None
     assert m["ltr"]["auc_missing"] == reason
     assert m["ltr"]["log_loss"] is not None
 
@@ -155,7 +157,7 @@ def test_auc_of_one_label_is_missing_and_never_made_up(label: float, reason: str
 def test_no_rows_and_not_finite():
     none = tower_metrics(torch.zeros(0, 4), torch.zeros(0, 4), HALF, TOWERS)
     assert none["vtr"]["log_loss"] is None
-    assert none["vtr"]["auc_low"] is None
+    assert none["vtr"]["auc_interval"] is None
     assert none["vtr"]["auc_missing"] == "no rows"
     broken = tower_metrics(torch.full((3, 4), torch.nan), torch.ones(3, 4), HALF, TOWERS)
     assert broken["vtr"]["finite"] is False

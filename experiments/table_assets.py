@@ -1,11 +1,12 @@
-"""What assets of experiments share: provenance, and tables as results."""
+"""What the assets of result tables share: which days, provenance, and tables as results."""
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+from pydantic import Field
 
 from assets.support import SETTINGS
 from onerec.artifacts import ArtifactStore
@@ -14,6 +15,17 @@ if TYPE_CHECKING:
     from experiments.reporting.result_tables import Provenance, ResultTable
 
 GROUP = "experiments"
+
+
+class DaysLaunchpad(dg.Config):
+    """Which nightly runs a table is made from."""
+
+    first_day: str = Field(default="", description="Empty: from the first that there is")
+    last_day: str = Field(default="", description="Empty: to the last that there is")
+
+    def chosen(self, days: Iterable[str]) -> list[str]:
+        """Those of the days that lie in the range."""
+        return [day for day in days if self.first_day <= day <= (self.last_day or day)]
 
 
 def recorded_seconds(
