@@ -1,4 +1,4 @@
-"""What must hold of preference pairs, and what a round of alignment should have done."""
+"""Checks of preference pairs, and of what a round of alignment reached."""
 
 from collections.abc import Iterator
 from datetime import date
@@ -28,7 +28,7 @@ GATES = {
 
 
 def checks_of_pairs(asset: dg.AssetsDefinition) -> dg.AssetChecksDefinition:
-    """What must hold before anything trains on the pairs."""
+    """Blocking checks of the pairs, before anything trains on them."""
     name = asset.key.to_user_string()
 
     @dg.multi_asset_check(
@@ -74,7 +74,7 @@ def checks_of_pairs(asset: dg.AssetsDefinition) -> dg.AssetChecksDefinition:
 
 
 def checks_of_checkpoint(asset: dg.AssetsDefinition) -> dg.AssetChecksDefinition:
-    """What a round should have done."""
+    """Warnings about a round."""
     name = asset.key.to_user_string()
 
     @dg.multi_asset_check(

@@ -131,7 +131,7 @@ def _overruled(
     description: dict[str, Any],
     incumbent: Artifact | None,
 ) -> tuple[dict[str, Any], Artifact | None]:
-    """The decision after what an operator asked for, and the earlier champion that may stay."""
+    """The decision, overruled by an operator or a pin, and the earlier champion that it keeps."""
     from onerec.promotion.champion import decided_by_hand, pinned_champion
 
     if by_hand.serve == CHALLENGER_SERVES:
@@ -152,7 +152,7 @@ def _write_champion(
     read: dict[str, Artifact],
     kept: Artifact | None,
 ) -> None:
-    """The decision, and the bundle of what it leaves as champion."""
+    """Write the decision, and the bundle of the champion."""
     from onerec.model.checkpoint import read_config
     from onerec.promotion.champion import keep_bundle, write_decision
     from onerec.recommender import write_bundle

@@ -176,7 +176,7 @@ def _plotted(metrics: "MetricTable", users: int) -> dict[str, float]:
 def offline_metrics_checks(
     context: dg.AssetCheckExecutionContext, artifacts: Artifacts
 ) -> Iterator[dg.AssetCheckResult]:
-    """What a generator must never do, and what it should do."""
+    """Generated sessions are legal and free of repeats; the challenger beats the simple systems."""
     from onerec.evaluation.metric_table import MetricTable
     from onerec.promotion.champion import filters_seen
 

@@ -101,7 +101,7 @@ def item_embeddings(
 def item_embeddings_checks(
     context: dg.AssetCheckExecutionContext, artifacts: Artifacts
 ) -> Iterator[dg.AssetCheckResult]:
-    """What the tokenizer relies on."""
+    """Properties of the vectors that the tokenizer relies on."""
     import numpy as np
 
     from onerec.embeddings.item_embeddings import load_item_embeddings

@@ -1,4 +1,4 @@
-"""A look at the log before anything is trained; the same as `make inspect`."""
+"""Inspection of the log before anything is trained; the same as `make inspect`."""
 
 from datetime import date
 from typing import TYPE_CHECKING
@@ -64,7 +64,7 @@ def _tables(findings: "list[Finding]") -> dict[str, dg.MetadataValue]:
 
 
 def session_build(dbt: SessionDbt, days: tuple[date, date]) -> "SessionBuild":
-    """How the sessions of a log are cut for a look at it."""
+    """How the sessions of a log are cut for its inspection."""
     from resources.inspection.log_inspection import SessionBuild
 
     variables = session_variables(PIPELINE.sessions, *days, SETTINGS.feedback)

@@ -120,7 +120,7 @@ def _empty_day_check(asset: dg.AssetsDefinition) -> dg.AssetChecksDefinition:
     def day_is_not_empty(
         context: dg.AssetCheckExecutionContext, warehouse: Warehouse
     ) -> dg.AssetCheckResult:
-        """A day without rows is legal, but rarely meant."""
+        """A warning on a delivered day without rows: legal, but usually a mistake."""
         delivered = warehouse.num_delivered(asset.key.path[-1], *checked_days(context))
         empty = [day.isoformat() for day, rows in delivered.items() if not rows]
         return dg.AssetCheckResult(
@@ -214,7 +214,7 @@ def _land(
 
 
 def _is_still_delivered(source: EventSource, day: date) -> bool:
-    """A file that was cleared away since is no correction to an empty day."""
+    """Whether the source still holds the day: a deleted file is no correction to an empty day."""
     from resources.file_source import FileSource
 
     return source.holds(day) if isinstance(source, FileSource) else source.has_arrived(day)

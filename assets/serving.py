@@ -126,7 +126,7 @@ def recommendations(
 def publish(
     artifact: Artifact, table: "pa.Table", warehouse: Warehouse, root: Path
 ) -> dict[str, str]:
-    """Bring recommendations to their readers: consumers first, then the warehouse's table.
+    """Publish recommendations: the consumers' directory first, then the warehouse's table.
 
     A warehouse that another process holds stops neither: titles or that table are then missing.
     """
@@ -204,7 +204,7 @@ RECOMMENDATION_CHECKS = {
 def recommendations_checks(
     context: dg.AssetCheckExecutionContext, artifacts: Artifacts
 ) -> Iterator[dg.AssetCheckResult]:
-    """What a user would notice at once."""
+    """Lists are complete, without duplicates, and made by the day's own nightly run."""
     import pyarrow.parquet as pq
 
     from onerec.serving import audit_recommendations
@@ -244,7 +244,7 @@ def recommendations_checks(
 
 
 def _every(seconds: float, on_progress: Callable[[str], None]) -> Callable[[int, int], None]:
-    """Reports how many users are served now and then, and at the end."""
+    """Progress messages: how many users have their lists."""
     began = last = time.monotonic()
 
     def on_batch(done: int, total: int) -> None:
@@ -261,4 +261,4 @@ def _preview(table: "pa.Table") -> dg.MetadataValue:
     rows = table.slice(0, 15).select(["user_id", "rank", "item_id", "score", "reward"]).to_pylist()
     numbers = ("score", "reward")
     shown = [r | {n: "" if r[n] is None else f"{r[n]:.3f}" for n in numbers} for r in rows]
-    return table_of(shown) if shown else dg.MetadataValue.text("nobody is active")
+    return table_of(shown) if shown else dg.MetadataValue.text("no user is active")

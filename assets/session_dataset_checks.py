@@ -1,4 +1,4 @@
-"""What a session dataset must look like before anything learns from it, as blocking checks."""
+"""Blocking checks of a session dataset, before any model is trained on it."""
 
 # Great Expectations does not declare what it exports:
 # pyright: reportPrivateImportUsage=false
@@ -42,7 +42,7 @@ OF_GOOD_SESSIONS = {"targets_are_watched_items"}
 
 
 class SuitesLaunchpad(launchpad(PIPELINE.sessions, "min_positive_share", "max_positive_share")):
-    """Limits of today: a run that they stopped goes on with the same dataset once they fit."""
+    """Limits of the checks; a run that they stopped can be resumed with other limits."""
 
 
 @dg.multi_asset_check(

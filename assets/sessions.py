@@ -220,6 +220,6 @@ def _explain(share: float, threshold: float, rejected: Mapping[str, int], exampl
     reason, rows = next(iter(rejected.items()))
     return (
         f"{share:.2%} of the rows were rejected (threshold {threshold:.2%}), most often because: "
-        f"{reason} ({rows} rows), e.g. {example}. They are in the table rejected_events; mend the "
+        f"{reason} ({rows} rows), e.g. {example}. They are in the table rejected_events; fix the "
         "source or raise sessions.max_rejected_share"
     )

@@ -224,7 +224,7 @@ def codebook_checks(
 def semantic_ids_checks(
     context: dg.AssetCheckExecutionContext, artifacts: Artifacts
 ) -> Iterator[dg.AssetCheckResult]:
-    """What every model after it takes for granted."""
+    """Invariants of semantic IDs that every model relies on."""
     from onerec.embeddings.item_embeddings import load_item_embeddings
     from onerec.tokenizer.semantic_ids import load_semantic_ids
     from onerec.tokenizer.versions import require_current_version

@@ -1,4 +1,4 @@
-"""Ten users of the test day with their lists, for a person to read."""
+"""Ten users of the test day with their lists, for manual inspection."""
 
 from datetime import date
 

@@ -1,4 +1,4 @@
-"""Disks that fill up: named in one message, and looked at before a night begins."""
+"""Full disks: one message that names the disk, and a check of free space before a nightly run."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""Rows of users who asked to be forgotten, taken out of published artifacts."""
+"""Erasure of users: their rows are removed from published artifacts."""
 
 # pyarrow.compute makes its functions at import, out of sight of a type checker:
 # pyright: reportAttributeAccessIssue=false

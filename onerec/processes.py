@@ -1,4 +1,4 @@
-"""Which process made something on disk: what a killed one left behind is not live work."""
+"""Tags that name the process that made a directory, to recognise leftovers of killed ones."""
 
 import os
 import socket

@@ -1,4 +1,4 @@
-"""Which versions of artifacts can be removed, and which what is kept still stands on.
+"""Which artifact versions can be removed: those that no kept version depends on.
 
 Kept are, of each asset, the current versions of its last nights; what those were made from; and
 everything that what is served was made from, however old. Partitions that are no days belong to

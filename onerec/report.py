@@ -88,7 +88,7 @@ class NightlyReport:
 def text_table(report: NightlyReport) -> str:
     """The headline metrics with their intervals, as text for a terminal."""
     lines = _aligned([["system", *HEADLINES.values()], *headline_rows(report.shown)])
-    return "\n".join([*_facts(report.protocol), "", *lines, "", *_verdict(report)])
+    return "\n".join([*_facts(report.protocol), "", *lines, "", *_outcome(report)])
 
 
 def headline_rows(metrics: MetricTable) -> list[list[str]]:
@@ -164,7 +164,7 @@ def write_report(
     templates = Environment(loader=PackageLoader("onerec"), autoescape=True)
     page = templates.get_template("report.html").render(
         title=f"Nightly run, test day {test_day}",
-        lines=[*simulated, *_facts(report.protocol), *_verdict(report)],
+        lines=[*simulated, *_facts(report.protocol), *_outcome(report)],
         tables=_tables(report.shown),
         pictures=shown.values(),
         numbers=numbers,
@@ -253,7 +253,7 @@ def _facts(protocol: EvaluationProtocol) -> list[str]:
     ]
 
 
-def _verdict(report: NightlyReport) -> list[str]:
+def _outcome(report: NightlyReport) -> list[str]:
     metrics, lines = report.metrics, []
     if metrics.systems("legal_share"):
         lines.append(
@@ -278,8 +278,8 @@ def _verdict(report: NightlyReport) -> list[str]:
             f"{PRETRAINED} and has no row of its own"
         )
     if report.promoted is not None:
-        verdict = "promoted" if report.promoted else f"refused, {report.serves} serves"
-        lines.append(f"challenger: {verdict}")
+        decision = "promoted" if report.promoted else f"refused, {report.serves} serves"
+        lines.append(f"challenger: {decision}")
     return lines
 
 

@@ -1,4 +1,4 @@
-"""What serves when a nightly run failed: the last champion, on the newest sessions that are valid.
+"""Degraded serving after a failed nightly run: the last champion on the newest valid sessions.
 
 Artifacts that are damaged are skipped, whatever the day's own recommendations would have read.
 """
@@ -62,7 +62,7 @@ def fallback_inputs(store: ArtifactStore, day: str, sessions_until: str) -> Fall
     if sessions is None or (champion is None and baselines is None):
         missing = "session_dataset" if sessions is None else "champion and no baselines"
         raise ArtifactError(
-            f"nothing can be served for {day}: there is no {missing} of that day or before; mend "
+            f"nothing can be served for {day}: there is no {missing} of that day or before; fix "
             "the nightly run and run it again"
         )
     return FallbackInputs(session_dataset=sessions, champion=champion, baselines=baselines)

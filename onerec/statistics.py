@@ -45,7 +45,7 @@ class Interval(NamedTuple):
 
 
 NO_VALUE = Interval(math.nan, math.nan, math.nan)
-"""Of a number that nobody has."""
+"""Of a number that was not measured."""
 
 
 def percentile_interval(value: float, resampled: np.ndarray, *, confidence: float) -> Interval:

@@ -33,7 +33,7 @@ def prepare_home(settings: Settings) -> Path:
 
 
 def _is_a_copy(home: Path) -> bool:
-    """Whether the settings there are none yet, or a copy that nobody changed."""
+    """Whether there are no settings yet, or an unchanged copy of ours."""
     file, record = home / FILE, home / RECORD
     if not file.exists():
         return True

@@ -166,7 +166,7 @@ def output_to(log: Path) -> Iterator[IO]:
 
 @contextmanager
 def full_disk_in_one_line(command: str, path: Path) -> Iterator[None]:
-    """End a command whose disk is full with one line, whoever met it: Dagster's SQLite too.
+    """End a command with one line when the disk is full, also where Dagster's SQLite finds it full.
 
     Raises:
         SystemExit: The disk of `path` is full.

@@ -67,7 +67,7 @@ MACROS = (
             when us between {_FIRST_US} and {_LAST_US} then make_timestamp(try_cast(us as bigint))
         end
     """,
-    # a number tells its unit by its size: the ranges of the years 1973 to 5138 do not touch
+    # the unit of a number shows in its size: the ranges of the years 1973 to 5138 do not touch
     """
     unit_of(x, unit) as coalesce(
         unit,
@@ -249,7 +249,7 @@ class TimeStyle:
     """How a log writes times.
 
     Attributes:
-        unit: Of numbers since 1970: `s`, `ms`, `us` or `ns`; None tells each by its size.
+        unit: Of numbers since 1970: `s`, `ms`, `us` or `ns`; None: detected by the size of each.
         format: strptime format of texts; None reads ISO 8601 and its unambiguous relatives.
         zone: Of times that name none; the connection's TimeZone must be set to it.
     """

@@ -221,7 +221,7 @@ class FileSource:
         return sum(outside)
 
     def notes(self) -> list[str]:
-        """What whoever starts a run should know about the files."""
+        """Warnings about the files, shown when a run starts."""
         found = [note] if (note := self.log.feedback_note()) else []
         if self.log.skipped:
             found.append(
@@ -276,7 +276,7 @@ class FileSource:
 
     @cached_property
     def _times(self) -> tuple[dict[date, int], list[str]]:
-        """Rows of each day, and what to say of the files that also have rows without a usable time.
+        """Rows of each day, and warnings about files that also have rows without a usable time.
 
         For a log of whole files; their time columns are read once.
         """

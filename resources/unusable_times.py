@@ -1,4 +1,4 @@
-"""What to say of a value that is no usable time: where it is, why, and the remedy for its kind."""
+"""Messages about values that are no usable time: where, why, and the remedy for each kind."""
 
 import re
 
@@ -11,7 +11,7 @@ _DATE_FIRST = re.compile(r"\s*(\d{1,2})([./-])(\d{1,2})[./-](\d{2,4})(\s+\d{1,2}
 
 
 def about_time(section: EventFiles, file: MappedFile, value: str | None) -> str:
-    """A message on one value of the time column.
+    """The message about one value of the time column.
 
     Args:
         section: How the log is described.

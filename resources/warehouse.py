@@ -1,7 +1,7 @@
 """The warehouse: one DuckDB file, opened late and closed soon.
 
 DuckDB lets one process write, and a reader blocks a writer, so every asset and check that opens the
-file is in the Dagster pool `warehouse`. The bounded wait here is the second line: it covers a
+file is in the Dagster pool `warehouse`. The bounded wait for the lock covers a
 notebook or a command line that holds the file. SQL that serves storage lives here; what a session
 is lives in `dbt_sessions/`.
 """

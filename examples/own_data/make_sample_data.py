@@ -1,4 +1,4 @@
-"""Write sample files that look like somebody's export: other names, other units, CSV.
+"""Write sample files that look like an export: other names, other units, CSV.
 
     .venv/bin/python examples/own_data/make_sample_data.py my_data
 

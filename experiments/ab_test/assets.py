@@ -1,4 +1,4 @@
-"""The paper's Table 2 in the simulator: the cascade and OneRecs serve the same users for days."""
+"""The paper's Table 2 in the simulator: cascade and generators serve the same users for days."""
 
 import shutil
 from dataclasses import asdict, replace

@@ -249,8 +249,8 @@ def _morning(test: ABTest, ids: SemanticIds) -> _ServedDay:
     number_of_items = len(world.items(test.first))
     catalogue = ServedCatalogue.of(ids, number_of_items, ids.known_before(test.day))
     num_candidates = int(catalogue.candidates.sum())
-    nobody = np.empty((1, 0), dtype=np.int64)
-    popular = fallback.rank(nobody, num_candidates, candidates=catalogue.candidates).items[0]
+    no_history = np.empty((1, 0), dtype=np.int64)
+    popular = fallback.rank(no_history, num_candidates, candidates=catalogue.candidates).items[0]
     popularity = np.zeros(len(items))
     popularity[catalogue.number[popular]] = np.linspace(1, 0, num_candidates)
 

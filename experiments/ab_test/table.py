@@ -151,12 +151,12 @@ def _findings(rows: list[Row], measured: ABTestResult) -> list[str]:
         row = cells[ARMS[arm], f"watch_uplift_over_{before}"]
         found.append(
             f"{ARMS[arm]} against {ARMS[before]}: total watch time {row.text(' %', 2)}, "
-            f"{row.verdict}."
+            f"{row.significance}."
         )
     for arm in (name for name in ORDER if name in measured.sums):
         row = cells[ARMS[arm], "watch_uplift_first_minus_last"]
         found.append(
-            f"{ARMS[arm]}, day 1 less the last days: {row.text(' points', 2)}, {row.verdict}."
+            f"{ARMS[arm]}, day 1 less the last days: {row.text(' points', 2)}, {row.significance}."
         )
     most = max(measured.filled, key=lambda arm: measured.filled[arm])
     found.append(
@@ -169,5 +169,5 @@ def _findings(rows: list[Row], measured: ABTestResult) -> list[str]:
 
 
 def _both(watch: Row, view: Row) -> str:
-    verdicts = watch.verdict, view.verdict
-    return f"both {verdicts[0]}" if verdicts[0] == verdicts[1] else " and ".join(verdicts)
+    found = watch.significance, view.significance
+    return f"both {found[0]}" if found[0] == found[1] else " and ".join(found)

@@ -62,7 +62,7 @@ class ReturnRule:
     part of the exposures of their last day they watched, bounded by `MOST_EAGER`.
 
     Attributes:
-        sensitivity: 0: nobody cares.
+        sensitivity: 0: a good day changes nothing.
         usual: Share at which nothing changes.
     """
 

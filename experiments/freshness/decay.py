@@ -177,5 +177,5 @@ def freshness_table(
             "ndcg@10_minus_fresh": "NDCG@10 - that of the day's model",
         },
         pictured=["recall@10_minus_fresh", "recall@10"],
-        findings=[f"{row.system}: {row.verdict}, {row.text()} Recall@10." for row in losses],
+        findings=[f"{row.system}: {row.significance}, {row.text()} Recall@10." for row in losses],
     )

@@ -45,7 +45,7 @@ class Row:
         )
 
     @property
-    def verdict(
+    def significance(
         self,
     ) -> Literal["significantly above", "significantly below", "no significant difference"]:
         """Of a difference: whether its interval excludes 0, and on which side it lies."""

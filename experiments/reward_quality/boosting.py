@@ -1,4 +1,4 @@
-"""What a reward model has to beat: the training days' rates, and gradient boosting on plain facts.
+"""Baselines of the reward model: base rates, and gradient boosting on hand-made features.
 
 Both are fitted on blocks of the training days, as the reward model is. The validation day says how
 many trees are enough, as it says which epoch of the reward model is kept. Nothing of the test day

@@ -1,4 +1,4 @@
-"""Does a score put a user's sessions, or a session's items, in the order that came out?
+"""Pairwise accuracy: the share of session or item pairs that a score orders as was observed.
 
 A pair counts when both belong to one group and came out differently; it is won when the score is
 higher for the one that came out better, and half won when the scores are equal.

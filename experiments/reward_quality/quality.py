@@ -1,4 +1,4 @@
-"""How good is the reward model, against what, and what is its target-aware attention worth?
+"""Quality of the reward model against gradient boosting, and the ablation of its attention.
 
 Scorers of the same blocks, fitted on the same users and days and measured on the test day, which
 decided nothing about any of them. The table `reward_quality_<data set>` is about discrimination:

@@ -133,7 +133,7 @@ def _columns(rows: Sequence[Row], reference: str) -> dict[str, str]:
         "legal_share": "legal",
     }
     if len({row.value for row in rows if row.metric == "train_sessions"}) == 1:
-        del columns["train_sessions"]  # tells nothing where no variant changes it
+        del columns["train_sessions"]  # the same for every variant
     found = {row.metric for row in rows}
     return {metric: title for metric, title in columns.items() if metric in found}
 
@@ -146,7 +146,10 @@ def findings(rows: Sequence[Row], reference: str) -> list[str]:
         if not found:
             continue
         sides = ("significantly above", "significantly below")
-        by_side = {side: [n for n, row in found.items() if row.verdict == side] for side in sides}
+        by_side = {
+            side: [name for name, row in found.items() if row.significance == side]
+            for side in sides
+        }
         listed = "; ".join(f"{side}: {', '.join(by_side[side]) or 'none'}" for side in sides)
         best = max(found.values(), key=lambda row: row.value)
         found_out.append(

@@ -228,5 +228,5 @@ def _findings(rows: Sequence[Row], best: str) -> list[str]:
         served = row.system == BY_REWARD and row.metric == f"{HEADLINE}_minus_{BY_PROBABILITY}"
         if served or (row.metric == f"{HEADLINE}_minus_{best}" and not _is_baseline(row.system)):
             other = BY_PROBABILITY if served else best
-            found.append(f"{row.system} against {other}: {row.verdict}, {row.text()}.")
+            found.append(f"{row.system} against {other}: {row.significance}, {row.text()}.")
     return found

@@ -37,7 +37,7 @@ class GroupBatch(NamedTuple):
 
 
 class GroupLoss(Protocol):
-    """What the trainer calls."""
+    """Interface of a group loss."""
 
     def __call__(self, group: GroupBatch) -> Tensor:
         """(B,) loss per group."""

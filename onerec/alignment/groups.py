@@ -108,7 +108,7 @@ def make_groups(
 
 
 def _sizes(alignment: AlignmentConfig, candidates: int) -> tuple[int, int]:
-    """Sessions of a group, and sessions to generate of which they are chosen."""
+    """Size of a group, and number of generated sessions it is chosen from."""
     if alignment.method in GROUP_METHODS:
         size = alignment.group_size
         num_candidates = size if alignment.pairs == "sampling" else candidates

@@ -51,7 +51,7 @@ class PairBatch(NamedTuple):
 
 
 class PreferenceLoss(Protocol):
-    """What the trainer calls."""
+    """Interface of a pair loss."""
 
     def __call__(self, pairs: PairBatch) -> Tensor:
         """(B,) loss per user."""

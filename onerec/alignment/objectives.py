@@ -49,7 +49,7 @@ class PolicyBatch(NamedTuple):
 
 
 class Objective(Protocol):
-    """What the trainer calls."""
+    """Interface of a round's objective."""
 
     def __call__(self, batch: PolicyBatch) -> Tensor:
         """(B,) loss per user."""

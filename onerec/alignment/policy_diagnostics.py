@@ -1,4 +1,4 @@
-"""What is watched while a policy moves: how far from its start, and how much of it stays legal.
+"""Diagnostics of a policy under alignment: KL to its start, and its probability of legal sessions.
 
 Shapes: B users, G sessions of each, H history items, M items of a session, T SID tokens, C codes, W
 the most children of a trie's node.

@@ -1,4 +1,4 @@
-"""What a round learns from, pairs or groups, whatever the method: making, writing, reading.
+"""Preference data of a round, pairs or groups as its method needs: making, writing, reading.
 
 Shapes: P rows, G sessions of a row, H history items, M items of a session.
 """

@@ -1,4 +1,4 @@
-"""Is a round worth publishing? If not, the model it started from is kept.
+"""The check of an alignment round on the validation day; if it fails, the round's start is kept.
 
 Both models are measured on the validation day, never on day D: a choice made on the test day would
 be part of the training. A round is published when

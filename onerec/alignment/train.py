@@ -73,7 +73,7 @@ class AlignmentReport:
 
     @property
     def chosen_displaced(self) -> bool:
-        """The best sessions became less probable: the known way in which DPO goes astray."""
+        """The best sessions became less probable: likelihood displacement, known of DPO."""
         return self.epochs[-1]["chosen_logp_change"] < 0
 
     def to_json(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a published version says about itself, and whether its files still are what it says."""
+"""The manifest of a published version, and the verification of its files against it."""
 
 import hashlib
 import json
@@ -106,7 +106,7 @@ def parse_manifest(text: bytes, version: str) -> dict[str, Any]:
 
 
 def manifest_damage(text: bytes | None, version: str) -> str | None:
-    """What is wrong with the text of a manifest, in the words of `damage_of`."""
+    """The damage of a manifest's text, described as `damage_of` does."""
     if text is None:
         return f"{MANIFEST} is gone"
     try:

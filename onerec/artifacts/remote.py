@@ -129,7 +129,7 @@ class RemoteStorage:
         return damage
 
     def _damage(self, name: str, manifest: Mapping[str, Any]) -> str | None:
-        """What differs in the store itself, read as a stream."""
+        """Damage of the stored files themselves, read as a stream."""
         for file, entry in manifest["files"].items():
             try:
                 if self._call(self._sha256, f"{self.root}/{name}/{file}") != entry["sha256"]:
@@ -172,7 +172,7 @@ class RemoteStorage:
 
     def _discard(self, copy: Path) -> None:
         aside = staging_directory(self.work / STAGING / "discarded")
-        os.rename(copy, aside / copy.name)  # at once: nobody reads it half deleted
+        os.rename(copy, aside / copy.name)  # in one step: no reader sees it half deleted
         shutil.rmtree(aside)
 
     def _call(
@@ -213,7 +213,7 @@ def private_directory(path: Path) -> Path:
     """Create a directory that no other user can read or change.
 
     Raises:
-        ArtifactError: It belongs to somebody else.
+        ArtifactError: It belongs to another user.
     """
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     state = path.stat()

@@ -1,4 +1,4 @@
-"""Directories that are filled aside, and what killed processes left of theirs."""
+"""Staging directories of drafts, and the removal of those that killed processes left."""
 
 import shutil
 import uuid
@@ -12,7 +12,7 @@ STAGING = ".staging"
 def staging_directory(parent: Path) -> Path:
     """A new empty directory, named after this process; those of ended processes are deleted.
 
-    Another host's are left alone: nobody here can tell whether it still writes.
+    Another host's are left alone: this host cannot know whether it still writes.
 
     Args:
         parent: On the file system to publish to, as a rename does not cross file systems.

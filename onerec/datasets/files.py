@@ -72,7 +72,7 @@ class DataFile:
     Attributes:
         filesystem: fsspec file system it lives on.
         path: Path on it.
-        is_parquet: Parquet, else CSV, which may be compressed (told by its first bytes).
+        is_parquet: Parquet, else CSV, which may be compressed (detected by its first bytes).
         style: How it is written, if it is CSV.
     """
 
@@ -176,7 +176,7 @@ class DataFile:
                 )
 
     def damaged(self, error: Exception) -> ValueError:
-        """What to say when the file cannot be read."""
+        """The error message for a file that cannot be read."""
         ragged = _RAGGED.search(str(error))
         if ragged and not self.is_parquet:
             return ValueError(f"{self.path}: {self._about_ragged(*ragged.groups())}")
@@ -310,7 +310,7 @@ def find(url: str, *, parquet: bool | None = None, style: CsvStyle = CsvStyle())
 
     Args:
         url: Where to look.
-        parquet: Format of every file. None tells by the ending, and where that says nothing, for a
+        parquet: Format of every file. None: by the ending, and where that is not known, for a
             file that the URL itself names or matches, by the first bytes.
         style: How CSV files are written.
 

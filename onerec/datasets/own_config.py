@@ -1,4 +1,4 @@
-"""The YAML file by which users describe their own data. `docs/own_data.md` explains every key."""
+"""The YAML file that describes one's own data. `docs/own_data.md` explains every key."""
 
 from datetime import date
 from pathlib import Path

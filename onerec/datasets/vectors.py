@@ -1,4 +1,4 @@
-"""Supplied item vectors as they come: what can be used of them."""
+"""Validation of supplied item vectors: which of them can be used."""
 
 # pyarrow.compute makes its functions at import, out of sight of a type checker:
 # pyright: reportAttributeAccessIssue=false

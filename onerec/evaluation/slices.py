@@ -1,6 +1,6 @@
 """Slices of the cases: by how well known the targets are, and by how much is known of the user.
 
-* `cold`: items that nobody was shown in the window. `hot`: the third of the shown items that was
+* `cold`: items without an exposure in the window. `hot`: the third of the shown items that was
   shown most. `warm`: the other shown ones.
 * `short` histories hold fewer than half of the places a history has, `long` ones the rest.
 """

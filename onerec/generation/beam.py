@@ -137,7 +137,7 @@ def _advance(
     view: TrieView,
 ) -> Tensor:
     """Move every user to the best continuations by one token; returns their parents (B, K')."""
-    # enough columns for as many beams as there can be, whoever else is in the batch
+    # enough columns for as many beams as there can be, independent of the rest of the batch
     enough = -(-beam // beams.node.shape[1])
     code, missing = trie.children(level, beams.node, at_least=enough)  # (B, K, W)
     scores = token_logp.gather(-1, code).add_(missing).add_(beams.logp.unsqueeze(-1))

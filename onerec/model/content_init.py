@@ -1,4 +1,4 @@
-"""A start from content: token embeddings that already know which codes are alike."""
+"""Initialisation from content: token embeddings of similar codes start similar."""
 
 import torch
 from torch import Tensor

@@ -43,7 +43,7 @@ def check_items(items: Tensor, num_items: int, name: str) -> None:
 def encode_items(model: OneRec, history: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
     """Check histories of item indices (B, H) and look them up, padded to the model's length.
 
-    Every history gets the same padded length, so that nobody's numbers depend on the batch.
+    Every history gets the same padded length, so that no user's numbers depend on the batch.
 
     Returns:
         (B, n, T) codes and (B, n) mask for `OneRec.encode`.

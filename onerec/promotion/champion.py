@@ -136,7 +136,7 @@ def reward_chooses(metrics: MetricTable, *, tolerance: float) -> bool:
     """Whether users get what the reward model chooses, or what is most probable.
 
     By reward, where that loses no more than the tolerated share of the Recall@10 that lists by
-    probability have: a reward model that has learned little lists what nobody watches.
+    probability have: a reward model that has learned little lists items that are not watched.
     """
     by_reward, by_probability = (metrics.find(s, RECALL).mean for s in (BY_REWARD, BY_PROBABILITY))
     return by_reward >= (1 - tolerance) * by_probability  # not where either is NaN
@@ -180,7 +180,7 @@ def describe(
 def decided_by_hand(
     description: Mapping[str, Any], *, earlier: Artifact | None, reason: str
 ) -> dict[str, Any]:
-    """`champion.json` where an operator decided: the rule's verdict stays readable in it.
+    """`champion.json` where an operator decided: the rule's own decision is kept in it.
 
     Args:
         description: What the rule decided.

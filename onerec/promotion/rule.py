@@ -9,7 +9,7 @@ challenger is promoted when every gate passes:
 3. its Recall@10 is significantly above the best simple system's;
 4. with an incumbent: its Recall@10 is not below the incumbent's by more than the tolerated share;
    and a significant loss, however small, has to be offset by a significant gain of evaluator reward
-   (otherwise every promotion in a row could give a little away);
+   (otherwise a series of promotions could lose a little each time);
 5. with an incumbent: its evaluator reward is not significantly below the incumbent's.
 
 If it is refused, the incumbent stays where it passes gate 3 itself; otherwise the simple system
@@ -77,7 +77,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Decision:
-    """The verdict.
+    """The decision of the promotion rule.
 
     Attributes:
         serves: What serves.
@@ -183,7 +183,7 @@ def _gates_of_incumbent(e: Evidence) -> list[Gate]:
             f"{e.tolerance:.0%} (difference {lost.text(signed=True)})",
         ),
         (
-            "recall_loss_is_paid_for",
+            "recall_loss_is_offset_by_reward",
             not lost.high < 0 or reward.low > 0,
             f"{recall} significantly below the incumbent's {e.incumbent.recall:.4f} "
             f"({lost.text(signed=True)}), and the evaluator's reward does not rise significantly "

@@ -142,8 +142,8 @@ def smoothed_rates(labels: Tensor) -> Tensor:
 def reliability(probabilities: Tensor, labels: Tensor) -> dict[str, list[float]]:
     """Mean prediction, observed rate and share of rows in bins of equal size, lowest first.
 
-    Equal predictions share a bin, so there are fewer and larger ones where many are equal: whoever
-    says one number for all is measured by that number alone.
+    Equal predictions share a bin, so there are fewer and larger ones where many are equal; a
+    constant prediction has one bin.
     """
     order = probabilities.argsort(stable=True)
     ranked = probabilities[order].contiguous()

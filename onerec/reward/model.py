@@ -165,7 +165,7 @@ class _Attention(nn.Module):
 
 
 class _Mean(nn.Module):
-    """`_Attention` with equal weights: what attending by the item is compared with."""
+    """Mean pooling in place of `_Attention`: the ablation of target-aware attention."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Users of a day to measure recommenders on: what they had watched, and what they then watched."""
+"""Evaluation users of a day: their histories before it, and the items they watched on it."""
 
 from dataclasses import dataclass
 from pathlib import Path

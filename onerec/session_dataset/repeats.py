@@ -1,4 +1,4 @@
-"""Whether users come back to items: groceries, music and news live on it, short videos do not.
+"""Repeat consumption: usual for groceries, music and news, rare for short videos.
 
 Shapes: S sessions, E events.
 """

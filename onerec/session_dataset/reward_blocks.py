@@ -249,7 +249,7 @@ def _thresholds(cut: _Blocks, declared: tuple[Signal, ...]) -> RewardThresholds:
         found = (CONTINUED,)
     if not found:
         raise ValueError(
-            f"signals {', '.join(missing)}: none of them tells training blocks apart (all blocks "
+            f"signals {', '.join(missing)}: none of them varies over the training blocks (all "
             "have it, or none), and every session is one block, so that a reward model has nothing "
             "to learn; declare feedback.signals, or use longer sessions (session_mode: user_day)"
         )

@@ -1,4 +1,4 @@
-"""Facts about sessions, recounted from their lists: what a session dataset is checked against.
+"""Facts about sessions, recounted from their lists: a session dataset is checked against them.
 
 Nothing here trusts the flags that the session SQL wrote; every number is counted again.
 Shapes: S sessions, E exposures.

@@ -1,4 +1,4 @@
-"""How any model of this project is fitted: budget, optimiser, schedule, which epoch is kept."""
+"""Settings of the training loop that all models share: budget, optimiser, schedule, selection."""
 
 from dataclasses import dataclass
 from typing import Literal

@@ -193,7 +193,7 @@ def _learn(
 def _identity(
     config: TrainingConfig, model_config: ModelConfig, data: PretrainingData
 ) -> dict[str, Any]:
-    """What unfinished work of this training is recognised by, besides what `fit` looks at."""
+    """What identifies unfinished work of this training, beside what `fit` compares."""
     valid = data.valid
     return {
         "training": dataclasses.asdict(config),

@@ -1,4 +1,4 @@
-"""Where a training stands, for whoever waits for it."""
+"""Progress messages of a training: epoch, loss, time left."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ from onerec.training.step_log import StepLog
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingProgress:
-    """Where a training stands.
+    """State of a training under way.
 
     Attributes:
         epoch: The epoch under way, from 1.

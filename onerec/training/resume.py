@@ -1,4 +1,4 @@
-"""A state to resume a killed training from: it then takes the same steps to the same bytes."""
+"""Checkpoints to resume a killed training from: the resumed training gives the same bytes."""
 
 import os
 from pathlib import Path

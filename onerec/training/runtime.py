@@ -1,4 +1,4 @@
-"""What a training runs on, and how it is kept quiet and repeatable there."""
+"""Devices and precision of a training, and what makes it deterministic."""
 
 import logging
 import warnings

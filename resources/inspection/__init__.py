@@ -1,1 +1,1 @@
-"""A look at a log before anything is trained: what is read, what is rejected, what is left."""
+"""Inspection of a log before anything is trained: what is read, rejected and learned from."""

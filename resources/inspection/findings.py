@@ -1,4 +1,4 @@
-"""What is said about a log: findings, each with the line of the YAML file that would change it."""
+"""Findings about a log, each with the line of the YAML file that would change it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The look at a log as a whole: land it aside, cut it into sessions, ask every question."""
+"""Inspection of a log: land it in a temporary warehouse, cut its sessions, collect the findings."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ from resources.inspection.findings import Finding, Inspected
 from resources.inspection.temporary_warehouse import every_day, inspected_warehouse
 
 OPEN_LOG_DAYS = 14
-"""Days that are looked at of a log that goes on and has no files, such as the simulated one."""
+"""Inspected days of an open-ended log without files, such as the simulated one."""
 
-QUESTIONS: tuple[Callable[[Inspected], list[Finding]], ...] = (
+INSPECTIONS: tuple[Callable[[Inspected], list[Finding]], ...] = (
     delivery_findings.files,
     delivery_findings.rows_of_days,
     delivery_findings.rejected,
@@ -50,7 +50,7 @@ class SessionBuild:
 def inspect_log(
     source: EventSource, stages: PipelineConfig, build: SessionBuild, days: tuple[date, date]
 ) -> list[Finding]:
-    """Read days of a log and say what a nightly run for the last one would meet.
+    """Findings about some days of a log, for a nightly run of the last one.
 
     Args:
         source: The log.
@@ -69,8 +69,8 @@ def inspect_log(
         log = Inspected(
             connection=connection, days=days, stages=stages, feedback=feedback_of(source)
         )
-        for ask in QUESTIONS:
-            found += ask(log)
+        for inspect in INSPECTIONS:
+            found += inspect(log)
         supplied = source.item_vectors()
         if supplied is not None:
             found += training_findings.vectors(log, supplied)
@@ -78,7 +78,7 @@ def inspect_log(
 
 
 def days_of(source: EventSource) -> tuple[date, date]:
-    """First and last day that can be looked at."""
+    """First and last day that can be inspected."""
     if source.last_day is not None:
         return source.first_day, source.last_day
     if isinstance(source, FileSource):

@@ -1,4 +1,4 @@
-"""A warehouse for one look at a log: landed and cut into sessions like any other, then removed."""
+"""A temporary warehouse: a log is landed and cut into sessions as usual, then all is removed."""
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence

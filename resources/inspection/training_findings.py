@@ -215,7 +215,7 @@ def tokenizer(log: Inspected) -> list[Finding]:
             topic="Tokenizer",
             level="warning" if equal else "ok",
             text=f"{counts['copies']:,} items have the same title, category and author"
-            + (": only who watched them tells them apart" if equal else ""),
+            + (": only co-watching distinguishes them" if equal else ""),
             setting="items.columns.title, or item_vectors.path",
         ),
     ]

@@ -26,7 +26,7 @@ class Role:
         contract: The contract's name.
         names: Pattern of the names that columns of the role have.
         fits: Whether a column's values can be that.
-        why: What is said of the values.
+        why: The reason, from the column's values.
     """
 
     contract: str

@@ -111,7 +111,7 @@ def _format(table: FoundTable) -> dict[str, str]:
 
 
 def _time_lines(chosen: Mapping[str, ChosenColumn]) -> list[str]:
-    """Unit or format of the times; the zone is only to be known by whoever wrote them."""
+    """Unit or format of the times; the time zone cannot be detected."""
     times = [chosen[n].column for n in ("event_time", "published_at") if n in chosen]
     if not times:
         return []

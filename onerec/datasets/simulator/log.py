@@ -1,4 +1,4 @@
-"""A day of the simulated log: who comes, what an imperfect policy shows, what happens then."""
+"""A day of the simulated log: visits, what an imperfect policy shows, and the users' feedback."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -134,7 +134,7 @@ def play(
     shown: Array,
     valid: Array,
 ) -> Played:
-    """What users do with what they are shown, whoever chose it.
+    """What users do with what they are shown, whichever policy chose it.
 
     Args:
         rng: Draws their behaviour.
@@ -215,7 +215,7 @@ def choose_items(
 
     The policy sees interests with a delay, estimates users and quality with errors, prefers popular
     and fresh items, and explores. A (user, item) pair is open only on every `repeat_days`-th day,
-    by a hash: nobody meets an item twice in a row, and no state is needed.
+    by a hash: no user gets an item twice in a row, and no state is needed.
 
     Returns:
         For the E planned exposures, in session order: items, whether exploration picked them, and

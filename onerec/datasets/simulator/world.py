@@ -59,7 +59,7 @@ class SimulatedUsers:
         topic_base: (U, topics) standing interest, log scale.
         topic_swing, topic_period, topic_phase: (U, topics) slow waves of the interest.
         subtopic: (U, topics, subtopics) taste within a topic, in (0, 1], best one 1.
-        style: (U, style) taste that no title tells.
+        style: (U, style) taste that titles do not show.
         fad_length: Days a passing interest lasts.
     """
 
@@ -90,7 +90,7 @@ class SimulatedItems:
         topic, subtopic: What it is about.
         quality: How good it is for everybody, standard normal in the mean.
         duration: Seconds.
-        style: (N, style) what no title tells.
+        style: (N, style) what titles do not show.
         author: Number of the author, unique across topics.
         lasting: Days in which the platform's interest in it falls to 1/e.
         seen_quality: The platform's noisy idea of its quality.

@@ -65,7 +65,7 @@ def test_promoted_when_every_gate_passes(evidence: Evidence) -> None:
         # 5 %: tolerated, but significant, and the reward does not rise significantly
         (
             with_incumbent(BETTER, recall_difference=Interval(-0.005, -0.008, -0.001)),
-            "recall_loss_is_paid_for",
+            "recall_loss_is_offset_by_reward",
         ),
         (
             with_incumbent(BETTER, reward_difference=Interval(-0.02, -0.03, -0.01)),
@@ -98,7 +98,7 @@ def test_a_better_challenger_replaces_an_incumbent_that_is_no_better_than_a_simp
     assert decide(with_incumbent(BETTER, above_simple=NOT_ABOVE)).serves == "challenger"
 
 
-def test_a_sure_loss_of_recall_may_be_paid_for_with_reward() -> None:
+def test_a_significant_loss_of_recall_may_be_offset_by_reward() -> None:
     paid = with_incumbent(
         BETTER,
         recall_difference=Interval(-0.005, -0.008, -0.001),
