@@ -9,19 +9,27 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from benchmarks.generation_models import (
+    BEAM,
+    CODES,
+    HISTORY,
+    SESSION,
+    SID_TOKENS,
+    HuggingFace,
+    peer_shaped,
+    unique_codes,
+)
 from benchmarks.section import Section, Table, side_by_side
 from benchmarks.trained_generator import structured_model
-from onerec.config import PRESETS, ModelConfig
+from onerec.config import PRESETS
 from onerec.generation import Trie, generate_sessions, rank_items, score_catalogue
 from onerec.model import OneRec, encode_items
 
-SID_TOKENS, CODES, HISTORY, SESSION = 4, 256, 20, 5
-BEAM = 20
 THREADS = 2
 
 
@@ -75,69 +83,6 @@ def run(quick: bool) -> Section:
         tables=tables,
         figures=figures,
     )
-
-
-def unique_codes(num_items: int) -> Tensor:
-    """(N, T) unique random semantic IDs."""
-    ids = torch.randperm(CODES**3)[:num_items]  # unique by three tokens, in an order of its own
-    powers = CODES ** torch.arange(3)
-    spread = ids.unsqueeze(1) // powers % CODES
-    return torch.cat([spread, torch.randint(0, CODES, (num_items, 1))], 1)
-
-
-def peer_shaped(history_tokens: Literal["items", "sid_tokens"] = "sid_tokens") -> OneRec:
-    """Our generator at the peers' shape."""
-    config = ModelConfig(
-        d_model=128, num_heads=4, d_ff=512, encoder_layers=4, decoder_layers=4, num_experts=1,
-        active_experts=1, dropout=0.0, history_tokens=history_tokens, separator=False,
-    )  # fmt: skip
-    return OneRec(
-        config, codebook_size=CODES, num_sid_tokens=SID_TOKENS, history_length=HISTORY,
-        session_items=SESSION,
-    ).eval()  # fmt: skip
-
-
-# -------------------------------------------------------------------- the peer
-
-
-class HuggingFace:
-    """T5 with `prefix_allowed_tokens_fn` over a nested dict, as LC-Rec and LETTER decode."""
-
-    def __init__(self, codes: Tensor) -> None:
-        from transformers import T5Config, T5ForConditionalGeneration
-
-        config = T5Config(
-            vocab_size=2 + SID_TOKENS * CODES, d_model=128, d_kv=32, num_heads=4, d_ff=512,
-            num_layers=4, num_decoder_layers=4, dropout_rate=0.0, decoder_start_token_id=0,  # pyright: ignore[reportCallIssue]
-            pad_token_id=0, eos_token_id=1,
-        )  # fmt: skip
-        self.model: Any = T5ForConditionalGeneration(config).eval()
-        self.tokens = codes + torch.arange(SID_TOKENS) * CODES + 2
-        self.root: dict[int, Any] = {}
-        for row in self.tokens.tolist():
-            node = self.root
-            for token in row:
-                node = node.setdefault(token, {})
-
-    def allowed(self, _: int, tokens: Tensor) -> list[int]:
-        node = self.root
-        for token in tokens.tolist()[1:]:
-            node = node.get(token, {})
-        return list(node) or [1]
-
-    @torch.no_grad()
-    def generate(self, history: Tensor, *, constrained: bool = True) -> Tensor:
-        """Tokens (B * K, T) of the beams."""
-        found = self.model.generate(
-            self.tokens[history].flatten(1), num_beams=BEAM, num_return_sequences=BEAM,
-            max_new_tokens=SID_TOKENS, do_sample=False,
-            prefix_allowed_tokens_fn=self.allowed if constrained else None,
-        )  # fmt: skip
-        return found[:, 1 : 1 + SID_TOKENS]
-
-    def legal_share(self, found: Tensor) -> float:
-        legal = {tuple(row) for row in self.tokens.tolist()}
-        return sum(tuple(row) in legal for row in found.tolist()) / len(found)
 
 
 def _against_peer(

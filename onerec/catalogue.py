@@ -72,11 +72,6 @@ class Catalogue:
             return known
         return known & ~(self.withdrawn_on < np.datetime64(day, "D"))  # NaT is before no day
 
-    def are_candidates(self, item_ids: Any, day: date) -> np.ndarray:
-        """(M,) bool: which of some ids may be listed on a day; unknown ones may not."""
-        at = self.index_of(item_ids)
-        return (at >= 0) & self.candidates(day)[at] if len(self) else np.zeros(len(at), bool)
-
     def withdrawn_days(self, item_ids: Any) -> np.ndarray:
         """(M,) datetime64[D] of some ids: their `withdrawn_on`, NaT for unknown ones."""
         at = self.index_of(item_ids)
