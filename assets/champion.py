@@ -66,7 +66,7 @@ def champion(
     context: dg.AssetExecutionContext, config: PromotionLaunchpad, artifacts: Artifacts
 ) -> dg.MaterializeResult:
     """What serves: the challenger if every gate passes, else the champion before it, else the
-    night's best simple system.
+    nightly run's best simple system.
 
     Decided from the table of `offline_metrics` alone; a refused challenger is a success of the
     run. `champion.json` holds the decision with its numbers; beside it lies the champion's complete

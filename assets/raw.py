@@ -30,7 +30,7 @@ class LookBack:
     """Days before its own that a run for a single day lands too.
 
     Attributes:
-        missing: So far back the days that were never landed: a night that was skipped must not stop
+        missing: So far back the days that were never landed: a skipped nightly run must not stop
             the next one.
         again: So far back every day, as late rows may have come since.
     """

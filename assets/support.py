@@ -32,7 +32,7 @@ DAILY = dg.DailyPartitionsDefinition(
 """Partition D is the nightly run for day D. One definition, shared by every daily asset."""
 
 DAY_BY_DAY = dg.BackfillPolicy.multi_run(max_partitions_per_run=1)
-"""Models: each night is a run of its own, so a backfill is a walk-forward evaluation."""
+"""Models: a run for each day, so that a backfill is a walk-forward evaluation."""
 IN_ONE_RUN = dg.BackfillPolicy.single_run()
 """Ingest and SQL: a range of days is one statement."""
 

@@ -1,7 +1,8 @@
-"""A whole night on a large simulated app: time and peak memory of every asset.
+"""A whole nightly run on a large simulated app: time and peak memory of every asset.
 
 `make demo` itself, as a user runs it, on 14 days of an app with 50,000 items: the days before are
-ingested, then the night for the last one tokenises, trains, aligns, measures and serves everybody.
+ingested, then the nightly run for the last one tokenises, trains, aligns, measures and
+serves everybody.
 """
 
 import json
@@ -80,7 +81,7 @@ def run(quick: bool) -> Section:
 
 
 def _sizes(warehouse: Path) -> dict[str, int]:
-    """What the night really was about, counted in the warehouse it left."""
+    """Sizes of the data that the nightly run read, counted in its warehouse."""
     with duckdb.connect(str(warehouse), read_only=True) as connection:
         row = connection.execute(SIZES).fetchone()
     assert row is not None, "a count is one row"
@@ -106,7 +107,7 @@ def _section(metrics: dict[str, Any], sizes: dict[str, int], minutes: float) -> 
     }
     slowest = sorted(seconds, key=lambda step: -seconds[step])
     return Section(
-        title="A whole night",
+        title="A whole nightly run",
         text=(
             f"`make demo` on {sizes['events']:,} simulated exposures of {sizes['users']:,} users "
             f"and {sizes['items']:,} items in two weeks, the `small` preset cut to fit "

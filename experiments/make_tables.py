@@ -83,7 +83,7 @@ def night_is_current(
 def run_nights(
     ui: DagsterUI, days: Sequence[str], settings: Settings, store: ArtifactStore
 ) -> None:
-    """Ingest the days before, and run the nights that are missing, each after the one before it.
+    """Ingest the days before, and launch the nightly runs that are missing, in order.
 
     Raises:
         RuntimeError: A run failed.

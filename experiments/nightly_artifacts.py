@@ -32,7 +32,7 @@ NEEDED = (
     "baselines",
     "offline_metrics",
 )
-"""Artifacts of a night that experiments stand on."""
+"""Artifacts of a nightly run that experiments stand on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +57,8 @@ class PublishedNight:
 
     @property
     def versions(self) -> dict[str, str]:
-        """Version of each artifact that experiments read; of the night's own metrics they read
-        settings only."""
+        """Version of each artifact that experiments read; of the nightly run's own metrics they
+        read settings only."""
         return {n: a.version for n, a in self.artifacts.items() if n != "offline_metrics"}
 
 

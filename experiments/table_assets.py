@@ -50,8 +50,8 @@ def provenance(
 
     Args:
         store: The artifacts.
-        days: The nights' test days.
-        settings: What the nights were made with, as JSON.
+        days: The nightly runs' test days.
+        settings: What the nightly runs were made with, as JSON.
         seeds: Those used.
         budget: What each system was allowed.
     """

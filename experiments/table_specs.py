@@ -117,7 +117,7 @@ KUAIRAND_WEEK = Environment(
     ),
     needs_files=True,
 )
-"""Consecutive nights, for models of every age up to a week."""
+"""Consecutive nightly runs, for models of every age up to a week."""
 QUICK = Environment(
     name="quick",
     dataset="simulated",
@@ -152,7 +152,7 @@ TABLES = (
         environment=KUAIRAND,
         files=("walk_forward_kuairand", "walk_forward_kuairand_rewards"),
         asset="walk_forward_table",
-        expected="two nights of some 15 minutes and as much again for the sequence baselines",
+        expected="two nightly runs of some 15 minutes and as much again for the sequence baselines",
     ),
     TableSpec(
         name="alignment_kuairand",
@@ -161,7 +161,7 @@ TABLES = (
         asset="alignment_table",
         variants=_compared("alignment"),
         seeds=(0,),
-        expected="a pretraining of 8 minutes and 11 alignments of 2, after walk_forward's nights",
+        expected="a pretraining of 8 minutes and 11 alignments of 2, after walk_forward's runs",
     ),
     TableSpec(
         name="amazon_beauty",
@@ -178,14 +178,14 @@ TABLES = (
         environment=KUAIRAND_WEEK,
         files=("freshness_kuairand",),
         asset="freshness_table",
-        expected="8 nights, the first of some 15 minutes, the others of 5",
+        expected="8 nightly runs, the first of some 15 minutes, the others of 5",
     ),
     TableSpec(
         name="freshness",
         environment=SIMULATED_WEEK,
         files=("freshness_simulated",),
         asset="freshness_table",
-        expected="8 nights, the first of 5 minutes, the others of 2",
+        expected="8 nightly runs, the first of 5 minutes, the others of 2",
     ),
     TableSpec(
         name="ab_test",
@@ -195,7 +195,7 @@ TABLES = (
         variants=tuple((p.asset, p.name) for p in AB_TEST_VARIANTS.values()),
         seeds=(0,),
         quick=False,
-        expected="a night of 5 minutes, the training of the larger model, and days of serving",
+        expected="a nightly run of 5 minutes, a training of the larger model, and days of serving",
     ),
     TableSpec(
         name="reward_quality",
@@ -203,7 +203,7 @@ TABLES = (
         files=("reward_quality_simulated", "reward_calibration_simulated"),
         asset="reward_table",
         quick=False,
-        expected="a night of 5 minutes, then some minutes of one core",
+        expected="a nightly run of 5 minutes, then some minutes of one core",
     ),
     TableSpec(
         name="alignment",
@@ -211,7 +211,7 @@ TABLES = (
         files=("alignment_simulated",),
         asset="alignment_table",
         variants=_compared("alignment"),
-        expected="a night of 5 minutes, 2 pretrainings of 1 to 2, then 33 alignments of one",
+        expected="a nightly run of 5 minutes, 2 pretrainings of 1 to 2, then 33 alignments of one",
     ),
     TableSpec(
         name="ablation_training",

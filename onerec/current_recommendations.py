@@ -41,7 +41,7 @@ class Served:
         serve_date: The day that the recommendations are meant for.
         version: Of the `recommendations` artifact.
         model_version: Checkpoint, or the simple system.
-        degraded: Why another model serves than the night's; None where nothing failed.
+        degraded: Why another model serves than the nightly run's; None where nothing failed.
     """
 
     day: str

@@ -12,7 +12,7 @@ from onerec.config.fields import SettingError
 
 GIB = 2**30
 MIN_FREE_GIB = 1.0
-"""What a night of the demo writes, three times over; `ONEREC_MIN_FREE_GIB` is another floor."""
+"""Three times what the demo writes; `ONEREC_MIN_FREE_GIB` sets another minimum."""
 
 NOTHING_LEFT = 2**16
 """Bytes; a library that failed on a disk with less failed for that."""

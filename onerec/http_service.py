@@ -123,7 +123,7 @@ def application(root: Path) -> FastAPI:
 
     def loaded() -> LoadedBundle:
         if current.loaded is None:
-            raise HTTPException(503, f"nothing is served in {root} yet: run a night first")
+            raise HTTPException(503, f"nothing is served in {root} yet: run a nightly run first")
         return current.loaded
 
     @app.post("/recommend")

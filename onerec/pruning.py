@@ -1,7 +1,7 @@
 """Which artifact versions can be removed: those that no kept version depends on.
 
-Kept are, of each asset, the current versions of its last nights; what those were made from; and
-everything that what is served was made from, however old. Partitions that are no days belong to
+Kept are, of each asset, the current versions of its last nightly runs; what those were made from;
+and everything that what is served was made from, however old. Partitions that are no days belong to
 experiments and are left alone.
 """
 
@@ -64,7 +64,10 @@ def removals(
         kept |= set(sorted(v for v in current if v.asset == asset)[-nights:])
     kept |= {u for v in list(kept) for u in _made_from(store, v, by_version)}
     kept |= lineage(store, served, by_version)
-    superseded, old = "a newer version of its day is current", f"older than {keep_nights} nights"
+    superseded, old = (
+        "a newer version of its day is current",
+        f"older than {keep_nights} nightly runs",
+    )
     return [Removal(v, old if v in current else superseded) for v in every if v not in kept]
 
 

@@ -1,4 +1,4 @@
-"""Recommendations by a simple system: what serves on nights without a model that is better.
+"""Recommendations by a simple system: what serves where no model is significantly better.
 
 Its bundle is a directory with
 

@@ -53,7 +53,7 @@ class SessionDbt(DbtCliResource):
     ) -> Iterator[DbtDagsterEventType]:
         """Build and test the selected models with some dbt variables.
 
-        Unit tests are left to the test suite: they would prove the same thing every night.
+        Unit tests are left to the test suite: they would prove the same in every nightly run.
         """
         # one directory for every build: the pool lets one run at a time, and none piles up
         target = Path(self.target_dir) / "build"

@@ -23,8 +23,8 @@ GENERATOR_ARMS = {
     "larger_aligned": "OneRec larger + IPA",
 }
 ARMS = BASELINE_ARMS | GENERATOR_ARMS
-"""Arms and their names in the table. Generators serve as the night's recommendations do: a reward
-model chooses among the sessions they generate, except for the one by probability."""
+"""Arms and their names in the table. Generators serve as the nightly run's recommendations do: a
+reward model chooses among the sessions they generate, except for the one by probability."""
 ALIGNED_ARM = "larger_aligned"
 VARIANTS = {
     "larger": VariantPartition(PRETRAINED, LARGER, seed=0),
@@ -42,7 +42,7 @@ class ABTestConfig(ValidatedConfig):
     arms: str = option(
         ",".join(ARMS), f"Arms, comma-separated, '{CASCADE}' among them: {', '.join(ARMS)}"
     )
-    days: int = option(7, "Days served, the first of them the night's D")
+    days: int = option(7, "Days served, the first of them the nightly run's D")
     traffic_seeds: int = option(3, "How often the days are served, each time with other visits")
     beam: int = option(16, "Sessions a generator searches for a list")
     fresh_days: float = option(2.0, "Age in days up to which an item is fresh")

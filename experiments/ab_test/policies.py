@@ -1,7 +1,7 @@
 """Arms of the simulated A/B test: whatever ranks items, made a policy of the simulated app.
 
-Models are those of one night and stay as they are while the test runs; every morning they read the
-histories again.
+Models are those of one nightly run and stay as they are while the test runs; every morning they
+read the histories again.
 
 Shapes: A users of a request, H history items, X excluded items, N items.
 """
@@ -55,7 +55,7 @@ class ServedCatalogue:
             missing = ids.item_ids[int(np.argmin(number))]
             raise ValueError(
                 f"semantic_ids: {missing!r} is no item of this simulated app; use the settings "
-                "(seed, size, first day) that its night was made with"
+                "(seed, size, first day) that its nightly run was made with"
             )
         return cls(index, number, candidates)
 

@@ -1,7 +1,7 @@
 """The simulated A/B test: the paper's Table 2 (OneRec v1, section 5.4) in the simulated app.
 
-Every arm serves the same users on the days D, D + 1, ... with models of the night D. Ground truth
-decides what users do and reaches no model.
+Every arm serves the same users on the days D, D + 1, ... with models of the nightly run D. Ground
+truth decides what users do and reaches no model.
 """
 
 import time
@@ -200,7 +200,7 @@ def _arms(test: ABTest, ids: SemanticIds) -> dict[str, Ranker]:
     """What ranks or generates, per arm.
 
     Raises:
-        ValueError: The night fitted no such baseline, or no variant was given for an arm.
+        ValueError: The nightly run fitted no such baseline, or no variant was given for an arm.
     """
     names = test.config.names
     fitted = load_baselines(test.path("baselines")).rankers
@@ -208,7 +208,7 @@ def _arms(test: ABTest, ids: SemanticIds) -> dict[str, Ranker]:
     missing = [name for name in names if name not in {**fitted, **checkpoints}]
     if missing:
         raise ValueError(
-            f"arms={test.config.arms!r}: {missing[0]} is neither a baseline that the night fitted "
+            f"arms={test.config.arms!r}: {missing[0]} is no baseline that the nightly run fitted "
             f"({', '.join(fitted)}) nor a generator of it; name it in evaluation.baselines and "
             "materialise baselines again, or leave the arm out"
         )

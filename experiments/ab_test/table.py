@@ -38,13 +38,13 @@ COLUMNS = {
     "popularity": "popularity of the shown",
 }
 TEXT = (
-    "Every arm serves the same simulated users on the same visits with the same random numbers,"
-    " {days} days from the night on, {seeds} times with other visits. Models stay those of the "
-    "night and read the histories again every morning. Every arm lists the catalogue of the "
-    "night, an item at most once in {repeat} days to a user; what a list lacks, recent "
-    "popularity fills. Differences are paired; intervals are over users and seeds of the "
-    "traffic, not over seeds of the training. Who comes on a day does not depend on the "
-    "arm{returning}. Everything is simulated."
+    "Every arm serves the same simulated users on the same visits with the same random numbers, "
+    "{days} days from the nightly run on, {seeds} times with other visits. Models are those of the "
+    "nightly run; they read the histories again every morning. Every arm lists the catalogue of "
+    "the nightly run, an item at most once in {repeat} days to a user; what a list lacks, recent "
+    "popularity fills. Differences are paired; intervals are over users and seeds of the traffic, "
+    "not over seeds of the training. Who comes on a day does not depend on the arm{returning}. "
+    "Everything is simulated."
 )
 RETURNING = (
     ", except in the column about coming back: there a user's activity is multiplied by "

@@ -20,14 +20,14 @@ from resources.stores import Artifacts
     deps=[dg.AssetDep(name, partition_mapping=dg.AllPartitionMapping()) for name in READ],
 )
 def freshness_table(config: DaysLaunchpad, artifacts: Artifacts) -> dg.MaterializeResult:
-    """The generators of all nights on their own day and on the seven after it."""
-    from experiments.freshness.decay import Night, freshness_table
+    """The generators of all nightly runs on their own day and on the seven after it."""
+    from experiments.freshness.decay import NightlyRunFiles, freshness_table
 
     store = artifacts.store
     complete = set.intersection(*(set(store.partitions(name)) for name in READ))
     days = config.chosen(sorted(complete))
     nights = {
-        date.fromisoformat(day): Night(
+        date.fromisoformat(day): NightlyRunFiles(
             day=date.fromisoformat(day),
             files={name: store.latest(name, day).path for name in READ},
         )
@@ -35,8 +35,8 @@ def freshness_table(config: DaysLaunchpad, artifacts: Artifacts) -> dg.Materiali
     }
     base = latest_night(store).base
     budget = (
-        f"the first night's generator at most {base.training.max_epochs} epochs from random "
-        "weights, later ones from the one before; the last phase on the newest days each night"
+        f"the first nightly run's generator at most {base.training.max_epochs} epochs from random "
+        "weights, later ones from the one before; the last phase on the newest days of each run"
     )
     made = provenance(store, days, asdict(base), [base.training.seed], budget)
     table = freshness_table(nights, base.decoding, base.evaluation, SETTINGS.dataset, made)

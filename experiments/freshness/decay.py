@@ -1,9 +1,9 @@
 """Recall@10 of models that are k days old: those of earlier nightly runs on the cases of day D.
 
-A model of age 0 was made for day D. An older one has learned nothing since its own night, but it is
-served as well as it can be: with today's histories, and with today's catalogue where its tokenizer
-version is still in use. What differs between ages is what the models have learned, so ages are
-compared on the same users and days.
+A model of age 0 was made for day D. An older one has learned nothing since its own nightly run, but
+it is served as well as it can be: with today's histories, and with today's catalogue where its
+tokenizer version is still in use. What differs between ages is what the models have learned, so
+ages are compared on the same users and days.
 
 Shapes: C cases of a day, U users.
 """
@@ -37,7 +37,7 @@ SYSTEMS = {"pretrained": "OneRec", "popularity_recent": "recent popularity"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Night:
+class NightlyRunFiles:
     """A nightly run.
 
     Attributes:
@@ -66,8 +66,10 @@ class Night:
         return found.rows(sample_cases(len(found), evaluation))
 
 
-def rankers(made: Night, served: Night, decoding: BeamConfig) -> dict[str, Ranker]:
-    """The systems of one night, called with the item indices of another one's catalogue."""
+def rankers(
+    made: NightlyRunFiles, served: NightlyRunFiles, decoding: BeamConfig
+) -> dict[str, Ranker]:
+    """The systems of one nightly run, called with the item indices of another one's catalogue."""
     to_served = np.asarray(served.ids.index_of(made.ids.item_ids))
     weights = np.zeros(len(served.ids))
     watched = load_baselines(made.files["baselines"]).popularity_recent.weights
@@ -85,15 +87,15 @@ def rankers(made: Night, served: Night, decoding: BeamConfig) -> dict[str, Ranke
 
 
 def measure_ages(
-    nights: Mapping[date, Night], decoding: BeamConfig, evaluation: EvaluationConfig
+    nights: Mapping[date, NightlyRunFiles], decoding: BeamConfig, evaluation: EvaluationConfig
 ) -> pd.DataFrame:
-    """Every system of every night on its own day and on those after it.
+    """Every system of every nightly run on its own day and on those after it.
 
     Returns:
         A row per case: `system`, `age`, `day`, `user_id` and the metrics.
 
     Raises:
-        ValueError: No night is older than another one by at most `OLDEST` days.
+        ValueError: No nightly run is older than another one by at most `OLDEST` days.
     """
     parts: list[pd.DataFrame] = []
     for day, served in nights.items():
@@ -109,8 +111,8 @@ def measure_ages(
                 parts.append(pd.DataFrame(columns).assign(system=system, age=age, day=day))
     if all(part["age"].iloc[0] == 0 for part in parts):
         raise ValueError(
-            f"nights: {', '.join(map(str, nights)) or 'none'}; no two are within {OLDEST} days of "
-            "one another, run the nights of consecutive days"
+            f"nights: {', '.join(map(str, nights)) or 'none'}; no two within {OLDEST} days of "
+            "one another, run the nightly runs of consecutive days"
         )
     return pd.concat(parts, ignore_index=True)
 
@@ -142,7 +144,7 @@ def rows_of_ages(measured: pd.DataFrame, evaluation: EvaluationConfig) -> list[R
 
 
 def freshness_table(
-    nights: Mapping[date, Night],
+    nights: Mapping[date, NightlyRunFiles],
     decoding: BeamConfig,
     evaluation: EvaluationConfig,
     data: str,

@@ -87,7 +87,7 @@ def reward_quality(
     """Fit every scorer and measure it.
 
     Budget: boosting and `4 * seeds` trainings of at most `max_epochs`; with three seeds a few
-    minutes of one core for the demo's night.
+    minutes of one core for the demo's nightly run.
 
     Args:
         blocks: To fit on and to measure.

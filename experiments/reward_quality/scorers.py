@@ -93,7 +93,7 @@ def load_blocks(
     items, test = load("test", 1, train), load("test", session_items, train)
     if not len(test):
         raise ValueError(
-            f"{session_dataset}: its test day has no block to measure on; run a night whose day "
+            f"{session_dataset}: its test day has no block to measure on; make a run whose day "
             "has sessions"
         )
     return EvaluationBlocks(

@@ -162,7 +162,7 @@ def comparison_table(name: str, compared: Comparison) -> dg.AssetsDefinition:
         if compared.reference not in {result.variant for result in results}:
             asset, variant = compared.systems[compared.reference]
             raise dg.Failure(
-                f"{asset} has no result of {variant} from the latest night with the present code; "
+                f"{asset} has no result of {variant} of the latest nightly run with this code; "
                 "materialise its partitions first"
             )
         base = night.base

@@ -32,7 +32,7 @@ SHOWN_FACTS = {
 """Those that are shown, a mean over seeds: column -> name in `facts.json`."""
 PROTOCOL = ("test_day", "cases", "candidates", "reward_models")
 """Parts of a protocol that results have to agree in. Tokens may differ: items are what is counted,
-and every variant keeps the night's rows."""
+and every variant keeps the nightly run's rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +80,7 @@ def comparison(
         results: Of every variant and seed.
         reference: The variant that the others are compared with.
         name: File name of the table.
-        day: The night's test day.
+        day: The nightly run's test day.
         provenance: Where it comes from.
         evaluation: Confidence, resamples and seed of the intervals.
 
@@ -108,7 +108,7 @@ def comparison(
     return ResultTable(
         name=name,
         title=name.replace("_", " ").capitalize(),
-        text=f"The night of {day} with one thing changed at a time, on the same cases and by the "
+        text=f"The nightly run of {day} with one change at a time, on the same cases and by the "
         f"same reward models; differences are to {reference}, paired by user and seed. Brackets "
         "resample users and seeds.",
         rows=rows,

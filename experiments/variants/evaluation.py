@@ -1,4 +1,4 @@
-"""A variant measured like the night's own systems: same cases, candidates and reward models."""
+"""A variant measured as the nightly run's systems are: same cases, candidates, reward models."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,7 +28,7 @@ HEADLINE = ("recall@10", "ndcg@10", "evaluator_reward", "training_reward")
 
 
 def evaluate_variant(run: VariantRun, files: VariantFiles, out_dir: Path) -> dict[str, float]:
-    """Measure a checkpoint on the night's cases.
+    """Measure a checkpoint on the nightly run's cases.
 
     Args:
         run: The variant.
@@ -56,7 +56,7 @@ def evaluate_variant(run: VariantRun, files: VariantFiles, out_dir: Path) -> dic
 
 @dataclass(frozen=True)
 class _ListsOnly:
-    """A generator of another session length than the night's: its list counts as one session."""
+    """A generator of another session length than the run's: its list counts as one session."""
 
     generator: SessionGenerator
 

@@ -38,13 +38,13 @@ UNGATED = {"gate_cases": 0}
 def pretrained_variants(base: PipelineConfig) -> dict[str, Variant]:
     """What tokens, model, sessions and elite pretraining learns from, by name.
 
-    All start from random weights: on a night that did so too, the default with seed 0 is the
-    night's own checkpoint. A dense decoder of equal active parameters is one whose tokens pass
-    through all of its experts. Elites are learned alone, without the watched history besides, which
-    all of them would share; `good_sessions_alone` is the default's.
+    All start from random weights: on a nightly run that did so too, the default with seed 0 is the
+    nightly run's own checkpoint. A dense decoder of equal active parameters is one whose tokens
+    pass through all of its experts. Elites are learned alone, without the watched history besides,
+    which all of them would share; `good_sessions_alone` is the default's.
 
     Args:
-        base: Settings of the night.
+        base: Settings of the nightly run.
     """
     model, good = base.model, base.sessions
     off = {
@@ -116,7 +116,7 @@ def aligned_variants(base: PipelineConfig) -> dict[str, Variant]:
     The methods; whose and which sessions are compared, how many, how often; and elites.
 
     Args:
-        base: Settings of the night.
+        base: Settings of the nightly run.
     """
     held = base.decoding.candidates
     changes: dict[str, dict[str, Mapping[str, Any]]] = {
@@ -144,7 +144,7 @@ def aligned_variants(base: PipelineConfig) -> dict[str, Variant]:
 
 VARIANTS = {PRETRAINED: pretrained_variants, ALIGNED: aligned_variants}
 NAMES = {asset: tuple(variants(PipelineConfig())) for asset, variants in VARIANTS.items()}
-"""Of the variants of each asset; they do not depend on the night."""
+"""Of the variants of each asset; they do not depend on the nightly run."""
 STARTS = {name: variant.start for name, variant in aligned_variants(PipelineConfig()).items()}
 """Aligned variant -> the pretrained variant that it starts from."""
 

@@ -1,4 +1,4 @@
-"""The sessions of a night filtered or cut otherwise: other good ones, shorter targets.
+"""The sessions of a nightly run filtered or cut otherwise: other good ones, shorter targets.
 
 Only the training and validation splits: the cases of the test day never change.
 """

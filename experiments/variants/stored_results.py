@@ -16,7 +16,7 @@ class VariantPartition:
     Attributes:
         asset: `pretrained_variant` or `aligned_variant`.
         name: Of the variant.
-        seed: Added to the night's seeds; 0 is the night's own.
+        seed: Added to the nightly run's seeds; 0 is the nightly run's own.
     """
 
     asset: str
@@ -34,7 +34,7 @@ class VariantPartition:
         return f"{self.seed}|{self.name}"
 
     def variant(self, night: PublishedNight) -> Variant:
-        """What it changes of a night."""
+        """What it changes of a nightly run."""
         return VARIANTS[self.asset](night.base)[self.name]
 
     def start(self, night: PublishedNight) -> "VariantPartition | None":
@@ -64,7 +64,7 @@ def result_key(
 def current_result(
     store: ArtifactStore, night: PublishedNight, wanted: VariantPartition, code_version: str
 ) -> Artifact | None:
-    """The result made from the night's artifacts with the present settings and code, if any."""
+    """The result made from the run's artifacts with the present settings and code, if any."""
     start = wanted.start(night)
     if start and current_result(store, night, start, code_version) is None:
         return None

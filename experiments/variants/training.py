@@ -39,8 +39,8 @@ class VariantFiles:
 
     Attributes:
         checkpoint: Directory of the checkpoint, like the next ones.
-        session_dataset: The night's, or one with other criteria or lengths.
-        semantic_ids: The night's, or one of another tokenizer.
+        session_dataset: The nightly run's, or one with other criteria or lengths.
+        semantic_ids: The nightly run's, or one of another tokenizer.
     """
 
     checkpoint: Path
@@ -57,12 +57,12 @@ class VariantFiles:
 
 @dataclass(frozen=True, kw_only=True)
 class VariantRun:
-    """A variant with a seed, of a night.
+    """A variant with a seed, of a nightly run.
 
     Attributes:
-        night: The night.
+        night: The nightly run.
         variant: The variant.
-        settings: The night's with the variant's changes and the seed.
+        settings: The nightly run's with the variant's changes and the seed.
         runtime: Hardware and threads.
         device: Where generators run.
         on_progress: Called with a line of text now and then.
@@ -77,7 +77,7 @@ class VariantRun:
 
 
 def pretrain_variant(run: VariantRun, out_dir: Path, scratch: Path) -> VariantFiles:
-    """Make what the variant changes up to pretraining; a copy of the night's if it changes nothing.
+    """Make what the variant changes up to pretraining; a copy of the run's if it changes nothing.
 
     Args:
         run: The variant.
@@ -115,7 +115,7 @@ def pretrain_variant(run: VariantRun, out_dir: Path, scratch: Path) -> VariantFi
 
 
 def _retokenize(run: VariantRun, out_dir: Path) -> None:
-    """A tokenizer version of its own on the night's vectors; items keep their rows."""
+    """A tokenizer version of its own on the nightly run's vectors; items keep their rows."""
     source = run.night.files["semantic_ids"]
     published = load_semantic_ids(source)
     vectors = load_file(source / "vectors.safetensors")["vectors"].numpy()
@@ -126,7 +126,7 @@ def _retokenize(run: VariantRun, out_dir: Path) -> None:
         tokenize_catalogue(catalogue, run.night.test_day, run.settings.tokenizer, codebook)
         made = extend_tokenized(codebook, None, catalogue).ids
     rows = torch.from_numpy(made.index_of(published.item_ids))
-    assert (rows >= 0).all(), "every item of the night has an ID"
+    assert (rows >= 0).all(), "every item of the nightly run has an ID"
     ids = replace(
         made,
         item_ids=published.item_ids,

@@ -1,4 +1,4 @@
-"""A variant: what one row of a comparison changes of a published night."""
+"""A variant: what one row of a comparison changes of a published nightly run."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -28,7 +28,7 @@ artifact holds (the log, the catalogue's texts) or would change the reward model
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """Changes to a published night's settings.
+    """Changes to a published nightly run's settings.
 
     Attributes:
         overrides: As `PipelineConfig.override` takes them.
@@ -53,7 +53,7 @@ class Variant:
                 stage in CHANGEABLE,
                 "overrides",
                 stage,
-                f"a variant can change {', '.join(CHANGEABLE)}; run a night of its own for others",
+                f"a variant can change {', '.join(CHANGEABLE)}; make a nightly run for others",
             )
             allowed = CHANGEABLE[stage]
             for name in values:
@@ -65,10 +65,10 @@ class Variant:
                 )
 
     def settings(self, base: PipelineConfig, seed: int) -> PipelineConfig:
-        """The night's settings with the changes; the seed is added to the stages' own.
+        """The nightly run's settings with the changes; the seed is added to the stages' own.
 
         Raises:
-            ValueError: A setting is unknown, or asks for more than the night's sessions hold.
+            ValueError: A setting is unknown, or asks for more than the nightly run's sessions hold.
         """
         require(seed >= 0, "seed", seed, "use 0 or more")
         changed = base.override(self.overrides)
@@ -78,7 +78,7 @@ class Variant:
                 wanted <= held,
                 f"sessions.{name}",
                 wanted,
-                f"the published sessions hold {held}; run a night with more of them",
+                f"the published sessions hold {held}; run a nightly run with more of them",
             )
         seeds = {
             stage: {"seed": getattr(changed, stage).seed + seed}

@@ -1,4 +1,4 @@
-"""Every system of several nightly runs, pooled: a backfill of the night over days is the walk."""
+"""Every system of several nightly runs, pooled: a backfill over days is a walk-forward."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -39,7 +39,7 @@ def walk_forward_table(
         f"{learned.baseline_epochs} epochs of width {learned.baseline_width} with early stopping, "
         f"by the day before{', then the newest days' if learned.baseline_last_phase else ''}; "
         f"item-KNN with {learned.neighbours} neighbours; generator one setting, "
-        f"at most {base.training.max_epochs} epochs a night, chosen on the day before"
+        f"at most {base.training.max_epochs} epochs a nightly run, chosen on the day before"
     )
     tables = walk_forward_tables(
         {day: store.latest("offline_metrics", day).path for day in days},

@@ -1,4 +1,4 @@
-"""Every system of several nights on the days after them, pooled over users.
+"""Every system of several nightly runs on the days after them, pooled over users.
 
 A user of several days counts once, with the mean of those days: what is resampled is users, and the
 days of one user are alike. Rewards of a day are by that day's reward_models.
@@ -30,7 +30,7 @@ RANKING = (
     "diversity@10",
     "novelty@10",
 )
-"""Metrics of the first table, as far as the nights have them."""
+"""Metrics of the first table, as far as the nightly runs have them."""
 TOWERS = tuple(signal.name for signal in VIDEO_SIGNALS)
 """Of the table's columns; of another log's signals only the scalar rewards are shown."""
 REWARD_MODELS = ("evaluator", "training")
@@ -49,7 +49,7 @@ Values = Mapping[str, np.ndarray]
 
 
 def pooled_users(nights: Mapping[str, Path]) -> tuple[dict[str, Values], int]:
-    """Values per user of the systems of all nights, but for the champion: another model each night.
+    """Values per user of all systems of all nightly runs but the champion, another model each day.
 
     Args:
         nights: Directory of the `offline_metrics` artifact by day.
@@ -58,10 +58,10 @@ def pooled_users(nights: Mapping[str, Path]) -> tuple[dict[str, Values], int]:
         By system, metric -> (U,); and the cases of all days, more than U where users come back.
 
     Raises:
-        ValueError: There is no night, or a system was measured on some days only.
+        ValueError: There is no nightly run, or a system was measured on some days only.
     """
     if not nights:
-        raise ValueError("nights: no day has offline_metrics; run a night first")
+        raise ValueError("nights: no day has offline_metrics; run a nightly run first")
     tables = {day: read_case_metrics(path) for day, path in nights.items()}
     systems = {
         day: [s for s in table.column("system").unique().to_pylist() if s != CHAMPION]
@@ -107,7 +107,7 @@ def walk_forward_tables(
     rows = _rows(pooled, evaluation, seconds or {})
     num_users = len(next(iter(pooled.values()))[HEADLINE])
     protocol = (
-        f"{len(nights)} test day(s), {', '.join(nights)}: each night's models are trained on the "
+        f"{len(nights)} test day(s), {', '.join(nights)}: each run's models are trained on the "
         f"days before and tested on the next. {num_cases:,} cases of {num_users:,} users, full "
         "catalogue, no seen-item filter except for by_probability and by_reward: these are dpo as "
         "it serves, and compare with one another only. A user's days are averaged, users are "

@@ -39,7 +39,7 @@ PIN_ASSET, PINNED, PIN_FILE = "champion_pin", "pinned", "pin.json"
 def previous_champion(store: ArtifactStore, day: str) -> Artifact | None:
     """The champion artifact of the latest day before, if its champion is a model.
 
-    A simple system is fitted anew every night and is never an incumbent.
+    A simple system is fitted anew in every nightly run and is never an incumbent.
     """
     earlier = store.latest_until("champion", day, inclusive=False)
     if earlier is None or not is_model(read_json(earlier.path / DECISION)["model"]):
@@ -76,7 +76,7 @@ def best_simple_system(metrics: MetricTable, *, filter_seen: bool = True) -> str
     """Name of the simple system with the highest Recall@10; the first of equals.
 
     Args:
-        metrics: Of the night.
+        metrics: Of the nightly run.
         filter_seen: Recommendations leave out seen items: own repeats then cannot serve, and are
             no bar.
 
@@ -184,7 +184,7 @@ def decided_by_hand(
 
     Args:
         description: What the rule decided.
-        earlier: The champion artifact that serves again; None: the night's challenger.
+        earlier: The champion artifact that serves again; None: the nightly run's challenger.
         reason: Why.
     """
     model = description["challenger"]

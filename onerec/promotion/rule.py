@@ -1,6 +1,6 @@
 """Which system serves: challenger, incumbent or a simple system? One pure function of numbers.
 
-A model serves only where its Recall@10 is significantly above that of the night's best simple
+A model serves only where its Recall@10 is significantly above that of the nightly run's best simple
 system (popularity, recent popularity, item-KNN; own repeats where seen items may be served). The
 challenger is promoted when every gate passes:
 
@@ -13,7 +13,7 @@ challenger is promoted when every gate passes:
 5. with an incumbent: its evaluator reward is not significantly below the incumbent's.
 
 If it is refused, the incumbent stays where it passes gate 3 itself; otherwise the simple system
-serves under its own name, and the next night has no incumbent.
+serves under its own name, and the next nightly run has no incumbent.
 
 "Significantly" means that the paired bootstrap interval of the difference excludes 0. A reward
 tower that is no better than its base rate is a warning, and so is a reward of one signal: both are

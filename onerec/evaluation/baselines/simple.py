@@ -13,7 +13,7 @@ CHUNK_CELLS = 4_000_000
 TIE_SHARE = 1e-9
 """Weight of popularity beside item-KNN's scores: decides ties and nothing else."""
 HALF_LIFE_DAYS = 1.0
-"""Of a watch, for recent popularity; chosen on three KuaiRand nights (docs/log.md, 2026-11-27)."""
+"""Of a watch, for recent popularity; chosen on three days of KuaiRand (docs/log.md, 2026-11-27)."""
 
 
 @dataclass(frozen=True)

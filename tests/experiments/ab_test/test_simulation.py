@@ -178,7 +178,7 @@ def test_wrong_settings_are_named(store: ArtifactStore, tmp_path: Path) -> None:
         ABTestConfig(arms="small")
     with pytest.raises(ValueError, match="days=0"):
         ABTestConfig(days=0)
-    with pytest.raises(ValueError, match="larger is neither a baseline that the night fitted"):
+    with pytest.raises(ValueError, match="larger is no baseline that the nightly run fitted"):
         run(a_test(store, variants={}), tmp_path)
     other = dataclasses.replace(simulated.APP, initial_items=20)
     with pytest.raises(ValueError, match="'v000025' is no item of this simulated app"):

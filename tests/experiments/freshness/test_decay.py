@@ -8,7 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments.freshness.decay import Night, freshness_table, measure_ages, rankers, rows_of_ages
+from experiments.freshness.decay import (
+    NightlyRunFiles,
+    freshness_table,
+    measure_ages,
+    rankers,
+    rows_of_ages,
+)
 from experiments.reporting.result_tables import Provenance
 from onerec.config import EvaluationConfig
 from onerec.evaluation.baselines import fit_baselines, load_baselines
@@ -42,7 +48,7 @@ def test_losses_are_of_the_same_users_and_days() -> None:
 
 
 @pytest.fixture
-def nights(tmp_path: Path) -> dict[date, Night]:
+def nights(tmp_path: Path) -> dict[date, NightlyRunFiles]:
     """The small night twice, with unlike weights."""
     found = {}
     for seed, day in enumerate((EVE, small.DAY)):
@@ -56,11 +62,11 @@ def nights(tmp_path: Path) -> dict[date, Night]:
         window = load_interactions(root / "session_dataset", ids, test_day=small.DAY)
         fit_baselines(window, ids.known_before(small.DAY), neighbours=5).save(root / "baselines")
         names = ("session_dataset", "semantic_ids", "pretrained_checkpoint", "baselines")
-        found[day] = Night(day=day, files={name: root / name for name in names})
+        found[day] = NightlyRunFiles(day=day, files={name: root / name for name in names})
     return found
 
 
-def test_every_model_on_its_own_day_and_on_later_ones(nights: dict[date, Night]) -> None:
+def test_every_model_on_its_own_day_and_on_later_ones(nights: dict[date, NightlyRunFiles]) -> None:
     measured = measure_ages(nights, small.DECODING, EVALUATION)
     users = {
         key: part["user_id"].tolist() for key, part in measured.groupby(["day", "age", "system"])
@@ -77,9 +83,11 @@ def test_every_model_on_its_own_day_and_on_later_ones(nights: dict[date, Night])
     assert set(table.pictures()) == {"recall@10_minus_fresh", "recall@10"}
 
 
-def test_counts_of_another_catalogue_go_to_the_same_items(nights: dict[date, Night]) -> None:
+def test_counts_of_another_catalogue_go_to_the_same_items(
+    nights: dict[date, NightlyRunFiles],
+) -> None:
     made, served = nights[EVE], nights[small.DAY]
-    reordered = Night(day=served.day, files=served.files)
+    reordered = NightlyRunFiles(day=served.day, files=served.files)
     order = np.arange(len(served.ids))[::-1].copy()
     moved = type(served.ids)(
         item_ids=served.ids.item_ids[order],
@@ -94,6 +102,6 @@ def test_counts_of_another_catalogue_go_to_the_same_items(nights: dict[date, Nig
     assert found.weights.tolist() == weights[::-1].tolist()  # pyright: ignore
 
 
-def test_one_night_alone_is_refused(nights: dict[date, Night]) -> None:
-    with pytest.raises(ValueError, match="run the nights of consecutive days"):
+def test_one_night_alone_is_refused(nights: dict[date, NightlyRunFiles]) -> None:
+    with pytest.raises(ValueError, match="run the nightly runs of consecutive days"):
         measure_ages({EVE: nights[EVE]}, small.DECODING, EVALUATION)

@@ -84,5 +84,5 @@ def test_days_with_other_systems_and_no_days_are_refused(tmp_path: Path):
     }
     with pytest.raises(ValueError, match="itemknn: measured on 1 or on 2 only"):
         pooled_users(nights)
-    with pytest.raises(ValueError, match="run a night first"):
+    with pytest.raises(ValueError, match="run a nightly run first"):
         pooled_users({})
