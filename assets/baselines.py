@@ -21,15 +21,15 @@ from resources.stores import Artifacts, Compute
 
 FITTED_WITH = (
     "baselines", "baseline_epochs", "baseline_width", "baseline_trials", "baseline_last_phase",
-    "neighbours", "seed",
+    "baseline_recency", "neighbours", "seed",
 )  # fmt: skip
 """Settings of the evaluation stage that decide what the baselines are."""
-LAST_PHASE_SETTINGS = ("fresh_days", "fresh_epochs", "fresh_learning_rate")
+LAST_PHASE_SETTINGS = ("fresh_days", "fresh_epochs", "fresh_learning_rate", "recency_days")
 CODE = code_version(__name__, "baselines")
 
 
 class LastPhase(launchpad(PIPELINE.training, *LAST_PHASE_SETTINGS)):
-    """The last phase of a generator's training, which sequence baselines share."""
+    """How a generator learns and counts the newest days, which sequence baselines share."""
 
 
 class BaselinesLaunchpad(launchpad(PIPELINE.evaluation, *FITTED_WITH)):
@@ -72,6 +72,7 @@ def baselines(
         history_length=read_session_config(read["session_dataset"].path).history_length,
         vectors=tokenized.vectors,
         last_phase=phase if settings.baseline_last_phase else None,
+        recency_days=phase.recency_days if settings.baseline_recency else None,
         runtime=compute.runtime(),
     )
     window = load_interactions(inputs.session_dataset, inputs.semantic_ids, test_day=test_day)
@@ -83,7 +84,7 @@ def baselines(
         on_progress=context.log.info,
         on_fitted=lambda name, spent: seconds.update({f"seconds of {name}": spent}),
     )
-    fitted = replace(counted, learned=learned)
+    fitted = replace(counted, learned=learned, newest_watches=inputs.newest_watches)
     with artifacts.store.write(
         "baselines",
         day,
@@ -94,7 +95,6 @@ def baselines(
     ) as draft:
         fitted.save(draft.path)
         draft.row_counts["rows"] = int(fitted.candidates.sum())
-    exposures = fitted.exposures.tolist()
-    shown = histogram(exposures, "How often an item was shown", "exposures", "items")
+    shown = histogram(fitted.exposures.tolist(), "How often items are shown", "exposures", "items")
     picture = dg.MetadataValue.md(svg_markdown(shown))
     return published(draft.artifact, {"exposures per item": picture, **fitted.facts(), **seconds})

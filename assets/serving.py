@@ -103,11 +103,12 @@ def recommendations(
         upstream={name: artifact.version for name, artifact in read.items()},
         code_version=CODE,
     ) as draft:
-        version = _write_bundle(draft.path / BUNDLE, store, read, fallback, settings)
+        bundle, serve_date = draft.path / BUNDLE, _tomorrow(day)
+        version = _write_bundle(bundle, store, read, fallback, settings, serve_date)
         table = recommend_to_all(
-            draft.path / BUNDLE,
+            bundle,
             read["session_dataset"].path,
-            serve_date=_tomorrow(day),
+            serve_date=serve_date,
             model_version=version,
             list_length=lists.list_length,
             device=compute.torch_device(),
@@ -168,19 +169,22 @@ def _write_bundle(
     read: Mapping[str, Artifact],
     fallback: "FallbackInputs | None",
     config: BeamConfig,
+    serve_date: date,
 ) -> str:
     """The bundle that serves; returns the model version."""
     from onerec.serving import prepare_bundle
     from onerec.serving_fallback import model_version, write_fallback_bundle
+    from onerec.session_dataset.newest_watches import WatchesBefore
 
     if fallback is not None:
-        return write_fallback_bundle(directory, store, fallback, config)
+        return write_fallback_bundle(directory, store, fallback, config, serve_date)
     prepare_bundle(
         directory,
         champion=read["champion"].path,
         semantic_ids=read["semantic_ids"].path,
         reward_model=read["reward_model"].path,
         config=config,
+        watches=WatchesBefore(read["session_dataset"].path, serve_date),
     )
     return model_version(read_json(read["champion"].path / "champion.json")["model"])
 

@@ -210,6 +210,7 @@ def facts(report: "TrainingReport") -> dict[str, Any]:
     return {
         "loss curve": dg.MetadataValue.md(svg_markdown(curve)),
         "validation loss": report.best_valid_loss,
+        "NDCG@10 by weight of the recency prior": dg.MetadataValue.json(report.recency_ndcg),
         "loss of a uniform guess": report.uniform_loss,
         "best epoch": report.best_epoch,
         "epochs": len(report.history),

@@ -85,6 +85,44 @@ class Ranker(Protocol):
         ...
 
 
+def with_kept_places(lists: RankedLists, kept: RankedLists, share: float) -> RankedLists:
+    """Put items that a share of the places is kept for into lists, at even distances.
+
+    Args:
+        lists: (C, K).
+        kept: (C, X) the items, best first; each comes once, at the better of its places.
+        share: In (0, 1): the j-th of them (from 1) comes at place j / share, rounded up.
+
+    Examples:
+        >>> scores = np.zeros((1, 4))
+        >>> lists = RankedLists(np.array([[1, 2, 3, 4]]), scores)
+        >>> kept = RankedLists(np.array([[8, 9]]), scores[:, :2])
+        >>> with_kept_places(lists, kept, 0.5).items.tolist()
+        [[1, 8, 2, 9]]
+    """
+    length = lists.items.shape[1]
+    place = np.ceil(np.arange(1, kept.items.shape[1] + 1) / share - 1e-9)
+    # so many others come before a kept item; the kept one goes first where they are level
+    others = place - np.arange(1, len(place) + 1)
+    order = np.argsort(np.concatenate([np.arange(length), others - 0.5]), kind="stable")
+    items = np.concatenate([lists.items, kept.items], 1)[:, order]
+    first = first_occurrences(torch.from_numpy(items)).numpy()
+    chosen = np.argsort(~first, axis=1, kind="stable")[:, :length]
+    there = np.take_along_axis(first, chosen, 1)
+
+    def merged(mine: np.ndarray, theirs: np.ndarray, nothing: float) -> np.ndarray:
+        both = np.concatenate([mine, theirs], 1)[:, order]
+        return np.where(there, np.take_along_axis(both, chosen, 1), nothing)
+
+    return RankedLists(
+        np.where(there, np.take_along_axis(items, chosen, 1), -1),
+        merged(lists.scores, kept.scores, -np.inf),
+        None
+        if lists.rewards is None or kept.rewards is None
+        else merged(lists.rewards, kept.rewards, np.nan),
+    )
+
+
 def narrowed(own: np.ndarray, candidates: np.ndarray | None) -> np.ndarray:
     """(N,) booleans: what a ranker may list of its own items."""
     return own if candidates is None else own & candidates

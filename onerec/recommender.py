@@ -5,7 +5,9 @@ A bundle is a directory with everything that serving needs:
     model.safetensors, config.json      the generator's checkpoint
     semantic_ids.parquet                its catalogue
     recommender.json                    beam width and the like
-    reward/, vectors.safetensors        optional: sessions are then re-ranked by reward
+    reward/                             optional: sessions are then re-ranked by reward
+    vectors.safetensors                 item vectors, for the reward and a dense head
+    item_prior.safetensors              optional: added to the items' log-probabilities
 
 Letters: U users, B users of a batch, H history items, K beams, M items of a session, k list length.
 """
@@ -23,15 +25,20 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from onerec.config import BeamConfig
-from onerec.generation import Trie, generate_sessions, rank_items
+from onerec.generation import Trie, generate_sessions, rank_items, score_items
 from onerec.model import (
     OneRec,
     TokenizerVersionMismatchError,
-    item_logp,
     load_model,
     read_config,
 )
-from onerec.ranked_lists import RankedLists, first_occurrences, last_items
+from onerec.ranked_lists import (
+    RankedLists,
+    first_occurrences,
+    last_items,
+    narrowed,
+    with_kept_places,
+)
 from onerec.recommendation import ItemIdRecommender
 from onerec.tokenizer.semantic_ids import SemanticIds, load_semantic_ids
 
@@ -41,6 +48,7 @@ if TYPE_CHECKING:
 SETTINGS = "recommender.json"
 REWARD = "reward"
 VECTORS = "vectors.safetensors"
+PRIOR = "item_prior.safetensors"
 POOL = 60
 """Items that a reward model chooses from at least, behind the session of a list."""
 PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
@@ -68,6 +76,7 @@ class Recommender(ItemIdRecommender):
         config: BeamConfig | None = None,
         reward: "RewardModel | None" = None,
         vectors: Tensor | None = None,
+        prior: Tensor | None = None,
     ) -> None:
         """Put one together.
 
@@ -77,9 +86,10 @@ class Recommender(ItemIdRecommender):
             config: Beam width, batch size and precision.
             reward: Orders the sessions.
             vectors: (N, Dv) item vectors, for the reward.
+            prior: (N,) numbers added to the items' log-probabilities, from a `RecencyPrior`.
 
         Raises:
-            ValueError: A reward without vectors, or vectors of another catalogue.
+            ValueError: A reward without vectors, or vectors or a prior of another catalogue.
         """
         if (reward is None) != (vectors is None):
             raise ValueError("reward and vectors: hand in both or neither")
@@ -96,7 +106,8 @@ class Recommender(ItemIdRecommender):
         withdrawn = semantic_ids.withdrawn_on
         there = None if withdrawn is None else torch.from_numpy(np.isnat(withdrawn))
         allowed = None if there is None else there.to(self.codes.device)
-        self.trie = Trie.build(self.codes, model.codebook_size, allowed)
+        prior = None if prior is None else prior.to(device=model.device, dtype=dtype)
+        self.trie = Trie.build(self.codes, model.codebook_size, allowed, prior)
         self.reward = None if reward is None else reward.to(device=model.device, dtype=dtype)
         self.vectors = None if vectors is None else vectors.to(device=model.device, dtype=dtype)
 
@@ -129,8 +140,12 @@ class Recommender(ItemIdRecommender):
 
             reward = load_reward(directory / REWARD)
             vectors = load_file(directory / VECTORS)["vectors"]
+        if model.dense is not None:
+            model.dense.cover(load_file(directory / VECTORS)["vectors"].to(device))
         config = BeamConfig(**json.loads((directory / SETTINGS).read_text()))
-        return cls(model, semantic_ids, config=config, reward=reward, vectors=vectors)
+        file = directory / PRIOR
+        prior = load_file(file)["prior"] if file.exists() else None
+        return cls(model, semantic_ids, config=config, reward=reward, vectors=vectors, prior=prior)
 
     def rank(
         self,
@@ -149,18 +164,43 @@ class Recommender(ItemIdRecommender):
             on_batch: Called with the users done and their total after every batch.
 
         Returns:
-            The lists. A score is the log-probability of the item: in the session, given the items
-            before it, and behind the session as a first item. A reward is that of the session, and
-            behind it of the item alone.
+            The lists; `config.new_item_share` of their places are kept for new items. A score is
+            the log-probability of the item, plus what is added to it (prior, dense head's part): in
+            the session, given the items before it, and behind the session as a first item. A reward
+            is that of the session, and behind it of the item alone.
         """
         if top_k < 1:
             raise ValueError(f"top_k={top_k}: use at least 1")
+        lists = self._ranked(histories, top_k, exclude, candidates, on_batch)
+        places, new = int(top_k * self.config.new_item_share), self._new_items(candidates)
+        if not places or not new.any():
+            return lists
+        kept = self._ranked(histories, places, exclude, new)
+        return with_kept_places(lists, kept, self.config.new_item_share)
+
+    def _new_items(self, candidates: np.ndarray | None) -> np.ndarray:
+        """(N,) bool: items that may be listed and came at most `new_item_days` before the last."""
+        allowed = narrowed((self.trie.leaf_of_item >= 0).cpu().numpy(), candidates)
+        first_seen = self.semantic_ids.first_seen
+        if not allowed.any():
+            return allowed
+        return allowed & (first_seen > first_seen[allowed].max() - self.config.new_item_days)
+
+    def _ranked(
+        self,
+        histories: np.ndarray,
+        top_k: int,
+        exclude: np.ndarray | None,
+        candidates: np.ndarray | None,
+        on_batch: Callable[[int, int], None] = lambda done, total: None,
+    ) -> RankedLists:
+        """Lists without places that are kept for new items."""
         rows = torch.from_numpy(np.ascontiguousarray(histories)).long()
         recent = last_items(rows, self.model.history_length)
         trie = self.trie
         if candidates is not None:
             allowed = torch.from_numpy(candidates).to(self.codes.device)
-            trie = Trie.build(self.codes, self.model.codebook_size, allowed)
+            trie = Trie.build(self.codes, self.model.codebook_size, allowed, self.trie.prior)
         items = np.full((len(recent), top_k), -1, dtype=np.int64)
         scores, rewards = np.full(items.shape, -np.inf), np.full(items.shape, np.nan)
         for low in range(0, len(recent), self.config.batch_size):
@@ -193,7 +233,7 @@ class Recommender(ItemIdRecommender):
         session = beams.items.gather(1, best.unsqueeze(-1).expand(-1, -1, length)).squeeze(1)
         columns = [
             session,
-            item_logp(self.model, history, session, self.codes),
+            score_items(self.model, history, session, self.codes, trie),
             rewards.gather(1, best).expand(-1, length),
         ]
         found = _first_distinct(*columns, k=k)
@@ -274,10 +314,11 @@ def write_bundle(
     for name in _CHECKPOINT_FILES:
         shutil.copyfile(checkpoint / name, directory / name)
     shutil.copyfile(semantic_ids / "semantic_ids.parquet", directory / "semantic_ids.parquet")
+    if reward is not None or read_config(checkpoint)["model"].get("dense_head"):
+        shutil.copyfile(semantic_ids / VECTORS, directory / VECTORS)
     if reward is not None:
         (directory / REWARD).mkdir(exist_ok=True)
         for name in _CHECKPOINT_FILES:
             shutil.copyfile(reward / name, directory / REWARD / name)
-        shutil.copyfile(semantic_ids / VECTORS, directory / VECTORS)
     settings = dataclasses.asdict(config or BeamConfig())
     (directory / SETTINGS).write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")

@@ -18,12 +18,16 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from safetensors.torch import save_file
 
 from onerec.config import BeamConfig
+from onerec.model.checkpoint import read_config
+from onerec.model.recency_prior import RecencyPrior
 from onerec.ranked_lists import RankedLists
-from onerec.recommender import REWARD, Recommender, write_bundle
+from onerec.recommender import PRIOR, REWARD, Recommender, write_bundle
 from onerec.schema import RECOMMENDATIONS
 from onerec.session_dataset.histories import active_users, load_serving_histories
+from onerec.session_dataset.newest_watches import WatchesBefore
 from onerec.simple_recommender import SIMPLE_SETTINGS, SimpleRecommender
 from onerec.tokenizer.semantic_ids import SemanticIds, load_semantic_ids
 
@@ -40,7 +44,13 @@ def load_bundle(path: Path | str, *, device: str = "cpu") -> Recommender | Simpl
 
 
 def prepare_bundle(
-    directory: Path, *, champion: Path, semantic_ids: Path, reward_model: Path, config: BeamConfig
+    directory: Path,
+    *,
+    champion: Path,
+    semantic_ids: Path,
+    reward_model: Path,
+    config: BeamConfig,
+    watches: WatchesBefore,
 ) -> bool:
     """The bundle that serves: the champion's generator with the day's catalogue and reward model.
 
@@ -56,6 +66,7 @@ def prepare_bundle(
         semantic_ids: The day's.
         reward_model: The day's.
         config: Beam and batch size.
+        watches: What the champion's recency prior counts.
 
     Returns:
         Whether the day's catalogue is used.
@@ -70,11 +81,23 @@ def prepare_bundle(
             reward=reward_model if (champion / REWARD).exists() else None,
             config=config,
         )
+        add_recency_prior(directory, watches)
         return True
     copy_bundle(directory, champion)
     # its IDs stay, but what was withdrawn since is not recommended any more
     replace(own, withdrawn_on=today.withdrawn_days(own.item_ids)).save(directory)
+    add_recency_prior(directory, watches)
     return False
+
+
+def add_recency_prior(bundle: Path, watches: WatchesBefore) -> None:
+    """Write the recency prior of a bundle's generator into it, as of the day that is served."""
+    if (bundle / SIMPLE_SETTINGS).exists():
+        return
+    prior = RecencyPrior(**read_config(bundle).get("recency_prior", {}))
+    added = prior.of(watches.count(load_semantic_ids(bundle), prior.days))
+    if added is not None:
+        save_file({"prior": added}, bundle / PRIOR)
 
 
 def copy_bundle(directory: Path, champion: Path) -> None:

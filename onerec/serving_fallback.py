@@ -5,6 +5,7 @@ Artifacts that are damaged are skipped, whatever the day's own recommendations w
 
 import logging
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from onerec.artifacts import Artifact, ArtifactError, ArtifactStore, read_json
 from onerec.config import BeamConfig
 from onerec.evaluation.metric_table import MetricTable
 from onerec.promotion.champion import DECISION, best_simple_system, filters_seen
-from onerec.serving import copy_bundle
+from onerec.serving import add_recency_prior, copy_bundle
+from onerec.session_dataset.newest_watches import WatchesBefore
 from onerec.session_dataset.reader import read_session_config
 from onerec.simple_recommender import write_simple_bundle
 
@@ -79,7 +81,11 @@ def newest_valid(store: ArtifactStore, asset: str, day: str) -> Artifact | None:
 
 
 def write_fallback_bundle(
-    directory: Path, store: ArtifactStore, inputs: FallbackInputs, config: BeamConfig
+    directory: Path,
+    store: ArtifactStore,
+    inputs: FallbackInputs,
+    config: BeamConfig,
+    serve_date: date,
 ) -> str:
     """The bundle that serves instead; returns the model version.
 
@@ -87,6 +93,7 @@ def write_fallback_bundle(
     """
     if inputs.champion is not None:
         copy_bundle(directory, inputs.champion.path)
+        add_recency_prior(directory, WatchesBefore(inputs.session_dataset.path, serve_date))
         return model_version(read_json(inputs.champion.path / DECISION)["model"])
     fitted = inputs.baselines
     assert fitted is not None, "fallback_inputs finds one or the other"

@@ -15,10 +15,12 @@ from torch import Tensor
 
 from onerec.config import BeamConfig
 from onerec.datasets.simulator.world import Array, item_ids
+from onerec.evaluation.generators import recency_of
 from onerec.model import load_model
 from onerec.ranked_lists import Ranker, last_items
 from onerec.recommender import Recommender
 from onerec.reward import load_reward
+from onerec.session_dataset.newest_watches import WatchesBefore
 from onerec.tokenizer.semantic_ids import SemanticIds
 
 
@@ -93,6 +95,7 @@ def serving_generator(
     decoding: BeamConfig,
     *,
     chosen_by: tuple[Path, Tensor] | None,
+    watches: WatchesBefore,
     device: str,
 ) -> Recommender:
     """A checkpoint as it serves, in float32.
@@ -103,6 +106,7 @@ def serving_generator(
         decoding: Beam and batch size.
         chosen_by: Directory of the reward model that chooses among the generated sessions, and the
             (N, Dv) item vectors that it reads; by probability alone without.
+        watches: What the checkpoint's recency prior counts.
         device: Where it runs.
     """
     model, _ = load_model(
@@ -114,6 +118,7 @@ def serving_generator(
         config=replace(decoding, serving_precision="float32"),
         reward=load_reward(chosen_by[0]) if chosen_by else None,
         vectors=chosen_by[1] if chosen_by else None,
+        prior=recency_of(model, ids, watches),
     )
 
 

@@ -35,6 +35,7 @@ from onerec.datasets.simulator.world import Array, numbers
 from onerec.evaluation.baselines import Popularity, load_baselines
 from onerec.ranked_lists import Ranker
 from onerec.session_dataset.histories import load_serving_histories
+from onerec.session_dataset.newest_watches import WatchesBefore
 from onerec.tokenizer.semantic_ids import SemanticIds, load_semantic_ids
 
 
@@ -220,6 +221,7 @@ def _arms(test: ABTest, ids: SemanticIds) -> dict[str, Ranker]:
             ids,
             test.decoding,
             chosen_by=None if name == BY_PROBABILITY else (test.path("reward_model"), vectors),
+            watches=WatchesBefore(test.path("session_dataset"), test.day),
             device=test.device,
         )
     return arms

@@ -1,10 +1,9 @@
-"""An experiment's model, in no nightly run: a generator of single next items and a dense head.
+"""An experiment's model: a generator of single next items with a dense head over every position.
 
-Both are learned together from every position. The dense head (as in LIGER) scores the whole
-catalogue by products of the encoder's state with item vectors: learned ones plus a projection of
-what is known of the items. The same vectors join the tokens in what the encoder reads. Lists are
-made of the candidates of both: of the beams and of the best by product, ordered by a mixture of the
-two log-probabilities.
+Both are learned together from every position. The head is the nightly generator's
+(`onerec.model.dense_head`); here its vectors of the items join the tokens in what the encoder
+reads, too. Lists are made of the candidates of both: of the beams and of the best by product,
+ordered by a mixture of the two log-probabilities.
 
 Letters: B users, P places, K candidates, N items, T SID tokens, D width, Dv width of given vectors.
 """
@@ -23,6 +22,7 @@ from onerec.generation import Trie
 from onerec.generation.beam import search
 from onerec.generation.masks import TrieView
 from onerec.model import Memory, OneRec, init_from_content, lookup, token_logp
+from onerec.model.dense_head import DenseHead
 from onerec.model.next_item import decode_positions, latest_states
 from onerec.ranked_lists import RankedLists, exclude_scores
 
@@ -38,11 +38,10 @@ class OneRecWithDenseHead(nn.Module):
         codebook_size: C.
         vectors: (N, Dv) known of the items.
         history_length: H.
-        dropout: Of the states before the products.
+        item_dropout: Share of the items that a step scores without their learned vectors.
     """
 
     codes: Tensor
-    vectors: Tensor
 
     def __init__(
         self,
@@ -52,6 +51,7 @@ class OneRecWithDenseHead(nn.Module):
         vectors: Tensor,
         *,
         history_length: int,
+        item_dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.generator = OneRec(
@@ -62,20 +62,19 @@ class OneRecWithDenseHead(nn.Module):
             session_items=1,
         )
         init_from_content(self.generator, codes, vectors)
-        width = config.d_model
-        self.items = nn.Embedding(len(codes), width)
-        nn.init.normal_(self.items.weight, std=0.02)
-        self.known = nn.Linear(vectors.shape[1], width, bias=False)
-        nn.init.normal_(self.known.weight, std=0.02)
-        self.state = nn.Linear(width, width, bias=False)
-        nn.init.eye_(self.state.weight)
-        self.dropout = nn.Dropout(config.dropout)
+        self.head = DenseHead(
+            len(vectors),
+            vectors.shape[1],
+            config.d_model,
+            dropout=config.dropout,
+            item_dropout=item_dropout,
+        )
+        self.head.vectors.copy_(vectors)
         self.register_buffer("codes", codes)
-        self.register_buffer("vectors", vectors)
 
     def item_table(self) -> Tensor:
         """(N, D) vectors of all items."""
-        return self.items.weight + self.known(self.vectors)
+        return self.head.table()
 
     def states(self, history: Tensor, table: Tensor) -> Tensor:
         """(B, 1 + H, D) encoder states of item indices (B, H), -1 padded on the right."""
@@ -92,7 +91,7 @@ class OneRecWithDenseHead(nn.Module):
 
     def dense_logits(self, latest: Tensor, table: Tensor) -> Tensor:
         """(..., D) states of last items, not marked -> (..., N)."""
-        return self.state(self.dropout(latest)) @ table.T
+        return self.head(latest, table)
 
     def loss(self, windows: Tensor) -> Tensor:
         """Negative log-probability of every item by the generator, plus that by the dense head.

@@ -42,7 +42,9 @@ def evaluate_variant(run: VariantRun, files: VariantFiles, out_dir: Path) -> dic
     data, decoding = _evaluation_data(run.night), run.night.base.decoding
     if files.semantic_ids != run.night.files["semantic_ids"]:  # rows are the same, tokens are not
         data = replace(data, semantic_ids=load_semantic_ids(files.semantic_ids))
-    generator = load_generator(files.checkpoint, data.semantic_ids, decoding, device=run.device)
+    generator = load_generator(
+        files.checkpoint, data.semantic_ids, decoding, watches=data.watches, device=run.device
+    )
     same_length = generator.model.session_items == data.session_items
     run.on_progress(f"measuring {len(data.user_ids)} cases")
     with reproducible(run.runtime):

@@ -24,7 +24,9 @@ from onerec.config.evaluation import (
     SERVED,
     SIMPLE_SYSTEMS,
     SYSTEMS,
+    WITHOUT_RECENCY,
     EvaluationConfig,
+    without_recency,
 )
 from onerec.config.fields import SettingError, ValidatedConfig, option, require
 from onerec.config.model import ModelConfig, TrainingConfig
@@ -53,6 +55,7 @@ __all__ = [
     "SERVED",
     "SIMPLE_SYSTEMS",
     "SYSTEMS",
+    "WITHOUT_RECENCY",
     "AlignmentConfig",
     "BeamConfig",
     "EmbeddingConfig",
@@ -71,4 +74,5 @@ __all__ = [
     "option",
     "read_yaml",
     "require",
+    "without_recency",
 ]

@@ -41,6 +41,16 @@ class BeamConfig(ValidatedConfig):
     filter_seen: bool = option(
         True, "Recommendations leave out items of the user's history, unless the log repeats"
     )
+    new_item_share: float = option(
+        0.0,
+        "Share of every list of recommendations that is kept for new items, the best of them by "
+        "the same model; 0 keeps none",
+        ge=0,
+        lt=1,
+    )
+    new_item_days: int = option(
+        7, "Items are new for so many days, the day they were first seen included", ge=1, le=366
+    )
     serving_precision: Precision = option(
         "float64",
         "Recommendations are computed in 'float64', so that a user gets the same list alone and "

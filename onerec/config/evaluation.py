@@ -24,16 +24,35 @@ SIMPLE_SYSTEMS = ("popularity", "popularity_recent", "itemknn", OWN_REPEATS)
 """Systems without a trained model: the best of a night is the bar for a challenger, or serves."""
 CHALLENGER_SERVES = "challenger"
 """What `champion.json` says of a night whose challenger is the champion."""
+_WITHOUT_RECENCY = "_without_recency"
 PRETRAINED, CHALLENGER, CHAMPION = "pretrained", "dpo", "champion"
 """Generators: before alignment, after it, and the champion of the nightly run before."""
+WITHOUT_RECENCY = PRETRAINED + _WITHOUT_RECENCY
+"""The generator before alignment by log-probability alone, without its recency prior."""
 BY_PROBABILITY, BY_REWARD = "by_probability", "by_reward"
 """The challenger as it serves, without and with the reward model choosing."""
 SERVED = (BY_PROBABILITY, BY_REWARD)
 """Seen items are left out of these lists only, so they compare with nothing but one another."""
-SYSTEMS = (*BASELINES, CHAMPION, PRETRAINED, CHALLENGER, *SERVED)
+SYSTEMS = (
+    *(name + end for name in BASELINES for end in (_WITHOUT_RECENCY, "")),
+    CHAMPION,
+    WITHOUT_RECENCY,
+    PRETRAINED,
+    CHALLENGER,
+    *SERVED,
+)
 """Every system of a nightly run, in the order of tables."""
 MOST_TRIALS = 4
 """Settings that there are to try for a sequence baseline."""
+
+
+def without_recency(system: str) -> str:
+    """Name in metrics of a system by its own scores alone, without its recency prior.
+
+    >>> without_recency("sasrec_ce")
+    'sasrec_ce_without_recency'
+    """
+    return system + _WITHOUT_RECENCY
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +82,11 @@ class EvaluationConfig(ValidatedConfig):
         True,
         "Sequence baselines learn the newest days when the epoch is chosen, as the generator does "
         "(training.fresh_days, fresh_epochs, fresh_learning_rate)",
+    )
+    baseline_recency: bool = option(
+        True,
+        "Sequence baselines get a recency prior, chosen as the generator's is "
+        "(training.recency_days); they are measured without it, too",
     )
 
     cutoffs: str = option("5,10,20", "List lengths, comma-separated, 10 among them")

@@ -68,8 +68,27 @@ class ModelConfig(ValidatedConfig):
         "pass over a sequence learns every next item of it (onerec/model/next_item.py)",
     )
 
+    dense_head: bool = option(
+        False,
+        "A softmax over the items from the encoder's state beside generation; lists mix both, with "
+        "a weight chosen on the validation day (onerec/model/dense_head.py)",
+    )
+    dense_item_dropout: float = option(
+        0.3,
+        "Dense head: share of the items that a step scores by their known vectors alone, as it "
+        "does new items",
+        ge=0,
+        lt=1,
+    )
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        require(
+            not (self.dense_head and self.architecture == "lazy_decoder"),
+            "dense_head",
+            self.dense_head,
+            "a lazy decoder has no encoder; use architecture='encoder_decoder'",
+        )
         require(
             not (self.causal_encoder and self.architecture == "lazy_decoder"),
             "causal_encoder",
@@ -139,4 +158,10 @@ class TrainingConfig(ValidatedConfig):
         3, "Passes over those days; 0 leaves the phase out", ge=0, le=MOST_EPOCHS
     )
     fresh_learning_rate: float = option(1e-3, "Peak learning rate of that phase", gt=0, le=1)
+    recency_prior: bool = option(
+        True,
+        "Lists add w log(1 + watches on the newest days) to an item's log-probability; the weight "
+        "w is chosen on the validation day, 0 among its values",
+    )
+    recency_days: int = option(1, "The newest days that this prior counts", ge=1, le=366)
     seed: int = option(0, "Seed of weights, order and dropout", ge=0, le=LARGEST_SEED)

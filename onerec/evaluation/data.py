@@ -21,6 +21,7 @@ from onerec.model.checkpoint import read_config
 from onerec.reward.model import RewardModel, load_reward
 from onerec.reward.user_split import check_evaluator
 from onerec.session_dataset.eval_users import load_eval_users
+from onerec.session_dataset.newest_watches import WatchesBefore
 from onerec.tokenizer.semantic_ids import SemanticIds, load_semantic_ids
 
 
@@ -41,6 +42,8 @@ class EvaluationData:
         config: Cutoffs and intervals.
         reward: Weights of the scalar reward.
         session_items: M, items of a session.
+        watches: What lists of day D may know of the newest days; None where recency priors are left
+            out.
     """
 
     test_day: date
@@ -55,6 +58,7 @@ class EvaluationData:
     config: EvaluationConfig
     reward: RewardConfig
     session_items: int
+    watches: WatchesBefore | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +127,7 @@ def load_evaluation_data(
         config=config,
         reward=reward,
         session_items=shape["session_items"],
+        watches=WatchesBefore(files.session_dataset, test_day),
     )
 
 

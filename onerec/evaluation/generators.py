@@ -6,7 +6,7 @@ and never tuned on a test day.
 Shapes: C cases, H history items, K beams, M items of a session, T SID tokens, N items.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Protocol
@@ -20,6 +20,7 @@ from onerec.evaluation.generated_sessions import GeneratedSessions
 from onerec.generation import Trie, generate_sessions, rank_first_items
 from onerec.model import OneRec, load_model
 from onerec.ranked_lists import RankedLists, Ranker, last_items
+from onerec.session_dataset.newest_watches import WatchesBefore
 from onerec.tokenizer.semantic_ids import SemanticIds
 
 
@@ -56,7 +57,8 @@ class SessionGenerator:
         exclude: np.ndarray | None = None,
         candidates: np.ndarray | None = None,
     ) -> RankedLists:
-        """See `Ranker.rank`; the score is the log-probability of being a session's first item."""
+        """See `Ranker.rank`; the score is the log-probability of being a session's first item,
+        plus the trie's prior."""
         trie = self._trie(candidates)
         return rank_first_items(
             self.model,
@@ -98,11 +100,22 @@ class SessionGenerator:
             return self.trie
         allowed = torch.from_numpy(candidates).to(self.codes.device)
         allowed = allowed & (self.trie.leaf_of_item >= 0)
-        return Trie.build(self.codes, self.model.codebook_size, allowed)
+        return Trie.build(self.codes, self.model.codebook_size, allowed, self.trie.prior)
+
+    def without_prior(self) -> "SessionGenerator":
+        """The same by log-probability alone."""
+        allowed = self.trie.leaf_of_item >= 0
+        return replace(self, trie=Trie.build(self.codes, self.model.codebook_size, allowed))
 
 
 def load_generator(
-    checkpoint: Path, semantic_ids: SemanticIds, config: BeamConfig, *, device: str = "cpu"
+    checkpoint: Path,
+    semantic_ids: SemanticIds,
+    config: BeamConfig,
+    *,
+    watches: WatchesBefore | None = None,
+    vectors: Tensor | None = None,
+    device: str = "cpu",
 ) -> SessionGenerator:
     """A checkpoint over the whole catalogue.
 
@@ -111,13 +124,29 @@ def load_generator(
         semantic_ids: The catalogue; of the checkpoint's tokenizer version, else an error names
             both.
         config: Beam and batch size.
+        watches: What its recency prior counts; without it there is none.
+        vectors: (N, Dv) of the catalogue, where a dense head was trained on an earlier day of it.
         device: Where it runs.
     """
     model, _ = load_model(checkpoint, expected_tokenizer_version=semantic_ids.tokenizer_version)
+    if model.dense is not None and vectors is not None:
+        model.dense.cover(vectors)
     model = model.to(device).eval()
     codes = semantic_ids.codes.to(device)
-    trie = Trie.build(codes, semantic_ids.codebook_size)
+    trie = Trie.build(
+        codes, semantic_ids.codebook_size, prior=recency_of(model, semantic_ids, watches)
+    )
     return SessionGenerator(model, codes, trie, config)
+
+
+def recency_of(
+    model: OneRec, semantic_ids: SemanticIds, watches: WatchesBefore | None
+) -> Tensor | None:
+    """(N,) what a model's recency prior adds for every item; None where it adds nothing."""
+    prior = model.recency_prior
+    if watches is None or not prior.weight:
+        return None
+    return prior.of(watches.count(semantic_ids, prior.days))
 
 
 @dataclass(frozen=True)
@@ -183,6 +212,8 @@ def load_incumbent(
     config: BeamConfig,
     *,
     test_day: date,
+    watches: WatchesBefore | None = None,
+    vectors: Tensor | None = None,
     device: str = "cpu",
 ) -> RemappedGenerator:
     """The champion of an earlier day, as it would be served on day D.
@@ -193,7 +224,14 @@ def load_incumbent(
     same = own_ids.tokenizer_version == day_ids.tokenizer_version
     table = day_ids if same else own_ids
     return RemappedGenerator(
-        load_generator(bundle, table, config, device=device),
+        load_generator(
+            bundle,
+            table,
+            config,
+            watches=watches,
+            vectors=vectors if same else None,
+            device=device,
+        ),
         to_own=np.asarray(table.index_of(day_ids.item_ids)),
         to_day=np.asarray(day_ids.index_of(table.item_ids)),
         candidates=table.candidates(test_day),

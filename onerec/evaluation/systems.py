@@ -11,7 +11,9 @@ from onerec.config import (
     CHAMPION,
     PRETRAINED,
     SIMPLE_SYSTEMS,
+    WITHOUT_RECENCY,
     BeamConfig,
+    without_recency,
 )
 from onerec.evaluation.data import EvaluationData
 from onerec.evaluation.generators import SessionGenerator, load_generator, load_incumbent
@@ -76,10 +78,13 @@ def nightly_systems(
     systems = baseline_systems(data)
     baselines = tuple(name for name in systems if name != "popularity_recent")
     pretrained, challenger = (
-        load_generator(checkpoint, data.semantic_ids, decoding, device=device)
+        load_generator(checkpoint, data.semantic_ids, decoding, watches=data.watches, device=device)
         for checkpoint in (generators.pretrained, generators.challenger)
     )
     systems[PRETRAINED] = System(pretrained, baselines)
+    if pretrained.trie.prior is not None:
+        systems[WITHOUT_RECENCY] = System(pretrained.without_prior(), baselines)
+        systems[PRETRAINED] = System(pretrained, (*baselines, WITHOUT_RECENCY))
     before = (PRETRAINED,)
     if generators.champion is not None:
         champion = load_incumbent(
@@ -88,6 +93,8 @@ def nightly_systems(
             data.semantic_ids,
             decoding,
             test_day=data.test_day,
+            watches=data.watches,
+            vectors=data.vectors,
             device=device,
         )
         systems[CHAMPION] = System(champion, tuple(s for s in SIMPLE_SYSTEMS if s in systems))
@@ -109,7 +116,8 @@ def baseline_systems(data: EvaluationData) -> dict[str, System]:
             f"baselines={data.config.baselines!r}: {', '.join(missing)} is not among the "
             f"fitted baselines ({', '.join(rankers)}); materialise baselines with the same setting"
         )
-    return {name: System(rankers[name]) for name in data.config.systems}
+    named = [n for s in data.config.systems for n in (without_recency(s), s) if n in rankers]
+    return {name: System(rankers[name]) for name in named}
 
 
 def serving_systems(
@@ -125,6 +133,7 @@ def serving_systems(
             config=decoding,
             reward=copy.deepcopy(reward),
             vectors=None if reward is None else data.vectors,
+            prior=challenger.trie.prior,
         )
 
     seen = decoding.filter_seen

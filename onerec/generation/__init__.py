@@ -1,7 +1,12 @@
 """Generation: the trie of legal semantic IDs, constrained beam search, ranked lists."""
 
 from onerec.generation.beam import Beams, generate_sessions
-from onerec.generation.ranking import rank_first_items, rank_items, score_catalogue
+from onerec.generation.ranking import (
+    rank_first_items,
+    rank_items,
+    score_catalogue,
+    score_items,
+)
 from onerec.generation.trie import Trie
 
 __all__ = [
@@ -11,4 +16,5 @@ __all__ = [
     "rank_first_items",
     "rank_items",
     "score_catalogue",
+    "score_items",
 ]

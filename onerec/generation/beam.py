@@ -5,6 +5,8 @@ the result legal, and counts of the items filtered out (`onerec.generation.masks
 beam's own session keep it from entering a prefix whose items are all gone. So every beam can always
 be finished.
 
+What `added_scores` says is added to the log-probability of every item.
+
 Letters: B batch, K beams of a step, W children considered per beam, M items, E excluded, N items of
 the catalogue, T SID tokens.
 """
@@ -17,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from onerec.generation.masks import TrieView, check_filter
-from onerec.generation.trie import Trie
+from onerec.generation.trie import Trie, best_below
 from onerec.model import Memory, OneRec, encode_items
 
 NO_SCORE = -torch.inf
@@ -34,7 +36,8 @@ class Beams(NamedTuple):
 
     Attributes:
         items: (B, K, M) item indices; -1 where there are fewer legal sessions than beams.
-        logp: (B, K) log-probability of each session; -inf where there is none.
+        logp: (B, K) log-probability of each session, plus what is added for its items
+            (`added_scores`); -inf where there is none.
     """
 
     items: Tensor
@@ -48,6 +51,8 @@ class _Search:
     logp: Tensor  # (B, K)
     node: Tensor  # (B, K), of the depth reached
     taken: Tensor  # (B, K, M) leaves of the session's items so far; -1 later
+    # per depth (V_d,) or (B, V_d), the most that is added to an item below a node
+    best_added: tuple[Tensor, ...] | None = None
     code: Tensor | None = None  # (B, K), the token chosen last
 
 
@@ -79,7 +84,8 @@ def generate_sessions(
 
     Returns:
         Sessions of legal items, without repeats, sorted by log-probability under the model's
-        softmax over all codes, so that `session_logp` of the same session is the same number.
+        softmax over all codes, so that `session_logp` of the same session is the same number, plus
+        what `added_scores` adds, once for every item.
 
     Raises:
         ValueError: Lengths or indices outside what the model and the trie cover, an allow-list that
@@ -110,6 +116,7 @@ def search(
         logp=torch.zeros(batch, 1, dtype=model.dtype, device=device),
         node=torch.zeros(batch, 1, dtype=torch.long, device=device),
         taken=torch.full((batch, 1, num_items), -1, device=device),
+        best_added=_best_added(model, memory, trie),
     )
     for slot in range(num_items):
         beams.node = torch.zeros_like(beams.node)
@@ -141,6 +148,8 @@ def _advance(
     enough = -(-beam // beams.node.shape[1])
     code, missing = trie.children(level, beams.node, at_least=enough)  # (B, K, W)
     scores = token_logp.gather(-1, code).add_(missing).add_(beams.logp.unsqueeze(-1))
+    if beams.best_added is not None:
+        scores.add_(_added_step(trie, beams.best_added, level, beams.node, scores.shape[-1]))
     taken = beams.taken[:, :, :slot]
     view.close(scores, level, beams.node, taken)
     width = scores.shape[-1]
@@ -161,6 +170,42 @@ def _advance(
     elif kept != beams.taken.shape[1]:
         beams.taken = beams.taken[:, :1].repeat(1, kept, 1)
     return parents
+
+
+def added_scores(model: OneRec, memory: Memory, trie: Trie) -> Tensor | None:
+    """What is added to the log-probability of an item: the trie's prior, and the dense head's
+    log-probability times its weight.
+
+    Returns:
+        (N,), or (B, N) with a dense head; None where nothing is added.
+    """
+    if not model.mixes_dense:
+        return trie.prior
+    added = model.dense_weight * model.dense_logits(memory).log_softmax(-1)
+    return added if trie.prior is None else added + trie.prior.to(added)
+
+
+def _best_added(model: OneRec, memory: Memory, trie: Trie) -> tuple[Tensor, ...] | None:
+    added = added_scores(model, memory, trie)
+    if added is None or added.dim() == 1:
+        return trie.best_prior
+    return best_below(trie.first_child, added[:, trie.leaf_items])
+
+
+def _added_step(
+    trie: Trie, best: tuple[Tensor, ...], level: int, node: Tensor, width: int
+) -> Tensor:
+    """What each child (B, K, W) of a beam's node (B, K) changes of the most that is added below it.
+
+    The steps of an item sum up to what is added to it. Until then a prefix counts with the best
+    item below it, so that it is not dropped before that item is reached.
+    """
+    child = trie.first_child[level][node].unsqueeze(-1) + torch.arange(width, device=node.device)
+    child = child.clamp(max=len(trie.code[level]) - 1)
+    above, below = best[level], best[level + 1]
+    if below.dim() == 1:
+        return below[child] - above[node].unsqueeze(-1)
+    return below.gather(1, child.flatten(1)).view_as(child) - above.gather(1, node).unsqueeze(-1)
 
 
 def read_histories(model: OneRec, history: Tensor, codes: Tensor) -> Memory:

@@ -1,6 +1,7 @@
 """How a session generator becomes a ranked list, and the exact scores that audit it.
 
-The list is written down here once: items by the log-probability of being the session's first item.
+The list is written down here once: items by the log-probability of being the session's first item,
+plus what is added to it: a prior of the trie's, and the dense head's part.
 
 Letters: B batch, H history items, N items, T SID tokens, V nodes of one depth, C codes.
 """
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 
 from onerec.generation.beam import (
     NO_SCORE,
+    added_scores,
     check_search,
     check_width,
     filtered_view,
@@ -19,7 +21,7 @@ from onerec.generation.beam import (
     search,
 )
 from onerec.generation.trie import Trie
-from onerec.model import DecoderState, Memory, OneRec
+from onerec.model import DecoderState, Memory, OneRec, item_logp
 from onerec.ranked_lists import RankedLists
 
 
@@ -43,8 +45,8 @@ def rank_items(
         beam: Beams kept; at least `top_k` are, where there are as many items.
 
     Returns:
-        (B, top_k) item indices, -1 where fewer are legal, and their log-probabilities (B, top_k),
-        -inf there.
+        (B, top_k) item indices, -1 where fewer are legal, and their log-probabilities (B, top_k)
+        plus what is added to them (`added_scores`), -inf there.
 
     Raises:
         ValueError: As in `generate_sessions`; more beams than items may be generated.
@@ -85,7 +87,7 @@ def rank_first_items(
         exclude: (C, E) item indices that a user must not get, -1 padded.
 
     Returns:
-        The lists with their log-probabilities.
+        The lists with their log-probabilities, plus what is added to them.
     """
     items = np.full((len(histories), top_k), -1, dtype=np.int64)
     logp = np.full((len(histories), top_k), NO_SCORE)
@@ -102,6 +104,19 @@ def rank_first_items(
         )
         items[part], logp[part] = found[0].cpu().numpy(), found[1].double().cpu().numpy()
     return RankedLists(items, logp)
+
+
+@torch.no_grad()
+def score_items(model: OneRec, history: Tensor, items: Tensor, codes: Tensor, trie: Trie) -> Tensor:
+    """The scores of lists for items of sessions (B, M), -1 padded: log-probability of each given
+    the history and the items before it, plus what is added to it (`added_scores`)."""
+    scores = item_logp(model, history, items, codes)
+    if trie.prior is None and not model.mixes_dense:
+        return scores
+    added = added_scores(model, read_histories(model, history, codes), trie)
+    assert added is not None, "a prior or a dense head adds something"
+    at = items.clamp(min=0).to(added.device)
+    return scores + (added[at] if added.dim() == 1 else added.gather(1, at))
 
 
 @torch.no_grad()

@@ -48,6 +48,9 @@ class Trie:
         code: Per depth 1 <= d <= T at [d - 1], (V_d,) token that leads to each node.
         max_children: Per depth d < T, the most children of one node.
         tables: Per depth d < T, all children at a glance; None where that would be too big.
+        prior: (N,) added to the log-probability of an item; None adds nothing.
+        best_prior: Per depth d <= T, (V_d,) the largest `prior` below each node, 0 for the root:
+            what beam search sorts prefixes by. None without a prior.
     """
 
     codebook_size: int
@@ -59,6 +62,8 @@ class Trie:
     code: tuple[Tensor, ...]
     max_children: tuple[int, ...]
     tables: tuple[ChildTable | None, ...]
+    prior: Tensor | None = None
+    best_prior: tuple[Tensor, ...] | None = None
 
     @property
     def num_sid_tokens(self) -> int:
@@ -69,17 +74,23 @@ class Trie:
         return len(self.leaf_items)
 
     @staticmethod
-    def build(codes: Tensor, codebook_size: int, allowed: Tensor | None = None) -> "Trie":
+    def build(
+        codes: Tensor,
+        codebook_size: int,
+        allowed: Tensor | None = None,
+        prior: Tensor | None = None,
+    ) -> "Trie":
         """Build from semantic IDs, without a loop over items.
 
         Args:
             codes: (N, T) long, each row unique.
             codebook_size: C; every token is in [0, C).
             allowed: (N,) bool; the items that may be generated, all when None.
+            prior: (N,) finite numbers that are added to the log-probabilities of items.
 
         Raises:
-            ValueError: Codes of a wrong shape or range or not unique, or an allow-list that allows
-                nothing or has another length.
+            ValueError: Codes of a wrong shape or range or not unique, an allow-list that allows
+                nothing, or an allow-list or prior of another length.
 
         Examples:
             >>> trie = Trie.build(torch.tensor([[1, 0], [0, 1], [1, 1]]), codebook_size=2)
@@ -88,7 +99,7 @@ class Trie:
             >>> [first.tolist() for first in trie.first_leaf]  # root; tokens 0, 1; leaves
             [[0, 3], [0, 1, 3], [0, 1, 2, 3]]
         """
-        _check(codes, codebook_size, allowed)
+        _check(codes, codebook_size, allowed, prior)
         device = codes.device
         items = (
             torch.arange(len(codes), device=device) if allowed is None else allowed.nonzero()[:, 0]
@@ -116,6 +127,10 @@ class Trie:
             code=tuple(code),
             max_children=max_children,
             tables=tuple(tables),
+            prior=prior,
+            best_prior=None
+            if prior is None
+            else best_below(tuple(first_child), prior.to(device)[items]),
         )
 
     def to(self, device: str | torch.device) -> "Trie":
@@ -132,13 +147,15 @@ class Trie:
             tables=tuple(
                 t if t is None else ChildTable(*(x.to(device) for x in t)) for t in self.tables
             ),
+            prior=None if self.prior is None else self.prior.to(device),
+            best_prior=self.best_prior and tuple(t.to(device) for t in self.best_prior),
         )
 
     @property
     def num_bytes(self) -> int:
         """Memory of all tensors."""
         tables = [t for table in self.tables if table is not None for t in table]
-        runs = [*self.first_child, *self.first_leaf, *self.code]
+        runs = [*self.first_child, *self.first_leaf, *self.code, *(self.best_prior or ())]
         return sum(t.nbytes for t in [self.leaf_items, self.leaf_of_item, *runs, *tables])
 
     def children(self, level: int, node: Tensor, *, at_least: int = 1) -> tuple[Tensor, Tensor]:
@@ -201,6 +218,25 @@ def _nodes(rows: Tensor) -> tuple[list[Tensor], list[Tensor]]:
     return first_leaf, code
 
 
+def best_below(first_child: tuple[Tensor, ...], of_leaves: Tensor) -> tuple[Tensor, ...]:
+    """The largest of some numbers of leaves below each node, as `Trie.best_prior`.
+
+    Args:
+        first_child: Of a trie.
+        of_leaves: (A,), or (B, A) where users differ.
+
+    Returns:
+        Per depth (V_d,) or (B, V_d); zeros for the root.
+    """
+    best = [of_leaves]
+    for first in reversed(first_child[1:]):
+        parent = torch.arange(len(first) - 1, device=first.device).repeat_interleave(first.diff())
+        empty = of_leaves.new_empty((*of_leaves.shape[:-1], len(first) - 1))
+        parent = parent.expand_as(best[-1])
+        best.append(empty.scatter_reduce(-1, parent, best[-1], "amax", include_self=False))
+    return (of_leaves.new_zeros((*of_leaves.shape[:-1], 1)), *reversed(best))
+
+
 def _table(first_child: Tensor, code: Tensor, width: int) -> ChildTable:
     child = first_child[:-1].unsqueeze(1) + torch.arange(width, device=code.device)
     missing = child >= first_child[1:].unsqueeze(1)
@@ -208,7 +244,7 @@ def _table(first_child: Tensor, code: Tensor, width: int) -> ChildTable:
     return ChildTable(sid_tokens, torch.where(missing, -torch.inf, 0.0))
 
 
-def _check(codes: Tensor, codebook_size: int, allowed: Tensor | None) -> None:
+def _check(codes: Tensor, codebook_size: int, allowed: Tensor | None, prior: Tensor | None) -> None:
     if codes.dim() != 2 or codes.shape[1] == 0:
         raise ValueError(f"codes has shape {tuple(codes.shape)}: use (items, tokens)")
     if len(codes) == 0:
@@ -217,6 +253,10 @@ def _check(codes: Tensor, codebook_size: int, allowed: Tensor | None) -> None:
     if low < 0 or high >= codebook_size:
         raise ValueError(
             f"codes has tokens in [{low}, {high}]: use 0 to codebook_size - 1 = {codebook_size - 1}"
+        )
+    if prior is not None and (prior.shape != codes.shape[:1] or not bool(prior.isfinite().all())):
+        raise ValueError(
+            f"prior has shape {tuple(prior.shape)}: use one finite number per item, ({len(codes)},)"
         )
     if allowed is None:
         return

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from onerec.config import ModelConfig
 from onerec.model.onerec import OneRec
+from onerec.model.recency_prior import RecencyPrior
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
@@ -43,6 +44,8 @@ def save_model(model: OneRec, directory: Path, *, tokenizer_version: str) -> Non
     save_file(weights, directory / WEIGHTS)
     description = {
         "model": dataclasses.asdict(model.config),
+        "recency_prior": dataclasses.asdict(model.recency_prior),
+        "dense_weight": model.dense_weight,
         "codebook_size": model.codebook_size,
         "num_sid_tokens": model.num_sid_tokens,
         "history_length": model.history_length,
@@ -104,9 +107,15 @@ def load_model(
             history_length=description["history_length"],
             session_items=description["session_items"],
         )
+    model.recency_prior = RecencyPrior(**description.get("recency_prior", {}))
+    model.dense_weight = description.get("dense_weight", 0.0)
     try:
-        model.load_state_dict(load_file(directory / WEIGHTS), strict=True)
-    except (RuntimeError, SafetensorError) as error:
+        weights = load_file(directory / WEIGHTS)
+        if config.dense_head:
+            with torch.random.fork_rng(devices=[]):
+                model.add_dense_head(*weights["dense.vectors"].shape)
+        model.load_state_dict(weights, strict=True)
+    except (KeyError, RuntimeError, SafetensorError) as error:
         raise ValueError(
             f"{directory / WEIGHTS} does not fit its {CONFIG}: {error}. "
             "The checkpoint is damaged; take another version"

@@ -16,8 +16,10 @@ from onerec.config import ModelConfig
 from onerec.model.blocks import DecoderBlock, EncoderBlock
 from onerec.model.cache import Cache, Caches, RowCaches, SharedCaches
 from onerec.model.decoder_state import DecoderState, Memory
+from onerec.model.dense_head import DenseHead
 from onerec.model.lazy_decoder import ContextProcessor, LazyBlock
 from onerec.model.moe import SparseMoE
+from onerec.model.recency_prior import NO_PRIOR
 
 
 class OneRec(nn.Module):
@@ -35,6 +37,13 @@ class OneRec(nn.Module):
         num_sid_tokens: T.
         history_length: n, the most history items read.
         session_items: m, the most items of a session.
+
+    Attributes:
+        recency_prior: What its lists add to log-probabilities; chosen in training, kept with the
+            weights.
+        dense: Its dense head, see `add_dense_head`; None without one.
+        dense_weight: How much the dense head's log-probability of an item counts in lists beside
+            the generated one's; chosen and kept like the prior.
     """
 
     def __init__(
@@ -52,6 +61,9 @@ class OneRec(nn.Module):
         self.num_sid_tokens = num_sid_tokens
         self.history_length = history_length
         self.session_items = session_items
+        self.recency_prior = NO_PRIOR
+        self.dense: DenseHead | None = None
+        self.dense_weight = 0.0
         width = config.d_model
 
         self.sid_embedding = nn.Embedding(num_sid_tokens * codebook_size, width)
@@ -103,6 +115,33 @@ class OneRec(nn.Module):
             if name.endswith(("out.weight", "down.weight", "down")):
                 std *= branch_end
             parameter.normal_(0.0, std)
+
+    def add_dense_head(self, num_items: int, vector_dim: int) -> DenseHead:
+        """Give it a dense head over a catalogue; draws from the global RNG.
+
+        Args:
+            num_items: N.
+            vector_dim: Dv of the items' known vectors, which the caller sets.
+        """
+        self.dense = DenseHead(
+            num_items,
+            vector_dim,
+            self.config.d_model,
+            dropout=self.config.dropout,
+            item_dropout=self.config.dense_item_dropout,
+        )
+        return self.dense
+
+    @property
+    def mixes_dense(self) -> bool:
+        """Whether its dense head counts in lists."""
+        return self.dense is not None and self.dense_weight > 0
+
+    def dense_logits(self, memory: Memory) -> Tensor:
+        """(B, N) of the dense head, from the state of the start token, which reads all of a
+        history; of a causal encoder from the last item's."""
+        assert self.dense is not None, "the model has a dense head"
+        return self.dense(memory.states[:, 0])
 
     @property
     def dtype(self) -> torch.dtype:

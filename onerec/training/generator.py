@@ -14,12 +14,14 @@ from torch import Tensor
 
 from onerec.artifacts import read_json, write_json
 from onerec.config import ModelConfig, TrainingConfig
+from onerec.evaluation.recency import RecencyCases
 from onerec.model import OneRec, expert_load, init_from_content, save_model
 from onerec.session_dataset.generator_sessions import SessionTensors
 from onerec.tokenizer.semantic_ids import SemanticIds
 from onerec.training.batches import LengthGroupedBatches, SessionRows
 from onerec.training.fit_settings import FitSettings
 from onerec.training.generator_module import GeneratorModule
+from onerec.training.list_weights import TriedWeights, choose_list_weights
 from onerec.training.progress import TrainingProgress
 from onerec.training.runtime import Runtime, compile_blocks, process_rank, reproducible
 from onerec.training.scratch import Scratch, digest
@@ -49,6 +51,9 @@ class TrainingReport:
         newest_history: One entry an epoch of the last phase, on the newest days: `epoch`,
             `train_loss`, `learning_rate`. The validation figures above are of the weights before
             it, which had not seen the validation day.
+        recency_ndcg: NDCG@10 on the validation day by weight of the recency prior, before the last
+            phase.
+        dense_ndcg: The same by weight of the dense head.
         padding_waste: Share of the tokens of an epoch (the first) that are padding.
         loading_share: Share of the training time spent on making batches; None as above.
     """
@@ -65,6 +70,8 @@ class TrainingReport:
     padding_waste: float
     loading_share: float | None
     newest_history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    recency_ndcg: dict[str, float] = dataclasses.field(default_factory=dict)
+    dense_ndcg: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +86,8 @@ class PretrainingData:
             them.
         newest: Sessions of the newest days, the validation day included, for a last phase when the
             epoch is chosen; without them there is none.
+        list_cases: What the weights of the recency prior and of a dense head are chosen on, before
+            the last phase; without them the weights are 0.
     """
 
     train: SessionTensors
@@ -86,6 +95,7 @@ class PretrainingData:
     semantic_ids: SemanticIds
     vectors: Tensor | None = None
     newest: SessionTensors | None = None
+    list_cases: RecencyCases | None = None
 
 
 def fit_generator(
@@ -133,6 +143,9 @@ def fit_generator(
         codes = data.semantic_ids.codes
         learn = partial(_learn, model, codes, runtime=runtime, on_progress=on_progress)
         chosen = learn(data.train, config, valid=data.valid, scratch=work)
+        tried = TriedWeights()
+        if data.list_cases is not None and process_rank(runtime) == 0:
+            tried = choose_list_weights(model, codes, data.list_cases, config)
         newest = None
         if data.newest is not None and len(data.newest) and config.fresh_epochs:
             newest = learn(
@@ -140,7 +153,7 @@ def fit_generator(
                 last_phase(config),
                 scratch=dataclasses.replace(work, directory=scratch / "newest_days"),
             )
-    report = _report(chosen, newest, model, config)
+    report = _report(chosen, newest, model, config, tried)
     if process_rank(runtime) == 0:
         _write(model, report, data, out_dir)
     return report
@@ -260,6 +273,12 @@ def _start(config: ModelConfig, data: PretrainingData, initial: OneRec | None) -
         history_length=data.train.history.shape[1],
         session_items=data.train.targets.shape[1],
     )
+    if config.dense_head:
+        if data.vectors is None:
+            raise ValueError("dense_head: the semantic IDs have no vectors of the items")
+        model.add_dense_head(*data.vectors.shape).vectors.copy_(data.vectors)
+        if initial is not None and initial.dense is not None:
+            initial.dense.cover(data.vectors)
     if initial is not None:
         _load_weights(model, initial)
     elif data.vectors is not None:
@@ -283,7 +302,11 @@ def _load_weights(model: OneRec, initial: OneRec) -> None:
 
 
 def _report(
-    chosen: _Phase, newest: _Phase | None, model: OneRec, config: TrainingConfig
+    chosen: _Phase,
+    newest: _Phase | None,
+    model: OneRec,
+    config: TrainingConfig,
+    tried: TriedWeights,
 ) -> TrainingReport:
     result, rows, batches = chosen
     entry = result.history[result.best_epoch - 1]
@@ -303,6 +326,8 @@ def _report(
         tokens_per_second=rate and rate * items * model.num_sid_tokens / len(rows),
         padding_waste=batches.padding_waste(),
         newest_history=newest.result.history if newest else [],
+        recency_ndcg=tried.recency,
+        dense_ndcg=tried.dense,
         loading_share=rate and rows.seconds / max(result.seconds, 1e-9),
     )
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from onerec.model import OneRec, lookup, session_nll
+from onerec.model import Memory, OneRec, lookup, session_nll
 from onerec.session_dataset.generator_sessions import SessionTensors
 from onerec.training.batches import OrderedBatches, SessionRows, loader_of
 from onerec.training.distributed_batches import DistributedBatches
@@ -17,6 +17,8 @@ from onerec.training.fit_module import FitModule
 
 def next_token_loss(model: OneRec, history: Tensor, targets: Tensor, codes: Tensor) -> Tensor:
     """L_NTP of a batch (OneRec v1, Eq. 4): mean negative log-probability of a target's token.
+
+    With a dense head, its loss is added: a target counts as much for it as for the generator.
 
     Args:
         model: The generator.
@@ -29,8 +31,19 @@ def next_token_loss(model: OneRec, history: Tensor, targets: Tensor, codes: Tens
     """
     history_codes, history_mask = lookup(codes, history)
     session_codes, session_mask = lookup(codes, targets)
-    logits = model(history_codes, history_mask, session_codes)
-    return session_nll(logits, session_codes, session_mask)
+    memory = model.encode(history_codes, history_mask)
+    loss = session_nll(model.decode(memory, session_codes), session_codes, session_mask)
+    if model.dense is None:
+        return loss
+    return loss + dense_nll(model, memory, targets) / model.num_sid_tokens
+
+
+def dense_nll(model: OneRec, memory: Memory, targets: Tensor) -> Tensor:
+    """Mean negative log-probability of the targets (B, M), -1 padded, under the dense head."""
+    logp = model.dense_logits(memory).log_softmax(-1)
+    there = targets >= 0
+    chosen = logp.gather(1, targets.clamp(min=0).long())
+    return -(chosen * there).sum() / there.sum().clamp(min=1)
 
 
 def token_nll(model: OneRec, history: Tensor, targets: Tensor, codes: Tensor) -> Tensor:

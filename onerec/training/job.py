@@ -11,6 +11,7 @@ from torch import Tensor
 
 from onerec.artifacts import MANIFEST, read_json
 from onerec.config import ModelConfig, TrainingConfig, require
+from onerec.evaluation.recency import load_recency_cases
 from onerec.model import load_model, read_config
 from onerec.session_dataset.generator_sessions import (
     SessionTensors,
@@ -167,6 +168,14 @@ def _pretraining_data(job: TrainingJob, semantic_ids: SemanticIds) -> Pretrainin
         semantic_ids=semantic_ids,
         vectors=_item_vectors(job.semantic_ids),
         newest=newest_sessions(job, semantic_ids) if job.training.fresh_epochs else None,
+        list_cases=load_recency_cases(
+            job.session_dataset,
+            semantic_ids,
+            history_length=job.history_length,
+            days=job.training.recency_days,
+        )
+        if job.training.recency_prior or job.model.dense_head
+        else None,
     )
 
 

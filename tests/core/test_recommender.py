@@ -1,5 +1,6 @@
 """The same answer for a user however they ask, from a directory."""
 
+import dataclasses
 import datetime
 import logging
 
@@ -8,15 +9,17 @@ import pyarrow as pa
 import pytest
 import scipy.sparse as sp
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from onerec.config import BeamConfig, RewardConfig
 from onerec.evaluation.baselines import FittedBaselines
 from onerec.evaluation.baselines.simple import ItemKNN, Popularity
 from onerec.generation import generate_sessions, rank_items
+from onerec.generation.beam import read_histories
 from onerec.model import TokenizerVersionMismatchError, save_model, session_logp
 from onerec.ranked_lists import last_items
 from onerec.recommender import Recommender, write_bundle
+from onerec.reward.model import RewardModel, RewardShape, save_reward
 from onerec.simple_recommender import SimpleRecommender
 from onerec.tokenizer.semantic_ids import SemanticIds
 from tests.core.model.small import small_model, unique_codes
@@ -140,6 +143,63 @@ def test_the_head_is_the_most_probable_session(recommender):
     assert logp.item() == pytest.approx(best.logp[0, 0].item(), abs=1e-9)
 
 
+@pytest.mark.parametrize("rewarded", [False, True])
+def test_a_share_of_the_list_is_kept_for_new_items(recommender, parts, rewarded):
+    new = ["item-20", "item-21", "item-22", "item-23"]
+    first_seen = recommender.semantic_ids.first_seen.copy()
+    first_seen[20:24] += np.timedelta64(3, "D")
+    first_seen[20] -= np.timedelta64(2, "D")  # no longer new after two days
+    ids = dataclasses.replace(recommender.semantic_ids, first_seen=first_seen)
+    reward, vectors = None, None
+    if rewarded:
+        shape = RewardShape(vector_dim=5, num_items=N, history_length=MODEL_HISTORY)
+        reward = RewardModel(RewardConfig(d_model=8, num_heads=2), shape)
+        vectors = load_file(parts / "ids" / "vectors.safetensors")["vectors"]
+    plain, kept = (
+        Recommender(
+            small_model(),
+            ids,
+            config=BeamConfig(beam=8, new_item_share=share, new_item_days=2),
+            reward=reward,
+            vectors=vectors,
+        )
+        for share in (0.0, 0.25)
+    )
+    for history in HISTORIES:
+        before, after = ([r.item_id for r in x.recommend(history, 8)] for x in (plain, kept))
+        assert len(set(after)) == 8
+        assert len(set(after) & set(new[1:])) >= 2
+        others = [item for item in after if item not in new[1:]]
+        assert others == [item for item in before if item not in new[1:]][: len(others)]
+        if not set(before) & set(new[1:]):
+            assert [after.index(item) for item in after if item in new[1:]] == [3, 7]
+    assert plain.recommend([], 3) == kept.recommend([], 3), "a quarter of three places is none"
+
+
+def test_a_dense_head_serves_from_a_bundle(parts):
+    torch.manual_seed(1)
+    model = small_model(dense_head=True)
+    vectors = load_file(parts / "ids" / "vectors.safetensors")["vectors"]
+    model.add_dense_head(N - 3, 5).vectors.copy_(vectors[:-3])  # three items came since
+    model.dense_weight = 50.0
+    save_model(model.float(), parts / "dense", tokenizer_version="g1")
+    write_bundle(
+        parts / "bundle",
+        checkpoint=parts / "dense",
+        semantic_ids=parts / "ids",
+        config=BeamConfig(beam=8),
+    )
+    loaded = Recommender.load(parts / "bundle")
+    assert loaded.model.dense is not None
+    assert len(loaded.model.dense.table()) == N
+    rows = torch.from_numpy(loaded.index_histories([HISTORIES[0]]))
+    with torch.no_grad():
+        logits = loaded.model.dense_logits(read_histories(loaded.model, rows, loaded.codes))
+    logits[0, rows[0]] = -torch.inf
+    first = loaded.recommend(HISTORIES[0], 1)[0]
+    assert first.item_id == f"item-{int(logits.argmax())}"
+
+
 def test_integer_ids_are_read_as_text():
     ids = np.array(["7", "8", "9", "10"], object)
     catalogue = SemanticIds(
@@ -235,8 +295,6 @@ def test_only_the_recent_items_are_read(recommender):
 
 
 def test_reward_chooses_the_session(parts):
-    from onerec.reward.model import RewardModel, RewardShape, save_reward
-
     torch.manual_seed(0)
     shape = RewardShape(vector_dim=5, num_items=N, history_length=MODEL_HISTORY)
     (parts / "reward").mkdir()

@@ -9,6 +9,8 @@ import pytest
 
 from onerec.config import BeamConfig
 from onerec.evaluation.baselines import fit_baselines
+from onerec.model import load_model, save_model
+from onerec.model.recency_prior import RecencyPrior
 from onerec.recommender import Recommender, write_bundle
 from onerec.schema import RECOMMENDATIONS
 from onerec.serving import (
@@ -18,6 +20,7 @@ from onerec.serving import (
     recommend_to_all,
 )
 from onerec.session_dataset.interactions import load_interactions
+from onerec.session_dataset.newest_watches import WatchesBefore, newest_watches
 from onerec.simple_recommender import SimpleRecommender, write_simple_bundle
 from onerec.tokenizer.semantic_ids import SemanticIds
 from tests.core.evaluation import night as small
@@ -52,6 +55,7 @@ def prepare(root: Path, bundle: Path, *, catalogue: Path | None = None) -> bool:
         semantic_ids=catalogue or root / "semantic_ids",
         reward_model=root / "reward",
         config=DECODING,
+        watches=WatchesBefore(root / "session_dataset", TOMORROW),
     )
 
 
@@ -156,11 +160,49 @@ def test_a_champion_without_a_reward_model_serves_by_probability(
         semantic_ids=artifacts / "semantic_ids",
         reward_model=artifacts / "reward",
         config=DECODING,
+        watches=WatchesBefore(artifacts / "session_dataset", TOMORROW),
     )
     assert Recommender.load(tmp_path / "bundle").reward is None
     assert (
         serve(artifacts, tmp_path / "bundle").column("reward").null_count == LIST * small.NUM_USERS
     )
+
+
+@pytest.mark.parametrize("generation", ["version-a", "version-b"])
+def test_a_recency_prior_serves_with_the_watches_of_the_newest_day(
+    artifacts: Path, tmp_path: Path, generation: str
+) -> None:
+    """With a weight beyond every log-probability the most watched of day D come first."""
+    model, _ = load_model(artifacts / "dpo", expected_tokenizer_version=None)
+    model.recency_prior = RecencyPrior(weight=1000.0)
+    save_model(model, tmp_path / "dpo", tokenizer_version="version-a")
+    write_bundle(
+        tmp_path / "champion",
+        checkpoint=tmp_path / "dpo",
+        semantic_ids=artifacts / "semantic_ids",
+        config=BeamConfig(beam=8, filter_seen=False),
+    )
+    prepare_bundle(
+        tmp_path / "bundle",
+        champion=tmp_path / "champion",
+        semantic_ids=small.write_catalogue(
+            tmp_path / "ids", small.catalogue(tokenizer_version=generation)
+        ),
+        reward_model=artifacts / "reward",
+        config=BeamConfig(beam=8, filter_seen=False),
+        watches=WatchesBefore(artifacts / "session_dataset", TOMORROW),
+    )
+    ids = small.catalogue()
+    watches = newest_watches(artifacts / "session_dataset", ids, before=TOMORROW, days=1)
+    assert watches.sum() == 4 * small.NUM_USERS / 2, "the test day alone"
+    best = np.sort(watches)[::-1][: small.SESSION]
+    lists = Recommender.load(tmp_path / "bundle").recommend_batch([["i00"], []], small.SESSION)
+    for items in lists:
+        found = watches[ids.index_of(np.array([r.item_id for r in items], object))]
+        assert found.tolist() == best.tolist()
+        assert [r.score for r in items] == pytest.approx(1000 * np.log1p(found), abs=50), (
+            "log-probabilities are added"
+        )
 
 
 @pytest.mark.parametrize("filter_seen", [True, False])

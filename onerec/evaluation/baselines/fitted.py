@@ -17,7 +17,13 @@ import pyarrow.parquet as pq
 import scipy.sparse as sp
 
 from onerec.artifacts import read_json, write_json
-from onerec.config import EvaluationConfig, Runtime, TokenizerConfig, TrainingConfig
+from onerec.config import (
+    EvaluationConfig,
+    Runtime,
+    TokenizerConfig,
+    TrainingConfig,
+    without_recency,
+)
 from onerec.evaluation.baselines.cascade import Cascade, fit_cascade, load_cascade
 from onerec.evaluation.baselines.sequence_losses import LOSSES
 from onerec.evaluation.baselines.sequences import WindowData, load_newest_windows, load_windows
@@ -31,9 +37,11 @@ from onerec.evaluation.baselines.simple import (
 )
 from onerec.evaluation.baselines.tiger import TigerRanker, load_tiger, tiger_codes
 from onerec.evaluation.baselines.transformer import SequenceRanker, load_sequence_ranker
+from onerec.evaluation.recency import WithRecency, load_recency_cases
 from onerec.ranked_lists import Ranker
 from onerec.session_dataset.eval_users import load_eval_users
 from onerec.session_dataset.interactions import Interactions
+from onerec.session_dataset.newest_watches import WatchesBefore
 from onerec.tokenizer.semantic_ids import SemanticIds
 
 LearnedBaseline = SequenceRanker | TigerRanker | Cascade
@@ -50,6 +58,7 @@ class FittedBaselines:
         popularity_recent: The same with a half-life.
         item_knn: Neighbours by co-watching.
         learned: Sequence models, TIGER and the cascade by name.
+        newest_watches: (N,) what the recency priors of the learned ones count.
     """
 
     exposures: np.ndarray
@@ -57,6 +66,7 @@ class FittedBaselines:
     popularity_recent: Popularity
     item_knn: ItemKNN
     learned: Mapping[str, LearnedBaseline] = field(default_factory=dict)
+    newest_watches: np.ndarray | None = None
 
     @property
     def candidates(self) -> np.ndarray:
@@ -72,7 +82,20 @@ class FittedBaselines:
             "own_repeats": OwnRepeats(self.popularity_recent),
             "itemknn": self.item_knn,
             **self.learned,
+            **self._with_recency(),
         }
+
+    def _with_recency(self) -> dict[str, Ranker]:
+        """Learned ones with a recency prior; without it they have names of their own."""
+        found: dict[str, Ranker] = {}
+        for name, system in self.learned.items():
+            if isinstance(system, Cascade) or self.newest_watches is None:
+                continue
+            prior = system.recency_prior.of(self.newest_watches)
+            if prior is not None:
+                found[name] = WithRecency(system, prior.numpy())
+                found[without_recency(name)] = system
+        return found
 
     def facts(self) -> dict[str, int]:
         """Counts worth showing."""
@@ -95,6 +118,8 @@ class FittedBaselines:
             "recent_watches": self.popularity_recent.weights,
             "is_candidate": self.candidates,
         }
+        if self.newest_watches is not None:
+            items["newest_watches"] = self.newest_watches
         pq.write_table(pa.table(items), directory / "items.parquet")
         pairs = self.item_knn.similarity.tocoo()
         neighbours = {
@@ -134,6 +159,8 @@ class BaselineInputs:
         last_phase: Settings of the generator's last phase, which the sequence baselines share; None
             leaves it out.
         runtime: Hardware of the sequence baselines.
+        recency_days: The newest days that the recency priors of the sequence baselines count; None
+            leaves the priors out.
     """
 
     session_dataset: Path
@@ -144,6 +171,15 @@ class BaselineInputs:
     vectors: np.ndarray | None = None
     last_phase: TrainingConfig | None = None
     runtime: Runtime = field(default_factory=lambda: Runtime(accelerator="cpu"))
+    recency_days: int | None = None
+
+    @property
+    def newest_watches(self) -> np.ndarray | None:
+        """(N,) what the recency priors count; None without them."""
+        if self.recency_days is None:
+            return None
+        watches = WatchesBefore(self.session_dataset, self.test_day)
+        return watches.count(self.semantic_ids, self.recency_days)
 
     @cached_property
     def sequences(self) -> WindowData:
@@ -154,6 +190,9 @@ class BaselineInputs:
             windows=load_windows(data, ids, history_length=length),
             valid=load_eval_users(data, "valid", ids, history_length=length),
             candidates=self.candidates,
+            recency=None
+            if self.recency_days is None
+            else load_recency_cases(data, ids, history_length=length, days=self.recency_days),
             newest=phase
             and load_newest_windows(data, ids, history_length=length, days=phase.fresh_days),
         )
@@ -253,6 +292,9 @@ def load_baselines(directory: Path) -> FittedBaselines:
     watches, recent, exposures = (
         items.column(name).to_numpy() for name in ("watches", "recent_watches", "exposures")
     )
+    newest = None
+    if "newest_watches" in items.column_names:  # not in artifacts before there were priors
+        newest = items.column("newest_watches").to_numpy()
     candidates = items.column("is_candidate").to_numpy(zero_copy_only=False).astype(bool)
     row, column = (pairs.column(name).to_numpy() for name in ("item_index", "neighbour_index"))
     similarity = sp.csr_array(
@@ -273,4 +315,5 @@ def load_baselines(directory: Path) -> FittedBaselines:
         popularity_recent=popular,
         item_knn=knn,
         learned={name: learned(name) for name in read_json(directory / "learned.json")},
+        newest_watches=newest,
     )

@@ -16,7 +16,9 @@ from onerec.evaluation.baselines.sequences import NewestWindows, WindowData
 from onerec.evaluation.baselines.tiger import TigerRanker, tiger_shape, window_loss
 from onerec.evaluation.baselines.transformer import SequenceModel, SequenceRanker, SequenceShape
 from onerec.evaluation.ranking_metrics import per_case_metrics
+from onerec.evaluation.recency import POOL, RecencyCases, best_of, ndcg_by_weight
 from onerec.model import OneRec
+from onerec.model.recency_prior import RecencyPrior
 from onerec.ranked_lists import Ranker
 from onerec.session_dataset.eval_users import EvalUsers
 from onerec.training.batches import DrawnBatches, Rows, length_buckets
@@ -32,7 +34,7 @@ MONITOR = f"ndcg@{CUTOFF}"
 """The validation metric that chooses epoch and trial."""
 CPU = Runtime(accelerator="cpu")
 
-R = TypeVar("R", bound=Ranker)
+R = TypeVar("R", SequenceRanker, TigerRanker)
 Metrics = Mapping[str, float]
 WindowLoss = Callable[[Tensor, Tensor, torch.Generator], Tensor]
 """From windows (B, L + 1) of item indices, which of them are learned (B, L + 1), and a source of
@@ -257,8 +259,8 @@ def best_trial(
     newest: TrainingConfig | None = None,
     runtime: Runtime = CPU,
 ) -> R:
-    """The best of `config.baseline_trials` trainings from the same seed, which then learns the
-    newest days as the generator does (`TrainingConfig.fresh_epochs`).
+    """The best of `config.baseline_trials` trainings from the same seed, which then gets a recency
+    prior and learns the newest days as the generator does (`TrainingConfig.fresh_epochs`).
 
     Args:
         build: A trial's ranker, the model to train in it, and the model's loss.
@@ -296,11 +298,21 @@ def best_trial(
             best = ranker, model, loss, score
     assert best is not None, "there is a first trial"
     ranker, model, loss, _ = best
+    if data.recency is not None and measured:
+        ranker = with_recency_prior(ranker, data.recency, seed=config.seed)
     if newest is not None and newest.fresh_epochs and data.newest is not None:
         module = WindowModule(model, loss, seed=config.seed)
         phase = last_phase(newest)
         _learn_newest(module, data.newest, recipe, phase, runtime, seed=config.seed)
     return ranker
+
+
+def with_recency_prior(ranker: R, cases: RecencyCases, *, seed: int) -> R:
+    """The ranker with the weight of the recency prior that is best on the cases."""
+    cases = cases.sampled(seed)
+    lists = ranker.rank(cases.users.history, POOL, candidates=cases.candidates)
+    weight = best_of(ndcg_by_weight(lists, cases))
+    return replace(ranker, recency_prior=RecencyPrior(weight=weight, days=cases.days))
 
 
 def _learn_newest(

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from onerec.catalogue import Catalogue
+from onerec.evaluation.recency import RecencyCases
 from onerec.session_dataset.eval_users import EvalUsers
 from onerec.session_dataset.holdout import load_newest_sequences
 from onerec.session_dataset.padding import padded_slices
@@ -25,12 +26,15 @@ class WindowData:
         valid: Users of the validation day; without any the last epoch counts.
         candidates: (N,) booleans: items that may be listed.
         newest: What a last phase learns when the epoch is chosen; None leaves the phase out.
+        recency: What the weight of the recency prior is chosen on, before that phase; None leaves
+            the prior out.
     """
 
     windows: np.ndarray
     valid: EvalUsers
     candidates: np.ndarray
     newest: "NewestWindows | None" = None
+    recency: RecencyCases | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,6 +21,7 @@ from onerec.config import ModelConfig, TokenizerConfig
 from onerec.generation import Trie, rank_first_items
 from onerec.model import OneRec, load_model, lookup, save_model, session_nll
 from onerec.model.next_item import decode_positions
+from onerec.model.recency_prior import NO_PRIOR, RecencyPrior
 from onerec.ranked_lists import RankedLists, last_items, narrowed
 from onerec.tokenizer.codebook import fit_codebook
 from onerec.tokenizer.semantic_ids import (
@@ -61,11 +62,13 @@ class TigerRanker:
         model: In evaluation mode when it ranks.
         codes: (N, T) its own semantic IDs, in the order of the day's table.
         candidates: (N,) booleans: items that may be listed.
+        recency_prior: What `FittedBaselines.rankers` adds to its scores.
     """
 
     model: OneRec
     codes: Tensor
     candidates: np.ndarray
+    recency_prior: RecencyPrior = NO_PRIOR
 
     def rank(
         self,
@@ -93,16 +96,17 @@ class TigerRanker:
         )
 
     def save(self, directory: Path) -> None:
-        """Write the checkpoint and `codes.safetensors`."""
+        """Write the checkpoint, `codes.safetensors` and `recency_prior.json`."""
         save_model(self.model, directory, tokenizer_version="tiger")
         save_file({"codes": self.codes.contiguous()}, str(directory / "codes.safetensors"))
+        self.recency_prior.save(directory)
 
 
 def load_tiger(directory: Path, candidates: np.ndarray) -> TigerRanker:
     """Read what `TigerRanker.save` wrote."""
     model, _ = load_model(directory, expected_tokenizer_version="tiger")
     codes = load_file(str(directory / "codes.safetensors"))["codes"]
-    return TigerRanker(model.eval(), codes, candidates)
+    return TigerRanker(model.eval(), codes, candidates, RecencyPrior.load(directory))
 
 
 def tiger_codes(

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from onerec.artifacts import read_json, write_json
+from onerec.model.recency_prior import NO_PRIOR, RecencyPrior
 from onerec.ranked_lists import RankedLists, exclude_scores, last_items, narrowed
 
 BlockKind = Literal["transformer", "ligr"]
@@ -163,10 +164,12 @@ class SequenceRanker:
     Attributes:
         model: In evaluation mode.
         candidates: (N,) booleans: items that may be listed.
+        recency_prior: What `FittedBaselines.rankers` adds to its scores.
     """
 
     model: SequenceModel
     candidates: np.ndarray
+    recency_prior: RecencyPrior = NO_PRIOR
 
     @torch.no_grad()
     def rank(
@@ -194,15 +197,16 @@ class SequenceRanker:
         return RankedLists.padded(items, logits, top_k)
 
     def save(self, directory: Path) -> None:
-        """Write `model.safetensors` and `config.json`."""
+        """Write `model.safetensors`, `config.json` and `recency_prior.json`."""
         directory.mkdir(parents=True, exist_ok=True)
         tensors = {k: v.contiguous() for k, v in self.model.state_dict().items()}
         save_file(tensors, str(directory / "model.safetensors"))
         write_json(directory / "config.json", asdict(self.model.shape))
+        self.recency_prior.save(directory)
 
 
 def load_sequence_ranker(directory: Path, candidates: np.ndarray) -> SequenceRanker:
     """Read what `SequenceRanker.save` wrote."""
     model = SequenceModel(SequenceShape(**read_json(directory / "config.json")))
     model.load_state_dict(load_file(str(directory / "model.safetensors")))
-    return SequenceRanker(model.eval(), candidates)
+    return SequenceRanker(model.eval(), candidates, RecencyPrior.load(directory))

@@ -27,7 +27,8 @@ from onerec.evaluation.systems import (
     nightly_systems,
     serving_systems,
 )
-from onerec.model import TokenizerVersionMismatchError
+from onerec.model import TokenizerVersionMismatchError, load_model, save_model
+from onerec.model.recency_prior import RecencyPrior
 from onerec.ranked_lists import is_excluded
 from onerec.statistics import bootstrap_mean
 from tests.core.evaluation import night as small
@@ -102,6 +103,27 @@ def test_every_promised_number_is_there_with_its_interval(
     aucs = {row.metric: row.interval for row in reward_aucs(artifacts / "reward")}
     assert aucs["auc_swt"] == (0.7, 0.65, 0.75)
     assert np.isnan(aucs["auc_wtr"]).all()
+
+
+def test_a_generator_with_a_recency_prior_is_measured_without_it_too(
+    artifacts: Path, night: EvaluationData, measured: Results, tmp_path: Path
+) -> None:
+    model, version = load_model(artifacts / "pretrained", expected_tokenizer_version=None)
+    model.recency_prior = RecencyPrior(weight=1000.0)
+    save_model(model, tmp_path / "pretrained", tokenizer_version=version)
+    generators = NightlyGenerators(pretrained=tmp_path / "pretrained", challenger=artifacts / "dpo")
+    systems = nightly_systems(night, generators, small.DECODING)
+    assert "pretrained_without_recency" in systems["pretrained"].references
+    found = evaluate(night, {n: systems[n] for n in ("pretrained_without_recency", "pretrained")})
+    recall = Metric("recall@10")
+    without = found["pretrained_without_recency"].values[recall]
+    assert without.tolist() == measured["pretrained"].values[recall].tolist()
+    assert found["pretrained"].values[recall].tolist() != without.tolist()
+    lists = systems["pretrained"].ranker.rank(night.histories, 5, candidates=night.candidates)
+    assert night.watches is not None
+    watches = night.watches.count(night.semantic_ids, 1)
+    best = np.sort(watches * night.candidates)[::-1][:5]
+    assert (watches[lists.items] == best).all(), "the most watched of the day before"
 
 
 def test_what_is_compared_with_what(metrics: MetricTable) -> None:

@@ -48,9 +48,11 @@ from onerec.evaluation.baselines.transformer import (
     SequenceShape,
     load_sequence_ranker,
 )
+from onerec.model.recency_prior import RecencyPrior
 from onerec.session_dataset.eval_users import EvalUsers, load_eval_users
 from onerec.session_dataset.holdout import held_out_users
 from onerec.session_dataset.interactions import load_interactions
+from onerec.session_dataset.newest_watches import newest_watches
 from onerec.training import FitSettings, Scratch
 from tests.core.evaluation import night as small
 from tests.core.evaluation.night import DAY, session
@@ -397,7 +399,14 @@ def test_a_night_fits_what_its_settings_name(tmp_path: Path) -> None:
         test_day=DAY,
         history_length=6,
         last_phase=PHASE,
+        recency_days=1,
     )
+    cases = inputs.sequences.recency
+    assert cases is not None
+    assert (
+        cases.watches.tolist()
+        == newest_watches(directory, ids, before=DAY - timedelta(days=1), days=1).tolist()
+    ), "of the days before the validation day"
     learned = fit_learned(inputs, config)
     assert list(learned) == ["sasrec_ce"]
     counted = fit_baselines(
@@ -405,11 +414,16 @@ def test_a_night_fits_what_its_settings_name(tmp_path: Path) -> None:
     )
     names = ["popularity", "popularity_recent", "own_repeats", "itemknn"]
     assert list(counted.rankers) == names
-    fitted = dataclasses.replace(counted, learned=learned)
+    prior = RecencyPrior(weight=500.0)
+    learned = {n: dataclasses.replace(r, recency_prior=prior) for n, r in learned.items()}
+    fitted = dataclasses.replace(counted, learned=learned, newest_watches=inputs.newest_watches)
     (tmp_path / "b").mkdir()
     fitted.save(tmp_path / "b")
     loaded = load_baselines(tmp_path / "b")
-    assert list(loaded.rankers) == [*names, "sasrec_ce"]
+    assert list(loaded.rankers) == [*names, "sasrec_ce", "sasrec_ce_without_recency"]
+    watches = newest_watches(directory, ids, before=DAY, days=1)
+    newest = loaded.rankers["sasrec_ce"].rank(np.array([[3, 9, -1]]), 5).items[0]
+    assert sorted(watches[newest]) == sorted(np.sort(watches * candidates)[-5:])
     history = np.array([[3, 9, -1], [-1, -1, -1]])
     for name, ranker in loaded.rankers.items():
         again = fitted.rankers[name].rank(history, 9)

@@ -41,6 +41,41 @@ def test_wide_beam_equals_enumeration(mode, num_items):
         assert (beams.logp[user, len(sessions) :] == -torch.inf).all()
 
 
+@pytest.mark.parametrize("tables", [True, False])
+@pytest.mark.parametrize("num_items", [1, 2])
+def test_a_prior_is_added_once_for_every_item(num_items, tables):
+    model, codes = small_model(), unique_codes(9, 4, 3)
+    prior = torch.linspace(-3, 5, 9)[torch.tensor([4, 0, 8, 2, 6, 1, 7, 3, 5])]
+    trie = Trie.build(codes, 4, prior=prior)
+    if not tables:
+        trie = dataclasses.replace(trie, tables=(None, None, None))
+    beam = 9 if num_items == 1 else 100
+    beams = generate_sessions(model, HISTORY, codes, trie, num_items=num_items, beam=beam)
+    for user in range(len(HISTORY)):
+        sessions, logp = exact(model, HISTORY[user], codes, range(9), num_items)
+        scores = logp + prior[sessions].sum(-1).to(logp)
+        order = scores.argsort(descending=True)
+        torch.testing.assert_close(beams.items[user, : len(sessions)], sessions[order])
+        torch.testing.assert_close(beams.logp[user, : len(sessions)], scores[order])
+
+
+def test_a_narrow_beam_finds_what_the_prior_lifts():
+    model, codes = small_model(), unique_codes(40, 4, 3)
+    least = score_catalogue(model, HISTORY, codes).mean(0).argmin()
+    prior = torch.zeros(40)
+    prior[least] = 30.0
+    found, _ = rank_items(model, HISTORY, codes, Trie.build(codes, 4, prior=prior), top_k=1, beam=1)
+    assert (found == least).all()
+
+
+def test_a_prior_of_another_length_or_infinite_is_refused():
+    codes = unique_codes(5, 4, 3)
+    with pytest.raises(ValueError, match=r"prior has shape \(4,\): use one finite number"):
+        Trie.build(codes, 4, prior=torch.zeros(4))
+    with pytest.raises(ValueError, match="prior has shape"):
+        Trie.build(codes, 4, prior=torch.tensor([0, 0, 0, 0, torch.inf]))
+
+
 @pytest.mark.parametrize("num_items", [1, 2])
 def test_exclusions_and_allow_list_equal_enumeration(num_items):
     model, codes = small_model(), unique_codes(9, 4, 3, seed=1)

@@ -8,11 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from onerec.config import ModelConfig, TrainingConfig
-from onerec.model import OneRec, load_model
+from onerec.evaluation.recency import RecencyCases
+from onerec.model import OneRec, load_model, lookup
+from onerec.session_dataset.eval_users import EvalUsers
 from onerec.session_dataset.generator_sessions import SessionTensors
 from onerec.training import (
     PretrainingData,
@@ -22,12 +25,15 @@ from onerec.training import (
     TrainingReport,
     fit_generator,
 )
+from onerec.training.generator_module import dense_nll
+from onerec.training.list_weights import DENSE_WEIGHTS
 from onerec.training.resume import RESUME
 from tests.core.training.small import (
     HISTORY,
     ITEMS,
     MODEL,
     NUM_CODES,
+    NUM_ITEMS,
     NUM_SID_TOKENS,
     TRAINING,
     catalogue,
@@ -46,11 +52,19 @@ def fit(
     valid: SessionTensors = VALID,
     initial: OneRec | None = None,
     on_progress: Callable[[TrainingProgress], None] | None = None,
+    list_cases: RecencyCases | None = None,
+    vectors: torch.Tensor | None = None,
 ) -> TrainingReport:
     return fit_generator(
         config,
         model,
-        PretrainingData(train=train, valid=valid, semantic_ids=catalogue()),
+        PretrainingData(
+            train=train,
+            valid=valid,
+            semantic_ids=catalogue(),
+            list_cases=list_cases,
+            vectors=vectors,
+        ),
         out_dir=directory / "out",
         scratch=directory / "scratch",
         initial=initial,
@@ -73,6 +87,69 @@ def test_learns_the_pattern(tmp_path: Path) -> None:
     model, tokenizer_version = load_model(tmp_path / "out", expected_tokenizer_version="a-version")
     assert tokenizer_version == "a-version"
     assert report.num_parameters == sum(p.numel() for p in model.parameters())
+
+
+def cases_of_recency(weight_pays: bool) -> RecencyCases:
+    """Everybody watches item 7: it was watched a hundred times, or never."""
+    users = 40
+    watches = np.zeros(NUM_ITEMS)
+    watches[7 if weight_pays else 8] = 100.0
+    return RecencyCases(
+        users=EvalUsers(
+            np.array([f"u{n}" for n in range(users)], object),
+            np.full((users, HISTORY), -1),
+            np.full((users, 1), 7),
+        ),
+        watches=watches,
+        candidates=np.arange(NUM_ITEMS) != 9,
+        days=2,
+    )
+
+
+@pytest.mark.parametrize("weight_pays", [True, False])
+def test_the_weight_of_the_recency_prior_is_chosen_and_kept(
+    tmp_path: Path, weight_pays: bool
+) -> None:
+    config = dataclasses.replace(TRAINING, max_epochs=1)
+    plain = fit(tmp_path / "plain", config)
+    report = fit(tmp_path / "chosen", config, list_cases=cases_of_recency(weight_pays))
+    assert report.history == plain.history, "choosing it changes no training"
+    best = max(report.recency_ndcg, key=lambda weight: report.recency_ndcg[weight])
+    model, _ = load_model(tmp_path / "chosen" / "out", expected_tokenizer_version=None)
+    assert (model.recency_prior.weight, model.recency_prior.days) == (float(best), 2)
+    assert (model.recency_prior.weight > 0) == weight_pays
+    written = json.loads((tmp_path / "chosen" / "out" / "history.json").read_text())
+    assert written["summary"]["recency_ndcg"] == report.recency_ndcg
+    of_plain, of_chosen = (hashes(tmp_path / name) for name in ("plain", "chosen"))
+    assert of_plain["model.safetensors"] == of_chosen["model.safetensors"]
+
+
+def test_a_dense_head_is_learned_beside_the_generator_and_gets_a_weight(tmp_path: Path) -> None:
+    """The head alone learns what follows a history; a warm start goes on with it."""
+    config = dataclasses.replace(TRAINING, max_epochs=8, learning_rate=1e-2)
+    shape = dataclasses.replace(MODEL, dropout=0.0, d_model=32, dense_head=True)
+    vectors = torch.nn.functional.one_hot(torch.arange(NUM_ITEMS)).float()
+    cases = cases_of_recency(True)
+    report = fit(tmp_path / "a", config, shape, list_cases=cases, vectors=vectors)
+    assert list(report.dense_ndcg) == [str(weight) for weight in DENSE_WEIGHTS]
+    model, _ = load_model(tmp_path / "a" / "out", expected_tokenizer_version=None)
+    assert report.dense_ndcg[str(model.dense_weight)] == max(report.dense_ndcg.values())
+
+    @torch.no_grad()
+    def loss(model: OneRec) -> float:
+        codes = catalogue().codes.long()
+        memory = model.encode(*lookup(codes, VALID.history))
+        return float(dense_nll(model, memory, VALID.targets.long()))
+
+    first = loss(model)
+    assert first < 0.8 * math.log(NUM_ITEMS)
+    once = dataclasses.replace(config, max_epochs=1, learning_rate=1e-3)
+    fit(tmp_path / "b", once, shape, initial=model, vectors=vectors)
+    assert (
+        loss(load_model(tmp_path / "b" / "out", expected_tokenizer_version=None)[0]) < 1.1 * first
+    )
+    with pytest.raises(ValueError, match="dense_head: the semantic IDs have no vectors"):
+        fit(tmp_path / "c", once, shape)
 
 
 def test_reports_and_writes_the_same_numbers(tmp_path: Path) -> None:

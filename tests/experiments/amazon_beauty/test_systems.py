@@ -58,7 +58,7 @@ def model(codes: torch.Tensor, *, dropout: float = 0.0) -> OneRecWithDenseHead:
 def test_candidates_carry_exact_scores_of_both_heads_and_mix() -> None:
     codes = unique_codes(30, 4, 3)
     one = model(codes)
-    torch.nn.init.normal_(one.items.weight)  # so that the heads disagree
+    torch.nn.init.normal_(one.head.items.weight)  # so that the heads disagree
     history = np.array([[3, 1, 4, -1], [9, -1, -1, -1]])
     found = candidates_of(one, history, beam=8, dense=8)
     with torch.no_grad():

@@ -1,0 +1,150 @@
+"""The weight of the recency prior (`RecencyPrior`), chosen where nothing is measured.
+
+The weight is chosen on the validation day with the watches of the days before it, by weights that
+have not learned that day; it is then used with the watches of the validation day on the test day.
+
+Shapes: C cases, K places of a list, N items.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from onerec.catalogue import Catalogue
+from onerec.evaluation.ranking_metrics import per_case_metrics
+from onerec.ranked_lists import RankedLists, Ranker
+from onerec.session_dataset.eval_users import EvalUsers, load_eval_users
+from onerec.session_dataset.newest_watches import newest_watches, split_day
+
+WEIGHTS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0)
+"""What is tried; of equals the first."""
+POOL = 100
+"""Items of a list that the prior may reorder."""
+MOST_CASES = 2000
+"""Users of the validation day that decide, a seeded sample beyond that."""
+CUTOFF = 10
+MONITOR = f"ndcg@{CUTOFF}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecencyCases:
+    """What the weight is chosen on.
+
+    Attributes:
+        users: Of the validation day.
+        watches: (N,) of the newest days before it.
+        candidates: (N,) booleans: items that may be listed.
+        days: The newest days that were counted.
+    """
+
+    users: EvalUsers
+    watches: np.ndarray
+    candidates: np.ndarray
+    days: int = 1
+
+    def sampled(self, seed: int) -> "RecencyCases":
+        """The same with at most `MOST_CASES` users."""
+        if len(self.users) <= MOST_CASES:
+            return self
+        chosen = np.random.default_rng(seed).choice(len(self.users), MOST_CASES, replace=False)
+        return replace(self, users=self.users.rows(np.sort(chosen)))
+
+
+def load_recency_cases(
+    directory: Path, catalogue: Catalogue, *, history_length: int, days: int
+) -> RecencyCases | None:
+    """The users of the validation day, and what was watched before it.
+
+    Args:
+        directory: Files of a `session_dataset` artifact; `test` is never read.
+        catalogue: Items it does not know are dropped.
+        history_length: H.
+        days: The newest days that are counted.
+
+    Returns:
+        None where no day validates.
+    """
+    day = split_day(directory, "valid")
+    if day is None:
+        return None
+    candidates = catalogue.candidates(day)
+    return RecencyCases(
+        users=load_eval_users(
+            directory, "valid", catalogue, history_length=history_length, rankable=candidates
+        ),
+        watches=newest_watches(directory, catalogue, before=day, days=days),
+        candidates=candidates,
+        days=days,
+    )
+
+
+@dataclass(frozen=True)
+class WithRecency:
+    """A `Ranker` whose lists add a prior to the scores of another one.
+
+    Attributes:
+        ranker: Its scores are log-probabilities, up to a constant of the user's; the prior reorders
+            its best `POOL` items.
+        prior: (N,).
+    """
+
+    ranker: Ranker
+    prior: np.ndarray
+
+    def rank(
+        self,
+        histories: np.ndarray,
+        top_k: int,
+        exclude: np.ndarray | None = None,
+        candidates: np.ndarray | None = None,
+    ) -> RankedLists:
+        """See `Ranker.rank`."""
+        lists = self.ranker.rank(histories, max(POOL, top_k), exclude, candidates)
+        return reordered(lists, self.prior, top_k)
+
+
+def ndcg_by_weight(lists: RankedLists, cases: RecencyCases) -> dict[float, float]:
+    """NDCG@10 of every weight; the best weight is `best_of` it.
+
+    Args:
+        lists: `POOL` items for each user of the cases, without a prior; the scores are
+            log-probabilities, up to a constant of the user's.
+        cases: What is measured.
+    """
+    prior = np.log1p(cases.watches)
+    return {
+        weight: ndcg_at_10(reordered(lists, weight * prior, CUTOFF), cases) for weight in WEIGHTS
+    }
+
+
+def ndcg_at_10(lists: RankedLists, cases: RecencyCases) -> float:
+    """Mean over the cases; the lists are sorted by their scores first."""
+    best = reordered(lists, np.zeros(len(cases.watches)), CUTOFF)
+    return float(per_case_metrics(best.items, cases.users.targets, (CUTOFF,))[MONITOR].mean())
+
+
+def best_of(ndcg: dict[float, float]) -> float:
+    """The weight of the highest NDCG@10, the smaller one of equals; 0 where none was tried.
+
+    Examples:
+        >>> best_of({0.0: 0.04, 0.5: 0.05, 1.0: 0.05})
+        0.5
+    """
+    return max(ndcg, key=ndcg.__getitem__, default=0.0)
+
+
+def reordered(lists: RankedLists, prior: np.ndarray, top_k: int) -> RankedLists:
+    """The best `top_k` of each list by score plus prior (N,).
+
+    Examples:
+        >>> lists = RankedLists(np.array([[2, 0, -1]]), np.array([[-1.0, -2.0, -np.inf]]))
+        >>> reordered(lists, np.array([1.5, 0.0, 0.0]), 2).items.tolist()
+        [[0, 2]]
+    """
+    scores = lists.scores + prior[np.maximum(lists.items, 0)]
+    scores = np.where(lists.items >= 0, scores, -np.inf)
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :top_k]
+    return RankedLists.padded(
+        np.take_along_axis(lists.items, order, 1), np.take_along_axis(scores, order, 1), top_k
+    )

@@ -1,0 +1,112 @@
+"""What counts beside generation in a model's lists, chosen on the validation day.
+
+Before the last phase of a training, when the weights have not learned that day: first the weight of
+the dense head, then that of the recency prior beside it.
+
+Shapes: C users, K places of a list, N items, T SID tokens.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from onerec.config import TrainingConfig
+from onerec.evaluation.recency import (
+    POOL,
+    RecencyCases,
+    best_of,
+    ndcg_at_10,
+    ndcg_by_weight,
+)
+from onerec.generation import Trie, rank_first_items
+from onerec.generation.beam import read_histories
+from onerec.model import OneRec
+from onerec.model.recency_prior import RecencyPrior
+from onerec.ranked_lists import RankedLists
+
+DENSE_WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
+"""What is tried for the dense head; of equals the first."""
+USERS_AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class TriedWeights:
+    """NDCG@10 on the validation day by weight.
+
+    Attributes:
+        dense: Of the dense head, without a recency prior.
+        recency: Of the recency prior, beside the chosen weight of the dense head.
+    """
+
+    dense: dict[str, float] = field(default_factory=dict)
+    recency: dict[str, float] = field(default_factory=dict)
+
+
+@torch.no_grad()
+def choose_list_weights(
+    model: OneRec, codes: Tensor, cases: RecencyCases, config: TrainingConfig
+) -> TriedWeights:
+    """Give a model the weights that are best on the cases.
+
+    Args:
+        model: Has not learned the cases' day; its training mode stays as it is.
+        codes: (N, T) semantic IDs.
+        cases: Users of the validation day, and the watches before it.
+        config: `recency_prior`, and the seed of the sample of users.
+    """
+    if not len(cases.users):
+        return TriedWeights()
+    cases, codes = cases.sampled(config.seed), codes.to(model.device)
+    was_training = model.training
+    model.eval()
+    model.dense_weight = 0.0 if model.dense is None else 1.0
+    lists, tried = _lists(model, codes, cases), TriedWeights()
+    if model.dense is not None:
+        dense = _dense_logp(model, codes, cases, lists.items)
+        by_weight = {
+            w: replace(lists, scores=lists.scores + (w - 1) * dense) for w in DENSE_WEIGHTS
+        }
+        ndcg = {weight: ndcg_at_10(mixed, cases) for weight, mixed in by_weight.items()}
+        model.dense_weight = best_of(ndcg)
+        lists, tried = by_weight[model.dense_weight], replace(tried, dense=_named(ndcg))
+    if config.recency_prior:
+        ndcg = ndcg_by_weight(lists, cases)
+        model.recency_prior = RecencyPrior(weight=best_of(ndcg), days=cases.days)
+        tried = replace(tried, recency=_named(ndcg))
+    model.train(was_training)
+    return tried
+
+
+def _lists(model: OneRec, codes: Tensor, cases: RecencyCases) -> RankedLists:
+    """The best `POOL` items of every user; a dense head counts as much as generation."""
+    allowed = torch.from_numpy(cases.candidates).to(model.device)
+    trie = Trie.build(codes, model.codebook_size, allowed)
+    width = min(POOL, trie.num_leaves)
+    return rank_first_items(
+        model,
+        torch.from_numpy(cases.users.history),
+        codes,
+        trie,
+        top_k=width,
+        beam=width,
+        batch_size=USERS_AT_ONCE,
+    )
+
+
+def _dense_logp(model: OneRec, codes: Tensor, cases: RecencyCases, items: np.ndarray) -> np.ndarray:
+    """(C, K) log-probabilities of listed items under the dense head; 0 where there is no item."""
+    histories = torch.from_numpy(cases.users.history).split(USERS_AT_ONCE)
+    listed = torch.from_numpy(items).split(USERS_AT_ONCE)
+    parts = []
+    for history, row in zip(histories, listed, strict=True):
+        memory = read_histories(model, history.to(model.device), codes)
+        logp = model.dense_logits(memory).log_softmax(-1).cpu()
+        parts.append(logp.gather(1, row.clamp(min=0)) * (row >= 0))
+    return torch.cat(parts).double().numpy()
+
+
+def _named(ndcg: Mapping[float, float]) -> dict[str, float]:
+    return {str(weight): value for weight, value in ndcg.items()}
