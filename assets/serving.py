@@ -103,23 +103,22 @@ def recommendations(
         upstream={name: artifact.version for name, artifact in read.items()},
         code_version=CODE,
     ) as draft:
-        bundle, serve_date = draft.path / BUNDLE, _tomorrow(day)
-        version = _write_bundle(bundle, store, read, fallback, settings, serve_date)
+        bundle, sessions = draft.path / BUNDLE, read["session_dataset"]
+        version = _write_bundle(bundle, store, read, fallback, settings, _tomorrow(day))
         table = recommend_to_all(
             bundle,
-            read["session_dataset"].path,
-            serve_date=serve_date,
+            sessions.path,
+            serve_date=_tomorrow(day),
             model_version=version,
             list_length=lists.list_length,
             device=compute.torch_device(),
             on_batch=_every(PROGRESS_SECONDS, context.log.info),
         )
         pq.write_table(table, draft.path / TABLE)
-        draft.row_counts["users"] = len(table.column("user_id").unique())
-        draft.row_counts["rows"] = table.num_rows
-        draft.metadata["degraded"] = degraded.reason or None
-        draft.metadata["sessions_until"] = read["session_dataset"].partition
-        draft.metadata["model_version"] = version
+        users = len(table.column("user_id").unique())
+        draft.row_counts |= {"users": users, "rows": table.num_rows}
+        draft.metadata |= {"degraded": degraded.reason or None}
+        draft.metadata |= {"sessions_until": sessions.partition, "model_version": version}
     shown = publish(draft.artifact, table, warehouse, Path(consumers.root))
     return published(draft.artifact, shown | draft.metadata | {"first users": _preview(table)})
 
