@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
+import pandas as pd
 
 from experiments.reporting.result_tables import Provenance, ResultTable, Row
 from onerec.config import (
@@ -20,6 +20,7 @@ from onerec.config import (
     CHAMPION,
     SERVED,
     EvaluationConfig,
+    without_recency,
 )
 from onerec.config.feedback import VIDEO_SIGNALS
 from onerec.evaluation.metric_table import read_case_metrics
@@ -62,10 +63,11 @@ def pooled_users(nights: Mapping[str, Path]) -> tuple[dict[str, Values], int]:
     """
     if not nights:
         raise ValueError("nights: no day has offline_metrics; run a nightly run first")
-    tables = {day: read_case_metrics(path) for day, path in nights.items()}
+    tables = _with_rows_without_recency(
+        {day: read_case_metrics(path).to_pandas() for day, path in nights.items()}
+    )
     systems = {
-        day: [s for s in table.column("system").unique().to_pylist() if s != CHAMPION]
-        for day, table in tables.items()
+        day: [s for s in table["system"].unique() if s != CHAMPION] for day, table in tables.items()
     }
     first_day, first = next(iter(systems.items()))
     for day, found in systems.items():
@@ -75,7 +77,7 @@ def pooled_users(nights: Mapping[str, Path]) -> tuple[dict[str, Values], int]:
                 f"{', '.join(odd)}: measured on {first_day} or on {day} only; make baselines and "
                 "offline_metrics of both again with the same baselines, or name fewer days"
             )
-    rows = pa.concat_tables(tables.values()).unify_dictionaries().to_pandas()
+    rows = pd.concat(tables.values(), ignore_index=True)
     users = rows["user_id"].astype(str)  # sorted by id, not by category
     values = rows.groupby(["system", "metric", users], observed=True)["value"].mean()
     wanted = [(s, m) for s in first for m in (*RANKING, *REWARDS) if (s, m) in values]
@@ -83,8 +85,22 @@ def pooled_users(nights: Mapping[str, Path]) -> tuple[dict[str, Values], int]:
         system: {m: values[system, m].to_numpy() for s, m in wanted if s == system}
         for system in first
     }
-    num_cases = sum(len(table.column("user_id").unique()) for table in tables.values())
+    num_cases = sum(table["user_id"].nunique() for table in tables.values())
     return pooled, num_cases
+
+
+def _with_rows_without_recency(nights: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """A system whose recency prior has no weight on some day is without one there as it stands."""
+    tables = {day: table.astype({"system": str}) for day, table in nights.items()}
+    measured = {name for table in tables.values() for name in table["system"].unique()}
+    for day, table in tables.items():
+        found = set(table["system"])
+        for system in sorted(found):
+            name = without_recency(system)
+            if name in measured - found:
+                same = table[table["system"] == system].assign(system=name)
+                tables[day] = pd.concat([tables[day], same], ignore_index=True)
+    return tables
 
 
 def walk_forward_tables(
@@ -218,7 +234,8 @@ def best_baseline(rows: Sequence[Row]) -> str:
 
 
 def _is_baseline(system: str) -> bool:
-    return system in BASELINES or system == "tiger"
+    names = {name for known in BASELINES for name in (known, without_recency(known))}
+    return system in names
 
 
 def _findings(rows: Sequence[Row], best: str) -> list[str]:

@@ -86,3 +86,20 @@ def test_days_with_other_systems_and_no_days_are_refused(tmp_path: Path):
         pooled_users(nights)
     with pytest.raises(ValueError, match="run a nightly run first"):
         pooled_users({})
+
+
+def test_a_prior_without_weight_on_a_day_is_none_there(tmp_path: Path):
+    nights = {
+        "1": night(
+            tmp_path,
+            "1",
+            ["a"],
+            {"dpo": [0.5], "sasrec_ce_without_recency": [0.2], "sasrec_ce": [0.4]},
+        ),
+        "2": night(tmp_path, "2", ["a"], {"dpo": [0.5], "sasrec_ce": [0.6]}),
+    }
+    found, _ = pooled_users(nights)
+    assert found["sasrec_ce_without_recency"]["recall@10"].tolist() == [(0.2 + 0.6) / 2]
+    ranking, _ = walk_forward_tables(nights, "toy", MADE, EVALUATION)
+    compared = {row.metric for row in ranking.rows if row.system == "dpo"}
+    assert "recall@10_minus_sasrec_ce_without_recency" in compared
