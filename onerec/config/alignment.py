@@ -49,7 +49,7 @@ class BeamConfig(ValidatedConfig):
         lt=1,
     )
     new_item_days: int = option(
-        7, "Items are new for so many days, the day they were first seen included", ge=1, le=366
+        2, "Items are new for so many days, the day they were first seen included", ge=1, le=366
     )
     serving_precision: Precision = option(
         "float64",
