@@ -1,6 +1,6 @@
-"""A Dagster UI with its daemon over a home, and what is launched through it.
+"""Runs and backfills launched through a Dagster UI of its own, as from a browser.
 
-Everything runs as launches from a browser do: on the instance's queue, pools and retries.
+They go through the instance's queue, pools and retries.
 """
 
 import fcntl
@@ -53,10 +53,10 @@ class DagsterUI:
         self._shown: set[tuple[str, str]] = set()
 
     def query(self, query: str, **variables: Any) -> dict[str, Any]:
-        """Data of an answer.
+        """Run a GraphQL query and return its data.
 
         Raises:
-            RuntimeError: It answers with an error.
+            RuntimeError: The answer holds an error.
         """
         body = json.dumps({"query": query, "variables": variables}).encode()
         header = {"Content-Type": "application/json"}

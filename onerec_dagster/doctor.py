@@ -17,8 +17,8 @@ LONG_RUN = timedelta(hours=12)
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at.
+class Diagnosis:
+    """One examined part of the state.
 
     Attributes:
         subject: What.
@@ -32,8 +32,8 @@ class Finding:
         return f"{'PROBLEM' if self.problem else 'ok':>8}  {self.subject}  {self.problem}".rstrip()
 
 
-def examine(settings: Settings, instance: dg.DagsterInstance) -> Iterator[Finding]:
-    """Look at everything; damage is found by hashing every file that is current."""
+def examine(settings: Settings, instance: dg.DagsterInstance) -> Iterator[Diagnosis]:
+    """Examine everything; damage is found by hashing every file of the current versions."""
     store = settings.artifact_store()
     yield from _artifacts(store)
     yield _warehouse(settings)
@@ -42,11 +42,11 @@ def examine(settings: Settings, instance: dg.DagsterInstance) -> Iterator[Findin
     yield _disk(settings)
 
 
-def _artifacts(store: ArtifactStore) -> Iterator[Finding]:
+def _artifacts(store: ArtifactStore) -> Iterator[Diagnosis]:
     for asset in store.assets():
         partitions = store.partitions(asset)
         damaged = list(_damaged(store, asset, partitions))
-        yield Finding(f"artifacts of {asset}: {len(partitions)} partitions", "; ".join(damaged))
+        yield Diagnosis(f"artifacts of {asset}: {len(partitions)} partitions", "; ".join(damaged))
 
 
 def _damaged(store: ArtifactStore, asset: str, partitions: list[str]) -> Iterator[str]:
@@ -57,7 +57,7 @@ def _damaged(store: ArtifactStore, asset: str, partitions: list[str]) -> Iterato
             yield str(error)
 
 
-def _warehouse(settings: Settings) -> Finding:
+def _warehouse(settings: Settings) -> Diagnosis:
     path = settings.warehouse_path
     warehouse = Warehouse(path=str(path), lock_wait_seconds=LOCK_WAIT_SECONDS)
     try:
@@ -68,32 +68,32 @@ def _warehouse(settings: Settings) -> Finding:
             for (table,) in rows:
                 connection.execute(f"select count(*) from {table}").fetchall()
     except (WarehouseError, OSError) as error:
-        return Finding(f"warehouse {path}", str(error))
-    return Finding(f"warehouse {path}: {len(rows)} tables")
+        return Diagnosis(f"warehouse {path}", str(error))
+    return Diagnosis(f"warehouse {path}: {len(rows)} tables")
 
 
-def _consumers(settings: Settings, store: ArtifactStore) -> Finding:
+def _consumers(settings: Settings, store: ArtifactStore) -> Diagnosis:
     root = settings.serving_dir
     served = read_served(root)
     if served is None:
         remedy = "nothing is served: run a night, python -m onerec_dagster rerun DAY"
-        return Finding(f"what consumers read in {root}", remedy)
+        return Diagnosis(f"what consumers read in {root}", remedy)
     subject = f"what consumers read: {served.day} by {served.model_version}"
     if served.degraded:
-        return Finding(subject, f"degraded: {served.degraded}")
+        return Diagnosis(subject, f"degraded: {served.degraded}")
     newest = store.partitions("recommendations")[-1:]
     if newest and newest[0] > served.day:
-        return Finding(subject, f"recommendations of {newest[0]} are there and not current")
-    return Finding(subject)
+        return Diagnosis(subject, f"recommendations of {newest[0]} are there and not current")
+    return Diagnosis(subject)
 
 
-def _runs(instance: dg.DagsterInstance) -> Iterator[Finding]:
+def _runs(instance: dg.DagsterInstance) -> Iterator[Diagnosis]:
     started = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING])
     long_ago = datetime.now(UTC) - LONG_RUN
     records = instance.get_run_records(started)
     stuck = [r.dagster_run.run_id for r in records if r.create_timestamp < long_ago]
     remedy = f"under way for more than {LONG_RUN}: {', '.join(stuck)}" if stuck else ""
-    yield Finding(f"runs: {len(records)} under way", remedy)
+    yield Diagnosis(f"runs: {len(records)} under way", remedy)
     storage, orphaned = instance.event_log_storage, set()
     for pool in storage.get_concurrency_keys():
         info = storage.get_concurrency_info(pool)
@@ -102,13 +102,13 @@ def _runs(instance: dg.DagsterInstance) -> Iterator[Finding]:
             if run is None or run.is_finished:
                 orphaned.add(pool)
     remedy = "held by runs that ended; the next command frees them" if orphaned else ""
-    yield Finding(f"pools: {', '.join(sorted(orphaned)) or 'free or held by runs'}", remedy)
+    yield Diagnosis(f"pools: {', '.join(sorted(orphaned)) or 'free or held by runs'}", remedy)
 
 
-def _disk(settings: Settings) -> Finding:
+def _disk(settings: Settings) -> Diagnosis:
     subject = f"disk of {settings.home}"
     try:
         require_free_space(settings.home, "a nightly run")
     except DiskFullError as error:
-        return Finding(subject, str(error))
-    return Finding(subject)
+        return Diagnosis(subject, str(error))
+    return Diagnosis(subject)

@@ -41,7 +41,7 @@ from onerec.tokenizer.semantic_ids import SemanticIds, load_semantic_ids
 
 @dataclass(frozen=True)
 class ABTestResult:
-    """What came of the arms.
+    """Measurements of all arms.
 
     Attributes:
         sums: (S, D, U, COUNTS) per arm, see `measures`.
@@ -106,7 +106,7 @@ class ABTest:
 
 @dataclass(frozen=True)
 class _ServedDay:
-    """What is the same for every arm."""
+    """Data of the first day that all arms share."""
 
     catalogue: ServedCatalogue
     fallback: Popularity

@@ -245,7 +245,7 @@ def _lists(policy: Policy, known: UserState, rows: Array, planned: Array) -> Arr
 
 
 def _check(lists: Array, excluded: Array, items: SimulatedItems, day: int) -> None:
-    """A policy that breaks the rules of the app has won nothing."""
+    """Check that a policy keeps the rules of the app."""
     chosen = lists >= 0
     there = chosen & (lists < len(items))
     early = chosen & ~(there & (items.published[np.where(there, lists, 0)] <= day))

@@ -218,7 +218,7 @@ SYSTEMS: dict[str, Callable[..., dict[str, BeautyResult]]] = {
 
 
 def _heads(model: OneRecWithDenseHead, cases: LeaveOneOutCases, beam: int) -> dict[str, float]:
-    """Recall@10 of the beams alone and of an even mixture on a few users: to look at, no more."""
+    """Recall@10 of the beams alone and of an even mixture on a few users, for information only."""
     found = candidates_of(model, cases.history, beam=beam, dense=beam)
     lists = {"beams' recall@10": found.generated(TOP_K), "mixed recall@10": found.fused(0.5, TOP_K)}
     return {name: means(metrics_of(ranked, cases))["recall@10"] for name, ranked in lists.items()}

@@ -1,4 +1,4 @@
-"""Ten users of the test day for a person to read: what they did, what each system lists, and why.
+"""Ten users of the test day for manual inspection: history, the systems' lists, and reasons.
 
 Shapes: U users, H history items, K listed items, T SID tokens, N items.
 """
