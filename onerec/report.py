@@ -261,9 +261,9 @@ def _outcome(report: NightlyReport) -> list[str]:
             f"{metrics.lowest('repeat_free_share'):.2%} free of repeats"
         )
     aucs = {
-        row.metric.removeprefix("auc_"): row.interval.text(decimals=3)
+        row.slice: row.interval.text(decimals=3)
         for row in metrics.rows
-        if row.system == "reward" and row.metric.startswith("auc_")
+        if (row.system, row.metric) == ("reward", "auc")
     }
     aucs |= dict.fromkeys(report.protocol.missing_signals, "no such signal")
     if set(aucs.values()) - {"n/a", "no such signal"}:

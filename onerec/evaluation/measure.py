@@ -193,7 +193,7 @@ def nothing_measured(metrics: MetricTable) -> bool:
 
 
 def reward_aucs(reward_model: Path) -> Iterator[MetricRow]:
-    """`auc_<tower>` of the reward model on the validation day (bootstrap over rows).
+    """AUC per signal (its slice) of the reward model on the validation day; bootstrap over rows.
 
     NaN where only one kind of row was seen.
     """
@@ -203,4 +203,4 @@ def reward_aucs(reward_model: Path) -> Iterator[MetricRow]:
         measured = towers[tower]
         value = np.nan if measured["auc"] is None else measured["auc"]
         low, high = measured.get("auc_interval") or (np.nan, np.nan)
-        yield MetricRow(REWARD_SYSTEM, None, f"auc_{tower}", ALL, value, low, high)
+        yield MetricRow(REWARD_SYSTEM, None, "auc", tower, value, low, high)

@@ -30,9 +30,9 @@ METRICS = MetricTable(
         row("dpo", "recall@10", 0.06, reference="popularity"),
         MetricRow("dpo", None, "legal_share", "all", 1.0),
         MetricRow("dpo", None, "repeat_free_share", "all", 1.0),
-        MetricRow("reward", None, "auc_swt", "all", 0.71, 0.69, 0.73),
-        MetricRow("reward", None, "auc_ltr", "all", 0.6, math.nan, math.nan),
-        MetricRow("reward", None, "auc_wtr", "all", math.nan, math.nan, math.nan),
+        MetricRow("reward", None, "auc", "swt", 0.71, 0.69, 0.73),
+        MetricRow("reward", None, "auc", "ltr", 0.6, math.nan, math.nan),
+        MetricRow("reward", None, "auc", "wtr", math.nan, math.nan, math.nan),
     )
 )
 REPORT = NightlyReport(

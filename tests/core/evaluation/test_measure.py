@@ -100,9 +100,9 @@ def test_every_promised_number_is_there_with_its_interval(
         for metric in ("recall@10", "ndcg@10", "evaluator_reward", "reward_gap"):
             found = metrics.find(system, metric, reference=reference)
             assert found.low <= found.mean <= found.high
-    aucs = {row.metric: row.interval for row in reward_aucs(artifacts / "reward")}
-    assert aucs["auc_swt"] == (0.7, 0.65, 0.75)
-    assert np.isnan(aucs["auc_wtr"]).all()
+    aucs = {row.slice: row.interval for row in reward_aucs(artifacts / "reward")}
+    assert aucs["swt"] == (0.7, 0.65, 0.75)
+    assert np.isnan(aucs["wtr"]).all()
 
 
 def test_a_generator_with_a_recency_prior_is_measured_without_it_too(
