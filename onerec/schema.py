@@ -167,7 +167,7 @@ OFFLINE_METRICS = pa.schema(
             "for a value of its own",
         ),
         _column("metric", pa.string(), "E.g. recall@10, evaluator_reward", nullable=False),
-        _column("slice", pa.string(), "all, the users or targets counted, or a signal", nullable=False),
+        _column("slice", pa.string(), "all; users or targets counted; a signal", nullable=False),
         _column("value", pa.float64(), "Mean over the cases; NaN without a case", nullable=False),
         _column(
             "low",
