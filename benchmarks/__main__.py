@@ -47,12 +47,15 @@ PAGE_TEMPLATE = template("""\
 
 Written by `make bench`; every ratio compares things run in turn in one process.
 Absolute times belong to the machine named and mean little elsewhere.
-{% for result, section in measured %}
+{% for section in sections %}
 
+{{ section }}
+{% endfor %}
+""")
+MEASURED_TEMPLATE = template("""\
 {{ section }}
 {{ result.date }}, {{ result.machine }}, peak memory {{ result.peak_rss_gib }} GiB;
 {{ result.versions.items() | map("join", " ") | join(", ") }}.
-{% endfor %}
 """)
 SECTION_TEMPLATE = template("""\
 ## {{ section.title }}
@@ -95,15 +98,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
         subprocess.run(command + ["--quick"] * options.quick, check=True)
     if options.quick:
         return
-    read = {name: results / f"{name}.json" for name in SECTIONS}
-    measured = {n: json.loads(path.read_text()) for n, path in read.items() if path.exists()}
-    figures = {
-        k: v for result in measured.values() for k, v in result["section"]["figures"].items()
-    }
+    write_page(results)
+
+
+def write_page(results: Path, page: Path = PAGE) -> None:
+    """Write the page and `bench.json`; a section without a result here stays as the page has it.
+
+    Args:
+        results: Directory of `<section>.json`.
+        page: The document.
+    """
+    read = [results / f"{name}.json" for name in SECTIONS]
+    measured = [json.loads(path.read_text()) for path in read if path.exists()]
+    figures = {k: v for result in measured for k, v in result["section"]["figures"].items()}
     (results.parent / "bench.json").write_text(json.dumps(figures, indent=2) + "\n")
-    sections = [section_page(section_from_json(r["section"])) for r in measured.values()]
-    PAGE.write_text(PAGE_TEMPLATE.render(measured=zip(measured.values(), sections, strict=True)))
-    print(f"{PAGE} and {results.parent / 'bench.json'}")
+    earlier = page.read_text().split("\n## ")[1:] if page.exists() else []
+    sections = {text.split("\n")[0]: f"## {text.rstrip()}" for text in earlier}
+    for result in measured:
+        text = section_page(section_from_json(result["section"]))
+        shown = MEASURED_TEMPLATE.render(result=result, section=text)
+        sections[result["section"]["title"]] = shown.rstrip()
+    page.write_text(PAGE_TEMPLATE.render(sections=sections.values()))
+    print(f"{page} and {results.parent / 'bench.json'}")
 
 
 def _measure(name: str, results: Path, *, quick: bool) -> None:
