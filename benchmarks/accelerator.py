@@ -184,7 +184,7 @@ def _search_rows(size: Size, device: str) -> Iterator[list[Any]]:
     rows = torch.randint(0, size.items, (size.users, history), device=device)
     for (weights, dtype), beam in itertools.product(PRECISIONS.items(), size.beams):
         served = model.to(device=device, dtype=dtype)
-        seconds, found = [], None
+        seconds, legal = [], 0.0
         for _ in range(3):
             began = time.perf_counter()
             found = generate_sessions(

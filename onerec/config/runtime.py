@@ -24,6 +24,11 @@ class Runtime(ValidatedConfig):
     num_nodes: int = option(
         1, "Nodes of the pretraining; they share the file system", ge=1, le=LARGEST_BATCH
     )
+    sharding: Literal["replicas", "shards"] = option(
+        "replicas",
+        "What each process of a pretraining holds: the whole model, or with 'shards' (FSDP2) a "
+        "share of weights, gradients and optimiser state, for models that exceed a card",
+    )
     precision: Literal[
         "auto", "32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true"
     ] = option(

@@ -9,10 +9,11 @@ from typing import Any
 import lightning as L
 import torch
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from onerec.training.fit_module import FitModule
 from onerec.training.fit_settings import FitSettings
+from onerec.training.sharding import whole_weights
 from onerec.training.step_log import NonFiniteError, StepLog
 
 
@@ -96,8 +97,10 @@ class EpochSelection(L.Callback):
         self._add(entry)
         if self.settings.monitor is None:
             return
-        if self.best_epoch == entry["epoch"] and trainer.is_global_zero:
-            save_weights(_model(trainer), self.best_weights)
+        if self.best_epoch == entry["epoch"]:
+            weights = whole_weights(_model(trainer))
+            if trainer.is_global_zero:
+                save_weights(weights, self.best_weights)
         trainer.should_stop |= self.out_of_patience
 
     def _add(self, entry: dict[str, Any]) -> None:
@@ -132,9 +135,9 @@ def scalars(entry: Mapping[str, Any]) -> dict[str, float]:
     return {name: value for name, value in entry.items() if isinstance(value, int | float)}
 
 
-def save_weights(model: nn.Module, file: Path) -> None:
-    """Write a model's weights and buffers in safetensors."""
-    save_file({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}, file)
+def save_weights(weights: Mapping[str, Tensor], file: Path) -> None:
+    """Write weights and buffers in safetensors."""
+    save_file({k: v.detach().cpu().contiguous() for k, v in weights.items()}, file)
 
 
 def _model(trainer: L.Trainer) -> nn.Module:

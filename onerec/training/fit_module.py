@@ -9,6 +9,7 @@ from torch import nn
 
 from onerec.training.fit_settings import FitSettings
 from onerec.training.optimizer import adamw, rate_share
+from onerec.training.sharding import shard
 
 
 class FitModule(L.LightningModule):
@@ -24,10 +25,25 @@ class FitModule(L.LightningModule):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
+        self._sharded = False
 
     def prepare(self, settings: FitSettings, *, total_steps: int) -> None:
         """Take the optimiser's settings and the length of the schedule; `fit` calls it."""
         self.settings, self.total_steps = settings, total_steps
+
+    shard_methods: tuple[str, ...] = ()
+    """Methods of the model, beside `forward`, that the loss calls, see `shard`."""
+
+    def shard_units(self) -> Iterable[nn.Module]:
+        """Parts of the model that a sharded training gathers one at a time, see `shard`."""
+        return ()
+
+    def configure_model(self) -> None:
+        """Lightning's hook, called by every process: only a sharded training has a mesh."""
+        if self.device_mesh is not None and not self._sharded:
+            mesh = self.device_mesh["data_parallel"]
+            shard(self.model, self.shard_units(), mesh, methods=self.shard_methods)
+            self._sharded = True
 
     def validation_metrics(self) -> dict[str, Any]:
         """Metrics of the model as it is, in evaluation mode without gradients; none by default.

@@ -6,9 +6,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from onerec.model import Memory, OneRec, lookup, session_nll
+from onerec.model.blocks import EncoderBlock
+from onerec.model.moe import SparseMoE
 from onerec.session_dataset.generator_sessions import SessionTensors
 from onerec.training.batches import OrderedBatches, SessionRows, loader_of
 from onerec.training.distributed_batches import DistributedBatches
@@ -60,7 +62,7 @@ def token_nll(model: OneRec, history: Tensor, targets: Tensor, codes: Tensor) ->
     """
     history_codes, history_mask = lookup(codes, history)
     session_codes, session_mask = lookup(codes, targets)
-    logits = model(history_codes, history_mask, session_codes)
+    logits = model.decode(model.encode(history_codes, history_mask), session_codes)
     nll_BMT = F.cross_entropy(
         logits.float().flatten(0, 2), session_codes.flatten(), reduction="none"
     ).view_as(session_codes)
@@ -74,6 +76,7 @@ class GeneratorModule(FitModule):
 
     codes: Tensor
     model: OneRec
+    shard_methods = ("encode", "decode", "dense_logits")
 
     def __init__(
         self, model: OneRec, codes: Tensor, valid: SessionTensors | None = None, *, batch_size: int
@@ -90,6 +93,11 @@ class GeneratorModule(FitModule):
         self.register_buffer("codes", codes.long(), persistent=False)
         self.valid = valid
         self.batch_size = batch_size
+
+    def shard_units(self) -> list[nn.Module]:
+        """Encoder blocks, and the experts of the decoder, which are most of a large model."""
+        kinds = (EncoderBlock, SparseMoE)
+        return [part for part in self.model.modules() if isinstance(part, kinds)]
 
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
         history, targets, weight = batch

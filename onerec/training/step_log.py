@@ -6,6 +6,7 @@ from typing import Any
 import lightning as L
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 
 class NonFiniteError(RuntimeError):
@@ -108,6 +109,10 @@ class StepLog(L.Callback):
             NonFiniteError: A weight is NaN or inf.
         """
         weights = trainer.lightning_module.state_dict().values()
-        if not bool(torch.stack([t.isfinite().all() for t in weights]).all()):
+        own = [t.to_local() if isinstance(t, DTensor) else t for t in weights]
+        finite = torch.stack([t.isfinite().all() for t in own]).all().float()
+        if trainer.world_size > 1:  # of shards, one process alone may see it
+            finite = trainer.strategy.reduce(finite, reduce_op="mean")
+        if float(finite) < 1:
             what = "training loss is finite but a weight became NaN or inf"
             raise NonFiniteError(what, trainer, len(self.epoch_losses))

@@ -1,5 +1,6 @@
 """The one training loop: `fit` a module to rows by Lightning, and leave the best weights in it."""
 
+import copy
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.strategies import ModelParallelStrategy
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
@@ -23,6 +25,7 @@ from onerec.training.progress import ProgressReport, TrainingProgress
 from onerec.training.resume import RESUME, RandomState, ResumeCheckpoint
 from onerec.training.runtime import Runtime, precision_of, process_rank
 from onerec.training.scratch import Scratch, claim, digest
+from onerec.training.sharding import strategy_of, whole_weights
 from onerec.training.step_log import NonFiniteError, StepLog
 
 FINGERPRINT = "fingerprint.json"
@@ -111,6 +114,7 @@ def fit(
         callbacks = [RandomState(settings.epoch_seed), steps, selection, progress, state]
         trainer = _trainer(runtime, settings, callbacks)
         if runtime.processes > 1:
+            trainer.strategy.connect(module)
             trainer.strategy.setup_environment()  # Lightning would do it later: now they can wait
         if scratch is not None and rank == 0:
             claim(directory, _fingerprint(module, rows, settings, runtime, scratch.identity))
@@ -127,6 +131,9 @@ def _fit_to_best_weights(
     selection: EpochSelection,
 ) -> None:
     """Run the trainer, from the state last written where there is one."""
+    whole = module.model
+    if isinstance(trainer.strategy, ModelParallelStrategy):
+        module.model = copy.deepcopy(whole)  # shards are cut in place
     trainer.strategy.barrier()  # the first process has claimed the directory
     resume = state.scratch / RESUME
     ckpt_path = resume if resume.exists() else None
@@ -135,6 +142,9 @@ def _fit_to_best_weights(
     except NonFiniteError as error:
         raise TrainingDivergedError(_divergence(error, state)) from error
     trainer.strategy.barrier()  # the first process has written the last weights
+    if module.model is not whole:
+        whole.load_state_dict(whole_weights(module.model))
+        module.model = whole
     module.cpu().eval()
     if module.settings.monitor is not None:
         module.model.load_state_dict(load_file(selection.best_weights))
@@ -168,7 +178,7 @@ def _trainer(runtime: Runtime, settings: FitSettings, callbacks: Sequence[L.Call
         accelerator=runtime.torch_device(),
         devices=runtime.devices,
         num_nodes=runtime.num_nodes,
-        strategy="ddp" if runtime.processes > 1 else "auto",
+        strategy=strategy_of(runtime),
         precision=precision_of(runtime),  # pyright: ignore
         max_epochs=settings.max_epochs,
         gradient_clip_val=settings.gradient_clip or None,

@@ -13,6 +13,7 @@ import lightning as L
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.distributed.tensor import DTensor
 
 from onerec.training.__main__ import main
 from onerec.training.resume import RESUME, ResumeCheckpoint
@@ -25,6 +26,7 @@ from tests.core.training.small import (
     write_patterned_dataset,
 )
 
+HELD = "held.txt"
 LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 
 
@@ -52,12 +54,16 @@ def job_file(directory: Path, out: str, **runtime: Any) -> str:
 
 
 @pytest.mark.slow
-def test_two_processes_killed_once_give_the_loss_of_one(tmp_path: Path) -> None:
-    job = ["--config", job_file(tmp_path, "two", devices=2, checkpoint_every_steps=2)]
+@pytest.mark.parametrize("sharding", ["replicas", "shards"])
+def test_two_processes_killed_once_give_the_loss_of_one(tmp_path: Path, sharding: str) -> None:
+    runtime = {"devices": 2, "checkpoint_every_steps": 2, "sharding": sharding}
+    job = ["--config", job_file(tmp_path, "two", **runtime)]
     killed = subprocess.run([*LAUNCH, "-m", __name__, *job], stderr=subprocess.DEVNULL, check=False)
     assert killed.returncode != 0
     assert not (tmp_path / "two").exists()
     state = torch.load(tmp_path / "two.scratch" / RESUME, weights_only=True)
+    held = float((tmp_path / "two.scratch" / HELD).read_text())
+    assert held == 1.0 if sharding == "replicas" else 0.4 < held < 0.6
     of = {name.split("{")[0]: value for name, value in state["callbacks"].items()}
     assert len(of["EpochSelection"]["history"]) == 1
     assert len(of["StepLog"]["steps"]["loss"]) - of["StepLog"]["epoch_start"] == 2
@@ -81,10 +87,18 @@ def test_two_processes_killed_once_give_the_loss_of_one(tmp_path: Path) -> None:
 
 
 def main_killed_in_epoch_two() -> None:
-    """Every process kills itself within step 4 of epoch 2; the last state is that of step 2."""
+    """Every process kills itself within step 4 of epoch 2; the last state is that of step 2.
+
+    Before that it writes which share of the weights it holds.
+    """
 
     def kill(self: ResumeCheckpoint, trainer: L.Trainer, *_: Any) -> None:
         if trainer.global_step == 7 + 3:
+            groups = trainer.optimizers[0].param_groups
+            weights = [weight for group in groups for weight in group["params"]]
+            own = [w.to_local() if isinstance(w, DTensor) else w for w in weights]
+            held = sum(w.numel() for w in own) / sum(w.numel() for w in weights)
+            (self.scratch / HELD).write_text(str(held))
             os.kill(os.getpid(), signal.SIGKILL)
 
     ResumeCheckpoint.on_before_zero_grad = kill  # pyright: ignore
