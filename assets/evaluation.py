@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import date
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -83,6 +83,7 @@ def offline_metrics(
     compute: Compute,
 ) -> dg.MaterializeResult:
     """Every system on the cases of day D, the champion before among them, with intervals."""
+    from onerec.alignment.round_gate import refusal
     from onerec.evaluation.measure import evaluate, reward_aucs, summarise
     from onerec.evaluation.metric_table import MetricTable, write_case_metrics
     from onerec.evaluation.protocol import EvaluationProtocol
@@ -114,26 +115,29 @@ def offline_metrics(
         seed=settings.seed,
     ) as draft:
         metrics.save(draft.path)
-        EvaluationProtocol.of(data).save(draft.path)
+        EvaluationProtocol.of(data, filter_seen=decoding.filter_seen).save(draft.path)
         by_user = {name: result.values for name, result in results.items()}
         draft.row_counts["case values"] = write_case_metrics(draft.path, data.user_ids, by_user)
         draft.row_counts["rows"] = len(metrics.rows)
     if not results:
         return published(draft.artifact, {"metrics": SKIPPED, "users": 0})
-    return published(draft.artifact, _shown(metrics, day) | _plotted(metrics, len(data.user_ids)))
+    shown = _shown(metrics, day, refusal(read[CHECKPOINTS[CHALLENGER]].path))
+    return published(draft.artifact, shown | _plotted(metrics, len(data.user_ids)))
 
 
-def _shown(metrics: "MetricTable", day: str) -> dict[str, dg.MetadataValue]:
-    """The table and the pictures of the metrics."""
+def _shown(metrics: "MetricTable", day: str, refused: str) -> dict[str, Any]:
+    """The table and the pictures of the metrics; the challenger only if it is another generator."""
     from onerec.pictures import svg_markdown
-    from onerec.report import HEADLINES, headline_rows, systems
+    from onerec.report import HEADLINES, headline_rows, systems, without_challenger
     from onerec.report_pictures import metric_pictures
 
+    metrics = without_challenger(metrics) if refused else metrics
     columns = ["system", *HEADLINES.values()]
     rows = [dict(zip(columns, row, strict=True)) for row in headline_rows(metrics)]
     pictures = metric_pictures(metrics, systems(metrics), day)
     return {
         "metrics": table_of(rows),
+        **({"alignment round refused": refused} if refused else {}),
         **{name: dg.MetadataValue.md(svg_markdown(svg)) for name, svg in pictures.items()},
     }
 

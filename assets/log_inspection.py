@@ -8,7 +8,7 @@ import dagster as dg
 from assets.code_version import code_version
 from assets.sessions import session_variables
 from assets.support import PIPELINE, SETTINGS, table_of
-from onerec.datasets.files import shown
+from onerec.datasets.file_problems import shown
 from resources.dbt import SessionDbt
 from resources.stores import Source
 

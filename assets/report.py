@@ -1,7 +1,6 @@
 """The morning report: one page of what the nightly run measured, decided and took."""
 
 import shutil
-from pathlib import Path
 
 import dagster as dg
 
@@ -26,6 +25,7 @@ CODE = code_version(__name__, "nightly_report")
 )
 def nightly_report(context: dg.AssetExecutionContext, artifacts: Artifacts) -> dg.MaterializeResult:
     """`report.html` and `metrics.json` of the day; the newest also in `report/` of the home."""
+    from onerec.alignment.round_gate import refusal
     from onerec.evaluation.metric_table import MetricTable
     from onerec.evaluation.protocol import EvaluationProtocol
     from onerec.promotion.champion import what_serves
@@ -42,7 +42,7 @@ def nightly_report(context: dg.AssetExecutionContext, artifacts: Artifacts) -> d
         dataset=SETTINGS.dataset,
         promoted=decision["promoted"],
         serves=what_serves(decision),
-        refused_round=_refused_round(store.latest("dpo_checkpoint", day).path),
+        refused_round=refusal(store.latest("dpo_checkpoint", day).path),
         seconds={
             s.step_key: round(s.end_time - s.start_time, 2)
             for s in steps
@@ -63,11 +63,3 @@ def nightly_report(context: dg.AssetExecutionContext, artifacts: Artifacts) -> d
         shutil.copyfile(draft.artifact.path / name, newest / name)
     page = newest / "report.html"
     return published(draft.artifact, {"report": dg.MetadataValue.path(str(page))})
-
-
-def _refused_round(checkpoint: Path) -> str:
-    """Why the round of alignment was refused; empty where it was published."""
-    from onerec.alignment.round_gate import ROUND
-
-    file = checkpoint / ROUND
-    return "; ".join(read_json(file)["reasons"]) if file.exists() else ""

@@ -78,11 +78,15 @@ class NightlyReport:
 
     @property
     def shown(self) -> MetricTable:
-        """The numbers that tables show: each generator once."""
-        if not self.refused_round:
-            return self.metrics
-        rows = (r for r in self.metrics.rows if CHALLENGER not in (r.system, r.reference))
-        return MetricTable(tuple(rows))
+        """The numbers that tables and pictures show: each generator once."""
+        return without_challenger(self.metrics) if self.refused_round else self.metrics
+
+
+def without_challenger(metrics: MetricTable) -> MetricTable:
+    """The numbers of a day whose alignment round was refused: the challenger is the pretrained
+    generator, and its rows would repeat that one's."""
+    rows = (r for r in metrics.rows if CHALLENGER not in (r.system, r.reference))
+    return MetricTable(tuple(rows))
 
 
 def text_table(report: NightlyReport) -> str:
@@ -155,8 +159,8 @@ def write_report(
     numbers = metrics_json(report)
     write_json(directory / "metrics.json", numbers)
     test_day = report.protocol.test_day
-    measured = systems(report.metrics)  # none on a test day without users
-    shown = metric_pictures(report.metrics, measured, test_day) if measured else {}
+    measured = systems(report.shown)  # none on a test day without users
+    shown = metric_pictures(report.shown, measured, test_day) if measured else {}
     if store is not None:
         shown |= artifact_pictures(store, test_day)
     shown |= step_pictures(report.seconds)
@@ -246,9 +250,12 @@ def _pair_rows(metrics: MetricTable, columns: Columns) -> list[list[str]]:
 
 
 def _facts(protocol: EvaluationProtocol) -> list[str]:
+    seen = (
+        "only by_* leave" if protocol.filter_seen else "users come back to items: no system leaves"
+    )
     return [
         f"test day {protocol.test_day}, {protocol.users:,} users, "
-        f"{protocol.candidate_items:,} candidate items; only by_* leave out seen ones",
+        f"{protocol.candidate_items:,} candidate items; {seen} out seen ones",
         f"[{protocol.bootstrap_confidence:.0%} bootstrap interval over users]",
     ]
 
@@ -279,7 +286,8 @@ def _outcome(report: NightlyReport) -> list[str]:
         )
     if report.promoted is not None:
         decision = "promoted" if report.promoted else f"refused, {report.serves} serves"
-        lines.append(f"challenger: {decision}")
+        which = f" (the {PRETRAINED} generator)" if report.refused_round else ""
+        lines.append(f"challenger{which}: {decision}")
     return lines
 
 

@@ -54,7 +54,7 @@ def write_demo_report(
     settings: Settings, day: str, runs: list[dict[str, tuple[float, float]]], peak: PeakMemory
 ) -> str:
     """Write numbers and pictures to `report/`; returns the table for the terminal."""
-    from onerec.alignment.round_gate import ROUND
+    from onerec.alignment.round_gate import refusal
     from onerec.evaluation.metric_table import MetricTable
     from onerec.evaluation.protocol import EvaluationProtocol
     from onerec.promotion.champion import what_serves
@@ -62,7 +62,6 @@ def write_demo_report(
 
     store = settings.artifact_store()
     measured = store.latest("offline_metrics", day).path
-    aligned = read_json(store.latest("dpo_checkpoint", day).path / ROUND)
     decision = read_json(store.latest("champion", day).path / "champion.json")
     seconds: dict[str, float] = {}
     peak_gib: dict[str, float] = {}
@@ -73,7 +72,7 @@ def write_demo_report(
         metrics=MetricTable.load(measured),
         protocol=EvaluationProtocol.load(measured),
         dataset=settings.dataset,
-        refused_round="; ".join(aligned["reasons"]),
+        refused_round=refusal(store.latest("dpo_checkpoint", day).path),
         promoted=decision["promoted"],
         serves=what_serves(decision),
         seconds=seconds,

@@ -10,10 +10,13 @@ from dataclasses import dataclass
 import duckdb
 import pyarrow as pa
 
-NULL_WORDS = ("", "nan", "none", "null", "nil", "n/a", "<na>", "nat", "undefined", "(null)", "\\n")
+NULL_WORDS = (
+    *("", "nan", "-nan", "none", "null", "nil", "n/a", "#n/a", "#na", "<na>", "nat", "undefined"),
+    *("(null)", "(none)", "\\n"),
+)
 """What data frames, databases and scripts write where nothing is known, in any case."""
-TRUE_WORDS = ("1", "true", "t", "yes", "y", "1.0")
-FALSE_WORDS = ("0", "false", "f", "no", "n", "0.0")
+TRUE_WORDS = ("1", "true", "t", "yes", "y", "on", "1.0")
+FALSE_WORDS = ("0", "false", "f", "no", "n", "off", "0.0")
 
 _BLANKS = "' ' || chr(9) || chr(10) || chr(13) || chr(160)"
 _NUMBER = r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?"
@@ -273,15 +276,33 @@ def sql_type(field: pa.Field) -> str:
     return "float[]" if pa.types.is_list(kind) else "varchar"
 
 
+@dataclass(frozen=True)
+class NumberStyle:
+    """How a column of numbers is written.
+
+    Attributes:
+        scale: Factor from its unit to the contract's.
+        decimal: Before the decimals of a text. Where it is set, the other one of point and comma,
+            blanks and apostrophes group the digits; None: a point, and nothing groups them.
+    """
+
+    scale: float = 1.0
+    decimal: str | None = None
+
+
 def typed(
-    field: pa.Field, raw: RawColumn, *, scale: float = 1.0, times: TimeStyle = TimeStyle()
+    field: pa.Field,
+    raw: RawColumn,
+    *,
+    numbers: NumberStyle = NumberStyle(),
+    times: TimeStyle = TimeStyle(),
 ) -> str:
     """SQL of a delivered column in its contract type; null where the value does not fit.
 
     Args:
         field: The contract's column.
         raw: What is delivered.
-        scale: Factor from its unit to the contract's.
+        numbers: How numbers are written.
         times: How times are written.
     """
     target = sql_type(field)
@@ -289,18 +310,39 @@ def typed(
         return f"cast(null as {target})"
     if target == "float[]":
         return f"try_cast({raw.sql} as float[])"
+    if raw.kind == "BLOB" and field.name.endswith("_id"):
+        return _bytes_id(raw)
     raw = raw.as_text_where_needed()
     if target == "timestamp":
         return _moment(raw, times)
     if target == "double":
-        return f"finite(try_cast({raw.sql} as double) * {scale!r})"
+        return f"finite({number(raw, numbers.decimal)} * {numbers.scale!r})"
     if target == "boolean":
         return _flag(raw)
     if target == "bigint":
-        number = f"try_cast({raw.sql} as double)"
+        amount = f"try_cast({raw.sql} as double)"
         whole = f"try_cast({raw.sql} as bigint)"
-        return f"case when {number} = trunc({number}) then {whole} end"
-    return _id(raw) if field.name.endswith("_id") else f"cast({raw.sql} as varchar)"
+        return f"case when {amount} = trunc({amount}) then {whole} end"
+    if field.name.endswith("_id"):
+        return _id(raw)
+    text = f"cast({raw.sql} as varchar)"
+    return f"case when not isnan({raw.sql}) then {text} end" if raw.kind in _REAL else text
+
+
+def _bytes_id(raw: RawColumn) -> str:
+    """Bytes that are no UTF-8 text become hexadecimal digits: replacing them would join ids."""
+    text = f"try(decode({raw.sql}))"
+    return f"case when {text} is null then lower(hex({raw.sql})) else text_id({text}) end"
+
+
+def number(raw: RawColumn, decimal: str | None) -> str:
+    """SQL: a number; see `NumberStyle`."""
+    text = raw.sql
+    if raw.is_text and decimal is not None:
+        grouping = "," if decimal == "." else "."
+        text = f"regexp_replace({text}, '[{grouping}\\s\\x{{00A0}}\\x{{202F}}'']', '', 'g')"
+        text = text if decimal == "." else f"replace({text}, ',', '.')"
+    return f"try_cast({text} as double)"
 
 
 def _id(raw: RawColumn) -> str:

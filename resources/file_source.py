@@ -21,7 +21,7 @@ from onerec import datasets, schema
 from onerec.config import require
 from onerec.config.feedback import VIDEO, Feedback
 from onerec.datasets import EventSource
-from onerec.datasets.files import shown
+from onerec.datasets.file_problems import shown
 from onerec.datasets.own import MappedFile, OwnLog, main_days
 from resources.casts import TimeStyle
 from resources.duckdb_memory import memory_limit
@@ -336,6 +336,7 @@ class FileSource:
             number=file.number,
             columns={n: c.names for n, c in columns.items()},
             scales={n: c.scale for n, c in columns.items()},
+            decimal=section.decimal,
             features={n: (f.column, f.numeric) for n, f in file.features.items()},
             times=TimeStyle(
                 unit=None if unit == "iso" else unit,

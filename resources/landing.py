@@ -14,8 +14,17 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from onerec.datasets.file_problems import shown
 from onerec.datasets.files import DataFile
-from resources.casts import RawColumn, TimeStyle, create_macros, sql_type, typed
+from resources.casts import (
+    NumberStyle,
+    RawColumn,
+    TimeStyle,
+    create_macros,
+    number,
+    sql_type,
+    typed,
+)
 
 ROW_BITS = 40
 """`delivered_row` is the place of the file in the delivery, and in these bits the row's in it."""
@@ -54,6 +63,7 @@ class Part:
         number: Its place in the delivery.
         columns: Contract name -> names of the columns that hold it: one, or a date and a time.
         scales: Contract name -> factor from the delivered unit.
+        decimal: Before the decimals of texts; see `NumberStyle`.
         features: Name of a further feature of items -> its column, and whether it holds numbers.
         defaults: Contract name -> SQL of what a column is that the file does not have.
         times: How times are written.
@@ -68,6 +78,7 @@ class Part:
     number: int = 0
     columns: Mapping[str, tuple[str, ...]]
     scales: Mapping[str, float] = field(default_factory=dict)
+    decimal: str | None = None
     features: Mapping[str, tuple[str, bool]] = field(default_factory=dict)
     defaults: Mapping[str, str] = field(default_factory=dict)
     times: TimeStyle = field(default_factory=TimeStyle)
@@ -245,6 +256,10 @@ def _file_relation(
         kinds = _kinds(connection, _VIEW) if file.is_parquet else {}
         sql = f"(select *, row_number() over () - 1 as row from {_VIEW}) as delivered"
     columns |= {n: RawColumn(f"c{i}", kinds.get(f"c{i}", "VARCHAR")) for n, i in at.items()}
+    # DuckDB reads a duration as the number of its units
+    for n, per_second in file.durations().items():
+        if n in at:
+            columns[n] = RawColumn(f"(c{at[n]} / {per_second}.0)", "DOUBLE")
     return _Relation(sql, columns, parameters)
 
 
@@ -295,10 +310,15 @@ def _typed_select(part: Part, contract: pa.Schema, relation: _Relation) -> str:
             default = part.defaults.get(column.name, "null")
             values.append(f"cast({default} as {sql_type(column)}) as {column.name}")
             continue
+        if column.name.endswith("_id") and raw.kind.startswith(("STRUCT", "MAP", "UNION")):
+            raise ValueError(
+                f"{part.name}: column {part.columns[column.name][-1]!r} is no id but a "
+                f"{shown(raw.kind)}: write the field that is the id to a column of its own"
+            )
         given.append(f"{raw.sql} as raw_{column.name}")
         named = RawColumn(f"raw_{column.name}", raw.kind)
-        scale = part.scales.get(column.name, 1.0)
-        value = typed(column, named, scale=scale, times=part.times)
+        numbers = NumberStyle(part.scales.get(column.name, 1.0), part.decimal)
+        value = typed(column, named, numbers=numbers, times=part.times)
         values.append(f"{value} as {column.name}")
         if sql_type(column) in _CHECKED:
             text = named.as_text_where_needed()
@@ -326,9 +346,9 @@ def _features(part: Part, found: Mapping[str, RawColumn]) -> str:
     for name, raw in found.items():
         value = RawColumn(f"feature_{name}", raw.kind).as_text_where_needed()
         if part.features[name][1]:
-            number = f"try_cast({value.sql} as double)"
-            bucket = f"cast(floor(2 * log2({number})) as bigint)"
-            texts.append(f"case when {number} > 0 then '{name}=' || {bucket} end")
+            amount = f"finite({number(value, part.decimal)})"
+            bucket = f"cast(floor(2 * log2({amount})) as bigint)"
+            texts.append(f"case when {amount} > 0 then '{name}=' || {bucket} end")
         else:
             known = f"'{name}=' || trim(cast({value.sql} as varchar))"
             texts.append(f"case when not {value.is_blank} then {known} end")

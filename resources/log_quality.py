@@ -8,7 +8,7 @@ from datetime import date
 
 import duckdb
 
-from onerec.datasets.files import shown
+from onerec.datasets.file_problems import shown
 
 LEAST_SHARE, LEAST_RATIO, LEAST_USERS = 0.1, 20, 10
 """Bots, test accounts, shared logins: an account stands out with this share of a day's events, and

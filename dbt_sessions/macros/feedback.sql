@@ -25,7 +25,7 @@
     {%- if key == "every_event" -%}
         true
     {%- elif key == "event_type" -%}
-        lower(event_type) in (
+        lower(trim(event_type)) in (
             {%- for name in value -%}
                 {{ ", " if not loop.first }}{{ dbt.string_literal(dbt.escape_single_quotes(name | lower)) }}
             {%- endfor -%}

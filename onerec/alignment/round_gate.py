@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from onerec.artifacts import write_json
+from onerec.artifacts import read_json, write_json
 from onerec.config import AlignmentConfig, EvaluationConfig
 from onerec.evaluation.generated_sessions import session_rewards
 from onerec.evaluation.generators import SessionGenerator
@@ -40,6 +40,15 @@ WEIGHTS = ("model.safetensors", "config.json")
 
 Values = Mapping[str, np.ndarray]
 """`reward` (C,) and `recall` (U,) of one model."""
+
+
+def refusal(checkpoint: Path) -> str:
+    """Why the last round of an aligned checkpoint was refused; empty where it was published.
+
+    A refused round publishes the generator that it started from.
+    """
+    file = checkpoint / ROUND
+    return "; ".join(read_json(file)["reasons"]) if file.exists() else ""
 
 
 @dataclass(frozen=True, kw_only=True)

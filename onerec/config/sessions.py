@@ -53,6 +53,12 @@ class SessionConfig(ValidatedConfig):
         ge=0,
         le=10**9,
     )
+    same_moment: Literal["reject", "add_up"] = option(
+        "reject",
+        "Rows of a delivery with the same user, item, time and event type: 'reject' takes one, the "
+        "others are duplicates; 'add_up' where each is a unit that was bought: one event, of which "
+        "the quantity is their sum (a row without a quantity counts 1)",
+    )
     lateness_days: int = option(
         2,
         "Lateness window: a row may be delivered with one of so many days after its own, and days "

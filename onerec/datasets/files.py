@@ -4,9 +4,9 @@ No value is typed here: a CSV cell is text, a Parquet value is what the file hol
 of `resources` types them.
 """
 
+import codecs
 import csv
 import io
-import re
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,15 +20,15 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
+from onerec.datasets import file_problems
+from onerec.datasets.file_problems import shown
+
 PARQUET = (".parquet", ".pq", ".parq")
 CSV = (".csv", ".tsv", ".txt", ".tab")
 COMPRESSED = (".gz", ".gzip", ".bz2", ".zst", ".zstd", ".lz4", ".xz", ".zip")
 BLOCK_BYTES = 16 << 20
 """A CSV row must fit into one block."""
 HEADER_BYTES = 1 << 20
-SHOWN = 200
-"""Characters of a value that a message shows."""
-
 _MAGIC = {
     b"\x1f\x8b": "gzip",
     b"BZh": "bz2",
@@ -39,8 +39,6 @@ _MAGIC = {
 }
 _BY_PYTHON = ("xz", "zip")  # Arrow has no codec for these
 _BROKEN = (pa.ArrowException, OSError, EOFError, csv.Error, LookupError, zipfile.BadZipFile)
-_PARQUET_MAGIC = b"PAR1"
-_RAGGED = re.compile(r"(?:Row #(\d+): )?Expected (\d+) columns, got (\d+): ?(.*)", re.DOTALL)
 _NO_VALUE_OF_HIVE = "__HIVE_DEFAULT_PARTITION__"
 
 
@@ -63,6 +61,21 @@ class CsvStyle:
     encoding: str = "utf8"
     null_values: tuple[str, ...] = ("", "NULL", "\\N")
     names: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class _Head:
+    """The beginning of a CSV file.
+
+    Attributes:
+        names: Cells of its first row that is not empty.
+        rows: Rows up to that one, which are no data.
+        encoding: As it is set; where that is not, UTF-16 if the byte order mark says so.
+    """
+
+    names: tuple[str, ...]
+    rows: int
+    encoding: str
 
 
 @dataclass(frozen=True)
@@ -105,10 +118,7 @@ class DataFile:
             if self.is_parquet:
                 with self.filesystem.open(self.path, "rb") as stream:
                     return tuple(pq.ParquetFile(stream).schema_arrow.names)
-            if self.style.names is not None:
-                return self.style.names
-            with self._bytes() as stream:
-                return self._header(stream)
+            return self._head.names if self.style.names is None else self.style.names
         except _BROKEN as error:
             raise self.damaged(error) from error
 
@@ -130,8 +140,9 @@ class DataFile:
             ValueError: The file is damaged.
         """
         try:
+            encoding = self._head.encoding
             with self._bytes() as stream:
-                text = stream.read(HEADER_BYTES).decode(self._encoding, "replace")
+                text = stream.read(HEADER_BYTES).decode(encoding, "replace")
         except _BROKEN as error:
             raise self.damaged(error) from error
         return [line for line in text.splitlines() if line.strip()][:number]
@@ -151,6 +162,15 @@ class DataFile:
         kept = pa.schema([(f"c{p}", schema.field(p).type) for p in positions])
         return pa.RecordBatchReader.from_batches(kept, self._parquet_batches(positions, kept))
 
+    def durations(self) -> dict[str, int]:
+        """Columns of time spans that a Parquet file has, with their units in a second."""
+        if not self.is_parquet:
+            return {}
+        with self.filesystem.open(self.path, "rb") as stream:
+            schema = pq.ParquetFile(stream).schema_arrow
+        per_second = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+        return {f.name: per_second[f.type.unit] for f in schema if pa.types.is_duration(f.type)}
+
     def table(self, columns: Sequence[str]) -> pa.Table:
         """Some columns under their own names.
 
@@ -169,34 +189,34 @@ class DataFile:
         present = (*self.names, *self.path_columns)
         for name in names:
             if name not in present:
-                wrong_delimiter = self._other_delimiter()
+                likely = file_problems.remedy_of_header(name, present, is_csv=not self.is_parquet)
                 raise ValueError(
                     f"{self.path}: no column {name!r}; it has {shown(', '.join(present))}. "
-                    + (wrong_delimiter or remedy)
+                    + (likely or remedy)
+                )
+            if self.names.count(name) > 1:
+                raise ValueError(
+                    f"{self.path}: {self.names.count(name)} columns are called {name!r}: rename "
+                    "one, so that it is clear which is meant"
                 )
 
     def damaged(self, error: Exception) -> ValueError:
         """The error message for a file that cannot be read."""
-        ragged = _RAGGED.search(str(error))
-        if ragged and not self.is_parquet:
-            return ValueError(f"{self.path}: {self._about_ragged(*ragged.groups())}")
         if isinstance(error, LookupError):
             return ValueError(f"{self.path}: encoding={self.style.encoding!r} is not known")
-        kind = "Parquet" if self.is_parquet else "CSV"
-        return ValueError(
-            f"{self.path}: cannot be read as {kind} ({shown(error)}). "
-            "The file is truncated, damaged or of another format: write or copy it again."
+        layout = file_problems.CsvLayout(
+            delimiter=self._delimiter,
+            quote=self.style.quote,
+            escape=self.style.escape,
+            has_header=self.style.names is None,
         )
+        said = file_problems.about(error, None if self.is_parquet else layout)
+        return ValueError(f"{self.path}: {said}")
 
     @property
     def _delimiter(self) -> str:
         ending = _without_compression(self.path)
         return self.style.delimiter or ("\t" if ending.endswith((".tsv", ".tab")) else ",")
-
-    @property
-    def _encoding(self) -> str:
-        is_utf8 = self.style.encoding in ("utf8", "utf-8")
-        return "utf-8-sig" if is_utf8 else self.style.encoding
 
     @contextmanager
     def _bytes(self) -> Iterator[Any]:
@@ -208,16 +228,31 @@ class DataFile:
             if codec is None:
                 yield stream
             elif codec in _BY_PYTHON:
+                if codec == "zip":
+                    file_problems.require_one_file(self.path, stream)
                 opened: Any = fsspec.compression.compr
                 with opened[codec](stream, mode="rb") as plain:
                     yield plain
             else:
                 yield pa.CompressedInputStream(pa.PythonFile(stream, mode="r"), codec)
 
-    def _header(self, stream: Any) -> tuple[str, ...]:
-        text = io.StringIO(stream.read(HEADER_BYTES).decode(self._encoding, "replace"), newline="")
+    @cached_property
+    def _head(self) -> "_Head":
+        with self._bytes() as stream:
+            start = stream.read(HEADER_BYTES)
+        file_problems.require_text(self.path, start, self.style.encoding)
+        encoding = self.style.encoding
+        if encoding in ("utf8", "utf-8"):
+            is_utf16 = start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+            encoding = "utf-16" if is_utf16 else "utf-8-sig"
+        text = io.StringIO(start.decode(encoding, "replace"), newline="")
         rows = csv.reader(text, delimiter=self._delimiter, quotechar=self.style.quote)
-        return tuple(next((row for row in rows if row), ()))
+        blank = 0
+        for row in rows:
+            if row:
+                return _Head(tuple(row), blank + 1, encoding)
+            blank += 1
+        return _Head((), blank, encoding)
 
     def _csv_batches(self, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
         every = [f"c{p}" for p in range(len(self.names))]
@@ -232,9 +267,9 @@ class DataFile:
         read = pacsv.ReadOptions(
             use_threads=False,  # faster for streams, and errors say their row
             block_size=BLOCK_BYTES,
-            encoding=self.style.encoding,
+            encoding=self._head.encoding.removesuffix("-sig"),
             column_names=every,
-            skip_rows_after_names=0 if self.style.names else 1,
+            skip_rows_after_names=0 if self.style.names else self._head.rows,
         )
         convert = pacsv.ConvertOptions(
             include_columns=list(names),
@@ -260,36 +295,6 @@ class DataFile:
                     yield pa.record_batch(columns, schema=schema)
         except _BROKEN as error:
             raise self.damaged(error) from error
-
-    def _about_ragged(self, row: str | None, wanted: str, got: str, text: str) -> str:
-        first = "names" if self.style.names else "the header"
-        beside = "" if self.style.names else " (the header is row 1)"
-        where = f"row {row}{beside}" if row else "a row"
-        problem = f"{where} has {got} columns, {first} {wanted}: {shown(text)!r}. "
-        if "\\" + self.style.quote in text and not self.style.escape:
-            return problem + (
-                "A backslash escapes its quotes: set escape: '\\', or write the quotes doubled"
-            )
-        if int(got) < int(wanted):
-            return problem + (
-                "Its end is missing, or a line break stands in a cell without quotes: write or "
-                "copy the file again"
-            )
-        return problem + (
-            f"A cell holds the delimiter {self._delimiter!r} without quotes: write such cells in "
-            "quotes, or set the delimiter that the file has"
-        )
-
-    def _other_delimiter(self) -> str | None:
-        if self.is_parquet or len(self.names) != 1:
-            return None
-        counts = {d: self.names[0].count(d) for d in ",;\t|" if d != self._delimiter}
-        likely = max(counts, key=lambda d: counts[d])
-        return (
-            f"Its delimiter seems to be another: set delimiter: {likely!r}"
-            if counts[likely]
-            else None
-        )
 
 
 @dataclass(frozen=True)
@@ -347,12 +352,6 @@ def find(url: str, *, parquet: bool | None = None, style: CsvStyle = CsvStyle())
     )
 
 
-def shown(value: object) -> str:
-    """A value as a message shows it: one line, at most `SHOWN` characters."""
-    text = " ".join(str(value).split())
-    return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
-
-
 def _without_compression(path: str) -> str:
     lower = path.lower()
     return next((lower.removesuffix(end) for end in COMPRESSED if lower.endswith(end)), lower)
@@ -369,7 +368,7 @@ def _by_content(filesystem: Any, path: str) -> bool:
     if is_parquet is not None:
         return is_parquet
     with filesystem.open(path, "rb") as stream:
-        return stream.read(4) == _PARQUET_MAGIC
+        return stream.read(4) == file_problems.PARQUET_MAGIC
 
 
 def _is_hidden(path: str) -> bool:

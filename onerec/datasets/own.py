@@ -19,6 +19,7 @@ from onerec.config import require
 from onerec.config.feedback import Feedback, kind_of
 from onerec.datasets import files, own_config
 from onerec.datasets.dated_paths import any_day, day_of_path, is_dated, one_day
+from onerec.datasets.file_problems import loose, shown
 
 Section: TypeAlias = (
     own_config.EventFiles | own_config.ItemFiles | own_config.HistoryFiles | own_config.VectorFiles
@@ -117,7 +118,7 @@ class OwnLog:
             return None
         mapped = {n for f in self._files("events") for n in self._columns_used(f)}
         unused = sorted({n for f in self._files("events") for n in f.names} - mapped)
-        beside = f" Columns not used: {files.shown(', '.join(unused))}." if unused else ""
+        beside = f" Columns not used: {shown(', '.join(unused))}." if unused else ""
         return (
             f"events.columns names no watch_seconds: read as a log of kind {self.feedback.kind}, "
             f"of which {WHAT_COUNTS[self.feedback.kind]}.{beside} Map watch_seconds, event_type or "
@@ -208,7 +209,7 @@ class OwnLog:
         reason = f"no Parquet or CSV file is found at {any_day(url)}"
         if found.skipped:
             reason += (
-                f", but files of other endings: {files.shown(', '.join(found.skipped))}. If they "
+                f", but files of other endings: {shown(', '.join(found.skipped))}. If they "
                 "hold CSV or Parquet, set format: csv or format: parquet"
             )
         section = self.section(name)
@@ -220,14 +221,17 @@ class OwnLog:
     ) -> MappedFile:
         mapping = self._mapping(name)
         present = {*file.names, *file.path_columns}
+        alike = {loose(n): n for n in reversed((*file.names, *file.path_columns))}
         columns = {}
         for contract in type(mapping).model_fields:
             source = getattr(mapping, contract)
-            if source is None and contract in present:
-                source = own_config.Column(column=contract)
+            if contract not in mapping.model_fields_set and contract in alike:
+                own = contract if contract in present else alike[contract]
+                source = own_config.Column(column=own)
             if source is None:
                 continue
             if set(source.names) <= present:
+                file.require_columns(source.names, _remedy(name, contract))
                 columns[contract] = source
             elif contract not in _optional(mapping):
                 file.require_columns(source.names, _remedy(name, contract))

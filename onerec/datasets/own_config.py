@@ -130,15 +130,26 @@ class VectorColumns(_Section):
 class _Files(_Section):
     path: str
     format: Literal["parquet", "csv"] | None = None
-    delimiter: str | None = Field(default=None, min_length=1, max_length=1)
+    delimiter: str | None = None
     quote: str = Field(default='"', min_length=1, max_length=1)
     escape: str | None = Field(default=None, min_length=1, max_length=1)
     encoding: str = "utf8"
     null_values: tuple[str, ...] = CsvStyle().null_values
     names: tuple[str, ...] | None = None
+    decimal: Literal[".", ","] | None = None
     timestamp_unit: Literal["s", "ms", "us", "ns", "iso"] | None = None
     timestamp_format: str | None = None
     time_zone: TimeZone | None = None
+
+    @field_validator("delimiter")
+    @classmethod
+    def _is_one_character(cls, delimiter: str | None) -> str | None:
+        if delimiter is not None and len(delimiter) != 1:
+            raise ValueError(
+                "use one character. Where two of them part the columns, as in user::item, name the "
+                "empty columns between: delimiter: ':', names: [user, _1, item, _2, ...]"
+            )
+        return delimiter
 
     @field_validator("path")
     @classmethod
@@ -203,6 +214,19 @@ class OwnData(_Section):
     stages: dict[str, Any] | None = None
     preset: str | None = None
     simulator: dict[str, Any] | None = None
+
+    @model_validator(mode="after")
+    def _columns_differ(self) -> "OwnData":
+        columns = self.events.columns
+        required = ("user_id", "item_id", "event_time")
+        used = [getattr(columns, name).column for name in required]
+        twice = next((c for c in used if used.count(c) > 1), None)
+        if twice is not None:
+            names = " and ".join(n for n, c in zip(required, used, strict=True) if c == twice)
+            raise ValueError(
+                f"events.columns: {names} are both column {twice!r}: name the column of each"
+            )
+        return self
 
     @model_validator(mode="after")
     def _days_make_sense(self) -> "OwnData":

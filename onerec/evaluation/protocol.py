@@ -37,6 +37,7 @@ class EvaluationProtocol:
         scalar_reward: Its terms, in words.
         missing_signals: Declared signals that the reward models have no tower for: training blocks
             of one class only.
+        filter_seen: Whether the lists as they are served leave out items of a history.
     """
 
     test_day: str
@@ -50,10 +51,11 @@ class EvaluationProtocol:
     reward_models: Mapping[str, str]
     scalar_reward: Sequence[str] = ()
     missing_signals: Sequence[str] = ()
+    filter_seen: bool = True
 
     @staticmethod
-    def of(data: EvaluationData) -> "EvaluationProtocol":
-        """The protocol of an evaluation."""
+    def of(data: EvaluationData, *, filter_seen: bool = True) -> "EvaluationProtocol":
+        """The protocol of an evaluation, whose served lists were decoded with `filter_seen`."""
         ids = data.semantic_ids.item_ids
         evaluator = data.reward_models["evaluator"]
         histories, targets = _names(data.histories, ids), _names(data.targets, ids)
@@ -74,6 +76,7 @@ class EvaluationProtocol:
             },
             scalar_reward=reward_terms(data.reward, evaluator.signals),
             missing_signals=list(evaluator.shape.missing),
+            filter_seen=filter_seen,
         )
 
     def save(self, directory: Path) -> None:

@@ -1,10 +1,11 @@
 """Findings about what was delivered: files, days, rejected rows, ids, ties, busy accounts."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from onerec.datasets.files import shown
-from resources.inspection.findings import Finding, Inspected, Level
+from onerec.datasets.file_problems import shown
+from resources.inspection.findings import Finding, Inspected, Level, Row
 from resources.log_quality import busy_accounts
 
 SAMPLE_ROWS = 3
@@ -57,8 +58,16 @@ def rows_of_days(log: Inspected) -> list[Finding]:
 
 REMEDIES: Sequence[tuple[str, str]] = (
     ("user_id has more than", "stages.sessions.max_events_per_user_day"),
-    ("duplicate", "events.columns.event_time (a finer time, if the rows are different events)"),
-    ("watch_seconds is above", "stages.sessions.max_watch_seconds"),
+    (
+        "duplicate",
+        "stages.sessions.same_moment: add_up, if each row is a unit that was bought; or "
+        "events.columns.event_time, if a finer time tells them apart",
+    ),
+    (
+        "watch_seconds is above",
+        "events.columns.watch_seconds: {column: ..., scale: 0.001}, if it is in milliseconds; else "
+        "stages.sessions.max_watch_seconds",
+    ),
     ("item_id is not in the catalogue", "items.path, or without `items` the log is the catalogue"),
     ("event_time is not", "events.timestamp_format"),
     ("event_time is before 1971", "events.timestamp_unit"),
@@ -93,7 +102,7 @@ def rejected(log: Inspected) -> list[Finding]:
     ]
     for reason in reasons:
         name = reason["reason"]
-        known = (line for start, line in REMEDIES if name.startswith(start))
+        known = [line for start, line in REMEDIES if name.startswith(start)]
         examples = tuple(
             {k: shown(v) for k, v in s.items() if k != "reason"}
             for s in samples
@@ -104,11 +113,37 @@ def rejected(log: Inspected) -> list[Finding]:
                 topic="Rejected rows",
                 level="warning",
                 text=f"{reason['rows']:,} rows: {name}",
-                setting=next(known, f"events.columns.{reason['field']}"),
+                setting=known[0] if known else _line_of(reason["field"], examples),
                 rows=examples,
             )
         )
-    return found
+    return found + _rejected_items(log)
+
+
+def _line_of(field: str, examples: Sequence[Row]) -> str:
+    """The line for a column, or for its numbers, if they are written with a comma."""
+    value = str(examples[0]["value"]) if examples else ""
+    if re.fullmatch(r"\s*-?[0-9][0-9.,' ]*,[0-9]+\s*", value):
+        return 'events.decimal: "," (or "." if the comma groups the digits)'
+    return f"events.columns.{field}"
+
+
+def _rejected_items(log: Inspected) -> list[Finding]:
+    """Rejected rows of the catalogue by reason, with samples."""
+    rows = log.rows(
+        "select reason, count(*) as rows, any_value(field) as field, min(item_id) as item_id, "
+        "min(value) as value, min(file) as file from rejected_items group by reason order by all"
+    )
+    return [
+        Finding(
+            topic="Rejected rows",
+            level="warning",
+            text=f"{row['rows']:,} rows of the catalogue: {row['reason']}",
+            setting=f"items.columns.{row['field'] or 'item_id'}",
+            rows=({name: shown(row[name]) for name in ("item_id", "value", "file")},),
+        )
+        for row in rows
+    ]
 
 
 def ids(log: Inspected) -> list[Finding]:
@@ -137,8 +172,9 @@ def ids(log: Inspected) -> list[Finding]:
             level="warning" if counts["only_logged"] else "ok",
             text=f"{counts['only_logged']:,} of {counts['logged']:,} items of the log have no "
             f"catalogue row ({counts['rows']:,} events)"
-            + (f", e.g. {shown(counts['logged_example'])!r}" if counts["only_logged"] else ""),
-            setting="items.columns.item_id, items.path",
+            + (f", e.g. {shown(counts['logged_example'])!r}" if counts["only_logged"] else "")
+            + _almost_met(log, counts["only_logged"]),
+            setting="items.columns.item_id, items.path, or items.unknown_items: add",
         ),
         Finding(
             topic="Ids",
@@ -150,6 +186,31 @@ def ids(log: Inspected) -> list[Finding]:
         ),
     ]
     return found
+
+
+def _almost_met(log: Inspected, number: int) -> str:
+    """How many of the unknown items would be known, did small differences not count."""
+    if not number:
+        return ""
+    loose = "ltrim(lower(trim({0})), '0')"
+    alike = log.row(
+        f"""
+        with unknown as (
+            select distinct item_id, {loose.format("item_id")} as loose from raw.raw_events
+            where item_id is not null and item_id not in (select item_id from stg_items)
+        ),
+        known as (select distinct item_id, {loose.format("item_id")} as loose from stg_items)
+        select count(distinct unknown.item_id) as items, min(unknown.item_id) as logged,
+            min_by(known.item_id, unknown.item_id) as known
+        from unknown inner join known on unknown.loose = known.loose
+        """
+    )
+    if not alike["items"]:
+        return ""
+    return (
+        f"; {alike['items']:,} of them differ from one of the catalogue in case, blanks around or "
+        f"leading zeros only ({alike['logged']!r}, {alike['known']!r}): write both alike"
+    )
 
 
 def ties(log: Inspected) -> list[Finding]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from onerec.datasets.files import shown
+from onerec.datasets.file_problems import shown
 from resources.inspection.findings import Finding, Row
 
 MARKS = {"ok": "ok", "warning": "WARN", "error": "STOP"}

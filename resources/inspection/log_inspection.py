@@ -27,6 +27,7 @@ INSPECTIONS: tuple[Callable[[Inspected], list[Finding]], ...] = (
     training_findings.sessions,
     training_findings.last_day,
     delivery_findings.accounts,
+    training_findings.kinds_of_events,
     training_findings.signals,
     training_findings.tokenizer,
 )

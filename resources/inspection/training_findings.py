@@ -2,10 +2,13 @@
 
 import pyarrow as pa
 
+from onerec.config.feedback import Condition
 from onerec.datasets.vectors import usable_vectors
 from onerec.session_dataset.splits import window
 from resources.inspection.findings import Finding, Inspected, Level
 
+MOST_TYPES = 12
+"""Event types that are shown."""
 FEW_CASES = 100
 """Users on the test day below which an interval says little."""
 MANY_COPIES = 0.05
@@ -134,6 +137,64 @@ def last_day(log: Inspected) -> list[Finding]:
             setting=f"last_day: {log.days[1]}",
         )
     ]
+
+
+def kinds_of_events(log: Inspected) -> list[Finding]:
+    """Event types and ratings as they stand, with what counts as watched of each."""
+    found = []
+    types = log.rows(
+        "select event_type, count(*) as events from stg_events where event_type is not null "
+        "group by event_type order by events desc, event_type limit $n",
+        n=MOST_TYPES,
+    )
+    if types:
+        meanings = ("watched", "positive", "negative")
+        rows = [
+            {
+                **row,
+                "counts as": ", ".join(
+                    name
+                    for name in meanings
+                    if any(_names_type(c, row["event_type"]) for c in getattr(log.feedback, name))
+                )
+                or "an exposure",
+            }
+            for row in types
+        ]
+        unknown = not any("watched" in row["counts as"] for row in rows)
+        found.append(
+            Finding(
+                topic="Signals",
+                level="warning" if unknown else "ok",
+                text="event types" + (": none of them counts as watched" if unknown else ""),
+                setting="feedback.watched, feedback.positive: {event_type: [...]}",
+                rows=tuple(rows),
+            )
+        )
+    ratings = log.row(
+        "select min(rating) as least, median(rating) as median, max(rating) as most, "
+        "count(rating) as n from stg_events"
+    )
+    if log.feedback.kind == "ratings" and ratings["n"]:
+        least, median, most = (ratings[name] for name in ("least", "median", "most"))
+        is_usual = least >= 0 and 4 <= most <= 5
+        found.append(
+            Finding(
+                topic="Signals",
+                level="ok" if is_usual else "warning",
+                text=f"ratings from {least:g} to {most:g}, {median:g} at the median"
+                + ("" if is_usual else ": the defaults are made for up to 5 stars"),
+                setting="feedback.watched, feedback.positive: {rating_at_least: ...}, "
+                "feedback.negative: {rating_below: ...}",
+            )
+        )
+    return found
+
+
+def _names_type(condition: Condition, event_type: str) -> bool:
+    """Whether a condition can hold for an event of a type."""
+    names = condition.event_type
+    return names is None or event_type.strip().lower() in {name.lower() for name in names}
 
 
 def signals(log: Inspected) -> list[Finding]:

@@ -194,3 +194,17 @@ def test_features_of_any_type_become_categories(tmp_path: Path) -> None:
     bad = {"path": "items.csv", "features": {"it's": "Brand"}}
     with pytest.raises(ValueError, match=r"items\.features.*pattern"):
         opened(tmp_path, events=section("log.csv"), items=bad)
+
+
+def test_a_feature_that_is_no_finite_number_is_unknown(tmp_path: Path) -> None:
+    events_frame([NOON_MS]).to_csv(tmp_path / "log.csv", index=False)
+    frame = pd.DataFrame({"item_id": [1, 2, 3], "price": [float("inf"), float("nan"), 9.0]})
+    pq.write_table(pa.table({n: frame[n].to_numpy() for n in frame}), tmp_path / "items.parquet")
+    features = {"price": {"column": "price", "numeric": True}, "shelf": "price"}
+    items = {"path": "items.parquet", "features": features}
+    found = opened(tmp_path, events=section("log.csv"), items=items).items(DAY)["features"]
+    assert [None if t is None else t.split(FEATURE_SEPARATOR) for t in found.to_pylist()] == [
+        ["shelf=inf"],
+        None,
+        ["price=6", "shelf=9.0"],
+    ]

@@ -216,7 +216,14 @@ def test_columns_of_the_path(tmp_path: Path) -> None:
         (["soon"], {"timestamp_format": "%Y"}, "does not fit events.timestamp_format='%Y'"),
         ([1_780_308_000], {"timestamp_unit": "ms"}, "timestamp_unit='ms' it lies before 1971"),
         (["yesterday" * 60], {}, r"yest\w*\.\.\..*write ISO 8601"),
-        ([0], {}, "'0': write ISO 8601"),
+        ([0], {}, "'0': as a number since 1970 it lies before 1971"),
+        (["Jun 08, 2026 12:59 PM"], {}, r"ISO 8601\. Set .*'%b %d, %Y %I:%M %p'"),
+        (["Wed, 03 Jun 2026 19:43:10 GMT"], {}, r"'%a, %d %b %Y %H:%M:%S %Z'"),
+        (["08/Jun/2026:19:42:20 +0000"], {}, r"'%d/%b/%Y:%H:%M:%S %z'"),
+        (["Wed Jun 03 19:43:10 UTC 2026"], {}, r"'%a %b %d %H:%M:%S %Z %Y'"),
+        (["08-Jun-26 12.59.39.000000 PM"], {}, r"'%d-%b-%y %I\.%M\.%S\.%f %p'"),
+        (["2026-06-08 19.42.20"], {}, r"'%Y-%m-%d %H\.%M\.%S'"),
+        (["2099-06-08 19:42:20"], {}, "lies after tomorrow"),
     ],
 )
 @pytest.mark.parametrize("pattern", ["log.csv", "{date}.csv"])
@@ -273,4 +280,62 @@ def test_damage_inside_a_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_text("uid,vid,ts,play_ms,liked\n1,2,3,4,0\n1,2\n")
     source = opened(tmp_path, events=section("log.csv"), first_day=DAY, last_day=DAY)
     with pytest.raises(ValueError, match=r"log\.csv: row 3 .* has 2 columns, the header 5"):
+        source.events(DAY)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Jun 02, 2026 12:59 PM",
+        "Tue, 02 Jun 2026 12:59:00 GMT",
+        "02/Jun/2026:12:59:00 +0000",
+        "Tue Jun 02 12:59:00 UTC 2026",
+        "02-Jun-26 12.59.00.000000 PM",
+        "2026-06-02 12.59.00",
+        "2 June 2026 12:59:00",
+        "02-Jun-2026 12:59",
+        "02.06.2026 12:59",
+    ],
+)
+def test_the_format_that_a_message_proposes_reads_the_value(tmp_path: Path, text: str) -> None:
+    events_frame([text] * 3).to_csv(tmp_path / "log.csv", index=False)
+    with pytest.raises(ValueError, match=r"timestamp_format, e\.g\. '") as error:
+        _ = opened(tmp_path, events=section("log.csv")).first_day
+    proposed = str(error.value).split("e.g. '")[1].rstrip("'")
+    source = opened(tmp_path, events=section("log.csv", timestamp_format=proposed))
+    times = source.events(date(2026, 6, 2))["event_time"].to_pylist()
+    assert times == [datetime(2026, 6, 2, 12, 59, tzinfo=UTC)] * 3
+
+
+def test_column_names_count_without_case_and_blanks_unless_they_are_mapped(tmp_path: Path) -> None:
+    frame = pd.DataFrame(
+        {" User_ID": ["a"], "ITEM_ID ": ["x"], "Event_Time": [NOON_MS], "Watch_Seconds": [2.5]}
+    )
+    frame["Is_Like"] = 1
+    frame.to_csv(tmp_path / "log.csv", index=False)
+    (row,) = opened(tmp_path, events={"path": "log.csv"}).events(DAY).to_pylist()
+    assert (row["user_id"], row["item_id"], row["watch_seconds"]) == ("a", "x", 2.5)
+    assert row["is_like"]
+    mapped = {"path": "log.csv", "columns": {"user_id": "user_id"}}
+    with pytest.raises(ValueError, match="Names count to the letter: it is ' User_ID' there"):
+        opened(tmp_path, events=mapped)
+
+
+def test_ids_of_bytes_stay_apart_and_ids_of_several_fields_are_refused(tmp_path: Path) -> None:
+    table = pa.table(
+        {
+            "user_id": pa.array([b"\xff\x01", b"\xfe\x01", b"plain"]),
+            "item_id": ["x"] * 3,
+            "event_time": [NOON] * 3,
+            "watch_seconds": pa.array([timedelta(seconds=5)] * 3, pa.duration("ms")),
+        }
+    )
+    pq.write_table(table, tmp_path / "log.parquet")
+    found = opened(tmp_path, events={"path": "log.parquet"}).events(DAY)
+    assert found["user_id"].to_pylist() == ["ff01", "fe01", "plain"]
+    assert found["watch_seconds"].to_pylist() == [5.0] * 3  # a time span, not 5,000 of something
+    nested = table.set_column(1, "item_id", pa.array([{"id": 1}] * 3))
+    pq.write_table(nested, tmp_path / "log.parquet")
+    source = opened(tmp_path, events={"path": "log.parquet"})
+    with pytest.raises(ValueError, match=r"column 'item_id' is no id but a STRUCT.*of its own"):
         source.events(DAY)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,14 +14,15 @@ import yaml
 from assets.sessions import session_variables
 from onerec import schema
 from onerec.config import PipelineConfig, SessionConfig, WindowConfig
+from onerec.config.feedback import FEEDBACK, Feedback
 from onerec.datasets import EventSource
 from resources.dbt import session_dbt
-from resources.deliveries import deliveries
-from resources.file_source import open_source
-from resources.inspection.findings import Finding
+from resources.file_source import deliveries, open_source
+from resources.inspection import delivery_findings, training_findings
+from resources.inspection.findings import Finding, Inspected
 from resources.inspection.findings_text import as_text
 from resources.inspection.log_inspection import SessionBuild, days_of, inspect_log
-from resources.inspection.temporary_warehouse import every_day, land_catalogue
+from resources.inspection.throwaway import every_day, land_catalogue
 from resources.warehouse import Warehouse
 from tests.sql import delivered
 
@@ -161,6 +163,82 @@ def test_signals_and_what_the_tokenizer_gets(findings: list[Finding]) -> None:
     vectors = the(findings, "supplied vectors")
     assert vectors.text.startswith("19 of 20 supplied vectors are usable, 1 NaN or infinite; ")
     assert vectors.text.endswith("3 items have none, 5 share one vector")
+
+
+def inspected(feedback: Feedback, tables: str) -> Inspected:
+    """A warehouse of a few tables, as SQL."""
+    connection = duckdb.connect(":memory:")
+    connection.execute(tables)
+    days = (date(2026, 6, 1), date(2026, 6, 4))
+    return Inspected(connection=connection, days=days, stages=PIPELINE, feedback=feedback)
+
+
+def test_event_types_are_shown_with_what_they_count_as() -> None:
+    events = "create table stg_events as select t as event_type, 1.0 as rating from "
+    shop = inspected(
+        FEEDBACK["shop"], events + "(values ('view'), ('view'), (' PURCHASE ')) as x(t)"
+    )
+    (found,) = training_findings.kinds_of_events(shop)
+    assert found.level == "ok"
+    assert found.rows == (
+        {"event_type": "view", "events": 2, "counts as": "an exposure"},
+        {"event_type": " PURCHASE ", "events": 1, "counts as": "watched, positive"},
+    )
+    odd = inspected(
+        FEEDBACK["shop"], events + "(values ('page_view'), ('Order Completed')) as x(t)"
+    )
+    (found,) = training_findings.kinds_of_events(odd)
+    assert found.level == "warning"
+    assert "none of them counts as watched" in found.text
+    assert not training_findings.kinds_of_events(
+        inspected(FEEDBACK["shop"], events.format("[null]"))
+    )
+
+
+@pytest.mark.parametrize(
+    ("ratings", "level"), [([1, 4, 5], "ok"), ([0, 50, 100], "warning"), ([-1, 1, 1], "warning")]
+)
+def test_ratings_of_another_scale_are_warned_about(ratings: list[int], level: str) -> None:
+    table = f"create table stg_events as select null as event_type, unnest({ratings}) as rating"
+    (found,) = training_findings.kinds_of_events(inspected(FEEDBACK["ratings"], table))
+    assert found.level == level
+    assert found.text.startswith(f"ratings from {ratings[0]:g} to {ratings[-1]:g}")
+
+
+def test_ids_that_differ_in_little_are_shown_side_by_side() -> None:
+    tables = """
+    create schema raw;
+    create table raw.raw_events as select unnest(['A1', ' a2', '007', 'x']) as item_id;
+    create table stg_items as select unnest(['a1', 'a2', '7', 'b']) as item_id;
+    """
+    unknown = delivery_findings.ids(inspected(FEEDBACK["shop"], tables))[0]
+    assert unknown.text.startswith("4 of 4 items of the log have no catalogue row")
+    assert "3 of them differ from one of the catalogue in case, blanks around or" in unknown.text
+    assert "' a2', 'a2'" in unknown.text
+
+
+@pytest.mark.parametrize(
+    ("value", "setting"),
+    [
+        ("74,34", "events.decimal"),
+        ("1.234,5", "events.decimal"),
+        ("much", "events.columns.watch_seconds"),
+    ],
+)
+def test_numbers_with_a_comma_name_the_setting_that_reads_them(value: str, setting: str) -> None:
+    reason = "watch_seconds is not a number"
+    tables = f"""
+    create schema raw;
+    create table raw.raw_events as select 1 as x;
+    create table rejected_events as select '{reason}' as reason, 'watch_seconds' as field,
+        '{value}' as value, 'a.csv' as file, 1 as row_in_file, date '2026-06-01' as delivered_on;
+    create table rejected_items as select 'duplicate of another row of the day' as reason,
+        null as field, 'i1' as item_id, null as value, 'b.csv' as file;
+    """
+    _, found, items = delivery_findings.rejected(inspected(FEEDBACK["video"], tables))
+    assert found.setting.startswith(setting)
+    assert items.text == "1 rows of the catalogue: duplicate of another row of the day"
+    assert items.rows == ({"item_id": "i1", "value": "None", "file": "b.csv"},)
 
 
 def test_every_finding_names_a_line_of_the_yaml_file(findings: list[Finding]) -> None:

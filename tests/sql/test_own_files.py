@@ -1,6 +1,7 @@
 """Own files through landing and session SQL: what is rejected and why, and ties in time."""
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
@@ -34,7 +35,10 @@ LOG = [
 ]
 
 
-def ingest(home: Path, **sections: object) -> dg.ExecuteInProcessResult:
+def ingest(
+    home: Path, settings: Mapping[str, object] | None = None, **sections: object
+) -> dg.ExecuteInProcessResult:
+    launchpad = SessionLaunchpad(**(asdict(random_log.CONFIG) | dict(settings or {})))
     config = home / "my.yaml"
     config.write_text(yaml.safe_dump(sections))
     own = Source(dataset="own", config=str(config))
@@ -44,7 +48,7 @@ def ingest(home: Path, **sections: object) -> dg.ExecuteInProcessResult:
         return dg.materialize(
             [raw.raw_events, raw.raw_items, raw.raw_prior_history, sessions.session_sql],
             resources=delivered.resources(home) | {"source": own},
-            run_config=dg.RunConfig({"session_sql": SessionLaunchpad(**asdict(random_log.CONFIG))}),
+            run_config=dg.RunConfig({"session_sql": launchpad}),
             tags={
                 "dagster/asset_partition_range_start": str(DAYS[0]),
                 "dagster/asset_partition_range_end": str(DAYS[-1]),
@@ -145,3 +149,18 @@ def test_a_delivery_that_cannot_be_read_says_so_and_changes_nothing(
         assert said in message
         assert str(home / "log.csv") in message
         assert read(home, "select count(*) from raw.raw_events") == before
+
+
+def test_rows_of_units_are_one_event_where_they_are_declared_so() -> None:
+    home = delivered.temporary_home()
+    rows = [
+        *("u,i,2026-06-01 10:00:00,9,", "u,i,2026-06-01 10:00:00,9,"),
+        *("u,i,2026-06-01 10:00:00,9,3", "u,j,2026-06-01 10:00:00,9,2"),
+        "v,i,2026-06-01 10:00:00,9,",
+    ]
+    header = "user_id,item_id,event_time,watch_seconds,quantity\n"
+    (home / "log.csv").write_text(header + "\n".join(rows))
+    assert ingest(home, {"same_moment": "add_up"}, events={"path": "log.csv"}).success
+    found = read(home, "select user_id, item_id, quantity from stg_events order by all")
+    assert found == [("u", "i", 5.0), ("u", "j", 2.0), ("v", "i", 1.0)]
+    assert read(home, "select count(*) from rejected_events") == [(0,)]

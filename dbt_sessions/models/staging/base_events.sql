@@ -116,7 +116,11 @@ copies as (
                     coalesce(classified.{{ flag }}, false),
                 {% endfor -%}
                 classified.delivered_row
-        ) as copy_number
+        ) as copy_number,
+        classified.delivered_on > min(classified.delivered_on) over (
+            partition by
+                classified.user_id, classified.item_id, classified.event_time, classified.event_type
+        ) as is_delivered_again
     from classified
     inner join shared_keys
         on
@@ -147,7 +151,11 @@ select
     classified.file,
     classified.delivered_row,
     case
-        when copies.copy_number > 1
+        when
+            copies.copy_number > 1
+            {% if var("same_moment") == "add_up" -%}
+                and copies.is_delivered_again
+            {%- endif %}
             then 'duplicate of another row: same user, item and event_time'
         else classified.broken_rule
     end as broken_rule

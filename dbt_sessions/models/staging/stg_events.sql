@@ -1,5 +1,7 @@
 {{ config(materialized="view") }}
 
+{%- set add_up = var("same_moment") == "add_up" %}
+
 select
     event_id,
     user_id,
@@ -11,7 +13,11 @@ select
     watch_seconds,
     event_type,
     rating,
-    quantity,
+    {% if add_up -%}
+        sum(coalesce(quantity, 1)) over same_moment as quantity,
+    {%- else -%}
+        quantity,
+    {%- endif %}
     is_like,
     is_follow,
     is_comment,
@@ -20,3 +26,10 @@ select
     surface
 from {{ ref("base_events") }}
 where broken_rule is null
+{% if add_up -%}
+    window same_moment as (partition by user_id, item_id, event_time, event_type)
+    qualify
+        row_number() over (
+            partition by user_id, item_id, event_time, event_type order by delivered_on, delivered_row
+        ) = 1
+{%- endif %}

@@ -5,16 +5,18 @@ import gzip
 import io
 import lzma
 import zipfile
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 
 import fsspec
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from onerec.datasets.dated_paths import day_of_path
-from onerec.datasets.files import CsvStyle, DataFile, find, shown
+from onerec.datasets.file_problems import shown
+from onerec.datasets.files import CsvStyle, DataFile, find
 
 TEXT = b'a,b,c\r\n1,"x, ""y""\nz",3\n4,,""\n'
 ROWS = [{"a": "1", "b": 'x, "y"\nz', "c": "3"}, {"a": "4", "b": None, "c": None}]
@@ -207,3 +209,92 @@ def test_a_file_without_a_header_is_read_by_given_names(tmp_path: Path) -> None:
     (found,) = find(str(tmp_path), style=CsvStyle(names=("user",))).files
     with pytest.raises(ValueError, match="has 2 columns, names 1"):
         found.table(["user"])
+
+
+def test_utf_16_is_told_by_its_mark_or_by_its_bytes(tmp_path: Path) -> None:
+    (tmp_path / "marked.csv").write_bytes("a,b\n1,caf\u00e9\n".encode("utf-16"))
+    assert cells(only(tmp_path / "marked.csv")) == [{"a": "1", "b": "caf\u00e9"}]
+    (tmp_path / "plain.csv").write_bytes(("a,b\n" + "1,2\n" * 20).encode("utf-16-le"))
+    with pytest.raises(ValueError, match=r"plain\.csv: .*set encoding: utf-16-le"):
+        _ = only(tmp_path / "plain.csv").names
+
+
+def test_lines_of_nothing_before_the_header_are_no_rows(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_bytes(b'\n\n"a\nb",c\n\n1,2\n\n3,4\n')
+    assert cells(only(tmp_path)) == [{"a\nb": "1", "c": "2"}, {"a\nb": "3", "c": "4"}]
+
+
+@pytest.mark.parametrize(
+    ("start", "said"),
+    [
+        (b"PAR1rest", "is Parquet: set format: parquet"),
+        (b'{"user_id": "u", "item_id": 1}\n', "is JSON, which is not read"),
+        (b'[\n {"user_id": 1}]', "is JSON, which is not read"),
+        (b"SQLite format 3\0", "is an SQLite database"),
+        (b"x.csv".ljust(257, b"\0") + b"ustar\0", "is a tar archive: unpack it"),
+    ],
+)
+def test_what_is_another_format_under_the_name_of_a_csv_is_said(
+    tmp_path: Path, start: bytes, said: str
+) -> None:
+    (tmp_path / "log.csv").write_bytes(start)
+    with pytest.raises(ValueError, match=rf"log\.csv: {said}"):
+        _ = only(tmp_path).names
+
+
+def test_an_archive_of_several_files_is_not_read_in_part(tmp_path: Path) -> None:
+    path = tmp_path / "log.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.csv", "a,b\n1,2\n")
+    assert cells(only(path)) == [{"a": "1", "b": "2"}]
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("b.csv", "a,b\n3,4\n")
+    with pytest.raises(ValueError, match=r"holds 2 files \(a\.csv, b\.csv\): unpack it"):
+        _ = only(path).names
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("[Content_Types].xml", "")
+    with pytest.raises(ValueError, match="is an Excel workbook: save the sheet as CSV"):
+        _ = only(path).names
+
+
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        (b"User_ID ,item\n", "Names count to the letter: it is 'User_ID ' there"),
+        (b"'user_id','item'\n", 'set quote: "\'"'),
+        ("user_id\u00fc,item\n".encode("latin-1"), "set encoding, e.g. latin-1"),
+        (b"# made by a script\nuser_id,item\n", "remove the lines before the header"),
+        (b"u1,i1,2026-06-01T10:00:00Z\n", r"names with names: \[...\]"),
+        (b"user,item\n", "Set it."),
+    ],
+)
+def test_a_missing_column_comes_with_the_remedy_for_its_cause(
+    tmp_path: Path, header: bytes, said: str
+) -> None:
+    (tmp_path / "log.csv").write_bytes(header)
+    with pytest.raises(ValueError, match=rf"log\.csv: no column 'user_id'; it has .*{said}"):
+        only(tmp_path).require_columns(["user_id"], "Set it.")
+
+
+def test_two_columns_of_one_name_are_not_guessed(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_bytes(b"a,a,b\n1,2,3\n")
+    with pytest.raises(ValueError, match="2 columns are called 'a': rename one"):
+        only(tmp_path).require_columns(["b", "a"], "")
+
+
+def test_rows_that_end_with_a_delimiter(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_bytes(b"a,b\n1,2,\n")
+    with pytest.raises(ValueError, match="The rows end with a delimiter ','"):
+        cells(only(tmp_path))
+
+
+def test_a_parquet_file_knows_its_time_spans(tmp_path: Path) -> None:
+    pq.write_table(
+        pa.table({"a": pa.array([timedelta(seconds=2)], pa.duration("ms")), "b": [1]}),
+        tmp_path / "log.parquet",
+    )
+    assert only(tmp_path).durations() == {"a": 1000}
+
+
+def test_a_value_is_shown_in_printable_characters() -> None:
+    assert shown("a\0b\u200b") == r"a\x00b\u200b"

@@ -163,6 +163,11 @@ def test_files_of_unknown_endings_are_named(tmp_path: Path) -> None:
         ({"events": {"columns": {}}}, "events.path: is missing"),
         ({"events": {"path": "log.csv", "timestamp_unit": "h"}}, "events.timestamp_unit='h'"),
         ({"events": {"path": "log.csv", "escape": "\\\\"}}, "events.escape='.*at most 1"),
+        ({"events": {"path": "log.csv", "delimiter": "::"}}, "use one character.*user, _1, item"),
+        (
+            {"events": {"path": "log.csv", "columns": {"item_id": "user_id"}}},
+            "user_id and item_id are both column 'user_id'",
+        ),
         ({"events": {"path": "none.csv"}}, "events.path='none.csv': no Parquet or CSV file"),
         ({"time_zone": "Berlin"}, "time_zone='Berlin': is no time zone; .*Europe/Berlin"),
         ({"last_day": "2020-01-01", "first_day": "2021-01-01"}, "last_day 2020-01-01 lies before"),

@@ -1,0 +1,167 @@
+"""What to say of a delivered file that cannot be read or lacks a column: the cause, the remedy."""
+
+import re
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+PARQUET_MAGIC = b"PAR1"
+SHOWN = 200
+"""Characters of a value that a message shows."""
+
+_RAGGED = re.compile(r"(?:Row #(\d+): )?Expected (\d+) columns, got (\d+): ?(.*)", re.DOTALL)
+_OTHER_FORMATS = (
+    (re.compile(rb"PAR1"), "is Parquet: set format: parquet, or end its name in .parquet"),
+    (re.compile(rb"ORC"), "is ORC, which is not read: write Parquet or CSV"),
+    (re.compile(rb"Obj\x01"), "is Avro, which is not read: write Parquet or CSV"),
+    (re.compile(rb"ARROW1"), "is Arrow or Feather, which is not read: write Parquet or CSV"),
+    (re.compile(rb"\xd0\xcf\x11\xe0"), "is an Excel workbook: save the sheet as CSV"),
+    (re.compile(rb"SQLite format 3"), "is an SQLite database: export the table as CSV"),
+    (re.compile(rb"\s*\[?\s*\{\s*[\"}]"), "is JSON, which is not read: write Parquet or CSV"),
+    (re.compile(rb".{257}ustar", re.DOTALL), "is a tar archive: unpack it, and name its files"),
+)
+
+
+def shown(value: object) -> str:
+    """A value as a message shows it: one line of printable characters, at most `SHOWN`."""
+    text = " ".join(str(value).split())
+    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[: SHOWN + 1])
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
+
+
+def require_text(path: str, start: bytes, encoding: str) -> None:
+    """Check that the first bytes of a file can be those of a CSV file.
+
+    Raises:
+        ValueError: They are of another format, or of two-byte characters without a mark.
+    """
+    for beginning, what in _OTHER_FORMATS:
+        if beginning.match(start):
+            raise ValueError(f"{path}: {what}")
+    head = start[:1000]
+    if encoding in ("utf8", "utf-8") and head.count(b"\0") > len(head) // 4:
+        has_mark = head.startswith((b"\xff\xfe", b"\xfe\xff"))
+        if not has_mark:
+            likely = "utf-16-le" if head[1:2] == b"\0" else "utf-16-be"
+            raise ValueError(f"{path}: its characters have two bytes each: set encoding: {likely}")
+
+
+def require_one_file(path: str, stream: Any) -> None:
+    """Check that a zip archive holds one file, which is read.
+
+    Args:
+        path: Of the archive.
+        stream: Its bytes; left at their beginning.
+
+    Raises:
+        ValueError: It is a workbook, or holds several files or none.
+    """
+    names = [n for n in zipfile.ZipFile(stream).namelist() if not n.endswith("/")]
+    stream.seek(0)
+    if "[Content_Types].xml" in names:
+        raise ValueError(f"{path}: is an Excel workbook: save the sheet as CSV")
+    if len(names) != 1:
+        raise ValueError(
+            f"{path}: the archive holds {len(names)} files ({shown(', '.join(names))}): unpack it, "
+            "and name its directory, or one archive for each"
+        )
+
+
+def remedy_of_header(name: str, present: Sequence[str], *, is_csv: bool) -> str | None:
+    """What is likely wrong with a header that lacks a column; None: only its name.
+
+    Args:
+        name: The column that is looked for.
+        present: The columns that there are.
+        is_csv: The header is a text.
+    """
+    alike = [n for n in present if loose(n) == loose(name)]
+    if alike:
+        return f"Names count to the letter: it is {alike[0]!r} there."
+    if is_csv and (quoted := [n for n in present if n.strip("'\u2019") == name]):
+        return f"Its cells stand in other quotes: set quote: {quoted[0][0]!r}"
+    if is_csv and any("\ufffd" in n for n in present):
+        return "Its bytes are not UTF-8: set encoding, e.g. latin-1 or cp1252."
+    if is_csv and len(present) == 1:
+        counts = {d: present[0].count(d) for d in ",;\t|"}
+        likely = max(counts, key=lambda d: counts[d])
+        if counts[likely]:
+            return f"Its delimiter seems to be another: set delimiter: {likely!r}"
+    if is_csv and present and present[0].startswith("#"):
+        return "Its first line is a comment: remove the lines before the header."
+    if is_csv and any(re.fullmatch(r"[-+]?[0-9][-+0-9.:TZ ]*", n) for n in present):
+        return "Its first row seems to be no header: give the columns' names with names: [...]"
+    return None
+
+
+def loose(name: str) -> str:
+    """A column's name without case and blanks around.
+
+    >>> loose(" User_ID")
+    'user_id'
+    """
+    return name.strip().strip("\ufeff").casefold()
+
+
+@dataclass(frozen=True, kw_only=True)
+class CsvLayout:
+    """How the rows of a CSV file were read.
+
+    Attributes:
+        delimiter: Between cells.
+        quote: Around cells.
+        escape: Before a quote inside of a cell.
+        has_header: The first row names the columns.
+    """
+
+    delimiter: str
+    quote: str
+    escape: str | None
+    has_header: bool
+
+
+def about(error: Exception, layout: CsvLayout | None) -> str:
+    """What to say of a file that could not be read, and the remedy.
+
+    Args:
+        error: Of the reader.
+        layout: Of a CSV file; None for Parquet.
+    """
+    ragged = _RAGGED.search(str(error))
+    if ragged and layout is not None:
+        return _about_ragged(layout, *ragged.groups())
+    kind = "Parquet" if layout is None else "CSV"
+    if layout is None and "magic bytes" in str(error):
+        return (
+            "cannot be read as Parquet: it is none, or its end is missing. If it holds CSV, set "
+            "format: csv; else write or copy it again"
+        )
+    return (
+        f"cannot be read as {kind} ({shown(error)}). "
+        "The file is truncated, damaged or of another format: write or copy it again."
+    )
+
+
+def _about_ragged(layout: CsvLayout, row: str | None, wanted: str, got: str, text: str) -> str:
+    first = "the header" if layout.has_header else "names"
+    beside = " (the header is row 1)" if layout.has_header else ""
+    where = f"row {row}{beside}" if row else "a row"
+    problem = f"{where} has {got} columns, {first} {wanted}: {shown(text)!r}. "
+    if "\\" + layout.quote in text and not layout.escape:
+        return problem + (
+            "A backslash escapes its quotes: set escape: '\\', or write the quotes doubled"
+        )
+    if int(got) < int(wanted):
+        return problem + (
+            "Its end is missing, it is no row of the table, or a line break stands in a cell "
+            "without quotes: remove it, or write the file again"
+        )
+    if int(got) == int(wanted) + 1 and text.rstrip("\r\n").endswith(layout.delimiter):
+        return problem + (
+            f"The rows end with a delimiter {layout.delimiter!r} and {first} do not: add one there"
+        )
+    return problem + (
+        f"A cell holds the delimiter {layout.delimiter!r} without quotes: write such cells in "
+        "quotes, or set the delimiter that the file has"
+    )
