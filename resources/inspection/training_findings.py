@@ -192,9 +192,9 @@ def kinds_of_events(log: Inspected) -> list[Finding]:
 
 
 def _names_type(condition: Condition, event_type: str) -> bool:
-    """Whether a condition can hold for an event of a type."""
-    names = condition.event_type
-    return names is None or event_type.strip().lower() in {name.lower() for name in names}
+    """Whether a condition names an event type, or holds for all of them."""
+    named = {name.lower() for name in condition.event_type or ()}
+    return condition.every_event is True or event_type.strip().lower() in named
 
 
 def signals(log: Inspected) -> list[Finding]:

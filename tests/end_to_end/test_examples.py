@@ -21,6 +21,7 @@ from tests.end_to_end import small_night
 
 EXAMPLES = small_night.CHECKOUT / "examples"
 SMALL = yaml.safe_load(small_night.SMALL)["stages"]
+HISTORY = SMALL["sessions"]["history_length"]
 
 
 def script(path: str) -> ModuleType:
@@ -60,6 +61,37 @@ def most_consumed(log: pd.DataFrame, day: date, window_days: int) -> list[str]:
     return sorted(counts.index, key=lambda item: (-counts[item], item))
 
 
+def recently_consumed(log: pd.DataFrame, day: date, window_days: int) -> list[str]:
+    """As `most_consumed`, where an event counts half for every day that it is older."""
+    before = log[log.consumed & (log.day < day) & (log.day >= day - timedelta(window_days))]
+    weight = 0.5 ** np.array([(day - d).days - 1 for d in before.day])
+    counts = pd.Series(weight, before.index).groupby(before.item).sum()
+    return sorted(counts.index, key=lambda item: (-counts[item], item))
+
+
+def own_repeats(log: pd.DataFrame, day: date, window_days: int) -> Callable[[str], list[str]]:
+    """For a user: the items of the last consumed ones by their number, of equals the latest first,
+    then what was consumed recently.
+
+    Args:
+        log: In the order of delivery; what is consumed is positive too.
+        day: The test day.
+        window_days: Days before it that are read.
+    """
+    recent = recently_consumed(log, day, window_days)
+    before = log[log.consumed & (log.day < day) & (log.day >= day - timedelta(window_days))]
+    in_time = before.sort_values("time", kind="stable")
+    histories = in_time.groupby("user").item.apply(lambda items: list(items)[-HISTORY:]).to_dict()
+
+    def ranked(user: str) -> list[str]:
+        history = histories.get(user, [])
+        place = {item: number for number, item in enumerate(history)}
+        own = sorted(place, key=lambda item: (-history.count(item), -place[item]))
+        return own + [item for item in recent if item not in place]
+
+    return ranked
+
+
 def measured(log: pd.DataFrame, day: date, ranked: Callable[[str], list[str]]) -> dict[str, float]:
     """Recall and NDCG at 10 of a list for every user of a day, from nothing but the raw rows."""
     recalls, ndcgs = [], []
@@ -78,18 +110,20 @@ def agree(metrics: dict[str, float], system: str, counted: dict[str, float]) -> 
         assert metrics[f"{system}_{name}"] == pytest.approx(value, abs=5e-5), (system, name)
 
 
-def test_the_shops_popularity_is_that_of_the_raw_rows(tmp_path: Path) -> None:
+def test_popularity_and_own_repeats_of_the_shop_are_those_of_the_raw_rows(tmp_path: Path) -> None:
     data, day, window_days = tmp_path / "data", date(2026, 6, 8), 6
     script("shop/make_shop_log.py").write(data, customers=200, days=8)
     metrics = run_night(tmp_path, data, day, window_days)
     log = pd.read_csv(data / "events.csv").rename(columns={"visitor": "user", "product": "item"})
+    log["time"] = log.timestamp
     log["day"] = pd.to_datetime(log.timestamp, unit="ms").dt.date
     log["consumed"] = log.event.isin(["cart", "purchase"])
     popular = most_consumed(log, day, window_days)
     agree(metrics, "popularity", measured(log, day, lambda user: popular))
+    agree(metrics, "own_repeats", measured(log, day, own_repeats(log, day, window_days)))
 
 
-def test_ratings_popularity_is_that_of_the_raw_rows(tmp_path: Path) -> None:
+def test_popularity_and_own_repeats_of_ratings_are_those_of_the_raw_rows(tmp_path: Path) -> None:
     data, day, window_days = tmp_path / "data", date(1998, 3, 31), 60
     try:
         script("ratings/get_movielens.py").fetch(data)
@@ -103,6 +137,7 @@ def test_ratings_popularity_is_that_of_the_raw_rows(tmp_path: Path) -> None:
     metrics = run_night(tmp_path, data, day, window_days)
     popular = most_consumed(log, day, window_days)
     agree(metrics, "popularity", measured(log, day, lambda user: popular))
+    agree(metrics, "own_repeats", measured(log, day, own_repeats(log, day, window_days)))
 
 
 @pytest.mark.parametrize("example", ["ratings", "shop"])

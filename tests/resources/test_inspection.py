@@ -17,12 +17,13 @@ from onerec.config import PipelineConfig, SessionConfig, WindowConfig
 from onerec.config.feedback import FEEDBACK, Feedback
 from onerec.datasets import EventSource
 from resources.dbt import session_dbt
-from resources.file_source import deliveries, open_source
+from resources.deliveries import deliveries
+from resources.file_source import open_source
 from resources.inspection import delivery_findings, training_findings
 from resources.inspection.findings import Finding, Inspected
 from resources.inspection.findings_text import as_text
 from resources.inspection.log_inspection import SessionBuild, days_of, inspect_log
-from resources.inspection.throwaway import every_day, land_catalogue
+from resources.inspection.temporary_warehouse import every_day, land_catalogue
 from resources.warehouse import Warehouse
 from tests.sql import delivered
 
@@ -174,25 +175,20 @@ def inspected(feedback: Feedback, tables: str) -> Inspected:
 
 
 def test_event_types_are_shown_with_what_they_count_as() -> None:
-    events = "create table stg_events as select t as event_type, 1.0 as rating from "
-    shop = inspected(
-        FEEDBACK["shop"], events + "(values ('view'), ('view'), (' PURCHASE ')) as x(t)"
-    )
+    events = "create table stg_events as select 1.0 as rating, unnest({}) as event_type"
+    shop = inspected(FEEDBACK["shop"], events.format(["view", "view", " PURCHASE "]))
     (found,) = training_findings.kinds_of_events(shop)
     assert found.level == "ok"
     assert found.rows == (
         {"event_type": "view", "events": 2, "counts as": "an exposure"},
         {"event_type": " PURCHASE ", "events": 1, "counts as": "watched, positive"},
     )
-    odd = inspected(
-        FEEDBACK["shop"], events + "(values ('page_view'), ('Order Completed')) as x(t)"
-    )
+    odd = inspected(FEEDBACK["shop"], events.format(["page_view", "Order Completed"]))
     (found,) = training_findings.kinds_of_events(odd)
     assert found.level == "warning"
     assert "none of them counts as watched" in found.text
-    assert not training_findings.kinds_of_events(
-        inspected(FEEDBACK["shop"], events.format("[null]"))
-    )
+    untyped = inspected(FEEDBACK["shop"], events.format("cast([null] as varchar[])"))
+    assert not training_findings.kinds_of_events(untyped)
 
 
 @pytest.mark.parametrize(

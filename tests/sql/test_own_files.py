@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import duckdb
@@ -36,7 +37,7 @@ LOG = [
 
 
 def ingest(
-    home: Path, settings: Mapping[str, object] | None = None, **sections: object
+    home: Path, settings: Mapping[str, Any] | None = None, **sections: Any
 ) -> dg.ExecuteInProcessResult:
     launchpad = SessionLaunchpad(**(asdict(random_log.CONFIG) | dict(settings or {})))
     config = home / "my.yaml"
