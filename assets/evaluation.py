@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import date
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -83,7 +84,6 @@ def offline_metrics(
     compute: Compute,
 ) -> dg.MaterializeResult:
     """Every system on the cases of day D, the champion before among them, with intervals."""
-    from onerec.alignment.round_gate import refusal
     from onerec.evaluation.measure import evaluate, reward_aucs, summarise
     from onerec.evaluation.metric_table import MetricTable, write_case_metrics
     from onerec.evaluation.protocol import EvaluationProtocol
@@ -121,16 +121,18 @@ def offline_metrics(
         draft.row_counts["rows"] = len(metrics.rows)
     if not results:
         return published(draft.artifact, {"metrics": SKIPPED, "users": 0})
-    shown = _shown(metrics, day, refusal(read[CHECKPOINTS[CHALLENGER]].path))
+    shown = _shown(metrics, day, read[CHECKPOINTS[CHALLENGER]].path)
     return published(draft.artifact, shown | _plotted(metrics, len(data.user_ids)))
 
 
-def _shown(metrics: "MetricTable", day: str, refused: str) -> dict[str, Any]:
+def _shown(metrics: "MetricTable", day: str, challenger: Path) -> dict[str, Any]:
     """The table and the pictures of the metrics; the challenger only if it is another generator."""
+    from onerec.alignment.round_gate import refusal
     from onerec.pictures import svg_markdown
     from onerec.report import HEADLINES, headline_rows, systems, without_challenger
     from onerec.report_pictures import metric_pictures
 
+    refused = refusal(challenger)
     metrics = without_challenger(metrics) if refused else metrics
     columns = ["system", *HEADLINES.values()]
     rows = [dict(zip(columns, row, strict=True)) for row in headline_rows(metrics)]

@@ -23,12 +23,12 @@ class EventSource(Protocol):
 
     @property
     def first_day(self) -> date:
-        """First UTC day of the log."""
+        """First day of the log, in its time zone."""
         ...
 
     @property
     def last_day(self) -> date | None:
-        """Last UTC day of the log; None when the log goes on."""
+        """Last day of the log, in its time zone; None when the log goes on."""
         ...
 
     @property

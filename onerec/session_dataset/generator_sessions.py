@@ -32,7 +32,7 @@ class SessionTensors:
         history: (S, H) int32 item indices, oldest first; may be all -1.
         targets: (S, M) int32 item indices in watching order; at least one is not -1.
         is_good: (S,) bool.
-        date: (S,) datetime64[D], the UTC day.
+        date: (S,) datetime64[D], the day, in the log's time zone.
     """
 
     user: Tensor

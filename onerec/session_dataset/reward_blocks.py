@@ -57,7 +57,7 @@ class RewardBlocks:
         labels: (R, T) float32 of zeros and ones in the order of `signals`.
         session: (R,) int64, equal for the blocks of one session.
         place: (R,) int64, 0 for the first block of a session.
-        date: (R,) datetime64[D], the UTC day of the session.
+        date: (R,) datetime64[D], the day of the session, in the log's time zone.
         hour: (R,) float64, the hour of that day at which the session began.
         thresholds: What the labels were made with.
     """

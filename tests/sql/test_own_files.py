@@ -165,3 +165,24 @@ def test_rows_of_units_are_one_event_where_they_are_declared_so() -> None:
     found = read(home, "select user_id, item_id, quantity from stg_events order by all")
     assert found == [("u", "i", 5.0), ("u", "j", 2.0), ("v", "i", 1.0)]
     assert read(home, "select count(*) from rejected_events") == [(0,)]
+
+
+def test_days_and_sessions_end_at_midnight_of_the_log_s_time_zone() -> None:
+    home = delivered.temporary_home()
+    times = [
+        "2026-06-01 23:50:00",
+        "2026-06-01 23:59:59",
+        "2026-06-02 00:00:00",
+        "2026-06-02 00:05",
+    ]
+    rows = [f"u,i{n},{time},40,0" for n, time in enumerate(times)]
+    (home / "log.csv").write_text(HEADER + "\n".join(rows))
+    assert ingest(home, events={"path": "log.csv"}, time_zone="Asia/Shanghai").success
+    days = read(home, "select cast(event_date as varchar), count(*) from stg_events group by all")
+    assert sorted(days) == [("2026-06-01", 2), ("2026-06-02", 2)]
+    # 23:50 in Shanghai is 15:50 UTC; ten minutes of silence, and yet a session of its own
+    sessions = "select cast(session_date as varchar), cast(started_at as varchar) from sessions"
+    assert sorted(read(home, sessions)) == [
+        ("2026-06-01", "2026-06-01 15:50:00"),
+        ("2026-06-02", "2026-06-01 16:00:00"),
+    ]
