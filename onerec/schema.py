@@ -76,7 +76,9 @@ SESSION_DATASET = pa.schema(
     [
         _column("session_id", pa.string(), "user | day | number in the day", nullable=False),
         _column("user_id", pa.string(), "The user", nullable=False),
-        _column("session_date", pa.date32(), "The day of the session, in the log's time zone", nullable=False),
+        _column(
+            "session_date", pa.date32(), "Day of the session in the log's time zone", nullable=False
+        ),
         _column("started_at", UTC_MICROSECONDS, "Its first exposure", nullable=False),
         _column(
             "history_item_ids",
@@ -197,7 +199,9 @@ Every system, metric and slice lists the same users in the same order.
 RECOMMENDATIONS = pa.schema(
     [
         _column("user_id", pa.string(), "The user", nullable=False),
-        _column("serve_date", pa.date32(), "The day it is meant for, in the log's time zone", nullable=False),
+        _column(
+            "serve_date", pa.date32(), "Day it is meant for, in the log's time zone", nullable=False
+        ),
         _column("rank", pa.int32(), "1 is shown first", nullable=False),
         _column("item_id", pa.string(), "The item", nullable=False),
         _column(
