@@ -124,7 +124,8 @@ def test_metadata_shows_the_table_and_pictures(result: dg.ExecuteInProcessResult
 def test_another_baseline_is_named_in_the_launchpad(home: Path, tmp_path: Path) -> None:
     shutil.copytree(home / "artifacts", tmp_path / "artifacts")
     named = {"baselines": "popularity,sasrec_ce"}
-    fitted = named | {"baseline_epochs": 1, "baseline_width": 8, "baseline_last_phase": False}
+    small_run = {"baseline_epochs": 1, "baseline_width": 8}
+    fitted = named | small_run | {"baseline_last_phase": False, "baseline_recency": False}
     measured = named | {"bootstrap_samples": 20}
     result = dg.materialize(
         [baselines.baselines, evaluation.offline_metrics],

@@ -94,3 +94,15 @@ def test_a_step_leaves_out_embeddings_of_some_items() -> None:
     assert (head.eval().table() != content).all(), "never when lists are made"
     left_out = (head.train().table() == content).all(1).float().mean()
     assert 0.2 < left_out < 0.3
+
+
+@pytest.mark.parametrize(("share", "least", "most"), [(0.0, 0, 0), (0.6, 1, ITEMS - 1)])
+def test_the_share_of_items_scored_as_new_ones_is_a_setting(
+    share: float, least: int, most: int
+) -> None:
+    torch.manual_seed(0)
+    model = with_dense(dense_item_dropout=share).train()
+    assert model.dense is not None
+    known = model.dense.known(model.dense.vectors)
+    as_new = (model.dense.table() == known).all(1).sum().item()
+    assert least <= as_new <= most
