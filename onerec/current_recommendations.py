@@ -27,7 +27,7 @@ from onerec.artifacts.files import sync, sync_tree
 from onerec.schema import RECOMMENDATIONS
 
 CURRENT, VERSIONS, BUNDLE = "current", "versions", "bundle"
-TABLE, SERVED = "recommendations.parquet", "served.json"
+TABLE, TITLES, SERVED = "recommendations.parquet", "titles.parquet", "served.json"
 KEPT = 3
 """Versions that stay for readers that opened them."""
 
@@ -72,6 +72,7 @@ def publish_current(
     try:
         aside.mkdir()
         pq.write_table(with_titles(table, titles), aside / TABLE)
+        pq.write_table(titles, aside / TITLES)
         shutil.copytree(bundle, aside / BUNDLE)
         write_json(aside / SERVED, asdict(served))
         _open_to_everyone(aside)

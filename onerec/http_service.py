@@ -1,6 +1,6 @@
 """A small HTTP service over the current bundle, for one machine: `python -m onerec_dagster serve`.
 
-    POST /recommend   {"history": ["v1", "v2"], "k": 20}   items with score and reward
+    POST /recommend   {"history": ["v1", "v2"], "k": 20}   items with title, score and reward
     GET  /health      503 until something is served; says whether it is degraded
     GET  /version     day and model version
 
@@ -18,11 +18,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from fastapi import FastAPI, HTTPException
 from pydantic import BaseModel, Field
 
 from onerec.artifacts import read_json
-from onerec.current_recommendations import BUNDLE, CURRENT, SERVED, Served
+from onerec.current_recommendations import BUNDLE, CURRENT, SERVED, TITLES, Served
 from onerec.recommendation import ItemIdRecommender
 from onerec.serving import load_bundle
 
@@ -50,11 +51,21 @@ class LoadedBundle:
         where: The version's directory.
         served: Its `served.json`.
         recommender: It.
+        titles: Title by item id; an item that it lacks has none.
     """
 
     where: Path
     served: Served
     recommender: ItemIdRecommender
+    titles: pd.Series
+
+
+def _titles(version: Path) -> pd.Series:
+    """Titles by item id; none of a version that an earlier release published."""
+    if not (version / TITLES).exists():
+        return pd.Series(dtype=object)
+    table = pd.read_parquet(version / TITLES).dropna().drop_duplicates("item_id")
+    return table.set_index("item_id")["title"]
 
 
 class CurrentBundle:
@@ -80,7 +91,7 @@ class CurrentBundle:
             return False
         try:
             served = Served(**read_json(where / SERVED))
-            self.loaded = LoadedBundle(where, served, load_bundle(where / BUNDLE))
+            self.loaded = LoadedBundle(where, served, load_bundle(where / BUNDLE), _titles(where))
         except Exception:
             log.exception("%s cannot be loaded; what was loaded before goes on serving", where)
             return False
@@ -134,7 +145,7 @@ def application(root: Path) -> FastAPI:
                 request.history, request.k, exclude_seen=request.exclude_seen
             )
         return {
-            "items": [asdict(item) for item in found],
+            "items": [asdict(item) | {"title": bundle.titles.get(item.item_id)} for item in found],
             "model_version": bundle.served.model_version,
             "day": bundle.served.day,
             "milliseconds": round(1000 * (time.monotonic() - began), 2),

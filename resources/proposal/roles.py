@@ -5,7 +5,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow.compute as pc
 
@@ -246,7 +246,7 @@ def items_of(
     ids = pc.unique(log.rows[logged.column.name].cast("string"))
     for table in tables:
         named = choose(table, ITEMS)
-        own = named.get("item_id")
+        own = named.get("item_id") or _same_name(table, logged)
         if own is None or own.column.distinct < MOST * own.column.known:
             continue
         known = table.rows[own.column.name].cast("string")
@@ -254,8 +254,32 @@ def items_of(
         if shared and not any(c.vectors for c in table.columns):
             why = f"one row an item; {shared:,} of them are in the first rows of the log"
             named["item_id"] = ChosenColumn(contract="item_id", column=own.column, why=why)
-            return table, named
+            return table, _described_by_values(table, named)
     return None
+
+
+def _same_name(table: FoundTable, logged: ChosenColumn) -> ChosenColumn | None:
+    """The column that is called as the log's items are."""
+    same = [c for c in table.columns if c.name == logged.column.name]
+    return replace(logged, column=same[0]) if same else None
+
+
+def _described_by_values(
+    table: FoundTable, named: dict[str, ChosenColumn]
+) -> dict[str, ChosenColumn]:
+    """A catalogue whose names say nothing: the title is the text with the most different values,
+    the category one of few."""
+    found = dict(named)
+    texts = [c for c in unused(table, found) if c.kind == "VARCHAR" and c.numbers < MOST > c.times]
+    texts = sorted((c for c in texts if c.distinct > 1), key=lambda c: -c.distinct)
+    if "title" not in found and texts and texts[0].distinct > texts[0].known / 2:
+        best = texts.pop(0)
+        why = f"a guess, by its values: text, e.g. {short(best.frequent[0])}"
+        found["title"] = ChosenColumn(contract="title", column=best, why=why)
+    if "category" not in found and texts and texts[-1].distinct <= texts[-1].known / 4:
+        why = f"a guess, by its values: {_values(texts[-1])}"
+        found["category"] = ChosenColumn(contract="category", column=texts[-1], why=why)
+    return found
 
 
 def vectors_of(tables: Iterable[FoundTable]) -> tuple[FoundTable, dict[str, ChosenColumn]] | None:

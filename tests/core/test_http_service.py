@@ -50,7 +50,8 @@ def publish(root: Path, bundle: Path, day: str, version: str, degraded: str | No
     served = Served(
         day=day, serve_date=serve_date, version="v", model_version=version, degraded=degraded
     )
-    titles = pa.table({"item_id": pa.array([], pa.string()), "title": pa.array([], pa.string())})
+    ids = [f"i{n:02}" for n in range(3, 40)]
+    titles = pa.table({"item_id": ids, "title": [f"title of {name}" for name in ids[:-1]] + [None]})
     empty = RECOMMENDATIONS.empty_table()
     assert publish_current(root, served, table=empty, titles=titles, bundle=bundle)
 
@@ -118,6 +119,10 @@ def test_it_follows_what_is_current_and_answers_like_the_bundle(
     assert [item["item_id"] for item in items] == [r.item_id for r in expected]
     assert not {"i01", "i02"} & {item["item_id"] for item in items}
     assert all(item["reward"] is None for item in items)
+    known = {f"i{n:02}" for n in range(3, 39)}
+    titles = {i["item_id"]: f"title of {i['item_id']}" for i in items if i["item_id"] in known}
+    assert titles
+    assert all(item["title"] == titles.get(item["item_id"]) for item in items)
     found = load_test(port, requests=40, clients=4, k=5)
     assert len(found.seconds) == 40
     assert "p50" in str(found)

@@ -38,7 +38,12 @@ def run_night(home: Path, data: Path, day: date, window_days: int) -> dict[str, 
     """The nightly run of `make demo` with small settings; its metrics."""
     config = data / "small.yaml"
     described = yaml.safe_load((data / "my_data.yaml").read_text())
-    every_case = SMALL["evaluation"] | {"max_cases": 5000}
+    every_case = SMALL["evaluation"] | {
+        "max_cases": 5000,
+        "baselines": "popularity,popularity_recent,itemknn,own_repeats,sasrec_ce",
+        "baseline_width": 16,
+        "baseline_epochs": 3,
+    }
     window = {"window_days": window_days}
     described["stages"] = SMALL | {"evaluation": every_case, "window": window}
     described |= {"first_day": day - timedelta(window_days), "last_day": day}
@@ -74,12 +79,14 @@ def own_repeats(log: pd.DataFrame, day: date, window_days: int) -> Callable[[str
     then what was consumed recently.
 
     Args:
-        log: In the order of delivery; what is consumed is positive too.
+        log: In the order of delivery, with `time`; what is consumed is `positive`, if that is not
+            a column of its own.
         day: The test day.
         window_days: Days before it that are read.
     """
     recent = recently_consumed(log, day, window_days)
-    before = log[log.consumed & (log.day < day) & (log.day >= day - timedelta(window_days))]
+    positive = log.positive if "positive" in log else log.consumed
+    before = log[positive & (log.day < day) & (log.day >= day - timedelta(window_days))]
     in_time = before.sort_values("time", kind="stable")
     histories = in_time.groupby("user").item.apply(lambda items: list(items)[-HISTORY:]).to_dict()
 
@@ -110,6 +117,29 @@ def agree(metrics: dict[str, float], system: str, counted: dict[str, float]) -> 
         assert metrics[f"{system}_{name}"] == pytest.approx(value, abs=5e-5), (system, name)
 
 
+def test_popularity_and_own_repeats_of_short_video_are_those_of_the_raw_rows(
+    tmp_path: Path,
+) -> None:
+    data, day, window_days = tmp_path / "data", date(2026, 6, 7), 6
+    script("own_data/make_sample_data.py").write(data, users=200, days=7)
+    metrics = run_night(tmp_path, data, day, window_days)
+    days = sorted((data / "watch_log").iterdir())
+    log = pd.concat([pd.read_csv(path) for path in days], ignore_index=True)
+    log = log.rename(columns={"uid": "user", "video": "item", "ts": "time"})
+    videos = pd.read_csv(data / "videos.csv").set_index("video").loc[log.item].reset_index()
+    log["day"] = pd.to_datetime(log.time, unit="ms").dt.date
+    seconds = log.play_ms / 1000
+    watched = (seconds >= 10) | (seconds >= 0.8 * videos.len_s)
+    log["positive"] = watched | (log.liked == 1)
+    # what is published on the test day is no candidate of it
+    published = pd.to_datetime(videos.published_at).dt.date
+    log["consumed"] = watched & ~((log.day == day) & (published >= day))
+    popular = most_consumed(log, day, window_days)
+    agree(metrics, "popularity", measured(log, day, lambda user: popular))
+    agree(metrics, "own_repeats", measured(log, day, own_repeats(log, day, window_days)))
+    assert metrics["sasrec_ce_recall@10"] > 0
+
+
 def test_popularity_and_own_repeats_of_the_shop_are_those_of_the_raw_rows(tmp_path: Path) -> None:
     data, day, window_days = tmp_path / "data", date(2026, 6, 8), 6
     script("shop/make_shop_log.py").write(data, customers=200, days=8)
@@ -121,6 +151,7 @@ def test_popularity_and_own_repeats_of_the_shop_are_those_of_the_raw_rows(tmp_pa
     popular = most_consumed(log, day, window_days)
     agree(metrics, "popularity", measured(log, day, lambda user: popular))
     agree(metrics, "own_repeats", measured(log, day, own_repeats(log, day, window_days)))
+    assert metrics["sasrec_ce_recall@10"] > 0
 
 
 def test_popularity_and_own_repeats_of_ratings_are_those_of_the_raw_rows(tmp_path: Path) -> None:

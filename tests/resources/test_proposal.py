@@ -154,6 +154,20 @@ def test_american_dates_and_semicolons(tmp_path: Path) -> None:
     assert "# time_zone: Europe/Berlin # the times name no zone" in text
 
 
+def test_a_catalogue_in_another_language_is_found_by_the_log_s_own_column(tmp_path: Path) -> None:
+    rows = [f"C{k % 9};SKU{k % 40};{1 + k % 9:02}.06.2026 09:0{k % 9}" for k in range(200)]
+    write(tmp_path, "bons.csv", "Kunde;Artikel;Zeitpunkt", rows)
+    items = [f"SKU{k};Produkt Nummer {k};Gruppe {k % 4}" for k in range(40)]
+    write(tmp_path, "artikel.csv", "Artikel;Bezeichnung;Warengruppe", items)
+    found = proposed(tmp_path)
+    assert columns(found["items"]) == {
+        "item_id": "Artikel",
+        "title": "Bezeichnung",
+        "category": "Warengruppe",
+    }
+    assert columns(found["events"])["item_id"] == "Artikel"
+
+
 def test_files_without_users_items_and_times_say_what_was_seen(tmp_path: Path) -> None:
     write(tmp_path, "a.csv", "colour,size", ["red,3", "blue,4"])
     with pytest.raises(ValueError, match=r"Columns are: a\.csv: colour, size"):
