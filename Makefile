@@ -1,4 +1,4 @@
-# make demo | init | inspect | dev | test | check | docs | bench | tables | clean   (README: what each one does)
+# make demo | init | inspect | dev | test | check | docs | bench | soak | tables | clean   (README: what each one does)
 
 PYTHON ?= python3
 VENV := .venv
@@ -29,7 +29,7 @@ export DAGSTER_DISABLE_TELEMETRY := 1
 export DBT_SEND_ANONYMOUS_USAGE_STATS := false
 export GX_ANALYTICS_ENABLED := false
 
-.PHONY: setup demo init inspect dev test check docs bench tables format clean
+.PHONY: setup demo init inspect dev test check docs bench soak tables format clean
 
 setup: $(STAMP)
 
@@ -83,6 +83,10 @@ $(BENCH_STAMP): $(STAMP)
 # The sections of benchmarks/, or some of them: make bench SECTIONS="tokenizer generation"
 bench: $(BENCH_STAMP)
 	@$(BIN)/python -m benchmarks $(SECTIONS)
+
+# A month of nightly runs with incidents, checked after each; goes on where it ended
+soak: $(STAMP)
+	@$(BIN)/python -m soak $(if $(NIGHTS),--nights $(NIGHTS))
 
 # The result tables of docs/results.md, or some of them: make tables TABLES="alignment ablation"
 tables: $(STAMP)

@@ -1,5 +1,6 @@
 """Recommendations: a list for every active user, in Parquet and in the warehouse."""
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
@@ -32,8 +33,10 @@ from resources.warehouse import Warehouse, WarehouseError
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from onerec.catalogue import Catalogue
     from onerec.serving_fallback import FallbackInputs
 
+log = logging.getLogger("onerec.serving")  # Dagster shows what `onerec` logs in the run
 CODE = code_version(__name__, "recommendations")
 READ = ("champion", "session_dataset", "semantic_ids", "reward_model")
 BUNDLE = "bundle"
@@ -104,7 +107,7 @@ def recommendations(
         code_version=CODE,
     ) as draft:
         bundle, sessions = draft.path / BUNDLE, read["session_dataset"]
-        version = _write_bundle(bundle, store, read, fallback, settings, _tomorrow(day))
+        version = _write_bundle(bundle, store, warehouse, read, fallback, settings, day)
         table = recommend_to_all(
             bundle,
             sessions.path,
@@ -162,21 +165,38 @@ def _tomorrow(day: str) -> date:
     return date.fromisoformat(day) + timedelta(days=1)
 
 
+def _catalogue_of(warehouse: Warehouse, day: date) -> "Catalogue | None":
+    """The catalogue of a day as it was landed; None where the warehouse cannot be read."""
+    from onerec.catalogue import Catalogue, read_withdrawn_on
+
+    try:
+        rows = warehouse.catalogue(day)
+    except WarehouseError as error:
+        log.warning("items withdrawn since the last champion are not left out: %s", error)
+        return None
+    item_ids = rows["item_id"].to_numpy(zero_copy_only=False)
+    first_seen = rows["first_seen"].to_numpy(zero_copy_only=False).astype("datetime64[D]")
+    return Catalogue(item_ids, first_seen, withdrawn_on=read_withdrawn_on(rows))
+
+
 def _write_bundle(
     directory: Path,
     store: ArtifactStore,
+    warehouse: Warehouse,
     read: Mapping[str, Artifact],
     fallback: "FallbackInputs | None",
     config: BeamConfig,
-    serve_date: date,
+    day: str,
 ) -> str:
     """The bundle that serves; returns the model version."""
     from onerec.serving import prepare_bundle
     from onerec.serving_fallback import model_version, write_fallback_bundle
     from onerec.session_dataset.newest_watches import WatchesBefore
 
+    serve_date = _tomorrow(day)
     if fallback is not None:
-        return write_fallback_bundle(directory, store, fallback, config, serve_date)
+        today = _catalogue_of(warehouse, date.fromisoformat(day))
+        return write_fallback_bundle(directory, store, fallback, config, serve_date, today=today)
     prepare_bundle(
         directory,
         champion=read["champion"].path,

@@ -4,12 +4,13 @@ Artifacts that are damaged are skipped, whatever the day's own recommendations w
 """
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 from onerec.artifacts import Artifact, ArtifactError, ArtifactStore, read_json
+from onerec.catalogue import Catalogue
 from onerec.config import BeamConfig
 from onerec.evaluation.metric_table import MetricTable
 from onerec.promotion.champion import DECISION, best_simple_system, filters_seen
@@ -17,6 +18,7 @@ from onerec.serving import add_recency_prior, copy_bundle
 from onerec.session_dataset.newest_watches import WatchesBefore
 from onerec.session_dataset.reader import read_session_config
 from onerec.simple_recommender import write_simple_bundle
+from onerec.tokenizer.semantic_ids import load_semantic_ids
 
 log = logging.getLogger(__name__)
 
@@ -86,11 +88,36 @@ def write_fallback_bundle(
     inputs: FallbackInputs,
     config: BeamConfig,
     serve_date: date,
+    *,
+    today: Catalogue | None = None,
 ) -> str:
     """The bundle that serves instead; returns the model version.
 
-    The champion serves with the catalogue that it was published with.
+    It serves the items that it was published with, as far as they are still in today's catalogue.
+
+    Args:
+        directory: Gets the bundle.
+        store: The artifacts.
+        inputs: What `fallback_inputs` found.
+        config: Beam and batch size of a simple system.
+        serve_date: The day that the recommendations are meant for.
+        today: The day's catalogue; None where it cannot be read: that of the bundle counts then.
     """
+    version = _write_bundle(directory, store, inputs, config, serve_date)
+    if today is not None:
+        own = load_semantic_ids(directory)
+        replace(own, withdrawn_on=today.withdrawn_days(own.item_ids)).save(directory)
+    return version
+
+
+def _write_bundle(
+    directory: Path,
+    store: ArtifactStore,
+    inputs: FallbackInputs,
+    config: BeamConfig,
+    serve_date: date,
+) -> str:
+    """The bundle as it was published; returns the model version."""
     if inputs.champion is not None:
         copy_bundle(directory, inputs.champion.path)
         add_recency_prior(directory, WatchesBefore(inputs.session_dataset.path, serve_date))

@@ -176,6 +176,7 @@ def prune(args: argparse.Namespace, op: Operator) -> None:
     config = {
         "keep_nights": args.keep_nights,
         "keep_champions": args.keep_champions,
+        "keep_days": args.keep_days,
         "dry_run": not args.yes,
     }
     maintain(op, "prune", "prune_state", config)
@@ -249,6 +250,7 @@ def parser() -> argparse.ArgumentParser:
         prune,
         (["--keep-nights"], {**kept, "help": "last nights of each asset that stay"}),
         (["--keep-champions"], {**kept, "help": "last champions that stay"}),
+        (["--keep-days"], {**kept, "default": 400, "help": "last days of the warehouse's log"}),
         (["--yes"], {"action": "store_true", "help": "remove; without it only say what"}),
     )
     command(forget, (["users"], {"nargs": "+", "metavar": "USER"}))

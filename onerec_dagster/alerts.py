@@ -1,13 +1,15 @@
-"""Alerts: failed runs, failed checks of runs that succeeded, refused challengers, late nights.
+"""Alerts: failed runs, failed checks of runs that succeeded, refused challengers, late nights, dead
+sensors.
 
 Each is logged, and posted to `ONEREC_ALERT_WEBHOOK` where that is set. A message names the check
 and its finding, and links to the run where `ONEREC_UI_URL` says where the UI is.
 """
 
+import json
 import logging
 import os
-from collections.abc import Iterator
-from datetime import date, datetime, timedelta
+from collections.abc import Iterator, Mapping
+from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import dagster as dg
@@ -17,9 +19,12 @@ from onerec.artifacts import ArtifactStore, read_json
 from onerec.current_recommendations import read_served
 from onerec_dagster.jobs import nightly, weekly_retokenize
 from onerec_dagster.run_findings import RunFindings, run_findings
+from onerec_dagster.sensor_health import FAILED_TICKS, dead_sensors
 from onerec_dagster.webhook import WEBHOOK, post
 
 UI_URL = "ONEREC_UI_URL"
+EMAIL_FROM, EMAIL_TO = "ONEREC_ALERT_EMAIL_FROM", "ONEREC_ALERT_EMAIL_TO"
+SMTP_HOST, SMTP_PASSWORD = "ONEREC_SMTP_HOST", "ONEREC_SMTP_PASSWORD"
 NIGHTS_SENSOR = "nights"
 LATE_AFTER = timedelta(hours=8)
 """Behind the end of a day: its recommendations should be there by then."""
@@ -38,6 +43,12 @@ def link_to(run_id: str) -> str:
     """Where to look: a URL of the run where `ONEREC_UI_URL` is set, else its id."""
     base = os.environ.get(UI_URL)
     return f"{base.rstrip('/')}/runs/{run_id}" if base else f"run {run_id}"
+
+
+def link_to_sensor(name: str) -> str:
+    """The page of a sensor where `ONEREC_UI_URL` is set, else where to look."""
+    base = os.environ.get(UI_URL)
+    return f"{base.rstrip('/')}/automation" if base else f"sensor {name} under Automation"
 
 
 def failure_text(run: dg.DagsterRun, findings: RunFindings) -> str:
@@ -129,4 +140,51 @@ def late_night_alert(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     return dg.SkipReason(f"alerted of {late}")
 
 
-ALERTS = [run_failure_alert, nightly_run_alert, late_night_alert]
+@dg.sensor(
+    name="dead_sensor_alert",
+    minimum_interval_seconds=300,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description=f"Alerts once of a sensor that failed {FAILED_TICKS} times in a row or is not "
+    "evaluated any more. A daemon that is dead evaluates none: `doctor` finds that.",
+)
+def dead_sensor_alert(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+    """Alert of dead sensors; the cursor is the names of those that were alerted of."""
+    dead = dead_sensors(context.instance, datetime.now(UTC))
+    known = set(json.loads(context.cursor or "[]"))
+    for name in sorted(dead.keys() - known):
+        send(context.log, f"the sensor {name} is dead: {dead[name]} ({link_to_sensor(name)})")
+    context.update_cursor(json.dumps(sorted(dead)))
+    return dg.SkipReason(f"dead: {', '.join(sorted(dead))}" if dead else "all sensors work")
+
+
+def email_alerts(environ: Mapping[str, str] = os.environ) -> list[dg.SensorDefinition]:
+    """Dagster's own e-mail of failed runs with our text, where an address is set."""
+    to = [address.strip() for address in environ.get(EMAIL_TO, "").split(",") if address.strip()]
+    if not to:
+        return []
+
+    def body(context: dg.RunFailureSensorContext) -> str:
+        run = context.dagster_run
+        return failure_text(run, run_findings(context.instance, run.run_id))
+
+    return [
+        dg.make_email_on_run_failure_sensor(
+            email_from=environ.get(EMAIL_FROM, to[0]),
+            email_password=environ.get(SMTP_PASSWORD, ""),
+            email_to=to,
+            email_body_fn=body,
+            smtp_host=environ.get(SMTP_HOST, "localhost"),
+            name="run_failure_email",
+            monitor_all_code_locations=False,
+            default_status=dg.DefaultSensorStatus.RUNNING,
+        )
+    ]
+
+
+ALERTS = [
+    run_failure_alert,
+    nightly_run_alert,
+    late_night_alert,
+    dead_sensor_alert,
+    *email_alerts(),
+]

@@ -15,7 +15,10 @@ import assets  # noqa: E402
 from assets.support import SETTINGS  # noqa: E402
 from onerec_dagster.jobs import JOBS  # noqa: E402
 from onerec_dagster.maintenance import MAINTENANCE  # noqa: E402
-from onerec_dagster.nights import earlier_nights_have_ended  # noqa: E402
+from onerec_dagster.nights import (  # noqa: E402
+    earlier_nights_have_ended,
+    nights_are_backfilled_by_their_job,
+)
 from onerec_dagster.sensors import SENSORS  # noqa: E402
 from resources import resources_for  # noqa: E402
 
@@ -27,14 +30,16 @@ NIGHTLY_FRESHNESS = dg.FreshnessPolicy.time_window(
 
 # Steps are forked from a server that has the code location and the trainer's libraries loaded: a
 # step starts in 0.3 s instead of 5 to 10 s and still is a process of its own, so its memory returns
-# to the system.
+# to the system. Where one step works at a time, all are in the process of the run.
 PRELOADED = ["onerec_dagster.definitions", "onerec.training", "onerec.reward.training"]
-EXECUTOR = dg.multiprocess_executor.configured(
-    {
-        "max_concurrent": 2,
-        "start_method": {"forkserver": {"preload_modules": PRELOADED}},
-    }
-)
+EXECUTOR = dg.in_process_executor
+if SETTINGS.steps_at_once > 1:
+    EXECUTOR = dg.multiprocess_executor.configured(
+        {
+            "max_concurrent": SETTINGS.steps_at_once,
+            "start_method": {"forkserver": {"preload_modules": PRELOADED}},
+        }
+    )
 
 
 def _with_freshness(spec: dg.AssetSpec) -> dg.AssetSpec:
@@ -51,6 +56,7 @@ defs = dg.Definitions(
     asset_checks=[
         *dg.load_asset_checks_from_package_module(assets),
         earlier_nights_have_ended,
+        nights_are_backfilled_by_their_job,
     ],
     jobs=[*JOBS, *MAINTENANCE],
     sensors=SENSORS,

@@ -9,6 +9,7 @@ import dagster as dg
 from onerec.artifacts import ArtifactError, ArtifactStore
 from onerec.current_recommendations import read_served
 from onerec.disk import DiskFullError, require_free_space
+from onerec_dagster.sensor_health import dead_sensors, silent_daemons
 from resources.settings import Settings
 from resources.warehouse import Warehouse, WarehouseError
 
@@ -39,6 +40,7 @@ def examine(settings: Settings, instance: dg.DagsterInstance) -> Iterator[Diagno
     yield _warehouse(settings)
     yield _consumers(settings, store)
     yield from _runs(instance)
+    yield from _automation(instance)
     yield _disk(settings)
 
 
@@ -103,6 +105,17 @@ def _runs(instance: dg.DagsterInstance) -> Iterator[Diagnosis]:
                 orphaned.add(pool)
     remedy = "held by runs that ended; the next command frees them" if orphaned else ""
     yield Diagnosis(f"pools: {', '.join(sorted(orphaned)) or 'free or held by runs'}", remedy)
+
+
+def _automation(instance: dg.DagsterInstance) -> Iterator[Diagnosis]:
+    """Sensors and their daemon; a home that only commands work on has neither."""
+    now = datetime.now(UTC)
+    dead = [f"{name} {why}" for name, why in sorted(dead_sensors(instance, now).items())]
+    yield Diagnosis("sensors", "; ".join(dead))
+    silent = list(silent_daemons(instance, now))
+    wanted = any(state.is_running for state in instance.all_instigator_state())
+    remedy = f"start dagster-daemon: {', '.join(silent)}" if silent and wanted else ""
+    yield Diagnosis("daemon", remedy)
 
 
 def _disk(settings: Settings) -> Diagnosis:

@@ -72,6 +72,7 @@ class PeakMemory:
 PROGRESS_SECONDS = 10.0
 """A step's own messages are shown at most this often."""
 LONGEST_MESSAGE = 160
+LARGEST_LOG_BYTES = 2**25
 NOT_EXECUTED = "Dependencies for step"
 """How Dagster's line of a step begins that an earlier failure left out."""
 
@@ -147,7 +148,12 @@ class StepProgress:
 
 @contextmanager
 def output_to(log: Path) -> Iterator[IO]:
-    """Send what this process and its children print to a file; yields the terminal."""
+    """Send what this process and its children print to a file; yields the terminal.
+
+    A file that has grown large becomes `<name>.1`, in the place of the one before.
+    """
+    if log.exists() and log.stat().st_size > LARGEST_LOG_BYTES:
+        os.replace(log, log.with_name(f"{log.name}.1"))
     sys.stdout.flush()
     sys.stderr.flush()
     terminals = [os.dup(1), os.dup(2)]

@@ -6,7 +6,6 @@ did is in the run's log.
 
 import shutil
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -15,21 +14,12 @@ from pydantic import Field
 from assets.support import POOL_WAREHOUSE, SETTINGS
 from onerec.artifacts import ArtifactStore
 from onerec.current_recommendations import VERSIONS, read_served
-from onerec.disk import GIB
 from onerec_dagster.doctor import examine
-from resources.settings import Settings
+from onerec_dagster.prune import PruneConfig, State, prune
 from resources.stores import Artifacts, Consumers
 from resources.warehouse import Warehouse
 
 LONGEST_USERS = 1000
-
-
-class PruneConfig(dg.Config):
-    """What stays."""
-
-    keep_nights: int = Field(default=30, ge=1, description="Last nights of each asset")
-    keep_champions: int = Field(default=30, ge=1, description="Last champions")
-    dry_run: bool = Field(default=True, description="Only say what would be removed")
 
 
 class ForgetConfig(dg.Config):
@@ -50,7 +40,8 @@ def prune_state(
     context: dg.OpExecutionContext, config: PruneConfig, artifacts: Artifacts, warehouse: Warehouse
 ) -> None:
     """Remove what no kept night stands on; with `dry_run` only say so."""
-    for line in prune(SETTINGS, artifacts.store, warehouse, context.instance, config):
+    state = State(SETTINGS, artifacts.store, warehouse, context.instance)
+    for line in prune(state, config):
         context.log.info(line)
 
 
@@ -87,89 +78,6 @@ def pin(context: dg.OpExecutionContext, config: PinConfig, artifacts: Artifacts)
     champion = store.latest("champion", config.day).verify() if config.day else None
     pin_champion(store, champion, config.reason)
     context.log.info(f"pinned: {config.day or 'none'}")
-
-
-def prune(
-    settings: Settings,
-    store: ArtifactStore,
-    warehouse: Warehouse,
-    instance: dg.DagsterInstance,
-    config: PruneConfig,
-) -> Iterator[str]:
-    """Remove superseded versions, old nights, logs of old runs, and DuckDB's free pages.
-
-    Yields:
-        A line per kind of thing, with what it frees.
-    """
-    from onerec.pruning import Version, removals
-
-    kept = [
-        Version("recommendations", s.day, s.version)
-        for s in [read_served(settings.serving_dir)]
-        if s
-    ]
-    kept += _pinned(store)
-    gone = removals(
-        store, keep_nights=config.keep_nights, keep_champions=config.keep_champions, served=kept
-    )
-    would = "would remove" if config.dry_run else "removed"
-    total = 0
-    for removal in gone:
-        size = store.size_of(*removal.what)
-        total += size
-        if not config.dry_run:
-            store.remove(*removal.what)
-        yield f"{would} {'/'.join(removal.what)} ({size / GIB:.3f} GiB): {removal.reason}"
-    yield f"{would} {len(gone)} versions of artifacts, {total / GIB:.3f} GiB"
-    cutoff = datetime.now(UTC) - timedelta(days=config.keep_nights)
-    logs = list(_old_logs(settings, instance, cutoff))
-    size = sum(_size_of(path) for path in logs)
-    if not config.dry_run:
-        for path in logs:
-            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
-    yield f"{would} logs of {len(logs)} runs and builds, {size / GIB:.3f} GiB"
-    failed = _old_failures(instance, cutoff)
-    if not config.dry_run:
-        for run_id in failed:
-            instance.delete_run(run_id)
-    yield f"{would} {len(failed)} failed or cancelled runs (those that succeeded are the record)"
-    if config.dry_run:
-        yield "would compact the warehouse. Nothing was removed: this was a dry run"
-    elif Path(warehouse.path).exists():
-        before, after = warehouse.compact()
-        yield f"compacted the warehouse: {before / GIB:.3f} GiB to {after / GIB:.3f} GiB"
-
-
-def _pinned(store: ArtifactStore) -> list:
-    from onerec.promotion.champion import pinned_champion
-    from onerec.pruning import Version
-
-    pinned = pinned_champion(store)
-    return [Version("champion", pinned[0].partition, pinned[0].version)] if pinned else []
-
-
-def _old_logs(settings: Settings, instance: dg.DagsterInstance, cutoff: datetime) -> Iterator[Path]:
-    """Captured output of ended runs in Dagster's local storage, and damaged artifacts set aside."""
-    ended = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
-    for record in instance.get_run_records(dg.RunsFilter(statuses=ended, created_before=cutoff)):
-        path = Path(instance.storage_directory()) / record.dagster_run.run_id
-        if path.exists():
-            yield path
-    dbt_logs = settings.root / "dbt"
-    for path in dbt_logs.rglob("*.log*") if dbt_logs.exists() else ():
-        if path.stat().st_mtime < cutoff.timestamp():
-            yield path
-
-
-def _old_failures(instance: dg.DagsterInstance, cutoff: datetime) -> list[str]:
-    failed = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
-    old = instance.get_run_records(dg.RunsFilter(statuses=failed, created_before=cutoff))
-    return [record.dagster_run.run_id for record in old]
-
-
-def _size_of(path: Path) -> int:
-    files = path.rglob("*") if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def forget(

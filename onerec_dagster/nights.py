@@ -13,6 +13,7 @@ NIGHTS = ("nightly", "weekly_retokenize")
 NIGHT_TAG = {"onerec/night": "true"}
 """Tag of their runs: `dagster.yaml` lets one run with it at a time start from the queue."""
 PUBLISHED = dg.AssetKey("recommendations")
+DECIDED = dg.AssetKey("champion")
 STARTS_AT = SETTINGS.night_starts_at
 """A day's nightly run is due on the day after, from this time on."""
 SUNDAY = 6
@@ -186,5 +187,47 @@ def earlier_nights_have_ended(context: dg.AssetCheckExecutionContext) -> dg.Asse
                 if earlier.failed
                 else "wait for it, or terminate it if its process was killed"
             )
+        ),
+    )
+
+
+def nights_of_asset_backfill(instance: dg.DagsterInstance, run: dg.DagsterRun) -> int:
+    """How many nights a backfill of assets that a run belongs to is of; 0 where it is none.
+
+    Dagster orders such a backfill by the dependencies of single assets: it would train models of
+    later days before the champion of an earlier one is decided, as no asset can depend on one that
+    rests on itself.
+    """
+    from onerec_dagster.definitions import defs
+
+    found = run.tags.get("dagster/backfill")
+    backfill = instance.get_backfill(found) if found else None
+    if backfill is None or not backfill.is_asset_backfill:
+        return 0
+    target = backfill.get_asset_backfill_data(defs.resolve_asset_graph()).target_subset
+    if DECIDED not in target.asset_keys:
+        return 0  # data alone: its days do not rest on one another
+    return len(target.get_partitions_subset(DECIDED))
+
+
+@dg.asset_check(asset=dg.AssetKey("session_dataset"), blocking=True)
+def nights_are_backfilled_by_their_job(
+    context: dg.AssetCheckExecutionContext,
+) -> dg.AssetCheckResult:
+    """A backfill of assets over several nights stops before anything is trained.
+
+    Each night begins with the champion and the IDs of the one before, and only the backfill of the
+    job keeps that order.
+    """
+    nights = nights_of_asset_backfill(context.instance, context.run)
+    return dg.AssetCheckResult(
+        passed=nights < 2,
+        metadata={"nights of the backfill": nights},
+        description=None
+        if nights < 2
+        else (
+            f"this backfill of assets is of {nights} nights and would train later ones early. "
+            "Start it from the page of the job nightly, or by python -m onerec_dagster backfill "
+            "FROM TO: night D + 1 then begins when D has ended"
         ),
     )

@@ -86,8 +86,8 @@ class RunFindings:
             return "the process of the run ended without a report"
         error = self.errors[0]
         if isinstance(error, FailedStep):
-            return f"{error.step}: {_one_line(error.error)}"
-        finding = f": {_one_line(error.finding)}" if error.finding else ""
+            return f"{error.step}: {one_line(error.error)}"
+        finding = f": {one_line(error.finding)}" if error.finding else ""
         return f"check {error.name} of {error.asset} failed{finding}"
 
 
@@ -137,9 +137,9 @@ def _metadata_lines(name: str, value: dg.MetadataValue) -> Iterator[str]:
         if (more := len(value.records) - SAMPLE_ROWS) > 0:
             yield f"      and {more} more"
     elif not isinstance(value, dg.MarkdownMetadataValue):
-        yield f"    {name}: {_one_line(str(value.value))}"
+        yield f"    {name}: {one_line(str(value.value))}"
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
     """At most `LONGEST_TEXT` characters without line ends."""
     return " ".join(text.split())[:LONGEST_TEXT]

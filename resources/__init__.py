@@ -15,7 +15,11 @@ def resources_for(settings: Settings) -> dict[str, Any]:
     return {
         "warehouse": Warehouse(path=str(settings.warehouse_path)),
         "artifacts": Artifacts(url=settings.artifacts_url, cache_dir=str(settings.cache_dir)),
-        "dbt": session_dbt(settings.root / "dbt", settings.warehouse_path),
+        "dbt": session_dbt(
+            settings.root / "dbt",
+            settings.warehouse_path,
+            column_metadata=settings.steps_at_once > 1,  # it keeps the file open in its process
+        ),
         "source": Source(
             dataset=settings.dataset,
             data_dir=settings.data_dir,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from dagster_dbt import DbtCliResource, DbtProject
+from dagster_dbt import DbtCliResource, DbtProject, asset_utils
 from dagster_dbt.core.dbt_event_iterator import DbtDagsterEventType, DbtEventIterator
 from pydantic import Field
 
@@ -19,6 +19,10 @@ from resources.duckdb_memory import memory_limit
 from resources.settings import CHECKOUT
 
 PROJECT_DIR = CHECKOUT / "dbt_sessions"
+# At every build of the whole project it says that this is what it does
+asset_utils.logger.addFilter(lambda record: "dbt subsetted execution" not in record.getMessage())
+LARGEST_LOG_BYTES = 2**20
+"""dbt keeps its log in up to six files of this size."""
 _SOURCES = {".sql", ".yml"}
 
 
@@ -45,6 +49,7 @@ class SessionDbt(DbtCliResource):
             ONEREC_WAREHOUSE=self.warehouse_path,
             ONEREC_DUCKDB_THREADS=str(self.threads),
             ONEREC_DUCKDB_MEMORY=self.memory_limit,
+            DBT_LOG_FILE_MAX_BYTES=str(LARGEST_LOG_BYTES),
         ):
             return super().cli(args, **options)
 

@@ -89,6 +89,19 @@ class Settings:
             raise SettingError("ONEREC_NIGHT_STARTS_AT", text, "use a time, 03:15 say") from None
 
     @property
+    def steps_at_once(self) -> int:
+        """`ONEREC_STEPS_AT_ONCE`, steps of a run that work at once, each in a process of its own.
+
+        With 1 they work one after the other in the process of the run.
+
+        Raises:
+            SettingError: It is no number from 1 on.
+        """
+        text = os.environ.get("ONEREC_STEPS_AT_ONCE") or "2"
+        require(text.isdecimal() and int(text) > 0, "ONEREC_STEPS_AT_ONCE", text, "use 1 or more")
+        return int(text)
+
+    @property
     def report_dir(self) -> Path:
         return self.home / "report"
 

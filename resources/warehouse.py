@@ -29,6 +29,22 @@ from resources.landing_tables import Landing
 PARTITIONED = ("recommendations", "semantic_ids")
 """Tables that Python stages publish beside their artifacts, day by day."""
 
+_DATED_TABLES = """
+    select schema_name, table_name, min_by(column_name, preference) as day_column
+    from duckdb_columns()
+    join duckdb_tables() using (schema_name, table_name)
+    join (
+        values ('partition_date', 0), ('session_date', 1), ('delivered_on', 2)
+    ) as days (column_name, preference) using (column_name)
+    where (schema_name, table_name) not in (
+        ('raw', 'raw_items'), ('raw', 'deliveries'), ('main', 'session_days'),
+        ('main', 'rejected_items')
+    )
+    group by all
+    order by all
+"""
+"""Tables that hold rows of a day, and the column that names it."""
+
 _FIRST_LOCK_WAIT_SECONDS = 0.05
 _LONGEST_LOCK_WAIT_SECONDS = 2.0
 
@@ -260,6 +276,35 @@ class Warehouse(dg.ConfigurableResource):
                 if deleted[0][0]:
                     erased[".".join(names)] = deleted[0][0]
         return erased
+
+    def remove_days(
+        self, *, log_before: date, published_before: date, dry_run: bool
+    ) -> dict[str, int]:
+        """Delete users' rows of days before one, and tables that nights before one published.
+
+        The catalogue and the record of deliveries stay: they grow with what changed alone.
+
+        Args:
+            log_before: The first day of the log that stays.
+            published_before: The first night whose published tables stay.
+            dry_run: Only count.
+
+        Returns:
+            Rows by table.
+        """
+        removed: dict[str, int] = {}
+        with self.connect() as connection, _transaction(connection):
+            tables = connection.execute(_DATED_TABLES).fetchall()
+            for schema_name, name, column in tables:
+                table = f'"{schema_name}"."{name}"'
+                before = published_before if name in PARTITIONED else log_before
+                verb = "select count(*)" if dry_run else "delete"
+                rows = connection.execute(
+                    f"{verb} from {table} where {column} < $before", {"before": before}
+                ).fetchall()
+                if rows[0][0]:
+                    removed[f"{schema_name}.{name}"] = rows[0][0]
+        return removed
 
     def compact(self) -> tuple[int, int]:
         """Write the file anew, without the pages that deleted rows left; bytes before and after.

@@ -9,8 +9,10 @@ import dagster as dg
 import pytest
 import yaml
 from dagster import DagsterRunStatus as Status
+from dagster._core.execution.backfill import PartitionBackfill
 
 from onerec_dagster.definitions import defs
+from onerec_dagster.jobs import INGEST, NIGHT
 from onerec_dagster.nights import (
     NIGHT_TAG,
     PUBLISHED,
@@ -19,6 +21,8 @@ from onerec_dagster.nights import (
     earlier_nights_have_ended,
     next_night,
     nightly_runs,
+    nights_are_backfilled_by_their_job,
+    nights_of_asset_backfill,
 )
 from onerec_dagster.sensors import night_request
 from tests.sql.delivered import FileSource
@@ -168,3 +172,44 @@ def test_the_queue_starts_one_night_at_a_time():
     settings = yaml.safe_load((Path(__file__).parents[2] / "dagster.yaml").read_text())
     limits = settings["concurrency"]["runs"]["tag_concurrency_limits"]
     assert limits == [{"key": next(iter(NIGHT_TAG)), "limit": 1}]
+
+
+def backfill_of_assets(
+    instance: dg.DagsterInstance, days: list[date], groups: dg.AssetSelection
+) -> dg.DagsterRun:
+    """The first run of a backfill that was started from the graph of some assets."""
+    backfill = PartitionBackfill.from_asset_partitions(
+        backfill_id="assets",
+        asset_graph=defs.resolve_asset_graph(),
+        partition_names=[str(day) for day in days],
+        asset_selection=sorted(groups.resolve(defs.resolve_asset_graph())),
+        backfill_timestamp=NOW.timestamp(),
+        tags={},
+        dynamic_partitions_store=instance,
+        all_partitions=False,
+        title=None,
+        description=None,
+        run_config=None,
+    )
+    instance.add_backfill(backfill)
+    return create(instance, "nightly", days[0], Status.STARTED, **{"dagster/backfill": "assets"})
+
+
+@pytest.mark.filterwarnings("ignore:.*AssetSelection.sources")  # Dagster's own call
+@pytest.mark.parametrize(
+    ("assets", "is_of_nights"), [(NIGHT, True), (INGEST, False)], ids=["all", "data alone"]
+)
+def test_several_nights_are_no_backfill_of_assets(assets: dg.AssetSelection, is_of_nights: bool):
+    with dg.instance_for_test() as instance:
+        run = backfill_of_assets(instance, DAYS[:3], assets)
+        # Dagster adds the later days that rest on these
+        assert (nights_of_asset_backfill(instance, run) >= 3) == is_of_nights
+        alone = create(instance, "nightly", DAYS[0], run.status)
+        assert nights_of_asset_backfill(instance, alone) == 0
+
+
+def test_a_backfill_of_assets_is_stopped_in_every_night():
+    for job in ("nightly", "weekly_retokenize"):
+        nodes = {n.name for n in defs.resolve_job_def(job).all_node_defs}
+        assert nights_are_backfilled_by_their_job.node_def.name in nodes
+    assert next(iter(nights_are_backfilled_by_their_job.check_specs)).blocking

@@ -64,3 +64,27 @@ def test_compacting_gives_the_space_of_deleted_rows_back(tmp_path: Path) -> None
         rows = connection.execute("select count(*), sum(n) from raw.raw_events").fetchall()
     assert rows == [(1000, 999 * 1000 // 2)]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["it's a warehouse.duckdb"]
+
+
+def test_days_are_removed_of_users_logs_and_of_published_tables_only(tmp_path: Path) -> None:
+    warehouse = Warehouse(path=str(tmp_path / "warehouse.duckdb"))
+    days = "date '2026-06-01' + n::int as"
+    with warehouse.connect() as connection:
+        connection.execute("create schema raw")
+        for table, columns in {
+            "raw.raw_events": f"{days} delivered_on, 'u' as user_id",
+            "raw.raw_items": f"{days} delivered_on",
+            "raw.deliveries": f"{days} delivered_on",
+            "sessions": f"{days} session_date, 'u' as user_id",
+            "session_days": f"{days} session_date",
+            "recommendations": f"{days} partition_date, 'u' as user_id",
+        }.items():
+            connection.execute(f"create table {table} as select {columns} from range(10) t(n)")
+    days_to_keep = {"log_before": date(2026, 6, 4), "published_before": date(2026, 6, 8)}
+    gone = {"main.recommendations": 7, "main.sessions": 3, "raw.raw_events": 3}
+    assert warehouse.remove_days(**days_to_keep, dry_run=True) == gone
+    assert warehouse.remove_days(**days_to_keep, dry_run=False) == gone
+    assert warehouse.remove_days(**days_to_keep, dry_run=False) == {}
+    with warehouse.connect(read_only=True) as connection:
+        left = connection.execute("select min(session_date), count(*) from sessions").fetchall()
+    assert left == [(date(2026, 6, 4), 7)]

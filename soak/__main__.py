@@ -1,0 +1,40 @@
+"""`python -m soak`: goes on where it ended, and prints the table of the nights so far."""
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+from soak.nights import Soak
+from soak.schedule import SCHEDULE
+
+NIGHTS = 30
+COLUMNS = ("night", "day", "what happened", "served", "minutes", "GiB")
+
+
+def table(rows: list[dict[str, object]]) -> str:
+    """The rows in Markdown."""
+    lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
+    lines += ["| " + " | ".join(str(row[c]) for c in COLUMNS) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Make the nights that are missing, with a check after each."""
+    parser = argparse.ArgumentParser(prog="python -m soak", description=__doc__)
+    default = Path(os.environ.get("ONEREC_HOME") or ".onerec") / "soak"
+    parser.add_argument("--home", type=Path, default=default, help="state; delete it to begin anew")
+    parser.add_argument("--nights", type=int, default=NIGHTS, help="up to this one")
+    args = parser.parse_args()
+    home = args.home.expanduser().resolve()
+    soak, file = Soak.at(home, SCHEDULE), home / "nights.json"
+    rows = json.loads(file.read_text()) if file.exists() else []
+    for number in range(len(rows) + 1, args.nights + 1):
+        rows.append(soak.night(number))
+        file.write_text(json.dumps(rows, indent=1))
+        print(" | ".join(str(value) for value in rows[-1].values()), flush=True)
+    print(f"\n{table(rows)}")
+
+
+if __name__ == "__main__":
+    main()

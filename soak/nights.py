@@ -1,0 +1,348 @@
+"""The nights: what is delivered, what the operator does, and what must hold afterwards."""
+
+import json
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from subprocess import Popen
+
+import duckdb
+import pyarrow.parquet as pq
+
+from onerec.disk import GIB
+from soak.commands import Commands, kill, size_of, wait_until
+from soak.deliveries import ONE_DAY, Deliveries
+from soak.replay import (
+    Ledger,
+    Served,
+    check_champion,
+    check_ids,
+    check_served,
+    expect,
+    named,
+    replay_champion,
+)
+from soak.schedule import FIRST_LOG_DAY, FIRST_NIGHT, SCHEDULE, day_of
+
+WINDOW_DAYS = 5
+KEPT_NIGHTS = 7
+KEPT_DAYS = 14
+PRUNE_EVERY = 7
+MOST_GROWTH = 1.25
+"""After a prune the state is at most so many times what the first nights took for as many; the
+catalogue grows."""
+BALLAST_GIB = 6.0
+"""Takes the free space in the middle of a night; other programs move it by less."""
+
+
+@dataclass
+class Soak:
+    """The run.
+
+    Attributes:
+        commands: The operator.
+        deliveries: The team that delivers.
+        ledger: What is expected.
+        schedule: Incidents by night.
+    """
+
+    commands: Commands
+    deliveries: Deliveries
+    ledger: Ledger
+    schedule: dict[int, str]
+
+    @classmethod
+    def at(cls, home: Path, schedule: dict[int, str] = SCHEDULE) -> "Soak":
+        """The soak of a home, as far as it got."""
+        commands = Commands(home)
+        commands.prepare()
+        deliveries = Deliveries.into(commands.deliveries)
+        return cls(commands, deliveries, Ledger.load(home / "ledger.json"), schedule)
+
+    def night(self, number: int) -> dict[str, object]:
+        """Make a night; returns its row of the table.
+
+        Raises:
+            AssertionError: Something does not hold; the night can be made again.
+        """
+        incident, day, began = self.schedule.get(number, ""), day_of(number), time.monotonic()
+        self._deliver(number, incident, day)
+        HANDLERS.get(incident, plain)(self, day)
+        if incident != "missed":
+            self._check(day, opens=opens_version(day, incident))
+        pruned = number % PRUNE_EVERY == 0 and self._prune(number)
+        self.ledger.save(self.commands.home / "ledger.json")
+        served = Served.read(self.commands.root / "serving")
+        return {
+            "night": number,
+            "day": str(day),
+            "what happened": (incident or "plain") + (", pruned" if pruned else ""),
+            "served": described(served),
+            "minutes": round((time.monotonic() - began) / 60, 2),
+            "GiB": round(size_of(self.commands.root) / GIB, 4),
+        }
+
+    def _deliver(self, number: int, incident: str, day: date) -> None:
+        if number == 1:
+            for offset in range((FIRST_NIGHT - FIRST_LOG_DAY).days):
+                self._deliver_day(FIRST_LOG_DAY + offset * ONE_DAY, "")
+        if incident == "corrected day":
+            self._deliver_day(day - ONE_DAY, "")
+        self._deliver_day(day, incident)
+
+    def _deliver_day(self, day: date, incident: str) -> None:
+        shares = {"empty day": 0.0, "8 % day": 0.08, "rows held back": 0.85, "wrong file": 0.5}
+        late = 0.15 if incident == "late rows" else 0.0
+        share, erased = shares.get(incident, 1.0), self.ledger.erased
+        self.deliveries.deliver(day, share=share, late=late, without=erased)
+        self.deliveries.deliver_catalogue(day, self._withdrawn_from)
+
+    @property
+    def _withdrawn_from(self) -> date:
+        """The first day whose delivery lacks two thirds of the catalogue."""
+        return day_of(min(night for night, what in self.schedule.items() if "withdrawn" in what))
+
+    def _check(self, day: date, *, opens: bool) -> None:
+        store = self.commands.store
+        if str(day) in store.partitions("champion") and str(day) not in self.ledger.champions:
+            replay_champion(self.ledger, store, day)
+        if str(day) in self.ledger.champions:
+            check_champion(self.ledger, store, day)
+            check_ids(self.ledger, store, self.deliveries, day, opens=opens)
+        served = Served.read(self.commands.root / "serving")
+        check_served(self.ledger, store, self.deliveries, served, day, WINDOW_DAYS)
+
+    def _prune(self, number: int) -> bool:
+        """Prune, and compare the state with what the first nights left."""
+        levers = ["--keep-nights", str(KEPT_NIGHTS), "--keep-champions", str(KEPT_NIGHTS)]
+        levers += ["--keep-days", str(KEPT_DAYS)]
+        before = size_of(self.commands.root)
+        said = self.commands.run("prune", *levers)
+        expect("Nothing was removed" in said, said)
+        self.commands.run("prune", *levers, "--yes")
+        after, file = size_of(self.commands.root), self.commands.home / "sizes.json"
+        sizes = json.loads(file.read_text()) if file.exists() else {}
+        sizes[str(number)] = [before, after]
+        file.write_text(json.dumps(sizes))
+        # runs of the days that a kept night learned from stay, too
+        a_night = sizes[min(sizes, key=int)][0] / KEPT_NIGHTS
+        limit = MOST_GROWTH * a_night * (KEPT_NIGHTS + WINDOW_DAYS)
+        expect(after <= limit, f"night {number}: {after:,} bytes after prune, more than {limit:,}")
+        return True
+
+
+def opens_version(day: date, incident: str) -> bool:
+    """Whether a night opens a tokenizer version: every seventh, and not where it is refused."""
+    return (day - FIRST_NIGHT).days % 7 == 0 and incident != "refused Sunday"
+
+
+def described(served: Served) -> str:
+    """What serves, in a few words."""
+    model = str(served.facts["model_version"])
+    name = model if "_" in model or model.isalpha() else f"model {model[:8]}"
+    day = served.facts["day"]
+    return f"{day}: {name}" + (", degraded" if served.facts["degraded"] else "")
+
+
+def plain(soak: Soak, day: date) -> None:
+    """A night without an incident."""
+    soak.commands.run("rerun", str(day))
+
+
+def missed(soak: Soak, day: date) -> None:
+    """Nobody starts it: the day before goes on to be served."""
+    served = Served.read(soak.commands.root / "serving")
+    expect(served.facts["day"] < str(day), f"{day} is served although nobody ran it")
+
+
+def catch_up(soak: Soak, day: date) -> None:
+    """The missed nights and this one, oldest first."""
+    first = day
+    while str(first - ONE_DAY) not in soak.commands.store.partitions("recommendations"):
+        first -= ONE_DAY
+    soak.commands.run("backfill", str(first), str(day))
+    while first < day:
+        replay_champion(soak.ledger, soak.commands.store, first)
+        check_champion(soak.ledger, soak.commands.store, first)
+        opens = opens_version(first, "")
+        check_ids(soak.ledger, soak.commands.store, soak.deliveries, first, opens=opens)
+        first += ONE_DAY
+
+
+def promote_and_pin(soak: Soak, day: date) -> None:
+    """The challenger serves by hand, and stays."""
+    plain(soak, day)
+    replay_champion(soak.ledger, soak.commands.store, day)
+    check_champion(soak.ledger, soak.commands.store, day)
+    soak.commands.run("promote", "--reason", "soak")
+    soak.commands.run("pin", "--reason", "soak")
+    model = named(soak.commands.store.latest("dpo_checkpoint", str(day)))
+    soak.ledger.champions[str(day)] = model
+    soak.ledger.pinned = model
+
+
+def broken_volume(soak: Soak, day: date) -> None:
+    """The volume check stops the night, and the last champion serves."""
+    said = soak.commands.run("rerun", str(day), expect=1)
+    expect_text("volume_is_usual", said)
+    expect_degraded(soak, day)
+
+
+def failed(soak: Soak, day: date) -> None:
+    """A blocking check stops the night, and the last champion serves today's catalogue."""
+    said = soak.commands.run("rerun", str(day), config="fails a check", expect=1)
+    expect_text("min_positive_share", said)
+    expect_degraded(soak, day)
+
+
+def refused_refit(soak: Soak, day: date) -> None:
+    """The refit is no better, and the night goes on in the current tokenizer version."""
+    soak.commands.run("rerun", str(day), config="refuses the refit")
+    codebook = soak.commands.store.latest("codebook", str(day))
+    expect(not codebook.manifest["metadata"]["accepted"], f"{day}: the refit was accepted")
+
+
+def killed(soak: Soak, day: date) -> None:
+    """`kill -9` in the pretraining, then `resume`."""
+    scratch = soak.commands.root / "artifacts" / ".scratch" / "pretrained_checkpoint" / str(day)
+    process = soak.commands.start("rerun", str(day))
+    wait_until(process, lambda: any(scratch.rglob("*.ckpt")))
+    kill(process)
+    expect(str(day) not in soak.commands.store.partitions("pretrained_checkpoint"), "too late")
+    soak.commands.run("resume")
+
+
+def full_disk(soak: Soak, day: date) -> None:
+    """The disk fills in the middle of the night; then there is room again, and `resume`."""
+    free = shutil.disk_usage(soak.commands.home).free / GIB
+    room = {"ONEREC_MIN_FREE_GIB": str(free - BALLAST_GIB / 2)}
+    sessions = soak.commands.store
+    process = soak.commands.start("rerun", str(day), more=room)
+    wait_until(process, lambda: str(day) in sessions.partitions("session_dataset"))
+    with ballast(soak.commands.home / "ballast", BALLAST_GIB):
+        said = soak.commands.ended(process, 1)
+    expect_text("GiB free", said)
+    expect_degraded(soak, day)
+    soak.commands.run("resume")
+
+
+def corrupt_checkpoint(soak: Soak, day: date) -> None:
+    """Bytes of yesterday's checkpoint flip; the night stops, and the remedy it prints mends it."""
+    yesterday = str(day - ONE_DAY)
+    checkpoint = soak.commands.store.latest("pretrained_checkpoint", yesterday)
+    flip_bytes(checkpoint.path / "model.safetensors", 40)
+    said = soak.commands.run("rerun", str(day), expect=1)
+    expect_text("pretrained_checkpoint", said)
+    expect_degraded(soak, day)
+    select = ["--select", "pretrained_checkpoint", "--partition", yesterday]
+    module = ["-m", "onerec_dagster.definitions"]
+    soak.commands.run("asset", "materialize", *module, *select)
+    mended = soak.commands.store.latest("pretrained_checkpoint", yesterday).verify()
+    expect(mended.version == checkpoint.version, "the repair made another version")
+    soak.commands.run("resume")
+
+
+def unpin_and_rollback(soak: Soak, day: date) -> None:
+    """The rule decides again; then the operator goes back to an earlier champion."""
+    soak.commands.run("unpin", "--reason", "soak")
+    soak.ledger.pinned = None
+    plain(soak, day)
+    replay_champion(soak.ledger, soak.commands.store, day)
+    check_champion(soak.ledger, soak.commands.store, day)
+    models = soak.ledger.champions
+    there = [d for d in soak.commands.store.partitions("champion") if d < str(day)]
+    others = [d for d in there if models[d] != models[str(day)]]
+    if others:
+        soak.commands.run("rollback", "--reason", "soak")
+        models[str(day)] = models[others[-1]]
+
+
+def erasure(soak: Soak, day: date) -> None:
+    """Two served users are forgotten: nothing that can be read holds them afterwards."""
+    plain(soak, day)
+    users = sorted(Served.read(soak.commands.root / "serving").lists)[:2]
+    soak.ledger.erased = [*soak.ledger.erased, *users]
+    soak.deliveries.take_out(users)
+    soak.commands.run("forget", *users)
+    for file in soak.commands.root.rglob("*.parquet"):
+        if "user_id" in pq.read_schema(file).names:
+            held = set(pq.read_table(file, columns=["user_id"])["user_id"].to_pylist())
+            expect(not held & set(users), f"{file} holds erased users")
+    with duckdb.connect(str(soak.commands.root / "warehouse.duckdb"), read_only=True) as warehouse:
+        rows = warehouse.execute(
+            "select count(*) from raw.raw_events where user_id in (select unnest($users))",
+            {"users": users},
+        ).fetchall()
+    expect(rows == [(0,)], f"the warehouse holds {rows} rows of erased users")
+
+
+def two_operators(soak: Soak, day: date) -> None:
+    """Two of them start the same night at the same moment."""
+    both = [soak.commands.start("rerun", str(day)) for _ in range(2)]
+    texts: list[str] = []
+
+    def read(process: Popen) -> None:
+        texts.append(soak.commands.ended(process))
+
+    readers = [threading.Thread(target=read, args=(process,)) for process in both]
+    for reader in readers:
+        reader.start()
+    for reader in readers:
+        reader.join()
+    expect(len(texts) == len(both), "one of the two nights failed")
+
+
+def expect_text(wanted: str, said: str) -> None:
+    """A command printed something."""
+    expect(wanted in said, f"{wanted!r} is not in what was printed:\n{said[-4000:]}")
+
+
+def expect_degraded(soak: Soak, day: date) -> None:
+    """The day is served by the last champion, and says why."""
+    served = Served.read(soak.commands.root / "serving")
+    expect(served.facts["day"] == str(day), f"nothing serves {day}")
+    expect(bool(served.facts["degraded"]), f"{day} is not marked degraded")
+    store, ledger = soak.commands.store, soak.ledger
+    check_served(ledger, store, soak.deliveries, served, day, WINDOW_DAYS)
+
+
+def flip_bytes(file: Path, number: int) -> None:
+    """Damage a file in its middle."""
+    data = bytearray(file.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + number] = bytes(b ^ 0xFF for b in data[middle : middle + number])
+    file.write_bytes(data)
+
+
+@contextmanager
+def ballast(file: Path, gib: float) -> Iterator[None]:
+    """A file that takes room as long as the block lasts."""
+    with file.open("wb") as taken:
+        os.posix_fallocate(taken.fileno(), 0, int(gib * GIB))
+    try:
+        yield
+    finally:
+        file.unlink()
+
+
+HANDLERS: dict[str, Callable[[Soak, date], None]] = {
+    "promote and pin": promote_and_pin,
+    "missed": missed,
+    "catch-up": catch_up,
+    "8 % day": broken_volume,
+    "failed night, withdrawn catalogue": failed,
+    "refused Sunday": refused_refit,
+    "kill in training": killed,
+    "disk full": full_disk,
+    "corrupt checkpoint": corrupt_checkpoint,
+    "unpin and rollback": unpin_and_rollback,
+    "erasure": erasure,
+    "two operators": two_operators,
+}
+"""The others differ from a plain night by what is delivered alone."""

@@ -1,0 +1,203 @@
+"""What must hold after a night, worked out from the deliveries and the metrics alone.
+
+The promotion rule is written down here a second time, in plain comparisons, and carried from night
+to night: what a night should serve follows from the nights before it and not from what they stored.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from onerec.artifacts import Artifact, ArtifactStore, read_json
+from onerec.evaluation.metric_table import MetricTable
+from onerec.tokenizer.semantic_ids import load_semantic_ids
+from soak.deliveries import Deliveries
+
+RECALL, REWARD = "recall@10", "evaluator_reward"
+CHALLENGER, CHAMPION = "challenger", "champion"
+SIMPLE = ("popularity", "popularity_recent", "itemknn", "own_repeats")
+Model = dict[str, str]
+
+
+@dataclass
+class Ledger:
+    """What is known from the nights before.
+
+    Attributes:
+        champions: By day, the model that should be its champion.
+        pinned: The model that stays.
+        tokenizer_version: The current one.
+        ids: Item -> semantic ID in that version.
+        erased: Users who must not come back.
+    """
+
+    champions: dict[str, Model] = field(default_factory=dict)
+    pinned: Model | None = None
+    tokenizer_version: str = ""
+    ids: dict[str, list[int]] = field(default_factory=dict)
+    erased: list[str] = field(default_factory=list)
+
+    def save(self, file: Path) -> None:
+        """Write it."""
+        file.write_text(json.dumps(asdict(self)))
+
+    @classmethod
+    def load(cls, file: Path) -> "Ledger":
+        """An empty one where nothing was written."""
+        return cls(**json.loads(file.read_text())) if file.exists() else cls()
+
+    def incumbent(self, day: date) -> Model | None:
+        """The champion of the last day before, if it is a model."""
+        before = [d for d in sorted(self.champions) if d < day.isoformat()]
+        last = self.champions[before[-1]] if before else None
+        return None if last is None or "system" in last else last
+
+
+def expect(condition: bool, what: str) -> None:
+    """Raise `AssertionError` unless it holds."""
+    if not condition:
+        raise AssertionError(what)
+
+
+def replay_champion(ledger: Ledger, store: ArtifactStore, day: date) -> Model:
+    """What the rule makes the champion of a day by its metrics; recorded in the ledger."""
+    measured = store.latest("offline_metrics", day.isoformat())
+    metrics, config = MetricTable.load(measured.path), measured.manifest["config"]
+    incumbent = ledger.incumbent(day)
+    challenger = named(store.latest("dpo_checkpoint", day.isoformat()))
+    left_out = {"own_repeats"} if config["decoding"]["filter_seen"] else set()
+    measured_simple = [s for s in metrics.systems(RECALL) if s in SIMPLE and s not in left_out]
+    simple = max(measured_simple, key=lambda s: metrics.find(s, RECALL).mean, default="popularity")
+    model = {**named(store.latest("baselines", day.isoformat())), "system": simple}
+    if not metrics.systems(RECALL):
+        model = incumbent or model
+    elif challenger_passes(metrics, simple, config["recall_tolerance"], incumbent):
+        model = challenger
+    elif incumbent and metrics.find(CHAMPION, RECALL, reference=simple).low > 0:
+        model = incumbent
+    model = ledger.pinned or model
+    ledger.champions[day.isoformat()] = model
+    return model
+
+
+def challenger_passes(
+    metrics: MetricTable, simple: str, tolerance: float, incumbent: Model | None
+) -> bool:
+    """The gates of the promotion rule."""
+    above = metrics.find(CHALLENGER, RECALL, reference=simple)
+    numbers = [*above, metrics.find(CHALLENGER, RECALL).mean]
+    passes = all(
+        (
+            metrics.find(CHALLENGER, "legal_share").mean == 1,
+            metrics.find(CHALLENGER, "repeat_free_share").mean == 1,
+            above.low > 0,
+        )
+    )
+    if incumbent is not None:
+        recall = metrics.find(CHALLENGER, RECALL, reference=CHAMPION)
+        reward = metrics.find(CHALLENGER, REWARD, reference=CHAMPION)
+        numbers += [*recall, *reward, metrics.find(CHAMPION, RECALL).mean]
+        passes &= recall.mean >= -tolerance * metrics.find(CHAMPION, RECALL).mean
+        passes &= not recall.high < 0 or reward.low > 0
+        passes &= not reward.high < 0
+    return bool(passes) and all(map(math.isfinite, numbers))
+
+
+def named(artifact: Artifact) -> Model:
+    """How `champion.json` names a model."""
+    return {
+        "asset": artifact.asset,
+        "partition": artifact.partition,
+        "version": artifact.version,
+    }
+
+
+def check_champion(ledger: Ledger, store: ArtifactStore, day: date) -> None:
+    """The stored champion of a day is the replayed one."""
+    stored = read_json(store.latest("champion", day.isoformat()).path / "champion.json")["model"]
+    expected = ledger.champions[day.isoformat()]
+    expect(stored == expected, f"champion of {day}: {stored}, by the replay {expected}")
+
+
+def check_ids(
+    ledger: Ledger, store: ArtifactStore, deliveries: Deliveries, day: date, *, opens: bool
+) -> None:
+    """Every delivered item has one ID of its own, and none moved inside the tokenizer version."""
+    ids = load_semantic_ids(store.latest("semantic_ids", day.isoformat()).path)
+    rows = dict(zip(ids.item_ids.tolist(), ids.codes.tolist(), strict=True))
+    version = ids.tokenizer_version
+    expect(opens == (version != ledger.tokenizer_version), f"{day}: tokenizer version {version}")
+    expect(len({tuple(code) for code in rows.values()}) == len(rows), f"{day}: a shared ID")
+    missing = deliveries.catalogue(day) - rows.keys()
+    expect(not missing, f"{day}: {len(missing)} items of the delivery have no ID")
+    if version == ledger.tokenizer_version:
+        moved = [item for item, code in ledger.ids.items() if rows.get(item) != code]
+        expect(not moved, f"{day}: the IDs of {len(moved)} items moved, {moved[:3]}")
+    ledger.tokenizer_version, ledger.ids = version, rows
+
+
+@dataclass(frozen=True)
+class Served:
+    """What consumers read.
+
+    Attributes:
+        facts: `served.json`.
+        lists: Items of each user by rank.
+        models: Model versions in the table.
+    """
+
+    facts: Mapping[str, Any]
+    lists: Mapping[str, list[str]]
+    models: set[str]
+
+    @classmethod
+    def read(cls, serving: Path) -> "Served":
+        """From `serving/current`."""
+        current = (serving / "current").resolve()
+        rows = pq.read_table(current / "recommendations.parquet").sort_by(
+            [("user_id", "ascending"), ("rank", "ascending")]
+        )
+        lists: dict[str, list[str]] = {}
+        for user, item in zip(
+            rows["user_id"].to_pylist(), rows["item_id"].to_pylist(), strict=True
+        ):
+            lists.setdefault(user, []).append(item)
+        return cls(
+            read_json(current / "served.json"), lists, set(rows["model_version"].to_pylist())
+        )
+
+
+def check_served(
+    ledger: Ledger,
+    store: ArtifactStore,
+    deliveries: Deliveries,
+    served: Served,
+    day: date,
+    window_days: int,
+) -> None:
+    """The day's recommendations: of the right model, for every active user, of today's items."""
+    expect(served.facts["day"] == day.isoformat(), f"{served.facts['day']} is served, not {day}")
+    champions = [d for d in sorted(ledger.champions) if d <= day.isoformat()]
+    model = ledger.champions[champions[-1]]
+    name = model.get("system") or model["version"]
+    expect(served.models == {name}, f"{day}: {served.models} serves, by the replay {name}")
+    made = store.latest("recommendations", day.isoformat()).manifest
+    until = date.fromisoformat(made["metadata"]["sessions_until"])
+    users = deliveries.users_between(until - timedelta(days=window_days), until)
+    expect(served.lists.keys() == users, f"{day}: not the active users are served")
+    expect(not users & set(ledger.erased), f"{day}: erased users are served")
+    catalogue, length = deliveries.catalogue(day), made["config"]["list_length"]
+    for user, items in served.lists.items():
+        expect(len(set(items)) == len(items), f"{day}: {user} gets an item twice")
+        expect(len(items) <= length, f"{day}: {user} gets {len(items)} items")
+        gone = set(items) - catalogue
+        expect(not gone, f"{day}: {user} gets {len(gone)} items that are not in the catalogue")
+    longest = sorted(len(items) for items in served.lists.values())
+    wanted = min(length, len(catalogue) // 2)
+    expect(longest[0] >= wanted, f"{day}: the shortest list has {longest[0]} items")

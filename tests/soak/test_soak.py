@@ -1,0 +1,87 @@
+"""The soak's own parts on small cases, and its first nights as a short form of `make soak`."""
+
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from onerec.evaluation.metric_table import MetricRow, MetricTable
+from soak.deliveries import ONE_DAY, Deliveries
+from soak.nights import HANDLERS, Soak
+from soak.replay import CHALLENGER, CHAMPION, RECALL, REWARD, Ledger, challenger_passes
+from soak.schedule import SCHEDULE, SHORT
+
+DAY = date(2026, 6, 6)
+DELIVERED = {"first night", "empty day", "rows held back", "late rows", "wrong file"}
+DELIVERED |= {"corrected day", "withdrawn catalogue"}
+
+
+def test_every_incident_of_the_schedule_is_made() -> None:
+    assert set(SCHEDULE.values()) | set(SHORT.values()) == DELIVERED | HANDLERS.keys()
+
+
+def test_deliveries_are_late_cut_and_withdrawn(tmp_path: Path) -> None:
+    team = Deliveries.into(tmp_path)
+    for offset in range(3):
+        team.deliver(DAY + offset * ONE_DAY)
+    whole = team.users_between(DAY, DAY + ONE_DAY)
+    team.deliver(DAY, share=0.5)
+    assert team.users_between(DAY, DAY) < whole
+    team.deliver(DAY + ONE_DAY, late=0.5)
+    assert team.users_between(DAY, DAY + ONE_DAY) == whole
+    erased = sorted(whole)[:2]
+    team.take_out(erased)
+    assert team.users_between(DAY, DAY + ONE_DAY) == whole - set(erased)
+    team.deliver_catalogue(DAY, DAY + ONE_DAY)
+    team.deliver_catalogue(DAY + ONE_DAY, DAY + ONE_DAY)
+    assert len(team.catalogue(DAY + ONE_DAY)) < 0.4 * len(team.catalogue(DAY))
+
+
+def table(*, above: float, lost: float = 0.0, reward: float = 0.0) -> MetricTable:
+    """Differences with intervals of width 0.02 around them."""
+
+    def row(system: str, metric: str, mean: float, reference: str | None = None) -> MetricRow:
+        return MetricRow(system, reference, metric, "all", mean, mean - 0.01, mean + 0.01, 100)
+
+    return MetricTable(
+        (
+            row(CHALLENGER, "legal_share", 1.0),
+            row(CHALLENGER, "repeat_free_share", 1.0),
+            row(CHALLENGER, RECALL, 0.2),
+            row(CHAMPION, RECALL, 0.2),
+            row(CHALLENGER, RECALL, above, "popularity"),
+            row(CHALLENGER, RECALL, lost, CHAMPION),
+            row(CHALLENGER, REWARD, reward, CHAMPION),
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("metrics", "passes"),
+    [
+        (table(above=0.05), True),
+        (table(above=0.005), False),  # not significantly above the simple system
+        (table(above=0.05, lost=-0.015), False),  # a significant loss that nothing pays for
+        (table(above=0.05, lost=-0.015, reward=0.05), True),
+        (table(above=0.05, lost=-0.03, reward=0.05), False),  # more than a tenth
+        (table(above=0.05, reward=-0.05), False),
+    ],
+)
+def test_the_replayed_rule_is_the_rule(metrics: MetricTable, passes: bool) -> None:
+    incumbent = {"asset": "dpo_checkpoint", "partition": "2026-06-05", "version": "1"}
+    assert challenger_passes(metrics, "popularity", 0.1, incumbent) == passes
+
+
+def test_a_simple_system_is_no_incumbent() -> None:
+    model = {"asset": "dpo_checkpoint", "partition": "2026-06-05", "version": "1"}
+    ledger = Ledger({"2026-06-05": model, "2026-06-06": {**model, "system": "popularity"}})
+    assert ledger.incumbent(DAY) == model
+    assert ledger.incumbent(DAY + ONE_DAY) is None
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(560)
+def test_the_first_nights_of_a_soak(tmp_path: Path) -> None:
+    soak = Soak.at(tmp_path, SHORT)
+    rows = [soak.night(number) for number in sorted(SHORT)]
+    assert [str(row["served"]).endswith("degraded") for row in rows] == [False, False, True]
