@@ -221,8 +221,13 @@ class Warehouse(dg.ConfigurableResource):
         Returns:
             The columns of `schema.ITEMS`, `first_seen` and `withdrawn_on` (date32; null for an item
             that is still in the catalogue), in the order of (first_seen, item_id).
+
+        Raises:
+            WarehouseError: No catalogue was built yet, or the file cannot be used.
         """
         with self.connect(read_only=True) as connection:
+            if not _exists(connection, "main", "stg_items"):
+                raise WarehouseError(f"{self.path} has no catalogue yet: run the job ingest first")
             rows = connection.sql(
                 "select item_id, duration_seconds, title, category, author_id, published_at, "
                 "features, first_seen, case when is_withdrawn then valid_from end as withdrawn_on "
