@@ -153,9 +153,7 @@ select
     case
         when
             copies.copy_number > 1
-            {% if var("same_moment") == "add_up" -%}
-                and copies.is_delivered_again
-            {%- endif %}
+            and (copies.is_delivered_again or {{ var("same_moment") != "add_up" }})
             then 'duplicate of another row: same user, item and event_time'
         else classified.broken_rule
     end as broken_rule
