@@ -83,8 +83,7 @@ def fit(
     Args:
         module: The model with its loss and validation metrics.
         rows: Training data.
-        batches: Row numbers of one optimiser step of all processes, alike in every process; with
-            `set_epoch` the order may depend on the epoch.
+        batches: Row numbers of one step of all processes, alike in each; `set_epoch` may reorder.
         settings: Budget, optimiser, schedule, and which epoch is kept.
         runtime: Hardware, and how often a state is written.
         scratch: Where a killed training is resumed from; without one it starts over.
