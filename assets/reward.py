@@ -87,14 +87,16 @@ def _train(
     from safetensors.torch import load_file
 
     from onerec.reward.training import fit_reward
+    from onerec.session_dataset.item_attributes import load_item_attributes
     from onerec.session_dataset.reader import read_session_config
     from onerec.session_dataset.reward_blocks import load_reward_blocks
+    from onerec.session_dataset.reward_facts import load_exposure_log
     from onerec.tokenizer.semantic_ids import load_semantic_ids
 
     day, name, settings = context.partition_key, f"{part}_model", to_core(config, PIPELINE.reward)
     read = {n: artifacts.store.latest(n, day) for n in LEARNED_FROM}
     data, ids = read["session_dataset"].path, load_semantic_ids(read["semantic_ids"].path)
-    sessions = read_session_config(data)
+    sessions, attributes = read_session_config(data), load_item_attributes(data, ids)
     train, valid = (
         load_reward_blocks(
             data,
@@ -102,6 +104,7 @@ def _train(
             ids,
             history_length=sessions.history_length,
             block_items=sessions.session_items,
+            attributes=attributes,
         )
         for split in ("train", "valid")
     )
@@ -121,6 +124,7 @@ def _train(
             draft.path,
             part=part,
             runtime=compute.runtime().on_one_device(),
+            log=None if attributes is None else load_exposure_log(data, ids, attributes),
             on_epoch=lambda numbers: context.log.info(f"{name}: {numbers}"),
         )
         draft.row_counts["rows"] = report.metrics["train_blocks"]
@@ -144,8 +148,15 @@ def _pictures(metrics: dict[str, Any]) -> dict[str, Any]:
         for name, m in towers.items()
         if m["reliability"]
     }
-    shown = ("auc", "auc_missing", "log_loss", "base_log_loss", "base_rate", "ece", "rows")
+    shown = ("auc", "gauc", "pcoc", "auc_missing", "log_loss", "base_log_loss", "base_rate", "ece")
     numbers = {f"{t} {k}": m[k] for t, m in towers.items() for k in shown if m[k] is not None}
+    shown = ("expected", "observed", "pcoc", "correlation", "gauc")
+    numbers |= {
+        f"{name} {k}": m[k]
+        for name, m in metrics["expectations"].items()
+        for k in shown
+        if m[k] is not None
+    }
     loss = line_chart(losses, "Reward loss", "epoch", "L_RM")
     calibration = scatter(curves, "Calibration", "predicted", "observed", diagonal=True)
     return {
@@ -154,6 +165,8 @@ def _pictures(metrics: dict[str, Any]) -> dict[str, Any]:
         "best epoch": metrics["best_epoch"],
         "training users": metrics["train_users"],
         "scalar reward": " + ".join(metrics["scalar_reward"]),
+        "facts of items": ", ".join(metrics["item_facts"]) or "none",
+        "facts of users": ", ".join(metrics["user_facts"]) or "none",
         "no such signal": ", ".join(metrics["missing_signals"]) or "none: all are there",
         **numbers,
     }

@@ -73,6 +73,7 @@ def session_dataset(
     Histories reach back as far as the warehouse does, also before the window.
     """
     from onerec.pictures import funnel, svg_markdown
+    from onerec.session_dataset.item_attributes import write_item_attributes
     from onerec.session_dataset.repeats import repeat_facts
     from onerec.session_dataset.splits import validation_day, window
     from onerec.session_dataset.usual_volume import LOOKBACK_DAYS
@@ -93,6 +94,7 @@ def session_dataset(
         valid_day = validation_day(per_day, day)
         with warehouse.session_examples(first, day) as batches:
             written = write_session_dataset(batches, day, draft.path, valid_day=valid_day)
+        write_item_attributes(warehouse.catalogue(day), draft.path)
         draft.row_counts.update(written.sessions | {"rows": sum(written.sessions.values())})
         steps = {"delivered rows": delivered, **written.funnel}
         means, seen = written.per_session(), repeat_facts(draft.path, sessions)

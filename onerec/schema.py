@@ -106,6 +106,16 @@ SESSION_DATASET = pa.schema(
 )
 """One session a row, good or not: what training, reward and evaluation read."""
 
+ITEM_ATTRIBUTES = pa.schema(
+    [
+        _column("item_id", pa.string(), "The item", nullable=False),
+        _column("duration_seconds", pa.float64(), "Its full length"),
+        _column("author_id", pa.string(), "Who published it"),
+        _column("category", pa.string(), "Its category or tags"),
+    ]
+)
+"""One item a row, beside the sessions: facts of the reward model rest on it."""
+
 SEMANTIC_IDS = pa.schema(
     [
         _column("item_index", pa.int64(), "Row of the item in every tensor", nullable=False),

@@ -18,15 +18,16 @@ from torchmetrics.functional.classification import binary_auroc
 
 from experiments.reporting.result_tables import Provenance, ResultTable, Row, current_commit
 from experiments.reporting.seed_intervals import SeededValues, interval_of, seeded_rows
-from experiments.reward_quality.pairwise_order import pairs_in_order
 from experiments.reward_quality.scorers import EvaluationBlocks, SystemScores, fit_systems
 from onerec.config import RewardConfig
 from onerec.reward.metrics import (
     expected_calibration_error,
+    grouped_auc,
     log_losses,
     reliability,
     resampled_aucs,
 )
+from onerec.reward.pairwise_order import pairs_in_order
 from onerec.reward.scoring import scalar_reward, tower_weights
 from onerec.statistics import resampled_means
 
@@ -38,6 +39,7 @@ DIFFERENCES = (
     ("reward_ensemble", "boosting"),
     ("no_similarity", "reward_model"),
     ("history_mean", "reward_model"),
+    ("no_facts", "reward_model"),
     ("no_history", "reward_model"),
 )
 """A system and what it is compared with, seed by seed where both have the same ones."""
@@ -49,12 +51,13 @@ ORDERS = {
 TEXT = """How well each scorer predicts, from a user's history and what was shown, which feedback a
 block of exposures brought. All are fitted on the training days' blocks of the reward model's users
 and stop by the validation day; figures are of the test day's blocks of all users.
-`base_rate` predicts the training days' rate for every block. `boosting` is LightGBM on plain facts:
-sizes, place and hour, how often the block's items were shown and with what result on other days,
-and how near their vectors are to the history. `reward_ensemble` is the mean of the `reward_model`'s
-seeds. `no_similarity` is the reward model without `history_similarity`, `history_mean` the one
-without target-aware attention, `no_history` the same model when it sees no history, so that items
-stand for themselves."""
+`base_rate` predicts the training days' rate for every block. `boosting` is LightGBM on the reward
+model's own facts: sizes, earlier outcomes of items, authors and the user, duration, age, place and
+hour, and how near the items' vectors are to the history. `reward_ensemble` is the mean of the
+`reward_model`'s seeds. `no_similarity` is the reward model without `history_similarity`,
+`history_mean` the one without target-aware attention, `no_facts` the one without facts,
+`no_history` the same model when it sees no history, so that items stand for themselves. GAUC is the
+AUC inside each user, weighted by the user's blocks."""
 ORDER_TEXT = """The order columns are the share of pairs that the scalar reward puts in the order of
 what came out (the reward's weights on the real labels), .5 being chance: two blocks of a user's
 day, two blocks of one session, two items of one session scored as sessions of one; means over
@@ -114,7 +117,9 @@ def reward_quality(
         f"{len(blocks.test.user.unique()):,} users",
         commit=current_commit(),
     )
-    return RewardQuality(_tables(rows, made, dataset, _names(blocks)), _curves(systems, blocks))
+    return RewardQuality(
+        _tables(rows, made, dataset, _probabilities(blocks)), _curves(systems, blocks)
+    )
 
 
 def measure(
@@ -126,7 +131,7 @@ def measure(
     """
     rows = []
     for prefix, split in (("", blocks.test), ("valid_", blocks.valid)):
-        for i, tower in enumerate(_names(blocks)):
+        for i, tower in enumerate(_probabilities(blocks)):
             labels = split.labels[:, i]
             found = {
                 name: _TowerScores(
@@ -161,7 +166,12 @@ class _TowerScores:
         self._ratio("log_loss", losses.numpy(), user.numpy())
         errors = [expected_calibration_error(reliability(seed, labels)) for seed in p]
         self.measured["ece"] = np.array(errors)
+        if labels.any():
+            self.measured["pcoc"] = (p.mean(1) / labels.double().mean()).numpy()
         if 0 < labels.mean() < 1:
+            gaucs = [grouped_auc(seed, labels, user) for seed in p]
+            if None not in gaucs:
+                self.measured["gauc"] = np.array(gaucs)
             aucs = [float(binary_auroc(seed, labels.long())) for seed in p]
             drawn = [resampled_aucs(seed, labels, user, samples=SAMPLES).numpy() for seed in p]
             self.measured["auc"], self.resampled["auc"] = np.array(aucs), np.stack(drawn, -1)
@@ -178,8 +188,12 @@ def _tower_rows(found: Mapping[str, _TowerScores], prefix: str, tower: str) -> l
     rows = []
     for name, mine in found.items():
         facts = {"seeds": len(mine.measured["ece"]), "seconds": mine.seconds}
-        error = float(mine.measured["ece"].mean())
-        rows.append(Row(system=name, metric=f"{prefix}ece_{tower}", value=error, **facts))
+        for metric in ("ece", "gauc", "pcoc"):
+            if metric in mine.measured:
+                value = float(mine.measured[metric].mean())
+                rows.append(
+                    Row(system=name, metric=f"{prefix}{metric}_{tower}", value=value, **facts)
+                )
         for metric, resampled in mine.resampled.items():
             found_interval = interval_of(mine.measured[metric], resampled)
             rows.append(Row.of(name, f"{prefix}{metric}_{tower}", found_interval, **facts))
@@ -223,7 +237,7 @@ def _curves(
     systems: Mapping[str, SystemScores], blocks: EvaluationBlocks
 ) -> dict[str, dict[str, tuple[list[float], list[float]]]]:
     curves = {}
-    for i, tower in enumerate(_names(blocks)):
+    for i, tower in enumerate(_probabilities(blocks)):
         found = {
             name: reliability(s.test[0, :, i], blocks.test.labels[:, i])
             for name, s in systems.items()
@@ -235,9 +249,11 @@ def _curves(
 def _tables(
     rows: list[Row], made: Provenance, data: str, towers: list[str]
 ) -> tuple[ResultTable, ResultTable]:
-    quality = {f"auc_{tower}": f"AUC {tower}" for tower in towers} | ORDERS
+    quality = {f"auc_{tower}": f"AUC {tower}" for tower in towers}
+    quality |= {f"gauc_{tower}": f"GAUC {tower}" for tower in towers} | ORDERS
     calibration = {f"log_loss_{tower}": f"log-loss {tower}" for tower in towers}
     calibration |= {f"ece_{tower}": f"ECE {tower}" for tower in towers}
+    calibration |= {f"pcoc_{tower}": f"PCOC {tower}" for tower in towers}
 
     def of(columns: Mapping[str, str]) -> list[Row]:
         names = tuple(columns)
@@ -260,7 +276,7 @@ def _tables(
             text=_one_line(
                 "The scorers of the table before it, lower being better: log-loss per block, and "
                 "the expected calibration error (mean distance of predicted and observed rates "
-                "over ten bins)."
+                "over ten bins). PCOC is the mean prediction over the observed rate, 1 being right."
             ),
             rows=of(calibration),
             provenance=made,
@@ -281,6 +297,11 @@ def findings(rows: list[Row], columns: Mapping[str, str]) -> list[str]:
         if parts:
             found.append(f"{name} minus {other}: {', '.join(parts)}.")
     return found
+
+
+def _probabilities(blocks: EvaluationBlocks) -> list[str]:
+    """Towers that are no expectations."""
+    return [signal.name for signal in blocks.train.signals if not signal.is_expectation]
 
 
 def _names(blocks: EvaluationBlocks) -> list[str]:

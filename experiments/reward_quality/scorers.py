@@ -17,10 +17,12 @@ from torch import Tensor
 from experiments.reward_quality.boosting import fit_base_rates, fit_boosting
 from onerec.config import RewardConfig
 from onerec.reward.ensemble import load_ensemble
-from onerec.reward.scoring import score_sessions
-from onerec.reward.training import blocks_of, fit_reward
+from onerec.reward.scoring import score_blocks
+from onerec.reward.training import blocks_of, fit_reward, users_of_part, with_facts_of
+from onerec.session_dataset.item_attributes import load_item_attributes
 from onerec.session_dataset.reader import read_session_config
 from onerec.session_dataset.reward_blocks import RewardBlocks, load_reward_blocks
+from onerec.session_dataset.reward_facts import ExposureLog, load_exposure_log
 from onerec.tokenizer.semantic_ids import load_semantic_ids
 
 
@@ -35,6 +37,7 @@ class EvaluationBlocks:
         test: The test day of all users.
         items: The test day's exposures as blocks of one item.
         vectors: (N, Dv) item vectors.
+        log: Where the blocks' facts are from; without it they have none.
     """
 
     train: RewardBlocks
@@ -43,6 +46,7 @@ class EvaluationBlocks:
     test: RewardBlocks
     items: RewardBlocks
     vectors: Tensor
+    log: ExposureLog | None = None
 
 
 @dataclass(frozen=True)
@@ -50,9 +54,9 @@ class SystemScores:
     """Probabilities of one system, per seed.
 
     Attributes:
-        valid: (S, R, 4) of the validation day's blocks.
-        test: (S, R, 4) of the test day's blocks.
-        items: (S, R, 4) of the test day's single items.
+        valid: (S, R, T) of the validation day's blocks.
+        test: (S, R, T) of the test day's blocks.
+        items: (S, R, T) of the test day's single items.
         seconds: What fitting all seeds took.
     """
 
@@ -77,16 +81,24 @@ def load_blocks(
     """
     ids, sessions = load_semantic_ids(semantic_ids), read_session_config(session_dataset)
     session_items = sessions.session_items
+    attributes = load_item_attributes(session_dataset, ids)
+    log = None
+    if attributes is not None and config.facts:
+        log = load_exposure_log(session_dataset, ids, attributes)
 
     def load(split: str, block_items: int, like: RewardBlocks | None = None) -> RewardBlocks:
-        return load_reward_blocks(
+        blocks = load_reward_blocks(
             session_dataset,
             split,
             ids,
             history_length=sessions.history_length,
             block_items=block_items,
             thresholds=None if like is None else like.thresholds,
+            attributes=attributes,
         )
+        if log is None:
+            return blocks
+        return with_facts_of(log, blocks, users_of_part(log.user_ids, config, "reward"))
 
     train = load("train", session_items)
     valid = load("valid", session_items, train)
@@ -101,9 +113,20 @@ def load_blocks(
         stop=blocks_of(valid, config, "reward"),
         valid=valid,
         test=test,
-        items=dataclasses.replace(items, place=items.place // session_items),
+        items=_counted_in_blocks(items, session_items, log),
         vectors=load_file(semantic_ids / "vectors.safetensors")["vectors"],
+        log=log,
     )
+
+
+def _counted_in_blocks(
+    items: RewardBlocks, session_items: int, log: ExposureLog | None
+) -> RewardBlocks:
+    """Single items, at the place of the block they were shown in."""
+    place, facts = items.place // session_items, items.user_facts.clone()
+    if log is not None:
+        facts[:, log.user_fact_names.index("place")] = place.float()
+    return dataclasses.replace(items, place=place, user_facts=facts)
 
 
 def fit_systems(
@@ -131,30 +154,31 @@ def fit_systems(
     names = ", ".join(signal.name for signal in blocks.train.signals)
     on_progress(f"boosting: {boosting.trees()} trees for {names}")
     began = time.monotonic()
-    models = _fit_seeds(config, blocks.train, blocks.stop, blocks.vectors, seeds, on_progress)
+    models = _fit_seeds(config, blocks, seeds, on_progress)
     scored("reward_model", began, models)
     if seeds > 1:
         systems["reward_ensemble"] = _mean_of(systems["reward_model"])
     for name, change in (
         ("no_similarity", {"history_similarity": False}),
         ("history_mean", {"target_attention": False}),
+        ("no_facts", {"facts": False}),
     ):
+        if blocks.log is None and "facts" in change:
+            continue
         began = time.monotonic()
         changed = dataclasses.replace(config, **change)
-        models = _fit_seeds(changed, blocks.train, blocks.stop, blocks.vectors, seeds, on_progress)
+        models = _fit_seeds(changed, blocks, seeds, on_progress)
         scored(name, began, models)
     began = time.monotonic()
-    train, stop = _without_history(blocks.train), _without_history(blocks.stop)
-    blind = _fit_seeds(config, train, stop, blocks.vectors, seeds, on_progress)
+    without = {n: _without_history(getattr(blocks, n)) for n in ("train", "stop")}
+    blind = _fit_seeds(config, dataclasses.replace(blocks, **without), seeds, on_progress)
     scored("no_history", began, lambda part: blind(_without_history(part)))
     return systems
 
 
 def _fit_seeds(
     config: RewardConfig,
-    train: RewardBlocks,
-    stop: RewardBlocks,
-    vectors: Tensor,
+    blocks: EvaluationBlocks,
     seeds: int,
     on_progress: Callable[[str], None],
 ) -> Callable[[RewardBlocks], list[Tensor]]:
@@ -163,14 +187,16 @@ def _fit_seeds(
     with TemporaryDirectory() as directory:
         fit_reward(
             several,
-            train,
-            stop,
-            vectors,
+            blocks.train,
+            blocks.stop,
+            blocks.vectors,
             Path(directory),
+            log=blocks.log,
             on_epoch=lambda n: on_progress(f"  epoch {n['epoch']}: {n['valid_loss']}"),
         )
         models = load_ensemble(Path(directory))
-    return lambda blocks: [score_sessions(m, vectors, blocks.history, blocks.items) for m in models]
+    vectors = blocks.vectors
+    return lambda part: [score_blocks(m, vectors, part) for m in models]
 
 
 def _without_history(blocks: RewardBlocks) -> RewardBlocks:

@@ -94,13 +94,17 @@ def _in_words(name: str, value: Any) -> str:
 Conditions = Annotated[tuple[Condition, ...], BeforeValidator(_as_tuple)]
 """Any of them holds. One mapping stands for a list of one; an empty list holds never."""
 
-OfBlock = Literal["any", "half", "median_watch_seconds", "continued"]
+OfBlock = Literal["any", "half", "median_watch_seconds", "continued", "mean_seconds", "mean_share"]
 """How a block of consecutive exposures gets its label from the events' condition."""
+EXPECTATIONS = ("mean_seconds", "mean_share")
+"""Labels that are numbers: what predicts them is an expected value, not a probability."""
 _BLOCK_TEXTS: dict[str, str] = {
     "any": "an event with {when}",
     "half": "at least half of the events with {when}",
     "median_watch_seconds": "watch seconds per item of at least the training median",
     "continued": "the session goes on after these items",
+    "mean_seconds": "watch seconds per item",
+    "mean_share": "share of an item's duration that is watched",
 }
 
 
@@ -112,7 +116,9 @@ class Signal(_Declared):
         when: The condition on an event.
         of_block: `any`: an event of the block meets it; `half`: at least half of them do;
             `median_watch_seconds`: watch seconds per item reach the training median; `continued`:
-            the session goes on after the block.
+            the session goes on after the block; `mean_seconds` and `mean_share`: a number, what is
+            watched of an item of the block in the mean. A log cannot declare these two: they are
+            added where it has watch times.
         weight: In the scalar reward; None takes the setting `reward.weight_<name>`.
     """
 
@@ -120,6 +126,11 @@ class Signal(_Declared):
     when: Conditions = (Condition(every_event=True),)
     of_block: OfBlock = "any"
     weight: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] | None = None
+
+    @property
+    def is_expectation(self) -> bool:
+        """Its label is a number and its prediction an expected value, not a probability."""
+        return self.of_block in EXPECTATIONS
 
     def definition(self) -> str:
         """In words, for reports."""
@@ -151,6 +162,9 @@ VIDEO_SIGNALS = (
 """The paper's four: session watch time, view, follow, like (OneRec v1, section 3.3.1)."""
 CONTINUED = Signal(name="continued", of_block="continued", weight=1.0)
 """Stands in where no declared signal occurs in both classes: a log of purchases only."""
+WATCH_SECONDS = Signal(name="watch_seconds", of_block="mean_seconds")
+WATCH_SHARE = Signal(name="watch_share", of_block="mean_share")
+"""Added to the declared signals where the log has watch times, and items have durations."""
 
 
 class Feedback(_Declared):
@@ -183,6 +197,13 @@ class Feedback(_Declared):
             raise ValueError(f"signals: {', '.join(names)}: a name stands twice")
         if CONTINUED.name in names:
             raise ValueError("signals: continued is the name of the signal that stands in")
+        for signal in self.signals:
+            if signal.is_expectation or signal.name in (WATCH_SECONDS.name, WATCH_SHARE.name):
+                raise ValueError(
+                    f"signals: {signal.name}: watch_seconds and watch_share are added where the "
+                    "log has watch times; weigh them with reward.weight_watch_seconds and "
+                    "reward.weight_watch_share"
+                )
         return self
 
     @property

@@ -28,7 +28,20 @@ class RewardConfig(ValidatedConfig):
         True,
         "Each item of a session also brings its vector's mean and largest cosine with the history",
     )
-    dropout: float = option(0.3, "Dropout", ge=0, lt=1)
+    facts: bool = option(
+        True,
+        "Point-in-time facts of items and users: earlier outcomes, duration, age, hour, place",
+    )
+    user_facts_dropout: float = option(
+        0.1,
+        "Share of training blocks whose user is unknown, as the user of a candidate is",
+        ge=0,
+        lt=1,
+    )
+    quantiles: int = option(
+        10, "Quantiles of the watched share that expected watch time is made of", ge=2, le=1000
+    )
+    dropout: float = option(0.1, "Dropout", ge=0, lt=1)
     embedding_dropout: float = option(
         0.7,
         "Share of items trained without their learned embedding, as new items have none",
@@ -64,6 +77,19 @@ class RewardConfig(ValidatedConfig):
     weight_vtr: float = option(1.0, "Weight of the view rate", ge=0, le=LARGEST_WEIGHT)
     weight_wtr: float = option(1.0, "Weight of the follow rate", ge=0, le=LARGEST_WEIGHT)
     weight_ltr: float = option(1.0, "Weight of the like rate", ge=0, le=LARGEST_WEIGHT)
+    weight_watch_seconds: float = option(
+        0.1,
+        "Weight of the expected watch seconds per item: 0.1 counts ten of them as one signal; "
+        "alone, the reward is in seconds and prefers long items",
+        ge=0,
+        le=LARGEST_WEIGHT,
+    )
+    weight_watch_share: float = option(
+        0.0,
+        "Weight of the expected share of an item's duration that is watched: prefers short items",
+        ge=0,
+        le=LARGEST_WEIGHT,
+    )
     ensemble_size: int = option(
         1,
         "Reward models of different seeds whose mean is the reward; the evaluator stays one",
@@ -89,10 +115,11 @@ class RewardConfig(ValidatedConfig):
                 getattr(self, name),
                 f"use a multiple of num_heads={self.num_heads}",
             )
-        weights = [self.weight_swt, self.weight_vtr, self.weight_wtr, self.weight_ltr]
+        names = ("swt", "vtr", "wtr", "ltr", "watch_seconds", "watch_share")
+        weights = [getattr(self, f"weight_{name}") for name in names]
         require(
             max(weights) > 0,
-            "weight_swt, weight_vtr, weight_wtr, weight_ltr",
+            ", ".join(f"weight_{name}" for name in names),
             weights,
             "use at least one weight above 0",
         )

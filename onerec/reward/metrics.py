@@ -6,10 +6,12 @@ Shapes: R rows (blocks of a session), T towers, bins of equal row counts.
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics.functional.classification import binary_auroc
 
+from onerec.reward.pairwise_order import pairs_in_order
 from onerec.statistics import percentile_ends
 
 RELIABILITY_BINS = 10
@@ -20,7 +22,12 @@ CHUNK_CELLS = 2_000_000
 
 
 def tower_metrics(
-    probabilities: Tensor, labels: Tensor, base_rates: Tensor, towers: Sequence[str]
+    probabilities: Tensor,
+    labels: Tensor,
+    base_rates: Tensor,
+    towers: Sequence[str],
+    *,
+    user: Tensor | None = None,
 ) -> dict[str, Any]:
     """Discrimination and calibration per tower.
 
@@ -30,16 +37,76 @@ def tower_metrics(
         base_rates: (T,) rates of the *training* rows: what a scorer without user and session
             would have predicted.
         towers: Their T names.
+        user: (R,) the user of each row, for the AUC inside users.
 
     Returns:
         Per tower: `rows`, `finite`, `base_rate` (of these rows), `auc` (None where all rows carry
         one label, `auc_missing` then says which), `auc_interval` (its two ends, or None),
+        `gauc` (`grouped_auc`, with users), `pcoc` (mean prediction over the observed rate),
         `log_loss`, `base_log_loss` (of `base_rates`), `ece` and the `reliability` bins it is made
         of. Without rows, or where a probability is not finite, every other number is None.
     """
     return {
-        tower: _one(probabilities[:, i], labels[:, i], float(base_rates[i]))
+        tower: _one(probabilities[:, i], labels[:, i], float(base_rates[i]), user)
         for i, tower in enumerate(towers)
+    }
+
+
+def grouped_auc(scores: Tensor, outcomes: Tensor, user: Tensor) -> float | None:
+    """AUC inside each user, weighted by the user's rows: GAUC.
+
+    Of 0/1 outcomes it is the usual one; of numbers the share of a user's pairs of different outcome
+    that the score puts in order. Users whose rows all came out alike are left out.
+
+    Args:
+        scores: (R,) predictions; equal ones are half in order.
+        outcomes: (R,) labels, or numbers.
+        user: (R,) whole numbers from 0.
+
+    Returns:
+        None where no user has two different outcomes.
+
+    Examples:
+        >>> user = torch.tensor([0, 0, 0, 1, 1])
+        >>> grouped_auc(torch.tensor([.9, .5, .1, .3, .3]), torch.tensor([1, 0, 0, 1, 0]), user)
+        0.8
+    """
+    won, pairs = pairs_in_order(scores.double().numpy(), outcomes.double().numpy(), user.numpy())
+    rows = np.bincount(user.numpy(), minlength=len(won)) * (pairs > 0)
+    if not rows.any():
+        return None
+    return float((rows[pairs > 0] * won[pairs > 0] / pairs[pairs > 0]).sum() / rows.sum())
+
+
+def expectation_metrics(expected: Tensor, observed: Tensor, user: Tensor) -> dict[str, Any]:
+    """How good expected values are.
+
+    Args:
+        expected: (R,) predictions.
+        observed: (R,) what came out.
+        user: (R,) whole numbers from 0.
+
+    Returns:
+        `rows`, `expected` and `observed` (means), `pcoc` (their ratio), `correlation` (Pearson's),
+        `gauc` (`grouped_auc` of what came out, rounded to twenty quantiles) and `calibration`
+        (`reliability`); None where a number cannot be computed.
+    """
+    rows = {"rows": len(observed), "finite": bool(torch.isfinite(expected).all())}
+    if not rows["rows"] or not rows["finite"] or observed.std() == 0 or expected.std() == 0:
+        return rows | dict.fromkeys(
+            ("expected", "observed", "pcoc", "correlation", "gauc", "calibration")
+        )
+    expected, observed = expected.double(), observed.double()
+    edges = torch.linspace(0, 1, 21, dtype=torch.float64)[1:-1]
+    rounded = torch.bucketize(observed, observed.quantile(edges))
+    curve = reliability(expected, observed)
+    return rows | {
+        "expected": float(expected.mean()),
+        "observed": float(observed.mean()),
+        "pcoc": float(expected.mean() / observed.mean()) if observed.mean() else None,
+        "correlation": float(torch.corrcoef(torch.stack([expected, observed]))[0, 1]),
+        "gauc": grouped_auc(expected, rounded, user),
+        "calibration": curve,
     }
 
 
@@ -176,10 +243,12 @@ def no_better_than_base_rate(towers: dict[str, Any]) -> list[str]:
     ]
 
 
-def _one(p: Tensor, y: Tensor, base_rate: float) -> dict[str, Any]:
+def _one(p: Tensor, y: Tensor, base_rate: float, user: Tensor | None) -> dict[str, Any]:
     finite = bool(torch.isfinite(p).all())
     if len(y) == 0 or not finite:
-        numbers = ("base_rate", "auc", "auc_interval", "log_loss", "base_log_loss", "ece")
+        numbers = (
+            "base_rate", "auc", "auc_interval", "gauc", "pcoc", "log_loss", "base_log_loss", "ece",
+        )  # fmt: skip
         empty = dict.fromkeys(numbers)
         reason = "no rows" if finite else "probabilities are not finite"
         return {
@@ -199,6 +268,8 @@ def _one(p: Tensor, y: Tensor, base_rate: float) -> dict[str, Any]:
         "auc": None if missing else float(binary_auroc(p, y.long())),
         "auc_interval": None if missing else list(auc_interval(p, y)),
         "auc_missing": missing,
+        "gauc": None if user is None else grouped_auc(p, y, user),
+        "pcoc": float(p.double().mean()) / rate if rate else None,
         "log_loss": log_loss(p, y),
         "base_log_loss": log_loss(torch.full_like(p, base_rate), y),
         "ece": expected_calibration_error(curve),

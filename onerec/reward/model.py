@@ -1,11 +1,12 @@
-"""The reward model R(u, S): probabilities of what a user does with a session, one per signal.
+"""The reward model R(u, S): what a user does with a session, a probability or number per signal.
 
-Shapes: B batch, H history items, M items of a session, T towers, D width, N items, Dv
-    item-vector width.
+Shapes: B batch, H history items, M items of a session, T towers of which Tb are probabilities, D
+    width, N items, Dv item-vector width, Fi facts of an item, Fu facts of a user, Q quantiles.
 """
 
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +15,8 @@ from torch import Tensor, nn
 
 from onerec.artifacts import read_json, write_json
 from onerec.config import RewardConfig
-from onerec.config.feedback import VIDEO_SIGNALS, Signal
+from onerec.config.feedback import VIDEO_SIGNALS, WATCH_SHARE, Signal
+from onerec.reward.facts import RewardFacts, standardised
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +29,10 @@ class RewardShape:
         history_length: Most recent history items that have a place of their own.
         signals: What the towers predict: the order of every tensor's last axis of T.
         missing: Declared signals that have no tower: training blocks of one class only.
+        item_facts: Names of the Fi facts of an item; none without facts.
+        user_facts: Names of the Fu facts of a user.
+        quantiles: Q, parts of the scale on which the watched share is predicted; 0 without
+            expectations among the signals.
     """
 
     vector_dim: int
@@ -34,6 +40,27 @@ class RewardShape:
     history_length: int
     signals: tuple[Signal, ...] = VIDEO_SIGNALS
     missing: tuple[str, ...] = ()
+    item_facts: tuple[str, ...] = ()
+    user_facts: tuple[str, ...] = ()
+    quantiles: int = 0
+
+    @property
+    def num_probabilities(self) -> int:
+        """Tb: the signals before the expectations."""
+        return sum(not signal.is_expectation for signal in self.signals)
+
+
+class RewardOutput(NamedTuple):
+    """What the towers say.
+
+    Attributes:
+        logits: (B, Tb) of the signals that are probabilities.
+        shares: (B, M, Q) logits of the quantile of the watched share of each item; None without
+            expectations.
+    """
+
+    logits: Tensor
+    shares: Tensor | None
 
 
 class RewardModel(nn.Module):
@@ -44,6 +71,18 @@ class RewardModel(nn.Module):
     is what item i finds when it attends over the user's history, and `e_i` mixes `v_i`, `u_i` and
     their product, so that an item's quality for everybody has a way of its own beside its match
     with the user.
+
+    With facts `e_i` also reads point-in-time facts of item i and of the user
+    (`onerec.session_dataset.reward_facts`), and how much of the history has its author and
+    category; their mean and largest value over the session go to the towers by a way of their own
+    (wide and deep). The model holds the facts of its catalogue as of its day, which describe
+    candidates; training hands in those of each block's own day. What is handed in without facts of
+    its user is scored as an unknown user's, which training shows it too (`user_facts_dropout`).
+
+    Expectations are predicted item by item: a softmax over Q quantiles of the share watched, whose
+    means weighted by it are the expected share; times the item's duration it is the expected watch
+    time. A quantile's mean is that of training, so the expectation is calibrated as far as the
+    probabilities are. Items of unknown duration have the catalogue's median.
 
     With `target_attention` off, `u` is the same for every item: the history's mean. With
     `history_similarity`, `e_i` also reads the cosines of item i's vector with the history's.
@@ -63,10 +102,31 @@ class RewardModel(nn.Module):
         self.over_history = (
             _Attention(width, config.num_heads) if config.target_attention else _Mean(width)
         )
-        self.mix = nn.Linear(3 * width + 2 * config.history_similarity, width)
+        num_facts = len(shape.item_facts) + len(shape.user_facts)
+        further = 2 * config.history_similarity + (num_facts + 3 if num_facts else 0)
+        self.mix = nn.Linear(3 * width + further, width)
         self.norm = nn.RMSNorm(width)
         self.over_session = _Attention(width, config.num_heads)
-        self.towers = nn.ModuleList(_Tower(width, config.dropout) for _ in shape.signals)
+        self.towers = nn.ModuleList(
+            _Tower(width, config.dropout) for _ in range(shape.num_probabilities)
+        )
+        # boosting is good at what a block's items are like on the whole; this is its way in
+        self.wide = (
+            nn.Sequential(
+                nn.Linear(2 * further + 1, 2 * width),
+                nn.GELU(),
+                nn.Dropout(config.dropout),
+                nn.Linear(2 * width, width),
+                nn.GELU(),
+            )
+            if num_facts
+            else None
+        )
+        if shape.quantiles:
+            self.share = _Tower(width, config.dropout, shape.quantiles)
+        self.facts = RewardFacts(
+            shape.num_items, shape.item_facts, shape.user_facts, shape.quantiles
+        )
         self.dropout = nn.Dropout(config.dropout)
         nn.init.normal_(self.recency.weight, std=0.02)
         nn.init.zeros_(self.embed.weight)  # an item that training never shows stays without one
@@ -76,16 +136,23 @@ class RewardModel(nn.Module):
         """What the towers predict."""
         return self.shape.signals
 
-    def forward(self, vectors: Tensor, history: Tensor, sessions: Tensor) -> Tensor:
+    def forward(
+        self,
+        vectors: Tensor,
+        history: Tensor,
+        sessions: Tensor,
+        item_facts: Tensor | None = None,
+        user_facts: Tensor | None = None,
+    ) -> RewardOutput:
         """Score sessions.
 
         Args:
             vectors: (N, Dv) frozen item vectors.
             history: (B, H) item indices, oldest first, -1 where there is none; may be all -1.
             sessions: (B, M) item indices, -1 where there is none.
-
-        Returns:
-            (B, T) logits in the order of `signals`.
+            item_facts: (B, M, Fi) facts of the sessions' items; by default those of the model's
+                day.
+            user_facts: (B, Fu) facts of the users; by default nothing is known of them.
         """
         seen = history >= 0
         item_BMD = self._items(vectors, sessions)
@@ -95,9 +162,12 @@ class RewardModel(nn.Module):
         known = F.pad(seen, (1, 0), value=True)
         user_BMD = self.over_history(item_BMD, memory, known[:, None, None, :])
         parts = [item_BMD, user_BMD, item_BMD * user_BMD]
+        plain = []
         if self.config.history_similarity:
-            parts.append(_similarity(vectors, sessions, history))
-        e_BMD = self.dropout(F.gelu(self.mix(torch.cat(parts, -1))))
+            plain.append(_similarity(vectors, sessions, history))
+        if self.shape.item_facts:
+            plain.append(self._facts(history, sessions, item_facts, user_facts))
+        e_BMD = self.dropout(F.gelu(self.mix(torch.cat([*parts, *plain], -1))))
 
         shown = sessions >= 0
         # A padding item sees itself, else a session of padding would be a softmax over nothing.
@@ -106,13 +176,59 @@ class RewardModel(nn.Module):
         normed = self.norm(e_BMD)
         h_BMD = e_BMD + self.over_session(normed, normed, visible)
         pooled = (h_BMD * shown[..., None]).sum(1)
-        return torch.cat([tower(pooled) for tower in self.towers], -1)
+        if self.wide is not None:
+            pooled = pooled + self.wide(_mean_and_largest(torch.cat(plain, -1), shown))
+        towers = [tower(pooled) for tower in self.towers]
+        logits = torch.cat(towers, -1) if towers else pooled[:, :0]
+        return RewardOutput(logits, self.share(h_BMD) if self.shape.quantiles else None)
+
+    def predict(self, *inputs: Tensor | None) -> Tensor:
+        """(B, T) probabilities and expectations of sessions; arguments as of `forward`."""
+        output, sessions = self(*inputs), inputs[2]
+        assert sessions is not None, "there are sessions to score"
+        columns = [torch.sigmoid(output.logits)]
+        if output.shares is not None:
+            shown = sessions >= 0
+            share_BM = (output.shares.softmax(-1) @ self.facts.share_means) * shown
+            duration = self.facts.duration[self.facts.rows(sessions)]
+            num = shown.sum(1, keepdim=True).clamp(min=1)
+            for signal in self.signals[self.shape.num_probabilities :]:
+                watched = share_BM if signal == WATCH_SHARE else share_BM * duration
+                columns.append(watched.sum(1, keepdim=True) / num)
+        return torch.cat(columns, -1)
+
+    def _facts(
+        self,
+        history: Tensor,
+        sessions: Tensor,
+        item_facts: Tensor | None,
+        user_facts: Tensor | None,
+    ) -> Tensor:
+        """(B, M, Fi + Fu + 3) standardised facts, whether the user is known, and how much of the
+        history has an item's author and category."""
+        shape = *sessions.shape, -1
+        facts, at = self.facts, self.facts.rows(sessions)
+        of_items = facts.of_items[at]
+        if item_facts is not None:
+            of_items = standardised(item_facts, facts.item_scale)
+        known = of_items.new_zeros(len(sessions), 1 + len(self.shape.user_facts))
+        if user_facts is not None:
+            known[:, 1:], known[:, 0] = standardised(user_facts, facts.user_scale), 1
+            if self.training:
+                kept = torch.rand(len(known), 1, device=known.device)
+                known = known * (kept >= self.config.user_facts_dropout)
+        past, matches = facts.rows(history), []
+        for number in (facts.author, facts.category):
+            same = number[at][:, :, None] == number[past][:, None, :]
+            same &= (history >= 0)[:, None, :] & (number[at] >= 0)[:, :, None]
+            matches.append(same.to(of_items.dtype).sum(-1).log1p())
+        return torch.cat([of_items, known[:, None].expand(shape), torch.stack(matches, -1)], -1)
 
     def start_from_base_rates(self, rates: Tensor) -> None:
         """Let an untrained model predict the base rates (T,): rare feedback then trains at once."""
         logits = torch.logit(rates.clamp(1e-4, 1 - 1e-4))
         with torch.no_grad():
-            for tower, logit in zip(self.towers, logits, strict=True):
+            for tower, logit in zip(self.towers, logits[: len(self.towers)], strict=True):
                 assert isinstance(tower, _Tower)
                 tower.score.bias.fill_(float(logit))
 
@@ -147,6 +263,14 @@ def _similarity(vectors: Tensor, items: Tensor, history: Tensor) -> Tensor:
     return torch.stack([mean, largest.nan_to_num(neginf=0.0)], -1)
 
 
+def _mean_and_largest(facts: Tensor, shown: Tensor) -> Tensor:
+    """(B, 2F + 1): of facts (B, M, F) of the items shown (B, M), and the share of places shown."""
+    there = shown[..., None]
+    mean = (facts * there).sum(1) / there.sum(1).clamp(min=1)
+    largest = facts.masked_fill(~there, -torch.inf).amax(1).nan_to_num(neginf=0.0)
+    return torch.cat([mean, largest, shown.to(facts.dtype).mean(1, keepdim=True)], -1)
+
+
 class _Attention(nn.Module):
     """Multi-head attention of (B, Q, D) over (B, C, D) where `mask` (B, 1, Q or 1, C) allows."""
 
@@ -179,13 +303,13 @@ class _Mean(nn.Module):
 
 
 class _Tower(nn.Module):
-    """(B, D) to a logit (B, 1)."""
+    """(..., D) to logits (..., outputs)."""
 
-    def __init__(self, width: int, dropout: float) -> None:
+    def __init__(self, width: int, dropout: float, outputs: int = 1) -> None:
         super().__init__()
         self.hidden = nn.Linear(width, width)
         self.dropout = nn.Dropout(dropout)
-        self.score = nn.Linear(width, 1)
+        self.score = nn.Linear(width, outputs)
 
     def forward(self, pooled: Tensor) -> Tensor:
         return self.score(self.dropout(F.gelu(self.hidden(pooled))))
@@ -199,6 +323,21 @@ def reward_loss(logits: Tensor, labels: Tensor) -> Tensor:
         labels: (B, T), 0 or 1.
     """
     return F.binary_cross_entropy_with_logits(logits, labels, reduction="none").sum(-1).mean()
+
+
+def share_loss(logits: Tensor, quantile: Tensor) -> Tensor:
+    """Cross-entropy of the quantile of the watched share, mean over a session's items, over rows.
+
+    Args:
+        logits: (B, M, Q).
+        quantile: (B, M) from 0 to Q - 1, -1 where there is no item.
+    """
+    shown = quantile >= 0
+    losses = F.cross_entropy(
+        logits.flatten(0, 1), quantile.clamp(min=0).flatten(), reduction="none"
+    )
+    by_row = (losses.view(quantile.shape) * shown).sum(1) / shown.sum(1).clamp(min=1)
+    return by_row.mean()
 
 
 def save_reward(model: RewardModel, directory: Path) -> None:
@@ -217,6 +356,12 @@ def load_reward(directory: Path) -> RewardModel:
     if "signals" in shape:  # an earlier version had the video signals only
         shape["signals"] = tuple(map(Signal.model_validate, shape["signals"]))
         shape["missing"] = tuple(shape["missing"])
+    for name in ("item_facts", "user_facts"):
+        shape[name] = tuple(shape.get(name, ()))
     model = RewardModel(RewardConfig(**config["reward"]), RewardShape(**shape))
-    model.load_state_dict(load_file(str(directory / "model.safetensors")))
+    tensors = load_file(str(directory / "model.safetensors"))
+    if not model.shape.item_facts and not model.shape.quantiles:
+        # an earlier version knew no facts: its files have no such buffers, all of width 0
+        tensors = dict(model.facts.state_dict(prefix="facts.")) | tensors
+    model.load_state_dict(tensors)
     return model.eval()

@@ -1,4 +1,4 @@
-"""Scoring sessions with a reward model: tower probabilities, and one scalar reward for each.
+"""Scoring sessions with a reward model: what its towers predict, and one scalar reward for each.
 
 Shapes: B users, K sessions per user, H history items, M items of a session, N items, T towers.
 """
@@ -11,6 +11,7 @@ from torch import Tensor
 from onerec.config import RewardConfig
 from onerec.config.feedback import VIDEO_SIGNALS, Signal
 from onerec.reward.model import RewardModel
+from onerec.session_dataset.reward_blocks import RewardBlocks
 
 
 @torch.no_grad()
@@ -22,7 +23,9 @@ def score_sessions(
     *,
     batch_size: int = 4096,
 ) -> Tensor:
-    """Probabilities of the signals that the model has towers for.
+    """What the model predicts of sessions that are not logged, with the facts of its day.
+
+    Users' own facts are not handed in: the sessions of a user are compared with one another.
 
     Args:
         model: A trained reward model; it is scored in evaluation mode and left as it was.
@@ -32,24 +35,53 @@ def score_sessions(
         batch_size: Sessions scored at once.
 
     Returns:
-        (B, T) or (B, K, T) in the order of `model.signals`, on the CPU.
+        (B, T) or (B, K, T) in the order of `model.signals`, on the CPU: probabilities, and behind
+        them expected values where the model has them.
     """
     shape = sessions.shape[:-1]
     owner = torch.arange(shape[0]).repeat_interleave(shape[1] if len(shape) == 2 else 1)
     flat = sessions.reshape(-1, sessions.shape[-1])
-    device = next(model.parameters()).device
-    vectors = vectors.to(device)
-    was_training = model.training
-    model.eval()
     parts = [
-        torch.sigmoid(model(vectors, history[rows].to(device), flat[part].to(device))).cpu()
+        (history[rows], flat[part])
         for part, rows in zip(
             torch.arange(len(flat)).split(batch_size), owner.split(batch_size), strict=True
         )
     ]
+    return _predictions(model, vectors, parts).reshape(*shape, len(model.signals))
+
+
+@torch.no_grad()
+def score_blocks(
+    model: RewardModel, vectors: Tensor, blocks: RewardBlocks, *, batch_size: int = 4096
+) -> Tensor:
+    """What the model predicts of logged blocks, with the facts of each block's own moment.
+
+    Args:
+        model: A trained reward model.
+        vectors: (N, Dv) item vectors of the partition it was trained in.
+        blocks: R blocks with the facts that the model was trained with.
+        batch_size: Blocks scored at once.
+
+    Returns:
+        (R, T) as `score_sessions`.
+    """
+    facts = (blocks.item_facts, blocks.user_facts) if model.shape.item_facts else ()
+    columns = (blocks.history, blocks.items, *facts)
+    parts = list(zip(*(c.split(batch_size) for c in columns), strict=True)) if len(blocks) else []
+    return _predictions(model, vectors, parts)
+
+
+def _predictions(
+    model: RewardModel, vectors: Tensor, parts: Sequence[tuple[Tensor, ...]]
+) -> Tensor:
+    """(R, T) of batches of histories, items and facts, in evaluation mode."""
+    device = next(model.parameters()).device
+    vectors = vectors.to(device)
+    was_training = model.training
+    model.eval()
+    found = [model.predict(vectors, *(t.to(device) for t in inputs)).cpu() for inputs in parts]
     model.train(was_training)
-    towers = (*shape, len(model.signals))
-    return torch.cat(parts).reshape(towers) if parts else torch.zeros(towers)
+    return torch.cat(found) if found else torch.zeros(0, len(model.signals))
 
 
 def scalar_reward(
@@ -58,23 +90,26 @@ def scalar_reward(
     """The scalar reward of a session, the one number that all of the project calls reward.
 
         r(u, S) = sum over signals x of weight_x * P(x)
+                  + weight_watch_seconds * E(seconds) + weight_watch_share * E(share)
 
     P are the towers' probabilities, by the reward model or by the evaluator, that as a block of
     exposures S would bring user u. Of a video log the signals are those of the paper: `swt` watch
     seconds per item that reach the training days' median; `vtr` at least half of its items watched
-    effectively; `wtr` a follow; `ltr` a like (labels: `load_reward_blocks`). The weights are 1 each
-    by default, so the reward is the expected number of these four things, between 0 and 4; a signal
-    that has no tower adds nothing. The paper (OneRec v1, section 3.3.1) does not say how it joins
-    the four. With an ensemble it is the mean of the models' rewards. Of real feedback
-    (`pairs='feedback'`, tables) the labels take the probabilities' place.
+    effectively; `wtr` a follow; `ltr` a like (labels: `load_reward_blocks`). E are expected values
+    per item of the session: watch seconds, and the share of an item's duration that is watched.
+
+    So the reward has the unit that the weights give it. With a weight on seconds alone it is
+    expected watch seconds per item, which prefers long items; with a weight on the share alone it
+    is the expected share watched, which prefers short ones; a weight of a signal is what one more
+    of it is worth in that unit. A signal that has no tower adds nothing. The paper (OneRec v1,
+    section 3.3.1) does not say how it joins its four. With an ensemble it is the mean of the
+    models' rewards. Of real feedback (`pairs='feedback'`, tables) the labels take the place of the
+    predictions.
 
     Args:
         probabilities: (..., T) in the order of the signals.
         config: Weights of the video signals.
         signals: Of the model, or of the labels.
-
-    Returns:
-        (...), between 0 and the sum of the weights.
     """
     return probabilities @ probabilities.new_tensor(tower_weights(config, signals))
 
@@ -95,6 +130,7 @@ def reward_terms(config: RewardConfig, signals: Sequence[Signal]) -> list[str]:
     """
     weights = tower_weights(config, signals)
     return [
-        f"{weight:g} x P({signal.name}: {signal.definition()})"
+        f"{weight:g} x {'E' if signal.is_expectation else 'P'}({signal.name}: "
+        f"{signal.definition()})"
         for signal, weight in zip(signals, weights, strict=True)
     ]

@@ -13,10 +13,11 @@ from torch import Tensor
 from onerec.artifacts import write_json
 from onerec.config import RewardConfig
 from onerec.reward.ensemble import MEMBERS
-from onerec.reward.metrics import smoothed_rates, tower_metrics
-from onerec.reward.model import RewardModel, RewardShape, reward_loss, save_reward
-from onerec.reward.scoring import reward_terms, score_sessions, tower_weights
+from onerec.reward.metrics import expectation_metrics, smoothed_rates, tower_metrics
+from onerec.reward.model import RewardModel, RewardShape, reward_loss, save_reward, share_loss
+from onerec.reward.scoring import reward_terms, score_blocks, tower_weights
 from onerec.session_dataset.reward_blocks import RewardBlocks
+from onerec.session_dataset.reward_facts import ExposureLog
 from onerec.session_dataset.splits import split_users
 from onerec.training.batches import OrderedBatches, Rows, ShuffledBatches, loader_of
 from onerec.training.distributed_batches import DistributedBatches
@@ -61,6 +62,7 @@ def fit_reward(
     *,
     part: Part = "reward",
     runtime: Runtime | None = None,
+    log: ExposureLog | None = None,
     on_epoch: Callable[[Numbers], None] = lambda numbers: None,
 ) -> RewardReport:
     """Train on every block, good or not, of one side's users; keep the best epoch.
@@ -80,6 +82,8 @@ def fit_reward(
         out_dir: Gets `model.safetensors`, `config.json` and `metrics.json`.
         part: Which of the two models.
         runtime: Hardware.
+        log: Facts come from its exposures, of items over the part's users only; without it there
+            are none.
         on_epoch: Called with the numbers of each epoch.
 
     Returns:
@@ -90,7 +94,7 @@ def fit_reward(
         TrainingDivergedError: A loss or weight became NaN or inf.
     """
     runtime = runtime or Runtime()
-    data = _Data(train, valid, vectors)
+    data = _data_of(config, train, valid, vectors, part, log)
     report = _fit_one(config, data, _Member(part, 0), out_dir, runtime, on_epoch)
     for number in range(1, config.ensemble_size if part == "reward" else 1):
         directory = out_dir / MEMBERS / str(number)
@@ -101,11 +105,55 @@ def fit_reward(
 
 @dataclass(frozen=True)
 class _Data:
-    """Blocks of all users, and their items' vectors (N, Dv)."""
+    """Training blocks of the part's users, validation blocks of all, with the part's facts.
+
+    Attributes:
+        train, valid: The blocks.
+        vectors: (N, Dv) of their items.
+        log: Where facts and durations are from, if there are any.
+        of_items: (N, Fi) facts as of the end of the validation day.
+    """
 
     train: RewardBlocks
     valid: RewardBlocks
     vectors: Tensor
+    log: ExposureLog | None
+    of_items: Tensor
+
+
+def _data_of(
+    config: RewardConfig,
+    train: RewardBlocks,
+    valid: RewardBlocks,
+    vectors: Tensor,
+    part: Part,
+    log: ExposureLog | None,
+) -> _Data:
+    mine = blocks_of(train, config, part)
+    if not len(mine):
+        raise ValueError(
+            f"{part}: 0 of {len(train)} training blocks belong to its users "
+            f"(evaluator_user_share={config.evaluator_user_share}); use more users or days"
+        )
+    if log is None or not config.facts:
+        bare = (_without_facts(blocks) for blocks in (mine, valid))
+        return _Data(*bare, vectors, log, torch.zeros(len(vectors), 0))
+    counted = users_of_part(log.user_ids, config, part)
+    newest = (valid if len(valid) else train).date.max()
+    of_items = log.item_facts(newest + np.timedelta64(1, "D"), counted)
+    with_facts = (with_facts_of(log, blocks, counted) for blocks in (mine, valid))
+    return _Data(*with_facts, vectors, log, torch.from_numpy(of_items))
+
+
+def _without_facts(blocks: RewardBlocks) -> RewardBlocks:
+    nothing = {"item_facts": torch.zeros(0), "user_facts": torch.zeros(0)}
+    return dataclasses.replace(blocks, **nothing)
+
+
+def with_facts_of(log: ExposureLog, blocks: RewardBlocks, counted: np.ndarray) -> RewardBlocks:
+    """Blocks with the facts of their moment; see `ExposureLog.facts_of`."""
+    items, users = log.facts_of(blocks, counted)
+    return dataclasses.replace(blocks, item_facts=items, user_facts=users)
 
 
 @dataclass(frozen=True)
@@ -133,29 +181,30 @@ def _fit_one(
     runtime: Runtime,
     on_epoch: Callable[[Numbers], None],
 ) -> RewardReport:
-    train, valid = (blocks_of(blocks, config, member.part) for blocks in (data.train, data.valid))
-    if not len(train):
-        raise ValueError(
-            f"{member.part}: 0 of {len(data.train)} training blocks belong to its users "
-            f"(evaluator_user_share={config.evaluator_user_share}); use more users or days"
-        )
+    train, valid = data.train, blocks_of(data.valid, config, member.part)
     base_rates = smoothed_rates(train.labels)
+    log = data.log if config.facts else None
     shape = RewardShape(
         vector_dim=data.vectors.shape[1],
         num_items=len(data.vectors),
         history_length=train.history.shape[1],
         signals=train.signals,
         missing=train.thresholds.missing,
+        item_facts=log.item_fact_names if log else (),
+        user_facts=log.user_fact_names if log else (),
+        quantiles=config.quantiles if any(s.is_expectation for s in train.signals) else 0,
     )
     seed, names = member.seed(config), [signal.name for signal in train.signals]
     with reproducible(runtime):
         torch.manual_seed(seed)
         model = RewardModel(member.shape(config), shape)
         model.start_from_base_rates(base_rates)
+        if data.log is not None:
+            model.facts.describe(data.of_items, data.log.attributes, train)
         batches = ShuffledBatches(len(train), config.batch_size, seed)
         result = fit(
             RewardModule(model, data.vectors, valid),
-            _rows(train),
+            _rows(model, train),
             batches,
             fit_settings(config, steps=config.max_epochs * len(batches), measured=len(valid) > 0),
             runtime=runtime,
@@ -176,8 +225,10 @@ def _fit_one(
             "scalar_reward": reward_terms(config, train.signals),
             "signals": names,
             "missing_signals": list(train.thresholds.missing),
-            "towers": _measure(model, valid, data.vectors, base_rates),
-            "towers_all_users": _measure(model, data.valid, data.vectors, base_rates),
+            "item_facts": list(shape.item_facts),
+            "user_facts": list(shape.user_facts),
+            **_measure(model, valid, data.vectors, base_rates),
+            "towers_all_users": _measure(model, data.valid, data.vectors, base_rates)["towers"],
         }
     write_json(out_dir / "metrics.json", metrics)
     return RewardReport(
@@ -187,11 +238,13 @@ def _fit_one(
 
 def blocks_of(blocks: RewardBlocks, config: RewardConfig, part: Part) -> RewardBlocks:
     """The blocks of one part's users."""
-    evaluator_users = split_users(blocks.user_ids, config.evaluator_user_share, config.seed)
-    mine = torch.from_numpy(evaluator_users if part == "evaluator" else ~evaluator_users)[
-        blocks.user
-    ]
-    return blocks.rows(mine)
+    return blocks.rows(torch.from_numpy(users_of_part(blocks.user_ids, config, part))[blocks.user])
+
+
+def users_of_part(user_ids: np.ndarray, config: RewardConfig, part: Part) -> np.ndarray:
+    """(U,) booleans: the users of one part."""
+    evaluator_users = split_users(user_ids, config.evaluator_user_share, config.seed)
+    return evaluator_users if part == "evaluator" else ~evaluator_users
 
 
 def fit_settings(config: RewardConfig, *, steps: int, measured: bool) -> FitSettings:
@@ -212,21 +265,37 @@ def _numbers(entry: dict[str, Any]) -> Numbers:
     return {name: entry.get(name) for name in ("epoch", "train_loss", "valid_loss")}
 
 
-def _rows(blocks: RewardBlocks) -> Rows:
-    return Rows(blocks.history, blocks.items, blocks.labels)
+def _rows(model: RewardModel, blocks: RewardBlocks) -> Rows:
+    return Rows(
+        blocks.history,
+        blocks.items,
+        blocks.labels,
+        model.facts.share_quantiles(blocks),
+        blocks.item_facts,
+        blocks.user_facts,
+    )
 
 
 def _measure(
     model: RewardModel, blocks: RewardBlocks, vectors: Tensor, base_rates: Tensor
 ) -> dict[str, Any]:
-    probabilities = score_sessions(model, vectors, blocks.history, blocks.items)
-    return tower_metrics(
-        probabilities, blocks.labels, base_rates, [signal.name for signal in model.signals]
-    )
+    found, num = score_blocks(model, vectors, blocks), model.shape.num_probabilities
+    names = [signal.name for signal in model.signals]
+    return {
+        "towers": tower_metrics(
+            found[:, :num], blocks.labels[:, :num], base_rates, names[:num], user=blocks.user
+        ),
+        "expectations": {
+            name: expectation_metrics(found[:, i], blocks.labels[:, i], blocks.user)
+            for i, name in enumerate(names)
+            if i >= num
+        },
+    }
 
 
 class RewardModule(FitModule):
-    """Trains a `RewardModel` on blocks (history (B, H), items (B, M), labels (B, T))."""
+    """Trains a `RewardModel` on blocks: history (B, H), items (B, M), labels (B, T), quantiles of
+    the watched share (B, M), facts of items (B, M, Fi) and users (B, Fu)."""
 
     vectors: Tensor
     model: RewardModel
@@ -244,15 +313,17 @@ class RewardModule(FitModule):
         self.valid = valid
 
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
-        history, items, labels = batch
-        return reward_loss(self.model(self.vectors, history, items), labels)
+        history, items, labels, quantile, *facts = batch
+        output = self.model(self.vectors, history, items, *facts)
+        loss = reward_loss(output.logits, labels[:, : output.logits.shape[1]])
+        return loss if output.shares is None else loss + share_loss(output.shares, quantile)
 
     def validation_metrics(self) -> dict[str, Any]:
         """`valid_loss`, a mean over blocks."""
         if not len(self.valid):
             return {}
         order = OrderedBatches(len(self.valid), self.model.config.batch_size)
-        batches = loader_of(DistributedBatches(order), _rows(self.valid))
+        batches = loader_of(DistributedBatches(order), _rows(self.model, self.valid))
         total = sum(
             self.training_step(batch, 0).item() * len(batch[0]) for batch in self.on_device(batches)
         )

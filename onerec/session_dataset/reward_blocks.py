@@ -1,7 +1,7 @@
 """Consecutive exposures with labels, to train a reward model on."""
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from onerec.catalogue import Catalogue
-from onerec.config.feedback import CONTINUED, VIDEO_SIGNALS, Signal
+from onerec.config.feedback import CONTINUED, VIDEO_SIGNALS, WATCH_SECONDS, WATCH_SHARE, Signal
+from onerec.session_dataset.item_attributes import ItemAttributes
 from onerec.session_dataset.padding import first_of_each, last_of_each, positions
 from onerec.session_dataset.reader import (
     Ints,
@@ -26,6 +27,8 @@ from onerec.session_dataset.reader import (
 )
 
 _FEEDBACK = ("watch_seconds", "signals")
+LARGEST_SHARE = 2.0
+"""An item counts as watched this many times at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +39,8 @@ class RewardThresholds:
         mean_watch_seconds: Median over the training blocks of the seconds watched per item, which
             a signal of `median_watch_seconds` compares with.
         signals: Declared signals that some training blocks have and others have not; where there
-            is none, `CONTINUED` stands in.
+            is none, `CONTINUED` stands in. `WATCH_SECONDS` and `WATCH_SHARE` behind them where the
+            log has watch times and item attributes are known.
         missing: Names of the declared signals that all training blocks have, or none.
     """
 
@@ -54,24 +58,38 @@ class RewardBlocks:
         user_ids: (U,) the users, sorted.
         history: (R, H) int32 item indices: the positives before the block's session.
         items: (R, M) int32 item indices, at least one of them not -1.
-        labels: (R, T) float32 of zeros and ones in the order of `signals`.
+        watch_seconds: (R, M) float32, how long each item was watched; 0 where there is none.
+        labels: (R, T) float32 in the order of `signals`: zeros and ones, or for the expectations
+            means over the block's items.
         session: (R,) int64, equal for the blocks of one session.
         place: (R,) int64, 0 for the first block of a session.
         date: (R,) datetime64[D], the day of the session, in the log's time zone.
         hour: (R,) float64, the hour of that day at which the session began.
         thresholds: What the labels were made with.
+        item_facts: (R, M, Fi) float32, see `reward_facts`; Fi is 0 without facts.
+        user_facts: (R, Fu) float32.
     """
 
     user: Tensor
     user_ids: np.ndarray
     history: Tensor
     items: Tensor
+    watch_seconds: Tensor
     labels: Tensor
     session: Tensor
     place: Tensor
     date: np.ndarray
     hour: np.ndarray
     thresholds: RewardThresholds
+    item_facts: Tensor = field(default_factory=lambda: torch.zeros(0))
+    user_facts: Tensor = field(default_factory=lambda: torch.zeros(0))
+
+    def __post_init__(self) -> None:
+        if not len(self.item_facts):  # no facts: of width 0
+            without = {"item_facts": torch.zeros(*self.items.shape, 0)}
+            without["user_facts"] = torch.zeros(len(self.items), 0)
+            for name, nothing in without.items():
+                object.__setattr__(self, name, nothing)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -83,7 +101,17 @@ class RewardBlocks:
 
     def rows(self, kept: Tensor) -> "RewardBlocks":
         """Some of the blocks, by (R,) bools or by row numbers; users keep theirs."""
-        tensors = ("user", "history", "items", "labels", "session", "place")
+        tensors = (
+            "user",
+            "history",
+            "items",
+            "watch_seconds",
+            "labels",
+            "session",
+            "place",
+            "item_facts",
+            "user_facts",
+        )
         arrays = ("date", "hour")
         return dataclasses.replace(
             self,
@@ -100,6 +128,7 @@ def load_reward_blocks(
     history_length: int,
     block_items: int,
     thresholds: RewardThresholds | None = None,
+    attributes: ItemAttributes | None = None,
 ) -> RewardBlocks:
     """Cut every session of a split, good or not, into blocks of consecutive exposures.
 
@@ -113,6 +142,9 @@ def load_reward_blocks(
     - `wtr` (follow rate): it brought a follow,
     - `ltr` (like rate): it brought a like.
 
+    With item attributes two numbers come behind them where there are watch times: `watch_seconds`
+    per item, and `watch_share`, the watched share of an item's duration.
+
     Args:
         directory: Files of a `session_dataset` artifact.
         split: `train`, `valid` or `test`.
@@ -120,6 +152,7 @@ def load_reward_blocks(
         history_length: H, the last known items of a history that are kept.
         block_items: M, exposures per block.
         thresholds: What labels are made with; by default those of the training split.
+        attributes: Of the catalogue's items; without, nothing is known of them.
 
     Raises:
         ValueError: The split is unknown, a column is missing, or the training split has no exposure
@@ -131,9 +164,11 @@ def load_reward_blocks(
     cut = _cut_blocks(table, catalogue, block_items, declared)
     if thresholds is None:
         thresholds = (
-            _thresholds(cut, declared)
+            _thresholds(cut, declared, attributes)
             if split == "train"
-            else reward_thresholds(directory, catalogue, block_items=block_items)
+            else reward_thresholds(
+                directory, catalogue, block_items=block_items, attributes=attributes
+            )
         )
     history = last_of_each(
         *known_items_of(table, "history_item_ids", catalogue), table.num_rows, history_length
@@ -145,7 +180,8 @@ def load_reward_blocks(
         user_ids=user_ids,
         history=torch.from_numpy(history[cut.session]),
         items=torch.from_numpy(first_of_each(cut.items, cut.block, len(cut.session), block_items)),
-        labels=torch.from_numpy(_labels(cut, thresholds)),
+        watch_seconds=torch.from_numpy(cut.watched_by_item(block_items)),
+        labels=torch.from_numpy(_labels(cut, thresholds, attributes)),
         session=torch.from_numpy(cut.session),
         place=torch.from_numpy(positions(cut.session, table.num_rows)),
         date=dates_of(table)[cut.session],
@@ -155,7 +191,11 @@ def load_reward_blocks(
 
 
 def reward_thresholds(
-    directory: Path, catalogue: Catalogue, *, block_items: int
+    directory: Path,
+    catalogue: Catalogue,
+    *,
+    block_items: int,
+    attributes: ItemAttributes | None = None,
 ) -> RewardThresholds:
     """Thresholds and signals of the reward labels, from the training split alone.
 
@@ -165,7 +205,7 @@ def reward_thresholds(
     """
     table = read_sessions(directory, ["train"], ["item_ids", *_FEEDBACK])
     declared = read_signals(directory)
-    return _thresholds(_cut_blocks(table, catalogue, block_items, declared), declared)
+    return _thresholds(_cut_blocks(table, catalogue, block_items, declared), declared, attributes)
 
 
 @dataclass(frozen=True)
@@ -193,6 +233,12 @@ class _Blocks:
         num = len(self.session)
         total = np.bincount(self.block, weights=values, minlength=num)
         return total / np.maximum(np.bincount(self.block, minlength=num), 1)
+
+    def watched_by_item(self, block_items: int) -> npt.NDArray[np.float32]:
+        """(R, M) seconds that each item was watched."""
+        seconds = np.zeros((len(self.session), block_items), dtype=np.float32)
+        seconds[self.block, positions(self.block, len(self.session))] = self.watch_seconds
+        return seconds
 
     def label(self, signal: Signal, mean_watch_seconds: float) -> npt.NDArray[np.bool_]:
         """(R,) booleans: which blocks have a signal."""
@@ -223,13 +269,38 @@ def _cut_blocks(
     )
 
 
-def _labels(cut: _Blocks, thresholds: RewardThresholds) -> npt.NDArray[np.float32]:
-    """(R, T) zeros and ones, in the order of the signals."""
-    labels = [cut.label(signal, thresholds.mean_watch_seconds) for signal in thresholds.signals]
-    return np.stack(labels, axis=-1).astype(np.float32)
+def _labels(
+    cut: _Blocks, thresholds: RewardThresholds, attributes: ItemAttributes | None
+) -> npt.NDArray[np.float32]:
+    """(R, T) in the order of the signals."""
+
+    def label(signal: Signal) -> np.ndarray:
+        if not signal.is_expectation:
+            return cut.label(signal, thresholds.mean_watch_seconds)
+        watched = cut.watch_seconds
+        if signal == WATCH_SHARE:
+            assert attributes is not None, "the share watched needs durations"
+            watched = watched_share(watched, attributes.duration_seconds[cut.items])
+        return cut.mean(watched)
+
+    return np.stack([label(s) for s in thresholds.signals], axis=-1).astype(np.float32)
 
 
-def _thresholds(cut: _Blocks, declared: tuple[Signal, ...]) -> RewardThresholds:
+def watched_share(seconds: np.ndarray, duration: np.ndarray) -> np.ndarray:
+    """Share of a duration that was watched; 0 where the duration is unknown.
+
+    An item that was watched again counts up to `LARGEST_SHARE` times: a player that was left
+    running says no more than that.
+
+    >>> watched_share(np.array([5.0, 90.0, 3.0]), np.array([10.0, 10.0, np.nan])).tolist()
+    [0.5, 2.0, 0.0]
+    """
+    return np.nan_to_num(np.minimum(seconds / duration, LARGEST_SHARE))
+
+
+def _thresholds(
+    cut: _Blocks, declared: tuple[Signal, ...], attributes: ItemAttributes | None
+) -> RewardThresholds:
     if not len(cut.session):
         raise ValueError(
             "the training split has no exposure of an item with a semantic ID, so reward labels "
@@ -253,4 +324,6 @@ def _thresholds(cut: _Blocks, declared: tuple[Signal, ...]) -> RewardThresholds:
             "have it, or none), and every session is one block, so that a reward model has nothing "
             "to learn; declare feedback.signals, or use longer sessions (session_mode: user_day)"
         )
+    if attributes is not None and cut.watch_seconds.any():
+        found += (WATCH_SECONDS, WATCH_SHARE) if attributes.has_durations else (WATCH_SECONDS,)
     return RewardThresholds(mean_watch_seconds=median, signals=found, missing=missing)

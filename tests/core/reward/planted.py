@@ -50,6 +50,7 @@ def planted_blocks(
         user_ids=np.array([f"user-{u:04d}" for u in range(num_users)], dtype=object),
         history=torch.from_numpy(np.where(padding, -1, history).astype(np.int32)),
         items=torch.from_numpy(items.astype(np.int32)),
+        watch_seconds=torch.zeros(rows, ITEMS),
         labels=torch.from_numpy(labels.astype(np.float32)),
         session=torch.arange(rows) // 2,
         place=torch.arange(rows) % 2,

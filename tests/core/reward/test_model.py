@@ -1,10 +1,12 @@
 """The reward model's structure: what may change a score and what may not."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from onerec.config import RewardConfig
 from onerec.reward.model import (
@@ -176,3 +178,21 @@ def test_wrong_settings_name_the_field():
         RewardConfig(evaluator_user_share=1.0)
     with pytest.raises(ValueError, match="weight_swt"):
         RewardConfig(weight_swt=-1.0)
+
+
+def test_an_artifact_without_facts_is_read_as_before(
+    model: RewardModel, vectors: torch.Tensor, tmp_path: Path
+):
+    """An earlier version wrote neither facts nor their names."""
+    save_reward(model, tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    save_file(
+        {k: v for k, v in tensors.items() if "facts" not in k}, tmp_path / "model.safetensors"
+    )
+    config = json.loads((tmp_path / "config.json").read_text())
+    for name in ("item_facts", "user_facts", "quantiles"):
+        del config["shape"][name]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    before = score_sessions(model, vectors, HISTORY, SESSIONS)
+    after = score_sessions(load_reward(tmp_path), vectors, HISTORY, SESSIONS)
+    assert torch.equal(before, after)

@@ -8,12 +8,10 @@ import torch
 from torchmetrics.functional.classification import binary_auroc
 
 from experiments.reward_quality.boosting import (
-    SMOOTHING,
     block_facts,
-    facts_of,
+    fact_names,
     fit_base_rates,
     fit_boosting,
-    item_record,
 )
 from onerec.reward.metrics import expected_calibration_error, log_loss, reliability
 from onerec.session_dataset.reward_blocks import RewardBlocks
@@ -48,48 +46,22 @@ def test_base_rate_is_exactly_calibrated_on_its_own_blocks():
 
 def test_facts_by_hand():
     vectors = torch.tensor([[1.0, 0.0], [0.0, 2.0], [0.6, 0.8], [3.0, 4.0]])
-    blocks = small()
-    record = item_record(blocks, 4)
-    columns = block_facts(blocks, record, vectors).T
-    facts = dict(zip(facts_of(blocks.signals), columns, strict=True))
+    of_items = torch.tensor([[[0.5], [0.7]], [[torch.nan], [0.0]], [[0.1], [torch.nan]]])
+    blocks = dataclasses.replace(
+        small(), item_facts=of_items, user_facts=torch.tensor([[3.0], [4.0], [torch.nan]])
+    )
+    columns = block_facts(blocks, vectors).T
+    facts = dict(zip(fact_names(["rate"], ["place"]), columns, strict=True))
     assert facts["items"].tolist() == [2, 1, 2]
     assert facts["history_items"].tolist() == [2, 0, 0]
-    assert facts["place"].tolist() == [0, 1, 0]
-    assert facts["hour"].tolist() == [7.5, 8.0, 9.0]
-    # Days count without the block's own: item 0 is once on the second, twice on the first day
-    assert facts["max_shown"] == pytest.approx(np.log([2, 2, 3]))
-    assert facts["min_shown"] == pytest.approx(np.log([1, 2, 1]))
-    assert facts["mean_shown"] == pytest.approx([np.log(2) / 2, np.log(2), np.log(3) / 2])
-    # swt: 2 of 3 blocks overall; of item 0 elsewhere 1 of 1, 1 of 1 and 1 of 2
-    overall = 2 / 3
-    rate = [(won + SMOOTHING * overall) / (n + SMOOTHING) for won, n in ((1, 1), (1, 1), (1, 2))]
-    assert facts["max_swt"] == pytest.approx([rate[0], rate[1], max(rate[2], overall)])
-    assert facts["mean_swt"] == pytest.approx(
-        [(rate[0] + overall) / 2, rate[1], (rate[2] + overall) / 2]
-    )
+    np.testing.assert_allclose(facts["mean_rate"], [0.6, np.nan, 0.1], rtol=1e-6)
+    np.testing.assert_allclose(facts["max_rate"], [0.7, np.nan, 0.1], rtol=1e-6)
+    np.testing.assert_allclose(facts["place"], [3, 4, np.nan])
     # cosines of items 0, 1 with history 3, 1: .6, 0 and .8, 1
     assert facts["mean_similarity"][0] == pytest.approx((0.6 + 0 + 0.8 + 1) / 4)
     assert facts["mean_best_similarity"][0] == pytest.approx((0.6 + 1) / 2)
     assert facts["max_similarity"][0] == pytest.approx(1)
     assert np.isnan(facts["max_similarity"][1:]).all()
-
-
-def test_a_block_does_not_see_its_own_day():
-    blocks = small()
-    turned = dataclasses.replace(blocks, labels=1 - blocks.labels)
-    mixed = dataclasses.replace(blocks, labels=torch.cat([turned.labels[:2], blocks.labels[2:]]))
-    before, after = (item_record(b, 4) for b in (blocks, mixed))
-    for record in (before, after):  # the overall rates are of all days, as they are for the model
-        record.overall[:] = 0.5
-    first_day = small().rows(torch.tensor([0, 1]))
-    vectors = torch.eye(4)
-    assert np.array_equal(
-        block_facts(first_day, before, vectors), block_facts(first_day, after, vectors), True
-    )
-    other_day = small().rows(torch.tensor([2]))
-    assert not np.array_equal(
-        block_facts(other_day, before, vectors), block_facts(other_day, after, vectors), True
-    )
 
 
 def test_boosting_finds_planted_signals_and_no_others():
@@ -105,14 +77,19 @@ def test_boosting_finds_planted_signals_and_no_others():
         assert mine < theirs - 0.05
 
 
-def test_an_items_record_is_found_without_any_vector():
-    """Items of odd number are liked by everybody; vectors and histories say nothing."""
+def test_facts_are_used_without_any_vector():
+    """Items whose fact is 1 are liked by everybody; vectors and histories say nothing."""
     rng = np.random.default_rng(0)
 
     def quality(blocks: RewardBlocks) -> RewardBlocks:
-        odd = (blocks.items % 2).float().mean(1).numpy()
-        labels = torch.from_numpy((rng.random((len(blocks), 1)) < odd[:, None]).repeat(4, 1))
-        return dataclasses.replace(blocks, labels=labels.float())
+        odd = (blocks.items % 2).float()
+        labels = torch.from_numpy(rng.random((len(blocks), 1)) < odd.mean(1)[:, None].numpy())
+        return dataclasses.replace(
+            blocks,
+            labels=labels.repeat(1, 4).float(),
+            item_facts=odd[..., None],
+            user_facts=torch.zeros(len(blocks), 1),
+        )
 
     vectors = torch.ones_like(VECTORS)
     train, valid, test = (quality(b) for b in (TRAIN, VALID, TEST))

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchmetrics.retrieval import RetrievalAUROC
 
-from experiments.reward_quality import pairwise_order as ordering
-from experiments.reward_quality.pairwise_order import pairs_in_order
+from onerec.reward import pairwise_order as ordering
+from onerec.reward.pairwise_order import pairs_in_order
 
 
 def test_examples_in_docstrings():
