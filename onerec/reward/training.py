@@ -136,13 +136,13 @@ def _data_of(
             f"(evaluator_user_share={config.evaluator_user_share}); use more users or days"
         )
     if log is None or not config.facts:
-        bare = (_without_facts(blocks) for blocks in (mine, valid))
-        return _Data(*bare, vectors, log, torch.zeros(len(vectors), 0))
+        mine, valid = _without_facts(mine), _without_facts(valid)
+        return _Data(mine, valid, vectors, log, torch.zeros(len(vectors), 0))
     counted = users_of_part(log.user_ids, config, part)
     newest = (valid if len(valid) else train).date.max()
     of_items = log.item_facts(newest + np.timedelta64(1, "D"), counted)
-    with_facts = (with_facts_of(log, blocks, counted) for blocks in (mine, valid))
-    return _Data(*with_facts, vectors, log, torch.from_numpy(of_items))
+    mine, valid = with_facts_of(log, mine, counted), with_facts_of(log, valid, counted)
+    return _Data(mine, valid, vectors, log, torch.from_numpy(of_items))
 
 
 def _without_facts(blocks: RewardBlocks) -> RewardBlocks:

@@ -12,7 +12,9 @@ from onerec.config import RewardConfig
 from onerec.reward.model import (
     RewardModel,
     RewardShape,
+    _Mean,
     _similarity,
+    _Tower,
     load_reward,
     reward_loss,
     save_reward,
@@ -73,6 +75,7 @@ def test_without_target_attention_the_history_is_its_mean(vectors: torch.Tensor)
     items, memory = torch.randn(2, 3, 16), torch.randn(2, 5, 16)
     mask = torch.tensor([[1, 1, 0, 1, 0], [1, 0, 0, 0, 0]], dtype=torch.bool)[:, None, None, :]
     seen = model.over_history(items, memory, mask)
+    assert isinstance(model.over_history, _Mean)
     value, out = model.over_history.value, model.over_history.out
     kept = [memory[0, [0, 1, 3]], memory[1, :1]]
     expected = torch.stack([out(value(rows).mean(0)) for rows in kept])
@@ -159,7 +162,8 @@ def test_starts_from_base_rates(vectors: torch.Tensor):
     rates = torch.tensor([0.5, 0.7, 0.01, 0.1])
     model.start_from_base_rates(rates)
     for tower in model.towers:
-        torch.nn.init.zeros_(tower.get_submodule("score").weight)
+        assert isinstance(tower, _Tower)
+        torch.nn.init.zeros_(tower.score.weight)
     scores = score_sessions(model, vectors, HISTORY, SESSIONS)
     torch.testing.assert_close(scores, rates.expand(3, 4))
 
