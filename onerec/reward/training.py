@@ -223,7 +223,7 @@ def _fit_one(
             "watch_threshold_seconds": data.train.thresholds.mean_watch_seconds,
             "weights": dict(zip(names, tower_weights(config, train.signals), strict=True)),
             "scalar_reward": reward_terms(config, train.signals),
-            "signals": names,
+            "signals": names[: shape.num_probabilities],
             "missing_signals": list(train.thresholds.missing),
             "item_facts": list(shape.item_facts),
             "user_facts": list(shape.user_facts),

@@ -64,7 +64,7 @@ class RewardBlocks:
         session: (R,) int64, equal for the blocks of one session.
         place: (R,) int64, 0 for the first block of a session.
         date: (R,) datetime64[D], the day of the session, in the log's time zone.
-        hour: (R,) float64, the hour of that day at which the session began.
+        started_at: (R,) datetime64[us], UTC, when the session began.
         thresholds: What the labels were made with.
         item_facts: (R, M, Fi) float32, see `reward_facts`; Fi is 0 without facts.
         user_facts: (R, Fu) float32.
@@ -79,7 +79,7 @@ class RewardBlocks:
     session: Tensor
     place: Tensor
     date: np.ndarray
-    hour: np.ndarray
+    started_at: np.ndarray
     thresholds: RewardThresholds
     item_facts: Tensor = field(default_factory=lambda: torch.zeros(0))
     user_facts: Tensor = field(default_factory=lambda: torch.zeros(0))
@@ -93,6 +93,11 @@ class RewardBlocks:
 
     def __len__(self) -> int:
         return len(self.items)
+
+    @property
+    def hour(self) -> np.ndarray:
+        """(R,) float64, the UTC hour at which the session began."""
+        return (self.started_at - self.started_at.astype("datetime64[D]")) / np.timedelta64(1, "h")
 
     @property
     def signals(self) -> tuple[Signal, ...]:
@@ -112,7 +117,7 @@ class RewardBlocks:
             "item_facts",
             "user_facts",
         )
-        arrays = ("date", "hour")
+        arrays = ("date", "started_at")
         return dataclasses.replace(
             self,
             **{name: getattr(self, name)[kept] for name in tensors},
@@ -185,7 +190,7 @@ def load_reward_blocks(
         session=torch.from_numpy(cut.session),
         place=torch.from_numpy(positions(cut.session, table.num_rows)),
         date=dates_of(table)[cut.session],
-        hour=(started - started.astype("datetime64[D]")) / np.timedelta64(1, "h"),
+        started_at=started,
         thresholds=thresholds,
     )
 

@@ -11,7 +11,6 @@ Shapes: E exposures, S outcomes, N items, R blocks, M items of a block, U users,
 """
 
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +21,7 @@ from onerec.catalogue import Catalogue
 from onerec.schema import SPLITS
 from onerec.session_dataset.item_attributes import ItemAttributes
 from onerec.session_dataset.reader import (
+    dates_of,
     exposure_numbers,
     exposure_signals,
     items_of,
@@ -45,7 +45,8 @@ class ExposureLog:
     Attributes:
         user_ids: (U,) the users, sorted.
         user: (E,) rows of `user_ids`.
-        started_at: (E,) datetime64[us], when the exposure's session began.
+        started_at: (E,) datetime64[us], UTC, when the exposure's session began.
+        day: (E,) datetime64[D], its day in the log's time zone.
         item: (E,) item indices.
         outcomes: (E, S) numbers: 1 where a declared signal's condition holds, the logarithm of
             1 + watch seconds, and the share watched.
@@ -57,6 +58,7 @@ class ExposureLog:
     user_ids: np.ndarray
     user: np.ndarray
     started_at: np.ndarray
+    day: np.ndarray
     item: np.ndarray
     outcomes: np.ndarray
     names: tuple[str, ...]
@@ -88,10 +90,6 @@ class ExposureLog:
             "hour_cos",
         )
 
-    @cached_property
-    def _days(self) -> np.ndarray:
-        return self.started_at.astype("datetime64[D]")
-
     def item_facts(self, day: np.datetime64, counted_users: np.ndarray) -> np.ndarray:
         """(N, Fi) float32 as of the beginning of a day; NaN where nothing is known.
 
@@ -101,7 +99,7 @@ class ExposureLog:
             day: Exposures of earlier days count.
             counted_users: (U,) booleans: whose.
         """
-        counted = (self._days < day) & counted_users[self.user]
+        counted = (self.day < day) & counted_users[self.user]
         item, outcomes = self.item[counted], self.outcomes[counted]
         overall = outcomes.mean(0) if len(item) else np.full(len(self.names), np.nan)
         author = self.attributes.author
@@ -138,9 +136,8 @@ class ExposureLog:
         recent = (sums[end] - sums[newest] + RECENT_SMOOTHING * rates) / (
             (end - newest)[:, None] + RECENT_SMOOTHING
         )
-        started = _started_at(blocks)
         last = self.started_at[np.maximum(end - 1, 0)]
-        hours = (started - last) / np.timedelta64(1, "h")
+        hours = (blocks.started_at - last) / np.timedelta64(1, "h")
         angle = 2 * np.pi * blocks.hour / 24
         columns = [
             np.log1p(end - begin),
@@ -179,7 +176,7 @@ class ExposureLog:
         known &= self.user_ids[row] == blocks.user_ids
         user, known = row[blocks.user.numpy()], known[blocks.user.numpy()]
         begin = np.searchsorted(key, user * width)
-        now = user * width + np.searchsorted(times, _started_at(blocks))
+        now = user * width + np.searchsorted(times, blocks.started_at)
         end = np.searchsorted(key, now) + blocks.place.numpy() * blocks.items.shape[1]
         end = np.minimum(end, np.searchsorted(key, now, side="right"))
         return np.where(known, begin, 0), np.where(known, end, 0)
@@ -190,7 +187,7 @@ class ExposureLog:
         counted = counted_users[self.user]
         means = np.full((len(days), len(self.names)), np.nan)
         for number, day in enumerate(days):
-            before = counted & (self._days < day)
+            before = counted & (self.day < day)
             if before.any():
                 means[number] = self.outcomes[before].mean(0)
         return means[row]
@@ -227,6 +224,7 @@ def load_exposure_log(
         user_ids=user_ids,
         user=user[session[order]],
         started_at=started[session[order]],
+        day=dates_of(table)[session[order]],
         item=item[order],
         outcomes=np.stack([*outcomes.values()], -1).astype(np.float64)
         if outcomes
@@ -248,9 +246,3 @@ def _smoothed(
         else np.zeros((num_keys, 0))
     )
     return (sums + SMOOTHING * prior) / (shown + SMOOTHING)[:, None], shown
-
-
-def _started_at(blocks: RewardBlocks) -> np.ndarray:
-    """(R,) datetime64[us] of the blocks' sessions."""
-    microseconds = np.round(blocks.hour * 3_600_000_000).astype("timedelta64[us]")
-    return blocks.date.astype("datetime64[us]") + microseconds

@@ -24,11 +24,12 @@ def blocks(rows: list[tuple[int, list[int], list[int]]]) -> RewardBlocks:
         user_ids=np.array(["a", "b", "c"], dtype=object),
         history=history,
         items=torch.tensor([r[1] for r in rows], dtype=torch.int32),
+        watch_seconds=torch.zeros(len(rows), len(rows[0][1])),
         labels=torch.tensor([r[2] for r in rows], dtype=torch.float32),
         session=torch.arange(len(rows)),
         place=torch.zeros(len(rows), dtype=torch.int64),
         date=np.full(len(rows), np.datetime64("2026-06-01")),
-        hour=np.zeros(len(rows)),
+        started_at=np.full(len(rows), np.datetime64("2026-06-01", "us")),
         thresholds=RewardThresholds(mean_watch_seconds=1.0),
     )
 

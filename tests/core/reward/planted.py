@@ -55,6 +55,8 @@ def planted_blocks(
         session=torch.arange(rows) // 2,
         place=torch.arange(rows) % 2,
         date=np.datetime64("2026-06-01") + np.arange(rows) % num_days,
-        hour=np.arange(rows) % 24.0,
+        started_at=np.datetime64("2026-06-01", "us")
+        + (np.arange(rows) % num_days).astype("timedelta64[D]")
+        + (np.arange(rows) % 24).astype("timedelta64[h]"),
         thresholds=RewardThresholds(mean_watch_seconds=10.0),
     )

@@ -31,7 +31,6 @@ def small() -> RewardBlocks:
         history=torch.tensor([[3, 1], [-1, -1], [-1, -1]], dtype=torch.int32),
         labels=torch.tensor([[1, 0, 0, 0], [0, 0, 0, 1], [1, 1, 0, 0]], dtype=torch.float32),
         date=DAY + np.array([0, 0, 1]),
-        hour=np.array([7.5, 8.0, 9.0]),
         place=torch.tensor([0, 1, 0]),
     )
 
