@@ -85,7 +85,7 @@ class RewardConfig(ValidatedConfig):
         le=LARGEST_WEIGHT,
     )
     weight_watch_share: float = option(
-        0.0,
+        3.0,
         "Weight of the expected share of an item's duration that is watched: prefers short items",
         ge=0,
         le=LARGEST_WEIGHT,
