@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from onerec.config import RewardConfig
+from onerec.config.feedback import VIDEO_SIGNALS, WATCH_SECONDS, WATCH_SHARE
 from onerec.reward.model import (
     RewardModel,
     RewardShape,
@@ -166,6 +167,14 @@ def test_starts_from_base_rates(vectors: torch.Tensor):
         torch.nn.init.zeros_(tower.score.weight)
     scores = score_sessions(model, vectors, HISTORY, SESSIONS)
     torch.testing.assert_close(scores, rates.expand(3, 4))
+
+
+def test_expectations_count_in_their_own_unit():
+    """.5 P(vtr) + .2 of 30 seconds + 4 times a share of .25, by hand."""
+    config = RewardConfig(weight_vtr=0.5, weight_watch_seconds=0.2, weight_watch_share=4.0)
+    signals = (VIDEO_SIGNALS[1], WATCH_SECONDS, WATCH_SHARE)
+    predicted = torch.tensor([0.8, 30.0, 0.25])
+    assert float(scalar_reward(predicted, config, signals)) == pytest.approx(0.4 + 6 + 1)
 
 
 def test_saved_and_loaded(model: RewardModel, vectors: torch.Tensor, tmp_path: Path):

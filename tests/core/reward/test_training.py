@@ -129,7 +129,7 @@ def test_facts_and_expectations(tmp_path: Path):
 
     train, valid = (watched(planted_blocks(TOPICS, n, s)) for n, s in ((4000, 1), (1000, 2)))
     log = Planted(attributes, good)
-    config = dataclasses.replace(SMALL, facts=True)
+    config = dataclasses.replace(SMALL, user_facts_dropout=0.2)
     report = fit_reward(config, train, valid, VECTORS, tmp_path, log=log)  # pyright: ignore
     seconds = report.metrics["expectations"]["watch_seconds"]
     assert seconds["correlation"] > 0.9
