@@ -1,7 +1,7 @@
 """Two reward models on disjoint users: one trains the generator, the other evaluates it."""
 
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -108,6 +108,8 @@ def _train(
         )
         for split in ("train", "valid")
     )
+    if attributes is not None:
+        train = replace(train, log=load_exposure_log(data, ids, attributes))
     with artifacts.store.write(
         name,
         day,
@@ -124,7 +126,6 @@ def _train(
             draft.path,
             part=part,
             runtime=compute.runtime().on_one_device(),
-            log=None if attributes is None else load_exposure_log(data, ids, attributes),
             on_epoch=lambda numbers: context.log.info(f"{name}: {numbers}"),
         )
         draft.row_counts["rows"] = report.metrics["train_blocks"]

@@ -67,11 +67,8 @@ def session_dataset(
     warehouse: Warehouse,
     artifacts: Artifacts,
 ) -> dg.MaterializeResult:
-    """Sessions of the window [D - W, D], good or not: train, valid (the last day with sessions
-    before D) and test (day D).
-
-    Histories reach back as far as the warehouse does, also before the window.
-    """
+    """Sessions of the window [D - W, D]: train, valid (the last day before D with any) and test
+    (D). Histories reach back as far as the warehouse does, also before the window."""
     from onerec.pictures import funnel, svg_markdown
     from onerec.session_dataset.item_attributes import write_item_attributes
     from onerec.session_dataset.repeats import repeat_facts

@@ -37,7 +37,6 @@ class EvaluationBlocks:
         test: The test day of all users.
         items: The test day's exposures as blocks of one item.
         vectors: (N, Dv) item vectors.
-        log: Where the blocks' facts are from; without it they have none.
     """
 
     train: RewardBlocks
@@ -46,7 +45,6 @@ class EvaluationBlocks:
     test: RewardBlocks
     items: RewardBlocks
     vectors: Tensor
-    log: ExposureLog | None = None
 
 
 @dataclass(frozen=True)
@@ -98,7 +96,8 @@ def load_blocks(
         )
         if log is None:
             return blocks
-        return with_facts_of(log, blocks, users_of_part(log.user_ids, config, "reward"))
+        counted = users_of_part(log.user_ids, config, "reward")
+        return dataclasses.replace(with_facts_of(log, blocks, counted), log=log)
 
     train = load("train", session_items)
     valid = load("valid", session_items, train)
@@ -115,7 +114,6 @@ def load_blocks(
         test=test,
         items=_counted_in_blocks(items, session_items, log),
         vectors=load_file(semantic_ids / "vectors.safetensors")["vectors"],
-        log=log,
     )
 
 
@@ -163,7 +161,7 @@ def fit_systems(
         ("history_mean", {"target_attention": False}),
         ("no_facts", {"facts": False}),
     ):
-        if blocks.log is None and "facts" in change:
+        if blocks.train.log is None and "facts" in change:
             continue
         began = time.monotonic()
         changed = dataclasses.replace(config, **change)
@@ -191,7 +189,6 @@ def _fit_seeds(
             blocks.stop,
             blocks.vectors,
             Path(directory),
-            log=blocks.log,
             on_epoch=lambda n: on_progress(f"  epoch {n['epoch']}: {n['valid_loss']}"),
         )
         models = load_ensemble(Path(directory))

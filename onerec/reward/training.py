@@ -62,7 +62,6 @@ def fit_reward(
     *,
     part: Part = "reward",
     runtime: Runtime | None = None,
-    log: ExposureLog | None = None,
     on_epoch: Callable[[Numbers], None] = lambda numbers: None,
 ) -> RewardReport:
     """Train on every block, good or not, of one side's users; keep the best epoch.
@@ -76,14 +75,13 @@ def fit_reward(
 
     Args:
         config: Settings of the stage.
-        train: Blocks of the training days, all users.
+        train: Blocks of the training days, all users. Facts come from the exposures of their `log`,
+            of items over the part's users only; without a log there are none.
         valid: Blocks of the validation day, all users.
         vectors: (N, Dv) frozen item vectors.
         out_dir: Gets `model.safetensors`, `config.json` and `metrics.json`.
         part: Which of the two models.
         runtime: Hardware.
-        log: Facts come from its exposures, of items over the part's users only; without it there
-            are none.
         on_epoch: Called with the numbers of each epoch.
 
     Returns:
@@ -94,7 +92,7 @@ def fit_reward(
         TrainingDivergedError: A loss or weight became NaN or inf.
     """
     runtime = runtime or Runtime()
-    data = _data_of(config, train, valid, vectors, part, log)
+    data = _data_of(config, train, valid, vectors, part)
     report = _fit_one(config, data, _Member(part, 0), out_dir, runtime, on_epoch)
     for number in range(1, config.ensemble_size if part == "reward" else 1):
         directory = out_dir / MEMBERS / str(number)
@@ -127,9 +125,8 @@ def _data_of(
     valid: RewardBlocks,
     vectors: Tensor,
     part: Part,
-    log: ExposureLog | None,
 ) -> _Data:
-    mine = blocks_of(train, config, part)
+    mine, log = blocks_of(train, config, part), train.log
     if not len(mine):
         raise ValueError(
             f"{part}: 0 of {len(train)} training blocks belong to its users "
@@ -182,8 +179,7 @@ def _fit_one(
     on_epoch: Callable[[Numbers], None],
 ) -> RewardReport:
     train, valid = data.train, blocks_of(data.valid, config, member.part)
-    base_rates = smoothed_rates(train.labels)
-    log = data.log if config.facts else None
+    base_rates, log = smoothed_rates(train.labels), data.log if config.facts else None
     shape = RewardShape(
         vector_dim=data.vectors.shape[1],
         num_items=len(data.vectors),

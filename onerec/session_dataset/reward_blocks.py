@@ -3,6 +3,7 @@
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,9 @@ from onerec.session_dataset.reader import (
     read_signals,
     users_of,
 )
+
+if TYPE_CHECKING:
+    from onerec.session_dataset.reward_facts import ExposureLog
 
 _FEEDBACK = ("watch_seconds", "signals")
 LARGEST_SHARE = 2.0
@@ -68,6 +72,7 @@ class RewardBlocks:
         thresholds: What the labels were made with.
         item_facts: (R, M, Fi) float32, see `reward_facts`; Fi is 0 without facts.
         user_facts: (R, Fu) float32.
+        log: The exposures that facts of these blocks are counted in.
     """
 
     user: Tensor
@@ -83,6 +88,7 @@ class RewardBlocks:
     thresholds: RewardThresholds
     item_facts: Tensor = field(default_factory=lambda: torch.zeros(0))
     user_facts: Tensor = field(default_factory=lambda: torch.zeros(0))
+    log: "ExposureLog | None" = None
 
     def __post_init__(self) -> None:
         if not len(self.item_facts):  # no facts: of width 0
@@ -147,8 +153,7 @@ def load_reward_blocks(
     - `wtr` (follow rate): it brought a follow,
     - `ltr` (like rate): it brought a like.
 
-    With item attributes two numbers come behind them where there are watch times: `watch_seconds`
-    per item, and `watch_share`, the watched share of an item's duration.
+    With attributes and watch times also `watch_seconds` per item, and `watch_share` of durations.
 
     Args:
         directory: Files of a `session_dataset` artifact.
@@ -157,7 +162,7 @@ def load_reward_blocks(
         history_length: H, the last known items of a history that are kept.
         block_items: M, exposures per block.
         thresholds: What labels are made with; by default those of the training split.
-        attributes: Of the catalogue's items; without, nothing is known of them.
+        attributes: Of the items.
 
     Raises:
         ValueError: The split is unknown, a column is missing, or the training split has no exposure
@@ -168,13 +173,8 @@ def load_reward_blocks(
     declared = read_signals(directory)
     cut = _cut_blocks(table, catalogue, block_items, declared)
     if thresholds is None:
-        thresholds = (
-            _thresholds(cut, declared, attributes)
-            if split == "train"
-            else reward_thresholds(
-                directory, catalogue, block_items=block_items, attributes=attributes
-            )
-        )
+        learned = cut if split == "train" else None
+        thresholds = _thresholds_of(directory, catalogue, learned, block_items, attributes)
     history = last_of_each(
         *known_items_of(table, "history_item_ids", catalogue), table.num_rows, history_length
     )
@@ -208,9 +208,22 @@ def reward_thresholds(
         ValueError: The training split has no exposure of a known item, or no signal in both
             classes.
     """
-    table = read_sessions(directory, ["train"], ["item_ids", *_FEEDBACK])
+    return _thresholds_of(directory, catalogue, None, block_items, attributes)
+
+
+def _thresholds_of(
+    directory: Path,
+    catalogue: Catalogue,
+    learned: "_Blocks | None",
+    block_items: int,
+    attributes: ItemAttributes | None,
+) -> RewardThresholds:
+    """Of the training split, whose blocks are cut where they are not at hand."""
     declared = read_signals(directory)
-    return _thresholds(_cut_blocks(table, catalogue, block_items, declared), declared, attributes)
+    if learned is None:
+        table = read_sessions(directory, ["train"], ["item_ids", *_FEEDBACK])
+        learned = _cut_blocks(table, catalogue, block_items, declared)
+    return _thresholds(learned, declared, attributes)
 
 
 @dataclass(frozen=True)

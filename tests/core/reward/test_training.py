@@ -128,9 +128,9 @@ def test_facts_and_expectations(tmp_path: Path):
         )
 
     train, valid = (watched(planted_blocks(TOPICS, n, s)) for n, s in ((4000, 1), (1000, 2)))
-    log = Planted(attributes, good)
+    train = dataclasses.replace(train, log=Planted(attributes, good))  # pyright: ignore
     config = dataclasses.replace(SMALL, user_facts_dropout=0.2)
-    report = fit_reward(config, train, valid, VECTORS, tmp_path, log=log)  # pyright: ignore
+    report = fit_reward(config, train, valid, VECTORS, tmp_path)
     seconds = report.metrics["expectations"]["watch_seconds"]
     assert seconds["correlation"] > 0.9
     assert seconds["pcoc"] == pytest.approx(1, abs=0.05)
