@@ -165,13 +165,11 @@ def load_reward_blocks(
         attributes: Of the items.
 
     Raises:
-        ValueError: The split is unknown, a column is missing, or the training split has no exposure
-            or no signal in both classes.
+        ValueError: A column is missing, or no signal of the training split has both classes.
     """
     columns = ["user_id", "session_date", "started_at", "history_item_ids", "item_ids", *_FEEDBACK]
     table = read_sessions(directory, [split], columns)
-    declared = read_signals(directory)
-    cut = _cut_blocks(table, catalogue, block_items, declared)
+    cut = _cut_blocks(table, catalogue, block_items, read_signals(directory))
     if thresholds is None:
         learned = cut if split == "train" else None
         thresholds = _thresholds_of(directory, catalogue, learned, block_items, attributes)
@@ -179,7 +177,7 @@ def load_reward_blocks(
         *known_items_of(table, "history_item_ids", catalogue), table.num_rows, history_length
     )
     user_ids, user = users_of(table.select(["user_id"]).take(pa.array(cut.session)))
-    started = table.column("started_at").to_numpy().astype("datetime64[us]")[cut.session]
+    started = table.column("started_at").to_numpy().astype("datetime64[us]")
     return RewardBlocks(
         user=torch.from_numpy(user),
         user_ids=user_ids,
@@ -190,7 +188,7 @@ def load_reward_blocks(
         session=torch.from_numpy(cut.session),
         place=torch.from_numpy(positions(cut.session, table.num_rows)),
         date=dates_of(table)[cut.session],
-        started_at=started,
+        started_at=started[cut.session],
         thresholds=thresholds,
     )
 

@@ -53,6 +53,9 @@ def is_legal(section: str, name: str, value: object) -> bool:
     )
 
 
+NO_WEIGHT = {f"weight_{n}": 0 for n in ("swt", "vtr", "wtr", "ltr", "watch_seconds", "watch_share")}
+
+
 @pytest.mark.parametrize(("section", "name"), FIELDS)
 def test_every_number_has_a_range_and_its_default_lies_inside(section: str, name: str) -> None:
     limits = limits_of(section, name)
@@ -118,7 +121,7 @@ def test_a_whole_number_becomes_a_float_where_one_is_meant() -> None:
         ("tokenizer", {"codebook_size": 8192, "num_levels": 5}, "num_levels=5: codebook_size=8192"),
         ("tokenizer", {"num_levels": 50}, "num_levels=50: use a whole number from 1 to 16"),
         ("reward", {"d_model": 30}, "reward.d_model=30: use a multiple of num_heads=4"),
-        ("reward", {f"weight_{n}tr": 0 for n in "vwl"} | {"weight_swt": 0}, "at least one weight"),
+        ("reward", NO_WEIGHT, "at least one weight"),
         ("sessions", {"min_positive_share": 1}, "use at most max_positive_share=0.99"),
         ("alignment", {"pairs": "sampling"}, "IPA compares the model's own beams"),
         ("alignment", {"method": "sdpo", "pairs": "feedback"}, "no group of sessions"),
