@@ -112,14 +112,19 @@ def fit(
         )
         callbacks = [RandomState(settings.epoch_seed), steps, selection, progress, state]
         trainer = _trainer(runtime, settings, callbacks)
-        if runtime.processes > 1:
-            trainer.strategy.connect(module)
-            trainer.strategy.setup_environment()  # Lightning would do it later: now they can wait
+        _meet(trainer, module)
         if scratch is not None and rank == 0:
             claim(directory, _fingerprint(module, rows, settings, runtime, scratch.identity))
         _fit_to_best_weights(trainer, module, loader_of(order, rows), state, selection)
     rate = progress.rows_per_second(order.steps) if steps.steps_timed else None
     return _result(steps, selection, rate)
+
+
+def _meet(trainer: L.Trainer, module: FitModule) -> None:
+    """Connect the processes; Lightning would do it later, and they wait for one another before."""
+    if trainer.world_size > 1:
+        trainer.strategy.connect(module)
+        trainer.strategy.setup_environment()
 
 
 def _fit_to_best_weights(
