@@ -17,7 +17,7 @@ from onerec.artifacts import ArtifactStore
 from onerec.config import require
 from onerec.current_recommendations import read_served
 from onerec.disk import GIB
-from onerec.pruning import Removal, Version, removals, versions
+from onerec.pruning import Removal, Version, removals
 from resources.settings import Settings
 from resources.warehouse import Warehouse
 
@@ -59,14 +59,12 @@ class Kept:
     """What stays.
 
     Attributes:
-        days: Days of which some artifact stays.
         first_night: The oldest night that is kept for its own sake; None where there is none yet.
         last_night: The newest one.
         config: How much stays.
         window_days: Days that a night learns from.
     """
 
-    days: frozenset[str]
     first_night: date | None
     last_night: date | None
     config: PruneConfig
@@ -74,7 +72,7 @@ class Kept:
 
     def run(self, day: str) -> bool:
         """Whether the runs of a day stay: its night, or a night that learned from it, is kept."""
-        if day in self.days or self.first_night is None:
+        if self.first_night is None:
             return True
         return day >= (self.first_night - timedelta(days=self.window_days)).isoformat()
 
@@ -105,7 +103,7 @@ def prune(state: State, config: PruneConfig) -> Iterator[str]:
         keep_champions=config.keep_champions,
         served=_served_and_pinned(state),
     )
-    kept = _kept(state, config, gone)  # before anything is removed
+    kept = _kept(state, config)  # before anything is removed
     would = "would remove" if config.dry_run else "removed"
     for line in (
         *_artifacts(state, gone, config),
@@ -132,14 +130,12 @@ def _served_and_pinned(state: State) -> list[Version]:
     )
 
 
-def _kept(state: State, config: PruneConfig, gone: list[Removal]) -> Kept:
-    removed = {removal.what for removal in gone}
-    stays = {version.partition for version in versions(state.store) if version not in removed}
+def _kept(state: State, config: PruneConfig) -> Kept:
     nights = [date.fromisoformat(p) for p in state.store.partitions("recommendations")]
     nights = nights[-config.keep_nights :]
     window = state.settings.stages.window.window_days
     first, last = (nights[0], nights[-1]) if nights else (None, None)
-    return Kept(frozenset(stays), first, last, config, window)
+    return Kept(first, last, config, window)
 
 
 def _artifacts(state: State, gone: list[Removal], config: PruneConfig) -> Iterator[str]:
