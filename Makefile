@@ -1,10 +1,11 @@
-# make demo | init | inspect | dev | test | check | docs | bench | soak | tables | clean   (README: what each one does)
+# make demo | init | inspect | dev | test | scale-test | check | docs | bench | soak | tables | clean   (README: what each one does)
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BENCH_STAMP := $(VENV)/.installed-bench
+SCALE_STAMP := $(VENV)/.installed-scale
 # A machine without a GPU saves gigabytes with TORCH_INDEX=<URL of PyTorch's CPU wheel index>
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
 	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
@@ -29,7 +30,7 @@ export DAGSTER_DISABLE_TELEMETRY := 1
 export DBT_SEND_ANONYMOUS_USAGE_STATS := false
 export GX_ANALYTICS_ENABLED := false
 
-.PHONY: setup demo init inspect dev test check docs bench soak tables format clean
+.PHONY: setup demo init inspect dev test scale-test check docs bench soak tables format clean
 
 setup: $(STAMP)
 
@@ -57,6 +58,15 @@ dev: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+
+$(SCALE_STAMP): $(STAMP)
+	$(PIP_INSTALL) -e ".[ray]"
+	@touch $@
+
+# The engines past one machine, on this one (docs/scaling.md): two Ray workers, two gloo processes
+scale-test: $(SCALE_STAMP)
+	$(BIN)/python -m pytest -q -rs tests/core/test_shards.py tests/core/test_stages_in_shards.py \
+		$(if $(SHORT),-k "not text_vectors",tests/core/training/test_distributed.py)
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -125,21 +125,21 @@ def pairs_of_round(number: int) -> dg.AssetsDefinition:
         alignment = with_sample(to_core(config, PIPELINE.alignment), number)
         compared = {name: getattr(alignment, name) for name in SAMPLED_WITH}
         inputs = _round_inputs(read, start, day)
-        pairs = round_preferences(
-            inputs,
-            decoding,
-            alignment,
-            runtime=compute.runtime().on_one_device(),
-            on_batch=lambda done, total: context.log.info(f"sessions of {done} of {total} users"),
-        )
-        with artifacts.store.write(
-            name,
-            day,
-            config={"decoding": asdict(decoding), **compared},
-            upstream={source: a.version for source, a in read.items()},
-            code_version=PAIRS_CODE,
-            seed=alignment.seed,
-        ) as draft:
+        key = {
+            "config": {"decoding": asdict(decoding), **compared},
+            "upstream": {source: a.version for source, a in read.items()},
+            "code_version": PAIRS_CODE,
+            "seed": alignment.seed,
+        }
+        with compute.shard_pool(artifacts.store, name, day, key, context.log.info) as pool:
+            pairs = round_preferences(
+                inputs,
+                decoding,
+                alignment,
+                runtime=compute.runtime().on_one_device(),
+                pool=pool,
+            )
+        with artifacts.store.write(name, day, **key) as draft:
             save_preferences(pairs, inputs.ids.item_ids, draft.path)
             draft.row_counts["rows"] = len(pairs)
         return published(draft.artifact, _pairs_metadata(pairs))

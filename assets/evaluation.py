@@ -27,15 +27,15 @@ from onerec.config import (
     CHALLENGER,
     PRETRAINED,
     SERVED,
+    BeamConfig,
     EvaluationConfig,
     RewardConfig,
 )
 from resources.stores import Artifacts, Compute
 
 if TYPE_CHECKING:
-    from onerec.evaluation.data import EvaluationData
     from onerec.evaluation.metric_table import MetricTable
-    from onerec.evaluation.systems import NightlyGenerators
+    from onerec.evaluation.sharded_ranking import NightlyEvaluation
 
 EVALUATED_WITH = (
     "session_dataset",
@@ -87,7 +87,7 @@ def offline_metrics(
     from onerec.evaluation.measure import evaluate, reward_aucs, summarise
     from onerec.evaluation.metric_table import MetricTable, write_case_metrics
     from onerec.evaluation.protocol import EvaluationProtocol
-    from onerec.evaluation.systems import nightly_systems
+    from onerec.evaluation.sharded_ranking import ranked_by_shards
     from onerec.promotion.champion import previous_champion
     from onerec.session_dataset.repeats import with_seen_items
 
@@ -95,25 +95,25 @@ def offline_metrics(
     settings = to_core(config, PIPELINE.evaluation)
     read = {n: store.latest(n, day) for n in (*EVALUATED_WITH, *CHECKPOINTS.values())}
     incumbent = previous_champion(store, day)
-    if incumbent is not None:
-        read["champion"] = incumbent
-    data = evaluation_data(day, read, settings)
+    read |= {} if incumbent is None else {"champion": incumbent}
     decoding = to_core(config.decoding, PIPELINE.decoding)
     decoding = with_seen_items(decoding, read["session_dataset"].path)
+    key = {
+        "config": asdict(settings) | {"decoding": asdict(decoding)},
+        "upstream": {name: artifact.version for name, artifact in read.items()},
+        "code_version": CODE,
+        "seed": settings.seed,
+    }
+    evaluation = nightly_evaluation(day, read, settings, decoding, compute.torch_device())
+    data = evaluation.data()
     results, metrics = {}, MetricTable(tuple(reward_aucs(read["reward_model"].path)))
     if len(data.user_ids):
-        device = compute.torch_device()
-        systems = nightly_systems(data, night_generators(read), decoding, device=device)
-        results = evaluate(data, systems, on_progress=context.log.info)
+        systems = evaluation.systems(data)
+        with compute.shard_pool(store, "offline_metrics", day, key, context.log.info) as pool:
+            ranked = ranked_by_shards(evaluation, data, systems, pool)
+        results = evaluate(data, systems, ranked=ranked, on_progress=context.log.info)
         metrics = MetricTable((*summarise(data, results).rows, *metrics.rows))
-    with store.write(
-        "offline_metrics",
-        day,
-        config=asdict(settings) | {"decoding": asdict(decoding)},
-        upstream={name: artifact.version for name, artifact in read.items()},
-        code_version=CODE,
-        seed=settings.seed,
-    ) as draft:
+    with store.write("offline_metrics", day, **key) as draft:
         metrics.save(draft.path)
         EvaluationProtocol.of(data, filter_seen=decoding.filter_seen).save(draft.path)
         by_user = {name: result.values for name, result in results.items()}
@@ -231,30 +231,36 @@ def check_metrics(
     )
 
 
-def night_generators(read: dict[str, Artifact]) -> "NightlyGenerators":
-    """The generators of a nightly run, the champion before among them where it is read."""
+def nightly_evaluation(
+    day: str,
+    read: dict[str, Artifact],
+    settings: EvaluationConfig,
+    decoding: BeamConfig,
+    device: str,
+) -> "NightlyEvaluation":
+    """The cases of day D and the systems of a nightly run, from its artifacts; the champion before
+    is one of them where it is read."""
+    from onerec.evaluation.data import EvaluationFiles
+    from onerec.evaluation.sharded_ranking import NightlyEvaluation
     from onerec.evaluation.systems import NightlyGenerators
 
-    return NightlyGenerators(
-        pretrained=read[CHECKPOINTS[PRETRAINED]].path,
-        challenger=read[CHECKPOINTS[CHALLENGER]].path,
-        champion=read["champion"].path if "champion" in read else None,
+    return NightlyEvaluation(
+        files=EvaluationFiles(
+            session_dataset=read["session_dataset"].path,
+            semantic_ids=read["semantic_ids"].path,
+            baselines=read["baselines"].path,
+            checkpoint=read[CHECKPOINTS[CHALLENGER]].path,
+            evaluator=read["evaluator_model"].path,
+            reward_model=read["reward_model"].path,
+        ),
+        generators=NightlyGenerators(
+            pretrained=read[CHECKPOINTS[PRETRAINED]].path,
+            challenger=read[CHECKPOINTS[CHALLENGER]].path,
+            champion=read["champion"].path if "champion" in read else None,
+        ),
+        test_day=date.fromisoformat(day),
+        config=settings,
+        reward=RewardConfig(**read["reward_model"].manifest["config"]),
+        decoding=decoding,
+        device=device,
     )
-
-
-def evaluation_data(
-    day: str, read: dict[str, Artifact], settings: EvaluationConfig
-) -> "EvaluationData":
-    """The cases of day D and what systems are measured with, from a nightly run's artifacts."""
-    from onerec.evaluation.data import EvaluationFiles, load_evaluation_data
-
-    files = EvaluationFiles(
-        session_dataset=read["session_dataset"].path,
-        semantic_ids=read["semantic_ids"].path,
-        baselines=read["baselines"].path,
-        checkpoint=read[CHECKPOINTS[CHALLENGER]].path,
-        evaluator=read["evaluator_model"].path,
-        reward_model=read["reward_model"].path,
-    )
-    reward = RewardConfig(**read["reward_model"].manifest["config"])
-    return load_evaluation_data(files, date.fromisoformat(day), settings, reward)

@@ -19,7 +19,7 @@ from assets.support import (
     to_core,
     upstream,
 )
-from resources.stores import Artifacts, Source
+from resources.stores import Artifacts, Compute, Source
 from resources.warehouse import Warehouse
 
 CODE = code_version(__name__, "item_embeddings")
@@ -46,6 +46,7 @@ def item_embeddings(
     warehouse: Warehouse,
     artifacts: Artifacts,
     source: Source,
+    compute: Compute,
 ) -> dg.MaterializeResult:
     """A unit vector per item first seen up to day D, learned from the days before D."""
     from onerec.datasets.vectors import usable_vectors
@@ -62,16 +63,20 @@ def item_embeddings(
     read = {"catalogue": rows_hash(catalogue), "session_dataset": sessions.version}
     if supplied is not None:
         read["item_vectors"] = rows_hash(supplied)
-    with artifacts.store.write(
-        "item_embeddings",
-        context.partition_key,
-        config=asdict(core),
-        upstream=read,
-        code_version=CODE,
-        seed=core.seed,
-    ) as draft:
+    key = {"config": asdict(core), "upstream": read, "code_version": CODE, "seed": core.seed}
+    name, report = "item_embeddings", context.log.info
+    with (
+        artifacts.store.write(name, context.partition_key, **key) as draft,
+        compute.shard_pool(artifacts.store, name, context.partition_key, key, report) as pool,
+    ):
         embeddings = embed_items(
-            catalogue, sessions.path, supplied, core, before=day, on_progress=context.log.info
+            catalogue,
+            sessions.path,
+            supplied,
+            core,
+            before=day,
+            pool=pool,
+            on_progress=report,
         )
         embeddings.save(draft.path)
         flags = {**embeddings.flags, "has_nothing": embeddings.has_nothing}

@@ -1,8 +1,7 @@
 """Recommendations: a list for every active user, in Parquet and in the warehouse."""
 
 import logging
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from datetime import date, timedelta
 from pathlib import Path
@@ -41,7 +40,6 @@ CODE = code_version(__name__, "recommendations")
 READ = ("champion", "session_dataset", "semantic_ids", "reward_model")
 BUNDLE = "bundle"
 TABLE = "recommendations.parquet"
-PROGRESS_SECONDS = 15.0
 
 
 class ListsLaunchpad(launchpad(PIPELINE.serving, "list_length")):
@@ -89,7 +87,7 @@ def recommendations(
     """
     import pyarrow.parquet as pq
 
-    from onerec.serving import recommend_to_all
+    from onerec.serving import Lists, recommend_to_all
     from onerec.serving_fallback import fallback_inputs
     from onerec.session_dataset.repeats import with_seen_items
 
@@ -99,24 +97,18 @@ def recommendations(
         fallback = fallback_inputs(store, day, degraded.sessions_until or day)
     read = fallback.read if fallback else {name: store.latest(name, day) for name in READ}
     settings = with_seen_items(to_core(config, PIPELINE.decoding), read["session_dataset"].path)
-    with store.write(
-        "recommendations",
-        day,
-        config=asdict(settings) | asdict(lists),
-        upstream={name: artifact.version for name, artifact in read.items()},
-        code_version=CODE,
-    ) as draft:
+    key = {
+        "config": asdict(settings) | asdict(lists),
+        "upstream": {name: artifact.version for name, artifact in read.items()},
+        "code_version": CODE,
+    }
+    with store.write("recommendations", day, **key) as draft:
         bundle, sessions = draft.path / BUNDLE, read["session_dataset"]
         version = _write_bundle(bundle, store, warehouse, read, fallback, settings, day)
-        table = recommend_to_all(
-            bundle,
-            sessions.path,
-            serve_date=_tomorrow(day),
-            model_version=version,
-            list_length=lists.list_length,
-            device=compute.torch_device(),
-            on_batch=_every(PROGRESS_SECONDS, context.log.info),
-        )
+        wanted = Lists(_tomorrow(day), version, lists.list_length)
+        device = compute.torch_device()
+        with compute.shard_pool(store, "recommendations", day, key, context.log.info) as pool:
+            table = recommend_to_all(bundle, sessions.path, wanted, device=device, pool=pool)
         pq.write_table(table, draft.path / TABLE)
         users = len(table.column("user_id").unique())
         draft.row_counts |= {"users": users, "rows": table.num_rows}
@@ -264,20 +256,6 @@ def recommendations_checks(
         severity=dg.AssetCheckSeverity.WARN,
         description=degraded,
     )
-
-
-def _every(seconds: float, on_progress: Callable[[str], None]) -> Callable[[int, int], None]:
-    """Progress messages: how many users have their lists."""
-    began = last = time.monotonic()
-
-    def on_batch(done: int, total: int) -> None:
-        nonlocal last
-        if done == total or time.monotonic() - last >= seconds:
-            last = time.monotonic()
-            left = (last - began) / max(done, 1) * (total - done)
-            on_progress(f"{done:,} of {total:,} users served, {left:.0f} s left")
-
-    return on_batch
 
 
 def _preview(table: "pa.Table") -> dg.MetadataValue:

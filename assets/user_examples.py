@@ -5,7 +5,7 @@ from datetime import date
 import dagster as dg
 
 from assets.code_version import code_version
-from assets.evaluation import CHECKPOINTS, EVALUATED_WITH, evaluation_data, night_generators
+from assets.evaluation import CHECKPOINTS, EVALUATED_WITH, nightly_evaluation
 from assets.support import (
     CORRECTABLE,
     DAILY,
@@ -42,19 +42,19 @@ def user_examples(
 
     For reading, with titles where the catalogue has them; nothing depends on it.
     """
-    from onerec.evaluation.systems import nightly_systems
     from onerec.evaluation.user_examples import as_markdown
     from onerec.evaluation.user_examples import user_examples as chosen_users
     from onerec.session_dataset.repeats import with_seen_items
 
     day, store = context.partition_key, artifacts.store
     read = {n: store.latest(n, day) for n in (*EVALUATED_WITH, *CHECKPOINTS.values())}
-    data = evaluation_data(day, read, PIPELINE.evaluation)
+    decoding = with_seen_items(PIPELINE.decoding, read["session_dataset"].path)
+    device = compute.torch_device()
+    evaluation = nightly_evaluation(day, read, PIPELINE.evaluation, decoding, device)
+    data = evaluation.data()
     page = "nobody watched anything on this day"
     if len(data.user_ids):
-        decoding = with_seen_items(PIPELINE.decoding, read["session_dataset"].path)
-        device = compute.torch_device()
-        systems = nightly_systems(data, night_generators(read), decoding, device=device)
+        systems = evaluation.systems(data)
         catalogue = warehouse.catalogue(date.fromisoformat(day)).select(["item_id", "title"])
         titles = {r["item_id"]: r["title"] for r in catalogue.to_pylist() if r["title"]}
         page = as_markdown(chosen_users(data, systems, explained=CHALLENGER), titles)

@@ -108,6 +108,7 @@ class Recommender(ItemIdRecommender):
         allowed = None if there is None else there.to(self.codes.device)
         prior = None if prior is None else prior.to(device=model.device, dtype=dtype)
         self.trie = Trie.build(self.codes, model.codebook_size, allowed, prior)
+        self._narrowed: tuple[np.ndarray, Trie] | None = None
         self.reward = None if reward is None else reward.to(device=model.device, dtype=dtype)
         self.vectors = None if vectors is None else vectors.to(device=model.device, dtype=dtype)
 
@@ -197,10 +198,7 @@ class Recommender(ItemIdRecommender):
         """Lists without places that are kept for new items."""
         rows = torch.from_numpy(np.ascontiguousarray(histories)).long()
         recent = last_items(rows, self.model.history_length)
-        trie = self.trie
-        if candidates is not None:
-            allowed = torch.from_numpy(candidates).to(self.codes.device)
-            trie = Trie.build(self.codes, self.model.codebook_size, allowed, self.trie.prior)
+        trie = self._trie_of(candidates)
         items = np.full((len(recent), top_k), -1, dtype=np.int64)
         scores, rewards = np.full(items.shape, -np.inf), np.full(items.shape, np.nan)
         for low in range(0, len(recent), self.config.batch_size):
@@ -210,6 +208,16 @@ class Recommender(ItemIdRecommender):
             items[part], scores[part], rewards[part] = (column.cpu().numpy() for column in found)
             on_batch(min(part.stop, len(recent)), len(recent))
         return RankedLists(items, scores, None if self.reward is None else rewards)
+
+    def _trie_of(self, candidates: np.ndarray | None) -> Trie:
+        """The trie of the candidates; that of the last ones is kept for the next shard of users."""
+        if candidates is None:
+            return self.trie
+        if self._narrowed is None or self._narrowed[0] is not candidates:
+            allowed = torch.from_numpy(candidates).to(self.codes.device)
+            trie = Trie.build(self.codes, self.model.codebook_size, allowed, self.trie.prior)
+            self._narrowed = candidates, trie
+        return self._narrowed[1]
 
     @torch.no_grad()
     def _rank_batch(

@@ -10,9 +10,9 @@ Shapes: U users, H history items.
 # pyright: reportAttributeAccessIssue=false
 
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import date
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,7 @@ from onerec.recommender import PRIOR, REWARD, Recommender, write_bundle
 from onerec.schema import RECOMMENDATIONS
 from onerec.session_dataset.histories import active_users, load_serving_histories
 from onerec.session_dataset.newest_watches import WatchesBefore
+from onerec.shards import ShardFunction, ShardPool, arrays_of, columns_of, map_shards
 from onerec.simple_recommender import SIMPLE_SETTINGS, SimpleRecommender
 from onerec.tokenizer.semantic_ids import SemanticIds, load_semantic_ids
 
@@ -106,50 +107,80 @@ def copy_bundle(directory: Path, champion: Path) -> None:
     shutil.copytree(champion, directory, ignore=left_out)
 
 
+@dataclass(frozen=True)
+class Lists:
+    """What a user's list is.
+
+    Attributes:
+        serve_date: The day the recommendations are meant for.
+        model_version: Of the checkpoint, or the name of a simple system.
+        list_length: Items of a list.
+    """
+
+    serve_date: date
+    model_version: str
+    list_length: int
+
+
 def recommend_to_all(
     bundle: Path,
     session_dataset: Path,
+    wanted: Lists,
     *,
-    serve_date: date,
-    model_version: str,
-    list_length: int,
     device: str = "cpu",
-    on_batch: Callable[[int, int], None] = lambda done, total: None,
+    pool: ShardPool | None = None,
 ) -> pa.Table:
     """A list for every user of the dataset, as the bundle's `recommend` gives it.
 
     Args:
         bundle: What `prepare_bundle` wrote.
         session_dataset: Directory of the artifact; its users are the active ones.
-        serve_date: The day the recommendations are meant for.
-        model_version: Of the checkpoint, or the name of a simple system.
-        list_length: Items of a list.
+        wanted: The lists.
         device: Where it runs.
-        on_batch: Called with the users served and their total after every batch.
+        pool: How users are spread over workers; this process alone if not given.
 
     Returns:
         `schema.RECOMMENDATIONS`, ordered by user and rank.
     """
-    recommender = load_bundle(bundle, device=device)
-    ids = recommender.semantic_ids
+    pool = pool or ShardPool()
+    on_ray = pool.engine == "ray"
+    recommender = load_bundle(bundle, device="cpu" if on_ray else device)
     users, history = load_serving_histories(
-        session_dataset, ids, history_length=recommender.history_length
+        session_dataset, recommender.semantic_ids, history_length=recommender.history_length
     )
-    seen = history.numpy().astype(np.int64)
-    lists = recommender.rank(
-        seen,
-        list_length,
-        exclude=seen if recommender.config.filter_seen else None,
-        candidates=ids.candidates(serve_date),
-        on_batch=on_batch,
-    )
-    return _table(
-        users,
-        lists,
-        ids,
-        serve_date=serve_date,
-        model_version=model_version,
-    )
+    table = columns_of({"history": history.numpy().astype(np.int64)})
+    table = table.append_column("user_id", pa.array(users, pa.string()))
+    load = partial(load_list_maker, bundle, device, wanted)
+    if not on_ray:
+        load = partial(_list_maker, recommender, wanted)
+    batch = recommender.config.batch_size
+    made = list(map_shards(load, table, pool, multiple_of=batch))
+    return pa.concat_tables(made) if made else RECOMMENDATIONS.empty_table()
+
+
+def load_list_maker(bundle: Path, device: str, wanted: Lists) -> ShardFunction:
+    """The function of a worker: users with their histories -> `schema.RECOMMENDATIONS`."""
+    return _list_maker(load_bundle(bundle, device=device), wanted)
+
+
+def _list_maker(recommender: Recommender | SimpleRecommender, wanted: Lists) -> ShardFunction:
+    ids = recommender.semantic_ids
+    candidates = ids.candidates(wanted.serve_date)
+
+    def lists_of(users: pa.Table) -> pa.Table:
+        seen = arrays_of(users.select(["history"]))["history"]
+        lists = recommender.rank(
+            seen,
+            wanted.list_length,
+            exclude=seen if recommender.config.filter_seen else None,
+            candidates=candidates,
+        )
+        names = users.column("user_id").to_numpy()
+        return _table(
+            names, lists, ids, serve_date=wanted.serve_date, model_version=wanted.model_version
+        )
+
+    return lists_of
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,11 @@
 """Resources: artifact store, event source, consumers' directory, and what trainings run on."""
 
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from pydantic import Field, create_model
@@ -11,6 +15,11 @@ from onerec.config import Runtime
 from onerec.config.fields import pydantic_fields
 from onerec.datasets import EventSource
 from resources.file_source import open_source
+
+if TYPE_CHECKING:
+    from onerec.shards import ShardPool
+
+PROGRESS_SECONDS = 15.0
 
 
 class Artifacts(dg.ConfigurableResource):
@@ -70,6 +79,34 @@ class Compute(_RuntimeResource):
         """The core's settings; trainings of small models take its `on_one_device()`."""
         return Runtime(**self.model_dump())
 
+    @contextmanager
+    def shard_pool(
+        self,
+        store: ArtifactStore,
+        asset: str,
+        partition: str,
+        key: Mapping[str, Any],
+        report: Callable[[str], None],
+    ) -> Iterator["ShardPool"]:
+        """How the work of an asset is spread over users or items; `workers` chooses the engine.
+
+        Finished shards outlive a run that was killed, and the next run goes on from them; they are
+        removed when the block ends.
+
+        Args:
+            store: Where the asset's scratch directory is.
+            asset: The asset.
+            partition: Its partition.
+            key: Everything that the rows depend on.
+            report: Gets a line of progress now and then.
+        """
+        from onerec.shards import ShardPool
+
+        runtime = self.runtime()
+        scratch = store.scratch(asset, partition, {**key, "shard_rows": runtime.shard_rows})
+        yield ShardPool.of(runtime, scratch, _now_and_then(report))
+        shutil.rmtree(scratch, ignore_errors=True)
+
     def torch_device(self) -> str:
         """`cuda` or `cpu`, for all that is no training as well as for trainings.
 
@@ -77,3 +114,20 @@ class Compute(_RuntimeResource):
             SettingError: A GPU is required and torch finds none.
         """
         return self.runtime().torch_device()
+
+
+def _now_and_then(report: Callable[[str], None]) -> Callable[[int, int], None]:
+    """Reports rows done, rows a second and the time left, now and then and at the end."""
+    began = last = time.monotonic()
+    already: int | None = None
+
+    def on_progress(done: int, total: int) -> None:
+        nonlocal last, already
+        already = done if already is None else already
+        if done == total or time.monotonic() - last >= PROGRESS_SECONDS:
+            last = time.monotonic()
+            rate = (done - already) / (last - began) if done > already else 0.0
+            left = f", {rate:,.0f} a second, {(total - done) / rate:.0f} s left" if rate else ""
+            report(f"{done:,} of {total:,} done{left}")
+
+    return on_progress

@@ -81,8 +81,8 @@ def test_stages_name_places_that_exist_and_every_asset_module_has_a_stage():
 
 
 def test_every_make_target_named_exists():
-    targets = set(re.findall(r"^(\w+):", (CHECKOUT / "Makefile").read_text(), re.MULTILINE))
-    assert set(re.findall(r"(?:`|\$ )make (\w+)", README)) <= targets
+    targets = set(re.findall(r"^([\w-]+):", (CHECKOUT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"(?:`|\$ )make ([\w-]+)", README)) <= targets
 
 
 def test_every_linked_file_exists():

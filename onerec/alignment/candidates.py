@@ -4,7 +4,7 @@ Shapes: B users of a batch, N candidates, H history items, M items of a session.
 """
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -20,6 +20,21 @@ from onerec.session_dataset.generator_sessions import SessionTensors
 
 OnBatch = Callable[[int, int], None]
 """Called with contexts done and in all."""
+
+
+class ScoreCandidates(Protocol):
+    """Generates and scores sessions: `scored_candidates`, or the same over shards of users."""
+
+    def __call__(
+        self,
+        generator: SessionGenerator,
+        reward: RewardEnsemble,
+        contexts: SessionTensors,
+        *,
+        num_candidates: int,
+        alignment: AlignmentConfig,
+        on_batch: OnBatch,
+    ) -> Iterator["ScoredCandidates"]: ...
 
 
 class ScoredCandidates(NamedTuple):
@@ -68,6 +83,7 @@ def scored_candidates(
     num_candidates: int,
     alignment: AlignmentConfig,
     on_batch: OnBatch = lambda done, total: None,
+    first_row: int = 0,
 ) -> Iterator[ScoredCandidates]:
     """Generate N sessions per context and score them, batch by batch.
 
@@ -80,14 +96,17 @@ def scored_candidates(
         alignment: `pairs` says whether beam search or ancestral sampling; `temperature` and `seed`
             are those of the sampling.
         on_batch: Called with contexts done and in all.
+        first_row: Row of the first context among all: draws depend on it, and not on how contexts
+            are spread over workers.
     """
     decoding, model = generator.config, generator.model
     reward = reward.to(model.device)
-    randomness = torch.Generator().manual_seed(alignment.seed)
     sampling = Sampling(num_samples=num_candidates, temperature=alignment.temperature)
     total, num_items = len(contexts), contexts.targets.shape[1]
     for rows in torch.arange(total).split(decoding.batch_size):
         history = contexts.history[rows].long().to(model.device)
+        place = first_row + int(rows[0])
+        randomness = torch.Generator().manual_seed(alignment.seed + (place << 32))
         exclude = history if decoding.filter_seen else None
         if alignment.pairs == "sampling":
             made = _most_probable_first(
@@ -114,7 +133,7 @@ def scored_candidates(
                 exclude=exclude,
             )
         items, logp = made.items.cpu(), made.logp.cpu().double()
-        yield ScoredCandidates(rows, items, logp, *reward.score(history.cpu(), items))
+        yield ScoredCandidates(first_row + rows, items, logp, *reward.score(history.cpu(), items))
         on_batch(int(rows[-1]) + 1, total)
 
 

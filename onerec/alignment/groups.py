@@ -11,7 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from onerec.alignment.candidates import OnBatch, ScoredCandidates, scored_candidates
+from onerec.alignment.candidates import (
+    OnBatch,
+    ScoreCandidates,
+    ScoredCandidates,
+    scored_candidates,
+)
 from onerec.alignment.group_losses import STD_FLOOR
 from onerec.config import GROUP_METHODS, AlignmentConfig
 from onerec.evaluation.generators import SessionGenerator
@@ -52,6 +57,7 @@ def make_groups(
     alignment: AlignmentConfig,
     *,
     on_batch: OnBatch = lambda done, total: None,
+    score: ScoreCandidates = scored_candidates,
 ) -> PreferenceGroups:
     """Generate sessions per context, score them, and keep several of each.
 
@@ -60,8 +66,8 @@ def make_groups(
     N: draws are what the policy gradient is defined on, beams what MiniOneRec found to work.
 
     Args:
-        generator, reward, contexts, on_batch: As in `make_pairs`; the generator is also the old
-            policy of the group losses.
+        generator, reward, contexts, on_batch, score: As in `make_pairs`; the generator is also the
+            old policy of the group losses.
         alignment: The method, where sessions come from, and how many are kept.
 
     Returns:
@@ -70,16 +76,10 @@ def make_groups(
     """
     is_ordered = alignment.method not in GROUP_METHODS
     size, num_candidates = _sizes(alignment, generator.config.candidates)
+    settings = {"num_candidates": num_candidates, "alignment": alignment, "on_batch": on_batch}
     found = [
         _group(made, size, is_ordered=is_ordered)
-        for made in scored_candidates(
-            generator,
-            reward,
-            contexts,
-            num_candidates=num_candidates,
-            alignment=alignment,
-            on_batch=on_batch,
-        )
+        for made in score(generator, reward, contexts, **settings)
     ]
     if not found:
         raise ValueError("0 contexts to generate for: there is no good session to train on")

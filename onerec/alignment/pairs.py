@@ -15,7 +15,12 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from onerec.alignment.candidates import OnBatch, ScoredCandidates, scored_candidates
+from onerec.alignment.candidates import (
+    OnBatch,
+    ScoreCandidates,
+    ScoredCandidates,
+    scored_candidates,
+)
 from onerec.artifacts import read_json, write_json
 from onerec.config import AlignmentConfig
 from onerec.evaluation.generators import SessionGenerator
@@ -74,6 +79,7 @@ def make_pairs(
     alignment: AlignmentConfig,
     *,
     on_batch: OnBatch = lambda done, total: None,
+    score: ScoreCandidates = scored_candidates,
 ) -> PreferencePairs:
     """Generate N sessions per context, score them, keep best and worst (OneRec v1, Algorithm 2).
 
@@ -85,6 +91,7 @@ def make_pairs(
         contexts: Histories and the logged good session of each.
         alignment: Beams or draws.
         on_batch: Called with contexts done and in all.
+        score: Generates and scores; another one spreads contexts over workers.
 
     Returns:
         Pairs in the order of the contexts. A context with fewer than two legal sessions, or whose
@@ -93,7 +100,7 @@ def make_pairs(
     num_candidates = generator.config.candidates
     found = [
         {"row": made.row, **best_and_worst(made)}
-        for made in scored_candidates(
+        for made in score(
             generator,
             reward,
             contexts,

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from onerec.alignment.candidates import OnBatch
+from onerec.alignment.candidates import OnBatch, ScoreCandidates, scored_candidates
 from onerec.alignment.groups import PreferenceGroups, make_groups
 from onerec.alignment.pairs import (
     PreferencePairs,
@@ -40,11 +40,12 @@ def make_preferences(
     alignment: AlignmentConfig,
     *,
     on_batch: OnBatch = lambda done, total: None,
+    score: ScoreCandidates = scored_candidates,
 ) -> Preferences:
     """Generated sessions as `alignment.method` compares them; see `make_pairs`, `make_groups`."""
     several = alignment.method in (*GROUP_METHODS, "sdpo")
     make = make_groups if several else make_pairs
-    return make(generator, reward, contexts, alignment, on_batch=on_batch)
+    return make(generator, reward, contexts, alignment, on_batch=on_batch, score=score)
 
 
 def save_preferences(preferences: Preferences, item_ids: np.ndarray, directory: Path) -> None:

@@ -15,10 +15,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from onerec.alignment.candidates import OnBatch, sample_contexts
+from onerec.alignment.candidates import OnBatch, sample_contexts, scored_candidates
 from onerec.alignment.logged_pairs import logged_pairs
 from onerec.alignment.preferences import Preferences, load_preferences, make_preferences
 from onerec.alignment.round_gate import GateCases, RoundDecision, decide_round, measure_round
+from onerec.alignment.sharded_candidates import ShardedCandidates
 from onerec.alignment.train import AlignmentData, AlignmentReport, Numbers, fit_alignment
 from onerec.config import AlignmentConfig, BeamConfig, EvaluationConfig, Runtime
 from onerec.evaluation.generators import SessionGenerator
@@ -30,6 +31,7 @@ from onerec.session_dataset.eval_users import load_eval_users
 from onerec.session_dataset.generator_sessions import SessionTensors, load_session_tensors
 from onerec.session_dataset.holdout import held_out_users
 from onerec.session_dataset.reward_blocks import load_reward_blocks
+from onerec.shards import ShardPool
 from onerec.tokenizer.semantic_ids import SemanticIds, load_semantic_ids
 from onerec.training.runtime import reproducible
 
@@ -128,6 +130,7 @@ def round_preferences(
     alignment: AlignmentConfig,
     *,
     runtime: Runtime,
+    pool: ShardPool | None = None,
     on_batch: OnBatch = lambda done, total: None,
 ) -> Preferences:
     """Sessions to compare, from where `alignment.pairs` says.
@@ -137,7 +140,8 @@ def round_preferences(
         decoding: Candidates per user, batch size, and whether seen items are left out.
         alignment: What is compared; its seed says whose sessions.
         runtime: Hardware and threads.
-        on_batch: Called with contexts done and in all.
+        pool: How contexts are spread over workers; this process alone if not given.
+        on_batch: Called with contexts done and in all, where nothing is spread.
 
     Held-out users get no preferences: what is measured on them stays unseen.
     """
@@ -162,7 +166,12 @@ def round_preferences(
             )
         learned = inputs.sessions("train", held_out=False)
         contexts = sample_contexts(learned, alignment.sample_users, alignment.seed)
-        return make_preferences(generator, reward, contexts, alignment, on_batch=on_batch)
+        score = scored_candidates
+        if pool is not None:
+            score = ShardedCandidates(inputs=inputs, decoding=decoding, runtime=runtime, pool=pool)
+        return make_preferences(
+            generator, reward, contexts, alignment, on_batch=on_batch, score=score
+        )
 
 
 def fit_round(

@@ -48,6 +48,18 @@ class Runtime(ValidatedConfig):
         ge=0,
         le=4096,
     )
+    workers: Literal["in_process", "ray"] = option(
+        "in_process",
+        "What runs the stages that work user by user or item by item: this process, or Ray actors "
+        "(the extra `ray`; RAY_ADDRESS names a cluster, else one starts on localhost)",
+    )
+    num_workers: int = option(2, "Ray actors of a stage at most", ge=1, le=LARGEST_BATCH)
+    shard_rows: int = option(
+        8192,
+        "Users or items of a shard: what is lost when a worker dies, and what a worker holds",
+        ge=1,
+        le=MOST_STEPS,
+    )
     checkpoint_every_steps: int = option(
         200,
         "Steps between two states written inside an epoch, from which a killed pretraining goes "

@@ -15,6 +15,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,7 @@ from onerec.embeddings.text import (
     item_texts,
     words_of,
 )
+from onerec.shards import ShardPool
 
 log = logging.getLogger(__name__)
 
@@ -105,18 +107,20 @@ def embed_items(
     config: EmbeddingConfig,
     *,
     before: date | None = None,
+    pool: ShardPool | None = None,
     on_progress: Callable[[str], None] = log.info,
 ) -> ItemEmbeddings:
     """Embed a catalogue.
 
     Args:
-        catalogue: `schema.ITEMS` columns and `first_seen` (date32); with `withdrawn_on` (date32)
-            where items may have been withdrawn, which get a vector like the others.
+        catalogue: `schema.ITEMS` columns and `first_seen` (date32), perhaps `withdrawn_on`
+            (date32); withdrawn items get a vector like the others.
         sessions: The `session_dataset` directory; its training and validation days are read.
         supplied: `schema.ITEM_VECTORS`, one's own vectors, for any of the items.
         config: Blocks, widths and weights.
-        before: Axes, scales and rarities are learned from items first seen before this day only, so
-            that what arrives later cannot move anybody's vector. All items if not given.
+        before: Axes, scales and rarities are learned from items first seen before this day only:
+            what arrives later moves nobody's vector. All items if not given.
+        pool: How texts are spread over workers; this process alone if not given.
         on_progress: Called with what is being done.
 
     Raises:
@@ -133,7 +137,8 @@ def embed_items(
     if not fitted_on.any():
         raise ValueError(f"before={before}: no item was first seen earlier; choose a later day")
 
-    text, has_text = _text_block(catalogue, fitted_on, config, on_progress)
+    encode = partial(encode_minilm, on_progress=on_progress, pool=pool)
+    text, has_text = _text_block(catalogue, fitted_on, config, encode)
     attributes, has_attributes = _attributes_block(catalogue, fitted_on, config)
     own, has_supplied = _supplied_block(supplied, ids, fitted_on)
     weighted = (
@@ -146,8 +151,7 @@ def embed_items(
     on_progress("co-watching: counting item pairs")
     together, has_together = _collaborative_block(sessions, items, content, fitted_on, config)
     fused = np.concatenate([content, together * config.collaborative_weight], 1)
-    if fused.shape[1] == 0:  # no block at all: every direction is arbitrary
-        fused = np.zeros((len(ids), config.text_dim))
+    fused = fused if fused.shape[1] else np.zeros((len(ids), config.text_dim))  # no block at all
     used = {
         "has_text": has_text & (config.text_weight > 0),
         "has_collaborative": has_together & (config.collaborative_weight > 0),
@@ -162,7 +166,7 @@ def _text_block(
     catalogue: pa.Table,
     fitted_on: np.ndarray,
     config: EmbeddingConfig,
-    on_progress: Callable[[str], None],
+    encode: Callable[[np.ndarray], np.ndarray],
 ) -> tuple[np.ndarray, np.ndarray]:
     texts = item_texts(catalogue)
     has_text = texts.astype(bool)
@@ -175,7 +179,7 @@ def _text_block(
     raw = np.zeros((len(texts), 384), np.float32)
     # apart, so that the batches of older items do not depend on what came later
     for rows in (has_text & fitted_on, has_text & ~fitted_on):
-        raw[rows] = encode_minilm(texts[rows], on_progress) if rows.any() else 0.0
+        raw[rows] = encode(texts[rows]) if rows.any() else 0.0
     return _reduced(raw, has_text, fitted_on, config.text_dim), has_text
 
 

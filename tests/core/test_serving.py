@@ -14,6 +14,7 @@ from onerec.model.recency_prior import RecencyPrior
 from onerec.recommender import Recommender, write_bundle
 from onerec.schema import RECOMMENDATIONS
 from onerec.serving import (
+    Lists,
     audit_recommendations,
     load_bundle,
     prepare_bundle,
@@ -63,9 +64,7 @@ def serve(root: Path, bundle: Path) -> pa.Table:
     return recommend_to_all(
         bundle,
         root / "session_dataset",
-        serve_date=TOMORROW,
-        model_version="v1",
-        list_length=LIST,
+        Lists(serve_date=TOMORROW, model_version="v1", list_length=LIST),
     )
 
 
@@ -228,9 +227,7 @@ def test_a_simple_system_serves_under_its_own_name(tmp_path: Path, filter_seen: 
     table = recommend_to_all(
         tmp_path / "bundle",
         dataset,
-        serve_date=TOMORROW,
-        model_version="popularity",
-        list_length=3,
+        Lists(serve_date=TOMORROW, model_version="popularity", list_length=3),
     )
     assert table.schema == RECOMMENDATIONS
     assert table.column("reward").null_count == table.num_rows

@@ -19,7 +19,7 @@ from assets.tokenizer import (
 from onerec.artifacts import ArtifactStore
 from onerec.datasets import EventSource
 from onerec.tokenizer.semantic_ids import SemanticIds, load_semantic_ids
-from resources.stores import Artifacts, Source
+from resources.stores import Artifacts, Compute, Source
 from resources.warehouse import Warehouse
 
 DAYS = [date(2026, 6, 10) + timedelta(days=n) for n in range(5)]
@@ -88,6 +88,7 @@ def run(
         run_config={"ops": {n: c for n, c in settings.items() if n in names}},
         resources={
             "artifacts": Artifacts(url=store.root),
+            "compute": Compute(),
             "warehouse": Warehouse(path=str(home / "warehouse.duckdb")),
             "source": Supplied(dataset="own", vectors=vectors or []),
         },
