@@ -65,8 +65,9 @@ $(SCALE_STAMP): $(STAMP)
 
 # The engines past one machine, on this one (docs/scaling.md): two Ray workers, two gloo processes
 scale-test: $(SCALE_STAMP)
-	$(BIN)/python -m pytest -q -rs tests/core/test_shards.py tests/core/test_stages_in_shards.py \
-		$(if $(SHORT),-k "not text_vectors",tests/core/training/test_distributed.py)
+	$(if $(SHORT),,SCALE_TEST=1) $(BIN)/python -m pytest -q -rs tests/core/test_shards.py \
+		tests/core/test_stages_in_shards.py $(if $(SHORT),-k "not text_vectors",\
+		tests/core/training/test_distributed.py tests/core/training/test_large_in_shards.py)
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .
