@@ -8,7 +8,7 @@ Comments, docstrings and imports for type checkers do not count. Nothing is exec
 
 import ast
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
@@ -38,13 +38,15 @@ class Unit(NamedTuple):
     name: str | None = None
 
 
-def code_version(module: str, *names: str, root: Path = CHECKOUT) -> str:
+def code_version(module: str, *names: str, root: Path = CHECKOUT, also: Iterable[str] = ()) -> str:
     """Hash of the code that definitions of a module can run.
 
     Args:
         module: Its name, `assets.reward`.
         names: The definitions.
         root: Directory of the packages.
+        also: Further files below it, whole: a page's template and what draws on it, which change
+            no result of other assets and so are not counted there.
 
     Raises:
         ValueError: The module does not define a name.
@@ -52,6 +54,8 @@ def code_version(module: str, *names: str, root: Path = CHECKOUT) -> str:
     digest = hashlib.sha256()
     for unit, source in sorted(reachable_code(module, *names, root=root).items(), key=str):
         digest.update(f"{unit}\n{source}\n".encode())
+    for file in also:
+        digest.update((root / file).read_bytes())
     return digest.hexdigest()[:12]
 
 

@@ -9,7 +9,8 @@ from assets.support import CORRECTABLE, DAILY, DAY_BY_DAY, SETTINGS, published, 
 from onerec.artifacts import read_json
 from resources.stores import Artifacts
 
-CODE = code_version(__name__, "nightly_report")
+PAGE = ("report.py", "report_pictures.py", "pictures.py", "templates/report.html")
+CODE = code_version(__name__, "nightly_report", also=[f"onerec/{file}" for file in PAGE])
 
 
 @dg.asset(

@@ -169,11 +169,11 @@ def codebook_checks(
         name: [level[name] for level in diagnostics["levels"]]
         for name in ("utilisation", "size_spread")
     }
-    promise = "sizes that differ by at most one" if book.promises_balance else "nothing"
+    guarantee = "differ by at most one" if book.guarantees_balance else "none"
     refused = manifest.refused_because if manifest else []
     about = {
         "method": book.config.method,
-        "what the method promises": promise,
+        "guarantee on cluster sizes": guarantee,
         "items moved from a full leaf": fit.get("overflowed_items", 0),
     }
     remedy = (

@@ -32,7 +32,7 @@ NEEDED = (
     "baselines",
     "offline_metrics",
 )
-"""Artifacts of a nightly run that experiments stand on."""
+"""Artifacts of a nightly run that experiments are made from."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """Which result tables there are, and what each is made from.
 
-A new table is an entry here: the data it stands on (an `Environment`), the partitions that have to
-be there, and the asset without partitions that writes it to `$ONEREC_HOME/tables`.
+A new table is an entry here: the data it is made from (an `Environment`), the partitions that have
+to be there, and the asset without partitions that writes it to `$ONEREC_HOME/tables`.
 """
 
 from collections.abc import Mapping
@@ -41,7 +41,7 @@ class TableSpec:
 
     Attributes:
         name: What TABLES="..." calls it.
-        environment: Whose data it stands on.
+        environment: Whose data it is made from.
         files: Names of the result tables, in the order of the page.
         asset: Writes them, materialised last.
         expected: How long it takes on two cores, and of what.

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from onerec.artifacts import ArtifactError, ArtifactStore, read_json
 from onerec.config import require
-from onerec.promotion.champion import DECISION
+from onerec.promotion.rule import DECISION
 
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 CHAMPION, METRICS = "champion", "offline_metrics"
@@ -96,7 +96,7 @@ def _made_from(
     store: ArtifactStore, version: Version, by_version: dict[tuple[str, str], Version]
 ) -> list[Version]:
     if version.asset == METRICS:
-        return []  # they say how a champion was decided, and it does not stand on what they compare
+        return []  # they record a decision; the champion does not depend on what they compare
     try:
         artifact = store.get(*version)
         upstream = dict(artifact.manifest["upstream"])

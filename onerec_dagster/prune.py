@@ -1,4 +1,4 @@
-"""What the lever `prune` removes: what no kept night stands on.
+"""What `prune` removes: everything that no kept nightly run depends on.
 
 The state then grows with what is kept and not with what was ever made: versions of artifacts,
 Dagster's runs with their events and logs, days of the warehouse, unfinished and damaged work.

@@ -200,7 +200,7 @@ def local_day(column: str, zone: str) -> str:
 
 @dataclass(frozen=True)
 class _Relation:
-    """What stands after `from`, the columns in it by their delivered names, and parameters."""
+    """A FROM clause, its columns by their delivered names, and its parameters."""
 
     sql: str
     columns: Mapping[str, RawColumn]

@@ -98,7 +98,7 @@ def rejected_example(
 
 @dataclass(frozen=True)
 class Ties:
-    """How much of a log has no order of its own.
+    """The share of events that have their timestamp in common with another one of the user.
 
     Attributes:
         events: All of them.

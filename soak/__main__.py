@@ -5,6 +5,7 @@ import json
 import os
 from pathlib import Path
 
+from onerec.markdown import markdown_table
 from soak.nights import Soak
 from soak.schedule import SCHEDULE
 
@@ -14,9 +15,7 @@ COLUMNS = ("night", "day", "what happened", "served", "minutes", "GiB")
 
 def table(rows: list[dict[str, object]]) -> str:
     """The rows in Markdown."""
-    lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
-    lines += ["| " + " | ".join(str(row[c]) for c in COLUMNS) + " |" for row in rows]
-    return "\n".join(lines)
+    return markdown_table(COLUMNS, [[row[name] for name in COLUMNS] for row in rows])
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Representations of the items: text, co-occurrence, semantic IDs; kept as unfinished work.
+"""Representations of the items: text, co-occurrence, semantic IDs; cached in scratch.
 
 Shapes: N items, T SID tokens.
 """

@@ -32,7 +32,7 @@ alone. The two group methods learn from sampled sessions, which policy gradients
 with ten times the weight, as their gradients are much smaller (docs/log.md)."""
 SHARES = {f"share_{percent}_percent": percent / 100 for percent in (1, 2, 3, 4, 5)}
 UNGATED = {"gate_cases": 0}
-"""A rejected round would show its start's figures under its own name."""
+"""Without the gate: a rejected round publishes its start, whose metrics the table would show."""
 
 
 def pretrained_variants(base: PipelineConfig) -> dict[str, Variant]:

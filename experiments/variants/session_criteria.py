@@ -1,4 +1,4 @@
-"""The sessions of a nightly run filtered or cut otherwise: other good ones, shorter targets.
+"""The sessions of a nightly run by other good-session criteria, or with shorter targets.
 
 Only the training and validation splits: the cases of the test day never change.
 """
@@ -23,7 +23,7 @@ from onerec.session_dataset.splits import LEARNED
 from onerec.session_dataset.writer import write_split
 
 
-def recut_sessions(
+def rebuild_sessions(
     source: Path, out_dir: Path, config: SessionConfig, published: SessionConfig, day: date
 ) -> dict[str, int]:
     """Write the training and validation splits with other settings.

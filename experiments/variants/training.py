@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from experiments.nightly_artifacts import PublishedNight
 from experiments.variants.elite_sessions import elite_sessions
-from experiments.variants.session_criteria import recut_sessions
+from experiments.variants.session_criteria import rebuild_sessions
 from experiments.variants.variant import Variant
 from onerec.alignment.rounds import RoundInputs, fit_round, round_preferences, with_sample
 from onerec.artifacts import MANIFEST
@@ -86,7 +86,7 @@ def pretrain_variant(run: VariantRun, out_dir: Path, scratch: Path) -> VariantFi
     """
     wanted, base = run.settings, run.night.base
     if wanted.sessions != base.sessions:
-        recut_sessions(
+        rebuild_sessions(
             run.night.files["session_dataset"],
             out_dir / "session_dataset",
             wanted.sessions,

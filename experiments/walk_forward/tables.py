@@ -90,7 +90,7 @@ def pooled_users(nights: Mapping[str, Path]) -> tuple[dict[str, Values], int]:
 
 
 def _with_rows_without_recency(nights: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
-    """A system whose recency prior has no weight on some day is without one there as it stands."""
+    """Where a system's prior has weight 0, its row is copied to `<system>_without_recency`."""
     tables = {day: table.astype({"system": str}) for day, table in nights.items()}
     measured = {name for table in tables.values() for name in table["system"].unique()}
     for day, table in tables.items():

@@ -88,7 +88,11 @@ def _first_of_each_user(rows: Tensor, key: Tensor, blocks: RewardBlocks) -> Tens
 
 
 def _complete(blocks: RewardBlocks, candidates: Tensor) -> Tensor:
-    """Rows of the blocks that a generator could have made; `ValueError` when there is none."""
+    """Rows of the blocks that are full, without repeats, and of candidates only.
+
+    Raises:
+        ValueError: There is none.
+    """
     items = blocks.items.long()
     ordered = items.sort(-1).values
     repeats = (ordered[:, 1:] == ordered[:, :-1]).any(-1)

@@ -127,8 +127,8 @@ class SimulatedSource:
     def ground_truth_affinity(self, users: Array, items: Array, day: date) -> Array:
         """True affinity in logits, (len(users), len(items)), of user and item numbers on a day.
 
-        Outside the `EventSource` contract on purpose: for judging policies in a simulated A/B test,
-        never for training. The number of `u000012` is 12.
+        Outside the `EventSource` contract on purpose: for comparing policies in a simulated A/B
+        test, never for training. The number of `u000012` is 12.
         """
         number = self._number(day)
         everybody, catalogue = self.world.users(number), self.world.items(number)

@@ -184,7 +184,7 @@ class Trie:
         return code.masked_fill(missing, 0), torch.where(missing, -torch.inf, 0.0)
 
     def above(self, depth: int, leaves: Tensor) -> Tensor:
-        """Nodes of a depth above leaves, any shape."""
+        """Ancestors of leaves (any shape) at a depth."""
         if depth == self.num_sid_tokens:
             return leaves
         found = torch.searchsorted(self.first_leaf[depth], leaves.contiguous(), right=True)

@@ -2,9 +2,9 @@
 
 Two ways to hold them behind one interface:
 
-- `SharedCaches` keep one pool of tokens per user, in which a token stands once however many beams
+- `SharedCaches` keep one pool of tokens per user, in which a token is held once however many beams
   go on from it; a beam sees its own ancestors through a mask. Following a parent copies nothing;
-  the tokens that no beam stands on any more are squeezed out. After a few items the beams of a user
+  tokens that no beam goes back to are squeezed out. After a few items the beams of a user
   have few different ancestors, so a pool is a fraction of a copy per beam.
 - `RowCaches` keep a copy per beam, reordered by one gather: for very many beams of few tokens, as
   when a whole catalogue is scored, where a mask of beams against tokens would not fit.

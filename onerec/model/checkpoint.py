@@ -74,7 +74,7 @@ def load_model(
 
     Args:
         directory: With `model.safetensors` and `config.json`.
-        expected_tokenizer_version: Generation of the semantic IDs it will be used with; None to
+        expected_tokenizer_version: That of the semantic IDs it will be used with; None to
             only look at it.
         device: Where the weights go.
 

@@ -203,7 +203,7 @@ class OneRec(nn.Module):
         return self._encoded(x, _nothing_later(mask))
 
     def marked(self, states: Tensor) -> Tensor:
-        """States of last items as the decoder is to see them in front of all others."""
+        """Encoder states of last items plus a learned vector: the decoder's first input."""
         return states + self._scaled(self.latest)
 
     def _encoder_input(

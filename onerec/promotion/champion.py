@@ -24,12 +24,11 @@ from onerec.config import (
 )
 from onerec.evaluation.measure import HEADLINE
 from onerec.evaluation.metric_table import MetricTable
-from onerec.promotion.rule import Decision, Evidence, IncumbentEvidence
+from onerec.promotion.rule import DECISION, Decision, Evidence, IncumbentEvidence
 from onerec.reward.metrics import no_better_than_base_rate
 from onerec.reward.model import load_reward
 from onerec.reward.scoring import tower_weights
 
-DECISION = "champion.json"
 RECALL = f"recall@{HEADLINE}"
 REWARD = "evaluator_reward"
 PIN_ASSET, PINNED, PIN_FILE = "champion_pin", "pinned", "pin.json"

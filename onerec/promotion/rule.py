@@ -26,6 +26,8 @@ from typing import Literal
 
 from onerec.statistics import Interval
 
+DECISION = "champion.json"
+"""The file that holds a nightly run's decision."""
 Serves = Literal["challenger", "incumbent", "simple system"]
 
 

@@ -29,7 +29,7 @@ from onerec.tokenizer.rqvae import fit_rqvae, perceptron
 
 CODEBOOK_FILE = "codebook.safetensors"
 BALANCED_METHODS = ("balanced", "algorithm_1")
-"""Methods that promise sizes which differ by at most one; the others promise nothing."""
+"""Methods that guarantee cluster sizes which differ by at most one; the others guarantee none."""
 
 _TOLERANCE = TokenizerConfig().quality_tolerance
 
@@ -62,7 +62,7 @@ class Codebook:
         return self.codebooks.shape[1]
 
     @property
-    def promises_balance(self) -> bool:
+    def guarantees_balance(self) -> bool:
         return self.config.method in BALANCED_METHODS
 
     @cached_property
@@ -81,7 +81,7 @@ class Codebook:
         return perceptron(self.networks, "encoder", vectors) if self.networks else vectors
 
     def encode(self, vectors: Tensor) -> Tensor:
-        """Nearest code level by level, whatever the sizes become.
+        """Nearest code level by level, without a limit on cluster sizes.
 
         Args:
             vectors: (N, Dv).

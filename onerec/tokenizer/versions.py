@@ -197,7 +197,7 @@ def open_tokenizer_version(
             parent_quality = quality_of(shared.diagnostics(parent.codebook.path))
             old = _comparable(parent_quality, load_codebook(parent.codebook.path), codebook)
             faults = worse_than(old, quality, config.quality_tolerance)
-            faults += broken_promises(balance) if codebook.promises_balance else []
+            faults += broken_guarantees(balance) if codebook.guarantees_balance else []
     manifest = TokenizerManifest(
         tokenizer_version=codebook.tokenizer_version,
         day=before.isoformat(),
@@ -230,10 +230,10 @@ def worse_than(old: Mapping[str, float], new: Mapping[str, float], tolerance: fl
     return faults
 
 
-def broken_promises(balance: Mapping[str, Any]) -> list[str]:
-    """What a method that promises balance did not keep, from `fit_balance`, in words.
+def broken_guarantees(balance: Mapping[str, Any]) -> list[str]:
+    """Which guarantee of balance a method did not keep, from `fit_balance`, in words.
 
-    >>> broken_promises({"utilisation": [1.0, 0.9], "size_spread": [1, 3]})
+    >>> broken_guarantees({"utilisation": [1.0, 0.9], "size_spread": [1, 3]})
     ['level 2 has dead codes', 'the codes of level 2 differ in size by more than one']
     """
     dead = [n for n, share in enumerate(balance["utilisation"], 1) if share < 1]

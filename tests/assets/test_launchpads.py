@@ -57,7 +57,10 @@ OF_A_RUN = {
 }
 """What a run says of itself, which no preset holds."""
 READ_AS = {
-    **{f"weight_{tower}": "scalar_weights" for tower in ("swt", "vtr", "wtr", "ltr")},
+    **{
+        f"weight_{part}": "scalar_weights"
+        for part in ("swt", "vtr", "wtr", "ltr", "watch_seconds", "watch_share")
+    },
     "baselines": "systems",
     "cutoffs": "lengths",
 }

@@ -142,7 +142,7 @@ def test_rows_that_a_setting_leaves_out_are_no_sign_of_a_broken_log(tmp_path: Pa
         )
         checks = {e.check_name: e for e in result.get_asset_check_evaluations()}
         check = checks["rejected_share_below_threshold"]
-        assert checks["no_account_is_much_of_a_day"].passed == bool(limit)
+        assert checks["no_account_dominates_a_day"].passed == bool(limit)
         assert check.metadata["rejected share"].value == pytest.approx(share)
         assert check.metadata["rows left out by a setting"].value == (2000 if limit else 0)
         assert check.metadata["rows delivered"].value == 2025

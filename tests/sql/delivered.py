@@ -122,7 +122,7 @@ def _run(selection, home, config, days, more, replaced) -> dg.ExecuteInProcessRe
             raw.raw_items_day_is_not_empty,
             sessions.session_sql,
             sessions.rejected_share_below_threshold,
-            sessions.no_account_is_much_of_a_day,
+            sessions.no_account_dominates_a_day,
             session_dataset.session_dataset,
             session_dataset_checks.session_dataset_suites,
             *more,

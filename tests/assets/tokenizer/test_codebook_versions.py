@@ -95,11 +95,11 @@ def test_other_methods_run_the_same_night(method: str, home: Path, store: Artifa
         assert failed_checks(result) == []
     else:  # warnings only, which say that nothing was promised
         promised = {
-            check.metadata["what the method promises"].value
+            check.metadata["guarantee on cluster sizes"].value
             for check in result.get_asset_check_evaluations()
             if check.check_name == "codes_are_balanced"
         }
-        assert promised == {"nothing"}
+        assert promised == {"none"}
     assert failed_checks(run(home, store, DAYS[1], *NIGHT)) == []
     assert ids_of(store, DAYS[1]).num_moved_since(ids_of(store, DAYS[0])) == 0
 

@@ -53,7 +53,7 @@ def test_a_saved_codebook_encodes_and_decodes_as_before(method: str, tmp_path: P
     figures = tokenizer_diagnostics(codebook, codes, vectors)
     assert figures["levels"][-1]["relative_mse"] < 1
     spread = max(level["size_spread"] for level in figures["levels"])
-    assert (spread <= 1) == codebook.promises_balance
+    assert (spread <= 1) == codebook.guarantees_balance
 
 
 def test_an_unknown_method_names_the_known_ones() -> None:

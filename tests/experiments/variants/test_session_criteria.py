@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from experiments.variants.session_criteria import cut_targets, recut_sessions
+from experiments.variants.session_criteria import cut_targets, rebuild_sessions
 from onerec.config import SessionConfig
 from onerec.schema import SESSION_DATASET
 from onerec.session_dataset.user_sequences import load_user_sequences
@@ -53,7 +53,7 @@ def test_what_was_watched_is_there_once_however_sessions_are_cut(tmp_path: Path)
     rows = [{**row, "session_id": f"s{n}", "split": "train"} for n, row in enumerate(rows)]
     source = small.write_sessions(tmp_path / "source", rows)
     published = SessionConfig()
-    recut_sessions(
+    rebuild_sessions(
         source, tmp_path / "cut", replace(published, session_items=1), published, small.DAY
     )
     before, after = (load_user_sequences(d, small.catalogue()) for d in (source, tmp_path / "cut"))
@@ -92,7 +92,9 @@ def test_a_criterion_alone_decides(tmp_path: Path, criteria: tuple, good: list[s
         good_min_positive_interactions=interactions,
     )
     out = tmp_path / "out"
-    counts = recut_sessions(source, out, wanted, SessionConfig(), date.fromisoformat("2026-06-14"))
+    counts = rebuild_sessions(
+        source, out, wanted, SessionConfig(), date.fromisoformat("2026-06-14")
+    )
     assert kept(out) == good
     assert counts["good valid"] == len(good)
     assert not (out / "split=test").exists(), "the cases of the test day never change"
