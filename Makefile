@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BENCH_STAMP := $(VENV)/.installed-bench
 SCALE_STAMP := $(VENV)/.installed-scale
+SPARK_STAMP := $(VENV)/.installed-spark
 # A machine without a GPU saves gigabytes with TORCH_INDEX=<URL of PyTorch's CPU wheel index>
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
 	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
@@ -63,11 +64,17 @@ $(SCALE_STAMP): $(STAMP)
 	$(PIP_INSTALL) -e ".[ray]"
 	@touch $@
 
-# The engines past one machine, on this one (docs/scaling.md): two Ray workers, two gloo processes
-scale-test: $(SCALE_STAMP)
+$(SPARK_STAMP): $(STAMP)
+	$(PIP_INSTALL) -e ".[spark-local]"
+	@touch $@
+
+# The engines past one machine, on this one (docs/scaling.md): two Ray workers, two gloo processes and,
+# without SHORT=1, Spark behind its Thrift server (skipped where there is no Java)
+scale-test: $(SCALE_STAMP) $(if $(SHORT),,$(SPARK_STAMP))
 	$(if $(SHORT),,SCALE_TEST=1) $(BIN)/python -m pytest -q -rs tests/core/test_shards.py \
 		tests/core/test_stages_in_shards.py $(if $(SHORT),-k "not text_vectors",\
 		tests/core/training/test_distributed.py tests/core/training/test_large_in_shards.py)
+	$(if $(SHORT),,$(BIN)/python -m pytest -q -rs tests/sql/test_spark.py tests/sql/test_session_sql.py -k spark)
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -20,6 +20,7 @@ from assets.support import (
     upstream,
 )
 from onerec.artifacts import write_json
+from resources.dbt import SessionDbt
 from resources.stores import Artifacts
 from resources.warehouse import Warehouse
 
@@ -66,6 +67,7 @@ def session_dataset(
     config: SessionDatasetLaunchpad,
     warehouse: Warehouse,
     artifacts: Artifacts,
+    dbt: SessionDbt,
 ) -> dg.MaterializeResult:
     """Sessions of the window [D - W, D]: train, valid (the last day before D with any) and test
     (D). Histories reach back as far as the warehouse does, also before the window."""
@@ -74,7 +76,6 @@ def session_dataset(
     from onerec.session_dataset.repeats import repeat_facts
     from onerec.session_dataset.splits import validation_day, window
     from onerec.session_dataset.usual_volume import LOOKBACK_DAYS
-    from onerec.session_dataset.writer import write_session_dataset
 
     sessions, days = to_core(config, PIPELINE.sessions), to_core(config, PIPELINE.window)
     day = date.fromisoformat(context.partition_key)
@@ -89,8 +90,8 @@ def session_dataset(
         delivered = sum(warehouse.num_delivered("raw_events", first, day).values())
         per_day = warehouse.sessions_per_day(day - timedelta(days=LOOKBACK_DAYS), day)
         valid_day = validation_day(per_day, day)
-        with warehouse.session_examples(first, day) as batches:
-            written = write_session_dataset(batches, day, draft.path, valid_day=valid_day)
+        split = {"first": first, "day": day, "valid_day": valid_day}
+        written = dbt.write_sessions(warehouse, draft.path, **split)
         write_item_attributes(warehouse.catalogue(day), draft.path)
         draft.row_counts.update(written.sessions | {"rows": sum(written.sessions.values())})
         steps = {"delivered rows": delivered, **written.funnel}
@@ -103,11 +104,8 @@ def session_dataset(
             **seen,
         }
         write_json(draft.path / "stats.json", stats)
-    picture = funnel(steps, f"Sessions of {first} to {day}")
-    return published(
-        draft.artifact,
-        {"funnel": dg.MetadataValue.md(svg_markdown(picture)), **steps, **means, **_of(seen)},
-    )
+    picture = dg.MetadataValue.md(svg_markdown(funnel(steps, f"Sessions of {first} to {day}")))
+    return published(draft.artifact, {"funnel": picture, **steps, **means, **_of(seen)})
 
 
 def _meaning() -> dict[str, Any]:

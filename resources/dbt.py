@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ from dagster_dbt import DbtCliResource, DbtProject, asset_utils
 from dagster_dbt.core.dbt_event_iterator import DbtDagsterEventType, DbtEventIterator
 from pydantic import Field
 
+from onerec.session_dataset.writer import WrittenSessions, write_session_dataset
 from resources.duckdb_memory import memory_limit
-from resources.settings import CHECKOUT
+from resources.settings import CHECKOUT, Settings
+from resources.warehouse import Warehouse
 
 PROJECT_DIR = CHECKOUT / "dbt_sessions"
 # At every build of the whole project it says that this is what it does
@@ -45,7 +48,8 @@ class SessionDbt(DbtCliResource):
         """`DbtCliResource.cli` on this warehouse."""
         Path(self.warehouse_path).parent.mkdir(parents=True, exist_ok=True)
         # dbt runs as a process of its own, but dagster-dbt also reads the profile in this one
-        with _environment(
+        with environment(
+            ONEREC_SQL="duckdb",
             ONEREC_WAREHOUSE=self.warehouse_path,
             ONEREC_DUCKDB_THREADS=str(self.threads),
             ONEREC_DUCKDB_MEMORY=self.memory_limit,
@@ -87,6 +91,27 @@ class SessionDbt(DbtCliResource):
         """
         command = ["run", "--quiet", "--vars", json.dumps(dict(variables), sort_keys=True)]
         self.cli(command, target_path=Path(self.target_dir) / "inspection").wait()
+
+    def write_sessions(
+        self,
+        warehouse: Warehouse,
+        directory: Path,
+        *,
+        first: date,
+        day: date,
+        valid_day: date | None,
+    ) -> WrittenSessions:
+        """Write the session dataset of day D; see `write_session_dataset`.
+
+        Args:
+            warehouse: Has the sessions.
+            directory: Gets the files.
+            first: First day of the window.
+            day: D.
+            valid_day: The last day before it that has sessions.
+        """
+        with warehouse.session_examples(first, day) as batches:
+            return write_session_dataset(batches, day, directory, valid_day=valid_day)
 
 
 def build_command(variables: Mapping[str, Any]) -> list[str]:
@@ -135,6 +160,20 @@ def session_dbt(target: Path, warehouse_path: Path, **fields: Any) -> SessionDbt
     )
 
 
+def session_sql(settings: Settings) -> SessionDbt:
+    """The resource of an environment: on DuckDB, or on Spark with `ONEREC_SQL=spark`."""
+    target = settings.root / "dbt"
+    if settings.sql == "duckdb":
+        return session_dbt(
+            target,
+            settings.warehouse_path,
+            column_metadata=settings.steps_at_once > 1,  # it keeps the file open in its process
+        )
+    from resources.spark import spark_session_dbt
+
+    return spark_session_dbt(target, settings.warehouse_path, settings.lake)
+
+
 def _parse(target: Path, warehouse_path: Path) -> None:
     """Parse aside and move the manifest into place, for processes that load at the same time."""
     target.mkdir(parents=True, exist_ok=True)
@@ -150,7 +189,8 @@ def _parse(target: Path, warehouse_path: Path) -> None:
 
 
 @contextmanager
-def _environment(**values: str) -> Iterator[None]:
+def environment(**values: str) -> Iterator[None]:
+    """Environment variables, as long as the block lasts."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:

@@ -54,8 +54,26 @@ class Settings:
         return self.home / self.dataset
 
     @property
+    def sql(self) -> str:
+        """`ONEREC_SQL`, the engine of the session SQL: duckdb or spark.
+
+        Raises:
+            SettingError: It is neither.
+        """
+        engine = os.environ.get("ONEREC_SQL") or "duckdb"
+        require(engine in ("duckdb", "spark"), "ONEREC_SQL", engine, "use duckdb or spark")
+        return engine
+
+    @property
     def warehouse_path(self) -> Path:
-        return self.root / "warehouse.duckdb"
+        """The DuckDB file; under Spark another one, with the landed rows and views of the lake."""
+        return self.root / ("warehouse.duckdb" if self.sql == "duckdb" else "spark.duckdb")
+
+    @property
+    def lake(self) -> Path:
+        """`ONEREC_LAKE`, the directory of Spark's tables."""
+        given = os.environ.get("ONEREC_LAKE")
+        return Path(given).expanduser().resolve() if given else self.root / "lake"
 
     @property
     def artifacts_url(self) -> str:

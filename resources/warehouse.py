@@ -265,9 +265,18 @@ class Warehouse(dg.ConfigurableResource):
             ).to_arrow_table()
 
     def erase_users(self, users: Sequence[str]) -> dict[str, int]:
-        """Delete the users' rows from every table with a column `user_id`; rows by table."""
+        """Delete the users' rows from every table with a column `user_id`; rows by table.
+
+        Raises:
+            WarehouseError: The tables are those of another engine.
+        """
         erased: dict[str, int] = {}
         with self.connect() as connection, _transaction(connection):
+            if _has_lake(connection):
+                raise WarehouseError(
+                    f"{self.path} shows tables of another engine: delete the users' rows there and "
+                    "in the lake's raw/ files, see docs/scaling.md"
+                )
             tables = connection.execute(
                 "select schema_name, table_name from duckdb_columns() join duckdb_tables() "
                 "using (schema_name, table_name) where column_name = 'user_id' order by all"
@@ -368,6 +377,14 @@ def _exists(connection: duckdb.DuckDBPyConnection, schema_name: str, table: str)
         "select 1 from information_schema.tables "
         "where table_schema = $schema and table_name = $table",
         {"schema": schema_name, "table": table},
+    ).fetchall()
+    return bool(found)
+
+
+def _has_lake(connection: duckdb.DuckDBPyConnection) -> bool:
+    """Whether tables of users are views of another engine's files."""
+    found = connection.execute(
+        "select 1 from duckdb_views() where not internal and sql ilike '%read_parquet(%' limit 1"
     ).fetchall()
     return bool(found)
 

@@ -17,3 +17,50 @@
     insert into {{ arg_dict["target_relation"] }} ({{ columns }})
     select {{ columns }} from {{ arg_dict["temp_relation"] }}
 {%- endmacro %}
+
+{#
+    Spark: dbt-spark's own strategy overwrites the days that the new rows have. So where some of the
+    run's days are there already, the new rows are computed once into a table beside, and a day of which
+    they have none is dropped. Overrides the macro of dbt-spark, whose strategies cannot be added to.
+#}
+{% macro get_insert_overwrite_sql(source_relation, target_relation, existing_relation) -%}
+    {%- set day = config.require("day_column") -%}
+    {%- set columns = adapter.get_columns_in_relation(target_relation) -%}
+    {%- set columns = columns | map(attribute="quoted") | join(", ") -%}
+    {%- set there = days_of(target_relation) -%}
+    {%- if not there -%}
+        insert overwrite table {{ target_relation }} partition ({{ day }})
+        select {{ columns }} from {{ source_relation }}
+    {%- else -%}
+        {%- set beside = target_relation.incorporate(
+            path={"identifier": target_relation.identifier ~ "__these_days"}
+        ) -%}
+        {%- do run_query("drop table if exists " ~ beside) -%}
+        {%- do run_query(
+            "create table " ~ beside ~ " using parquet partitioned by (" ~ day ~ ") as select * from "
+            ~ source_relation
+        ) -%}
+        {%- set made = days_of(beside) -%}
+        {%- do run_query(
+            "insert overwrite table " ~ target_relation ~ " partition (" ~ day ~ ") select " ~ columns
+            ~ " from " ~ beside
+        ) -%}
+        {%- for gone in there if gone not in made -%}
+            {%- do run_query(
+                "alter table " ~ target_relation ~ " drop if exists partition (" ~ day ~ " = date '"
+                ~ gone ~ "')"
+            ) -%}
+        {%- endfor -%}
+        drop table {{ beside }}
+    {%- endif -%}
+{%- endmacro %}
+
+{# Spark: those of the run's days that are partitions of a table. #}
+{% macro days_of(relation) -%}
+    {%- set found = [] -%}
+    {%- for row in run_query("show partitions " ~ relation) -%}
+        {%- set day = row[0].split("=")[1] -%}
+        {%- if var("start_date") <= day <= var("end_date") -%}{%- do found.append(day) -%}{%- endif -%}
+    {%- endfor -%}
+    {{ return(found) }}
+{%- endmacro %}

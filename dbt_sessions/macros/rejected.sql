@@ -1,6 +1,6 @@
 {# The text of a delivered value that does not fit its type; null where it does, or nothing is known. #}
 {% macro unreadable(column) -%}
-    json_extract_string(unreadable, '$.{{ column }}')
+    {{ json_text("unreadable", column) }}
 {%- endmacro %}
 
 {# The column that a broken rule is about: rules name it. Duplicates are about none. #}
@@ -12,7 +12,7 @@
 {% macro value_of(field, columns) -%}
     case {{ field }}
     {% for column in columns -%}
-    when '{{ column }}' then coalesce({{ unreadable(column) }}, cast({{ column }} as varchar))
+    when '{{ column }}' then coalesce({{ unreadable(column) }}, {{ text_of(column) }})
         {% endfor -%}
     end
 {%- endmacro %}

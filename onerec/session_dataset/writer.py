@@ -3,6 +3,7 @@
 # pyright: reportAttributeAccessIssue=false
 # pyarrow.compute makes its functions at import, where pyright cannot see them
 
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from onerec.schema import SESSION_DATASET, SPLITS
+from onerec.session_dataset.reader import open_sessions
 from onerec.session_dataset.splits import split_of
 
 BATCH_ROWS = 50_000
@@ -55,10 +57,8 @@ def write_session_dataset(
         valid_day: The last day before it that has sessions.
         directory: Gets `split=<name>/part-00000.parquet`, an empty table where a split is empty.
     """
-    history_items = 0
     sessions: dict[str, int] = dict.fromkeys(SPLITS, 0)
-    steps = ("exposures", "sessions", "good sessions", "target items")
-    funnel: dict[str, int] = dict.fromkeys(steps, 0)
+    counts = _Counts()
     files = {split: split_file(directory, split) for split in SPLITS}
     with ExitStack() as stack:
         writers = {
@@ -69,22 +69,71 @@ def write_session_dataset(
             split = split_of(batch.column("session_date"), test_day, valid_day)
             table = pa.Table.from_batches([batch]).append_column("split", split)
             table = table.select(SESSION_DATASET.names).cast(SESSION_DATASET)
-            good = table.filter(table.column("is_good"))
-            funnel["exposures"] += _total_length(table.column("item_ids"))
-            funnel["sessions"] += table.num_rows
-            funnel["good sessions"] += good.num_rows
-            funnel["target items"] += _total_length(good.column("target_item_ids"))
-            history_items += _total_length(table.column("history_item_ids"))
+            counts.add(table)
             for name, writer in writers.items():
                 rows = table.filter(pc.equal(table.column("split"), name))
                 sessions[name] += rows.num_rows
                 if rows.num_rows:
                     writer.write_table(rows)
-    return WrittenSessions(
-        sessions=sessions,
-        funnel=funnel,
-        history_items=history_items,
-    )
+    return counts.written(sessions)
+
+
+def take_over_files(made: Path, directory: Path) -> None:
+    """Move what a SQL engine wrote into place: `split_directory=<split>` becomes `split=<split>`.
+
+    Args:
+        made: Directory of the engine's files, `schema.SESSION_DATASET` in order; removed.
+        directory: Gets `split=<name>/part-00000.parquet` and so on, or an empty table.
+    """
+    for split in SPLITS:
+        files = sorted((made / f"split_directory={split}").glob("*.parquet"))
+        first = split_file(directory, split)
+        for number, file in enumerate(files):
+            file.rename(first.with_name(f"part-{number:05d}.parquet"))
+        if not files:
+            pq.write_table(SESSION_DATASET.empty_table(), first)
+    shutil.rmtree(made, ignore_errors=True)
+
+
+def count_sessions(directory: Path) -> WrittenSessions:
+    """What a written session dataset holds, in batches of the columns that say it."""
+    columns = ["item_ids", "is_good", "target_item_ids", "history_item_ids"]
+    sessions: dict[str, int] = {}
+    counts = _Counts()
+    for split in SPLITS:
+        before = counts.sessions
+        for batch in open_sessions(directory, [split]).to_batches(columns=columns):
+            counts.add(pa.Table.from_batches([batch]))
+        sessions[split] = counts.sessions - before
+    return counts.written(sessions)
+
+
+@dataclass
+class _Counts:
+    """Running sums over sessions."""
+
+    exposures: int = 0
+    sessions: int = 0
+    good_sessions: int = 0
+    target_items: int = 0
+    history_items: int = 0
+
+    def add(self, sessions: pa.Table) -> None:
+        good = sessions.filter(sessions.column("is_good"))
+        self.exposures += _total_length(sessions.column("item_ids"))
+        self.sessions += sessions.num_rows
+        self.good_sessions += good.num_rows
+        self.target_items += _total_length(good.column("target_item_ids"))
+        self.history_items += _total_length(sessions.column("history_item_ids"))
+
+    def written(self, per_split: dict[str, int]) -> WrittenSessions:
+        funnel = {
+            "exposures": self.exposures,
+            "sessions": self.sessions,
+            "good sessions": self.good_sessions,
+            "target items": self.target_items,
+        }
+        return WrittenSessions(per_split, funnel, self.history_items)
 
 
 def write_split(sessions: pa.Table, split: str, directory: Path) -> None:

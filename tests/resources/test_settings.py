@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from onerec.config import SettingError
+from resources import resources_for
 from resources.settings import load_settings
 
 
@@ -89,3 +90,25 @@ def test_credentials_in_a_url_are_neither_remembered_nor_shown(tmp_path: Path, n
         load_settings(env)
     assert "hush" not in str(error.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_one_variable_chooses_the_engine_of_the_session_sql(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from resources.spark import SparkSessionDbt
+
+    settings = load_settings({"ONEREC_HOME": str(tmp_path)})
+    on_duckdb = resources_for(settings)
+    assert not isinstance(on_duckdb["dbt"], SparkSessionDbt)
+    monkeypatch.setenv("ONEREC_SQL", "spark")
+    monkeypatch.setenv("ONEREC_LAKE", str(tmp_path / "lake"))
+    monkeypatch.setenv("ONEREC_SPARK_PORT", "10015")
+    on_spark = resources_for(settings)
+    assert isinstance(on_spark["dbt"], SparkSessionDbt)
+    assert (on_spark["dbt"].lake, on_spark["dbt"].port) == (str(tmp_path / "lake"), 10015)
+    # the views of a lake never meet the tables of the same names
+    assert on_spark["warehouse"].path != on_duckdb["warehouse"].path
+    assert on_spark["dbt"].warehouse_path == on_spark["warehouse"].path
+    monkeypatch.setenv("ONEREC_SQL", "oracle")
+    with pytest.raises(SettingError, match="ONEREC_SQL='oracle': use duckdb or spark"):
+        resources_for(settings)

@@ -2,6 +2,7 @@
 
 import atexit
 import functools
+import re
 import shutil
 import tempfile
 import warnings
@@ -12,6 +13,7 @@ from pathlib import Path
 import dagster as dg
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from onerec.datasets import EventSource
 from onerec.schema import PRIOR_HISTORY
@@ -68,16 +70,45 @@ def deliver(directory: Path, name: str, rows: list[dict] | pa.Table) -> Path:
     return file
 
 
+@functools.cache
+def spark_port() -> int:
+    """Spark's Thrift server, one for the process; a test that asks skips where it cannot run."""
+    from resources.spark_server import missing, thrift_server
+
+    if lacking := missing():
+        pytest.skip(f"Spark: {lacking}")
+    server = thrift_server(temporary_home())
+    port = server.__enter__()
+    atexit.register(server.__exit__, None, None, None)
+    return port
+
+
+def is_on_spark(home: Path) -> bool:
+    """Whether an environment's SQL runs on Spark."""
+    return (home / "lake").exists()
+
+
+def _session_sql(home: Path) -> object:
+    from resources.dbt import session_dbt
+    from resources.spark import spark_session_dbt
+
+    target, warehouse = home / "dbt", home / "warehouse.duckdb"
+    if not is_on_spark(home):
+        return session_dbt(target, warehouse, column_metadata=False)
+    name = re.sub(r"\W", "_", home.name.lower())
+    schemas = {"spark_schema": f"sessions_{name}", "raw_schema": f"raw_{name}"}
+    return spark_session_dbt(target, warehouse, home / "lake", port=spark_port(), **schemas)
+
+
 def resources(home: Path) -> dict[str, object]:
     """Resources of an environment in a directory; dbt leaves no connection open in this process."""
-    from resources.dbt import session_dbt
     from resources.stores import Artifacts
     from resources.warehouse import Warehouse
 
     return {
         "source": FileSourceResource(data_dir=str(home / "delivered")),
         "warehouse": Warehouse(path=str(home / "warehouse.duckdb"), lock_wait_seconds=5),
-        "dbt": session_dbt(home / "dbt", home / "warehouse.duckdb", column_metadata=False),
+        "dbt": _session_sql(home),
         "artifacts": Artifacts(url=str(home / "artifacts")),
     }
 
@@ -153,12 +184,22 @@ def temporary_home() -> Path:
 
 
 @functools.cache
-def built_home() -> Path:
-    """The log of `tests.sql.random_log`, ingested and built by the assets once. Read only."""
+def built_home(engine: str = "duckdb") -> Path:
+    """The log of `tests.sql.random_log`, ingested and built by the assets once. Read only.
+
+    Args:
+        engine: duckdb or spark; a test that asks for Spark skips where it cannot run.
+    """
+    return _build(temporary_home(), engine)
+
+
+def _build(home: Path, engine: str) -> Path:
     from assets import raw, sessions
     from tests.sql import random_log
 
-    home = temporary_home()
+    if engine == "spark":
+        spark_port()
+        (home / "lake").mkdir()
     for name, rows in random_log.deliveries().items():
         deliver(home / "delivered", name, rows)
     first, last = random_log.DAYS[0], random_log.DAYS[-1]
@@ -171,6 +212,11 @@ def built_home() -> Path:
     )
     materialize(home, [sessions.session_sql], first, last, config=random_log.run_config())
     return home
+
+
+def home_to_change(target: Path, engine: str) -> Path:
+    """The built environment, to be changed: a copy, and for Spark one built anew."""
+    return copy_of_built_home(target) if engine == "duckdb" else _build(target, engine)
 
 
 def copy_of_built_home(target: Path) -> Path:

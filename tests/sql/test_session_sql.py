@@ -1,4 +1,7 @@
-"""The session SQL against plain Python on random logs, and dbt's own unit tests."""
+"""The session SQL on DuckDB and on Spark against plain Python on random logs; dbt's unit tests.
+
+Spark's tests need the extra `spark` and Java, and skip without.
+"""
 
 import dataclasses
 import subprocess
@@ -15,6 +18,7 @@ from resources.dbt import PROJECT_DIR, dbt_executable
 from tests.sql import brute_force, delivered, random_log
 
 DAYS = random_log.DAYS
+ENGINES = ("duckdb", "spark")
 
 
 def expected(
@@ -40,9 +44,14 @@ def refusals(home: Path) -> dict[tuple[date, str], int]:
     return {(row["delivered_on"], row["reason"]): row["n"] for row in rows}
 
 
+@pytest.fixture(scope="module", params=ENGINES)
+def engine(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def home() -> Path:
-    return delivered.built_home()
+def home(engine: str) -> Path:
+    return delivered.built_home(engine)
 
 
 def test_the_random_log_has_what_it_is_meant_to_have() -> None:
@@ -94,7 +103,7 @@ def test_counts_of_sessions_agree_with_their_lists(home: Path) -> None:
     assert good["n"] == sum(row["is_good"] for row in rows)
 
 
-def test_user_days_and_other_thresholds_equal_the_brute_force(tmp_path: Path) -> None:
+def test_user_days_and_other_thresholds_equal_the_brute_force(tmp_path: Path, engine: str) -> None:
     config = dataclasses.replace(
         random_log.CONFIG,
         session_mode="user_day",
@@ -105,7 +114,7 @@ def test_user_days_and_other_thresholds_equal_the_brute_force(tmp_path: Path) ->
         session_items=4,
         max_events_per_user_day=7,
     )
-    home = delivered.copy_of_built_home(tmp_path)
+    home = delivered.home_to_change(tmp_path, engine)
     run = random_log.run_config(config)
     delivered.materialize(home, [sessions.session_sql], DAYS[0], DAYS[-1], config=run)
     wanted, refused = expected(config)
@@ -152,8 +161,10 @@ def test_baskets_are_sampled_and_known_orders_are_kept(home: Path) -> None:
     assert not any(known[s] for s in differ)
 
 
-def test_a_corrected_day_and_an_emptied_day_replace_what_was_there(tmp_path: Path) -> None:
-    home = delivered.copy_of_built_home(tmp_path)
+def test_a_corrected_day_and_an_emptied_day_replace_what_was_there(
+    tmp_path: Path, engine: str
+) -> None:
+    home = delivered.home_to_change(tmp_path, engine)
     files = random_log.deliveries()
     corrected = [
         {**row, "watch_seconds": "31"} for row in files[f"events-{DAYS[1]}"] if row["user_id"]
@@ -179,7 +190,8 @@ def test_a_corrected_day_and_an_emptied_day_replace_what_was_there(tmp_path: Pat
     assert checks["unique_sessions_session_id"]
 
 
-def test_dbt_unit_tests_pass(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dbt_unit_tests_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = delivered.built_home()
     monkeypatch.setenv("ONEREC_WAREHOUSE", str(home / "warehouse.duckdb"))
     monkeypatch.setenv("DBT_TARGET_PATH", str(tmp_path))
     monkeypatch.setenv("DBT_LOG_PATH", str(tmp_path))

@@ -1,4 +1,9 @@
-{{ config(materialized="incremental", incremental_strategy="replace_days", day_column="session_date") }}
+{{ config(materialized="incremental", day_column="session_date", partition_by="session_date") }}
+
+{%- set conditions = [] -%}
+{%- for signal in var("signals") -%}
+    {%- do conditions.append(holds(signal)) -%}
+{%- endfor %}
 
 with events as (
 
@@ -12,6 +17,7 @@ item_versions as (
     select
         item_id,
         valid_from,
+        lead(valid_from) over (partition by item_id order by valid_from) as valid_until,
         duration_seconds
     from {{ ref("stg_items") }}
 
@@ -24,10 +30,14 @@ with_duration as (
         events.*,
         item_versions.duration_seconds
     from events
-    asof left join item_versions
+    left join item_versions
         on
             events.item_id = item_versions.item_id
             and events.event_date >= item_versions.valid_from
+            and (
+                item_versions.valid_until is null
+                or events.event_date < item_versions.valid_until
+            )
 
 ),
 
@@ -48,11 +58,7 @@ ordered as (
     select
         *,
         {{ holds(var("positive")) }} and not {{ holds(var("negative")) }} as is_positive,
-        [
-            {%- for signal in var("signals") -%}
-                {{ ", " if not loop.first }}{{ holds(signal) }}
-            {%- endfor -%}
-        ] as signals,
+        {{ list_of(conditions) }} as signals,
         lag(event_time) over (
             partition by user_id, event_date order by event_time, delivered_on, delivered_row
         ) as previous_time,
@@ -69,7 +75,7 @@ opened as (
             when previous_time is null then 1
             {% if var("session_mode") == "gap" -%}
                 when
-                    epoch_us(event_time) - epoch_us(previous_time)
+                    {{ microseconds_of("event_time") }} - {{ microseconds_of("previous_time") }}
                     >= {{ var("session_gap_minutes") }} * 60000000
                     then 1
             {% endif -%}
@@ -98,7 +104,7 @@ in_sessions as (
 
     select
         -- the separator keeps user 1 | session 12 apart from user 11 | session 2
-        user_id || '|' || cast(event_date as varchar) || '|' || cast(session_number as varchar)
+        user_id || '|' || {{ text_of("event_date") }} || '|' || {{ text_of("session_number") }}
             as session_id,
         row_number() over (
             partition by user_id, event_date, session_number order by event_time, delivered_on, delivered_row

@@ -1,4 +1,4 @@
-{{ config(materialized="incremental", incremental_strategy="replace_days", day_column="session_date") }}
+{{ config(materialized="incremental", day_column="session_date", partition_by="session_date") }}
 
 select
     session_id,

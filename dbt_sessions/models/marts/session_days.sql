@@ -2,7 +2,7 @@
     Built after everything else of a day, so that a day stands here only if all of it was built: a night
     builds the days that are missing here or were delivered again since.
 #}
-{{ config(materialized="incremental", incremental_strategy="replace_days", day_column="session_date") }}
+{{ config(materialized="incremental", day_column="session_date", partition_by="session_date") }}
 
 -- depends_on: {{ ref("good_sessions") }}
 

@@ -23,17 +23,17 @@ exposures as (
     select
         session_id,
         session_date,
-        list(item_id order by place) as item_ids,
-        list(watch_seconds order by place) as watch_seconds,
-        list(is_watched order by place) as is_watched,
-        list(is_positive order by place) as is_positive,
-        list(signals order by place) as signals,
-        list(is_like order by place) as is_like,
-        list(is_follow order by place) as is_follow,
-        list(is_comment order by place) as is_comment,
-        list(is_share order by place) as is_share,
-        list(is_dislike order by place) as is_dislike,
-        list(item_id order by place) filter (where is_first_watch) as watched_item_ids
+        {{ ordered_list("item_id", ["place"]) }} as item_ids,
+        {{ ordered_list("watch_seconds", ["place"]) }} as watch_seconds,
+        {{ ordered_list("is_watched", ["place"]) }} as is_watched,
+        {{ ordered_list("is_positive", ["place"]) }} as is_positive,
+        {{ ordered_list("signals", ["place"]) }} as signals,
+        {{ ordered_list("is_like", ["place"]) }} as is_like,
+        {{ ordered_list("is_follow", ["place"]) }} as is_follow,
+        {{ ordered_list("is_comment", ["place"]) }} as is_comment,
+        {{ ordered_list("is_share", ["place"]) }} as is_share,
+        {{ ordered_list("is_dislike", ["place"]) }} as is_dislike,
+        {{ ordered_list("item_id", ["place"], "is_first_watch") }} as watched_item_ids
     from events
     group by session_id, session_date
 
@@ -65,49 +65,58 @@ positives as (
 
 ),
 
-numbered as (
-
-    select
-        user_id,
-        started_at,
-        row_number() over (partition by user_id order by started_at, place, delivered_row)
-            as num_positives
-    from positives
-
-),
-
-known_at as (
-
-    select
-        user_id,
-        started_at,
-        max(num_positives) as num_positives
-    from numbered
-    group by user_id, started_at
-
-),
-
 user_positives as (
 
     select
         user_id,
-        list(item_id order by started_at, place, delivered_row) as item_ids
+        {{ ordered_list("item_id", ["started_at", "place", "delivered_row"]) }} as item_ids
     from positives
     group by user_id
 
 ),
 
--- how many positives each session's user had strictly before it began
-dated as (
+-- how many positives each session's user had strictly before it began: a running count over both,
+-- less those of the same moment
+moments as (
 
     select
-        sessions.*,
-        coalesce(known_at.num_positives, 0) as num_positives
+        user_id,
+        started_at,
+        1 as num_items,
+        {{ text_of("null") }} as session_id,
+        cast(null as date) as session_date,
+        false as is_good
+    from positives
+
+    union all
+
+    select
+        user_id,
+        started_at,
+        0 as num_items,
+        session_id,
+        session_date,
+        is_good
     from sessions
-    asof left join known_at
-        on
-            sessions.user_id = known_at.user_id
-            and sessions.started_at > known_at.started_at
+
+),
+
+counted as (
+
+    select
+        *,
+        cast(
+            sum(num_items) over (partition by user_id order by started_at)
+            - sum(num_items) over (partition by user_id, started_at) as bigint
+        ) as num_positives
+    from moments
+
+),
+
+dated as (
+
+    select * from counted
+    where session_id is not null
 
 )
 
@@ -117,13 +126,15 @@ select
     dated.session_date,
     dated.started_at,
     case
-        when dated.num_positives = 0 then []
+        when dated.num_positives = 0 then {{ list_of([]) }}
         else
-            list_slice(
-                user_positives.item_ids,
-                greatest(dated.num_positives - {{ var("history_length") }} + 1, 1),
-                dated.num_positives
-            )
+            {{
+                list_part(
+                    "user_positives.item_ids",
+                    "greatest(dated.num_positives - " ~ var("history_length") ~ " + 1, 1)",
+                    "dated.num_positives",
+                )
+            }}
     end as history_item_ids,
     exposures.item_ids,
     exposures.watch_seconds,
@@ -135,7 +146,7 @@ select
     exposures.is_comment,
     exposures.is_share,
     exposures.is_dislike,
-    coalesce(list_slice(exposures.watched_item_ids, 1, {{ var("session_items") }}), [])
+    coalesce({{ list_part("exposures.watched_item_ids", 1, var("session_items")) }}, {{ list_of([]) }})
         as target_item_ids,
     dated.is_good
 from dated

@@ -1,6 +1,4 @@
-{{
-    config(materialized="incremental", incremental_strategy="replace_days", day_column="delivered_on")
-}}
+{{ config(materialized="incremental", day_column="delivered_on", partition_by="delivered_on") }}
 
 {%- set flags = ["is_like", "is_follow", "is_comment", "is_share", "is_dislike"] %}
 
@@ -110,8 +108,8 @@ copies as (
             partition by
                 classified.user_id, classified.item_id, classified.event_time, classified.event_type
             order by
-                classified.delivered_on, classified.event_id, classified.watch_seconds desc,
-                classified.surface,
+                classified.delivered_on, classified.event_id nulls last,
+                classified.watch_seconds desc nulls last, classified.surface nulls last,
                 {% for flag in flags -%}
                     coalesce(classified.{{ flag }}, false),
                 {% endfor -%}

@@ -24,8 +24,9 @@ numbered as (
         row_number() over (
             partition by delivered_on, item_id
             order by
-                broken_rule is not null, published_at, duration_seconds, title, category, author_id,
-                features, delivered_row
+                broken_rule is not null, published_at nulls last, duration_seconds nulls last,
+                title nulls last, category nulls last, author_id nulls last, features nulls last,
+                delivered_row
         ) as copy_number
     from classified
 

@@ -33,7 +33,7 @@ parts as (
 
 select
     parts.event_date,
-    string_agg(deliveries.fingerprint, '+' order by deliveries.delivered_on) as fingerprint
+    {{ joined_text("deliveries.fingerprint", "+", "deliveries.delivered_on") }} as fingerprint
 from parts
 inner join deliveries on parts.delivered_on = deliveries.delivered_on
 group by parts.event_date

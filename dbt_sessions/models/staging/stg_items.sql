@@ -14,8 +14,7 @@ with accepted as (
 numbered as (
 
     select
-        * exclude (is_withdrawn),
-        coalesce(is_withdrawn, false) as is_withdrawn,
+        *,
         row_number() over (partition by item_id order by delivered_on) as version_number,
         first_value(delivered_on) over (partition by item_id order by delivered_on)
             as first_delivered_on,
@@ -35,11 +34,11 @@ select
     author_id,
     published_at,
     features,
-    is_withdrawn,
+    coalesce(is_withdrawn, false) as is_withdrawn,
     first_delivered_on,
     -- a catalogue may announce items before they are published
     greatest(first_delivered_on, coalesce(cast(first_published_at as date), first_delivered_on))
         as first_seen
 from numbered
 -- an item of which no row was accepted was never there
-where not (version_number = 1 and is_withdrawn)
+where version_number > 1 or not coalesce(is_withdrawn, false)
