@@ -36,7 +36,7 @@ def test_variables_are_the_settings_and_the_days() -> None:
 
 def test_every_variable_is_used_by_the_sql() -> None:
     sql = "".join(f.read_text() for f in PROJECT_DIR.rglob("*.sql"))
-    used = set(re.findall(r"var\(\"(\w+)\"\)", sql))
+    used = set(re.findall(r"\bvar\(\"(\w+)\"\)", sql))
     project = yaml.safe_load((PROJECT_DIR / "dbt_project.yml").read_text())
     assert used == set(project["vars"])
 
