@@ -178,7 +178,7 @@ def _search_rows(size: Size, device: str) -> Iterator[list[Any]]:
     history = stages.sessions.history_length
     torch.manual_seed(0)
     model = build(stages.model, stages, history).eval()
-    codes = unique_codes(size.items, model.codebook_size, model.num_sid_tokens)
+    codes = codes_with_disambiguation(size.items, model.codebook_size, model.num_sid_tokens)
     trie = Trie.build(codes, model.codebook_size).to(device)
     codes = codes.to(device)
     rows = torch.randint(0, size.items, (size.users, history), device=device)
@@ -196,7 +196,7 @@ def _search_rows(size: Size, device: str) -> Iterator[list[Any]]:
         yield [weights, beam, rate, 1e6 / rate / 60, legal]
 
 
-def unique_codes(items: int, codebook_size: int, num_sid_tokens: int) -> torch.Tensor:
+def codes_with_disambiguation(items: int, codebook_size: int, num_sid_tokens: int) -> torch.Tensor:
     """(N, T) distinct random semantic IDs whose last token is a small disambiguation token."""
     prefixes = torch.randint(0, codebook_size, (items, num_sid_tokens - 1))
     same, at = torch.unique(prefixes, dim=0, return_inverse=True)

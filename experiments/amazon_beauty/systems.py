@@ -54,7 +54,8 @@ PUBLISHED_SASREC = Budget(
     schedule="constant", patience=50,
 )  # fmt: skip
 """SASRec with sampled softmax as published with eSASRec (2025): width, blocks, heads, dropout,
-length, rate, epochs and patience are theirs, batches of about 128 users too."""
+length, negatives, rate, epochs and patience are those of its configuration for Beauty; the size of
+batches is ours."""
 BUDGETS: dict[str, Budget | None] = {
     "popularity": None,
     "itemknn": None,

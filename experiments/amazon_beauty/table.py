@@ -77,9 +77,9 @@ TEXT = (
     "only. Histories are the last 20 items; SASRec with sampled softmax and eSASRec read 50 and "
     "have the settings published with them. Our TIGER and OneRec read a history from left to "
     "right, so that one pass learns every item of it; TIGER's paper has an encoder that reads both "
-    "ways. The dense head is an experiment's model: no nightly run trains or serves one. Rows "
-    "named as published were not measured here: they come from other code, sometimes from other "
-    "preprocessing."
+    "ways. OneRec with a dense head is an experiment's model: the nightly one is trained "
+    "otherwise. Rows named as published were not measured here: they come from other code, "
+    "sometimes from other preprocessing."
 )
 
 

@@ -1,6 +1,6 @@
 """Sharded training (FSDP2): every process holds a share of weights, gradients and optimiser state.
 
-For what exceeds a card: of `large`, 0.95 B parameters, a replica's state takes 15 GiB, most of it
+For what exceeds a card: of `large`, 0.95 B parameters, a replica's state takes 14 GiB, most of it
 the experts'. Units are gathered when they compute and given back afterwards; the rest of the model
 is a unit of its own.
 """

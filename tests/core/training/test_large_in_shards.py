@@ -16,7 +16,7 @@ from tests.core.training.test_distributed import LAUNCH
 
 pytestmark = pytest.mark.skipif(
     not os.environ.get("SCALE_TEST"),
-    reason="9 GiB of memory and some minutes: make scale-test runs it",
+    reason="gigabytes of memory and some minutes: make scale-test runs it",
 )
 
 
