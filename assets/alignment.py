@@ -254,7 +254,7 @@ def _round_metadata(decision: "RoundDecision") -> dict[str, Any]:
 
 
 def _pairs_metadata(pairs: "Preferences") -> dict[str, Any]:
-    from onerec.pictures import histogram, svg_markdown
+    from onerec.report.pictures import histogram, svg_markdown
 
     best, worst = (pairs.rewards.amax(1), pairs.rewards.amin(1)) if len(pairs) else ([], [])
     rewards = {"best": list(map(float, best)), "worst": list(map(float, worst))}
@@ -266,7 +266,7 @@ def _pairs_metadata(pairs: "Preferences") -> dict[str, Any]:
 def _training_metadata(
     steps: list[dict[str, float]], epochs: list[dict[str, float]]
 ) -> dict[str, Any]:
-    from onerec.pictures import line_chart, svg_markdown
+    from onerec.report.pictures import line_chart, svg_markdown
 
     def chart(title: str, y_label: str, *names: str) -> dg.MetadataValue:
         series = {name.replace("_", " "): [s[name] for s in steps] for name in names}

@@ -55,7 +55,7 @@ def baselines(
 ) -> dg.MaterializeResult:
     """Popularity, item-KNN and what else the settings name, fitted on [D - W, D - 1] alone."""
     from onerec.evaluation.baselines import BaselineInputs, fit_baselines, fit_learned
-    from onerec.pictures import histogram, svg_markdown
+    from onerec.report.pictures import histogram, svg_markdown
     from onerec.session_dataset.interactions import load_interactions
     from onerec.session_dataset.reader import read_session_config
     from onerec.tokenizer.tokenized_catalogue import load_tokenized

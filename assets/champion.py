@@ -155,8 +155,8 @@ def _write_champion(
     """Write the decision, and the bundle of the champion."""
     from onerec.model.checkpoint import read_config
     from onerec.promotion.champion import keep_bundle, write_decision
-    from onerec.recommender import write_bundle
-    from onerec.simple_recommender import write_simple_bundle
+    from onerec.serving.recommender import write_bundle
+    from onerec.serving.simple_recommender import write_simple_bundle
 
     challenger = read[CHECKPOINTS[CHALLENGER]].path
     decoding = BeamConfig(**read["offline_metrics"].manifest["config"]["decoding"])

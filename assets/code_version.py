@@ -23,9 +23,7 @@ NOT_COUNTED = {
     "assets.code_version": "this file",
     "assets.support": "how assets are declared and reported",
     "onerec.config": "settings count by their values, which are part of an artifact's key",
-    "onerec.pictures": "drawings in the UI",
-    "onerec.report": "tables of the UI and of the terminal",
-    "onerec.report_pictures": "drawings in the UI",
+    "onerec.report": "tables and drawings of the UI and of the terminal",
     "resources.settings": "settings, as above",
 }
 """Modules that change no result, and why."""

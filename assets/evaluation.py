@@ -128,9 +128,9 @@ def offline_metrics(
 def _shown(metrics: "MetricTable", day: str, challenger: Path) -> dict[str, Any]:
     """The table and the pictures of the metrics; the challenger only if it is another generator."""
     from onerec.alignment.round_gate import refusal
-    from onerec.pictures import svg_markdown
-    from onerec.report import HEADLINES, headline_rows, systems, without_challenger
-    from onerec.report_pictures import metric_pictures
+    from onerec.report.nightly import HEADLINES, headline_rows, systems, without_challenger
+    from onerec.report.nightly_pictures import metric_pictures
+    from onerec.report.pictures import svg_markdown
 
     refused = refusal(challenger)
     metrics = without_challenger(metrics) if refused else metrics

@@ -9,8 +9,8 @@ from assets.support import CORRECTABLE, DAILY, DAY_BY_DAY, SETTINGS, published, 
 from onerec.artifacts import read_json
 from resources.stores import Artifacts
 
-PAGE = ("report.py", "report_pictures.py", "pictures.py", "templates/report.html")
-CODE = code_version(__name__, "nightly_report", also=[f"onerec/{file}" for file in PAGE])
+PAGE = ("nightly.py", "nightly_pictures.py", "pictures.py", "templates/report.html")
+CODE = code_version(__name__, "nightly_report", also=[f"onerec/report/{file}" for file in PAGE])
 
 
 @dg.asset(
@@ -30,7 +30,7 @@ def nightly_report(context: dg.AssetExecutionContext, artifacts: Artifacts) -> d
     from onerec.evaluation.metric_table import MetricTable
     from onerec.evaluation.protocol import EvaluationProtocol
     from onerec.promotion.champion import what_serves
-    from onerec.report import NightlyReport, write_report
+    from onerec.report.nightly import NightlyReport, write_report
 
     day, store = context.partition_key, artifacts.store
     read = {name: store.latest(name, day) for name in ("offline_metrics", "champion")}

@@ -134,7 +134,7 @@ def _train(
 
 def _pictures(metrics: dict[str, Any]) -> dict[str, Any]:
     """Metadata: curves, calibration, and the numbers of each tower."""
-    from onerec.pictures import line_chart, scatter, svg_markdown
+    from onerec.report.pictures import line_chart, scatter, svg_markdown
 
     towers, epochs = metrics["towers"], metrics["epochs"]
     losses = {

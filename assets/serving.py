@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from onerec.catalogue import Catalogue
-    from onerec.serving_fallback import FallbackInputs
+    from onerec.serving.degraded import FallbackInputs
 
 log = logging.getLogger("onerec.serving")  # Dagster shows what `onerec` logs in the run
 CODE = code_version(__name__, "recommendations")
@@ -87,8 +87,8 @@ def recommendations(
     """
     import pyarrow.parquet as pq
 
-    from onerec.serving import Lists, recommend_to_all
-    from onerec.serving_fallback import fallback_inputs
+    from onerec.serving.batch import Lists, recommend_to_all
+    from onerec.serving.degraded import fallback_inputs
     from onerec.session_dataset.repeats import with_seen_items
 
     day, store, fallback = context.partition_key, artifacts.store, None
@@ -127,7 +127,7 @@ def publish(
     """
     import pyarrow as pa
 
-    from onerec.current_recommendations import Served, publish_current
+    from onerec.serving.current import Served, publish_current
 
     day, facts = date.fromisoformat(artifact.partition), artifact.manifest["metadata"]
     shown = {"warehouse": "written"}
@@ -181,8 +181,8 @@ def _write_bundle(
     day: str,
 ) -> str:
     """The bundle that serves; returns the model version."""
-    from onerec.serving import prepare_bundle
-    from onerec.serving_fallback import model_version, write_fallback_bundle
+    from onerec.serving.bundle import prepare_bundle
+    from onerec.serving.degraded import model_version, write_fallback_bundle
     from onerec.session_dataset.newest_watches import WatchesBefore
 
     serve_date = _tomorrow(day)
@@ -222,7 +222,7 @@ def recommendations_checks(
     """Lists are complete, without duplicates, and made by the day's own nightly run."""
     import pyarrow.parquet as pq
 
-    from onerec.serving import audit_recommendations
+    from onerec.serving.batch import audit_recommendations
     from onerec.session_dataset.reader import read_session_config
 
     day, store = context.partition_key, artifacts.store

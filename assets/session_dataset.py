@@ -71,7 +71,7 @@ def session_dataset(
 ) -> dg.MaterializeResult:
     """Sessions of the window [D - W, D]: train, valid (the last day before D with any) and test
     (D). Histories reach back as far as the warehouse does, also before the window."""
-    from onerec.pictures import funnel, svg_markdown
+    from onerec.report.pictures import funnel, svg_markdown
     from onerec.session_dataset.item_attributes import write_item_attributes
     from onerec.session_dataset.repeats import repeat_facts
     from onerec.session_dataset.splits import validation_day, window

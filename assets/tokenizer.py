@@ -278,7 +278,7 @@ def tokenizer_metadata(
     titles: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Figures and pictures for the asset's page."""
-    from onerec.pictures import svg_markdown
+    from onerec.report.pictures import svg_markdown
     from onerec.tokenizer.visualisation import neighbours_by_prefix, pictures_of
 
     figures = (

@@ -197,7 +197,7 @@ def train_in_processes(
 
 def facts(report: "TrainingReport") -> dict[str, Any]:
     """Metadata of a training, with its loss curve."""
-    from onerec.pictures import line_chart, svg_markdown
+    from onerec.report.pictures import line_chart, svg_markdown
 
     lines = {
         "training": [e["train_loss"] for e in report.history],

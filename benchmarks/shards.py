@@ -27,8 +27,8 @@ import torch
 
 from onerec.config import PRESETS, BeamConfig
 from onerec.model import OneRec, save_model
-from onerec.recommender import write_bundle
-from onerec.serving import Lists, load_list_maker
+from onerec.serving.batch import Lists, load_list_maker
+from onerec.serving.recommender import write_bundle
 from onerec.shards import ShardFunction, ShardPool, columns_of, map_shards
 from onerec.tokenizer.semantic_ids import SemanticIds
 

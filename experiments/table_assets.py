@@ -77,7 +77,7 @@ def written(
     """
     from experiments.reporting.result_tables import cells, rows_to_json
     from experiments.reporting.results_page import write_table
-    from onerec.pictures import svg_markdown
+    from onerec.report.pictures import svg_markdown
 
     shown: dict[str, Any] = {}
     for table in tables:

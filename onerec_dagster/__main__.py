@@ -195,7 +195,7 @@ def doctor(args: argparse.Namespace, op: Operator) -> None:
 def serve(args: argparse.Namespace, op: Operator) -> None:
     """An HTTP service over what is current, on localhost: /recommend, /health, /version."""
     try:
-        from onerec.http_service import serve as serve_http
+        from onerec.serving.http_service import serve as serve_http
     except ImportError:
         raise ValueError('it needs pip install -e ".[serve]"') from None
     print(f"http://127.0.0.1:{args.port} serves {op.settings.serving_dir}")

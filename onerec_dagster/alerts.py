@@ -16,7 +16,7 @@ import dagster as dg
 
 from assets.support import DAILY, SETTINGS
 from onerec.artifacts import ArtifactStore, read_json
-from onerec.current_recommendations import read_served
+from onerec.serving.current import read_served
 from onerec_dagster.jobs import nightly, weekly_retokenize
 from onerec_dagster.run_findings import RunFindings, run_findings
 from onerec_dagster.sensor_health import FAILED_TICKS, dead_sensors

@@ -58,7 +58,7 @@ def write_demo_report(
     from onerec.evaluation.metric_table import MetricTable
     from onerec.evaluation.protocol import EvaluationProtocol
     from onerec.promotion.champion import what_serves
-    from onerec.report import NightlyReport, text_table, write_report
+    from onerec.report.nightly import NightlyReport, text_table, write_report
 
     store = settings.artifact_store()
     measured = store.latest("offline_metrics", day).path

@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 
 from onerec.artifacts import ArtifactError, ArtifactStore
-from onerec.current_recommendations import read_served
 from onerec.disk import DiskFullError, require_free_space
+from onerec.serving.current import read_served
 from onerec_dagster.sensor_health import dead_sensors, silent_daemons
 from resources.settings import Settings
 from resources.warehouse import Warehouse, WarehouseError

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from assets.support import POOL_WAREHOUSE, SETTINGS
 from onerec.artifacts import ArtifactStore
-from onerec.current_recommendations import VERSIONS, read_served
+from onerec.serving.current import VERSIONS, read_served
 from onerec_dagster.doctor import examine
 from onerec_dagster.prune import PruneConfig, State, prune
 from resources.stores import Artifacts, Consumers
@@ -88,7 +88,7 @@ def forget(
     Yields:
         What was erased, then what still holds the users and until when.
     """
-    from onerec.erasure import erase_users
+    from onerec.retention.erasure import erase_users
 
     if Path(warehouse.path).exists():
         for table, rows in warehouse.erase_users(users).items():

@@ -15,9 +15,9 @@ from pydantic import Field
 
 from onerec.artifacts import ArtifactStore
 from onerec.config import require
-from onerec.current_recommendations import read_served
 from onerec.disk import GIB
-from onerec.pruning import Removal, Version, removals
+from onerec.retention.pruning import Removal, Version, removals
+from onerec.serving.current import read_served
 from resources.settings import Settings
 from resources.warehouse import Warehouse
 

@@ -36,7 +36,7 @@ class Artifacts(dg.ConfigurableResource):
 
 
 class Consumers(dg.ConfigurableResource):
-    """Where consumers read the current recommendations; see `onerec.current_recommendations`."""
+    """Where consumers read the current recommendations; see `onerec.serving.current`."""
 
     root: str = Field(description="A directory of this machine, or of a volume that they share")
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onerec.recommendation import Recommendation
-from onerec.recommender import write_bundle
+from onerec.serving.item_id_recommender import Recommendation
+from onerec.serving.recommender import write_bundle
 from tests.core.evaluation import night as small
 
 CHECKOUT = Path(__file__).resolve().parent.parent

@@ -18,8 +18,8 @@ from onerec.datasets.simulator.world import Array, item_ids
 from onerec.evaluation.generators import recency_of
 from onerec.model import load_model
 from onerec.ranked_lists import Ranker, last_items
-from onerec.recommender import Recommender
 from onerec.reward import load_reward
+from onerec.serving.recommender import Recommender
 from onerec.session_dataset.newest_watches import WatchesBefore
 from onerec.tokenizer.semantic_ids import SemanticIds
 

@@ -9,7 +9,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
-from onerec import pictures
+from onerec.report import pictures
 from onerec.statistics import Interval
 
 CHECKOUT = Path(__file__).resolve().parents[2]

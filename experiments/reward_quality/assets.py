@@ -35,7 +35,7 @@ def reward_table(
     what it must beat."""
     from experiments.reward_quality.quality import reward_quality
     from experiments.reward_quality.scorers import load_blocks
-    from onerec.pictures import scatter, svg_markdown
+    from onerec.report.pictures import scatter, svg_markdown
 
     day = latest_day(artifacts.store, READ)
     read = {name: artifacts.store.latest(name, day) for name in READ}

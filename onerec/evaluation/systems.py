@@ -18,8 +18,8 @@ from onerec.config import (
 from onerec.evaluation.data import EvaluationData
 from onerec.evaluation.generators import SessionGenerator, load_generator, load_incumbent
 from onerec.ranked_lists import Ranker
-from onerec.recommender import Recommender
 from onerec.reward.model import RewardModel
+from onerec.serving.recommender import Recommender
 from onerec.tokenizer.semantic_ids import load_semantic_ids
 
 

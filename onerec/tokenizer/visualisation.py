@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from onerec.embeddings.reduction import principal_components
-from onerec.pictures import bar_chart, line_chart, scatter
+from onerec.report.pictures import bar_chart, line_chart, scatter
 from onerec.tokenizer.semantic_ids import SemanticIds
 from onerec.tokenizer.tokenized_catalogue import TokenizedCatalogue
 
@@ -52,8 +52,8 @@ def projection(codes: Tensor, vectors: np.ndarray) -> dict[str, tuple[list[float
         vectors: (N, Dv).
 
     Returns:
-        (x values, y values) per group, for `onerec.pictures.scatter`: "others" first, so that it
-        lies below, then the most used codes.
+        (x values, y values) per group, for `onerec.report.pictures.scatter`: "others" first,
+        so that it lies below, then the most used codes.
     """
     rows = np.unique(np.linspace(0, len(codes) - 1, min(POINTS, len(codes))).astype(int))
     first = codes[torch.from_numpy(rows), 0].numpy()

@@ -18,12 +18,12 @@ from assets import champion as promotion
 from assets.support import PIPELINE
 from onerec.artifacts import Artifact, ArtifactStore, read_json, write_json
 from onerec.config import SIMPLE_SYSTEMS
-from onerec.current_recommendations import read_served
 from onerec.evaluation.metric_table import MetricRow, MetricTable
 from onerec.promotion.champion import best_simple_system, pin_champion
-from onerec.recommender import write_bundle
 from onerec.serving import load_bundle
-from onerec.simple_recommender import write_simple_bundle
+from onerec.serving.current import read_served
+from onerec.serving.recommender import write_bundle
+from onerec.serving.simple_recommender import write_simple_bundle
 from resources.stores import Artifacts, Compute, Consumers
 from resources.warehouse import Warehouse
 from tests.core.evaluation import night as small

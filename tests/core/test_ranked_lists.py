@@ -21,7 +21,7 @@ from onerec.ranked_lists import (
     is_excluded,
     last_items,
 )
-from onerec.recommender import Recommender
+from onerec.serving.recommender import Recommender
 from onerec.session_dataset.interactions import load_interactions
 from tests.core.evaluation import night
 

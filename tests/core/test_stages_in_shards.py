@@ -27,8 +27,8 @@ from onerec.evaluation.sharded_ranking import NightlyEvaluation, ranked_by_shard
 from onerec.evaluation.systems import NightlyGenerators
 from onerec.generation import Trie, rank_items
 from onerec.model import load_model
-from onerec.recommender import write_bundle
-from onerec.serving import Lists, recommend_to_all
+from onerec.serving.batch import Lists, recommend_to_all
+from onerec.serving.recommender import write_bundle
 from onerec.shards import ShardPool
 from tests.core.evaluation import night as small
 

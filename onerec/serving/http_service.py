@@ -4,7 +4,7 @@
     GET  /health      503 until something is served; says whether it is degraded
     GET  /version     day and model version
 
-It listens on localhost alone and follows `current` of `onerec.current_recommendations`: the bundle
+It listens on localhost alone and follows `current` of `onerec.serving.current`: the bundle
 is loaded anew when that moves, while requests go on with the one before. Needs `pip install -e
 ".[serve]"`.
 """
@@ -23,9 +23,9 @@ from fastapi import FastAPI, HTTPException
 from pydantic import BaseModel, Field
 
 from onerec.artifacts import read_json
-from onerec.current_recommendations import BUNDLE, CURRENT, SERVED, TITLES, Served
-from onerec.recommendation import ItemIdRecommender
-from onerec.serving import load_bundle
+from onerec.serving.bundle import load_bundle
+from onerec.serving.current import BUNDLE, CURRENT, SERVED, TITLES, Served
+from onerec.serving.item_id_recommender import ItemIdRecommender
 
 log = logging.getLogger(__name__)
 

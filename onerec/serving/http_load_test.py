@@ -1,4 +1,6 @@
-"""Load test of the HTTP service on localhost: `python -m onerec.http_load_test --port 8080`.
+"""Load test of the HTTP service on localhost.
+
+`python -m onerec.serving.http_load_test --port 8080`
 
 Prints requests a second and the 50th and 99th percentile of their time.
 """
@@ -13,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onerec.http_service import HOST
+from onerec.serving.http_service import HOST
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from onerec.artifacts import write_json
 from onerec.config import SIMPLE_SYSTEMS, BeamConfig, require
 from onerec.evaluation.baselines import FittedBaselines, load_baselines
 from onerec.ranked_lists import RankedLists, last_items
-from onerec.recommendation import ItemIdRecommender
+from onerec.serving.item_id_recommender import ItemIdRecommender
 from onerec.tokenizer.semantic_ids import SemanticIds, load_semantic_ids
 
 SIMPLE_SETTINGS = "simple_system.json"

@@ -16,7 +16,7 @@ from onerec.artifacts import ArtifactStore, write_json
 from onerec.config import CHALLENGER, PRETRAINED, SYSTEMS
 from onerec.evaluation.metric_table import ALL, Metric, MetricTable
 from onerec.evaluation.protocol import EvaluationProtocol
-from onerec.report_pictures import (
+from onerec.report.nightly_pictures import (
     HEADLINE_TITLES,
     SLICE_TITLES,
     artifact_pictures,
@@ -165,7 +165,7 @@ def write_report(
         shown |= artifact_pictures(store, test_day)
     shown |= step_pictures(report.seconds)
     simulated = ["The data are simulated."] if report.dataset == "simulated" else []
-    templates = Environment(loader=PackageLoader("onerec"), autoescape=True)
+    templates = Environment(loader=PackageLoader("onerec.report"), autoescape=True)
     page = templates.get_template("report.html").render(
         title=f"Nightly run, test day {test_day}",
         lines=[*simulated, *_facts(report.protocol), *_outcome(report)],

@@ -39,7 +39,7 @@ from onerec.ranked_lists import (
     narrowed,
     with_kept_places,
 )
-from onerec.recommendation import ItemIdRecommender
+from onerec.serving.item_id_recommender import ItemIdRecommender
 from onerec.tokenizer.semantic_ids import SemanticIds, load_semantic_ids
 
 if TYPE_CHECKING:

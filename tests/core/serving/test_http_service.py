@@ -13,12 +13,12 @@ from urllib.error import HTTPError
 import pyarrow as pa
 import pytest
 
-from onerec.current_recommendations import Served, publish_current
 from onerec.evaluation.baselines import fit_baselines
-from onerec.recommender import write_bundle
 from onerec.schema import RECOMMENDATIONS
+from onerec.serving.current import Served, publish_current
+from onerec.serving.recommender import write_bundle
+from onerec.serving.simple_recommender import write_simple_bundle
 from onerec.session_dataset.interactions import load_interactions
-from onerec.simple_recommender import write_simple_bundle
 from tests.core.evaluation import night as small
 
 uvicorn = pytest.importorskip("uvicorn", reason='pip install -e ".[serve]"')
@@ -59,7 +59,7 @@ def publish(root: Path, bundle: Path, day: str, version: str, degraded: str | No
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[tuple[Path, int]]:
     """The directory that it follows, and its port."""
-    from onerec.http_service import HOST, application
+    from onerec.serving.http_service import HOST, application
 
     root = tmp_path / "serving"
     with socket.socket() as free:
@@ -103,8 +103,8 @@ def status_of(port: int, path: str, body: object = None) -> int:
 def test_it_follows_what_is_current_and_answers_like_the_bundle(
     service: tuple[Path, int], bundles: dict[str, Path], capsys: pytest.CaptureFixture
 ) -> None:
-    from onerec.http_load_test import ask, load_test
     from onerec.serving import load_bundle
+    from onerec.serving.http_load_test import ask, load_test
 
     root, port = service
     assert status_of(port, "/health") == 503
@@ -143,7 +143,7 @@ def test_a_wrong_request_is_refused(
 def test_a_bundle_that_is_damaged_does_not_stop_the_service(
     service: tuple[Path, int], bundles: dict[str, Path]
 ) -> None:
-    from onerec.http_load_test import ask
+    from onerec.serving.http_load_test import ask
 
     root, port = service
     publish(root, bundles["simple"], "2026-06-14", "itemknn")

@@ -5,9 +5,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from onerec import pictures
 from onerec.artifacts import ArtifactStore, read_json
 from onerec.evaluation.metric_table import MetricTable
+from onerec.report import pictures
 
 HEADLINE_TITLES = {
     "recall@10": "Recall@10",

@@ -9,8 +9,7 @@ Shapes: U users, H history items.
 # pyarrow.compute makes its functions at import, out of sight of a type checker:
 # pyright: reportAttributeAccessIssue=false
 
-import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -18,93 +17,15 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from safetensors.torch import save_file
 
-from onerec.config import BeamConfig
-from onerec.model.checkpoint import read_config
-from onerec.model.recency_prior import RecencyPrior
 from onerec.ranked_lists import RankedLists
-from onerec.recommender import PRIOR, REWARD, Recommender, write_bundle
 from onerec.schema import RECOMMENDATIONS
+from onerec.serving.bundle import load_bundle
+from onerec.serving.recommender import Recommender
+from onerec.serving.simple_recommender import SimpleRecommender
 from onerec.session_dataset.histories import active_users, load_serving_histories
-from onerec.session_dataset.newest_watches import WatchesBefore
 from onerec.shards import ShardFunction, ShardPool, arrays_of, columns_of, map_shards
-from onerec.simple_recommender import SIMPLE_SETTINGS, SimpleRecommender
 from onerec.tokenizer.semantic_ids import SemanticIds, load_semantic_ids
-
-
-def load_bundle(path: Path | str, *, device: str = "cpu") -> Recommender | SimpleRecommender:
-    """The recommender of a bundle, whatever kind it is.
-
-    Raises:
-        FileNotFoundError: The directory is no bundle.
-    """
-    if (Path(path) / SIMPLE_SETTINGS).exists():
-        return SimpleRecommender.load(path)
-    return Recommender.load(path, device=device)
-
-
-def prepare_bundle(
-    directory: Path,
-    *,
-    champion: Path,
-    semantic_ids: Path,
-    reward_model: Path,
-    config: BeamConfig,
-    watches: WatchesBefore,
-) -> bool:
-    """The bundle that serves: the champion's generator with the day's catalogue and reward model.
-
-    A champion that was published without a reward model serves by probability and gets none.
-
-    Inside its tokenizer version a champion of an earlier day so recommends the items that came
-    since. Outside of it tokens mean other items: it keeps the catalogue and the reward model that
-    it was published with. So does a simple system.
-
-    Args:
-        directory: Gets the bundle.
-        champion: Directory of the champion artifact.
-        semantic_ids: The day's.
-        reward_model: The day's.
-        config: Beam and batch size.
-        watches: What the champion's recency prior counts.
-
-    Returns:
-        Whether the day's catalogue is used.
-    """
-    own, today = load_semantic_ids(champion), load_semantic_ids(semantic_ids)
-    simple = (champion / SIMPLE_SETTINGS).exists()
-    if not simple and own.tokenizer_version == today.tokenizer_version:
-        write_bundle(
-            directory,
-            checkpoint=champion,
-            semantic_ids=semantic_ids,
-            reward=reward_model if (champion / REWARD).exists() else None,
-            config=config,
-        )
-        add_recency_prior(directory, watches)
-        return True
-    copy_bundle(directory, champion)
-    # its IDs stay, but what was withdrawn since is not recommended any more
-    replace(own, withdrawn_on=today.withdrawn_days(own.item_ids)).save(directory)
-    add_recency_prior(directory, watches)
-    return False
-
-
-def add_recency_prior(bundle: Path, watches: WatchesBefore) -> None:
-    """Write the recency prior of a bundle's generator into it, as of the day that is served."""
-    if (bundle / SIMPLE_SETTINGS).exists():
-        return
-    prior = RecencyPrior(**read_config(bundle).get("recency_prior", {}))
-    added = prior.of(watches.count(load_semantic_ids(bundle), prior.days))
-    if added is not None:
-        save_file({"prior": added}, bundle / PRIOR)
-
-
-def copy_bundle(directory: Path, champion: Path) -> None:
-    """The bundle of a champion artifact as it was published."""
-    left_out = shutil.ignore_patterns("champion.json", "manifest.json")
-    shutil.copytree(champion, directory, ignore=left_out)
 
 
 @dataclass(frozen=True)

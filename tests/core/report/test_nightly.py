@@ -10,8 +10,8 @@ import pytest
 from onerec.artifacts import ArtifactStore, write_json
 from onerec.evaluation.metric_table import MetricRow, MetricTable
 from onerec.evaluation.protocol import EvaluationProtocol
-from onerec.report import NightlyReport, text_table, write_report
-from onerec.report_pictures import artifact_pictures
+from onerec.report.nightly import NightlyReport, text_table, write_report
+from onerec.report.nightly_pictures import artifact_pictures
 
 
 def row(system: str, metric: str, value: float, reference: str | None = None) -> MetricRow:

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from onerec.current_recommendations import (
+from onerec.schema import RECOMMENDATIONS
+from onerec.serving.current import (
     CURRENT,
     KEPT,
     TABLE,
@@ -19,7 +20,6 @@ from onerec.current_recommendations import (
     publish_current,
     read_served,
 )
-from onerec.schema import RECOMMENDATIONS
 
 
 def table(*items: str) -> pa.Table:

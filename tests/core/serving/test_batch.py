@@ -11,18 +11,13 @@ from onerec.config import BeamConfig
 from onerec.evaluation.baselines import fit_baselines
 from onerec.model import load_model, save_model
 from onerec.model.recency_prior import RecencyPrior
-from onerec.recommender import Recommender, write_bundle
 from onerec.schema import RECOMMENDATIONS
-from onerec.serving import (
-    Lists,
-    audit_recommendations,
-    load_bundle,
-    prepare_bundle,
-    recommend_to_all,
-)
+from onerec.serving.batch import Lists, audit_recommendations, recommend_to_all
+from onerec.serving.bundle import load_bundle, prepare_bundle
+from onerec.serving.recommender import Recommender, write_bundle
+from onerec.serving.simple_recommender import SimpleRecommender, write_simple_bundle
 from onerec.session_dataset.interactions import load_interactions
 from onerec.session_dataset.newest_watches import WatchesBefore, newest_watches
-from onerec.simple_recommender import SimpleRecommender, write_simple_bundle
 from onerec.tokenizer.semantic_ids import SemanticIds
 from tests.core.evaluation import night as small
 from tests.core.evaluation.night import DAY, DECODING, session

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from onerec.artifacts import ArtifactStore, write_json
-from onerec.erasure import erase_users
+from onerec.retention.erasure import erase_users
 
 
 def publish(store: ArtifactStore, asset: str, day: str, users: list[str]) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from onerec.artifacts import ArtifactError, ArtifactStore, write_json
-from onerec.pruning import Version, lineage, removals, versions
+from onerec.retention.pruning import Version, lineage, removals, versions
 
 DAYS = [f"2026-06-{day:02d}" for day in range(1, 11)]
 PROMOTED = 3

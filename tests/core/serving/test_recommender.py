@@ -18,9 +18,9 @@ from onerec.generation import generate_sessions, rank_items
 from onerec.generation.beam import read_histories
 from onerec.model import TokenizerVersionMismatchError, save_model, session_logp
 from onerec.ranked_lists import last_items
-from onerec.recommender import Recommender, write_bundle
 from onerec.reward.model import RewardModel, RewardShape, save_reward
-from onerec.simple_recommender import SimpleRecommender
+from onerec.serving.recommender import Recommender, write_bundle
+from onerec.serving.simple_recommender import SimpleRecommender
 from onerec.tokenizer.semantic_ids import SemanticIds
 from tests.core.model.small import small_model, unique_codes
 

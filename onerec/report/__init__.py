@@ -1,0 +1,1 @@
+"""The report of a nightly run, and the pictures of all reports."""

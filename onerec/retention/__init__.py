@@ -1,0 +1,1 @@
+"""What is deleted from the artifacts of a state: old versions, erased users."""
