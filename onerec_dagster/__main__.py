@@ -69,7 +69,7 @@ def operator() -> Iterator[Operator]:
     settings = load_settings()
     prepare_home(settings)
     with (
-        full_disk_in_one_line("onerec_dagster", settings.home),
+        full_disk_in_one_line("onerec_dagster", settings.root),
         dg.DagsterInstance.get() as instance,
     ):
         fail_killed_runs(instance)

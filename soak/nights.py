@@ -1,12 +1,9 @@
 """The nights: what is delivered, what the operator does, and what must hold afterwards."""
 
 import json
-import os
-import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -29,6 +26,7 @@ from soak.replay import (
     replay_champion,
 )
 from soak.schedule import FIRST_LOG_DAY, FIRST_NIGHT, SCHEDULE, day_of
+from soak.small_disk import filled, small_disk
 
 WINDOW_DAYS = 5
 KEPT_NIGHTS = 7
@@ -37,8 +35,8 @@ PRUNE_EVERY = 7
 MOST_GROWTH = 1.25
 """After a prune the state is at most so many times what the first nights took for as many; the
 catalogue grows."""
-BALLAST_GIB = 6.0
-"""Takes the free space in the middle of a night; other programs move it by less."""
+DISK_ROOM = 2**29
+"""Bytes; a night takes about 10 MB of artifacts, and more while it works."""
 
 
 @dataclass
@@ -219,17 +217,21 @@ def killed(soak: Soak, day: date) -> None:
 
 
 def full_disk(soak: Soak, day: date) -> None:
-    """The disk fills in the middle of the night; then there is room again, and `resume`."""
-    free = shutil.disk_usage(soak.commands.home).free / GIB
-    room = {"ONEREC_MIN_FREE_GIB": str(free - BALLAST_GIB / 2)}
-    sessions = soak.commands.store
-    process = soak.commands.start("rerun", str(day), more=room)
-    wait_until(process, lambda: str(day) in sessions.partitions("session_dataset"))
-    with ballast(soak.commands.home / "ballast", BALLAST_GIB):
-        said = soak.commands.ended(process, 1)
-    expect_text("GiB free", said)
-    expect_degraded(soak, day)
-    soak.commands.run("resume")
+    """Not a byte can be written from the middle of the night on; then there is room, and `resume`.
+
+    Nothing can be made for this day meanwhile, so the day before goes on to be served.
+    """
+    root, store = soak.commands.root, soak.commands.store
+    little = {"ONEREC_MIN_FREE_GIB": "0.01"}
+    with small_disk(root, DISK_ROOM):
+        process = soak.commands.start("rerun", str(day), more=little)
+        wait_until(process, lambda: str(day) in store.partitions("session_dataset"))
+        with filled(root):
+            said = soak.commands.ended(process, 1)
+            served = Served.read(root / "serving")
+        expect_text("GiB free", said)
+        expect(served.facts["day"] == str(day - ONE_DAY), f"{served.facts['day']} is served")
+        soak.commands.run("resume", more=little)
 
 
 def corrupt_checkpoint(soak: Soak, day: date) -> None:
@@ -318,17 +320,6 @@ def flip_bytes(file: Path, number: int) -> None:
     middle = len(data) // 2
     data[middle : middle + number] = bytes(b ^ 0xFF for b in data[middle : middle + number])
     file.write_bytes(data)
-
-
-@contextmanager
-def ballast(file: Path, gib: float) -> Iterator[None]:
-    """A file that takes room as long as the block lasts."""
-    with file.open("wb") as taken:
-        os.posix_fallocate(taken.fileno(), 0, int(gib * GIB))
-    try:
-        yield
-    finally:
-        file.unlink()
 
 
 HANDLERS: dict[str, Callable[[Soak, date], None]] = {
