@@ -9,7 +9,7 @@ What the files are and which column is which is described by `onerec.datasets.ow
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import date
+from datetime import date, timedelta
 from functools import cached_property
 from pathlib import Path
 
@@ -38,6 +38,8 @@ from resources.landing import (
 from resources.unusable_times import about_time
 
 TIMES = pa.schema([schema.EVENTS.field("event_time")])
+MOST_EMPTY_DAYS = timedelta(days=366)
+"""Before or behind a log."""
 HISTORY_DEFAULTS = {"position": "$first_row + row", "is_positive": "true"}
 IDS = pa.schema([schema.EVENTS.field("item_id"), schema.EVENTS.field("event_time")])
 
@@ -54,7 +56,11 @@ def open_source(name: str, *, data_dir: str | None, config: Path | None) -> Even
         ValueError: Something is missing; the message names it.
     """
     source = datasets.open_source(name, data_dir=data_dir, config=config)
-    return FileSource(source) if isinstance(source, OwnLog) else source
+    if not isinstance(source, OwnLog):
+        return source
+    files = FileSource(source)
+    files.require_days()
+    return files
 
 
 def feedback_of(source: EventSource) -> Feedback:
@@ -231,6 +237,27 @@ class FileSource:
         if self.log.is_dated("events") or (self.log.config.first_day and self.log.config.last_day):
             return found
         return found + self._times[1] + self._far_from_the_rest()
+
+    def require_days(self) -> None:
+        """Check that `first_day` and `last_day` meet the log, where its days are known anyway.
+
+        Raises:
+            SettingError: They leave all of it out, or add years of empty days.
+        """
+        config = self.log.config
+        complete = config.first_day and (config.last_day or config.open_ended)
+        dated = self.log.is_dated("events")
+        if not (config.first_day or config.last_day) or (complete and not dated):
+            return
+        first, last = self._range
+        begins, ends = f"the log begins on {first}", f"the log ends on {last}"
+        if (day := config.first_day) is not None:
+            early = not dated and first - day > MOST_EMPTY_DAYS
+            require(not early, "first_day", str(day), begins)
+            require(config.open_ended or day <= last, "first_day", str(day), ends)
+        if (day := config.last_day) is not None:
+            require(day >= first, "last_day", str(day), begins)
+            require(day - last <= MOST_EMPTY_DAYS, "last_day", str(day), ends)
 
     def require_times(self, day: date | None = None) -> None:
         """Check that the times of a log can be read at all: of a day's files, where days have some.

@@ -98,7 +98,7 @@ class Commands:
         """What a started command printed, once it has ended; errors as for `run`."""
         text, _ = process.communicate(timeout=LONGEST_COMMAND_SECONDS)
         with (self.home / "terminal.log").open("a") as log:
-            log.write(f"$ {' '.join(map(str, process.args))}\n{text}\n")
+            log.write(f"$ {process.args}\n{text}\n")
         if process.returncode != expect:
             raise CommandError(f"{process.args}: exit status {process.returncode}\n{text[-6000:]}")
         return text

@@ -5,7 +5,7 @@ the kind of log. dbt turns them into SQL; their texts are event types, of which 
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import (
     BaseModel,
@@ -16,16 +16,22 @@ from pydantic import (
     model_validator,
 )
 
+T = TypeVar("T")
 Kind = Literal["video", "ratings", "shop", "actions"]
 """Watch times; ratings; event types such as view, cart and purchase; nothing but events."""
 Flag = Literal["is_like", "is_follow", "is_comment", "is_share", "is_dislike"]
 EventType = Annotated[str, Field(pattern=r"^[\w .:/+-]{1,64}$")]
-Number = Annotated[float, Field(allow_inf_nan=False)]
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=-1e9, le=1e9)]
+Amount = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0, le=1e9)]
 SIGNAL_NAME = r"^[a-z][a-z0-9_]{0,31}$"
 
 
 def _as_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list | tuple) else (value,)
+
+
+Some = Annotated[tuple[T, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
+"""One value stands for a list of one."""
 
 
 class _Declared(BaseModel):
@@ -50,26 +56,46 @@ class Condition(_Declared):
     """
 
     every_event: Literal[True] | None = None
-    event_type: Annotated[tuple[EventType, ...], BeforeValidator(_as_tuple)] | None = None
+    event_type: Some[EventType] | None = None
     rating_at_least: Number | None = None
     rating_below: Number | None = None
     quantity_at_least: Number | None = None
-    watch_seconds_at_least: Number | None = None
-    watch_share_at_least: Number | None = None
+    watch_seconds_at_least: Amount | None = None
+    watch_share_at_least: Annotated[Amount, Field(le=100)] | None = None
     long_watch: Literal[True] | None = None
-    flag: Annotated[tuple[Flag, ...], BeforeValidator(_as_tuple)] | None = None
+    flag: Some[Flag] | None = None
     watched: Literal[True] | None = None
 
     @model_validator(mode="after")
     def _says_something(self) -> "Condition":
         if not self.given():
             raise ValueError(f"is empty; use one of {', '.join(type(self).model_fields)}")
+        low, high = self.rating_at_least, self.rating_below
+        if low is not None and high is not None and low >= high:
+            raise ValueError(f"rating_at_least={low:g} and rating_below={high:g} exclude all")
         return self
 
     @property
     def needs_duration(self) -> bool:
         """The item's duration is compared with."""
         return self.long_watch is not None or self.watch_share_at_least is not None
+
+    def columns(self) -> set[str]:
+        """Columns of the contract of which an event has to have one, else it never holds."""
+        compared = {
+            "event_type": self.event_type,
+            "rating": (self.rating_at_least, self.rating_below),
+            "quantity": self.quantity_at_least,
+            "watch_seconds": (
+                self.watch_seconds_at_least,
+                self.watch_share_at_least,
+                self.long_watch,
+            ),
+        }
+        absent = (None, (None, None), (None, None, None))
+        return {name for name, given in compared.items() if given not in absent} or {
+            str(flag) for flag in self.flag or ()
+        }
 
     def given(self) -> dict[str, Any]:
         """The keys that are given, as dbt gets them."""
@@ -125,7 +151,7 @@ class Signal(_Declared):
     name: str = Field(pattern=SIGNAL_NAME)
     when: Conditions = (Condition(every_event=True),)
     of_block: OfBlock = "any"
-    weight: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] | None = None
+    weight: Annotated[float, Field(strict=True, ge=0, le=1e6, allow_inf_nan=False)] | None = None
 
     @property
     def is_expectation(self) -> bool:
@@ -188,6 +214,14 @@ class Feedback(_Declared):
 
     @model_validator(mode="after")
     def _makes_sense(self) -> "Feedback":
+        for name in ("exposure", "watched", "positive"):
+            if not getattr(self, name):
+                raise ValueError(f"{name}: is empty, so that nothing counts; name a condition")
+        both = set(map(Condition.text, self.positive)) & set(map(Condition.text, self.negative))
+        if both:
+            raise ValueError(f"negative: {both.pop()} is positive, too; name it once")
+        if self.signals and all(signal.weight == 0 for signal in self.signals):
+            raise ValueError("signals: every weight is 0; give one of them a weight")
         for name in ("exposure", "watched"):
             for condition in getattr(self, name):
                 if condition.watched or (name == "exposure" and condition.needs_duration):

@@ -27,9 +27,23 @@ class _StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-# YAML 1.2 reads 1e-3 as a number; PyYAML, which follows 1.1, as a text
+# Numbers as YAML 1.2 has them. PyYAML follows 1.1, which reads 0100 as 64, 1:04 as 64 and 1e-3 as a
+# text
+_NUMBERS = {"tag:yaml.org,2002:int", "tag:yaml.org,2002:float"}
+_StrictLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in _NUMBERS]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 _StrictLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+    "tag:yaml.org,2002:int", re.compile(r"^[-+]?(0|[1-9][0-9]*)$"), list("-+0123456789")
+)
+_StrictLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+|[0-9]+\.[0-9]*|\.[0-9]+[eE][-+]?[0-9]+)$"
+        r"|^[-+]?\.(inf|Inf|INF)$|^\.(nan|NaN|NAN)$"
+    ),
+    list("-+.0123456789"),
 )
 
 
@@ -50,8 +64,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         value = yaml.load(text, _StrictLoader)
     except SettingError as error:
         raise SettingError(f"{path}: {error.field}", error.value, error.remedy) from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        # ValueError: a date or a number that does not exist, 2026-02-30
+    except (yaml.YAMLError, ValueError, RecursionError, AttributeError, TypeError) as error:
+        # a date or a number that does not exist, 2026-02-30, or a tag that does not fit
         reason = " ".join(str(error).split()) or type(error).__name__
         raise SettingError(str(path), reason, "is not valid YAML; correct the file") from None
     value = {} if value is None else value

@@ -132,6 +132,8 @@ def about(error: Exception, layout: CsvLayout | None) -> str:
     if ragged and layout is not None:
         return _about_ragged(layout, *ragged.groups())
     kind = "Parquet" if layout is None else "CSV"
+    if "format specifier" in str(error):
+        return f"timestamp_format is none that strptime knows ({shown(error)}): correct it"
     if layout is None and "magic bytes" in str(error):
         return (
             "cannot be read as Parquet: it is none, or its end is missing. If it holds CSV, set "

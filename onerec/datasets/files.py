@@ -191,7 +191,7 @@ class DataFile:
             if name not in present:
                 likely = file_problems.remedy_of_header(name, present, is_csv=not self.is_parquet)
                 raise ValueError(
-                    f"{self.path}: no column {name!r}; it has {shown(', '.join(present))}. "
+                    f"{self.path}: no column {shown(name)!r}; it has {shown(', '.join(present))}. "
                     + (likely or remedy)
                 )
             if self.names.count(name) > 1:

@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 from pydantic import BaseModel
 
-from onerec.config import require
+from onerec.config import SettingError, require
 from onerec.config.feedback import Feedback, kind_of
 from onerec.datasets import files, own_config
 from onerec.datasets.dated_paths import any_day, day_of_path, is_dated, one_day
@@ -31,6 +31,8 @@ WHAT_COUNTS = {
     "actions": "every event is positive",
 }
 """In words, what `onerec.config.feedback.FEEDBACK` says of the kinds without watch times."""
+COLUMN_OF_KIND = {"ratings": "rating", "shop": "event_type"}
+"""The column without which a log is not of a kind; of videos it is asked for by file."""
 GAP_DAYS = 180
 SLIVER = 0.01
 """What `main_days` leaves out: days beyond such a gap with at most such a share of the rows."""
@@ -99,6 +101,10 @@ class OwnLog:
                 self._require_optional(name, filled)
                 if name == "events" and self.feedback.needs_watch_seconds:
                     self._require_watch_seconds(filled)
+        self._require_declared_columns()
+        if self.is_npz("item_vectors"):
+            found = self._find("item_vectors", self.url("item_vectors")).files
+            require(bool(found), "item_vectors.path", self.url("item_vectors"), "no such file")
 
     @cached_property
     def event_columns(self) -> frozenset[str]:
@@ -206,7 +212,7 @@ class OwnLog:
         kept = list(found.files)
         if is_dated(url):  # the wildcard also catches what lies beside the days
             kept = [f for f in kept if day_of_path(url, f.path) is not None]
-        reason = f"no Parquet or CSV file is found at {any_day(url)}"
+        reason = f"no Parquet or CSV file is found at {shown(any_day(url))}"
         if found.skipped:
             reason += (
                 f", but files of other endings: {shown(', '.join(found.skipped))}. If they "
@@ -249,6 +255,22 @@ class OwnLog:
             if "watch_seconds" not in self._mapped("events", file, 0).columns:
                 remedy = _remedy("events", "watch_seconds")
                 file.require_columns(wanted, f"{remedy[:-1]}, or feedback.kind to another one.")
+
+    def _require_declared_columns(self) -> None:
+        """Check that what the section `feedback` compares is there to be compared."""
+        declared, present = self.config.feedback, self.event_columns
+        if declared.kind in COLUMN_OF_KIND and COLUMN_OF_KIND[declared.kind] not in present:
+            column = COLUMN_OF_KIND[declared.kind]
+            remedy = f"has no {column}: set events.columns.{column}, or another kind"
+            raise SettingError("feedback.kind", declared.kind, remedy)
+        for name in ("exposure", "watched", "positive"):
+            conditions = getattr(declared, name) or ()
+            wanted = [condition.columns() for condition in conditions]
+            if wanted and all(columns and not columns & present for columns in wanted):
+                columns = sorted(set.union(*wanted))
+                remedy = f"the events have no {' or '.join(columns)}: set events.columns"
+                texts = " or ".join(condition.text() for condition in conditions)
+                raise SettingError(f"feedback.{name}", texts, remedy)
 
     def _columns_used(self, file: files.DataFile) -> set[str]:
         if not file.names:

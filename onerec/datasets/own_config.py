@@ -5,23 +5,33 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
+    StrictBool,
     ValidationError,
     field_validator,
     model_validator,
 )
 
+from onerec.config import read_yaml
 from onerec.config.feedback import Condition, DeclaredFeedback, Signal
+from onerec.config.fields import shortened, shortened_key
 from onerec.datasets.files import CsvStyle
 from onerec.urls import redact_url, require_no_credentials
 
 HELP = "see docs/own_data.md"
+FIRST_POSSIBLE_DAY, LAST_POSSIBLE_DAY = date(1990, 1, 1), date(2100, 1, 1)
+"""A day outside of them is a slip of the keyboard, and would make partitions without end."""
+MOST_FEATURES = 64
+MOST_ERRORS = 5
+NUMBERS = {"watch_seconds", "rating", "quantity", "duration_seconds", "position"}
+"""Columns of the contract that a scale means something for."""
+TIMES = {"event_time", "published_at"}
+"""Those that may be parted into a date and a time of day."""
 
 
 class _Section(BaseModel):
@@ -37,9 +47,9 @@ class Column(_Section):
         date: The column that holds the date, where `column` holds a time of day.
     """
 
-    column: str
-    scale: float = 1.0
-    date: str | None = None
+    column: Annotated[str, Field(min_length=1)]
+    scale: Annotated[float, Field(strict=True, ge=1e-12, le=1e12, allow_inf_nan=False)] = 1.0
+    date: Annotated[str, Field(min_length=1)] | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -50,11 +60,15 @@ class Column(_Section):
 def _known_zone(name: str) -> str:
     try:
         ZoneInfo(name)
+        if name in NO_ZONES:
+            raise ValueError
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
         raise ValueError("is no time zone; use a name such as Europe/Berlin or UTC") from error
     return name
 
 
+NO_ZONES = {"localtime", "posixrules", "Factory"}
+"""Files beside the zones: what they mean depends on the machine."""
 TimeZone = Annotated[str, AfterValidator(_known_zone)]
 
 
@@ -75,13 +89,25 @@ class Feature(_Section):
     """
 
     column: str
-    numeric: bool = False
+    numeric: StrictBool = False
 
 
 FeatureName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
 
 
-class EventColumns(_Section):
+class _Columns(_Section):
+    @model_validator(mode="after")
+    def _scale_and_date_mean_something(self) -> "_Columns":
+        for name in type(self).model_fields:
+            source = getattr(self, name)
+            if source is not None and source.scale != 1 and name not in NUMBERS:
+                raise ValueError(f"{name}: scale={source.scale:g} is for numbers; drop it")
+            if source is not None and source.date is not None and name not in TIMES:
+                raise ValueError(f"{name}: date={source.date!r} is for times of day; drop it")
+        return self
+
+
+class EventColumns(_Columns):
     """Contract name -> the user's column; one left out is looked up under its own name."""
 
     event_id: Source | None = None
@@ -100,7 +126,7 @@ class EventColumns(_Section):
     surface: Source | None = None
 
 
-class ItemColumns(_Section):
+class ItemColumns(_Columns):
     """As `EventColumns`, for the catalogue."""
 
     item_id: Source = Column(column="item_id")
@@ -111,7 +137,7 @@ class ItemColumns(_Section):
     published_at: Source | None = None
 
 
-class HistoryColumns(_Section):
+class HistoryColumns(_Columns):
     """As `EventColumns`, for what was watched before the log begins."""
 
     user_id: Source = Column(column="user_id")
@@ -120,7 +146,7 @@ class HistoryColumns(_Section):
     is_positive: Source | None = None
 
 
-class VectorColumns(_Section):
+class VectorColumns(_Columns):
     """As `EventColumns`, for embeddings."""
 
     item_id: Source = Column(column="item_id")
@@ -128,7 +154,7 @@ class VectorColumns(_Section):
 
 
 class _Files(_Section):
-    path: str
+    path: Annotated[str, Field(min_length=1)]
     format: Literal["parquet", "csv"] | None = None
     delimiter: str | None = None
     quote: str = Field(default='"', min_length=1, max_length=1)
@@ -138,7 +164,7 @@ class _Files(_Section):
     names: tuple[str, ...] | None = None
     decimal: Literal[".", ","] | None = None
     timestamp_unit: Literal["s", "ms", "us", "ns", "iso"] | None = None
-    timestamp_format: str | None = None
+    timestamp_format: Annotated[str, Field(min_length=1)] | None = None
     time_zone: TimeZone | None = None
 
     @field_validator("delimiter")
@@ -150,6 +176,12 @@ class _Files(_Section):
                 "empty columns between: delimiter: ':', names: [user, _1, item, _2, ...]"
             )
         return delimiter
+
+    @model_validator(mode="after")
+    def _quote_is_no_delimiter(self) -> "_Files":
+        if self.quote == (self.delimiter or ",") or self.quote.isalnum():
+            raise ValueError(f"quote={self.quote!r}: use another character than those of cells")
+        return self
 
     @field_validator("path")
     @classmethod
@@ -182,9 +214,20 @@ class ItemFiles(_Files):
     """
 
     columns: ItemColumns = ItemColumns()
-    features: dict[FeatureName, Annotated[Feature, BeforeValidator(_column)]] = {}
+    features: Annotated[
+        dict[FeatureName, Annotated[Feature, BeforeValidator(_column)]],
+        Field(max_length=MOST_FEATURES),
+    ] = {}
     unknown_items: Literal["reject", "add"] = "reject"
     delivery: Literal["full", "partial"] = "full"
+
+    @field_validator("features")
+    @classmethod
+    def _have_names_of_their_own(cls, features: dict[str, Feature]) -> dict[str, Feature]:
+        taken = [name for name in features if name in ItemColumns.model_fields]
+        if taken:
+            raise ValueError(f"{taken[0]} is a column of the contract: name it under columns")
+        return features
 
 
 class HistoryFiles(_Files):
@@ -199,33 +242,38 @@ class VectorFiles(_Files):
     columns: VectorColumns = VectorColumns()
 
 
+Day = Annotated[date, Field(ge=FIRST_POSSIBLE_DAY, le=LAST_POSSIBLE_DAY)]
+
+
 class OwnData(_Section):
-    """The whole file. `stages`, `preset` and `simulator` belong to other readers of it."""
+    """The whole file. `stages` belongs to another reader of it."""
 
     events: EventFiles
     items: ItemFiles | None = None
     prior_history: HistoryFiles | None = None
     item_vectors: VectorFiles | None = None
-    first_day: date | None = None
-    last_day: date | None = None
+    first_day: Day | None = None
+    last_day: Day | None = None
     time_zone: TimeZone = "UTC"
-    open_ended: bool = False
+    open_ended: StrictBool = False
     feedback: DeclaredFeedback = DeclaredFeedback()
     stages: dict[str, Any] | None = None
-    preset: str | None = None
-    simulator: dict[str, Any] | None = None
 
     @model_validator(mode="after")
     def _columns_differ(self) -> "OwnData":
         columns = self.events.columns
         required = ("user_id", "item_id", "event_time")
-        used = [getattr(columns, name).column for name in required]
-        twice = next((c for c in used if used.count(c) > 1), None)
-        if twice is not None:
-            names = " and ".join(n for n, c in zip(required, used, strict=True) if c == twice)
-            raise ValueError(
-                f"events.columns: {names} are both column {twice!r}: name the column of each"
-            )
+        used: dict[str, str] = {}
+        for name in (*required, *(n for n in EventColumns.model_fields if n not in required)):
+            source = getattr(columns, name)
+            if source is None:
+                continue
+            if used.get(source.column) in required:
+                raise ValueError(
+                    f"events.columns: {used[source.column]} and {name} are both column "
+                    f"{shortened(source.column)}: name the column of each"
+                )
+            used[source.column] = name
         return self
 
     @model_validator(mode="after")
@@ -243,33 +291,44 @@ def read_own_config(path: Path) -> OwnData:
     Raises:
         ValueError: A key is unknown or missing, or a value is wrong; every one is named.
     """
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ValueError(f"{path}: no such file; {HELP}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: is not YAML ({error})") from error
-    if not isinstance(values, dict):
+    values = read_yaml(path)
+    if not values:
         raise ValueError(f"{path}: must map names to values, with at least `events:`; {HELP}")
     try:
         return OwnData.model_validate(values)
     except ValidationError as error:
-        wrong = "; ".join(_explained(e) for e in error.errors())
+        found = error.errors()
+        wrong = "; ".join(_explained(e) for e in found[:MOST_ERRORS])
         raise ValueError(f"{path}: {wrong}; {HELP}") from error
 
 
 def _explained(error: Any) -> str:
-    name = ".".join(str(part) for part in error["loc"])
+    name = ".".join(shortened_key(part) for part in error["loc"])
+    given = shortened(error["input"])
     if error["type"] == "extra_forbidden":
-        return f"{name}={error['input']!r}: no such key; use {_known_keys(error['loc'])}"
+        return f"{name}={given}: no such key; use {_known_keys(error['loc'])}"
     if error["type"] == "missing":
         return f"{name}: is missing; add it"
-    message = str(error["msg"]).removeprefix("Value error, ")
+    message = _REMEDIES.get(error["type"]) or str(error["msg"]).removeprefix("Value error, ")
     if not name:
         return message
-    given = error["input"]
-    return f"{name}={redact_url(given) if isinstance(given, str) else given!r}: {message}"
+    if isinstance(error["input"], str):
+        given = shortened(redact_url(error["input"]))
+    return f"{name}={given}: {message}"
 
+
+_REMEDIES = {
+    "string_type": "use a text",
+    "string_too_short": "must not be empty",
+    "float_type": "use a number",
+    "finite_number": "use a number",
+    "bool_type": "use true or false",
+    "tuple_type": "use a list, [a, b]",
+    "dict_type": "must map names to values",
+    "model_type": "must map names to values",
+    "model_attributes_type": "must map names to values",
+}
+"""In plain words, what pydantic would say of Python's types."""
 
 _SECTIONS: dict[tuple[str, ...], type[BaseModel]] = {
     (): OwnData,

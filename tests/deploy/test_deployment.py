@@ -1,15 +1,6 @@
 """The files of deploy/: what can be started without containers is started."""
 
 import configparser
-import json
-import os
-import signal
-import subprocess
-import sys
-import time
-import urllib.request
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import dagster as dg
@@ -17,10 +8,10 @@ import pytest
 import yaml
 
 from resources.settings import CHECKOUT
-from tests.deploy.postgres import free_port, postgres
+from tests.deploy.postgres import postgres
+from tests.deploy.processes import DEPLOY, deployment
 from tests.end_to_end.small_night import SMALL, environment
 
-DEPLOY = CHECKOUT / "deploy"
 COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
 OURS = ("code", "webserver", "daemon")
 
@@ -82,94 +73,14 @@ def test_the_instance_keeps_its_runs_in_postgres(
             assert again.get_latest_materialization_event(dg.AssetKey("made")) is not None
 
 
-LAUNCH = """mutation($p: ExecutionParams!) { launchPipelineExecution(executionParams: $p) {
-  __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
-STATUS = "query($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
-
-
-def ask(url: str, query: str, variables: dict) -> dict:
-    body = json.dumps({"query": query, "variables": variables}).encode()
-    request = urllib.request.Request(f"{url}/graphql", body, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=60) as response:
-        return json.load(response)["data"]
-
-
-@contextmanager
-def process(command: list[str], env: dict[str, str], log: Path) -> Iterator[subprocess.Popen]:
-    """A process of the deployment, started as its container or unit starts it."""
-    with log.open("wb") as output:
-        started = subprocess.Popen(
-            [str(DEPLOY / "entrypoint.sh"), *command], cwd=CHECKOUT, env=env,
-            stdout=output, stderr=output, start_new_session=True,
-        )  # fmt: skip
-    try:
-        yield started
-    finally:
-        os.killpg(started.pid, signal.SIGTERM)
-        try:
-            started.wait(timeout=30)
-        except subprocess.TimeoutExpired:
-            os.killpg(started.pid, signal.SIGKILL)
-            started.wait()
-
-
-def until(reached, what: str, seconds: float = 150.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not reached():
-        assert time.monotonic() < deadline, what
-        time.sleep(1)
-
-
-def answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"{url}/server_info", timeout=2):
-            return True
-    except OSError:
-        return False
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(560)
 def test_code_server_webserver_and_daemon_make_a_run_on_postgres(tmp_path: Path) -> None:
     (tmp_path / "small.yaml").write_text(SMALL)
-    grpc, http = free_port(), free_port()
-    workspace = tmp_path / "workspace.yaml"
-    server = {"host": "127.0.0.1", "port": grpc, "location_name": "onerec_dagster.definitions"}
-    workspace.write_text(yaml.safe_dump({"load_from": [{"grpc_server": server}]}))
-    with ExitStack() as stack:
-        env = environment(tmp_path / "home", tmp_path / "small.yaml", "simulated")
-        env["ONEREC_POSTGRES_URL"] = stack.enter_context(postgres())
-        env["PATH"] = f"{Path(sys.executable).parent}:{env['PATH']}"
-        code = "dagster code-server start -h 127.0.0.1 -m onerec_dagster.definitions -p"
-        stack.enter_context(process([*code.split(), str(grpc)], env, tmp_path / "code.log"))
-        healthy = ["dagster", "api", "grpc-health-check", "-p", str(grpc)]
-        check = [str(DEPLOY / "entrypoint.sh"), *healthy]
-        until(
-            lambda: (
-                subprocess.run(check, env=env, cwd=CHECKOUT, capture_output=True).returncode == 0
-            ),
-            "the code server is healthy",
-        )
-        web = f"dagster-webserver -h 127.0.0.1 -p {http} -w {workspace}"
-        stack.enter_context(process(web.split(), env, tmp_path / "web.log"))
-        daemon = f"dagster-daemon run -w {workspace}"
-        stack.enter_context(process(daemon.split(), env, tmp_path / "daemon.log"))
-        url = f"http://127.0.0.1:{http}"
-        until(lambda: answers(url), "the webserver answers")
-        selector = {
-            "repositoryLocationName": "onerec_dagster.definitions",
-            "repositoryName": "__repository__",
-            "pipelineName": "__ASSET_JOB",
-            "assetSelection": [{"path": ["raw_items"]}],
-        }
-        tags = [{"key": "dagster/partition", "value": "2026-06-01"}]
-        params = {"selector": selector, "runConfigData": {}, "executionMetadata": {"tags": tags}}
-        launched = ask(url, LAUNCH, {"p": params})["launchPipelineExecution"]
-        assert launched["__typename"] == "LaunchRunSuccess", launched
-        run = {"id": launched["run"]["runId"]}
-        ended = ("SUCCESS", "FAILURE", "CANCELED")
-        until(lambda: ask(url, STATUS, run)["runOrError"]["status"] in ended, "the run ends", 200)
-        assert ask(url, STATUS, run)["runOrError"]["status"] == "SUCCESS"
+    env = environment(tmp_path / "home", tmp_path / "small.yaml", "simulated")
+    with deployment(tmp_path, env) as started:
+        run = started.launch("__ASSET_JOB", "2026-06-01", assets=("raw_items",))
+        assert started.ended(run, seconds=200) == "SUCCESS"
     # the instance's settings came with the deployment, and its state is not in SQLite
     dagster_home = tmp_path / "home" / "simulated" / "dagster"
     assert (dagster_home / "dagster.yaml").read_text() == (DEPLOY / "dagster.yaml").read_text()

@@ -82,7 +82,6 @@ def test_catalogue_history_and_vectors(tmp_path: Path) -> None:
         prior_history={"path": "history.csv", "columns": {"is_positive": "good"}},
         item_vectors={"path": "vectors.parquet"},
         stages={"sessions": {"session_mode": "user_day"}},
-        preset="tiny",
     )
     items = source.items(DAY)
     assert items["item_id"].to_pylist() == ["1", "3", "4"]

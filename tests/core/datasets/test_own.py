@@ -187,7 +187,7 @@ def test_no_config_no_yaml_no_mapping(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"CONFIG=my_data\.yaml"):
         open_source(data_dir=None, config=None)
     path = tmp_path / "my.yaml"
-    with pytest.raises(ValueError, match="no such file"):
+    with pytest.raises(ValueError, match="No such file"):
         open_source(data_dir=None, config=path)
     for text in ("{", "- 1", ""):
         path.write_text(text)
