@@ -70,7 +70,7 @@ def champion(
 
     Decided from the table of `offline_metrics` alone; a refused challenger is a success of the
     run. `champion.json` holds the decision with its numbers; beside it lies the champion's complete
-    bundle for `onerec.serving.load_bundle`.
+    bundle for `onerec.serving.bundle.load_bundle`.
     """
     from onerec.evaluation.measure import nothing_measured
     from onerec.evaluation.metric_table import MetricTable

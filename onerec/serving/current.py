@@ -2,7 +2,7 @@
 
     <root>/current -> versions/<day>-<version>     a link, moved in one atomic step
     <root>/current/recommendations.parquet         a row per user and rank, with titles
-    <root>/current/bundle/                         for `onerec.serving.load_bundle`
+    <root>/current/bundle/                         for `onerec.serving.bundle.load_bundle`
     <root>/current/served.json                     day, model, and why they are degraded if they are
 
 Everything here may be read by other users of the machine: directories are 0755, files 0644. A

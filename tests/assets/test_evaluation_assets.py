@@ -20,7 +20,7 @@ from onerec.artifacts import Artifact, ArtifactStore, read_json, write_json
 from onerec.config import SIMPLE_SYSTEMS
 from onerec.evaluation.metric_table import MetricRow, MetricTable
 from onerec.promotion.champion import best_simple_system, pin_champion
-from onerec.serving import load_bundle
+from onerec.serving.bundle import load_bundle
 from onerec.serving.current import read_served
 from onerec.serving.recommender import write_bundle
 from onerec.serving.simple_recommender import write_simple_bundle

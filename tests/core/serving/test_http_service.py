@@ -103,7 +103,7 @@ def status_of(port: int, path: str, body: object = None) -> int:
 def test_it_follows_what_is_current_and_answers_like_the_bundle(
     service: tuple[Path, int], bundles: dict[str, Path], capsys: pytest.CaptureFixture
 ) -> None:
-    from onerec.serving import load_bundle
+    from onerec.serving.bundle import load_bundle
     from onerec.serving.http_load_test import ask, load_test
 
     root, port = service
