@@ -18,6 +18,7 @@ RETOKENIZE = dg.AssetSelection.assets("codebook")
 ingest = dg.define_asset_job(
     "ingest",
     selection=INGEST,
+    executor_def=dg.in_process_executor,  # DuckDB and dbt work: a process a step only adds start-up
     description="Logs into the warehouse, and the session SQL; a range of days is one run.",
 )
 

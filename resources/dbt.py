@@ -38,10 +38,7 @@ class SessionDbt(DbtCliResource):
     memory_limit: str = Field(default=memory_limit(), description="DuckDB memory of a build")
     column_metadata: bool = Field(
         default=True,
-        description=(
-            "Row counts, column types and column lineage of every table. They leave the warehouse "
-            "open in the Dagster process: switch them off where steps share one, as in tests."
-        ),
+        description=("Row counts, column types and column lineage of every table"),
     )
 
     def cli(self, args: Any, **options: Any) -> Any:
@@ -79,6 +76,9 @@ class SessionDbt(DbtCliResource):
             failure = error
         described = DbtEventIterator(iter(tables), invocation)
         yield from described.fetch_row_counts().fetch_column_metadata()
+        if invocation.adapter:  # it would keep the warehouse open in this process
+            invocation.adapter.cleanup_connections()
+            invocation.adapter.connections.close_all_connections()
         yield from tests
         if failure:
             raise failure
@@ -164,11 +164,7 @@ def session_sql(settings: Settings) -> SessionDbt:
     """The resource of an environment: on DuckDB, or on Spark with `ONEREC_SQL=spark`."""
     target = settings.root / "dbt"
     if settings.sql == "duckdb":
-        return session_dbt(
-            target,
-            settings.warehouse_path,
-            column_metadata=settings.steps_at_once > 1,  # it keeps the file open in its process
-        )
+        return session_dbt(target, settings.warehouse_path)
     from resources.spark import spark_session_dbt
 
     return spark_session_dbt(target, settings.warehouse_path, settings.lake)
