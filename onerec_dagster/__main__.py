@@ -17,10 +17,11 @@ from pathlib import Path
 import dagster as dg
 
 from onerec.artifacts import ArtifactStore, read_json
-from onerec.config import CHALLENGER_SERVES
+from onerec.config import CHALLENGER_SERVES, require
 from onerec.disk import require_free_space
 from onerec_dagster.dagster_home import prepare_home
 from onerec_dagster.job_runner import (
+    RESUMED,
     RunRequest,
     full_disk_in_one_line,
     logged,
@@ -29,10 +30,8 @@ from onerec_dagster.job_runner import (
 )
 from onerec_dagster.killed_runs import fail_killed_runs
 from onerec_dagster.process_end import run_and_exit
+from onerec_dagster.state_errors import state_errors_named
 from resources.settings import Settings, load_settings
-
-RESUMED = ("ingest", "nightly", "weekly_retokenize")
-"""Jobs whose newest failed run `resume` goes on with."""
 
 
 @dataclass(frozen=True)
@@ -67,13 +66,11 @@ class Operator:
 def operator() -> Iterator[Operator]:
     """The data set's state, and its runs that were killed reported as failed."""
     settings = load_settings()
-    prepare_home(settings)
-    with (
-        full_disk_in_one_line("onerec_dagster", settings.root),
-        dg.DagsterInstance.get() as instance,
-    ):
-        fail_killed_runs(instance)
-        yield Operator(settings, instance)
+    with full_disk_in_one_line("onerec_dagster", settings.root), state_errors_named(settings):
+        prepare_home(settings)
+        with dg.DagsterInstance.get() as instance:
+            fail_killed_runs(instance)
+            yield Operator(settings, instance)
 
 
 def backfill(args: argparse.Namespace, op: Operator) -> None:
@@ -81,6 +78,8 @@ def backfill(args: argparse.Namespace, op: Operator) -> None:
     first, last = args.first, args.last
     if last < first:
         raise ValueError(f"FROM={first} TO={last}: name the earlier day first")
+    require_day(op.settings, "FROM", first)
+    require_day(op.settings, "TO", last)
     require_free_space(op.settings.root, "a nightly run")
     for offset in range((last - first).days + 1):
         night(op, first + timedelta(days=offset), retokenize=False)
@@ -88,8 +87,26 @@ def backfill(args: argparse.Namespace, op: Operator) -> None:
 
 def rerun(args: argparse.Namespace, op: Operator) -> None:
     """The nightly run of a day, ingest included."""
+    require_day(op.settings, "DAY", args.day)
     require_free_space(op.settings.root, "a nightly run")
     night(op, args.day, retokenize=args.retokenize)
+
+
+def require_day(settings: Settings, name: str, day: date) -> None:
+    """Check that the log has a day, before a run of it begins.
+
+    Raises:
+        SettingError: It lies outside of the log, or has not arrived.
+    """
+    first, last = settings.partition_range()
+    remedy = f"name a day from {first} on" + (f", up to {last}" if last else "")
+    require(first <= day and (last is None or day <= last), name, str(day), remedy)
+    require(
+        settings.source.has_arrived(day),
+        name,
+        str(day),
+        "nothing of that day, or of a later one, was delivered yet: deliver it, or its empty file",
+    )
 
 
 def night(op: Operator, day: date, *, retokenize: bool) -> None:
@@ -215,6 +232,18 @@ def maintain(op: Operator, job: str, name: str, config: Mapping[str, object]) ->
             print(message)
 
 
+def day_of(text: str) -> date:
+    """A day on the command line.
+
+    Raises:
+        ArgumentTypeError: It is none.
+    """
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no day: write 2026-06-15 say") from None
+
+
 def parser() -> argparse.ArgumentParser:
     """All commands with their arguments."""
     made = argparse.ArgumentParser(prog="python -m onerec_dagster", description=__doc__)
@@ -227,7 +256,7 @@ def parser() -> argparse.ArgumentParser:
             sub.add_argument(*names, **options)
         sub.set_defaults(function=function)
 
-    day = {"type": date.fromisoformat}
+    day = {"type": day_of}
     command(
         backfill,
         (["first"], {**day, "metavar": "FROM", "help": "first day, 2026-06-15 say"}),

@@ -5,9 +5,6 @@ from datetime import timedelta
 
 import dagster as dg
 
-# Beta and preview features in use: backfill policies, windows over missing partitions.
-for _category in (dg.BetaWarning, dg.PreviewWarning):
-    warnings.filterwarnings("ignore", category=_category)
 # The night mixes SQL (a range of days is one run) and models (each night is one): meant so.
 warnings.filterwarnings("ignore", message="Asset job .* materializes assets with varying")
 

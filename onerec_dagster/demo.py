@@ -24,6 +24,7 @@ from onerec_dagster.job_runner import (
 )
 from onerec_dagster.killed_runs import fail_killed_runs
 from onerec_dagster.process_end import run_and_exit
+from onerec_dagster.state_errors import StateError, state_errors_named
 from resources.file_source import FileSource
 from resources.settings import Settings, load_settings
 
@@ -87,17 +88,23 @@ def main() -> None:
     """Ingest the days, run the nightly job for the last one, print the results."""
     try:
         settings = load_settings()
-        prepare_home(settings)
+        with state_errors_named(settings):
+            prepare_home(settings)
         first, last = demo_days(settings)
         notes = settings.source.notes() if isinstance(settings.source, FileSource) else []
     except ValueError as error:  # what a user can correct: the message says how
         sys.exit(f"make demo: {error}")
-    with full_disk_in_one_line("make demo", settings.home):
-        require_free_space(settings.root, "a nightly run")
-        print(f"{settings.dataset}: {first} to {last}, preset {settings.preset}, test day {last}")
-        for note in notes:
-            print(f"  note: {note}")
-        run_demo(settings, first, last)
+    try:
+        with full_disk_in_one_line("make demo", settings.root), state_errors_named(settings):
+            require_free_space(settings.root, "a nightly run")
+            print(
+                f"{settings.dataset}: {first} to {last}, preset {settings.preset}, test day {last}"
+            )
+            for note in notes:
+                print(f"  note: {note}")
+            run_demo(settings, first, last)
+    except StateError as error:
+        sys.exit(f"make demo: {error}")
 
 
 def run_demo(settings: Settings, first: date, last: date) -> None:

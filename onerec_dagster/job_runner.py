@@ -21,6 +21,8 @@ from onerec_dagster.degraded import degraded_run
 from onerec_dagster.killed_runs import lock_of_this_process
 from onerec_dagster.run_findings import run_findings
 
+RESUMED = ("ingest", "nightly", "weekly_retokenize")
+"""Jobs whose failed run `resume` goes on with."""
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
@@ -288,13 +290,22 @@ def failure_text(instance: dg.DagsterInstance, job: str, run_id: str, log: Path)
     """Why a run failed and how to go on, for a terminal."""
     return "\n".join(
         [
-            f"{job} failed; nothing of it was published half-done.",
+            f"{job} failed{'; nothing of it was published half-done' if job in RESUMED else ''}.",
             *run_findings(instance, run_id).lines(),
             f"  everything that was logged: {log}",
-            "Fix the cause, then go on from where it failed:",
-            f"  python -m onerec_dagster resume {run_id}",
+            *how_to_go_on(job, run_id),
         ]
     )
+
+
+def how_to_go_on(job: str, run_id: str) -> list[str]:
+    """The command to go on with."""
+    if job not in RESUMED:
+        return ["Fix the cause, then run it again."]
+    return [
+        "Fix the cause, then go on from where it failed:",
+        f"  python -m onerec_dagster resume {run_id}",
+    ]
 
 
 def run_night(

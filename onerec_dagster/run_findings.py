@@ -126,7 +126,8 @@ def _message(error: Any) -> str:
     """Dagster wraps what a step raised: the cause is what a reader needs."""
     if error is None:
         return "see the run's log"
-    return (error.cause or error).message.strip()[:LONGEST_TEXT]
+    message = (error.cause or error).message.strip()
+    return message.removeprefix("dagster._core.definitions.events.Failure: ")[:LONGEST_TEXT]
 
 
 def _metadata_lines(name: str, value: dg.MetadataValue) -> Iterator[str]:

@@ -111,7 +111,8 @@ class Warehouse(dg.ConfigurableResource):
             except duckdb.IOException as error:
                 if "lock" not in str(error).lower():
                     raise WarehouseError(
-                        f"the warehouse {file} cannot be opened: {error}"
+                        f"the warehouse {file} cannot be opened: {error}. Restore it, or move it "
+                        "away: the next nightly run ingests the days of its window again"
                     ) from error
                 if time.monotonic() + pause > deadline:
                     raise WarehouseError(

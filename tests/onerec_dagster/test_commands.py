@@ -1,6 +1,7 @@
 """The operator's commands: which runs they ask for, in which order."""
 
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 from onerec.artifacts import ArtifactStore, write_json
 from onerec_dagster import __main__ as commands
 from onerec_dagster.job_runner import RunFailedError, RunRequest
+
+FIRST_DAY, LAST_DELIVERED = date(2026, 6, 1), date(2026, 7, 31)
 
 
 @dataclass
@@ -36,9 +39,17 @@ class Recorded:
 def op(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recorded:
     monkeypatch.setattr(commands, "require_free_space", lambda path, what: None)
 
+    class Log:
+        def has_arrived(self, day: date) -> bool:
+            return day <= LAST_DELIVERED
+
     @dataclass
     class Home:
         root: Path = tmp_path
+        source: Log = field(default_factory=Log)
+
+        def partition_range(self) -> tuple[date, None]:
+            return FIRST_DAY, None
 
     return Recorded(ArtifactStore(str(tmp_path / "artifacts")), settings=Home())
 
@@ -46,6 +57,29 @@ def op(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recorded:
 def call(op: Recorded, *arguments: str) -> None:
     args = commands.parser().parse_args(arguments)
     args.function(args, op)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("rerun", "2026-05-31"), "DAY='2026-05-31': name a day from 2026-06-01 on"),
+        (("rerun", "2027-05-01"), "DAY='2027-05-01': nothing of that day, or of a later one"),
+        (("backfill", "2026-05-31", "2026-06-02"), "FROM='2026-05-31': name a day from"),
+        (("backfill", "2026-07-30", "2026-08-01"), "TO='2026-08-01': nothing of that day"),
+    ],
+)
+def test_a_day_that_the_log_lacks_is_refused_before_a_run(
+    op: Recorded, arguments: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        call(op, *arguments)
+    assert not op.requests
+
+
+def test_what_is_no_day_is_named(op: Recorded, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        call(op, "rerun", "2026-6-9")
+    assert "'2026-6-9' is no day: write 2026-06-15 say" in capsys.readouterr().err
 
 
 def publish_champion(store: ArtifactStore, day: str, model: str) -> None:

@@ -10,6 +10,7 @@ from soak.deliveries import ONE_DAY, Deliveries
 from soak.nights import HANDLERS, Soak
 from soak.replay import CHALLENGER, CHAMPION, RECALL, REWARD, Ledger, challenger_passes
 from soak.schedule import SCHEDULE, SHORT
+from soak.small_disk import MIB, NoMountError, filled, small_disk
 
 DAY = date(2026, 6, 6)
 DELIVERED = {"first night", "empty day", "rows held back", "late rows", "wrong file"}
@@ -77,6 +78,22 @@ def test_a_simple_system_is_no_incumbent() -> None:
     ledger = Ledger({"2026-06-05": model, "2026-06-06": {**model, "system": "popularity"}})
     assert ledger.incumbent(DAY) == model
     assert ledger.incumbent(DAY + ONE_DAY) is None
+
+
+def test_a_small_disk_really_runs_full_and_keeps_its_files(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "before").write_bytes(b"x" * 100_000)
+    (tmp_path / "state" / "current").symlink_to("before")
+    try:
+        with small_disk(tmp_path / "state", room=MIB):
+            with filled(tmp_path / "state"), pytest.raises(OSError, match="No space left"):
+                (tmp_path / "state" / "more").write_bytes(b"x" * 10_000)
+            (tmp_path / "state" / "after").write_text("written")
+    except NoMountError:
+        pytest.skip("this user may not mount")
+    assert (tmp_path / "state" / "current").read_bytes() == b"x" * 100_000
+    assert (tmp_path / "state" / "after").read_text() == "written"
+    assert not list(tmp_path.glob(".state.disk"))
 
 
 @pytest.mark.slow
