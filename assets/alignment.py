@@ -4,6 +4,7 @@ The rounds of `PIPELINE.alignment.rounds` are unrolled into the graph. The last 
 names, which everything downstream reads; earlier ones end in `_round_1`, `_round_2`, ...
 """
 
+import shutil
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
@@ -25,17 +26,16 @@ from assets.support import (
     to_core,
     upstream,
 )
+from assets.training_process import run_training
 from resources.stores import Artifacts, Compute
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from onerec.alignment.job import AlignmentJob
     from onerec.alignment.preferences import Preferences
     from onerec.alignment.round_gate import RoundDecision
     from onerec.alignment.rounds import RoundInputs
-    from onerec.alignment.train import AlignmentReport, Numbers
+    from onerec.alignment.train import AlignmentReport
     from onerec.artifacts import Artifact
-    from onerec.config import Runtime
 
 ROUNDS = PIPELINE.alignment.rounds
 PAIRS_CODE = code_version(__name__, "pairs_of_round")
@@ -173,26 +173,29 @@ def checkpoint_of_round(number: int) -> dg.AssetsDefinition:
         artifacts: Artifacts,
         compute: Compute,
     ) -> dg.MaterializeResult:
+        from onerec.alignment.job import AlignmentJob
+        from onerec.alignment.train import read_alignment_report
+
         day, settings = context.partition_key, to_core(config, PIPELINE.alignment)
         gate = config.model_dump(include={"decoding", "evaluation"})
         read = {source: artifacts.store.latest(source, day) for source in sources}
-        with artifacts.store.write(
-            name,
-            day,
-            config=asdict(settings) | {"gate": gate},
-            upstream={source: a.version for source, a in read.items()},
-            code_version=DPO_CODE,
-            seed=settings.seed,
-        ) as draft:
-            report, decision = _fit_and_check(
-                _round_inputs(read, start, day),
-                read[pairs_name].path,
-                read["evaluator_model"].path,
-                draft.path,
-                config,
-                runtime=compute.runtime().on_one_device(),
-                on_epoch=lambda numbers: context.log.info(f"{name}: {numbers}"),
+        key: dict[str, Any] = {
+            "config": asdict(settings) | {"gate": gate},
+            "upstream": {source: a.version for source, a in read.items()},
+            "code_version": DPO_CODE,
+        }
+        scratch = artifacts.store.scratch(name, day, key)
+        with artifacts.store.write(name, day, seed=settings.seed, **key) as draft:
+            job = AlignmentJob(
+                inputs=_round_inputs(read, start, day),
+                preferences=read[pairs_name].path,
+                alignment=settings,
+                runtime=compute.runtime(),
             )
+            run_training(context, job, out_dir=draft.path, scratch=scratch)
+            report = read_alignment_report(draft.path, job.inputs.ids.tokenizer_version)
+            decision = _check(job, report, read["evaluator_model"].path, draft.path, config)
+        shutil.rmtree(scratch)
         for reason in decision.reasons:
             context.log.warning(f"round refused, {start} is kept: {reason}")
         learned = _training_metadata(report.steps, report.epochs)
@@ -201,35 +204,29 @@ def checkpoint_of_round(number: int) -> dg.AssetsDefinition:
     return dpo_checkpoint
 
 
-def _fit_and_check(
-    inputs: "RoundInputs",
-    preferences: Path,
+def _check(
+    job: "AlignmentJob",
+    report: "AlignmentReport",
     evaluator: Path,
     out_dir: Path,
     config: AlignmentLaunchpad,
-    *,
-    runtime: "Runtime",
-    on_epoch: "Callable[[Numbers], None]",
-) -> "tuple[AlignmentReport, RoundDecision]":
-    """Train a round and decide on the validation day whether it is published."""
+) -> "RoundDecision":
+    """Decide on the validation day whether a round is published, or its start instead."""
     from onerec.alignment.round_gate import apply_decision
-    from onerec.alignment.rounds import check_round, fit_round, load_round_preferences
+    from onerec.alignment.rounds import check_round, load_round_preferences
 
-    settings = to_core(config, PIPELINE.alignment)
-    pairs = load_round_preferences(inputs, preferences)
-    report = fit_round(inputs, pairs, settings, out_dir, runtime=runtime, on_epoch=on_epoch)
     decision = check_round(
-        inputs,
-        pairs,
+        job.inputs,
+        load_round_preferences(job.inputs, job.preferences),
         evaluator,
         report.model,
-        alignment=settings,
+        alignment=job.alignment,
         decoding=to_core(config.decoding, PIPELINE.decoding),
         evaluation=to_core(config.evaluation, PIPELINE.evaluation),
-        runtime=runtime,
+        runtime=job.runtime.on_one_device(),
     )
-    apply_decision(decision, start=inputs.start, out_dir=out_dir)
-    return report, decision
+    apply_decision(decision, start=job.inputs.start, out_dir=out_dir)
+    return decision
 
 
 def _round_inputs(read: "dict[str, Artifact]", start: str, day: str) -> "RoundInputs":

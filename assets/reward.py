@@ -1,7 +1,8 @@
 """Two reward models on disjoint users: one trains the generator, the other evaluates it."""
 
+import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -19,6 +20,8 @@ from assets.support import (
     to_core,
     upstream,
 )
+from assets.training_process import run_training
+from onerec.artifacts import read_json
 from resources.stores import Artifacts, Compute
 
 if TYPE_CHECKING:
@@ -84,52 +87,29 @@ def _train(
     artifacts: Artifacts,
     compute: Compute,
 ) -> dg.MaterializeResult:
-    from safetensors.torch import load_file
-
-    from onerec.reward.training import fit_reward
-    from onerec.session_dataset.item_attributes import load_item_attributes
-    from onerec.session_dataset.reader import read_session_config
-    from onerec.session_dataset.reward_blocks import load_reward_blocks
-    from onerec.session_dataset.reward_facts import load_exposure_log
-    from onerec.tokenizer.semantic_ids import load_semantic_ids
+    from onerec.reward.job import RewardJob
 
     day, name, settings = context.partition_key, f"{part}_model", to_core(config, PIPELINE.reward)
     read = {n: artifacts.store.latest(n, day) for n in LEARNED_FROM}
-    data, ids = read["session_dataset"].path, load_semantic_ids(read["semantic_ids"].path)
-    sessions, attributes = read_session_config(data), load_item_attributes(data, ids)
-    train, valid = (
-        load_reward_blocks(
-            data,
-            split,
-            ids,
-            history_length=sessions.history_length,
-            block_items=sessions.session_items,
-            attributes=attributes,
-        )
-        for split in ("train", "valid")
+    job = RewardJob(
+        session_dataset=read["session_dataset"].path,
+        semantic_ids=read["semantic_ids"].path,
+        part=part,
+        reward=settings,
+        runtime=compute.runtime(),
     )
-    if attributes is not None:
-        train = replace(train, log=load_exposure_log(data, ids, attributes))
-    with artifacts.store.write(
-        name,
-        day,
-        config=asdict(settings),
-        upstream={n: a.version for n, a in read.items()},
-        code_version=CODE,
-        seed=settings.seed,
-    ) as draft:
-        report = fit_reward(
-            settings,
-            train,
-            valid,
-            load_file(read["semantic_ids"].path / "vectors.safetensors")["vectors"],
-            draft.path,
-            part=part,
-            runtime=compute.runtime().on_one_device(),
-            on_epoch=lambda numbers: context.log.info(f"{name}: {numbers}"),
-        )
-        draft.row_counts["rows"] = report.metrics["train_blocks"]
-    return published(draft.artifact, _pictures(report.metrics))
+    key: dict[str, Any] = {
+        "config": asdict(settings),
+        "upstream": {n: a.version for n, a in read.items()},
+        "code_version": CODE,
+    }
+    scratch = artifacts.store.scratch(name, day, key)
+    with artifacts.store.write(name, day, seed=settings.seed, **key) as draft:
+        run_training(context, job, out_dir=draft.path, scratch=scratch)
+        metrics = read_json(draft.path / "metrics.json")
+        draft.row_counts["rows"] = metrics["train_blocks"]
+    shutil.rmtree(scratch)
+    return published(draft.artifact, _pictures(metrics))
 
 
 def _pictures(metrics: dict[str, Any]) -> dict[str, Any]:

@@ -1,11 +1,9 @@
 """Pretraining: the generator learns good sessions by next-token prediction."""
 
 import shutil
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -22,9 +20,9 @@ from assets.support import (
     to_core,
     upstream,
 )
-from onerec.artifacts import read_json, write_json
+from assets.training_process import run_training
+from onerec.artifacts import read_json
 from onerec.disk import require_free_space
-from resources.settings import CHECKOUT
 from resources.stores import Artifacts, Compute
 
 if TYPE_CHECKING:
@@ -73,7 +71,7 @@ def pretrained_checkpoint(
     It starts from the last checkpoint of the same tokenizer version and shape, else from random
     weights. Killed and run again, it goes on from the last state written.
     """
-    from onerec.training import train, why_not_start_from
+    from onerec.training import read_report, why_not_start_from
 
     began, day, store = time.monotonic(), context.partition_key, artifacts.store
     read = {name: store.latest(name, day) for name in ("session_dataset", "semantic_ids")}
@@ -94,21 +92,15 @@ def pretrained_checkpoint(
     )
     scratch = store.scratch(CHECKPOINT, day, key)
     with store.write(CHECKPOINT, day, seed=job.training.seed, **key) as draft:
-        report = (
-            train_in_processes(context, job, out_dir=draft.path, scratch=scratch)
-            if job.runtime.processes > 1
-            else train(
-                job,
-                out_dir=draft.path,
-                scratch=scratch,
-                on_progress=lambda progress: context.log.info(str(progress)),
-            )
-        )
+        clocked = run_training(context, job, out_dir=draft.path, scratch=scratch)
+        report = read_report(draft.path)
         draft.metadata["best_valid_loss"] = report.best_valid_loss
     shutil.rmtree(scratch)
     starts = refused or f"{CHECKPOINT}[{read[CHECKPOINT].partition}]"
     seconds = time.monotonic() - began
-    return published(draft.artifact, {"starts from": starts, "seconds": seconds, **facts(report)})
+    return published(
+        draft.artifact, {"starts from": starts, "seconds": seconds, **facts(report), **clocked}
+    )
 
 
 @dg.multi_asset_check(
@@ -165,36 +157,6 @@ def training_job(
     )
 
 
-def train_in_processes(
-    context: dg.AssetExecutionContext, job: "TrainingJob", *, out_dir: Path, scratch: Path
-) -> "TrainingReport":
-    """The same training as `train`, one process per device, through Dagster Pipes.
-
-    Raises:
-        ValueError: Several nodes: a step can only start processes where it runs.
-    """
-    from onerec.config import require
-    from onerec.training import read_report
-
-    require(
-        job.runtime.num_nodes == 1,
-        "num_nodes",
-        job.runtime.num_nodes,
-        "start `python -m torch.distributed.run ... -m onerec.training` on every node yourself",
-    )
-    out, file = scratch / "out", scratch / "job.json"
-    if not out.exists():  # else killed after the training, before its result was taken
-        places = {"out": str(out), "scratch": str(scratch / "work")}
-        write_json(file, job.to_json() | places)
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-        command += [f"--nproc-per-node={job.runtime.devices}", "-m", "assets.training_process"]
-        dg.PipesSubprocessClient(cwd=str(CHECKOUT)).run(
-            context=context, command=[*command, "--config", str(file)]
-        )
-    shutil.copytree(out, out_dir, dirs_exist_ok=True)
-    return read_report(out)
-
-
 def facts(report: "TrainingReport") -> dict[str, Any]:
     """Metadata of a training, with its loss curve."""
     from onerec.report.pictures import line_chart, svg_markdown
@@ -205,8 +167,6 @@ def facts(report: "TrainingReport") -> dict[str, Any]:
     }
     epochs = [e["epoch"] for e in report.history]
     curve = line_chart(lines, "Loss per epoch", "epoch", "nats per token", x=epochs)
-    clocked = {"tokens/s": report.tokens_per_second, "loading share": report.loading_share}
-    speed = {name: value for name, value in clocked.items() if value is not None}
     return {
         "loss curve": dg.MetadataValue.md(svg_markdown(curve)),
         "validation loss": report.best_valid_loss,
@@ -219,5 +179,4 @@ def facts(report: "TrainingReport") -> dict[str, Any]:
         "expert load per layer": dg.MetadataValue.json(report.expert_load),
         "parameters": report.num_parameters,
         "padding waste": report.padding_waste,
-        **speed,
     }

@@ -1,25 +1,81 @@
-"""`onerec.training` inside Dagster Pipes: what the launcher starts, once per device.
+"""Trainings of the nightly run: in the step's process, or in one process per device.
 
 Lightning starts processes by running the parent's command again, and a Dagster step's parent is
-Dagster: so the launcher is torch's own, and the first process reports to the asset's log.
+Dagster: so the launcher is torch's own, started through Dagster Pipes, and the first process
+reports to the asset's log.
 """
 
 import os
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+import dagster as dg
 from dagster_pipes import open_dagster_pipes
 
+from onerec.artifacts import write_json
+from resources.settings import CHECKOUT
 
-def run() -> None:
-    """Train this process's share; the arguments are those of `python -m onerec.training`."""
+if TYPE_CHECKING:
+    from onerec.training.launch import Job
+
+
+def run_training(
+    context: dg.AssetExecutionContext, job: "Job", *, out_dir: Path, scratch: Path
+) -> Mapping[str, float]:
+    """Train here, or on several devices in processes of this machine.
+
+    Args:
+        context: Of the asset.
+        job: What to train.
+        out_dir: Gets the files.
+        scratch: Unfinished work; goes on from there when killed.
+
+    Returns:
+        What a clock measured, by name; nothing of other processes.
+
+    Raises:
+        ValueError: Several nodes: a step can only start processes where it runs.
+    """
+    from onerec.config import require
+    from onerec.training.launch import job_to_json
+
+    runtime = job.runtime
+    if runtime.processes == 1:
+        return job.run(out_dir, scratch=scratch, log=context.log.info)
+    require(
+        runtime.num_nodes == 1,
+        "num_nodes",
+        runtime.num_nodes,
+        "start `python -m torch.distributed.run ... -m onerec.training` on every node yourself",
+    )
+    out, file = scratch / "out", scratch / "job.json"
+    if not out.exists():  # else killed after the training, before its result was taken
+        places = {"out": str(out), "scratch": str(scratch / "work")}
+        write_json(file, job_to_json(job) | places)
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        command += [f"--nproc-per-node={runtime.devices}", "-m", "assets.training_process"]
+        command += ["--job", f"{type(job).__module__}.{type(job).__qualname__}"]
+        dg.PipesSubprocessClient(cwd=str(CHECKOUT)).run(
+            context=context, command=[*command, "--config", str(file)]
+        )
+    shutil.copytree(out, out_dir, dirs_exist_ok=True)
+    return {}
+
+
+def main() -> None:
+    """A process's share of the training; the arguments are those of `python -m onerec.training`."""
     # the code location imports every module of this package, and must not load torch
-    from onerec.training.__main__ import main
+    from onerec.training.__main__ import main as train
 
     if int(os.environ["RANK"]) > 0:
-        main()
+        train()
         return
     with open_dagster_pipes() as pipes:
-        main(log_progress=lambda progress: pipes.log.info(str(progress)))
+        train(on_message=pipes.log.info)
 
 
 if __name__ == "__main__":
-    run()
+    main()

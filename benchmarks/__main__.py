@@ -26,8 +26,8 @@ from benchmarks.section import Section, section_from_json
 from onerec.markdown import markdown_table, template
 
 SECTIONS = (
-    "data", "tokenizer", "training", "architectures", "generation", "presets", "accelerator",
-    "night",
+    "data", "tokenizer", "catalogue", "training", "architectures", "generation", "presets",
+    "accelerator", "night",
 )  # fmt: skip
 """Modules of this package with a function `run(quick) -> Section`, in the order of the page."""
 PAGE = Path("docs/benchmarks.md")

@@ -8,7 +8,6 @@ Our feed-forward layers are gated, so they have half as many weights again as th
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -40,15 +39,12 @@ class BenchSize:
     items: int = 20_000
     batch: int = 64
     repeats: int = 7
-    big_trie: int = 1_000_000
     training_steps: int = 600
     exact_users: int = 64
     candidates: int = 128
 
 
-QUICK = BenchSize(
-    items=2_000, batch=4, repeats=1, big_trie=20_000, training_steps=5, exact_users=2, candidates=24
-)
+QUICK = BenchSize(items=2_000, batch=4, repeats=1, training_steps=5, exact_users=2, candidates=24)
 
 
 def run(quick: bool) -> Section:
@@ -57,7 +53,6 @@ def run(quick: bool) -> Section:
     torch.manual_seed(0)
     size = QUICK if quick else BenchSize()
     figures: dict[str, float] = {}
-    big = _big_trie(size, figures)  # first: it reads the peak memory of the process
     codes = unique_codes(size.items)
     trie = Trie.build(codes, CODES)
     history = torch.randint(0, size.items, (size.batch, HISTORY))
@@ -65,7 +60,6 @@ def run(quick: bool) -> Section:
     tables = [
         _against_peer(model, codes, trie, history, size, figures),
         _constraint(model, codes, trie, history, size, figures),
-        big,
         _overlap(size, figures),
         _sessions(model, codes, trie, history, size, figures),
         _filters(model, codes, trie, history, size),
@@ -266,39 +260,6 @@ def _step_seconds(model: OneRec, history: Tensor, codes: Tensor, repeats: int) -
             previous = torch.randint(0, CODES, (len(history), BEAM))
             state.reorder(torch.randint(0, state.beams, (len(history), BEAM)))
     return min(seconds)
-
-
-# -------------------------------------------------------------------- a big catalogue
-
-
-def _big_trie(size: BenchSize, figures: dict[str, float]) -> Table:
-    codes = unique_codes(size.big_trie)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
-    before = _peak_mib()
-    began = time.perf_counter()
-    trie = Trie.build(codes, CODES)
-    seconds = time.perf_counter() - began
-    peak = _peak_mib() - before
-    figures["trie_seconds_1m"] = seconds
-    began = time.perf_counter()
-    allowed = torch.rand(size.big_trie) < 0.5
-    generate_sessions(
-        peer_shaped("items"), torch.zeros(1, 1, dtype=torch.long), codes, trie, num_items=1,
-        beam=1, allowed=allowed,
-    )  # fmt: skip
-    masked = time.perf_counter() - began
-    return Table(
-        caption="A trie of a big catalogue",
-        columns=["items", "seconds to build", "MiB held", "MiB more at the peak of building",
-                 "seconds for one user under an allow-list of half the items"],
-        rows=[[size.big_trie, seconds, trie.num_bytes / 2**20, peak, masked]],
-    )  # fmt: skip
-
-
-def _peak_mib() -> float:
-    """Most memory resident since the peak was last cleared (Linux)."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 
 # -------------------------------------------------------------------- against the exact list

@@ -4,9 +4,6 @@ Vectors are unit norm around 2,000 Zipf-weighted topics (`topical`). Peers: fais
 level on residuals, k-means-constrained with one thread, and what stands behind our own interface.
 """
 
-import resource
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from typing import Any
@@ -101,23 +98,20 @@ def run(quick: bool) -> Section:
                 columns=["items", "exact inertia", "ours", "ratio", "exact seconds", "our seconds"],
                 rows=exact_rows,
             ),
-            Table(
-                caption="Time against N, 3 levels, each in a process of its own",
-                columns=["N", "width", "seconds", "peak memory (GiB)", "of it vectors (GiB)"],
-                rows=_scaling((1000, 4000) if quick else (10_000, 100_000, 1_000_000), quick),
-            ),
         ],
         figures=figures,
     )
 
 
-def topical(num_items: int, width: int, *, topics: int, seed: int = 0) -> Tensor:
-    """(N, D) unit vectors around Zipf-weighted random topics, made block by block."""
+def topical(
+    num_items: int, width: int, *, topics: int, seed: int = 0, out: Tensor | None = None
+) -> Tensor:
+    """(N, D) unit vectors around Zipf-weighted random topics, made block by block, in `out`."""
     generator = torch.Generator().manual_seed(seed)
     centres = normalize(torch.randn(topics, width, generator=generator), dim=1)
     shares = 1 / torch.arange(1.0, topics + 1)
     topic = torch.multinomial(shares, num_items, replacement=True, generator=generator)
-    vectors = torch.empty(num_items, width)
+    vectors = torch.empty(num_items, width) if out is None else out
     for block in torch.arange(num_items).split(50_000):
         noise = normalize(torch.randn(len(block), width, generator=generator), dim=1)
         vectors[block] = normalize(centres[topic[block]] + NOISE * noise, dim=1)
@@ -227,37 +221,9 @@ def _against_exact(quick: bool) -> tuple[list[list[Any]], float]:
     return rows, float(total[1] / total[0])
 
 
-def _scaling(sizes: tuple[int, ...], quick: bool) -> list[list[Any]]:
-    width, size = (32, 32) if quick else (256, 256)
-    rows = []
-    for num_items in sizes:
-        shape = map(str, (num_items, width, size, 1 if quick else THREADS))
-        command = [sys.executable, "-m", "benchmarks.tokenizer", *shape]
-        printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
-        print(f"N = {num_items:,}: {printed[0]} s, peak {printed[1]} GiB", flush=True)
-        vectors_gib = round(num_items * width * 4 / 2**30, 2)
-        rows.append([num_items, width, float(printed[0]), float(printed[1]), vectors_gib])
-    return rows
-
-
 def _error(found: dict[str, Any]) -> float:
     return found["levels"][-1]["relative_mse"]
 
 
 def _mean(levels: list[dict[str, Any]], name: str) -> float:
     return sum(level[name] for level in levels) / len(levels)
-
-
-def _fit_alone(num_items: int, width: int, size: int, threads: int) -> None:
-    torch.set_num_threads(threads)
-    vectors = topical(num_items, width, topics=2000)
-    config = TokenizerConfig(codebook_size=size, num_levels=3, iterations=20)
-    began = time.perf_counter()
-    fit_codebook(vectors, config)
-    spent = time.perf_counter() - began
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"{spent:.2f} {peak:.2f}")
-
-
-if __name__ == "__main__":
-    _fit_alone(*map(int, sys.argv[1:]))

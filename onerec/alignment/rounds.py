@@ -181,6 +181,7 @@ def fit_round(
     out_dir: Path,
     *,
     runtime: Runtime,
+    scratch: Path | None = None,
     on_epoch: Callable[[Numbers], None] = lambda numbers: None,
 ) -> AlignmentReport:
     """Train on a round's preferences; see `fit_alignment`.
@@ -191,6 +192,7 @@ def fit_round(
         alignment: Losses and optimiser.
         out_dir: Gets the checkpoint and `history.json`.
         runtime: Hardware and threads.
+        scratch: Unfinished work; several processes share it.
         on_epoch: Called with the numbers of each epoch.
     """
     return fit_alignment(
@@ -205,6 +207,7 @@ def fit_round(
         out_dir,
         tokenizer_version=inputs.ids.tokenizer_version,
         runtime=runtime,
+        scratch=scratch,
         on_epoch=on_epoch,
     )
 

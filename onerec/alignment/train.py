@@ -21,18 +21,20 @@ from onerec.alignment.methods import objective_of
 from onerec.alignment.objectives import Objective, PolicyBatch
 from onerec.alignment.policy_diagnostics import kl_per_token, legal_mass, token_distributions
 from onerec.alignment.preferences import Preferences, check_method
-from onerec.artifacts import write_json
+from onerec.artifacts import read_json, write_json
 from onerec.config import AlignmentConfig
 from onerec.generation import Trie
-from onerec.model import OneRec, encode_items, lookup, save_model, token_logp
+from onerec.model import OneRec, encode_items, load_model, lookup, save_model, token_logp
 from onerec.session_dataset.generator_sessions import SessionTensors
-from onerec.training.batches import OrderedBatches, Rows, ShuffledBatches, epoch_seed
+from onerec.training.batches import OrderedBatches, ShuffledBatches, WeightedRows, epoch_seed
 from onerec.training.fit_module import FitModule
 from onerec.training.fit_settings import FitSettings
 from onerec.training.generator_module import next_token_loss
 from onerec.training.runtime import Runtime, reproducible
+from onerec.training.scratch import Scratch
 from onerec.training.trainer import FitResult, fit
 
+HISTORY = "history.json"
 Numbers = dict[str, float]
 
 
@@ -94,6 +96,7 @@ def fit_alignment(
     tokenizer_version: str,
     objective: Objective | None = None,
     runtime: Runtime | None = None,
+    scratch: Path | None = None,
     on_epoch: Callable[[Numbers], None] = lambda numbers: None,
 ) -> AlignmentReport:
     """Minimise `L_NTP + lambda * L_pref` (OneRec v1, Algorithm 2), starting from the sampler.
@@ -109,7 +112,8 @@ def fit_alignment(
         out_dir: Gets `model.safetensors`, `config.json` and `history.json`.
         tokenizer_version: Recorded in the checkpoint.
         objective: What is minimised beside L_NTP; that of `config.method` by default.
-        runtime: Hardware.
+        runtime: Hardware; on several devices every process calls it alike.
+        scratch: Unfinished work; several processes share it.
         on_epoch: Called with the numbers of each epoch.
 
     Raises:
@@ -123,7 +127,7 @@ def fit_alignment(
             "raise sample_users or candidates, or look at the reward model"
         )
     objective = objective or _objective(data.preferences, config)
-    runtime = runtime or Runtime()
+    runtime = (runtime or Runtime()).of_small_model()
     held_out, learned = split_pairs(num_pairs, config.holdout_share, config.seed)
     batches = ShuffledBatches(len(learned), config.batch_size, config.seed)
     # With too few pairs to hold any out, what was learned from is what is measured.
@@ -133,18 +137,30 @@ def fit_alignment(
         torch.manual_seed(config.seed)
         result = fit(
             module,
-            Rows(learned),
+            WeightedRows(learned),
             batches,
             fit_settings(config, steps=config.epochs * len(batches)),
             runtime=runtime,
+            scratch=scratch and Scratch(directory=scratch),
             on_epoch=lambda entry: on_epoch(_numbers(entry)),
         )
     report = _report(module.model, result)
     save_model(report.model, out_dir, tokenizer_version=tokenizer_version)
     counts = {"pairs": num_pairs, "pairs_held_out": len(held_out)}
     history = {"config": dataclasses.asdict(config), **counts, **report.to_json()}
-    write_json(out_dir / "history.json", history)
+    write_json(out_dir / HISTORY, history)
     return report
+
+
+def read_alignment_report(directory: Path, tokenizer_version: str) -> AlignmentReport:
+    """The report of a round whose checkpoint `fit_alignment` wrote.
+
+    Raises:
+        TokenizerVersionMismatchError: It belongs to another tokenizer version.
+    """
+    history = read_json(directory / HISTORY)
+    model, _ = load_model(directory, expected_tokenizer_version=tokenizer_version)
+    return AlignmentReport(model=model, steps=history["steps"], epochs=history["epochs"])
 
 
 def _objective(preferences: Preferences, config: AlignmentConfig) -> Objective:
@@ -187,7 +203,7 @@ def _numbers(entry: dict[str, Any]) -> Numbers:
 
 
 class AlignmentModule(FitModule):
-    """Trains a policy on row numbers (B,) of preferences, against its frozen start."""
+    """Trains a policy on row numbers (B,) of preferences and a weight, against its frozen start."""
 
     codes: Tensor
     model: OneRec
@@ -233,8 +249,14 @@ class AlignmentModule(FitModule):
         preference, scalars = self._preference(rows)
         ntp = self._ntp(*self._logged(rows))
         weights = {"ntp_weight": self.config.ntp_weight, "weight": self.config.dpo_weight}
-        loss = ipa_loss(ntp, preference, **weights)
+        loss = ipa_loss(ntp, preference, **weights) * batch[1]
         return {"loss": loss, "ntp_loss": ntp.detach(), **scalars}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["at_start"] = self.at_start
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.at_start = checkpoint["at_start"]
 
     @torch.no_grad()
     def validation_metrics(self) -> Numbers:
@@ -298,7 +320,9 @@ class AlignmentModule(FitModule):
     def _logged(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Histories and targets for L_NTP: the pairs' own, and others drawn for this step."""
         sessions, extra = self.data.train, self.config.ntp_sessions_per_pair * len(rows)
-        draw = torch.Generator().manual_seed(epoch_seed(self.config.seed, self.global_step, 2))
+        # a stream for each process; 2 is that of the only one
+        stream = 2 + self.global_rank
+        draw = torch.Generator().manual_seed(epoch_seed(self.config.seed, self.global_step, stream))
         others = torch.randint(len(sessions), (extra,), generator=draw) if extra else rows[:0]
         own = self.data.preferences
         return (

@@ -16,13 +16,13 @@ class Runtime(ValidatedConfig):
     )
     devices: int = option(
         1,
-        "Devices of the pretraining on each node. With more than one in all it runs in a process "
+        "Devices of a training on each node. With more than one in all it runs in a process "
         "per device, started by torch.distributed.run; each takes its share of every batch",
         ge=1,
         le=1024,
     )
     num_nodes: int = option(
-        1, "Nodes of the pretraining; they share the file system", ge=1, le=LARGEST_BATCH
+        1, "Nodes of a training; they share the file system", ge=1, le=LARGEST_BATCH
     )
     sharding: Literal["replicas", "shards"] = option(
         "replicas",
@@ -74,8 +74,12 @@ class Runtime(ValidatedConfig):
         return self.devices * self.num_nodes
 
     def on_one_device(self) -> "Runtime":
-        """The same for a training that is too small to be spread."""
+        """The same for work that one process does, generation say."""
         return replace(self, devices=1, num_nodes=1)
+
+    def of_small_model(self) -> "Runtime":
+        """The same for a model that every device holds whole; states are of whole epochs."""
+        return replace(self, sharding="replicas", checkpoint_every_steps=0)
 
     def torch_device(self) -> Literal["cuda", "cpu"]:
         """Where every tensor program runs: training, generation, evaluation and serving.

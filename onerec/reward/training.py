@@ -19,11 +19,12 @@ from onerec.reward.scoring import reward_terms, score_blocks, tower_weights
 from onerec.session_dataset.reward_blocks import RewardBlocks
 from onerec.session_dataset.reward_facts import ExposureLog
 from onerec.session_dataset.splits import split_users
-from onerec.training.batches import OrderedBatches, Rows, ShuffledBatches, loader_of
+from onerec.training.batches import OrderedBatches, ShuffledBatches, WeightedRows, loader_of
 from onerec.training.distributed_batches import DistributedBatches
 from onerec.training.fit_module import FitModule
 from onerec.training.fit_settings import FitSettings
 from onerec.training.runtime import Runtime, reproducible
+from onerec.training.scratch import Scratch
 from onerec.training.trainer import fit
 
 Part = Literal["reward", "evaluator"]
@@ -62,6 +63,7 @@ def fit_reward(
     *,
     part: Part = "reward",
     runtime: Runtime | None = None,
+    scratch: Path | None = None,
     on_epoch: Callable[[Numbers], None] = lambda numbers: None,
 ) -> RewardReport:
     """Train on every block, good or not, of one side's users; keep the best epoch.
@@ -81,7 +83,8 @@ def fit_reward(
         vectors: (N, Dv) frozen item vectors.
         out_dir: Gets `model.safetensors`, `config.json` and `metrics.json`.
         part: Which of the two models.
-        runtime: Hardware.
+        runtime: Hardware; on several devices every process calls it alike.
+        scratch: Unfinished work; several processes share it.
         on_epoch: Called with the numbers of each epoch.
 
     Returns:
@@ -91,14 +94,17 @@ def fit_reward(
         ValueError: The part has no training block.
         TrainingDivergedError: A loss or weight became NaN or inf.
     """
-    runtime = runtime or Runtime()
+    runtime = (runtime or Runtime()).of_small_model()
     data = _data_of(config, train, valid, vectors, part)
-    report = _fit_one(config, data, _Member(part, 0), out_dir, runtime, on_epoch)
-    for number in range(1, config.ensemble_size if part == "reward" else 1):
-        directory = out_dir / MEMBERS / str(number)
-        directory.mkdir(parents=True)
-        _fit_one(config, data, _Member(part, number), directory, runtime, on_epoch)
-    return report
+    reports = []
+    for number in range(config.ensemble_size if part == "reward" else 1):
+        directory = out_dir / MEMBERS / str(number) if number else out_dir
+        directory.mkdir(parents=True, exist_ok=True)
+        work = scratch and Scratch(directory=scratch / f"{part}-{number}")
+        reports.append(
+            _fit_one(config, data, _Member(part, number), directory, runtime, work, on_epoch)
+        )
+    return reports[0]
 
 
 @dataclass(frozen=True)
@@ -176,6 +182,7 @@ def _fit_one(
     member: _Member,
     out_dir: Path,
     runtime: Runtime,
+    scratch: Scratch | None,
     on_epoch: Callable[[Numbers], None],
 ) -> RewardReport:
     train, valid = data.train, blocks_of(data.valid, config, member.part)
@@ -204,6 +211,7 @@ def _fit_one(
             batches,
             fit_settings(config, steps=config.max_epochs * len(batches), measured=len(valid) > 0),
             runtime=runtime,
+            scratch=scratch,
             on_epoch=lambda entry: on_epoch(_numbers(entry)),
         )
         save_reward(model, out_dir)
@@ -261,8 +269,8 @@ def _numbers(entry: dict[str, Any]) -> Numbers:
     return {name: entry.get(name) for name in ("epoch", "train_loss", "valid_loss")}
 
 
-def _rows(model: RewardModel, blocks: RewardBlocks) -> Rows:
-    return Rows(
+def _rows(model: RewardModel, blocks: RewardBlocks) -> WeightedRows:
+    return WeightedRows(
         blocks.history,
         blocks.items,
         blocks.labels,
@@ -291,7 +299,7 @@ def _measure(
 
 class RewardModule(FitModule):
     """Trains a `RewardModel` on blocks: history (B, H), items (B, M), labels (B, T), quantiles of
-    the watched share (B, M), facts of items (B, M, Fi) and users (B, Fu)."""
+    the watched share (B, M), facts of items (B, M, Fi) and users (B, Fu), and a weight."""
 
     vectors: Tensor
     model: RewardModel
@@ -309,10 +317,12 @@ class RewardModule(FitModule):
         self.valid = valid
 
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
-        history, items, labels, quantile, *facts = batch
+        history, items, labels, quantile, *facts, weight = batch
         output = self.model(self.vectors, history, items, *facts)
         loss = reward_loss(output.logits, labels[:, : output.logits.shape[1]])
-        return loss if output.shares is None else loss + share_loss(output.shares, quantile)
+        if output.shares is not None:
+            loss = loss + share_loss(output.shares, quantile)
+        return loss * weight
 
     def validation_metrics(self) -> dict[str, Any]:
         """`valid_loss`, a mean over blocks."""

@@ -31,6 +31,9 @@ CODEBOOK_FILE = "codebook.safetensors"
 BALANCED_METHODS = ("balanced", "algorithm_1")
 """Methods that guarantee cluster sizes which differ by at most one; the others guarantee none."""
 
+ROWS_AT_ONCE = 4096
+"""Rows of temporary copies: a large catalogue's vectors are in memory twice, not four times."""
+
 _TOLERANCE = TokenizerConfig().quality_tolerance
 
 CLUSTERERS: Mapping[str, Callable[..., Partition]] = {
@@ -168,8 +171,17 @@ def fit_codebook(
         )
         codebooks.append(partition.centroids)
         codes.append(partition.labels)
-        residual = residual - partition.centroids[partition.labels]
+        residual = _left_over(residual, partition, keep=residual is vectors)
     return Codebook(torch.stack(codebooks), config), torch.stack(codes, 1)
+
+
+def _left_over(rows: Tensor, partition: Partition, *, keep: bool) -> Tensor:
+    """Rows less their centroids, block by block; in place unless the rows are to be kept."""
+    residual = torch.empty_like(rows) if keep else rows
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        block = slice(start, start + ROWS_AT_ONCE)
+        torch.sub(rows[block], partition.centroids[partition.labels[block]], out=residual[block])
+    return residual
 
 
 def _check_size(num_items: int, config: TokenizerConfig) -> None:
@@ -206,7 +218,8 @@ def copies_of(vectors: Tensor) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     factors = torch.randint(1, 1 << 62, (vectors.shape[1],), generator=generator)
     hashes = [
-        (part.view(torch.int32) * factors).sum(1) for part in vectors.contiguous().split(4096)
+        (part.view(torch.int32) * factors).sum(1)
+        for part in vectors.contiguous().split(ROWS_AT_ONCE)
     ]
     return torch.unique(torch.cat(hashes), return_counts=True)[1]
 

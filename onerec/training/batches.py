@@ -215,6 +215,18 @@ class Rows(Dataset[tuple[Tensor, ...]]):
         return len(self.tensors[0])
 
 
+class WeightedRows(Rows):
+    """Rows with the weight of a share's mean loss, a scalar.
+
+    The weight is the share of the batch's rows times the number of shares, so that the mean over
+    shares of their weighted mean losses is the batch's mean loss.
+    """
+
+    def __getitem__(self, share: BatchShare) -> tuple[Tensor, ...]:  # pyright: ignore
+        weight = torch.tensor(len(share.rows) * share.shares / len(share.batch))
+        return *super().__getitem__(share), weight
+
+
 class SessionRows(Rows):
     """Histories (S, H) and targets (S, M) of item indices, -1 padded on the right.
 

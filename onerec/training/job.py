@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from onerec.artifacts import MANIFEST, read_json
-from onerec.config import ModelConfig, TrainingConfig, require
+from onerec.config import ModelConfig, TrainingConfig
 from onerec.evaluation.recency import load_recency_cases
 from onerec.model import load_model, read_config
 from onerec.session_dataset.generator_sessions import (
@@ -59,45 +59,13 @@ class TrainingJob:
         """The same job with a warm start."""
         return dataclasses.replace(self, initial=checkpoint)
 
-    def to_json(self) -> dict[str, Any]:
-        """The inverse of `parse`."""
-        values = dataclasses.asdict(self)
-        return {k: str(v) if isinstance(v, Path) else v for k, v in values.items()}
-
-    @classmethod
-    def parse(cls, values: Mapping[str, Any]) -> "TrainingJob":
-        """A job from parsed JSON: paths as strings, `model`, `training` and `runtime` as objects.
-
-        Raises:
-            ValueError: A name is unknown or missing, or a value is out of range.
-        """
-        known = {f.name: f for f in dataclasses.fields(cls)}
-        for name in values:
-            require(name in known, name, values[name], f"no such setting; use {', '.join(known)}")
-        for name, setting in known.items():
-            needed = setting.default is MISSING and setting.default_factory is MISSING
-            require(name in values or not needed, name, None, "the training job has to name it")
-        parsed = dict(values)
-        for name in ("session_dataset", "semantic_ids", "initial"):
-            if parsed.get(name) is not None:
-                parsed[name] = Path(parsed[name])
-                require(parsed[name].is_dir(), name, values[name], "no such directory")
-        for name, kind in (
-            ("model", ModelConfig),
-            ("training", TrainingConfig),
-            ("runtime", Runtime),
-        ):
-            given = parsed.get(name, {})
-            fields = {f.name for f in dataclasses.fields(kind)}
-            for key in given:
-                require(
-                    key in fields,
-                    f"{name}.{key}",
-                    given[key],
-                    f"no such setting; {name} has {', '.join(sorted(fields))}",
-                )
-            parsed[name] = kind(**given)
-        return cls(**parsed)
+    def run(self, out_dir: Path, *, scratch: Path, log: Callable[[str], None]) -> dict[str, float]:
+        """Train the generator; see `train`."""
+        report = train(
+            self, out_dir=out_dir, scratch=scratch, on_progress=lambda progress: log(str(progress))
+        )
+        clocked = {"tokens/s": report.tokens_per_second, "loading share": report.loading_share}
+        return {name: value for name, value in clocked.items() if value is not None}
 
 
 def train(

@@ -84,9 +84,10 @@ class StepLog(L.Callback):
         read = {name: torch.stack([p[name] for p in self._unread]) for name in self._unread[0]}
         self._unread = []
         if trainer.world_size > 1:
-            reduced = trainer.strategy.reduce(read["loss"], reduce_op="mean")
-            assert isinstance(reduced, Tensor)
-            read["loss"] = reduced
+            for name, values in read.items():
+                reduced = trainer.strategy.reduce(values, reduce_op="mean")
+                assert isinstance(reduced, Tensor)
+                read[name] = reduced
         # Lightning hands out each piece's loss divided by the number of pieces
         pieces = {name: t.cpu().double().view(-1, self.accumulation) for name, t in read.items()}
         losses = pieces["loss"].sum(1)

@@ -23,6 +23,7 @@ from onerec.session_dataset.user_sequences import load_user_sequences, sessions_
 from onerec.training.__main__ import main
 from onerec.training.generator_module import next_token_loss
 from onerec.training.job import TrainingJob, train
+from onerec.training.launch import parse_job
 from onerec.training.progress import TrainingProgress
 from onerec.training.resume import RESUME
 from onerec.training.runtime import Runtime
@@ -161,7 +162,7 @@ def test_histories_are_learned_once_not_by_a_warm_start(artifacts: Path, tmp_pat
     def sessions(out: str, **changes: Any) -> int:
         values = job_values(artifacts, tmp_path / out, max_epochs=1, **changes)
         values["initial"] = str(tmp_path / "first") if out == "next" else None
-        job = TrainingJob.parse({k: v for k, v in values.items() if k != "out"})
+        job = parse_job(TrainingJob, {k: v for k, v in values.items() if k != "out"})
         train(job, out_dir=tmp_path / out, scratch=tmp_path / f"{out}.scratch")
         return json.loads((tmp_path / out / "history.json").read_text())["summary"][
             "train_sessions"

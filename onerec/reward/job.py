@@ -1,0 +1,70 @@
+"""One training of a reward model from artifact directories."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from safetensors.torch import load_file
+
+from onerec.config import RewardConfig
+from onerec.reward.training import Part, fit_reward
+from onerec.session_dataset.item_attributes import load_item_attributes
+from onerec.session_dataset.reader import read_session_config
+from onerec.session_dataset.reward_blocks import RewardBlocks, load_reward_blocks
+from onerec.session_dataset.reward_facts import load_exposure_log
+from onerec.tokenizer.semantic_ids import load_semantic_ids
+from onerec.training.runtime import Runtime
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardJob:
+    """What to train on what.
+
+    Attributes:
+        session_dataset: Files of a `session_dataset` artifact.
+        semantic_ids: Files of a `semantic_ids` artifact, with item vectors.
+        part: The reward model, or the evaluator.
+        reward: Settings of the stage.
+        runtime: Hardware.
+    """
+
+    session_dataset: Path
+    semantic_ids: Path
+    part: Part = "reward"
+    reward: RewardConfig = field(default_factory=RewardConfig)
+    runtime: Runtime = field(default_factory=Runtime)
+
+    def run(self, out_dir: Path, *, scratch: Path, log: Callable[[str], None]) -> dict[str, float]:
+        """Train the part's models; see `fit_reward`."""
+        train, valid = self.blocks()
+        fit_reward(
+            self.reward,
+            train,
+            valid,
+            load_file(self.semantic_ids / "vectors.safetensors")["vectors"],
+            out_dir,
+            part=self.part,
+            runtime=self.runtime,
+            scratch=scratch,
+            on_epoch=lambda numbers: log(f"{self.part}_model: {numbers}"),
+        )
+        return {}
+
+    def blocks(self) -> tuple[RewardBlocks, RewardBlocks]:
+        """Blocks of the training days, with their log of exposures, and of the validation day."""
+        data, ids = self.session_dataset, load_semantic_ids(self.semantic_ids)
+        sessions, attributes = read_session_config(data), load_item_attributes(data, ids)
+        train, valid = (
+            load_reward_blocks(
+                data,
+                split,
+                ids,
+                history_length=sessions.history_length,
+                block_items=sessions.session_items,
+                attributes=attributes,
+            )
+            for split in ("train", "valid")
+        )
+        if attributes is not None:
+            train = replace(train, log=load_exposure_log(data, ids, attributes))
+        return train, valid
