@@ -6,6 +6,7 @@ recorded there.
 
 import argparse
 import getpass
+import socket
 import sys
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from onerec.artifacts import ArtifactStore, read_json
+from onerec.artifacts import ArtifactError, ArtifactStore, read_json
 from onerec.config import CHALLENGER_SERVES, require
 from onerec.disk import require_free_space
 from onerec_dagster.dagster_home import prepare_home
@@ -32,6 +33,8 @@ from onerec_dagster.killed_runs import fail_killed_runs
 from onerec_dagster.process_end import run_and_exit
 from onerec_dagster.state_errors import state_errors_named
 from resources.settings import Settings, load_settings
+
+MOST_KEPT = 100_000
 
 
 @dataclass(frozen=True)
@@ -146,7 +149,8 @@ def rollback(args: argparse.Namespace, op: Operator) -> None:
     days = store.partitions("champion")
     day = args.to.isoformat() if args.to else _last_other_champion(store, days)
     if day not in days[:-1]:
-        raise ValueError(f"--to {day}: name a day with a champion before {days[-1:] or 'any'}")
+        have = f"; there are {', '.join(days[:-1])}" if days[1:] else ", of which there is none"
+        raise ValueError(f"--to {day}: name an earlier day with a champion{have}")
     decide(op, day, args.reason)
 
 
@@ -215,6 +219,12 @@ def serve(args: argparse.Namespace, op: Operator) -> None:
         from onerec.serving.http_service import serve as serve_http
     except ImportError:
         raise ValueError('it needs pip install -e ".[serve]"') from None
+    with socket.socket() as probe:  # uvicorn would say it in a log line
+        try:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", args.port))
+        except (OSError, OverflowError) as error:
+            raise ValueError(f"--port {args.port}: {error}; name a free port") from None
     print(f"http://127.0.0.1:{args.port} serves {op.settings.serving_dir}")
     serve_http(op.settings.serving_dir, args.port)
 
@@ -242,6 +252,17 @@ def day_of(text: str) -> date:
         return date.fromisoformat(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no day: write 2026-06-15 say") from None
+
+
+def number(text: str) -> int:
+    """How many nights, champions or days stay.
+
+    Raises:
+        ArgumentTypeError: It is no whole number from 1 on.
+    """
+    if not (text.isascii() and text.isdecimal() and 0 < int(text) <= MOST_KEPT):
+        raise argparse.ArgumentTypeError(f"{text!r}: use a whole number from 1 to {MOST_KEPT}")
+    return int(text)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -274,7 +295,7 @@ def parser() -> argparse.ArgumentParser:
     command(rollback, to, reason)
     command(pin, (["day"], {**day, "nargs": "?", "help": "the newest if not given"}), reason)
     command(unpin, reason)
-    kept = {"type": int, "metavar": "N", "default": 30}
+    kept = {"type": number, "metavar": "N", "default": 30}
     command(
         prune,
         (["--keep-nights"], {**kept, "help": "last nights of each asset that stay"}),
@@ -294,7 +315,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         with operator() as op:
             args.function(args, op)
-    except ValueError as error:
+    except (ValueError, ArtifactError) as error:
         sys.exit(f"{args.command}: {error}")
 
 

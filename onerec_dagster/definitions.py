@@ -1,7 +1,6 @@
 """The code location: assets, checks, jobs, sensors and resources, put together."""
 
 import warnings
-from datetime import timedelta
 
 import dagster as dg
 
@@ -10,6 +9,7 @@ warnings.filterwarnings("ignore", message="Asset job .* materializes assets with
 
 import assets  # noqa: E402
 from assets.support import SETTINGS  # noqa: E402
+from onerec_dagster.asset_specs import described  # noqa: E402
 from onerec_dagster.jobs import JOBS  # noqa: E402
 from onerec_dagster.maintenance import MAINTENANCE  # noqa: E402
 from onerec_dagster.nights import (  # noqa: E402
@@ -18,12 +18,6 @@ from onerec_dagster.nights import (  # noqa: E402
 )
 from onerec_dagster.sensors import SENSORS  # noqa: E402
 from resources import resources_for  # noqa: E402
-
-FRESH = {"pretrained_checkpoint", "offline_metrics", "champion", "recommendations"}
-NIGHTLY_FRESHNESS = dg.FreshnessPolicy.time_window(
-    fail_window=timedelta(hours=36), warn_window=timedelta(hours=26)
-)
-"""A day is late after 26 hours and missing after 36."""
 
 # Steps are forked from a server that has the code location and the trainer's libraries loaded: a
 # step starts in 0.3 s instead of 5 to 10 s and still is a process of its own, so its memory returns
@@ -37,12 +31,6 @@ if SETTINGS.steps_at_once > 1:
             "start_method": {"forkserver": {"preload_modules": PRELOADED}},
         }
     )
-
-
-def _with_freshness(spec: dg.AssetSpec) -> dg.AssetSpec:
-    if spec.key.to_user_string() not in FRESH:
-        return spec
-    return spec.replace_attributes(freshness_policy=NIGHTLY_FRESHNESS)
 
 
 ASSETS = dg.load_assets_from_package_module(assets)
@@ -59,4 +47,4 @@ defs = dg.Definitions(
     sensors=SENSORS,
     resources=RESOURCES,
     executor=EXECUTOR,
-).map_resolved_asset_specs(func=_with_freshness)
+).map_resolved_asset_specs(func=described)

@@ -8,7 +8,7 @@ import dagster as dg
 
 from onerec.artifacts import ArtifactError, ArtifactStore
 from onerec.disk import DiskFullError, require_free_space
-from onerec.serving.current import read_served
+from onerec.serving.current import problem_of_current, read_served
 from onerec_dagster.sensor_health import dead_sensors, silent_daemons
 from resources.settings import Settings
 from resources.warehouse import Warehouse, WarehouseError
@@ -76,13 +76,16 @@ def _warehouse(settings: Settings) -> Diagnosis:
 
 def _consumers(settings: Settings, store: ArtifactStore) -> Diagnosis:
     root = settings.serving_dir
+    if problem := problem_of_current(root):
+        return Diagnosis(f"what consumers read in {root}", problem)
     served = read_served(root)
-    if served is None:
-        remedy = "nothing is served: run a night, python -m onerec_dagster rerun DAY"
-        return Diagnosis(f"what consumers read in {root}", remedy)
+    assert served is not None
     subject = f"what consumers read: {served.day} by {served.model_version}"
     if served.degraded:
         return Diagnosis(subject, f"degraded: {served.degraded}")
+    if store.current_version("recommendations", served.day) is None:
+        remedy = f"its artifact is gone: restore it, or run that night again, rerun {served.day}"
+        return Diagnosis(subject, remedy)
     newest = store.partitions("recommendations")[-1:]
     if newest and newest[0] > served.day:
         return Diagnosis(subject, f"recommendations of {newest[0]} are there and not current")

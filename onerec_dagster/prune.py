@@ -18,6 +18,7 @@ from onerec.config import require
 from onerec.disk import GIB
 from onerec.retention.pruning import Removal, Version, removals
 from onerec.serving.current import read_served
+from onerec_dagster.delete_runs import delete_runs
 from resources.settings import Settings
 from resources.warehouse import Warehouse
 
@@ -158,6 +159,15 @@ def _set_aside(state: State, kept: Kept) -> Iterator[str]:
         if not kept.run(path.name)
     ]
     yield from _files(found, "days of damaged or unfinished artifacts", kept.config)
+    if not kept.config.dry_run:
+        _remove_empty_directories(state.store.work, kept)
+
+
+def _remove_empty_directories(work: Path, kept: Kept) -> None:
+    """Directories of days that are gone; nothing is written to those any more."""
+    for path in (*work.glob("*/*"), *work.glob(".*/*/*")):
+        if path.is_dir() and not kept.run(path.name) and not any(path.iterdir()):
+            path.rmdir()
 
 
 def _runs(state: State, kept: Kept) -> Iterator[str]:
@@ -174,8 +184,7 @@ def _runs(state: State, kept: Kept) -> Iterator[str]:
         [storage / run for run in old if (storage / run).exists()], "outputs of runs", kept.config
     )
     if not kept.config.dry_run:
-        for run_id in old:
-            state.instance.delete_run(run_id)
+        delete_runs(state.instance, old)
     yield f"{len(old)} runs of days that are not kept, with their events"
 
 

@@ -5,6 +5,7 @@ the same state.
 """
 
 import os
+import re
 import zoneinfo
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -105,6 +106,18 @@ class Settings:
             return time.fromisoformat(text).replace(tzinfo=zone)
         except ValueError:
             raise SettingError("ONEREC_NIGHT_STARTS_AT", text, "use a time, 03:15 say") from None
+
+    @property
+    def owner(self) -> str:
+        """`ONEREC_OWNER`, whom the UI names for every asset: `team:NAME` or an e-mail address.
+
+        Raises:
+            SettingError: It is neither.
+        """
+        text = os.environ.get("ONEREC_OWNER") or "team:recommendations"
+        known = re.fullmatch(r"team:[A-Za-z0-9_]+|[^@\s]+@[^@\s]+\.[^@\s]+", text)
+        require(known is not None, "ONEREC_OWNER", text, "use team:NAME or an e-mail address")
+        return text
 
     @property
     def steps_at_once(self) -> int:

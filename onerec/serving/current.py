@@ -12,6 +12,7 @@ reader that resolves `current` once sees one version throughout; the last versio
 # pyarrow.compute makes its functions at import, out of sight of a type checker:
 # pyright: reportAttributeAccessIssue=false
 
+import filecmp
 import os
 import shutil
 import uuid
@@ -30,6 +31,7 @@ CURRENT, VERSIONS, BUNDLE = "current", "versions", "bundle"
 TABLE, TITLES, SERVED = "recommendations.parquet", "titles.parquet", "served.json"
 KEPT = 3
 """Versions that stay for readers that opened them."""
+PUBLISH_AGAIN = "publish it again, materialise recommendations of the newest day"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,13 +80,18 @@ def publish_current(
         _open_to_everyone(aside)
         sync_tree(aside)
         target = versions / f"{served.day}-{served.version}"
+        if target.exists() and not _same_files(aside, target):  # damaged since: readers keep it
+            target = versions / f"{target.name}-{aside.name[1:9]}"
         if not target.exists():
             os.rename(aside, target)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     for directory in (root, versions):
         directory.chmod(0o755)
-    standing = read_served(root)
+    try:
+        standing = read_served(root)
+    except ValueError:
+        standing = None  # damaged: this version takes its place
     if standing is not None and standing.day > served.day:
         return False
     current = root / CURRENT
@@ -99,9 +106,31 @@ def publish_current(
 
 
 def read_served(root: Path) -> Served | None:
-    """What `current` is; None where nothing was published."""
+    """What `current` is; None where nothing was published.
+
+    Raises:
+        ValueError: `served.json` is damaged.
+    """
     file = root / CURRENT / SERVED
-    return Served(**read_json(file)) if file.exists() else None
+    if not file.exists():
+        return None
+    try:
+        return Served(**read_json(file))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{file} is damaged ({error}): {PUBLISH_AGAIN}") from None
+
+
+def problem_of_current(root: Path) -> str:
+    """What is wrong with the files of `current`; empty where they can be read."""
+    try:
+        if read_served(root) is None:
+            return "nothing is served: run a night, python -m onerec_dagster rerun DAY"
+        pq.read_table(root / CURRENT / TABLE, columns=["user_id", "item_id"])
+    except (ValueError, OSError, pa.ArrowException) as error:
+        return str(error) if PUBLISH_AGAIN in str(error) else f"{error}: {PUBLISH_AGAIN}"
+    if not (root / CURRENT / BUNDLE).is_dir():
+        return f"{root / CURRENT / BUNDLE} is not there: {PUBLISH_AGAIN}"
+    return ""
 
 
 def with_titles(table: pa.Table, titles: pa.Table) -> pa.Table:
@@ -119,6 +148,12 @@ def with_titles(table: pa.Table, titles: pa.Table) -> pa.Table:
     title = titles.column("title").combine_chunks().cast(pa.string()).take(row.combine_chunks())
     field = pa.field("title", pa.string(), metadata={"doc": "The item's title, if it has one"})
     return table.add_column(RECOMMENDATIONS.get_field_index("item_id") + 1, field, title)
+
+
+def _same_files(one: Path, other: Path) -> bool:
+    names = [{str(f.relative_to(d)) for f in d.rglob("*") if f.is_file()} for d in (one, other)]
+    common = sorted(names[0])
+    return names[0] == names[1] and not any(filecmp.cmpfiles(one, other, common, shallow=False)[1:])
 
 
 def _open_to_everyone(directory: Path) -> None:

@@ -59,6 +59,20 @@ def test_every_stage_is_an_asset_with_description_group_and_kinds():
         assert specs[name].kinds, name
 
 
+TABLES = {"raw_events", "session_dataset", "semantic_ids", "preference_pairs", "offline_metrics"}
+TABLES |= {"recommendations", "stg_events", "sessions", "good_sessions", "rejected_events"}
+
+
+def test_every_asset_has_an_owner_and_every_table_its_columns():
+    specs = _specs()
+    for name in ASSETS:
+        assert specs[name].owners == ["team:recommendations"], name
+    for name in TABLES:
+        columns = specs[name].metadata["dagster/column_schema"].columns
+        assert columns, name
+        assert all(column.description for column in columns), name
+
+
 def test_jobs_have_the_promised_names():
     assert {j.name for j in defs.resolve_all_job_defs()} >= {
         "ingest",

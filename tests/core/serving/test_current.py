@@ -12,11 +12,14 @@ import pytest
 
 from onerec.schema import RECOMMENDATIONS
 from onerec.serving.current import (
+    BUNDLE,
     CURRENT,
     KEPT,
+    SERVED,
     TABLE,
     VERSIONS,
     Served,
+    problem_of_current,
     publish_current,
     read_served,
 )
@@ -92,6 +95,25 @@ def test_a_copy_of_the_state_that_followed_the_link_is_published_to_again(tmp_pa
     assert not (copied / CURRENT).is_symlink()
     assert publish(copied, tmp_path / "bundle", "2026-06-15", "v2")
     assert (copied / CURRENT).resolve().name == "2026-06-15-v2"
+
+
+@pytest.mark.parametrize("name", [TABLE, SERVED, f"{BUNDLE}/model.safetensors"])
+def test_a_damaged_file_is_found_and_publishing_again_repairs_it(tmp_path: Path, name: str) -> None:
+    root = tmp_path / "serving"
+    publish(root, tmp_path / "bundle", "2026-06-14", "v1")
+    assert problem_of_current(root) == ""
+    damaged = (root / CURRENT).resolve() / name
+    os.truncate(damaged, 5)
+    if name != f"{BUNDLE}/model.safetensors":  # weights are verified where they are loaded
+        assert "publish it again" in problem_of_current(root)
+    assert publish(root, tmp_path / "bundle", "2026-06-14", "v1")
+    assert problem_of_current(root) == ""
+    assert pq.read_table(root / CURRENT / TABLE).num_rows == 3
+    assert (root / CURRENT / BUNDLE / "model.safetensors").read_bytes() == b"weights"
+    again = (root / CURRENT).resolve()
+    assert publish(root, tmp_path / "bundle", "2026-06-14", "v1")  # nothing is damaged now
+    assert len(list((root / VERSIONS).iterdir())) <= KEPT
+    assert again.exists()
 
 
 def test_a_reader_that_opened_a_version_keeps_it_while_the_next_ones_come(tmp_path: Path) -> None:
