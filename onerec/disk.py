@@ -1,6 +1,7 @@
 """Full disks: one message that names the disk, and a check of free space before a nightly run."""
 
 import errno
+import math
 import os
 import re
 import shutil
@@ -78,7 +79,9 @@ def require_free_space(path: Path, what: str, needed_bytes: float = 0) -> None:
     try:
         floor = float(text) * GIB
     except ValueError:
-        raise SettingError("ONEREC_MIN_FREE_GIB", text, "must be a number of GiB") from None
+        floor = math.nan
+    if not 0 <= floor < math.inf:
+        raise SettingError("ONEREC_MIN_FREE_GIB", text, "must be a number of GiB, 0 or more")
     needed = max(floor, needed_bytes)
     if shutil.disk_usage(_existing(path)).free < needed:
         raise DiskFullError(f"{_disk(path)}, {what} needs {needed / GIB:.2f} GiB. {_REMEDY}")

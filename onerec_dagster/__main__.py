@@ -265,6 +265,17 @@ def number(text: str) -> int:
     return int(text)
 
 
+def user(text: str) -> str:
+    """A user's id.
+
+    Raises:
+        ArgumentTypeError: It is empty.
+    """
+    if not text.strip():
+        raise argparse.ArgumentTypeError("an empty id is no user")
+    return text
+
+
 def parser() -> argparse.ArgumentParser:
     """All commands with their arguments."""
     made = argparse.ArgumentParser(prog="python -m onerec_dagster", description=__doc__)
@@ -303,7 +314,7 @@ def parser() -> argparse.ArgumentParser:
         (["--keep-days"], {**kept, "default": 400, "help": "last days of the warehouse's log"}),
         (["--yes"], {"action": "store_true", "help": "remove; without it only say what"}),
     )
-    command(forget, (["users"], {"nargs": "+", "metavar": "USER"}))
+    command(forget, (["users"], {"nargs": "+", "metavar": "USER", "type": user}))
     command(doctor)
     command(serve, (["--port"], {"type": int, "default": 8080}))
     return made

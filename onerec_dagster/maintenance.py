@@ -90,12 +90,17 @@ def forget(
     """
     from onerec.retention.erasure import erase_users
 
+    held = 0
     if Path(warehouse.path).exists():
         for table, rows in warehouse.erase_users(users).items():
+            held += rows
             yield f"warehouse: {rows} rows of {table}"
         warehouse.compact()
     for erased in erase_users(store, users):
+        held += erased.rows
         yield f"artifact {erased.asset} of {erased.partition}: {erased.rows} rows, {erased.remedy}"
+    if not held:
+        yield "nothing held rows of these users: check their ids"
     yield from _forget_served(store, warehouse, serving)
     yield from _still_held(store)
 

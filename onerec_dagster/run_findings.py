@@ -126,7 +126,7 @@ def _message(error: Any) -> str:
     """Dagster wraps what a step raised: the cause is what a reader needs."""
     if error is None:
         return "see the run's log"
-    message = (error.cause or error).message.strip()
+    message = (error.cause or error).message.split("For further information visit")[0].strip()
     return message.removeprefix("dagster._core.definitions.events.Failure: ")[:LONGEST_TEXT]
 
 

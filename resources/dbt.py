@@ -61,6 +61,8 @@ class SessionDbt(DbtCliResource):
 
         Unit tests are left to the test suite: they would prove the same in every nightly run.
         """
+        # dbt would wait without saying so, and its error would not say for what
+        Warehouse(path=self.warehouse_path, memory_limit=self.memory_limit).wait_until_free()
         # one directory for every build: the pool lets one run at a time, and none piles up
         target = Path(self.target_dir) / "build"
         invocation = self.cli(build_command(variables), context=context, target_path=target)

@@ -6,6 +6,7 @@ notebook or a command line that holds the file. SQL that serves storage lives he
 is lives in `dbt_sessions/`.
 """
 
+import logging
 import random
 import time
 from collections.abc import Iterator, Sequence
@@ -26,6 +27,8 @@ from resources.duckdb_memory import memory_limit
 from resources.landing import Delivery
 from resources.landing_tables import Landing
 
+log = logging.getLogger("onerec.warehouse")
+"""Below `onerec`: Dagster keeps what its loggers say in the run's log, and commands print it."""
 PARTITIONED = ("recommendations", "semantic_ids")
 """Tables that Python stages publish beside their artifacts, day by day."""
 
@@ -95,6 +98,15 @@ class Warehouse(dg.ConfigurableResource):
         finally:
             connection.close()
 
+    def wait_until_free(self) -> None:
+        """Wait until no other process holds the file, for a program that waits in silence.
+
+        Raises:
+            WarehouseError: Another process held it too long.
+        """
+        with self.connect():
+            pass
+
     def _wait_for_lock(self, read_only: bool) -> duckdb.DuckDBPyConnection:
         file = Path(self.path)
         if read_only and not file.exists():
@@ -104,7 +116,7 @@ class Warehouse(dg.ConfigurableResource):
         file.parent.mkdir(parents=True, exist_ok=True)
         config = {"threads": self.threads, "memory_limit": self.memory_limit}
         deadline = time.monotonic() + self.lock_wait_seconds
-        pause = _FIRST_LOCK_WAIT_SECONDS
+        pause, said = _FIRST_LOCK_WAIT_SECONDS, False
         while True:
             try:
                 return duckdb.connect(str(file), read_only=read_only, config=config)
@@ -120,6 +132,11 @@ class Warehouse(dg.ConfigurableResource):
                         f"{self.lock_wait_seconds:g} seconds: close the notebook, command line or "
                         f"run that has it open, or raise lock_wait_seconds ({error})"
                     ) from error
+            if pause == _LONGEST_LOCK_WAIT_SECONDS and not said:
+                said = True
+                log.warning(
+                    "another process holds %s: waiting up to %g s", file, self.lock_wait_seconds
+                )
             # jitter, so that waiting processes do not all come back at the same moment
             time.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(2 * pause, _LONGEST_LOCK_WAIT_SECONDS)

@@ -206,7 +206,10 @@ def test_prior_history_is_replaced(tmp_path: Path) -> None:
     assert found == [("u", 0, "i", True)]
 
 
-def test_a_held_file_is_waited_for_and_then_named(tmp_path: Path) -> None:
+def test_a_held_file_is_waited_for_and_then_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("resources.warehouse._LONGEST_LOCK_WAIT_SECONDS", 0.1)
     warehouse = Warehouse(path=str(tmp_path / "w.duckdb"), lock_wait_seconds=0.3)
     with warehouse.connect():
         pass
@@ -219,7 +222,8 @@ def test_a_held_file_is_waited_for_and_then_named(tmp_path: Path) -> None:
         assert holder.stdout is not None
         assert holder.stdout.readline().strip() == b"held"
         with pytest.raises(WarehouseError, match=r"w\.duckdb was held .* 0\.3 seconds: close"):
-            warehouse.connect().__enter__()
+            warehouse.wait_until_free()
+        assert "another process holds" in caplog.text
         holder.communicate(b"\n")
     with warehouse.connect(read_only=True) as connection:
         assert connection.execute("select 1").fetchall() == [(1,)]
