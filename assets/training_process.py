@@ -1,4 +1,4 @@
-"""Trainings of the nightly run: in the step's process, or in one process per device.
+"""Trainings of the nightly run: in the step's process, or in one process per device and node.
 
 Lightning starts processes by running the parent's command again, and a Dagster step's parent is
 Dagster: so the launcher is torch's own, started through Dagster Pipes, and the first process
@@ -16,16 +16,18 @@ import dagster as dg
 from dagster_pipes import open_dagster_pipes
 
 from onerec.artifacts import write_json
+from resources.kubernetes import PipesKubernetesJobClient, kubernetes_settings
 from resources.settings import CHECKOUT
 
 if TYPE_CHECKING:
+    from onerec.config import Runtime
     from onerec.training.launch import Job
 
 
 def run_training(
     context: dg.AssetExecutionContext, job: "Job", *, out_dir: Path, scratch: Path
 ) -> Mapping[str, float]:
-    """Train here, or on several devices in processes of this machine.
+    """Train here, or on several devices: in processes of this machine, or in pods.
 
     Args:
         context: Of the asset.
@@ -37,32 +39,52 @@ def run_training(
         What a clock measured, by name; nothing of other processes.
 
     Raises:
-        ValueError: Several nodes: a step can only start processes where it runs.
+        ValueError: Several nodes, and no cluster to start pods on.
     """
-    from onerec.config import require
     from onerec.training.launch import job_to_json
 
     runtime = job.runtime
     if runtime.processes == 1:
         return job.run(out_dir, scratch=scratch, log=context.log.info)
-    require(
-        runtime.num_nodes == 1,
-        "num_nodes",
-        runtime.num_nodes,
-        "start `python -m torch.distributed.run ... -m onerec.training` on every node yourself",
-    )
     out, file = scratch / "out", scratch / "job.json"
     if not out.exists():  # else killed after the training, before its result was taken
         places = {"out": str(out), "scratch": str(scratch / "work")}
         write_json(file, job_to_json(job) | places)
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-        command += [f"--nproc-per-node={runtime.devices}", "-m", "assets.training_process"]
-        command += ["--job", f"{type(job).__module__}.{type(job).__qualname__}"]
-        dg.PipesSubprocessClient(cwd=str(CHECKOUT)).run(
-            context=context, command=[*command, "--config", str(file)]
-        )
+        arguments = ["-m", "assets.training_process", "--config", str(file)]
+        arguments += ["--job", f"{type(job).__module__}.{type(job).__qualname__}"]
+        _start_processes(context, arguments, runtime, scratch)
     shutil.copytree(out, out_dir, dirs_exist_ok=True)
     return {}
+
+
+def _start_processes(
+    context: dg.AssetExecutionContext, arguments: list[str], runtime: "Runtime", scratch: Path
+) -> None:
+    """One process per device, on this machine or in a pod for each node."""
+    from onerec.config import require
+
+    if runtime.num_nodes == 1:
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        command += [f"--nproc-per-node={runtime.devices}", *arguments]
+        dg.PipesSubprocessClient(cwd=str(CHECKOUT)).run(context=context, command=command)
+        return
+    pods = kubernetes_settings()
+    require(
+        pods is not None,
+        "num_nodes",
+        runtime.num_nodes,
+        "set ONEREC_KUBERNETES_IMAGE, or start `python -m torch.distributed.run ... -m "
+        "onerec.training` on every node yourself",
+    )
+    assert pods is not None
+    asset = context.asset_key.to_user_string().replace("_", "-")[:30]
+    PipesKubernetesJobClient(pods).run(
+        context=context,
+        name=f"onerec-{asset}-{scratch.name[:8]}",  # of this training: two of it never run
+        arguments=arguments,
+        runtime=runtime,
+        messages=scratch / "messages.jsonl",
+    )
 
 
 def main() -> None:

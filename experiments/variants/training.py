@@ -31,6 +31,7 @@ from onerec.training import (
     reproducible,
     train,
 )
+from onerec.training.execution import Execution
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,7 +173,9 @@ def _align(run: VariantRun, inputs: RoundInputs, out_dir: Path) -> None:
                 with_sample(alignment, number),
                 runtime=run.runtime,
             )
-            fit_round(inputs, preferences, alignment, trained, runtime=run.runtime)
+            fit_round(
+                inputs, preferences, alignment, trained, execution=Execution(runtime=run.runtime)
+            )
             inputs = replace(inputs, start=trained)
 
 

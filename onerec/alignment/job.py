@@ -6,6 +6,7 @@ from pathlib import Path
 
 from onerec.alignment.rounds import RoundInputs, fit_round, load_round_preferences
 from onerec.config import AlignmentConfig
+from onerec.training.execution import Execution
 from onerec.training.runtime import Runtime
 
 
@@ -32,8 +33,7 @@ class AlignmentJob:
             load_round_preferences(self.inputs, self.preferences),
             self.alignment,
             out_dir,
-            runtime=self.runtime,
-            scratch=scratch,
+            execution=Execution(runtime=self.runtime, scratch=scratch),
             on_epoch=lambda numbers: log(f"alignment: {numbers}"),
         )
         return {}

@@ -33,6 +33,7 @@ from onerec.session_dataset.holdout import held_out_users
 from onerec.session_dataset.reward_blocks import load_reward_blocks
 from onerec.shards import ShardPool
 from onerec.tokenizer.semantic_ids import SemanticIds, load_semantic_ids
+from onerec.training.execution import ONE_PROCESS, Execution
 from onerec.training.runtime import reproducible
 
 
@@ -180,8 +181,7 @@ def fit_round(
     alignment: AlignmentConfig,
     out_dir: Path,
     *,
-    runtime: Runtime,
-    scratch: Path | None = None,
+    execution: Execution = ONE_PROCESS,
     on_epoch: Callable[[Numbers], None] = lambda numbers: None,
 ) -> AlignmentReport:
     """Train on a round's preferences; see `fit_alignment`.
@@ -191,8 +191,7 @@ def fit_round(
         preferences: Pairs or groups.
         alignment: Losses and optimiser.
         out_dir: Gets the checkpoint and `history.json`.
-        runtime: Hardware and threads.
-        scratch: Unfinished work; several processes share it.
+        execution: Hardware, and where unfinished work lies.
         on_epoch: Called with the numbers of each epoch.
     """
     return fit_alignment(
@@ -206,8 +205,7 @@ def fit_round(
         alignment,
         out_dir,
         tokenizer_version=inputs.ids.tokenizer_version,
-        runtime=runtime,
-        scratch=scratch,
+        execution=execution,
         on_epoch=on_epoch,
     )
 

@@ -27,11 +27,11 @@ from onerec.generation import Trie
 from onerec.model import OneRec, encode_items, load_model, lookup, save_model, token_logp
 from onerec.session_dataset.generator_sessions import SessionTensors
 from onerec.training.batches import OrderedBatches, ShuffledBatches, WeightedRows, epoch_seed
+from onerec.training.execution import ONE_PROCESS, Execution
 from onerec.training.fit_module import FitModule
 from onerec.training.fit_settings import FitSettings
 from onerec.training.generator_module import next_token_loss
-from onerec.training.runtime import Runtime, reproducible
-from onerec.training.scratch import Scratch
+from onerec.training.runtime import reproducible
 from onerec.training.trainer import FitResult, fit
 
 HISTORY = "history.json"
@@ -95,8 +95,7 @@ def fit_alignment(
     *,
     tokenizer_version: str,
     objective: Objective | None = None,
-    runtime: Runtime | None = None,
-    scratch: Path | None = None,
+    execution: Execution = ONE_PROCESS,
     on_epoch: Callable[[Numbers], None] = lambda numbers: None,
 ) -> AlignmentReport:
     """Minimise `L_NTP + lambda * L_pref` (OneRec v1, Algorithm 2), starting from the sampler.
@@ -112,8 +111,7 @@ def fit_alignment(
         out_dir: Gets `model.safetensors`, `config.json` and `history.json`.
         tokenizer_version: Recorded in the checkpoint.
         objective: What is minimised beside L_NTP; that of `config.method` by default.
-        runtime: Hardware; on several devices every process calls it alike.
-        scratch: Unfinished work; several processes share it.
+        execution: Hardware, and where unfinished work lies.
         on_epoch: Called with the numbers of each epoch.
 
     Raises:
@@ -127,7 +125,7 @@ def fit_alignment(
             "raise sample_users or candidates, or look at the reward model"
         )
     objective = objective or _objective(data.preferences, config)
-    runtime = (runtime or Runtime()).of_small_model()
+    runtime = execution.runtime.of_small_model()
     held_out, learned = split_pairs(num_pairs, config.holdout_share, config.seed)
     batches = ShuffledBatches(len(learned), config.batch_size, config.seed)
     # With too few pairs to hold any out, what was learned from is what is measured.
@@ -141,14 +139,13 @@ def fit_alignment(
             batches,
             fit_settings(config, steps=config.epochs * len(batches)),
             runtime=runtime,
-            scratch=scratch and Scratch(directory=scratch),
+            scratch=execution.scratch_of("alignment"),
             on_epoch=lambda entry: on_epoch(_numbers(entry)),
         )
     report = _report(module.model, result)
     save_model(report.model, out_dir, tokenizer_version=tokenizer_version)
-    counts = {"pairs": num_pairs, "pairs_held_out": len(held_out)}
-    history = {"config": dataclasses.asdict(config), **counts, **report.to_json()}
-    write_json(out_dir / HISTORY, history)
+    history = {"pairs": num_pairs, "pairs_held_out": len(held_out), **report.to_json()}
+    write_json(out_dir / HISTORY, {"config": dataclasses.asdict(config), **history})
     return report
 
 

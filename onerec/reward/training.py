@@ -21,6 +21,7 @@ from onerec.session_dataset.reward_facts import ExposureLog
 from onerec.session_dataset.splits import split_users
 from onerec.training.batches import OrderedBatches, ShuffledBatches, WeightedRows, loader_of
 from onerec.training.distributed_batches import DistributedBatches
+from onerec.training.execution import ONE_PROCESS, Execution
 from onerec.training.fit_module import FitModule
 from onerec.training.fit_settings import FitSettings
 from onerec.training.runtime import Runtime, reproducible
@@ -62,8 +63,7 @@ def fit_reward(
     out_dir: Path,
     *,
     part: Part = "reward",
-    runtime: Runtime | None = None,
-    scratch: Path | None = None,
+    execution: Execution = ONE_PROCESS,
     on_epoch: Callable[[Numbers], None] = lambda numbers: None,
 ) -> RewardReport:
     """Train on every block, good or not, of one side's users; keep the best epoch.
@@ -83,8 +83,7 @@ def fit_reward(
         vectors: (N, Dv) frozen item vectors.
         out_dir: Gets `model.safetensors`, `config.json` and `metrics.json`.
         part: Which of the two models.
-        runtime: Hardware; on several devices every process calls it alike.
-        scratch: Unfinished work; several processes share it.
+        execution: Hardware, and where unfinished work lies.
         on_epoch: Called with the numbers of each epoch.
 
     Returns:
@@ -94,15 +93,15 @@ def fit_reward(
         ValueError: The part has no training block.
         TrainingDivergedError: A loss or weight became NaN or inf.
     """
-    runtime = (runtime or Runtime()).of_small_model()
+    runtime = execution.runtime.of_small_model()
     data = _data_of(config, train, valid, vectors, part)
     reports = []
     for number in range(config.ensemble_size if part == "reward" else 1):
         directory = out_dir / MEMBERS / str(number) if number else out_dir
         directory.mkdir(parents=True, exist_ok=True)
-        work = scratch and Scratch(directory=scratch / f"{part}-{number}")
+        scratch = execution.scratch_of(f"{part}-{number}")
         reports.append(
-            _fit_one(config, data, _Member(part, number), directory, runtime, work, on_epoch)
+            _fit_one(config, data, _Member(part, number), directory, runtime, scratch, on_epoch)
         )
     return reports[0]
 
@@ -186,17 +185,7 @@ def _fit_one(
     on_epoch: Callable[[Numbers], None],
 ) -> RewardReport:
     train, valid = data.train, blocks_of(data.valid, config, member.part)
-    base_rates, log = smoothed_rates(train.labels), data.log if config.facts else None
-    shape = RewardShape(
-        vector_dim=data.vectors.shape[1],
-        num_items=len(data.vectors),
-        history_length=train.history.shape[1],
-        signals=train.signals,
-        missing=train.thresholds.missing,
-        item_facts=log.item_fact_names if log else (),
-        user_facts=log.user_fact_names if log else (),
-        quantiles=config.quantiles if any(s.is_expectation for s in train.signals) else 0,
-    )
+    base_rates, shape = smoothed_rates(train.labels), _shape_of(config, data)
     seed, names = member.seed(config), [signal.name for signal in train.signals]
     with reproducible(runtime):
         torch.manual_seed(seed)
@@ -237,6 +226,20 @@ def _fit_one(
     write_json(out_dir / "metrics.json", metrics)
     return RewardReport(
         steps=result.steps["loss"], epochs=epochs, best_epoch=result.best_epoch, metrics=metrics
+    )
+
+
+def _shape_of(config: RewardConfig, data: _Data) -> RewardShape:
+    train, log = data.train, data.log if config.facts else None
+    return RewardShape(
+        vector_dim=data.vectors.shape[1],
+        num_items=len(data.vectors),
+        history_length=train.history.shape[1],
+        signals=train.signals,
+        missing=train.thresholds.missing,
+        item_facts=log.item_fact_names if log else (),
+        user_facts=log.user_fact_names if log else (),
+        quantiles=config.quantiles if any(s.is_expectation for s in train.signals) else 0,
     )
 
 

@@ -57,6 +57,7 @@ def run(
     *,
     raise_on_error: bool = True,
     devices: int = 1,
+    nodes: int = 1,
 ) -> dg.ExecuteInProcessResult:
     return dg.materialize(
         [pretrained_checkpoint, pretrained_checkpoint_checks],
@@ -64,7 +65,7 @@ def run(
         run_config={"ops": {CHECKPOINT: {"config": settings}}},
         resources={
             "artifacts": Artifacts(url=store.root),
-            "compute": Compute(accelerator="cpu", threads=1, devices=devices),
+            "compute": Compute(accelerator="cpu", threads=1, devices=devices, num_nodes=nodes),
         },
         raise_on_error=raise_on_error,
     )

@@ -137,7 +137,7 @@ def test_a_wrong_field_is_named(data: Path) -> None:
     for change, message in (
         ({"reward": {"d_modell": 3}}, r"reward\.d_modell=3: no such setting"),
         ({"reward": {"d_model": -3}}, r"reward\.d_model=-3: use a whole number"),
-        ({"part": "judge"}, "part='judge': Input should be 'reward' or 'evaluator'"),
+        ({"part": "third"}, "part='third': Input should be 'reward' or 'evaluator'"),
         ({"semantic_ids": str(data / "nowhere")}, "semantic_ids='.*nowhere': no such directory"),
         ({"reward": 3}, "reward=3: must map names to values"),
     ):
