@@ -16,6 +16,7 @@ from assets.support import (
     PIPELINE,
     launchpad,
     published,
+    table_of,
     to_core,
     upstream,
 )
@@ -190,9 +191,13 @@ def _decision_metadata(description: dict[str, Any]) -> dict[str, Any]:
         "decided by": description.get("by_hand", "the promotion rule"),
         "best simple system": description["simple_system"],
         "challenger's lists are chosen by": chosen_by,
-        "reasons": dg.MetadataValue.json(description["reasons"]),
-        "warnings": dg.MetadataValue.json(description["warnings"]),
-        "gates": dg.MetadataValue.json(description["gates"]),
-        "numbers": dg.MetadataValue.json(description["numbers"]),
-        "champion": dg.MetadataValue.json(description["model"]),
+        "reasons": _listed(description["reasons"]),
+        "warnings": _listed(description["warnings"]),
+        "gates": table_of([{"gate": n, "passed": ok} for n, ok in description["gates"].items()]),
+        "numbers": _listed([f"{name}: {value}" for name, value in description["numbers"].items()]),
+        "champion": _listed([f"{name}: {v}" for name, v in (description["model"] or {}).items()]),
     }
+
+
+def _listed(sentences: list[str]) -> dg.MarkdownMetadataValue:
+    return dg.MetadataValue.md("\n".join(f"- {sentence}" for sentence in sentences) or "none")

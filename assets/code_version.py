@@ -1,9 +1,12 @@
 """The code version of an asset: a hash of the code that it can run, found by following imports.
 
 An asset starts from its own function. What that function names in its module, and in other modules
-of `assets` and `resources`, counts definition by definition; a module of the core that any of them
-imports, at its top or inside a function, counts whole, and so does all that it imports in turn.
-Comments, docstrings and imports for type checkers do not count. Nothing is executed or imported.
+of `assets`, `resources` and `onerec.config`, counts definition by definition; another module of the
+core that any of them imports, at its top or inside a function, counts whole, and so does all that
+it imports in turn. Comments, docstrings, imports for type checkers and declarations of settings do
+not count: the values of settings are part of an artifact's key. What is computed from settings, by
+a method or a function of `onerec.config`, counts; a method is found by its name, whatever it is
+called on. Nothing is executed or imported.
 """
 
 import ast
@@ -17,12 +20,17 @@ from typing import NamedTuple
 from resources.settings import CHECKOUT
 
 PACKAGES = ("onerec", "assets", "resources", "experiments")
-BY_DEFINITION = ("assets", "resources")
+SETTINGS = "onerec.config"
+BY_DEFINITION = ("assets", "resources", SETTINGS)
 """Packages of whose modules only the definitions in use count."""
+SETTINGS_BASE = "ValidatedConfig"
+"""A class with this base declares settings."""
 NOT_COUNTED = {
     "assets.code_version": "this file",
     "assets.support": "how assets are declared and reported",
-    "onerec.config": "settings count by their values, which are part of an artifact's key",
+    "onerec.config.fields": "checks of a setting's value",
+    "onerec.config.limits": "upper limits of settings",
+    "onerec.config.presets": "values of settings, which are part of an artifact's key",
     "onerec.report": "tables and drawings of the UI and of the terminal",
     "resources.settings": "settings, as above",
 }
@@ -79,7 +87,11 @@ def reachable_code(module: str, *names: str, root: Path = CHECKOUT) -> dict[Unit
 
 
 def _is_not_counted(module: str) -> bool:
-    return any(module == name or module.startswith(f"{name}.") for name in NOT_COUNTED)
+    return _is_within(module, NOT_COUNTED)
+
+
+def _is_within(module: str, packages: Iterable[str]) -> bool:
+    return any(module == name or module.startswith(f"{name}.") for name in packages)
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,11 +116,26 @@ class _SourceTree:
         assert file is not None, name
         return _parsed(name, file.read_text(encoding="utf-8"))
 
+    @cached_property
+    def settings_methods(self) -> dict[str, list[Unit]]:
+        """The classes of settings that have a method or property, by its name."""
+        found: dict[str, list[Unit]] = {}
+        for file in sorted(self.root.joinpath(*SETTINGS.split(".")).glob("*.py")):
+            module = f"{SETTINGS}.{file.stem}"
+            if file.stem == "__init__" or _is_not_counted(module):
+                continue
+            for cls in (c for c in self.module(module).tree.body if isinstance(c, ast.ClassDef)):
+                for method in (m for m in cls.body if isinstance(m, ast.FunctionDef)):
+                    found.setdefault(method.name, []).append(Unit(module, cls.name))
+        return found
+
     def references(self, unit: Unit, source: "_Module") -> Iterator[Unit]:
         """What a unit imports or names, as units."""
         for node in _followed(source, unit.name):
             if isinstance(node, ast.Name):
                 yield Unit(unit.module, node.id)
+            elif isinstance(node, ast.Attribute):
+                yield from self.settings_methods.get(node.attr, ())
             elif isinstance(node, ast.Constant):
                 name = str(node.value)
                 yield from self._module_and_parents(name) if self.file(name) else ()
@@ -125,7 +152,7 @@ class _SourceTree:
             submodule = f"{node.module}.{alias.name}"
             if self.file(submodule) is not None:
                 yield from self._module_and_parents(submodule)
-            elif node.module.split(".")[0] in BY_DEFINITION:
+            elif _is_within(node.module, BY_DEFINITION):
                 yield Unit(node.module, alias.name)
             else:
                 yield from self._module_and_parents(node.module)
@@ -170,7 +197,8 @@ class _Module:
 
 @cache
 def _parsed(name: str, text: str) -> _Module:
-    return _Module(name, _Stripper().visit(ast.parse(text)))
+    stripper = _SettingsStripper() if _is_within(name, [SETTINGS]) else _Stripper()
+    return _Module(name, stripper.visit(ast.parse(text)))
 
 
 @cache
@@ -182,13 +210,13 @@ def _hash(module: _Module, name: str | None) -> str:
 @cache
 def _followed(
     module: _Module, name: str | None
-) -> list[ast.Import | ast.ImportFrom | ast.Constant | ast.Name]:
+) -> list[ast.Import | ast.ImportFrom | ast.Constant | ast.Name | ast.Attribute]:
     """Nodes by which a module, or one of its definitions, may reach other code."""
     found = []
     for statement in module.nodes(name):
         for node in ast.walk(statement):
-            is_import = isinstance(node, ast.Import | ast.ImportFrom)
-            if is_import or _may_be_a_module(node) or _is_another_definition(node, module, name):
+            is_followed = isinstance(node, ast.Import | ast.ImportFrom | ast.Attribute)
+            if is_followed or _may_be_a_module(node) or _is_another_definition(node, module, name):
                 found.append(node)
     return found
 
@@ -236,6 +264,21 @@ class _Stripper(ast.NodeTransformer):
     def visit_If(self, node: ast.If) -> ast.AST | None:
         is_typing = isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
         return None if is_typing else self.generic_visit(node)
+
+
+class _SettingsStripper(_Stripper):
+    """The same without the fields of classes of settings, and without their checks."""
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
+        if any(isinstance(base, ast.Name) and base.id == SETTINGS_BASE for base in node.bases):
+            node.body = [part for part in node.body if not _declares_settings(part)]
+        return self.generic_visit(node)
+
+
+def _declares_settings(statement: ast.stmt) -> bool:
+    if isinstance(statement, ast.FunctionDef):
+        return statement.name == "__post_init__"
+    return isinstance(statement, ast.AnnAssign)
 
 
 def _is_dagster(decorator: ast.expr) -> bool:

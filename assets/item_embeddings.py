@@ -63,7 +63,7 @@ def item_embeddings(
     read = {"catalogue": rows_hash(catalogue), "session_dataset": sessions.version}
     if supplied is not None:
         read["item_vectors"] = rows_hash(supplied)
-    key = {"config": asdict(core), "upstream": read, "code_version": CODE, "seed": core.seed}
+    key = {"config": asdict(core), "upstream": read, "code_version": CODE}
     name, report = "item_embeddings", context.log.info
     with (
         artifacts.store.write(name, context.partition_key, **key) as draft,

@@ -50,7 +50,7 @@ def log_inspection(source: Source, dbt: SessionDbt) -> dg.MaterializeResult:
 
 
 def _tables(findings: "list[Finding]") -> dict[str, dg.MetadataValue]:
-    """All findings, and beside them the rows that some of them rest on."""
+    """All findings, and the rows behind some of them."""
     rows = [
         {"number": n, "level": f.level, "topic": f.topic, "found": f.text, "setting": f.setting}
         for n, f in enumerate(findings, start=1)

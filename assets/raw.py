@@ -80,7 +80,7 @@ def raw_events(
 def raw_items(
     context: dg.AssetExecutionContext, config: IngestLaunchpad, source: Source, warehouse: Warehouse
 ) -> dg.MaterializeResult:
-    """What the day changed in the catalogue: new items and items that look different."""
+    """What the day changed in the catalogue: new items, and items with new values."""
     back = LookBack(missing=config.window_days, again=0)
     return _land(context, warehouse, "raw_items", source.open(), back)
 
@@ -225,7 +225,7 @@ def record_day(
 ) -> None:
     """Record that a run also made another day than its own, with its data versions.
 
-    Dagster then shows these partitions of the assets as materialised, and what rests on another
+    Dagster then shows these partitions of the assets as materialised, and what depends on another
     version of them as out of date.
     """
     for asset, version in versions.items():

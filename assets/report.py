@@ -1,4 +1,4 @@
-"""The morning report: one page of what the nightly run measured, decided and took."""
+"""The nightly report: one page with the metrics, the decision and the time of every step."""
 
 import shutil
 

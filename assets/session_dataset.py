@@ -74,7 +74,7 @@ def session_dataset(
     from onerec.report.pictures import funnel, svg_markdown
     from onerec.session_dataset.item_attributes import write_item_attributes
     from onerec.session_dataset.repeats import repeat_facts
-    from onerec.session_dataset.splits import validation_day, window
+    from onerec.session_dataset.splits import SplitDays, validation_day, window
     from onerec.session_dataset.usual_volume import LOOKBACK_DAYS
 
     sessions, days = to_core(config, PIPELINE.sessions), to_core(config, PIPELINE.window)
@@ -90,8 +90,7 @@ def session_dataset(
         delivered = sum(warehouse.num_delivered("raw_events", first, day).values())
         per_day = warehouse.sessions_per_day(day - timedelta(days=LOOKBACK_DAYS), day)
         valid_day = validation_day(per_day, day)
-        split = {"first": first, "day": day, "valid_day": valid_day}
-        written = dbt.write_sessions(warehouse, draft.path, **split)
+        written = dbt.write_sessions(warehouse, draft.path, SplitDays(first, day, valid_day))
         write_item_attributes(warehouse.catalogue(day), draft.path)
         draft.row_counts.update(written.sessions | {"rows": sum(written.sessions.values())})
         steps = {"delivered rows": delivered, **written.funnel}

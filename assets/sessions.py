@@ -45,7 +45,7 @@ NOT_FOR_SQL = {
 """Session settings that only the session dataset and its checks read."""
 
 REJECTED_BY_CHOICE = {"user_id has more than max_events_per_user_day events on the day"}
-"""Reasons that a setting asks for: no sign of a broken log."""
+"""Reasons that a setting turns on; they are no sign of a damaged log."""
 
 
 class SessionLaunchpad(
@@ -142,7 +142,7 @@ def _versions(
 ) -> dict[dg.AssetKey, str]:
     """Data versions of a day's tables: of what was delivered of it, the settings and the SQL.
 
-    The same whichever run built the day: what rests on it is out of date only if one of them
+    The same whichever run built the day: what depends on it is out of date only if one of them
     changed.
     """
     return {
@@ -158,7 +158,7 @@ def _versions(
 def rejected_share_below_threshold(
     context: dg.AssetCheckExecutionContext, config: RejectionLaunchpad, warehouse: Warehouse
 ) -> dg.AssetCheckResult:
-    """Too many refused rows mean that the log changed, not that users did."""
+    """Too many rejected rows mean that the format of the log changed."""
     days = checked_days(context)
     with warehouse.connect(read_only=True) as connection:
         reasons = log_quality.rejections(connection, *days)
@@ -193,7 +193,7 @@ def order_of_sessions_is_known(
 ) -> dg.AssetCheckResult:
     """Items that share one time have no order: baskets, and times cut to the day."""
     with warehouse.connect(read_only=True) as connection:
-        ties = log_quality.ties(connection, *checked_days(context))
+        ties = log_quality.count_ties(connection, *checked_days(context))
     share = ties.tied_events / ties.events if ties.events else 0.0
     unordered = ties.unordered_sessions / ties.sessions if ties.sessions else 0.0
     declared = config.session_order != "auto"
@@ -220,7 +220,7 @@ def order_of_sessions_is_known(
 def no_account_dominates_a_day(
     context: dg.AssetCheckExecutionContext, warehouse: Warehouse
 ) -> dg.AssetCheckResult:
-    """A bot or a test account moves popularity, metrics and what is learned."""
+    """A bot or a test account distorts popularity, metrics and models."""
     with warehouse.connect(read_only=True) as connection:
         busy, _ = log_quality.busy_accounts(connection, *checked_days(context))
     worst = busy[0] if busy else None

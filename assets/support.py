@@ -55,7 +55,7 @@ def upstream(asset: str, *, first: int = 0, last: int = 0) -> dg.AssetDep:
 
 
 CORRECTABLE = upstream("sessions", first=-PIPELINE.window.window_days)
-"""The log that everything of a nightly run rests on. Dagster finds an asset out of date by its
+"""The log that every asset of a nightly run depends on. Dagster finds an asset out of date by its
 direct dependencies alone, so that each names this one: a corrected day then shows in all of them.
 """
 

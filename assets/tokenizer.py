@@ -158,7 +158,7 @@ CODEBOOK_CHECKS = {
 def codebook_checks(
     context: dg.AssetCheckExecutionContext, artifacts: Artifacts
 ) -> Iterator[dg.AssetCheckResult]:
-    """Warnings: an unbalanced first version is better than none, and a refused one is not used."""
+    """Warnings only: an unbalanced first version is better than none, a refused one is not used."""
     from onerec.tokenizer.codebook import load_codebook
     from onerec.tokenizer.versions import DIAGNOSTICS_FILE, load_tokenizer_manifest
 

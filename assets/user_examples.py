@@ -42,8 +42,7 @@ def user_examples(
 
     For reading, with titles where the catalogue has them; nothing depends on it.
     """
-    from onerec.evaluation.user_examples import as_markdown
-    from onerec.evaluation.user_examples import user_examples as chosen_users
+    from onerec.evaluation.user_examples import as_markdown, collect_user_examples
     from onerec.session_dataset.repeats import with_seen_items
 
     day, store = context.partition_key, artifacts.store
@@ -57,7 +56,8 @@ def user_examples(
         systems = evaluation.systems(data)
         catalogue = warehouse.catalogue(date.fromisoformat(day)).select(["item_id", "title"])
         titles = {r["item_id"]: r["title"] for r in catalogue.to_pylist() if r["title"]}
-        page = as_markdown(chosen_users(data, systems, explained=CHALLENGER), titles)
+        examples = collect_user_examples(data, systems, explained=CHALLENGER)
+        page = as_markdown(examples, titles)
     with store.write(
         "user_examples",
         day,

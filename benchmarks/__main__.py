@@ -129,7 +129,7 @@ def _measure(name: str, results: Path, *, quick: bool) -> None:
     found = {
         "date": date.today().isoformat(),
         "machine": machine(),
-        "versions": versions(),
+        "versions": package_versions(),
         "peak_rss_gib": round(peak, 2),
         "section": section.to_json(),
     }
@@ -146,7 +146,7 @@ def machine() -> str:
     return f"{model}, {len(os.sched_getaffinity(0))} cores, {memory:.0f} GiB"
 
 
-def versions() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
     """Installed versions of what was measured."""
     found = {"python": platform.python_version()}
     for name in PEERS:

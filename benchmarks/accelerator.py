@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from benchmarks.cost import Cost
-from benchmarks.presets import SESSION_ITEMS, build, cost_of, matmul_rate, shortened, training_step
+from benchmarks.presets import SESSION_ITEMS, build, cost_of, matmul_rate, training_step, with_depth
 from benchmarks.section import Section, Table
 from onerec.config import PRESETS, PipelineConfig
 from onerec.generation import Trie, generate_sessions
@@ -69,7 +69,7 @@ def quick_size() -> Size:
         "sessions": {"history_length": 4},
     }
     return Size(
-        presets={n: shortened(PRESETS[n].override(narrow), depth=1) for n in ("base", "large")},
+        presets={n: with_depth(PRESETS[n].override(narrow), depth=1) for n in ("base", "large")},
         batches={"base": (2,), "large": (2,)},
         steps=2,
         items=500,

@@ -17,7 +17,7 @@ from onerec.model import OneRec, lookup, session_nll
 from onerec.tokenizer.codebook import fit_codebook
 from onerec.tokenizer.semantic_ids import assign_semantic_ids
 from onerec.training.batches import ShuffledBatches, epoch_seed
-from onerec.training.generator import fit_settings
+from onerec.training.generator import pretraining_settings
 from onerec.training.generator_module import token_nll
 from onerec.training.optimizer import adamw, rate_share
 
@@ -63,7 +63,7 @@ def run(quick: bool) -> Section:
     for name, config in ARCHITECTURES.items():
         torch.manual_seed(0)
         models[name] = OneRec(config, **shape)
-        fit(models[name], history[learned], targets[learned], codes, steps, schedule)
+        fit_architecture(models[name], history[learned], targets[learned], codes, steps, schedule)
         losses[name] = validation_loss(models[name], history[held_out], targets[held_out], codes)
     batch = history[learned][:batch_size], targets[learned][:batch_size]
     times = side_by_side(
@@ -96,25 +96,27 @@ def run(quick: bool) -> Section:
             f"{np.log(size):.3f}. Operations and activations count full histories; tokens are "
             "SID tokens read and predicted."
         ),
-        tables=[
-            Table(
-                caption="OneRec v1 and OneRec-V2 at equal parameters",
-                columns=[
-                    "architecture",
-                    "parameters",
-                    f"validation loss after {steps} steps",
-                    "GFLOP per step",
-                    "activations MiB per step",
-                    "tokens/s",
-                ],
-                rows=rows,
-            )
-        ],
+        tables=[_table(rows, steps)],
         figures={
             "lazy_loss_minus_encoder_decoder": losses[lazy] - losses[first],
             "lazy_flops_over_encoder_decoder": costs[lazy].flops / costs[first].flops,
             "lazy_tokens_over_encoder_decoder": times[first].best / times[lazy].best,
         },
+    )
+
+
+def _table(rows: list[list[Any]], steps: int) -> Table:
+    return Table(
+        caption="OneRec v1 and OneRec-V2 at equal parameters",
+        columns=[
+            "architecture",
+            "parameters",
+            f"validation loss after {steps} steps",
+            "GFLOP per step",
+            "activations MiB per step",
+            "tokens/s",
+        ],
+        rows=rows,
     )
 
 
@@ -189,7 +191,7 @@ def step(
         optimizer.step()
 
 
-def fit(
+def fit_architecture(
     model: OneRec,
     history: Tensor,
     targets: Tensor,
@@ -200,7 +202,7 @@ def fit(
     """Train as `onerec.training` does, for a number of steps instead of epochs."""
     model.train()
     optimizer = adamw(model, config.learning_rate, config.weight_decay)
-    settings = fit_settings(config, steps=steps)
+    settings = pretraining_settings(config, steps=steps)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda done: rate_share(done, total_steps=steps, settings=settings)
     )

@@ -168,38 +168,11 @@ def _constraint(
     figures: dict[str, float],
 ) -> Table:
     """Time of all that the trie adds to a step, apart from the model, given the same beams."""
-    rounds = 1 if size is QUICK else 50
     beams = size.batch * BEAM
     rows: list[list[Any]] = []
     token_logp = torch.randn(size.batch, BEAM, CODES).log_softmax(-1)
     for depth in (1, 2, 3):
-        node = torch.randint(0, len(trie.code[depth - 1]), (size.batch, BEAM))
-        column = torch.zeros(size.batch, BEAM, dtype=torch.long)
-        parents = torch.arange(BEAM).expand(size.batch, -1)
-
-        def legal_scores(depth: int = depth, node: Tensor = node) -> Tensor:
-            code, missing = trie.children(depth, node)
-            return token_logp.gather(-1, code).add_(missing)
-
-        def child(
-            depth: int = depth, node: Tensor = node, column: Tensor = column, up: Tensor = parents
-        ) -> Tensor:
-            moved = trie.first_child[depth][node.gather(1, up)] + column
-            return moved.clamp(max=len(trie.code[depth]) - 1)
-
-        def top(scores: Tensor) -> Tensor:
-            return scores.flatten(1).topk(BEAM, sorted=False).indices
-
-        narrow = legal_scores()
-        times = side_by_side(
-            {
-                "constraint": lambda: [(legal_scores(), child()) for _ in range(rounds)],
-                "narrow": lambda scores=narrow: [top(scores) for _ in range(rounds)],
-                "wide": lambda: [top(token_logp) for _ in range(rounds)],
-            },
-            repeats=3 * size.repeats,
-        )
-        per_beam = {name: 1e6 * t.best / rounds / beams for name, t in times.items()}
+        per_beam = _constraint_at(depth, trie, token_logp, size)
         rows.append(
             [f"OneRec, depth {depth}", per_beam["constraint"],
              per_beam["narrow"] - per_beam["wide"]]
@@ -230,6 +203,36 @@ def _constraint(
         columns=["what", "us per beam", "top-k over legal tokens less top-k over all"],
         rows=rows,
     )
+
+
+def _constraint_at(depth: int, trie: Trie, token_logp: Tensor, size: BenchSize) -> dict[str, float]:
+    """Microseconds per beam of the constraint, and of top-k over legal and over all tokens."""
+    rounds = 1 if size is QUICK else 50
+    node = torch.randint(0, len(trie.code[depth - 1]), (size.batch, BEAM))
+    column = torch.zeros(size.batch, BEAM, dtype=torch.long)
+    parents = torch.arange(BEAM).expand(size.batch, -1)
+
+    def legal_scores() -> Tensor:
+        code, missing = trie.children(depth, node)
+        return token_logp.gather(-1, code).add_(missing)
+
+    def child() -> Tensor:
+        moved = trie.first_child[depth][node.gather(1, parents)] + column
+        return moved.clamp(max=len(trie.code[depth]) - 1)
+
+    def top(scores: Tensor) -> Tensor:
+        return scores.flatten(1).topk(BEAM, sorted=False).indices
+
+    narrow = legal_scores()
+    times = side_by_side(
+        {
+            "constraint": lambda: [(legal_scores(), child()) for _ in range(rounds)],
+            "narrow": lambda: [top(narrow) for _ in range(rounds)],
+            "wide": lambda: [top(token_logp) for _ in range(rounds)],
+        },
+        repeats=3 * size.repeats,
+    )
+    return {name: 1e6 * t.best / rounds / size.batch / BEAM for name, t in times.items()}
 
 
 def _peer_constraint(codes: Tensor, beams: int, size: BenchSize) -> float:

@@ -100,11 +100,7 @@ def _quick_stages() -> dict[str, Any]:
 
 
 def _section(metrics: dict[str, Any], sizes: dict[str, int], minutes: float) -> Section:
-    seconds = {
-        name.removeprefix("seconds_"): value
-        for name, value in metrics.items()
-        if name.startswith("seconds_")
-    }
+    seconds = metrics["seconds"]
     slowest = sorted(seconds, key=lambda step: -seconds[step])
     return Section(
         title="A whole nightly run",
@@ -120,7 +116,7 @@ def _section(metrics: dict[str, Any], sizes: dict[str, int], minutes: float) -> 
                 caption="Steps, slowest first",
                 columns=("step", "seconds", "peak GiB of all processes"),
                 rows=[
-                    (step, round(seconds[step], 1), metrics[f"peak_gib_{step}"])
+                    (step, round(seconds[step], 1), metrics["peak_gib"][step])
                     for step in slowest
                     if seconds[step] >= 1
                 ],

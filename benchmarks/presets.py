@@ -31,11 +31,11 @@ class PresetSteps:
 
 
 def run(quick: bool) -> Section:
-    """Count all presets; step `base` in full and `large` at a shortened depth."""
+    """Count all presets; step `base` in full and `large` with fewer blocks."""
     torch.set_num_threads(THREADS)
     history, steps = (4, 2) if quick else (32, 5)
     base = PRESETS["base"]
-    large = shortened(PRESETS["large"], depth=1)
+    large = with_depth(PRESETS["large"], depth=1)
     if quick:  # only to see that it runs
         small = {"model": {"d_model": 128, "d_ff": 256}}
         base, large = base.override(small), large.override(small)
@@ -124,7 +124,7 @@ def cost_row(name: str, stages: PipelineConfig) -> list[Any]:
     ]
 
 
-def shortened(stages: PipelineConfig, *, depth: int) -> PipelineConfig:
+def with_depth(stages: PipelineConfig, *, depth: int) -> PipelineConfig:
     """The preset with fewer encoder and decoder blocks."""
     return stages.override({"model": {"encoder_layers": depth, "decoder_layers": depth}})
 

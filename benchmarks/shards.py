@@ -5,7 +5,7 @@
 
 Measured: recommendations of the `tiny` shape with random weights over 2,000 items, one torch
 thread a worker, in this process and with one and two Ray actors on this machine, in turn, the best
-of the repeats. Starting Ray and loading the weights is not counted, as a night pays for it once.
+of the repeats. Starting Ray and loading the weights is not counted: a nightly run pays for it once.
 What a shard costs the driver is measured with a function that does nothing.
 
 Projected: `simulate` draws a time for every shard around the measured mean and hands shards to the

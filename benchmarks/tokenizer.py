@@ -27,6 +27,22 @@ METHODS = {
     "plain K-means": "kmeans",
     "RQ-VAE": "rqvae",
 }
+COLUMNS = [
+    "method",
+    "seconds",
+    "largest - smallest",
+    "entropy / log K",
+    "codes used",
+    "Gini",
+    "relative MSE",
+    "collision rate",
+    "hit rate 1 / 2 / 3",
+]
+EXACT_CAPTION = (
+    "Inertia against exact balanced K-means (k-means-constrained, min-cost flow, n_jobs=1), one "
+    "level, one start each (n_init=1, k-means++ there, a balanced tree here), means over seeds"
+)
+EXACT_COLUMNS = ["items", "exact inertia", "ours", "ratio", "exact seconds", "our seconds"]
 
 
 def run(quick: bool) -> Section:
@@ -66,21 +82,7 @@ def run(quick: bool) -> Section:
             "codes."
         ),
         tables=[
-            Table(
-                caption="Tokenizers",
-                columns=[
-                    "method",
-                    "seconds",
-                    "largest - smallest",
-                    "entropy / log K",
-                    "codes used",
-                    "Gini",
-                    "relative MSE",
-                    "collision rate",
-                    "hit rate 1 / 2 / 3",
-                ],
-                rows=rows,
-            ),
+            Table(caption="Tokenizers", columns=COLUMNS, rows=rows),
             Table(
                 caption=(
                     "Against the paper's Algorithm 1 (clusters filled in the fixed order 1 to K, "
@@ -89,15 +91,7 @@ def run(quick: bool) -> Section:
                 columns=["items", "width", "K", "method", "relative MSE", "seconds"],
                 rows=paper_rows,
             ),
-            Table(
-                caption=(
-                    "Inertia against exact balanced K-means (k-means-constrained, min-cost flow, "
-                    "n_jobs=1), one level, one start each (n_init=1, k-means++ there, a balanced "
-                    "tree here), means over seeds"
-                ),
-                columns=["items", "exact inertia", "ours", "ratio", "exact seconds", "our seconds"],
-                rows=exact_rows,
-            ),
+            Table(caption=EXACT_CAPTION, columns=EXACT_COLUMNS, rows=exact_rows),
         ],
         figures=figures,
     )

@@ -1,72 +1,64 @@
-"""Runs and backfills launched through a Dagster UI of its own, as from a browser.
+"""Jobs and backfills launched through a Dagster UI of its own, as from a browser.
 
 They go through the instance's queue, pools and retries.
 """
 
 import fcntl
-import json
 import signal
 import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from resources.settings import CHECKOUT
+import dagster as dg
+import requests
+from dagster_graphql import DagsterGraphQLClient
 
-LAUNCH_RUN = """mutation($params: ExecutionParams!) { launchRun(executionParams: $params) {
-  __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
+from onerec_dagster.dagster_home import prepare_home
+from resources.settings import CHECKOUT, load_settings
+
+CODE_VERSIONS = "query { assetNodes { assetKey { path } opVersion } }"
 LAUNCH_BACKFILL = """mutation($params: LaunchBackfillParams!) {
   launchPartitionBackfill(backfillParams: $params) {
-  __typename ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }"""
-CANCEL_BACKFILL = """mutation($id: String!) { cancelPartitionBackfill(backfillId: $id) {
-  __typename ... on PythonError { message } } }"""
-CANCEL_RUNS = """mutation($ids: [String!]!) {
-  terminateRuns(runIds: $ids, terminatePolicy: MARK_AS_CANCELED_IMMEDIATELY) {
-  __typename ... on PythonError { message } } }"""
-RUNS = """query($filter: RunsFilter!) { runsOrError(filter: $filter) { ... on Runs { results {
-  runId status tags { key value } stepStats { stepKey status startTime endTime } } } } }"""
-BACKFILL = """query($id: String!) { partitionBackfillOrError(backfillId: $id) {
-  ... on PartitionBackfill { status } } }"""
-REQUESTED_BACKFILLS = """query { partitionBackfillsOrError(status: REQUESTED) {
-  ... on PartitionBackfills { results { id } } } }"""
-CODE_VERSIONS = "query { assetNodes { assetKey { path } opVersion } }"
-ENDED_RUN = {"SUCCESS", "FAILURE", "CANCELED"}
-ENDED_BACKFILL = {"COMPLETED", "COMPLETED_SUCCESS", "COMPLETED_FAILED", "FAILED", "CANCELED"}
+  ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }"""
 STARTS_WITHIN_SECONDS = 240
 POLL_SECONDS = 2.0
 
 
-class DagsterUI:
-    """A running UI, through its GraphQL API.
+@dataclass(frozen=True)
+class Launcher:
+    """A running Dagster UI, and the instance that it shows.
 
-    Args:
-        url: Where it listens, on this machine.
+    Attributes:
+        port: Of the UI, on this machine.
+        instance: Of the same home.
     """
 
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self._shown: set[tuple[str, str]] = set()
+    port: int
+    instance: dg.DagsterInstance
+    _shown: set[str] = field(default_factory=set)
+
+    @property
+    def url(self) -> str:
+        """Where to watch."""
+        return f"http://127.0.0.1:{self.port}"
 
     def query(self, query: str, **variables: Any) -> dict[str, Any]:
-        """Run a GraphQL query and return its data.
+        """The data of a GraphQL query, where Dagster's client has no method for it.
 
         Raises:
             RuntimeError: The answer holds an error.
         """
-        body = json.dumps({"query": query, "variables": variables}).encode()
-        header = {"Content-Type": "application/json"}
-        request = urllib.request.Request(f"{self.url}/graphql", body, header)
-        with urllib.request.urlopen(request, timeout=120) as response:
-            answer = json.load(response)
+        body = {"query": query, "variables": variables}
+        answer = requests.post(f"{self.url}/graphql", json=body, timeout=120).json()
         data = answer.get("data") or {}
-        failed = [part["message"] for part in data.values() if "message" in part]
-        if failed or answer.get("errors"):
-            raise RuntimeError(f"Dagster refused: {str(failed or answer['errors'])[:2000]}")
+        if answer.get("errors") or any("message" in part for part in data.values()):
+            raise RuntimeError(f"Dagster refused: {str(answer)[:2000]}")
         return data
 
     def code_versions(self) -> dict[str, str]:
@@ -74,41 +66,22 @@ class DagsterUI:
         nodes = self.query(CODE_VERSIONS)["assetNodes"]
         return {"/".join(n["assetKey"]["path"]): n["opVersion"] for n in nodes if n["opVersion"]}
 
-    def cancel_unfinished(self, before: float) -> None:
-        """Cancel the runs and backfills that an earlier, killed command left unfinished.
-
-        Args:
-            before: Unix seconds; runs that changed later are not an earlier command's.
-        """
-        for left in self.query(REQUESTED_BACKFILLS)["partitionBackfillsOrError"]["results"]:
-            self.query(CANCEL_BACKFILL, id=left["id"])
-        unfinished = ["QUEUED", "NOT_STARTED", "STARTING", "STARTED", "CANCELING"]
-        ids = [run["runId"] for run in self._runs(statuses=unfinished, updatedBefore=before)]
-        if ids:
-            self.query(CANCEL_RUNS, ids=ids)
-
     def run_job(
         self, location: str, job: str, tags: Mapping[str, str], assets: Sequence[str] = ()
     ) -> bool:
         """Run a job, or some assets of it, to its end; returns whether it succeeded."""
-        selected = {"assetSelection": [{"path": [name]} for name in assets]} if assets else {}
-        selector = {
-            "repositoryLocationName": location,
-            "repositoryName": "__repository__",
-            "pipelineName": job,
-            **selected,
-        }
-        given = [{"key": key, "value": value} for key, value in tags.items()]
-        params = {
-            "selector": selector,
-            "runConfigData": {},
-            "executionMetadata": {"tags": given},
-        }
-        run_id = self.query(LAUNCH_RUN, params=params)["launchRun"]["run"]["runId"]
+        run_id = DagsterGraphQLClient("127.0.0.1", self.port).submit_job_execution(
+            job,
+            repository_location_name=location,
+            repository_name="__repository__",
+            run_config={},
+            tags=dict(tags),
+            asset_selection=list(assets) or None,
+        )
         while True:
-            (run,) = self._show_steps(runIds=[run_id])
-            if run["status"] in ENDED_RUN:
-                return run["status"] == "SUCCESS"
+            (run,) = self._show_ended(dg.RunsFilter(run_ids=[run_id]))
+            if run.is_finished:
+                return run.is_success
             time.sleep(POLL_SECONDS)
 
     def backfill(self, partitions: Mapping[str, Sequence[str]]) -> None:
@@ -127,34 +100,41 @@ class DagsterUI:
         launched = self.query(LAUNCH_BACKFILL, params={"partitionsByAssets": wanted})
         backfill_id = launched["launchPartitionBackfill"]["backfillId"]
         while True:
-            found = self.query(BACKFILL, id=backfill_id)
-            self._show_steps(tags=[{"key": "dagster/backfill", "value": backfill_id}])
-            if found["partitionBackfillOrError"]["status"] in ENDED_BACKFILL:
+            found = self.instance.get_backfill(backfill_id)
+            self._show_ended(dg.RunsFilter(tags={"dagster/backfill": backfill_id}))
+            if found is not None and found.status.name.startswith(("COMPLETED", "FAILED", "CANC")):
                 return
             time.sleep(POLL_SECONDS)
 
-    def _runs(self, **wanted: Any) -> list[dict[str, Any]]:
-        return self.query(RUNS, filter=wanted)["runsOrError"]["results"]
+    def _show_ended(self, wanted: dg.RunsFilter) -> list[dg.DagsterRun]:
+        """Print the runs that have ended and were not shown yet; returns all of them."""
+        records = self.instance.get_run_records(wanted)
+        for record in records:
+            run = record.dagster_run
+            if run.is_finished and run.run_id not in self._shown:
+                self._shown.add(run.run_id)
+                assets = ", ".join(key.to_user_string() for key in run.asset_selection or ())
+                seconds = (record.end_time or 0.0) - (record.start_time or record.end_time or 0.0)
+                print(
+                    f"  {'ok' if run.is_success else 'FAILED':>6}  {seconds:6.1f} s  "
+                    f"{assets or run.job_name} {run.tags.get('dagster/partition', '')}",
+                    flush=True,
+                )
+        return [record.dagster_run for record in records]
 
-    def _show_steps(self, **wanted: Any) -> list[dict[str, Any]]:
-        """Print the steps of some runs that have ended and were not shown yet."""
-        runs = self._runs(**wanted)
-        for run in runs:
-            tags = {tag["key"]: tag["value"] for tag in run["tags"]}
-            partition = tags.get("dagster/partition", "")
-            for step in run["stepStats"]:
-                key = run["runId"], step["stepKey"]
-                if key in self._shown or not (step["startTime"] and step["endTime"]):
-                    continue
-                self._shown.add(key)
-                mark = "ok" if step["status"] == "SUCCESS" else "FAILED"
-                seconds = step["endTime"] - step["startTime"]
-                print(f"  {mark:>6}  {seconds:6.1f} s  {step['stepKey']} {partition}", flush=True)
-        return runs
+
+def cancel_unfinished(instance: dg.DagsterInstance) -> None:
+    """Cancel the runs and backfills that an earlier, killed command left unfinished."""
+    for backfill in instance.get_backfills():
+        if backfill.status.name == "REQUESTED":
+            instance.update_backfill(backfill.with_status(type(backfill.status).CANCELED))
+    for run in instance.get_runs():
+        if not run.is_finished:
+            instance.report_run_canceled(run)
 
 
 @contextmanager
-def running_ui(environ: Mapping[str, str], directory: Path) -> Iterator[DagsterUI]:
+def running_ui(environ: Mapping[str, str], directory: Path) -> Iterator[Launcher]:
     """`make dev` with an environment of its own, for the time of the block.
 
     Args:
@@ -163,45 +143,47 @@ def running_ui(environ: Mapping[str, str], directory: Path) -> Iterator[DagsterU
 
     Raises:
         ValueError: Another one works on it.
+        RuntimeError: The UI does not start.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    began, log = time.time(), directory / "dagster.log"
-    with (directory / "lock").open("w") as lock, log.open("ab") as output:
+    with (directory / "lock").open("w") as lock, (directory / "dagster.log").open("ab") as log:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ValueError(f"{directory}: another make tables works on it; wait for it") from None
-        process = subprocess.Popen(
-            [sys.executable, "-m", "onerec_dagster.dev", "--port", str(port)],
-            cwd=CHECKOUT,
-            env=dict(environ),
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            pass_fds=[lock.fileno()],  # a UI that outlives this process keeps the lock
-        )
-        try:
-            ui = DagsterUI(f"http://127.0.0.1:{port}")
-            _wait_for(ui, process, log)
-            ui.cancel_unfinished(began)
-            yield ui
-        finally:
-            process.send_signal(signal.SIGINT)
+        prepare_home(load_settings(environ))
+        with dg.DagsterInstance.get() as instance:
+            cancel_unfinished(instance)
+            process = subprocess.Popen(
+                [sys.executable, "-m", "onerec_dagster.dev", "--port", str(port)],
+                cwd=CHECKOUT,
+                env=dict(environ),
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                pass_fds=[lock.fileno()],  # a UI that outlives this process keeps the lock
+            )
+            launcher = Launcher(port, instance)
             try:
-                process.wait(timeout=60)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+                _wait_for(launcher, process, directory / "dagster.log")
+                yield launcher
+            finally:
+                process.send_signal(signal.SIGINT)
+                try:
+                    process.wait(timeout=60)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
 
 
-def _wait_for(ui: DagsterUI, process: subprocess.Popen, log: Path) -> None:
+def _wait_for(launcher: Launcher, process: subprocess.Popen, log: Path) -> None:
     deadline = time.monotonic() + STARTS_WITHIN_SECONDS
     while True:
         try:
-            ui.code_versions()
+            launcher.code_versions()
             return
-        except (OSError, RuntimeError):
+        except (OSError, RuntimeError):  # those of requests are OSErrors
             if process.poll() is not None or time.monotonic() > deadline:
                 end = log.read_text(errors="replace")[-2000:]
                 raise RuntimeError(f"the Dagster UI did not start ({log}):\n{end}") from None

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import yaml
 
-from experiments.backfill_launcher import DagsterUI, running_ui
+from experiments.backfill_launcher import Launcher, running_ui
 from experiments.nightly_artifacts import NEEDED, latest_night
 from experiments.reporting.results_page import assemble_page
 from experiments.table_specs import PAGE_ORDER, Environment, TableSpec, chosen_tables, quick_table
@@ -80,9 +80,7 @@ def night_is_current(
     return same_code and made["offline_metrics"]["config"]["baselines"] == baselines
 
 
-def run_nights(
-    ui: DagsterUI, days: Sequence[str], settings: Settings, store: ArtifactStore
-) -> None:
+def run_nights(ui: Launcher, days: Sequence[str], settings: Settings, store: ArtifactStore) -> None:
     """Ingest the days before, and launch the nightly runs that are missing, in order.
 
     Raises:
@@ -106,7 +104,7 @@ def run_nights(
 
 
 def _run(
-    ui: DagsterUI, location: str, job: str, tags: Mapping[str, str], assets: Sequence[str] = ()
+    ui: Launcher, location: str, job: str, tags: Mapping[str, str], assets: Sequence[str] = ()
 ) -> None:
     if not ui.run_job(location, job, tags, assets):
         raise RuntimeError(f"{', '.join(assets) or job} failed")
@@ -136,7 +134,7 @@ def missing_partitions(
     return dict(missing)
 
 
-def make_table(table: TableSpec, tables_dir: Path) -> list[str]:
+def make_result_table(table: TableSpec, tables_dir: Path) -> list[str]:
     """Launch what a table needs and the table, and take its files; returns what it wrote.
 
     Raises:
@@ -160,7 +158,7 @@ def make_table(table: TableSpec, tables_dir: Path) -> list[str]:
 def take_files(source: Path, target: Path, names: Sequence[str]) -> list[str]:
     """Copy the files of some tables; returns the names that were found."""
     target.mkdir(parents=True, exist_ok=True)
-    found = [name for name in names if (source / f"{name}.json").exists()]
+    found = [name for name in names if (source / f"{name}.parquet").exists()]
     for name in found:
         for old in target.glob(f"{name}-*.svg"):
             old.unlink()
@@ -188,7 +186,9 @@ def main() -> None:
     for table in tables:
         print(f"\n{table.name} ({table.environment.dataset}): {table.expected}", flush=True)
         try:
-            print(f"{table.name}: wrote {', '.join(make_table(table, tables_dir))}", flush=True)
+            print(
+                f"{table.name}: wrote {', '.join(make_result_table(table, tables_dir))}", flush=True
+            )
         except (ValueError, RuntimeError) as error:
             failed.append(table.name)
             home = tables_dir / "runs" / table.environment.name

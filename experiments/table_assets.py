@@ -75,7 +75,7 @@ def written(
 
     The data version is that of the figures, without the seconds that they took.
     """
-    from experiments.reporting.result_tables import cells, rows_to_json
+    from experiments.reporting.result_tables import cells
     from experiments.reporting.results_page import write_table
     from onerec.report.pictures import svg_markdown
 
@@ -88,9 +88,10 @@ def written(
         shown[table.name] = dg.MetadataValue.table(records, schema)
         findings = "\n".join(f"- {finding}" for finding in table.findings)
         shown[f"{table.name}: findings"] = dg.MetadataValue.md(findings or "none")
-        for metric, svg in table.pictures().items():
-            shown[f"{table.name}: {metric}"] = dg.MetadataValue.md(svg_markdown(svg))
-    rows = [row | {"seconds": None} for table in tables for row in rows_to_json(table.rows)]
+        for column, svg in table.pictures().items():
+            title = table.shown.get(column, column.metric)
+            shown[f"{table.name}: {title}"] = dg.MetadataValue.md(svg_markdown(svg))
+    rows = [row for table in tables for row in table.metrics.rows]
     digest = hashlib.sha256(json.dumps(rows).encode()).hexdigest()
     return dg.MaterializeResult(
         data_version=dg.DataVersion(digest[:16]),

@@ -114,7 +114,7 @@ ITEM_ATTRIBUTES = pa.schema(
         _column("category", pa.string(), "Its category or tags"),
     ]
 )
-"""One item a row, beside the sessions: facts of the reward model rest on it."""
+"""One item a row, beside the sessions: the reward model's facts are computed from it."""
 
 SEMANTIC_IDS = pa.schema(
     [

@@ -5,7 +5,7 @@ resamples, which makes the interval of a difference a paired one.
 """
 
 import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -20,6 +20,8 @@ class Interval(NamedTuple):
         >>> gain = Interval(0.05, 0.04, 0.0612)
         >>> str(gain), gain.text(signed=True, decimals=2), Interval(0.5, math.nan, math.nan).text()
         ('0.0500 [0.0400, 0.0612]', '+0.05 [+0.04, +0.06]', '0.5000')
+        >>> gain.significance, gain.text(unit=" %", decimals=2)
+        ('significantly above', '0.05 % [0.04, 0.06]')
         >>> gain.flat("gain")
         {'gain': 0.05, 'gain_low': 0.04, 'gain_high': 0.0612}
     """
@@ -28,13 +30,25 @@ class Interval(NamedTuple):
     low: float
     high: float
 
-    def text(self, *, signed: bool = False, decimals: int = 4) -> str:
+    @property
+    def significance(
+        self,
+    ) -> Literal["significantly above", "significantly below", "no significant difference"]:
+        """Of a difference: whether its interval excludes 0, and on which side it lies."""
+        if self.low > 0:
+            return "significantly above"
+        if self.high < 0:
+            return "significantly below"
+        return "no significant difference"
+
+    def text(self, *, signed: bool = False, decimals: int = 4, unit: str = "") -> str:
         """`mean [low, high]`, the mean alone without an interval, `n/a` where it is NaN."""
         if math.isnan(self.mean):
             return "n/a"
         shown = [f"{number:{'+' if signed else ''}.{decimals}f}" for number in self]
         has_interval = not (math.isnan(self.low) or math.isnan(self.high))
-        return f"{shown[0]} [{shown[1]}, {shown[2]}]" if has_interval else shown[0]
+        mean = shown[0] + unit
+        return f"{mean} [{shown[1]}, {shown[2]}]" if has_interval else mean
 
     def __str__(self) -> str:
         return self.text()

@@ -1,4 +1,4 @@
-"""`python -m onerec_dagster COMMAND`: the operator's levers from a shell.
+"""`python -m onerec_dagster COMMAND`: what an operator does, from a shell.
 
 Each one is a run on the instance that `make dev` shows, so that who did what, when and why is
 recorded there.
@@ -139,19 +139,19 @@ def resume(args: argparse.Namespace, op: Operator) -> None:
 
 
 def promote(args: argparse.Namespace, op: Operator) -> None:
-    """The challenger of the newest night serves, although the rule refused it."""
-    decide(op, CHALLENGER_SERVES, args.reason)
+    """The challenger of the newest nightly run serves, although the rule refused it."""
+    decide_by_hand(op, CHALLENGER_SERVES, args.reason)
 
 
 def rollback(args: argparse.Namespace, op: Operator) -> None:
-    """An earlier day's champion serves again, on the newest night."""
+    """An earlier day's champion serves again, on the newest nightly run."""
     store = op.store
     days = store.partitions("champion")
     day = args.to.isoformat() if args.to else _last_other_champion(store, days)
     if day not in days[:-1]:
         have = f"; there are {', '.join(days[:-1])}" if days[1:] else ", of which there is none"
         raise ValueError(f"--to {day}: name an earlier day with a champion{have}")
-    decide(op, day, args.reason)
+    decide_by_hand(op, day, args.reason)
 
 
 def _last_other_champion(store: ArtifactStore, days: Sequence[str]) -> str | None:
@@ -163,11 +163,11 @@ def _last_other_champion(store: ArtifactStore, days: Sequence[str]) -> str | Non
     return others[-1] if others else None
 
 
-def decide(op: Operator, serve: str, reason: str) -> None:
-    """Run `decide_champion` for the newest night, and serve a later degraded day anew."""
+def decide_by_hand(op: Operator, serve: str, reason: str) -> None:
+    """Run `decide_champion` for the newest nightly run, and serve a later degraded day anew."""
     days = op.store.partitions("champion")
     if not days:
-        raise ValueError("no night has a champion yet: run one first, rerun DAY")
+        raise ValueError("no nightly run has a champion yet: run one first, rerun DAY")
     config = {"ops": {"champion": {"config": {"by_hand": {"serve": serve, "reason": reason}}}}}
     op.run(RunRequest.of_day("decide_champion", days[-1], config).by(getpass.getuser()))
     newest = op.store.partitions("recommendations")[-1]
@@ -184,16 +184,16 @@ def pin(args: argparse.Namespace, op: Operator) -> None:
     day = args.day.isoformat() if args.day else (days[-1] if days else "")
     if day not in days:
         raise ValueError(f"DAY={day!r}: no champion of that day; there are {', '.join(days[-5:])}")
-    maintain(op, "pin_champion", "pin", {"day": day, "reason": args.reason})
+    maintain(op, "pin", "pin", {"day": day, "reason": args.reason})
 
 
 def unpin(args: argparse.Namespace, op: Operator) -> None:
-    """The promotion rule decides again from the next night on."""
-    maintain(op, "pin_champion", "pin", {"day": "", "reason": args.reason})
+    """The promotion rule decides again from the next nightly run on."""
+    maintain(op, "pin", "pin", {"day": "", "reason": args.reason})
 
 
 def prune(args: argparse.Namespace, op: Operator) -> None:
-    """Removes what no kept night and nothing served stands on; a dry run unless --yes."""
+    """Removes what no kept nightly run and nothing served depends on; a dry run unless --yes."""
     config = {
         "keep_nights": args.keep_nights,
         "keep_champions": args.keep_champions,
@@ -205,7 +205,7 @@ def prune(args: argparse.Namespace, op: Operator) -> None:
 
 def forget(args: argparse.Namespace, op: Operator) -> None:
     """Erases users from warehouse, artifacts and recommendations; says what still holds them."""
-    maintain(op, "forget", "forget_users", {"users": args.users})
+    maintain(op, "forget", "forget", {"users": args.users})
 
 
 def doctor(args: argparse.Namespace, op: Operator) -> None:
@@ -309,7 +309,7 @@ def parser() -> argparse.ArgumentParser:
     kept = {"type": number, "metavar": "N", "default": 30}
     command(
         prune,
-        (["--keep-nights"], {**kept, "help": "last nights of each asset that stay"}),
+        (["--keep-nights"], {**kept, "help": "last nightly runs of each asset that stay"}),
         (["--keep-champions"], {**kept, "help": "last champions that stay"}),
         (["--keep-days"], {**kept, "default": 400, "help": "last days of the warehouse's log"}),
         (["--yes"], {"action": "store_true", "help": "remove; without it only say what"}),
@@ -321,7 +321,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command; what a user can correct ends it with one line."""
+    """Run a command; an error that the user can correct ends it with a message of one line."""
     args = parser().parse_args(arguments)
     try:
         with operator() as op:

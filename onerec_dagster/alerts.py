@@ -1,4 +1,4 @@
-"""Alerts: failed runs, failed checks of runs that succeeded, refused challengers, late nights, dead
+"""Alerts: failed runs, failed checks of runs that succeeded, refused challengers, late runs, dead
 sensors.
 
 Each is logged, and posted to `ONEREC_ALERT_WEBHOOK` where that is set. A message names the check
@@ -27,7 +27,7 @@ EMAIL_FROM, EMAIL_TO = "ONEREC_ALERT_EMAIL_FROM", "ONEREC_ALERT_EMAIL_TO"
 SMTP_HOST, SMTP_PASSWORD = "ONEREC_SMTP_HOST", "ONEREC_SMTP_PASSWORD"
 NIGHTS_SENSOR = "nights"
 LATE_AFTER = timedelta(hours=8)
-"""Behind the end of a day: its recommendations should be there by then."""
+"""After the end of a day: its recommendations should be published by then."""
 MOST_CHECKS = 5
 
 
@@ -119,11 +119,11 @@ def nightly_run_alert(context: dg.RunStatusSensorContext) -> None:
     name="late_night_alert",
     minimum_interval_seconds=600,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Alerts once a day while the sensor of nights runs and yesterday's recommendations "
+    description="Alerts once a day while the sensor `nights` runs and yesterday's recommendations "
     f"are not there {LATE_AFTER} after its end.",
 )
 def late_night_alert(context: dg.SensorEvaluationContext) -> dg.SkipReason:
-    """Alert of a late night; the cursor is the day of the last alert."""
+    """Alert of a late nightly run; the cursor is the day of the last alert."""
     states = context.instance.all_instigator_state()
     running = {s.name for s in states if s.is_running}
     if NIGHTS_SENSOR not in running:

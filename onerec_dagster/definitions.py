@@ -4,7 +4,7 @@ import warnings
 
 import dagster as dg
 
-# The night mixes SQL (a range of days is one run) and models (each night is one): meant so.
+# SQL builds a range of days in one run, models take a run for each day: intended.
 warnings.filterwarnings("ignore", message="Asset job .* materializes assets with varying")
 
 import assets  # noqa: E402

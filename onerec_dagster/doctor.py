@@ -111,7 +111,7 @@ def _runs(instance: dg.DagsterInstance) -> Iterator[Diagnosis]:
 
 
 def _automation(instance: dg.DagsterInstance) -> Iterator[Diagnosis]:
-    """Sensors and their daemon; a home that only commands work on has neither."""
+    """Sensors and their daemon; an instance that only commands use has neither."""
     now = datetime.now(UTC)
     dead = [f"{name} {why}" for name, why in sorted(dead_sensors(instance, now).items())]
     yield Diagnosis("sensors", "; ".join(dead))

@@ -80,7 +80,7 @@ NOT_EXECUTED = "Dependencies for step"
 
 
 class StepProgress:
-    """Prints what a long step says of itself and each step as it ends; collects when each began and
+    """Prints the progress of long steps and a line when a step ends; records when each began and
     ended.
 
     Attributes:
@@ -274,7 +274,7 @@ def run_job(
             if result.success:
                 return progress.spans
             run_id = result.run_id
-    raise RunFailedError(run_id, failure_text(instance, request.job, run_id, log))
+    raise RunFailedError(run_id, end_of_log(instance, request.job, run_id, log))
 
 
 def logged(instance: dg.DagsterInstance, run_id: str) -> list[str]:
@@ -286,7 +286,7 @@ def logged(instance: dg.DagsterInstance, run_id: str) -> list[str]:
     ]
 
 
-def failure_text(instance: dg.DagsterInstance, job: str, run_id: str, log: Path) -> str:
+def end_of_log(instance: dg.DagsterInstance, job: str, run_id: str, log: Path) -> str:
     """Why a run failed and how to go on, for a terminal."""
     return "\n".join(
         [

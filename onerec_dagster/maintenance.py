@@ -39,7 +39,7 @@ class PinConfig(dg.Config):
 def prune_state(
     context: dg.OpExecutionContext, config: PruneConfig, artifacts: Artifacts, warehouse: Warehouse
 ) -> None:
-    """Remove what no kept night stands on; with `dry_run` only say so."""
+    """Remove what no kept nightly run depends on; with `dry_run` only list it."""
     state = State(SETTINGS, artifacts.store, warehouse, context.instance)
     for line in prune(state, config):
         context.log.info(line)

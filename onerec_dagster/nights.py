@@ -18,7 +18,7 @@ STARTS_AT = SETTINGS.night_starts_at
 """A day's nightly run is due on the day after, from this time on."""
 SUNDAY = 6
 NEWEST_RUNS = 200
-"""Of each job, so many runs are looked at."""
+"""Newest runs of each job that are examined."""
 
 _FAILED = (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 
@@ -106,7 +106,7 @@ def next_night(
 ) -> date | str:
     """The day whose nightly run is to be requested, or why none is.
 
-    It is the oldest day after the newest published one that is due and was not tried yet. A night
+    It is the oldest day after the newest published one that is due and was not tried yet. A run
     that failed stops the catch-up: days that were due already when it failed wait until it is
     repaired. Days that become due later do not wait: one bad day costs one day.
 
@@ -121,7 +121,7 @@ def next_night(
         return f"the nightly run for {min(run.day for run in unfinished)} has not ended yet"
     done = [day for day in published if day not in runs or not runs[day].failed]
     if not done:
-        return "no night was published yet: start weekly_retokenize for the first day by hand"
+        return "nothing was published yet: start weekly_retokenize for the first day by hand"
     failed: NightlyRun | None = None
     waiting = 0
     day = max(done) + timedelta(days=1)
@@ -135,7 +135,7 @@ def next_night(
             waiting += 1
         day += timedelta(days=1)
     if failed is None:
-        return f"no night is due: {max(done)} is the newest published day"
+        return f"no nightly run is due: {max(done)} is the newest published day"
     return (
         f"the nightly run for {failed.day} failed (run {failed.run_id}); {waiting} later days wait "
         "until it is repaired, or can be started by hand"
@@ -161,7 +161,7 @@ def blocking_night(run: NightlyRun, runs: Mapping[date, NightlyRun]) -> NightlyR
 @dg.asset_check(asset=dg.AssetKey("raw_events"), blocking=True)
 def earlier_nights_have_ended(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
     """A nightly run goes on only when those of earlier days have ended, and stops in a backfill
-    where one of them failed: each night begins with the champion and the IDs of the one before."""
+    where one of them failed: each begins with the champion and the IDs of the one before."""
     partition = context.run.tags.get("dagster/partition")
     if context.run.job_name not in NIGHTS or partition is None:
         return dg.AssetCheckResult(passed=True, description="not a nightly run")
@@ -192,11 +192,11 @@ def earlier_nights_have_ended(context: dg.AssetCheckExecutionContext) -> dg.Asse
 
 
 def nights_of_asset_backfill(instance: dg.DagsterInstance, run: dg.DagsterRun) -> int:
-    """How many nights a backfill of assets that a run belongs to is of; 0 where it is none.
+    """Nightly runs in the backfill of assets that a run belongs to; 0 where it belongs to none.
 
     Dagster orders such a backfill by the dependencies of single assets: it would train models of
     later days before the champion of an earlier one is decided, as no asset can depend on one that
-    rests on itself.
+    depends on itself.
     """
     from onerec_dagster.definitions import defs
 
@@ -206,7 +206,7 @@ def nights_of_asset_backfill(instance: dg.DagsterInstance, run: dg.DagsterRun) -
         return 0
     target = backfill.get_asset_backfill_data(defs.resolve_asset_graph()).target_subset
     if DECIDED not in target.asset_keys:
-        return 0  # data alone: its days do not rest on one another
+        return 0  # data alone: its days do not depend on one another
     return len(target.get_partitions_subset(DECIDED))
 
 
@@ -214,9 +214,9 @@ def nights_of_asset_backfill(instance: dg.DagsterInstance, run: dg.DagsterRun) -
 def nights_are_backfilled_by_their_job(
     context: dg.AssetCheckExecutionContext,
 ) -> dg.AssetCheckResult:
-    """A backfill of assets over several nights stops before anything is trained.
+    """A backfill of assets over several nightly runs stops before anything is trained.
 
-    Each night begins with the champion and the IDs of the one before, and only the backfill of the
+    Each begins with the champion and the IDs of the one before, and only the backfill of the
     job keeps that order.
     """
     nights = nights_of_asset_backfill(context.instance, context.run)

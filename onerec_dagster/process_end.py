@@ -1,4 +1,4 @@
-"""How a command of ours ends."""
+"""How the project's commands end."""
 
 import os
 import sys

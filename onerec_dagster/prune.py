@@ -32,7 +32,7 @@ PARTITION, RANGE_END = "dagster/partition", "dagster/asset_partition_range_end"
 class PruneConfig(dg.Config):
     """What stays."""
 
-    keep_nights: int = Field(default=30, ge=1, description="Last nights of each asset")
+    keep_nights: int = Field(default=30, ge=1, description="Last nightly runs of each asset")
     keep_champions: int = Field(default=30, ge=1, description="Last champions")
     keep_days: int = Field(default=400, ge=1, description="Last days of the warehouse's log")
     dry_run: bool = Field(default=True, description="Only say what would be removed")
@@ -60,10 +60,10 @@ class Kept:
     """What stays.
 
     Attributes:
-        first_night: The oldest night that is kept for its own sake; None where there is none yet.
+        first_night: The oldest run that is kept for its own sake; None where there is none yet.
         last_night: The newest one.
         config: How much stays.
-        window_days: Days that a night learns from.
+        window_days: Days that a nightly run learns from.
     """
 
     first_night: date | None
@@ -72,7 +72,7 @@ class Kept:
     window_days: int
 
     def run(self, day: str) -> bool:
-        """Whether the runs of a day stay: its night, or a night that learned from it, is kept."""
+        """Whether the runs of a day stay: its nightly run is kept, or one that learned from it."""
         if self.first_night is None:
             return True
         return day >= (self.first_night - timedelta(days=self.window_days)).isoformat()
@@ -86,17 +86,17 @@ class Kept:
 
 
 def prune(state: State, config: PruneConfig) -> Iterator[str]:
-    """Remove superseded versions, old nights, runs and days, and DuckDB's free pages.
+    """Remove superseded versions, old nightly runs, runs and days, and DuckDB's free pages.
 
     Yields:
         A line per kind of thing, with what it frees.
 
     Raises:
-        ValueError: The warehouse would lose days that the next night learns from.
+        ValueError: The warehouse would lose days that the next nightly run learns from.
     """
     stages = state.settings.stages
     needed = stages.window.window_days + 1 + stages.sessions.lateness_days
-    remedy = f"use at least {needed}: the next night reads so many days"
+    remedy = f"use at least {needed}: the next nightly run reads so many days"
     require(config.keep_days >= needed, "keep_days", config.keep_days, remedy)
     gone = removals(
         state.store,
@@ -198,7 +198,7 @@ def day_of_run(tags: Mapping[str, str]) -> str | None:
 
 
 def _logs(state: State, config: PruneConfig) -> Iterator[str]:
-    """dbt's logs that are older than the kept nights."""
+    """dbt's logs that are older than the kept nightly runs."""
     cutoff = datetime.now(UTC) - timedelta(days=config.keep_nights)
     logs = [
         path
@@ -217,7 +217,7 @@ def _files(paths: list[Path], what: str, config: PruneConfig) -> Iterator[str]:
 
 
 def _warehouse_rows(state: State, kept: Kept) -> Iterator[str]:
-    """Days of the log, and tables of nights that are gone; the catalogue's history stays."""
+    """Days of the log, and tables of nightly runs that are gone; the catalogue's history stays."""
     if kept.first_log_day is None or kept.first_night is None:
         return
     if Path(state.warehouse.path).exists():

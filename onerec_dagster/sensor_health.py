@@ -8,9 +8,9 @@ import dagster as dg
 from onerec_dagster.run_findings import one_line
 
 FAILED_TICKS = 3
-"""A sensor that failed so many times in a row is dead."""
+"""A sensor that failed this many times in a row is dead."""
 SILENT_AFTER = timedelta(minutes=30)
-"""So is one that has not been evaluated for so long; intervals are 10 minutes at most."""
+"""A sensor that was not evaluated for this long is dead, too; intervals are at most 10 minutes."""
 SENSOR = "SENSOR"
 """Dagster's name for sensors and for the daemon that evaluates them."""
 

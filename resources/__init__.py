@@ -8,14 +8,14 @@ from resources.settings import Settings
 
 def resources_for(settings: Settings) -> dict[str, Any]:
     """The one dictionary of resources of an environment."""
-    from resources.dbt import session_sql
+    from resources.dbt import session_dbt_of
     from resources.stores import Artifacts, Compute, Consumers, Source
     from resources.warehouse import Warehouse
 
     return {
         "warehouse": Warehouse(path=str(settings.warehouse_path)),
         "artifacts": Artifacts(url=settings.artifacts_url, cache_dir=str(settings.cache_dir)),
-        "dbt": session_sql(settings),
+        "dbt": session_dbt_of(settings),
         "source": Source(
             dataset=settings.dataset,
             data_dir=settings.data_dir,

@@ -1,8 +1,8 @@
 """SQL that types a delivered column, whatever it holds: a value that does not fit becomes null.
 
-One macro a question, in DuckDB's SQL: is nothing known, which id, which number, which flag, which
-moment. Reading a log's days and landing its rows both use them, so that there is one parser of
-times. Every text that is no time, number or flag is distinguished from an empty one (`is_blank`).
+One macro per kind of value, in DuckDB's SQL: missing values, ids, numbers, flags, times. Reading a
+log's days and landing its rows both use them, so that there is one parser of times. Every text that
+is no time, number or flag is distinguished from an empty one (`is_blank`).
 """
 
 from dataclasses import dataclass

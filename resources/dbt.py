@@ -7,7 +7,6 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from dagster_dbt import DbtCliResource, DbtProject, asset_utils
 from dagster_dbt.core.dbt_event_iterator import DbtDagsterEventType, DbtEventIterator
 from pydantic import Field
 
+from onerec.session_dataset.splits import SplitDays
 from onerec.session_dataset.writer import WrittenSessions, write_session_dataset
 from resources.duckdb_memory import memory_limit
 from resources.settings import CHECKOUT, Settings
@@ -95,25 +95,13 @@ class SessionDbt(DbtCliResource):
         self.cli(command, target_path=Path(self.target_dir) / "inspection").wait()
 
     def write_sessions(
-        self,
-        warehouse: Warehouse,
-        directory: Path,
-        *,
-        first: date,
-        day: date,
-        valid_day: date | None,
+        self, warehouse: Warehouse, directory: Path, days: SplitDays
     ) -> WrittenSessions:
-        """Write the session dataset of day D; see `write_session_dataset`.
-
-        Args:
-            warehouse: Has the sessions.
-            directory: Gets the files.
-            first: First day of the window.
-            day: D.
-            valid_day: The last day before it that has sessions.
-        """
-        with warehouse.session_examples(first, day) as batches:
-            return write_session_dataset(batches, day, directory, valid_day=valid_day)
+        """Write the session dataset of a day into a directory; see `write_session_dataset`."""
+        with warehouse.session_examples(days.first, days.test_day) as batches:
+            return write_session_dataset(
+                batches, days.test_day, directory, valid_day=days.valid_day
+            )
 
 
 def build_command(variables: Mapping[str, Any]) -> list[str]:
@@ -162,7 +150,7 @@ def session_dbt(target: Path, warehouse_path: Path, **fields: Any) -> SessionDbt
     )
 
 
-def session_sql(settings: Settings) -> SessionDbt:
+def session_dbt_of(settings: Settings) -> SessionDbt:
     """The resource of an environment: on DuckDB, or on Spark with `ONEREC_SQL=spark`."""
     target = settings.root / "dbt"
     if settings.sql == "duckdb":

@@ -15,7 +15,7 @@ from pathlib import Path
 import duckdb
 
 _EMPTY_DAY = date(1970, 1, 1)
-"""A day without rows that holds the columns: a path without any file has none for Spark."""
+"""A file of no rows that holds the columns: Spark finds no columns under a path without files."""
 _WHOLE = ("raw_items", "raw_prior_history", "deliveries")
 """Landing tables that are small: changes of items, and what was known before the log."""
 

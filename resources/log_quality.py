@@ -1,4 +1,4 @@
-"""How good a landed log is: rejected rows, ties in time, accounts that are much of a day.
+"""Quality of a landed log: rejected rows, ties in time, accounts with much of a day's events.
 
 Every function reads a connection to a warehouse with session models.
 """
@@ -113,7 +113,7 @@ class Ties:
     unordered_sessions: int
 
 
-def ties(connection: duckdb.DuckDBPyConnection, first: date, last: date) -> Ties:
+def count_ties(connection: duckdb.DuckDBPyConnection, first: date, last: date) -> Ties:
     """Events that share their time with another one of the user, over some days."""
     row = connection.execute(
         "select coalesce(sum(num_exposures), 0), coalesce(sum(num_tied), 0), count(*), "

@@ -15,6 +15,7 @@ from dagster_dbt import DbtCliResource
 from dagster_dbt.core.dbt_event_iterator import DbtDagsterEventType
 from pydantic import Field
 
+from onerec.session_dataset.splits import SplitDays
 from onerec.session_dataset.writer import WrittenSessions, count_sessions, take_over_files
 from resources.dbt import (
     PROJECT_DIR,
@@ -73,18 +74,17 @@ class SparkSessionDbt(SessionDbt):
         self._show(variables)
 
     def write_sessions(
-        self,
-        warehouse: Warehouse,
-        directory: Path,
-        *,
-        first: date,
-        day: date,
-        valid_day: date | None,
+        self, warehouse: Warehouse, directory: Path, days: SplitDays
     ) -> WrittenSessions:
         """See `SessionDbt.write_sessions`; the tasks of Spark write the files."""
         made = directory / "spark"
-        days = {"first": first, "last": day, "test_day": day, "valid_day": valid_day or ""}
-        arguments = {name: str(value) for name, value in days.items()} | {"directory": str(made)}
+        arguments = {
+            "first": str(days.first),
+            "last": str(days.test_day),
+            "test_day": str(days.test_day),
+            "valid_day": str(days.valid_day or ""),
+            "directory": str(made),
+        }
         self._run_macro("write_sessions", arguments)
         take_over_files(made, directory)
         return count_sessions(directory)

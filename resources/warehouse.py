@@ -312,13 +312,13 @@ class Warehouse(dg.ConfigurableResource):
     def remove_days(
         self, *, log_before: date, published_before: date, dry_run: bool
     ) -> dict[str, int]:
-        """Delete users' rows of days before one, and tables that nights before one published.
+        """Delete users' rows of days before one, and tables that nightly runs before one published.
 
         The catalogue and the record of deliveries stay: they grow with what changed alone.
 
         Args:
             log_before: The first day of the log that stays.
-            published_before: The first night whose published tables stay.
+            published_before: The first nightly run whose published tables stay.
             dry_run: Only count.
 
         Returns:

@@ -1,4 +1,4 @@
-"""`python -m soak`: goes on where it ended, and prints the table of the nights so far."""
+"""`python -m soak`: goes on where it ended, and prints the table of the nightly runs so far."""
 
 import argparse
 import json
@@ -19,7 +19,7 @@ def table(rows: list[dict[str, object]]) -> str:
 
 
 def main() -> None:
-    """Make the nights that are missing, with a check after each."""
+    """Make the nightly runs that are missing, with a check after each."""
     parser = argparse.ArgumentParser(prog="python -m soak", description=__doc__)
     default = Path(os.environ.get("ONEREC_HOME") or ".onerec") / "soak"
     parser.add_argument("--home", type=Path, default=default, help="state; delete it to begin anew")

@@ -34,7 +34,7 @@ CONFIGS: dict[str, dict[str, dict[str, object]]] = {
     "refuses the refit": {"tokenizer": {"quality_tolerance": 0, "iterations": 1}},
     "fails a check": {"sessions": {"min_positive_share": 0.98}},
 }
-"""Changes of these settings, by what the night does with them."""
+"""Changes of these settings, by what the nightly run does with them."""
 
 
 class CommandError(AssertionError):

@@ -1,4 +1,4 @@
-"""The nights: what is delivered, what the operator does, and what must hold afterwards."""
+"""The nightly runs: what is delivered, what the operator does, and what must hold afterwards."""
 
 import json
 import threading
@@ -17,7 +17,7 @@ from soak.commands import Commands, kill, size_of, wait_until
 from soak.deliveries import ONE_DAY, Deliveries
 from soak.replay import (
     Ledger,
-    Served,
+    ServedFiles,
     check_champion,
     check_ids,
     check_served,
@@ -33,10 +33,10 @@ KEPT_NIGHTS = 7
 KEPT_DAYS = 14
 PRUNE_EVERY = 7
 MOST_GROWTH = 1.25
-"""After a prune the state is at most so many times what the first nights took for as many; the
+"""After a prune the state is at most so many times what the first ones took for as many; the
 catalogue grows."""
 DISK_ROOM = 2**29
-"""Bytes; a night takes about 10 MB of artifacts, and more while it works."""
+"""Bytes; a nightly run takes about 10 MB of artifacts, and more while it works."""
 
 
 @dataclass
@@ -64,10 +64,10 @@ class Soak:
         return cls(commands, deliveries, Ledger.load(home / "ledger.json"), schedule)
 
     def night(self, number: int) -> dict[str, object]:
-        """Make a night; returns its row of the table.
+        """Make a nightly run; returns its row of the table.
 
         Raises:
-            AssertionError: Something does not hold; the night can be made again.
+            AssertionError: Something does not hold; the nightly run can be made again.
         """
         incident, day, began = self.schedule.get(number, ""), day_of(number), time.monotonic()
         self._deliver(number, incident, day)
@@ -76,7 +76,7 @@ class Soak:
             self._check(day, opens=opens_version(day, incident))
         pruned = number % PRUNE_EVERY == 0 and self._prune(number)
         self.ledger.save(self.commands.home / "ledger.json")
-        served = Served.read(self.commands.root / "serving")
+        served = ServedFiles.read(self.commands.root / "serving")
         return {
             "night": number,
             "day": str(day),
@@ -113,22 +113,22 @@ class Soak:
         if str(day) in self.ledger.champions:
             check_champion(self.ledger, store, day)
             check_ids(self.ledger, store, self.deliveries, day, opens=opens)
-        served = Served.read(self.commands.root / "serving")
+        served = ServedFiles.read(self.commands.root / "serving")
         check_served(self.ledger, store, self.deliveries, served, day, WINDOW_DAYS)
 
     def _prune(self, number: int) -> bool:
-        """Prune, and compare the state with what the first nights left."""
-        levers = ["--keep-nights", str(KEPT_NIGHTS), "--keep-champions", str(KEPT_NIGHTS)]
-        levers += ["--keep-days", str(KEPT_DAYS)]
+        """Prune, and compare the state with what the first nightly runs left."""
+        options = ["--keep-nights", str(KEPT_NIGHTS), "--keep-champions", str(KEPT_NIGHTS)]
+        options += ["--keep-days", str(KEPT_DAYS)]
         before = size_of(self.commands.root)
-        said = self.commands.run("prune", *levers)
+        said = self.commands.run("prune", *options)
         expect("Nothing was removed" in said, said)
-        self.commands.run("prune", *levers, "--yes")
+        self.commands.run("prune", *options, "--yes")
         after, file = size_of(self.commands.root), self.commands.home / "sizes.json"
         sizes = json.loads(file.read_text()) if file.exists() else {}
         sizes[str(number)] = [before, after]
         file.write_text(json.dumps(sizes))
-        # runs of the days that a kept night learned from stay, too
+        # runs of the days that a kept nightly run learned from stay, too
         a_night = sizes[min(sizes, key=int)][0] / KEPT_NIGHTS
         limit = MOST_GROWTH * a_night * (KEPT_NIGHTS + WINDOW_DAYS)
         expect(after <= limit, f"night {number}: {after:,} bytes after prune, more than {limit:,}")
@@ -136,11 +136,11 @@ class Soak:
 
 
 def opens_version(day: date, incident: str) -> bool:
-    """Whether a night opens a tokenizer version: every seventh, and not where it is refused."""
+    """Whether a run opens a tokenizer version: every seventh, and not where it is refused."""
     return (day - FIRST_NIGHT).days % 7 == 0 and incident != "refused Sunday"
 
 
-def described(served: Served) -> str:
+def described(served: ServedFiles) -> str:
     """What serves, in a few words."""
     model = str(served.facts["model_version"])
     name = model if "_" in model or model.isalpha() else f"model {model[:8]}"
@@ -149,18 +149,18 @@ def described(served: Served) -> str:
 
 
 def plain(soak: Soak, day: date) -> None:
-    """A night without an incident."""
+    """A nightly run without an incident."""
     soak.commands.run("rerun", str(day))
 
 
 def missed(soak: Soak, day: date) -> None:
     """Nobody starts it: the day before goes on to be served."""
-    served = Served.read(soak.commands.root / "serving")
+    served = ServedFiles.read(soak.commands.root / "serving")
     expect(served.facts["day"] < str(day), f"{day} is served although nobody ran it")
 
 
 def catch_up(soak: Soak, day: date) -> None:
-    """The missed nights and this one, oldest first."""
+    """The missed nightly runs and this one, oldest first."""
     first = day
     while str(first - ONE_DAY) not in soak.commands.store.partitions("recommendations"):
         first -= ONE_DAY
@@ -186,21 +186,21 @@ def promote_and_pin(soak: Soak, day: date) -> None:
 
 
 def broken_volume(soak: Soak, day: date) -> None:
-    """The volume check stops the night, and the last champion serves."""
+    """The volume check stops the nightly run, and the last champion serves."""
     said = soak.commands.run("rerun", str(day), expect=1)
     expect_text("volume_is_usual", said)
     expect_degraded(soak, day)
 
 
 def failed(soak: Soak, day: date) -> None:
-    """A blocking check stops the night, and the last champion serves today's catalogue."""
+    """A blocking check stops the nightly run, and the last champion serves today's catalogue."""
     said = soak.commands.run("rerun", str(day), config="fails a check", expect=1)
     expect_text("min_positive_share", said)
     expect_degraded(soak, day)
 
 
 def refused_refit(soak: Soak, day: date) -> None:
-    """The refit is no better, and the night goes on in the current tokenizer version."""
+    """The refit is no better, and the nightly run goes on in the current tokenizer version."""
     soak.commands.run("rerun", str(day), config="refuses the refit")
     codebook = soak.commands.store.latest("codebook", str(day))
     expect(not codebook.manifest["metadata"]["accepted"], f"{day}: the refit was accepted")
@@ -217,7 +217,7 @@ def killed(soak: Soak, day: date) -> None:
 
 
 def full_disk(soak: Soak, day: date) -> None:
-    """Not a byte can be written from the middle of the night on; then there is room, and `resume`.
+    """Not a byte can be written from the middle of the run on; then there is room, and `resume`.
 
     Nothing can be made for this day meanwhile, so the day before goes on to be served.
     """
@@ -228,14 +228,14 @@ def full_disk(soak: Soak, day: date) -> None:
         wait_until(process, lambda: str(day) in store.partitions("session_dataset"))
         with filled(root):
             said = soak.commands.ended(process, 1)
-            served = Served.read(root / "serving")
+            served = ServedFiles.read(root / "serving")
         expect_text("GiB free", said)
         expect(served.facts["day"] == str(day - ONE_DAY), f"{served.facts['day']} is served")
         soak.commands.run("resume", more=little)
 
 
 def corrupt_checkpoint(soak: Soak, day: date) -> None:
-    """Bytes of yesterday's checkpoint flip; the night stops, and the remedy it prints mends it."""
+    """Bytes of yesterday's checkpoint flip; the run stops, and the remedy it prints mends it."""
     yesterday = str(day - ONE_DAY)
     checkpoint = soak.commands.store.latest("pretrained_checkpoint", yesterday)
     flip_bytes(checkpoint.path / "model.safetensors", 40)
@@ -268,7 +268,7 @@ def unpin_and_rollback(soak: Soak, day: date) -> None:
 def erasure(soak: Soak, day: date) -> None:
     """Two served users are forgotten: nothing that can be read holds them afterwards."""
     plain(soak, day)
-    users = sorted(Served.read(soak.commands.root / "serving").lists)[:2]
+    users = sorted(ServedFiles.read(soak.commands.root / "serving").lists)[:2]
     soak.ledger.erased = [*soak.ledger.erased, *users]
     soak.deliveries.take_out(users)
     soak.commands.run("forget", *users)
@@ -285,7 +285,7 @@ def erasure(soak: Soak, day: date) -> None:
 
 
 def two_operators(soak: Soak, day: date) -> None:
-    """Two of them start the same night at the same moment."""
+    """Two of them start the same nightly run at the same moment."""
     both = [soak.commands.start("rerun", str(day)) for _ in range(2)]
     texts: list[str] = []
 
@@ -297,7 +297,7 @@ def two_operators(soak: Soak, day: date) -> None:
         reader.start()
     for reader in readers:
         reader.join()
-    expect(len(texts) == len(both), "one of the two nights failed")
+    expect(len(texts) == len(both), "one of the two nightly runs failed")
 
 
 def expect_text(wanted: str, said: str) -> None:
@@ -307,7 +307,7 @@ def expect_text(wanted: str, said: str) -> None:
 
 def expect_degraded(soak: Soak, day: date) -> None:
     """The day is served by the last champion, and says why."""
-    served = Served.read(soak.commands.root / "serving")
+    served = ServedFiles.read(soak.commands.root / "serving")
     expect(served.facts["day"] == str(day), f"nothing serves {day}")
     expect(bool(served.facts["degraded"]), f"{day} is not marked degraded")
     store, ledger = soak.commands.store, soak.ledger
@@ -336,4 +336,4 @@ HANDLERS: dict[str, Callable[[Soak, date], None]] = {
     "erasure": erasure,
     "two operators": two_operators,
 }
-"""The others differ from a plain night by what is delivered alone."""
+"""The others differ from a plain nightly run by what is delivered alone."""

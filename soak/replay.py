@@ -1,7 +1,7 @@
-"""What must hold after a night, worked out from the deliveries and the metrics alone.
+"""What must hold after a nightly run, worked out from the deliveries and the metrics alone.
 
-The promotion rule is written down here a second time, in plain comparisons, and carried from night
-to night: what a night should serve follows from the nights before it and not from what they stored.
+The promotion rule is written down here a second time, in plain comparisons, and carried from
+run to run: what one should serve follows from those before it and not from what they stored.
 """
 
 import json
@@ -27,7 +27,7 @@ Model = dict[str, str]
 
 @dataclass
 class Ledger:
-    """What is known from the nights before.
+    """What is known from the nightly runs before.
 
     Attributes:
         champions: By day, the model that should be its champion.
@@ -143,7 +143,7 @@ def check_ids(
 
 
 @dataclass(frozen=True)
-class Served:
+class ServedFiles:
     """What consumers read.
 
     Attributes:
@@ -157,7 +157,7 @@ class Served:
     models: set[str]
 
     @classmethod
-    def read(cls, serving: Path) -> "Served":
+    def read(cls, serving: Path) -> "ServedFiles":
         """From `serving/current`."""
         current = (serving / "current").resolve()
         rows = pq.read_table(current / "recommendations.parquet").sort_by(
@@ -177,7 +177,7 @@ def check_served(
     ledger: Ledger,
     store: ArtifactStore,
     deliveries: Deliveries,
-    served: Served,
+    served: ServedFiles,
     day: date,
     window_days: int,
 ) -> None:

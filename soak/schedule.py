@@ -34,7 +34,7 @@ SCHEDULE: dict[int, str] = {
     28: "unpin and rollback",
     29: "refused Sunday",
 }
-"""Incident by number of the night; the others are plain."""
+"""Incident by number of the nightly run; the others are plain."""
 
 SHORT: dict[int, str] = {
     1: "first night",
@@ -45,5 +45,5 @@ SHORT: dict[int, str] = {
 
 
 def day_of(night: int) -> date:
-    """The day of a night, counted from 1."""
+    """The day of a nightly run, counted from 1."""
     return FIRST_NIGHT + timedelta(days=night - 1)

@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PRODUCT = ("onerec", "assets", "onerec_dagster", "resources", "experiments")
+PRODUCT = (
+    *("onerec", "assets", "onerec_dagster", "resources", "experiments"),
+    *("benchmarks", "soak"),
+)
 MOST_LINES = 60
 MOST_ARGUMENTS = 8
 

@@ -89,3 +89,13 @@ def test_every_path_named_in_a_document_exists():
     }
     assert len(named) > 20
     assert not [path for path in sorted(named) if not (CHECKOUT / path).exists()]
+
+
+def test_every_public_package_of_the_core_is_on_an_api_page():
+    """Submodules are shown with their package (`show_submodules`)."""
+    named = re.findall(r"^::: (\S+)", "\n".join(f.read_text() for f in DOCS.glob("api/*.md")), re.M)
+    entries = [p for p in (CHECKOUT / "onerec").iterdir() if not p.name.startswith(("_", "."))]
+    public = {
+        f"onerec.{p.stem}" for p in entries if p.suffix == ".py" or (p / "__init__.py").exists()
+    }
+    assert public == {name for name in named if name.count(".") == 1}

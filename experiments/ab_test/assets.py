@@ -51,8 +51,8 @@ def ab_test_table(
     compute: Compute,
 ) -> dg.MaterializeResult:
     """Cascade, OneRec small, larger, larger + IPA: same simulated users, visits, random numbers."""
-    from experiments.ab_test.simulation import run
-    from experiments.ab_test.table import make_table
+    from experiments.ab_test.simulation import run_ab_test
+    from experiments.ab_test.table import table_of_ab_test
 
     require(
         source.dataset == "simulated",
@@ -75,8 +75,8 @@ def ab_test_table(
     }
     day = test.day.isoformat()
     scratch = store.scratch(NAME, day, key)
-    table = make_table(
-        run(test, scratch),
+    table = table_of_ab_test(
+        run_ab_test(test, scratch),
         settings,
         provenance(
             store, [day], key["config"], range(settings.traffic_seeds), _budget(store, settings)

@@ -29,7 +29,7 @@ COUNTS: tuple[str, ...] = (
 """Sums per user and day. `users` is 1 on a day on which the user came."""
 
 
-def measure(
+def daily_sums(
     shown: Exposures, items: SimulatedItems, popularity: Array, num_users: int, fresh: float
 ) -> Array:
     """The sums of one day, (U, COUNTS).

@@ -21,13 +21,13 @@ from experiments.ab_test.config import (
     RETURNING,
     ABTestConfig,
 )
-from experiments.ab_test.measures import COUNTS, measure
+from experiments.ab_test.measures import COUNTS, daily_sums
 from experiments.ab_test.policies import (
     ArmPolicy,
     ServedCatalogue,
     serving_generator,
 )
-from experiments.ab_test.traffic import ReturnRule, UserState, is_watched, serve
+from experiments.ab_test.traffic import ReturnRule, UserState, is_watched, serve_days
 from onerec.artifacts import Artifact, read_json
 from onerec.config import BeamConfig, SessionConfig
 from onerec.datasets.simulated import SimulatedSource
@@ -115,7 +115,7 @@ class _ServedDay:
     usual: float
 
 
-def run(test: ABTest, scratch: Path) -> ABTestResult:
+def run_ab_test(test: ABTest, scratch: Path) -> ABTestResult:
     """Let each arm serve.
 
     Args:
@@ -170,7 +170,7 @@ def _served_once(
     if not file.exists():
         began = time.monotonic()
         policy = ArmPolicy(ranker, morning.fallback, morning.catalogue)
-        days = serve(
+        days = serve_days(
             test.source.world,
             policy,
             morning.known,
@@ -184,7 +184,7 @@ def _served_once(
         options = (items, morning.popularity, len(morning.known.history), test.config.fresh_days)
         sums = []
         for shown in days:
-            sums.append(measure(shown, *options))
+            sums.append(daily_sums(shown, *options))
             test.on_progress(f"{file.stem}: {len(sums)} of {test.config.days} days")
         made = {
             "sums": np.stack(sums),

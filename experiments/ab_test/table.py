@@ -6,7 +6,9 @@ from itertools import pairwise
 from experiments.ab_test.config import ARMS, CASCADE, ABTestConfig
 from experiments.ab_test.measures import Ratio, ratios
 from experiments.ab_test.simulation import ABTestResult
-from experiments.reporting.result_tables import Provenance, ResultTable, Row
+from experiments.reporting.result_tables import Provenance, ResultTable, TrainingCost
+from onerec.evaluation.metric_table import ALL, MetricRow, MetricTable, TableColumn
+from onerec.statistics import Interval
 
 NAME = "ab_test"
 LAST_DAYS = 3
@@ -24,18 +26,27 @@ LEVELS = {
     "finished_visits": ("finished_visits", "visits"),
     "popularity": ("popularity", "views"),
 }
+FRESH = {
+    "fresh_share": ("fresh_views", "views"),
+    "fresh_watch_share": ("fresh_seconds", "watch_seconds"),
+}
+"""The same of the first day."""
+FIRST_DAY, LAST, FIRST_MINUS_LAST = "first_day", "last_days", "first_day_minus_last_days"
+"""Slices of the days."""
+OVER_CASCADE = ARMS[CASCADE]
+WATCH, VIEW = (TableColumn(f"{name}_uplift", reference=OVER_CASCADE) for name in ("watch", "view"))
 COLUMNS = {
-    "watch_uplift": "total watch time, % over the cascade",
-    "view_uplift": "average view duration, % over the cascade",
-    "watch_uplift_first_day": "watch time on day 1, %",
-    "watch_uplift_last_days": f"watch time on the last {LAST_DAYS} days, %",
-    "return_uplift": "user-days where good days bring users back, %",
-    "watch_seconds": "seconds per user and day",
-    "view_seconds": "seconds per view",
-    "likes": "likes per user and day",
-    "finished_visits": "visits not left early",
-    "fresh_share": "fresh items on day 1",
-    "popularity": "popularity of the shown",
+    WATCH: "total watch time, % over the cascade",
+    VIEW: "average view duration, % over the cascade",
+    WATCH._replace(slice=FIRST_DAY): "watch time on day 1, %",
+    WATCH._replace(slice=LAST): f"watch time on the last {LAST_DAYS} days, %",
+    WATCH._replace(metric="return_uplift"): "user-days where good days bring users back, %",
+    TableColumn("watch_seconds"): "seconds per user and day",
+    TableColumn("view_seconds"): "seconds per view",
+    TableColumn("likes"): "likes per user and day",
+    TableColumn("finished_visits"): "visits not left early",
+    TableColumn("fresh_share", FIRST_DAY): "fresh items on day 1",
+    TableColumn("popularity"): "popularity of the shown",
 }
 TEXT = (
     "Every arm serves the same simulated users on the same visits with the same random numbers, "
@@ -53,7 +64,7 @@ RETURNING = (
 EVERY_DAY = slice(None)
 
 
-def make_table(
+def table_of_ab_test(
     measured: ABTestResult, config: ABTestConfig, provenance: Provenance, *, repeat_days: int
 ) -> ResultTable:
     """The table.
@@ -64,8 +75,8 @@ def make_table(
         repeat_days: Of the app.
         provenance: Where it comes from.
     """
-    rows = list(_rows(measured, config))
-    shown = {row.metric for row in rows}
+    metrics = MetricTable(tuple(_rows(measured, config)))
+    shown = {row.column for row in metrics.rows}
     returning = RETURNING.format(sensitivity=config.return_sensitivity, usual=measured.usual)
     text = TEXT.format(
         days=config.days,
@@ -77,16 +88,20 @@ def make_table(
         name=NAME,
         title="Simulated A/B test",
         text=text,
-        rows=rows,
+        metrics=metrics,
         provenance=provenance,
-        columns={metric: title for metric, title in COLUMNS.items() if metric in shown},
-        pictured=[m for m in ("watch_uplift", "view_uplift") if m in shown],
-        findings=_findings(rows, measured),
+        costs={
+            ARMS[arm]: TrainingCost(seeds=config.traffic_seeds, seconds=measured.seconds.get(arm))
+            for arm in measured.sums
+        },
+        columns={column: title for column, title in COLUMNS.items() if column in shown},
+        pictured=[column for column in (WATCH, VIEW) if column in shown],
+        findings=_findings(metrics, measured),
     )
 
 
-def uplifts(measured: ABTestResult, config: ABTestConfig) -> dict[str, dict[str, Ratio]]:
-    """Arm -> metric -> relative difference to the cascade, or to the arm before, in per cent."""
+def uplifts(measured: ABTestResult, config: ABTestConfig) -> dict[str, dict[TableColumn, Ratio]]:
+    """Arm -> column -> relative difference to the cascade, or to the arm before, in per cent."""
     options = {"samples": config.bootstrap_samples, "seed": config.seed}
     ratio = ratios(measured.sums, **options)
     back = ratios(measured.returning, **options) if measured.returning else None
@@ -95,68 +110,65 @@ def uplifts(measured: ABTestResult, config: ABTestConfig) -> dict[str, dict[str,
     def over(arm: str, other: str, above: str, below: str | None, days: slice) -> Ratio:
         return ratio(arm, above, below, days).over(ratio(other, above, below, days))
 
-    found: dict[str, dict[str, Ratio]] = {}
+    found: dict[str, dict[TableColumn, Ratio]] = {}
     for arm in (name for name in measured.sums if name != CASCADE):
         first_day = over(arm, CASCADE, "watch_seconds", None, slice(0, 1))
         last_days = over(arm, CASCADE, "watch_seconds", None, last)
         found[arm] = {
-            "watch_uplift": over(arm, CASCADE, "watch_seconds", None, EVERY_DAY),
-            "view_uplift": over(arm, CASCADE, "watch_seconds", "views", EVERY_DAY),
-            "likes_uplift": over(arm, CASCADE, "likes", None, EVERY_DAY),
-            "watch_uplift_first_day": first_day,
-            "watch_uplift_last_days": last_days,
-            "watch_uplift_first_minus_last": first_day.minus(last_days),
+            WATCH: over(arm, CASCADE, "watch_seconds", None, EVERY_DAY),
+            VIEW: over(arm, CASCADE, "watch_seconds", "views", EVERY_DAY),
+            WATCH._replace(metric="likes_uplift"): over(arm, CASCADE, "likes", None, EVERY_DAY),
+            WATCH._replace(slice=FIRST_DAY): first_day,
+            WATCH._replace(slice=LAST): last_days,
+            WATCH._replace(slice=FIRST_MINUS_LAST): first_day.minus(last_days),
         }
         if back is not None:
             for metric, above in (("return_uplift", "users"), ("return_watch", "watch_seconds")):
                 mine, theirs = (back(a, above, None, EVERY_DAY) for a in (arm, CASCADE))
-                found[arm][metric] = mine.over(theirs)
+                found[arm][WATCH._replace(metric=metric)] = mine.over(theirs)
     for before, arm in pairwise(name for name in ORDER if name in found):
-        found[arm][f"watch_uplift_over_{before}"] = over(
-            arm, before, "watch_seconds", None, EVERY_DAY
-        )
-        found[arm][f"view_uplift_over_{before}"] = over(
-            arm, before, "watch_seconds", "views", EVERY_DAY
-        )
+        for column, below in ((WATCH, None), (VIEW, "views")):
+            found[arm][column._replace(reference=ARMS[before])] = over(
+                arm, before, "watch_seconds", below, EVERY_DAY
+            )
     return found
 
 
-def _rows(measured: ABTestResult, config: ABTestConfig) -> Iterator[Row]:
+def _rows(measured: ABTestResult, config: ABTestConfig) -> Iterator[MetricRow]:
     ratio = ratios(measured.sums, samples=config.bootstrap_samples, seed=config.seed)
     relative = uplifts(measured, config)
     for arm in measured.sums:
-        values = {m: ratio(arm, *sums, EVERY_DAY) for m, sums in LEVELS.items()}
-        values["fresh_share"] = ratio(arm, "fresh_views", "views", slice(0, 1))
-        values["fresh_watch_share"] = ratio(arm, "fresh_seconds", "watch_seconds", slice(0, 1))
-        facts = {"seeds": config.traffic_seeds, "seconds": measured.seconds.get(arm)}
-        for metric, value in (relative.get(arm, {}) | values).items():
-            yield Row.of(ARMS[arm], metric, value.interval(config.confidence), **facts)
-        yield Row(system=ARMS[arm], metric="filled_share", value=measured.filled[arm], **facts)
+        values = {TableColumn(m): ratio(arm, *sums, EVERY_DAY) for m, sums in LEVELS.items()}
+        for metric, sums in FRESH.items():
+            values[TableColumn(metric, FIRST_DAY)] = ratio(arm, *sums, slice(0, 1))
+        for column, value in (relative.get(arm, {}) | values).items():
+            yield MetricRow.of(ARMS[arm], column, value.interval(config.confidence))
+        yield MetricRow(ARMS[arm], None, "filled_share", ALL, measured.filled[arm])
         if arm in measured.losses:
-            yield Row(
-                system=ARMS[arm], metric="validation_loss", value=measured.losses[arm], **facts
-            )
+            yield MetricRow(ARMS[arm], None, "validation_loss", ALL, measured.losses[arm])
 
 
-def _findings(rows: list[Row], measured: ABTestResult) -> list[str]:
-    cells = {(row.system, row.metric): row for row in rows}
-    found = []
-    for arm in (name for name in ORDER if name in measured.sums):
-        watch, view = (cells[ARMS[arm], m] for m in ("watch_uplift", "view_uplift"))
+def _findings(metrics: MetricTable, measured: ABTestResult) -> list[str]:
+    def text(gain: Interval, unit: str = " %") -> str:
+        return gain.text(signed=True, decimals=2, unit=unit)
+
+    found, arms = [], [name for name in ORDER if name in measured.sums]
+    for arm in arms:
+        watch, view = (metrics.cell(ARMS[arm], column) for column in (WATCH, VIEW))
         found.append(
-            f"{ARMS[arm]}: total watch time {watch.text(' %', 2)}, average view duration "
-            f"{view.text(' %', 2)} against the cascade: {_both(watch, view)}."
+            f"{ARMS[arm]}: total watch time {text(watch)}, average view duration {text(view)} "
+            f"against the cascade: {_both(watch, view)}."
         )
-    for before, arm in pairwise(name for name in ORDER if name in measured.sums):
-        row = cells[ARMS[arm], f"watch_uplift_over_{before}"]
+    for before, arm in pairwise(arms):
+        gain = metrics.cell(ARMS[arm], WATCH._replace(reference=ARMS[before]))
         found.append(
-            f"{ARMS[arm]} against {ARMS[before]}: total watch time {row.text(' %', 2)}, "
-            f"{row.significance}."
+            f"{ARMS[arm]} against {ARMS[before]}: total watch time {text(gain)}, "
+            f"{gain.significance}."
         )
-    for arm in (name for name in ORDER if name in measured.sums):
-        row = cells[ARMS[arm], "watch_uplift_first_minus_last"]
+    for arm in arms:
+        lost = metrics.cell(ARMS[arm], WATCH._replace(slice=FIRST_MINUS_LAST))
         found.append(
-            f"{ARMS[arm]}, day 1 less the last days: {row.text(' points', 2)}, {row.significance}."
+            f"{ARMS[arm]}, day 1 less the last days: {text(lost, ' points')}, {lost.significance}."
         )
     most = max(measured.filled, key=lambda arm: measured.filled[arm])
     found.append(
@@ -168,6 +180,6 @@ def _findings(rows: list[Row], measured: ABTestResult) -> list[str]:
     return found
 
 
-def _both(watch: Row, view: Row) -> str:
+def _both(watch: Interval, view: Interval) -> str:
     found = watch.significance, view.significance
     return f"both {found[0]}" if found[0] == found[1] else " and ".join(found)

@@ -170,7 +170,7 @@ class Exposures:
     is_positive: Array
 
 
-def serve(
+def serve_days(
     world: World,
     policy: Policy,
     known: UserState,

@@ -44,7 +44,8 @@ def amazon_beauty_system(
     """
     from experiments.amazon_beauty.reviews import read_amazon
     from experiments.amazon_beauty.systems import BUDGETS, SYSTEMS
-    from experiments.amazon_beauty.training import SystemRun
+    from experiments.amazon_beauty.training import SystemRun, save_results
+    from onerec.evaluation.metric_table import Metric
 
     store, partition = artifacts.store, context.partition_key
     name, seed = partition.rsplit("-", 1)
@@ -62,11 +63,11 @@ def amazon_beauty_system(
     run = SystemRun(reviews, scratch, int(seed), context.log.info, compute.runtime())
     with store.write(SYSTEM, partition, seed=run.seed, **key) as draft:
         results = SYSTEMS[name](run, budget)
-        for row, result in results.items():
-            result.save(draft.path, row)
+        save_results(draft.path, results)
     shutil.rmtree(scratch)
     shown = {
-        f"recall@10 of {row}": float(r.values["recall@10"].mean()) for row, r in results.items()
+        f"recall@10 of {row}": float(r.values[Metric("recall@10")].mean())
+        for row, r in results.items()
     }
     return published(draft.artifact, shown)
 
@@ -80,7 +81,7 @@ def amazon_beauty_system(
 def amazon_beauty_table(artifacts: Artifacts) -> dg.MaterializeResult:
     """Counting baselines, SASRec by three losses, TIGER and OneRec by TIGER's protocol, with and
     without a filter of seen items; published figures beside them."""
-    from experiments.amazon_beauty.table import make_table
+    from experiments.amazon_beauty.table import table_of_amazon_beauty
     from experiments.amazon_beauty.training import BeautyResult, load_results
 
     store = artifacts.store
@@ -94,4 +95,4 @@ def amazon_beauty_table(artifacts: Artifacts) -> dg.MaterializeResult:
     for artifact in read.values():
         for row, result in load_results(artifact.path).items():
             measured.setdefault(row, []).append(result)
-    return written([make_table(measured, hashes.pop(), SEEDS)])
+    return written([table_of_amazon_beauty(measured, hashes.pop(), SEEDS)])

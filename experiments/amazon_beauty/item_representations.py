@@ -56,7 +56,7 @@ def item_vectors(run: SystemRun) -> np.ndarray:
     pairs = sp.csr_array(chosen.T @ chosen)
     pairs.setdiag(0)
     pairs.eliminate_zeros()
-    shared = collaborative_vectors(pairs, SHARED_WIDTH, run.seed)
+    shared = collaborative_vectors(pairs, SHARED_WIDTH)
     observed = np.abs(shared).sum(1) > 0
     watched = np.bincount(items, minlength=len(text))
     trust = np.where(observed, watched / (watched + TRUST), 0.0)[:, None]

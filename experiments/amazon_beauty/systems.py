@@ -30,9 +30,9 @@ from experiments.amazon_beauty.training import (
     Budget,
     SystemRun,
     both_protocols,
-    means,
+    mean_metrics,
     metrics_of,
-    train,
+    train_within_budget,
 )
 from onerec.config import ModelConfig, TokenizerConfig
 from onerec.evaluation.baselines import fit_item_knn, fit_popularity
@@ -97,7 +97,7 @@ def sasrec(name: str, run: SystemRun, budget: Budget) -> dict[str, BeautyResult]
         )
         model = SequenceModel(shape)
         ranker = SequenceRanker(model, np.ones(shape.num_items, dtype=bool))
-        facts, seconds = train(
+        facts, seconds = train_within_budget(
             run,
             model,
             budget,
@@ -131,7 +131,7 @@ def tiger(run: SystemRun, budget: Budget) -> dict[str, BeautyResult]:
             session_items=1,
         )
         ranker = TigerRanker(model, codes, np.ones(len(codes), dtype=bool))
-        facts, seconds = train(
+        facts, seconds = train_within_budget(
             run,
             model,
             budget,
@@ -163,7 +163,7 @@ def onerec(run: SystemRun, budget: Budget) -> dict[str, BeautyResult]:
             shape, codes, CODES, torch.from_numpy(vectors), history_length=HISTORY_LENGTH
         )
         ranker = DenseHeadRanker(model)
-        facts, seconds = train(
+        facts, seconds = train_within_budget(
             run,
             model,
             budget,
@@ -202,7 +202,7 @@ def _chosen_dense_share(
     """The mixture of highest NDCG@10 on validation users, and the metrics of every mixture."""
     valid = run.validation_sample(3000)
     found = candidates_of(model, valid.history, beam=beam, dense=beam)
-    by_share = {s: means(metrics_of(found.fused(s, TOP_K), valid)) for s in DENSE_SHARES}
+    by_share = {s: mean_metrics(metrics_of(found.fused(s, TOP_K), valid)) for s in DENSE_SHARES}
     best = max(DENSE_SHARES, key=lambda share: by_share[share]["ndcg@10"])
     run.on_progress(f"dense share {best} chosen on validation, {by_share[best]}")
     return best, {str(share): metrics for share, metrics in by_share.items()}
@@ -222,7 +222,9 @@ def _heads(model: OneRecWithDenseHead, cases: LeaveOneOutCases, beam: int) -> di
     """Recall@10 of the beams alone and of an even mixture on a few users, for information only."""
     found = candidates_of(model, cases.history, beam=beam, dense=beam)
     lists = {"beams' recall@10": found.generated(TOP_K), "mixed recall@10": found.fused(0.5, TOP_K)}
-    return {name: means(metrics_of(ranked, cases))["recall@10"] for name, ranked in lists.items()}
+    return {
+        name: mean_metrics(metrics_of(ranked, cases))["recall@10"] for name, ranked in lists.items()
+    }
 
 
 def _counted(run: SystemRun, fit: Callable[[Interactions, np.ndarray], Ranker]) -> BeautyResult:

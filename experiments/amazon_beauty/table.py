@@ -4,14 +4,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from experiments.amazon_beauty.training import CUTOFFS, FILTERED, BeautyResult
+from experiments.amazon_beauty.training import UNSEEN, BeautyResult
 from experiments.reporting.result_tables import (
     Provenance,
     ResultTable,
-    Row,
     current_commit,
 )
 from experiments.reporting.seed_intervals import SeededValues, seeded_rows
+from onerec.evaluation.metric_table import Metric, MetricRow, MetricTable, TableColumn
 
 NAME = "amazon_beauty"
 LABELS = {
@@ -26,48 +26,36 @@ LABELS = {
     "onerec_dense": "experiment: OneRec + dense head",
 }
 """Rows in the order of the table -> how they are named there."""
-METRICS = tuple(f"{metric}@{k}" for k in CUTOFFS for metric in ("recall", "ndcg"))
-COLUMNS = ("recall@5", "ndcg@5", "recall@10", "ndcg@10", *(
-    f"{FILTERED}{metric}@10" for metric in ("recall", "ndcg")
-))  # fmt: skip
-MINUS = ("sasrec_ss", "tiger")
-COMPARED = ("recall@10", f"{FILTERED}recall@10")
-GOAL_FILTERED = {"recall@10": 0.0928, "ndcg@10": 0.0531}
+METRICS = {
+    Metric("recall@5"): "Recall@5",
+    Metric("ndcg@5"): "NDCG@5",
+    Metric("recall@10"): "Recall@10",
+    Metric("ndcg@10"): "NDCG@10",
+    Metric("recall@10", UNSEEN): "Recall@10, unseen items",
+    Metric("ndcg@10", UNSEEN): "NDCG@10, unseen items",
+}
+"""What is shown, and its title."""
+REFERENCES = ("sasrec_ss", "tiger")
+COMPARED = (Metric("recall@10"), Metric("recall@10", UNSEEN))
+GOAL_UNSEEN = {Metric("recall@10", UNSEEN): 0.0928, Metric("ndcg@10", UNSEEN): 0.0531}
 """The best reproducible published figures, of lists without seen items (eSASRec and SASRec with
 sampled softmax, 2025)."""
 GOAL_TIGER, GOAL_SHARE = 0.0648, 0.03
 """TIGER's published Recall@10, and how far from it ours may be."""
-PUBLISHED: dict[str, dict[str, float]] = {
-    "published, not measured here: TIGER": {
-        "recall@5": 0.0454,
-        "ndcg@5": 0.0321,
-        "recall@10": 0.0648,
-        "ndcg@10": 0.0384,
-    },
-    "published, not measured here: SASRec-CE (RecBole)": {
-        "recall@5": 0.0543,
-        "ndcg@5": 0.0315,
-        "recall@10": 0.0821,
-        "ndcg@10": 0.0405,
-    },
-    "published, not measured here: SASRec-CE (best)": {
-        "recall@5": 0.0601,
-        "ndcg@5": 0.0420,
-        "recall@10": 0.0859,
-        "ndcg@10": 0.0503,
-    },
-    "published, not measured here: BARGE (best known)": {"recall@10": 0.0927, "ndcg@10": 0.0547},
-    "published, not measured here: SASRec, sampled softmax": {
-        "filtered_recall@10": 0.0921,
-        "filtered_ndcg@10": 0.0531,
-    },
-    "published, not measured here: eSASRec": {
-        "filtered_recall@10": 0.0928,
-        "filtered_ndcg@10": 0.0523,
-    },
-}
-"""From the literature: TIGER's paper; LETTER's issue 20; 2605.25330; 2607.21028; the benchmark of
-eSASRec (2025), which leaves seen items out of the lists."""
+PUBLISHED: dict[str, tuple[float | None, ...]] = {
+    "published, not measured here: TIGER": (0.0454, 0.0321, 0.0648, 0.0384, None, None),
+    "published, not measured here: SASRec-CE (RecBole)": (
+        0.0543, 0.0315, 0.0821, 0.0405, None, None,
+    ),
+    "published, not measured here: SASRec-CE (best)": (0.0601, 0.0420, 0.0859, 0.0503, None, None),
+    "published, not measured here: BARGE (best known)": (None, None, 0.0927, 0.0547, None, None),
+    "published, not measured here: SASRec, sampled softmax": (
+        None, None, None, None, 0.0921, 0.0531,
+    ),
+    "published, not measured here: eSASRec": (None, None, None, None, 0.0928, 0.0523),
+}  # fmt: skip
+"""In the order of `METRICS`. From the literature: TIGER's paper; LETTER's issue 20; 2605.25330;
+2607.21028; the benchmark of eSASRec (2025), which leaves seen items out of the lists."""
 TEXT = (
     "Is a generative recommender better than a well tuned SASRec on the data the literature uses? "
     "Amazon Beauty (5-core, 2014), leave-one-out: a user's last item tests, the one before "
@@ -83,7 +71,7 @@ TEXT = (
 )
 
 
-def make_table(
+def table_of_amazon_beauty(
     measured: Mapping[str, Sequence[BeautyResult]], data_hash: str, seeds: Sequence[int]
 ) -> ResultTable:
     """The table.
@@ -95,25 +83,27 @@ def make_table(
     """
     seeded = {
         LABELS[name]: SeededValues(
-            {k: np.stack([r.values[k] for r in measured[name]]) for k in COLUMNS},
+            {metric: np.stack([r.values[metric] for r in measured[name]]) for metric in METRICS},
             sum(r.seconds for r in measured[name]),
         )
         for name in LABELS
         if name in measured
     }
-    others = [LABELS[name] for name in MINUS]
-    columns = {metric: _title(metric) for metric in COLUMNS} | {
-        f"{metric}_minus_{other}": f"{_title(metric)} minus {other}"
+    others = [LABELS[name] for name in REFERENCES]
+    columns = {TableColumn(*metric): title for metric, title in METRICS.items()} | {
+        TableColumn(*metric, other): f"{METRICS[metric]} minus {other}"
         for other in others
         for metric in COMPARED
     }
-    rows = seeded_rows(seeded, COLUMNS, minus=others, seed=0)
-    rows = [row for row in rows if row.metric in columns]
+    rows = seeded_rows(seeded, list(METRICS), minus=others, seed=0)
+    rows = [row for row in rows if row.column in columns]
     rows += [
-        Row(system=system, metric=metric, value=value)
+        MetricRow(system, None, *metric, value)
         for system, values in PUBLISHED.items()
-        for metric, value in values.items()
+        for metric, value in zip(METRICS, values, strict=True)
+        if value is not None
     ]
+    metrics = MetricTable(tuple(rows))
     spent = {
         name: f"{LABELS[name]} {results[0].seconds / 60:.0f} min, {_epochs(results[0])} epochs"
         for name, results in measured.items()
@@ -123,10 +113,11 @@ def make_table(
         name=NAME,
         title="Amazon Beauty, TIGER's protocol",
         text=TEXT,
-        rows=rows,
+        metrics=metrics,
+        costs={name: system.cost for name, system in seeded.items()},
         columns=columns,
-        pictured=("recall@10", f"{FILTERED}recall@10"),
-        findings=findings(rows, measured),
+        pictured=[TableColumn(*metric) for metric in COMPARED],
+        findings=goals_reached(metrics, measured),
         provenance=Provenance(
             data=f"Amazon Beauty `{data_hash[:12]}`",
             config="budgets of `experiments/amazon_beauty/systems.py`",
@@ -137,27 +128,30 @@ def make_table(
     )
 
 
-def findings(rows: Sequence[Row], measured: Mapping[str, Sequence[BeautyResult]]) -> list[str]:
-    """Whether the goals were reached, in sentences made of the rows."""
-    cells = {(row.system, row.metric): row for row in rows}
-    tiger = cells[LABELS["tiger"], "recall@10"].value
+def goals_reached(
+    metrics: MetricTable, measured: Mapping[str, Sequence[BeautyResult]]
+) -> list[str]:
+    """Whether the goals were reached, a sentence each."""
+    ours = LABELS["onerec_dense"]
+    tiger = metrics.find(LABELS["tiger"], "recall@10").mean
     off = tiger / GOAL_TIGER - 1
     reached = "reached" if abs(off) <= GOAL_SHARE else "missed"
     found = [
         f"Goal {reached}: our TIGER within 3 % of the published Recall@10 of {GOAL_TIGER} "
         f"({tiger:.4f}, {off:+.1%})."
     ]
-    for metric, goal in GOAL_FILTERED.items():
-        row = cells[LABELS["onerec_dense"], FILTERED + metric]
-        state = "reached" if row.value > goal else "missed"
+    for metric, goal in GOAL_UNSEEN.items():
+        reached_by = metrics.cell(ours, TableColumn(*metric))
+        state = "reached" if reached_by.mean > goal else "missed"
         found.append(
-            f"Goal {state}: OneRec + dense head, seen items left out, above the best reproducible "
-            f"{_title(metric)} of {goal}: {row.text()}."
+            f"Goal {state}: OneRec + dense head above the best reproducible {METRICS[metric]}, of "
+            f"{goal}: {reached_by.text()}."
         )
     for metric in COMPARED:
-        best = cells[LABELS["onerec_dense"], f"{metric}_minus_{LABELS['sasrec_ss']}"]
+        gain = metrics.cell(ours, TableColumn(*metric, LABELS["sasrec_ss"]))
         found.append(
-            f"OneRec + dense head minus {LABELS['sasrec_ss']}, {_title(metric)}: {best.text()}."
+            f"OneRec + dense head minus {LABELS['sasrec_ss']}, {METRICS[metric]}: "
+            f"{gain.text(signed=True)}."
         )
     shares = [result.facts.get("dense share") for result in measured["onerec_dense"]]
     found.append(
@@ -166,11 +160,6 @@ def findings(rows: Sequence[Row], measured: Mapping[str, Sequence[BeautyResult]]
         "the same training."
     )
     return found
-
-
-def _title(metric: str) -> str:
-    name = metric.removeprefix(FILTERED).replace("recall", "Recall").replace("ndcg", "NDCG")
-    return f"{name}, unseen items" if metric.startswith(FILTERED) else name
 
 
 def _epochs(measured: BeautyResult) -> int:

@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
 from experiments.amazon_beauty.reviews import HISTORY_LENGTH, AmazonReviews, LeaveOneOutCases
@@ -24,13 +23,20 @@ from onerec.evaluation.baselines.sequence_training import (
     fit_windows,
 )
 from onerec.evaluation.baselines.sequences import cut_windows
+from onerec.evaluation.metric_table import (
+    CaseValues,
+    Metric,
+    read_case_metrics,
+    write_case_metrics,
+)
 from onerec.evaluation.ranking_metrics import per_case_metrics
 from onerec.training import FitSettings, Scratch
 
 CUTOFFS = (5, 10)
 TOP_K = max(CUTOFFS)
-FILTERED = "filtered_"
-"""Prefix of the metrics of lists without what the user had chosen before."""
+UNSEEN = "unseen_items"
+"""Slice of the metrics of lists without what the user had chosen before."""
+RESULTS = "results.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,30 +126,34 @@ class BeautyResult:
     """One row of the table.
 
     Attributes:
-        values: Metric -> (U,) of the test users.
+        values: (U,) of the test users by metric.
         seconds: Training time, without evaluation.
         facts: What was chosen and how training went.
     """
 
-    values: Mapping[str, np.ndarray]
+    values: CaseValues
     seconds: float
     facts: Mapping[str, object]
 
-    def save(self, directory: Path, name: str) -> None:
-        """Write `<name>.safetensors` and `<name>.json`."""
-        values = {key: np.ascontiguousarray(value) for key, value in self.values.items()}
-        save_file(values, directory / f"{name}.safetensors")
-        write_json(directory / f"{name}.json", {"seconds": self.seconds, "facts": dict(self.facts)})
+
+def save_results(directory: Path, results: Mapping[str, BeautyResult]) -> None:
+    """Write `case_metrics.parquet` of all rows, and `results.json` with seconds and facts."""
+    num_users = len(next(iter(next(iter(results.values())).values.values())))
+    values = {name: result.values for name, result in results.items()}
+    write_case_metrics(directory, np.arange(num_users).astype(str), values)
+    facts = {n: {"seconds": r.seconds, "facts": dict(r.facts)} for n, r in results.items()}
+    write_json(directory / RESULTS, facts)
 
 
 def load_results(directory: Path) -> dict[str, BeautyResult]:
-    """Every row that `BeautyResult.save` wrote into a directory, by name."""
-    rows = [file.stem for file in sorted(directory.glob("*.safetensors"))]
-    stored = {name: read_json(directory / f"{name}.json") for name in rows}
-    return {
-        name: BeautyResult(load_file(directory / f"{name}.safetensors"), **stored[name])
-        for name in rows
-    }
+    """Every row that `save_results` wrote, by name."""
+    table = read_case_metrics(directory, slice=None).to_pandas()
+    found: dict[str, dict[Metric, np.ndarray]] = {}
+    keys = ["system", "metric", "slice"]
+    for (system, metric, part), rows in table.groupby(keys, observed=True, sort=False):
+        found.setdefault(str(system), {})[Metric(metric, part)] = rows["value"].to_numpy()
+    stored = read_json(directory / RESULTS)
+    return {name: BeautyResult(values, **stored[name]) for name, values in found.items()}
 
 
 def metrics_of(ranked: np.ndarray, cases: LeaveOneOutCases) -> dict[str, np.ndarray]:
@@ -154,13 +164,14 @@ def metrics_of(ranked: np.ndarray, cases: LeaveOneOutCases) -> dict[str, np.ndar
 
 def both_protocols(
     everything: np.ndarray, unseen: np.ndarray, cases: LeaveOneOutCases
-) -> dict[str, np.ndarray]:
-    """`metrics_of` lists of all items, and as `filtered_<metric>` of lists without seen ones."""
-    filtered = metrics_of(unseen, cases)
-    return metrics_of(everything, cases) | {FILTERED + name: v for name, v in filtered.items()}
+) -> CaseValues:
+    """`metrics_of` lists of all items, and of lists without seen ones as the slice `UNSEEN`."""
+    return {Metric(name): values for name, values in metrics_of(everything, cases).items()} | {
+        Metric(name, UNSEEN): values for name, values in metrics_of(unseen, cases).items()
+    }
 
 
-def means(values: Mapping[str, np.ndarray]) -> dict[str, float]:
+def mean_metrics(values: Mapping[str, np.ndarray]) -> dict[str, float]:
     """Mean over users."""
     return {name: float(value.mean()) for name, value in values.items()}
 
@@ -175,7 +186,7 @@ def cropped(windows: Tensor, share: float, draws: torch.Generator) -> Tensor:
     return moved.masked_fill(place >= count[:, None], -1)
 
 
-def train(
+def train_within_budget(
     run: SystemRun,
     model: torch.nn.Module,
     budget: Budget,
@@ -202,7 +213,7 @@ def train(
         model,
         lambda rows, _, draws: loss(cropped(rows, budget.crop_share, draws), draws),
         seed=run.seed,
-        measure=lambda: means(metrics_of(rank(valid), valid)) | also(),
+        measure=lambda: mean_metrics(metrics_of(rank(valid), valid)) | also(),
     )
     result = fit_windows(
         module,

@@ -21,7 +21,7 @@ from resources.stores import Artifacts
 )
 def freshness_table(config: DaysLaunchpad, artifacts: Artifacts) -> dg.MaterializeResult:
     """The generators of all nightly runs on their own day and on the seven after it."""
-    from experiments.freshness.decay import NightlyRunFiles, freshness_table
+    from experiments.freshness.decay import NightlyRunFiles, table_of_ages
 
     store = artifacts.store
     complete = set.intersection(*(set(store.partitions(name)) for name in READ))
@@ -39,5 +39,5 @@ def freshness_table(config: DaysLaunchpad, artifacts: Artifacts) -> dg.Materiali
         "weights, later ones from the one before; the last phase on the newest days of each run"
     )
     made = provenance(store, days, asdict(base), [base.training.seed], budget)
-    table = freshness_table(nights, base.decoding, base.evaluation, SETTINGS.dataset, made)
+    table = table_of_ages(nights, base.decoding, base.evaluation, SETTINGS.dataset, made)
     return written([table])

@@ -17,11 +17,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from experiments.reporting.result_tables import Provenance, ResultTable, Row
+from experiments.reporting.result_tables import Provenance, ResultTable
 from onerec.config import BeamConfig, EvaluationConfig
 from onerec.evaluation.baselines import Popularity, load_baselines
 from onerec.evaluation.data import sample_cases
 from onerec.evaluation.generators import load_incumbent
+from onerec.evaluation.metric_table import MetricRow, MetricTable, TableColumn
 from onerec.evaluation.ranking_metrics import per_case_metrics
 from onerec.model.checkpoint import read_config
 from onerec.ranked_lists import Ranker
@@ -32,6 +33,8 @@ from onerec.tokenizer.semantic_ids import SemanticIds, load_semantic_ids
 OLDEST = 7
 """Days; a model of this age is the oldest that is measured."""
 METRICS = ("recall@10", "ndcg@10")
+OF_THE_DAY = "the day's model"
+"""What every older model is compared with: the same system, made for the day that is served."""
 SYSTEMS = {"pretrained": "OneRec", "popularity_recent": "recent popularity"}
 """What is measured, and its name in the table."""
 
@@ -117,7 +120,7 @@ def measure_ages(
     return pd.concat(parts, ignore_index=True)
 
 
-def rows_of_ages(measured: pd.DataFrame, evaluation: EvaluationConfig) -> list[Row]:
+def rows_of_ages(measured: pd.DataFrame, evaluation: EvaluationConfig) -> list[MetricRow]:
     """Means per system and age, and what they lose against age 0 on the same users and days.
 
     A user of several days counts once, with their mean: what is resampled is users.
@@ -128,8 +131,11 @@ def rows_of_ages(measured: pd.DataFrame, evaluation: EvaluationConfig) -> list[R
         fresh = mine[mine["age"] == 0].set_index(["day", "user_id"])[list(METRICS)]
         for age, of_age in mine.groupby("age"):
             values = of_age.set_index(["day", "user_id"])[list(METRICS)]
-            lost = (values - fresh).reindex(values.index).add_suffix("_minus_fresh")
-            by_user = values.join(lost).groupby(level="user_id").mean()
+            columns = {TableColumn(metric): values[metric] for metric in METRICS}
+            if age:
+                lost = (values - fresh).reindex(values.index)
+                columns |= {TableColumn(m, reference=OF_THE_DAY): lost[m] for m in METRICS}
+            by_user = pd.concat(list(columns.values()), axis=1).groupby(level="user_id").mean()
             intervals = bootstrap_means(
                 by_user.to_numpy(),
                 samples=evaluation.bootstrap_samples,
@@ -137,13 +143,14 @@ def rows_of_ages(measured: pd.DataFrame, evaluation: EvaluationConfig) -> list[R
                 seed=evaluation.seed,
             )
             label = f"{name}, {age} day{'' if age == 1 else 's'} old"
-            for metric, interval in zip(by_user.columns, intervals, strict=True):
-                if age or not metric.endswith("_minus_fresh"):
-                    rows.append(Row.of(label, str(metric), interval))
+            rows += [
+                MetricRow.of(label, column, found)
+                for column, found in zip(columns, intervals, strict=True)
+            ]
     return rows
 
 
-def freshness_table(
+def table_of_ages(
     nights: Mapping[date, NightlyRunFiles],
     decoding: BeamConfig,
     evaluation: EvaluationConfig,
@@ -160,7 +167,9 @@ def freshness_table(
         provenance: Where it comes from.
     """
     rows = rows_of_ages(measure_ages(nights, decoding, evaluation), evaluation)
-    losses = [row for row in rows if row.metric == "recall@10_minus_fresh"]
+    recall, recall_lost = (TableColumn("recall@10", reference=r) for r in (None, OF_THE_DAY))
+    ndcg, ndcg_lost = (TableColumn("ndcg@10", reference=r) for r in (None, OF_THE_DAY))
+    losses = {row.system: row.interval for row in rows if row.column == recall_lost}
     return ResultTable(
         name=f"freshness_{data}",
         title=f"Freshness on {data}",
@@ -170,14 +179,17 @@ def freshness_table(
         "is against the model of that day, of the same users; ages are measured on unlike days, so "
         "that the losses compare and the levels do not. A user's days are averaged, users are "
         "resampled. Beside it recent popularity, counted as long ago.",
-        rows=rows,
+        metrics=MetricTable(tuple(rows)),
         provenance=provenance,
         columns={
-            "recall@10": "Recall@10",
-            "recall@10_minus_fresh": "Recall@10 - that of the day's model",
-            "ndcg@10": "NDCG@10",
-            "ndcg@10_minus_fresh": "NDCG@10 - that of the day's model",
+            recall: "Recall@10",
+            recall_lost: "Recall@10 - that of the day's model",
+            ndcg: "NDCG@10",
+            ndcg_lost: "NDCG@10 - that of the day's model",
         },
-        pictured=["recall@10_minus_fresh", "recall@10"],
-        findings=[f"{row.system}: {row.significance}, {row.text()} Recall@10." for row in losses],
+        pictured=[recall_lost, recall],
+        findings=[
+            f"{system}: {lost.significance}, {lost.text(signed=True)} Recall@10."
+            for system, lost in losses.items()
+        ],
     )

@@ -2,7 +2,7 @@
 
 `write_table` leaves three things per table in a directory, `$ONEREC_HOME/tables` by convention:
 
-    <name>.json     a list of rows {system, metric, value, low, high, seeds, seconds}
+    <name>.parquet  its numbers (`schema.OFFLINE_METRICS`)
     <name>.md       its section of the page: the protocol, the table, where it comes from
     <name>-*.svg    its pictures
 
@@ -13,12 +13,19 @@ keeps the section that the page has of it, with that run's date and commit.
 import re
 import shutil
 from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 
-from experiments.reporting.result_tables import ResultTable, cells, rows_to_json
-from onerec.artifacts import write_json
+from experiments.reporting.result_tables import ResultTable, cells
+from onerec.evaluation.metric_table import ALL, TableColumn
 from onerec.markdown import template
 
+METHOD_CHANGED = date(2026, 11, 27)
+"""Since then models learn the newest days and have a recency prior."""
+OLDER = (
+    f"**Made before {METHOD_CHANGED}**: by models that did not learn the newest days and had no "
+    "recency prior; paths and names may have changed since."
+)
 PAGE_HEAD = """# Results
 
 Written by `make tables`; [Measurements in short](measurements.md) says what came out, and
@@ -33,9 +40,9 @@ SECTION = template(
 {{ table.text }}
 
 {{ markdown_table(lines[0], lines[1:]) }}
-{% for metric, file in pictures.items() %}
+{% for column, file in pictures.items() %}
 
-![{{ table.shown.get(metric, metric) }}](pictures/{{ file }})
+![{{ table.shown.get(column, column.metric) }}](pictures/{{ file }})
 {% endfor %}
 {% for finding in table.findings %}
 {% if loop.first %}
@@ -56,15 +63,15 @@ def write_table(directory: Path, table: ResultTable) -> None:
     for old in directory.glob(f"{table.name}-*.svg"):
         old.unlink()
     files = {}
-    for metric, svg in table.pictures().items():
-        files[metric] = f"{table.name}-{_in_file_name(metric)}.svg"
-        (directory / files[metric]).write_text(svg)
+    for column, svg in table.pictures().items():
+        files[column] = f"{table.name}-{_in_file_name(column)}.svg"
+        (directory / files[column]).write_text(svg)
     (directory / f"{table.name}.md").write_text(section(table, files))
-    write_json(directory / f"{table.name}.json", rows_to_json(table.rows))
+    table.metrics.save(directory, f"{table.name}.parquet")
 
 
-def section(table: ResultTable, pictures: dict[str, str] | None = None) -> str:
-    """A table's section of the page, in Markdown; pictures are file names by metric."""
+def section(table: ResultTable, pictures: dict[TableColumn, str] | None = None) -> str:
+    """A table's section of the page, in Markdown; pictures are file names by column."""
     return SECTION.render(
         table=table, lines=cells(table), pictures=pictures or {}, made=table.provenance
     )
@@ -94,9 +101,18 @@ def assemble_page(directory: Path, page: Path, order: Sequence[str]) -> list[str
             for svg in sorted(directory.glob(f"{name}-*.svg")):
                 shutil.copyfile(svg, folder / svg.name)
     found = [name for name in order if name in sections]
-    marked = (f"<!-- table: {name} -->\n{sections[name]}\n" for name in found)
+    marked = (f"<!-- table: {name} -->\n{with_age(sections[name])}\n" for name in found)
     page.write_text("\n".join([PAGE_HEAD, *marked]))
     return found
+
+
+def with_age(section: str) -> str:
+    """A section that says so under its heading if it was made by an earlier method."""
+    made = re.search(r"^(\d{4}-\d\d-\d\d), commit ", section, flags=re.MULTILINE)
+    if made is None or date.fromisoformat(made[1]) >= METHOD_CHANGED or OLDER in section:
+        return section
+    heading, rest = section.split("\n\n", 1)
+    return f"{heading}\n\n{OLDER}\n\n{rest}"
 
 
 def _sections_of(page: str) -> dict[str, str]:
@@ -105,5 +121,7 @@ def _sections_of(page: str) -> dict[str, str]:
     return {name: text.strip() for name, text in zip(parts[1::2], parts[2::2], strict=True)}
 
 
-def _in_file_name(metric: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", metric.lower()).strip("-")
+def _in_file_name(column: TableColumn) -> str:
+    shown = [column.metric, *([] if column.slice == ALL else [column.slice])]
+    text = "-".join([*shown, *(["minus", column.reference] if column.reference else [])])
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")

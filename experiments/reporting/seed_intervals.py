@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from experiments.reporting.result_tables import Row
+from experiments.reporting.result_tables import TrainingCost
+from onerec.evaluation.metric_table import CaseValues, Metric, MetricRow, TableColumn
 from onerec.statistics import NO_VALUE, Interval, percentile_interval, resampled_means
 
 
@@ -17,12 +18,17 @@ class SeededValues:
     """Per-user values of one system, a row per seed.
 
     Attributes:
-        values: Metric -> (S, C); NaN where a user has no value.
+        values: (S, C) by metric; NaN where a user has no value.
         seconds: What all seeds together took; None where nothing was made.
     """
 
-    values: Mapping[str, np.ndarray]
+    values: CaseValues
     seconds: float | None = None
+
+    @property
+    def cost(self) -> TrainingCost:
+        """What making it took."""
+        return TrainingCost(seeds=len(next(iter(self.values.values()))), seconds=self.seconds)
 
 
 def seeded_interval(
@@ -70,19 +76,19 @@ def interval_of(
 
 def seeded_rows(
     systems: Mapping[str, SeededValues],
-    metrics: Sequence[str],
+    metrics: Sequence[Metric],
     *,
     minus: Sequence[str] = (),
     samples: int = 1000,
     confidence: float = 0.95,
     seed: int = 0,
-) -> list[Row]:
+) -> list[MetricRow]:
     """Rows of every system and metric, and of the paired differences to other systems.
 
     Args:
         systems: By name, measured on the same users in the same order.
         metrics: Those wanted; a system without one has no row of it.
-        minus: Systems that every other one is compared with, as `<metric>_minus_<name>`.
+        minus: Systems that every other one is compared with.
         samples: Resamples.
         confidence: Of the intervals.
         seed: Of the resamples.
@@ -97,15 +103,13 @@ def seeded_rows(
             if metric not in system.values:
                 continue
             mine = system.values[metric]
-            found = seeded_interval(mine, **settings)
-            facts = {"seeds": len(mine), "seconds": system.seconds}
-            rows.append(Row.of(name, metric, found, **facts))
+            rows.append(MetricRow.of(name, TableColumn(*metric), seeded_interval(mine, **settings)))
             for other in minus:
                 if other == name or metric not in systems[other].values:
                     continue
                 theirs = systems[other].values[metric]
                 found = seeded_interval(_paired(name, mine, other, theirs), **settings)
-                rows.append(Row.of(name, f"{metric}_minus_{other}", found, **facts))
+                rows.append(MetricRow.of(name, TableColumn(*metric, other), found))
     return rows
 
 

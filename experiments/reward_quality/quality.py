@@ -9,17 +9,23 @@ Shapes: S seeds, R blocks, B resamples, U users.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics.functional.classification import binary_auroc
 
-from experiments.reporting.result_tables import Provenance, ResultTable, Row, current_commit
+from experiments.reporting.result_tables import (
+    Provenance,
+    ResultTable,
+    TrainingCost,
+    current_commit,
+)
 from experiments.reporting.seed_intervals import SeededValues, interval_of, seeded_rows
 from experiments.reward_quality.scorers import EvaluationBlocks, SystemScores, fit_systems
 from onerec.config import RewardConfig
+from onerec.evaluation.metric_table import Metric, MetricRow, MetricTable, TableColumn
 from onerec.reward.metrics import (
     expected_calibration_error,
     grouped_auc,
@@ -29,7 +35,7 @@ from onerec.reward.metrics import (
 )
 from onerec.reward.pairwise_order import pairs_in_order
 from onerec.reward.scoring import scalar_reward, tower_weights
-from onerec.statistics import resampled_means
+from onerec.statistics import Interval, resampled_means
 
 SAMPLES = 400
 """Resamples of the users behind an interval."""
@@ -104,7 +110,10 @@ def reward_quality(
         ValueError: The reward part has no training block.
     """
     systems = fit_systems(blocks, config, seeds=seeds, on_progress=on_progress)
-    rows = measure(systems, blocks, config)
+    metrics = measure_systems(systems, blocks, config)
+    costs = {
+        name: TrainingCost(seeds=len(s.test), seconds=s.seconds) for name, s in systems.items()
+    }
     on_progress("measured")
     made = Provenance(
         data=source,
@@ -117,49 +126,43 @@ def reward_quality(
         f"{len(blocks.test.user.unique()):,} users",
         commit=current_commit(),
     )
-    return RewardQuality(
-        _tables(rows, made, dataset, _probabilities(blocks)), _curves(systems, blocks)
-    )
+    tables = _tables(metrics, made, dataset, _probabilities(blocks))
+    discrimination, calibration = (replace(table, costs=costs) for table in tables)
+    return RewardQuality((discrimination, calibration), _curves(systems, blocks))
 
 
-def measure(
+def measure_systems(
     systems: Mapping[str, SystemScores], blocks: EvaluationBlocks, config: RewardConfig
-) -> list[Row]:
-    """Every figure of every system on both days, and the differences of `DIFFERENCES`.
+) -> MetricTable:
+    """Every figure of every system on the test day, and the differences of `DIFFERENCES`.
 
-    Metrics of the validation day begin with `valid_`.
+    The slice of a figure of a tower is the tower's name.
     """
-    rows = []
-    for prefix, split in (("", blocks.test), ("valid_", blocks.valid)):
-        for i, tower in enumerate(_probabilities(blocks)):
-            labels = split.labels[:, i]
-            found = {
-                name: _TowerScores(
-                    (s.valid if prefix else s.test)[..., i], labels, split.user, s.seconds
-                )
-                for name, s in systems.items()
-            }
-            rows += _tower_rows(found, prefix, tower)
-    for metric in ORDERS:
-        values = {
-            name: SeededValues({metric: _order(metric, s, blocks, config)}, s.seconds)
+    rows: list[MetricRow] = []
+    for i, tower in enumerate(_probabilities(blocks)):
+        labels = blocks.test.labels[:, i]
+        found = {
+            name: _TowerScores(s.test[..., i], labels, blocks.test.user)
             for name, s in systems.items()
         }
-        others = dict.fromkeys(other for _, other in DIFFERENCES)
-        wanted = {(metric, name) for name in systems}
-        wanted |= {(f"{metric}_minus_{other}", name) for name, other in DIFFERENCES}
-        minus = [other for other in others if other in systems]
-        made = seeded_rows(values, [metric], minus=minus, samples=SAMPLES)
-        rows += [row for row in made if (row.metric, row.system) in wanted]
+        rows += _tower_rows(found, tower)
+    others = dict.fromkeys(other for _, other in DIFFERENCES if other in systems)
+    for name in ORDERS:
+        metric = Metric(name)
+        values = {
+            system: SeededValues({metric: _order(name, scores, blocks, config)})
+            for system, scores in systems.items()
+        }
+        made = seeded_rows(values, [metric], minus=list(others), samples=SAMPLES)
+        rows += [r for r in made if not r.reference or (r.system, r.reference) in DIFFERENCES]
     order = {name: place for place, name in enumerate(systems)}
-    return sorted(rows, key=lambda row: order[row.system])
+    return MetricTable(tuple(sorted(rows, key=lambda row: order[row.system])))
 
 
 class _TowerScores:
     """One system on one tower and day: figures (S,) and their resamples (B, S)."""
 
-    def __init__(self, p: Tensor, labels: Tensor, user: Tensor, seconds: float) -> None:
-        self.seconds = seconds
+    def __init__(self, p: Tensor, labels: Tensor, user: Tensor) -> None:
         self.measured: dict[str, np.ndarray] = {}
         self.resampled: dict[str, np.ndarray] = {}
         losses = torch.stack([log_losses(seed, labels) for seed in p])
@@ -184,19 +187,16 @@ class _TowerScores:
         self.resampled[name] = drawn[:, :-1] / drawn[:, -1:]
 
 
-def _tower_rows(found: Mapping[str, _TowerScores], prefix: str, tower: str) -> list[Row]:
+def _tower_rows(found: Mapping[str, _TowerScores], tower: str) -> list[MetricRow]:
     rows = []
     for name, mine in found.items():
-        facts = {"seeds": len(mine.measured["ece"]), "seconds": mine.seconds}
         for metric in ("ece", "gauc", "pcoc"):
             if metric in mine.measured:
-                value = float(mine.measured[metric].mean())
-                rows.append(
-                    Row(system=name, metric=f"{prefix}{metric}_{tower}", value=value, **facts)
-                )
+                value = Interval(float(mine.measured[metric].mean()), np.nan, np.nan)
+                rows.append(MetricRow.of(name, TableColumn(metric, tower), value))
         for metric, resampled in mine.resampled.items():
-            found_interval = interval_of(mine.measured[metric], resampled)
-            rows.append(Row.of(name, f"{prefix}{metric}_{tower}", found_interval, **facts))
+            interval = interval_of(mine.measured[metric], resampled)
+            rows.append(MetricRow.of(name, TableColumn(metric, tower), interval))
         for other in (theirs for system, theirs in DIFFERENCES if system == name):
             for metric in mine.resampled:
                 if other not in found or metric not in found[other].resampled:
@@ -205,8 +205,7 @@ def _tower_rows(found: Mapping[str, _TowerScores], prefix: str, tower: str) -> l
                     _minus(mine.measured[metric], found[other].measured[metric]),
                     _minus(mine.resampled[metric], found[other].resampled[metric]),
                 )
-                less = f"{prefix}{metric}_{tower}_minus_{other}"
-                rows.append(Row.of(name, less, difference, **facts))
+                rows.append(MetricRow.of(name, TableColumn(metric, tower, other), difference))
     return rows
 
 
@@ -247,28 +246,33 @@ def _curves(
 
 
 def _tables(
-    rows: list[Row], made: Provenance, data: str, towers: list[str]
+    metrics: MetricTable, made: Provenance, data: str, towers: list[str]
 ) -> tuple[ResultTable, ResultTable]:
-    quality = {f"auc_{tower}": f"AUC {tower}" for tower in towers}
-    quality |= {f"gauc_{tower}": f"GAUC {tower}" for tower in towers} | ORDERS
-    calibration = {f"log_loss_{tower}": f"log-loss {tower}" for tower in towers}
-    calibration |= {f"ece_{tower}": f"ECE {tower}" for tower in towers}
-    calibration |= {f"pcoc_{tower}": f"PCOC {tower}" for tower in towers}
+    def of_towers(metric: str, title: str) -> dict[TableColumn, str]:
+        return {TableColumn(metric, tower): f"{title} {tower}" for tower in towers}
 
-    def of(columns: Mapping[str, str]) -> list[Row]:
-        names = tuple(columns)
-        return [r for r in rows if r.metric.removeprefix("valid_").startswith(names)]
+    orders = {TableColumn(name): title for name, title in ORDERS.items()}
+    quality = of_towers("auc", "AUC") | of_towers("gauc", "GAUC") | orders
+    calibration = (
+        of_towers("log_loss", "log-loss") | of_towers("ece", "ECE") | of_towers("pcoc", "PCOC")
+    )
+
+    def of(columns: Mapping[TableColumn, str]) -> MetricTable:
+        """The columns' numbers and their differences."""
+        return MetricTable(
+            tuple(row for row in metrics.rows if TableColumn(row.metric, row.slice) in columns)
+        )
 
     return (
         ResultTable(
             name=f"reward_quality_{data}",
             title=f"Reward model on {data}: discrimination and order",
             text=_one_line(TEXT, ORDER_TEXT),
-            rows=of(quality),
+            metrics=of(quality),
             provenance=made,
             columns=quality,
-            pictured=(*list(quality)[:2], "order_items"),
-            findings=findings(rows, quality),
+            pictured=(*list(quality)[:2], TableColumn("order_items")),
+            findings=differences_in_words(metrics, quality),
         ),
         ResultTable(
             name=f"reward_calibration_{data}",
@@ -278,22 +282,22 @@ def _tables(
                 "the expected calibration error (mean distance of predicted and observed rates "
                 "over ten bins). PCOC is the mean prediction over the observed rate, 1 being right."
             ),
-            rows=of(calibration),
+            metrics=of(calibration),
             provenance=made,
             columns=calibration,
-            pictured=tuple(f"log_loss_{tower}" for tower in towers[1::2]),
-            findings=findings(rows, calibration),
+            pictured=tuple(TableColumn("log_loss", tower) for tower in towers[1::2]),
+            findings=differences_in_words(metrics, calibration),
         ),
     )
 
 
-def findings(rows: list[Row], columns: Mapping[str, str]) -> list[str]:
-    """The paired differences on the test day in words, one sentence for each comparison."""
-    cells = {(row.system, row.metric): row for row in rows}
+def differences_in_words(metrics: MetricTable, columns: Mapping[TableColumn, str]) -> list[str]:
+    """The paired differences on the test day, one sentence for each comparison."""
+    cells = {(row.system, row.column): row.interval for row in metrics.rows}
     found = []
     for name, other in DIFFERENCES[1:]:
-        pairs = ((title, cells.get((name, f"{m}_minus_{other}"))) for m, title in columns.items())
-        parts = [f"{title} {row.text()}" for title, row in pairs if row]
+        gains = {t: cells.get((name, c._replace(reference=other))) for c, t in columns.items()}
+        parts = [f"{title} {gain.text(signed=True)}" for title, gain in gains.items() if gain]
         if parts:
             found.append(f"{name} minus {other}: {', '.join(parts)}.")
     return found

@@ -33,7 +33,6 @@ class EvaluationBlocks:
     Attributes:
         train: Of the reward part's users.
         stop: The validation day of the reward part's users: it decides when trainings stop.
-        valid: The validation day of all users.
         test: The test day of all users.
         items: The test day's exposures as blocks of one item.
         vectors: (N, Dv) item vectors.
@@ -41,7 +40,6 @@ class EvaluationBlocks:
 
     train: RewardBlocks
     stop: RewardBlocks
-    valid: RewardBlocks
     test: RewardBlocks
     items: RewardBlocks
     vectors: Tensor
@@ -52,13 +50,11 @@ class SystemScores:
     """Probabilities of one system, per seed.
 
     Attributes:
-        valid: (S, R, T) of the validation day's blocks.
         test: (S, R, T) of the test day's blocks.
         items: (S, R, T) of the test day's single items.
         seconds: What fitting all seeds took.
     """
 
-    valid: Tensor
     test: Tensor
     items: Tensor
     seconds: float
@@ -110,7 +106,6 @@ def load_blocks(
     return EvaluationBlocks(
         train=blocks_of(train, config, "reward"),
         stop=blocks_of(valid, config, "reward"),
-        valid=valid,
         test=test,
         items=_counted_in_blocks(items, session_items, log),
         vectors=load_file(semantic_ids / "vectors.safetensors")["vectors"],
@@ -139,7 +134,7 @@ def fit_systems(
 
     def scored(name: str, began: float, score: Callable[[RewardBlocks], list[Tensor]]) -> None:
         seconds = time.monotonic() - began
-        parts = [torch.stack(score(b)).double() for b in (blocks.valid, blocks.test, blocks.items)]
+        parts = [torch.stack(score(b)).double() for b in (blocks.test, blocks.items)]
         systems[name] = SystemScores(*parts, seconds=seconds)
         on_progress(f"{name}: {seconds:.0f} s")
 
@@ -201,5 +196,5 @@ def _without_history(blocks: RewardBlocks) -> RewardBlocks:
 
 
 def _mean_of(system: SystemScores) -> SystemScores:
-    parts = [x.mean(0, keepdim=True) for x in (system.valid, system.test, system.items)]
+    parts = [x.mean(0, keepdim=True) for x in (system.test, system.items)]
     return SystemScores(*parts, seconds=system.seconds)

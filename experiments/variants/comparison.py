@@ -11,13 +11,20 @@ from typing import Any
 
 import numpy as np
 
-from experiments.reporting.result_tables import Provenance, ResultTable, Row
+from experiments.reporting.result_tables import Provenance, ResultTable
 from experiments.reporting.seed_intervals import SeededValues, seeded_rows
 from experiments.variants.evaluation import FACTS, SYSTEM
 from onerec.artifacts import read_json
 from onerec.config import EvaluationConfig
-from onerec.evaluation.metric_table import MetricTable, read_case_metrics
+from onerec.evaluation.metric_table import (
+    Metric,
+    MetricRow,
+    MetricTable,
+    TableColumn,
+    read_case_metrics,
+)
 from onerec.evaluation.protocol import EvaluationProtocol
+from onerec.statistics import Interval
 
 METRICS = ("recall@10", "ndcg@10", "evaluator_reward", "training_reward", "reward_gap")
 """Pooled per user. `reward_gap` is the training reward less the evaluator's; what it gains on the
@@ -96,70 +103,72 @@ def comparison(
     systems = pooled(results)
     rows = seeded_rows(
         systems,
-        METRICS,
+        [Metric(name) for name in METRICS],
         minus=(reference,),
         samples=evaluation.bootstrap_samples,
         confidence=evaluation.confidence,
         seed=evaluation.seed,
     )
-    rows += [row for name in systems for row in _facts(name, results)]
+    rows += [row for name in systems for row in _training_facts(name, results)]
     columns = _columns(rows, reference)
-    pictured = [f"{metric}_minus_{reference}" for metric in ("recall@10", "evaluator_reward")]
+    compared = (TableColumn(m, reference=reference) for m in ("recall@10", "evaluator_reward"))
     return ResultTable(
         name=name,
         title=name.replace("_", " ").capitalize(),
         text=f"The nightly run of {day} with one change at a time, on the same cases and by the "
         f"same reward models; differences are to {reference}, paired by user and seed. Brackets "
         "resample users and seeds.",
-        rows=rows,
+        metrics=MetricTable(tuple(rows)),
         provenance=provenance,
+        costs={name: system.cost for name, system in systems.items()},
         columns=columns,
-        pictured=[metric for metric in pictured if metric in columns],
-        findings=findings(rows, reference),
+        pictured=[column for column in compared if column in columns],
+        findings=significant_differences(rows, reference),
     )
 
 
-def _columns(rows: Sequence[Row], reference: str) -> dict[str, str]:
-    """Metrics that are shown, as far as there are rows of them."""
-    less = f"_minus_{reference}"
+def _columns(rows: Sequence[MetricRow], reference: str) -> dict[TableColumn, str]:
+    """What is shown, as far as there are rows of it."""
+    sessions = TableColumn("train_sessions")
     columns = {
-        "recall@10": "Recall@10",
-        f"recall@10{less}": f"Recall@10 - {reference}",
-        "evaluator_reward": "evaluator reward",
-        f"evaluator_reward{less}": f"evaluator reward - {reference}",
-        f"reward_gap{less}": "gained by the training reward alone",
-        "kl_to_start": "KL to the start",
-        "train_sessions": "training sessions",
-        "legal_share": "legal",
+        TableColumn("recall@10"): "Recall@10",
+        TableColumn("recall@10", reference=reference): f"Recall@10 - {reference}",
+        TableColumn("evaluator_reward"): "evaluator reward",
+        TableColumn("evaluator_reward", reference=reference): f"evaluator reward - {reference}",
+        TableColumn("reward_gap", reference=reference): "gained by the training reward alone",
+        TableColumn("kl_to_start"): "KL to the start",
+        sessions: "training sessions",
+        TableColumn("legal_share"): "legal",
     }
-    if len({row.value for row in rows if row.metric == "train_sessions"}) == 1:
-        del columns["train_sessions"]  # the same for every variant
-    found = {row.metric for row in rows}
-    return {metric: title for metric, title in columns.items() if metric in found}
+    if len({row.value for row in rows if row.column == sessions}) == 1:
+        del columns[sessions]  # the same for every variant
+    found = {row.column for row in rows}
+    return {column: title for column, title in columns.items() if column in found}
 
 
-def findings(rows: Sequence[Row], reference: str) -> list[str]:
+def significant_differences(rows: Sequence[MetricRow], reference: str) -> list[str]:
     """Whose interval excludes zero, in a sentence per metric."""
     found_out = []
     for metric, shown in (("recall@10", "Recall@10"), ("evaluator_reward", "evaluator reward")):
-        found = {r.system: r for r in rows if r.metric == f"{metric}_minus_{reference}"}
+        column = TableColumn(metric, reference=reference)
+        found = {row.system: row.interval for row in rows if row.column == column}
         if not found:
             continue
         sides = ("significantly above", "significantly below")
         by_side = {
-            side: [name for name, row in found.items() if row.significance == side]
+            side: [name for name, gain in found.items() if gain.significance == side]
             for side in sides
         }
         listed = "; ".join(f"{side}: {', '.join(by_side[side]) or 'none'}" for side in sides)
-        best = max(found.values(), key=lambda row: row.value)
+        best = max(found, key=lambda name: found[name].mean)
         found_out.append(
-            f"{shown} against {reference}: {listed}; largest difference {best.system} "
-            f"({best.value:+.4f})."
+            f"{shown} against {reference}: {listed}; largest difference {best} "
+            f"({found[best].mean:+.4f})."
         )
     return found_out
 
 
-def _facts(variant: str, results: Sequence[VariantResult]) -> list[Row]:
+def _training_facts(variant: str, results: Sequence[VariantResult]) -> list[MetricRow]:
     group = [result for result in results if result.variant == variant]
     tables = [MetricTable.load(result.directory) for result in group]
     facts = [read_json(result.directory / FACTS) for result in group]
@@ -167,7 +176,7 @@ def _facts(variant: str, results: Sequence[VariantResult]) -> list[Row]:
     found |= {column: [f.get(key, np.nan) for f in facts] for column, key in SHOWN_FACTS.items()}
     known = {name: np.array(values)[~np.isnan(values)] for name, values in found.items()}
     return [
-        Row(system=variant, metric=name, value=float(values.mean()), seeds=len(values))
+        MetricRow.of(variant, TableColumn(name), Interval(float(values.mean()), np.nan, np.nan))
         for name, values in known.items()
         if len(values)
     ]
@@ -175,11 +184,12 @@ def _facts(variant: str, results: Sequence[VariantResult]) -> list[Row]:
 
 def _seeded(group: Sequence[VariantResult]) -> SeededValues:
     directories = [r.directory for r in sorted(group, key=lambda result: result.seed)]
-    values: dict[str, np.ndarray] = {}
+    values: dict[Metric, np.ndarray] = {}
     for metric in METRICS[:-1]:
         rows = (read_case_metrics(d, system=SYSTEM, metric=metric) for d in directories)
-        values[metric] = np.stack([table.column("value").to_numpy() for table in rows])
-    values["reward_gap"] = values["training_reward"] - values["evaluator_reward"]
+        values[Metric(metric)] = np.stack([table.column("value").to_numpy() for table in rows])
+    training, evaluator = (values[Metric(f"{name}_reward")] for name in ("training", "evaluator"))
+    values[Metric("reward_gap")] = training - evaluator
     seconds = [result.seconds for result in group if result.seconds is not None]
     return SeededValues(values, sum(seconds) if seconds else None)
 

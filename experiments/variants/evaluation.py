@@ -86,7 +86,7 @@ def _evaluation_data(night: PublishedNight) -> EvaluationData:
 
 
 def _training_facts(checkpoint: Path) -> dict[str, float]:
-    """What pretraining, or the last round of alignment, says of itself."""
+    """Numbers that pretraining, or the last round of alignment, reported."""
     file = checkpoint / "history.json"
     history = read_json(file) if file.exists() else {}
     if "summary" in history:

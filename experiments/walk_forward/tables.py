@@ -7,12 +7,13 @@ Shapes: U users, D days.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from experiments.reporting.result_tables import Provenance, ResultTable, Row
+from experiments.reporting.result_tables import Provenance, ResultTable, TrainingCost
 from onerec.config import (
     BASELINES,
     BY_PROBABILITY,
@@ -23,40 +24,46 @@ from onerec.config import (
     without_recency,
 )
 from onerec.config.feedback import VIDEO_SIGNALS
-from onerec.evaluation.metric_table import read_case_metrics
+from onerec.evaluation.metric_table import (
+    CaseValues,
+    Metric,
+    MetricRow,
+    MetricTable,
+    TableColumn,
+    read_case_metrics,
+)
 from onerec.statistics import bootstrap_means
 
 RANKING = (
-    *(f"{name}@{k}" for name in ("recall", "ndcg", "hit_rate", "mrr") for k in (5, 10, 20)),
-    "diversity@10",
-    "novelty@10",
+    *(Metric(f"{m}@{k}") for m in ("recall", "ndcg", "hit_rate", "mrr") for k in (5, 10, 20)),
+    Metric("diversity@10"),
+    Metric("novelty@10"),
 )
 """Metrics of the first table, as far as the nightly runs have them."""
 TOWERS = tuple(signal.name for signal in VIDEO_SIGNALS)
 """Of the table's columns; of another log's signals only the scalar rewards are shown."""
-REWARD_MODELS = ("evaluator", "training")
 REWARDS = tuple(
-    f"{reward_model}_{name}"
-    for reward_model in REWARD_MODELS
-    for name in ("reward", *(f"{t}_{s}" for t in TOWERS for s in ("mean", "max")))
+    metric
+    for model in ("evaluator", "training")
+    for metric in (
+        Metric(f"{model}_reward"),
+        *(Metric(f"{model}_{kind}", tower) for tower in TOWERS for kind in ("mean", "max")),
+    )
 )
 """Metrics of the second table: the shape of the paper's Table 1, by each reward model."""
-HEADLINE = "recall@10"
-COMPARED = (HEADLINE, "ndcg@10", "evaluator_reward", "training_reward")
+HEADLINE = Metric("recall@10")
+COMPARED = (HEADLINE, *map(Metric, ("ndcg@10", "evaluator_reward", "training_reward")))
 """Metrics with paired differences between systems."""
 
-Values = Mapping[str, np.ndarray]
-"""Metric -> (U,)."""
 
-
-def pooled_users(nights: Mapping[str, Path]) -> tuple[dict[str, Values], int]:
+def pooled_users(nights: Mapping[str, Path]) -> tuple[dict[str, CaseValues], int]:
     """Values per user of all systems of all nightly runs but the champion, another model each day.
 
     Args:
         nights: Directory of the `offline_metrics` artifact by day.
 
     Returns:
-        By system, metric -> (U,); and the cases of all days, more than U where users come back.
+        By system, (U,) by metric; and the cases of all days, more than U where users come back.
 
     Raises:
         ValueError: There is no nightly run, or a system was measured on some days only.
@@ -64,7 +71,7 @@ def pooled_users(nights: Mapping[str, Path]) -> tuple[dict[str, Values], int]:
     if not nights:
         raise ValueError("nights: no day has offline_metrics; run a nightly run first")
     tables = _with_rows_without_recency(
-        {day: read_case_metrics(path).to_pandas() for day, path in nights.items()}
+        {day: read_case_metrics(path, slice=None).to_pandas() for day, path in nights.items()}
     )
     systems = {
         day: [s for s in table["system"].unique() if s != CHAMPION] for day, table in tables.items()
@@ -79,10 +86,10 @@ def pooled_users(nights: Mapping[str, Path]) -> tuple[dict[str, Values], int]:
             )
     rows = pd.concat(tables.values(), ignore_index=True)
     users = rows["user_id"].astype(str)  # sorted by id, not by category
-    values = rows.groupby(["system", "metric", users], observed=True)["value"].mean()
-    wanted = [(s, m) for s in first for m in (*RANKING, *REWARDS) if (s, m) in values]
-    pooled: dict[str, Values] = {
-        system: {m: values[system, m].to_numpy() for s, m in wanted if s == system}
+    values = rows.groupby(["system", "metric", "slice", users], observed=True)["value"].mean()
+    wanted = [(s, m) for s in first for m in (*RANKING, *REWARDS) if (s, *m) in values]
+    pooled: dict[str, CaseValues] = {
+        system: {m: values[system, *m].to_numpy() for s, m in wanted if s == system}
         for system in first
     }
     num_cases = sum(table["user_id"].nunique() for table in tables.values())
@@ -120,7 +127,8 @@ def walk_forward_tables(
         seconds: What making a system took on all days together, where that is known.
     """
     pooled, num_cases = pooled_users(nights)
-    rows = _rows(pooled, evaluation, seconds or {})
+    metrics = _metrics(pooled, evaluation)
+    costs = {system: TrainingCost(seconds=spent) for system, spent in (seconds or {}).items()}
     num_users = len(next(iter(pooled.values()))[HEADLINE])
     protocol = (
         f"{len(nights)} test day(s), {', '.join(nights)}: each run's models are trained on the "
@@ -130,42 +138,46 @@ def walk_forward_tables(
         "resampled."
     )
     return [
-        _ranking_table(rows, data, protocol, provenance),
-        _rewards_table(rows, data, protocol, provenance),
+        replace(table, costs=costs)
+        for table in (
+            _ranking_table(metrics, data, protocol, provenance),
+            _rewards_table(metrics, data, protocol, provenance),
+        )
     ]
 
 
 def _ranking_table(
-    rows: Sequence[Row], data: str, protocol: str, provenance: Provenance
+    metrics: MetricTable, data: str, protocol: str, provenance: Provenance
 ) -> ResultTable:
-    best = best_baseline(rows)
+    best = best_baseline(metrics)
+    gain = TableColumn(*HEADLINE, best)
     return ResultTable(
         name=f"walk_forward_{data}",
         title=f"Walk-forward on {data}",
         text=protocol,
-        rows=_rows_of(RANKING, rows),
+        metrics=_only(RANKING, metrics),
         provenance=provenance,
         columns={
-            "recall@5": "Recall@5",
-            HEADLINE: "Recall@10",
-            f"{HEADLINE}_minus_{best}": f"Recall@10 - {best}",
-            "recall@20": "Recall@20",
-            "ndcg@10": "NDCG@10",
-            "hit_rate@10": "HitRate@10",
-            "mrr@10": "MRR@10",
-            "diversity@10": "diversity",
-            "novelty@10": "novelty",
+            TableColumn("recall@5"): "Recall@5",
+            TableColumn(*HEADLINE): "Recall@10",
+            gain: f"Recall@10 - {best}",
+            TableColumn("recall@20"): "Recall@20",
+            TableColumn("ndcg@10"): "NDCG@10",
+            TableColumn("hit_rate@10"): "HitRate@10",
+            TableColumn("mrr@10"): "MRR@10",
+            TableColumn("diversity@10"): "diversity",
+            TableColumn("novelty@10"): "novelty",
         },
-        pictured=[HEADLINE, f"{HEADLINE}_minus_{best}"],
-        findings=_findings(rows, best),
+        pictured=[TableColumn(*HEADLINE), gain],
+        findings=_findings(metrics, best),
     )
 
 
 def _rewards_table(
-    rows: Sequence[Row], data: str, protocol: str, provenance: Provenance
+    metrics: MetricTable, data: str, protocol: str, provenance: Provenance
 ) -> ResultTable:
     towers = {
-        f"evaluator_{tower}_{kind}": f"{tower} {kind}"
+        TableColumn(f"evaluator_{kind}", tower): f"{tower} {kind}"
         for tower in TOWERS
         for kind in ("mean", "max")
     }
@@ -176,29 +188,29 @@ def _rewards_table(
         "one session), in the shape of the paper's Table 1: by the evaluator, which no model was "
         "trained with. Beside its scalar reward stands that of the model that trained dpo: what "
         f"dpo gains by the second alone is reward hacking. {protocol}",
-        rows=_rows_of(REWARDS, rows),
+        metrics=_only(REWARDS, metrics),
         provenance=provenance,
         columns={
-            "evaluator_reward": "evaluator's reward",
-            "training_reward": "training reward",
+            TableColumn("evaluator_reward"): "evaluator's reward",
+            TableColumn("training_reward"): "training reward",
             **towers,
         },
-        pictured=["evaluator_reward"],
+        pictured=[TableColumn("evaluator_reward")],
     )
 
 
-def _rows(
-    pooled: Mapping[str, Values], evaluation: EvaluationConfig, seconds: Mapping[str, float]
-) -> list[Row]:
+def _metrics(pooled: Mapping[str, CaseValues], evaluation: EvaluationConfig) -> MetricTable:
     """Every system's metrics, and its differences to every baseline and earlier generator.
 
     The ways to serve are compared with one another only: seen items are left out of them alone.
     One set of resamples serves all columns.
     """
     systems = list(pooled)
-    named: dict[tuple[str, str], np.ndarray] = {}
+    named: dict[tuple[str, TableColumn], np.ndarray] = {}
     for place, system in enumerate(systems):
-        named |= {(system, metric): values for metric, values in pooled[system].items()}
+        named |= {
+            (system, TableColumn(*metric)): values for metric, values in pooled[system].items()
+        }
         others = [s for s in systems if _is_baseline(s) and s != system]
         if not _is_baseline(system):
             others += [s for s in systems[:place] if not _is_baseline(s)]
@@ -207,30 +219,30 @@ def _rows(
             for metric in COMPARED:
                 if metric in pooled[system] and metric in pooled[other]:
                     difference = pooled[system][metric] - pooled[other][metric]
-                    named[system, f"{metric}_minus_{other}"] = difference
+                    named[system, TableColumn(*metric, other)] = difference
     intervals = bootstrap_means(
         np.stack(list(named.values()), axis=1),
         samples=evaluation.bootstrap_samples,
         confidence=evaluation.confidence,
         seed=evaluation.seed,
     )
-    return [
-        Row.of(system, metric, found, seconds=seconds.get(system))
-        for (system, metric), found in zip(named, intervals, strict=True)
-    ]
+    return MetricTable(
+        tuple(
+            MetricRow.of(system, column, found)
+            for (system, column), found in zip(named, intervals, strict=True)
+        )
+    )
 
 
-def _rows_of(metrics: Sequence[str], rows: Sequence[Row]) -> list[Row]:
-    """Rows of some metrics, and of the differences in them."""
-    systems = {row.system for row in rows}
-    wanted = {*metrics, *(f"{m}_minus_{s}" for m in metrics for s in systems)}
-    return [row for row in rows if row.metric in wanted]
+def _only(wanted: Sequence[Metric], metrics: MetricTable) -> MetricTable:
+    """Some metrics, and the differences in them."""
+    return MetricTable(tuple(r for r in metrics.rows if Metric(r.metric, r.slice) in wanted))
 
 
-def best_baseline(rows: Sequence[Row]) -> str:
+def best_baseline(metrics: MetricTable) -> str:
     """The baseline of highest Recall@10."""
-    found = {r.system: r.value for r in rows if r.metric == HEADLINE and _is_baseline(r.system)}
-    return max(found, key=lambda name: found[name])
+    baselines = filter(_is_baseline, metrics.systems(HEADLINE.name))
+    return max(baselines, key=lambda name: metrics.find(name, HEADLINE.name).mean)
 
 
 def _is_baseline(system: str) -> bool:
@@ -238,12 +250,16 @@ def _is_baseline(system: str) -> bool:
     return system in names
 
 
-def _findings(rows: Sequence[Row], best: str) -> list[str]:
+def _findings(metrics: MetricTable, best: str) -> list[str]:
     """Generators against the best baseline, and lists by reward against those by probability."""
     found = [f"The best baseline by Recall@10 is {best}."]
-    for row in rows:
-        served = row.system == BY_REWARD and row.metric == f"{HEADLINE}_minus_{BY_PROBABILITY}"
-        if served or (row.metric == f"{HEADLINE}_minus_{best}" and not _is_baseline(row.system)):
-            other = BY_PROBABILITY if served else best
-            found.append(f"{row.system} against {other}: {row.significance}, {row.text()}.")
+    for system, other in dict.fromkeys(
+        (row.system, row.reference) for row in metrics.rows if row.metric == HEADLINE.name
+    ):
+        served = (system, other) == (BY_REWARD, BY_PROBABILITY)
+        if served or (other == best and not _is_baseline(system)):
+            gain = metrics.find(system, HEADLINE.name, reference=other)
+            found.append(
+                f"{system} against {other}: {gain.significance}, {gain.text(signed=True)}."
+            )
     return found

@@ -27,6 +27,7 @@ from onerec.artifacts import read_json, write_json
 from onerec.config import AlignmentConfig, EvaluationConfig
 from onerec.evaluation.generated_sessions import session_rewards
 from onerec.evaluation.generators import SessionGenerator
+from onerec.evaluation.metric_table import Metric
 from onerec.evaluation.ranking_metrics import per_case_metrics
 from onerec.reward.ensemble import RewardEnsemble
 from onerec.session_dataset.eval_users import EvalUsers
@@ -100,7 +101,7 @@ def measure_round(
             evaluator.config,
             name="evaluator",
         )
-        reward = scored["evaluator_reward"]
+        reward = scored[Metric("evaluator_reward")]
     if len(cases.held_out):
         lists = generator.rank(cases.held_out.history, LENGTH)
         found = per_case_metrics(lists.items, cases.held_out.targets, (LENGTH,))

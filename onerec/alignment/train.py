@@ -94,7 +94,6 @@ def fit_alignment(
     out_dir: Path,
     *,
     tokenizer_version: str,
-    objective: Objective | None = None,
     execution: Execution = ONE_PROCESS,
     on_epoch: Callable[[Numbers], None] = lambda numbers: None,
 ) -> AlignmentReport:
@@ -110,7 +109,6 @@ def fit_alignment(
         config: Settings of the stage.
         out_dir: Gets `model.safetensors`, `config.json` and `history.json`.
         tokenizer_version: Recorded in the checkpoint.
-        objective: What is minimised beside L_NTP; that of `config.method` by default.
         execution: Hardware, and where unfinished work lies.
         on_epoch: Called with the numbers of each epoch.
 
@@ -124,7 +122,7 @@ def fit_alignment(
             "0 preference pairs: every context had fewer than two sessions or equal rewards; "
             "raise sample_users or candidates, or look at the reward model"
         )
-    objective = objective or _objective(data.preferences, config)
+    objective = _objective(data.preferences, config)
     runtime = execution.runtime.of_small_model()
     held_out, learned = split_pairs(num_pairs, config.holdout_share, config.seed)
     batches = ShuffledBatches(len(learned), config.batch_size, config.seed)
@@ -137,7 +135,7 @@ def fit_alignment(
             module,
             WeightedRows(learned),
             batches,
-            fit_settings(config, steps=config.epochs * len(batches)),
+            alignment_settings(config, steps=config.epochs * len(batches)),
             runtime=runtime,
             scratch=execution.scratch_of("alignment"),
             on_epoch=lambda entry: on_epoch(_numbers(entry)),
@@ -173,7 +171,7 @@ def split_pairs(num_pairs: int, holdout_share: float, seed: int) -> tuple[Tensor
     return order[:held_out].sort().values, order[held_out:].sort().values
 
 
-def fit_settings(config: AlignmentConfig, *, steps: int) -> FitSettings:
+def alignment_settings(config: AlignmentConfig, *, steps: int) -> FitSettings:
     """The trainer's settings; the last epoch's weights are kept."""
     return FitSettings(
         max_epochs=config.epochs,

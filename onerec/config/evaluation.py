@@ -21,9 +21,10 @@ BASELINES = (
 """Systems that a generator can be measured against."""
 OWN_REPEATS = "own_repeats"
 SIMPLE_SYSTEMS = ("popularity", "popularity_recent", "itemknn", OWN_REPEATS)
-"""Systems without a trained model: the best of a night is the bar for a challenger, or serves."""
+"""Systems without a trained model: the best of a nightly run is what a challenger has to beat, and
+serves where there is no champion."""
 CHALLENGER_SERVES = "challenger"
-"""What `champion.json` says of a night whose challenger is the champion."""
+"""What `champion.json` says of a nightly run whose challenger is the champion."""
 _WITHOUT_RECENCY = "_without_recency"
 PRETRAINED, CHALLENGER, CHAMPION = "pretrained", "dpo", "champion"
 """Generators: before alignment, after it, and the champion of the nightly run before."""

@@ -46,7 +46,6 @@ class EmbeddingConfig(ValidatedConfig):
         ge=0,
         le=LARGEST_WEIGHT,
     )
-    seed: int = option(0, "Seed of the reductions", ge=0, le=LARGEST_SEED)
 
 
 IDS_PER_ITEM = 8

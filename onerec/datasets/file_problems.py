@@ -1,4 +1,4 @@
-"""What to say of a delivered file that cannot be read or lacks a column: the cause, the remedy."""
+"""Messages for a delivered file that cannot be read or lacks a column: the cause and the remedy."""
 
 import re
 import zipfile
@@ -122,7 +122,7 @@ class CsvLayout:
 
 
 def about(error: Exception, layout: CsvLayout | None) -> str:
-    """What to say of a file that could not be read, and the remedy.
+    """The message for a file that could not be read, with the remedy.
 
     Args:
         error: Of the reader.

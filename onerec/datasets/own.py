@@ -30,9 +30,9 @@ WHAT_COUNTS = {
     "shop": "purchases and carts are positive",
     "actions": "every event is positive",
 }
-"""In words, what `onerec.config.feedback.FEEDBACK` says of the kinds without watch times."""
+"""Descriptions of the feedback (`onerec.config.feedback.FEEDBACK`) of logs without watch times."""
 COLUMN_OF_KIND = {"ratings": "rating", "shop": "event_type"}
-"""The column without which a log is not of a kind; of videos it is asked for by file."""
+"""The column that makes a log one of a kind; for videos each file is checked."""
 GAP_DAYS = 180
 SLIVER = 0.01
 """What `main_days` leaves out: days beyond such a gap with at most such a share of the rows."""

@@ -23,10 +23,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from onerec.config import read_yaml, require
-from onerec.datasets.simulator import behaviour, log
+from onerec.datasets.simulator import log
 from onerec.datasets.simulator.config import SimulatorConfig
 from onerec.datasets.simulator.world import (
-    Array,
     World,
     author_ids,
     categories,
@@ -117,31 +116,12 @@ class SimulatedSource:
         return pa.table(columns, schema=ITEMS.remove_metadata())
 
     def prior_history(self) -> pa.Table:
-        """Empty: the app opens its books on the first day."""
+        """Empty: the simulated log begins with the app's first day."""
         return PRIOR_HISTORY.empty_table()
 
     def item_vectors(self) -> None:
         """The app has no embeddings of its own."""
         return None
-
-    def ground_truth_affinity(self, users: Array, items: Array, day: date) -> Array:
-        """True affinity in logits, (len(users), len(items)), of user and item numbers on a day.
-
-        Outside the `EventSource` contract on purpose: for comparing policies in a simulated A/B
-        test, never for training. The number of `u000012` is 12.
-        """
-        number = self._number(day)
-        everybody, catalogue = self.world.users(number), self.world.items(number)
-        affinity = behaviour.affinity(self.world, everybody, users, catalogue, number)
-        return affinity[:, items]
-
-    def expected_watch(
-        self, users: Array, items: Array, day: date, position: Array | int = 0
-    ) -> Array:
-        """True expected watch seconds, (len(users), len(items)), at a position of a session."""
-        affinity = self.ground_truth_affinity(users, items, day)
-        duration = self.world.items(self._number(day)).duration[items]
-        return behaviour.expected_watch(affinity, duration[None, :], position)
 
     def _number(self, day: date) -> int:
         require(

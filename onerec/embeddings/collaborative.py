@@ -50,9 +50,9 @@ def co_watching(sessions: Path, catalogue: Catalogue) -> tuple[sp.csr_array, np.
     return pairs, np.asarray(shown.sum(0)).ravel()
 
 
-def collaborative_vectors(pairs: sp.csr_array, dim: int, seed: int) -> np.ndarray:
+def collaborative_vectors(pairs: sp.csr_array, dim: int) -> np.ndarray:
     """(N, dim) float64 unit vectors; zero for items that were never watched with another."""
-    left, values, _ = truncated_svd(_positive_information(pairs), dim, seed)
+    left, values, _ = truncated_svd(_positive_information(pairs), dim)
     # the root keeps weak directions from vanishing beside the first, as is usual here
     vectors = left * np.sqrt(values)
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)

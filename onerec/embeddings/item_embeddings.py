@@ -174,7 +174,7 @@ def _text_block(
         return np.zeros((len(texts), 0)), np.zeros(len(texts), bool)
     if config.text_encoder == "hashed":
         hashed = hashed_tokens(words_of(texts), fitted_on & has_text)
-        axes = truncated_svd(hashed[fitted_on & has_text], config.text_dim, config.seed)[2]
+        axes = truncated_svd(hashed[fitted_on & has_text], config.text_dim)[2]
         return _scaled(hashed @ axes, has_text, fitted_on), has_text
     raw = np.zeros((len(texts), 384), np.float32)
     # apart, so that the batches of older items do not depend on what came later
@@ -190,7 +190,7 @@ def _attributes_block(
     if config.attributes_dim == 0 or not (has_any & fitted_on).any():
         return np.zeros((len(names), 0)), np.zeros(len(names), bool)
     hashed = hashed_tokens(names, fitted_on & has_any)
-    axes = truncated_svd(hashed[fitted_on & has_any], config.attributes_dim, config.seed)[2]
+    axes = truncated_svd(hashed[fitted_on & has_any], config.attributes_dim)[2]
     return _scaled(hashed @ axes, has_any, fitted_on), has_any
 
 
@@ -234,7 +234,7 @@ def _collaborative_block(
     if config.collaborative_dim == 0 or config.collaborative_weight == 0:
         return nothing
     pairs, watched = co_watching(sessions, items)
-    vectors = collaborative_vectors(pairs, config.collaborative_dim, config.seed)
+    vectors = collaborative_vectors(pairs, config.collaborative_dim)
     observed = np.abs(vectors).sum(1) > 0
     if not observed.any():
         return nothing

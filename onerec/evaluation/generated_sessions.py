@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from onerec.config import RewardConfig
+from onerec.evaluation.metric_table import Metric
 from onerec.ranked_lists import RankedLists
 from onerec.reward.model import RewardModel
 from onerec.reward.scoring import scalar_reward, score_sessions
@@ -98,7 +99,7 @@ def session_rewards(
     config: RewardConfig,
     *,
     name: str,
-) -> dict[str, np.ndarray]:
+) -> dict[Metric, np.ndarray]:
     """Score the sessions of every case.
 
     Args:
@@ -107,25 +108,25 @@ def session_rewards(
         history: (C, H) item indices, -1 padded.
         sessions: What a generator made.
         config: Weights of the scalar reward.
-        name: Prefix of the values, `evaluator` or `training`.
+        name: Of the model in the metrics' names, `evaluator` or `training`.
 
     Returns:
         (C,) each: `<name>_reward` is the scalar of the case's best session by log-probability;
-        `<name>_<tower>_mean` and `_max` are over its beams, the shape of the paper's Table 1
-        (OneRec v1, section 5.2). NaN for a case without a session.
+        `<name>_mean` and `<name>_max`, whose slice is the tower, are over its beams, the shape of
+        the paper's Table 1 (OneRec v1, section 5.2). NaN for a case without a session.
     """
     probabilities = score_sessions(model, vectors, history, sessions.items.clamp(min=-1))
     probabilities = probabilities.masked_fill(~sessions.exist[..., None], torch.nan).double()
     scalar = scalar_reward(probabilities[:, 0], config, model.signals)
-    values = {f"{name}_reward": scalar.numpy()}
+    values = {Metric(f"{name}_reward"): scalar.numpy()}
     exist = sessions.exist[..., None]
     none = ~sessions.exist.any(1)
     mean = probabilities.nanmean(1).numpy()
     top = probabilities.masked_fill(~exist, -torch.inf).amax(1)
     top = top.masked_fill(none[:, None], torch.nan).numpy()
     for column, signal in enumerate(model.signals):
-        values[f"{name}_{signal.name}_mean"] = mean[:, column]
-        values[f"{name}_{signal.name}_max"] = top[:, column]
+        values[Metric(f"{name}_mean", signal.name)] = mean[:, column]
+        values[Metric(f"{name}_max", signal.name)] = top[:, column]
     return values
 
 

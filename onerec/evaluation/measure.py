@@ -159,7 +159,7 @@ def _rewards(data: EvaluationData, sessions: GeneratedSessions) -> dict[Metric, 
     """Rewards of a system's sessions by every reward model."""
     histories = torch.from_numpy(data.histories)
     return {
-        Metric(metric): values
+        metric: values
         for name, model in data.reward_models.items()
         for metric, values in session_rewards(
             model, data.vectors, histories, sessions, data.reward, name=name

@@ -3,9 +3,10 @@
 Shapes: C cases.
 """
 
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,6 +31,14 @@ class Metric(NamedTuple):
     slice: str = ALL
 
 
+class TableColumn(NamedTuple):
+    """What the cells of a column show of each system: a metric, or its difference to a system."""
+
+    metric: str
+    slice: str = ALL
+    reference: str | None = None
+
+
 CaseValues = Mapping[Metric, np.ndarray]
 """(C,) per metric; NaN where a case has no value."""
 
@@ -45,6 +54,17 @@ class MetricRow(NamedTuple):
     low: float | None = None
     high: float | None = None
     cases: int | None = None
+
+    @classmethod
+    def of(cls, system: str, column: TableColumn, found: Interval) -> "MetricRow":
+        """A number with its interval; without ends where these are NaN."""
+        low, high = (None if np.isnan(end) else end for end in (found.low, found.high))
+        return cls(system, column.reference, column.metric, column.slice, found.mean, low, high)
+
+    @property
+    def column(self) -> TableColumn:
+        """What it is a number of."""
+        return TableColumn(self.metric, self.slice, self.reference)
 
     @property
     def interval(self) -> Interval:
@@ -73,6 +93,10 @@ class MetricTable:
         row = self._by_key.get((system, reference, metric, slice))
         return NO_VALUE if row is None else row.interval
 
+    def cell(self, system: str, column: TableColumn) -> Interval:
+        """The same by column."""
+        return self.find(system, column.metric, slice=column.slice, reference=column.reference)
+
     def systems(self, metric: str) -> list[str]:
         """Systems with a value of their own of a metric, in the order of the rows."""
         found = (r.system for r in self.rows if r.reference is None and r.metric == metric)
@@ -86,27 +110,25 @@ class MetricTable:
         """The lowest value of all systems; NaN where none has one."""
         return min((self.find(s, metric).mean for s in self.systems(metric)), default=np.nan)
 
-    def save(self, directory: Path) -> None:
-        """Write `metrics.parquet`."""
+    def save(self, directory: Path, file: str = METRICS_FILE) -> None:
+        """Write a Parquet file."""
         records = [row._asdict() for row in self.rows]
-        pq.write_table(
-            pa.Table.from_pylist(records, schema=OFFLINE_METRICS), directory / METRICS_FILE
-        )
+        pq.write_table(pa.Table.from_pylist(records, schema=OFFLINE_METRICS), directory / file)
 
     @staticmethod
-    def load(directory: Path) -> "MetricTable":
+    def load(directory: Path, file: str = METRICS_FILE) -> "MetricTable":
         """Read what `save` wrote.
 
         Raises:
             ValueError: The directory holds no such table.
         """
-        file = directory / METRICS_FILE
-        if not file.exists():
+        path = directory / file
+        if not path.exists():
             raise ValueError(
-                f"{directory}: no {METRICS_FILE}; it was made by an earlier version of this "
+                f"{directory}: no {file}; it was made by an earlier version of this "
                 "project, so materialise the asset of its partition again"
             )
-        return MetricTable(tuple(MetricRow(**row) for row in pq.read_table(file).to_pylist()))
+        return MetricTable(tuple(MetricRow(**row) for row in pq.read_table(path).to_pylist()))
 
 
 def write_case_metrics(
@@ -142,7 +164,11 @@ def _case_rows(system: str, users: pa.Array, metrics: CaseValues) -> Iterable[pa
 
 
 def read_case_metrics(
-    directory: Path, *, system: str | None = None, metric: str | None = None, slice: str = ALL
+    directory: Path,
+    *,
+    system: str | None = None,
+    metric: str | None = None,
+    slice: str | None = ALL,
 ) -> pa.Table:
     """Rows of `case_metrics.parquet`, in the order in which they were written.
 
@@ -150,16 +176,14 @@ def read_case_metrics(
         directory: Of the artifact.
         system: One system; None: all of them.
         metric: One metric; None: all of them.
-        slice: One slice.
+        slice: One slice; None: all of them.
 
     Raises:
         ValueError: There is no such row.
     """
     wanted = {"system": system, "metric": metric, "slice": slice}
     conditions = [pads.field(name) == value for name, value in wanted.items() if value is not None]
-    condition = conditions[0]
-    for other in conditions[1:]:
-        condition &= other
+    condition = reduce(operator.and_, conditions) if conditions else None
     texts = [name for name in CASE_METRICS.names if name != "value"]
     found = pq.read_table(directory / CASES_FILE, filters=condition, read_dictionary=texts)
     if not found.num_rows:

@@ -76,7 +76,7 @@ class UserExamples:
     explained: str
 
 
-def user_examples(
+def collect_user_examples(
     data: EvaluationData, systems: Mapping[str, System], *, explained: str
 ) -> UserExamples:
     """A seeded sample of cases with the list that every system gives them.

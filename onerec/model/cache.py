@@ -4,7 +4,7 @@ Two ways to hold them behind one interface:
 
 - `SharedCaches` keep one pool of tokens per user, in which a token is held once however many beams
   go on from it; a beam sees its own ancestors through a mask. Following a parent copies nothing;
-  tokens that no beam goes back to are squeezed out. After a few items the beams of a user
+  tokens that no beam continues are removed. After a few items the beams of a user
   have few different ancestors, so a pool is a fraction of a copy per beam.
 - `RowCaches` keep a copy per beam, reordered by one gather: for very many beams of few tokens, as
   when a whole catalogue is scored, where a mask of beams against tokens would not fit.
@@ -47,7 +47,7 @@ class Cache(Protocol):
 
 
 class Caches(Protocol):
-    """All layers' caches. They hold the same tokens, so that the bookkeeping is done once."""
+    """All layers' caches. Positions and masks are computed once for all of them."""
 
     @property
     def layers(self) -> list[Cache]: ...
@@ -62,7 +62,7 @@ class Caches(Protocol):
 
 
 class SharedCaches:
-    """A pool per user and layer: first the new tokens of all beams, then the living of the past."""
+    """A pool per user and layer: the new tokens of all beams, then past ones still in use."""
 
     def __init__(self, num_layers: int, batch: int, device: torch.device) -> None:
         self._pools = [_Pool(self) for _ in range(num_layers)]
@@ -91,7 +91,7 @@ class SharedCaches:
         living = int(alive.sum(1).max()) if size else 0
         self.room = beams * new
         total = -(-(self.room + living) // LANES) * LANES
-        # a user's living tokens, in their order, from the place 0 on; the rest points anywhere
+        # a user's tokens in use, in their order, from place 0 on; other places are never read
         place = torch.where(alive, alive.cumsum(1) - 1, living)
         old = place.new_zeros(batch, living + 1)
         old.scatter_(1, place, torch.arange(size, device=device).expand(batch, -1))

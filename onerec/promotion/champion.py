@@ -1,6 +1,6 @@
 """The champion of a nightly run: decided by `rule.decide` from the run's metric table.
 
-Everything that the decision rests on is in the `offline_metrics` artifact, so it can be recomputed
+All that the decision depends on is in the `offline_metrics` artifact, so it can be recomputed
 from it: the challenger, the simple systems, and the incumbent (the champion before) on the same
 cases.
 """

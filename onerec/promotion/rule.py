@@ -50,7 +50,7 @@ class IncumbentEvidence:
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """All that the decision rests on, measured on the same cases of day D.
+    """What the decision depends on, measured on the same cases of day D.
 
     Attributes:
         legal_share: Of the challenger's generated sessions.
@@ -130,7 +130,7 @@ def _warnings(e: Evidence) -> list[str]:
     ]
     if len(e.signals) == 1:
         warnings.append(
-            f"rewards rest on one signal, {e.signals[0]}: what raises it alone counts as better"
+            f"rewards depend on one signal, {e.signals[0]}: what raises it alone counts as better"
         )
     return warnings
 

@@ -107,11 +107,12 @@ def systems(metrics: MetricTable) -> list[str]:
 
 
 def metrics_json(report: NightlyReport) -> dict[str, Any]:
-    """`metrics.json`: the numbers of a report as one flat object, for programs.
+    """`metrics.json`: the numbers of a report as one object, for programs.
 
     A value is `<system>_<metric>`, of a slice `<system>_<metric>_<slice>`, a difference
     `<system>_minus_<reference>_<metric>`; its interval stands in `<name>_low` and `<name>_high`.
-    What is not finite becomes null: NaN is not JSON.
+    `seconds` and `peak_gib` map a step to what it took. What is not finite becomes null: NaN is not
+    JSON.
     """
     flat: dict[str, Any] = {}
     for row in report.metrics.rows:
@@ -125,9 +126,9 @@ def metrics_json(report: NightlyReport) -> dict[str, Any]:
     }
     protocol = ("test_day", "users", "mean_targets", "candidate_items", "bootstrap_confidence")
     flat |= {name: getattr(report.protocol, name) for name in protocol}
-    flat |= {f"seconds_{step}": value for step, value in report.seconds.items()}
-    flat |= {f"peak_gib_{step}": value for step, value in report.peak_gib.items()}
     facts = {
+        "seconds": dict(report.seconds),
+        "peak_gib": dict(report.peak_gib),
         "dataset": report.dataset,
         "promoted": report.promoted,
         "peak_rss_gib": report.peak_rss_gib,
@@ -220,14 +221,10 @@ def _tables(metrics: MetricTable) -> list[dict[str, Any]]:
 
 def _tower_columns(metrics: MetricTable, reward_model: str) -> Columns:
     """Mean and maximum of every tower that a reward model has."""
-    means = (
-        row.metric.removeprefix(f"{reward_model}_").removesuffix("_mean")
-        for row in metrics.rows
-        if row.metric.startswith(f"{reward_model}_") and row.metric.endswith("_mean")
-    )
+    found = (row.slice for row in metrics.rows if row.metric == f"{reward_model}_mean")
     return {
-        Metric(f"{reward_model}_{tower}_{part}"): f"{tower} {part}"
-        for tower in dict.fromkeys(means)
+        Metric(f"{reward_model}_{part}", tower): f"{tower} {part}"
+        for tower in dict.fromkeys(found)
         for part in ("mean", "max")
     }
 

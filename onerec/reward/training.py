@@ -198,7 +198,7 @@ def _fit_one(
             RewardModule(model, data.vectors, valid),
             _rows(model, train),
             batches,
-            fit_settings(config, steps=config.max_epochs * len(batches), measured=len(valid) > 0),
+            reward_settings(config, steps=config.max_epochs * len(batches), measured=len(valid) > 0),
             runtime=runtime,
             scratch=scratch,
             on_epoch=lambda entry: on_epoch(_numbers(entry)),
@@ -254,7 +254,7 @@ def users_of_part(user_ids: np.ndarray, config: RewardConfig, part: Part) -> np.
     return evaluator_users if part == "evaluator" else ~evaluator_users
 
 
-def fit_settings(config: RewardConfig, *, steps: int, measured: bool) -> FitSettings:
+def reward_settings(config: RewardConfig, *, steps: int, measured: bool) -> FitSettings:
     """The trainer's settings; without validation rows the last epoch counts."""
     return FitSettings(
         max_epochs=config.max_epochs,

@@ -61,10 +61,10 @@ def repeat_share(directory: Path) -> float:
 def repeat_facts(directory: Path, config: SessionConfig) -> dict[str, Any]:
     """`repeat_share` and `repeats` of a session dataset, for its `stats.json`."""
     share = repeat_share(directory)
-    return {"repeat_share": share, "repeats": repeats(config, share)}
+    return {"repeat_share": share, "repeats": may_repeat(config, share)}
 
 
-def repeats(config: SessionConfig, share: float) -> bool:
+def may_repeat(config: SessionConfig, share: float) -> bool:
     """Whether a log repeats: as declared, or by its repeat share."""
     if config.repeats == "auto":
         return share >= config.min_repeat_share

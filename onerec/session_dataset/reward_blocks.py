@@ -193,22 +193,6 @@ def load_reward_blocks(
     )
 
 
-def reward_thresholds(
-    directory: Path,
-    catalogue: Catalogue,
-    *,
-    block_items: int,
-    attributes: ItemAttributes | None = None,
-) -> RewardThresholds:
-    """Thresholds and signals of the reward labels, from the training split alone.
-
-    Raises:
-        ValueError: The training split has no exposure of a known item, or no signal in both
-            classes.
-    """
-    return _thresholds_of(directory, catalogue, None, block_items, attributes)
-
-
 def _thresholds_of(
     directory: Path,
     catalogue: Catalogue,

@@ -9,6 +9,7 @@ Where two models must not share users, a hash of the user's id divides them.
 # pyarrow.compute makes its functions at import, where pyright cannot see them
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
 
@@ -19,6 +20,21 @@ import pyarrow.compute as pc
 
 LEARNED = ("train", "valid")
 """The splits that something may be learned from."""
+
+
+@dataclass(frozen=True)
+class SplitDays:
+    """The days that a session dataset is made of.
+
+    Attributes:
+        first: First day of the window; it trains, like those after it.
+        test_day: Day D.
+        valid_day: The last day before D that has sessions; None where there is none.
+    """
+
+    first: date
+    test_day: date
+    valid_day: date | None
 
 
 def window(test_day: date, window_days: int) -> tuple[date, date]:

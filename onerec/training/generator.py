@@ -188,7 +188,7 @@ def _learn(
         history_tokens=model.tokens_per_history_item,
         target_tokens=model.num_sid_tokens + 1,
     )
-    settings = fit_settings(config, steps=config.max_epochs * len(batches))
+    settings = pretraining_settings(config, steps=config.max_epochs * len(batches))
     if valid is None:
         settings = dataclasses.replace(settings, monitor=None, patience=0)
     result = fit(
@@ -223,7 +223,7 @@ def last_phase(config: TrainingConfig) -> TrainingConfig:
     )
 
 
-def fit_settings(config: TrainingConfig, *, steps: int) -> FitSettings:
+def pretraining_settings(config: TrainingConfig, *, steps: int) -> FitSettings:
     """The trainer's settings of a pretraining of so many optimiser steps."""
     accumulation = -(-config.batch_size // config.micro_batch) if config.micro_batch else 1
     return FitSettings(

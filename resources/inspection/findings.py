@@ -20,7 +20,7 @@ class Finding:
 
     Attributes:
         topic: What it is about; findings of a topic follow one another.
-        level: `error` stops a nightly run, `warning` makes its figures say little.
+        level: `error` stops a nightly run, with `warning` its figures mean little.
         text: What was counted.
         setting: The line of the YAML file that changes it.
         rows: Examples, or the figures behind it; all with the same columns.

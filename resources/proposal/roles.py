@@ -1,4 +1,4 @@
-"""Which column is what: by its name, and by whether its values can be that."""
+"""The role of each column: by its name, and by whether its values fit."""
 
 # pyarrow.compute makes its functions at import, out of sight of a type checker:
 # pyright: reportAttributeAccessIssue=false

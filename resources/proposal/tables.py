@@ -1,4 +1,4 @@
-"""The tables that files make up, and what a look at the first rows says of each column."""
+"""Tables found in the files, and facts about each column from its first rows."""
 
 import csv
 import re

@@ -6,7 +6,7 @@ from pathlib import Path
 import grimp
 import pytest
 
-from assets.code_version import NOT_COUNTED, code_version, reachable_code
+from assets.code_version import BY_DEFINITION, NOT_COUNTED, Unit, code_version, reachable_code
 from assets.sessions import PROJECT, SessionSqlTranslator
 from experiments.definitions import defs as experiments
 from onerec_dagster.definitions import defs
@@ -17,7 +17,6 @@ FILES = {
 import os
 
 from assets.helpers import prepared, unused
-from onerec.config import Width
 from resources.store import Store
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ def model(store: Store):
     """Trains."""
     from onerec.training import train
 
-    return train(prepared(LIMIT))
+    return train(prepared(LIMIT), store.get().per_head())
 
 @dg.asset
 def other():
@@ -42,7 +41,27 @@ def other():
     "resources/__init__.py": "",
     "resources/store.py": "class Store:\n    def get(self):\n        from onerec import files\n",
     "onerec/__init__.py": "",
-    "onerec/config.py": "Width = 3\n",
+    "onerec/config/__init__.py": "from onerec.config.width import Width, unused\n",
+    "onerec/config/width.py": '''
+from onerec.config.fields import ValidatedConfig, option
+
+UNITS = 2
+
+class Width(ValidatedConfig):
+    """Settings."""
+
+    width: int = option(3, "Units", ge=1)
+
+    def __post_init__(self):
+        assert self.width < 100
+
+    def per_head(self):
+        return self.width // UNITS
+
+def unused(x):
+    return x
+''',
+    "onerec/config/fields.py": "class ValidatedConfig: ...\n\ndef option(x): ...\n",
     "onerec/files.py": "",
     "onerec/lonely.py": "def alone():\n    pass\n",
     "onerec/typing_only.py": "class Hint: ...\n",
@@ -83,7 +102,7 @@ def version_after(root: Path, file: str, old: str, new: str) -> tuple[str, str]:
 @pytest.mark.parametrize(
     ("file", "old", "new"),
     [
-        ("assets/models.py", "train(prepared(LIMIT))", "train(LIMIT)"),
+        ("assets/models.py", "prepared(LIMIT)", "LIMIT"),
         ("assets/models.py", "LIMIT = 3", "LIMIT = 4"),
         ("assets/helpers.py", "    return x\n", "    return x + 1\n"),
         ("resources/store.py", "", "    limit = 3\n"),
@@ -94,6 +113,8 @@ def version_after(root: Path, file: str, old: str, new: str) -> tuple[str, str]:
         ("onerec/maths/__init__.py", "", "x = 1\n"),
         ("onerec/maths/losses.py", "x * x", "abs(x)"),
         ("onerec/readers.py", "return x", "return 2 * x"),
+        ("onerec/config/width.py", "self.width // UNITS", "self.width / UNITS"),
+        ("onerec/config/width.py", "UNITS = 2", "UNITS = 4"),
     ],
 )
 def test_code_that_runs_counts(root: Path, file: str, old: str, new: str) -> None:
@@ -108,7 +129,10 @@ def test_code_that_runs_counts(root: Path, file: str, old: str, new: str) -> Non
         ("assets/models.py", 'group_name="models"', 'group_name="generators"'),
         ("assets/models.py", "return alone()", "return 3"),
         ("assets/helpers.py", "return -x", "return 0"),
-        ("onerec/config.py", "3", "4"),
+        ("onerec/config/width.py", 'option(3, "Units", ge=1)', 'option(4, "Width", ge=2)'),
+        ("onerec/config/width.py", "< 100", "< 200"),
+        ("onerec/config/width.py", "    return x\n", "    return -x\n"),
+        ("onerec/config/fields.py", "option(x)", "option(x, y)"),
         ("onerec/lonely.py", "pass", "return 3"),
         ("onerec/typing_only.py", "", "x = 1\n"),
         ("onerec/maths/losses.py", "    return", "    # squared\n    return"),
@@ -154,9 +178,25 @@ def test_all_that_the_core_modules_import_is_counted(module: str, name: str) -> 
     missing = {
         name
         for name in imported - core
-        if not any(name == n or name.startswith(f"{n}.") for n in NOT_COUNTED)
+        if not any(name == n or name.startswith(f"{n}.") for n in (*NOT_COUNTED, *BY_DEFINITION))
     }
     assert missing == set()
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "unit"),
+    [
+        ("assets.tokenizer", "codebook", ("onerec.config.tokenizer", "TokenizerConfig")),
+        ("assets.raw", "raw_events", ("onerec.config.feedback", "kind_of")),
+        ("assets.baselines", "baselines", ("onerec.config.evaluation", "EvaluationConfig")),
+        ("assets.training", "pretrained_checkpoint", ("onerec.config.runtime", "Runtime")),
+    ],
+)
+def test_what_is_computed_from_settings_counts(
+    module: str, name: str, unit: tuple[str, str]
+) -> None:
+    """`TokenizerConfig.codes_per_level`, `kind_of`, `EvaluationConfig.systems`, and the like."""
+    assert Unit(*unit) in reachable_code(module, name)
 
 
 def test_files_of_a_page_count_for_it(root: Path) -> None:

@@ -114,6 +114,13 @@ def test_a_field_that_is_shown_is_read(asset, launched):
     assert unread == []
 
 
+def test_a_field_that_is_changed_reaches_the_settings_of_its_stage():
+    promotion = champion.PromotionLaunchpad(recall_tolerance=0.25)
+    assert to_core(promotion, PIPELINE.evaluation).recall_tolerance == 0.25
+    lists = serving.ListsLaunchpad(list_length=7)
+    assert to_core(lists, PIPELINE.serving).list_length == 7
+
+
 def test_session_sql_shows_the_variables_of_its_sql():
     files = Path(CHECKOUT / "dbt_sessions").rglob("*.sql")
     sql = "".join(file.read_text() for file in files)

@@ -18,6 +18,7 @@ import psutil
 import pyarrow as pa
 import pytest
 
+from onerec.config import Runtime
 from onerec.shards import ShardPool, arrays_of, columns_of, gathered, map_shards, start_ray
 from tests.core.shard_functions import load_square
 
@@ -55,6 +56,12 @@ def ray() -> Iterator[None]:
     import ray
 
     ray.shutdown()
+
+
+def test_the_runtime_chooses_engine_workers_and_shards(tmp_path: Path) -> None:
+    runtime = Runtime(workers="ray", num_workers=3, shard_rows=7, threads=1)
+    pool = ShardPool.of(runtime, tmp_path, lambda line: None)
+    assert (pool.engine, pool.num_workers, pool.shard_rows, pool.threads) == ("ray", 3, 7, 1)
 
 
 def test_shards_are_whole_batches_in_order(notes: Path) -> None:

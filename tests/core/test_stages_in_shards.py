@@ -21,12 +21,9 @@ from onerec.alignment.rounds import RoundInputs, round_preferences
 from onerec.config import AlignmentConfig, Runtime
 from onerec.embeddings.text import encode_minilm
 from onerec.evaluation.data import EvaluationFiles
-from onerec.evaluation.exact_lists import exact_lists
 from onerec.evaluation.measure import evaluate, rank_cases
 from onerec.evaluation.sharded_ranking import NightlyEvaluation, ranked_by_shards
 from onerec.evaluation.systems import NightlyGenerators
-from onerec.generation import Trie, rank_items
-from onerec.model import load_model
 from onerec.serving.batch import Lists, recommend_to_all
 from onerec.serving.recommender import write_bundle
 from onerec.shards import ShardPool
@@ -140,26 +137,6 @@ def test_lists_and_sessions_of_offline_metrics(root: Path, tmp_path: Path, engin
         assert wanted[name].totals == found[name].totals
         for metric, values in wanted[name].values.items():
             np.testing.assert_array_equal(values, found[name].values[metric])
-
-
-def test_exact_lists(root: Path, tmp_path: Path, engine: str) -> None:
-    histories = np.random.default_rng(0).integers(-1, small.NUM_ITEMS, (100, small.HISTORY))
-    spread = ShardPool(engine=engine, shard_rows=64, directory=tmp_path, threads=1)
-    found = exact_lists(root / "dpo", root / "semantic_ids", histories, 5, spread)
-    model, _ = load_model(root / "dpo", expected_tokenizer_version="version-a")
-    ids = small.catalogue()
-    trie = Trie.build(ids.codes, ids.codebook_size)
-    # a beam as wide as the catalogue is exact, too
-    items, scores = rank_items(
-        model.eval(),
-        torch.from_numpy(histories),
-        ids.codes,
-        trie,
-        top_k=5,
-        beam=trie.num_leaves,
-    )
-    np.testing.assert_allclose(found.scores, scores.double().numpy(), rtol=1e-4)
-    assert (found.items == items.numpy()).mean() > 0.95  # nearly equal scores may change places
 
 
 @cache

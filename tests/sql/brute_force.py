@@ -195,7 +195,8 @@ def _example(user: str, session: list[dict], history: list[str], config: Session
         "target_item_ids": watched[: config.session_items],
         "is_good": len(watched) >= config.good_min_watched_items
         and seconds >= config.good_min_watch_seconds
-        and clicks >= config.good_min_positive_interactions,
+        and clicks >= config.good_min_positive_interactions
+        and sum(r["is_positive"] for r in session) >= config.good_min_positives,
     }
 
 

@@ -110,6 +110,7 @@ def test_user_days_and_other_thresholds_equal_the_brute_force(tmp_path: Path, en
         watched_min_share=1.0,
         watched_min_seconds=12.0,
         good_min_watch_seconds=40.0,
+        good_min_positives=3,
         history_length=3,
         session_items=4,
         max_events_per_user_day=7,
@@ -119,6 +120,7 @@ def test_user_days_and_other_thresholds_equal_the_brute_force(tmp_path: Path, en
     delivered.materialize(home, [sessions.session_sql], DAYS[0], DAYS[-1], config=run)
     wanted, refused = expected(config)
     assert examples(home) == wanted
+    assert wanted != expected(dataclasses.replace(config, good_min_positives=0))[0]
     assert refusals(home) == refused
     assert sum(n for (_, reason), n in refused.items() if "max_events_per_user_day" in reason) > 8
     assert max(Counter((e["user_id"], e["session_date"]) for e in wanted).values()) == 1

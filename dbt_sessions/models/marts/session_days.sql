@@ -1,5 +1,5 @@
 {#
-    Built after everything else of a day, so that a day stands here only if all of it was built: a night
+    Built after everything else of a day, so that a day stands here only if all of it was built: a nightly run
     builds the days that are missing here or were delivered again since.
 #}
 {{ config(materialized="incremental", day_column="session_date", partition_by="session_date") }}

@@ -92,17 +92,9 @@ def stay_probability(affinity: Array, position: Array | int) -> Array:
     return sigmoid(affinity - FATIGUE * np.asarray(position))
 
 
-def watched_share(affinity: Array, duration: Array) -> Array:
+def expected_watch_share(affinity: Array, duration: Array) -> Array:
     """Mean watched share of those who stay; long items are finished less often."""
     return sigmoid(0.5 + 0.45 * affinity - 0.35 * np.log(duration / 20.0))
-
-
-def expected_watch(affinity: Array, duration: Array, position: Array | int = 0) -> Array:
-    """Expected watch seconds, in closed form, of the behaviour that `draw_watch` draws."""
-    stay = stay_probability(affinity, position)
-    skipped = SKIP_SECONDS * (1.0 - np.exp(-duration / SKIP_SECONDS))
-    stayed = duration * (watched_share(affinity, duration) + 0.5 * REWATCH)
-    return (1.0 - stay) * skipped + stay * stayed
 
 
 def draw_watch(
@@ -114,7 +106,7 @@ def draw_watch(
     part of it again.
     """
     stays = rng.random(affinity.shape) < stay_probability(affinity, position)
-    mean = watched_share(affinity, duration).clip(0.01, 0.99)
+    mean = expected_watch_share(affinity, duration).clip(0.01, 0.99)
     share = rng.beta(mean * BETA_CONCENTRATION, (1.0 - mean) * BETA_CONCENTRATION)
     again = np.where(rng.random(affinity.shape) < REWATCH, rng.random(affinity.shape), 0.0)
     swiped = np.minimum(rng.exponential(SKIP_SECONDS, affinity.shape), duration)

@@ -6,7 +6,7 @@ run measures.
 LightGBM is imported only where the cascade is fitted or loaded.
 """
 
-from onerec.evaluation.baselines.fitted import (
+from onerec.evaluation.baselines.registry import (
     BaselineInputs,
     FittedBaselines,
     fit_baselines,

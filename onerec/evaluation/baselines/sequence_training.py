@@ -24,7 +24,7 @@ from onerec.session_dataset.eval_users import EvalUsers
 from onerec.training.batches import DrawnBatches, Rows, length_buckets
 from onerec.training.fit_module import FitModule
 from onerec.training.fit_settings import FitSettings
-from onerec.training.generator import fit_settings, last_phase
+from onerec.training.generator import last_phase, pretraining_settings
 from onerec.training.runtime import Runtime, reproducible
 from onerec.training.scratch import Scratch
 from onerec.training.trainer import FitResult, fit
@@ -328,7 +328,9 @@ def _learn_newest(
     items = torch.from_numpy(newest.items).long()
     if not len(items):
         return
-    settings = fit_settings(phase, steps=phase.max_epochs * -(-len(items) // recipe.batch_size))
+    settings = pretraining_settings(
+        phase, steps=phase.max_epochs * -(-len(items) // recipe.batch_size)
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         fit_windows(

@@ -95,18 +95,9 @@ def test_at_its_start_a_group_loss_is_nothing_and_dpo_ln_two(tmp_path: Path):
     assert fit("dpo", tmp_path).epochs[0]["preference_loss"] == pytest.approx(0.693147, abs=1e-5)
 
 
-def test_ipa_is_dpo_by_another_name_and_an_objective_can_be_handed_in(tmp_path: Path):
+def test_ipa_is_dpo_on_beams(tmp_path: Path):
     ipa, dpo = fit("ipa", tmp_path), fit("dpo", tmp_path)
     assert ipa.steps == dpo.steps
-    handed = fit_alignment(
-        generator(),
-        data(preferences("ipa")),
-        CONFIG,
-        tmp_path,
-        tokenizer_version="g",
-        objective=PairObjective(DPO(CONFIG.beta)),
-    )
-    assert handed.steps == ipa.steps
 
 
 def test_without_the_log_the_imitation_loss_has_no_say(tmp_path: Path):

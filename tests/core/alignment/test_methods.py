@@ -3,7 +3,7 @@
 import pytest
 
 from onerec.alignment.group_losses import ECPO, GRPO
-from onerec.alignment.losses import CDPO, DPO, SimPO
+from onerec.alignment.losses import CDPO, CPO, DPO, SimPO
 from onerec.alignment.methods import objective_of
 from onerec.alignment.objectives import GroupObjective, PairObjective
 from onerec.config import GROUP_METHODS, PAIR_METHODS, AlignmentConfig
@@ -22,6 +22,7 @@ def test_settings_reach_the_loss():
         return objective_of(AlignmentConfig(**settings)).loss  # pyright: ignore
 
     assert loss(method="cdpo", beta=0.3, label_noise=0.2) == CDPO(0.3, 0.2)
+    assert loss(method="cpo", beta=0.3, nll_weight=2.0) == CPO(0.3, 2.0)
     assert loss(method="simpo", beta=2.5, target_margin=1.0) == SimPO(2.5, 1.0)
     assert loss(method="grpo", clip=0.1, kl_weight=0.04) == GRPO(0.1, 0.04)
     assert loss(method="ecpo", early_clip=0.3) == ECPO(0.2, 0.3)

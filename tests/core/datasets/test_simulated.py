@@ -15,6 +15,7 @@ from onerec.datasets.simulator import behaviour, log
 from onerec.datasets.simulator.config import SimulatorConfig
 from onerec.datasets.simulator.world import NUM_TOPICS
 from onerec.schema import EVENTS, ITEMS
+from tests.core.datasets.expected_watch import expected_watch
 
 FIRST = date(2026, 6, 1)
 SMALL = SimulatorConfig(initial_users=300, initial_items=200, new_items_per_day=5)
@@ -152,7 +153,7 @@ def test_expected_watch_is_the_mean_of_what_is_drawn() -> None:
         shape = 200_000
         affinity, duration = np.full(shape, logit), np.full(shape, seconds)
         watch, _ = behaviour.draw_watch(rng, affinity, duration, np.full(shape, position))
-        expected = behaviour.expected_watch(affinity[:1], duration[:1], position)[0]
+        expected = expected_watch(affinity[:1], duration[:1], position)[0]
         assert watch.mean() == pytest.approx(expected, rel=0.02)
 
 
@@ -162,13 +163,14 @@ def test_watching_follows_the_ground_truth(week: dict) -> None:
     users = events.user_id.str[1:].astype(int).to_numpy()
     items = events.item_id.str[1:].astype(int).to_numpy()
     rows, at = np.unique(users, return_inverse=True)
-    expected = source.expected_watch(rows, np.arange(items.max() + 1), FIRST)[at, items]
+    world = source.world
+    affinity = behaviour.affinity(world, world.users(0), rows, world.items(0), 0)
+    expected = expected_watch(affinity, world.items(0).duration[None, :])[at, items]
     long = events.watch_seconds.to_numpy()[expected > np.quantile(expected, 0.8)].mean()
     short = events.watch_seconds.to_numpy()[expected < np.quantile(expected, 0.2)].mean()
     assert long > 3 * short
     # Taste is personal: users disagree about the same items.
-    truth = source.ground_truth_affinity(rows, np.arange(500), FIRST)
-    assert np.corrcoef(truth)[np.triu_indices(len(rows), 1)].mean() < 0.6
+    assert np.corrcoef(affinity[:, :500])[np.triu_indices(len(rows), 1)].mean() < 0.6
 
 
 def test_interests_drift() -> None:

@@ -8,6 +8,7 @@ from onerec.evaluation.generated_sessions import (
     lists_as_sessions,
     session_rewards,
 )
+from onerec.evaluation.metric_table import Metric
 from onerec.ranked_lists import RankedLists
 from onerec.reward.model import RewardModel, RewardShape
 from onerec.reward.scoring import score_sessions
@@ -72,12 +73,14 @@ def test_rewards_are_of_the_best_session_and_over_the_beams(evaluator: RewardMod
     values = session_rewards(evaluator, vectors, history, sessions, REWARD, name="evaluator")
     first = score_sessions(evaluator, vectors, history[:1], sessions.items[:1])[0]
     second = score_sessions(evaluator, vectors, history[1:], sessions.items[1:, 0])
-    assert values["evaluator_reward"] == pytest.approx([float(first[0].sum()), float(second.sum())])
-    assert values["evaluator_vtr_mean"][0] == pytest.approx(float(first[:, 1].mean()))
-    assert values["evaluator_ltr_max"][0] == pytest.approx(float(first[:, 3].max()))
+    assert values[Metric("evaluator_reward")] == pytest.approx(
+        [float(first[0].sum()), float(second.sum())]
+    )
+    assert values[Metric("evaluator_mean", "vtr")][0] == pytest.approx(float(first[:, 1].mean()))
+    assert values[Metric("evaluator_max", "ltr")][0] == pytest.approx(float(first[:, 3].max()))
     # the missing beam of the second case counts in neither
-    assert values["evaluator_swt_mean"][1] == pytest.approx(float(second[0, 0]))
-    assert values["evaluator_swt_max"][1] == pytest.approx(float(second[0, 0]))
+    assert values[Metric("evaluator_mean", "swt")][1] == pytest.approx(float(second[0, 0]))
+    assert values[Metric("evaluator_max", "swt")][1] == pytest.approx(float(second[0, 0]))
 
 
 def test_no_session_no_reward(evaluator: RewardModel) -> None:

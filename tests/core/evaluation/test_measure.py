@@ -216,6 +216,15 @@ def test_interval_is_the_bootstrap_of_the_cases(metrics: MetricTable, measured: 
     assert metrics.find("popularity", "recall@10") == pytest.approx(expected)
 
 
+def test_confidence_sets_the_width_of_the_intervals(
+    night: EvaluationData, measured: Results, metrics: MetricTable
+) -> None:
+    half = dataclasses.replace(night, config=dataclasses.replace(night.config, confidence=0.5))
+    narrow = summarise(half, measured).find("popularity", "recall@10")
+    wide = metrics.find("popularity", "recall@10")
+    assert wide.low < narrow.low <= narrow.mean <= narrow.high < wide.high
+
+
 def test_slices_add_up(measured: Results, metrics: MetricTable) -> None:
     values = measured["itemknn"].values
     short, long = (values[Metric("recall@10", f"{n}_history")] for n in ("short", "long"))

@@ -10,8 +10,8 @@ from onerec.evaluation.user_examples import (
     LIST_LENGTH,
     NUM_USERS,
     as_markdown,
+    collect_user_examples,
     nearest_in_history,
-    user_examples,
 )
 from tests.core.evaluation.night import load_artifacts, write_artifacts
 
@@ -50,7 +50,7 @@ def test_a_page_shows_titles_hits_and_every_system(tmp_path) -> None:
         "popularity": System(data.baselines.popularity),
         CHALLENGER: System(data.baselines.rankers["itemknn"]),
     }
-    examples = user_examples(data, systems, explained=CHALLENGER)
+    examples = collect_user_examples(data, systems, explained=CHALLENGER)
     assert len(examples.data.user_ids) == min(NUM_USERS, len(data.user_ids))
     assert set(examples.data.user_ids) <= set(data.user_ids)
     assert all(items.shape[1] <= LIST_LENGTH for items in examples.lists.values())

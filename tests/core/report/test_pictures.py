@@ -4,7 +4,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from onerec import pictures
+from onerec.report import pictures
 
 PICTURES = {
     "line": lambda: pictures.line_chart(

@@ -129,12 +129,13 @@ def test_facts_and_expectations(tmp_path: Path):
 
     train, valid = (watched(planted_blocks(TOPICS, n, s)) for n, s in ((4000, 1), (1000, 2)))
     train = dataclasses.replace(train, log=Planted(attributes, good))  # pyright: ignore
-    config = dataclasses.replace(SMALL, user_facts_dropout=0.2)
+    config = dataclasses.replace(SMALL, user_facts_dropout=0.2, quantiles=8)
     report = fit_reward(config, train, valid, VECTORS, tmp_path)
     seconds = report.metrics["expectations"]["watch_seconds"]
     assert seconds["correlation"] > 0.9
     assert seconds["pcoc"] == pytest.approx(1, abs=0.05)
     trained = load_reward(tmp_path)
+    assert trained.shape.quantiles == 8
     candidates = torch.arange(len(TOPICS))[None, :, None]
     scored = score_sessions(trained, VECTORS, torch.full((1, 4), -1), candidates)[0]
     true = torch.from_numpy(np.stack([good * attributes.duration_seconds, good], -1))

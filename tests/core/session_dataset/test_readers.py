@@ -25,7 +25,6 @@ from onerec.session_dataset.histories import load_serving_histories
 from onerec.session_dataset.reward_blocks import (
     RewardThresholds,
     load_reward_blocks,
-    reward_thresholds,
 )
 from onerec.tokenizer.semantic_ids import SemanticIds
 from tests.core.training.small import video_signals, write_session_dataset
@@ -169,9 +168,8 @@ def test_reward_blocks_match_plain_python(
 
     train_blocks = blocks_in_plain_python([r for r in rows if r["split"] == "train"])
     median = statistics.median(mean_seconds(part) for _, _, part in train_blocks)
-    assert reward_thresholds(tmp_path, catalogue, block_items=M) == RewardThresholds(
-        mean_watch_seconds=median
-    )
+    read = load_reward_blocks(tmp_path, "valid", catalogue, history_length=H, block_items=M)
+    assert read.thresholds == RewardThresholds(mean_watch_seconds=median)
     for split in ("train", "valid", "test"):
         expected = [
             (

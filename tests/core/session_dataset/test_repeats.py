@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from onerec.config import BeamConfig, SessionConfig
-from onerec.session_dataset.repeats import repeat_share, repeats, with_seen_items
+from onerec.session_dataset.repeats import may_repeat, repeat_share, with_seen_items
 from tests.core.session_dataset.test_readers import random_rows
 from tests.core.training.small import write_session_dataset
 
@@ -51,12 +51,12 @@ def test_the_test_day_takes_no_part(tmp_path: Path) -> None:
     [("auto", 0.24, False), ("auto", 0.25, True), ("always", 0.0, True), ("never", 1.0, False)],
 )
 def test_what_is_declared_wins(declared: str, share: float, expected: bool) -> None:
-    assert repeats(SessionConfig(repeats=declared), share) == expected  # pyright: ignore
+    assert may_repeat(SessionConfig(repeats=declared), share) == expected  # pyright: ignore
 
 
 def test_what_counts_as_repeating_is_a_setting() -> None:
-    assert not repeats(SessionConfig(min_repeat_share=0.31), 0.3)
-    assert repeats(SessionConfig(min_repeat_share=0.3), 0.3)
+    assert not may_repeat(SessionConfig(min_repeat_share=0.31), 0.3)
+    assert may_repeat(SessionConfig(min_repeat_share=0.3), 0.3)
 
 
 @pytest.mark.parametrize("filter_seen", [True, False])

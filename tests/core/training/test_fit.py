@@ -124,6 +124,13 @@ def test_the_weight_of_the_recency_prior_is_chosen_and_kept(
     assert of_plain["model.safetensors"] == of_chosen["model.safetensors"]
 
 
+def test_a_generator_without_a_recency_prior_gets_no_weight(tmp_path: Path) -> None:
+    config = dataclasses.replace(TRAINING, max_epochs=1, recency_prior=False)
+    report = fit(tmp_path, config, list_cases=cases_of_recency(weight_pays=True))
+    model, _ = load_model(tmp_path / "out", expected_tokenizer_version=None)
+    assert (report.recency_ndcg, model.recency_prior.weight) == ({}, 0.0)
+
+
 def test_a_dense_head_is_learned_beside_the_generator_and_gets_a_weight(tmp_path: Path) -> None:
     """The head alone learns what follows a history; a warm start goes on with it."""
     config = dataclasses.replace(TRAINING, max_epochs=8, learning_rate=1e-2)

@@ -95,6 +95,13 @@ def test_killed_and_started_again_ends_in_the_same_bytes(artifacts: Path, tmp_pa
     assert not (tmp_path / "cut.scratch").exists()
 
 
+def test_the_recency_prior_counts_the_days_of_the_settings(artifacts: Path, tmp_path: Path) -> None:
+    values = job_values(artifacts, tmp_path / "out", max_epochs=1, recency_days=2)
+    main(["--config", config_file(tmp_path / "job.json", values)])
+    model, _ = load_model(tmp_path / "out", expected_tokenizer_version=None)
+    assert model.recency_prior.days == 2
+
+
 def test_wrong_jobs_are_refused_by_name(artifacts: Path, tmp_path: Path) -> None:
     good = job_values(artifacts, tmp_path / "out")
 

@@ -15,7 +15,7 @@ from onerec.reward import training as reward
 from onerec.training import FitSettings
 from onerec.training.batches import OrderedBatches, SessionRows, loader_of
 from onerec.training.distributed_batches import DistributedBatches
-from onerec.training.generator import FINAL_RATE_SHARE, fit_settings
+from onerec.training.generator import FINAL_RATE_SHARE, pretraining_settings
 from onerec.training.generator_module import next_token_loss, token_nll
 from onerec.training.optimizer import adamw, rate_share
 from tests.core.training.small import (
@@ -90,13 +90,13 @@ def shares(settings: FitSettings) -> list[float]:
 
 def test_learning_rate_schedule() -> None:
     config = TrainingConfig(warmup_share=0.2)
-    cosine = shares(fit_settings(config, steps=10))
+    cosine = shares(pretraining_settings(config, steps=10))
     assert cosine[:3] == pytest.approx([1 / 3, 2 / 3, 1.0])  # two steps up, then the peak
     half = FINAL_RATE_SHARE + (1 - FINAL_RATE_SHARE) * 0.5 * (1 + math.cos(math.pi * 4 / 8))
     assert cosine[6] == pytest.approx(half)
     assert cosine[10] == pytest.approx(FINAL_RATE_SHARE)
     constant = dataclasses.replace(config, schedule="constant")
-    assert shares(fit_settings(constant, steps=10))[2:] == [1.0] * 9
+    assert shares(pretraining_settings(constant, steps=10))[2:] == [1.0] * 9
 
 
 def test_the_linear_schedule_falls_to_zero_after_the_warm_up() -> None:
@@ -115,9 +115,9 @@ def test_only_matrices_decay() -> None:
 @pytest.mark.parametrize(
     "made",
     [
-        lambda given: fit_settings(TrainingConfig(**given), steps=10),
-        lambda given: alignment.fit_settings(AlignmentConfig(**given), steps=10),
-        lambda given: reward.fit_settings(RewardConfig(**given), steps=10, measured=True),
+        lambda given: pretraining_settings(TrainingConfig(**given), steps=10),
+        lambda given: alignment.alignment_settings(AlignmentConfig(**given), steps=10),
+        lambda given: reward.reward_settings(RewardConfig(**given), steps=10, measured=True),
     ],
 )
 def test_every_model_is_fitted_as_its_stage_says(made: Callable[[dict], FitSettings]) -> None:
@@ -125,6 +125,11 @@ def test_every_model_is_fitted_as_its_stage_says(made: Callable[[dict], FitSetti
     settings = made(given | {"warmup_share": 0.5})
     assert {name: getattr(settings, name) for name in given} == given
     assert settings.warmup_steps in (4, 5)
+
+
+def test_patience_of_the_reward_model_stops_its_training() -> None:
+    settings = reward.reward_settings(RewardConfig(patience=7), steps=10, measured=True)
+    assert settings.patience == 7
 
 
 @pytest.mark.parametrize(

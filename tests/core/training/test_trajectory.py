@@ -14,7 +14,7 @@ import torch
 from onerec.model import OneRec
 from onerec.training import Runtime, fit, reproducible
 from onerec.training.batches import SessionRows, ShuffledBatches
-from onerec.training.generator import fit_settings
+from onerec.training.generator import pretraining_settings
 from onerec.training.generator_module import GeneratorModule
 from tests.core.training.small import (
     HISTORY,
@@ -44,7 +44,7 @@ def first_losses() -> list[float]:
             session_items=ITEMS,
         )
         settings = dataclasses.replace(
-            fit_settings(TRAINING, steps=60), max_epochs=2, monitor=None, epoch_seed=None
+            pretraining_settings(TRAINING, steps=60), max_epochs=2, monitor=None, epoch_seed=None
         )
         result = fit(
             GeneratorModule(model, catalogue().codes, batch_size=TRAINING.batch_size),

@@ -1,6 +1,5 @@
 """The asset `ab_test_table` over a small simulated night."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import yaml
 from assets.support import PIPELINE
 from experiments.ab_test.assets import ab_test_table
 from onerec.artifacts import ArtifactError, ArtifactStore
+from onerec.evaluation.metric_table import MetricTable
 from resources.stores import Artifacts, Compute, Source
 from tests.experiments import published_night
 from tests.experiments import simulated_night as simulated
@@ -51,10 +51,10 @@ def test_the_table_is_written_and_shown(tmp_path: Path, tables_dir: Path) -> Non
     assert metadata["night"].value == simulated.DAY.isoformat()
     assert "OneRec small" in {record.data["system"] for record in metadata["ab_test"].records}
     assert "total watch time" in str(metadata["ab_test: findings"].value)
-    rows = json.loads((tables_dir / "ab_test.json").read_text())
-    systems = {row["system"] for row in rows if row["metric"] == "watch_uplift"}
+    rows = MetricTable.load(tables_dir, "ab_test.parquet").rows
+    systems = {row.system for row in rows if row.metric == "watch_uplift"}
     assert systems == {"popularity of the last days", "OneRec small"}
-    assert (tables_dir / "ab_test-watch-uplift.svg").exists()
+    assert (tables_dir / "ab_test-watch-uplift-minus-cascade.svg").exists()
     assert not list((tmp_path / "artifacts" / ".scratch" / "ab_test_table").rglob("*.safetensors"))
 
 

@@ -9,12 +9,14 @@ import pytest
 from experiments.ab_test.config import ARMS, CASCADE, NIGHTLY, ABTestConfig
 from experiments.ab_test.measures import COUNTS, ratios
 from experiments.ab_test.policies import ArmPolicy, ServedCatalogue
-from experiments.ab_test.simulation import ABTest, ABTestResult, run
-from experiments.ab_test.table import make_table
+from experiments.ab_test.simulation import ABTest, ABTestResult, run_ab_test
+from experiments.ab_test.table import FIRST_MINUS_LAST, table_of_ab_test
+from experiments.ab_test.table import WATCH as WATCH_UPLIFT
 from experiments.reporting.result_tables import Provenance, cells
 from onerec.artifacts import ArtifactStore, write_json
 from onerec.datasets.simulated import SimulatedSource
 from onerec.evaluation.baselines import Popularity
+from onerec.evaluation.metric_table import TableColumn
 from onerec.ranked_lists import RankedLists
 from tests.core.evaluation import night as small
 from tests.experiments import simulated_night as simulated
@@ -62,7 +64,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> ArtifactStore:
 
 @pytest.fixture(scope="module")
 def measured(store: ArtifactStore, tmp_path_factory: pytest.TempPathFactory) -> ABTestResult:
-    return run(a_test(store), tmp_path_factory.mktemp("scratch"))
+    return run_ab_test(a_test(store), tmp_path_factory.mktemp("scratch"))
 
 
 def test_every_arm_serves_the_same_users_on_the_same_visits(measured: ABTestResult) -> None:
@@ -85,26 +87,26 @@ def test_a_second_run_measures_the_same(
 ) -> None:
     few = dataclasses.replace(CONFIG, arms="cascade,larger_aligned", return_sensitivity=0.0)
     test = a_test(store, config=few)
-    again = run(test, tmp_path)
+    again = run_ab_test(test, tmp_path)
     for arm in (CASCADE, "larger_aligned"):
         np.testing.assert_array_equal(again.sums[arm], measured.sums[arm])
     files = {file.name: file.stat().st_mtime_ns for file in tmp_path.iterdir()}
-    run(test, tmp_path)  # and a run that goes on serves nothing twice
+    run_ab_test(test, tmp_path)  # and a run that goes on serves nothing twice
     assert files == {file.name: file.stat().st_mtime_ns for file in tmp_path.iterdir()}
 
 
 def test_the_table_shows_every_arm(measured: ABTestResult) -> None:
-    table = make_table(measured, CONFIG, MADE, repeat_days=2)
+    table = table_of_ab_test(measured, CONFIG, MADE, repeat_days=2)
     assert len(cells(table)) == 1 + len(ARMS)
-    rows = {(row.system, row.metric): row for row in table.rows}
+    rows = {(row.system, row.column): row for row in table.metrics.rows}
     for name in (n for n in ARMS if n != CASCADE):
-        row = rows[ARMS[name], "watch_uplift"]
+        row = rows[ARMS[name], WATCH_UPLIFT]
         mine, theirs = (measured.sums[arm][..., WATCH].sum() for arm in (name, CASCADE))
         assert row.value == pytest.approx(100 * (mine / theirs - 1))
         assert row.low <= row.value <= row.high
-        assert (ARMS[name], "return_uplift") in rows
-    assert (ARMS[CASCADE], "watch_uplift") not in rows
-    assert "watch_uplift_over_small" in {m for s, m in rows if s == ARMS["larger"]}
+        assert (ARMS[name], WATCH_UPLIFT._replace(metric="return_uplift")) in rows
+    assert (ARMS[CASCADE], WATCH_UPLIFT) not in rows
+    assert (ARMS["larger"], WATCH_UPLIFT._replace(reference=ARMS["small"])) in rows
     assert len(table.pictures()) == 2
     assert sum("against the cascade" in finding for finding in table.findings) == 3
 
@@ -123,16 +125,16 @@ def test_uplifts_by_hand() -> None:
     measured = ABTestResult(
         sums=arms, returning={}, filled=dict.fromkeys(arms, 0.0), seconds={}, losses={}, usual=0.5
     )
-    table = make_table(measured, CONFIG, MADE, repeat_days=7)
-    rows = {(row.system, row.metric): row for row in table.rows}
-    small, larger = rows["OneRec small", "watch_uplift"], rows["OneRec larger", "watch_uplift"]
+    table = table_of_ab_test(measured, CONFIG, MADE, repeat_days=7)
+    rows = {(row.system, row.column): row for row in table.metrics.rows}
+    small, larger = (rows[f"OneRec {arm}", WATCH_UPLIFT] for arm in ("small", "larger"))
     assert [small.value, small.low, small.high] == pytest.approx([10.0] * 3)
-    assert larger == dataclasses.replace(small, system="OneRec larger")
-    over = rows["OneRec larger", "watch_uplift_over_small"]
+    assert larger == small._replace(system="OneRec larger")
+    over = rows["OneRec larger", WATCH_UPLIFT._replace(reference="OneRec small")]
     assert [over.value, over.low, over.high] == [0.0, 0.0, 0.0]
-    novelty = rows["OneRec small", "watch_uplift_first_minus_last"]
+    novelty = rows["OneRec small", WATCH_UPLIFT._replace(slice=FIRST_MINUS_LAST)]
     assert [novelty.value, novelty.low, novelty.high] == pytest.approx([0.0] * 3)
-    level = rows["cascade", "watch_seconds"]
+    level = rows["cascade", TableColumn("watch_seconds")]
     assert level.value == pytest.approx((1 + 2 + 3 + 4 + 5) / 5)
     assert level.low < level.value < level.high
     assert any("no significant difference" in f for f in table.findings)
@@ -179,7 +181,7 @@ def test_wrong_settings_are_named(store: ArtifactStore, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="days=0"):
         ABTestConfig(days=0)
     with pytest.raises(ValueError, match="larger is no baseline that the nightly run fitted"):
-        run(a_test(store, variants={}), tmp_path)
+        run_ab_test(a_test(store, variants={}), tmp_path)
     other = dataclasses.replace(simulated.APP, initial_items=20)
     with pytest.raises(ValueError, match="'v000025' is no item of this simulated app"):
-        run(a_test(store, source=SimulatedSource(other)), tmp_path)
+        run_ab_test(a_test(store, source=SimulatedSource(other)), tmp_path)

@@ -8,11 +8,12 @@ import pytest
 
 from experiments.ab_test import traffic as serving
 from experiments.ab_test.common_random_numbers import CommonNoise
-from experiments.ab_test.traffic import Exposures, Policy, ReturnRule, UserState, serve
+from experiments.ab_test.traffic import Exposures, Policy, ReturnRule, UserState
 from onerec.config import SessionConfig
 from onerec.datasets.simulated import SimulatedSource
 from onerec.datasets.simulator import behaviour
 from onerec.datasets.simulator.config import SimulatorConfig
+from tests.core.datasets.expected_watch import expected_watch
 
 FIRST = date(2026, 6, 10)
 DAYS = 3
@@ -36,7 +37,7 @@ def start(source: SimulatedSource, history_length: int = 4) -> UserState:
 def run(source: SimulatedSource, policy: Policy, known: UserState | None = None, **options):
     settings = {"first_day": FIRST, "days": DAYS, "traffic_seed": 0, "sessions": SESSIONS}
     known = known or start(source)
-    return list(serve(source.world, policy, known, **(settings | options)))
+    return list(serving.serve_days(source.world, policy, known, **(settings | options)))
 
 
 def best_allowed(scores: np.ndarray, excluded: np.ndarray, length: int) -> np.ndarray:
@@ -116,7 +117,7 @@ def test_whoever_knows_the_truth_beats_chance(source: SimulatedSource) -> None:
     taste = behaviour.affinity(
         world, world.users(LAST), rows, world.items(9), 10.0
     )[:, :num_items]  # fmt: skip
-    seconds = behaviour.expected_watch(taste, world.items(9).duration[None, :num_items])
+    seconds = expected_watch(taste, world.items(9).duration[None, :num_items])
 
     def oracle(history: np.ndarray, excluded: np.ndarray, length: int) -> np.ndarray:
         return best_allowed(seconds[history[:, 0]], excluded, length)
@@ -125,7 +126,7 @@ def test_whoever_knows_the_truth_beats_chance(source: SimulatedSource) -> None:
     named = UserState.at_start(rows[:, None], *(np.zeros(0, np.int64),) * 3)
     days = []
     for number in range(DAYS):
-        part = serve(
+        part = serving.serve_days(
             world,
             oracle,
             named,
@@ -233,7 +234,7 @@ def test_shared_noise_has_the_distributions_of_a_generator() -> None:
     affinity, duration = np.full(len(keys), 0.5), np.full(len(keys), 30.0)
     place = np.full(len(keys), 5)
     watch, stays = behaviour.draw_watch(CommonNoise(3, keys), affinity, duration, place)
-    expected = behaviour.expected_watch(affinity[:1], duration[:1], 5)[0]
+    expected = expected_watch(affinity[:1], duration[:1], 5)[0]
     assert watch.mean() == pytest.approx(expected, rel=0.02)
     drawn = behaviour.draw_feedback(CommonNoise(4, keys), affinity, stays, np.zeros(len(keys)))
     generator = np.random.default_rng(0)

@@ -1,6 +1,5 @@
 """Amazon Beauty as assets: missing data is named, systems are partitions, the table shows them."""
 
-import json
 from pathlib import Path
 
 import dagster as dg
@@ -14,9 +13,10 @@ from experiments.amazon_beauty.assets import (
     amazon_beauty_table,
     data_directory,
 )
-from experiments.amazon_beauty.table import COLUMNS, LABELS
-from experiments.amazon_beauty.training import BeautyResult
+from experiments.amazon_beauty.table import LABELS, METRICS
+from experiments.amazon_beauty.training import BeautyResult, save_results
 from onerec.artifacts import ArtifactStore
+from onerec.evaluation.metric_table import MetricTable
 from resources.stores import Artifacts, Compute
 from tests.experiments.amazon_beauty.test_systems import data  # noqa: F401
 
@@ -58,15 +58,21 @@ def test_the_table_is_written_and_shown(tmp_path: Path, tables_dir: Path) -> Non
     for name in PARTITIONS:
         upstream = {"amazon_beauty": "a hash"}
         with store.write(SYSTEM, name, config={}, upstream=upstream, code_version="1") as draft:
-            for row in (label for label in LABELS if label.startswith(name[:-2])):
-                values = {metric: rng.random(20) for metric in COLUMNS}
-                BeautyResult(values, 60.0, {"epochs": [1, 2]}).save(draft.path, row)
+            results = {
+                row: BeautyResult({m: rng.random(20) for m in METRICS}, 60.0, {"epochs": [1, 2]})
+                for row in LABELS
+                if row.startswith(name[:-2])
+            }
+            save_results(draft.path, results)
     result = materialize(tmp_path, amazon_beauty_table)
     metadata = result.asset_materializations_for_node("amazon_beauty_table")[0].metadata
     shown = [record.data["system"] for record in metadata["amazon_beauty"].records]
     assert shown[: len(LABELS)] == list(LABELS.values())
-    rows = json.loads((tables_dir / "amazon_beauty.json").read_text())
-    assert {row["seconds"] for row in rows if row["system"] == "TIGER (ours)"} == {180.0}
+    assert MetricTable.load(tables_dir, "amazon_beauty.parquet").systems("recall@10")[0] == shown[0]
+    (tiger,) = (
+        r.data for r in metadata["amazon_beauty"].records if r.data["system"] == LABELS["tiger"]
+    )
+    assert (tiger["seeds"], tiger["seconds"]) == ("3", "180")
 
 
 def test_systems_of_different_data_are_not_compared(tmp_path: Path) -> None:

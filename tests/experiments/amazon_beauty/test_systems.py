@@ -10,10 +10,18 @@ import torch
 from experiments.amazon_beauty import SYSTEM_NAMES, item_representations, systems
 from experiments.amazon_beauty.dense_head import DenseHeadRanker, OneRecWithDenseHead, candidates_of
 from experiments.amazon_beauty.reviews import read_amazon
-from experiments.amazon_beauty.table import LABELS, make_table
-from experiments.amazon_beauty.training import Budget, SystemRun, cropped, load_results
+from experiments.amazon_beauty.table import LABELS, table_of_amazon_beauty
+from experiments.amazon_beauty.training import (
+    UNSEEN,
+    Budget,
+    SystemRun,
+    cropped,
+    load_results,
+    save_results,
+)
 from experiments.reporting.results_page import section
 from onerec.config import ModelConfig
+from onerec.evaluation.metric_table import ALL, Metric, TableColumn
 from onerec.generation import score_catalogue
 from tests.core.model.small import unique_codes
 
@@ -135,27 +143,34 @@ def test_planted_successors_are_found_and_the_table_says_so(
     for name in SYSTEM_NAMES:
         run = SystemRun(reviews, tmp_path / name, on_progress=lines.append)
         run.scratch.mkdir()
-        made = systems.SYSTEMS[name](run, budgets[name])
-        for row, result in made.items():
-            result.save(tmp_path / "results", row)
+        (tmp_path / "results" / name).mkdir()
+        save_results(tmp_path / "results" / name, systems.SYSTEMS[name](run, budgets[name]))
     assert any(line.startswith("epoch 8, train_loss") and "recall@10" in line for line in lines)
     assert encoded == [NUM_ITEMS] * 2, "once for each system that reads text"
-    results = load_results(tmp_path / "results")
+    results = {
+        row: result
+        for name in SYSTEM_NAMES
+        for row, result in load_results(tmp_path / "results" / name).items()
+    }
     assert set(results) == set(LABELS)
-    table = make_table({row: [result] for row, result in results.items()}, reviews.sha256, [0])
-    rows = {(row.system, row.metric): row for row in table.rows}
-    by_chance = rows[LABELS["popularity"], "recall@10"].value
-    assert rows[LABELS["onerec_dense"], "recall@10"].value > 0.9 > 0.6 > by_chance
-    gap = rows[LABELS["onerec_dense"], f"recall@10_minus_{LABELS['tiger']}"]
+    table = table_of_amazon_beauty(
+        {row: [result] for row, result in results.items()}, reviews.sha256, [0]
+    )
+    rows = {(row.system, row.column): row for row in table.metrics.rows}
+    by_chance = rows[LABELS["popularity"], TableColumn("recall@10")].value
+    assert rows[LABELS["onerec_dense"], TableColumn("recall@10")].value > 0.9 > 0.6 > by_chance
+    gap = rows[LABELS["onerec_dense"], TableColumn("recall@10", reference=LABELS["tiger"])]
     assert gap.low is not None
     assert gap.low <= gap.value
     seen, unseen = (
-        results["itemknn"].values[m].mean() for m in ("recall@10", "filtered_recall@10")
+        results["itemknn"].values[Metric("recall@10", part)].mean() for part in (ALL, UNSEEN)
     )
     assert unseen >= seen, "nobody chooses an item twice, so the filter can only gain"
-    published = [row for row in table.rows if row.system.startswith("published, not measured here")]
+    published = [
+        row for row in table.metrics.rows if row.system.startswith("published, not measured here")
+    ]
     assert {row.value for row in published} >= {0.0648, 0.0859, 0.0927}
-    assert all(row.low is None and row.seconds is None for row in published)
+    assert all(row.low is None and row.system not in table.costs for row in published)
     assert sum("Goal" in finding for finding in table.findings) == 3
     assert "within 3 %" in section(table)
 

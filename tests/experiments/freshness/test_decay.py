@@ -9,18 +9,21 @@ import pandas as pd
 import pytest
 
 from experiments.freshness.decay import (
+    OF_THE_DAY,
     NightlyRunFiles,
-    freshness_table,
     measure_ages,
     rankers,
     rows_of_ages,
+    table_of_ages,
 )
 from experiments.reporting.result_tables import Provenance
 from onerec.config import EvaluationConfig
 from onerec.evaluation.baselines import fit_baselines, load_baselines
+from onerec.evaluation.metric_table import TableColumn
 from onerec.session_dataset.interactions import load_interactions
 from tests.core.evaluation import night as small
 
+LOST = TableColumn("recall@10", reference=OF_THE_DAY)
 EVALUATION = EvaluationConfig(bootstrap_samples=50)
 MADE = Provenance(data="toy", config="tiny", seeds=(0,), budget="none", commit="abc")
 EVE = small.DAY - timedelta(days=1)
@@ -38,13 +41,13 @@ def test_losses_are_of_the_same_users_and_days() -> None:
     ]
     measured = pd.DataFrame(cases, columns=["system", "age", "day", "user_id", "recall@10"])
     measured["ndcg@10"] = measured["recall@10"]
-    rows = {(row.system, row.metric): row.value for row in rows_of_ages(measured, EVALUATION)}
-    assert rows["OneRec, 0 days old", "recall@10"] == pytest.approx((0.75 + 0.0) / 2)
-    assert rows["OneRec, 1 day old", "recall@10"] == pytest.approx((0.4 + 0.2) / 2)
-    lost = rows["OneRec, 1 day old", "recall@10_minus_fresh"]
+    rows = {(row.system, row.column): row.value for row in rows_of_ages(measured, EVALUATION)}
+    assert rows["OneRec, 0 days old", TableColumn("recall@10")] == pytest.approx((0.75 + 0.0) / 2)
+    assert rows["OneRec, 1 day old", TableColumn("recall@10")] == pytest.approx((0.4 + 0.2) / 2)
+    lost = rows["OneRec, 1 day old", LOST]
     assert lost == pytest.approx((-0.6 + 0.2) / 2)
-    assert ("OneRec, 0 days old", "recall@10_minus_fresh") not in rows
-    assert rows["recent popularity, 0 days old", "ndcg@10"] == pytest.approx(0.1)
+    assert ("OneRec, 0 days old", LOST) not in rows
+    assert rows["recent popularity, 0 days old", TableColumn("ndcg@10")] == pytest.approx(0.1)
 
 
 @pytest.fixture
@@ -77,10 +80,10 @@ def test_every_model_on_its_own_day_and_on_later_ones(nights: dict[date, Nightly
     of_day = measured[(measured["day"] == small.DAY) & (measured["system"] == "pretrained")]
     fresh, old = (of_day[of_day["age"] == age]["recall@10"].to_numpy() for age in (0, 1))
     assert (fresh != old).any()  # weights of another seed
-    table = freshness_table(nights, small.DECODING, EVALUATION, "toy", MADE)
+    table = table_of_ages(nights, small.DECODING, EVALUATION, "toy", MADE)
     assert table.name == "freshness_toy"
     assert len(table.findings) == 2
-    assert set(table.pictures()) == {"recall@10_minus_fresh", "recall@10"}
+    assert set(table.pictures()) == {LOST, TableColumn("recall@10")}
 
 
 def test_counts_of_another_catalogue_go_to_the_same_items(

@@ -1,26 +1,49 @@
 """Result tables: what programs read, what people read, and the page of all of them."""
 
-import json
 import shutil
 import subprocess
 
 import numpy as np
 import pytest
 
-from experiments.reporting.result_tables import Provenance, ResultTable, Row, current_commit
-from experiments.reporting.results_page import assemble_page, section, write_table
+from experiments.reporting.result_tables import (
+    Provenance,
+    ResultTable,
+    TrainingCost,
+    current_commit,
+)
+from experiments.reporting.results_page import (
+    OLDER,
+    assemble_page,
+    section,
+    with_age,
+    write_table,
+)
 from experiments.reporting.seed_intervals import SeededValues, seeded_interval, seeded_rows
+from onerec.evaluation.metric_table import Metric, MetricRow, MetricTable, TableColumn
 
 MADE = Provenance(data="toy 1a2b", config="tiny", seeds=(0, 1), budget="none", commit="abc")
 
 
-def table(name: str = "toy", rows: list[Row] | None = None, **others) -> ResultTable:
-    rows = rows or [
-        Row(system="a", metric="recall@10", value=0.1, low=0.05, high=0.15, seeds=2, seconds=7.0),
-        Row(system="b", metric="recall@10", value=0.2, low=None, high=None),
-        Row(system="b", metric="reward", value=float("nan"), low=0.0, high=1.0),
-    ]
-    return ResultTable(name=name, title="Toy", text="Why.", rows=rows, provenance=MADE, **others)
+RECALL, REWARD = TableColumn("recall@10"), TableColumn("reward")
+ROWS = (
+    MetricRow("a", None, "recall@10", "all", 0.1, 0.05, 0.15),
+    MetricRow("b", None, "recall@10", "all", 0.2),
+    MetricRow("b", None, "reward", "all", float("nan"), 0.0, 1.0),
+)
+
+
+def table(name: str = "toy", rows: tuple[MetricRow, ...] = ROWS, **others) -> ResultTable:
+    return ResultTable(
+        name=name,
+        title="Toy",
+        text="Why.",
+        metrics=MetricTable(rows),
+        provenance=MADE,
+        costs={"a": TrainingCost(seeds=2, seconds=7.0)},
+        columns={RECALL: "recall@10", REWARD: "reward"},
+        **others,
+    )
 
 
 def test_a_system_is_a_row_with_its_intervals():
@@ -30,19 +53,9 @@ def test_a_system_is_a_row_with_its_intervals():
     assert lines[3] == "| b | 0.2000 |  | 1 |  |"
 
 
-def test_what_is_written_is_a_list_of_rows_without_nan(tmp_path):
+def test_the_numbers_are_written_as_the_one_table_of_metrics(tmp_path):
     write_table(tmp_path, table())
-    rows = json.loads((tmp_path / "toy.json").read_text())
-    assert rows[0] == {
-        "system": "a",
-        "metric": "recall@10",
-        "value": 0.1,
-        "low": 0.05,
-        "high": 0.15,
-        "seeds": 2,
-        "seconds": 7.0,
-    }
-    assert rows[2]["value"] is None
+    assert MetricTable.load(tmp_path, "toy.parquet").rows[:2] == ROWS[:2]
 
 
 def test_the_page_keeps_an_order_and_takes_the_pictures_along(tmp_path):
@@ -64,7 +77,7 @@ def test_a_table_that_was_made_elsewhere_stays_on_the_page(tmp_path):
     write_table(tmp_path / "there", table("other", findings=["Kept."]))
     order = ["first", "other"]
     assemble_page(tmp_path / "there", page, order)
-    write_table(tmp_path / "here", table("first", findings=["New."], pictured=["reward"]))
+    write_table(tmp_path / "here", table("first", findings=["New."], pictured=[REWARD]))
     assert assemble_page(tmp_path / "here", page, order) == order
     text = page.read_text()
     assert text.count("## Toy") == 2
@@ -76,9 +89,16 @@ def test_a_table_that_was_made_elsewhere_stays_on_the_page(tmp_path):
     assert page.read_text() == text
 
 
+def test_a_table_of_an_earlier_method_says_so_under_its_heading():
+    old = section(table()).replace(str(MADE.day), "2026-11-26")
+    assert with_age(old).splitlines()[2] == OLDER
+    assert with_age(with_age(old)) == with_age(old)
+    assert with_age(section(table())) == section(table())
+
+
 def test_a_picture_that_is_no_longer_made_goes_away(tmp_path):
-    write_table(tmp_path, table(pictured=["recall@10", "reward"]))
-    write_table(tmp_path, table(pictured=["reward"]))
+    write_table(tmp_path, table(pictured=[RECALL, REWARD]))
+    write_table(tmp_path, table(pictured=[REWARD]))
     assert [p.name for p in tmp_path.glob("*.svg")] == ["toy-reward.svg"]
 
 
@@ -86,7 +106,7 @@ def test_a_picture_that_is_no_longer_made_goes_away(tmp_path):
     ("change", "message"),
     [
         ({"name": "My Table"}, "My Table"),
-        ({"rows": [Row(system="a", metric="m", value=1.0)] * 2}, "twice"),
+        ({"rows": ROWS[:1] * 2}, "twice"),
     ],
 )
 def test_a_table_that_would_mislead_is_refused(change, message):
@@ -134,24 +154,25 @@ def test_seeds_that_differ_widen_the_interval():
 
 def test_a_difference_is_paired_by_user_and_seed():
     rng = np.random.default_rng(0)
-    base = rng.random((2, 60))
+    base, recall = rng.random((2, 60)), Metric("recall@10")
     systems = {
-        "ours": SeededValues({"recall@10": base + 0.25}, seconds=4.0),
-        "theirs": SeededValues({"recall@10": base}),
-        "single": SeededValues({"recall@10": base.mean(0, keepdims=True)}),
+        "ours": SeededValues({recall: base + 0.25}, seconds=4.0),
+        "theirs": SeededValues({recall: base}),
+        "single": SeededValues({recall: base.mean(0, keepdims=True)}),
     }
-    rows = {(r.system, r.metric): r for r in seeded_rows(systems, ["recall@10"], minus=["theirs"])}
-    paired = rows["ours", "recall@10_minus_theirs"]
-    assert (paired.value, paired.low, paired.high) == pytest.approx((0.25, 0.25, 0.25))
-    assert (paired.seeds, paired.seconds) == (2, 4.0)
-    assert rows["single", "recall@10_minus_theirs"].value == pytest.approx(0.0)
-    assert ("theirs", "recall@10_minus_theirs") not in rows
+    metrics = MetricTable(tuple(seeded_rows(systems, [recall], minus=["theirs"])))
+    paired = metrics.find("ours", "recall@10", reference="theirs")
+    assert paired == pytest.approx((0.25, 0.25, 0.25))
+    assert systems["ours"].cost == TrainingCost(seeds=2, seconds=4.0)
+    single = metrics.find("single", "recall@10", reference="theirs")
+    assert single.mean == pytest.approx(0.0)
+    assert ("theirs", "theirs") not in metrics.pairs()
 
 
 def test_systems_of_other_users_are_not_compared():
     systems = {
-        "a": SeededValues({"m": np.zeros((1, 3))}),
-        "b": SeededValues({"m": np.zeros((1, 4))}),
+        "a": SeededValues({Metric("m"): np.zeros((1, 3))}),
+        "b": SeededValues({Metric("m"): np.zeros((1, 4))}),
     }
     with pytest.raises(ValueError, match="same ones"):
-        seeded_rows(systems, ["m"], minus=["b"])
+        seeded_rows(systems, [Metric("m")], minus=["b"])

@@ -1,6 +1,5 @@
 """The reward model's tables as Dagster makes them, from a small night's artifacts."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import dagster as dg
 from experiments.reward_quality import assets as module
 from onerec.artifacts import ArtifactStore
 from onerec.config import RewardConfig, SessionConfig
+from onerec.evaluation.metric_table import MetricTable, TableColumn
 from resources.stores import Artifacts, Compute
 from tests.core.evaluation import night as small
 
@@ -36,7 +36,10 @@ def test_tables_are_written_and_shown(tmp_path: Path, tables_dir: Path):
     )
     metadata = result.asset_materializations_for_node("reward_table")[0].metadata
     assert metadata["day"].value == DAY
-    rows = json.loads((tables_dir / "reward_quality_simulated.json").read_text())
+    quality, calibration = (
+        MetricTable.load(tables_dir, f"reward_{name}_simulated.parquet")
+        for name in ("quality", "calibration")
+    )
     systems = [
         "base_rate",
         "boosting",
@@ -45,11 +48,8 @@ def test_tables_are_written_and_shown(tmp_path: Path, tables_dir: Path):
         "history_mean",
         "no_history",
     ]
-    assert list(dict.fromkeys(row["system"] for row in rows)) == systems
-    assert "ece_ltr" in {
-        row["metric"]
-        for row in json.loads((tables_dir / "reward_calibration_simulated.json").read_text())
-    }
+    assert list(dict.fromkeys(row.system for row in quality.rows)) == systems
+    assert TableColumn("ece", "ltr") in {row.column for row in calibration.rows}
     shown = metadata["reward_quality_simulated"].records
     assert [record.data["system"] for record in shown] == systems
     assert "data:image/svg+xml" in metadata["calibration of ltr"].value

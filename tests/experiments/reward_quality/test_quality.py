@@ -7,10 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from experiments.reporting.result_tables import Row
-from experiments.reward_quality.quality import DIFFERENCES, findings, measure
+from experiments.reward_quality.quality import (
+    DIFFERENCES,
+    differences_in_words,
+    measure_systems,
+)
 from experiments.reward_quality.scorers import EvaluationBlocks, SystemScores, fit_systems
 from onerec.config import RewardConfig
+from onerec.evaluation.metric_table import MetricTable, TableColumn
 from onerec.reward.training import blocks_of
 from tests.core.reward.planted import planted_blocks, topics_and_vectors
 
@@ -27,7 +31,6 @@ def planted(rows: int) -> EvaluationBlocks:
     return EvaluationBlocks(
         train=blocks_of(train, CONFIG, "reward"),
         stop=blocks_of(valid, CONFIG, "reward"),
-        valid=valid,
         test=test,
         items=single,
         vectors=VECTORS,
@@ -45,38 +48,41 @@ def systems(blocks: EvaluationBlocks) -> dict[str, SystemScores]:
 
 
 @pytest.fixture(scope="module")
-def rows(blocks: EvaluationBlocks, systems: dict[str, SystemScores]) -> dict[tuple[str, str], Row]:
-    return {(row.system, row.metric): row for row in measure(systems, blocks, CONFIG)}
+def metrics(blocks: EvaluationBlocks, systems: dict[str, SystemScores]) -> MetricTable:
+    return measure_systems(systems, blocks, CONFIG)
 
 
-def test_planted_match_is_found_by_those_who_see_the_history(rows):
+def test_planted_match_is_found_by_those_who_see_the_history(metrics: MetricTable):
+    def vtr(system: str, metric: str):
+        return metrics.find(system, metric, slice="vtr")
+
     for system in ("boosting", "reward_model", "reward_ensemble"):
-        row = rows[system, "auc_vtr"]
-        assert row.low < row.value < row.high
-        assert row.low > 0.7, system
-        assert rows[system, "log_loss_vtr"].high < rows["base_rate", "log_loss_vtr"].low, system
-        assert rows[system, "order_user_day"].low > 0.6, system
-    blind = rows["no_history", "auc_vtr_minus_reward_model"]
-    assert blind.high < -0.1
-    assert blind.seeds == 2
+        auc = vtr(system, "auc")
+        assert auc.low < auc.mean < auc.high
+        assert auc.low > 0.7, system
+        assert vtr(system, "log_loss").high < vtr("base_rate", "log_loss").low, system
+        assert metrics.find(system, "order_user_day").low > 0.6, system
+    assert metrics.cell("no_history", TableColumn("auc", "vtr", "reward_model")).high < -0.1
 
 
-def test_the_base_rate_orders_nothing(rows):
-    for metric in ("auc_swt", "auc_vtr", "auc_ltr", "order_user_day", "order_session"):
-        row = rows["base_rate", metric]
-        assert (row.value, row.low, row.high) == (0.5, 0.5, 0.5)
+def test_the_base_rate_orders_nothing(metrics: MetricTable):
+    towers = (TableColumn("auc", tower) for tower in ("swt", "vtr", "ltr"))
+    for column in (*towers, TableColumn("order_user_day"), TableColumn("order_session")):
+        assert metrics.cell("base_rate", column) == (0.5, 0.5, 0.5)
 
 
-def test_differences_are_between_the_means_and_narrower_than_the_parts(rows):
-    for system, metric in (("reward_model", "auc_vtr"), ("reward_ensemble", "log_loss_vtr")):
-        difference = rows[system, f"{metric}_minus_boosting"]
-        mine, theirs = rows[system, metric], rows["boosting", metric]
-        assert difference.value == pytest.approx(mine.value - theirs.value)
-        assert difference.low < difference.value < difference.high
+def test_differences_are_between_the_means_and_narrower_than_the_parts(metrics: MetricTable):
+    for system, metric in (("reward_model", "auc"), ("reward_ensemble", "log_loss")):
+        difference = metrics.cell(system, TableColumn(metric, "vtr", "boosting"))
+        mine, theirs = (metrics.find(s, metric, slice="vtr") for s in (system, "boosting"))
+        assert difference.mean == pytest.approx(mine.mean - theirs.mean)
+        assert difference.low < difference.mean < difference.high
     apart = (mine.high - mine.low) + (theirs.high - theirs.low)
     assert difference.high - difference.low < 0.75 * apart  # of one seed: users alone vary
     found = {
-        (name, metric.split("_minus_")[1]) for name, metric in rows if metric.startswith("auc_vtr_")
+        (row.system, row.reference)
+        for row in metrics.rows
+        if (row.metric, row.slice) == ("auc", "vtr") and row.reference
     }
     assert found == set(DIFFERENCES) - {("no_facts", "reward_model")}  # these blocks have none
 
@@ -90,16 +96,16 @@ def test_log_loss_and_order_by_hand(blocks: EvaluationBlocks):
         four, labels=labels, user=user, session=session, user_ids=np.array(["a", "b"], object)
     )
     p = torch.tensor([0.8, 0.4, 0.1, 0.9]).double()[None, :, None].repeat(1, 1, 4)
-    only = {"mine": SystemScores(p, p, p, 0.0)}
-    by_hand = dataclasses.replace(blocks, valid=small, test=small, items=small)
-    rows = {row.metric: row.value for row in measure(only, by_hand, CONFIG)}
+    only = {"mine": SystemScores(p, p, 0.0)}
+    by_hand = dataclasses.replace(blocks, test=small, items=small)
+    rows = {row.column: row.value for row in measure_systems(only, by_hand, CONFIG).rows}
     expected = -np.log([0.8, 0.6, 0.1, 0.1]).mean()
-    assert rows["log_loss_vtr"] == pytest.approx(expected)
-    assert rows["auc_vtr"] == pytest.approx(1 / 4)  # .8 is above .4, and that is all
+    assert rows[TableColumn("log_loss", "vtr")] == pytest.approx(expected)
+    assert rows[TableColumn("auc", "vtr")] == pytest.approx(1 / 4)  # only .8 is above .4
     # every block is a bin of its own: (.2 + .4 + .9 + .9) / 4
-    assert rows["ece_vtr"] == pytest.approx((0.2 + 0.4 + 0.9 + 0.9) / 4)
-    assert rows["order_user_day"] == pytest.approx((1 + 0) / 2)
-    assert rows["order_session"] == pytest.approx(1)  # user b's sessions have one block each
+    assert rows[TableColumn("ece", "vtr")] == pytest.approx((0.2 + 0.4 + 0.9 + 0.9) / 4)
+    assert rows[TableColumn("order_user_day")] == pytest.approx((1 + 0) / 2)
+    assert rows[TableColumn("order_session")] == pytest.approx(1)  # user b's have one block each
 
 
 def test_labels_of_the_test_day_reach_no_scorer():
@@ -108,7 +114,6 @@ def test_labels_of_the_test_day_reach_no_scorer():
         blocks,
         test=dataclasses.replace(blocks.test, labels=1 - blocks.test.labels),
         items=dataclasses.replace(blocks.items, labels=1 - blocks.items.labels),
-        valid=dataclasses.replace(blocks.valid, labels=1 - blocks.valid.labels),
     )
     quick = dataclasses.replace(CONFIG, max_epochs=1)
     before, after = (fit_systems(d, quick, seeds=1) for d in (blocks, flipped))
@@ -120,10 +125,10 @@ def test_labels_of_the_test_day_reach_no_scorer():
         assert (name == "base_rate") == (float(scored.test.std(1).max()) < 1e-12)
 
 
-def test_findings_say_the_difference_with_its_interval(rows):
-    said = findings(list(rows.values()), {"auc_vtr": "AUC vtr"})
-    row = rows["reward_model", "auc_vtr_minus_boosting"]
+def test_findings_say_the_difference_with_its_interval(metrics: MetricTable):
+    said = differences_in_words(metrics, {TableColumn("auc", "vtr"): "AUC vtr"})
+    mean, low, high = metrics.cell("reward_model", TableColumn("auc", "vtr", "boosting"))
     assert said[0] == (
-        f"reward_model minus boosting: AUC vtr {row.value:+.4f} [{row.low:+.4f}, {row.high:+.4f}]."
+        f"reward_model minus boosting: AUC vtr {mean:+.4f} [{low:+.4f}, {high:+.4f}]."
     )
     assert len(said) == len(DIFFERENCES) - 2  # not base rates, nor without facts

@@ -1,6 +1,5 @@
 """Variants and their tables as Dagster runs them, on a small published night."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -98,10 +97,9 @@ def test_the_table_pools_what_there_is(
     result = run(store, instance, TABLE["alignment"])
     assert result.success
     name = f"alignment_{assets.SETTINGS.dataset}"
-    rows = json.loads((tables_dir / f"{name}.json").read_text())
-    assert {row["system"] for row in rows} == {"pretrained", "ipa"}
-    seconds = {r["system"]: r["seconds"] for r in rows if r["metric"] == "recall@10"}
-    assert seconds["ipa"] == assets.seconds_of(instance, IPA) > seconds["pretrained"] > 0
+    metrics = MetricTable.load(tables_dir, f"{name}.parquet")
+    assert metrics.systems("recall@10") == ["pretrained", "ipa"]
+    assert assets.seconds_of(instance, IPA) > 0
     (event,) = result.get_asset_materialization_events()
     table = event.materialization.metadata[name]
     assert isinstance(table, dg.TableMetadataValue)

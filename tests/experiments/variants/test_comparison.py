@@ -11,7 +11,13 @@ from experiments.reporting.result_tables import Provenance
 from experiments.variants.comparison import VariantResult, comparison, pooled
 from onerec.artifacts import write_json
 from onerec.config import EvaluationConfig
-from onerec.evaluation.metric_table import Metric, MetricRow, MetricTable, write_case_metrics
+from onerec.evaluation.metric_table import (
+    Metric,
+    MetricRow,
+    MetricTable,
+    TableColumn,
+    write_case_metrics,
+)
 from onerec.evaluation.protocol import EvaluationProtocol
 
 DAY = date(2026, 6, 14)
@@ -48,8 +54,8 @@ def result(root: Path, variant: str, seed: int, recall: list[float], **protocol)
 def test_seeds_are_rows_in_their_order_and_the_gap_is_a_difference(tmp_path: Path):
     second, first = result(tmp_path, "ipa", 1, [0.0, 1.0]), result(tmp_path, "ipa", 0, [1.0, 1.0])
     found = pooled([second, first])["ipa"]
-    assert found.values["recall@10"].tolist() == [[1.0, 1.0], [0.0, 1.0]]
-    assert found.values["reward_gap"].tolist() == [[0.5, 0.0], [1.5, 0.0]]
+    assert found.values[Metric("recall@10")].tolist() == [[1.0, 1.0], [0.0, 1.0]]
+    assert found.values[Metric("reward_gap")].tolist() == [[0.5, 0.0], [1.5, 0.0]]
     assert found.seconds == 20.0
 
 
@@ -60,13 +66,13 @@ def test_a_comparison_is_paired_with_its_reference(tmp_path: Path):
         result(tmp_path, "worse", 0, [0.0, 0.25]),
     ]
     table = comparison(results, "pretrained", "toy", DAY, MADE, EVALUATION)
-    rows = {(row.system, row.metric): row for row in table.rows}
-    gain = rows["ipa", "recall@10_minus_pretrained"]
+    rows = {(row.system, row.column): row for row in table.metrics.rows}
+    gain = rows["ipa", TableColumn("recall@10", reference="pretrained")]
     assert (gain.value, gain.low, gain.high) == (0.25, 0.25, 0.25)
-    assert rows["ipa", "kl_to_start"].value == pytest.approx(0.1)
-    assert rows["ipa", "legal_share"].value == 1.0
-    assert ("ipa", "coverage@10") not in rows
-    assert "recall@10_minus_pretrained" in table.pictures()
+    assert rows["ipa", TableColumn("kl_to_start")].value == pytest.approx(0.1)
+    assert rows["ipa", TableColumn("legal_share")].value == 1.0
+    assert ("ipa", TableColumn("coverage@10")) not in rows
+    assert TableColumn("recall@10", reference="pretrained") in table.pictures()
     assert "significantly above: ipa; significantly below: none" in table.findings[0]
 
 

@@ -1,4 +1,4 @@
-"""An operator's work in one go: a night, a failed one, and every lever over their state."""
+"""An operator's work in one go: a nightly run, a failed one, and every command on their state."""
 
 import json
 import subprocess
@@ -70,7 +70,7 @@ def test_a_failed_night_is_served_resumed_and_cleaned_up_after(tmp_path: Path) -
     assert op.served()["degraded"] is None
     assert op.store.partitions("nightly_report") == [DAY, NEXT_DAY]
 
-    # levers on the champion
+    # commands on the champion
     status, text = op.command("promote", "--reason", "to see it")
     assert status == 0, text
     decision = read_json(op.store.latest("champion", NEXT_DAY).path / "champion.json")

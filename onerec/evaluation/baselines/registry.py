@@ -1,4 +1,4 @@
-"""The baselines of a nightly run: fitting the ones a configuration names, writing, reading.
+"""The registry of baselines: by name, how each is fitted, written and read. A new one goes here.
 
 The counting ones are always fitted: popularity is what novelty and the promotion rule measure by,
 and both retrievers of the cascade are among them.
