@@ -198,7 +198,9 @@ def _fit_one(
             RewardModule(model, data.vectors, valid),
             _rows(model, train),
             batches,
-            reward_settings(config, steps=config.max_epochs * len(batches), measured=len(valid) > 0),
+            reward_settings(
+                config, steps=config.max_epochs * len(batches), measured=len(valid) > 0
+            ),
             runtime=runtime,
             scratch=scratch,
             on_epoch=lambda entry: on_epoch(_numbers(entry)),

@@ -7,8 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from onerec.alignment.losses import DPO
-from onerec.alignment.objectives import PairObjective
 from onerec.alignment.preferences import Preferences
 from onerec.alignment.train import AlignmentData, AlignmentReport, fit_alignment
 from onerec.config import GROUP_METHODS, PAIR_METHODS, AlignmentConfig
