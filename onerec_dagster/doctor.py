@@ -45,8 +45,12 @@ def examine(settings: Settings, instance: dg.DagsterInstance) -> Iterator[Diagno
 
 
 def _artifacts(store: ArtifactStore) -> Iterator[Diagnosis]:
-    for asset in store.assets():
-        partitions = store.partitions(asset)
+    try:
+        assets = {asset: store.partitions(asset) for asset in store.assets()}
+    except ArtifactError as error:
+        yield Diagnosis("artifacts", str(error))
+        return
+    for asset, partitions in assets.items():
         damaged = list(_damaged(store, asset, partitions))
         yield Diagnosis(f"artifacts of {asset}: {len(partitions)} partitions", "; ".join(damaged))
 
@@ -83,10 +87,14 @@ def _consumers(settings: Settings, store: ArtifactStore) -> Diagnosis:
     subject = f"what consumers read: {served.day} by {served.model_version}"
     if served.degraded:
         return Diagnosis(subject, f"degraded: {served.degraded}")
-    if store.current_version("recommendations", served.day) is None:
+    try:
+        is_there = store.current_version("recommendations", served.day) is not None
+        newest = store.partitions("recommendations")[-1:]
+    except ArtifactError as error:
+        return Diagnosis(subject, str(error))
+    if not is_there:
         remedy = f"its artifact is gone: restore it, or run that night again, rerun {served.day}"
         return Diagnosis(subject, remedy)
-    newest = store.partitions("recommendations")[-1:]
     if newest and newest[0] > served.day:
         return Diagnosis(subject, f"recommendations of {newest[0]} are there and not current")
     return Diagnosis(subject)

@@ -2,10 +2,10 @@
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from onerec.artifacts.files import sync, sync_tree
 from onerec.artifacts.manifest import MANIFEST, damage_of, damaged, manifest_damage
@@ -13,6 +13,8 @@ from onerec.artifacts.manifest import MANIFEST, damage_of, damaged, manifest_dam
 log = logging.getLogger(__name__)
 
 DAMAGED = ".damaged"
+
+T = TypeVar("T")
 
 
 class LocalStorage:
@@ -31,6 +33,10 @@ class LocalStorage:
             return (self.root / name).read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             return None
+
+    def call(self, operation: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """Call the file system; a remote store's counterpart tries again."""
+        return operation(*args, **kwargs)
 
     def partitions_with(self, asset: str, file: str) -> list[str]:
         """Partitions of an asset that hold a file."""

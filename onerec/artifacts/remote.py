@@ -52,7 +52,7 @@ class RemoteStorage:
     def read(self, name: str) -> bytes | None:
         """A small file; None where there is none."""
         try:
-            content = self._call(self.fs.cat_file, f"{self.root}/{name}")
+            content = self.call(self.fs.cat_file, f"{self.root}/{name}")
         except FileNotFoundError:
             return None
         assert isinstance(content, bytes), "one file was read, as it is"
@@ -60,7 +60,7 @@ class RemoteStorage:
 
     def partitions_with(self, asset: str, file: str) -> list[str]:
         """Partitions of an asset that hold a file."""
-        found = self._call(self.fs.glob, f"{self.root}/{asset}/*/{file}")
+        found = self.call(self.fs.glob, f"{self.root}/{asset}/*/{file}")
         return sorted(PurePosixPath(str(p)).parent.name for p in found)
 
     def fetch(self, name: str, manifest: Mapping[str, Any]) -> Path:
@@ -109,7 +109,7 @@ class RemoteStorage:
 
     def replace(self, name: str, body: bytes, aside: Path) -> None:
         """Replace a small file; one PUT is atomic on object stores."""
-        self._call(self.fs.pipe_file, f"{self.root}/{name}", body, must_exist=True)
+        self.call(self.fs.pipe_file, f"{self.root}/{name}", body, must_exist=True)
 
     def _download(self, name: str, manifest: Mapping[str, Any], target: Path) -> str | None:
         """Fill a directory; returns what differs from the manifest even after several attempts."""
@@ -119,7 +119,7 @@ class RemoteStorage:
             for file in [*manifest["files"], MANIFEST]:
                 (target / file).parent.mkdir(parents=True, exist_ok=True)
                 try:
-                    self._call(self.fs.get_file, f"{self.root}/{name}/{file}", str(target / file))
+                    self.call(self.fs.get_file, f"{self.root}/{name}/{file}", str(target / file))
                 except FileNotFoundError:
                     return f"{file} differs from its manifest (it is gone)"
             damage = damage_of(target, manifest)
@@ -132,7 +132,7 @@ class RemoteStorage:
         """Damage of the stored files themselves, read as a stream."""
         for file, entry in manifest["files"].items():
             try:
-                if self._call(self._sha256, f"{self.root}/{name}/{file}") != entry["sha256"]:
+                if self.call(self._sha256, f"{self.root}/{name}/{file}") != entry["sha256"]:
                     return f"{file} differs from its manifest (other bytes)"
             except FileNotFoundError:
                 return f"{file} differs from its manifest (it is gone)"
@@ -148,17 +148,17 @@ class RemoteStorage:
     def _copy_aside(self, name: str, damage: str) -> None:
         aside = f"{DAMAGED}/{stamped(name)}"
         for file in self._sizes(name):
-            self._call(self.fs.copy, f"{self.root}/{name}/{file}", f"{self.root}/{aside}/{file}")
+            self.call(self.fs.copy, f"{self.root}/{name}/{file}", f"{self.root}/{aside}/{file}")
         log.warning("%s/%s; it was copied to %s and is published anew", name, damage, aside)
 
     def _sizes(self, name: str) -> dict[str, int]:
         base = f"{self.root}/{name}/"
-        found = self._call(self.fs.find, base, detail=True)
+        found = self.call(self.fs.find, base, detail=True)
         assert isinstance(found, dict), "details were requested"
         return {str(p).rpartition(base.lstrip("/"))[2]: e["size"] for p, e in found.items()}
 
     def _put(self, file: Path, name: str) -> None:
-        self._call(self.fs.put_file, str(file), f"{self.root}/{name}", must_exist=True)
+        self.call(self.fs.put_file, str(file), f"{self.root}/{name}", must_exist=True)
 
     def _copy_of(self, name: str) -> Path:
         return self.work / digest_of({"url": self.fs.unstrip_protocol(f"{self.root}/{name}")})
@@ -175,7 +175,7 @@ class RemoteStorage:
         os.rename(copy, aside / copy.name)  # in one step: no reader sees it half deleted
         shutil.rmtree(aside)
 
-    def _call(
+    def call(
         self, operation: Callable[..., T], *args: Any, must_exist: bool = False, **kwargs: Any
     ) -> T:
         """Call the file system, again after a pause where it fails.

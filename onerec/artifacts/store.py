@@ -40,7 +40,7 @@ from onerec.artifacts.manifest import (
 )
 from onerec.artifacts.remote import RemoteStorage
 from onerec.artifacts.staging import STAGING, staging_directory
-from onerec.config.fields import require
+from onerec.config.fields import SettingError, require
 from onerec.disk import disk_named
 from onerec.urls import require_no_credentials
 
@@ -81,12 +81,16 @@ class ArtifactStore:
                 `cache/artifacts` under `ONEREC_HOME` (`~/.onerec`) if not given.
 
         Raises:
-            ValueError: The URL holds credentials.
+            SettingError: The URL holds credentials, or names a kind of store that is not known.
             ArtifactError: The cache belongs to another user.
         """
         require_no_credentials("ONEREC_ARTIFACTS", url)
         # another process publishes too: what was listed once is no answer later
-        self.fs, self.root = fsspec.core.url_to_fs(url, use_listings_cache=False)
+        try:
+            self.fs, self.root = fsspec.core.url_to_fs(url, use_listings_cache=False)
+        except (ValueError, ImportError) as error:
+            remedy = f"{error}; use a directory, or s3://BUCKET/PREFIX with the extra [s3]"
+            raise SettingError("ONEREC_ARTIFACTS", url, remedy) from None
         if isinstance(self.fs, LocalFileSystem):
             self.place = LocalStorage(Path(self.root))
         else:
@@ -195,7 +199,7 @@ class ArtifactStore:
 
     def size_of(self, asset: str, partition: str, version: str) -> int:
         """Bytes of a version."""
-        return self.fs.du(f"{self.root}/{asset}/{partition}/{version}")
+        return self.place.call(self.fs.du, f"{self.root}/{asset}/{partition}/{version}")
 
     def remove(self, asset: str, partition: str, version: str) -> None:
         """Delete a version; a partition that loses its current version is no longer there.
@@ -205,12 +209,13 @@ class ArtifactStore:
         require(bool(_VERSION.fullmatch(version)), "version", version, "use 16 hex digits")
         where = f"{self.root}/{asset}/{partition}"
         if self.current_version(asset, partition) == version:
-            self.fs.rm(f"{where}/{POINTER}")
-        self.fs.rm(f"{where}/{version}", recursive=True)
+            self.place.call(self.fs.rm, f"{where}/{POINTER}")
+        self.place.call(self.fs.rm, f"{where}/{version}", recursive=True)
 
     def _directories(self, name: str) -> list[str]:
         try:
-            found = self.fs.ls(f"{self.root}/{name}".rstrip("/"), detail=True)
+            path = f"{self.root}/{name}".rstrip("/")
+            found = self.place.call(self.fs.ls, path, detail=True)
         except FileNotFoundError:
             return []
         return sorted(Path(e["name"]).name for e in found if e["type"] == "directory")

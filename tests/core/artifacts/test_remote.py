@@ -280,6 +280,8 @@ def test_a_dead_store_names_the_remedy_and_no_secret(
     store = ArtifactStore("s3://bucket/dead", cache_dir=str(tmp_path))
     with pytest.raises(ArtifactError, match=r"s3://bucket/dead .*AWS_ENDPOINT_URL") as error:
         store.latest("codebook", DAY)
+    with pytest.raises(ArtifactError, match=r"s3://bucket/dead .*AWS_ENDPOINT_URL"):
+        store.assets()
     forget_s3()
     assert "hush" not in str(error.value)
     assert "hush" not in caplog.text
@@ -295,6 +297,13 @@ def test_the_cache_of_another_user_is_refused(
     monkeypatch.setattr(remote.os, "getuid", lambda: os.geteuid() + 1)
     with pytest.raises(ArtifactError, match=r"belongs to another user.*ONEREC_HOME"):
         ArtifactStore(root, cache_dir=str(shared))
+
+
+def test_a_kind_of_store_that_is_not_known_is_named() -> None:
+    with pytest.raises(
+        ValueError, match=r"ONEREC_ARTIFACTS='foo://x': .*use a directory, or s3://"
+    ):
+        ArtifactStore("foo://x")
 
 
 def test_the_cache_lies_under_home(
