@@ -6,7 +6,6 @@ recorded there.
 
 import argparse
 import getpass
-import socket
 import sys
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,6 +29,7 @@ from onerec_dagster.job_runner import (
     run_night,
 )
 from onerec_dagster.killed_runs import fail_killed_runs
+from onerec_dagster.ports import require_free_port
 from onerec_dagster.process_end import run_and_exit
 from onerec_dagster.state_errors import state_errors_named
 from resources.settings import Settings, load_settings
@@ -219,12 +219,7 @@ def serve(args: argparse.Namespace, op: Operator) -> None:
         from onerec.serving.http_service import serve as serve_http
     except ImportError:
         raise ValueError('it needs pip install -e ".[serve]"') from None
-    with socket.socket() as probe:  # uvicorn would say it in a log line
-        try:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(("127.0.0.1", args.port))
-        except (OSError, OverflowError) as error:
-            raise ValueError(f"--port {args.port}: {error}; name a free port") from None
+    require_free_port(args.port)
     print(f"http://127.0.0.1:{args.port} serves {op.settings.serving_dir}")
     serve_http(op.settings.serving_dir, args.port)
 
