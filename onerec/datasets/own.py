@@ -94,8 +94,7 @@ class OwnLog:
             section = self.section(name)
             if section is None or self.is_npz(name):
                 continue
-            known = self._files(name)
-            filled = [f for f in reversed(known) if f.names]
+            filled = self._with_columns(name)[::-1]
             if filled:
                 self._mapped(name, filled[0], 0)
                 self._require_optional(name, filled)
@@ -109,7 +108,7 @@ class OwnLog:
     @cached_property
     def event_columns(self) -> frozenset[str]:
         """Columns of the contract that a file of the events fills."""
-        filled = (f for f in self._files("events") if f.names)
+        filled = self._with_columns("events")
         return frozenset(name for f in filled for name in self._mapped("events", f, 0).columns)
 
     @cached_property
@@ -122,8 +121,9 @@ class OwnLog:
         """What was assumed about the events, where the file does not declare it."""
         if self.config.feedback.kind is not None or self.feedback.kind == "video":
             return None
-        mapped = {n for f in self._files("events") for n in self._columns_used(f)}
-        unused = sorted({n for f in self._files("events") for n in f.names} - mapped)
+        filled = self._with_columns("events")
+        mapped = {n for f in filled for n in self._columns_used(f)}
+        unused = sorted({n for f in filled for n in f.names} - mapped)
         beside = f" Columns not used: {shown(', '.join(unused))}." if unused else ""
         return (
             f"events.columns names no watch_seconds: read as a log of kind {self.feedback.kind}, "
@@ -221,6 +221,26 @@ class OwnLog:
         section = self.section(name)
         require(bool(kept), f"{name}.path", section.path if section else None, reason)
         return kept
+
+    def _with_columns(self, name: str) -> list[files.DataFile]:
+        """Files of a section that have columns; an empty file has none.
+
+        Where each day has its own file, a damaged one stops its own day and nothing else.
+
+        Raises:
+            ValueError: There is no file, or none that can be read.
+        """
+        found, damaged = [], None
+        for file in self._files(name):
+            try:
+                found += [file] if file.names else []
+            except ValueError as error:
+                if not self.is_dated(name):
+                    raise
+                damaged = error
+        if damaged is not None and not found:
+            raise damaged
+        return found
 
     def _mapped(
         self, name: str, file: files.DataFile, number: int, day: date | None = None

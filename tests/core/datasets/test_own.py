@@ -1,5 +1,6 @@
 """One's own data as the YAML file describes it: files, columns, days."""
 
+import os
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,24 @@ def test_an_optional_column_may_be_absent_in_older_files(tmp_path: Path) -> None
         ValueError, match=r"no column 'likd'; it has .*Set events\.columns\.is_like"
     ):
         opened(tmp_path, events=events)
+
+
+def test_a_damaged_file_of_a_day_stops_that_day_alone(tmp_path: Path) -> None:
+    for day in ("2026-03-01", "2026-03-02"):
+        write(tmp_path / f"{day}.parquet")
+    os.truncate(tmp_path / "2026-03-02.parquet", 300)
+    log = opened(tmp_path, events={"path": "{date}.parquet"})
+    assert log.feedback.kind == "video"
+    assert log.days_of_files("events")[-1] == DAY
+    first = DAY - timedelta(1)
+    assert len(list(log.files_of_days("events", first, first))) == 1
+    with pytest.raises(ValueError, match=r"2026-03-02\.parquet: cannot be read as Parquet"):
+        list(log.files_of_days("events", DAY, DAY))
+    os.truncate(tmp_path / "2026-03-01.parquet", 300)  # nothing is left to know the columns by
+    with pytest.raises(ValueError, match="cannot be read as Parquet"):
+        opened(tmp_path, events={"path": "{date}.parquet"})
+    with pytest.raises(ValueError, match="cannot be read as Parquet"):
+        opened(tmp_path, events={"path": "*.parquet"})
 
 
 def test_a_required_column_may_not(tmp_path: Path) -> None:
