@@ -68,7 +68,7 @@ def session_variables(
     """dbt's variables: the run's days, the settings under their own names, what events mean."""
     settings = {k: v for k, v in dataclasses.asdict(config).items() if k not in NOT_FOR_SQL}
     days = {"start_date": first.isoformat(), "end_date": last.isoformat()}
-    return days | settings | feedback.variables()
+    return days | {"user_sample": 1.0} | settings | feedback.variables()
 
 
 class SessionSqlTranslator(DagsterDbtTranslator):

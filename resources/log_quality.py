@@ -53,15 +53,12 @@ def busy_accounts(
     stands_out = (
         f"users >= {LEAST_USERS} and share >= {LEAST_SHARE} and events >= {LEAST_RATIO} * typical"
     )
-    found = connection.execute(
-        f"select day, user_id, events, share from ({_OF_DAYS}) where {stands_out} "
-        "order by share desc, day, user_id",
+    found, most = connection.execute(
+        f"select list((day, user_id, events, share) order by share desc, day, user_id) filter "
+        f"({stands_out}), coalesce(max(events) filter (not ({stands_out})), 0) from ({_OF_DAYS})",
         days,
-    ).fetchall()
-    most = connection.execute(
-        f"select coalesce(max(events), 0) from ({_OF_DAYS}) where not ({stands_out})", days
-    ).fetchall()[0][0]
-    return [BusyAccount(*row) for row in found], most
+    ).fetchall()[0]
+    return [BusyAccount(*row) for row in found or ()], most
 
 
 def rejections(connection: duckdb.DuckDBPyConnection, first: date, last: date) -> dict[str, int]:

@@ -42,12 +42,21 @@ class Inspected:
         days: First and last day; the last is tested.
         stages: Settings of the stages.
         feedback: What its events mean.
+        user_sample: Share of the users whose sessions were cut.
     """
 
     connection: duckdb.DuckDBPyConnection
     days: tuple[date, date]
     stages: PipelineConfig
     feedback: Feedback
+    user_sample: float = 1.0
+
+    def count(self, sampled: int) -> str:
+        """A count of sessions, their events or users, of all of them: an estimate where only
+        some users' sessions were cut."""
+        if self.user_sample == 1 or not sampled:
+            return f"{sampled:,}"
+        return f"about {float(f'{sampled / self.user_sample:.3g}'):,.0f}"
 
     def rows(self, query: str, **parameters: Any) -> list[dict[str, Any]]:
         """Rows of a query as dictionaries."""

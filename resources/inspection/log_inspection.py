@@ -66,9 +66,13 @@ def inspect_log(
     landed = inspected_warehouse(
         source, every_day(*days), build.dbt, build.variables, build.directory
     )
-    with landed as warehouse, warehouse.connect() as connection:
+    with landed as (warehouse, share), warehouse.connect() as connection:
         log = Inspected(
-            connection=connection, days=days, stages=stages, feedback=feedback_of(source)
+            connection=connection,
+            days=days,
+            stages=stages,
+            feedback=feedback_of(source),
+            user_sample=share,
         )
         for inspect in INSPECTIONS:
             found += inspect(log)

@@ -15,6 +15,9 @@ from resources.file_source import FileSource
 from resources.landing import local_day
 from resources.warehouse import Warehouse
 
+SAMPLED_EVENTS = 1_000_000
+"""Where a log has twice as many events, so many are cut into sessions, those of some users."""
+
 
 @contextmanager
 def inspected_warehouse(
@@ -23,8 +26,10 @@ def inspected_warehouse(
     dbt: SessionDbt,
     variables: Mapping[str, Any],
     directory: Path,
-) -> Iterator[Warehouse]:
+) -> Iterator[tuple[Warehouse, float]]:
     """Land days of a log and build the session models, without their tests.
+
+    Yields the warehouse, and the share of the users whose sessions it has.
 
     Args:
         source: The log.
@@ -47,9 +52,19 @@ def inspected_warehouse(
             warehouse.land("raw_events", delivery)
         land_catalogue(warehouse, source, days)
         warehouse.land_prior_history(delivered_history(source))
+        share = user_sample(sum(warehouse.num_delivered("raw_events", days[0], days[-1]).values()))
         of_aside = dbt.model_copy(update={"warehouse_path": warehouse.path})
-        of_aside.run_models(variables)
-        yield warehouse
+        of_aside.run_models({**variables, "user_sample": share})
+        yield warehouse, share
+
+
+def user_sample(events: int) -> float:
+    """The share of the users whose sessions are cut: all, unless the log has many events.
+
+    Sessions are what takes the time, and shares and counts of them are known from a part of the
+    users well enough.
+    """
+    return 1.0 if events <= 2 * SAMPLED_EVENTS else SAMPLED_EVENTS / events
 
 
 def land_catalogue(warehouse: Warehouse, source: EventSource, days: Sequence[date]) -> None:

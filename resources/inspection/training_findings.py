@@ -49,12 +49,17 @@ def sessions(log: Inspected) -> list[Finding]:
         "select count(*) as sessions, count(*) filter (where is_good) as good, "
         f"coalesce(median(num_watched_items), 0) as items {lacking} from sessions"
     )
+    sampled = ""
+    if log.user_sample < 1:
+        sampled = (
+            f" (estimated, as all that follows of sessions, from {log.user_sample:.1%} of users)"
+        )
     found = [
         Finding(
             topic="Sessions",
             level="ok" if counts["good"] else "error",
-            text=f"{counts['sessions']:,} sessions, {counts['good']:,} of them good; a session "
-            f"has {counts['items']:g} watched items at the median",
+            text=f"{log.count(counts['sessions'])} sessions, {log.count(counts['good'])} of them "
+            f"good; a session has {counts['items']:g} watched items at the median" + sampled,
             setting=log.setting("sessions", "session_mode")
             + ", "
             + log.setting("sessions", "session_gap_minutes"),
@@ -67,7 +72,7 @@ def sessions(log: Inspected) -> list[Finding]:
             Finding(
                 topic="Sessions",
                 level="warning" if counts[name] == counts["sessions"] else "ok",
-                text=f"{counts[name]:,} sessions have too few {words}",
+                text=f"{log.count(counts[name])} sessions have too few {words}",
                 setting=log.setting("sessions", setting) if setting else "stages.sessions",
             )
         )
@@ -87,9 +92,9 @@ def _good_sessions_of_days(log: Inspected) -> list[Finding]:
     learned = sum(row["good"] for row in rows)
     valid = rows[-1]["good"] if rows else 0
     text = (
-        f"for {day}: {learned:,} good sessions on {len(rows)} days with sessions from "
+        f"for {day}: {log.count(learned)} good sessions on {len(rows)} days with sessions from "
         f"{max(first, log.days[0])} to {last} to learn from"
-        + (f", {valid:,} of them on {rows[-1]['day']}, which validates" if rows else "")
+        + (f", {log.count(valid)} of them on {rows[-1]['day']}, which validates" if rows else "")
     )
     return [
         Finding(
@@ -125,15 +130,17 @@ def last_day(log: Inspected) -> list[Finding]:
         day=log.days[1],
     )
     cases = counts["cases"]
-    hint = f"; with fewer than {FEW_CASES} every interval is wide" if cases < FEW_CASES else ""
+    few = cases < FEW_CASES * log.user_sample
+    hint = f"; with fewer than {FEW_CASES} every interval is wide" if few else ""
     if not cases:
         hint = "; a nightly run for it has no metrics and promotes nothing"
     return [
         Finding(
             topic="Test day",
             level="warning" if hint else "ok",
-            text=f"{log.days[1]}: {counts['users']:,} users, {cases:,} cases (users who watched an "
-            f"item known before that day), {counts['with_history']:,} of them with a history{hint}",
+            text=f"{log.days[1]}: {log.count(counts['users'])} users, {log.count(cases)} cases "
+            "(users who watched an item known before that day), "
+            f"{log.count(counts['with_history'])} of them with a history{hint}",
             setting=f"last_day: {log.days[1]}",
         )
     ]
@@ -222,7 +229,7 @@ def signals(log: Inspected) -> list[Finding]:
     for name, (_, setting) in counted.items():
         share = counts[name] / events if events else 0.0
         level: Level = "ok"
-        text = f"{name}: {counts[name]:,} of {events:,} events ({share:.2%})"
+        text = f"{name}: {log.count(counts[name])} of {log.count(events)} events ({share:.2%})"
         if name == "is_positive":
             inside = config.min_positive_share <= share <= config.max_positive_share
             level = "ok" if inside else "error"

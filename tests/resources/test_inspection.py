@@ -1,5 +1,6 @@
 """A look at a log finds what is wrong with it, and names the line that changes it."""
 
+import hashlib
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
@@ -19,7 +20,7 @@ from onerec.datasets import EventSource
 from resources.dbt import session_dbt
 from resources.deliveries import deliveries
 from resources.file_source import open_source
-from resources.inspection import delivery_findings, training_findings
+from resources.inspection import delivery_findings, temporary_warehouse, training_findings
 from resources.inspection.findings import Finding, Inspected
 from resources.inspection.findings_text import as_text
 from resources.inspection.log_inspection import SessionBuild, days_of, inspect_log
@@ -288,3 +289,35 @@ def test_one_landing_of_the_catalogue_equals_one_a_day(tmp_path: Path, has_catal
         found.append(rows)
     assert found[0] == found[1]
     assert len({day for *_, day in found[0]}) >= 3
+
+
+def test_of_a_large_log_the_sessions_of_some_users_are_cut(
+    findings: list[Finding], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(temporary_warehouse, "SAMPLED_EVENTS", 1_300)
+    home = delivered.temporary_home()
+    write_log(home, ROWS)
+    sampled = look(home, opened(home, items={"path": "items.csv"}))
+    # what is read and rejected, and the accounts, are those of all rows
+    for words in (
+        "rows of events",
+        "rows are rejected",
+        "watch_seconds is not",
+        "moves popularity",
+    ):
+        assert the(sampled, words).text == the(findings, words).text
+    # md5 puts a user in or out with all sessions: sessions are a part of those of all users
+    share = 1_300 / len(ROWS)
+    users = ["bot", "t", *(f"u{n}" for n in range(30))]
+    limit = f"{int(share * 65536):04x}"
+    inside = [u for u in users if hashlib.md5(u.encode()).hexdigest()[:4] < limit]
+    assert 5 < len(inside) < 27
+    sessions = sum(3 if user.startswith("u") else 1 for user in inside)
+    counts = the(sampled, "of them good").text
+    assert counts.startswith(f"about {round(sessions / share):,} sessions")
+    assert f"from {share:.1%} of users" in counts
+
+
+def test_logs_of_up_to_two_million_events_are_inspected_whole() -> None:
+    assert temporary_warehouse.user_sample(2_000_000) == 1
+    assert temporary_warehouse.user_sample(10_000_000) == pytest.approx(0.1)
