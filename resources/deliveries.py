@@ -9,7 +9,7 @@ import pyarrow as pa
 from onerec import schema
 from onerec.datasets import EventSource
 from resources.file_source import FileSource
-from resources.landing import Delivery, table_part
+from resources.parts import Delivery, table_part
 
 
 def deliveries(

@@ -6,14 +6,12 @@ What the files are and which column is which is described by `onerec.datasets.ow
 # pyarrow.compute makes its functions at import, out of sight of a type checker:
 # pyright: reportAttributeAccessIssue=false
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from functools import cached_property
 from pathlib import Path
 
-import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -22,24 +20,17 @@ from onerec.config import require
 from onerec.config.feedback import VIDEO, Feedback
 from onerec.datasets import EventSource
 from onerec.datasets.file_problems import shown
-from onerec.datasets.own import MappedFile, OwnLog, main_days
+from onerec.datasets.own import WITHOUT_ZEROS, MappedFile, OwnLog, main_days
 from resources.casts import TimeStyle
-from resources.duckdb_memory import memory_limit
-from resources.landing import (
-    LogDays,
-    Part,
-    insert_part,
-    local_day,
-    plausible,
-    sql_columns,
-    table_part,
-    typed_rows,
-)
+from resources.landing import connected, local_day, plausible, read_parts, typed_rows
+from resources.parts import LogDays, Part, table_part
 from resources.unusable_times import about_time
 
 TIMES = pa.schema([schema.EVENTS.field("event_time")])
 MOST_EMPTY_DAYS = timedelta(days=366)
 """Before or behind a log."""
+NO_LOG_YET = date(1996, 1, 1)
+"""A log that ends before it is read wrong: so .NET's, Apple's and Windows' numbers would be."""
 HISTORY_DEFAULTS = {"position": "$first_row + row", "is_positive": "true"}
 IDS = pa.schema([schema.EVENTS.field("item_id"), schema.EVENTS.field("event_time")])
 
@@ -124,15 +115,15 @@ class FileSource:
 
     def events(self, day: date) -> pa.Table:
         """Exposures of a day as they land: typed, with `unreadable`, `file` and `delivered_row`."""
-        return _read(self.event_parts(day, day), schema.EVENTS, [day])
+        return read_parts(self.event_parts(day, day), schema.EVENTS, [day])
 
     def items(self, day: date) -> pa.Table:
         """The catalogue at the end of a day, as it lands."""
-        return _read(self.item_parts(day), schema.ITEMS, [day])
+        return read_parts(self.item_parts(day), schema.ITEMS, [day])
 
     def prior_history(self) -> pa.Table:
         """What was watched before the log begins; empty without such a section."""
-        return _read(self.history_parts(), schema.PRIOR_HISTORY, [])
+        return read_parts(self.history_parts(), schema.PRIOR_HISTORY, [])
 
     def item_vectors(self) -> pa.Table | None:
         """The user's own embeddings: tables with a list column, or `.npz`.
@@ -151,7 +142,7 @@ class FileSource:
             parts = [table_part(table, schema.ITEM_VECTORS, "item_vectors", None)]
         else:
             parts = [self._part("item_vectors", f) for f in self.log.every_file("item_vectors")]
-        read = _read(parts, schema.ITEM_VECTORS, [])
+        read = read_parts(parts, schema.ITEM_VECTORS, [])
         if len(read) and read["vector"].null_count == len(read):
             column = section.columns.vector.column
             raise ValueError(
@@ -197,7 +188,7 @@ class FileSource:
         parts = [replace(self._part("items", file), day=day) for file in found]
         yield from (replace(part, published_by=day) for part in parts)
         if section.unknown_items == "add":
-            listed = _read(parts, schema.ITEMS, [day])["item_id"]
+            listed = read_parts(parts, schema.ITEMS, [day])["item_id"]
             yield replace(self._items_of_the_log(day, listed), number=len(parts))
 
     def _items_of_the_log(self, day: date, listed: pa.ChunkedArray | None = None) -> Part:
@@ -207,6 +198,16 @@ class FileSource:
         if listed is not None:
             known = known.filter(pc.invert(pc.is_in(known["item_id"], value_set=listed)))
         return table_part(known.select(["item_id"]), schema.ITEMS, "the log's items", day)
+
+    def items_published_later(self) -> int:
+        """Rows of the catalogue that are published after the last day of the data."""
+        if self.log.section("items") is None:
+            return 0
+        day = self.last_delivered_day
+        known = read_parts(
+            (replace(part, published_by=None) for part in self.item_parts(day)), schema.ITEMS, [day]
+        )
+        return len(known) - len(self.items(day))
 
     def history_parts(self) -> Iterator[Part]:
         """Files of the prior history; none without such a section.
@@ -234,8 +235,18 @@ class FileSource:
                 f"not read, for their endings say neither Parquet nor CSV: "
                 f"{shown(', '.join(self.log.skipped))}. If they hold data, set format"
             )
+        if self.log.without_day:
+            found.append(
+                "not read, for their paths hold no day as events.path writes it: "
+                f"{shown(', '.join(self.log.without_day))}. {WITHOUT_ZEROS}"
+            )
         if self.log.is_dated("events") or (self.log.config.first_day and self.log.config.last_day):
             return found
+        if (last := self._range[1]) < NO_LOG_YET:
+            found.append(
+                f"the log ends on {last}: its numbers may count from another year than 1970, or in "
+                "another unit. Set events.timestamp_unit, or write ISO 8601"
+            )
         return found + self._times[1] + self._far_from_the_rest()
 
     def require_days(self) -> None:
@@ -271,7 +282,7 @@ class FileSource:
             found = self.log.every_file("events")
         for file in found:
             part = self._part("events", file, only=TIMES)
-            with _connected() as connection, typed_rows(connection, part, TIMES) as (rows, values):
+            with connected() as connection, typed_rows(connection, part, TIMES) as (rows, values):
                 usable, raw = connection.execute(
                     f"select bool_or({plausible('event_time')}), "
                     "max(cast(raw_event_time as varchar)) "
@@ -283,8 +294,8 @@ class FileSource:
             if raw is not None:
                 raise ValueError(about_time(self.log.config.events, file, raw))
         raise ValueError(
-            f"events.path={self.log.config.events.path!r}: no row has a usable time, so the days "
-            "of the log are unknown; check events.columns.event_time"
+            f"events.path={self.log.config.events.path!r}: no row has a time, so the days of the "
+            "log are unknown: are the files without rows? Else check events.columns.event_time"
         )
 
     @cached_property
@@ -310,7 +321,7 @@ class FileSource:
         counts: dict[date, int] = {}
         notes = []
         day = local_day("event_time", self.log.config.time_zone)
-        with _connected() as connection:
+        with connected() as connection:
             for file in self.log.every_file("events"):
                 part = self._part("events", file, only=TIMES)
                 with typed_rows(connection, part, TIMES) as (rows, values):
@@ -322,9 +333,9 @@ class FileSource:
                 for known, number, example in found:
                     if known is not None:
                         counts[known] = counts.get(known, 0) + number
-                    elif len(found) > 1:
+                    elif example is not None or len(found) > 1:
                         share = f"{number} of {sum(n for _, n, _ in found)} rows"
-                        about = about_time(self.log.config.events, file, example)
+                        about = about_time(self.log.config.events, file, example, others_fit=True)
                         notes.append(f"{share} are rejected. {about}")
         return counts, notes
 
@@ -333,7 +344,7 @@ class FileSource:
         """Each item of the log and the first day it is on; ordered by the item."""
         dated = self.log.is_dated("events")
         zone = self.log.config.time_zone
-        with _connected() as connection:
+        with connected() as connection:
             connection.execute("create temp table seen (item_id varchar, first_day date)")
             for file in self.log.every_file("events"):
                 part = self._part("events", file, only=IDS)
@@ -364,10 +375,11 @@ class FileSource:
             columns={n: c.names for n, c in columns.items()},
             scales={n: c.scale for n, c in columns.items()},
             decimal=section.decimal,
+            true_values={n: c.yes for n, c in columns.items() if c.true_values},
             features={n: (f.column, f.numeric) for n, f in file.features.items()},
             times=TimeStyle(
                 unit=None if unit == "iso" else unit,
-                format=section.timestamp_format,
+                formats=section.timestamp_format or (),
                 zone=section.time_zone or zone,
             ),
             zone=zone,
@@ -388,25 +400,3 @@ class FileSource:
                     f"log, set {key}: {outermost}"
                 )
         return notes
-
-
-@contextmanager
-def _connected() -> Iterator[duckdb.DuckDBPyConnection]:
-    """A database of its own, in memory."""
-    connection = duckdb.connect(":memory:", config={"threads": 2, "memory_limit": memory_limit()})
-    try:
-        yield connection
-    finally:
-        connection.close()
-
-
-def _read(parts: Iterable[Part], contract: pa.Schema, days: Sequence[date]) -> pa.Table:
-    """Parts as they land, in the delivered order."""
-    dated = ", delivered_on date, event_date date" if days else ""
-    with _connected() as connection:
-        connection.execute(f"create temp table landed ({sql_columns(contract)}{dated})")
-        for part in parts:
-            insert_part(connection, "landed", part, contract, days)
-        found = connection.sql("from landed order by delivered_row").to_arrow_table()
-    kinds = {f.name: f.type for f in contract}
-    return pa.table({n: found[n].cast(kinds.get(n, found[n].type)) for n in found.column_names})

@@ -5,9 +5,9 @@ their text is kept beside the row (`unreadable`), and the staging SQL rejects it
 files by themselves (their days, their vectors) goes through the same SQL.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -19,12 +19,13 @@ from onerec.datasets.files import DataFile
 from resources.casts import (
     NumberStyle,
     RawColumn,
-    TimeStyle,
-    create_macros,
     number,
     sql_type,
     typed,
 )
+from resources.duckdb_memory import memory_limit
+from resources.parts import Part
+from resources.sql_macros import create_macros
 
 ROW_BITS = 40
 """`delivered_row` is the place of the file in the delivery, and in these bits the row's in it."""
@@ -33,103 +34,6 @@ EARLIEST = datetime(1971, 1, 1)
 _VIEW = "delivered_rows"
 _CHECKED = ("timestamp", "double", "boolean", "bigint")
 """Types that a delivered value may fail to be; any value is a text."""
-
-
-@dataclass(frozen=True)
-class LogDays:
-    """The days of a log whose files hold more than one day.
-
-    Attributes:
-        first: Rows of no day are delivered with it.
-        last: None: the log goes on.
-        keep_before: Rows of earlier days are delivered with the first day, and rejected there. Else
-            the user has set the first day, and they are no part of the log.
-        keep_after: The same for later days.
-    """
-
-    first: date
-    last: date | None
-    keep_before: bool
-    keep_after: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Part:
-    """Rows of one file or table, in the contract's names.
-
-    Attributes:
-        source: Where the rows are.
-        name: What rejected rows call it.
-        number: Its place in the delivery.
-        columns: Contract name -> names of the columns that hold it: one, or a date and a time.
-        scales: Contract name -> factor from the delivered unit.
-        decimal: Before the decimals of texts; see `NumberStyle`.
-        features: Name of a further feature of items -> its column, and whether it holds numbers.
-        defaults: Contract name -> SQL of what a column is that the file does not have.
-        times: How times are written.
-        zone: Time zone of the log's days.
-        day: The delivery that every row belongs to; None: that of the row's own time.
-        log_days: The log's days, where `day` is None.
-        published_by: Items that are published later are left out.
-    """
-
-    source: DataFile | pa.Table
-    name: str
-    number: int = 0
-    columns: Mapping[str, tuple[str, ...]]
-    scales: Mapping[str, float] = field(default_factory=dict)
-    decimal: str | None = None
-    features: Mapping[str, tuple[str, bool]] = field(default_factory=dict)
-    defaults: Mapping[str, str] = field(default_factory=dict)
-    times: TimeStyle = field(default_factory=TimeStyle)
-    zone: str = "UTC"
-    day: date | None = None
-    log_days: LogDays | None = None
-    published_by: date | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Delivery:
-    """Parts of a table for some days that follow one another.
-
-    Attributes:
-        days: The days.
-        parts: Every part that may hold rows of them.
-        ignored: Delivered columns that the data contract does not know.
-        is_full: A delivery of the whole catalogue: items that it no longer holds are withdrawn.
-        require_times: Called with a day of which no row has a usable time: raises a ValueError
-            that says why, or accepts it.
-    """
-
-    days: Sequence[date]
-    parts: Sequence[Part]
-    ignored: tuple[str, ...] = ()
-    is_full: bool = False
-    require_times: Callable[[date], None] = lambda day: None
-
-
-def table_part(table: pa.Table, contract: pa.Schema, what: str, day: date | None) -> Part:
-    """A delivered table as a part.
-
-    Args:
-        table: Any subset of the contract's columns, in any type.
-        contract: The table's schema; columns that are not nullable are required.
-        what: The table and day, for messages.
-        day: The day it is delivered for.
-
-    Raises:
-        ValueError: A required column is missing.
-    """
-    names = table.column_names
-    missing = [f.name for f in contract if not f.nullable and f.name not in names]
-    if missing and (table.num_rows or table.num_columns):
-        raise ValueError(
-            f"{what}: required column {', '.join(map(repr, missing))} is missing; delivered are "
-            f"{', '.join(names) or 'none'}. Name it in the delivery, or map it in the data set's "
-            "column mapping"
-        )
-    kept = [n for n in contract.names if n in names]
-    return Part(source=table, name=what, columns={n: (n,) for n in kept}, day=day)
 
 
 def sql_columns(contract: pa.Schema) -> str:
@@ -304,26 +208,25 @@ def _typed_select(part: Part, contract: pa.Schema, relation: _Relation) -> str:
         if column.name == "features" and part.features:
             found = {n: relation.columns[c] for n, (c, _) in part.features.items()}
             given += [f"{raw.sql} as feature_{name}" for name, raw in found.items()]
+            failed |= _no_numbers(part, found)
             values.append(f"{_features(part, found)} as features")
             continue
         if raw is None:
             default = part.defaults.get(column.name, "null")
             values.append(f"cast({default} as {sql_type(column)}) as {column.name}")
             continue
-        if column.name.endswith("_id") and raw.kind.startswith(("STRUCT", "MAP", "UNION")):
-            raise ValueError(
-                f"{part.name}: column {part.columns[column.name][-1]!r} is no id but a "
-                f"{shown(raw.kind)}: write the field that is the id to a column of its own"
-            )
+        if column.name.endswith("_id"):
+            _require_id(part, column.name, raw)
         given.append(f"{raw.sql} as raw_{column.name}")
         named = RawColumn(f"raw_{column.name}", raw.kind)
         numbers = NumberStyle(part.scales.get(column.name, 1.0), part.decimal)
-        value = typed(column, named, numbers=numbers, times=part.times)
+        words = part.true_values.get(column.name)
+        value = typed(column, named, numbers=numbers, times=part.times, true_values=words)
         values.append(f"{value} as {column.name}")
         if sql_type(column) in _CHECKED:
             text = named.as_text_where_needed()
             failed[column.name] = (f"{column.name} is null and not {text.is_blank}", text.sql)
-    kept = ", ".join(f"raw_{name}" for name in failed)
+    kept = ", ".join(n if n.startswith("feature_") else f"raw_{n}" for n in failed)
     unreadable = "cast(null as varchar)"
     if failed:
         texts = ", ".join(
@@ -338,6 +241,37 @@ def _typed_select(part: Part, contract: pa.Schema, relation: _Relation) -> str:
         f"from (select {', '.join(values)}, row{', ' + kept if kept else ''} "
         f"from (select {', '.join([*given, 'row'])} from {relation.sql}))"
     )
+
+
+def _require_id(part: Part, name: str, raw: RawColumn) -> None:
+    """Check that values are no records and no lists.
+
+    Raises:
+        ValueError: They are.
+    """
+    where = f"{part.name}: column {part.columns[name][-1]!r} is no id but"
+    if raw.kind.startswith(("STRUCT", "MAP", "UNION")) and not raw.kind.endswith("]"):
+        raise ValueError(
+            f"{where} a {shown(raw.kind)}: write the field that is the id to a column of its own"
+        )
+    if raw.kind.endswith("]") and name in ("user_id", "item_id"):
+        raise ValueError(f"{where} a list, {shown(raw.kind)}: write a row for each element")
+
+
+def _no_numbers(part: Part, found: Mapping[str, RawColumn]) -> dict[str, tuple[str, str]]:
+    """For features that hold numbers: SQL that a value is none, and the value."""
+    texts = {
+        name: RawColumn(f"feature_{name}", raw.kind).as_text_where_needed()
+        for name, raw in found.items()
+        if part.features[name][1]
+    }
+    return {
+        f"feature_{name}": (
+            f"{number(text, part.decimal)} is null and not {text.is_blank}",
+            text.sql,
+        )
+        for name, text in texts.items()
+    }
 
 
 def _features(part: Part, found: Mapping[str, RawColumn]) -> str:
@@ -389,3 +323,25 @@ def _of_days(
         "log_first": log.first,
         "log_last": log.last or date.max,
     }
+
+
+@contextmanager
+def connected() -> Iterator[duckdb.DuckDBPyConnection]:
+    """A database of its own, in memory."""
+    connection = duckdb.connect(":memory:", config={"threads": 2, "memory_limit": memory_limit()})
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+def read_parts(parts: Iterable[Part], contract: pa.Schema, days: Sequence[date]) -> pa.Table:
+    """Parts as they land, in the delivered order."""
+    dated = ", delivered_on date, event_date date" if days else ""
+    with connected() as connection:
+        connection.execute(f"create temp table landed ({sql_columns(contract)}{dated})")
+        for part in parts:
+            insert_part(connection, "landed", part, contract, days)
+        found = connection.sql("from landed order by delivered_row").to_arrow_table()
+    kinds = {f.name: f.type for f in contract}
+    return pa.table({n: found[n].cast(kinds.get(n, found[n].type)) for n in found.column_names})

@@ -8,7 +8,8 @@ import duckdb
 import pyarrow as pa
 
 from onerec import schema
-from resources.landing import Delivery, insert_part, plausible, sql_columns
+from resources.landing import insert_part, plausible, sql_columns
+from resources.parts import Delivery
 
 DATED = {"raw_events": schema.EVENTS, "raw_items": schema.ITEMS}
 """Landing tables that are delivered day by day."""

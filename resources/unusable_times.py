@@ -8,10 +8,17 @@ from onerec.datasets.own import MappedFile
 from onerec.datasets.own_config import EventFiles
 
 _CLOCK_ONLY = re.compile(r"\s*\d{1,2}:\d{2}")
-_DATE_FIRST = re.compile(r"\s*(\d{1,2})([./-])(\d{1,2})[./-](\d{2,4})(\s+\d{1,2}:\d{2}(:\d{2})?)?")
+_DATE_FIRST = re.compile(
+    r"(\d{1,2})([./-] ?)(\d{1,2})[./-] ?(\d{2,4})"
+    r"(?:(,? +|T)\d{1,2}:\d{2}(:\d{2})?(\.\d{1,6})?( ?[AaPp][Mm])?)?"
+)
+_ZONE_NAME = re.compile(r"\d{4}-\d{2}-\d{2}.*?\d{2} ?([A-Za-z]{2,5})")
 
 _CLOCKS = ("", " %H:%M:%S", " %H:%M", " %I:%M:%S %p", " %I:%M %p")
 _NAMED = (
+    "[%d/%b/%Y:%H:%M:%S %z]",
+    "%a %b %d %Y %H:%M:%S GMT%z (Coordinated Universal Time)",
+    *("%Y-%m-%d %H", "%Y%m%d%H", "%G-W%V-%u", "%Y-%j", "%y%m%d %H:%M:%S"),
     "%a, %d %b %Y %H:%M:%S %Z",
     "%a %b %d %H:%M:%S %Z %Y",
     "%a %b %d %H:%M:%S %Y",
@@ -29,32 +36,56 @@ _NAMED = (
 """Formats of texts that cannot be misread, but are not ISO 8601."""
 
 
-def about_time(section: EventFiles, file: MappedFile, value: str | None) -> str:
+def about_time(
+    section: EventFiles, file: MappedFile, value: str | None, *, others_fit: bool = False
+) -> str:
     """The message about one value of the time column.
 
     Args:
         section: How the log is described.
         file: Where the value stands.
         value: As it stands; None where nothing does.
+        others_fit: Other values of the column are read.
     """
     column = file.columns["event_time"].column
     if value is None:
         return f"{file.file.path}: column {column!r} is empty there"
+    if value == column:
+        return f"{file.file.path}: the header stands again among the rows: are files joined in it?"
     start = f"{file.file.path}: column {column!r} holds no usable time: {shown(value)!r}"
     if _CLOCK_ONLY.match(value):
         return (
             f"{start}: a time of day has no date. Name the column of the date as well, "
             f"event_time: {{ column: {column}, date: ... }}, or write both into one column"
         )
+    formats = section.timestamp_format or ("iso",)
+    guessed = likely_format(value)
     if section.timestamp_format:
-        return f"{start}: it does not fit events.timestamp_format={section.timestamp_format!r}"
-    if guessed := likely_format(value):
+        text = f"{start}: it does not fit events.timestamp_format: {', '.join(formats)}"
+        also = guessed or ("iso" if _is_iso(value) else None)
+        return f"{text}. Add it there: {[*formats, also]}" if also and others_fit else text
+    if guessed:
         either = "" if guessed in _NAMED else ", and day and month could be either way round"
-        return f"{start}: it is not ISO 8601{either}. Set events.timestamp_format, e.g. {guessed!r}"
+        proposed = ["iso", guessed] if others_fit else guessed
+        return (
+            f"{start}: it is not ISO 8601{either}. Set events.timestamp_format, e.g. {proposed!r}"
+        )
     if section.timestamp_unit not in (None, "iso"):
         return (
             f"{start}: in events.timestamp_unit={section.timestamp_unit!r} it lies before 1971 "
             "or after tomorrow. Correct the unit, or leave it out: numbers then tell it"
+        )
+    if (zone := _ZONE_NAME.fullmatch(value.strip())) and zone[1].lower() not in ("am", "pm"):
+        return (
+            f"{start}: the zone {zone[1]!r} is not known, or means several. Write the offset, "
+            f"+01:00 say, or set events.timestamp_format, e.g. '%Y-%m-%d %H:%M:%S {zone[1]}', "
+            "and events.time_zone"
+        )
+    if re.fullmatch(r"\s*[3-5]\d{4}(\.\d*)?\s*", value):
+        day = datetime(1899, 12, 30) + timedelta(days=float(value))
+        return (
+            f"{start}: as a spreadsheet's number of a day it is {day.date()}. Write the column as "
+            "ISO 8601, 2026-06-01 10:00:00: format the cells so before they are exported"
         )
     if re.fullmatch(r"\s*-?\d{1,8}(\.\d*)?\s*", value):
         return f"{start}: as a number since 1970 it lies before 1971, where nothing is known"
@@ -65,6 +96,14 @@ def about_time(section: EventFiles, file: MappedFile, value: str | None) -> str:
         "events.timestamp_format to its strptime format; or is it another column "
         "(events.columns.event_time)?"
     )
+
+
+def _is_iso(value: str) -> bool:
+    try:
+        datetime.fromisoformat(value.strip())
+    except ValueError:
+        return False
+    return True
 
 
 def _is_later(value: str) -> bool:
@@ -78,16 +117,18 @@ def _is_later(value: str) -> bool:
 
 def likely_format(value: str) -> str | None:
     """The strptime format of a text that names its month or begins with day or month; else None."""
-    found = _DATE_FIRST.match(value)
+    text = value.strip()
+    found = _DATE_FIRST.fullmatch(text)
     if found is None:
-        return next((f for f in _NAMED if _fits(value.strip(), f)), None)
+        return next((f for f in _NAMED if _fits(text, f)), None)
     first, separator = int(found[1]), found[2]
-    parts = ["%d", "%m"] if first > 12 or separator == "." else ["%m", "%d"]
-    text = separator.join([*parts, "%Y" if len(found[4]) == 4 else "%y"])
+    parts = ["%d", "%m"] if first > 12 or separator[0] == "." else ["%m", "%d"]
+    likely = separator.join([*parts, "%Y" if len(found[4]) == 4 else "%y"])
     if found[5]:
-        half = value.strip()[-2:].lower() in ("am", "pm")
-        text += f" {'%I' if half else '%H'}:%M{':%S' if found[6] else ''}{' %p' if half else ''}"
-    return text
+        likely += f"{found[5]}{'%I' if found[8] else '%H'}:%M{':%S' if found[6] else ''}"
+        likely += f"{'.%f' if found[7] else ''}"
+        likely += f"{' ' if found[8][0] == ' ' else ''}%p" if found[8] else ""
+    return likely if _fits(text, likely) else None
 
 
 def _fits(value: str, time_format: str) -> bool:

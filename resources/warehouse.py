@@ -24,8 +24,8 @@ from onerec import schema
 from onerec.disk import disk_named
 from resources import landing_tables
 from resources.duckdb_memory import memory_limit
-from resources.landing import Delivery
 from resources.landing_tables import Landing
+from resources.parts import Delivery
 
 log = logging.getLogger("onerec.warehouse")
 """Below `onerec`: Dagster keeps what its loggers say in the run's log, and commands print it."""

@@ -20,9 +20,22 @@ T = TypeVar("T")
 Kind = Literal["video", "ratings", "shop", "actions"]
 """Watch times; ratings; event types such as view, cart and purchase; nothing but events."""
 Flag = Literal["is_like", "is_follow", "is_comment", "is_share", "is_dislike"]
-EventType = Annotated[str, Field(pattern=r"^[\w .:/+-]{1,64}$")]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=-1e9, le=1e9)]
 Amount = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0, le=1e9)]
+
+
+def as_text(value: Any) -> Any:
+    """A number of a YAML file as the text that it is in the data: codes such as 3 or 3.0.
+
+    >>> as_text(3.0), as_text("cart")
+    ('3', 'cart')
+    """
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value).lower() if isinstance(value, int | float) else value
+
+
+EventType = Annotated[str, BeforeValidator(as_text), Field(pattern=r"^[\w .:/+-]{1,64}$")]
 SIGNAL_NAME = r"^[a-z][a-z0-9_]{0,31}$"
 
 

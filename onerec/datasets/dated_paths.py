@@ -1,4 +1,4 @@
-"""Paths with `{date}` or `{date:FORMAT}` in them: a file, or a directory, per day."""
+"""Paths with `{date}` or `{date:FORMAT}` in them, whole or in parts: files of days."""
 
 import re
 from datetime import date, datetime
@@ -23,21 +23,53 @@ def any_day(url: str) -> str:
 
 
 def day_of_path(url: str, path: str) -> date | None:
-    """The day of a path that the glob of a dated path has found; None where it holds none."""
-    found = _DATE.search(url)
-    if found is None:
+    """The day of a path that the glob of a dated path has found; None where it holds none.
+
+    A path that `one_day` does not write is of no day: a month without its zero, say.
+    """
+    parts = list(_DATE.finditer(url))
+    if not parts:
         return None
-    # The day sits where the pattern says: everything else is literal or a wildcard.
-    before, after = (
-        re.escape(side).replace(r"\*\*", ".*").replace(r"\*", "[^/]*").replace(r"\?", "[^/]")
-        for side in (url[: found.start()].split("://")[-1], url[found.end() :])
-    )
-    middle = "/".join(["[^/]+?"] * _depth(found))
-    match = re.search(f"{before}({middle}){after}(/.*)?$", path)
+    # the day stands where the pattern says: everything else is literal or a wildcard
+    ends = [0, *(part.end() for part in parts)]
+    starts = [*(part.start() for part in parts), len(url)]
+    literals = [url[end:start] for end, start in zip(ends, starts, strict=True)]
+    literals[0] = literals[0].split("://")[-1]
+    pattern = _literal(literals[0])
+    for part, literal in zip(parts, literals[1:], strict=True):
+        pattern += f"({_as_written(part[1] or _ISO_DAY)}){_literal(literal)}"
+    match = re.search(f"{pattern}(/.*)?$", path)
+    if match is None:
+        return None
+    formats = [part[1] or _ISO_DAY for part in parts]
+    texts = match.groups()[: len(parts)]
     try:
-        return datetime.strptime(match[1] if match else "", found[1] or _ISO_DAY).date()
+        # %-m is for writing only
+        day = datetime.strptime(" ".join(texts), " ".join(formats).replace("%-", "%")).date()
     except ValueError:
         return None  # another file that the wildcard caught
+    return day if [day.strftime(f) for f in formats] == list(texts) else None
+
+
+def _as_written(date_format: str) -> str:
+    """A pattern of texts that a format writes."""
+    digits = {
+        "Y": "[0-9]{4}",
+        "y": "[0-9]{2}",
+        "m": "[0-9]{1,2}",
+        "d": "[0-9]{1,2}",
+        "j": "[0-9]{1,3}",
+    }
+    parts = re.split("%-?([A-Za-z])", date_format)
+    return "".join(
+        digits.get(part, "[^/]+?") if place % 2 else re.escape(part)
+        for place, part in enumerate(parts)
+    )
+
+
+def _literal(text: str) -> str:
+    escaped = re.escape(text)
+    return escaped.replace(r"\*\*", ".*").replace(r"\*", "[^/]*").replace(r"\?", "[^/]")
 
 
 def _depth(found: re.Match[str]) -> int:

@@ -20,6 +20,15 @@ _OTHER_FORMATS = (
     (re.compile(rb"SQLite format 3"), "is an SQLite database: export the table as CSV"),
     (re.compile(rb"\s*\[?\s*\{\s*[\"}]"), "is JSON, which is not read: write Parquet or CSV"),
     (re.compile(rb".{257}ustar", re.DOTALL), "is a tar archive: unpack it, and name its files"),
+    (re.compile(rb"\x1f\x8b|\x28\xb5\x2f\xfd"), "is compressed twice: unpack it once"),
+    (
+        re.compile(rb"\s*<(!DOCTYPE|html|\?xml)", re.IGNORECASE),
+        "is an HTML or XML page, maybe an error message in place of the file: download it again",
+    ),
+    (
+        re.compile(rb"version https://git-lfs"),
+        "is a pointer of Git LFS: get the file, git lfs pull",
+    ),
 )
 
 
@@ -47,8 +56,8 @@ def require_text(path: str, start: bytes, encoding: str) -> None:
             raise ValueError(f"{path}: its characters have two bytes each: set encoding: {likely}")
 
 
-def require_one_file(path: str, stream: Any) -> None:
-    """Check that a zip archive holds one file, which is read.
+def only_file(path: str, stream: Any) -> str:
+    """The file that a zip archive holds; what a Mac adds beside it does not count.
 
     Args:
         path: Of the archive.
@@ -57,7 +66,11 @@ def require_one_file(path: str, stream: Any) -> None:
     Raises:
         ValueError: It is a workbook, or holds several files or none.
     """
-    names = [n for n in zipfile.ZipFile(stream).namelist() if not n.endswith("/")]
+    names = [
+        n
+        for n in zipfile.ZipFile(stream).namelist()
+        if not n.endswith(("/", ".DS_Store")) and not n.startswith("__MACOSX/")
+    ]
     stream.seek(0)
     if "[Content_Types].xml" in names:
         raise ValueError(f"{path}: is an Excel workbook: save the sheet as CSV")
@@ -66,33 +79,53 @@ def require_one_file(path: str, stream: Any) -> None:
             f"{path}: the archive holds {len(names)} files ({shown(', '.join(names))}): unpack it, "
             "and name its directory, or one archive for each"
         )
+    return names[0]
 
 
-def remedy_of_header(name: str, present: Sequence[str], *, is_csv: bool) -> str | None:
+def remedy_of_header(name: str, present: Sequence[str], lines: Sequence[str]) -> str | None:
     """What is likely wrong with a header that lacks a column; None: only its name.
 
     Args:
         name: The column that is looked for.
         present: The columns that there are.
-        is_csv: The header is a text.
+        lines: The first lines of a CSV file; none of another one.
     """
     alike = [n for n in present if loose(n) == loose(name)]
     if alike:
         return f"Names count to the letter: it is {alike[0]!r} there."
-    if is_csv and (quoted := [n for n in present if n.strip("'\u2019") == name]):
+    if not lines or not present:
+        return None
+    if quoted := [n for n in present if n.strip("'\u2019") == name]:
         return f"Its cells stand in other quotes: set quote: {quoted[0][0]!r}"
-    if is_csv and any("\ufffd" in n for n in present):
+    if any("\ufffd" in n for n in present):
         return "Its bytes are not UTF-8: set encoding, e.g. latin-1 or cp1252."
-    if is_csv and len(present) == 1:
-        counts = {d: present[0].count(d) for d in ",;\t|"}
-        likely = max(counts, key=lambda d: counts[d])
-        if counts[likely]:
-            return f"Its delimiter seems to be another: set delimiter: {likely!r}"
-    if is_csv and present and present[0].startswith("#"):
-        return "Its first line is a comment: remove the lines before the header."
-    if is_csv and any(re.fullmatch(r"[-+]?[0-9][-+0-9.:TZ ]*", n) for n in present):
+    header = next((n for n, line in enumerate(lines) if name in re.split(r"\W+", line)), 0)
+    if header:
+        return f"Its header seems to be line {header + 1} with text: set skip_rows: {header}"
+    if present[0].startswith("#"):
+        return "Its first line is a comment: set skip_rows to the lines before the header."
+    if len(present) == 1 and (likely := _likely_delimiter(present[0])):
+        return likely
+    if any(re.fullmatch(r"[-+]?[0-9][-+0-9.:TZ ]*", n) for n in present):
         return "Its first row seems to be no header: give the columns' names with names: [...]"
     return None
+
+
+def _likely_delimiter(header: str) -> str | None:
+    """What to do where all of a header was read as one name."""
+    if "::" in header:
+        names = ", _, ".join(header.split("::")[:3])
+        return (
+            "Two characters part its cells: set delimiter: ':', skip_rows: 1 and names: "
+            f"[{names}, ...], with a name for each empty column between"
+        )
+    counts = {d: header.count(d) for d in ",;\t|"}
+    likely = max(counts, key=lambda d: counts[d])
+    if counts[likely]:
+        return f"Its delimiter seems to be another: set delimiter: {likely!r}"
+    if "  " in header:
+        return "Its columns are aligned by blanks: write one delimiter between them"
+    return "Blanks part its cells: set delimiter: ' '" if " " in header else None
 
 
 def loose(name: str) -> str:

@@ -29,6 +29,8 @@ COMPRESSED = (".gz", ".gzip", ".bz2", ".zst", ".zstd", ".lz4", ".xz", ".zip")
 BLOCK_BYTES = 16 << 20
 """A CSV row must fit into one block."""
 HEADER_BYTES = 1 << 20
+HEADER_LINES = 50
+"""Lines among which a header is looked for that is not the first one."""
 _MAGIC = {
     b"\x1f\x8b": "gzip",
     b"BZh": "bz2",
@@ -53,6 +55,7 @@ class CsvStyle:
         encoding: Of the bytes; bytes that are not UTF-8 under `utf8` become U+FFFD.
         null_values: Cells that mean nothing is known.
         names: Names of the columns, where the first row is no header; None: it is one.
+        skip_rows: Rows with text before the header, or before the first row, that are no table.
     """
 
     delimiter: str | None = None
@@ -61,6 +64,7 @@ class CsvStyle:
     encoding: str = "utf8"
     null_values: tuple[str, ...] = ("", "NULL", "\\N")
     names: tuple[str, ...] | None = None
+    skip_rows: int = 0
 
 
 @dataclass(frozen=True)
@@ -189,7 +193,9 @@ class DataFile:
         present = (*self.names, *self.path_columns)
         for name in names:
             if name not in present:
-                likely = file_problems.remedy_of_header(name, present, is_csv=not self.is_parquet)
+                likely = file_problems.remedy_of_header(
+                    name, present, [] if self.is_parquet else self.first_lines(HEADER_LINES)
+                )
                 raise ValueError(
                     f"{self.path}: no column {shown(name)!r}; it has {shown(', '.join(present))}. "
                     + (likely or remedy)
@@ -229,7 +235,10 @@ class DataFile:
                 yield stream
             elif codec in _BY_PYTHON:
                 if codec == "zip":
-                    file_problems.require_one_file(self.path, stream)
+                    name = file_problems.only_file(self.path, stream)
+                    with zipfile.ZipFile(stream) as archive, archive.open(name) as plain:
+                        yield plain
+                    return
                 opened: Any = fsspec.compression.compr
                 with opened[codec](stream, mode="rb") as plain:
                     yield plain
@@ -247,17 +256,20 @@ class DataFile:
             encoding = "utf-16" if is_utf16 else "utf-8-sig"
         text = io.StringIO(start.decode(encoding, "replace"), newline="")
         rows = csv.reader(text, delimiter=self._delimiter, quotechar=self.style.quote)
-        blank = 0
-        for row in rows:
-            if row:
-                return _Head(tuple(row), blank + 1, encoding)
-            blank += 1
-        return _Head((), blank, encoding)
+        left, number = self.style.skip_rows, 0
+        for number, row in enumerate(rows, start=1):
+            if row and not left:
+                return _Head(tuple(row), number, encoding)
+            left -= bool(row)
+        return _Head((), number, encoding)
 
     def _csv_batches(self, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
         every = [f"c{p}" for p in range(len(self.names))]
         if not every:
             return
+        rows = self._head.rows
+        if self.style.names is not None:  # the row found is data
+            rows = rows - 1 if self.style.skip_rows else 0
         parse = pacsv.ParseOptions(
             delimiter=self._delimiter,
             quote_char=self.style.quote,
@@ -269,7 +281,7 @@ class DataFile:
             block_size=BLOCK_BYTES,
             encoding=self._head.encoding.removesuffix("-sig"),
             column_names=every,
-            skip_rows_after_names=0 if self.style.names else self._head.rows,
+            skip_rows_after_names=rows,
         )
         convert = pacsv.ConvertOptions(
             include_columns=list(names),

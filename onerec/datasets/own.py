@@ -33,6 +33,7 @@ WHAT_COUNTS = {
 """Descriptions of the feedback (`onerec.config.feedback.FEEDBACK`) of logs without watch times."""
 COLUMN_OF_KIND = {"ratings": "rating", "shop": "event_type"}
 """The column that makes a log one of a kind; for videos each file is checked."""
+WITHOUT_ZEROS = "A month or a day without its zero is {date:%-m} or {date:%-d} in it"
 GAP_DAYS = 180
 SLIVER = 0.01
 """What `main_days` leaves out: days beyond such a gap with at most such a share of the rows."""
@@ -159,6 +160,17 @@ class OwnLog:
         names = [n for n in SECTIONS if self.section(n) is not None and not self.is_npz(n)]
         return tuple(p for n in names for p in self._find(n, any_day(self.url(n))).skipped)
 
+    @cached_property
+    def without_day(self) -> tuple[str, ...]:
+        """Files that the wildcards of a dated path find, but that hold no day as it is written."""
+        names = [n for n in SECTIONS if self.section(n) is not None and self.is_dated(n)]
+        return tuple(
+            file.path
+            for name in names
+            for file in self._find(name, any_day(self.url(name))).files
+            if day_of_path(self.url(name), file.path) is None
+        )
+
     def days_of_files(self, name: str) -> list[date]:
         """Days for which a file exists, in order.
 
@@ -213,7 +225,12 @@ class OwnLog:
         if is_dated(url):  # the wildcard also catches what lies beside the days
             kept = [f for f in kept if day_of_path(url, f.path) is not None]
         reason = f"no Parquet or CSV file is found at {shown(any_day(url))}"
-        if found.skipped:
+        if found.files and not kept:
+            reason = (
+                "no file's path holds a day as it is written here, e.g. "
+                f"{shown(found.files[0].path)}. {WITHOUT_ZEROS}"
+            )
+        elif found.skipped:
             reason += (
                 f", but files of other endings: {shown(', '.join(found.skipped))}. If they "
                 "hold CSV or Parquet, set format: csv or format: parquet"
@@ -260,9 +277,19 @@ class OwnLog:
                 file.require_columns(source.names, _remedy(name, contract))
                 columns[contract] = source
             elif contract not in _optional(mapping):
-                file.require_columns(source.names, _remedy(name, contract))
+                file.require_columns(source.names, self._remedy_of_some(name, contract, source))
         features = {n: f for n, f in self._features(name).items() if f.column in present}
         return MappedFile(file, number, columns, day, features)
+
+    def _remedy_of_some(self, name: str, contract: str, source: own_config.Column) -> str:
+        """The remedy for a column that a file lacks; others of the section may have it."""
+        files = self._files(name)
+        if not any(set(source.names) <= {*f.names, *f.path_columns} for f in files):
+            return _remedy(name, contract)
+        return (
+            f"Other files of {name}.path have it: name only those there, if this one is another "
+            "table; else write it under that name, too."
+        )
 
     def _features(self, name: str) -> Mapping[str, own_config.Feature]:
         section = self.section(name)
@@ -323,7 +350,8 @@ def _optional(mapping: BaseModel) -> list[str]:
 
 
 def _remedy(section: str, contract: str) -> str:
-    return f"Set {section}.columns.{contract} to the column that holds it."
+    lists = ", as lists: not a column for each dimension" if contract == "vector" else ""
+    return f"Set {section}.columns.{contract} to the column that holds it{lists}."
 
 
 def main_days(rows: Mapping[date, int]) -> tuple[date, date]:

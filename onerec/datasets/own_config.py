@@ -3,7 +3,7 @@
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from pydantic import (
     AfterValidator,
@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from onerec.config import read_yaml
-from onerec.config.feedback import Condition, DeclaredFeedback, Signal
+from onerec.config.feedback import Condition, DeclaredFeedback, Signal, as_text
 from onerec.config.fields import shortened, shortened_key
 from onerec.datasets.files import CsvStyle
 from onerec.urls import redact_url, require_no_credentials
@@ -34,6 +34,9 @@ TIMES = {"event_time", "published_at"}
 """Those that may be parted into a date and a time of day."""
 
 
+Word = Annotated[str, BeforeValidator(as_text), Field(pattern=r"^[^'\\]{1,64}$")]
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -45,11 +48,19 @@ class Column(_Section):
         column: Its name.
         scale: The factor from its unit to the contract's, for numbers.
         date: The column that holds the date, where `column` holds a time of day.
+        true_values: Of flags: the values that mean yes, every other one means no; `any`: whatever
+            is there means yes, a time say, but for the number zero.
     """
 
     column: Annotated[str, Field(min_length=1)]
     scale: Annotated[float, Field(strict=True, ge=1e-12, le=1e12, allow_inf_nan=False)] = 1.0
     date: Annotated[str, Field(min_length=1)] | None = None
+    true_values: Literal["any"] | Annotated[tuple[Word, ...], Field(min_length=1)] | None = None
+
+    @property
+    def yes(self) -> tuple[str, ...]:
+        """Values that mean yes; none where any does."""
+        return () if self.true_values in (None, "any") else tuple(self.true_values)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -63,7 +74,9 @@ def _known_zone(name: str) -> str:
         if name in NO_ZONES:
             raise ValueError
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        raise ValueError("is no time zone; use a name such as Europe/Berlin or UTC") from error
+        like = sorted(z for z in available_timezones() if z.lower().endswith(f"/{name.lower()}"))
+        hint = f"{like[0]}" if like else "Europe/Berlin or UTC, or Etc/GMT-2 for +02:00 all year"
+        raise ValueError(f"is no time zone; use a name such as {hint}") from error
     return name
 
 
@@ -97,13 +110,15 @@ FeatureName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
 
 class _Columns(_Section):
     @model_validator(mode="after")
-    def _scale_and_date_mean_something(self) -> "_Columns":
+    def _every_key_means_something(self) -> "_Columns":
         for name in type(self).model_fields:
             source = getattr(self, name)
             if source is not None and source.scale != 1 and name not in NUMBERS:
                 raise ValueError(f"{name}: scale={source.scale:g} is for numbers; drop it")
             if source is not None and source.date is not None and name not in TIMES:
                 raise ValueError(f"{name}: date={source.date!r} is for times of day; drop it")
+            if source is not None and source.true_values and not name.startswith("is_"):
+                raise ValueError(f"{name}: true_values is for flags; drop it")
         return self
 
 
@@ -153,6 +168,13 @@ class VectorColumns(_Columns):
     vector: Source = Column(column="vector")
 
 
+Formats = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
+
+
+def _as_formats(value: Any) -> Any:
+    return value if isinstance(value, list | tuple) else (value,)
+
+
 class _Files(_Section):
     path: Annotated[str, Field(min_length=1)]
     format: Literal["parquet", "csv"] | None = None
@@ -162,9 +184,10 @@ class _Files(_Section):
     encoding: str = "utf8"
     null_values: tuple[str, ...] = CsvStyle().null_values
     names: tuple[str, ...] | None = None
+    skip_rows: int = Field(default=0, ge=0, le=1000)
     decimal: Literal[".", ","] | None = None
     timestamp_unit: Literal["s", "ms", "us", "ns", "iso"] | None = None
-    timestamp_format: Annotated[str, Field(min_length=1)] | None = None
+    timestamp_format: Annotated[Formats, BeforeValidator(_as_formats)] | None = None
     time_zone: TimeZone | None = None
 
     @field_validator("delimiter")
@@ -192,7 +215,13 @@ class _Files(_Section):
     @property
     def style(self) -> CsvStyle:
         return CsvStyle(
-            self.delimiter, self.quote, self.escape, self.encoding, self.null_values, self.names
+            self.delimiter,
+            self.quote,
+            self.escape,
+            self.encoding,
+            self.null_values,
+            self.names,
+            self.skip_rows,
         )
 
 

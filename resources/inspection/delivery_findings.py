@@ -7,6 +7,7 @@ from dataclasses import asdict
 from onerec.datasets.file_problems import shown
 from resources.inspection.findings import Finding, Inspected, Level, Row
 from resources.log_quality import busy_accounts
+from resources.unusable_times import likely_format
 
 SAMPLE_ROWS = 3
 """Rejected rows that are shown for a reason."""
@@ -68,7 +69,11 @@ REMEDIES: Sequence[tuple[str, str]] = (
         "events.columns.watch_seconds: {column: ..., scale: 0.001}, if it is in milliseconds; else "
         "stages.sessions.max_watch_seconds",
     ),
-    ("item_id is not in the catalogue", "items.path, or without `items` the log is the catalogue"),
+    (
+        "item_id is not in the catalogue",
+        "items.path, items.columns.published_at, items.unknown_items: add, or without `items` the "
+        "log is the catalogue",
+    ),
     ("event_time is not", "events.timestamp_format"),
     ("event_time is before 1971", "events.timestamp_unit"),
     ("event_time", "events.time_zone, first_day, last_day"),
@@ -84,7 +89,8 @@ def rejected(log: Inspected) -> list[Finding]:
         "group by reason order by rows desc, reason"
     )
     samples = log.rows(
-        "select reason, value, file, row_in_file as row from rejected_events qualify "
+        "select reason, field, value, user_id, item_id, file, row_in_file as row "
+        "from rejected_events qualify "
         "row_number() over (partition by reason order by delivered_on, file, row_in_file) <= $n",
         n=SAMPLE_ROWS,
     )
@@ -103,29 +109,66 @@ def rejected(log: Inspected) -> list[Finding]:
     for reason in reasons:
         name = reason["reason"]
         known = [line for start, line in REMEDIES if name.startswith(start)]
-        examples = tuple(
-            {k: shown(v) for k, v in s.items() if k != "reason"}
-            for s in samples
-            if s["reason"] == name
-        )
+        examples = tuple(_example(s) for s in samples if s["reason"] == name)
         found.append(
             Finding(
                 topic="Rejected rows",
                 level="warning",
-                text=f"{reason['rows']:,} rows: {name}",
-                setting=known[0] if known else _line_of(reason["field"], examples),
+                text=f"{reason['rows']:,} rows: {name}" + _of_two_files(log, name),
+                setting=known[0] if known else _line_of("events", reason["field"], examples),
                 rows=examples,
             )
         )
     return found + _rejected_items(log)
 
 
-def _line_of(field: str, examples: Sequence[Row]) -> str:
-    """The line for a column, or for its numbers, if they are written with a comma."""
-    value = str(examples[0]["value"]) if examples else ""
+def _example(sample: Row) -> Row:
+    """A rejected row: its value, or where the reason is about none, user and item."""
+    about = ("value",) if sample["field"] else ("user_id", "item_id")
+    return {name: shown(sample[name]) for name in (*about, "file", "row")}
+
+
+def _of_two_files(log: Inspected, reason: str) -> str:
+    """Of duplicates: two files that hold the same rows."""
+    if not reason.startswith("duplicate"):
+        return ""
+    pairs = log.rows(
+        """
+        with again as (
+            select user_id, item_id, event_time, event_type, file from rejected_events
+            where starts_with(reason, 'duplicate') limit 10000
+        )
+        select again.file as one, kept.file as other, count(*) as rows from again
+        inner join raw.raw_events as kept
+            on again.user_id = kept.user_id and again.item_id = kept.item_id
+            and again.event_time = kept.event_time
+            and again.event_type is not distinct from kept.event_type
+            and again.file <> kept.file
+        group by all order by rows desc, one, other limit 1
+        """
+    )
+    if not pairs:
+        return ""
+    return (
+        f"; rows of {shown(pairs[0]['one'])} stand in {shown(pairs[0]['other'])} as well: "
+        "leave one of two such files out"
+    )
+
+
+def _line_of(section: str, field: str, examples: Sequence[Row]) -> str:
+    """The line for a column whose value does not fit, by what the value looks like."""
+    value = str(examples[0].get("value", "")) if examples else ""
+    line = f"{section}.columns.{field}"
+    if field.startswith("is_"):
+        return f"{line}: {{ column: ..., true_values: [...] }}, the values that mean yes, or any"
+    if field == "published_at":
+        guessed = likely_format(value)
+        return f"{section}.timestamp_format: {guessed!r}" if guessed else line
     if re.fullmatch(r"\s*-?[0-9][0-9.,' ]*,[0-9]+\s*", value):
-        return 'events.decimal: "," (or "." if the comma groups the digits)'
-    return f"events.columns.{field}"
+        return f'{section}.decimal: "," (or "." if the comma groups the digits)'
+    if re.match(r"\s*-?[0-9]", value):
+        return f"{line}: a column of plain numbers, or write this one without what follows them"
+    return line
 
 
 def _rejected_items(log: Inspected) -> list[Finding]:
@@ -139,7 +182,7 @@ def _rejected_items(log: Inspected) -> list[Finding]:
             topic="Rejected rows",
             level="warning",
             text=f"{row['rows']:,} rows of the catalogue: {row['reason']}",
-            setting=f"items.columns.{row['field'] or 'item_id'}",
+            setting=_line_of("items", row["field"] or "item_id", [row]),
             rows=({name: shown(row[name]) for name in ("item_id", "value", "file")},),
         )
         for row in rows
@@ -192,7 +235,7 @@ def _almost_met(log: Inspected, number: int) -> str:
     """How many of the unknown items would be known, did small differences not count."""
     if not number:
         return ""
-    loose = "ltrim(lower(trim({0})), '0')"
+    loose = "ltrim(regexp_replace(lower({0}), '^.*[:/]|[^\\pL\\pN]', '', 'g'), '0')"
     alike = log.row(
         f"""
         with unknown as (
@@ -202,14 +245,15 @@ def _almost_met(log: Inspected, number: int) -> str:
         known as (select distinct item_id, {loose.format("item_id")} as loose from stg_items)
         select count(distinct unknown.item_id) as items, min(unknown.item_id) as logged,
             min_by(known.item_id, unknown.item_id) as known
-        from unknown inner join known on unknown.loose = known.loose
+        from unknown inner join known on unknown.loose = known.loose and known.loose <> ''
         """
     )
     if not alike["items"]:
         return ""
+    pair = ", ".join(shown(repr(alike[name])) for name in ("logged", "known"))
     return (
-        f"; {alike['items']:,} of them differ from one of the catalogue in case, blanks around or "
-        f"leading zeros only ({alike['logged']!r}, {alike['known']!r}): write both alike"
+        f"; {alike['items']:,} of them differ from one of the catalogue in case, blanks, signs, a "
+        f"prefix or leading zeros only ({pair}): write both alike"
     )
 
 

@@ -10,7 +10,7 @@ from onerec.config import PipelineConfig
 from onerec.datasets import EventSource
 from resources.dbt import SessionDbt
 from resources.file_source import FileSource, feedback_of
-from resources.inspection import delivery_findings, training_findings
+from resources.inspection import delivery_findings, training_findings, value_findings
 from resources.inspection.findings import Finding, Inspected
 from resources.inspection.temporary_warehouse import every_day, inspected_warehouse
 
@@ -22,6 +22,7 @@ INSPECTIONS: tuple[Callable[[Inspected], list[Finding]], ...] = (
     delivery_findings.rows_of_days,
     delivery_findings.rejected,
     delivery_findings.ids,
+    value_findings.damaged_ids,
     delivery_findings.ties,
     training_findings.repeats,
     training_findings.sessions,
@@ -29,7 +30,10 @@ INSPECTIONS: tuple[Callable[[Inspected], list[Finding]], ...] = (
     delivery_findings.accounts,
     training_findings.kinds_of_events,
     training_findings.signals,
+    value_findings.watch_times,
+    value_findings.quantities,
     training_findings.tokenizer,
+    value_findings.features,
 )
 
 
@@ -106,13 +110,15 @@ def _of_files(source: FileSource) -> list[Finding]:
                 setting="first_day, last_day",
             )
         )
-    return found
+    return found + value_findings.published_later(source)
 
 
 def _line_for(note: str) -> str:
     """The line of the YAML file that a note of the files is about."""
     for words, line in (
         ("endings", "events.format"),
+        ("hold no day", "events.path"),
+        ("ends on", "events.timestamp_unit, events.timestamp_format, events.columns.event_time"),
         ("first_day", "first_day"),
         ("last_day", "last_day"),
         ("feedback.kind", "feedback.kind"),

@@ -10,8 +10,9 @@ import pyarrow as pa
 
 from onerec import schema
 from onerec.datasets.files import DataFile, find
-from resources.casts import RawColumn, TimeStyle, create_macros, typed
+from resources.casts import RawColumn, TimeStyle, typed
 from resources.landing import plausible
+from resources.sql_macros import create_macros
 from resources.unusable_times import likely_format
 
 SAMPLE_ROWS = 20_000
@@ -197,7 +198,7 @@ def _times(
     connection: duckdb.DuckDBPyConnection, raw: RawColumn, time_format: str | None
 ) -> tuple[float, bool]:
     """Share of the values that are times of a log, and whether none has a time of day."""
-    moment = typed(_TIME, raw, times=TimeStyle(format=time_format))
+    moment = typed(_TIME, raw, times=TimeStyle(formats=(time_format,) if time_format else ()))
     usable, known, whole_days = connection.execute(
         f"select count(*) filter ({plausible('t')}), count(*), "
         "coalesce(bool_and(t = date_trunc('day', t)), false) "

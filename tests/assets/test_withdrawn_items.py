@@ -11,7 +11,7 @@ import pytest
 
 from assets import raw, sessions
 from onerec import schema
-from resources.landing import Delivery, table_part
+from resources.parts import Delivery, table_part
 from resources.warehouse import Warehouse
 from tests.sql import delivered
 from tests.sql.delivered import FileSource, FileSourceResource

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onerec.schema import EVENTS, PRIOR_HISTORY
-from resources.casts import NumberStyle, RawColumn, TimeStyle, create_macros, typed
+from resources.casts import NumberStyle, RawColumn, TimeStyle, typed
+from resources.sql_macros import create_macros
 
 TEN = datetime(2026, 6, 1, 10)
 MICROSECONDS = {"s": 10**6, "ms": 10**3, "us": 1}
@@ -56,6 +57,13 @@ def cast(
         "2026-06-01 12:00:00 Europe/Berlin",
         "2026-06-01T12:00:00+02:00[Europe/Berlin]",
         "2026-06-01 05:00:00 EST",
+        "2026-06-01 12:00:00 CEST",
+        "2026-06-01 03:00:00 PDT",
+        "2026-06-01 20:00:00 AEST",
+        "2026-06-01T10",
+        "2026-06-01T12+02:00",
+        "2026\u5e7406\u670801\u65e5 10:00:00",
+        "'2026-06-01 10:00:00",
         "2026/06/01 10:00:00",
         "2026-6-1 10:00:00",
         "2026-06-01 10:00:00,000",
@@ -108,7 +116,9 @@ NO_TIMES = [
     "99999999999999999999999999",
     "nan",
     "--",
+    *(f"2026-06-01 10:00:00 {zone}" for zone in ("BST", "IST", "CST", "AST", "XYZ", "noon")),
 ]
+"""The last ones name a zone that is none, or stands for several: ICU takes BST for Bangladesh."""
 
 
 def test_what_is_no_time(connection: duckdb.DuckDBPyConnection) -> None:
@@ -169,10 +179,12 @@ def test_a_given_unit_is_kept_and_the_sliver_in_another_one_lands_in_1970(
 
 
 def test_a_format_is_the_only_spelling(connection: duckdb.DuckDBPyConnection) -> None:
-    times = TimeStyle(format="%m/%d/%Y %I:%M:%S %p")
+    times = TimeStyle(formats=("%m/%d/%Y %I:%M:%S %p",))
     texts = ["6/1/2026 10:00:00 AM", "2026-06-01T10:00:00Z", "13/01/2026 10:00:00 AM"]
     assert cast(connection, "event_time", texts, times=times) == [TEN, None, None]
-    times = TimeStyle(format="%d/%b/%Y:%H:%M:%S %z")
+    both = TimeStyle(formats=("iso", "%m/%d/%Y %I:%M:%S %p"))
+    assert cast(connection, "event_time", texts, times=both) == [TEN, TEN, None]
+    times = TimeStyle(formats=("%d/%b/%Y:%H:%M:%S %z",))
     assert cast(connection, "event_time", ["01/Jun/2026:12:00:00 +0200"], times=times) == [TEN]
 
 
@@ -241,7 +253,7 @@ def test_ids_are_the_same_text_whatever_type_they_come_in(
 
 
 BLANK = ["", " ", "\t\n", "nan", "NaN", "NAN", "None", "none", "NULL", "null", "<NA>", "NaT", "\\N"]
-BLANK += ["#N/A", "-nan", "(none)"]
+BLANK += ["#N/A", "-nan", "(none)", "NA", " null ", "-", "?", "0000-00-00 00:00:00"]
 
 
 @pytest.mark.parametrize("column", ["user_id", "item_id", "event_time", "watch_seconds", "is_like"])
@@ -282,6 +294,34 @@ def test_numbers_with_a_decimal_comma_or_with_grouped_digits(
     assert cast(connection, "watch_seconds", texts, numbers=style) == numbers
     plain = pa.array([1234.5])
     assert cast(connection, "watch_seconds", plain, numbers=style) == [1234.5]
+
+
+def test_spans_of_time_are_seconds(connection: duckdb.DuckDBPyConnection) -> None:
+    texts = ["0:20", "1:02:03", "00:01:23.5", "PT1M20S", "PT2H", "12.5s", "5 min", "1h 2m 3s"]
+    seconds = [20.0, 3723.0, 83.5, 80.0, 7200.0, 12.5, 300.0, 3723.0]
+    assert cast(connection, "watch_seconds", texts) == seconds
+    # of a column in milliseconds, too: a span names its unit
+    scaled = cast(connection, "watch_seconds", ["1500", "0:20"], numbers=NumberStyle(0.001))
+    assert scaled == [1.5, 20.0]
+    nothing = ["85%", "PT", "abc", "1200ms", "1:2", ":20", ""]
+    assert cast(connection, "watch_seconds", nothing) == [None] * len(nothing)
+    assert cast(connection, "rating", ["4:30"]) == [None]
+
+
+def test_codes_of_event_types_are_texts(connection: duckdb.DuckDBPyConnection) -> None:
+    assert cast(connection, "event_type", ["3", "3.0", "cart", ""]) == ["3", "3", "cart", None]
+    assert cast(connection, "event_type", pa.array([3, 4])) == ["3", "4"]
+    assert cast(connection, "event_type", pa.array([3.0, None])) == ["3", None]
+
+
+def test_flags_by_the_values_that_mean_yes(connection: duckdb.DuckDBPyConnection) -> None:
+    words = cast(connection, "is_like", ["Ja", " ja ", "nein", "", None], true_values=("ja",))
+    assert words == [True, True, False, None, None]
+    codes = cast(connection, "is_like", pa.array([0, 1, 2, None]), true_values=("1", "2"))
+    assert codes == [False, True, True, None]
+    # whatever is there: a time, a count
+    there = cast(connection, "is_like", ["2026-06-01 10:00", "3", "0", "NaN"], true_values=())
+    assert there == [True, True, False, None]
 
 
 def test_flags(connection: duckdb.DuckDBPyConnection) -> None:

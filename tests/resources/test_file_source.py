@@ -158,6 +158,8 @@ def test_rows_keep_their_order_in_files_and_of_files(tmp_path: Path, kind: str) 
         ("log/day={date:%Y%m%d}/*.csv", "log/day=2026030{}/part-0.csv"),
         ("log/{date}", "log/2026-03-0{}/part-0.csv"),
         ("../*/{date:%Y/%m/%d}/x-*.csv", "2026/03/0{}/x-1.csv"),
+        ("year={date:%Y}/month={date:%-m}/day={date:%-d}/*.csv", "year=2026/month=3/day={}/a.csv"),
+        ("log/{date}-*.csv", "log/2026-03-0{}-0.csv"),
     ],
 )
 def test_a_file_per_day_is_delivered_whole(tmp_path: Path, pattern: str, name: str) -> None:
@@ -213,7 +215,7 @@ def test_columns_of_the_path(tmp_path: Path) -> None:
         (["10:00:00"], {}, "'10:00:00': a time of day has no date.*date: "),
         (["06/01/2026 9:05 PM"], {}, r"timestamp_format, e\.g\. '%m/%d/%Y %I:%M %p'"),
         (["31.12.2025 21:05:01"], {}, r"timestamp_format, e\.g\. '%d\.%m\.%Y %H:%M:%S'"),
-        (["soon"], {"timestamp_format": "%Y"}, "does not fit events.timestamp_format='%Y'"),
+        (["soon"], {"timestamp_format": "%Y"}, "does not fit events.timestamp_format: %Y"),
         ([1_780_308_000], {"timestamp_unit": "ms"}, "timestamp_unit='ms' it lies before 1971"),
         (["yesterday" * 60], {}, r"yest\w*\.\.\..*write ISO 8601"),
         ([0], {}, "'0': as a number since 1970 it lies before 1971"),
@@ -243,7 +245,7 @@ def test_a_log_without_usable_times_says_why(
 
 def test_a_log_of_no_row_at_all(tmp_path: Path) -> None:
     events_frame([]).to_csv(tmp_path / "log.csv", index=False)
-    with pytest.raises(ValueError, match=r"events\.path='log\.csv': no row has a usable time"):
+    with pytest.raises(ValueError, match=r"path='log\.csv': no row has a time.*without rows\?"):
         _ = opened(tmp_path, events=section("log.csv")).first_day
 
 
@@ -339,3 +341,105 @@ def test_ids_of_bytes_stay_apart_and_ids_of_several_fields_are_refused(tmp_path:
     source = opened(tmp_path, events={"path": "log.parquet"})
     with pytest.raises(ValueError, match=r"column 'item_id' is no id but a STRUCT.*of its own"):
         source.events(DAY)
+
+
+def test_days_that_the_path_does_not_write_are_named(tmp_path: Path) -> None:
+    for name in ("2026-03-02", "2026-3-3"):
+        path = tmp_path / "log" / f"{name}.csv"
+        path.parent.mkdir(exist_ok=True)
+        events_frame([NOON_MS]).to_csv(path, index=False)
+    source = opened(tmp_path, events=section("log/{date}.csv"))
+    (note,) = [n for n in source.notes() if "hold no day" in n]
+    assert "2026-3-3.csv" in note
+    assert "{date:%-m}" in note
+    with pytest.raises(ValueError, match=r"no file's path holds a day as it is written.*%-m"):
+        opened(tmp_path, events=section("log/{date:%Y%m%d}.csv"))
+
+
+def test_a_second_format_of_times_is_proposed_beside_the_first_and_works(tmp_path: Path) -> None:
+    both = [NOON.isoformat(), "02.03.2026 12:00:00"]
+    events_frame(both).to_csv(tmp_path / "log.csv", index=False)
+    (note,) = [n for n in opened(tmp_path, events=section("log.csv")).notes() if "rejected" in n]
+    assert "1 of 2 rows are rejected" in note
+    assert "['iso', '%d.%m.%Y %H:%M:%S']" in note
+    formats = ["iso", "%d.%m.%Y %H:%M:%S"]
+    source = opened(tmp_path, events=section("log.csv", timestamp_format=formats))
+    assert source.events(DAY)["event_time"].to_pylist() == [NOON, NOON]
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("46083.5", "spreadsheet's number of a day it is 2026-03-02"),
+        ("2026-03-02 12:00:00 BST", "the zone 'BST' is not known, or means several"),
+        ("02/03/2026, 12:00:00", r"e\.g\. '%m/%d/%Y, %H:%M:%S'"),
+        ("[02/Mar/2026:12:00:00 +0000]", r"e\.g\. '\[%d/%b/%Y:%H:%M:%S %z\]'"),
+        ("2026-061", "'%Y-%j'"),
+        ("ts", "the header stands again among the rows"),
+    ],
+)
+def test_times_of_other_programs_are_known_by_their_look(
+    tmp_path: Path, value: str, said: str
+) -> None:
+    events_frame([value] * 2).to_csv(tmp_path / "log.csv", index=False)
+    with pytest.raises(ValueError, match=rf"log\.csv: .*{said}"):
+        opened(tmp_path, events=section("log.csv")).require_times()
+
+
+def test_numbers_of_another_epoch_are_warned_about(tmp_path: Path) -> None:
+    ticks = 621_355_968_000_000_000 + NOON_MS * 10_000  # .NET
+    events_frame([ticks]).to_csv(tmp_path / "log.csv", index=False)
+    (note,) = [n for n in opened(tmp_path, events=section("log.csv")).notes() if "ends on" in n]
+    assert "the log ends on 1989" in note or "the log ends on 1990" in note
+
+
+def test_a_whole_file_of_another_unit_is_named_before_anything_runs(tmp_path: Path) -> None:
+    (tmp_path / "log").mkdir()
+    events_frame([NOON_MS]).to_csv(tmp_path / "log" / "a.csv", index=False)
+    events_frame([NOON_MS // 1000]).to_csv(tmp_path / "log" / "b.csv", index=False)
+    source = opened(tmp_path, events=section("log", timestamp_unit="ms"))
+    (note,) = [n for n in source.notes() if "rejected" in n]
+    assert "1 of 1 rows" in note
+    assert "b.csv" in note
+
+
+def test_flags_of_a_language_and_event_types_of_numbers(tmp_path: Path) -> None:
+    events_frame([NOON_MS] * 2, liked=["ja", "nein"], kind=[3.0, 1.0]).to_csv(
+        tmp_path / "log.csv", index=False
+    )
+    columns = MAPPING | {
+        "is_like": {"column": "liked", "true_values": ["ja"]},
+        "event_type": "kind",
+    }
+    source = opened(
+        tmp_path,
+        events={"path": "log.csv", "columns": columns},
+        feedback={"kind": "shop", "watched": {"event_type": [3]}},
+    )
+    landed = source.events(DAY)
+    assert landed["is_like"].to_pylist() == [True, False]
+    assert landed["event_type"].to_pylist() == ["3", "1"]
+    assert source.log.feedback.watched[0].event_type == ("3",)
+
+
+def test_lists_are_no_ids(tmp_path: Path) -> None:
+    frame = events_frame([NOON_MS], vid=[["a", "b"]])
+    frame.to_parquet(tmp_path / "log.parquet")
+    source = opened(tmp_path, events=section("log.parquet"))
+    with pytest.raises(ValueError, match=r"column 'vid' is no id but a list.*a row for each"):
+        source.events(DAY)
+
+
+def test_lines_before_the_header_are_skipped(tmp_path: Path) -> None:
+    text = events_frame([NOON_MS]).to_csv(index=False)
+    (tmp_path / "log.csv").write_text(f"\nReport of today\n\n{text}")
+    with pytest.raises(ValueError, match=r"header seems to be line 2 with text: set skip_rows: 1"):
+        opened(tmp_path, events=section("log.csv"))
+    assert len(opened(tmp_path, events=section("log.csv", skip_rows=1)).events(DAY)) == 1
+
+
+def test_a_catalogue_beside_the_events_is_told_from_them(tmp_path: Path) -> None:
+    events_frame([NOON_MS]).to_csv(tmp_path / "a.csv", index=False)
+    (tmp_path / "b.csv").write_text("sku,title\n1,x\n")
+    with pytest.raises(ValueError, match=r"b\.csv: no column 'uid'.*name only those there"):
+        opened(tmp_path, events=section("*.csv"))

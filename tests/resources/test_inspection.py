@@ -20,7 +20,12 @@ from onerec.datasets import EventSource
 from resources.dbt import session_dbt
 from resources.deliveries import deliveries
 from resources.file_source import open_source
-from resources.inspection import delivery_findings, temporary_warehouse, training_findings
+from resources.inspection import (
+    delivery_findings,
+    temporary_warehouse,
+    training_findings,
+    value_findings,
+)
 from resources.inspection.findings import Finding, Inspected
 from resources.inspection.findings_text import as_text
 from resources.inspection.log_inspection import SessionBuild, days_of, inspect_log
@@ -210,7 +215,7 @@ def test_ids_that_differ_in_little_are_shown_side_by_side() -> None:
     """
     unknown = delivery_findings.ids(inspected(FEEDBACK["shop"], tables))[0]
     assert unknown.text.startswith("4 of 4 items of the log have no catalogue row")
-    assert "3 of them differ from one of the catalogue in case, blanks around or" in unknown.text
+    assert "3 of them differ from one of the catalogue in case, blanks, signs, a" in unknown.text
     assert "' a2', 'a2'" in unknown.text
 
 
@@ -220,6 +225,7 @@ def test_ids_that_differ_in_little_are_shown_side_by_side() -> None:
         ("74,34", "events.decimal"),
         ("1.234,5", "events.decimal"),
         ("much", "events.columns.watch_seconds"),
+        ("85%", "events.columns.watch_seconds: a column of plain numbers"),
     ],
 )
 def test_numbers_with_a_comma_name_the_setting_that_reads_them(value: str, setting: str) -> None:
@@ -228,7 +234,8 @@ def test_numbers_with_a_comma_name_the_setting_that_reads_them(value: str, setti
     create schema raw;
     create table raw.raw_events as select 1 as x;
     create table rejected_events as select '{reason}' as reason, 'watch_seconds' as field,
-        '{value}' as value, 'a.csv' as file, 1 as row_in_file, date '2026-06-01' as delivered_on;
+        '{value}' as value, 'u' as user_id, 'i' as item_id, 'a.csv' as file, 1 as row_in_file,
+        date '2026-06-01' as delivered_on;
     create table rejected_items as select 'duplicate of another row of the day' as reason,
         null as field, 'i1' as item_id, null as value, 'b.csv' as file;
     """
@@ -321,3 +328,52 @@ def test_of_a_large_log_the_sessions_of_some_users_are_cut(
 def test_logs_of_up_to_two_million_events_are_inspected_whole() -> None:
     assert temporary_warehouse.user_sample(2_000_000) == 1
     assert temporary_warehouse.user_sample(10_000_000) == pytest.approx(0.1)
+
+
+def test_values_that_mean_something_else_are_warned_about() -> None:
+    tables = """
+    create schema raw;
+    create table stg_events as select 'i1' as item_id, 30000.0 as watch_seconds,
+        unnest([1, -1]) as quantity;
+    create table stg_items as select 'i1' as item_id, 30.0 as duration_seconds, 1 as version_number;
+    create table raw.raw_events as select 'caf' || chr(65533) as user_id, '1.23457E+12' as item_id;
+    create table raw.raw_items as select '{"feature_price": "9 EUR", "published_at": null}'
+        as unreadable;
+    """
+    log = inspected(FEEDBACK["video"], tables)
+    (watch,) = value_findings.watch_times(log)
+    assert watch.level == "warning"
+    assert "scale: 0.001" in watch.setting
+    (returns,) = value_findings.quantities(log)
+    assert returns.text.startswith("1 of 2 quantities")
+    lost, rounded = value_findings.damaged_ids(log)
+    assert lost.setting.startswith("events.encoding: latin-1")
+    assert "1 events have a rounded item_id" in rounded.text
+    (price,) = value_findings.features(log)
+    assert "1 items have a price that is no number, e.g. '9 EUR'" in price.text
+
+
+def test_watch_times_in_the_unit_of_the_durations_are_fine() -> None:
+    tables = """
+    create table stg_events as select 'i1' as item_id, unnest([3.0, 29.0]) as watch_seconds;
+    create table stg_items as select 'i1' as item_id, 30.0 as duration_seconds, 1 as version_number;
+    """
+    (watch,) = value_findings.watch_times(inspected(FEEDBACK["video"], tables))
+    assert watch.level == "ok"
+
+
+def test_a_file_that_was_delivered_twice_is_named(tmp_path: Path) -> None:
+    write_log(tmp_path, REGULAR)
+    (tmp_path / "log" / "b.csv").write_text((tmp_path / "log" / "a.csv").read_text())
+    (tmp_path / "new.csv").write_text("item_id,published_at\ni1,2026-09-01\ni2,2026-05-01\n")
+    items = {"path": "new.csv", "unknown_items": "add"}
+    found = look(tmp_path, opened(tmp_path, items=items))
+    twice = the(found, "duplicate of another row")
+    known = [row for row in REGULAR if ",i1," not in row]  # it is published after the log
+    assert twice.text.startswith(f"{len(known)} rows")
+    assert "a.csv" in twice.text
+    assert "b.csv" in twice.text
+    assert set(twice.rows[0]) == {"user_id", "item_id", "file", "row"}
+    later = the(found, "are published after 2026-06-04")
+    assert later.text.startswith("1 of ")
+    assert later.setting.startswith("items.columns.published_at")

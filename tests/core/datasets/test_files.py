@@ -184,6 +184,11 @@ def test_any_file_system() -> None:
         ("/x/{date}.csv", "/x/2026-03-02.csv", date(2026, 3, 2)),
         ("/x/day={date:%Y%m%d}/*.csv", "/x/day=20260302/part.csv", date(2026, 3, 2)),
         ("/x/{date:%Y/%m/%d}", "/x/2026/03/02/part.csv", date(2026, 3, 2)),
+        ("/x/y={date:%Y}/m={date:%m}/d={date:%d}/*", "/x/y=2026/m=03/d=02/a.csv", date(2026, 3, 2)),
+        ("/x/y={date:%Y}/m={date:%m}/d={date:%d}/*", "/x/y=2026/m=3/d=2/a.csv", None),
+        ("/x/m={date:%-m}/d={date:%-d}/{date:%Y}.csv", "/x/m=3/d=2/2026.csv", date(2026, 3, 2)),
+        ("/x/{date}-*.csv", "/x/2026-03-02-0.csv", date(2026, 3, 2)),
+        ("/x/*-{date}-*.csv", "/x/a-1-2026-03-02-0-1.csv", date(2026, 3, 2)),
         ("s3://b/{date}", "b/2026-03-02/part.csv", date(2026, 3, 2)),
         ("/x/{date}.csv", "/x/latest.csv", None),
         ("/x/log.csv", "/x/log.csv", None),
@@ -232,6 +237,10 @@ def test_lines_of_nothing_before_the_header_are_no_rows(tmp_path: Path) -> None:
         (b'[\n {"user_id": 1}]', "is JSON, which is not read"),
         (b"SQLite format 3\0", "is an SQLite database"),
         (b"x.csv".ljust(257, b"\0") + b"ustar\0", "is a tar archive: unpack it"),
+        (b"<!DOCTYPE html><html>denied</html>", "is an HTML or XML page"),
+        (b'<?xml version="1.0"?><Error/>', "is an HTML or XML page"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "is a pointer of Git LFS"),
+        (gzip.compress(gzip.compress(b"a,b\n1,2\n")), "is compressed twice: unpack it once"),
     ],
 )
 def test_what_is_another_format_under_the_name_of_a_csv_is_said(
@@ -246,6 +255,8 @@ def test_an_archive_of_several_files_is_not_read_in_part(tmp_path: Path) -> None
     path = tmp_path / "log.zip"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("a.csv", "a,b\n1,2\n")
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("__MACOSX/._a.csv", "what a Mac adds")
     assert cells(only(path)) == [{"a": "1", "b": "2"}]
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("b.csv", "a,b\n3,4\n")
@@ -263,7 +274,11 @@ def test_an_archive_of_several_files_is_not_read_in_part(tmp_path: Path) -> None
         (b"User_ID ,item\n", "Names count to the letter: it is 'User_ID ' there"),
         (b"'user_id','item'\n", 'set quote: "\'"'),
         ("user_id\u00fc,item\n".encode("latin-1"), "set encoding, e.g. latin-1"),
-        (b"# made by a script\nuser_id,item\n", "remove the lines before the header"),
+        (b"# made by a script\nuser_id,item\n", "Its header seems to be line 2.*set skip_rows: 1"),
+        (b"# made by a script\nu,i\n", "set skip_rows to the lines before the header"),
+        (b"u::i::t\n", r"delimiter: ':', skip_rows: 1 and names: \[u, _, i, _, t, ...\]"),
+        (b"u i t\n", "set delimiter: ' '"),
+        (b"u    i    t\n", "aligned by blanks: write one delimiter between"),
         (b"u1,i1,2026-06-01T10:00:00Z\n", r"names with names: \[...\]"),
         (b"user,item\n", "Set it."),
     ],
