@@ -27,8 +27,7 @@ from resources.parts import LogDays, Part, table_part
 from resources.unusable_times import about_time
 
 TIMES = pa.schema([schema.EVENTS.field("event_time")])
-MOST_EMPTY_DAYS = timedelta(days=366)
-"""Before or behind a log."""
+MOST_EMPTY_DAYS = timedelta(days=366)  # before or behind a log
 NO_LOG_YET = date(1996, 1, 1)
 """A log that ends before it is read wrong: so .NET's, Apple's and Windows' numbers would be."""
 HISTORY_DEFAULTS = {"position": "$first_row + row", "is_positive": "true"}
@@ -366,8 +365,7 @@ class FileSource:
         section = self.log.section(name)
         assert section is not None, f"{name} is not configured"
         columns = {n: c for n, c in file.columns.items() if only is None or n in only.names}
-        zone = self.log.config.time_zone
-        unit = section.timestamp_unit
+        zone, unit = self.log.config.time_zone, section.timestamp_unit
         return Part(
             source=file.file,
             name=file.file.path,

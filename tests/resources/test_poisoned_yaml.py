@@ -57,7 +57,7 @@ POISONED = [
     (BASE.replace("log.csv", '"\\ud800.csv"'), "events.path="),
     (events("quote: ','"), "quote=',': use another character"),
     (events("delimiter: '\"'"), "use another character"),
-    (events("timestamp_format: ''"), "events.timestamp_format='': must not be empty"),
+    (events("timestamp_format: ''"), "events.timestamp_format.0='': must not be empty"),
     (events("timestamp_format: '%Q'"), "timestamp_format is none that strptime knows"),
     (events("null_values: NA"), "events.null_values='NA': use a list"),
     (events("time_zone: localtime"), "time_zone='localtime': is no time zone"),
