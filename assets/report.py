@@ -6,7 +6,6 @@ import dagster as dg
 
 from assets.code_version import code_version
 from assets.support import CORRECTABLE, DAILY, DAY_BY_DAY, SETTINGS, published, upstream
-from onerec.artifacts import read_json
 from resources.stores import Artifacts
 
 PAGE = ("nightly.py", "nightly_pictures.py", "pictures.py", "templates/report.html")
@@ -26,30 +25,16 @@ CODE = code_version(__name__, "nightly_report", also=[f"onerec/report/{file}" fo
 )
 def nightly_report(context: dg.AssetExecutionContext, artifacts: Artifacts) -> dg.MaterializeResult:
     """`report.html` and `metrics.json` of the day; the newest also in `report/` of the home."""
-    from onerec.alignment.round_gate import refusal
-    from onerec.evaluation.metric_table import MetricTable
-    from onerec.evaluation.protocol import EvaluationProtocol
-    from onerec.promotion.champion import what_serves
-    from onerec.report.nightly import NightlyReport, write_report
+    from onerec.report.nightly import load_report, write_report
 
     day, store = context.partition_key, artifacts.store
     read = {name: store.latest(name, day) for name in ("offline_metrics", "champion")}
-    measured = read["offline_metrics"].path
-    decision = read_json(read["champion"].path / "champion.json")
-    steps = context.instance.get_run_step_stats(context.run.run_id)
-    report = NightlyReport(
-        metrics=MetricTable.load(measured),
-        protocol=EvaluationProtocol.load(measured),
-        dataset=SETTINGS.dataset,
-        promoted=decision["promoted"],
-        serves=what_serves(decision),
-        refused_round=refusal(store.latest("dpo_checkpoint", day).path),
-        seconds={
-            s.step_key: round(s.end_time - s.start_time, 2)
-            for s in steps
-            if s.start_time is not None and s.end_time is not None
-        },
-    )
+    seconds = {
+        s.step_key: round(s.end_time - s.start_time, 2)
+        for s in context.instance.get_run_step_stats(context.run.run_id)
+        if s.start_time is not None and s.end_time is not None
+    }
+    report = load_report(store, day, SETTINGS.dataset, seconds=seconds)
     with store.write(
         "nightly_report",
         day,

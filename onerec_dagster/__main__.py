@@ -213,6 +213,17 @@ def doctor(args: argparse.Namespace, op: Operator) -> None:
     maintain(op, "doctor", "examine_state", {})
 
 
+def table(args: argparse.Namespace, op: Operator) -> None:
+    """Prints the table of metrics of a nightly run, as make demo does."""
+    from onerec.report.nightly import load_report, text_table
+
+    days = op.store.partitions("champion")
+    day = args.day.isoformat() if args.day else (days[-1] if days else "")
+    if day not in days:
+        raise ValueError(f"DAY={day!r}: no nightly run of that day; there are {days[-5:]}")
+    print(text_table(load_report(op.store, day, op.settings.dataset)))
+
+
 def serve(args: argparse.Namespace, op: Operator) -> None:
     """An HTTP service over what is current, on localhost: /recommend, /health, /version."""
     try:
@@ -311,6 +322,7 @@ def parser() -> argparse.ArgumentParser:
     )
     command(forget, (["users"], {"nargs": "+", "metavar": "USER", "type": user}))
     command(doctor)
+    command(table, (["day"], {**day, "nargs": "?", "help": "the newest if not given"}))
     command(serve, (["--port"], {"type": int, "default": 8080}))
     return made
 

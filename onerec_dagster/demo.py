@@ -11,7 +11,6 @@ from datetime import date, timedelta
 
 import dagster as dg
 
-from onerec.artifacts import read_json
 from onerec.config import SettingError, require
 from onerec.disk import require_free_space
 from onerec_dagster.dagster_home import prepare_home
@@ -55,27 +54,18 @@ def write_demo_report(
     settings: Settings, day: str, runs: list[dict[str, tuple[float, float]]], peak: PeakMemory
 ) -> str:
     """Write numbers and pictures to `report/`; returns the table for the terminal."""
-    from onerec.alignment.round_gate import refusal
-    from onerec.evaluation.metric_table import MetricTable
-    from onerec.evaluation.protocol import EvaluationProtocol
-    from onerec.promotion.champion import what_serves
-    from onerec.report.nightly import NightlyReport, text_table, write_report
+    from onerec.report.nightly import load_report, text_table, write_report
 
     store = settings.artifact_store()
-    measured = store.latest("offline_metrics", day).path
-    decision = read_json(store.latest("champion", day).path / "champion.json")
     seconds: dict[str, float] = {}
     peak_gib: dict[str, float] = {}
     for name, (start, end) in [span for spans in runs for span in spans.items()]:
         seconds[name] = round(seconds.get(name, 0.0) + end - start, 2)
         peak_gib[name] = round(max(peak_gib.get(name, 0.0), peak.between(start, end)), 3)
-    report = NightlyReport(
-        metrics=MetricTable.load(measured),
-        protocol=EvaluationProtocol.load(measured),
-        dataset=settings.dataset,
-        refused_round=refusal(store.latest("dpo_checkpoint", day).path),
-        promoted=decision["promoted"],
-        serves=what_serves(decision),
+    report = load_report(
+        store,
+        day,
+        settings.dataset,
         seconds=seconds,
         peak_gib=peak_gib,
         peak_rss_gib=round(peak.gib, 3),

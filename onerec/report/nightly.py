@@ -12,10 +12,12 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader
 
-from onerec.artifacts import ArtifactStore, write_json
+from onerec.alignment.round_gate import refusal
+from onerec.artifacts import ArtifactStore, read_json, write_json
 from onerec.config import CHALLENGER, PRETRAINED, SYSTEMS
 from onerec.evaluation.metric_table import ALL, Metric, MetricTable
 from onerec.evaluation.protocol import EvaluationProtocol
+from onerec.promotion.champion import what_serves
 from onerec.report.nightly_pictures import (
     HEADLINE_TITLES,
     SLICE_TITLES,
@@ -80,6 +82,31 @@ class NightlyReport:
     def shown(self) -> MetricTable:
         """The numbers that tables and pictures show: each generator once."""
         return without_challenger(self.metrics) if self.refused_round else self.metrics
+
+
+def load_report(store: ArtifactStore, day: str, dataset: str, **resources: Any) -> NightlyReport:
+    """The report of a nightly run that is over.
+
+    Args:
+        store: Has its artifacts.
+        day: Its partition.
+        dataset: Name of the data set.
+        resources: `seconds`, `peak_gib` and `peak_rss_gib`, where they were measured.
+
+    Raises:
+        ArtifactMissingError: The nightly run has no metrics, or no decision.
+    """
+    measured = store.latest("offline_metrics", day).path
+    decision = read_json(store.latest("champion", day).path / "champion.json")
+    return NightlyReport(
+        metrics=MetricTable.load(measured),
+        protocol=EvaluationProtocol.load(measured),
+        dataset=dataset,
+        promoted=decision["promoted"],
+        serves=what_serves(decision),
+        refused_round=refusal(store.latest("dpo_checkpoint", day).path),
+        **resources,
+    )
 
 
 def without_challenger(metrics: MetricTable) -> MetricTable:

@@ -1,5 +1,6 @@
 """Environment over remembered settings over defaults; wrong values name the remedy."""
 
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
@@ -112,3 +113,15 @@ def test_one_variable_chooses_the_engine_of_the_session_sql(
     monkeypatch.setenv("ONEREC_SQL", "oracle")
     with pytest.raises(SettingError, match="ONEREC_SQL='oracle': use duckdb or spark"):
         resources_for(settings)
+
+
+def test_nights_are_due_in_the_time_zone_of_the_log(tmp_path: Path):
+    (tmp_path / "log.csv").write_text(
+        "user_id,item_id,event_time\nu,i,2026-06-01 10:00\nu,i,2026-06-02 10:00\n"
+    )
+    config = tmp_path / "my.yaml"
+    config.write_text("events: {path: log.csv}\ntime_zone: Asia/Tokyo\n")
+    settings = load_settings({"ONEREC_HOME": str(tmp_path), "ONEREC_CONFIG": str(config)})
+    assert settings.time_zone == "Asia/Tokyo"
+    due = datetime.combine(date(2026, 6, 2), settings.night_starts_at)
+    assert due.astimezone(UTC) == datetime(2026, 6, 1, 18, 15, tzinfo=UTC)
