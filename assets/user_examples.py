@@ -15,7 +15,7 @@ from assets.support import (
     published,
     upstream,
 )
-from onerec.config import CHALLENGER
+from onerec.config import CHALLENGER, PRETRAINED
 from resources.stores import Artifacts, Compute
 from resources.warehouse import Warehouse
 
@@ -42,6 +42,7 @@ def user_examples(
 
     For reading, with titles where the catalogue has them; nothing depends on it.
     """
+    from onerec.alignment.round_gate import refusal
     from onerec.evaluation.user_examples import as_markdown, collect_user_examples
     from onerec.session_dataset.repeats import with_seen_items
 
@@ -53,11 +54,17 @@ def user_examples(
     data = evaluation.data()
     page = "nobody watched anything on this day"
     if len(data.user_ids):
-        systems = evaluation.systems(data)
+        systems, explained = evaluation.systems(data), CHALLENGER
+        refused = refusal(read[CHECKPOINTS[CHALLENGER]].path)
+        if refused:  # its list would repeat that of the pretrained generator
+            systems = {name: s for name, s in systems.items() if name != CHALLENGER}
+            explained = PRETRAINED
         catalogue = warehouse.catalogue(date.fromisoformat(day)).select(["item_id", "title"])
         titles = {r["item_id"]: r["title"] for r in catalogue.to_pylist() if r["title"]}
-        examples = collect_user_examples(data, systems, explained=CHALLENGER)
+        examples = collect_user_examples(data, systems, explained=explained)
         page = as_markdown(examples, titles)
+        if refused:
+            page = f"Alignment round refused: {refused}. {CHALLENGER} is {PRETRAINED}.\n\n{page}"
     with store.write(
         "user_examples",
         day,
