@@ -438,7 +438,7 @@ def test_lines_before_the_header_are_skipped(tmp_path: Path) -> None:
     assert len(opened(tmp_path, events=section("log.csv", skip_rows=1)).events(DAY)) == 1
 
 
-def test_a_catalogue_beside_the_events_is_told_from_them(tmp_path: Path) -> None:
+def test_a_catalogue_beside_the_events_is_named(tmp_path: Path) -> None:
     events_frame([NOON_MS]).to_csv(tmp_path / "a.csv", index=False)
     (tmp_path / "b.csv").write_text("sku,title\n1,x\n")
     with pytest.raises(ValueError, match=r"b\.csv: no column 'uid'.*name only those there"):
