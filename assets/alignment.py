@@ -68,7 +68,7 @@ class PairsLaunchpad(launchpad(PIPELINE.alignment, *SAMPLED_WITH)):
     decoding: CandidateDecoding = CandidateDecoding()
 
 
-class GateDecoding(launchpad(PIPELINE.decoding, "beam", "batch_size")):
+class GateDecoding(launchpad(PIPELINE.decoding, "beam", "batch_size", "filter_seen")):
     """Beam search on the validation day."""
 
 
@@ -174,7 +174,9 @@ def checkpoint_of_round(number: int) -> dg.AssetsDefinition:
         compute: Compute,
     ) -> dg.MaterializeResult:
         from onerec.alignment.job import AlignmentJob
+        from onerec.alignment.round_gate import REWARD_WEIGHT
         from onerec.alignment.train import read_alignment_report
+        from onerec.artifacts import read_json
 
         day, settings = context.partition_key, to_core(config, PIPELINE.alignment)
         gate = config.model_dump(include={"decoding", "evaluation"})
@@ -198,8 +200,13 @@ def checkpoint_of_round(number: int) -> dg.AssetsDefinition:
         shutil.rmtree(scratch)
         for reason in decision.reasons:
             context.log.warning(f"round refused, {start} is kept: {reason}")
-        learned = _training_metadata(report.steps, report.epochs)
-        return published(draft.artifact, {**_round_metadata(decision), **learned})
+        tried = read_json(draft.artifact.path / REWARD_WEIGHT)
+        shown = {
+            **_round_metadata(decision),
+            "NDCG@10 by weight of the reward": dg.MetadataValue.json(tried),
+            **_training_metadata(report.steps, report.epochs),
+        }
+        return published(draft.artifact, shown)
 
     return dpo_checkpoint
 
@@ -211,21 +218,33 @@ def _check(
     out_dir: Path,
     config: AlignmentLaunchpad,
 ) -> "RoundDecision":
-    """Decide on the validation day whether a round is published, or its start instead."""
-    from onerec.alignment.round_gate import apply_decision
-    from onerec.alignment.rounds import check_round, load_round_preferences
+    """Decide on the validation day whether a round is published, or its start instead, and how much
+    the reward counts in its lists."""
+    from onerec.alignment.round_gate import REWARD_WEIGHT, apply_decision
+    from onerec.alignment.rounds import check_round, load_round_preferences, set_reward_weight
+    from onerec.artifacts import write_json
+    from onerec.session_dataset.repeats import with_seen_items
 
+    decoding, runtime = to_core(config.decoding, PIPELINE.decoding), job.runtime.on_one_device()
     decision = check_round(
         job.inputs,
         load_round_preferences(job.inputs, job.preferences),
         evaluator,
         report.model,
         alignment=job.alignment,
-        decoding=to_core(config.decoding, PIPELINE.decoding),
+        decoding=decoding,
         evaluation=to_core(config.evaluation, PIPELINE.evaluation),
-        runtime=job.runtime.on_one_device(),
+        runtime=runtime,
     )
     apply_decision(decision, start=job.inputs.start, out_dir=out_dir)
+    ndcg = set_reward_weight(
+        job.inputs,
+        out_dir,
+        alignment=job.alignment,
+        decoding=with_seen_items(decoding, job.inputs.session_dataset),
+        runtime=runtime,
+    )
+    write_json(out_dir / REWARD_WEIGHT, {str(weight): value for weight, value in ndcg.items()})
     return decision
 
 

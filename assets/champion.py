@@ -79,7 +79,7 @@ def champion(
         check_incumbent,
         describe,
         previous_champion,
-        reward_chooses,
+        serving_reward_weight,
     )
     from onerec.promotion.rule import unmeasured
 
@@ -94,7 +94,9 @@ def champion(
     else:
         decision = _decide(metrics, read, tolerance)
     description = describe(decision, read[CHECKPOINTS[CHALLENGER]], incumbent, read["baselines"])
-    description["reward_chooses"] = reward_chooses(metrics, tolerance=tolerance)
+    description["reward_weight"] = serving_reward_weight(
+        metrics, read[CHECKPOINTS[CHALLENGER]].path, tolerance=tolerance
+    )
     description, kept = _overruled(store, config.by_hand, description, incumbent)
     versions = {name: artifact.version for name, artifact in read.items()}
     if incumbent is not None:
@@ -166,7 +168,7 @@ def _write_champion(
             directory,
             checkpoint=challenger,
             semantic_ids=read["semantic_ids"].path,
-            reward=read["reward_model"].path if description["reward_chooses"] else None,
+            reward=read["reward_model"].path if description["reward_weight"] else None,
             config=decoding,
         )
     elif kept is not None and description["serves"] in ("incumbent", "earlier champion"):
@@ -184,13 +186,12 @@ def _write_champion(
 
 
 def _decision_metadata(description: dict[str, Any]) -> dict[str, Any]:
-    chosen_by = "reward" if description["reward_chooses"] else "probability"
     return {
         "promoted": description["promoted"],
         "serves": description["serves"],
         "decided by": description.get("by_hand", "the promotion rule"),
         "best simple system": description["simple_system"],
-        "challenger's lists are chosen by": chosen_by,
+        "weight of the reward in the challenger's lists": description["reward_weight"],
         "reasons": _listed(description["reasons"]),
         "warnings": _listed(description["warnings"]),
         "gates": table_of([{"gate": n, "passed": ok} for n, ok in description["gates"].items()]),

@@ -23,8 +23,8 @@ GENERATOR_ARMS = {
     "larger_aligned": "OneRec larger + IPA",
 }
 ARMS = BASELINE_ARMS | GENERATOR_ARMS
-"""Arms and their names in the table. Generators serve as the nightly run's recommendations do: a
-reward model chooses among the sessions they generate, except for the one by probability."""
+"""Arms and their names in the table. Generators serve as the nightly run's recommendations do: the
+weighted reward counts beside the log-probability, except for the one by probability."""
 ALIGNED_ARM = "larger_aligned"
 VARIANTS = {
     "larger": VariantPartition(PRETRAINED, LARGER, seed=0),

@@ -11,14 +11,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from onerec.config import BeamConfig
+from onerec.config import AlignmentConfig, BeamConfig
 from onerec.datasets.simulator.world import Array, item_ids
 from onerec.evaluation.generators import recency_of
+from onerec.evaluation.reward_weight import (
+    ServingReward,
+    choose_reward_weight,
+    load_held_out_cases,
+)
 from onerec.model import load_model
 from onerec.ranked_lists import Ranker, last_items
-from onerec.reward import load_reward
 from onerec.serving.recommender import Recommender
 from onerec.session_dataset.newest_watches import WatchesBefore
 from onerec.tokenizer.semantic_ids import SemanticIds
@@ -94,30 +97,38 @@ def serving_generator(
     ids: SemanticIds,
     decoding: BeamConfig,
     *,
-    chosen_by: tuple[Path, Tensor] | None,
+    reward: ServingReward | None,
     watches: WatchesBefore,
     device: str,
 ) -> Recommender:
     """A checkpoint as it serves, in float32.
 
+    The weight of the reward is chosen as in a nightly run, on the held-out users of the validation
+    day: only the last round's checkpoint has been given one.
+
     Args:
         checkpoint: Its directory.
         ids: The catalogue.
         decoding: Beam and batch size.
-        chosen_by: Directory of the reward model that chooses among the generated sessions, and the
-            (N, Dv) item vectors that it reads; by probability alone without.
+        reward: What scores its lists; they are ordered by log-probability alone without.
         watches: What the checkpoint's recency prior counts.
         device: Where it runs.
     """
     model, _ = load_model(
         checkpoint, expected_tokenizer_version=ids.tokenizer_version, device=device
     )
+    if reward is not None:
+        tried = AlignmentConfig()
+        cases = load_held_out_cases(
+            watches.session_dataset, ids, model, most=tried.gate_cases, seed=tried.seed
+        )
+        choose_reward_weight(model, ids, reward, cases, decoding, tried)
     return Recommender(
         model,
         ids,
         config=replace(decoding, serving_precision="float32"),
-        reward=load_reward(chosen_by[0]) if chosen_by else None,
-        vectors=chosen_by[1] if chosen_by else None,
+        reward=reward.model if reward else None,
+        vectors=reward.vectors if reward else None,
         prior=recency_of(model, ids, watches),
     )
 

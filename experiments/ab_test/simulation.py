@@ -33,7 +33,9 @@ from onerec.config import BeamConfig, SessionConfig
 from onerec.datasets.simulated import SimulatedSource
 from onerec.datasets.simulator.world import Array, numbers
 from onerec.evaluation.baselines import Popularity, load_baselines
+from onerec.evaluation.reward_weight import ServingReward
 from onerec.ranked_lists import Ranker
+from onerec.reward import load_reward
 from onerec.session_dataset.histories import load_serving_histories
 from onerec.session_dataset.newest_watches import WatchesBefore
 from onerec.tokenizer.semantic_ids import SemanticIds, load_semantic_ids
@@ -214,13 +216,14 @@ def _arms(test: ABTest, ids: SemanticIds) -> dict[str, Ranker]:
             "materialise baselines again, or leave the arm out"
         )
     vectors = load_tensors(test.path("semantic_ids") / "vectors.safetensors")["vectors"]
+    reward = ServingReward(load_reward(test.path("reward_model")), vectors)
     arms: dict[str, Ranker] = {name: fitted[name] for name in names if name in BASELINE_ARMS}
     for name in (n for n in names if n in GENERATOR_ARMS):
         arms[name] = serving_generator(
             checkpoints[name],
             ids,
             test.decoding,
-            chosen_by=None if name == BY_PROBABILITY else (test.path("reward_model"), vectors),
+            reward=None if name == BY_PROBABILITY else reward,
             watches=WatchesBefore(test.path("session_dataset"), test.day),
             device=test.device,
         )

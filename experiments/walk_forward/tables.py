@@ -17,9 +17,9 @@ from experiments.reporting.result_tables import Provenance, ResultTable, Trainin
 from onerec.config import (
     BASELINES,
     BY_PROBABILITY,
-    BY_REWARD,
     CHAMPION,
     SERVED,
+    WITH_REWARD,
     EvaluationConfig,
     without_recency,
 )
@@ -133,8 +133,8 @@ def walk_forward_tables(
     protocol = (
         f"{len(nights)} test day(s), {', '.join(nights)}: each run's models are trained on the "
         f"days before and tested on the next. {num_cases:,} cases of {num_users:,} users, full "
-        "catalogue, no seen-item filter except for by_probability and by_reward: these are dpo as "
-        "it serves, and compare with one another only. A user's days are averaged, users are "
+        "catalogue, no seen-item filter except for by_probability and with_reward: these are dpo "
+        "as it serves, and compare with one another only. A user's days are averaged, users are "
         "resampled."
     )
     return [
@@ -256,7 +256,7 @@ def _findings(metrics: MetricTable, best: str) -> list[str]:
     for system, other in dict.fromkeys(
         (row.system, row.reference) for row in metrics.rows if row.metric == HEADLINE.name
     ):
-        served = (system, other) == (BY_REWARD, BY_PROBABILITY)
+        served = (system, other) == (WITH_REWARD, BY_PROBABILITY)
         if served or (other == best and not _is_baseline(system)):
             gain = metrics.find(system, HEADLINE.name, reference=other)
             found.append(

@@ -35,6 +35,8 @@ from onerec.session_dataset.generator_sessions import SessionTensors
 from onerec.statistics import NO_VALUE, paired_difference
 
 ROUND = "round.json"
+REWARD_WEIGHT = "reward_weight.json"
+"""NDCG@10 of served lists on the validation day, by weight of the reward."""
 LENGTH = 10
 WEIGHTS = ("model.safetensors", "config.json")
 """What a refused round takes over from its start."""

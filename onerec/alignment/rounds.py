@@ -23,8 +23,13 @@ from onerec.alignment.sharded_candidates import ShardedCandidates
 from onerec.alignment.train import AlignmentData, AlignmentReport, Numbers, fit_alignment
 from onerec.config import AlignmentConfig, BeamConfig, EvaluationConfig, Runtime
 from onerec.evaluation.generators import SessionGenerator
+from onerec.evaluation.reward_weight import (
+    ServingReward,
+    choose_reward_weight,
+    load_held_out_cases,
+)
 from onerec.generation import Trie
-from onerec.model import OneRec, load_model
+from onerec.model import OneRec, load_model, save_model
 from onerec.reward import check_evaluator, load_ensemble
 from onerec.reward.ensemble import RewardEnsemble
 from onerec.session_dataset.eval_users import load_eval_users
@@ -243,6 +248,47 @@ def check_round(
     with reproducible(runtime):
         before, after = (measure_round(g, measured_by, cases) for g in (start, aligned))
     return decide_round(before, after, alignment, evaluation)
+
+
+def set_reward_weight(
+    inputs: RoundInputs,
+    checkpoint: Path,
+    *,
+    alignment: AlignmentConfig,
+    decoding: BeamConfig,
+    runtime: Runtime,
+) -> dict[float, float]:
+    """Choose the weight of the reward in the lists of a round's checkpoint, and write it there.
+
+    Args:
+        inputs: What the round read.
+        checkpoint: What it published; its `config.json` gets the weight.
+        alignment: `reward_weights` and how they are chosen; `gate_cases` users at most.
+        decoding: Beam, batch size, and whether seen items are left out.
+        runtime: Hardware and threads.
+
+    Returns:
+        NDCG@10 on the validation day by weight; empty where nothing was compared.
+    """
+    ids, version = inputs.ids, inputs.ids.tokenizer_version
+    model, _ = load_model(
+        checkpoint, expected_tokenizer_version=version, device=runtime.torch_device()
+    )
+    reward = inputs.ensemble(inputs.reward_model)
+    cases = load_held_out_cases(
+        inputs.session_dataset, ids, model, most=alignment.gate_cases, seed=alignment.seed
+    )
+    with reproducible(runtime):
+        ndcg = choose_reward_weight(
+            model,
+            ids,
+            ServingReward(reward.models[0], reward.vectors),
+            cases,
+            decoding,
+            alignment,
+        )
+    save_model(model, checkpoint, tokenizer_version=version)
+    return ndcg
 
 
 def load_round_preferences(inputs: RoundInputs, directory: Path) -> Preferences:

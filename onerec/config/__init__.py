@@ -14,7 +14,6 @@ from onerec.config.alignment import (
 from onerec.config.evaluation import (
     BASELINES,
     BY_PROBABILITY,
-    BY_REWARD,
     CHALLENGER,
     CHALLENGER_SERVES,
     CHAMPION,
@@ -24,6 +23,7 @@ from onerec.config.evaluation import (
     SERVED,
     SIMPLE_SYSTEMS,
     SYSTEMS,
+    WITH_REWARD,
     WITHOUT_RECENCY,
     EvaluationConfig,
     without_recency,
@@ -41,7 +41,6 @@ from onerec.config.yaml_file import read_yaml
 __all__ = [
     "BASELINES",
     "BY_PROBABILITY",
-    "BY_REWARD",
     "CHALLENGER",
     "CHALLENGER_SERVES",
     "CHAMPION",
@@ -56,6 +55,7 @@ __all__ = [
     "SIMPLE_SYSTEMS",
     "SYSTEMS",
     "WITHOUT_RECENCY",
+    "WITH_REWARD",
     "AlignmentConfig",
     "BeamConfig",
     "EmbeddingConfig",

@@ -1,6 +1,7 @@
 """Settings of beam search and of preference alignment."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal, get_args
 
 from onerec.config.fields import ValidatedConfig, option, require
@@ -134,10 +135,28 @@ class AlignmentConfig(ValidatedConfig):
         ge=0,
         lt=1,
     )
+    reward_weights: str = option(
+        "0,0.01,0.03,0.1,0.3,1,3",
+        "Weights w tried for served lists, which are ordered by log-probability + w x reward, "
+        "comma-separated and increasing: the largest one that loses little NDCG@10 on the held-out "
+        "users of the validation day; a single one is not tried",
+    )
+    reward_ndcg_tolerance: float = option(
+        0.05,
+        "Share of the smallest weight's NDCG@10 on the validation day that a larger one may lose",
+        ge=0,
+        lt=1,
+    )
     seed: int = option(2, "Seed of the sample and of the order", ge=0, le=LARGEST_SEED)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require(
+            _increasing(self.reward_weights),
+            "reward_weights",
+            self.reward_weights,
+            "use increasing numbers from 0 on with commas between them, '0,0.5,1' say",
+        )
         require(
             self.method != "ipa" or (self.pairs == "beams" and self.ntp_weight > 0),
             "pairs, ntp_weight",
@@ -151,3 +170,22 @@ class AlignmentConfig(ValidatedConfig):
             f"a log holds no group of sessions for one history, which {self.method} needs; "
             "use 'beams' or 'sampling'",
         )
+
+    @property
+    def tried_reward_weights(self) -> tuple[float, ...]:
+        """`reward_weights` as numbers."""
+        return _numbers(self.reward_weights)
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    return tuple(float(part) for part in text.split(","))
+
+
+def _increasing(text: str) -> bool:
+    """Whether a text holds increasing finite numbers from 0 on, with commas between them."""
+    try:
+        found = _numbers(text)
+    except ValueError:
+        return False
+    bounds = (0.0, *found, LARGEST_WEIGHT)
+    return all(low <= high for low, high in pairwise(bounds)) and len(set(found)) == len(found)

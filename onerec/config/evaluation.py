@@ -30,9 +30,9 @@ PRETRAINED, CHALLENGER, CHAMPION = "pretrained", "dpo", "champion"
 """Generators: before alignment, after it, and the champion of the nightly run before."""
 WITHOUT_RECENCY = PRETRAINED + _WITHOUT_RECENCY
 """The generator before alignment by log-probability alone, without its recency prior."""
-BY_PROBABILITY, BY_REWARD = "by_probability", "by_reward"
-"""The challenger as it serves, without and with the reward model choosing."""
-SERVED = (BY_PROBABILITY, BY_REWARD)
+BY_PROBABILITY, WITH_REWARD = "by_probability", "with_reward"
+"""The challenger as it serves, by log-probability alone and with the weighted reward added."""
+SERVED = (BY_PROBABILITY, WITH_REWARD)
 """Seen items are left out of these lists only, so they compare with nothing but one another."""
 SYSTEMS = (
     *(name + end for name in BASELINES for end in (_WITHOUT_RECENCY, "")),

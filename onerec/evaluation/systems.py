@@ -6,11 +6,11 @@ from pathlib import Path
 
 from onerec.config import (
     BY_PROBABILITY,
-    BY_REWARD,
     CHALLENGER,
     CHAMPION,
     PRETRAINED,
     SIMPLE_SYSTEMS,
+    WITH_REWARD,
     WITHOUT_RECENCY,
     BeamConfig,
     without_recency,
@@ -123,7 +123,7 @@ def baseline_systems(data: EvaluationData) -> dict[str, System]:
 def serving_systems(
     data: EvaluationData, challenger: SessionGenerator, decoding: BeamConfig
 ) -> dict[str, System]:
-    """A generator as `Recommender` serves it, without and with the reward model."""
+    """A generator as `Recommender` serves it, without and with the weighted reward."""
 
     def recommender(reward: RewardModel | None) -> Recommender:
         # copies, because it serves in a precision of its own
@@ -137,8 +137,8 @@ def serving_systems(
         )
 
     seen = decoding.filter_seen
-    by_reward = recommender(data.reward_models["training"])
+    reward = data.reward_models["training"] if challenger.model.reward_weight else None
     return {
         BY_PROBABILITY: System(recommender(None), excludes_seen=seen),
-        BY_REWARD: System(by_reward, (BY_PROBABILITY,), excludes_seen=seen),
+        WITH_REWARD: System(recommender(reward), (BY_PROBABILITY,), excludes_seen=seen),
     }

@@ -46,6 +46,7 @@ def save_model(model: OneRec, directory: Path, *, tokenizer_version: str) -> Non
         "model": dataclasses.asdict(model.config),
         "recency_prior": dataclasses.asdict(model.recency_prior),
         "dense_weight": model.dense_weight,
+        "reward_weight": model.reward_weight,
         "codebook_size": model.codebook_size,
         "num_sid_tokens": model.num_sid_tokens,
         "history_length": model.history_length,
@@ -109,6 +110,7 @@ def load_model(
         )
     model.recency_prior = RecencyPrior(**description.get("recency_prior", {}))
     model.dense_weight = description.get("dense_weight", 0.0)
+    model.reward_weight = description.get("reward_weight", 0.0)
     try:
         weights = load_file(directory / WEIGHTS)
         if config.dense_head:

@@ -44,6 +44,8 @@ class OneRec(nn.Module):
         dense: Its dense head, see `add_dense_head`; None without one.
         dense_weight: How much the dense head's log-probability of an item counts in lists beside
             the generated one's; chosen and kept like the prior.
+        reward_weight: How much the reward counts beside the log-probability where a reward model
+            scores the served lists; chosen after alignment and kept like the prior.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class OneRec(nn.Module):
         self.recency_prior = NO_PRIOR
         self.dense: DenseHead | None = None
         self.dense_weight = 0.0
+        self.reward_weight = 0.0
         width = config.d_model
 
         self.sid_embedding = nn.Embedding(num_sid_tokens * codebook_size, width)

@@ -14,16 +14,16 @@ from typing import Any
 
 from onerec.artifacts import Artifact, ArtifactStore, read_json, write_json
 from onerec.config import (
-    BY_PROBABILITY,
-    BY_REWARD,
     CHALLENGER,
     CHAMPION,
     OWN_REPEATS,
+    SERVED,
     SIMPLE_SYSTEMS,
     RewardConfig,
 )
 from onerec.evaluation.measure import HEADLINE
 from onerec.evaluation.metric_table import MetricTable
+from onerec.model.checkpoint import read_config
 from onerec.promotion.rule import DECISION, Decision, Evidence, IncumbentEvidence
 from onerec.reward.metrics import no_better_than_base_rate
 from onerec.reward.model import load_reward
@@ -131,14 +131,16 @@ def evidence_of(
     )
 
 
-def reward_chooses(metrics: MetricTable, *, tolerance: float) -> bool:
-    """Whether users get what the reward model chooses, or what is most probable.
+def serving_reward_weight(metrics: MetricTable, checkpoint: Path, *, tolerance: float) -> float:
+    """How much the reward counts in what users get, beside the log-probability.
 
-    By reward, where that loses no more than the tolerated share of the Recall@10 that lists by
-    probability have: a reward model that has learned little lists items that are not watched.
+    The weight that was chosen for the checkpoint on the validation day, where its lists lose no
+    more than the tolerated share of the Recall@10 that lists by log-probability have; else 0.
     """
-    by_reward, by_probability = (metrics.find(s, RECALL).mean for s in (BY_REWARD, BY_PROBABILITY))
-    return by_reward >= (1 - tolerance) * by_probability  # not where either is NaN
+    weight = read_config(checkpoint).get("reward_weight", 0.0)
+    with_reward, by_probability = (metrics.find(s, RECALL).mean for s in reversed(SERVED))
+    kept = with_reward >= (1 - tolerance) * by_probability  # not where either is NaN
+    return weight if kept else 0.0
 
 
 def weak_towers(reward_model: Path, reward: RewardConfig) -> tuple[str, ...]:

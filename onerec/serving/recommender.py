@@ -5,7 +5,7 @@ A bundle is a directory with everything that serving needs:
     model.safetensors, config.json      the generator's checkpoint
     semantic_ids.parquet                its catalogue
     recommender.json                    beam width and the like
-    reward/                             optional: sessions are then re-ranked by reward
+    reward/                             optional: reward then counts beside log-probability
     vectors.safetensors                 item vectors, for the reward and a dense head
     item_prior.safetensors              optional: added to the items' log-probabilities
 
@@ -15,9 +15,9 @@ Letters: U users, B users of a batch, H history items, K beams, M items of a ses
 import dataclasses
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -60,8 +60,8 @@ class Recommender(ItemIdRecommender):
 
     The list is the best session's items in order, then the best first items of a session, found
     by `rank_items`: the sessions of a beam are alike, and what the second one adds is worse than
-    that (docs/log.md, 2026-11-26). Best means of highest reward when there is a reward model, of
-    highest log-probability otherwise.
+    that (docs/log.md, 2026-11-26). Best means of highest log-probability, plus the model's
+    `reward_weight` times the reward when there is a reward model.
 
     It computes in `config.serving_precision`, float64 by default: a sum's rounding depends on the
     batch and the number of threads, and in float32 that is enough to swap two nearly equal beams
@@ -84,7 +84,7 @@ class Recommender(ItemIdRecommender):
             model: The generator.
             semantic_ids: The catalogue of its tokenizer version.
             config: Beam width, batch size and precision.
-            reward: Orders the sessions.
+            reward: Counts with the model's `reward_weight` in the order of sessions and items.
             vectors: (N, Dv) item vectors, for the reward.
             prior: (N,) numbers added to the items' log-probabilities, from a `RecencyPrior`.
 
@@ -196,18 +196,40 @@ class Recommender(ItemIdRecommender):
         on_batch: Callable[[int, int], None] = lambda done, total: None,
     ) -> RankedLists:
         """Lists without places that are kept for new items."""
+        weight = self.model.reward_weight
+        return self.rank_by_reward_weight(
+            histories, top_k, [weight], exclude, candidates, on_batch=on_batch
+        )[weight]
+
+    def rank_by_reward_weight(
+        self,
+        histories: np.ndarray,
+        top_k: int,
+        weights: Sequence[float],
+        exclude: np.ndarray | None = None,
+        candidates: np.ndarray | None = None,
+        *,
+        on_batch: Callable[[int, int], None] = lambda done, total: None,
+    ) -> dict[float, RankedLists]:
+        """Lists of `rank` for several weights of the reward, from one search."""
         rows = torch.from_numpy(np.ascontiguousarray(histories)).long()
         recent = last_items(rows, self.model.history_length)
-        trie = self._trie_of(candidates)
-        items = np.full((len(recent), top_k), -1, dtype=np.int64)
-        scores, rewards = np.full(items.shape, -np.inf), np.full(items.shape, np.nan)
+        trie, parts = self._trie_of(candidates), {weight: [] for weight in weights}
         for low in range(0, len(recent), self.config.batch_size):
             part = slice(low, low + self.config.batch_size)
             unwanted = None if exclude is None else torch.from_numpy(exclude[part])
-            found = self._rank_batch(recent[part], top_k, trie, unwanted)
-            items[part], scores[part], rewards[part] = (column.cpu().numpy() for column in found)
+            found = self._found(recent[part], top_k, trie, unwanted)
+            for weight, lists in parts.items():
+                listed = self._listed(recent[part], found, trie, weight, top_k)
+                lists.append([column.double().cpu().numpy() for column in listed])
             on_batch(min(part.stop, len(recent)), len(recent))
-        return RankedLists(items, scores, None if self.reward is None else rewards)
+        return {weight: self._lists(lists, top_k) for weight, lists in parts.items()}
+
+    def _lists(self, parts: list[list[np.ndarray]], top_k: int) -> RankedLists:
+        """Items, scores and rewards of batches as one table of lists."""
+        nothing = [np.zeros((0, top_k))] * 3
+        items, scores, rewards = (np.concatenate(c) for c in zip(nothing, *parts, strict=True))
+        return RankedLists(items.astype(np.int64), scores, None if self.reward is None else rewards)
 
     def _trie_of(self, candidates: np.ndarray | None) -> Trie:
         """The trie of the candidates; that of the last ones is kept for the next shard of users."""
@@ -220,10 +242,8 @@ class Recommender(ItemIdRecommender):
         return self._narrowed[1]
 
     @torch.no_grad()
-    def _rank_batch(
-        self, history: Tensor, k: int, trie: Trie, exclude: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Items, scores and rewards (B, k) of one batch; the rewards are NaN without a model."""
+    def _found(self, history: Tensor, k: int, trie: Trie, exclude: Tensor | None) -> "_Found":
+        """Sessions of a batch, and single items where a list of k needs more than a session."""
         length = self.model.session_items
         single_beam = min(self.config.beam, trie.num_leaves)
         beams = generate_sessions(
@@ -235,18 +255,9 @@ class Recommender(ItemIdRecommender):
             beam=single_beam if length == 1 else self.config.beam,
             exclude=exclude,
         )
-        rewards = self._rewards(history, beams.items)
-        score = beams.logp if self.reward is None else rewards.nan_to_num(nan=-torch.inf)
-        best = score.argmax(dim=1, keepdim=True)  # the first of equals
-        session = beams.items.gather(1, best.unsqueeze(-1).expand(-1, -1, length)).squeeze(1)
-        columns = [
-            session,
-            score_items(self.model, history, session, self.codes, trie),
-            rewards.gather(1, best).expand(-1, length),
-        ]
-        found = _first_distinct(*columns, k=k)
-        if bool((found[0] < 0).any()):
-            single, logp = rank_items(
+        items, logp = beams.items.new_zeros(len(history), 0), beams.logp.new_zeros(len(history), 0)
+        if k > length or bool((beams.items[:, 0] < 0).any()):
+            items, logp = rank_items(
                 self.model,
                 history,
                 self.codes,
@@ -255,16 +266,28 @@ class Recommender(ItemIdRecommender):
                 beam=single_beam,
                 exclude=exclude,
             )
-            reward = self._rewards(history, single.unsqueeze(-1))
-            more = [single, logp, reward]
-            if self.reward is not None:
-                order = reward.nan_to_num(nan=-torch.inf).argsort(
-                    dim=1, descending=True, stable=True
-                )
-                more = [values.gather(1, order) for values in more]
-            both = [torch.cat(pair, dim=1) for pair in zip(columns, more, strict=True)]
-            found = _first_distinct(*both, k=k)
-        return found
+        rewards = self._rewards(history, beams.items), self._rewards(history, items.unsqueeze(-1))
+        return _Found(beams.items, beams.logp, rewards[0], items, logp, rewards[1])
+
+    @torch.no_grad()
+    def _listed(
+        self, history: Tensor, found: "_Found", trie: Trie, weight: float, k: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Items, scores and rewards (B, k) of one batch; the rewards are NaN without a model."""
+        length = self.model.session_items
+        value = found.session_logp + weight * found.session_rewards.nan_to_num(nan=0.0)
+        best = value.argmax(dim=1, keepdim=True)  # the first of equals
+        session = found.sessions.gather(1, best.unsqueeze(-1).expand(-1, -1, length)).squeeze(1)
+        value = found.logp + weight * found.rewards.nan_to_num(nan=0.0)
+        order = value.argsort(dim=1, descending=True, stable=True)
+        first = [
+            session,
+            score_items(self.model, history, session, self.codes, trie),
+            found.session_rewards.gather(1, best).expand(-1, length),
+        ]
+        behind = [v.gather(1, order) for v in (found.items, found.logp, found.rewards)]
+        both = (torch.cat(pair, dim=1) for pair in zip(first, behind, strict=True))
+        return _first_distinct(*both, k=k)
 
     def _rewards(self, history: Tensor, sessions: Tensor) -> Tensor:
         """Scalar reward (B, K) of sessions (B, K, M); NaN where there is none."""
@@ -278,6 +301,27 @@ class Recommender(ItemIdRecommender):
         probabilities = score_sessions(self.reward, self.vectors, history, sessions)
         scalar = scalar_reward(probabilities, self.reward.config, self.reward.signals).to(missing)
         return torch.where((sessions >= 0).all(-1), scalar, missing)
+
+
+class _Found(NamedTuple):
+    """What the lists of a batch are made of; log-probabilities with what is added to them, rewards
+    NaN without a model.
+
+    Attributes:
+        sessions: (B, K, M) item indices, -1 where there is none.
+        session_logp: (B, K).
+        session_rewards: (B, K).
+        items: (B, X) item indices, -1 where there is none; none at all where a session is enough.
+        logp: (B, X).
+        rewards: (B, X) of the items alone.
+    """
+
+    sessions: Tensor
+    session_logp: Tensor
+    session_rewards: Tensor
+    items: Tensor
+    logp: Tensor
+    rewards: Tensor
 
 
 def _first_distinct(

@@ -129,6 +129,7 @@ def write_generator(
         history_length=history_length,
         session_items=session_items,
     )
+    model.reward_weight = 0.5
     save_model(model.eval(), directory, tokenizer_version=tokenizer_version)
     return directory
 

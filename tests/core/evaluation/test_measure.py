@@ -91,7 +91,7 @@ def test_every_promised_number_is_there_with_its_interval(
     artifacts: Path, metrics: MetricTable
 ) -> None:
     systems = ["popularity", "popularity_recent", "own_repeats", "itemknn", "pretrained", "dpo"]
-    assert metrics.systems("recall@10") == [*systems, "by_probability", "by_reward"]
+    assert metrics.systems("recall@10") == [*systems, "by_probability", "with_reward"]
     for system in metrics.systems("recall@10"):
         for metric in ("recall@10", "ndcg@10", "hit_rate@5", "mrr@20", "evaluator_reward"):
             found = metrics.find(system, metric)
@@ -129,10 +129,10 @@ def test_a_generator_with_a_recency_prior_is_measured_without_it_too(
 def test_what_is_compared_with_what(metrics: MetricTable) -> None:
     baselines = ["itemknn", "own_repeats", "popularity"]
     assert metrics.pairs() == [
-        ("by_reward", "by_probability"),  # these lists alone lack seen items
         # the bar of a challenger is the best simple system, recent popularity among them
         *(("dpo", reference) for reference in (*baselines, "popularity_recent", "pretrained")),
         *(("pretrained", reference) for reference in baselines),
+        ("with_reward", "by_probability"),  # these lists alone lack seen items
     ]
 
 
@@ -188,11 +188,12 @@ def test_generated_sessions_are_legal_and_free_of_repeats(metrics: MetricTable) 
     assert metrics.find("dpo", "generated_sessions").mean == 15 * small.DECODING.beam
 
 
-@pytest.mark.parametrize("way", ["by_probability", "by_reward"])
+@pytest.mark.parametrize("way", ["by_probability", "with_reward"])
 def test_the_challenger_is_measured_as_users_would_get_it(
     night: EvaluationData, artifacts: Path, measured: Results, way: str
 ) -> None:
     challenger = load_generator(artifacts / "dpo", night.semantic_ids, small.DECODING)
+    assert challenger.model.reward_weight > 0
     recommender = serving_systems(night, challenger, small.DECODING)[way].ranker
     history = night.histories
     listed = recommender.rank(history, 20, exclude=history, candidates=night.candidates)
@@ -200,7 +201,9 @@ def test_the_challenger_is_measured_as_users_would_get_it(
     assert night.candidates[listed.items].all()
     values = per_case_metrics(listed.items, night.targets, (10,))
     assert measured[way].values[Metric("recall@10")] == pytest.approx(values["recall@10"])
-    assert (listed.rewards is not None) == (way == "by_reward"), "a reward model chooses only there"
+    assert (listed.rewards is not None) == (way == "with_reward"), (
+        "a reward model scores only there"
+    )
 
 
 def test_no_baseline_lists_what_came_on_the_day(night: EvaluationData) -> None:

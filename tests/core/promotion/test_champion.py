@@ -15,7 +15,7 @@ from onerec.promotion.champion import (
     evidence_of,
     keep_bundle,
     previous_champion,
-    reward_chooses,
+    serving_reward_weight,
     weak_towers,
     write_decision,
 )
@@ -56,18 +56,20 @@ def metric_table(
 
 
 @pytest.mark.parametrize(
-    ("by_reward", "chooses"), [(0.11, True), (0.0901, True), (0.0899, False), (None, False)]
+    ("with_reward", "counts"), [(0.11, True), (0.0901, True), (0.0899, False), (None, False)]
 )
-def test_the_reward_model_chooses_lists_where_that_costs_little_recall(
-    by_reward: float | None, chooses: bool
+def test_the_reward_counts_in_lists_where_that_costs_little_recall(
+    tmp_path: Path, with_reward: float | None, counts: bool
 ) -> None:
-    found = {"by_probability": 0.1, "by_reward": by_reward}
+    found = {"by_probability": 0.1, "with_reward": with_reward}
     rows = (
         MetricRow(name, None, "recall@10", "all", value)
         for name, value in found.items()
         if value is not None
     )
-    assert reward_chooses(MetricTable(tuple(rows)), tolerance=0.1) == chooses
+    (tmp_path / "config.json").write_text('{"reward_weight": 0.3}')
+    weight = serving_reward_weight(MetricTable(tuple(rows)), tmp_path, tolerance=0.1)
+    assert weight == (0.3 if counts else 0.0)
 
 
 @pytest.mark.parametrize(

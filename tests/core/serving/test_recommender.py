@@ -294,8 +294,12 @@ def test_only_the_recent_items_are_read(recommender):
     assert full == recommender.recommend(recent, 5, exclude_seen=False)
 
 
-def test_reward_chooses_the_session(parts):
+@pytest.mark.parametrize("weight", [0.0, 1.5, 1000.0])
+def test_sessions_and_items_are_ordered_by_log_probability_plus_weighted_reward(parts, weight):
     torch.manual_seed(0)
+    model = small_model().float()
+    model.reward_weight = weight
+    save_model(model, parts / "model", tokenizer_version="g1")
     shape = RewardShape(vector_dim=5, num_items=N, history_length=MODEL_HISTORY)
     (parts / "reward").mkdir()
     save_reward(RewardModel(RewardConfig(d_model=8, num_heads=2), shape), parts / "reward")
@@ -322,9 +326,13 @@ def test_reward_chooses_the_session(parts):
             beam=64,
             exclude=seen,
         )
-        best = recommender._rewards(recent, beams.items).max().item()
-        assert rewards[:SESSION] == pytest.approx([best] * SESSION, abs=1e-9)
-        assert rewards[SESSION:] == sorted(rewards[SESSION:], reverse=True)
+        of_sessions = recommender._rewards(recent, beams.items)
+        best = (beams.logp + weight * of_sessions).argmax()
+        listed = [f"item-{i}" for i in beams.items[0, best].tolist()]
+        assert [r.item_id for r in row[:SESSION]] == listed
+        assert rewards[:SESSION] == pytest.approx([of_sessions[0, best].item()] * SESSION, abs=1e-9)
+        values = [r.score + weight * r.reward for r in row[SESSION:]]
+        assert values == sorted(values, reverse=True)
         alone = recommender.recommend(history, 5)
         assert [r.item_id for r in alone] == [r.item_id for r in row]
 

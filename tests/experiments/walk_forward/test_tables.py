@@ -61,7 +61,7 @@ def test_the_walk_is_a_row_per_system_with_differences_to_the_best_baseline(tmp_
 
 
 def test_lists_without_seen_items_are_compared_with_one_another_only(tmp_path: Path):
-    recall = {"itemknn": [0.1], "dpo": [0.2], "by_probability": [0.4], "by_reward": [0.3]}
+    recall = {"itemknn": [0.1], "dpo": [0.2], "by_probability": [0.4], "with_reward": [0.3]}
     ranking, _ = walk_forward_tables(
         {"1": night(tmp_path, "1", ["a"], recall)}, "toy", MADE, EVALUATION
     )
@@ -72,9 +72,11 @@ def test_lists_without_seen_items_are_compared_with_one_another_only(tmp_path: P
     }
     assert differences == {
         ("dpo", "itemknn"): pytest.approx(0.1),
-        ("by_reward", "by_probability"): pytest.approx(-0.1),
+        ("with_reward", "by_probability"): pytest.approx(-0.1),
     }
-    assert ranking.findings[-1].startswith("by_reward against by_probability: significantly below")
+    assert ranking.findings[-1].startswith(
+        "with_reward against by_probability: significantly below"
+    )
 
 
 def test_days_with_other_systems_and_no_days_are_refused(tmp_path: Path):
