@@ -54,7 +54,12 @@ def baselines(
     compute: Compute,
 ) -> dg.MaterializeResult:
     """Popularity, item-KNN and what else the settings name, fitted on [D - W, D - 1] alone."""
-    from onerec.evaluation.baselines import BaselineInputs, fit_baselines, fit_learned
+    from onerec.evaluation.baselines import (
+        BaselineInputs,
+        fit_baselines,
+        fit_item_knn_prior,
+        fit_learned,
+    )
     from onerec.report.pictures import histogram, svg_markdown
     from onerec.session_dataset.interactions import load_interactions
     from onerec.session_dataset.reader import read_session_config
@@ -84,7 +89,12 @@ def baselines(
         on_progress=context.log.info,
         on_fitted=lambda name, spent: seconds.update({f"seconds of {name}": spent}),
     )
-    fitted = replace(counted, learned=learned, newest_watches=inputs.newest_watches)
+    fitted = replace(
+        counted,
+        learned=learned,
+        newest_watches=inputs.newest_watches,
+        item_knn_prior=fit_item_knn_prior(inputs, settings),
+    )
     with artifacts.store.write(
         "baselines",
         day,

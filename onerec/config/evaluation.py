@@ -86,7 +86,7 @@ class EvaluationConfig(ValidatedConfig):
     )
     baseline_recency: bool = option(
         True,
-        "Sequence baselines get a recency prior, chosen as the generator's is "
+        "Sequence baselines and item-KNN get a recency prior, chosen as the generator's is "
         "(training.recency_days); they are measured without it, too",
     )
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from onerec.catalogue import Catalogue
 from onerec.evaluation.ranking_metrics import per_case_metrics
+from onerec.model.recency_prior import RecencyPrior
 from onerec.ranked_lists import RankedLists, Ranker
 from onerec.session_dataset.eval_users import EvalUsers, load_eval_users
 from onerec.session_dataset.newest_watches import newest_watches, split_day
@@ -102,6 +103,19 @@ class WithRecency:
         """See `Ranker.rank`."""
         lists = self.ranker.rank(histories, max(POOL, top_k), exclude, candidates)
         return reordered(lists, self.prior, top_k)
+
+
+def chosen_prior(ranker: Ranker, cases: RecencyCases, *, seed: int) -> RecencyPrior:
+    """The prior whose weight is best on the cases for a ranker that has not learned their day.
+
+    Args:
+        ranker: Its scores are log-probabilities, up to a constant of the user's.
+        cases: What is measured.
+        seed: Of the sample of users.
+    """
+    cases = cases.sampled(seed)
+    lists = ranker.rank(cases.users.history, POOL, candidates=cases.candidates)
+    return RecencyPrior(weight=best_of(ndcg_by_weight(lists, cases)), days=cases.days)
 
 
 def ndcg_by_weight(lists: RankedLists, cases: RecencyCases) -> dict[float, float]:

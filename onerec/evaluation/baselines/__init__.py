@@ -10,6 +10,7 @@ from onerec.evaluation.baselines.registry import (
     BaselineInputs,
     FittedBaselines,
     fit_baselines,
+    fit_item_knn_prior,
     fit_learned,
     load_baselines,
 )
@@ -29,6 +30,7 @@ __all__ = [
     "Popularity",
     "fit_baselines",
     "fit_item_knn",
+    "fit_item_knn_prior",
     "fit_learned",
     "fit_popularity",
     "load_baselines",

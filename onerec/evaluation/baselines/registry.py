@@ -30,6 +30,7 @@ from onerec.evaluation.baselines.sequences import WindowData, load_newest_window
 from onerec.evaluation.baselines.simple import (
     HALF_LIFE_DAYS,
     ItemKNN,
+    LogSimilarity,
     OwnRepeats,
     Popularity,
     fit_item_knn,
@@ -37,11 +38,17 @@ from onerec.evaluation.baselines.simple import (
 )
 from onerec.evaluation.baselines.tiger import TigerRanker, load_tiger, tiger_codes
 from onerec.evaluation.baselines.transformer import SequenceRanker, load_sequence_ranker
-from onerec.evaluation.recency import WithRecency, load_recency_cases
+from onerec.evaluation.recency import (
+    RecencyCases,
+    WithRecency,
+    chosen_prior,
+    load_recency_cases,
+)
+from onerec.model.recency_prior import NO_PRIOR, RecencyPrior
 from onerec.ranked_lists import Ranker
 from onerec.session_dataset.eval_users import load_eval_users
-from onerec.session_dataset.interactions import Interactions
-from onerec.session_dataset.newest_watches import WatchesBefore
+from onerec.session_dataset.interactions import Interactions, load_interactions
+from onerec.session_dataset.newest_watches import WatchesBefore, split_day
 from onerec.tokenizer.semantic_ids import SemanticIds
 
 LearnedBaseline = SequenceRanker | TigerRanker | Cascade
@@ -58,7 +65,8 @@ class FittedBaselines:
         popularity_recent: The same with a half-life.
         item_knn: Neighbours by co-watching.
         learned: Sequence models, TIGER and the cascade by name.
-        newest_watches: (N,) what the recency priors of the learned ones count.
+        newest_watches: (N,) what recency priors count.
+        item_knn_prior: Of item-KNN; the learned ones have their own.
     """
 
     exposures: np.ndarray
@@ -67,6 +75,7 @@ class FittedBaselines:
     item_knn: ItemKNN
     learned: Mapping[str, LearnedBaseline] = field(default_factory=dict)
     newest_watches: np.ndarray | None = None
+    item_knn_prior: RecencyPrior = NO_PRIOR
 
     @property
     def candidates(self) -> np.ndarray:
@@ -86,12 +95,23 @@ class FittedBaselines:
         }
 
     def _with_recency(self) -> dict[str, Ranker]:
-        """Learned ones with a recency prior; without it they have names of their own."""
+        """Those with a recency prior; without it they have names of their own.
+
+        Popularity has its recent form, and the cascade reads recent popularity.
+        """
+        if self.newest_watches is None:
+            return {}
+        systems = {
+            "itemknn": (LogSimilarity(self.item_knn), self.item_knn_prior),
+            **{
+                name: (system, system.recency_prior)
+                for name, system in self.learned.items()
+                if not isinstance(system, Cascade)
+            },
+        }
         found: dict[str, Ranker] = {}
-        for name, system in self.learned.items():
-            if isinstance(system, Cascade) or self.newest_watches is None:
-                continue
-            prior = system.recency_prior.of(self.newest_watches)
+        for name, (system, recency_prior) in systems.items():
+            prior = recency_prior.of(self.newest_watches)
             if prior is not None:
                 found[name] = WithRecency(system, prior.numpy())
                 found[without_recency(name)] = system
@@ -131,6 +151,7 @@ class FittedBaselines:
         for name, system in self.learned.items():
             system.save(directory / name)
         write_json(directory / "learned.json", list(self.learned))
+        self.item_knn_prior.save(directory)
 
 
 def fit_baselines(
@@ -182,6 +203,18 @@ class BaselineInputs:
         return watches.count(self.semantic_ids, self.recency_days)
 
     @cached_property
+    def recency_cases(self) -> RecencyCases | None:
+        """What the weights of recency priors are chosen on; None where they are left out."""
+        if self.recency_days is None:
+            return None
+        return load_recency_cases(
+            self.session_dataset,
+            self.semantic_ids,
+            history_length=self.history_length,
+            days=self.recency_days,
+        )
+
+    @cached_property
     def sequences(self) -> WindowData:
         """Windows of the training days, the users of the validation day, and the newest days."""
         data, ids, length = self.session_dataset, self.semantic_ids, self.history_length
@@ -190,12 +223,24 @@ class BaselineInputs:
             windows=load_windows(data, ids, history_length=length),
             valid=load_eval_users(data, "valid", ids, history_length=length),
             candidates=self.candidates,
-            recency=None
-            if self.recency_days is None
-            else load_recency_cases(data, ids, history_length=length, days=self.recency_days),
+            recency=self.recency_cases,
             newest=phase
             and load_newest_windows(data, ids, history_length=length, days=phase.fresh_days),
         )
+
+
+def fit_item_knn_prior(inputs: BaselineInputs, config: EvaluationConfig) -> RecencyPrior:
+    """The recency prior of item-KNN, chosen on the validation day by neighbours of the training
+    days alone."""
+    cases = inputs.recency_cases
+    day = split_day(inputs.session_dataset, "valid")
+    if cases is None or day is None or not len(cases.users):
+        return NO_PRIOR
+    before = load_interactions(
+        inputs.session_dataset, inputs.semantic_ids, test_day=day, splits=("train",)
+    )
+    knn = fit_item_knn(before, cases.candidates, neighbours=config.neighbours)
+    return chosen_prior(LogSimilarity(knn), cases, seed=config.seed)
 
 
 def _fit_sequences(
@@ -316,4 +361,5 @@ def load_baselines(directory: Path) -> FittedBaselines:
         item_knn=knn,
         learned={name: learned(name) for name in read_json(directory / "learned.json")},
         newest_watches=newest,
+        item_knn_prior=RecencyPrior.load(directory),
     )

@@ -16,9 +16,8 @@ from onerec.evaluation.baselines.sequences import NewestWindows, WindowData
 from onerec.evaluation.baselines.tiger import TigerRanker, tiger_shape, window_loss
 from onerec.evaluation.baselines.transformer import SequenceModel, SequenceRanker, SequenceShape
 from onerec.evaluation.ranking_metrics import per_case_metrics
-from onerec.evaluation.recency import POOL, RecencyCases, best_of, ndcg_by_weight
+from onerec.evaluation.recency import chosen_prior
 from onerec.model import OneRec
-from onerec.model.recency_prior import RecencyPrior
 from onerec.ranked_lists import Ranker
 from onerec.session_dataset.eval_users import EvalUsers
 from onerec.training.batches import DrawnBatches, Rows, length_buckets
@@ -299,20 +298,13 @@ def best_trial(
     assert best is not None, "there is a first trial"
     ranker, model, loss, _ = best
     if data.recency is not None and measured:
-        ranker = with_recency_prior(ranker, data.recency, seed=config.seed)
+        prior = chosen_prior(ranker, data.recency, seed=config.seed)
+        ranker = replace(ranker, recency_prior=prior)
     if newest is not None and newest.fresh_epochs and data.newest is not None:
         module = WindowModule(model, loss, seed=config.seed)
         phase = last_phase(newest)
         _learn_newest(module, data.newest, recipe, phase, runtime, seed=config.seed)
     return ranker
-
-
-def with_recency_prior(ranker: R, cases: RecencyCases, *, seed: int) -> R:
-    """The ranker with the weight of the recency prior that is best on the cases."""
-    cases = cases.sampled(seed)
-    lists = ranker.rank(cases.users.history, POOL, candidates=cases.candidates)
-    weight = best_of(ndcg_by_weight(lists, cases))
-    return replace(ranker, recency_prior=RecencyPrior(weight=weight, days=cases.days))
 
 
 def _learn_newest(

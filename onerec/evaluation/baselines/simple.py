@@ -12,6 +12,8 @@ CHUNK_CELLS = 4_000_000
 """Scores held at once."""
 TIE_SHARE = 1e-9
 """Weight of popularity beside item-KNN's scores: decides ties and nothing else."""
+SMOOTHING = 0.01
+"""Similarity that every item has at least, where item-KNN's scores become log-probabilities."""
 HALF_LIFE_DAYS = 1.0
 """Of a watch, for recent popularity; chosen on three days of KuaiRand (docs/log.md, 2026-11-27)."""
 
@@ -127,6 +129,30 @@ class ItemKNN:
             items[part] = np.take_along_axis(best, order, 1)
             sums[part] = np.take_along_axis(scores, items[part], 1)
         return RankedLists.padded(items, sums, top_k)
+
+
+@dataclass(frozen=True)
+class LogSimilarity:
+    """Item-KNN's lists with log-probabilities, up to a constant, as scores: summed similarities,
+    smoothed, as shares of the user's sum.
+
+    Attributes:
+        knn: What is ranked by.
+    """
+
+    knn: ItemKNN
+
+    def rank(
+        self,
+        histories: np.ndarray,
+        top_k: int,
+        exclude: np.ndarray | None = None,
+        candidates: np.ndarray | None = None,
+    ) -> RankedLists:
+        """See `Ranker.rank`."""
+        lists = self.knn.rank(histories, top_k, exclude, candidates)
+        scores = np.log(np.maximum(lists.scores, 0) + SMOOTHING)
+        return RankedLists(lists.items, np.where(lists.items >= 0, scores, -np.inf))
 
 
 def repeat_scores(histories: np.ndarray) -> np.ndarray:
