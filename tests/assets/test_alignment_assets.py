@@ -27,7 +27,7 @@ from onerec import schema
 from onerec.alignment.pairs import load_pairs
 from onerec.alignment.preferences import load_preferences
 from onerec.artifacts import ArtifactStore, read_json, write_json
-from onerec.config import ModelConfig
+from onerec.config import AlignmentConfig, ModelConfig
 from onerec.model import OneRec, load_model, save_model
 from onerec.reward import load_reward
 from onerec.tokenizer.semantic_ids import SemanticIds, load_semantic_ids
@@ -302,8 +302,16 @@ def test_a_round_that_proves_nothing_is_not_published(
     assert event.metadata["published"].value is False
     assert "does not rise significantly" in str(event.metadata["reasons"].value)
     kept, start = (store.latest(n, DAY) for n in ("dpo_checkpoint", "dpo_checkpoint_round_1"))
-    for name in ("model.safetensors", "config.json"):
-        assert (kept.path / name).read_bytes() == (start.path / name).read_bytes()
+    weights = [(a.path / "model.safetensors").read_bytes() for a in (kept, start)]
+    assert weights[0] == weights[1]
+    described = [read_json(a.path / "config.json") for a in (kept, start)]
+    chosen, unmeasured = (config.pop("reward_weight") for config in described)
+    assert described[0] == described[1]
+    tried = read_json(kept.path / "reward_weight.json")
+    assert [float(weight) for weight in tried] == list(AlignmentConfig().tried_reward_weights)
+    assert tried[str(chosen)] >= 0.95 * tried["0.0"]
+    assert unmeasured == 0, "it had no user to choose on"
+    assert read_json(start.path / "reward_weight.json") == {}
     assert (
         kept.manifest["upstream"]["evaluator_model"] == night.latest("evaluator_model", DAY).version
     )
