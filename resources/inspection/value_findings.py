@@ -15,9 +15,8 @@ OTHER_UNIT = 5
 def watch_times(log: Inspected) -> list[Finding]:
     """Watch times beside durations: in another unit, every share and threshold is wrong."""
     row = log.row(
-        "select median(e.watch_seconds) as seconds, median(e.watch_seconds / i.duration_seconds) "
-        "as share from stg_events as e left join stg_items as i "
-        "on e.item_id = i.item_id and i.version_number = 1 where e.watch_seconds > 0"
+        "select median(watch_seconds) as seconds, median(watch_seconds / duration_seconds) "
+        "as share from int_events_sessionized where watch_seconds > 0"
     )
     if row["seconds"] is None:
         return []
@@ -74,7 +73,7 @@ def damaged_ids(log: Inspected) -> list[Finding]:
     for name in ("user_id", "item_id"):
         row = log.row(
             f"select count(distinct {name}) as ids, count(*) as rows, min({name}) as example from "
-            rf"raw.raw_events where regexp_full_match({name}, '[0-9]([.,][0-9]+)?[eE]\+[0-9]+')"
+            rf"raw.raw_events where contains({name}, '+') and regexp_full_match({name}, '[0-9]([.,][0-9]+)?[eE]\+[0-9]+')"
         )
         if row["ids"]:
             found.append(

@@ -333,9 +333,9 @@ def test_logs_of_up_to_two_million_events_are_inspected_whole() -> None:
 def test_values_that_mean_something_else_are_warned_about() -> None:
     tables = """
     create schema raw;
-    create table stg_events as select 'i1' as item_id, 30000.0 as watch_seconds,
-        unnest([1, -1]) as quantity;
-    create table stg_items as select 'i1' as item_id, 30.0 as duration_seconds, 1 as version_number;
+    create table stg_events as select unnest([1, -1]) as quantity;
+    create table int_events_sessionized as
+        select 30000.0 as watch_seconds, 30.0 as duration_seconds;
     create table raw.raw_events as select 'caf' || chr(65533) as user_id, '1.23457E+12' as item_id;
     create table raw.raw_items as select '{"feature_price": "9 EUR", "published_at": null}'
         as unreadable;
@@ -355,8 +355,8 @@ def test_values_that_mean_something_else_are_warned_about() -> None:
 
 def test_watch_times_in_the_unit_of_the_durations_are_fine() -> None:
     tables = """
-    create table stg_events as select 'i1' as item_id, unnest([3.0, 29.0]) as watch_seconds;
-    create table stg_items as select 'i1' as item_id, 30.0 as duration_seconds, 1 as version_number;
+    create table int_events_sessionized as
+        select unnest([3.0, 29.0]) as watch_seconds, 30.0 as duration_seconds;
     """
     (watch,) = value_findings.watch_times(inspected(FEEDBACK["video"], tables))
     assert watch.level == "ok"
