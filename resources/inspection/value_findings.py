@@ -73,7 +73,8 @@ def damaged_ids(log: Inspected) -> list[Finding]:
     for name in ("user_id", "item_id"):
         row = log.row(
             f"select count(distinct {name}) as ids, count(*) as rows, min({name}) as example from "
-            rf"raw.raw_events where contains({name}, '+') and regexp_full_match({name}, '[0-9]([.,][0-9]+)?[eE]\+[0-9]+')"
+            f"raw.raw_events where contains({name}, '+') and regexp_full_match({name}, $rounded)",
+            rounded=r"[0-9]([.,][0-9]+)?[eE]\+[0-9]+",
         )
         if row["ids"]:
             found.append(
