@@ -12,39 +12,33 @@ from functools import partial
 import numpy as np
 import torch
 
-from experiments.amazon_beauty.dense_head import (
-    DenseHeadCandidates,
-    DenseHeadRanker,
-    OneRecWithDenseHead,
-    candidates_of,
-)
+from experiments.amazon_beauty.dense_head import DenseHeadRanker
 from experiments.amazon_beauty.item_representations import (
     item_vectors,
     semantic_ids_of,
     text_vectors,
 )
-from experiments.amazon_beauty.reviews import HISTORY_LENGTH, LeaveOneOutCases
+from experiments.amazon_beauty.reviews import HISTORY_LENGTH
 from experiments.amazon_beauty.training import (
     TOP_K,
     BeautyResult,
     Budget,
     SystemRun,
     both_protocols,
-    mean_metrics,
-    metrics_of,
     train_within_budget,
 )
-from onerec.config import ModelConfig, TokenizerConfig
+from onerec.config import ModelConfig, TokenizerConfig, TrainingConfig
 from onerec.evaluation.baselines import fit_item_knn, fit_popularity
 from onerec.evaluation.baselines.sequence_losses import LOSSES
 from onerec.evaluation.baselines.tiger import TigerRanker, tiger_shape, window_loss
 from onerec.evaluation.baselines.transformer import SequenceModel, SequenceRanker, SequenceShape
-from onerec.model import OneRec
+from onerec.evaluation.recency import RecencyCases
+from onerec.model import OneRec, init_from_content
 from onerec.ranked_lists import Ranker
+from onerec.session_dataset.eval_users import EvalUsers
 from onerec.session_dataset.interactions import Interactions
+from onerec.training.list_weights import choose_list_weights
 
-DENSE_SHARES = tuple(round(0.1 * step, 1) for step in range(11))
-"""Mixtures of generator and dense head, of which validation chooses one."""
 USERS_AT_ONCE = 4096
 CODES, LEVELS = 256, 3
 
@@ -142,70 +136,72 @@ def tiger(run: SystemRun, budget: Budget) -> dict[str, BeautyResult]:
 
 
 def onerec(run: SystemRun, budget: Budget) -> dict[str, BeautyResult]:
-    """OneRec with balanced IDs of text and co-occurrence, and with an experimental dense head."""
+    """OneRec with balanced IDs of text and co-occurrence, and with its dense head."""
     vectors = item_vectors(run)
     config = TokenizerConfig(num_levels=LEVELS, codebook_size=CODES, seed=run.seed)
     codes = semantic_ids_of(run, vectors, config)
     with torch.random.fork_rng():
         torch.manual_seed(run.seed)
-        shape = ModelConfig(
-            d_model=budget.width,
-            num_heads=budget.heads,
-            d_ff=3 * budget.width,
-            encoder_layers=budget.layers,
-            decoder_layers=budget.layers,
-            num_experts=1,
-            active_experts=1,
-            dropout=budget.dropout,
-            causal_encoder=True,
-        )
-        model = OneRecWithDenseHead(
-            shape, codes, CODES, torch.from_numpy(vectors), history_length=HISTORY_LENGTH
-        )
-        ranker = DenseHeadRanker(model)
+        model = _generator(budget, codes, torch.from_numpy(vectors))
+        dense = DenseHeadRanker(model, codes)
         facts, seconds = train_within_budget(
             run,
             model,
             budget,
-            lambda rows, draws: model.loss(rows),
-            lambda cases: ranker.rank(cases.history, TOP_K).items,
-            also=lambda: _heads(model, run.validation_sample(500), budget.beam),
+            lambda rows, draws: window_loss(model, rows, rows >= 0, codes, first=1),
+            lambda cases: dense.rank(cases.history, TOP_K).items,
         )
-    share, by_share = _chosen_dense_share(run, model, budget.beam)
-    test = run.reviews.cases("test")
-    found, unseen = (
-        candidates_of(
-            model,
-            test.history,
-            beam=budget.beam,
-            dense=budget.beam,
-            exclude=exclude,
-            on_progress=lambda users: run.on_progress(f"{users} of {len(test.targets)} test users"),
-        )
-        for exclude in (None, test.seen)
+    by_share = _choose_dense_share(run, model.eval(), codes)
+    run.on_progress(f"dense share {model.dense_share} chosen on validation: {by_share}")
+    chosen = {"dense share": model.dense_share, "validation by dense share": by_share}
+    generated = TigerRanker(model, codes, np.ones(len(codes), dtype=bool))
+    rows: dict[str, tuple[float, Ranker, dict[str, object]]] = {
+        "onerec": (0.0, generated, facts),
+        "onerec_dense": (model.dense_share, generated, {**facts, **chosen}),
+        "onerec_dense_alone": (1.0, dense, facts),
+    }
+    results = {}
+    for row, (share, ranker, about) in rows.items():
+        model.dense_share = share
+        results[row] = _test_result(run, ranker, seconds, about, beam=budget.beam)
+    return results
+
+
+def _generator(budget: Budget, codes: torch.Tensor, vectors: torch.Tensor) -> OneRec:
+    """A causal generator of single items with a dense head; draws from the global RNG."""
+    shape = ModelConfig(
+        d_model=budget.width,
+        num_heads=budget.heads,
+        d_ff=3 * budget.width,
+        encoder_layers=budget.layers,
+        decoder_layers=budget.layers,
+        num_experts=1,
+        active_experts=1,
+        dropout=budget.dropout,
+        causal_encoder=True,
+        dense_head=True,
+        dense_item_dropout=0.0,
     )
-    chosen = {"dense share": share, "validation by dense share": by_share}
-    lists: dict[str, tuple[Callable[[DenseHeadCandidates], np.ndarray], dict[str, object]]] = {
-        "onerec": (lambda found: found.generated(TOP_K), facts),
-        "onerec_dense": (lambda found: found.fused(share, TOP_K), {**facts, **chosen}),
-        "onerec_dense_alone": (lambda found: found.fused(1.0, TOP_K), facts),
-    }
-    return {
-        row: BeautyResult(both_protocols(ranked(found), ranked(unseen), test), seconds, about)
-        for row, (ranked, about) in lists.items()
-    }
+    model = OneRec(
+        shape,
+        codebook_size=CODES,
+        num_sid_tokens=codes.shape[1],
+        history_length=HISTORY_LENGTH,
+        session_items=1,
+    )
+    init_from_content(model, codes, vectors)
+    model.add_dense_head(*vectors.shape).vectors.copy_(vectors)
+    return model
 
 
-def _chosen_dense_share(
-    run: SystemRun, model: OneRecWithDenseHead, beam: int
-) -> tuple[float, dict[str, dict[str, float]]]:
-    """The mixture of highest NDCG@10 on validation users, and the metrics of every mixture."""
-    valid = run.validation_sample(3000)
-    found = candidates_of(model, valid.history, beam=beam, dense=beam)
-    by_share = {s: mean_metrics(metrics_of(found.fused(s, TOP_K), valid)) for s in DENSE_SHARES}
-    best = max(DENSE_SHARES, key=lambda share: by_share[share]["ndcg@10"])
-    run.on_progress(f"dense share {best} chosen on validation, {by_share[best]}")
-    return best, {str(share): metrics for share, metrics in by_share.items()}
+def _choose_dense_share(run: SystemRun, model: OneRec, codes: torch.Tensor) -> dict[str, float]:
+    """Give the model the share of highest NDCG@10 on validation users; NDCG@10 by share."""
+    cases = run.validation_sample(3000)
+    users = EvalUsers(np.arange(len(cases.targets)), cases.history, cases.targets)
+    everything = np.ones(len(codes), dtype=bool)
+    cases = RecencyCases(users=users, watches=np.zeros(len(codes)), candidates=everything)
+    config = TrainingConfig(recency_prior=False, seed=run.seed)
+    return choose_list_weights(model, codes, cases, config).dense
 
 
 SYSTEMS: dict[str, Callable[..., dict[str, BeautyResult]]] = {
@@ -216,15 +212,6 @@ SYSTEMS: dict[str, Callable[..., dict[str, BeautyResult]]] = {
     "onerec": onerec,
 }
 """Partition -> what trains and measures it. OneRec gives several rows."""
-
-
-def _heads(model: OneRecWithDenseHead, cases: LeaveOneOutCases, beam: int) -> dict[str, float]:
-    """Recall@10 of the beams alone and of an even mixture on a few users, for information only."""
-    found = candidates_of(model, cases.history, beam=beam, dense=beam)
-    lists = {"beams' recall@10": found.generated(TOP_K), "mixed recall@10": found.fused(0.5, TOP_K)}
-    return {
-        name: mean_metrics(metrics_of(ranked, cases))["recall@10"] for name, ranked in lists.items()
-    }
 
 
 def _counted(run: SystemRun, fit: Callable[[Interactions, np.ndarray], Ranker]) -> BeautyResult:

@@ -192,7 +192,6 @@ def train_within_budget(
     budget: Budget,
     loss: Callable[[Tensor, torch.Generator], Tensor],
     rank: Callable[[LeaveOneOutCases], np.ndarray],
-    also: Callable[[], dict[str, float]] = dict,
 ) -> tuple[dict[str, object], float]:
     """Train within the budget; facts about it, and its seconds without validation.
 
@@ -202,7 +201,6 @@ def train_within_budget(
         budget: What it may spend.
         loss: From windows (B, L) and a source of randomness to a scalar.
         rank: (U, top) lists of the present model.
-        also: Further numbers of an epoch, for the log.
     """
     valid = run.validation_sample(budget.valid_users, budget.history)
 
@@ -213,7 +211,7 @@ def train_within_budget(
         model,
         lambda rows, _, draws: loss(cropped(rows, budget.crop_share, draws), draws),
         seed=run.seed,
-        measure=lambda: mean_metrics(metrics_of(rank(valid), valid)) | also(),
+        measure=lambda: mean_metrics(metrics_of(rank(valid), valid)),
     )
     result = fit_windows(
         module,

@@ -70,8 +70,9 @@ class ModelConfig(ValidatedConfig):
 
     dense_head: bool = option(
         False,
-        "A softmax over the items from the encoder's state beside generation; lists mix both, with "
-        "a weight chosen on the validation day (onerec/model/dense_head.py)",
+        "A softmax over the items from the encoder's state beside generation, its item vectors in "
+        "what the encoder reads; lists mix both, with a share chosen on the validation day "
+        "(onerec/model/dense_head.py)",
     )
     dense_item_dropout: float = option(
         0.3,

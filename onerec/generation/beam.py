@@ -36,8 +36,9 @@ class Beams(NamedTuple):
 
     Attributes:
         items: (B, K, M) item indices; -1 where there are fewer legal sessions than beams.
-        logp: (B, K) log-probability of each session, plus what is added for its items
-            (`added_scores`); -inf where there is none.
+        logp: (B, K) log-probability of each session, mixed with a dense head's where the model has
+            a share of it, plus what is added for its items (`added_scores`); -inf where there is
+            none.
     """
 
     items: Tensor
@@ -122,7 +123,8 @@ def search(
         beams.node = torch.zeros_like(beams.node)
         for level in range(trie.num_sid_tokens):
             logits = model.step(state, slot=slot, level=level, previous=beams.code)
-            parents = _advance(beams, trie, logits.log_softmax(-1), slot, level, beam, view)
+            token_logp = generated_share(model) * logits.log_softmax(-1)
+            parents = _advance(beams, trie, token_logp, slot, level, beam, view)
             if (slot, level) != (num_items - 1, trie.num_sid_tokens - 1):
                 state.reorder(parents)
         beams.taken[:, :, slot] = beams.node  # at the last depth a node is a leaf
@@ -172,16 +174,21 @@ def _advance(
     return parents
 
 
+def generated_share(model: OneRec) -> float:
+    """Share of the generated log-probability in a list's, beside the dense head's."""
+    return 1 - model.dense_share if model.mixes_dense else 1.0
+
+
 def added_scores(model: OneRec, memory: Memory, trie: Trie) -> Tensor | None:
-    """What is added to the log-probability of an item: the trie's prior, and the dense head's
-    log-probability times its weight.
+    """What is added to the log-probability of an item, or to its share of it (`generated_share`):
+    the trie's prior, and the dense head's log-probability times its share.
 
     Returns:
         (N,), or (B, N) with a dense head; None where nothing is added.
     """
     if not model.mixes_dense:
         return trie.prior
-    added = model.dense_weight * model.dense_logits(memory).log_softmax(-1)
+    added = model.dense_share * model.dense_logits(memory).log_softmax(-1)
     return added if trie.prior is None else added + trie.prior.to(added)
 
 
@@ -210,9 +217,8 @@ def _added_step(
 
 def read_histories(model: OneRec, history: Tensor, codes: Tensor) -> Memory:
     """Check and encode histories of item indices (B, H)."""
-    read, mask = encode_items(model, history, codes)
     users = ENCODE_USERS if model.device.type == "cpu" else max(len(history), 1)
-    parts = [model.encode(*p) for p in zip(read.split(users), mask.split(users), strict=True)]
+    parts = [model.encode(*encode_items(model, p, codes)) for p in history.split(users)]
     return Memory(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 

@@ -17,6 +17,7 @@ from onerec.generation.beam import (
     check_search,
     check_width,
     filtered_view,
+    generated_share,
     read_histories,
     search,
 )
@@ -110,7 +111,7 @@ def rank_first_items(
 def score_items(model: OneRec, history: Tensor, items: Tensor, codes: Tensor, trie: Trie) -> Tensor:
     """The scores of lists for items of sessions (B, M), -1 padded: log-probability of each given
     the history and the items before it, plus what is added to it (`added_scores`)."""
-    scores = item_logp(model, history, items, codes)
+    scores = generated_share(model) * item_logp(model, history, items, codes)
     if trie.prior is None and not model.mixes_dense:
         return scores
     added = added_scores(model, read_histories(model, history, codes), trie)

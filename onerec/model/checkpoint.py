@@ -45,7 +45,7 @@ def save_model(model: OneRec, directory: Path, *, tokenizer_version: str) -> Non
     description = {
         "model": dataclasses.asdict(model.config),
         "recency_prior": dataclasses.asdict(model.recency_prior),
-        "dense_weight": model.dense_weight,
+        "dense_share": model.dense_share,
         "reward_weight": model.reward_weight,
         "codebook_size": model.codebook_size,
         "num_sid_tokens": model.num_sid_tokens,
@@ -109,7 +109,7 @@ def load_model(
             session_items=description["session_items"],
         )
     model.recency_prior = RecencyPrior(**description.get("recency_prior", {}))
-    model.dense_weight = description.get("dense_weight", 0.0)
+    model.dense_share = description.get("dense_share", 0.0)
     model.reward_weight = description.get("reward_weight", 0.0)
     try:
         weights = load_file(directory / WEIGHTS)

@@ -2,7 +2,8 @@
 
 The vector of an item is a learned embedding plus a projection of what is known of it. In training
 the embeddings of a random share of the items are left out of every step, so that the projection
-alone has to do: which is what a new item has.
+alone has to do: which is what a new item has. The same vectors of a history's items join their
+tokens in what the encoder reads (`OneRec.item_vectors`).
 
 Shapes: B users, N items, D width, Dv width of the known vectors.
 """
@@ -53,11 +54,19 @@ class DenseHead(nn.Module):
 
     def table(self) -> Tensor:
         """(N, D) vectors of all items; in training, of a random share without the embedding."""
-        learned = self.items.weight
-        if self.training and self.item_dropout:
-            kept = torch.rand(len(learned), 1, device=learned.device) >= self.item_dropout
-            learned = learned * kept
-        return learned + self.known(self.vectors)
+        return self._kept(self.items.weight) + self.known(self.vectors)
+
+    def of(self, items: Tensor) -> Tensor:
+        """(..., D) vectors of item indices (...), as `table` has them; of item 0 at padding."""
+        items = items.clamp(min=0).to(self.vectors.device)
+        return self._kept(self.items(items)) + self.known(self.vectors[items])
+
+    def _kept(self, learned: Tensor) -> Tensor:
+        """Embeddings (..., D), zeros for a random share of them in training."""
+        if not (self.training and self.item_dropout):
+            return learned
+        shape = (*learned.shape[:-1], 1)
+        return learned * (torch.rand(shape, device=learned.device) >= self.item_dropout)
 
     def forward(self, states: Tensor, table: Tensor | None = None) -> Tensor:
         """(..., D) states to (..., N) logits; `table` saves making it again."""

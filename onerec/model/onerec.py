@@ -42,8 +42,8 @@ class OneRec(nn.Module):
         recency_prior: What its lists add to log-probabilities; chosen in training, kept with the
             weights.
         dense: Its dense head, see `add_dense_head`; None without one.
-        dense_weight: How much the dense head's log-probability of an item counts in lists beside
-            the generated one's; chosen and kept like the prior.
+        dense_share: Share of the dense head's log-probability of an item in that of lists: 0 is
+            the generated one alone, 1 the head's; chosen and kept like the prior.
         reward_weight: How much the reward counts beside the log-probability where a reward model
             scores the served lists; chosen after alignment and kept like the prior.
     """
@@ -65,7 +65,7 @@ class OneRec(nn.Module):
         self.session_items = session_items
         self.recency_prior = NO_PRIOR
         self.dense: DenseHead | None = None
-        self.dense_weight = 0.0
+        self.dense_share = 0.0
         self.reward_weight = 0.0
         width = config.d_model
 
@@ -122,6 +122,8 @@ class OneRec(nn.Module):
     def add_dense_head(self, num_items: int, vector_dim: int) -> DenseHead:
         """Give it a dense head over a catalogue; draws from the global RNG.
 
+        The vectors of the history's items then join their tokens in what the encoder reads.
+
         Args:
             num_items: N.
             vector_dim: Dv of the items' known vectors, which the caller sets.
@@ -135,10 +137,15 @@ class OneRec(nn.Module):
         )
         return self.dense
 
+    def item_vectors(self, items: Tensor) -> Tensor | None:
+        """(..., D) of item indices (...), what `encode` adds to their tokens; None without a
+        dense head."""
+        return None if self.dense is None else self._scaled(self.dense.of(items))
+
     @property
     def mixes_dense(self) -> bool:
         """Whether its dense head counts in lists."""
-        return self.dense is not None and self.dense_weight > 0
+        return self.dense is not None and self.dense_share > 0
 
     def dense_logits(self, memory: Memory) -> Tensor:
         """(B, N) of the dense head, from the state of the start token, which reads all of a

@@ -40,13 +40,16 @@ def check_items(items: Tensor, num_items: int, name: str) -> None:
         )
 
 
-def encode_items(model: OneRec, history: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
+def encode_items(
+    model: OneRec, history: Tensor, codes: Tensor
+) -> tuple[Tensor, Tensor, Tensor | None]:
     """Check histories of item indices (B, H) and look them up, padded to the model's length.
 
     Every history gets the same padded length, so that no user's numbers depend on the batch.
 
     Returns:
-        (B, n, T) codes and (B, n) mask for `OneRec.encode`.
+        (B, n, T) codes, (B, n) mask and, with a dense head, (B, n, D) item vectors for
+        `OneRec.encode`.
 
     Raises:
         ValueError: A history longer than the model reads, or an index outside the catalogue.
@@ -58,7 +61,8 @@ def encode_items(model: OneRec, history: Tensor, codes: Tensor) -> tuple[Tensor,
         )
     check_items(history, len(codes), "history")
     padded = F.pad(history, (0, model.history_length - history.shape[1]), value=-1)
-    return lookup(codes.to(model.device), padded.to(model.device))
+    padded = padded.to(model.device)
+    return *lookup(codes.to(model.device), padded), model.item_vectors(padded)
 
 
 def session_nll(logits: Tensor, session_codes: Tensor, session_mask: Tensor) -> Tensor:

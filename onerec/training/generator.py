@@ -53,7 +53,7 @@ class TrainingReport:
             it, which had not seen the validation day.
         recency_ndcg: NDCG@10 on the validation day by weight of the recency prior, before the last
             phase.
-        dense_ndcg: The same by weight of the dense head.
+        dense_ndcg: The same by share of the dense head.
         padding_waste: Share of the tokens of an epoch (the first) that are padding.
         loading_share: Share of the training time spent on making batches; None as above.
     """

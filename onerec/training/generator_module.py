@@ -33,7 +33,7 @@ def next_token_loss(model: OneRec, history: Tensor, targets: Tensor, codes: Tens
     """
     history_codes, history_mask = lookup(codes, history)
     session_codes, session_mask = lookup(codes, targets)
-    memory = model.encode(history_codes, history_mask)
+    memory = model.encode(history_codes, history_mask, model.item_vectors(history))
     loss = session_nll(model.decode(memory, session_codes), session_codes, session_mask)
     if model.dense is None:
         return loss
@@ -62,7 +62,8 @@ def token_nll(model: OneRec, history: Tensor, targets: Tensor, codes: Tensor) ->
     """
     history_codes, history_mask = lookup(codes, history)
     session_codes, session_mask = lookup(codes, targets)
-    logits = model.decode(model.encode(history_codes, history_mask), session_codes)
+    memory = model.encode(history_codes, history_mask, model.item_vectors(history))
+    logits = model.decode(memory, session_codes)
     nll_BMT = F.cross_entropy(
         logits.float().flatten(0, 2), session_codes.flatten(), reduction="none"
     ).view_as(session_codes)
@@ -76,7 +77,7 @@ class GeneratorModule(FitModule):
 
     codes: Tensor
     model: OneRec
-    shard_methods = ("encode", "decode", "dense_logits")
+    shard_methods = ("encode", "decode", "dense_logits", "item_vectors")
 
     def __init__(
         self, model: OneRec, codes: Tensor, valid: SessionTensors | None = None, *, batch_size: int

@@ -1,7 +1,7 @@
 """What counts beside generation in a model's lists, chosen on the validation day.
 
-Before the last phase of a training, when the weights have not learned that day: first the weight of
-the dense head, then that of the recency prior beside it.
+Before the last phase of a training, when the weights have not learned that day: first the share of
+the dense head, then the weight of the recency prior beside it.
 
 Shapes: C users, K places of a list, N items, T SID tokens.
 """
@@ -27,8 +27,10 @@ from onerec.model import OneRec
 from onerec.model.recency_prior import RecencyPrior
 from onerec.ranked_lists import RankedLists
 
-DENSE_WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
+DENSE_SHARES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 """What is tried for the dense head; of equals the first."""
+SEARCHED_SHARE = 0.5
+"""The dense head's share when the lists are made that every share reorders."""
 USERS_AT_ONCE = 64
 
 
@@ -37,8 +39,8 @@ class TriedWeights:
     """NDCG@10 on the validation day by weight.
 
     Attributes:
-        dense: Of the dense head, without a recency prior.
-        recency: Of the recency prior, beside the chosen weight of the dense head.
+        dense: By share of the dense head, without a recency prior.
+        recency: By weight of the recency prior, beside the chosen share of the dense head.
     """
 
     dense: dict[str, float] = field(default_factory=dict)
@@ -62,16 +64,18 @@ def choose_list_weights(
     cases, codes = cases.sampled(config.seed), codes.to(model.device)
     was_training = model.training
     model.eval()
-    model.dense_weight = 0.0 if model.dense is None else 1.0
+    model.dense_share = 0.0 if model.dense is None else SEARCHED_SHARE
     lists, tried = _lists(model, codes, cases), TriedWeights()
     if model.dense is not None:
         dense = _dense_logp(model, codes, cases, lists.items)
-        by_weight = {
-            w: replace(lists, scores=lists.scores + (w - 1) * dense) for w in DENSE_WEIGHTS
+        generated = (lists.scores - SEARCHED_SHARE * dense) / (1 - SEARCHED_SHARE)
+        mixed = {
+            share: replace(lists, scores=(1 - share) * generated + share * dense)
+            for share in DENSE_SHARES
         }
-        ndcg = {weight: ndcg_at_10(mixed, cases) for weight, mixed in by_weight.items()}
-        model.dense_weight = best_of(ndcg)
-        lists, tried = by_weight[model.dense_weight], replace(tried, dense=_named(ndcg))
+        ndcg = {share: ndcg_at_10(found, cases) for share, found in mixed.items()}
+        model.dense_share = best_of(ndcg)
+        lists, tried = mixed[model.dense_share], replace(tried, dense=_named(ndcg))
     if config.recency_prior:
         ndcg = ndcg_by_weight(lists, cases)
         model.recency_prior = RecencyPrior(weight=best_of(ndcg), days=cases.days)
@@ -81,7 +85,7 @@ def choose_list_weights(
 
 
 def _lists(model: OneRec, codes: Tensor, cases: RecencyCases) -> RankedLists:
-    """The best `POOL` items of every user; a dense head counts as much as generation."""
+    """The best `POOL` items of every user by the model as it is, without a prior."""
     allowed = torch.from_numpy(cases.candidates).to(model.device)
     trie = Trie.build(codes, model.codebook_size, allowed)
     width = min(POOL, trie.num_leaves)

@@ -16,11 +16,12 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.nn import functional as F
 
 from onerec.config import ModelConfig, TokenizerConfig
 from onerec.generation import Trie, rank_first_items
 from onerec.model import OneRec, load_model, lookup, save_model, session_nll
-from onerec.model.next_item import decode_positions
+from onerec.model.next_item import decode_positions, latest_states
 from onerec.model.recency_prior import NO_PRIOR, RecencyPrior
 from onerec.ranked_lists import RankedLists, last_items, narrowed
 from onerec.tokenizer.codebook import fit_codebook
@@ -149,6 +150,8 @@ def window_loss(
 ) -> Tensor:
     """L_NTP of the learned items of windows from position `first` on, each from those before it.
 
+    With a dense head its loss is added, as in `next_token_loss`.
+
     Args:
         model: With a causal encoder.
         windows: (B, L + 1) item indices, -1 padded on the right; trimmed to the longest here.
@@ -159,7 +162,12 @@ def window_loss(
     longest = int((windows >= 0).sum(1).max())
     windows, learned = windows[:, :longest], learned[:, :longest]
     tokens, present = lookup(codes.to(windows.device), windows)
-    states = model.causal_states(tokens[:, :-1], present[:, :-1])
-    targets, learned = tokens[:, first:], learned[:, first:]
+    vectors = model.item_vectors(windows[:, :-1])
+    states = model.causal_states(tokens[:, :-1], present[:, :-1], vectors)
+    items, targets, learned = (rows[:, first:] for rows in (windows, tokens, learned))
     logits = decode_positions(model, states, targets, first=first)
-    return session_nll(logits, targets, learned)
+    loss = session_nll(logits, targets, learned)
+    if model.dense is None:
+        return loss
+    latest = model.marked(latest_states(model, states, first=first))[learned]
+    return loss + F.cross_entropy(model.dense(latest), items[learned]) / model.num_sid_tokens

@@ -18,7 +18,7 @@ from onerec.evaluation.baselines import (
 from onerec.evaluation.baselines.sequence_training import Recipe, fit_tiger
 from onerec.evaluation.baselines.sequences import NewestWindows, WindowData
 from onerec.evaluation.baselines.tiger import tiger_codes, window_loss
-from onerec.model import lookup
+from onerec.model import encode_items, lookup
 from onerec.session_dataset.eval_users import EvalUsers
 from onerec.session_dataset.interactions import load_interactions
 from tests.core.evaluation import night as small
@@ -96,6 +96,22 @@ def test_the_loss_is_the_mean_over_every_item_from_those_before_it() -> None:
     learned = torch.tensor([[False, True, False, False, False], [True, False, False, False, False]])
     found = window_loss(model, windows, learned, codes)
     torch.testing.assert_close(found, (expected[1] + expected[3]) / 2)
+
+
+def test_a_dense_head_learns_the_same_items_beside_the_tokens() -> None:
+    model = small_model(causal_encoder=True, session_items=1, dense_head=True)
+    model.add_dense_head(9, 2).to(model.dtype)
+    model.eval()  # no item is left out
+    codes = unique_codes(9, 4, 3)
+    windows = torch.tensor([[3, 1, 4, -1, -1], [5, 8, -1, -1, -1]])
+    expected = []
+    for history, item in (([3], 1), ([3, 1], 4), ([5], 8)):
+        memory = model.encode(*encode_items(model, torch.tensor([history]), codes))
+        tokens = F.cross_entropy(model.decode(memory, codes[item][None, None])[0, 0], codes[item])
+        dense = F.cross_entropy(model.dense_logits(memory), torch.tensor([item]))
+        expected.append(tokens + dense / 3)
+    found = window_loss(model, windows, windows >= 0, codes, first=1)
+    torch.testing.assert_close(found, torch.stack(expected).mean())
 
 
 def test_ids_are_unique_and_new_items_change_no_others() -> None:

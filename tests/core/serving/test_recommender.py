@@ -181,7 +181,7 @@ def test_a_dense_head_serves_from_a_bundle(parts):
     model = small_model(dense_head=True)
     vectors = load_file(parts / "ids" / "vectors.safetensors")["vectors"]
     model.add_dense_head(N - 3, 5).vectors.copy_(vectors[:-3])  # three items came since
-    model.dense_weight = 50.0
+    model.dense_share = 0.98
     save_model(model.float(), parts / "dense", tokenizer_version="g1")
     write_bundle(
         parts / "bundle",

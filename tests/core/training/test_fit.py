@@ -14,7 +14,7 @@ import torch
 
 from onerec.config import ModelConfig, TrainingConfig
 from onerec.evaluation.recency import RecencyCases
-from onerec.model import OneRec, load_model, lookup
+from onerec.model import OneRec, encode_items, load_model
 from onerec.session_dataset.eval_users import EvalUsers
 from onerec.session_dataset.generator_sessions import SessionTensors
 from onerec.training import (
@@ -26,7 +26,7 @@ from onerec.training import (
     fit_generator,
 )
 from onerec.training.generator_module import dense_nll
-from onerec.training.list_weights import DENSE_WEIGHTS
+from onerec.training.list_weights import DENSE_SHARES
 from onerec.training.resume import RESUME
 from tests.core.training.small import (
     HISTORY,
@@ -131,21 +131,21 @@ def test_a_generator_without_a_recency_prior_gets_no_weight(tmp_path: Path) -> N
     assert (report.recency_ndcg, model.recency_prior.weight) == ({}, 0.0)
 
 
-def test_a_dense_head_is_learned_beside_the_generator_and_gets_a_weight(tmp_path: Path) -> None:
+def test_a_dense_head_is_learned_beside_the_generator_and_gets_a_share(tmp_path: Path) -> None:
     """The head alone learns what follows a history; a warm start goes on with it."""
     config = dataclasses.replace(TRAINING, max_epochs=8, learning_rate=1e-2)
     shape = dataclasses.replace(MODEL, dropout=0.0, d_model=32, dense_head=True)
     vectors = torch.nn.functional.one_hot(torch.arange(NUM_ITEMS)).float()
     cases = cases_of_recency(True)
     report = fit(tmp_path / "a", config, shape, list_cases=cases, vectors=vectors)
-    assert list(report.dense_ndcg) == [str(weight) for weight in DENSE_WEIGHTS]
+    assert list(report.dense_ndcg) == [str(share) for share in DENSE_SHARES]
     model, _ = load_model(tmp_path / "a" / "out", expected_tokenizer_version=None)
-    assert report.dense_ndcg[str(model.dense_weight)] == max(report.dense_ndcg.values())
+    assert report.dense_ndcg[str(model.dense_share)] == max(report.dense_ndcg.values())
 
     @torch.no_grad()
     def loss(model: OneRec) -> float:
         codes = catalogue().codes.long()
-        memory = model.encode(*lookup(codes, VALID.history))
+        memory = model.encode(*encode_items(model, VALID.history, codes))
         return float(dense_nll(model, memory, VALID.targets.long()))
 
     first = loss(model)

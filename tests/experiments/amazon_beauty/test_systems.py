@@ -1,4 +1,4 @@
-"""The systems of Amazon Beauty on a small planted world: heads, fusion, results, the table."""
+"""The systems of Amazon Beauty on a small planted world: dense head, results, the table."""
 
 import dataclasses
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from experiments.amazon_beauty import SYSTEM_NAMES, item_representations, systems
-from experiments.amazon_beauty.dense_head import DenseHeadRanker, OneRecWithDenseHead, candidates_of
+from experiments.amazon_beauty.dense_head import DenseHeadRanker
 from experiments.amazon_beauty.reviews import read_amazon
 from experiments.amazon_beauty.table import LABELS, table_of_amazon_beauty
 from experiments.amazon_beauty.training import (
@@ -20,9 +20,8 @@ from experiments.amazon_beauty.training import (
     save_results,
 )
 from experiments.reporting.results_page import section
-from onerec.config import ModelConfig
+from onerec.evaluation.baselines.tiger import TigerRanker
 from onerec.evaluation.metric_table import ALL, Metric, TableColumn
-from onerec.generation import score_catalogue
 from tests.core.model.small import unique_codes
 
 NUM_ITEMS, NUM_USERS = 40, 150
@@ -46,68 +45,21 @@ def data(tmp_path: Path) -> Path:
     return directory
 
 
-def model(codes: torch.Tensor, *, dropout: float = 0.0) -> OneRecWithDenseHead:
+def test_the_head_alone_lists_what_a_generator_lists_whose_share_is_one() -> None:
+    codes, budget = unique_codes(30, 4, 3), Budget(epochs=1, width=16, layers=1, heads=2)
     torch.manual_seed(0)
-    shape = ModelConfig(
-        d_model=16,
-        num_heads=2,
-        d_ff=24,
-        encoder_layers=1,
-        decoder_layers=1,
-        num_experts=1,
-        active_experts=1,
-        dropout=dropout,
-        causal_encoder=True,
-    )
-    vectors = torch.randn(len(codes), 5)
-    return OneRecWithDenseHead(shape, codes, 4, vectors, history_length=6).eval()
-
-
-def test_candidates_carry_exact_scores_of_both_heads_and_mix() -> None:
-    codes = unique_codes(30, 4, 3)
-    one = model(codes)
-    torch.nn.init.normal_(one.head.items.weight)  # so that the heads disagree
+    model = systems._generator(budget, codes, torch.randn(30, 5)).eval()
+    assert model.dense is not None
+    torch.nn.init.normal_(model.dense.items.weight)
     history = np.array([[3, 1, 4, -1], [9, -1, -1, -1]])
-    found = candidates_of(one, history, beam=8, dense=8)
-    with torch.no_grad():
-        table = one.item_table()
-        # the generator's exact scores, with the item vectors in what it reads
-        encode = one.generator.encode
-        rows = torch.from_numpy(history)
-        vectors = torch.nn.functional.pad(table[rows.clamp(min=0)], (0, 0, 0, 2)) * 4.0
-        one.generator.encode = lambda c, m: encode(c, m, vectors)  # pyright: ignore
-        exact = score_catalogue(one.generator, rows, codes)
-        del one.generator.encode
-        states = [one.states(rows[i : i + 1, : int(n)], table) for i, n in ((0, 3), (1, 1))]
-        dense = torch.stack([one.dense_logits(s[0, -1], table).log_softmax(-1) for s in states])
-    first = ~found.generated_logp.isneginf()
-    for row in range(2):
-        items = found.items[row][first[row]]
-        assert len(items) == len(items.unique())
-        torch.testing.assert_close(found.generated_logp[row][first[row]], exact[row, items])
-        torch.testing.assert_close(found.dense_logp[row][first[row]], dense[row, items])
-        mixed = 0.75 * exact[row, items] + 0.25 * dense[row, items]
-        assert (
-            found.fused(0.25, 5)[row].tolist() == items[mixed.argsort(descending=True)][:5].tolist()
-        )
-    assert (found.fused(1.0, 5) == dense.topk(5).indices.numpy()).all()
-    assert (found.fused(1.0, 5) == DenseHeadRanker(one).rank(history, 5).items).all()
-    assert (found.generated(5) == exact.topk(5).indices.numpy()).all()
-
-
-def test_the_loss_asks_every_item_but_the_first_of_both_heads() -> None:
-    codes = unique_codes(30, 4, 3)
-    one = model(codes)
-    windows = torch.tensor([[3, 1, 4, -1], [9, 2, -1, -1]])
-    expected = []
-    table = one.item_table()
-    for history, item in (([3], 1), ([3, 1], 4), ([9], 2)):
-        rows = torch.tensor([history])
-        logits = one.generator.decode(one.memory(rows, table), codes[item][None, None])[0, 0]
-        sid_tokens = -logits.log_softmax(-1).gather(1, codes[item][:, None]).sum()
-        dense = one.dense_logits(one.states(rows, table)[0, -1], table)
-        expected.append(sid_tokens - dense.log_softmax(-1)[item])
-    torch.testing.assert_close(one.loss(windows), torch.stack(expected).mean())
+    exclude = np.array([[3], [-1]])
+    everything = np.ones(30, dtype=bool)
+    model.dense_share = 1.0
+    searched = TigerRanker(model, codes, everything).rank(history, 5, exclude)
+    listed = DenseHeadRanker(model, codes).rank(history, 5, exclude, everything)
+    assert (listed.items == searched.items).all()
+    model.dense_share = 0.0
+    assert (TigerRanker(model, codes, everything).rank(history, 5).items != listed.items).any()
 
 
 def test_crops_begin_anywhere_and_keep_two_items() -> None:
