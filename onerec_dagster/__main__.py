@@ -148,6 +148,8 @@ def rollback(args: argparse.Namespace, op: Operator) -> None:
     store = op.store
     days = store.partitions("champion")
     day = args.to.isoformat() if args.to else _last_other_champion(store, days)
+    if day is None:
+        raise ValueError("no earlier day has another champion to go back to")
     if day not in days[:-1]:
         have = f"; there are {', '.join(days[:-1])}" if days[1:] else ", of which there is none"
         raise ValueError(f"--to {day}: name an earlier day with a champion{have}")
@@ -184,12 +186,12 @@ def pin(args: argparse.Namespace, op: Operator) -> None:
     day = args.day.isoformat() if args.day else (days[-1] if days else "")
     if day not in days:
         raise ValueError(f"DAY={day!r}: no champion of that day; there are {', '.join(days[-5:])}")
-    maintain(op, "pin", "pin", {"day": day, "reason": args.reason})
+    maintain(op, "pin_champion", "pin", {"day": day, "reason": args.reason})
 
 
 def unpin(args: argparse.Namespace, op: Operator) -> None:
     """The promotion rule decides again from the next nightly run on."""
-    maintain(op, "pin", "pin", {"day": "", "reason": args.reason})
+    maintain(op, "pin_champion", "pin", {"day": "", "reason": args.reason})
 
 
 def prune(args: argparse.Namespace, op: Operator) -> None:
@@ -205,7 +207,7 @@ def prune(args: argparse.Namespace, op: Operator) -> None:
 
 def forget(args: argparse.Namespace, op: Operator) -> None:
     """Erases users from warehouse, artifacts and recommendations; says what still holds them."""
-    maintain(op, "forget", "forget", {"users": args.users})
+    maintain(op, "forget", "forget_users", {"users": args.users})
 
 
 def doctor(args: argparse.Namespace, op: Operator) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from onerec.artifacts import ArtifactStore, write_json
 from onerec_dagster import __main__ as commands
+from onerec_dagster.definitions import defs
 from onerec_dagster.job_runner import RunFailedError, RunRequest
 
 FIRST_DAY, LAST_DELIVERED = date(2026, 6, 1), date(2026, 7, 31)
@@ -143,8 +144,8 @@ def test_a_later_degraded_day_is_served_by_the_new_decision_too(op: Recorded) ->
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["rollback"], "name a day with a champion before"),
-        (["rollback", "--to", "2026-01-01"], "name a day with a champion before"),
+        (["rollback"], "no earlier day has another champion"),
+        (["rollback", "--to", "2026-01-01"], "name an earlier day with a champion"),
         (["pin", "2026-01-01"], "no champion of that day"),
     ],
 )
@@ -201,3 +202,19 @@ def test_what_a_user_can_correct_ends_a_command_in_one_line(
     monkeypatch.setattr(commands, "operator", lambda: nullcontext(op))
     with pytest.raises(SystemExit, match=r"^pin: DAY='2026-01-01': no champion of that day"):
         commands.main(["pin", "2026-01-01"])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("pin", "2026-06-16"), ("unpin",), ("prune", "--yes"), ("forget", "u1", "u2"), ("doctor",)],
+)
+def test_what_a_maintenance_command_asks_for_is_a_job_with_that_config(
+    op: Recorded, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    asked: list[tuple] = []
+    monkeypatch.setattr(commands, "maintain", lambda _, *request: asked.append(request))
+    publish_champion(op.store, "2026-06-16", "m")
+    call(op, *arguments)
+    ((job, name, config),) = asked
+    ops = {"ops": {name: {"config": dict(config)}}} if config else {}
+    assert dg.validate_run_config(defs.resolve_job_def(job), ops)
