@@ -17,12 +17,13 @@ from typing import Any
 
 import dagster as dg
 import requests
-from dagster_graphql import DagsterGraphQLClient
 
 from onerec_dagster.dagster_home import prepare_home
 from resources.settings import CHECKOUT, load_settings
 
 CODE_VERSIONS = "query { assetNodes { assetKey { path } opVersion } }"
+LAUNCH_RUN = """mutation($params: ExecutionParams!) { launchRun(executionParams: $params) {
+  ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
 LAUNCH_BACKFILL = """mutation($params: LaunchBackfillParams!) {
   launchPartitionBackfill(backfillParams: $params) {
   ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }"""
@@ -49,7 +50,7 @@ class Launcher:
         return f"http://127.0.0.1:{self.port}"
 
     def query(self, query: str, **variables: Any) -> dict[str, Any]:
-        """The data of a GraphQL query, where Dagster's client has no method for it.
+        """Run a GraphQL query and return its data; dagster-graphql's client has no backfills.
 
         Raises:
             RuntimeError: The answer holds an error.
@@ -70,14 +71,20 @@ class Launcher:
         self, location: str, job: str, tags: Mapping[str, str], assets: Sequence[str] = ()
     ) -> bool:
         """Run a job, or some assets of it, to its end; returns whether it succeeded."""
-        run_id = DagsterGraphQLClient("127.0.0.1", self.port).submit_job_execution(
-            job,
-            repository_location_name=location,
-            repository_name="__repository__",
-            run_config={},
-            tags=dict(tags),
-            asset_selection=list(assets) or None,
-        )
+        selector: dict[str, Any] = {
+            "repositoryLocationName": location,
+            "repositoryName": "__repository__",
+            "pipelineName": job,
+        }
+        if assets:
+            selector["assetSelection"] = [{"path": [name]} for name in assets]
+        given = [{"key": key, "value": value} for key, value in tags.items()]
+        params = {
+            "selector": selector,
+            "runConfigData": {},
+            "executionMetadata": {"tags": given},
+        }
+        run_id = self.query(LAUNCH_RUN, params=params)["launchRun"]["run"]["runId"]
         while True:
             (run,) = self._show_ended(dg.RunsFilter(run_ids=[run_id]))
             if run.is_finished:
