@@ -1,7 +1,8 @@
 """Baselines: popularity, item-KNN and what else the settings name, fitted on the window."""
 
-from dataclasses import replace
+import shutil
 from datetime import date
+from typing import Any
 
 import dagster as dg
 
@@ -17,6 +18,7 @@ from assets.support import (
     to_core,
     upstream,
 )
+from assets.training_process import run_training
 from resources.stores import Artifacts, Compute
 
 FITTED_WITH = (
@@ -54,57 +56,33 @@ def baselines(
     compute: Compute,
 ) -> dg.MaterializeResult:
     """Popularity, item-KNN and what else the settings name, fitted on [D - W, D - 1] alone."""
-    from onerec.evaluation.baselines import (
-        BaselineInputs,
-        fit_baselines,
-        fit_item_knn_prior,
-        fit_learned,
-    )
+    from onerec.evaluation.baselines import load_baselines
+    from onerec.evaluation.baselines.job import BaselinesJob
     from onerec.report.pictures import histogram, svg_markdown
-    from onerec.session_dataset.interactions import load_interactions
-    from onerec.session_dataset.reader import read_session_config
-    from onerec.tokenizer.tokenized_catalogue import load_tokenized
 
     day, settings = context.partition_key, to_core(config, PIPELINE.evaluation)
     phase = to_core(config.training, PIPELINE.training)
     read = {n: artifacts.store.latest(n, day) for n in ("session_dataset", "semantic_ids")}
-    tokenized, test_day = load_tokenized(read["semantic_ids"].path), date.fromisoformat(day)
-    inputs = BaselineInputs(
+    job = BaselinesJob(
         session_dataset=read["session_dataset"].path,
-        semantic_ids=tokenized.ids,
-        candidates=tokenized.ids.candidates(test_day),
-        test_day=test_day,
-        history_length=read_session_config(read["session_dataset"].path).history_length,
-        vectors=tokenized.vectors,
-        last_phase=phase if settings.baseline_last_phase else None,
-        recency_days=phase.recency_days if settings.baseline_recency else None,
+        semantic_ids=read["semantic_ids"].path,
+        test_day=date.fromisoformat(day),
+        evaluation=settings,
+        training=phase,
         runtime=compute.runtime(),
     )
-    window = load_interactions(inputs.session_dataset, inputs.semantic_ids, test_day=test_day)
-    counted = fit_baselines(window, inputs.candidates, neighbours=settings.neighbours)
-    seconds: dict[str, float] = {}
-    learned = fit_learned(
-        inputs,
-        settings,
-        on_progress=context.log.info,
-        on_fitted=lambda name, spent: seconds.update({f"seconds of {name}": spent}),
-    )
-    fitted = replace(
-        counted,
-        learned=learned,
-        newest_watches=inputs.newest_watches,
-        item_knn_prior=fit_item_knn_prior(inputs, settings),
-    )
-    with artifacts.store.write(
-        "baselines",
-        day,
-        config={name: getattr(settings, name) for name in FITTED_WITH}
+    key: dict[str, Any] = {
+        "config": {name: getattr(settings, name) for name in FITTED_WITH}
         | {"training": {name: getattr(phase, name) for name in LAST_PHASE_SETTINGS}},
-        upstream={name: a.version for name, a in read.items()},
-        code_version=CODE,
-    ) as draft:
-        fitted.save(draft.path)
+        "upstream": {name: a.version for name, a in read.items()},
+        "code_version": CODE,
+    }
+    scratch = artifacts.store.scratch("baselines", day, key)
+    with artifacts.store.write("baselines", day, **key) as draft:
+        clocked = run_training(context, job, out_dir=draft.path, scratch=scratch)
+        fitted = load_baselines(draft.path)
         draft.row_counts["rows"] = int(fitted.candidates.sum())
+    shutil.rmtree(scratch)
     shown = histogram(fitted.exposures.tolist(), "How often items are shown", "exposures", "items")
     picture = dg.MetadataValue.md(svg_markdown(shown))
-    return published(draft.artifact, {"exposures per item": picture, **fitted.facts(), **seconds})
+    return published(draft.artifact, {"exposures per item": picture, **fitted.facts(), **clocked})

@@ -182,6 +182,7 @@ class BaselineInputs:
         runtime: Hardware of the sequence baselines.
         recency_days: The newest days that the recency priors of the sequence baselines count; None
             leaves the priors out.
+        scratch: Directory of their unfinished work, which several processes share.
     """
 
     session_dataset: Path
@@ -193,6 +194,11 @@ class BaselineInputs:
     last_phase: TrainingConfig | None = None
     runtime: Runtime = field(default_factory=lambda: Runtime(accelerator="cpu"))
     recency_days: int | None = None
+    scratch: Path | None = None
+
+    def scratch_of(self, name: str) -> Path | None:
+        """The directory of one system's unfinished work."""
+        return self.scratch and self.scratch / name
 
     @property
     def newest_watches(self) -> np.ndarray | None:
@@ -247,14 +253,14 @@ def _fit_sequences(
     name: str, inputs: BaselineInputs, config: EvaluationConfig, on_progress: OnProgress
 ) -> LearnedBaseline:
     # here, so that reading baselines does not load Lightning
-    from onerec.evaluation.baselines.sequence_training import fit_sequence_model
+    from onerec.evaluation.baselines.sequence_training import Execution, fit_sequence_model
 
     return fit_sequence_model(
         LOSSES[name],
         inputs.sequences,
         config,
         newest=inputs.last_phase,
-        runtime=inputs.runtime,
+        execution=Execution(runtime=inputs.runtime, scratch=inputs.scratch_of(name)),
         on_epoch=lambda numbers: on_progress(f"{name}: {numbers}"),
     )
 
@@ -262,7 +268,7 @@ def _fit_sequences(
 def _fit_tiger(
     inputs: BaselineInputs, config: EvaluationConfig, on_progress: OnProgress
 ) -> LearnedBaseline:
-    from onerec.evaluation.baselines.sequence_training import fit_tiger
+    from onerec.evaluation.baselines.sequence_training import Execution, fit_tiger
 
     ids, candidates = inputs.semantic_ids, inputs.candidates
     assert inputs.vectors is not None, "TIGER makes its semantic IDs of item vectors"
@@ -279,7 +285,7 @@ def _fit_tiger(
         ids.codebook_size,
         config,
         newest=inputs.last_phase,
-        runtime=inputs.runtime,
+        execution=Execution(runtime=inputs.runtime, scratch=inputs.scratch_of("tiger")),
         on_epoch=lambda numbers: on_progress(f"tiger: {numbers}"),
     )
 

@@ -20,7 +20,8 @@ from onerec.evaluation.recency import chosen_prior
 from onerec.model import OneRec
 from onerec.ranked_lists import Ranker
 from onerec.session_dataset.eval_users import EvalUsers
-from onerec.training.batches import DrawnBatches, Rows, length_buckets
+from onerec.training.batches import DrawnBatches, WeightedRows, epoch_seed, length_buckets
+from onerec.training.execution import Execution
 from onerec.training.fit_module import FitModule
 from onerec.training.fit_settings import FitSettings
 from onerec.training.generator import last_phase, pretraining_settings
@@ -32,6 +33,7 @@ CUTOFF = 10
 MONITOR = f"ndcg@{CUTOFF}"
 """The validation metric that chooses epoch and trial."""
 CPU = Runtime(accelerator="cpu")
+ON_CPU = Execution(runtime=CPU)
 
 R = TypeVar("R", SequenceRanker, TigerRanker)
 Metrics = Mapping[str, float]
@@ -87,7 +89,7 @@ assert len(TRIALS) == MOST_TRIALS
 
 
 class WindowModule(FitModule):
-    """Trains a model on windows (B, L + 1) of item indices, and which of them are learned."""
+    """Trains a model on windows (B, L + 1) of item indices, which of them are learned, a weight."""
 
     def __init__(
         self,
@@ -107,11 +109,20 @@ class WindowModule(FitModule):
         """
         super().__init__(model)
         self.loss = loss
-        self.generator = torch.Generator().manual_seed(seed)
+        self.seed = seed
+        self.generator = self.draws = torch.Generator().manual_seed(seed)
         self.measure = measure
 
+    def on_train_epoch_start(self) -> None:
+        # all processes need one order of batches, and each draws for its own share of them
+        if self.trainer.world_size > 1:
+            stream = 1 + self.global_rank
+            seed = epoch_seed(self.seed, self.current_epoch, stream=stream)
+            self.draws = torch.Generator().manual_seed(seed)
+
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
-        return self.loss(batch[0], batch[1], self.generator)
+        windows, learned, weight = batch
+        return self.loss(windows, learned, self.draws) * weight
 
     def validation_metrics(self) -> dict[str, Any]:
         return {} if self.measure is None else dict(self.measure())
@@ -143,14 +154,14 @@ def fit_windows(
         windows: (W, L + 1) item indices, -1 padded on the right.
         recipe: How windows are batched.
         settings: Budget, optimiser and which epoch is kept.
-        runtime: Hardware; one device of it is used, in float32.
+        runtime: Hardware, used in float32.
         learned: (W, L + 1) bool: items to predict; all of them by default.
         on_epoch: Called with the numbers of every epoch.
         scratch: Where a killed training is resumed from, after its last whole epoch.
     """
     lengths = (windows >= 0).sum(1)
     # orders, masks and negatives are drawn on the CPU, whose generator is kept after each epoch
-    runtime = replace(runtime.on_one_device(), precision="32-true", checkpoint_every_steps=0)
+    runtime = replace(runtime.of_small_model(), precision="32-true")
 
     def batches(generator: torch.Generator) -> Sequence[Tensor]:
         if recipe.batch_items:
@@ -160,7 +171,7 @@ def fit_windows(
     with reproducible(runtime):
         return fit(
             module,
-            Rows(windows, windows >= 0 if learned is None else learned),
+            WeightedRows(windows, windows >= 0 if learned is None else learned),
             DrawnBatches(batches, module.generator),
             settings,
             runtime=runtime,
@@ -176,7 +187,7 @@ def fit_sequence_model(
     *,
     recipe: Recipe = SEQUENCE_RECIPE,
     newest: TrainingConfig | None = None,
-    runtime: Runtime = CPU,
+    execution: Execution = ON_CPU,
     on_epoch: Callable[[dict[str, Any]], None] = lambda entry: None,
 ) -> SequenceRanker:
     """Train SASRec or BERT4Rec; the trial and epoch of best validation NDCG@10 count.
@@ -187,7 +198,7 @@ def fit_sequence_model(
         config: `baseline_epochs`, `baseline_width`, `baseline_trials` and `seed`.
         recipe: Usual optimiser settings.
         newest: How `data.newest` is learned afterwards, see `best_trial`.
-        runtime: Hardware.
+        execution: Hardware, and where unfinished work lies.
         on_epoch: Called with `trial`, `epoch`, `train_loss`, `recall@10`, `ndcg@10`.
     """
 
@@ -205,7 +216,7 @@ def fit_sequence_model(
         ranker = SequenceRanker(model, data.candidates)
         return ranker, model, lambda *batch: loss(model, *batch)
 
-    return best_trial(build, data, config, recipe, on_epoch, newest, runtime)
+    return best_trial(build, data, config, recipe, on_epoch, newest, execution)
 
 
 def fit_tiger(
@@ -216,7 +227,7 @@ def fit_tiger(
     *,
     recipe: Recipe = TIGER_RECIPE,
     newest: TrainingConfig | None = None,
-    runtime: Runtime = CPU,
+    execution: Execution = ON_CPU,
     on_epoch: Callable[[dict[str, Any]], None] = lambda entry: None,
 ) -> TigerRanker:
     """Train TIGER; the trial and epoch of the best validation NDCG@10 count.
@@ -228,7 +239,7 @@ def fit_tiger(
         config: `baseline_epochs`, `baseline_width`, `baseline_trials` and `seed`.
         recipe: Usual optimiser settings.
         newest: How `data.newest` is learned afterwards, see `best_trial`.
-        runtime: Hardware.
+        execution: Hardware, and where unfinished work lies.
         on_epoch: Called with `trial`, `epoch`, `train_loss`, `recall@10`, `ndcg@10`.
     """
 
@@ -246,7 +257,7 @@ def fit_tiger(
         ranker = TigerRanker(model, codes, data.candidates)
         return ranker, model, lambda items, learned, _: window_loss(model, items, learned, codes)
 
-    return best_trial(build, data, config, recipe, on_epoch, newest, runtime)
+    return best_trial(build, data, config, recipe, on_epoch, newest, execution)
 
 
 def best_trial(
@@ -256,7 +267,7 @@ def best_trial(
     recipe: Recipe,
     on_epoch: Callable[[dict[str, Any]], None],
     newest: TrainingConfig | None = None,
-    runtime: Runtime = CPU,
+    execution: Execution = ON_CPU,
 ) -> R:
     """The best of `config.baseline_trials` trainings from the same seed, which then gets a recency
     prior and learns the newest days as the generator does (`TrainingConfig.fresh_epochs`).
@@ -268,7 +279,7 @@ def best_trial(
         recipe: Usual optimiser settings.
         on_epoch: Called with the numbers of every epoch and the number of the trial.
         newest: Settings of that last phase; None leaves it out.
-        runtime: Hardware.
+        execution: Hardware, and where unfinished work lies.
     """
     windows, measured = torch.from_numpy(data.windows).long(), len(data.valid) > 0
     best: tuple[R, nn.Module, WindowLoss, float] | None = None
@@ -289,7 +300,8 @@ def best_trial(
                     mode="max",
                     patience=recipe.patience,
                 ),
-                runtime=runtime,
+                runtime=execution.runtime,
+                scratch=execution.scratch_of(f"trial-{number}"),
                 on_epoch=lambda entry, n=number: on_epoch({"trial": n, **entry}),
             )
         score = result.history[result.best_epoch - 1].get(MONITOR, float("nan"))
@@ -303,7 +315,7 @@ def best_trial(
     if newest is not None and newest.fresh_epochs and data.newest is not None:
         module = WindowModule(model, loss, seed=config.seed)
         phase = last_phase(newest)
-        _learn_newest(module, data.newest, recipe, phase, runtime, seed=config.seed)
+        _learn_newest(module, data.newest, recipe, phase, execution, seed=config.seed)
     return ranker
 
 
@@ -312,7 +324,7 @@ def _learn_newest(
     newest: NewestWindows,
     recipe: Recipe,
     phase: TrainingConfig,
-    runtime: Runtime,
+    execution: Execution,
     *,
     seed: int,
 ) -> None:
@@ -330,7 +342,8 @@ def _learn_newest(
             items,
             recipe,
             replace(settings, monitor=None, patience=0, accumulation=1),
-            runtime=runtime,
+            runtime=execution.runtime,
+            scratch=execution.scratch_of("newest"),
             learned=torch.from_numpy(newest.learned),
         )
 

@@ -1,4 +1,4 @@
-"""Reward model, evaluator and alignment: two processes train what one process trains."""
+"""Reward models, alignment, sequence baselines: two processes train what one process trains."""
 
 import dataclasses
 import json
@@ -7,6 +7,7 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -15,7 +16,9 @@ from onerec.alignment.job import AlignmentJob
 from onerec.alignment.preferences import save_preferences
 from onerec.alignment.rounds import RoundInputs, round_preferences
 from onerec.artifacts import MANIFEST, write_json
-from onerec.config import AlignmentConfig, Runtime
+from onerec.config import AlignmentConfig, EvaluationConfig, Runtime, TrainingConfig
+from onerec.evaluation.baselines import load_baselines
+from onerec.evaluation.baselines.job import BaselinesJob
 from onerec.reward.job import RewardJob
 from onerec.training.launch import Job, job_kind, job_to_json, parse_job, run_job_file
 from tests.core.evaluation import night as small
@@ -127,6 +130,33 @@ def test_an_alignment_round(data: Path, tmp_path: Path) -> None:
     for before, after in zip(expected["epochs"], found["epochs"], strict=True):
         assert after == pytest.approx(before, rel=1e-2, abs=1e-3)
     assert_same_weights(one, two)
+
+
+@pytest.mark.slow
+def test_sequence_baselines(data: Path, tmp_path: Path) -> None:
+    """Negatives and masks are drawn by process, so the weights are others than those of one."""
+    job = BaselinesJob(
+        session_dataset=data / "session_dataset",
+        semantic_ids=data / "semantic_ids",
+        test_day=small.DAY,
+        evaluation=EvaluationConfig(
+            baselines="popularity,sasrec_ce,bert4rec",
+            baseline_epochs=2,
+            baseline_width=8,
+            baseline_trials=1,
+        ),
+        training=TrainingConfig(fresh_days=1, fresh_epochs=1),
+        runtime=ONE,
+    )
+    one = trained(job, tmp_path / "one")
+    two = trained(dataclasses.replace(job, runtime=TWO), tmp_path / "two")
+    expected, found = (load_baselines(path) for path in (one, two))
+    assert sorted(expected.learned) == sorted(found.learned) == ["bert4rec", "sasrec_ce"]
+    np.testing.assert_array_equal(found.popularity.weights, expected.popularity.weights)
+    for name in expected.learned:
+        before, after = (load_file(path / name / "model.safetensors") for path in (one, two))
+        assert before.keys() == after.keys()
+        assert all(bool(tensor.isfinite().all()) for tensor in after.values())
 
 
 def test_a_wrong_field_is_named(data: Path) -> None:
