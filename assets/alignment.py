@@ -174,9 +174,7 @@ def checkpoint_of_round(number: int) -> dg.AssetsDefinition:
         compute: Compute,
     ) -> dg.MaterializeResult:
         from onerec.alignment.job import AlignmentJob
-        from onerec.alignment.round_gate import REWARD_WEIGHT
         from onerec.alignment.train import read_alignment_report
-        from onerec.artifacts import read_json
 
         day, settings = context.partition_key, to_core(config, PIPELINE.alignment)
         gate = config.model_dump(include={"decoding", "evaluation"})
@@ -200,13 +198,9 @@ def checkpoint_of_round(number: int) -> dg.AssetsDefinition:
         shutil.rmtree(scratch)
         for reason in decision.reasons:
             context.log.warning(f"round refused, {start} is kept: {reason}")
-        tried = read_json(draft.artifact.path / REWARD_WEIGHT)
-        shown = {
-            **_round_metadata(decision),
-            "NDCG@10 by weight of the reward": dg.MetadataValue.json(tried),
-            **_training_metadata(report.steps, report.epochs),
-        }
-        return published(draft.artifact, shown)
+        learned = _training_metadata(report.steps, report.epochs)
+        shown = _round_metadata(decision, draft.artifact.path)
+        return published(draft.artifact, {**shown, **learned})
 
     return dpo_checkpoint
 
@@ -260,12 +254,17 @@ def _round_inputs(read: "dict[str, Artifact]", start: str, day: str) -> "RoundIn
     )
 
 
-def _round_metadata(decision: "RoundDecision") -> dict[str, Any]:
+def _round_metadata(decision: "RoundDecision", checkpoint: Path) -> dict[str, Any]:
+    from onerec.alignment.round_gate import REWARD_WEIGHT
+    from onerec.artifacts import read_json
+
+    tried = dg.MetadataValue.json(read_json(checkpoint / REWARD_WEIGHT))
     reasons = "\n".join(f"- {reason}" for reason in decision.reasons) or "none"
     return {
         "published": decision.published,
         "reasons": dg.MetadataValue.md(reasons),
         **{f"validation day: {name}": value for name, value in decision.numbers.items()},
+        "NDCG@10 by weight of the reward": tried,
     }
 
 
