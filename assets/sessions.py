@@ -229,7 +229,8 @@ def no_account_dominates_a_day(
         severity=dg.AssetCheckSeverity.WARN,
         description=worst
         and f"account {worst.user_id!r} has {worst.share:.0%} of the events of {worst.day}. Leave "
-        "such days out with stages.sessions.max_events_per_user_day; make inspect proposes a limit",
+        "such days out with stages.sessions.max_events_per_user_day (make inspect proposes a "
+        "limit), or keep that many events of them with over_max_events: keep_first",
         metadata={"accounts that stand out": len(busy)},
     )
 

@@ -48,10 +48,14 @@ class SessionConfig(ValidatedConfig):
     )
     max_events_per_user_day: int = option(
         0,
-        "All events of a user's day with more than this many are rejected: bots, test accounts "
-        "(0: none are)",
+        "Limit of a user's events on a day, for bots and test accounts (0: no limit)",
         ge=0,
         le=10**9,
+    )
+    over_max_events: Literal["reject_day", "keep_first"] = option(
+        "reject_day",
+        "Where a user has more: 'reject_day' rejects all events of that day, 'keep_first' those "
+        "after the first max_events_per_user_day",
     )
     same_moment: Literal["reject", "add_up"] = option(
         "reject",

@@ -291,7 +291,8 @@ def accounts(log: Inspected) -> list[Finding]:
             topic="Accounts",
             level="warning",
             text=f"account {shown(worst.user_id)!r} has {worst.share:.0%} of the events of "
-            f"{worst.day}: it moves popularity, metrics and what is learned",
+            f"{worst.day}: it moves popularity, metrics and what is learned. A limit leaves such "
+            "days out, and with over_max_events: keep_first keeps that many events of them",
             setting=log.setting("sessions", "max_events_per_user_day", limit),
             rows=tuple(
                 asdict(account) | {"share": f"{account.share:.1%}"} for account in busy[:10]

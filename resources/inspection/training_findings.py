@@ -282,7 +282,11 @@ def tokenizer(log: Inspected) -> list[Finding]:
         Finding(
             topic="Tokenizer",
             level="warning" if equal else "ok",
-            text=f"{counts['copies']:,} items have the same title, category and author"
+            text=(
+                f"{counts['copies']:,} items have the same title, category and author"
+                if counts["copies"] > 1
+                else "no two items have the same title, category and author"
+            )
             + (": only co-watching distinguishes them" if equal else ""),
             setting="items.columns.title, or item_vectors.path",
         ),

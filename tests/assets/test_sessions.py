@@ -132,8 +132,11 @@ def test_rows_that_a_setting_leaves_out_are_no_sign_of_a_broken_log(tmp_path: Pa
     delivered.deliver(tmp_path / "delivered", "events-2026-06-01", log)
     delivered.deliver(tmp_path / "delivered", "items-2026-06-01", [{"item_id": "i"}])
     delivered.materialize(tmp_path, [raw.raw_prior_history], None)
-    for limit, share in ((0, 1 / 2025), (50, 1 / 25)):
-        config = dataclasses.replace(random_log.CONFIG, max_events_per_user_day=limit)
+    settings = ((0, "reject_day", 0), (50, "reject_day", 2000), (2, "keep_first", 1998))
+    for limit, over, left_out in settings:
+        config = dataclasses.replace(
+            random_log.CONFIG, max_events_per_user_day=limit, over_max_events=over
+        )
         result = delivered.materialize(
             tmp_path,
             [raw.raw_events, raw.raw_items, sessions.session_sql],
@@ -143,8 +146,9 @@ def test_rows_that_a_setting_leaves_out_are_no_sign_of_a_broken_log(tmp_path: Pa
         checks = {e.check_name: e for e in result.get_asset_check_evaluations()}
         check = checks["rejected_share_below_threshold"]
         assert checks["no_account_dominates_a_day"].passed == bool(limit)
+        share = 1 / (2025 - left_out)
         assert check.metadata["rejected share"].value == pytest.approx(share)
-        assert check.metadata["rows left out by a setting"].value == (2000 if limit else 0)
+        assert check.metadata["rows left out by a setting"].value == left_out
         assert check.metadata["rows delivered"].value == 2025
 
 

@@ -74,7 +74,11 @@ def broken_rule(
         ),
         *((row[f] not in TRUE + FALSE, f"{f} is not a boolean") for f in FLAGS),
         (
-            0 < config.max_events_per_user_day < row["events_of_user"],
+            0 < config.max_events_per_user_day < row["events_of_user"]
+            and (
+                config.over_max_events == "reject_day"
+                or row["number_of_event"] >= config.max_events_per_user_day
+            ),
             "user_id has more than max_events_per_user_day events on the day",
         ),
         (
@@ -94,9 +98,22 @@ def classify(
     copies: dict[tuple, list[dict]] = defaultdict(list)
     for day, rows in sorted(deliveries.items()):
         of_users = Counter(row["user_id"] for row in rows)
+        in_time = sorted(
+            range(len(rows)), key=lambda n: (moment(rows[n]["event_time"]) or datetime.max, n)
+        )
+        before: Counter[str | None] = Counter()
+        number_of_event = {}
+        for n in in_time:
+            number_of_event[n] = before[rows[n]["user_id"]]
+            before[rows[n]["user_id"]] += 1
         for number_of_row, delivered in enumerate(rows):
             place, num_events = (day, number_of_row), of_users[delivered["user_id"]]
-            row = {**delivered, "place": place, "events_of_user": num_events}
+            row = {
+                **delivered,
+                "place": place,
+                "events_of_user": num_events,
+                "number_of_event": number_of_event[number_of_row],
+            }
             reason = broken_rule(row, day, items, config)
             if reason:
                 refused[day, reason] += 1

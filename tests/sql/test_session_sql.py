@@ -103,7 +103,10 @@ def test_counts_of_sessions_agree_with_their_lists(home: Path) -> None:
     assert good["n"] == sum(row["is_good"] for row in rows)
 
 
-def test_user_days_and_other_thresholds_equal_the_brute_force(tmp_path: Path, engine: str) -> None:
+@pytest.mark.parametrize("over", ["reject_day", "keep_first"])
+def test_user_days_and_other_thresholds_equal_the_brute_force(
+    tmp_path: Path, engine: str, over: str
+) -> None:
     config = dataclasses.replace(
         random_log.CONFIG,
         session_mode="user_day",
@@ -114,6 +117,7 @@ def test_user_days_and_other_thresholds_equal_the_brute_force(tmp_path: Path, en
         history_length=3,
         session_items=4,
         max_events_per_user_day=7,
+        over_max_events=over,
     )
     home = delivered.home_to_change(tmp_path, engine)
     run = random_log.run_config(config)

@@ -1,6 +1,7 @@
 {{ config(materialized="incremental", day_column="delivered_on", partition_by="delivered_on") }}
 
 {%- set flags = ["is_like", "is_follow", "is_comment", "is_share", "is_dislike"] %}
+{%- set keep_first = var("over_max_events") == "keep_first" %}
 
 -- and the deliveries before, of which a late row may repeat a row
 with delivered as (
@@ -31,6 +32,23 @@ busy_users as (
     where user_id is not null
     group by delivered_on, user_id
     having count(*) > {{ var("max_events_per_user_day") }}
+
+),
+
+busy_events as (
+
+    select
+        delivered.delivered_on,
+        delivered.delivered_row,
+        row_number() over (
+            partition by delivered.delivered_on, delivered.user_id
+            order by delivered.event_time nulls last, delivered.delivered_row
+        ) as event_number
+    from delivered
+    inner join busy_users
+        on
+            delivered.delivered_on = busy_users.delivered_on
+            and delivered.user_id = busy_users.user_id
 
 ),
 {%- endif %}
@@ -65,7 +83,9 @@ classified as (
                 when {{ unreadable(flag) }} is not null then '{{ flag }} is not a boolean'
             {% endfor -%}
             {% if var("max_events_per_user_day") | int > 0 -%}
-                when busy_users.user_id is not null
+                when
+                    busy_events.event_number
+                    > {{ var("max_events_per_user_day") if keep_first else 0 }}
                     then 'user_id has more than max_events_per_user_day events on the day'
             {% endif -%}
             when
@@ -76,10 +96,10 @@ classified as (
     from delivered
     left join catalogue on delivered.item_id = catalogue.item_id
     {% if var("max_events_per_user_day") | int > 0 -%}
-        left join busy_users
+        left join busy_events
             on
-                delivered.delivered_on = busy_users.delivered_on
-                and delivered.user_id = busy_users.user_id
+                delivered.delivered_on = busy_events.delivered_on
+                and delivered.delivered_row = busy_events.delivered_row
     {%- endif %}
 
 ),
