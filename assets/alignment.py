@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from onerec.alignment.job import AlignmentJob
     from onerec.alignment.preferences import Preferences
     from onerec.alignment.round_gate import RoundDecision
-    from onerec.alignment.rounds import RoundInputs
+    from onerec.alignment.round_inputs import RoundInputs
     from onerec.alignment.train import AlignmentReport
     from onerec.artifacts import Artifact
 
@@ -243,7 +243,7 @@ def _check(
 
 
 def _round_inputs(read: "dict[str, Artifact]", start: str, day: str) -> "RoundInputs":
-    from onerec.alignment.rounds import RoundInputs
+    from onerec.alignment.round_inputs import RoundInputs
 
     return RoundInputs(
         session_dataset=read["session_dataset"].path,

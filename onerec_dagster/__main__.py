@@ -229,7 +229,7 @@ def table(args: argparse.Namespace, op: Operator) -> None:
 def serve(args: argparse.Namespace, op: Operator) -> None:
     """An HTTP service over what is current, on localhost: /recommend, /health, /version."""
     try:
-        from onerec.serving.http_service import serve as serve_http
+        from onerec.serving.http_service import serve_http
     except ImportError:
         raise ValueError('it needs pip install -e ".[serve]"') from None
     require_free_port(args.port)

@@ -38,6 +38,7 @@ def degraded_run(
 
 def _sessions_are_valid(findings: RunFindings) -> bool:
     """No check on the log or on its sessions failed."""
+    # the asset graph exists once all definitions do, the sensor that calls this among them
     from onerec_dagster.definitions import defs
 
     graph = defs.resolve_asset_graph()

@@ -15,7 +15,7 @@ from assets.support import POOL_WAREHOUSE, SETTINGS
 from onerec.artifacts import ArtifactStore
 from onerec.serving.current import VERSIONS, read_served
 from onerec_dagster.doctor import examine
-from onerec_dagster.prune import PruneConfig, State, prune
+from onerec_dagster.prune import PruneConfig, State, remove_superseded
 from resources.stores import Artifacts, Consumers
 from resources.warehouse import Warehouse
 
@@ -41,7 +41,7 @@ def prune_state(
 ) -> None:
     """Remove what no kept nightly run depends on; with `dry_run` only list it."""
     state = State(SETTINGS, artifacts.store, warehouse, context.instance)
-    for line in prune(state, config):
+    for line in remove_superseded(state, config):
         context.log.info(line)
 
 
@@ -54,7 +54,7 @@ def forget_users(
     consumers: Consumers,
 ) -> None:
     """Erase users from warehouse, artifacts and recommendations; say what still holds them."""
-    for line in forget(artifacts.store, warehouse, Path(consumers.root), config.users):
+    for line in erase_everywhere(artifacts.store, warehouse, Path(consumers.root), config.users):
         context.log.info(line)
 
 
@@ -69,8 +69,8 @@ def examine_state(context: dg.OpExecutionContext) -> None:
         raise dg.Failure("\n".join(problems), allow_retries=False)
 
 
-@dg.op
-def pin(context: dg.OpExecutionContext, config: PinConfig, artifacts: Artifacts) -> None:
+@dg.op(name="pin")
+def change_pin(context: dg.OpExecutionContext, config: PinConfig, artifacts: Artifacts) -> None:
     """Keep a champion whatever challengers do, or take the pin away."""
     from onerec.promotion.champion import pin_champion
 
@@ -80,7 +80,7 @@ def pin(context: dg.OpExecutionContext, config: PinConfig, artifacts: Artifacts)
     context.log.info(f"pinned: {config.day or 'none'}")
 
 
-def forget(
+def erase_everywhere(
     store: ArtifactStore, warehouse: Warehouse, serving: Path, users: list[str]
 ) -> Iterator[str]:
     """Erase users; models that learned from them stay until they are replaced.
@@ -141,7 +141,7 @@ def _still_held(store: ArtifactStore) -> Iterator[str]:
     )
 
 
-@dg.job(name="prune", executor_def=dg.in_process_executor, description=prune.__doc__)
+@dg.job(name="prune", executor_def=dg.in_process_executor, description=prune_state.__doc__)
 def prune_job() -> None:
     prune_state()
 
@@ -156,9 +156,9 @@ def doctor_job() -> None:
     examine_state()
 
 
-@dg.job(name="pin_champion", executor_def=dg.in_process_executor, description=pin.__doc__)
+@dg.job(name="pin_champion", executor_def=dg.in_process_executor, description=change_pin.__doc__)
 def pin_job() -> None:
-    pin()
+    change_pin()
 
 
 MAINTENANCE = [prune_job, forget_job, doctor_job, pin_job]

@@ -198,6 +198,7 @@ def nights_of_asset_backfill(instance: dg.DagsterInstance, run: dg.DagsterRun) -
     later days before the champion of an earlier one is decided, as no asset can depend on one that
     depends on itself.
     """
+    # the asset graph exists once all definitions do, the check that calls this among them
     from onerec_dagster.definitions import defs
 
     found = run.tags.get("dagster/backfill")

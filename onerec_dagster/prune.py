@@ -85,7 +85,7 @@ class Kept:
         return self.last_night - timedelta(days=self.config.keep_days - 1)
 
 
-def prune(state: State, config: PruneConfig) -> Iterator[str]:
+def remove_superseded(state: State, config: PruneConfig) -> Iterator[str]:
     """Remove superseded versions, old nightly runs, runs and days, and DuckDB's free pages.
 
     Yields:

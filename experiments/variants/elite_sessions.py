@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 
 from onerec.alignment.candidates import sample_contexts, scored_candidates
-from onerec.alignment.rounds import RoundInputs
+from onerec.alignment.round_inputs import RoundInputs
 from onerec.config import PipelineConfig, Runtime
 from onerec.session_dataset.generator_sessions import SessionTensors
 

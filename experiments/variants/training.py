@@ -13,7 +13,8 @@ from experiments.nightly_artifacts import PublishedNight
 from experiments.variants.elite_sessions import elite_sessions
 from experiments.variants.session_criteria import rebuild_sessions
 from experiments.variants.variant import Variant
-from onerec.alignment.rounds import RoundInputs, fit_round, round_preferences, with_sample
+from onerec.alignment.round_inputs import RoundInputs
+from onerec.alignment.rounds import fit_round, round_preferences, with_sample
 from onerec.artifacts import MANIFEST
 from onerec.config import PipelineConfig
 from onerec.embeddings.item_embeddings import ItemEmbeddings

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from onerec.alignment.rounds import RoundInputs, fit_round, load_round_preferences
+from onerec.alignment.round_inputs import RoundInputs
+from onerec.alignment.rounds import fit_round, load_round_preferences
 from onerec.config import AlignmentConfig
 from onerec.training.execution import Execution
 from onerec.training.runtime import Runtime

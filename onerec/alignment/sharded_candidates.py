@@ -6,22 +6,19 @@ Shapes: B users of a shard, H history items, M items of a session.
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import torch
 
 from onerec.alignment.candidates import OnBatch, ScoredCandidates, scored_candidates
+from onerec.alignment.round_inputs import RoundInputs
 from onerec.config import AlignmentConfig, BeamConfig, Runtime
 from onerec.evaluation.generators import SessionGenerator
 from onerec.reward.ensemble import RewardEnsemble
 from onerec.session_dataset.generator_sessions import SessionTensors
 from onerec.shards import ShardFunction, ShardPool, arrays_of, columns_of, map_shards
 from onerec.training.runtime import reproducible
-
-if TYPE_CHECKING:
-    from onerec.alignment.rounds import RoundInputs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +32,7 @@ class ShardedCandidates:
         pool: How contexts are spread; its `on_progress` reports, not `on_batch`.
     """
 
-    inputs: "RoundInputs"
+    inputs: RoundInputs
     decoding: BeamConfig
     runtime: Runtime
     pool: ShardPool
@@ -69,7 +66,7 @@ class ShardedCandidates:
 
 
 def load_scorer(
-    inputs: "RoundInputs", decoding: BeamConfig, runtime: Runtime, settings: dict
+    inputs: RoundInputs, decoding: BeamConfig, runtime: Runtime, settings: dict
 ) -> ShardFunction:
     """The function of a worker: contexts -> their scored candidates."""
     generator = inputs.generator(decoding, runtime)

@@ -8,7 +8,8 @@ from onerec.model.checkpoint import (
 )
 from onerec.model.content_init import init_from_content
 from onerec.model.decoder_state import DecoderState, Memory
-from onerec.model.onerec import OneRec, expert_load
+from onerec.model.moe import expert_load
+from onerec.model.onerec import OneRec
 from onerec.model.scoring import (
     check_items,
     encode_items,

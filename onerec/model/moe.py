@@ -96,3 +96,8 @@ class SparseMoE(nn.Module):
             self.bias += BIAS_STEP * torch.sign(total / self.num_experts - counts)
             self.share.mul_(SHARE_DECAY).add_(counts / total, alpha=1 - SHARE_DECAY)
         self.pending.zero_()
+
+
+def expert_load(model: nn.Module) -> list[list[float]]:
+    """Per sparse layer, the running share of tokens that went to each expert (sums to 1)."""
+    return [m.share.tolist() for m in model.modules() if isinstance(m, SparseMoE)]

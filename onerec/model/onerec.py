@@ -17,6 +17,7 @@ from onerec.model.blocks import DecoderBlock, EncoderBlock
 from onerec.model.cache import Cache, Caches, RowCaches, SharedCaches
 from onerec.model.decoder_state import DecoderState, Memory
 from onerec.model.dense_head import DenseHead
+from onerec.model.initialisation import initialise
 from onerec.model.lazy_decoder import ContextProcessor, LazyBlock
 from onerec.model.moe import SparseMoE
 from onerec.model.recency_prior import NO_PRIOR
@@ -91,33 +92,15 @@ class OneRec(nn.Module):
             self.latest = nn.Parameter(torch.empty(width))
 
         self.slot = nn.Embedding(session_items, width)
-        self.token = nn.Embedding(
-            num_sid_tokens + 1, width
-        )  # row 0 is BOS, row j + 1 marks token j
+        # row 0 is BOS, row j + 1 marks token j
+        self.token = nn.Embedding(num_sid_tokens + 1, width)
         self.decoder = nn.ModuleList(
             (LazyBlock if self.is_lazy else DecoderBlock).of(config, layer)
             for layer in range(config.decoder_layers)
         )
         self.decoder_norm = nn.RMSNorm(width, eps=1e-6)
         self.dropout = nn.Dropout(config.dropout)
-        self._initialise()
-
-    @torch.no_grad()
-    def _initialise(self) -> None:
-        """Unit-scale inputs and logits; branch outputs shrink with depth. Uses the global RNG."""
-        width = self.config.d_model
-        layers = len(self.encoder) + 2 * len(self.decoder)
-        branch_end = (2 * max(layers, 1)) ** -0.5
-        for name, parameter in self.named_parameters():
-            if "norm" in name:
-                continue
-            is_table = parameter.dim() == 1 or name.startswith(
-                ("sid_embedding", "recency", "history_token", "slot", "token")
-            )
-            std = (width if is_table else parameter.shape[-1]) ** -0.5
-            if name.endswith(("out.weight", "down.weight", "down")):
-                std *= branch_end
-            parameter.normal_(0.0, std)
+        initialise(self, width, num_layers=len(self.encoder) + 2 * len(self.decoder))
 
     def add_dense_head(self, num_items: int, vector_dim: int) -> DenseHead:
         """Give it a dense head over a catalogue; draws from the global RNG.
@@ -269,16 +252,13 @@ class OneRec(nn.Module):
         codes = session_codes if several else session_codes.unsqueeze(1)
         batch, beams, items, _ = codes.shape
         if items > self.session_items:
-            raise ValueError(
-                f"session of {items} items: the model decodes at most "
-                f"session_items={self.session_items}"
-            )
+            limit = f"the model decodes at most session_items={self.session_items}"
+            raise ValueError(f"session of {items} items: {limit}")
         slots = torch.arange(items, device=codes.device)
         bos = self._bos(slots).expand(batch, beams, items, -1).unsqueeze(3)
         sid_tokens = self._embed_session_tokens(codes, slots)
-        tokens = torch.cat([bos, sid_tokens], dim=3).flatten(2, 3)[
-            :, :, :-1
-        ]  # nothing follows the last
+        # nothing follows the last token
+        tokens = torch.cat([bos, sid_tokens], dim=3).flatten(2, 3)[:, :, :-1]
         hidden = self.extend(self._teacher_forcing(memory, beams * tokens.shape[2]), tokens)
         hidden = F.pad(hidden, (0, 0, 0, 1)).unflatten(2, (items, self.num_sid_tokens + 1))
         logits = self.logits(hidden[..., : self.num_sid_tokens, :])
@@ -418,8 +398,3 @@ def _nothing_later(mask: Tensor) -> Tensor:
     size = mask.shape[1]
     before = torch.ones(size, size, dtype=torch.bool, device=mask.device).tril()
     return mask[:, None, None, :] & before
-
-
-def expert_load(model: OneRec) -> list[list[float]]:
-    """Per sparse layer, the running share of tokens that went to each expert (sums to 1)."""
-    return [m.share.tolist() for m in model.modules() if isinstance(m, SparseMoE)]

@@ -162,7 +162,7 @@ def application(root: Path) -> FastAPI:
     return app
 
 
-def serve(root: Path, port: int) -> None:
+def serve_http(root: Path, port: int) -> None:
     """Serve until interrupted, on localhost."""
     import uvicorn
 

@@ -229,7 +229,7 @@ def choose(table: FoundTable, roles: Iterable[Role]) -> dict[str, ChosenColumn]:
     return chosen
 
 
-def events_of(tables: list[FoundTable]) -> tuple[FoundTable, dict[str, ChosenColumn]] | None:
+def find_events(tables: list[FoundTable]) -> tuple[FoundTable, dict[str, ChosenColumn]] | None:
     """The largest table with users, items and times; names count, else the values do."""
     for guess in (choose, _by_values):
         for table in tables:
@@ -239,7 +239,7 @@ def events_of(tables: list[FoundTable]) -> tuple[FoundTable, dict[str, ChosenCol
     return None
 
 
-def items_of(
+def find_items(
     tables: Iterable[FoundTable], log: FoundTable, logged: ChosenColumn
 ) -> tuple[FoundTable, dict[str, ChosenColumn]] | None:
     """The table whose rows are items of the log."""
@@ -282,7 +282,7 @@ def _described_by_values(
     return found
 
 
-def vectors_of(tables: Iterable[FoundTable]) -> tuple[FoundTable, dict[str, ChosenColumn]] | None:
+def find_vectors(tables: Iterable[FoundTable]) -> tuple[FoundTable, dict[str, ChosenColumn]] | None:
     """The table with an item and a list of numbers in each row."""
     for table in tables:
         own = choose(table, ITEMS[:1]).get("item_id")

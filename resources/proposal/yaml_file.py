@@ -8,7 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from onerec.datasets.own_config import EventColumns
-from resources.proposal.roles import ChosenColumn, events_of, items_of, short, unused, vectors_of
+from resources.proposal.roles import (
+    ChosenColumn,
+    find_events,
+    find_items,
+    find_vectors,
+    short,
+    unused,
+)
 from resources.proposal.tables import ColumnFacts, FoundTable, find_tables
 
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*")
@@ -41,7 +48,7 @@ def propose(data: str, beside: Path) -> Proposal:
             columns were seen.
     """
     tables, skipped = find_tables(data)
-    found = events_of(tables)
+    found = find_events(tables)
     if found is None:
         seen = "; ".join(
             f"{Path(t.files[0].path).name}: {', '.join(c.name for c in t.columns)}" for t in tables
@@ -52,8 +59,8 @@ def propose(data: str, beside: Path) -> Proposal:
         )
     log, events = found
     rest = [t for t in tables if t is not log]
-    items = items_of(rest, log, events["item_id"])
-    vectors = vectors_of(rest)
+    items = find_items(rest, log, events["item_id"])
+    vectors = find_vectors(rest)
     parts = [_section("events", log, events, beside)]
     parts += [_section("items", *items, beside)] if items else []
     parts += [_section("item_vectors", *vectors, beside)] if vectors else []

@@ -17,7 +17,8 @@ import pytest
 import torch
 
 from onerec.alignment.preferences import save_preferences
-from onerec.alignment.rounds import RoundInputs, round_preferences
+from onerec.alignment.round_inputs import RoundInputs
+from onerec.alignment.rounds import round_preferences
 from onerec.config import AlignmentConfig, Runtime
 from onerec.embeddings.text import encode_minilm
 from onerec.evaluation.data import EvaluationFiles

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from onerec.alignment.rounds import RoundInputs
+from onerec.alignment.round_inputs import RoundInputs
 from onerec.model import OneRec, save_model
 from onerec.session_dataset.holdout import held_out_users
 from tests.core.training.small import (

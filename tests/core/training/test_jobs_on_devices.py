@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 
 from onerec.alignment.job import AlignmentJob
 from onerec.alignment.preferences import save_preferences
-from onerec.alignment.rounds import RoundInputs, round_preferences
+from onerec.alignment.round_inputs import RoundInputs
+from onerec.alignment.rounds import round_preferences
 from onerec.artifacts import MANIFEST, write_json
 from onerec.config import AlignmentConfig, EvaluationConfig, Runtime, TrainingConfig
 from onerec.evaluation.baselines import load_baselines
