@@ -17,6 +17,9 @@ EVENT_WORDS = {
 }  # fmt: skip
 """What logs write as the kind of an event."""
 
+GOOD_RATING = 4
+"""Logs of ratings count this much as positive (`onerec.config.feedback`)."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Role:
@@ -62,6 +65,21 @@ def _is_id(column: ColumnFacts) -> bool:
 
 def _is_flag(column: ColumnFacts) -> bool:
     return column.flags >= MOST and column.distinct <= 2
+
+
+def _is_scale(column: ColumnFacts) -> bool:
+    """Few numbers, and up to what counts as a good rating: 1, 2, 3 are no stars."""
+    few = _is_number(column) and 2 < column.distinct <= 11
+    numbers = (float(v) for v in column.frequent if re.fullmatch(r"\d+(\.\d+)?", v))
+    return few and any(number >= GOOD_RATING for number in numbers)
+
+
+def _counts_units(column: ColumnFacts) -> bool:
+    """Whole numbers, of which half are 1, or that are three and none of them a good rating."""
+    few = _is_number(column) and 2 < column.distinct <= 101
+    whole = all(re.fullmatch(r"[1-9]\d*(\.0)?", v) for v in column.frequent)
+    three = column.distinct == 3 and not _is_scale(column)
+    return few and whole and (column.median == 1 or three)
 
 
 def _is_kind_of_event(column: ColumnFacts) -> bool:
@@ -312,11 +330,11 @@ def _by_values(table: FoundTable, roles: Iterable[Role]) -> dict[str, ChosenColu
             contract="event_time", column=best, why=f"the only likely one: {_time_why(best)}"
         )
         free.remove(best)
-    if "rating" not in named:
-        few = [c for c in free if _is_number(c) and 2 < c.distinct <= 11]
-        if few:
+    for contract, fits in (("quantity", _counts_units), ("rating", _is_scale)):
+        few = [c for c in free if fits(c)]
+        if few and not {"rating", contract} & named.keys():
             why = f"few different numbers: {_values(few[0])}"
-            named["rating"] = ChosenColumn(contract="rating", column=few[0], why=why)
+            named[contract] = ChosenColumn(contract=contract, column=few[0], why=why)
             free.remove(few[0])
     for contract in ("user_id", "item_id"):
         if contract not in named and free:

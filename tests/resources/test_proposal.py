@@ -52,6 +52,25 @@ def test_movielens_ratings_without_a_header(tmp_path: Path) -> None:
     assert "a guess, by its place: 50 different values" in text
 
 
+@pytest.mark.parametrize("counts", [(1, 2, 3), (1, 1, 1, 1, 2, 6, 12)])
+def test_small_whole_numbers_that_are_no_stars_are_quantities(
+    tmp_path: Path, counts: tuple[int, ...]
+) -> None:
+    rows = [
+        f"K{k % 50},M{k % 70},{START}{k:03},{counts[k % len(counts)]},{k / 7:.2f}"
+        for k in range(400)
+    ]
+    write(tmp_path, "emptiones.csv", "emptor,merx,tempus,numerus,pretium", rows)
+    assert columns(proposed(tmp_path)["events"]) == {
+        "user_id": "emptor",
+        "item_id": "merx",
+        "event_time": "tempus",
+        "quantity": "numerus",
+    }
+    # kept as a log of actions: as ratings none of its events would be positive
+    assert opened(tmp_path).log.feedback.kind == "actions"
+
+
 def test_recbole_atomic_file(tmp_path: Path) -> None:
     header = "user_id:token\titem_id:token\trating:float\ttimestamp:float"
     rows = [f"{1 + k % 50}\t{1 + k % 70}\t{1 + k % 5}\t{874724710 + k}" for k in range(400)]
