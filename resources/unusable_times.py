@@ -52,7 +52,8 @@ def about_time(
         return f"{file.file.path}: column {column!r} is empty there"
     if value == column:
         return f"{file.file.path}: the header stands again among the rows: are files joined in it?"
-    start = f"{file.file.path}: column {column!r} holds no usable time: {shown(value)!r}"
+    holds = "holds a value that is no usable time" if others_fit else "holds no usable time"
+    start = f"{file.file.path}: column {column!r} {holds}: {shown(value)!r}"
     if _CLOCK_ONLY.match(value):
         return (
             f"{start}: a time of day has no date. Name the column of the date as well, "
@@ -73,7 +74,8 @@ def about_time(
     if section.timestamp_unit not in (None, "iso"):
         return (
             f"{start}: in events.timestamp_unit={section.timestamp_unit!r} it lies before 1971 "
-            "or after tomorrow. Correct the unit, or leave it out: numbers then tell it"
+            "or after tomorrow. Correct the unit, or leave it out: it is then detected by each "
+            "number's size"
         )
     if (zone := _ZONE_NAME.fullmatch(value.strip())) and zone[1].lower() not in ("am", "pm"):
         return (

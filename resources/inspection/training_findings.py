@@ -316,7 +316,8 @@ def vectors(log: Inspected, supplied: pa.Table) -> list[Finding]:
             topic="Tokenizer",
             level="warning" if is_poor else "ok",
             text=f"{len(usable):,} of {len(supplied):,} supplied vectors are usable{unusable}; "
-            f"{missing:,} items have none, {copies:,} share one vector",
+            f"{missing:,} items have none"
+            + (f", {copies:,} share one vector" if copies > 1 else ""),
             setting="item_vectors.path",
         )
     ]

@@ -83,7 +83,7 @@ def test_a_sliver_in_another_unit_neither_stretches_the_log_nor_vanishes(tmp_pat
         assert {"3", "17"} <= set(source.events(DAY)["user_id"].to_pylist())
         (note,) = source.notes()
         assert note.startswith("2 of 30 rows are rejected.")
-        assert f"column 'ts' holds no usable time: '{times[17]}'" in note
+        assert f"column 'ts' holds a value that is no usable time: '{times[17]}'" in note
         assert "leave it out" in note
     # which is the remedy that works
     source = opened(tmp_path, events=section("log.csv"))
