@@ -276,7 +276,7 @@ def _pair_rows(metrics: MetricTable, columns: Columns) -> list[list[str]]:
 def _facts(protocol: EvaluationProtocol) -> list[str]:
     seen = "users come back to items: no system leaves"
     if protocol.filter_seen:
-        seen = "only by_probability and with_reward leave"
+        seen = "by_probability and with_reward leave"
     return [
         f"test day {protocol.test_day}, {protocol.users:,} users, "
         f"{protocol.candidate_items:,} candidate items; {seen} out seen ones",
