@@ -1,6 +1,6 @@
 """The reward model that trains the generator, and the evaluator that measures it.
 
-`onerec.reward.training` trains them; it imports Lightning, so it is not imported here.
+Not imported here: `onerec.reward.training`, which trains both and imports Lightning.
 """
 
 from onerec.reward.ensemble import RewardEnsemble, SessionScores, load_ensemble

@@ -1,7 +1,7 @@
-"""An ensemble of reward models: their mean is the reward, their spread gives a lower bound.
+"""An ensemble of reward models: the mean is the reward, the spread gives a lower confidence bound.
 
-A session that one model scores far above the others invites reward hacking. So the chosen session
-of a pair may be the one of the highest lower confidence bound instead of the highest mean.
+Sessions that one model scores far above the others are prone to reward hacking. Preference pairs
+may therefore choose the session with the highest lower confidence bound, not the highest mean.
 
 Shapes: E models, B users, K sessions per user, T towers.
 """
@@ -20,7 +20,7 @@ from onerec.reward.model import RewardModel, load_reward
 from onerec.reward.scoring import scalar_reward, score_sessions
 
 MEMBERS = "members"
-"""Directory beside the first model, with one directory for each further one."""
+"""Directory in that of the first model, with a directory for each further model."""
 
 
 class SessionScores(NamedTuple):
@@ -39,12 +39,12 @@ class SessionScores(NamedTuple):
 
 @dataclass(frozen=True)
 class RewardEnsemble:
-    """Reward models of one partition, with what scoring needs beside them.
+    """Reward models of one partition, with item vectors and weights for scoring.
 
     Attributes:
-        models: At least one; with one the lower bound is the reward.
+        models: At least one; with one model the lower bound equals the reward.
         vectors: (N, Dv) item vectors of the partition they were trained in.
-        config: Weights of the towers, and the caution.
+        config: Weights of the towers, and `ensemble_caution`.
     """
 
     models: Sequence[RewardModel]
@@ -57,7 +57,7 @@ class RewardEnsemble:
 
     @property
     def signals(self) -> tuple[Signal, ...]:
-        """What the towers of every model predict."""
+        """The signals that the towers of every model predict."""
         return self.models[0].signals
 
     def score(self, history: Tensor, sessions: Tensor) -> SessionScores:
@@ -76,7 +76,7 @@ class RewardEnsemble:
         return SessionScores(mean, mean - self.config.ensemble_caution * spread, towers.mean(0))
 
     def to(self, device: str | torch.device) -> "RewardEnsemble":
-        """The same, its models moved to a device."""
+        """The ensemble with its models moved to a device."""
         return replace(self, models=[model.to(device) for model in self.models])
 
 

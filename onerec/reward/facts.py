@@ -1,4 +1,4 @@
-"""What a reward model holds of the facts: those of its catalogue as of its day, and their scales.
+"""Features ("facts") that a reward model stores: those of its items on its day, and all scales.
 
 The facts themselves are computed by `onerec.session_dataset.reward_facts`. Shapes: N items, Fi and
 Fu facts, Q quantiles, R blocks, M items of a block.
@@ -13,15 +13,15 @@ from onerec.session_dataset.reward_blocks import LARGEST_SHARE, RewardBlocks
 
 SCALE_FLOOR = 1e-3
 LARGEST_STANDARDISED = 5.0
-"""A fact further from its mean, in standard deviations, counts as so far."""
+"""Standardised facts are clipped to so many standard deviations."""
 
 
 class RewardFacts(nn.Module):
     """Buffers of a reward model.
 
     Attributes:
-        of_items: (N + 1, Fi) standardised facts as of the model's day; the last row stands for
-            every item that the model's catalogue lacks.
+        of_items: (N + 1, Fi) standardised facts as of the model's day; the last row is for items
+            outside the model's catalogue.
         item_scale: (2, Fi) mean and standard deviation over the training blocks' items.
         user_scale: (2, Fu).
         author, category: (N + 1,) numbers, -1 where they are unknown.
@@ -64,7 +64,7 @@ class RewardFacts(nn.Module):
             self.register_buffer(name, values)
 
     def describe(self, of_items: Tensor, attributes: ItemAttributes, train: RewardBlocks) -> None:
-        """Take the facts of the catalogue, and the scales of the training blocks."""
+        """Set the catalogue's facts, and the scales from the training blocks."""
         shown = train.items >= 0
         duration, unknown = np.ones(len(of_items)), 1.0
         if attributes.has_durations:
@@ -85,7 +85,7 @@ class RewardFacts(nn.Module):
             self.share_means.copy_(sums / count.clamp(min=1))
 
     def rows(self, items: Tensor) -> Tensor:
-        """Item indices as rows of the buffers; the last one for padding and unknown items."""
+        """Row of each item index in the buffers; the last row for padding and unknown items."""
         unknown = len(self.duration) - 1
         return torch.where((items >= 0) & (items < unknown), items, unknown)
 
@@ -96,7 +96,7 @@ class RewardFacts(nn.Module):
 
     @property
     def has_durations(self) -> bool:
-        """Watched shares are shares of a duration; otherwise they are seconds."""
+        """Whether watched shares are relative to durations; otherwise they are seconds."""
         return bool((self.duration != 1).any())
 
     def share_quantiles(self, blocks: RewardBlocks) -> Tensor:
@@ -118,7 +118,7 @@ def share_edges(shares: Tensor, quantiles: int) -> Tensor:
 
 
 def standardised(facts: Tensor, scale: Tensor) -> Tensor:
-    """Facts (..., F) in standard deviations from their mean; 0 where nothing is known."""
+    """Facts (..., F) in standard deviations from their mean; 0 where unknown."""
     return (
         ((facts - scale[0]) / scale[1])
         .clamp(-LARGEST_STANDARDISED, LARGEST_STANDARDISED)

@@ -19,12 +19,12 @@ from onerec.training.runtime import Runtime
 
 @dataclass(frozen=True, kw_only=True)
 class RewardJob:
-    """What to train on what.
+    """A training: its data, settings and hardware.
 
     Attributes:
         session_dataset: Files of a `session_dataset` artifact.
         semantic_ids: Files of a `semantic_ids` artifact, with item vectors.
-        part: The reward model, or the evaluator.
+        part: Which of the two models: the reward model or the evaluator.
         reward: Settings of the stage.
         runtime: Hardware.
     """
@@ -51,7 +51,7 @@ class RewardJob:
         return {}
 
     def blocks(self) -> tuple[RewardBlocks, RewardBlocks]:
-        """Blocks of the training days, with their log of exposures, and of the validation day."""
+        """Blocks of the training days, with their exposure log, and of the validation day."""
         data, ids = self.session_dataset, load_semantic_ids(self.semantic_ids)
         sessions, attributes = read_session_config(data), load_item_attributes(data, ids)
         train, valid = (

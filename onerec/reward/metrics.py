@@ -1,4 +1,4 @@
-"""How good a reward model is on a day it was not trained on, tower by tower.
+"""Metrics of a reward model on a day it was not trained on, per tower.
 
 Shapes: R rows (blocks of a session), T towers, bins of equal row counts.
 """
@@ -18,7 +18,7 @@ RELIABILITY_BINS = 10
 AUC_RESAMPLES = 200
 AUC_CONFIDENCE = 0.95
 CHUNK_CELLS = 2_000_000
-"""Resample weights held at once; bounds memory, changes nothing else."""
+"""Most resample weights in memory at once; does not change results."""
 
 
 def tower_metrics(
@@ -34,8 +34,7 @@ def tower_metrics(
     Args:
         probabilities: (R, T) predictions in the order of the towers.
         labels: (R, T), 0 or 1.
-        base_rates: (T,) rates of the *training* rows: what a scorer without user and session
-            would have predicted.
+        base_rates: (T,) rates of the *training* rows, the prediction of a scorer without features.
         towers: Their T names.
         user: (R,) the user of each row, for the AUC inside users.
 
@@ -55,11 +54,11 @@ def tower_metrics(
 def grouped_auc(scores: Tensor, outcomes: Tensor, user: Tensor) -> float | None:
     """AUC inside each user, weighted by the user's rows: GAUC.
 
-    Of 0/1 outcomes it is the usual one; of numbers the share of a user's pairs of different outcome
-    that the score puts in order. Users whose rows all came out alike are left out.
+    For 0/1 outcomes it is the usual AUC; for numbers the share of a user's pairs with different
+    outcomes that the score orders correctly. Users with equal outcomes only are left out.
 
     Args:
-        scores: (R,) predictions; equal ones are half in order.
+        scores: (R,) predictions; ties count half.
         outcomes: (R,) labels, or numbers.
         user: (R,) whole numbers from 0.
 
@@ -79,16 +78,16 @@ def grouped_auc(scores: Tensor, outcomes: Tensor, user: Tensor) -> float | None:
 
 
 def expectation_metrics(expected: Tensor, observed: Tensor, user: Tensor) -> dict[str, Any]:
-    """How good expected values are.
+    """Metrics of predicted expectations.
 
     Args:
         expected: (R,) predictions.
-        observed: (R,) what came out.
+        observed: (R,) observed values.
         user: (R,) whole numbers from 0.
 
     Returns:
         `rows`, `expected` and `observed` (means), `pcoc` (their ratio), `correlation` (Pearson's),
-        `gauc` (`grouped_auc` of what came out, rounded to twenty quantiles) and `calibration`
+        `gauc` (`grouped_auc` of observed values rounded to twenty quantiles) and `calibration`
         (`reliability`); None where a number cannot be computed.
     """
     rows = {"rows": len(observed), "finite": bool(torch.isfinite(expected).all())}
@@ -114,12 +113,12 @@ def auc_interval(probabilities: Tensor, labels: Tensor, *, seed: int = 0) -> tup
     """Percentile bootstrap of the AUC over rows: see `resampled_aucs`.
 
     Rows of one user are resampled as if they were independent, so the interval is a little narrow.
-    Resamples that happen to hold one label only have no AUC and are left out.
+    Resamples with one label only have no AUC and are left out.
 
     Args:
         probabilities: (R,) predictions.
         labels: (R,), 0 and 1, both present.
-        seed: Of the resamples.
+        seed: Seed of the resamples.
 
     Returns:
         Low and high end of the `AUC_CONFIDENCE` interval.
@@ -140,15 +139,14 @@ def resampled_aucs(
     seed: int = 0,
     samples: int = AUC_RESAMPLES,
 ) -> Tensor:
-    """AUCs of resamples of what rows belong to: of users, where rows of one user hang together.
+    """AUCs of bootstrap resamples of units, e.g. users, where rows of one unit are dependent.
 
-    With the same units and seed, two scorers see the same resamples, so that their difference is a
-    paired one.
+    With the same units and seed two scorers get the same resamples, so that their AUCs are paired.
 
     Args:
         probabilities: (R,) predictions.
         labels: (R,), 0 or 1.
-        unit: (R,) numbers from 0 of what is drawn, e.g. the row's user.
+        unit: (R,) the resampled unit of each row, from 0, e.g. the row's user.
         seed: Of the resamples.
         samples: S.
 
@@ -173,9 +171,9 @@ def weighted_aucs(probabilities: Tensor, labels: Tensor, weights: Tensor) -> Ten
     """AUC under each of several weightings of the same rows, from one sort.
 
     Args:
-        probabilities: (R,) predictions; rows of equal ones count half.
+        probabilities: (R,) predictions; ties count half.
         labels: (R,), 0 or 1.
-        weights: (S, R), how often each row is there.
+        weights: (S, R), multiplicity of each row.
 
     Returns:
         (S,) in double precision; NaN where the weighted rows carry one label only.
@@ -191,7 +189,7 @@ def weighted_aucs(probabilities: Tensor, labels: Tensor, weights: Tensor) -> Ten
 
 
 def log_loss(probabilities: Tensor, labels: Tensor) -> float:
-    """Mean negative log-likelihood of 0/1 labels; certainty is capped at 1e-7."""
+    """Mean negative log-likelihood of 0/1 labels; probabilities are clipped by 1e-7."""
     return float(log_losses(probabilities, labels).mean())
 
 
@@ -202,15 +200,15 @@ def log_losses(probabilities: Tensor, labels: Tensor) -> Tensor:
 
 
 def smoothed_rates(labels: Tensor) -> Tensor:
-    """(T,) rates of (R, T) labels with one imagined row of each kind: never 0 or 1."""
+    """(T,) rates of (R, T) labels with one pseudo-count per class: never 0 or 1."""
     return (labels.double().sum(0) + 1) / (len(labels) + 2)
 
 
 def reliability(probabilities: Tensor, labels: Tensor) -> dict[str, list[float]]:
     """Mean prediction, observed rate and share of rows in bins of equal size, lowest first.
 
-    Equal predictions share a bin, so there are fewer and larger ones where many are equal; a
-    constant prediction has one bin.
+    Equal predictions share a bin, so with many ties there are fewer and larger bins; a constant
+    prediction has one bin.
     """
     order = probabilities.argsort(stable=True)
     ranked = probabilities[order].contiguous()
@@ -227,7 +225,7 @@ def reliability(probabilities: Tensor, labels: Tensor) -> dict[str, list[float]]
 
 
 def expected_calibration_error(curve: dict[str, list[float]]) -> float:
-    """Mean distance of prediction and observation over the bins, weighted by their rows."""
+    """Mean absolute difference of prediction and observed rate over the bins, weighted by rows."""
     predicted, observed, share = (
         torch.tensor(curve[k]) for k in ("predicted", "observed", "share")
     )

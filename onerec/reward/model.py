@@ -1,4 +1,4 @@
-"""The reward model R(u, S): what a user does with a session, a probability or number per signal.
+"""The reward model R(u, S): predicts a user's feedback on a session, one tower per signal.
 
 Shapes: B batch, H history items, M items of a session, T towers of which Tb are probabilities, D
     width, N items, Dv item-vector width, Fi facts of an item, Fu facts of a user, Q quantiles.
@@ -21,18 +21,18 @@ from onerec.reward.facts import RewardFacts, standardised
 
 @dataclass(frozen=True, kw_only=True)
 class RewardShape:
-    """What the data decides about a reward model.
+    """Properties of a reward model that follow from the data.
 
     Attributes:
-        vector_dim: Width of the item vectors it is given.
-        num_items: Items it learns an embedding for; later ones have their vector only.
-        history_length: Most recent history items that have a place of their own.
-        signals: What the towers predict: the order of every tensor's last axis of T.
-        missing: Declared signals that have no tower: training blocks of one class only.
+        vector_dim: Width of the item vectors.
+        num_items: Items with a learned embedding; later items have their vector only.
+        history_length: Number of most recent history items with distinct position embeddings.
+        signals: Signals of the towers, in the order of every tensor's last axis of size T.
+        missing: Declared signals without a tower, as training blocks have one class only.
         item_facts: Names of the Fi facts of an item; none without facts.
         user_facts: Names of the Fu facts of a user.
-        quantiles: Q, parts of the scale on which the watched share is predicted; 0 without
-            expectations among the signals.
+        quantiles: Q, quantiles of the watched share that are predicted; 0 without expectations
+            among the signals.
     """
 
     vector_dim: int
@@ -46,12 +46,12 @@ class RewardShape:
 
     @property
     def num_probabilities(self) -> int:
-        """Tb: the signals before the expectations."""
+        """Tb: number of signals that are probabilities; they precede the expectations."""
         return sum(not signal.is_expectation for signal in self.signals)
 
 
 class RewardOutput(NamedTuple):
-    """What the towers say.
+    """Outputs of the towers.
 
     Attributes:
         logits: (B, Tb) of the signals that are probabilities.
@@ -68,27 +68,26 @@ class RewardModel(nn.Module):
 
     OneRec v1, section 3.3.1: `e_i = v_i (.) u`, `h_f = SelfAttention(h)`,
     `r_x = Tower_x(sum_i h_f,i)` for x in swt, vtr, wtr, ltr, or another log's signals. Here `u`
-    is what item i finds when it attends over the user's history, and `e_i` mixes `v_i`, `u_i` and
-    their product, so that an item's quality for everybody has a way of its own beside its match
-    with the user.
+    is the result of item i's attention over the user's history, and `e_i` combines `v_i`, `u_i` and
+    their product, so that general item quality is modelled beside the match with the user.
 
     With facts `e_i` also reads point-in-time facts of item i and of the user
     (`onerec.session_dataset.reward_facts`), and how much of the history has its author and
-    category; their mean and largest value over the session go to the towers by a way of their own
-    (wide and deep). The model holds the facts of its catalogue as of its day, which describe
-    candidates; training hands in those of each block's own day. What is handed in without facts of
-    its user is scored as an unknown user's, which training shows it too (`user_facts_dropout`).
+    category; their mean and maximum over the session go directly to the towers (wide and deep).
+    The model stores the facts of its catalogue as of its day, for candidates; in training each
+    block comes with facts of its own day. Without facts of the user the user counts as unknown,
+    which also occurs in training (`user_facts_dropout`).
 
-    Expectations are predicted item by item: a softmax over Q quantiles of the share watched, whose
-    means weighted by it are the expected share; times the item's duration it is the expected watch
-    time. A quantile's mean is that of training, so the expectation is calibrated as far as the
-    probabilities are. Items of unknown duration have the catalogue's median.
+    Expectations are predicted per item: a softmax over Q quantiles of the watched share. The
+    expected share is the mean of the quantiles' training means under it; times the item's duration
+    it is the expected watch time. It is as well calibrated as the softmax. Items of unknown
+    duration get the catalogue's median.
 
     With `target_attention` off, `u` is the same for every item: the history's mean. With
     `history_similarity`, `e_i` also reads the cosines of item i's vector with the history's.
 
-    An item is its frozen vector, handed in with every call and projected, plus a learned embedding.
-    Items the model was not trained on, and padding, have a zero embedding.
+    An item is represented by its frozen vector, an argument of every call, projected, plus a
+    learned embedding, which is zero for padding and for items without training examples.
     """
 
     def __init__(self, config: RewardConfig, shape: RewardShape) -> None:
@@ -110,7 +109,7 @@ class RewardModel(nn.Module):
         self.towers = nn.ModuleList(
             _Tower(width, config.dropout) for _ in range(shape.num_probabilities)
         )
-        # boosting is good at what a block's items are like on the whole; this is its way in
+        # mean and maximum over the block are what gradient boosting predicts well from
         self.wide = (
             nn.Sequential(
                 nn.Linear(2 * further + 1, 2 * width),
@@ -129,11 +128,11 @@ class RewardModel(nn.Module):
         )
         self.dropout = nn.Dropout(config.dropout)
         nn.init.normal_(self.recency.weight, std=0.02)
-        nn.init.zeros_(self.embed.weight)  # an item that training never shows stays without one
+        nn.init.zeros_(self.embed.weight)  # items without training examples keep a zero embedding
 
     @property
     def signals(self) -> tuple[Signal, ...]:
-        """What the towers predict."""
+        """The signals that the towers predict."""
         return self.shape.signals
 
     def forward(
@@ -152,7 +151,7 @@ class RewardModel(nn.Module):
             sessions: (B, M) item indices, -1 where there is none.
             item_facts: (B, M, Fi) facts of the sessions' items; by default those of the model's
                 day.
-            user_facts: (B, Fu) facts of the users; by default nothing is known of them.
+            user_facts: (B, Fu) facts of the users; by default the users are unknown.
         """
         seen = history >= 0
         item_BMD = self._items(vectors, sessions)
@@ -170,7 +169,7 @@ class RewardModel(nn.Module):
         e_BMD = self.dropout(F.gelu(self.mix(torch.cat([*parts, *plain], -1))))
 
         shown = sessions >= 0
-        # A padding item sees itself, else a session of padding would be a softmax over nothing.
+        # A padding item attends to itself, else a row of padding would be a softmax over nothing.
         itself = torch.eye(sessions.shape[1], dtype=torch.bool, device=shown.device)
         visible = shown[:, None, None, :] | itself
         normed = self.norm(e_BMD)
@@ -225,7 +224,7 @@ class RewardModel(nn.Module):
         return torch.cat([of_items, known[:, None].expand(shape), torch.stack(matches, -1)], -1)
 
     def start_from_base_rates(self, rates: Tensor) -> None:
-        """Let an untrained model predict the base rates (T,): rare feedback then trains at once."""
+        """Initialise output biases to base rates (T,), which speeds up training on rare signals."""
         logits = torch.logit(rates.clamp(1e-4, 1 - 1e-4))
         with torch.no_grad():
             for tower, logit in zip(self.towers, logits[: len(self.towers)], strict=True):
@@ -239,7 +238,7 @@ class RewardModel(nn.Module):
         frozen = vectors[items.clamp(min=0)] * vectors.shape[1] ** 0.5
         unknown = self.shape.num_items
         rows = torch.where((items >= 0) & (items < unknown), items, unknown)
-        if self.training:  # so that new items, which have no row, are nothing out of the ordinary
+        if self.training:  # so that items without an embedding also occur in training
             dropped = torch.rand(rows.shape, device=rows.device) < self.config.embedding_dropout
             rows = rows.masked_fill(dropped, unknown)
         return (self.project(frozen) + self.embed(rows)) * present
@@ -264,7 +263,7 @@ def _similarity(vectors: Tensor, items: Tensor, history: Tensor) -> Tensor:
 
 
 def _mean_and_largest(facts: Tensor, shown: Tensor) -> Tensor:
-    """(B, 2F + 1): of facts (B, M, F) of the items shown (B, M), and the share of places shown."""
+    """(B, 2F + 1): mean and maximum of facts (B, M, F) over items shown (B, M), share of places."""
     there = shown[..., None]
     mean = (facts * there).sum(1) / there.sum(1).clamp(min=1)
     largest = facts.masked_fill(~there, -torch.inf).amax(1).nan_to_num(neginf=0.0)
@@ -353,7 +352,7 @@ def load_reward(directory: Path) -> RewardModel:
     """Read what `save_reward` wrote; the model is in evaluation mode."""
     config = read_json(directory / "config.json")
     shape = config["shape"]
-    if "signals" in shape:  # an earlier version had the video signals only
+    if "signals" in shape:  # earlier versions had the video signals only
         shape["signals"] = tuple(map(Signal.model_validate, shape["signals"]))
         shape["missing"] = tuple(shape["missing"])
     for name in ("item_facts", "user_facts"):
@@ -361,7 +360,7 @@ def load_reward(directory: Path) -> RewardModel:
     model = RewardModel(RewardConfig(**config["reward"]), RewardShape(**shape))
     tensors = load_file(str(directory / "model.safetensors"))
     if not model.shape.item_facts and not model.shape.quantiles:
-        # an earlier version knew no facts: its files have no such buffers, all of width 0
+        # earlier versions had no facts: their files lack these buffers, which have width 0
         tensors = dict(model.facts.state_dict(prefix="facts.")) | tensors
     model.load_state_dict(tensors)
     return model.eval()

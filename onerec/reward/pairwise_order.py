@@ -1,7 +1,7 @@
-"""Pairwise accuracy: the share of session or item pairs that a score orders as was observed.
+"""Pairwise accuracy: share of pairs of sessions or items that a score orders as their outcomes.
 
-A pair counts when both belong to one group and came out differently; it is won when the score is
-higher for the one that came out better, and half won when the scores are equal.
+Pairs are those within a group with different outcomes; a pair is concordant when the one with the
+better outcome has the higher score, and half concordant when the scores are equal.
 
 Shapes: R rows, G groups.
 """
@@ -12,18 +12,18 @@ import numpy as np
 def pairs_in_order(
     scores: np.ndarray, outcomes: np.ndarray, group: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs won and pairs there are, per group.
+    """Concordant pairs and all pairs, per group.
 
-    With outcomes of zeros and ones, won / there are is each group's AUC. It sorts once and goes
-    through the different outcomes, so that no pair is ever written down.
+    For 0/1 outcomes their ratio is each group's AUC. Sorts once and loops over distinct outcomes,
+    so that pairs are never enumerated.
 
     Args:
         scores: (R,).
-        outcomes: (R,), few different ones, such as a reward of four labels.
+        outcomes: (R,) with few distinct values, such as a reward of four labels.
         group: (R,) integers from 0.
 
     Returns:
-        (G,) pairs won and (G,) pairs, G being the largest group + 1.
+        (G,) concordant pairs and (G,) pairs, where G is the largest group + 1.
 
     Examples:
         >>> group, score = np.array([0, 0, 0, 1, 1]), np.array([.9, .5, .1, .3, .3])

@@ -1,4 +1,4 @@
-"""Scoring sessions with a reward model: what its towers predict, and one scalar reward for each.
+"""Scoring sessions with a reward model: predictions of its towers, and the scalar reward.
 
 Shapes: B users, K sessions per user, H history items, M items of a session, N items, T towers.
 """
@@ -23,20 +23,20 @@ def score_sessions(
     *,
     batch_size: int = 4096,
 ) -> Tensor:
-    """What the model predicts of sessions that are not logged, with the facts of its day.
+    """Predictions for generated sessions, with item facts of the model's day.
 
-    Users' own facts are not handed in: the sessions of a user are compared with one another.
+    Facts of users are omitted, since only sessions of the same user are compared.
 
     Args:
-        model: A trained reward model; it is scored in evaluation mode and left as it was.
+        model: A trained reward model; evaluated in evaluation mode, its mode is restored.
         vectors: (N, Dv) item vectors of the partition it was trained in.
         history: (B, H) item indices, -1 padded.
         sessions: (B, M) one session a user, or (B, K, M) several.
-        batch_size: Sessions scored at once.
+        batch_size: Sessions per batch.
 
     Returns:
-        (B, T) or (B, K, T) in the order of `model.signals`, on the CPU: probabilities, and behind
-        them expected values where the model has them.
+        (B, T) or (B, K, T) in the order of `model.signals`, on the CPU: probabilities, then
+        expected values where the model has them.
     """
     shape = sessions.shape[:-1]
     owner = torch.arange(shape[0]).repeat_interleave(shape[1] if len(shape) == 2 else 1)
@@ -54,13 +54,13 @@ def score_sessions(
 def score_blocks(
     model: RewardModel, vectors: Tensor, blocks: RewardBlocks, *, batch_size: int = 4096
 ) -> Tensor:
-    """What the model predicts of logged blocks, with the facts of each block's own moment.
+    """Predictions for logged blocks, with point-in-time facts of each block.
 
     Args:
         model: A trained reward model.
         vectors: (N, Dv) item vectors of the partition it was trained in.
         blocks: R blocks with the facts that the model was trained with.
-        batch_size: Blocks scored at once.
+        batch_size: Blocks per batch.
 
     Returns:
         (R, T) as `score_sessions`.
@@ -87,29 +87,28 @@ def _predictions(
 def scalar_reward(
     probabilities: Tensor, config: RewardConfig, signals: Sequence[Signal] = VIDEO_SIGNALS
 ) -> Tensor:
-    """The scalar reward of a session, the one number that all of the project calls reward.
+    """The scalar reward of a session, called "reward" throughout the project.
 
         r(u, S) = sum over signals x of weight_x * P(x)
                   + weight_watch_seconds * E(seconds) + weight_watch_share * E(share)
 
-    P are the towers' probabilities, by the reward model or by the evaluator, that as a block of
-    exposures S would bring user u. Of a video log the signals are those of the paper: `swt` watch
+    P(x) is the predicted probability that exposing session S to user u yields signal x, by the
+    reward model or by the evaluator. In a video log the signals are those of the paper: `swt` watch
     seconds per item that reach the training days' median; `vtr` at least half of its items watched
     effectively; `wtr` a follow; `ltr` a like (labels: `load_reward_blocks`). E are expected values
     per item of the session: watch seconds, and the share of an item's duration that is watched.
 
-    So the reward has the unit that the weights give it. With a weight on seconds alone it is
-    expected watch seconds per item, which prefers long items; with a weight on the share alone it
-    is the expected share watched, which prefers short ones; a weight of a signal is what one more
-    of it is worth in that unit. A signal that has no tower adds nothing. The paper (OneRec v1,
-    section 3.3.1) does not say how it joins its four. With an ensemble it is the mean of the
-    models' rewards. Of real feedback (`pairs='feedback'`, tables) the labels take the place of the
-    predictions.
+    The weights determine the unit of the reward. With a weight on seconds only it is expected watch
+    seconds per item, which favours long items; with a weight on the share only it is the expected
+    watched share, which favours short ones; the weight of a signal is its worth in that unit.
+    Signals without a tower are omitted. The paper (OneRec v1, section 3.3.1) does not say how it
+    combines its four towers. An ensemble uses the mean of the models' rewards. For logged feedback
+    (`pairs='feedback'`, result tables) the labels replace the predictions.
 
     Args:
         probabilities: (..., T) in the order of the signals.
         config: Weights of the video signals.
-        signals: Of the model, or of the labels.
+        signals: Those of the model, or of the labels.
     """
     return probabilities @ probabilities.new_tensor(tower_weights(config, signals))
 

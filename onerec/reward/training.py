@@ -1,4 +1,4 @@
-"""Training one of the two reward models, and measuring it on the validation day."""
+"""Trains the reward model or the evaluator, and measures it on the validation day."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -31,22 +31,22 @@ from onerec.training.trainer import fit
 Part = Literal["reward", "evaluator"]
 """The reward model trains the generator; the evaluator, trained on other users, measures it."""
 EVALUATOR_SEED = 1000
-"""Added to the seed of the evaluator."""
+"""Added to the seed for the evaluator."""
 MEMBER_SEED = 100
-"""Added to the seed once for every further member of an ensemble."""
+"""Added to the seed for each further member of an ensemble, times its number."""
 
 Numbers = dict[str, float | None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class RewardReport:
-    """How a training went.
+    """Losses and metrics of a training.
 
     Attributes:
         steps: Training loss of every step.
         epochs: Per epoch: `epoch`, `train_loss` and `valid_loss` (None without validation rows).
-        best_epoch: Counted from 1: the one whose weights were kept.
-        metrics: What `metrics.json` holds.
+        best_epoch: The epoch whose weights are kept, counted from 1.
+        metrics: Contents of `metrics.json`.
     """
 
     steps: list[float]
@@ -66,19 +66,19 @@ def fit_reward(
     execution: Execution = ONE_PROCESS,
     on_epoch: Callable[[Numbers], None] = lambda numbers: None,
 ) -> RewardReport:
-    """Train on every block, good or not, of one side's users; keep the best epoch.
+    """Train on all blocks of one part's users, of good sessions or not; keep the best epoch.
 
-    The two parts never share a user (`split_users`), and the evaluator has another seed and width.
-    With `ensemble_size` above 1 the reward part gets further models of other seeds on the same
-    users, each whole in `members/1`, `members/2`...; the report is of the first.
+    The two parts share no user (`split_users`), and the evaluator has another seed and width. With
+    `ensemble_size` above 1 the reward part trains further models with other seeds on the same
+    users, each stored in full in `members/1`, `members/2`...; the report is of the first.
 
-    Early stopping looks at the validation day, and so do the metrics: they are a little kind to the
-    chosen epoch, as are item vectors, whose collaborative part has seen that day's co-watching.
+    Early stopping and metrics use the same validation day, which makes the metrics slightly
+    optimistic; so do the item vectors, whose collaborative part includes that day's co-watching.
 
     Args:
         config: Settings of the stage.
-        train: Blocks of the training days, all users. Facts come from the exposures of their `log`,
-            of items over the part's users only; without a log there are none.
+        train: Blocks of the training days, all users. Facts are computed from their exposure `log`,
+            those of items over the part's users only; without a log there are no facts.
         valid: Blocks of the validation day, all users.
         vectors: (N, Dv) frozen item vectors.
         out_dir: Gets `model.safetensors`, `config.json` and `metrics.json`.
@@ -113,7 +113,7 @@ class _Data:
     Attributes:
         train, valid: The blocks.
         vectors: (N, Dv) of their items.
-        log: Where facts and durations are from, if there are any.
+        log: Exposures that facts and durations come from; None without facts.
         of_items: (N, Fi) facts as of the end of the validation day.
     """
 
@@ -153,7 +153,7 @@ def _without_facts(blocks: RewardBlocks) -> RewardBlocks:
 
 
 def with_facts_of(log: ExposureLog, blocks: RewardBlocks, counted: np.ndarray) -> RewardBlocks:
-    """Blocks with the facts of their moment; see `ExposureLog.facts_of`."""
+    """Blocks with their point-in-time facts; see `ExposureLog.facts_of`."""
     items, users = log.facts_of(blocks, counted)
     return dataclasses.replace(blocks, item_facts=items, user_facts=users)
 
@@ -169,7 +169,7 @@ class _Member:
         return config.seed + EVALUATOR_SEED * (self.part == "evaluator") + MEMBER_SEED * self.number
 
     def shape(self, config: RewardConfig) -> RewardConfig:
-        """The settings that its model is built with."""
+        """The settings of this member's model."""
         if self.part == "reward":
             return config
         return dataclasses.replace(config, d_model=config.evaluator_d_model)
@@ -257,13 +257,13 @@ def users_of_part(user_ids: np.ndarray, config: RewardConfig, part: Part) -> np.
 
 
 def reward_settings(config: RewardConfig, *, steps: int, measured: bool) -> FitSettings:
-    """The trainer's settings; without validation rows the last epoch counts."""
+    """Settings of the training loop; without validation rows the last epoch is kept."""
     return FitSettings(
         max_epochs=config.max_epochs,
         learning_rate=config.learning_rate,
         weight_decay=config.weight_decay,
         warmup_steps=max(1, round(config.warmup_share * steps)) - 1,
-        schedule="linear",  # the validation loss is jumpy at a high rate
+        schedule="linear",  # at a high rate the validation loss fluctuates
         gradient_clip=config.gradient_clip,
         monitor="valid_loss" if measured else None,
         patience=config.patience,
@@ -315,7 +315,7 @@ class RewardModule(FitModule):
         Args:
             model: The reward model.
             vectors: (N, Dv) frozen item vectors.
-            valid: Blocks whose loss is measured after every epoch; there may be none.
+            valid: Blocks whose loss is measured after every epoch; may be empty.
         """
         super().__init__(model)
         self.register_buffer("vectors", vectors, persistent=False)

@@ -1,1 +1,1 @@
-"""What serves: bundles, the lists of all users, the files that consumers read, the HTTP service."""
+"""Serving: bundles, recommendations for all users, files for consumers, the HTTP service."""

@@ -1,7 +1,7 @@
-"""Tomorrow's recommendations: a list for every active user.
+"""Batch inference: tomorrow's recommendation list for every active user.
 
-Histories reach through the end of the newest day: this is serving, not training, and nothing of it
-is measured on that day. Items of a user's history are left out where `decoding.filter_seen` is set.
+Histories include the newest day, because serving may use all data and is not evaluated on that day.
+Items of a user's history are left out where `decoding.filter_seen` is set.
 
 Shapes: U users, H history items.
 """
@@ -30,12 +30,12 @@ from onerec.tokenizer.semantic_ids import SemanticIds, load_semantic_ids
 
 @dataclass(frozen=True)
 class Lists:
-    """What a user's list is.
+    """What the recommendation lists are made for, and how long they are.
 
     Attributes:
         serve_date: The day the recommendations are meant for.
         model_version: Of the checkpoint, or the name of a simple system.
-        list_length: Items of a list.
+        list_length: Items per list.
     """
 
     serve_date: date
@@ -51,13 +51,13 @@ def recommend_to_all(
     device: str = "cpu",
     pool: ShardPool | None = None,
 ) -> pa.Table:
-    """A list for every user of the dataset, as the bundle's `recommend` gives it.
+    """Make the list of every user of the dataset; it equals what the bundle's `recommend` returns.
 
     Args:
         bundle: What `prepare_bundle` wrote.
         session_dataset: Directory of the artifact; its users are the active ones.
-        wanted: The lists.
-        device: Where it runs.
+        wanted: Serving day, model version and length of the lists.
+        device: Torch device that the model runs on.
         pool: How users are spread over workers; this process alone if not given.
 
     Returns:
@@ -80,7 +80,7 @@ def recommend_to_all(
 
 
 def load_list_maker(bundle: Path, device: str, wanted: Lists) -> ShardFunction:
-    """The function of a worker: users with their histories -> `schema.RECOMMENDATIONS`."""
+    """Load the bundle in a worker; returns users with histories -> `schema.RECOMMENDATIONS`."""
     return _list_maker(load_bundle(bundle, device=device), wanted)
 
 
@@ -106,13 +106,13 @@ def _list_maker(recommender: Recommender | SimpleRecommender, wanted: Lists) -> 
 
 @dataclass(frozen=True)
 class ServingAudit:
-    """What is wrong with a table of recommendations; nothing when all counts are zero.
+    """Audit of a table of recommendations; it is valid when all counts but `users` are zero.
 
     Attributes:
-        users: Users that got something.
+        users: Users with at least one recommendation.
         unserved_users: Active users without a full list.
         repeats: Rows that repeat an item of the same user.
-        unknown_items: Rows whose item is not in the day's catalogue.
+        unknown_items: Rows whose item may not be recommended on the serving day.
     """
 
     users: int
@@ -136,9 +136,9 @@ def audit_recommendations(
         table: `schema.RECOMMENDATIONS`.
         session_dataset: Its users are the active ones.
         semantic_ids: The catalogue.
-        serve_date: The day they are meant for: items that are no candidates then are unknown.
-        list_length: A full list has as many items, or as many as a small catalogue has without
-            those of a history.
+        serve_date: The day they are meant for; items that are no candidates on it are unknown.
+        list_length: Items of a full list; fewer suffice where the catalogue without the history
+            is smaller.
         history_length: n, items of a history.
     """
     catalogue = load_semantic_ids(semantic_ids)
@@ -159,7 +159,7 @@ def audit_recommendations(
 
 
 def _missing(wanted: pa.Array, there: pa.Array) -> int:
-    """How many of the wanted values are missing."""
+    """Number of wanted values that are not there."""
     return len(wanted) - (pc.sum(pc.is_in(wanted, value_set=there)).as_py() or 0)
 
 

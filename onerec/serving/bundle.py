@@ -1,4 +1,4 @@
-"""A bundle: the directory of what serves. `load_bundle` loads it, whatever kind of system it is."""
+"""A bundle: the directory that serving loads, of a generator or of a simple system."""
 
 import shutil
 from dataclasses import replace
@@ -16,7 +16,7 @@ from onerec.tokenizer.semantic_ids import load_semantic_ids
 
 
 def load_bundle(path: Path | str, *, device: str = "cpu") -> Recommender | SimpleRecommender:
-    """The recommender of a bundle, whatever kind it is.
+    """Load a bundle of either kind.
 
     Raises:
         FileNotFoundError: The directory is no bundle.
@@ -35,21 +35,22 @@ def prepare_bundle(
     config: BeamConfig,
     watches: WatchesBefore,
 ) -> bool:
-    """The bundle that serves: the champion's generator with the day's catalogue and reward model.
+    """Write the bundle that serves: the champion with the day's catalogue and reward model.
 
     A champion that was published without a reward model serves by probability and gets none.
 
-    Inside its tokenizer version a champion of an earlier day so recommends the items that came
-    since. Outside of it tokens mean other items: it keeps the catalogue and the reward model that
-    it was published with. So does a simple system.
+    A champion of an earlier day with the current tokenizer version takes the day's catalogue, and
+    so recommends items that are newer than itself. With another tokenizer version its SID tokens
+    stand for other items: it keeps the catalogue and the reward model that it was published with.
+    So does a simple system.
 
     Args:
         directory: Gets the bundle.
         champion: Directory of the champion artifact.
-        semantic_ids: The day's.
-        reward_model: The day's.
-        config: Beam and batch size.
-        watches: What the champion's recency prior counts.
+        semantic_ids: Directory of the day's artifact.
+        reward_model: Directory of the day's artifact.
+        config: Beam width and batch size.
+        watches: Counts of recent watches for the champion's recency prior.
 
     Returns:
         Whether the day's catalogue is used.
@@ -67,14 +68,14 @@ def prepare_bundle(
         add_recency_prior(directory, watches)
         return True
     copy_bundle(directory, champion)
-    # its IDs stay, but what was withdrawn since is not recommended any more
+    # its IDs stay, but items withdrawn since then are no longer recommended
     replace(own, withdrawn_on=today.withdrawn_days(own.item_ids)).save(directory)
     add_recency_prior(directory, watches)
     return False
 
 
 def add_recency_prior(bundle: Path, watches: WatchesBefore) -> None:
-    """Write the recency prior of a bundle's generator into it, as of the day that is served."""
+    """Add the generator's recency prior as of the serving day to a bundle."""
     if (bundle / SIMPLE_SETTINGS).exists():
         return
     prior = RecencyPrior(**read_config(bundle).get("recency_prior", {}))
@@ -84,6 +85,6 @@ def add_recency_prior(bundle: Path, watches: WatchesBefore) -> None:
 
 
 def copy_bundle(directory: Path, champion: Path) -> None:
-    """The bundle of a champion artifact as it was published."""
+    """Copy the bundle of a champion artifact as it was published."""
     left_out = shutil.ignore_patterns("champion.json", "manifest.json")
     shutil.copytree(champion, directory, ignore=left_out)

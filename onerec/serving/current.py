@@ -1,12 +1,12 @@
-"""What consumers read: the current recommendations as files, outside of the warehouse and its lock.
+"""The files that consumers read: current recommendations, independent of the warehouse's lock.
 
     <root>/current -> versions/<day>-<version>     a link, moved in one atomic step
     <root>/current/recommendations.parquet         a row per user and rank, with titles
     <root>/current/bundle/                         for `onerec.serving.bundle.load_bundle`
-    <root>/current/served.json                     day, model, and why they are degraded if they are
+    <root>/current/served.json                     day, model, and the reason if degraded
 
 Everything here may be read by other users of the machine: directories are 0755, files 0644. A
-reader that resolves `current` once sees one version throughout; the last versions are kept for it.
+reader that resolves `current` once sees one version throughout; recent versions stay for it.
 """
 
 # pyarrow.compute makes its functions at import, out of sight of a type checker:
@@ -30,7 +30,7 @@ from onerec.schema import RECOMMENDATIONS
 CURRENT, VERSIONS, BUNDLE = "current", "versions", "bundle"
 TABLE, TITLES, SERVED = "recommendations.parquet", "titles.parquet", "served.json"
 KEPT = 3
-"""Versions that stay for readers that opened them."""
+"""Number of newest versions kept for readers that still have them open."""
 PUBLISH_AGAIN = "publish it again, materialise recommendations of the newest day"
 
 
@@ -42,8 +42,9 @@ class Served:
         day: The nightly run's day D.
         serve_date: The day that the recommendations are meant for.
         version: Of the `recommendations` artifact.
-        model_version: Checkpoint, or the simple system.
-        degraded: Why another model serves than the nightly run's; None where nothing failed.
+        model_version: Of the checkpoint, or the name of a simple system.
+        degraded: Why the model is not the one of the day's nightly run; None where that run
+            succeeded.
     """
 
     day: str
@@ -56,17 +57,17 @@ class Served:
 def publish_current(
     root: Path, served: Served, *, table: pa.Table, titles: pa.Table, bundle: Path
 ) -> bool:
-    """Write a version aside and move `current` to it.
+    """Write a new version beside the current one, then move the link `current` to it atomically.
 
     Args:
         root: The directory that consumers know.
-        served: What is published.
+        served: Day and model that are published.
         table: `schema.RECOMMENDATIONS`.
         titles: `item_id` and `title` of the catalogue; an item that it lacks has no title.
         bundle: Directory of the bundle that made the table.
 
     Returns:
-        Whether `current` is now this version; not where it is of a later day already.
+        Whether `current` is now this version; False where it already is of a later day.
     """
     versions = root / VERSIONS
     versions.mkdir(parents=True, exist_ok=True)
@@ -106,7 +107,7 @@ def publish_current(
 
 
 def read_served(root: Path) -> Served | None:
-    """What `current` is; None where nothing was published.
+    """Read `current/served.json`; None where nothing was published.
 
     Raises:
         ValueError: `served.json` is damaged.
@@ -121,7 +122,7 @@ def read_served(root: Path) -> Served | None:
 
 
 def problem_of_current(root: Path) -> str:
-    """What is wrong with the files of `current`; empty where they can be read."""
+    """The problem that makes `current` unreadable, in words; empty where there is none."""
     try:
         if read_served(root) is None:
             return "nothing is served: run a night, python -m onerec_dagster rerun DAY"
@@ -134,7 +135,7 @@ def problem_of_current(root: Path) -> str:
 
 
 def with_titles(table: pa.Table, titles: pa.Table) -> pa.Table:
-    """The table with the column `title` behind `item_id`; null where an item has none.
+    """The table with a column `title` after `item_id`; null for items without a title.
 
     Examples:
         >>> rows = [dict(user_id="u", serve_date=None, rank=1, item_id="a", score=0.0, reward=None,

@@ -1,6 +1,6 @@
 """Degraded serving after a failed nightly run: the last champion on the newest valid sessions.
 
-Artifacts that are damaged are skipped, whatever the day's own recommendations would have read.
+Damaged artifacts are skipped: the newest undamaged one of each kind is used.
 """
 
 import logging
@@ -23,12 +23,12 @@ from onerec.tokenizer.semantic_ids import load_semantic_ids
 log = logging.getLogger(__name__)
 
 POPULARITY = "popularity"
-"""The simple system that serves where none was measured."""
+"""The simple system that serves where the metrics of none exist."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FallbackInputs:
-    """What degraded recommendations are made of.
+    """The artifacts that degraded recommendations are made from.
 
     Attributes:
         session_dataset: The newest valid one.
@@ -48,11 +48,11 @@ class FallbackInputs:
 
 
 def fallback_inputs(store: ArtifactStore, day: str, sessions_until: str) -> FallbackInputs:
-    """What there is to serve day D with, although its nightly run failed.
+    """Find artifacts to serve day D from although its nightly run failed.
 
     Args:
         store: The artifacts.
-        day: Day D; nothing of a later day is read.
+        day: Day D; artifacts of later days are not used.
         sessions_until: The newest day whose sessions are valid.
 
     Raises:
@@ -73,7 +73,7 @@ def fallback_inputs(store: ArtifactStore, day: str, sessions_until: str) -> Fall
 
 
 def newest_valid(store: ArtifactStore, asset: str, day: str) -> Artifact | None:
-    """The artifact of the latest day up to a day that is not damaged, if any."""
+    """The newest undamaged artifact of an asset up to a day, if any."""
     for partition in reversed([p for p in store.partitions(asset) if p <= day]):
         try:
             return store.latest(asset, partition).verify()
@@ -91,17 +91,17 @@ def write_fallback_bundle(
     *,
     today: Catalogue | None = None,
 ) -> str:
-    """The bundle that serves instead; returns the model version.
+    """Write the bundle that serves after a failure; returns the model version.
 
-    It serves the items that it was published with, as far as they are still in today's catalogue.
+    It recommends the items that it was published with and that are still in today's catalogue.
 
     Args:
         directory: Gets the bundle.
         store: The artifacts.
         inputs: What `fallback_inputs` found.
-        config: Beam and batch size of a simple system.
+        config: Decoding settings; a simple system uses `filter_seen` and the batch size.
         serve_date: The day that the recommendations are meant for.
-        today: The day's catalogue; None where it cannot be read: that of the bundle counts then.
+        today: The day's catalogue; None where it cannot be read, then the bundle's is used.
     """
     version = _write_bundle(directory, store, inputs, config, serve_date)
     if today is not None:
@@ -140,7 +140,7 @@ def _write_bundle(
 
 
 def _best_measured(store: ArtifactStore, baselines: Artifact) -> str:
-    """The best simple system by the metrics of the same day; popularity where there are none."""
+    """The best simple system by the metrics of the baselines' day; popularity without metrics."""
     measured = newest_valid(store, "offline_metrics", baselines.partition)
     if measured is None or measured.manifest["upstream"].get("baselines") != baselines.version:
         return POPULARITY

@@ -2,7 +2,7 @@
 
 `python -m onerec.serving.http_load_test --port 8080`
 
-Prints requests a second and the 50th and 99th percentile of their time.
+Prints the throughput in requests per second and the latency at the 50th and 99th percentile.
 """
 
 import argparse
@@ -20,11 +20,11 @@ from onerec.serving.http_service import HOST
 
 @dataclass(frozen=True)
 class LoadTimes:
-    """What a load test measured.
+    """Latencies of a load test.
 
     Attributes:
-        seconds: (R,) time of each request.
-        total_seconds: Of all together.
+        seconds: (R,) latency of each request.
+        total_seconds: Wall time of the test.
     """
 
     seconds: np.ndarray
@@ -37,7 +37,7 @@ class LoadTimes:
 
 
 def load_test(port: int, *, requests: int, clients: int, k: int = 20) -> LoadTimes:
-    """Ask for recommendations, with histories made of items that were recommended before.
+    """Send requests whose histories are items that earlier responses recommended.
 
     Raises:
         OSError: The service cannot be reached, or answers with an error.
@@ -54,7 +54,7 @@ def load_test(port: int, *, requests: int, clients: int, k: int = 20) -> LoadTim
 
 
 def ask(port: int, history: list[str], k: int) -> tuple[list[dict], float]:
-    """One request: the items, and the seconds it took."""
+    """Send one request; returns the items and the latency in seconds."""
     body = json.dumps({"history": history, "k": k}).encode()
     headers = {"Content-Type": "application/json"}
     request = urllib.request.Request(f"http://{HOST}:{port}/recommend", body, headers)

@@ -1,12 +1,12 @@
 """A small HTTP service over the current bundle, for one machine: `python -m onerec_dagster serve`.
 
     POST /recommend   {"history": ["v1", "v2"], "k": 20}   items with title, score and reward
-    GET  /health      503 until something is served; says whether it is degraded
+    GET  /health      503 until a bundle is loaded; whether serving is degraded
     GET  /version     day and model version
 
-It listens on localhost alone and follows `current` of `onerec.serving.current`: the bundle
-is loaded anew when that moves, while requests go on with the one before. Needs `pip install -e
-".[serve]"`.
+It listens on localhost only and follows the link `current` (`onerec.serving.current`): when that
+moves, the new bundle is loaded in the background, and the old one answers until then. Needs
+`pip install -e ".[serve]"`.
 """
 
 import logging
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 HOST = "127.0.0.1"
 CHECK_SECONDS = 1.0
-"""How often it is looked whether `current` moved."""
+"""Seconds between two checks whether `current` moved."""
 LONGEST_HISTORY, LONGEST_LIST = 10_000, 1000
 
 
@@ -48,10 +48,10 @@ class LoadedBundle:
     """A bundle in memory.
 
     Attributes:
-        where: The version's directory.
-        served: Its `served.json`.
-        recommender: It.
-        titles: Title by item id; an item that it lacks has none.
+        where: Directory of the version.
+        served: Contents of its `served.json`.
+        recommender: The recommender of the bundle.
+        titles: Title by item id; items without a title are absent.
     """
 
     where: Path
@@ -61,7 +61,7 @@ class LoadedBundle:
 
 
 def _titles(version: Path) -> pd.Series:
-    """Titles by item id; none of a version that an earlier release published."""
+    """Titles by item id; empty for versions published before there were titles."""
     if not (version / TITLES).exists():
         return pd.Series(dtype=object)
     table = pd.read_parquet(version / TITLES).dropna().drop_duplicates("item_id")
@@ -75,13 +75,13 @@ class CurrentBundle:
         self.root = root
         self.loaded: LoadedBundle | None = None
         self.computing = threading.Lock()
-        """One list at a time: torch uses all cores for it."""
+        """Lists are made one at a time: torch uses all cores for each."""
         self._stop = threading.Event()
 
     def refresh(self) -> bool:
-        """Load what `current` names if it is not loaded; whether it was.
+        """Load the bundle that `current` names unless it is loaded; returns whether it loaded one.
 
-        Something that cannot be loaded is logged, and what was loaded before goes on serving.
+        A bundle that cannot be loaded is logged, and the previous one goes on serving.
         """
         link = self.root / CURRENT
         if not link.exists():
@@ -99,7 +99,7 @@ class CurrentBundle:
         return True
 
     def follow(self) -> threading.Thread:
-        """Refresh in a thread until `stop`."""
+        """Start a thread that calls `refresh` until `stop`."""
 
         def watch() -> None:
             while not self._stop.wait(CHECK_SECONDS):
@@ -110,12 +110,12 @@ class CurrentBundle:
         return thread
 
     def stop(self) -> None:
-        """End the thread of `follow`."""
+        """End the thread that `follow` started."""
         self._stop.set()
 
 
 def application(root: Path) -> FastAPI:
-    """The service.
+    """The FastAPI application.
 
     Args:
         root: The directory that consumers know, `serving/` of a data set's state.

@@ -1,4 +1,4 @@
-"""Item ids in, recommended item ids out: what every recommender shares, whatever ranks for it.
+"""The common interface of recommenders: item ids in, recommended item ids out.
 
 Letters: U users, N items, k list length.
 """
@@ -29,10 +29,10 @@ class Recommendation:
 
     Attributes:
         item_id: The item.
-        rank: 1 is shown first.
-        score: Log-probability of the item given what stands before it, or what a simple system
-            sorts by.
-        reward: The reward model's scalar for the same; None without a reward model.
+        rank: From 1, best first.
+        score: Log-probability of the item given those before it in the list, or the score that a
+            simple system sorts by.
+        reward: Scalar reward of the session or item; None without a reward model.
     """
 
     item_id: str
@@ -42,11 +42,11 @@ class Recommendation:
 
 
 class ItemIdRecommender(ABC):
-    """Recommends by item ids; how it ranks is its `rank`, by item indices.
+    """Base class: translates item ids to item indices and back; subclasses implement `rank`.
 
     Attributes:
         semantic_ids: The catalogue.
-        config: `filter_seen` says whether items of the history are left out.
+        config: Decoding settings; `filter_seen` leaves items of the history out of lists.
     """
 
     semantic_ids: SemanticIds
@@ -79,10 +79,10 @@ class ItemIdRecommender(ABC):
                 text. Unknown ids are ignored and counted in a log warning; a history without a
                 known item is served like an empty one.
             k: How many items.
-            exclude_seen: Leave out every item of the history; None: as `config.filter_seen` says.
+            exclude_seen: Leave out all items of the history; None follows `config.filter_seen`.
 
         Returns:
-            At most k recommendations, fewer when the catalogue has no more.
+            k recommendations, or fewer where the catalogue is too small.
         """
         if isinstance(history, str):
             raise ValueError(f"history={history!r}: use a list of item ids, e.g. [{history!r}]")
@@ -91,7 +91,7 @@ class ItemIdRecommender(ABC):
     def recommend_batch(
         self, histories: Histories, k: int = 5, *, exclude_seen: bool | None = None
     ) -> list[list[Recommendation]]:
-        """`recommend` for many users; each gets what they would get alone."""
+        """`recommend` for many users; a user's list does not depend on the other users."""
         indices = self.index_histories(histories)
         without_seen = self.config.filter_seen if exclude_seen is None else exclude_seen
         ranking = self.rank(indices, k, exclude=indices if without_seen else None)
@@ -106,7 +106,7 @@ class ItemIdRecommender(ABC):
                     reward=None if ranking.rewards is None else reward,
                 )
                 for place, (item, item_id, score, reward) in enumerate(
-                    zip(*row, strict=True)  # one user's k answers
+                    zip(*row, strict=True)  # one user's k items
                 )
                 if item >= 0
             ]
@@ -120,12 +120,12 @@ class ItemIdRecommender(ABC):
         ]
 
     def index_histories(self, histories: Histories) -> np.ndarray:
-        """Item ids of many users -> (U, longest) item indices, unknown ones left out, -1 padded."""
+        """Item ids of many users -> (U, longest) item indices, -1 padded, without unknown ids."""
         lists: Any = histories  # pyarrow's types are not known to type checkers
         if not isinstance(lists, pa.Array | pa.ChunkedArray):
             lists = pa.array([list(h) for h in histories])
             if pa.types.is_null(getattr(lists.type, "value_type", lists.type)):
-                lists = lists.cast(pa.list_(pa.string()))  # nobody has a history
+                lists = lists.cast(pa.list_(pa.string()))  # all histories are empty
         if isinstance(lists, pa.ChunkedArray):
             lists = lists.combine_chunks()
         lengths = np.asarray(lists.value_lengths().fill_null(0))

@@ -4,8 +4,8 @@ A bundle is a directory with everything that serving needs:
 
     model.safetensors, config.json      the generator's checkpoint
     semantic_ids.parquet                its catalogue
-    recommender.json                    beam width and the like
-    reward/                             optional: reward then counts beside log-probability
+    recommender.json                    decoding settings: beam width, batch size, precision
+    reward/                             optional: reward model, whose reward is added to scores
     vectors.safetensors                 item vectors, for the reward and a dense head
     item_prior.safetensors              optional: added to the items' log-probabilities
 
@@ -50,7 +50,7 @@ REWARD = "reward"
 VECTORS = "vectors.safetensors"
 PRIOR = "item_prior.safetensors"
 POOL = 60
-"""Items that a reward model chooses from at least, behind the session of a list."""
+"""Fewest items that a reward model reorders after the first session of a list."""
 PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
 _CHECKPOINT_FILES = ("model.safetensors", "config.json")
 
@@ -58,14 +58,15 @@ _CHECKPOINT_FILES = ("model.safetensors", "config.json")
 class Recommender(ItemIdRecommender):
     """A generator, its catalogue and, optionally, a reward model; an `onerec.ranked_lists.Ranker`.
 
-    The list is the best session's items in order, then the best first items of a session, found
-    by `rank_items`: the sessions of a beam are alike, and what the second one adds is worse than
-    that (docs/log.md, 2026-11-26). Best means of highest log-probability, plus the model's
-    `reward_weight` times the reward when there is a reward model.
+    A list holds the items of the best session in order, followed by the items that are most
+    probable as the first item of a session (`rank_items`): the sessions of a beam are similar, and
+    the items of the second-best session measured worse (docs/log.md, 2026-11-26). The best session
+    or item has the highest log-probability, plus `reward_weight` times the reward where there is a
+    reward model.
 
-    It computes in `config.serving_precision`, float64 by default: a sum's rounding depends on the
-    batch and the number of threads, and in float32 that is enough to swap two nearly equal beams
-    now and then. So a user gets the same list alone and among thousands.
+    Computes in `config.serving_precision`, float64 by default: rounding depends on batch size and
+    number of threads, and in float32 it sometimes swaps two nearly equal beams. With float64 a user
+    gets the same list alone and in a batch of thousands.
     """
 
     def __init__(
@@ -78,15 +79,15 @@ class Recommender(ItemIdRecommender):
         vectors: Tensor | None = None,
         prior: Tensor | None = None,
     ) -> None:
-        """Put one together.
+        """Combine a generator with its catalogue.
 
         Args:
             model: The generator.
             semantic_ids: The catalogue of its tokenizer version.
             config: Beam width, batch size and precision.
-            reward: Counts with the model's `reward_weight` in the order of sessions and items.
+            reward: Reward model; its reward is added with weight `model.reward_weight`.
             vectors: (N, Dv) item vectors, for the reward.
-            prior: (N,) numbers added to the items' log-probabilities, from a `RecencyPrior`.
+            prior: (N,) terms added to the items' log-probabilities, from a `RecencyPrior`.
 
         Raises:
             ValueError: A reward without vectors, or vectors or a prior of another catalogue.
@@ -157,18 +158,18 @@ class Recommender(ItemIdRecommender):
         *,
         on_batch: Callable[[int, int], None] = lambda done, total: None,
     ) -> RankedLists:
-        """See `Ranker.rank`; the last items of a history are read.
+        """See `Ranker.rank`; only the last `history_length` items of a history are read.
 
         Args:
-            candidates: (N,) booleans: the only items it recommends; None: all that were not
+            candidates: (N,) booleans, items that may be recommended; None allows all that were not
                 withdrawn.
-            on_batch: Called with the users done and their total after every batch.
+            on_batch: Called after every batch with the number of users done and of all users.
 
         Returns:
             The lists; `config.new_item_share` of their places are kept for new items. A score is
-            the log-probability of the item, plus what is added to it (prior, dense head's part): in
-            the session, given the items before it, and behind the session as a first item. A reward
-            is that of the session, and behind it of the item alone.
+            the item's log-probability plus recency prior and the dense head's share: conditional on
+            the items before it for items of the session, as a first item for those after it. The
+            reward is that of the session, or of the item alone after the session.
         """
         if top_k < 1:
             raise ValueError(f"top_k={top_k}: use at least 1")
@@ -180,7 +181,7 @@ class Recommender(ItemIdRecommender):
         return with_kept_places(lists, kept, self.config.new_item_share)
 
     def _new_items(self, candidates: np.ndarray | None) -> np.ndarray:
-        """(N,) bool: items that may be listed and came at most `new_item_days` before the last."""
+        """(N,) bool: candidates first seen less than `new_item_days` before the newest one."""
         allowed = narrowed((self.trie.leaf_of_item >= 0).cpu().numpy(), candidates)
         first_seen = self.semantic_ids.first_seen
         if not allowed.any():
@@ -195,7 +196,7 @@ class Recommender(ItemIdRecommender):
         candidates: np.ndarray | None,
         on_batch: Callable[[int, int], None] = lambda done, total: None,
     ) -> RankedLists:
-        """Lists without places that are kept for new items."""
+        """Lists in which no places are kept for new items."""
         weight = self.model.reward_weight
         return self.rank_by_reward_weight(
             histories, top_k, [weight], exclude, candidates, on_batch=on_batch
@@ -211,7 +212,7 @@ class Recommender(ItemIdRecommender):
         *,
         on_batch: Callable[[int, int], None] = lambda done, total: None,
     ) -> dict[float, RankedLists]:
-        """Lists of `rank` for several weights of the reward, from one search."""
+        """The lists of `rank` for several reward weights, from a single beam search."""
         rows = torch.from_numpy(np.ascontiguousarray(histories)).long()
         recent = last_items(rows, self.model.history_length)
         trie, parts = self._trie_of(candidates), {weight: [] for weight in weights}
@@ -232,7 +233,7 @@ class Recommender(ItemIdRecommender):
         return RankedLists(items.astype(np.int64), scores, None if self.reward is None else rewards)
 
     def _trie_of(self, candidates: np.ndarray | None) -> Trie:
-        """The trie of the candidates; that of the last ones is kept for the next shard of users."""
+        """The trie of the candidates; the last one is cached for the next shard of users."""
         if candidates is None:
             return self.trie
         if self._narrowed is None or self._narrowed[0] is not candidates:
@@ -276,7 +277,7 @@ class Recommender(ItemIdRecommender):
         """Items, scores and rewards (B, k) of one batch; the rewards are NaN without a model."""
         length = self.model.session_items
         value = found.session_logp + weight * found.session_rewards.nan_to_num(nan=0.0)
-        best = value.argmax(dim=1, keepdim=True)  # the first of equals
+        best = value.argmax(dim=1, keepdim=True)  # ties: the first
         session = found.sessions.gather(1, best.unsqueeze(-1).expand(-1, -1, length)).squeeze(1)
         value = found.logp + weight * found.rewards.nan_to_num(nan=0.0)
         order = value.argsort(dim=1, descending=True, stable=True)
@@ -304,8 +305,8 @@ class Recommender(ItemIdRecommender):
 
 
 class _Found(NamedTuple):
-    """What the lists of a batch are made of; log-probabilities with what is added to them, rewards
-    NaN without a model.
+    """Beam search results of a batch. Log-probabilities include prior and dense head; rewards are
+    NaN without a reward model.
 
     Attributes:
         sessions: (B, K, M) item indices, -1 where there is none.
@@ -327,7 +328,7 @@ class _Found(NamedTuple):
 def _first_distinct(
     items: Tensor, scores: Tensor, rewards: Tensor, *, k: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The first k distinct items of each row (B, X), with what stands beside them."""
+    """The first k distinct items of each row (B, X), with their scores and rewards."""
     keep = first_occurrences(items)
     place = torch.where(keep, keep.cumsum(1) - 1, k).clamp(max=k)  # column k is thrown away
 
@@ -351,7 +352,7 @@ def write_bundle(
     Args:
         directory: Where the bundle goes; made when absent.
         checkpoint: Directory of the generator's checkpoint.
-        semantic_ids: Directory of the semantic IDs; their vectors are taken along with a reward.
+        semantic_ids: Directory of the semantic IDs; their vectors are copied for a reward model.
         reward: Directory of a reward model.
         config: Beam width and batch size.
 

@@ -1,4 +1,4 @@
-"""Recommendations by a simple system: what serves where no model is significantly better.
+"""Recommendations by a simple system, which serves where no model is significantly better.
 
 Its bundle is a directory with
 
@@ -29,11 +29,11 @@ _BASELINES = "baselines"
 
 
 class SimpleRecommender(ItemIdRecommender):
-    """A simple system and its catalogue; a score is what that system sorts by.
+    """A simple system and its catalogue; scores are those that the system sorts by.
 
     Attributes:
         system: Its name.
-        ranker: It.
+        ranker: The fitted system.
     """
 
     def __init__(
@@ -45,10 +45,10 @@ class SimpleRecommender(ItemIdRecommender):
         history_length: int,
         config: BeamConfig | None = None,
     ) -> None:
-        """Put one together.
+        """Combine a fitted system with its catalogue.
 
         Raises:
-            ValueError: It is no simple system, or was not fitted.
+            ValueError: `system` is no simple system, or was not fitted.
         """
         known = [name for name in SIMPLE_SYSTEMS if name in baselines.rankers]
         require(system in known, "system", system, f"use one of {', '.join(known)}")
@@ -105,10 +105,10 @@ def write_simple_bundle(
     Args:
         directory: Where the bundle goes; made when absent.
         system: Its name.
-        baselines: Directory of the fitted baselines; learned ones are left behind.
+        baselines: Directory of the fitted baselines; trained ones are not copied.
         semantic_ids: Directory of the catalogue that they were fitted on.
         history_length: n.
-        config: `filter_seen` counts.
+        config: Decoding settings, of which only `filter_seen` is used.
 
     Raises:
         ValueError: It is no simple system, or was not fitted.

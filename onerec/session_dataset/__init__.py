@@ -8,8 +8,8 @@ measures reads them back through this package and nothing else:
 - `generator_sessions`: (history, targets) to train and align a generator on;
 - `user_sequences`: everything a user watched, in order, and sessions cut from it;
 - `reward_blocks`: consecutive exposures with labels, to train a reward model on;
-- `eval_users`: what users had watched and what they then watched, to measure a recommender on;
+- `eval_users`: histories and the items watched afterwards, to evaluate a recommender on;
 - `interactions`, `logged_exposures`: exposures one by one, to fit baselines and rankers on;
-- `histories`: histories as they stand at the end of the last day, to serve with;
-- `recount`: facts recounted from the lists, to check a dataset with.
+- `histories`: histories at the end of the last day, to serve with;
+- `session_checks`: facts recounted from the lists, to check a dataset with.
 """

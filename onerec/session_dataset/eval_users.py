@@ -18,7 +18,7 @@ from onerec.session_dataset.reader import (
 
 @dataclass(frozen=True)
 class EvalUsers:
-    """U users with a target each; item indices, -1 padded on the right.
+    """U users, each with at least one target; item indices, -1 padded on the right.
 
     Attributes:
         user_ids: (U,) sorted.
@@ -34,7 +34,7 @@ class EvalUsers:
         return len(self.user_ids)
 
     def rows(self, kept: np.ndarray) -> "EvalUsers":
-        """Some of the users, by row numbers."""
+        """Select users by row numbers."""
         return EvalUsers(self.user_ids[kept], self.history[kept], self.targets[kept])
 
 
@@ -46,11 +46,11 @@ def load_eval_users(
     history_length: int,
     rankable: np.ndarray | None = None,
 ) -> EvalUsers:
-    """Read the users of a split, a day, who watched something that could be recommended.
+    """Read the users of an evaluation day who watched at least one item that may be recommended.
 
     Args:
         directory: Files of a `session_dataset` artifact.
-        split: `valid` to choose models, `test` to measure them.
+        split: `valid` for model selection, `test` for evaluation.
         catalogue: Items it does not know are dropped.
         history_length: H, the last known items of a history that are kept.
         rankable: (N,) bool: items that may be targets; all of the catalogue if not given.
@@ -67,7 +67,7 @@ def load_eval_users(
         watched[watched] = rankable[items[watched]]
     items, owner = items[watched], user[session[watched]]
     once = np.sort(np.unique(owner * len(catalogue) + items, return_index=True)[1])
-    items, owner = items[once], owner[once]  # each item where it came first
+    items, owner = items[once], owner[once]  # the first occurrence of each item
     order = np.argsort(owner, kind="stable")  # users in order, a user's items in watching order
     counts = np.bincount(owner, minlength=len(user_ids))
     targets = first_of_each(items[order], owner[order], len(user_ids), int(counts.max(initial=1)))

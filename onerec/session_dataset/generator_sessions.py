@@ -46,7 +46,7 @@ class SessionTensors:
         return len(self.targets)
 
     def rows(self, kept: np.ndarray) -> "SessionTensors":
-        """Some of the sessions, by (S,) bools or by row numbers; users keep their rows."""
+        """Select sessions by (S,) bools or row numbers; `user_ids` stays as it is."""
         rows = torch.from_numpy(kept)
         tensors = {name: getattr(self, name)[rows] for name in _TENSORS}
         return dataclasses.replace(self, **tensors, date=self.date[kept])
@@ -66,7 +66,7 @@ def load_session_tensors(
     Args:
         directory: Files of a `session_dataset` artifact.
         split: `train`, `valid` or `test`.
-        catalogue: Items it does not know are dropped, and what is left closes up.
+        catalogue: Unknown items are dropped before lists are cut and padded.
         history_length: H, the last known items of a history that are kept.
         session_items: M, the first known targets that are kept.
         good_only: Leave out sessions that are not good.
@@ -94,7 +94,7 @@ def load_session_tensors(
 
 
 def concatenate_sessions(first: SessionTensors, second: SessionTensors) -> SessionTensors:
-    """One after the other, with the users of both."""
+    """Concatenate two sets of sessions; `user_ids` is the union."""
     names = np.concatenate([s.user_ids[s.user.numpy()] for s in (first, second)])
     user_ids, user = np.unique(names, return_inverse=True)
     return SessionTensors(

@@ -1,4 +1,4 @@
-"""Histories as they stand at the end of the last day, to serve with."""
+"""Histories at the end of the last day, to serve with."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,8 +29,8 @@ def load_serving_histories(
 ) -> tuple[np.ndarray, Tensor]:
     """Histories at the end of the artifact's last day, for the next day's requests.
 
-    This is serving, not training: the test day counts. Without it in `splits`, they are those of
-    the morning of the test day.
+    Serving may use the test day, unlike training. Without `test` in `splits` the histories are
+    those at the start of the test day.
 
     Returns:
         (U,) sorted users active in any of the splits, and (U, H) int32 item indices: the history of
@@ -52,6 +52,6 @@ def load_serving_histories(
 
 
 def active_users(directory: Path) -> pa.Array:
-    """Different users with a session in any of the splits."""
+    """Distinct users with a session in any of the splits."""
     users = read_sessions(directory, SPLITS, ["user_id"]).column("user_id")
     return users.unique()

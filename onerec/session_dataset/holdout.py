@@ -1,8 +1,8 @@
-"""Users held out of the newest days: the validation day stays a validation day for them.
+"""Users held out of the newest days, for whom the validation day stays unseen.
 
-The last phase of a training learns the validation day, so nothing that starts from its weights can
-be measured there any more. Only for a share of the users, chosen by a hash of the id, is that day
-left out; what is decided afterwards (the gate of an alignment round) is measured on them.
+The last phase of a training learns the validation day, so models that start from its weights can no
+longer be validated on that day. A share of the users, chosen by a hash of the id, is therefore left
+out of that phase; later decisions (the gate of an alignment round) are measured on these users.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from onerec.session_dataset.splits import LEARNED, split_users
 from onerec.session_dataset.user_sequences import UserSequences, load_user_sequences
 
 SEED = 20_220_504
-"""Of the hash; unlike the seeds by which the reward models divide the users."""
+"""Seed of the hash; differs from the seeds that divide users between the reward models."""
 
 
 def held_out_users(directory: Path, user_ids: np.ndarray) -> np.ndarray:
@@ -41,7 +41,7 @@ def held_out_users(directory: Path, user_ids: np.ndarray) -> np.ndarray:
 def load_newest_sequences(
     directory: Path, catalogue: Catalogue, *, days: int
 ) -> tuple[UserSequences, date]:
-    """What the last phase of a training learns: everything until the test day, but for what the
+    """Sequences for the last phase of a training: everything before the test day, except what the
     held-out users did on the validation day.
 
     Args:

@@ -1,7 +1,7 @@
-"""What was shown and watched in the training window: all that a baseline may learn from.
+"""Exposures and watches of the training window: everything that a baseline may learn from.
 
-Reads the `train` and `valid` splits of a `session_dataset` artifact, never `test`: nothing of the
-test day reaches a baseline, as nothing of it reaches the generator.
+Reads the `train` and `valid` splits of a `session_dataset` artifact, never `test`, so
+baselines and generator learn from the same days.
 """
 
 from collections.abc import Sequence
@@ -35,8 +35,8 @@ class Interactions:
         item: (E,) item index.
         age: (E,) days between the exposure and the test day, at least 1.
         is_watched: (E,) booleans.
-        past_user: (P,) number of the user, for what they liked before the window's sessions.
-        past_item: (P,) item index.
+        past_user: (P,) number of the user of each positive before the window's sessions.
+        past_item: (P,) its item index.
         user_ids: (U,) the users.
     """
 
@@ -61,7 +61,7 @@ class Interactions:
         return np.bincount(self.item, weight, minlength=self.num_items)
 
     def watched_pairs(self) -> tuple[np.ndarray, np.ndarray]:
-        """Different (user, item) pairs: watched in the window, or in a history of it."""
+        """Distinct (user, item) pairs, watched in the window or in a history of it."""
         user = np.concatenate([self.user[self.is_watched], self.past_user])
         item = np.concatenate([self.item[self.is_watched], self.past_item])
         keys = np.unique(user * self.num_items + item)

@@ -1,6 +1,6 @@
-"""What the catalogue says of items beside their texts: how long they are, and who made them.
+"""Item attributes from the catalogue beside texts: duration, author and category.
 
-Stands beside the sessions of a `session_dataset`, as the catalogue looked at the end of day D.
+Stored in the `session_dataset` artifact, as of the end of day D.
 """
 
 # pyright: reportAttributeAccessIssue=false
@@ -36,7 +36,7 @@ class ItemAttributes:
 
     @property
     def has_durations(self) -> bool:
-        """The length of at least one item is known."""
+        """Whether the duration of at least one item is known."""
         return bool(np.isfinite(self.duration_seconds).any())
 
 
@@ -56,7 +56,7 @@ def load_item_attributes(directory: Path, catalogue: Catalogue) -> ItemAttribute
 
     Args:
         directory: Of the `session_dataset` artifact.
-        catalogue: Its N items get the attributes; one that the file lacks has none.
+        catalogue: Its N items get the attributes; for items missing in the file they are unknown.
     """
     if not (directory / ITEMS_FILE).exists():
         return None
@@ -73,7 +73,7 @@ def load_item_attributes(directory: Path, catalogue: Catalogue) -> ItemAttribute
 
 
 def _numbered(column: pa.ChunkedArray, at: np.ndarray, num_items: int) -> np.ndarray:
-    """(N,) a number for each different text, -1 for null and for items without a row."""
+    """(N,) a code for each distinct text, -1 for null and for items without a row."""
     encoded = pc.dictionary_encode(column.combine_chunks()).indices
     values = pc.fill_null(encoded.cast(pa.int64()), -1).to_numpy(zero_copy_only=False)
     numbers = np.full(num_items, -1, dtype=np.int64)

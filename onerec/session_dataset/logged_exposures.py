@@ -1,4 +1,4 @@
-"""Logged exposures with what users did, to train a ranker on.
+"""Logged exposures with the users' feedback, to train a ranker on.
 
 Shapes: E exposures, N items, U users.
 """
@@ -46,7 +46,7 @@ class LoggedExposures:
     def relevance(self) -> np.ndarray:
         """(E,) grades: 0 skipped, 1 watched, 2 watched for long, 3 with an interaction.
 
-        Long is the median of the watched exposures, or more.
+        Long means at least the median watch time of the watched exposures.
         """
         watched = self.watch_seconds[self.is_watched]
         long = np.median(watched) if len(watched) else 0.0

@@ -16,11 +16,11 @@ from onerec.session_dataset.reader import exposure_flags, items_of, open_session
 
 @dataclass(frozen=True)
 class WatchesBefore:
-    """The watches that a day's lists may know.
+    """Counts watches up to the day before lists are served, for the recency prior.
 
     Attributes:
         session_dataset: Files of the artifact.
-        day: The lists' day.
+        day: The day the lists are for; watches before it count.
     """
 
     session_dataset: Path
@@ -44,8 +44,8 @@ def newest_watches(directory: Path, catalogue: Catalogue, *, before: date, days:
         directory: Files of a `session_dataset` artifact; all splits are read, the test day's too
             where it lies before `before`.
         catalogue: Items it does not know are dropped.
-        before: The first day that is not counted.
-        days: Days counted, back from the last one before `before` that has sessions.
+        before: Watches before this day are counted.
+        days: Number of days counted, back from the last day before `before` with sessions.
 
     Returns:
         (N,) counts of watched exposures; zeros where no session is that old.

@@ -1,6 +1,7 @@
 """Ragged rows as padded arrays, without a loop over rows.
 
-Ragged rows are flat values with the row number of each, rows in order: a list column is just that.
+Ragged rows are flat values with the row number of each value, sorted by row, like an Arrow list
+column.
 Shapes: E values, S rows.
 """
 

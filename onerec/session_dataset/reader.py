@@ -1,6 +1,6 @@
 """Reads a session dataset: columns of some splits, and list columns as flat values.
 
-Item ids become indices of a catalogue, -1 where it does not know them. Shapes: S sessions, E values
+Item ids become indices into a catalogue, -1 for unknown items. Shapes: S sessions, E values
 of a list column.
 """
 
@@ -25,7 +25,7 @@ from onerec.schema import SESSION_DATASET, SPLITS
 
 Ints = npt.NDArray[np.int64]
 INTERACTIONS = ("is_like", "is_follow", "is_comment", "is_share")
-"""Exposure columns that make a positive interaction."""
+"""Exposure columns any of which makes an exposure a positive interaction."""
 
 
 def open_sessions(directory: Path, splits: Sequence[str] = SPLITS) -> pads.Dataset:
@@ -82,7 +82,7 @@ def read_sessions(
 def read_session_config(directory: Path) -> SessionConfig:
     """The settings a `session_dataset` artifact was built with, from its manifest.
 
-    Lengths of histories and sessions come from here: the present settings may be others.
+    Lengths of histories and sessions come from here, since the current settings may differ.
     """
     built_with = read_json(directory / MANIFEST)["config"]["sessions"]
     known = {f.name for f in dataclasses.fields(SessionConfig)}
@@ -92,7 +92,7 @@ def read_session_config(directory: Path) -> SessionConfig:
 def read_signals(directory: Path) -> tuple[Signal, ...]:
     """The signals that a `session_dataset` artifact's log declares, in the order of its column.
 
-    They are in its manifest; without one the log is one of video.
+    They are in its manifest; without a manifest the video signals are assumed.
     """
     if not (directory / MANIFEST).exists():
         return VIDEO_SIGNALS
@@ -101,7 +101,7 @@ def read_signals(directory: Path) -> tuple[Signal, ...]:
 
 
 def users_of(sessions: pa.Table) -> tuple[np.ndarray, Ints]:
-    """(U,) different users, sorted, and (S,) the user of each session as a row of them."""
+    """(U,) distinct users, sorted, and (S,) the index of each session's user."""
     names = sessions.column("user_id").to_numpy().astype(object)
     user_ids, user = np.unique(names, return_inverse=True)
     return user_ids, user.astype(np.int64)
@@ -120,13 +120,13 @@ def items_of(sessions: pa.Table, name: str, catalogue: Catalogue) -> tuple[Ints,
 
 
 def known_items_of(sessions: pa.Table, name: str, catalogue: Catalogue) -> tuple[Ints, Ints]:
-    """The same without the unknown items."""
+    """As `items_of`, without unknown items."""
     items, rows = items_of(sessions, name, catalogue)
     return items[items >= 0], rows[items >= 0]
 
 
 def exposure_flags(sessions: pa.Table, name: str) -> npt.NDArray[np.bool_]:
-    """(E,) booleans of a column that goes with `item_ids`, null counting as false."""
+    """(E,) booleans of a list column parallel to `item_ids`; null is false."""
     values = pc.fill_null(_per_exposure(sessions, name), False)
     return values.to_numpy(zero_copy_only=False).astype(np.bool_)
 
@@ -149,13 +149,13 @@ def exposure_signals(sessions: pa.Table, num_signals: int) -> npt.NDArray[np.boo
 
 
 def exposure_numbers(sessions: pa.Table, name: str) -> npt.NDArray[np.float64]:
-    """(E,) numbers of a column that goes with `item_ids`; null, NaN and false are 0, true is 1."""
+    """(E,) numbers of a list column parallel to `item_ids`; null, NaN, false are 0, true is 1."""
     values = _per_exposure(sessions, name).cast(pa.float64())
     return np.nan_to_num(values.to_numpy(zero_copy_only=False))
 
 
 def flags(column: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
-    """(S,) booleans, null counting as false."""
+    """(S,) booleans; null is false."""
     return pc.fill_null(column, False).to_numpy(zero_copy_only=False).astype(np.bool_)
 
 

@@ -25,8 +25,8 @@ STATS = "stats.json"
 def repeat_share(directory: Path) -> float:
     """Share of the validation day's watched events whose item the user had on an earlier day.
 
-    Had means watched in the training days of the window, or positive before one of its sessions.
-    The test day takes no part: what is recommended must not depend on it.
+    An item counts as had if it was watched on a training day of the window or is in a history. The
+    test day is not used, since recommendations for it must not depend on it.
 
     Args:
         directory: Files of a `session_dataset` artifact.
@@ -42,7 +42,7 @@ def repeat_share(directory: Path) -> float:
     is_valid = pc.equal(table.column("split"), "valid").to_numpy(zero_copy_only=False)
     row = _rows(table, "item_ids")
     now = shown.filter(pa.array(watched & is_valid[row]))
-    # a history of the day's later sessions holds what the day brought: the first session's counts
+    # histories of later sessions include items of the same day: only the first session's counts
     user = table.column("user_id").to_numpy(zero_copy_only=False).astype(str)
     started_first = np.zeros(table.num_rows, dtype=bool)
     in_split = np.flatnonzero(is_valid)
@@ -75,7 +75,7 @@ def with_seen_items(decoding: BeamConfig, session_dataset: Path) -> BeamConfig:
     """The decoding of a data set: items of the history are left out only where it does not repeat.
 
     Args:
-        decoding: Its `filter_seen` is False in any case where it is so already.
+        decoding: Where its `filter_seen` is already False, it stays so.
         session_dataset: Files of the artifact; one without `stats.json` does not repeat.
     """
     file = session_dataset / STATS
@@ -89,7 +89,7 @@ def _rows(table: pa.Table, name: str) -> np.ndarray:
 
 
 def _pairs(table: pa.Table, name: str) -> pa.Array:
-    """(E,) one text for each (user, item) of a list column; the lengths keep them apart."""
+    """(E,) one text per (user, item) pair of a list column, unique by including lengths."""
     items = pc.list_flatten(table.column(name))
     users = table.column("user_id").take(pa.array(_rows(table, name)))
     size = pc.cast(pc.utf8_length(users), pa.string())

@@ -32,20 +32,20 @@ if TYPE_CHECKING:
 
 _FEEDBACK = ("watch_seconds", "signals")
 LARGEST_SHARE = 2.0
-"""An item counts as watched this many times at most."""
+"""Largest watched share of an item that counts: two full views."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RewardThresholds:
-    """What the training days say about labels: where they are cut, and which there are.
+    """Which labels there are and their thresholds, learned from the training days.
 
     Attributes:
         mean_watch_seconds: Median over the training blocks of the seconds watched per item, which
             a signal of `median_watch_seconds` compares with.
-        signals: Declared signals that some training blocks have and others have not; where there
-            is none, `CONTINUED` stands in. `WATCH_SECONDS` and `WATCH_SHARE` behind them where the
-            log has watch times and item attributes are known.
-        missing: Names of the declared signals that all training blocks have, or none.
+        signals: Declared signals with positive and negative training blocks, or `CONTINUED` where
+            there is none; then `WATCH_SECONDS` and `WATCH_SHARE` where the log has watch times and
+            item attributes are known.
+        missing: Names of declared signals left out because training blocks have one class only.
     """
 
     mean_watch_seconds: float
@@ -69,10 +69,10 @@ class RewardBlocks:
         place: (R,) int64, 0 for the first block of a session.
         date: (R,) datetime64[D], the day of the session, in the log's time zone.
         started_at: (R,) datetime64[us], UTC, when the session began.
-        thresholds: What the labels were made with.
+        thresholds: Thresholds and signals of the labels.
         item_facts: (R, M, Fi) float32, see `reward_facts`; Fi is 0 without facts.
         user_facts: (R, Fu) float32.
-        log: The exposures that facts of these blocks are counted in.
+        log: The exposures that the facts are computed from.
     """
 
     user: Tensor
@@ -91,7 +91,7 @@ class RewardBlocks:
     log: "ExposureLog | None" = None
 
     def __post_init__(self) -> None:
-        if not len(self.item_facts):  # no facts: of width 0
+        if not len(self.item_facts):  # without facts: tensors of width 0
             without = {"item_facts": torch.zeros(*self.items.shape, 0)}
             without["user_facts"] = torch.zeros(len(self.items), 0)
             for name, nothing in without.items():
@@ -111,7 +111,7 @@ class RewardBlocks:
         return self.thresholds.signals
 
     def rows(self, kept: Tensor) -> "RewardBlocks":
-        """Some of the blocks, by (R,) bools or by row numbers; users keep theirs."""
+        """Select blocks by (R,) bools or row numbers; `user_ids` stays as it is."""
         tensors = (
             "user",
             "history",
@@ -144,9 +144,9 @@ def load_reward_blocks(
     """Cut every session of a split, good or not, into blocks of consecutive exposures.
 
     A session's known exposures 1..M are its first block, M+1..2M the second, and so on; the last
-    may be shorter. All of them carry the session's history. The paper names four targets but not
-    how they become binary (OneRec v1, section 3.3.1); here every declared signal that training
-    blocks of both classes have is a label (`onerec.config.feedback.Signal`). Of a video log:
+    may be shorter. All blocks share the session's history. The paper names four targets but not how
+    they are binarised (OneRec v1, section 3.3.1); here every declared signal of which training
+    blocks have both classes is a label (`onerec.config.feedback.Signal`). In a video log:
 
     - `swt` (session watch time): its watch seconds per item reach the training split's median,
     - `vtr` (view rate): at least half of its items were watched effectively,
@@ -161,8 +161,8 @@ def load_reward_blocks(
         catalogue: Exposures of items it does not know are dropped.
         history_length: H, the last known items of a history that are kept.
         block_items: M, exposures per block.
-        thresholds: What labels are made with; by default those of the training split.
-        attributes: Of the items.
+        thresholds: Thresholds of the labels; by default those of the training split.
+        attributes: Item attributes; without them there is no watched share.
 
     Raises:
         ValueError: A column is missing, or no signal of the training split has both classes.
@@ -200,7 +200,7 @@ def _thresholds_of(
     block_items: int,
     attributes: ItemAttributes | None,
 ) -> RewardThresholds:
-    """Of the training split, whose blocks are cut where they are not at hand."""
+    """Thresholds of the training split, whose blocks are read unless `learned` has them."""
     declared = read_signals(directory)
     if learned is None:
         table = read_sessions(directory, ["train"], ["item_ids", *_FEEDBACK])
@@ -241,7 +241,7 @@ class _Blocks:
         return seconds
 
     def label(self, signal: Signal, mean_watch_seconds: float) -> npt.NDArray[np.bool_]:
-        """(R,) booleans: which blocks have a signal."""
+        """(R,) booleans: the blocks that are positive for a signal."""
         if signal.of_block == "continued":
             return self.goes_on
         if signal.of_block == "median_watch_seconds":
@@ -289,8 +289,7 @@ def _labels(
 def watched_share(seconds: np.ndarray, duration: np.ndarray) -> np.ndarray:
     """Share of a duration that was watched; 0 where the duration is unknown.
 
-    An item that was watched again counts up to `LARGEST_SHARE` times: a player that was left
-    running says no more than that.
+    Capped at `LARGEST_SHARE`: higher shares come from players that were left running.
 
     >>> watched_share(np.array([5.0, 90.0, 3.0]), np.array([10.0, 10.0, np.nan])).tolist()
     [0.5, 2.0, 0.0]

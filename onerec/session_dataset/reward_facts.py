@@ -1,11 +1,12 @@
-"""Point-in-time facts about items and users: what came of their earlier exposures.
+"""Point-in-time features ("facts") of items and users: outcomes of their earlier exposures.
 
-A fact never knows what it is to explain, nor anything later: facts of an item are counted over the
-days before the block's day, facts of a user over the exposures before the block. So a training
-block is described as a candidate is when it is served.
+No fact uses the block it describes or anything later: facts of an item are computed over the days
+before the block's day, facts of a user over the exposures before the block. So training blocks have
+the same features as candidates have when they are served.
 
-Items are counted over some users only (`counted_users`): the reward model and the evaluator share
-no exposure, not even through a rate. A user's facts are of their own exposures, whoever they are.
+Facts of items use the exposures of some users only (`counted_users`), so that the reward model and
+the evaluator share no exposure, not even through a rate. Facts of a user use the user's own
+exposures, on either side.
 
 Shapes: E exposures, S outcomes, N items, R blocks, M items of a block, U users, Fi and Fu facts.
 """
@@ -32,9 +33,9 @@ from onerec.session_dataset.reader import (
 from onerec.session_dataset.reward_blocks import RewardBlocks, watched_share
 
 SMOOTHING = 10.0
-"""Imagined exposures of average outcome that an item, author or user starts with."""
+"""Pseudo-count: exposures of average outcome that smooth the rates of items, authors and users."""
 RECENT = 10
-"""Newest exposures of a user that have facts of their own."""
+"""Newest exposures of a user, of which separate rates are computed."""
 RECENT_SMOOTHING = 3.0
 
 
@@ -91,13 +92,13 @@ class ExposureLog:
         )
 
     def item_facts(self, day: np.datetime64, counted_users: np.ndarray) -> np.ndarray:
-        """(N, Fi) float32 as of the beginning of a day; NaN where nothing is known.
+        """(N, Fi) float32 facts of items at the beginning of a day; NaN where unknown.
 
-        Rates of an item are smoothed with its author's, those of an author with the overall ones.
+        Rates of an item are smoothed towards its author's, those of an author towards the mean.
 
         Args:
             day: Exposures of earlier days count.
-            counted_users: (U,) booleans: whose.
+            counted_users: (U,) booleans, users whose exposures count.
         """
         counted = (self.day < day) & counted_users[self.user]
         item, outcomes = self.item[counted], self.outcomes[counted]
@@ -120,12 +121,12 @@ class ExposureLog:
         return np.stack(columns, -1).astype(np.float32)
 
     def user_facts(self, blocks: RewardBlocks, counted_users: np.ndarray) -> np.ndarray:
-        """(R, Fu) float32 as of the first item of each block; NaN where nothing is known.
+        """(R, Fu) float32 facts of users just before each block; NaN where unknown.
 
         Args:
-            blocks: Their labels are not looked at.
-            counted_users: (U,) booleans: whose exposures make the rate that a user's is smoothed
-                with, those of the days before the block's.
+            blocks: Their labels are not used.
+            counted_users: (U,) booleans, users whose exposures before the block's day make the
+                mean rate that a user's rates are smoothed towards.
         """
         begin, end = self._exposures_before(blocks)
         sums = np.concatenate([np.zeros((1, len(self.names))), self.outcomes.cumsum(0)])
@@ -151,7 +152,7 @@ class ExposureLog:
         return np.stack(columns, -1).astype(np.float32)
 
     def facts_of(self, blocks: RewardBlocks, counted_users: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Facts of blocks: of their items (R, M, Fi), 0 behind the last item, and users (R, Fu)."""
+        """Facts of blocks: of their items (R, M, Fi), 0 where padded, and their users (R, Fu)."""
         items = blocks.items.numpy()
         by_item = np.zeros((*items.shape, len(self.item_fact_names)), dtype=np.float32)
         for day in np.unique(blocks.date):
@@ -163,9 +164,9 @@ class ExposureLog:
         return torch.from_numpy(by_item), torch.from_numpy(by_user)
 
     def _exposures_before(self, blocks: RewardBlocks) -> tuple[np.ndarray, np.ndarray]:
-        """(R,) first exposure of each block's user, and the first that the block does not know.
+        """(R,) first exposure of each block's user, and (R,) the end of those before the block.
 
-        A session's blocks before it are full, and known.
+        Earlier blocks of the same session are full and count as before the block.
         """
         times = np.unique(self.started_at)
         width = len(times) + 1

@@ -1,6 +1,6 @@
-"""Facts about sessions, recounted from their lists: a session dataset is checked against them.
+"""Statistics of sessions recomputed from their lists, which asset checks compare a dataset with.
 
-Nothing here trusts the flags that the session SQL wrote; every number is counted again.
+The flags that the session SQL wrote are not used; every number is computed again.
 Shapes: S sessions, E exposures.
 """
 
@@ -32,13 +32,13 @@ _DECIMALS = 6  # of the session SQL's sum of watch seconds
 def recount_sessions(
     sessions: pa.Table, config: SessionConfig, test_day: date, time_zone: str = "UTC"
 ) -> pa.Table:
-    """One row of recounted facts per session.
+    """Recompute the statistics of each session.
 
     Args:
         sessions: `schema.SESSION_DATASET`, S rows, ordered by (started_at, session_id).
         config: The settings the sessions were built with.
         test_day: The partition.
-        time_zone: In which the log's days begin and end.
+        time_zone: Time zone of the log's days.
 
     Returns:
         A table of S rows: the session's `session_id`, `session_date`, `split`, `is_good`, and
@@ -125,7 +125,7 @@ class _Lists:
         return np.cumsum(self.lengths) - self.lengths
 
     def where(self, kept: np.ndarray) -> "_Lists":
-        """The items with a flag, (E,)."""
+        """The items where a flag (E,) is set."""
         return _Lists(self.items[kept], self.rows[kept], self.num_rows)
 
     def totals(self, values: np.ndarray) -> np.ndarray:
@@ -133,12 +133,12 @@ class _Lists:
         return np.bincount(self.rows, weights=values, minlength=self.num_rows)
 
     def pairs(self, num_items: int) -> np.ndarray:
-        """(E,): one number for each (session, item)."""
+        """(E,): a number unique to each (session, item) pair."""
         return self.rows * num_items + self.items
 
 
 def _everything(sessions: pa.Table) -> Catalogue:
-    """Whatever is in a list, as a catalogue; never empty."""
+    """A catalogue of all items in the lists; never empty."""
     names = ("history_item_ids", "target_item_ids", "item_ids")
     parts = [chunk for n in names for chunk in pc.list_flatten(sessions.column(n)).chunks]
     ids = pa.chunked_array([*parts, pa.array([""])], pa.string()).unique()
@@ -148,10 +148,10 @@ def _everything(sessions: pa.Table) -> Catalogue:
 def _history_follows(
     users: np.ndarray, history: _Lists, positives: _Lists, history_length: int
 ) -> np.ndarray:
-    """Whether each history is the one before it plus the positives of the session before.
+    """Whether each history equals the previous session's history plus its positives.
 
-    A history that knew its own session, or a later one, would be longer or end otherwise. The first
-    session of a user has nothing to be compared with and passes.
+    This detects leakage: a history with items of its own or a later session would be longer or end
+    differently. The first session of a user has no predecessor and passes.
 
     Args:
         users: (S,) user of each session; sessions in order of time.

@@ -1,8 +1,8 @@
 """How the data of a nightly run is divided: by day, and by user.
 
 Partition D is the nightly run for day D. It learns from the window [D - W, D - 1], whose last day
-with sessions validates, and is tested on day D, of which nothing that learns may see anything.
-Where two models must not share users, a hash of the user's id divides them.
+with sessions is the validation day, and is tested on day D, which no training reads. Where two
+models must not share users, a hash of the user's id divides them.
 """
 
 # pyright: reportAttributeAccessIssue=false
@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 LEARNED = ("train", "valid")
-"""The splits that something may be learned from."""
+"""The splits that models may learn from."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class SplitDays:
     """The days that a session dataset is made of.
 
     Attributes:
-        first: First day of the window; it trains, like those after it.
+        first: First day of the window, a training day.
         test_day: Day D.
         valid_day: The last day before D that has sessions; None where there is none.
     """
@@ -38,7 +38,7 @@ class SplitDays:
 
 
 def window(test_day: date, window_days: int) -> tuple[date, date]:
-    """First and last day a model of a test day may learn from.
+    """First and last day of the window that a model tested on a day learns from.
 
     >>> window(date(2026, 6, 14), 13)
     (datetime.date(2026, 6, 1), datetime.date(2026, 6, 13))
@@ -47,7 +47,7 @@ def window(test_day: date, window_days: int) -> tuple[date, date]:
 
 
 def validation_day(sessions: Mapping[date, int], test_day: date) -> date | None:
-    """The day that validates: the last one before the test day that has sessions, if any has.
+    """The validation day: the last day before the test day with sessions, if any.
 
     >>> closed_on_sunday = {date(2026, 6, 13): 5, date(2026, 6, 14): 0, date(2026, 6, 15): 7}
     >>> validation_day(closed_on_sunday, date(2026, 6, 15))
@@ -74,7 +74,7 @@ def split_users(user_ids: np.ndarray, share: float, seed: int) -> np.ndarray:
     Args:
         user_ids: (U,) strings.
         share: Expected share chosen, in [0, 1].
-        seed: Another seed chooses other users.
+        seed: Seed of the hash.
 
     Returns:
         (U,) bool. The chosen and the others are disjoint sets of users; a user's side depends on

@@ -1,8 +1,8 @@
 """Everything users watched or liked on the training days, as sequences and cut into sessions.
 
-Good sessions hold a part of what was watched: sessions with too little of it, and what came before
-the window, are left out. Sequence models learn every step of these sequences; cut into targets of
-M items with what came before them, a generator learns the same.
+Good sessions contain only part of the watched items: sessions that miss the criteria and items from
+before the window are missing. Sequence models learn every step of these full sequences; a generator
+learns the same from sessions of M consecutive targets with the preceding items as history.
 
 Shapes: U users, E positives, S sessions, H history items, M target items.
 """
@@ -37,7 +37,7 @@ class UserSequences:
         first_day: (U,) datetime64[D], day of their first session of the splits read.
         user: (E,) rows of `user_ids`, sorted.
         item: (E,) item indices; within a user, oldest first.
-        day: (E,) datetime64[D], day of the session; NaT for what was in the history of the first.
+        day: (E,) datetime64[D], day of the session; NaT for items of the first session's history.
     """
 
     user_ids: np.ndarray
@@ -55,7 +55,7 @@ def load_user_sequences(
     Args:
         directory: Files of a `session_dataset` artifact.
         catalogue: Items it does not know are dropped.
-        splits: Those read; with `valid` the sequences reach through the day before the test day.
+        splits: Splits to read; with `valid` the sequences end the day before the test day.
     """
     columns = [
         "user_id",
@@ -75,7 +75,7 @@ def load_user_sequences(
     positive = exposure_flags(table, "is_watched") | exposure_flags(table, "is_positive")
     positive &= item >= 0
     owner = np.concatenate([past_user, user[row[positive]]])
-    order = np.argsort(owner, kind="stable")  # the past first, then sessions in order of time
+    order = np.argsort(owner, kind="stable")  # history items first, then sessions by time
     days = dates_of(table)
     before_all = np.full(len(past), np.datetime64("NaT", "D"))
     return UserSequences(
@@ -103,7 +103,7 @@ def sessions_of_sequences(
         sequences: Of all users.
         history_length: H.
         session_items: M.
-        since: Targets are of this day and later ones only, histories of all days; all by default.
+        since: Only targets of this day and later ones, with histories of all days; all by default.
 
     Returns:
         S sessions; their `date` is the day of the user's first session.

@@ -6,11 +6,11 @@ from datetime import date
 from statistics import median
 
 LOOKBACK_DAYS = 56
-"""Days before D whose numbers of sessions are looked at: eight weeks."""
+"""Days before D whose numbers of sessions are used: eight weeks."""
 NUM_DAYS = 7
-"""The median is that of so many accepted days."""
+"""Number of accepted days that the median is taken over."""
 NUM_WEEKS = 4
-"""With so many days of the same weekday, a day is compared with its weekday alone."""
+"""With at least so many days of the same weekday, only these are compared with."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,8 @@ def usual_volume(sessions: Mapping[date, int], day: date, *, ratio: float) -> Us
     """The usual number of sessions of a day, from those of the days before it.
 
     The days of the same kind are those of the same weekday, if there are `NUM_WEEKS` of them, else
-    all of them. Of these, days are accepted that are within the ratio of the median of all: a
-    broken day does not become what the next one is compared with. Days without sessions do not
-    count.
+    all of them. Of these, days within the ratio of the median of all are accepted, so that a broken
+    day does not distort later comparisons. Days without sessions do not count.
 
     Args:
         sessions: Number of each day; the day itself and later ones are left out.

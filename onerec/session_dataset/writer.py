@@ -19,7 +19,7 @@ from onerec.session_dataset.reader import open_sessions
 from onerec.session_dataset.splits import split_of
 
 BATCH_ROWS = 50_000
-"""Sessions in memory at a time, and in a row group."""
+"""Sessions per row group, and in memory at once."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class WrittenSessions:
 def write_session_dataset(
     batches: Iterable[pa.RecordBatch], test_day: date, directory: Path, *, valid_day: date | None
 ) -> WrittenSessions:
-    """Split sessions by day and write them, in batches that do not show in the files.
+    """Split sessions by day and write them; the files do not depend on the batch size.
 
     Args:
         batches: `schema.SESSION_DATASET` without `split`, in the order of the files.
@@ -96,7 +96,7 @@ def take_over_files(made: Path, directory: Path) -> None:
 
 
 def count_sessions(directory: Path) -> WrittenSessions:
-    """What a written session dataset holds, in batches of the columns that say it."""
+    """Count what a written session dataset holds, reading only the columns needed."""
     columns = ["item_ids", "is_good", "target_item_ids", "history_item_ids"]
     sessions: dict[str, int] = {}
     counts = _Counts()
@@ -153,7 +153,7 @@ def _total_length(lists: pa.ChunkedArray) -> int:
 
 
 def _in_batches_of(rows: int, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """The same rows in batches of one size: the database's own must not show in the files."""
+    """The same rows in equal batches, so that files do not depend on the database's batches."""
     waiting: list[pa.RecordBatch] = []
     for batch in batches:
         waiting.append(batch)

@@ -22,17 +22,17 @@ from onerec.tokenizer.distances import blocks, scores
 from onerec.tokenizer.min_cost_flow import round_to_capacity
 
 POINTS_PER_CLUSTER = 64
-"""Lloyd steps see a sample of this many items per cluster; the last steps see all."""
+"""Lloyd steps use a sample of this many items per cluster; the last steps use all items."""
 POINTS_PER_LEAF = 64
-"""The first centroids come from this many items per cluster."""
+"""Items per cluster that the initial centroids are computed from."""
 BISECTING_STEPS = 4
-"""Balanced 2-means steps per cut."""
+"""Balanced 2-means steps per split of the initial tree."""
 PRICE_STEPS = 2
 """Sinkhorn corrections of the prices per block of a Lloyd step."""
 CORRECTING_STEPS = 16
 """Sinkhorn corrections on the sample before every item gets its candidate clusters."""
 CORRECTING_SCORES = 1 << 26
-"""Scores of the sample kept for that (256 MiB); beyond, they are recomputed block by block."""
+"""Most scores of the sample kept for these (256 MiB); more are recomputed block by block."""
 CANDIDATES = 8
 """Candidate clusters of an item in the last steps: those with the least distance plus price."""
 CANDIDATE_STEPS = 20
@@ -40,8 +40,8 @@ CANDIDATE_STEPS = 20
 OVERSHOOT = 1.6
 """Over-relaxation of the corrections that repeat on the same scores."""
 SETTLING_PASSES, SETTLING_ITEMS, SETTLING_STEPS = 8, 1 << 17, 24
-"""Final steps on all items: as many as cost this number of passes over the sample, or steps of this
-many items where that is more; at least one and at most STEPS. The last one has exact sizes."""
+"""Bounds on the final steps over all items: their cost in passes over the sample or in items,
+whichever allows more; at least one step and at most STEPS. The last step has exact sizes."""
 SMOOTHING_WIDE, SMOOTHING_FIRST, SMOOTHING_NEXT = 3.0, 1.0, 0.3
 SMOOTHING_LAST, SMOOTHING_EXACT = 0.1, 0.01
 """Sinkhorn's epsilon, in units of the mean gap between best and second-best score: Lloyd steps go
@@ -74,7 +74,7 @@ def balanced_kmeans(
         vectors: (N, D) float32, finite, N >= K.
         num_clusters: K.
         iterations: Lloyd steps before the sizes are made exact.
-        generator: Source of the sample and of the tree the first centroids come from.
+        generator: Random numbers for the sample and the initial centroids.
         on_step: Called after every step.
 
     Returns:
@@ -109,8 +109,9 @@ def balanced_kmeans(
 def _bisected(rows: Tensor, num_codes: int, generator: torch.Generator) -> Tensor:
     """(K, D): means of the leaves of a balanced tree, each node cut by a balanced 2-means.
 
-    Every dense region gets its share of centroids; items chosen at random would miss it by the
-    square root of their number, and Lloyd steps hardly move a centroid from region to region.
+    Every dense region gets its share of centroids. With random items as centroids the shares would
+    have sampling error, which Lloyd steps hardly correct, as they rarely move a centroid between
+    regions.
     """
     centroids: list[Tensor] = []
     nodes = [(rows, num_codes)]
@@ -151,7 +152,7 @@ def _priced_labels(
 def _corrected(
     rows: Tensor, centroids: Tensor, prices: Tensor, wide: float, narrow: float
 ) -> Tensor:
-    """Prices of a sample's balanced clusters, by a falling epsilon."""
+    """Prices that balance the clusters of a sample, by Sinkhorn with decreasing epsilon."""
     if len(rows) * len(centroids) > CORRECTING_SCORES:
         for smoothing in _falling(wide, narrow, CORRECTING_STEPS // PRICE_STEPS):
             prices, _ = _priced_labels(rows, centroids, prices, smoothing)
@@ -176,7 +177,7 @@ def _candidates(rows: Tensor, centroids: Tensor, prices: Tensor) -> tuple[Tensor
 
 
 def _settled_prices(candidates: Tensor, costs: Tensor, prices: Tensor, gap: float) -> Tensor:
-    """Sinkhorn with a falling epsilon, over each item's candidate clusters only."""
+    """Sinkhorn with decreasing epsilon over each item's candidate clusters only."""
     flat = candidates.flatten()
     for smoothing in _falling(gap * SMOOTHING_LAST, gap * SMOOTHING_EXACT, CANDIDATE_STEPS):
         shares = torch.softmax((costs + prices[candidates]).mul_(-1 / smoothing), 1)
@@ -186,7 +187,7 @@ def _settled_prices(candidates: Tensor, costs: Tensor, prices: Tensor, gap: floa
 
 
 def _raised(prices: Tensor, sizes: Tensor, fair_size: float, rate: float) -> Tensor:
-    """Prices after one correction; an empty cluster must not send its own to minus infinity."""
+    """Prices after one correction; bounded for empty clusters, whose log size is -inf."""
     return prices + rate * torch.log(sizes.clamp(min=1e-3 * fair_size) / fair_size)
 
 

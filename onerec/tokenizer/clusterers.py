@@ -1,4 +1,4 @@
-"""Other ways to cluster one level: the paper's Algorithm 1 and plain K-means.
+"""Alternatives to balanced K-means for one level: the paper's Algorithm 1 and plain K-means.
 
 Shapes: N items, D width, K clusters.
 """
@@ -20,11 +20,11 @@ def algorithm_1(
     generator: torch.Generator,
     on_step: Callable[[], None] = lambda: None,
 ) -> Partition:
-    """Clusters fill up one after the other with the nearest items left (OneRec v1, Algorithm 1).
+    """Clusters take their nearest unassigned items one after the other (OneRec v1, Algorithm 1).
 
-    Each iteration fills the clusters in the paper's fixed order 1 to K; with an order drawn anew
-    in every iteration it would never settle and reconstruct worse. What the paper leaves open: the
-    first N % K clusters take one item more.
+    Each iteration fills the clusters in the paper's fixed order 1 to K; with a random order in each
+    iteration it would not converge and reconstruct worse. Not specified in the paper: the first
+    N % K clusters take one item more.
 
     Args and returns as `balanced_kmeans`.
     """
@@ -58,7 +58,7 @@ def plain_kmeans(
     generator: torch.Generator,
     on_step: Callable[[], None] = lambda: None,
 ) -> Partition:
-    """Lloyd's K-means, whatever the sizes become: the residual K-means of most peers.
+    """Lloyd's K-means without a constraint on sizes, as in most other generative recommenders.
 
     An empty cluster moves to one of the items farthest from their centroids.
 

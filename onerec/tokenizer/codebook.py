@@ -1,6 +1,6 @@
-"""Residual quantization: L codebooks, each fitted to what the ones before leave over.
+"""Residual quantization: L codebooks, each fitted to the residuals of the previous levels.
 
-Four methods stand behind `fit_codebook` and `Codebook`: balanced K-means, the paper's Algorithm 1,
+`fit_codebook` and `Codebook` implement four methods: balanced K-means, the paper's Algorithm 1,
 plain K-means, and RQ-VAE, whose codebooks lie in the latent space of its encoder.
 
 Shapes: N items, L levels, K codes, Dv width of the vectors, Z width of the codebooks (Dv without an
@@ -29,7 +29,7 @@ from onerec.tokenizer.rqvae import fit_rqvae, perceptron
 
 CODEBOOK_FILE = "codebook.safetensors"
 BALANCED_METHODS = ("balanced", "algorithm_1")
-"""Methods that guarantee cluster sizes which differ by at most one; the others guarantee none."""
+"""Methods whose cluster sizes differ by at most one; the others guarantee nothing."""
 
 ROWS_AT_ONCE = 4096
 """Rows of temporary copies: a large catalogue's vectors are in memory twice, not four times."""
@@ -41,7 +41,7 @@ CLUSTERERS: Mapping[str, Callable[..., Partition]] = {
     "algorithm_1": algorithm_1,
     "kmeans": plain_kmeans,
 }
-"""Methods that cluster level by level; the other one is RQ-VAE."""
+"""Methods that cluster level by level; RQ-VAE learns all levels together."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Codebook:
     """Attributes:
     codebooks: (L, K, Z) float32.
     config: The settings it was fitted with.
-    networks: Weights of RQ-VAE's encoder and decoder; empty where codes live among the vectors.
+    networks: Weights of RQ-VAE's encoder and decoder; empty for the other methods.
     """
 
     codebooks: Tensor
@@ -70,8 +70,7 @@ class Codebook:
 
     @cached_property
     def tokenizer_version(self) -> str:
-        """Hash of the centroids and the settings: checkpoints of another tokenizer version do not
-        fit."""
+        """Hash of centroids and settings; checkpoints belong to one tokenizer version."""
         digest = hashlib.sha256(self.codebooks.contiguous().numpy().tobytes())
         for name in sorted(self.networks):
             digest.update(name.encode() + self.networks[name].contiguous().numpy().tobytes())
@@ -80,7 +79,7 @@ class Codebook:
         return digest.hexdigest()[:16]
 
     def project(self, vectors: Tensor) -> Tensor:
-        """(N, Dv) to (N, Z): where the codebooks live."""
+        """Item vectors (N, Dv) to the space of the codebooks (N, Z)."""
         return perceptron(self.networks, "encoder", vectors) if self.networks else vectors
 
     def encode(self, vectors: Tensor) -> Tensor:
@@ -99,9 +98,9 @@ class Codebook:
         return torch.stack(codes, 1)
 
     def decode(self, codes: Tensor) -> Tensor:
-        """(N, L) codes to the (N, Dv) vectors they stand for.
+        """Reconstruct (N, Dv) vectors from (N, L) codes.
 
-        Fewer columns are the first levels alone; a disambiguation token is left out.
+        With fewer columns only these first levels are used; a disambiguation token is ignored.
         """
         codes = codes[:, : self.num_levels]
         sums = self.codebooks[torch.arange(codes.shape[1]), codes].sum(1)
@@ -132,11 +131,11 @@ def fit_codebook(
     """Fit the codebooks of `config.method`, level by level but for RQ-VAE (OneRec v1, section 3.1).
 
     The paper assigns codes by argmin after fitting balanced clusters, which loses the balance; here
-    the catalogue keeps the balanced clusters themselves, and argmin is for items that come later.
+    the catalogue keeps the balanced assignment, and argmin is used for items added later.
 
     Args:
         vectors: (N, Dv) float32, finite, none zero.
-        config: Levels, codes, steps, seed. A codebook size of 0 follows the number of items.
+        config: Levels, codes, steps, seed; `codebook_size` 0 derives K from the number of items.
         on_progress: Called with messages about every level and every few steps.
 
     Returns:
@@ -176,7 +175,7 @@ def fit_codebook(
 
 
 def _left_over(rows: Tensor, partition: Partition, *, keep: bool) -> Tensor:
-    """Rows less their centroids, block by block; in place unless the rows are to be kept."""
+    """Residuals: rows minus their centroids, block by block; in place unless `keep`."""
     residual = torch.empty_like(rows) if keep else rows
     for start in range(0, len(rows), ROWS_AT_ONCE):
         block = slice(start, start + ROWS_AT_ONCE)
@@ -246,9 +245,9 @@ def _every_tenth(name: str, on_progress: Callable[[str], None]) -> Callable[[], 
 
 
 def _config_json(config: TokenizerConfig) -> str:
-    """Settings that made the centroids; those added later only where they are not the default.
+    """Settings that the centroids depend on; newer settings only where they are not the default.
 
-    So codebooks from before a setting existed keep their tokenizer version.
+    So codebooks made before a setting existed keep their tokenizer version.
     """
     settings = dataclasses.asdict(config)
     defaults = dataclasses.asdict(TokenizerConfig())

@@ -1,4 +1,4 @@
-"""How well a tokenizer does: balance, spread, reconstruction and collisions."""
+"""Diagnostics of a tokenizer: balance, entropy, reconstruction error and collisions."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +10,7 @@ from onerec.statistics import gini
 from onerec.tokenizer.codebook import Codebook
 
 _SIMILARITIES = 1 << 25
-"""Similarities held at a time (128 MiB)."""
+"""Most similarities in memory at once (128 MiB)."""
 
 
 def tokenizer_diagnostics(codebook: Codebook, codes: Tensor, vectors: Tensor) -> dict[str, Any]:
@@ -18,8 +18,8 @@ def tokenizer_diagnostics(codebook: Codebook, codes: Tensor, vectors: Tensor) ->
 
     Args:
         codebook: (L, K, Dv).
-        codes: (N, L) or (N, T); a disambiguation token is left out of every figure.
-        vectors: (N, Dv) what the codes stand for.
+        codes: (N, L) or (N, T); a disambiguation token is ignored.
+        vectors: (N, Dv) the vectors that were tokenized.
 
     Returns:
         `levels`: a list of one dict per level with `utilisation` (share of codes used), `entropy`
@@ -67,13 +67,13 @@ def tokenizer_diagnostics(codebook: Codebook, codes: Tensor, vectors: Tensor) ->
 def embedding_hit_rate(
     codes: Tensor, vectors: Tensor, *, neighbours: int = 10, sample: int = 512
 ) -> list[float]:
-    """Do nearest neighbours in embedding space share prefixes?
+    """Share of nearest neighbours in embedding space that also share a prefix of codes.
 
     Args:
         codes: (N, L).
         vectors: (N, Dv), compared by cosine.
-        neighbours: Of each item, itself left out.
-        sample: Items that are measured, evenly spaced; their neighbours are sought among all.
+        neighbours: Number of neighbours per item, itself excluded.
+        sample: Number of items measured, evenly spaced; neighbours are searched among all items.
 
     Returns:
         Per level l the share of (item, neighbour) pairs with equal codes at levels 1 to l.
@@ -109,7 +109,7 @@ def quality_of(diagnostics: Mapping[str, Any]) -> dict[str, float]:
 
 
 def fit_balance(fitted: Tensor, published: Tensor, size: int) -> dict[str, Any]:
-    """Balance of a fit, before items of a full leaf move on to the nearest one with room.
+    """Balance of a fit, before items of a full leaf move to the nearest leaf with room.
 
     Args:
         fitted: (N, L) codes that the fit gave the items.

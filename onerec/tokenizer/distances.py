@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 BLOCK_SCORES = 1 << 21
-"""Scores held at a time: 8 MiB, which stays near the cache."""
+"""Most scores in memory at once: 8 MiB, about the size of a cache."""
 
 
 def blocks(num_rows: int, num_codes: int) -> Iterator[slice]:

@@ -1,11 +1,11 @@
-"""From nearly balanced clusters to exactly balanced ones, at the least added distance.
+"""Make nearly balanced clusters exactly balanced at the least added distance.
 
 Successive shortest paths on the graph of clusters: an edge a -> b costs what the cheapest item of
-`a` loses by moving to `b`. Surplus clusters push items along the cheapest chain of clusters to one
-with room. Chains that share no cluster are taken at once, so the loop is over rounds, not over
-items.
+`a` loses by moving to `b`. Overfull clusters push items along the cheapest chain of clusters to one
+with room. Chains that share no cluster are processed together, so the loop is over rounds, not
+over items.
 
-Only the items nearest to leaving each cluster are looked at, so the cost of a round does not grow
+Only the cheapest items to move of each cluster are considered, so the cost of a round does not grow
 with N. The graph is small and changes every round: NumPy's single thread beats a thread pool here.
 Shapes: N items, D width, K clusters, P items that may move.
 """
@@ -19,7 +19,7 @@ from torch import Tensor
 from onerec.tokenizer.distances import blocks, ranks_within, scores
 
 POOL_SCORES = 1 << 24
-"""Scores of the movable items held at a time (64 MiB)."""
+"""Most scores of movable items in memory at once (64 MiB)."""
 POOL_PER_CLUSTER = 160
 """Items per cluster that may move before the pool is drawn again."""
 
@@ -58,7 +58,7 @@ def round_to_capacity(rows: Tensor, centroids: Tensor, prices: Tensor, labels: T
 
 
 def _movable(rows: Tensor, centroids: Tensor, prices: Tensor, labels: Tensor) -> Tensor:
-    """Row numbers of the items of each cluster that lose least by leaving it."""
+    """Row numbers of the items of each cluster that are cheapest to move."""
     num_codes = len(centroids)
     loss = torch.empty(len(rows))
     for block in blocks(len(rows), num_codes):
@@ -81,8 +81,8 @@ def _drain(
         here: (P,) clusters of the pool; changed in place.
         room: (K,) free places, negative is surplus; changed in place.
         prices: (K,); changed in place.
-        at_most: Items pushed along a chain at once. Later ones are dearer, so that another chain
-            may be cheaper by then: a few per cent of a cluster.
+        at_most: Most items pushed along a chain at once, a few per cent of a cluster: each
+            further item costs more, and another chain may then be cheaper.
     """
     num_codes = len(room)
     edges = np.full((num_codes, num_codes), np.inf, np.float32)

@@ -1,9 +1,9 @@
 """RQ-VAE: a residual quantizer inside an autoencoder (TIGER, section 3.1).
 
 The encoder's output is quantized level by level, the decoder rebuilds the vector from the sum of
-the codes' centroids. Gradients pass the quantizer straight through. Codebooks begin as residual
-K-means of the untrained encoder's outputs; a code that an epoch did not use is moved to a latent of
-that epoch's last batch, since otherwise it never comes back.
+the codes' centroids. Gradients bypass the quantizer (straight-through estimator). Codebooks
+begin as residual K-means of the untrained encoder's outputs; a code that an epoch did not use is
+reset to a latent of that epoch's last batch, since it would otherwise get no gradient again.
 
 Shapes: N items, Dv width of the vectors, L levels, K codes, Z latent width.
 """
@@ -19,11 +19,11 @@ from onerec.tokenizer.clusterers import plain_kmeans
 from onerec.tokenizer.distances import nearest
 
 INIT_POINTS_PER_CODE = 64
-"""Items per code that the initial codebooks are fitted on."""
+"""Items per code that the initial codebooks are fitted to."""
 LEARNING_RATE = 1e-3
 """Adam's."""
 COMMITMENT = 0.25
-"""Weight of the term that ties latents to their codes."""
+"""Weight of the commitment loss, which pulls latents to their codes."""
 
 
 def perceptron(weights: Mapping[str, Tensor], name: str, inputs: Tensor) -> Tensor:
@@ -76,7 +76,7 @@ def fit_rqvae(
             last_loss = loss.item()
             for level, chosen in enumerate(codes):
                 used[level, chosen] = True
-        if epoch < config.rqvae_epochs - 1:  # the last epoch's codes have no time to settle
+        if epoch < config.rqvae_epochs - 1:  # a code reset after the last epoch stays untrained
             revive_dead_codes(codebooks, used, residuals, generator)
         if (epoch + 1) % 10 == 0:
             on_progress(
@@ -90,13 +90,13 @@ def fit_rqvae(
 def revive_dead_codes(
     codebooks: Tensor, used: Tensor, residuals: list[Tensor], generator: torch.Generator
 ) -> None:
-    """Move every unused code onto a residual of its level, drawn at random; in place.
+    """Reset every unused code to a random residual of its level, in place.
 
     Args:
         codebooks: (L, K, Z).
         used: (L, K) bool.
-        residuals: Per level (B, Z): what the level had to quantize.
-        generator: Source of the draws.
+        residuals: Per level (B, Z), the inputs of the level's quantizer.
+        generator: Random numbers for the choice.
     """
     for level, inputs in enumerate(residuals):
         dead = (~used[level]).nonzero()[:, 0]

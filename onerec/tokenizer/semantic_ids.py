@@ -1,7 +1,7 @@
 """Semantic IDs: unique, of fixed length, and append-only inside a tokenizer version.
 
-An ID has T = L + 1 tokens in [0, K): L residual codes, then a token that separates items with equal
-codes (0 for the first). Items with equal L codes share a *leaf*, which has room for K of them.
+An ID has T = L + 1 tokens in [0, K): L residual codes, then the disambiguation token, which counts
+items with equal codes from 0. Items with equal codes share a *leaf*, which has room for K items.
 
     codes (3, 1, 4), first item    -> (3, 1, 4, 0)
     codes (3, 1, 4), second item   -> (3, 1, 4, 1)
@@ -48,13 +48,13 @@ class SemanticIds(Catalogue):
         return self.codes.shape[1]
 
     def num_invalid(self) -> int:
-        """Items whose ID another item has as well, or has a token outside [0, K); 0 is right."""
+        """Items whose ID is not unique or has a token outside [0, K); must be 0."""
         _, which, holders = torch.unique(self.codes, dim=0, return_inverse=True, return_counts=True)
         outside = ((self.codes < 0) | (self.codes >= self.codebook_size)).any(1)
         return int(((holders[which] > 1) | outside).sum())
 
     def num_moved_since(self, earlier: "SemanticIds") -> int:
-        """Rows of `earlier` that are not here, unchanged, at the same index; 0 is right."""
+        """Rows of `earlier` that are missing, changed or at another index here; must be 0."""
         if earlier.tokenizer_version != self.tokenizer_version:
             return len(earlier)
         rows = min(len(earlier), len(self))
@@ -112,7 +112,7 @@ def assign_semantic_ids(
     item_ids: np.ndarray,
     first_seen: np.ndarray,
 ) -> SemanticIds:
-    """Open a tokenizer version: give the items a codebook was fitted on their IDs.
+    """Open a tokenizer version: assign IDs to the items that the codebook was fitted on.
 
     Args:
         codebook: The fitted codebook.
@@ -141,8 +141,9 @@ def extend_semantic_ids(
     new_vectors: Tensor,
     first_seen: np.ndarray,
 ) -> SemanticIds:
-    """Append items inside a tokenizer version: nearest codes with room; existing rows stay as they
-    are.
+    """Append items inside a tokenizer version, at the nearest codes with room.
+
+    Existing rows do not change.
 
     Args:
         existing: Published IDs of this codebook's tokenizer version.
@@ -175,9 +176,9 @@ def extend_semantic_ids(
 def align_vectors(vectors: Tensor, rows: Tensor, reference: Tensor) -> Tensor:
     """Rotate today's vectors into the space a codebook was fitted in.
 
-    Embeddings are learned again every day, and their axes turn while the geometry stays. The
-    rotation that best maps the items both days have (orthogonal Procrustes) turns them back, so
-    that old centroids stay meaningful for new items.
+    Embeddings are retrained every day, which rotates their axes and keeps their geometry. The
+    rotation that best maps the items of both days onto each other (orthogonal Procrustes) undoes
+    this, so that the old centroids apply to new items.
 
     Args:
         vectors: (N, D) today's vectors.
@@ -190,7 +191,7 @@ def align_vectors(vectors: Tensor, rows: Tensor, reference: Tensor) -> Tensor:
     left, _, right = torch.linalg.svd(vectors[rows].double().T @ reference.double())
     width = min(left.shape[1], right.shape[0])
     turned = vectors.double() @ (left[:, :width] @ right[:width])
-    # a turn between unequal widths can flatten a vector to nothing; such an item keeps a direction
+    # projection to a smaller width can make a vector zero; such an item gets a direction anyway
     turned[:, 0] += (turned.norm(dim=1) < 1e-9).double()
     return torch.nn.functional.normalize(turned, dim=1).float()
 
@@ -207,7 +208,7 @@ def _append(
     size, num_levels = codebook.size, codebook.num_levels
     check_capacity(len(existing) + len(item_ids), size, num_levels)
     leaves, sid_tokens = _leaf_numbers(existing.codes[:, :-1], size), existing.codes[:, -1]
-    # the nearest leaf, in the given order; what finds it full goes to the nearest with room
+    # the nearest leaf, in the given order; items whose leaf is full go to the nearest with room
     wanted = _leaf_numbers(codes, size)
     new_leaves, new_tokens = wanted.clone(), _next_tokens(leaves, wanted)
     overflow = (new_tokens >= size).nonzero()[:, 0]

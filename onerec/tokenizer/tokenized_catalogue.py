@@ -1,8 +1,8 @@
-"""A catalogue with its semantic IDs and the vectors they stand for, extended from day to day.
+"""A catalogue with semantic IDs and the vectors they were made from, extended every day.
 
 A tokenizer version opens when a codebook is fitted: its directory holds the codebook, the IDs of
-the items it was fitted on, and their vectors, which define the space it lives in. Every nightly run
-after that appends the new items. Shapes: N items, Dv width of the vectors.
+the items it was fitted on, and their vectors, which define the codebook's vector space. Every later
+nightly run appends the new items. Shapes: N items, Dv width of the vectors.
 """
 
 from collections.abc import Callable
@@ -50,7 +50,7 @@ class TokenizedCatalogue:
         return tokenizer_diagnostics(codebook, self.ids.codes, torch.from_numpy(self.vectors))
 
     def only(self, item_ids: np.ndarray) -> "TokenizedCatalogue":
-        """The rows of some of the items, in their order."""
+        """The rows of the given items, in the given order."""
         rows = self.ids.index_of(item_ids)
         ids = replace(
             self.ids,
@@ -77,7 +77,7 @@ def tokenize_catalogue(
     *,
     on_progress: Callable[[str], None] = lambda message: None,
 ) -> tuple[TokenizedCatalogue, Tensor]:
-    """Fit a codebook and give its items their IDs; write both to `directory`.
+    """Fit a codebook and assign IDs to its items; write both to `directory`.
 
     Args:
         embeddings: The catalogue.
@@ -87,8 +87,8 @@ def tokenize_catalogue(
         on_progress: Called with messages about the fit.
 
     Returns:
-        The items with their IDs, and the (N, L) codes of the fit: an ID has others where a leaf was
-        full.
+        The items with their IDs, and the (N, L) codes of the fit, which differ from those of the ID
+        where a leaf was full.
 
     Raises:
         ValueError: As `fit_codebook`.
@@ -110,8 +110,8 @@ def extend_tokenized(
 
     Args:
         codebook_directory: What `tokenize_catalogue` wrote.
-        previous: An earlier day; it is built on when it is of the same tokenizer version, otherwise
-            the IDs the tokenizer version opened with are.
+        previous: IDs of an earlier day, which are extended if they are of the same tokenizer
+            version; otherwise the IDs that the version opened with are.
         embeddings: The day's catalogue.
 
     Returns:
@@ -150,7 +150,7 @@ def _in_codebook_space(embeddings: ItemEmbeddings, opened: TokenizedCatalogue) -
         )
     reference = opened.vectors[at[shared]]
     if np.array_equal(embeddings.vectors[shared], reference):
-        return embeddings.vectors  # the day the codebook was fitted: nothing has turned
+        return embeddings.vectors  # the day the codebook was fitted: no rotation is needed
     rows = torch.from_numpy(np.flatnonzero(shared))
     vectors = torch.from_numpy(embeddings.vectors)
     return align_vectors(vectors, rows, torch.from_numpy(reference)).numpy()

@@ -1,8 +1,8 @@
 """Tokenizer versions: which one is current, and whether a refit may replace it.
 
 A refit that is worse than the current version on the same items is refused: it is published with
-the reasons in its manifest, and every reader stays with the current one. Without a current version
-that can go on nothing is refused.
+the reasons in its manifest, and every reader keeps the current one. A refit is accepted in any case
+where no current version can be extended.
 """
 
 import json
@@ -55,7 +55,7 @@ class CurrentVersion:
 def current_version(
     store: ArtifactStore, partition: str, *, inclusive: bool = True
 ) -> CurrentVersion | None:
-    """The last version opened up to (or before) a day that was not refused, if any."""
+    """The newest version opened up to (or before) a day and not refused, if any."""
     for day in reversed(store.partitions("codebook")):
         if day > partition or (day == partition and not inclusive):
             continue
@@ -67,7 +67,7 @@ def current_version(
 
 
 def require_current_version(store: ArtifactStore, partition: str) -> CurrentVersion:
-    """The same, where a day cannot do without one.
+    """As `current_version`, but it must exist.
 
     Raises:
         ArtifactError: No version was opened yet.
@@ -105,7 +105,7 @@ class TokenizerManifest:
     Attributes:
         tokenizer_version: Hash of the codebook.
         day: Only items first seen before it took part in the fit.
-        opened_because: "first tokenizer version", or that the current one was refitted.
+        opened_because: "first tokenizer version", or "refit of" the parent.
         settings: The `TokenizerConfig`.
         parent: Hash of the tokenizer version that was current, if any.
         quality: Of this tokenizer version on the day's items (`quality_of`).
@@ -162,7 +162,7 @@ def open_tokenizer_version(
     parent: CurrentVersion | None,
     on_progress: Callable[[str], None] = lambda message: None,
 ) -> OpenedVersion:
-    """Fit a codebook, give its items their IDs, compare them with the current version's.
+    """Fit a codebook, assign IDs to its items, and compare it with the current version.
 
     Args:
         embeddings: The catalogue.
@@ -213,9 +213,9 @@ def open_tokenizer_version(
 
 
 def worse_than(old: Mapping[str, float], new: Mapping[str, float], tolerance: float) -> list[str]:
-    """In which figures of `quality_of` the new one is worse by more than the tolerance, in words.
+    """Figures of `quality_of` that are worse by more than the tolerance, in words.
 
-    A tolerance of 1 accepts anything, also a relative error above 1.
+    A tolerance of 1 accepts everything, including a relative error above 1.
 
     >>> worse_than({"hit_rate": 0.5}, {"hit_rate": 0.4}, 0.05)
     ['hit_rate falls from 0.5000 to 0.4000']
@@ -231,7 +231,7 @@ def worse_than(old: Mapping[str, float], new: Mapping[str, float], tolerance: fl
 
 
 def broken_guarantees(balance: Mapping[str, Any]) -> list[str]:
-    """Which guarantee of balance a method did not keep, from `fit_balance`, in words.
+    """Balance guarantees that `fit_balance` finds violated, in words.
 
     >>> broken_guarantees({"utilisation": [1.0, 0.9], "size_spread": [1, 3]})
     ['level 2 has dead codes', 'the codes of level 2 differ in size by more than one']
@@ -244,6 +244,6 @@ def broken_guarantees(balance: Mapping[str, Any]) -> list[str]:
 
 
 def _comparable(quality: Mapping[str, float], old: Codebook, new: Codebook) -> dict[str, float]:
-    """The figures that do not change by the number of codes alone, as the hit rate does."""
+    """The figures comparable between codebook sizes; the hit rate changes with the size alone."""
     same = (old.size, old.num_levels) == (new.size, new.num_levels)
     return {name: value for name, value in quality.items() if same or name != "hit_rate"}

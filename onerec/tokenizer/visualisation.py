@@ -18,7 +18,7 @@ from onerec.tokenizer.tokenized_catalogue import TokenizedCatalogue
 POINTS = 600
 """Items on the map."""
 GROUPS = 7
-"""First codes with a colour of their own; the rest are grey."""
+"""Number of first codes with their own colour; the rest are grey."""
 
 
 def pictures_of(tokenized: TokenizedCatalogue, diagnostics: Mapping[str, Any]) -> list[str]:
@@ -53,7 +53,7 @@ def projection(codes: Tensor, vectors: np.ndarray) -> dict[str, tuple[list[float
 
     Returns:
         (x values, y values) per group, for `onerec.report.pictures.scatter`: "others" first,
-        so that it lies below, then the most used codes.
+        so that it is drawn below, then the most used codes.
     """
     rows = np.unique(np.linspace(0, len(codes) - 1, min(POINTS, len(codes))).astype(int))
     first = codes[torch.from_numpy(rows), 0].numpy()

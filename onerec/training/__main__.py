@@ -5,8 +5,8 @@ The file holds the fields of `TrainingJob`, and `out`, the directory to write:
     {"session_dataset": "...", "semantic_ids": "...", "history_length": 20, "session_items": 5,
      "training": {"max_epochs": 12}, "out": "checkpoint"}
 
-`out` appears when it is complete. Killed and started again, the training goes on where it was, from
-the directory `scratch` (default: `<out>.scratch`), which is deleted at the end.
+`out` appears when it is complete. A training that was killed and is started again resumes from the
+directory `scratch` (default: `<out>.scratch`), which is deleted at the end.
 
 Other models: `--job onerec.reward.job.RewardJob`, `onerec.alignment.job.AlignmentJob`,
 `onerec.evaluation.baselines.job.BaselinesJob`, with the fields of these.
@@ -32,8 +32,8 @@ def main(arguments: Sequence[str] | None = None, *, on_message: Log = log.info) 
     """Run one training job, or this process's share of one.
 
     Args:
-        arguments: Of the command line.
-        on_message: Called with a line of text now and then.
+        arguments: Command line arguments.
+        on_message: Called with progress messages.
     """
     parser = argparse.ArgumentParser(prog="python -m onerec.training", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter

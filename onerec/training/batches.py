@@ -1,4 +1,4 @@
-"""Batches by index: the tensors stay in memory, and a batch is a selection of their rows."""
+"""Batches by row number: all tensors are in memory, and a batch selects rows of them."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,14 +13,14 @@ from onerec.training.distributed_batches import BatchShare, DistributedBatches
 
 
 def epoch_seed(seed: int, epoch: int, stream: int = 0) -> int:
-    """A seed that depends on the epoch alone, so that a resumed epoch repeats itself."""
+    """A seed of one epoch, so that a resumed epoch has the same order as an uninterrupted one."""
     return int(np.random.SeedSequence([seed, epoch, stream]).generate_state(1)[0])
 
 
 class ShuffledBatches(Sampler[Tensor]):
     """Row numbers of each batch of an epoch, in an order drawn from (seed, epoch).
 
-    Lightning calls `set_epoch` before every epoch, after a resume too.
+    Lightning calls `set_epoch` before every epoch, also when resuming.
     """
 
     def __init__(self, num_rows: int, batch_size: int, seed: int) -> None:
@@ -41,7 +41,7 @@ class ShuffledBatches(Sampler[Tensor]):
 
 
 LENGTH_WINDOW = 64
-"""Batches whose rows are sorted together: enough that little is padding, few enough to shuffle."""
+"""Batches whose rows are sorted together: more mean less padding and less random batches."""
 
 
 class LengthGroupedBatches(Sampler[Tensor]):
@@ -50,7 +50,7 @@ class LengthGroupedBatches(Sampler[Tensor]):
     An epoch's order is drawn from (seed, epoch), as in `ShuffledBatches`. Within every `window`
     batches of it rows are sorted by history length and, within groups of some batches of those, by
     the number of targets; then the batches are shuffled. The size of the groups is the power of 2
-    that wastes least. Every row comes exactly once an epoch. A window of 1 only shuffles.
+    with the least padding. Every row comes exactly once an epoch. A window of 1 only shuffles.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class LengthGroupedBatches(Sampler[Tensor]):
             history: (S, H) item indices, -1 padded on the right.
             targets: (S, M) item indices, -1 padded on the right.
             batch_size: Rows per batch.
-            seed: Of every epoch's order.
+            seed: Seed of the order.
             window: Batches whose rows are sorted together.
             history_tokens: Tokens the encoder reads per item.
             target_tokens: Tokens the decoder reads per item.
@@ -101,7 +101,7 @@ class LengthGroupedBatches(Sampler[Tensor]):
             yield best[batch]
 
     def padding_waste(self) -> float:
-        """Share of this epoch's tokens that belong to no item, when batches are trimmed."""
+        """Share of padding among this epoch's tokens, in trimmed batches."""
         real = sum(n * int(each.sum()) for n, each in zip(self.tokens, self.lengths, strict=True))
         return 1 - real / max(1, self._computed(torch.cat(list(self))))
 
@@ -114,7 +114,7 @@ class LengthGroupedBatches(Sampler[Tensor]):
         return rows
 
     def _computed(self, rows: Tensor) -> int:
-        """Tokens computed when the rows (S,) are cut into trimmed batches; a batch may be short."""
+        """Tokens, padding included, of the rows (S,) in trimmed batches; the last may be short."""
         total = 0
         for tokens, row_lengths in zip(self.tokens, self.lengths, strict=True):
             padded = F.pad(row_lengths[rows], (0, -len(rows) % self.batch_size))
@@ -126,19 +126,19 @@ class LengthGroupedBatches(Sampler[Tensor]):
 
 
 def lengths(items: Tensor) -> Tensor:
-    """How many item indices each row (B, L) of right-padded ones has -> (B,) long."""
+    """Number of items in each right-padded row (B, L) -> (B,) long."""
     return (items >= 0).sum(dim=1)
 
 
 def trimmed(items: Tensor) -> Tensor:
-    """Right-padded rows (B, L) without the columns that are padding in all; one column stays."""
+    """Right-padded rows (B, L) without columns of padding only; at least one column stays."""
     return items[:, : max(1, int(lengths(items).max()) if len(items) else 0)]
 
 
 class DrawnBatches(Sampler[Tensor]):
-    """Batches that a function draws anew for every epoch, from one stream of randomness.
+    """Batches that a function draws for every epoch, from one random number generator.
 
-    The stream goes on from epoch to epoch: a resumed training has to restore the generator.
+    Its state continues from epoch to epoch: a resumed training has to restore it.
     """
 
     def __init__(
@@ -147,8 +147,8 @@ class DrawnBatches(Sampler[Tensor]):
         """Set up.
 
         Args:
-            draw: Row numbers of the batches of an epoch, as many in every epoch.
-            generator: What it draws from.
+            draw: Returns the row numbers of an epoch's batches, equally many in every epoch.
+            generator: Random number generator passed to `draw`.
         """
         self.draw = draw
         self.generator = generator
@@ -164,12 +164,12 @@ class DrawnBatches(Sampler[Tensor]):
 def length_buckets(
     row_lengths: Tensor, batch_items: int, generator: torch.Generator
 ) -> list[Tensor]:
-    """Rows in batches of similar length and about as many items each, in random order.
+    """Batches of rows of similar length with about the same number of items, in random order.
 
     Args:
         row_lengths: (R,) items of each row.
-        batch_items: Items of a batch, about.
-        generator: Order of equal rows and of the batches.
+        batch_items: Approximate number of items of a batch.
+        generator: Random order of rows of equal length and of the batches.
 
     Returns:
         Row numbers of every batch; each row once.
@@ -199,8 +199,8 @@ class OrderedBatches(Sampler[Tensor]):
 class Rows(Dataset[tuple[Tensor, ...]]):
     """Row-aligned tensors; indexing with a share of a batch gives its rows of each.
 
-    A share without rows gives a row of padding (-1), which carries no loss: a process without a
-    part of a batch takes the step with the others.
+    A share without rows gives a row of padding (-1), which has no loss: a process without rows of a
+    batch still takes part in the step.
     """
 
     def __init__(self, *tensors: Tensor) -> None:
@@ -218,8 +218,8 @@ class Rows(Dataset[tuple[Tensor, ...]]):
 class WeightedRows(Rows):
     """Rows with the weight of a share's mean loss, a scalar.
 
-    The weight is the share of the batch's rows times the number of shares, so that the mean over
-    shares of their weighted mean losses is the batch's mean loss.
+    The weight is the fraction of the batch's rows times the number of shares, so that the mean of
+    the shares' weighted losses is the batch's mean loss.
     """
 
     def __getitem__(self, share: BatchShare) -> tuple[Tensor, ...]:  # pyright: ignore
@@ -230,12 +230,12 @@ class WeightedRows(Rows):
 class SessionRows(Rows):
     """Histories (S, H) and targets (S, M) of item indices, -1 padded on the right.
 
-    A share is as wide as its longest row. With it comes its weight, a scalar: the share of the
-    batch's targets that it has times the number of shares, so that the mean over shares of their
-    weighted mean losses is the batch's mean loss.
+    A share is trimmed to its longest row. It comes with a scalar weight: its fraction of the
+    batch's targets times the number of shares, so that the mean of the shares' weighted losses is
+    the batch's mean loss.
 
     Attributes:
-        seconds: Spent on making batches so far.
+        seconds: Time spent on making batches so far.
     """
 
     def __init__(self, history: Tensor, targets: Tensor) -> None:
@@ -253,6 +253,6 @@ class SessionRows(Rows):
 
 
 def loader_of(batches: DistributedBatches, rows: Rows) -> DataLoader[tuple[Tensor, ...]]:
-    """A loader whose every item is a share of a batch already: no worker, no collation."""
-    # A generator of its own: creating the iterator must not draw from the stream dropout uses.
+    """A loader whose items are complete shares of batches: no workers, no collation."""
+    # A separate generator: creating the iterator must not change the random state of dropout.
     return DataLoader(rows, sampler=batches, batch_size=None, generator=torch.Generator())

@@ -1,4 +1,4 @@
-"""Each process's share of every batch, in one or several pieces, from any step on."""
+"""Divides every batch among processes and accumulation steps, and can start at any step."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -9,12 +9,12 @@ from torch.utils.data import Sampler
 
 
 class BatchShare(NamedTuple):
-    """What one process computes at once of a batch.
+    """The rows of a batch that one process computes at once.
 
     Attributes:
-        rows: Row numbers; none where there are more shares than rows.
-        batch: Row numbers of the whole batch, that is of one optimiser step of all processes.
-        shares: Shares that the batch is cut into.
+        rows: Row numbers; empty where there are more shares than rows.
+        batch: Row numbers of the whole batch, one optimiser step of all processes.
+        shares: Number of shares of the batch.
     """
 
     rows: Tensor
@@ -25,9 +25,9 @@ class BatchShare(NamedTuple):
 class DistributedBatches(Sampler[BatchShare]):
     """One process's shares of every batch of another sampler.
 
-    The batches are the whole training's: with W processes and A pieces (gradient accumulation) each
-    share takes every (W A)-th row, so that the batch size, the number of steps and the order depend
-    on neither. It relies only on the other sampler giving the same sequence for the same epoch.
+    Batches are global: with W processes and A accumulation steps each share takes every (W A)-th
+    row, so that batch size, number of steps and order depend on neither. The other sampler has to
+    give the same sequence in every process.
     """
 
     def __init__(
@@ -36,10 +36,10 @@ class DistributedBatches(Sampler[BatchShare]):
         """Wrap a sampler.
 
         Args:
-            batches: Gives the row numbers of one batch of all processes at a time.
-            rank: This process, from 0.
-            world_size: W, all processes.
-            accumulation: A, pieces that each process computes its part of a batch in.
+            batches: Yields the row numbers of global batches.
+            rank: Rank of this process, from 0.
+            world_size: W, number of processes.
+            accumulation: A, gradient accumulation steps per batch.
         """
         self.batches = batches
         self.rank = rank
@@ -48,7 +48,7 @@ class DistributedBatches(Sampler[BatchShare]):
         self._start = 0
 
     def start_at(self, step: int) -> None:
-        """Leave out the first steps of the next pass; the passes after it are whole again."""
+        """Skip the first steps of the next epoch; later epochs are complete."""
         self._start = step
 
     def set_epoch(self, epoch: int) -> None:

@@ -1,4 +1,4 @@
-"""Which epoch's weights are kept, and when a training stops early."""
+"""Chooses the epoch whose weights are kept, and stops a training early."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -48,12 +48,12 @@ class EpochSelection(L.Callback):
 
     @property
     def epochs(self) -> list[dict[str, Any]]:
-        """The history without the start."""
+        """The history without the entry of epoch 0."""
         return [entry for entry in self.history if entry["epoch"] > 0]
 
     @property
     def best_epoch(self) -> int:
-        """The first epoch of the best monitored metric, the last without one; 0 before any."""
+        """The first epoch with the best monitored metric, or the last without one; 0 before any."""
         monitor = self.settings.monitor
         if not self.epochs or monitor is None:
             return len(self.epochs)
@@ -78,7 +78,7 @@ class EpochSelection(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self.settings.measure_start and not self.history:
             self._add({"epoch": 0, **self._measure(trainer)})
-        if self.out_of_patience:  # killed after its last epoch, before its result was taken
+        if self.out_of_patience:  # resumed after the last epoch, before its result was returned
             trainer.should_stop = True
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -120,7 +120,7 @@ class EpochSelection(L.Callback):
 
 @contextmanager
 def evaluation_mode(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode; afterwards every submodule is in the mode that it was in."""
+    """Evaluation mode inside the block; then every submodule's mode is restored."""
     training = [m for m in module.modules() if m.training]
     module.eval()
     try:
@@ -131,7 +131,7 @@ def evaluation_mode(module: nn.Module) -> Iterator[None]:
 
 
 def scalars(entry: Mapping[str, Any]) -> dict[str, float]:
-    """The entries that are one number."""
+    """The scalar entries."""
     return {name: value for name, value in entry.items() if isinstance(value, int | float)}
 
 

@@ -1,4 +1,4 @@
-"""Where a training of a small model runs: hardware, and the directory of its unfinished work."""
+"""Hardware of a training, and the directory from which it resumes."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,19 +9,19 @@ from onerec.training.scratch import Scratch
 
 @dataclass(frozen=True, kw_only=True)
 class Execution:
-    """Where a training of a small model runs.
+    """Hardware of a training, and the directory from which it resumes.
 
     Attributes:
-        runtime: Hardware; on several devices every process does the same training.
-        scratch: Directory of unfinished work, which the processes share; without one a training
-            that was killed starts over.
+        runtime: Hardware; on several devices every process runs the same training.
+        scratch: Directory of unfinished work, shared by all processes; None: a training that was
+            killed starts over.
     """
 
     runtime: Runtime = field(default_factory=Runtime)
     scratch: Path | None = None
 
     def scratch_of(self, name: str) -> Scratch | None:
-        """Where one of several trainings resumes from."""
+        """The directory from which one of several trainings resumes."""
         return self.scratch and Scratch(directory=self.scratch / name)
 
 

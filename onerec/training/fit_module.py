@@ -15,8 +15,8 @@ from onerec.training.sharding import shard
 class FitModule(L.LightningModule):
     """Base of the modules: a subclass computes its loss in `training_step`.
 
-    `training_step` returns the loss, or a dict of it as `loss` and detached scalars to keep of
-    every step. What must be drawn, moved or saved with the model is a buffer of the subclass.
+    `training_step` returns the loss, or a dict with it as `loss` and further detached scalars,
+    which are recorded for every step. State to be moved or saved with the model is a buffer.
     """
 
     settings: FitSettings
@@ -28,7 +28,7 @@ class FitModule(L.LightningModule):
         self._sharded = False
 
     def prepare(self, settings: FitSettings, *, total_steps: int) -> None:
-        """Take the optimiser's settings and the length of the schedule; `fit` calls it."""
+        """Set optimiser settings and length of the schedule; called by `fit`."""
         self.settings, self.total_steps = settings, total_steps
 
     shard_methods: tuple[str, ...] = ()
@@ -39,16 +39,16 @@ class FitModule(L.LightningModule):
         return ()
 
     def configure_model(self) -> None:
-        """Lightning's hook, called by every process: only a sharded training has a mesh."""
+        """Lightning hook, called in every process: shards the model if there is a device mesh."""
         if self.device_mesh is not None and not self._sharded:
             mesh = self.device_mesh["data_parallel"]
             shard(self.model, self.shard_units(), mesh, methods=self.shard_methods)
             self._sharded = True
 
     def validation_metrics(self) -> dict[str, Any]:
-        """Metrics of the model as it is, in evaluation mode without gradients; none by default.
+        """Validation metrics, computed in evaluation mode without gradients; none by default.
 
-        Every process of a distributed training calls it and has to get the same numbers.
+        In a distributed training every process calls it and must get the same numbers.
         """
         return {}
 
@@ -61,6 +61,6 @@ class FitModule(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_device(self, batches: Iterable[Any]) -> Iterator[Any]:
-        """The batches, moved to where the model is."""
+        """The batches, moved to the model's device."""
         for batch in batches:
             yield self.trainer.strategy.batch_to_device(batch)

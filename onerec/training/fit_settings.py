@@ -10,18 +10,18 @@ Schedule = Literal["cosine", "linear", "constant"]
 
 @dataclass(frozen=True, kw_only=True)
 class FitSettings:
-    """What `fit` needs to know beside the model and its data.
+    """Settings of `fit`.
 
     Attributes:
         max_epochs: Passes over the training rows, at most.
         learning_rate: Peak rate of AdamW.
-        weight_decay: AdamW's, of matrices and embeddings; gains and biases do not decay.
+        weight_decay: Of AdamW for matrices and embeddings; gains and biases do not decay.
         warmup_steps: Optimiser steps of a linear warm-up.
         schedule: After the warm-up: `cosine` down to `final_rate_share` over all epochs, `linear`
             down to zero, or `constant`.
-        final_rate_share: Where the cosine ends, as a share of the peak.
+        final_rate_share: Final learning rate of the cosine, as a share of the peak.
         gradient_clip: Largest gradient norm; 0 does not clip.
-        accumulation: Pieces that a batch is computed in, which bounds the memory of a step.
+        accumulation: Gradient accumulation steps per batch, which reduce the memory of a step.
         monitor: The validation metric that chooses the epoch whose weights are kept; None keeps
             those of the last epoch.
         mode: Whether less or more of the monitored metric is better.

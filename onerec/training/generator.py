@@ -29,25 +29,25 @@ from onerec.training.trainer import FitResult, fit
 
 HISTORY = "history.json"
 FINAL_RATE_SHARE = 0.05
-"""Where the cosine ends, as a share of the peak learning rate."""
+"""Final learning rate of the cosine schedule, as a share of the peak."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingReport:
-    """What came out of a training.
+    """Metrics and losses of a training.
 
     Attributes:
         history: One entry an epoch: `epoch` (from 1), `train_loss`, `valid_loss`,
             `valid_token_losses`, `learning_rate`.
         best_epoch: The epoch whose weights were kept.
         best_valid_loss: Its mean negative log-likelihood per token, in nats.
-        uniform_loss: log K, what a model that knows nothing gets.
-        token_perplexity: Per token of an ID, of the kept weights on the validation sessions.
-        expert_load: Per sparse layer, the share of tokens that each expert got.
-        num_parameters: Trained numbers.
-        stopped_early: Patience ran out before the epochs did.
-        tokens_per_second: Tokens encoded and predicted a second while training in all processes;
-            None when a finished training was only picked up, or another process did it.
+        uniform_loss: log K, the loss of a uniform distribution.
+        token_perplexity: Perplexity per SID token, of the kept weights on the validation sessions.
+        expert_load: Per sparse layer, each expert's share of tokens.
+        num_parameters: Number of trained parameters.
+        stopped_early: Stopped by patience before `max_epochs`.
+        tokens_per_second: Training throughput of all processes, in tokens read and predicted per
+            second; None when a finished training was only loaded, or ran in another process.
         newest_history: One entry an epoch of the last phase, on the newest days: `epoch`,
             `train_loss`, `learning_rate`. The validation figures above are of the weights before
             it, which had not seen the validation day.
@@ -55,7 +55,7 @@ class TrainingReport:
             phase.
         dense_ndcg: The same by share of the dense head.
         padding_waste: Share of the tokens of an epoch (the first) that are padding.
-        loading_share: Share of the training time spent on making batches; None as above.
+        loading_share: Share of training time spent on making batches; None as above.
     """
 
     history: list[dict[str, Any]]
@@ -76,18 +76,18 @@ class TrainingReport:
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainingData:
-    """What a generator is pretrained on.
+    """Data that a generator is pretrained on.
 
     Attributes:
         train: Sessions to learn from.
         valid: Sessions whose loss chooses the epoch.
         semantic_ids: The catalogue.
-        vectors: (N, Dv) item vectors; a model with random weights starts its token embeddings from
-            them.
-        newest: Sessions of the newest days, the validation day included, for a last phase when the
-            epoch is chosen; without them there is none.
-        list_cases: What the weights of the recency prior and of a dense head are chosen on, before
-            the last phase; without them the weights are 0.
+        vectors: (N, Dv) item vectors that initialise the token embeddings where training does not
+            start from a checkpoint.
+        newest: Sessions of the newest days, the validation day included, for a last phase after the
+            epoch is chosen; None: no last phase.
+        list_cases: Users on whom the weights of recency prior and dense head are chosen before the
+            last phase; None: the weights are 0.
     """
 
     train: SessionTensors
@@ -111,11 +111,11 @@ def fit_generator(
 ) -> TrainingReport:
     """Train a generator; write `model.safetensors`, `config.json` and `history.json`.
 
-    The validation sessions choose the epoch; then `data.newest` is learned, which no validation
-    follows (`TrainingConfig.fresh_epochs`).
+    The validation loss chooses the epoch; a last phase then trains on `data.newest`, without
+    validation (`TrainingConfig.fresh_epochs`).
 
-    Killed at any moment and called again with the same arguments, it goes on from the last state
-    written and writes the same bytes as an undisturbed run (see `fit`). On several devices every
+    Killed at any moment and called again with the same arguments, it resumes from the last saved
+    state and writes the same bytes as an uninterrupted run (see `fit`). On several devices every
     process calls it with the same arguments; the first one writes.
 
     Args:
@@ -123,7 +123,7 @@ def fit_generator(
         model_config: Shape of the generator.
         data: Sessions and catalogue.
         out_dir: Where the three files go.
-        scratch: A directory for unfinished work; the caller deletes it when the result is safe.
+        scratch: Directory for unfinished work, which the caller deletes after publishing.
         initial: Weights to start from (same shape and tokenizer version); random ones by default.
         on_progress: Called with the progress every so many steps.
         runtime: Hardware.
@@ -160,7 +160,7 @@ def fit_generator(
 
 
 class _Phase(NamedTuple):
-    """A phase of training that is over."""
+    """A finished phase of training."""
 
     result: FitResult
     rows: SessionRows
@@ -178,7 +178,7 @@ def _learn(
     scratch: Scratch,
     on_progress: Callable[[TrainingProgress], None] | None,
 ) -> _Phase:
-    """Fit the model to sessions in place; without validation the last epoch's weights are kept."""
+    """Train the model in place; without validation the last epoch's weights are kept."""
     rows = SessionRows(sessions.history, sessions.targets)
     batches = LengthGroupedBatches(
         sessions.history,
@@ -206,7 +206,7 @@ def _learn(
 def _identity(
     config: TrainingConfig, model_config: ModelConfig, data: PretrainingData
 ) -> dict[str, Any]:
-    """What identifies unfinished work of this training, beside what `fit` compares."""
+    """Identity of this training's unfinished work, beside what `fit` compares."""
     valid = data.valid
     return {
         "training": dataclasses.asdict(config),
@@ -242,7 +242,7 @@ def pretraining_settings(config: TrainingConfig, *, steps: int) -> FitSettings:
 
 
 def read_report(directory: Path) -> TrainingReport:
-    """The report of a training that another process did; what its clock measured is None."""
+    """The report of a training in another process; timings are None."""
     written = read_json(directory / HISTORY)
     names = {f.name for f in dataclasses.fields(TrainingReport)} - {"history"}
     summary = {name: written["summary"].get(name) for name in names}
@@ -265,7 +265,7 @@ def require_sessions(
 
 
 def _start(config: ModelConfig, data: PretrainingData, initial: OneRec | None) -> OneRec:
-    """A generator with the weights of another one, else random ones; uses the global RNG."""
+    """A generator with the weights of `initial`, else random ones; uses the global RNG."""
     model = OneRec(
         config,
         codebook_size=data.semantic_ids.codebook_size,
@@ -312,7 +312,7 @@ def _report(
     entry = result.history[result.best_epoch - 1]
     items = sum(int((t >= 0).sum()) for t in rows.tensors)
     rate = result.rows_per_second
-    batches.set_epoch(0)  # a run that was resumed reports what an undisturbed one does
+    batches.set_epoch(0)  # a resumed run reports the same as an uninterrupted one
     return TrainingReport(
         history=result.history,
         best_epoch=result.best_epoch,
@@ -338,7 +338,7 @@ def _write(model: OneRec, report: TrainingReport, data: PretrainingData, out_dir
     summary = dataclasses.asdict(report)
     epochs = summary.pop("history")
     for name in ("tokens_per_second", "loading_share"):
-        del summary[name]  # an artifact holds nothing that a clock decides
+        del summary[name]  # artifacts contain no timings
     summary |= {
         "train_sessions": len(data.train),
         "valid_sessions": len(data.valid),

@@ -1,4 +1,4 @@
-"""The generator under training: its loss, and the validation loss of each token."""
+"""Lightning module of the generator: training loss, and validation loss per token."""
 
 import math
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from onerec.training.fit_module import FitModule
 def next_token_loss(model: OneRec, history: Tensor, targets: Tensor, codes: Tensor) -> Tensor:
     """L_NTP of a batch (OneRec v1, Eq. 4): mean negative log-probability of a target's token.
 
-    With a dense head, its loss is added: a target counts as much for it as for the generator.
+    The loss of a dense head is added, with equal weight per target.
 
     Args:
         model: The generator.
@@ -68,7 +68,7 @@ def token_nll(model: OneRec, history: Tensor, targets: Tensor, codes: Tensor) ->
         logits.float().flatten(0, 2), session_codes.flatten(), reduction="none"
     ).view_as(session_codes)
     sums = (nll_BMT * session_mask.unsqueeze(-1)).sum((0, 1))
-    # float64 off the device: not every accelerator has it
+    # float64 on the CPU: not every accelerator supports it
     return torch.cat([sums, session_mask.sum().to(sums).unsqueeze(0)]).cpu().double()
 
 
@@ -87,8 +87,8 @@ class GeneratorModule(FitModule):
         Args:
             model: The generator.
             codes: (N, T) semantic IDs.
-            valid: Sessions whose loss is measured after every epoch; nothing is without them.
-            batch_size: Validation sessions at once, of all processes together.
+            valid: Sessions whose loss is measured after every epoch; None: no validation.
+            batch_size: Validation sessions per batch of all processes.
         """
         super().__init__(model)
         self.register_buffer("codes", codes.long(), persistent=False)
@@ -105,13 +105,13 @@ class GeneratorModule(FitModule):
         return next_token_loss(self.model, history, targets, self.codes) * weight
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        # here and not at the end of the batch, which callbacks reach first: the state they write
-        # must be that after the whole step
+        # here and not in on_train_batch_end: callbacks run before that hook, and the state they
+        # save must be that after the whole step
         super().optimizer_step(*args, **kwargs)
         self.model.update_expert_bias()
 
     def validation_metrics(self) -> dict[str, Any]:
-        """`valid_loss`, in nats per token, and its part of each token, `valid_token_losses`."""
+        """`valid_loss` in nats per token, and the loss at each token position."""
         if self.valid is None:
             return {}
         rank, processes = self.trainer.global_rank, self.trainer.world_size

@@ -33,13 +33,13 @@ from onerec.training.runtime import Runtime
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingJob:
-    """What to train on what.
+    """A pretraining: its data, settings and hardware.
 
     Attributes:
         session_dataset: Files of a `session_dataset` artifact.
         semantic_ids: Files of a `semantic_ids` artifact.
-        history_length: H, history items the generator reads.
-        session_items: M, items of a session it writes.
+        history_length: H, history items that the generator reads.
+        session_items: M, items of a session that it generates.
         initial: Files of a checkpoint to start from; random weights by default.
         model: Shape of the generator.
         training: Optimiser and schedule.
@@ -77,12 +77,12 @@ def train(
 ) -> TrainingReport:
     """Read the artifacts, fit the generator to the good sessions, write the checkpoint.
 
-    A training from random weights learns everything that users watched, too
-    (`TrainingConfig.history_sessions`); an earlier one has taught a warm start that. Both end with
-    the newest days (`TrainingConfig.fresh_days`), of which the last one had chosen the epoch.
+    A training from random weights also learns from all watched items outside good sessions
+    (`TrainingConfig.history_sessions`); a warm start has learned them before. Both end with a phase
+    on the newest days (`TrainingConfig.fresh_days`), the validation day included.
 
     Args:
-        job: What to train on what.
+        job: Data, settings and hardware.
         out_dir: Where `model.safetensors`, `config.json` and `history.json` go.
         scratch: A directory for unfinished work, see `fit_generator`.
         on_progress: Called with the progress every so many steps.
@@ -148,8 +148,10 @@ def _pretraining_data(job: TrainingJob, semantic_ids: SemanticIds) -> Pretrainin
 
 
 def newest_sessions(job: TrainingJob, semantic_ids: SemanticIds) -> SessionTensors:
-    """What users watched or liked on the newest days before the test day, as sessions; see
-    `load_newest_sequences` for what is left out."""
+    """Positives of the newest days before the test day, cut into sessions.
+
+    Held-out users lack the validation day, see `load_newest_sequences`.
+    """
     sequences, since = load_newest_sequences(
         job.session_dataset, semantic_ids, days=job.training.fresh_days
     )
@@ -167,7 +169,7 @@ def _item_vectors(semantic_ids: Path) -> Tensor | None:
 
 
 def why_not_start_from(checkpoint: Path | None, job: TrainingJob) -> str | None:
-    """Why a job has to start from random weights instead of a checkpoint; None when it need not.
+    """Reason why a job cannot start from a checkpoint; None when it can.
 
     Args:
         checkpoint: Files of the last checkpoint, if there is one.
@@ -187,9 +189,9 @@ def why_not_start_from(checkpoint: Path | None, job: TrainingJob) -> str | None:
         "session_items": job.session_items,
     }
     shape = dataclasses.asdict(job.model)
-    del shape["dropout"]  # the one setting that changes no weight
+    del shape["dropout"]  # the only setting that does not change the weights' shapes
     pairs = {name: (theirs[name], value) for name, value in ours.items()}
-    # a checkpoint written before a setting was there has its default
+    # a checkpoint from before a setting existed has its default
     before = dataclasses.asdict(ModelConfig()) | theirs["model"]
     pairs |= {name: (before[name], value) for name, value in shape.items()}
     for name, (before, now) in pairs.items():

@@ -1,7 +1,7 @@
-"""Training jobs as files: what one process, or one process per device, is started with.
+"""Training jobs as JSON files, for one process or one per device.
 
 A job is a frozen dataclass of directories, settings and a `runtime`, with a method `run`. On
-several devices every process runs the same job; the first one's files are the result.
+several devices every process runs the same job, and the files of the first one are the result.
 """
 
 import json
@@ -36,11 +36,11 @@ class Job(Protocol):
 
         Args:
             out_dir: Gets the files.
-            scratch: Unfinished work, of all processes together; goes on from there when killed.
-            log: Called with a line of text now and then.
+            scratch: Directory of unfinished work of all processes, to resume from.
+            log: Called with progress messages.
 
         Returns:
-            What a clock measured, by name; the files hold none of it.
+            Timings by name, which the files do not contain.
         """
         ...
 
@@ -51,7 +51,7 @@ def job_to_json(job: Job) -> dict[str, Any]:
 
 
 def parse_job(kind: type[J], values: Mapping[str, Any]) -> J:
-    """A job from parsed JSON: directories as text, settings as objects.
+    """A job from JSON values: directories as strings, settings as objects.
 
     Raises:
         ValueError: A name is unknown or missing, a value is out of range, or a directory missing.
@@ -91,7 +91,7 @@ def job_kind(name: str) -> type[Job]:
     """The class of a job by its dotted name.
 
     Raises:
-        ValueError: It is none of this package.
+        ValueError: It is not in package `onerec`.
     """
     module, _, kind = name.rpartition(".")
     require(module.startswith("onerec."), "job", name, "use the dotted name of a job of `onerec`")
@@ -107,7 +107,7 @@ def run_job_file(kind: type[Job], file: Path, *, log: Log) -> None:
     Args:
         kind: Class of the job.
         file: The JSON file.
-        log: Called with a line of text now and then.
+        log: Called with progress messages.
 
     Raises:
         ValueError: A field is wrong, or `out` exists.

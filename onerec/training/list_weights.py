@@ -1,7 +1,7 @@
-"""What counts beside generation in a model's lists, chosen on the validation day.
+"""Weights of dense head and recency prior in a model's lists, chosen on the validation day.
 
-Before the last phase of a training, when the weights have not learned that day: first the share of
-the dense head, then the weight of the recency prior beside it.
+They are chosen before the last phase of a training, when the model has not learned that day: first
+the share of the dense head, then the weight of the recency prior.
 
 Shapes: C users, K places of a list, N items, T SID tokens.
 """
@@ -28,9 +28,9 @@ from onerec.model.recency_prior import RecencyPrior
 from onerec.ranked_lists import RankedLists
 
 DENSE_SHARES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
-"""What is tried for the dense head; of equals the first."""
+"""Candidate shares of the dense head; ties go to the first."""
 SEARCHED_SHARE = 0.5
-"""The dense head's share when the lists are made that every share reorders."""
+"""Share of the dense head when candidate lists are made, which all shares then rerank."""
 USERS_AT_ONCE = 64
 
 
@@ -51,10 +51,10 @@ class TriedWeights:
 def choose_list_weights(
     model: OneRec, codes: Tensor, cases: RecencyCases, config: TrainingConfig
 ) -> TriedWeights:
-    """Give a model the weights that are best on the cases.
+    """Set the weights with the best NDCG@10 on the cases.
 
     Args:
-        model: Has not learned the cases' day; its training mode stays as it is.
+        model: Must not have learned the cases' day; its training mode is kept.
         codes: (N, T) semantic IDs.
         cases: Users of the validation day, and the watches before it.
         config: `recency_prior`, and the seed of the sample of users.
@@ -85,7 +85,7 @@ def choose_list_weights(
 
 
 def _lists(model: OneRec, codes: Tensor, cases: RecencyCases) -> RankedLists:
-    """The best `POOL` items of every user by the model as it is, without a prior."""
+    """The best `POOL` items of every user by the model without a prior."""
     allowed = torch.from_numpy(cases.candidates).to(model.device)
     trie = Trie.build(codes, model.codebook_size, allowed)
     width = min(POOL, trie.num_leaves)

@@ -9,7 +9,7 @@ from onerec.training.fit_settings import FitSettings
 
 
 def adamw(model: nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW that decays matrices and leaves gains and biases alone."""
+    """AdamW with weight decay on matrices only, not on gains and biases."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     return torch.optim.AdamW(
         [

@@ -1,4 +1,4 @@
-"""Progress messages of a training: epoch, loss, time left."""
+"""Progress of a training: epoch, loss, remaining time."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -13,17 +13,17 @@ from onerec.training.step_log import StepLog
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingProgress:
-    """State of a training under way.
+    """Progress of a running training.
 
     Attributes:
-        epoch: The epoch under way, from 1.
-        max_epochs: Epochs at most.
-        step: Optimiser steps taken in this epoch.
-        epoch_steps: Optimiser steps of an epoch.
+        epoch: Current epoch, from 1.
+        max_epochs: Maximum number of epochs.
+        step: Optimiser steps done in this epoch.
+        epoch_steps: Optimiser steps per epoch.
         loss: Mean training loss since the last report.
-        metrics: Scalar validation metrics at the end of an epoch; empty inside one.
-        rows_per_second: Training rows a second in all processes, so far.
-        seconds_left: To the end of the last epoch, at this rate; less when it stops earlier.
+        metrics: Scalar validation metrics at the end of an epoch, otherwise empty.
+        rows_per_second: Training rows per second of all processes.
+        seconds_left: Upper bound on the remaining time; less with early stopping.
     """
 
     epoch: int
@@ -45,7 +45,7 @@ class TrainingProgress:
 
 
 class ProgressReport(L.Callback):
-    """Says where the training stands every so many steps and at the end of an epoch."""
+    """Reports progress every `every` steps and at the end of each epoch."""
 
     def __init__(
         self,
@@ -59,11 +59,11 @@ class ProgressReport(L.Callback):
         """Set up.
 
         Args:
-            report: Called in the first process; None reports nothing.
-            every: Steps between two reports, each of which waits for the device.
-            num_rows: Training rows, for the rate.
-            steps: The losses.
-            selection: The epochs' metrics.
+            report: Called in the first process; None disables reports.
+            every: Steps between reports; each report synchronises the device.
+            num_rows: Number of training rows, for the throughput.
+            steps: Source of the losses.
+            selection: Source of the validation metrics.
         """
         self.report = report
         self.every = every
@@ -111,6 +111,6 @@ class ProgressReport(L.Callback):
         )
 
     def rows_per_second(self, epoch_steps: int) -> float:
-        """Training rows a second in all processes, of the steps of this run."""
+        """Training rows per second of all processes, over the steps of this run."""
         rows = self.steps.steps_timed * self.num_rows / epoch_steps
         return rows / max(self.steps.seconds, 1e-9)

@@ -1,4 +1,4 @@
-"""Checkpoints to resume a killed training from: the resumed training gives the same bytes."""
+"""Checkpoints to resume a killed training; the result equals an uninterrupted run byte by byte."""
 
 import os
 from pathlib import Path
@@ -17,7 +17,7 @@ RESUME = "resume.ckpt"
 
 
 class RandomState(L.Callback):
-    """Seeds every epoch if that is wanted; checkpoints hold the random state of every process."""
+    """Seeds every epoch if a seed is given, and saves every process's random state."""
 
     def __init__(self, seed: int | None) -> None:
         self.seed = seed
@@ -42,7 +42,7 @@ class RandomState(L.Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        self._restore()  # resumed inside an epoch, whose start is not announced again
+        self._restore()  # Lightning skips on_train_epoch_start when resuming inside an epoch
 
     def _restore(self) -> None:
         if self._to_restore is not None:
@@ -53,11 +53,11 @@ class RandomState(L.Callback):
 
 
 class ResumeCheckpoint(L.Callback):
-    """Writes `resume.ckpt` every so many steps and at the end of an epoch, each in one atomic step.
+    """Writes `resume.ckpt` atomically every `every` steps and at the end of each epoch.
 
-    It holds weights, optimiser, schedule, random states, the place in the epoch and the losses so
-    far. So a training killed at any moment goes on from the last state, takes the same steps and
-    ends in the same bytes as an undisturbed one.
+    It holds weights, optimiser, schedule, random states, the position in the epoch and the losses
+    so far. A training killed at any moment resumes from it, takes the same steps and ends with the
+    same bytes as an uninterrupted one.
     """
 
     def __init__(
@@ -72,11 +72,11 @@ class ResumeCheckpoint(L.Callback):
         """Set up.
 
         Args:
-            scratch: A directory that outlives a killed run.
-            every: Steps between two states inside an epoch; 0 writes only at the end of an epoch.
-            order: The order of the training rows, which a resumed epoch continues.
-            steps: The losses.
-            selection: The epochs; files of weights that are no longer the best are deleted.
+            scratch: Directory that survives a killed run.
+            every: Steps between checkpoints inside an epoch; 0 writes only at the end of epochs.
+            order: Order of the training rows, which a resumed epoch continues.
+            steps: Losses to save.
+            selection: Best epoch to save; weights that are no longer the best are deleted.
         """
         self.scratch = scratch
         self.every = every
@@ -106,7 +106,7 @@ class ResumeCheckpoint(L.Callback):
         batch_idx: int,
     ) -> None:
         step, remaining = divmod(batch_idx + 1, self.steps.accumulation)
-        # the state after the last step is written after the validation, with the epoch's result
+        # the state after an epoch's last step is written after validation, with its metrics
         if self.every and not remaining and not step % self.every and step < self.order.steps:
             self._write(trainer, inside_epoch=True)
 

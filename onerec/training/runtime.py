@@ -1,4 +1,4 @@
-"""Devices and precision of a training, and what makes it deterministic."""
+"""Devices, precision and determinism of a training."""
 
 import logging
 import warnings
@@ -15,10 +15,10 @@ from onerec.model.blocks import DecoderBlock, EncoderBlock
 
 
 def process_rank(runtime: Runtime) -> int:
-    """This process among those of the training, from 0.
+    """Rank of this process in the training, from 0.
 
     Raises:
-        ValueError: The launcher has not started as many processes as there are devices.
+        ValueError: The launcher did not start one process per device.
     """
     if runtime.processes == 1:
         return 0
@@ -36,9 +36,9 @@ def process_rank(runtime: Runtime) -> int:
 
 @contextmanager
 def reproducible(runtime: Runtime) -> Iterator[None]:
-    """Deterministic kernels where there are any, a set number of threads, no chatter.
+    """Deterministic kernels where available, a fixed number of threads, no expected warnings.
 
-    The caller's random state, thread count and deterministic mode come back afterwards.
+    Random state, number of threads and deterministic mode of the caller are restored afterwards.
     """
     threads = torch.get_num_threads()
     fill = debugging.fill_uninitialized_memory  # pyright: ignore
@@ -62,7 +62,7 @@ def reproducible(runtime: Runtime) -> Iterator[None]:
             ):
                 warnings.filterwarnings("ignore", message=message)
             torch.use_deterministic_algorithms(True, warn_only=True)
-            # deterministic mode would write NaN into every new tensor first, to show who reads it
+            # deterministic mode fills new tensors with NaN to detect uninitialised reads: slow
             debugging.fill_uninitialized_memory = False  # pyright: ignore
             if runtime.threads:
                 torch.set_num_threads(runtime.threads)
@@ -75,7 +75,7 @@ def reproducible(runtime: Runtime) -> Iterator[None]:
 
 
 def precision_of(runtime: Runtime) -> str:
-    """Lightning's word for the precision of a training."""
+    """Lightning's name of the precision."""
     if runtime.precision != "auto":
         return runtime.precision
     gpu = runtime.torch_device() == "cuda"
@@ -83,10 +83,10 @@ def precision_of(runtime: Runtime) -> str:
 
 
 def compile_blocks(model: OneRec, *, backend: str = "inductor") -> None:
-    """Let `torch.compile` fuse every block in place; weights and their names stay.
+    """Compile every block with `torch.compile` in place; names of weights stay.
 
-    Block by block, since blocks of a kind share one compilation, and with sizes left open, since
-    batches differ in length.
+    Blocks are compiled separately, as blocks of one kind share a compilation, and with dynamic
+    shapes, as batches differ in length.
     """
     for module in model.modules():
         if isinstance(module, (EncoderBlock, DecoderBlock)):

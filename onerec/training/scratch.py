@@ -1,4 +1,4 @@
-"""The scratch directory of an unfinished training: whose it is, and whether it can be read."""
+"""The scratch directory of an unfinished training: checks its owner and integrity."""
 
 import dataclasses
 import hashlib
@@ -24,12 +24,12 @@ FINGERPRINT = "fingerprint.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Scratch:
-    """Where a killed training is resumed from.
+    """Directory from which a killed training resumes.
 
     Attributes:
-        directory: Outlives a killed run; the caller deletes it when the result is safe.
-        identity: What the training depends on beside settings, runtime, weights and rows. Work of
-            another training that lies in the directory is thrown away.
+        directory: Survives a killed run; the caller deletes it after publishing.
+        identity: Further dependencies of the training beside settings, runtime, weights and rows.
+            Work of a training with another identity is deleted.
     """
 
     directory: Path
@@ -46,9 +46,9 @@ def digest(tensors: Iterable[Tensor]) -> str:
 
 
 def claim(directory: Path, fingerprint: Mapping[str, Any]) -> None:
-    """Keep what lies in the directory if it is of this very training, else start with nothing.
+    """Keep the directory's unfinished work if it is of this training, otherwise empty it.
 
-    Unfinished work that cannot be read is thrown away with a warning.
+    Unreadable work is deleted with a warning.
     """
     file = directory / FINGERPRINT
     text = json.dumps(fingerprint, sort_keys=True)
@@ -71,9 +71,9 @@ def _unreadable(directory: Path) -> Path | None:
         return None
     try:
         with zipfile.ZipFile(state) as archive:
-            if archive.testzip() is not None:  # torch.load does not look at the checksums
+            if archive.testzip() is not None:  # torch.load does not verify checksums
                 return state
-    except Exception:  # a damaged archive fails in many ways
+    except Exception:  # damaged archives raise various exceptions
         return state
     for weights in directory.glob("best-*.safetensors"):
         try:

@@ -1,8 +1,8 @@
 """Sharded training (FSDP2): every process holds a share of weights, gradients and optimiser state.
 
-For what exceeds a card: of `large`, 0.95 B parameters, a replica's state takes 14 GiB, most of it
-the experts'. Units are gathered when they compute and given back afterwards; the rest of the model
-is a unit of its own.
+For models that exceed one GPU's memory: a replica of `large`, 0.95 B parameters, has 14 GiB of
+state, mostly the experts'. The weights of a unit are gathered for its computation and freed
+afterwards; the rest of the model is one further unit.
 """
 
 from collections.abc import Iterable, Mapping
@@ -33,13 +33,13 @@ def strategy_of(runtime: Runtime) -> Strategy | str:
 def shard(
     model: nn.Module, units: Iterable[nn.Module], mesh: DeviceMesh, *, methods: Iterable[str] = ()
 ) -> None:
-    """Cut a model's weights into a share per process, in place.
+    """Shard a model's weights over processes, in place.
 
     Args:
-        model: What is trained; from now on it is called as `model(...)` or by `methods`.
-        units: Parts of it that are gathered one at a time, each called as `unit(...)`.
-        mesh: One dimension, the processes.
-        methods: Of the model, beside `forward`, that compute with its weights; none calls another.
+        model: The trained model, afterwards called only as `model(...)` or by `methods`.
+        units: Submodules gathered one at a time, each called as `unit(...)`.
+        mesh: One-dimensional device mesh of the processes.
+        methods: Methods beside `forward` that use the weights; they must not call each other.
     """
     for unit in units:
         fully_shard(unit, mesh=mesh)
@@ -49,6 +49,6 @@ def shard(
 
 
 def whole_weights(model: nn.Module) -> Mapping[str, Tensor]:
-    """Weights and buffers of a model, shards put together; every process has to call it."""
+    """Unsharded weights and buffers of a model; every process has to call it."""
     whole = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True))
     return cast("Mapping[str, Tensor]", whole)

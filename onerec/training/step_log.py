@@ -1,4 +1,4 @@
-"""The scalars of every optimiser step, and the end of a training whose loss is NaN or inf."""
+"""Records the scalars of every optimiser step; stops when a loss becomes NaN or inf."""
 
 import time
 from typing import Any
@@ -20,16 +20,16 @@ class NonFiniteError(RuntimeError):
 
 
 class StepLog(L.Callback):
-    """Keeps every scalar of every optimiser step; a loss that is NaN or inf ends the training.
+    """Records every scalar of every optimiser step; stops when a loss becomes NaN or inf.
 
-    Steps are read from the device in blocks (`flush`), since every read waits for it.
+    Values are read from the device in blocks (`flush`), since every read synchronises it.
 
     Attributes:
         steps: Name of a scalar -> its value at every step, `loss` among the names.
-        epoch_start: Steps before the epoch under way.
-        seconds: Spent on steps of this run, without validation.
-        steps_timed: How many steps that were.
-        earlier_seconds: The same of the runs that this one resumes.
+        epoch_start: Steps before the current epoch.
+        seconds: Time of this run's steps, without validation.
+        steps_timed: Number of these steps.
+        earlier_seconds: Time of the steps of the runs that this one resumes.
     """
 
     def __init__(self, accumulation: int) -> None:
@@ -44,7 +44,7 @@ class StepLog(L.Callback):
 
     @property
     def epoch_losses(self) -> list[float]:
-        """Losses of the steps of the epoch under way that have been read."""
+        """Losses of the current epoch that have been read from the device."""
         return self.steps["loss"][self.epoch_start :]
 
     def state_dict(self) -> dict[str, Any]:
@@ -88,7 +88,7 @@ class StepLog(L.Callback):
                 reduced = trainer.strategy.reduce(values, reduce_op="mean")
                 assert isinstance(reduced, Tensor)
                 read[name] = reduced
-        # Lightning hands out each piece's loss divided by the number of pieces
+        # Lightning divides each loss by the number of accumulation steps
         pieces = {name: t.cpu().double().view(-1, self.accumulation) for name, t in read.items()}
         losses = pieces["loss"].sum(1)
         bad = (~losses.isfinite()).nonzero()
@@ -104,7 +104,7 @@ class StepLog(L.Callback):
         self._clock = now
 
     def check_weights(self, trainer: L.Trainer) -> None:
-        """A finite loss can have an infinite gradient: the weights show it one step earlier.
+        """Check weights: with a finite loss and an infinite gradient they diverge one step earlier.
 
         Raises:
             NonFiniteError: A weight is NaN or inf.
@@ -112,7 +112,7 @@ class StepLog(L.Callback):
         weights = trainer.lightning_module.state_dict().values()
         own = [t.to_local() if isinstance(t, DTensor) else t for t in weights]
         finite = torch.stack([t.isfinite().all() for t in own]).all().float()
-        if trainer.world_size > 1:  # of shards, one process alone may see it
+        if trainer.world_size > 1:  # with shards, only one process may see it
             finite = trainer.strategy.reduce(finite, reduce_op="mean")
         if float(finite) < 1:
             what = "training loss is finite but a weight became NaN or inf"

@@ -1,4 +1,4 @@
-"""The one training loop: `fit` a module to rows by Lightning, and leave the best weights in it."""
+"""The training loop of all models: `fit` trains a module and leaves the best weights in it."""
 
 import copy
 import dataclasses
@@ -30,26 +30,26 @@ from onerec.training.step_log import NonFiniteError, StepLog
 
 FINGERPRINT = "fingerprint.json"
 REPORT_EVERY = 50
-"""Steps between two progress reports; each waits for the device."""
+"""Steps between progress reports, each of which synchronises the device."""
 
 
 class TrainingDivergedError(RuntimeError):
-    """A loss, metric or weight became NaN or inf; the message says where, and what is kept."""
+    """A loss, metric or weight became NaN or inf; the message names step and last checkpoint."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FitResult:
-    """How a training went.
+    """Losses, metrics and timings of a training.
 
     Attributes:
         history: An entry per epoch: `epoch` (from 1), `train_loss`, `learning_rate` and the
             module's validation metrics; with `measure_start` an entry of epoch 0 is the first.
         best_epoch: The epoch whose weights the model has.
         steps: Name of a scalar -> its value at every optimiser step; `loss` is always there.
-        seconds: Spent on steps by this call, without validation.
-        total_seconds: The same with the calls before it that were killed.
-        rows_per_second: Training rows a second in all processes; None when a finished training was
-            only picked up.
+        seconds: Time of this call's steps, without validation.
+        total_seconds: The same including earlier calls that were killed.
+        rows_per_second: Training rows per second of all processes; None when a finished training
+            was only loaded.
     """
 
     history: list[dict[str, Any]]
@@ -76,17 +76,18 @@ def fit(
     It ends on the CPU in evaluation mode, with the weights of the best epoch by `settings.monitor`,
     or of the last epoch without one. Call it inside `reproducible(runtime)`.
 
-    Killed at any moment and called again with the same arguments and a `scratch` directory, it goes
-    on from the last state written (`Runtime.checkpoint_every_steps`) and ends in the same weights
-    as an undisturbed run on the same machine. On several devices every process calls it alike.
+    Killed at any moment and called again with the same arguments and a `scratch` directory, it
+    resumes from the last checkpoint (`Runtime.checkpoint_every_steps`) and ends with the same
+    weights as an uninterrupted run on the same machine. On several devices every process calls it
+    with the same arguments.
 
     Args:
         module: The model with its loss and validation metrics.
         rows: Training data.
-        batches: Row numbers of one step of all processes, alike in each; `set_epoch` may reorder.
+        batches: Row numbers of global batches, equal in all processes; `set_epoch` may reorder.
         settings: Budget, optimiser, schedule, and which epoch is kept.
-        runtime: Hardware, and how often a state is written.
-        scratch: Where a killed training is resumed from; without one it starts over.
+        runtime: Hardware, and checkpoint interval.
+        scratch: Directory to resume from; None: a killed training starts over.
         on_epoch: Called with each entry of the history.
         on_progress: Called every `REPORT_EVERY` steps and at the end of an epoch.
 
@@ -121,7 +122,7 @@ def fit(
 
 
 def _meet(trainer: L.Trainer, module: FitModule) -> None:
-    """Connect the processes; Lightning would do it later, and they wait for one another before."""
+    """Connect the processes now: barriers are needed before Lightning would connect them."""
     if trainer.world_size > 1:
         trainer.strategy.connect(module)
         trainer.strategy.setup_environment()
@@ -134,7 +135,7 @@ def _fit_to_best_weights(
     state: ResumeCheckpoint,
     selection: EpochSelection,
 ) -> None:
-    """Run the trainer, from the state last written where there is one."""
+    """Run the trainer, from the last checkpoint if there is one."""
     whole = module.model
     if isinstance(trainer.strategy, ModelParallelStrategy):
         module.model = copy.deepcopy(whole)  # shards are cut in place
@@ -168,7 +169,7 @@ def _result(steps: StepLog, selection: EpochSelection, rows_per_second: float | 
 
 @contextmanager
 def _directory(scratch: Scratch | None) -> Iterator[Path]:
-    """The scratch directory, or one that goes away at once."""
+    """The scratch directory, or a temporary one."""
     if scratch is not None:
         yield scratch.directory
     else:
@@ -177,7 +178,7 @@ def _directory(scratch: Scratch | None) -> Iterator[Path]:
 
 
 def _trainer(runtime: Runtime, settings: FitSettings, callbacks: Sequence[L.Callback]) -> L.Trainer:
-    """A Lightning trainer that writes nothing by itself: callbacks keep what is to be kept."""
+    """A Lightning trainer that writes nothing itself; callbacks save what is needed."""
     return L.Trainer(
         accelerator=runtime.torch_device(),
         devices=runtime.devices,
@@ -214,7 +215,7 @@ def _fingerprint(
     runtime: Runtime,
     identity: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Everything the unfinished work depends on, but the code."""
+    """Everything that unfinished work depends on, except the code."""
     hardware = dataclasses.asdict(runtime)
     del hardware["checkpoint_every_steps"]  # changes no number
     return {
