@@ -1,1 +1,1 @@
-"""Side-by-side measurements: `make bench`. Every figure is a ratio of things run together."""
+"""`make bench`: side-by-side measurements; figures are ratios of runs that alternate."""

@@ -1,11 +1,11 @@
 """`make bench`: run the sections, write `docs/benchmarks.md` and `$ONEREC_HOME/bench.json`.
 
     python -m benchmarks                        # every section
-    python -m benchmarks tokenizer training     # these; the others keep their last figures
-    python -m benchmarks --quick                # small sizes, to see that all of it runs
+    python -m benchmarks tokenizer training     # only these; others keep their last figures
+    python -m benchmarks --quick                # small sizes, as a smoke test
 
-Each section runs in a process of its own, so that one's memory and threads never burden another,
-and leaves its result in `$ONEREC_HOME/bench/<section>.json`. `--quick` writes no document.
+Each section runs in a separate process, so that memory and threads of sections do not interfere,
+and writes its result to `$ONEREC_HOME/bench/<section>.json`. `--quick` writes no document.
 """
 
 import argparse
@@ -102,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def write_page(results: Path, page: Path = PAGE) -> None:
-    """Write the page and `bench.json`; a section without a result here stays as the page has it.
+    """Write the page and `bench.json`; sections without a result keep their text on the page.
 
     Args:
         results: Directory of `<section>.json`.
@@ -147,7 +147,7 @@ def machine() -> str:
 
 
 def package_versions() -> dict[str, str]:
-    """Installed versions of what was measured."""
+    """Installed versions of the measured packages."""
     found = {"python": platform.python_version()}
     for name in PEERS:
         try:
@@ -158,7 +158,7 @@ def package_versions() -> dict[str, str]:
 
 
 def section_page(section: Section) -> str:
-    """A section in Markdown; numbers are rounded to four digits."""
+    """A section in Markdown, with four significant digits."""
     tables = [
         (table.caption, markdown_table(table.columns, [map(_rounded, row) for row in table.rows]))
         for table in section.tables

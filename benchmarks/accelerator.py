@@ -1,7 +1,7 @@
-"""One GPU: training steps of `base` and `large`, and users a second of beam search.
+"""On one GPU: training steps of `base` and `large`, and throughput of beam search.
 
-Where torch finds no GPU the section says so and measures nothing; on a machine with one,
-`python -m benchmarks accelerator` fills it.
+Without a GPU nothing is measured and the section says so; `python -m benchmarks accelerator` fills
+it on a machine with a GPU.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from onerec.training.optimizer import adamw
 from onerec.training.runtime import compile_blocks
 
 BF16_PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12}
-"""Dense bf16 operations a second by the makers' data sheets, by a word of the device's name."""
+"""Dense bf16 FLOP/s of data sheets, by a word of the device's name."""
 ITEMS = 1_000_000
 USERS = 64
 BEAMS = (32, 128)
@@ -31,17 +31,17 @@ GIB = 2**30
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """How much is measured.
+    """Sizes of the measurement.
 
     Attributes:
-        presets: What is trained, by name.
-        batches: Sessions of a step, by preset.
-        steps: Steps on one batch.
-        items: N, of the catalogue that lists are made of.
-        users: B, histories read at once.
-        beams: Beams of a user.
-        product: Side of the square product whose rate counts as the device's.
-        compiled: `torch.compile` has rows of its own.
+        presets: Trained configurations by name.
+        batches: Batch sizes in sessions, by preset.
+        steps: Training steps on one batch.
+        items: N, size of the catalogue.
+        users: B, users per batch.
+        beams: Beam widths.
+        product: Side of the square matrix product that measures the device's peak rate.
+        compiled: Whether to measure with `torch.compile` as well.
     """
 
     presets: dict[str, PipelineConfig]
@@ -63,7 +63,7 @@ def full_size() -> Size:
 
 
 def quick_size() -> Size:
-    """Narrow and short, to see on any machine that all of it runs."""
+    """Small sizes for a smoke test on any machine."""
     narrow = {"model": {"d_model": 64, "num_heads": 2, "d_ff": 64}} | {
         "tokenizer": {"codebook_size": 64},
         "sessions": {"history_length": 4},
@@ -81,7 +81,7 @@ def quick_size() -> Size:
 
 
 def run(quick: bool) -> Section:
-    """Measure on the GPU; `quick` takes small shapes, on a CPU too."""
+    """Measure on the GPU; `quick` uses small shapes and also runs on a CPU."""
     if not torch.cuda.is_available() and not quick:
         return Section(
             title="Accelerator",
@@ -144,7 +144,7 @@ def _steps(
     peak: float | None,
     compiled: bool,
 ) -> list[Any]:
-    """Steps of one preset; the cells after the label."""
+    """Measure training steps of one preset; the row's cells after the label."""
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     history = stages.sessions.history_length

@@ -47,7 +47,7 @@ TRAINING = TrainingConfig(learning_rate=1e-3)
 
 
 def run(quick: bool) -> Section:
-    """Train each on the same simulated sessions, then time their steps in turn."""
+    """Train both on the same simulated sessions, then time their steps alternately."""
     torch.set_num_threads(THREADS)
     steps, batch_size, users, days = (2, 4, 200, 3) if quick else (300, 32, 5400, 14)
     history, targets, day, codes, size = simulated_sessions(users, days)
@@ -121,7 +121,7 @@ def _table(rows: list[list[Any]], steps: int) -> Table:
 
 
 def simulated_sessions(users: int, days: int) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
-    """What users of the simulated app watched: one row per user and day with enough before it.
+    """Watched items of the simulated app, a row per user and day with enough earlier items.
 
     Returns:
         Histories (R, 20) and targets (R, 5) of item numbers, -1 padded; the day (R,); semantic IDs
@@ -181,7 +181,7 @@ def step(
     codes: Tensor,
     optimizer: torch.optim.Optimizer | None,
 ) -> None:
-    """A forward and a backward pass, and an optimiser step if there is one."""
+    """Forward and backward pass, and a step of the optimiser if given."""
     read, (written, mask) = lookup(codes, history), lookup(codes, targets)
     loss = session_nll(model(*read, written), written, mask)
     model.zero_grad()
@@ -199,7 +199,7 @@ def fit_architecture(
     steps: int,
     config: TrainingConfig,
 ) -> None:
-    """Train as `onerec.training` does, for a number of steps instead of epochs."""
+    """Train as `onerec.training` does, but for a number of steps."""
     model.train()
     optimizer = adamw(model, config.learning_rate, config.weight_decay)
     settings = pretraining_settings(config, steps=steps)

@@ -1,7 +1,7 @@
-"""Tokenizer and trie against the size of the catalogue, up to ten million items.
+"""Time and memory of tokenizer and trie by catalogue size, up to ten million items.
 
-Each row is a process of its own. Vectors are written to a file first and mapped into memory, as an
-artifact's are, so that the peak is the work's and what of the file is in the page cache.
+Each row is measured in a separate process. Vectors are memory-mapped from a file, like those of an
+artifact, so that peak memory is that of the computation plus the file's pages in memory.
 """
 
 import resource
@@ -69,7 +69,7 @@ def _alone(what: str, num_items: int, size: str) -> list[float]:
 
 
 def _tokenizer(num_items: int, width: int, num_codes: int) -> list[float]:
-    """Seconds, peak GiB, GiB of vectors, largest less smallest cluster of any level."""
+    """Seconds, peak GiB, GiB of vectors, largest minus smallest cluster of any level."""
     with TemporaryDirectory(prefix="onerec-bench-") as directory:
         shape = (num_items, width)
         rows = np.memmap(Path(directory) / "vectors", dtype=np.float32, mode="w+", shape=shape)
@@ -84,9 +84,9 @@ def _tokenizer(num_items: int, width: int, num_codes: int) -> list[float]:
 
 
 def _trie(num_items: int) -> list[float]:
-    """Seconds to build, MiB held, MiB more at the peak, us per beam, seconds of a masked search."""
+    """Seconds to build, MiB of the trie, further MiB at peak, us per beam, seconds with a mask."""
     codes = unique_codes(num_items)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten (Linux)
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak memory counter (Linux)
     before = _peak_since_cleared_mib()
     began = time.perf_counter()
     trie = Trie.build(codes, CODES)
@@ -114,7 +114,7 @@ def _peak_since_cleared_mib() -> float:
 
 
 def _measure(what: str, num_items: str, size: str) -> None:
-    """What a process of the section is started for; it prints its numbers."""
+    """Entry point of a measuring process; prints its numbers."""
     quick = size == "quick"
     torch.set_num_threads(1 if quick else THREADS)
     width, num_codes = (32, 32) if quick else (WIDTH, CODES)

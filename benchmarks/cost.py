@@ -1,7 +1,7 @@
-"""What a generator costs: parameters, operations and memory of a step, counted and not guessed.
+"""Costs of a generator: parameters, FLOPs and memory of a training step, counted exactly.
 
-The model is built and run on torch's meta device, where tensors have shapes and no numbers: a
-billion parameters are counted in seconds on any machine.
+The model is built and run on torch's meta device, where tensors have shapes but no data: counting a
+billion parameters takes seconds on any machine.
 """
 
 from dataclasses import dataclass
@@ -19,11 +19,11 @@ from onerec.model.onerec import OneRec
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """Of one training step in float32 with AdamW.
+    """Costs of one training step in float32 with AdamW.
 
     Attributes:
-        parameters: Trained numbers.
-        active_parameters: Those a token can meet: of the experts, only the active ones.
+        parameters: Trained parameters.
+        active_parameters: Those used per token: of the experts, only the active ones.
         flops: Operations of a forward and a backward pass (a multiplication and an addition are
             two), without recomputation; attention is counted in full, masked or not.
         supervised_tokens: Tokens with a loss.
@@ -52,15 +52,15 @@ def training_cost(
     session_items: int,
     batch_size: int = 1,
 ) -> Cost:
-    """Count one training step of full histories and sessions.
+    """Count one training step with full histories and sessions.
 
     Args:
         config: Shape of the model.
         codebook_size: C.
         num_sid_tokens: T.
-        history_length: H, items of every history.
-        session_items: M, items of every session.
-        batch_size: Sessions of the step.
+        history_length: H, items per history.
+        session_items: M, items per session.
+        batch_size: Sessions per step.
     """
     shape = {
         "codebook_size": codebook_size,
@@ -103,9 +103,9 @@ def training_cost(
 
 
 def _evenly(self: SparseMoE, x: Tensor) -> Tensor:
-    """A mixture whose experts all get as many tokens: shapes alone do not say where they go.
+    """A mixture of experts with equal load: on the meta device there are no routing decisions.
 
-    A token passes as many experts wherever it goes, so that the operations are the same.
+    Every token uses the same number of experts, so the number of operations is unaffected.
     """
     tokens = x.reshape(-1, x.shape[-1])
     gates, chosen = self.route(tokens)

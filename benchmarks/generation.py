@@ -1,8 +1,8 @@
-"""Constrained beam search: against Hugging Face's `generate`, without the constraint, and exact.
+"""Constrained beam search against `generate` of Hugging Face, no constraint, exact ranks.
 
-The shape is the peers': 20 history items of 4 tokens, 256 codes per token, 20,000 items, 4 + 4
-layers of width 128 with 4 heads and feed-forward width 512, float32, 2 threads, random weights.
-Our feed-forward layers are gated, so they have half as many weights again as the peer's.
+The shape is that of published models: 20 history items of 4 tokens, 256 codes per token, 20,000
+items, 4 + 4 layers of width 128 with 4 heads and feed-forward width 512, float32, 2 threads, random
+weights. Our feed-forward layers are gated and have 1.5 times the weights of T5's.
 """
 
 import time
@@ -130,7 +130,7 @@ def _against_peer(
 
 
 def _legal_share(items: Tensor, logp: Tensor, trie: Trie) -> float:
-    """Beams that end in an item of the catalogue which no other beam of the user holds."""
+    """Share of beams that are distinct items of the catalogue within a user."""
     known = (items >= 0) & (items < trie.num_items) & logp.isfinite()
     ordered = items.sort(dim=1).values
     first = torch.ones_like(known)
@@ -143,7 +143,7 @@ def _legal_share(items: Tensor, logp: Tensor, trie: Trie) -> float:
 
 @torch.no_grad()
 def unconstrained(model: OneRec, history: Tensor, codes: Tensor) -> Tensor:
-    """The same beam search over all tokens, legal or not: what is left without the constraint."""
+    """The same beam search over all tokens, without the trie constraint."""
     memory = model.encode(*encode_items(model, history, codes))
     state = model.start_decoding(memory)
     logp, previous = torch.zeros(len(history), 1), None
@@ -167,7 +167,7 @@ def _constraint(
     size: BenchSize,
     figures: dict[str, float],
 ) -> Table:
-    """Time of all that the trie adds to a step, apart from the model, given the same beams."""
+    """Time of the trie's operations in a step, without the model."""
     beams = size.batch * BEAM
     rows: list[list[Any]] = []
     token_logp = torch.randn(size.batch, BEAM, CODES).log_softmax(-1)
@@ -250,7 +250,7 @@ def _peer_constraint(codes: Tensor, beams: int, size: BenchSize) -> float:
 
 @torch.no_grad()
 def _step_seconds(model: OneRec, history: Tensor, codes: Tensor, repeats: int) -> float:
-    """The model's part of the step at depth 2, all beams, apart from reading the history."""
+    """Seconds of the model's decoder step at depth 2 for all beams, without the encoder."""
     memory = model.encode(*encode_items(model, history, codes))
     seconds = []
     for _ in range(repeats):

@@ -1,4 +1,4 @@
-"""Models of one shape for the benchmark of beam search: ours, and Hugging Face's T5."""
+"""Models of equal shape for the beam search benchmark: ours, and Hugging Face's T5."""
 
 from typing import Any, Literal
 
@@ -14,14 +14,14 @@ BEAM = 20
 
 def unique_codes(num_items: int) -> Tensor:
     """(N, T) unique random semantic IDs."""
-    ids = torch.randperm(CODES**3)[:num_items]  # unique by three tokens, in an order of its own
+    ids = torch.randperm(CODES**3)[:num_items]  # three tokens make them unique; random order
     powers = CODES ** torch.arange(3)
     spread = ids.unsqueeze(1) // powers % CODES
     return torch.cat([spread, torch.randint(0, CODES, (num_items, 1))], 1)
 
 
 def peer_shaped(history_tokens: Literal["items", "sid_tokens"] = "sid_tokens") -> OneRec:
-    """Our generator at the peers' shape."""
+    """Our generator with the shape of published models."""
     config = ModelConfig(
         d_model=128, num_heads=4, d_ff=512, encoder_layers=4, decoder_layers=4, num_experts=1,
         active_experts=1, dropout=0.0, history_tokens=history_tokens, separator=False,

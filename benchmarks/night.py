@@ -1,8 +1,7 @@
 """A whole nightly run on a large simulated app: time and peak memory of every asset.
 
-`make demo` itself, as a user runs it, on 14 days of an app with 50,000 items: the days before are
-ingested, then the nightly run for the last one tokenises, trains, aligns, measures and
-serves everybody.
+Runs `make demo` on 14 days of an app with 50,000 items: the earlier days are ingested, then the
+nightly run for the last day tokenises, trains, aligns, evaluates and serves all users.
 """
 
 import json
@@ -46,7 +45,7 @@ CUT = {
     "alignment": {"rounds": 1, "sample_users": 2000},
     "evaluation": {"max_cases": 2000},
 }
-"""The `small` preset, cut to fit two cores and an hour."""
+"""The `small` preset, reduced to take an hour on two cores."""
 
 SIZES = """
 select
@@ -58,7 +57,7 @@ select
 
 
 def run(quick: bool) -> Section:
-    """Run `make demo` in a home of its own and read its report."""
+    """Run `make demo` in a separate home and read its report."""
     with tempfile.TemporaryDirectory(prefix="onerec-night-") as directory:
         home = Path(directory)
         config = home / "night.yaml"
@@ -81,7 +80,7 @@ def run(quick: bool) -> Section:
 
 
 def _sizes(warehouse: Path) -> dict[str, int]:
-    """Sizes of the data that the nightly run read, counted in its warehouse."""
+    """Row counts of the nightly run's data, from its warehouse."""
     with duckdb.connect(str(warehouse), read_only=True) as connection:
         row = connection.execute(SIZES).fetchone()
     assert row is not None, "a count is one row"

@@ -1,4 +1,4 @@
-"""What the presets cost, and real optimiser steps of the large ones."""
+"""Costs of the presets, and measured optimiser steps of the large ones."""
 
 import dataclasses
 import time
@@ -17,13 +17,13 @@ from onerec.training.optimizer import adamw
 GIB, MIB = 2**30, 2**20
 SESSION_ITEMS = 5
 DEMO_ITEMS = 2000
-"""A codebook whose size follows the catalogue has that of the demo's."""
+"""Codebook size assumed where it depends on the catalogue: that of the demo."""
 THREADS = 2
 
 
 @dataclass(frozen=True)
 class PresetSteps:
-    """Optimiser steps on one batch: its loss before each, seconds of each but the first."""
+    """Optimiser steps on one batch: loss before each, and seconds of all but the first."""
 
     cost: Cost
     losses: list[float]
@@ -36,7 +36,7 @@ def run(quick: bool) -> Section:
     history, steps = (4, 2) if quick else (32, 5)
     base = PRESETS["base"]
     large = with_depth(PRESETS["large"], depth=1)
-    if quick:  # only to see that it runs
+    if quick:  # smoke test
         small = {"model": {"d_model": 128, "d_ff": 256}}
         base, large = base.override(small), large.override(small)
     rate = matmul_rate(torch.float32, "cpu", size=1024)
@@ -147,7 +147,7 @@ def steps_of(
     history: int,
     steps: int,
 ) -> PresetSteps:
-    """Take AdamW steps on one random batch, without dropout so that the loss can be compared."""
+    """AdamW steps on one random batch, without dropout so that losses are comparable."""
     model = build(dataclasses.replace(stages.model, dropout=0.0), stages, history)
     optimizer = adamw(model.train(), stages.training.learning_rate, stages.training.weight_decay)
     step = training_step(model, optimizer, stages, batch_size=batch_size, history=history)
@@ -169,15 +169,15 @@ def training_step(
     history: int,
     dtype: torch.dtype = torch.float32,
 ) -> Callable[[], float]:
-    """A whole step on one random batch, on the model's device; it returns the loss before it.
+    """A function that takes one optimiser step on a random batch and returns the loss before it.
 
     Args:
-        model: In training mode; without dropout its losses can be compared.
-        optimizer: Of its weights.
-        stages: Gives the clipping.
-        batch_size: Sessions of the batch.
-        history: H, items of every history.
-        dtype: Of the products; below float32 by autocast.
+        model: In training mode; without dropout its losses are comparable.
+        optimizer: Optimiser of the model's weights.
+        stages: Settings, of which gradient clipping is used.
+        batch_size: Sessions per batch.
+        history: H, items per history.
+        dtype: Data type of matrix products; below float32 by autocast.
     """
     device = model.device.type
     generator = torch.Generator().manual_seed(1)
@@ -201,7 +201,7 @@ def training_step(
 
 
 def matmul_rate(dtype: torch.dtype, device: str, *, size: int) -> float:
-    """Operations a second of a square matrix product, the best of some."""
+    """FLOP/s of a square matrix product, best of several runs."""
     left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
 
     def product() -> None:

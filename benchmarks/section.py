@@ -1,4 +1,4 @@
-"""What a section of the benchmark page is made of, and how two things are timed fairly."""
+"""Sections of the benchmark page, and alternating timing of several functions."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A table of the page: every row has a cell per column; numbers are rounded when written."""
+    """A table of the page with a cell per column in every row; numbers are rounded when written."""
 
     caption: str
     columns: Sequence[str]
@@ -22,9 +22,9 @@ class Section:
 
     Attributes:
         title: Its heading.
-        text: What was measured and how, in a sentence or three.
-        tables: In order.
-        figures: Named numbers for `bench.json`; a name is used by one section only.
+        text: What was measured and how, in a few sentences.
+        tables: Tables in order.
+        figures: Named numbers for `bench.json`; names are unique over all sections.
     """
 
     title: str
@@ -59,12 +59,12 @@ class Times:
 def side_by_side(
     runs: Mapping[str, Callable[[], object]], *, repeats: int, warm_up: int = 1
 ) -> dict[str, Times]:
-    """Time several things in turn, A B C A B C ..., so that a slow minute hits all of them.
+    """Time several functions alternately, A B C A B C ..., so that load affects all of them.
 
     Args:
-        runs: What to time, by name.
+        runs: Functions by name.
         repeats: Timed rounds.
-        warm_up: Rounds before them that do not count.
+        warm_up: Untimed rounds before them.
     """
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(warm_up + repeats):

@@ -1,4 +1,4 @@
-"""Work over users in shards: users a second by engine, and a simulation of 100 million users.
+"""Sharded recommendation: throughput by engine, and a simulation of 100 million users.
 
     python -m benchmarks.shards                     # measure, then project
     python -m benchmarks.shards --users 2048        # a shorter measurement
@@ -43,12 +43,12 @@ RESULT_BYTES_PER_USER = 10 * 60
 
 @dataclass(frozen=True)
 class Measured:
-    """What the projection starts from.
+    """Measurements that the projection starts from.
 
     Attributes:
-        seconds_per_user: Of one worker.
-        driver_seconds_per_shard: What handing out and noting a shard costs the driver.
-        input_bytes_per_user: Of a user's row in a shard.
+        seconds_per_user: Seconds per user of one worker.
+        driver_seconds_per_shard: Overhead of the driver per shard.
+        input_bytes_per_user: Size of a user's row in a shard.
     """
 
     seconds_per_user: float
@@ -98,7 +98,7 @@ def _measure(directory: Path, users: int, repeats: int) -> Measured:
 def _seconds_after_the_first(load, table: pa.Table, pool: ShardPool) -> float:
     """Seconds for all rows, at the rate from the first finished shard on.
 
-    Before it workers start and load.
+    The time before includes starting workers and loading weights.
     """
     moments: list[tuple[float, int]] = []
     timed = ShardPool(
@@ -114,7 +114,7 @@ def _seconds_after_the_first(load, table: pa.Table, pool: ShardPool) -> float:
 
 
 def _driver_seconds(directory: Path, shards: int = 100) -> float:
-    """Seconds of the driver for a shard whose function does nothing."""
+    """Driver overhead per shard in seconds, measured with a function that does nothing."""
     table = columns_of({"row": np.arange(shards)})
     spread = ShardPool(engine="ray", shard_rows=1, directory=directory / "idle", threads=1)
     return _seconds_after_the_first(_load_nothing, table, spread) / shards
@@ -127,7 +127,7 @@ def _load_nothing() -> ShardFunction:
 def simulate(
     measured: Measured, workers: int, *, users: int = USERS_PROJECTED, seed: int = 0
 ) -> float:
-    """Seconds until all users are served by so many workers."""
+    """Simulated seconds until all users are served, by the number of workers."""
     shards = -(-users // SHARD_ROWS)
     mean = measured.seconds_per_user * SHARD_ROWS
     draw = np.random.default_rng(seed)

@@ -1,7 +1,7 @@
 """Tokenizers side by side: time, balance, reconstruction, collisions, neighbours.
 
 Vectors are unit norm around 2,000 Zipf-weighted topics (`topical`). Peers: faiss.Kmeans level by
-level on residuals, k-means-constrained with one thread, and what stands behind our own interface.
+level on residuals, k-means-constrained with one thread, and our other methods.
 """
 
 import time
@@ -46,8 +46,8 @@ EXACT_COLUMNS = ["items", "exact inertia", "ours", "ratio", "exact seconds", "ou
 
 
 def run(quick: bool) -> Section:
-    """Measure; `quick` takes sizes that need seconds."""
-    threads = 1 if quick else THREADS  # small tensors on a busy machine: a pool only waits
+    """Measure; `quick` uses sizes that take seconds."""
+    threads = 1 if quick else THREADS  # with small tensors a thread pool only costs time
     torch.set_num_threads(threads)
     num_items, width, topics = (4000, 32, 100) if quick else (100_000, 256, 2000)
     config = TokenizerConfig(codebook_size=32 if quick else 256, num_levels=3, iterations=20)
@@ -115,7 +115,7 @@ def topical(
 def _against_faiss(
     vectors: Tensor, config: TokenizerConfig, *, repeats: int, threads: int
 ) -> tuple[dict[str, float], Tensor, float]:
-    """Best seconds of ours and faiss in turn, faiss's codes and relative error."""
+    """Best seconds of ours and faiss, run alternately; faiss's codes and relative error."""
     import faiss  # pyright: ignore[reportMissingImports]
 
     faiss.omp_set_num_threads(threads)
@@ -158,7 +158,7 @@ def _row(name: str, found: dict[str, Any], seconds: float) -> list[Any]:
 def _faiss_row(
     codes: Tensor, error: float, vectors: Tensor, config: TokenizerConfig, seconds: float
 ) -> list[Any]:
-    # the diagnostics want a codebook; of faiss only what the codes alone tell is shown
+    # the diagnostics need a codebook; for faiss only those of the codes alone are shown
     empty = torch.zeros(config.num_levels, config.codebook_size, vectors.shape[1])
     found = tokenizer_diagnostics(Codebook(empty, config), codes, vectors)
     row = _row("faiss.Kmeans", found, seconds)

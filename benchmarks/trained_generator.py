@@ -1,9 +1,9 @@
-"""A small generator trained in a minute on items whose IDs mean something.
+"""A small generator trained in a minute on items with meaningful semantic IDs.
 
-Beam search loses the exact list where probability is spread over many prefixes. Random weights
-spread it as no trained model does, so what a beam finds is measured on a model with structure:
-an item's vector is the sum of one direction per token, each level finer than the one before, and
-users watch what lies near their taste.
+Beam search misses items of the exact list where probability is spread over many prefixes. A model
+with random weights spreads it unrealistically, so the recall of beam search is measured on a
+trained model: an item's vector is the sum of one direction per SID token, each level finer than the
+one before, and users watch items near their preference vector.
 """
 
 import torch
@@ -14,7 +14,7 @@ from onerec.model import OneRec, lookup, session_nll
 
 SID_TOKENS, CODES, HISTORY, WIDTH = 4, 256, 20, 32
 FINER = 0.6
-"""How much shorter a level's directions are than those before."""
+"""Length of a level's directions relative to those of the previous level."""
 SHARPNESS = 15.0
 """Scale of a user's log-odds. The next item of 20,000 then has 7.2 nats, 1.8 per token: what a
 generator of the demo reaches (`docs/log.md`, pretraining in minutes). At 6 it has 9.0."""
@@ -23,7 +23,7 @@ generator of the demo reaches (`docs/log.md`, pretraining in minutes). At 6 it h
 def structured_model(
     num_items: int, *, steps: int, users: int, batch: int = 256
 ) -> tuple[OneRec, Tensor, Tensor, float]:
-    """Train a small generator and hand it over with users it has not seen.
+    """Train a small generator; returned with histories of unseen users.
 
     Args:
         num_items: N.
@@ -45,7 +45,7 @@ def structured_model(
     popularity = torch.randn(num_items, generator=generator)
 
     def watched(count: int) -> Tensor:
-        """What users watch, each item once: (count, H + 1)."""
+        """Watched items of users, each item once: (count, H + 1)."""
         tastes = vectors[torch.randint(0, num_items, (count, 2), generator=generator)].mean(1)
         odds = (SHARPNESS * tastes @ vectors.T + popularity).exp()
         return torch.multinomial(odds, HISTORY + 1, generator=generator)
@@ -78,7 +78,7 @@ def structured_model(
 
 
 def _codes(num_items: int, generator: torch.Generator) -> Tensor:
-    """Unique IDs with crowded and empty prefixes, as a tokenizer gives: (N, T)."""
+    """Unique IDs with crowded and empty prefixes, as from a tokenizer: (N, T)."""
     weights = torch.rand(SID_TOKENS - 1, CODES, generator=generator).pow(3) + 0.02
     draws = [
         torch.multinomial(w, 2 * num_items, replacement=True, generator=generator) for w in weights

@@ -1,9 +1,9 @@
-"""A training step beside Hugging Face's T5, at the shape of the published TIGER-like peers.
+"""A training step against Hugging Face's T5, at the shape of published TIGER-like models.
 
 Widths are equal: 4 + 4 layers, width 128, 4 heads of 32, the same histories and targets, AdamW, two
-threads. Our feed-forward layer is SwiGLU with three matrices, T5's has two; so the row that is
-compared has SwiGLU at two thirds of T5's hidden width, rounded up to 344, which is as many weights
-and multiplications. SwiGLU at the full 512 has a row of its own.
+threads. Our feed-forward layer is SwiGLU with three matrices, T5's has two; so the compared row has
+SwiGLU with two thirds of T5's hidden width, rounded up to 344: equal weights and multiplications.
+SwiGLU with the full 512 is a separate row.
 """
 
 from collections.abc import Callable
@@ -27,16 +27,16 @@ WIDTH, HEADS, LAYERS, T5_FF, SWIGLU_FF = 128, 4, 4, 512, 344
 CODES, SID_TOKENS, HISTORY, SESSION, ITEMS = 256, 4, 20, 5, 20_000
 RATE = 0.1
 GEMM = 2048
-"""Side of the square product whose rate counts as the machine's."""
+"""Side of the square matrix product that measures the machine's peak rate."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """Something that takes training steps.
+    """A model with its training step.
 
     Attributes:
-        step: One whole step: gradients to zero, loss, backward, AdamW.
-        parameters: Trained numbers.
+        step: A complete step: zero gradients, loss, backward, AdamW.
+        parameters: Trained parameters.
         tokens: History and target tokens of a step, without start and BOS tokens.
         targets: Supervised tokens of a step.
         gflop: Multiplications and additions of the step's matrix products, in 10^9.
@@ -50,7 +50,7 @@ class Case:
 
 
 def run(quick: bool) -> Section:
-    """Measure; `quick` takes a small batch, one round and leaves torch.compile out."""
+    """Measure; `quick` uses a small batch and one round, without torch.compile."""
     torch.set_num_threads(2)
     torch.manual_seed(0)
     batch = 4 if quick else 256
@@ -153,7 +153,7 @@ def _table(cases: dict[str, Case], times: dict[str, Times], peak: float) -> Tabl
 
 
 def _t5(batch: int, dropout: float, *, branches_only: bool = False, bf16: bool = False) -> Case:
-    """Hugging Face's T5 on full histories, without padding and so without a mask."""
+    """Hugging Face's T5 on full histories, without padding and mask."""
     from transformers import T5Config, T5ForConditionalGeneration
     from transformers.models.t5.modeling_t5 import T5Attention, T5DenseActDense
 
@@ -250,7 +250,9 @@ def _case(
 
     with FlopCounterMode(display=False, custom_mapping=_ATTENTION) as counter:
         step()
-    if compiled and isinstance(model, OneRec):  # after counting, which sees no compiled product
+    if compiled and isinstance(
+        model, OneRec
+    ):  # after counting, which does not see compiled products
         compile_blocks(model)
     return Case(
         step=step,
@@ -275,14 +277,14 @@ _ATTENTION = {
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flop,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward_flop,
 }
-"""The counter knows the GPU's attention only."""
+"""torch's FLOP counter covers GPU attention only."""
 
 
 def _lengths(batch: int, *, quick: bool) -> tuple[Table, dict[str, float]]:
     """Sessions of 1 to 5 items after histories of geometric length, mean 20, cut at 20.
 
-    Their batches are grouped by length and trimmed, only trimmed, or padded to the longest there
-    is; a few batches of each are trained on. Real tokens only count.
+    Batches are grouped by length and trimmed, only trimmed, or padded to the longest row; a few of
+    each are trained on. Throughput counts real tokens only.
     """
     rows = 200 * batch
     chance = torch.full((rows,), 1 / HISTORY)
@@ -328,7 +330,7 @@ def _lengths(batch: int, *, quick: bool) -> tuple[Table, dict[str, float]]:
 
 
 def _seconds_of(batches: list[tuple[Tensor, Tensor]], codes: Tensor) -> float:
-    """Of a step on each, after as many steps to warm up."""
+    """Seconds of a step on each batch, after as many warm-up steps."""
     model = _model(SESSION)
     optimizer = adamw(model, 1e-3, 0.01)
 

@@ -1,4 +1,4 @@
-"""The latest nightly run: its artifacts, and its settings as their manifests hold them."""
+"""The latest nightly run: its artifacts, and its settings from their manifests."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -32,7 +32,7 @@ NEEDED = (
     "baselines",
     "offline_metrics",
 )
-"""Artifacts of a nightly run that experiments are made from."""
+"""Artifacts of a nightly run that experiments read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,9 +41,9 @@ class PublishedNight:
 
     Attributes:
         test_day: Day D.
-        artifacts: By name, those of `NEEDED`.
-        base: The settings they were made with. `training.warm_start` says whether the generator
-            *was* warm-started.
+        artifacts: Artifacts of `NEEDED` by name.
+        base: The settings they were made with; `training.warm_start` is whether the generator *was*
+            warm-started.
     """
 
     test_day: date
@@ -57,7 +57,7 @@ class PublishedNight:
 
     @property
     def versions(self) -> dict[str, str]:
-        """Version of each artifact that experiments read; of the nightly run's own metrics they
+        """Version of each artifact that experiments read, but for `offline_metrics`, of which they
         read settings only."""
         return {n: a.version for n, a in self.artifacts.items() if n != "offline_metrics"}
 
@@ -90,7 +90,7 @@ def latest_night(store: ArtifactStore) -> PublishedNight:
 
 
 def _settings(store: ArtifactStore, read: Mapping[str, Artifact]) -> PipelineConfig:
-    """What every stage was made with."""
+    """The settings of all stages."""
 
     def made_with(name: str) -> dict[str, Any]:
         return copy.deepcopy(dict(read[name].manifest["config"]))

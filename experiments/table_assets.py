@@ -1,4 +1,4 @@
-"""What the assets of result tables share: which days, provenance, and tables as results."""
+"""Shared by the assets of result tables: choice of days, provenance, and asset results."""
 
 import hashlib
 import json
@@ -24,14 +24,14 @@ class DaysLaunchpad(dg.Config):
     last_day: str = Field(default="", description="Empty: to the last that there is")
 
     def chosen(self, days: Iterable[str]) -> list[str]:
-        """Those of the days that lie in the range."""
+        """The days that lie in the range."""
         return [day for day in days if self.first_day <= day <= (self.last_day or day)]
 
 
 def recorded_seconds(
     instance: dg.DagsterInstance, asset: str, partition: str, name: str = "seconds"
 ) -> float | None:
-    """A duration in the metadata of a partition's last materialization, if it has one."""
+    """A duration from the metadata of a partition's last materialization, if any."""
     wanted = dg.AssetRecordsFilter(asset_key=dg.AssetKey(asset), asset_partitions=[partition])
     records = instance.fetch_materializations(wanted, limit=1).records
     event = records[0].asset_materialization if records else None
@@ -46,14 +46,14 @@ def provenance(
     seeds: Sequence[int],
     budget: str,
 ) -> "Provenance":
-    """Where a table of some nightly runs comes from.
+    """Provenance of a table of nightly runs.
 
     Args:
         store: The artifacts.
         days: The nightly runs' test days.
-        settings: What the nightly runs were made with, as JSON.
-        seeds: Those used.
-        budget: What each system was allowed.
+        settings: Settings of the nightly runs, as JSON.
+        seeds: Seeds used.
+        budget: Training budget of the systems.
     """
     from experiments.reporting.result_tables import Provenance, current_commit
 
@@ -71,9 +71,9 @@ def provenance(
 def written(
     tables: "Sequence[ResultTable]", metadata: Mapping[str, Any] | None = None
 ) -> dg.MaterializeResult:
-    """A table asset's result: the tables where `make tables` looks for them, and shown in the UI.
+    """Write an asset's tables to the directory of `make tables` and show them in the UI.
 
-    The data version is that of the figures, without the seconds that they took.
+    The data version is a hash of the metrics, without timings.
     """
     from experiments.reporting.result_tables import cells
     from experiments.reporting.results_page import write_table

@@ -1,7 +1,7 @@
-"""Which result tables there are, and what each is made from.
+"""All result tables, and the runs that each is made from.
 
-A new table is an entry here: the data it is made from (an `Environment`), the partitions that have
-to be there, and the asset without partitions that writes it to `$ONEREC_HOME/tables`.
+A new table is an entry here: its data (an `Environment`), the required partitions, and the
+unpartitioned asset that writes it to `$ONEREC_HOME/tables`.
 """
 
 from collections.abc import Mapping
@@ -18,14 +18,14 @@ from onerec.config import BASELINES
 
 @dataclass(frozen=True, kw_only=True)
 class Environment:
-    """Data and settings that tables share; it has a home of its own.
+    """Data and settings shared by tables; each environment has a separate home.
 
     Attributes:
-        name: Of the home.
+        name: Name of the home.
         dataset: A key of `onerec.datasets.DATASETS`.
-        test_days: Days whose nightly run is made, in order; the last one is the tables'.
-        settings: What its YAML file holds: `stages`, and `simulator` for a small one.
-        needs_files: The data set reads files, so that DATA_DIR has to be given.
+        test_days: Days whose nightly runs are made, in order; tables use the last one.
+        settings: Contents of its YAML file: `stages`, and `simulator` for a small one.
+        needs_files: Whether the data set reads files, so that DATA_DIR is required.
     """
 
     name: str
@@ -40,15 +40,15 @@ class TableSpec:
     """One `make tables` entry.
 
     Attributes:
-        name: What TABLES="..." calls it.
-        environment: Whose data it is made from.
+        name: Name in TABLES="...".
+        environment: Data and settings.
         files: Names of the result tables, in the order of the page.
-        asset: Writes them, materialised last.
-        expected: How long it takes on two cores, and of what.
-        variants: Asset and name of the variants that come first, each with every seed.
-        seeds: Of the variants.
-        partitions: Other partitions that come first, by asset.
-        quick: It has a quick form; the others are left out of `--quick`.
+        asset: The asset that writes them, materialised last.
+        expected: Expected duration on two cores, in words.
+        variants: Asset and name of the variants to make first, each with every seed.
+        seeds: Seeds of the variants.
+        partitions: Other partitions to make first, by asset.
+        quick: Whether `--quick` includes it.
     """
 
     name: str
@@ -117,7 +117,7 @@ KUAIRAND_WEEK = Environment(
     ),
     needs_files=True,
 )
-"""Consecutive nightly runs, for models of every age up to a week."""
+"""Consecutive nightly runs, to measure models up to a week old."""
 QUICK = Environment(
     name="quick",
     dataset="simulated",
@@ -231,7 +231,7 @@ TABLES = (
         expected="39 alignments of one to three minutes, ipa's shared with alignment",
     ),
 )
-"""In the order in which they are made."""
+"""All tables, in the order in which they are made."""
 
 PAGE_ORDER = (
     "walk_forward_kuairand",
@@ -247,7 +247,7 @@ PAGE_ORDER = (
     "reward_quality_simulated",
     "reward_calibration_simulated",
 )
-"""Files on the page of results; those without a section are left out."""
+"""Order of tables on the results page; those without a section are left out."""
 
 
 def chosen_tables(names: tuple[str, ...]) -> list[TableSpec]:
@@ -264,7 +264,7 @@ def chosen_tables(names: tuple[str, ...]) -> list[TableSpec]:
 
 
 def quick_table(table: TableSpec) -> TableSpec:
-    """The same table on a very small app, of a few variants."""
+    """The table on a very small simulated app, with few variants."""
     return replace(
         table,
         environment=QUICK,

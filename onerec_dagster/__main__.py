@@ -241,11 +241,11 @@ def maintain(op: Operator, job: str, name: str, config: Mapping[str, object]) ->
     """Run a job of one op, and print what it logged."""
     ops = {"ops": {name: {"config": dict(config)}}} if config else {}
     tag = uuid.uuid4().hex
-    request = RunRequest(job=job, tags={"onerec/asked": tag}, config=ops)
+    request = RunRequest(job=job, tags={"onerec/command": tag}, config=ops)
     try:
         run_job(op.instance, request.by(getpass.getuser()), op.log)
     finally:
-        runs = op.instance.get_runs(dg.RunsFilter(tags={"onerec/asked": tag}), limit=1)
+        runs = op.instance.get_runs(dg.RunsFilter(tags={"onerec/command": tag}), limit=1)
         for message in logged(op.instance, runs[0].run_id) if runs else ():
             print(message)
 

@@ -222,7 +222,7 @@ class RunRequest:
     continues: str | None = None
 
     def by(self, person: str) -> "RunRequest":
-        """The same, tagged with who asked for it."""
+        """The same, tagged with the user who started it."""
         return replace(self, tags={**self.tags, "onerec/by": person})
 
     @staticmethod

@@ -1,6 +1,6 @@
 """Jobs that keep the state small and clean: prune, forget, doctor, and pinning a champion.
 
-Each is one op with configuration, so that Dagster records who asked for it, when and why; what it
+Each is one op with configuration, so that Dagster records who started it, when and why; what it
 did is in the run's log.
 """
 

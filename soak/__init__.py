@@ -1,1 +1,1 @@
-"""`make soak`: a month of nightly runs with a schedule of incidents, checked after every run."""
+"""`make soak`: a month of nightly runs with scheduled incidents, verified after every run."""

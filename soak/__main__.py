@@ -1,4 +1,4 @@
-"""`python -m soak`: goes on where it ended, and prints the table of the nightly runs so far."""
+"""`python -m soak`: resumes after the last nightly run, and prints the table of all so far."""
 
 import argparse
 import json
@@ -19,7 +19,7 @@ def table(rows: list[dict[str, object]]) -> str:
 
 
 def main() -> None:
-    """Make the nightly runs that are missing, with a check after each."""
+    """Make the missing nightly runs, and verify each."""
     parser = argparse.ArgumentParser(prog="python -m soak", description=__doc__)
     default = Path(os.environ.get("ONEREC_HOME") or ".onerec") / "soak"
     parser.add_argument("--home", type=Path, default=default, help="state; delete it to begin anew")

@@ -1,4 +1,4 @@
-"""The operator's commands, as processes of their own over the soak's home."""
+"""Runs operator commands as separate processes on the soak test's home."""
 
 import os
 import signal
@@ -28,25 +28,25 @@ STAGES: dict[str, dict[str, object]] = {
     "alignment": {"sample_users": 30, "batch_size": 16, "epochs": 1},
     "evaluation": {"bootstrap_samples": 50, "max_cases": 40},
 }
-"""A nightly run of seconds. A tokenizer refit is accepted, whatever its quality."""
+"""Settings for a nightly run of seconds, which accept every tokenizer refit."""
 CONFIGS: dict[str, dict[str, dict[str, object]]] = {
     "plain": {},
     "refuses the refit": {"tokenizer": {"quality_tolerance": 0, "iterations": 1}},
     "fails a check": {"sessions": {"min_positive_share": 0.98}},
 }
-"""Changes of these settings, by what the nightly run does with them."""
+"""Changes of these settings, by their effect on the nightly run."""
 
 
 class CommandError(AssertionError):
-    """A command ended otherwise than the schedule says; the message holds what it printed."""
+    """A command ended with an unexpected status; the message contains its output."""
 
 
 @dataclass(frozen=True)
 class Commands:
-    """What an operator types.
+    """Runs the commands of an operator.
 
     Attributes:
-        home: State, configurations and deliveries.
+        home: Directory of state, configurations and deliveries.
     """
 
     home: Path
@@ -86,16 +86,16 @@ class Commands:
         expect: int = 0,
         more: Mapping[str, str] | None = None,
     ) -> str:
-        """Run a command to its end; returns what it printed.
+        """Run a command to its end; returns its output.
 
         Raises:
-            CommandError: Its exit status is another one than expected.
+            CommandError: The exit status is not the expected one.
         """
         process = self.start(*arguments, config=config, more=more)
         return self.ended(process, expect)
 
     def ended(self, process: subprocess.Popen, expect: int = 0) -> str:
-        """What a started command printed, once it has ended; errors as for `run`."""
+        """Wait for a started command; returns its output, errors as `run`."""
         text, _ = process.communicate(timeout=LONGEST_COMMAND_SECONDS)
         with (self.home / "terminal.log").open("a") as log:
             log.write(f"$ {process.args}\n{text}\n")
@@ -137,10 +137,10 @@ class Commands:
 
 
 def wait_until(process: subprocess.Popen, reached: Callable[[], bool]) -> None:
-    """Wait for a moment inside of a running command.
+    """Wait until a running command reaches a state.
 
     Raises:
-        CommandError: The command ended before.
+        CommandError: The command ended before that.
     """
     deadline = time.monotonic() + LONGEST_COMMAND_SECONDS
     while not reached():

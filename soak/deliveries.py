@@ -1,9 +1,9 @@
-"""Daily files as a team delivers them, from the simulated app: late, cut, empty and corrected ones.
+"""Daily files delivered by the simulated app: late, truncated, empty and corrected ones too.
 
     <directory>/log/2026-06-06.parquet      the events delivered on a day
     <directory>/items/2026-06-06.parquet    the whole catalogue as of a day
 
-What a day's log and catalogue are by these files is counted here without the product's SQL.
+Expected users and catalogues are computed here from these files, without the product's SQL.
 """
 
 # pyarrow.compute makes its functions at import, out of sight of a type checker:
@@ -30,11 +30,11 @@ ONE_DAY = timedelta(days=1)
 
 @dataclass(frozen=True)
 class Deliveries:
-    """The directory that a team delivers to.
+    """The directory of deliveries.
 
     Attributes:
-        directory: It.
-        app: Where the rows come from.
+        directory: Path of the directory.
+        app: Source of the rows.
     """
 
     directory: Path
@@ -56,13 +56,13 @@ class Deliveries:
     def deliver(
         self, day: date, *, share: float = 1.0, late: float = 0.0, without: Iterable[str] = ()
     ) -> None:
-        """Deliver a day's events; `late` is the share of the previous day's that come with them.
+        """Write a day's file of events.
 
         Args:
             day: The day.
-            share: Of its rows, the first of them, that are delivered; 0 is an empty file.
-            late: Share of the rows of the day before, its last ones, that this file holds too.
-            without: Ids of users who were erased.
+            share: Share of the day's rows that is delivered, the earliest ones; 0: an empty file.
+            late: Share of the previous day's rows, the latest ones, that this file contains too.
+            without: Ids of erased users, whose rows are left out.
         """
         rows = self.app.events(day)
         rows = rows.slice(0, round(len(rows) * share))
@@ -72,7 +72,7 @@ class Deliveries:
         self._write(_without(rows, without), self.events_file(day))
 
     def deliver_catalogue(self, day: date, withdrawn_on: date | None) -> None:
-        """Deliver the catalogue; from `withdrawn_on` on it lacks two thirds of the older items."""
+        """Write the catalogue; from `withdrawn_on` on two thirds of the older items are missing."""
         items = self.app.items(day)
         if withdrawn_on is not None and day >= withdrawn_on:
             old = set(self.app.items(withdrawn_on)["item_id"].to_pylist()[::3])
@@ -82,12 +82,12 @@ class Deliveries:
         self._write(items, self.items_file(day))
 
     def take_out(self, users: Iterable[str]) -> None:
-        """Deliver every day's events again without some users."""
+        """Write every day's events again without some users."""
         for file in sorted((self.directory / "log").glob("*.parquet")):
             self._write(_without(pq.read_table(file), users), file)
 
     def users_between(self, first: date, last: date) -> set[str]:
-        """Users with an event in a range of days, by all that was delivered up to the last one."""
+        """Users with an event in a range of days, by the deliveries up to the last day."""
         users: set[str] = set()
         begin, end = _midnight(first), _midnight(last + ONE_DAY)
         day = first

@@ -1,4 +1,4 @@
-"""The nightly runs: what is delivered, what the operator does, and what must hold afterwards."""
+"""The nightly runs: deliveries, operator actions, and the assertions after each run."""
 
 import json
 import threading
@@ -33,21 +33,21 @@ KEPT_NIGHTS = 7
 KEPT_DAYS = 14
 PRUNE_EVERY = 7
 MOST_GROWTH = 1.25
-"""After a prune the state is at most so many times what the first ones took for as many; the
-catalogue grows."""
+"""Limit of the state's size after a prune, relative to what as many nightly runs took at first;
+above 1 because the catalogue grows."""
 DISK_ROOM = 2**29
-"""Bytes; a nightly run takes about 10 MB of artifacts, and more while it works."""
+"""Bytes of free space; a nightly run takes about 10 MB of artifacts, and more while it runs."""
 
 
 @dataclass
 class Soak:
-    """The run.
+    """The soak test.
 
     Attributes:
-        commands: The operator.
-        deliveries: The team that delivers.
-        ledger: What is expected.
-        schedule: Incidents by night.
+        commands: Operator commands.
+        deliveries: Delivered files.
+        ledger: Expected state after the nightly runs so far.
+        schedule: Incident by number of the nightly run.
     """
 
     commands: Commands
@@ -57,7 +57,7 @@ class Soak:
 
     @classmethod
     def at(cls, home: Path, schedule: dict[int, str] = SCHEDULE) -> "Soak":
-        """The soak of a home, as far as it got."""
+        """The soak test of a home, resumed after its last nightly run."""
         commands = Commands(home)
         commands.prepare()
         deliveries = Deliveries.into(commands.deliveries)
@@ -67,7 +67,7 @@ class Soak:
         """Make a nightly run; returns its row of the table.
 
         Raises:
-            AssertionError: Something does not hold; the nightly run can be made again.
+            AssertionError: An expectation is not met; the nightly run can be repeated.
         """
         incident, day, began = self.schedule.get(number, ""), day_of(number), time.monotonic()
         self._deliver(number, incident, day)
@@ -117,18 +117,18 @@ class Soak:
         check_served(self.ledger, store, self.deliveries, served, day, WINDOW_DAYS)
 
     def _prune(self, number: int) -> bool:
-        """Prune, and compare the state with what the first nightly runs left."""
+        """Prune, and compare the size of the state with that after the first nightly runs."""
         options = ["--keep-nights", str(KEPT_NIGHTS), "--keep-champions", str(KEPT_NIGHTS)]
         options += ["--keep-days", str(KEPT_DAYS)]
         before = size_of(self.commands.root)
-        said = self.commands.run("prune", *options)
-        expect("Nothing was removed" in said, said)
+        printed = self.commands.run("prune", *options)
+        expect("Nothing was removed" in printed, printed)
         self.commands.run("prune", *options, "--yes")
         after, file = size_of(self.commands.root), self.commands.home / "sizes.json"
         sizes = json.loads(file.read_text()) if file.exists() else {}
         sizes[str(number)] = [before, after]
         file.write_text(json.dumps(sizes))
-        # runs of the days that a kept nightly run learned from stay, too
+        # runs of days that a kept nightly run learned from are kept as well
         a_night = sizes[min(sizes, key=int)][0] / KEPT_NIGHTS
         limit = MOST_GROWTH * a_night * (KEPT_NIGHTS + WINDOW_DAYS)
         expect(after <= limit, f"night {number}: {after:,} bytes after prune, more than {limit:,}")
@@ -136,12 +136,12 @@ class Soak:
 
 
 def opens_version(day: date, incident: str) -> bool:
-    """Whether a run opens a tokenizer version: every seventh, and not where it is refused."""
+    """Whether a run opens a tokenizer version: every seventh, unless refused."""
     return (day - FIRST_NIGHT).days % 7 == 0 and incident != "refused Sunday"
 
 
 def described(served: ServedFiles) -> str:
-    """What serves, in a few words."""
+    """Served day and model in words."""
     model = str(served.facts["model_version"])
     name = model if "_" in model or model.isalpha() else f"model {model[:8]}"
     day = served.facts["day"]
@@ -154,7 +154,7 @@ def plain(soak: Soak, day: date) -> None:
 
 
 def missed(soak: Soak, day: date) -> None:
-    """Nobody starts it: the day before goes on to be served."""
+    """The run is not started: the previous day stays served."""
     served = ServedFiles.read(soak.commands.root / "serving")
     expect(served.facts["day"] < str(day), f"{day} is served although nobody ran it")
 
@@ -174,7 +174,7 @@ def catch_up(soak: Soak, day: date) -> None:
 
 
 def promote_and_pin(soak: Soak, day: date) -> None:
-    """The challenger serves by hand, and stays."""
+    """The challenger is promoted by hand and pinned."""
     plain(soak, day)
     replay_champion(soak.ledger, soak.commands.store, day)
     check_champion(soak.ledger, soak.commands.store, day)
@@ -187,20 +187,20 @@ def promote_and_pin(soak: Soak, day: date) -> None:
 
 def broken_volume(soak: Soak, day: date) -> None:
     """The volume check stops the nightly run, and the last champion serves."""
-    said = soak.commands.run("rerun", str(day), expect=1)
-    expect_text("volume_is_usual", said)
+    printed = soak.commands.run("rerun", str(day), expect=1)
+    expect_text("volume_is_usual", printed)
     expect_degraded(soak, day)
 
 
 def failed(soak: Soak, day: date) -> None:
     """A blocking check stops the nightly run, and the last champion serves today's catalogue."""
-    said = soak.commands.run("rerun", str(day), config="fails a check", expect=1)
-    expect_text("min_positive_share", said)
+    printed = soak.commands.run("rerun", str(day), config="fails a check", expect=1)
+    expect_text("min_positive_share", printed)
     expect_degraded(soak, day)
 
 
 def refused_refit(soak: Soak, day: date) -> None:
-    """The refit is no better, and the nightly run goes on in the current tokenizer version."""
+    """The refit is refused, and the nightly run uses the current tokenizer version."""
     soak.commands.run("rerun", str(day), config="refuses the refit")
     codebook = soak.commands.store.latest("codebook", str(day))
     expect(not codebook.manifest["metadata"]["accepted"], f"{day}: the refit was accepted")
@@ -217,9 +217,9 @@ def killed(soak: Soak, day: date) -> None:
 
 
 def full_disk(soak: Soak, day: date) -> None:
-    """Not a byte can be written from the middle of the run on; then there is room, and `resume`.
+    """The disk becomes full in the middle of the run; then space is freed, and `resume`.
 
-    Nothing can be made for this day meanwhile, so the day before goes on to be served.
+    Until then nothing can be written for this day, so the previous day stays served.
     """
     root, store = soak.commands.root, soak.commands.store
     little = {"ONEREC_MIN_FREE_GIB": "0.01"}
@@ -227,20 +227,20 @@ def full_disk(soak: Soak, day: date) -> None:
         process = soak.commands.start("rerun", str(day), more=little)
         wait_until(process, lambda: str(day) in store.partitions("session_dataset"))
         with filled(root):
-            said = soak.commands.ended(process, 1)
+            printed = soak.commands.ended(process, 1)
             served = ServedFiles.read(root / "serving")
-        expect_text("GiB free", said)
+        expect_text("GiB free", printed)
         expect(served.facts["day"] == str(day - ONE_DAY), f"{served.facts['day']} is served")
         soak.commands.run("resume", more=little)
 
 
 def corrupt_checkpoint(soak: Soak, day: date) -> None:
-    """Bytes of yesterday's checkpoint flip; the run stops, and the remedy it prints mends it."""
+    """Yesterday's checkpoint is corrupted; the run stops, and the remedy that it prints works."""
     yesterday = str(day - ONE_DAY)
     checkpoint = soak.commands.store.latest("pretrained_checkpoint", yesterday)
     flip_bytes(checkpoint.path / "model.safetensors", 40)
-    said = soak.commands.run("rerun", str(day), expect=1)
-    expect_text("pretrained_checkpoint", said)
+    printed = soak.commands.run("rerun", str(day), expect=1)
+    expect_text("pretrained_checkpoint", printed)
     expect_degraded(soak, day)
     select = ["--select", "pretrained_checkpoint", "--partition", yesterday]
     module = ["-m", "onerec_dagster.definitions"]
@@ -251,7 +251,7 @@ def corrupt_checkpoint(soak: Soak, day: date) -> None:
 
 
 def unpin_and_rollback(soak: Soak, day: date) -> None:
-    """The rule decides again; then the operator goes back to an earlier champion."""
+    """The pin is removed; then the operator rolls back to an earlier champion."""
     soak.commands.run("unpin", "--reason", "soak")
     soak.ledger.pinned = None
     plain(soak, day)
@@ -266,7 +266,7 @@ def unpin_and_rollback(soak: Soak, day: date) -> None:
 
 
 def erasure(soak: Soak, day: date) -> None:
-    """Two served users are forgotten: nothing that can be read holds them afterwards."""
+    """Two served users are forgotten: afterwards no readable table contains them."""
     plain(soak, day)
     users = sorted(ServedFiles.read(soak.commands.root / "serving").lists)[:2]
     soak.ledger.erased = [*soak.ledger.erased, *users]
@@ -285,7 +285,7 @@ def erasure(soak: Soak, day: date) -> None:
 
 
 def two_operators(soak: Soak, day: date) -> None:
-    """Two of them start the same nightly run at the same moment."""
+    """Two operators start the same nightly run at the same time."""
     both = [soak.commands.start("rerun", str(day)) for _ in range(2)]
     texts: list[str] = []
 
@@ -300,13 +300,13 @@ def two_operators(soak: Soak, day: date) -> None:
     expect(len(texts) == len(both), "one of the two nightly runs failed")
 
 
-def expect_text(wanted: str, said: str) -> None:
-    """A command printed something."""
-    expect(wanted in said, f"{wanted!r} is not in what was printed:\n{said[-4000:]}")
+def expect_text(wanted: str, printed: str) -> None:
+    """Assert that a command's output contains a text."""
+    expect(wanted in printed, f"{wanted!r} is not in what was printed:\n{printed[-4000:]}")
 
 
 def expect_degraded(soak: Soak, day: date) -> None:
-    """The day is served by the last champion, and says why."""
+    """Assert that the day is served by the last champion, with a reason."""
     served = ServedFiles.read(soak.commands.root / "serving")
     expect(served.facts["day"] == str(day), f"nothing serves {day}")
     expect(bool(served.facts["degraded"]), f"{day} is not marked degraded")
@@ -315,7 +315,7 @@ def expect_degraded(soak: Soak, day: date) -> None:
 
 
 def flip_bytes(file: Path, number: int) -> None:
-    """Damage a file in its middle."""
+    """Corrupt bytes in the middle of a file."""
     data = bytearray(file.read_bytes())
     middle = len(data) // 2
     data[middle : middle + number] = bytes(b ^ 0xFF for b in data[middle : middle + number])
@@ -336,4 +336,4 @@ HANDLERS: dict[str, Callable[[Soak, date], None]] = {
     "erasure": erasure,
     "two operators": two_operators,
 }
-"""The others differ from a plain nightly run by what is delivered alone."""
+"""Incidents that are not listed differ from a plain nightly run only in their deliveries."""

@@ -1,7 +1,7 @@
-"""What must hold after a nightly run, worked out from the deliveries and the metrics alone.
+"""Expected results of a nightly run, computed from deliveries and metrics only.
 
-The promotion rule is written down here a second time, in plain comparisons, and carried from
-run to run: what one should serve follows from those before it and not from what they stored.
+The promotion rule is implemented here a second time, as plain comparisons. The expected champion is
+replayed from run to run and does not depend on the champions that the runs stored.
 """
 
 import json
@@ -27,14 +27,14 @@ Model = dict[str, str]
 
 @dataclass
 class Ledger:
-    """What is known from the nightly runs before.
+    """Expected state after the previous nightly runs.
 
     Attributes:
-        champions: By day, the model that should be its champion.
-        pinned: The model that stays.
+        champions: Expected champion by day.
+        pinned: The pinned model.
         tokenizer_version: The current one.
-        ids: Item -> semantic ID in that version.
-        erased: Users who must not come back.
+        ids: Semantic ID by item in that version.
+        erased: Erased users, who must not be served.
     """
 
     champions: dict[str, Model] = field(default_factory=dict)
@@ -49,24 +49,24 @@ class Ledger:
 
     @classmethod
     def load(cls, file: Path) -> "Ledger":
-        """An empty one where nothing was written."""
+        """Read a ledger; empty where there is no file."""
         return cls(**json.loads(file.read_text())) if file.exists() else cls()
 
     def incumbent(self, day: date) -> Model | None:
-        """The champion of the last day before, if it is a model."""
+        """The champion of the last earlier day, if it is a model."""
         before = [d for d in sorted(self.champions) if d < day.isoformat()]
         last = self.champions[before[-1]] if before else None
         return None if last is None or "system" in last else last
 
 
 def expect(condition: bool, what: str) -> None:
-    """Raise `AssertionError` unless it holds."""
+    """Raise `AssertionError` with a message unless the condition holds."""
     if not condition:
         raise AssertionError(what)
 
 
 def replay_champion(ledger: Ledger, store: ArtifactStore, day: date) -> Model:
-    """What the rule makes the champion of a day by its metrics; recorded in the ledger."""
+    """Apply the promotion rule to a day's metrics and record the champion in the ledger."""
     measured = store.latest("offline_metrics", day.isoformat())
     metrics, config = MetricTable.load(measured.path), measured.manifest["config"]
     incumbent = ledger.incumbent(day)
@@ -89,7 +89,7 @@ def replay_champion(ledger: Ledger, store: ArtifactStore, day: date) -> Model:
 def challenger_passes(
     metrics: MetricTable, simple: str, tolerance: float, incumbent: Model | None
 ) -> bool:
-    """The gates of the promotion rule."""
+    """Whether a challenger passes the gates of the promotion rule."""
     above = metrics.find(CHALLENGER, RECALL, reference=simple)
     numbers = [*above, metrics.find(CHALLENGER, RECALL).mean]
     passes = all(
@@ -110,7 +110,7 @@ def challenger_passes(
 
 
 def named(artifact: Artifact) -> Model:
-    """How `champion.json` names a model."""
+    """The model's name as in `champion.json`."""
     return {
         "asset": artifact.asset,
         "partition": artifact.partition,
@@ -119,7 +119,7 @@ def named(artifact: Artifact) -> Model:
 
 
 def check_champion(ledger: Ledger, store: ArtifactStore, day: date) -> None:
-    """The stored champion of a day is the replayed one."""
+    """Assert that the stored champion of a day is the replayed one."""
     stored = read_json(store.latest("champion", day.isoformat()).path / "champion.json")["model"]
     expected = ledger.champions[day.isoformat()]
     expect(stored == expected, f"champion of {day}: {stored}, by the replay {expected}")
@@ -128,7 +128,7 @@ def check_champion(ledger: Ledger, store: ArtifactStore, day: date) -> None:
 def check_ids(
     ledger: Ledger, store: ArtifactStore, deliveries: Deliveries, day: date, *, opens: bool
 ) -> None:
-    """Every delivered item has one ID of its own, and none moved inside the tokenizer version."""
+    """Assert that every delivered item has a unique ID, unchanged inside the tokenizer version."""
     ids = load_semantic_ids(store.latest("semantic_ids", day.isoformat()).path)
     rows = dict(zip(ids.item_ids.tolist(), ids.codes.tolist(), strict=True))
     version = ids.tokenizer_version
@@ -144,10 +144,10 @@ def check_ids(
 
 @dataclass(frozen=True)
 class ServedFiles:
-    """What consumers read.
+    """The files that consumers read.
 
     Attributes:
-        facts: `served.json`.
+        facts: Contents of `served.json`.
         lists: Items of each user by rank.
         models: Model versions in the table.
     """
@@ -158,7 +158,7 @@ class ServedFiles:
 
     @classmethod
     def read(cls, serving: Path) -> "ServedFiles":
-        """From `serving/current`."""
+        """Read `serving/current`."""
         current = (serving / "current").resolve()
         rows = pq.read_table(current / "recommendations.parquet").sort_by(
             [("user_id", "ascending"), ("rank", "ascending")]
@@ -181,7 +181,7 @@ def check_served(
     day: date,
     window_days: int,
 ) -> None:
-    """The day's recommendations: of the right model, for every active user, of today's items."""
+    """Assert that the day's lists are of the expected model, users and items."""
     expect(served.facts["day"] == day.isoformat(), f"{served.facts['day']} is served, not {day}")
     champions = [d for d in sorted(ledger.champions) if d <= day.isoformat()]
     model = ledger.champions[champions[-1]]

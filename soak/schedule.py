@@ -1,4 +1,4 @@
-"""Which night brings which incident."""
+"""The schedule of incidents."""
 
 from datetime import date, timedelta
 
@@ -34,7 +34,7 @@ SCHEDULE: dict[int, str] = {
     28: "unpin and rollback",
     29: "refused Sunday",
 }
-"""Incident by number of the nightly run; the others are plain."""
+"""Incident by number of the nightly run; the others have none."""
 
 SHORT: dict[int, str] = {
     1: "first night",

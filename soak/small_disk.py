@@ -1,4 +1,4 @@
-"""A directory on a file system of its own that really runs full: `ENOSPC`, not a setting."""
+"""A small file system for a directory, to test real `ENOSPC` errors."""
 
 import errno
 import os
@@ -14,22 +14,22 @@ LONGEST_UNMOUNT_SECONDS = 60
 
 
 class NoMountError(OSError):
-    """This user may not mount; the message says how to."""
+    """The user may not mount file systems; the message has the remedy."""
 
 
 @contextmanager
 def small_disk(directory: Path, room: int) -> Iterator[None]:
-    """Lay a `tmpfs` over a directory, with its files and so much room for more.
+    """Mount a `tmpfs` with a copy of a directory's files over it, and limited free space.
 
-    What is there at the end is written back below. Where the process is killed before, the kernel
-    drops the file system with its mount namespace, and the directory is what it was.
+    At the end the files are copied back. If the process is killed before that, the kernel discards
+    the file system with its mount namespace, and the directory is unchanged.
 
     Args:
-        directory: It; nobody else may write to it meanwhile.
-        room: Bytes that are free at first.
+        directory: The directory; no other process may write to it meanwhile.
+        room: Free bytes at the start.
 
     Raises:
-        NoMountError: This user may not mount.
+        NoMountError: The user may not mount file systems.
     """
     aside = directory.with_name(f".{directory.name}.disk")
     aside.mkdir(exist_ok=True)
@@ -51,7 +51,7 @@ def small_disk(directory: Path, room: int) -> Iterator[None]:
 
 @contextmanager
 def filled(directory: Path) -> Iterator[None]:
-    """Take the last byte of a small file system as long as the block lasts."""
+    """Fill a small file system completely inside the block."""
     file = directory / "ballast"
     with file.open("wb", buffering=0) as ballast:
         for size in (MIB, 4096, 1):
@@ -82,7 +82,7 @@ def _mount(*arguments: str | Path) -> None:
 
 
 def _unmount(directory: Path) -> None:
-    """What a command leaves running for a moment (multiprocessing's tracker) holds its output."""
+    """Unmount, with retries: child processes (multiprocessing's tracker) may briefly use it."""
     deadline = time.monotonic() + LONGEST_UNMOUNT_SECONDS
     while True:
         done = subprocess.run(["umount", directory], capture_output=True, text=True)

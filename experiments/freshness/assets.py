@@ -1,4 +1,4 @@
-"""How fast a frozen model's Recall decays: the business case of a nightly run."""
+"""Decay of a frozen model's Recall over days: the benefit of nightly runs."""
 
 from dataclasses import asdict
 from datetime import date
@@ -20,7 +20,7 @@ from resources.stores import Artifacts
     deps=[dg.AssetDep(name, partition_mapping=dg.AllPartitionMapping()) for name in READ],
 )
 def freshness_table(config: DaysLaunchpad, artifacts: Artifacts) -> dg.MaterializeResult:
-    """The generators of all nightly runs on their own day and on the seven after it."""
+    """The generators of all nightly runs, measured on their own day and the seven days after it."""
     from experiments.freshness.decay import NightlyRunFiles, table_of_ages
 
     store = artifacts.store

@@ -1,10 +1,9 @@
 """Recall@10 of models that are k days old: those of earlier nightly runs on the cases of day D.
 
-A model of age 0 was made for day D. An older one has learned nothing since its own nightly run, but
-it is served as well as it can be: with today's histories, and with today's catalogue where its
-tokenizer version is still in use. What differs between ages is what the models have learned, so
-ages are compared on the same users and days.
-
+A model of age 0 was made for day D. An older model was not trained since its own nightly run, but
+is served with current histories, and with the current catalogue where its tokenizer version is
+still in use. Only the training data differs between ages, which are compared on the same users and
+days.
 Shapes: C cases of a day, U users.
 """
 
@@ -31,12 +30,12 @@ from onerec.statistics import bootstrap_means
 from onerec.tokenizer.semantic_ids import SemanticIds, load_semantic_ids
 
 OLDEST = 7
-"""Days; a model of this age is the oldest that is measured."""
+"""Age in days of the oldest models measured."""
 METRICS = ("recall@10", "ndcg@10")
 OF_THE_DAY = "the day's model"
-"""What every older model is compared with: the same system, made for the day that is served."""
+"""Reference of older models: the same system, made for the served day."""
 SYSTEMS = {"pretrained": "OneRec", "popularity_recent": "recent popularity"}
-"""What is measured, and its name in the table."""
+"""Metrics, and their names in the table."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +56,7 @@ class NightlyRunFiles:
         return load_semantic_ids(self.files["semantic_ids"])
 
     def cases(self, evaluation: EvaluationConfig) -> EvalUsers:
-        """The cases of its day, as the offline metrics take them."""
+        """The cases of its day, as in the offline metrics."""
         length = read_config(self.files["pretrained_checkpoint"])["history_length"]
         found = load_eval_users(
             self.files["session_dataset"],
@@ -72,7 +71,7 @@ class NightlyRunFiles:
 def rankers(
     made: NightlyRunFiles, served: NightlyRunFiles, decoding: BeamConfig
 ) -> dict[str, Ranker]:
-    """The systems of one nightly run, called with the item indices of another one's catalogue."""
+    """The systems of one nightly run, on item indices of another one's catalogue."""
     to_served = np.asarray(served.ids.index_of(made.ids.item_ids))
     weights = np.zeros(len(served.ids))
     watched = load_baselines(made.files["baselines"]).popularity_recent.weights
@@ -92,13 +91,13 @@ def rankers(
 def measure_ages(
     nights: Mapping[date, NightlyRunFiles], decoding: BeamConfig, evaluation: EvaluationConfig
 ) -> pd.DataFrame:
-    """Every system of every nightly run on its own day and on those after it.
+    """Measure every system of every nightly run on its own day and later days.
 
     Returns:
         A row per case: `system`, `age`, `day`, `user_id` and the metrics.
 
     Raises:
-        ValueError: No nightly run is older than another one by at most `OLDEST` days.
+        ValueError: No two nightly runs are within `OLDEST` days.
     """
     parts: list[pd.DataFrame] = []
     for day, served in nights.items():
@@ -121,9 +120,9 @@ def measure_ages(
 
 
 def rows_of_ages(measured: pd.DataFrame, evaluation: EvaluationConfig) -> list[MetricRow]:
-    """Means per system and age, and what they lose against age 0 on the same users and days.
+    """Means per system and age, and differences to age 0 on the same users and days.
 
-    A user of several days counts once, with their mean: what is resampled is users.
+    A user active on several days counts once, with their mean: the bootstrap resamples users.
     """
     rows = []
     for system, name in SYSTEMS.items():
@@ -164,7 +163,7 @@ def table_of_ages(
         decoding: Beam and batch size.
         evaluation: Cases, confidence, resamples and seed of the intervals.
         data: Name of the data set, for the table's name.
-        provenance: Where it comes from.
+        provenance: Data, settings and commit.
     """
     rows = rows_of_ages(measure_ages(nights, decoding, evaluation), evaluation)
     recall, recall_lost = (TableColumn("recall@10", reference=r) for r in (None, OF_THE_DAY))

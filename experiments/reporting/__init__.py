@@ -1,1 +1,1 @@
-"""Result tables: rows with intervals over users and seeds, and the page that shows them."""
+"""Result tables with intervals over users and seeds, and the results page."""

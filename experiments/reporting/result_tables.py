@@ -1,4 +1,4 @@
-"""Result tables: the metrics of systems with intervals, and where they come from."""
+"""Result tables: metrics of systems with intervals and provenance."""
 
 import math
 import re
@@ -18,11 +18,11 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingCost:
-    """What making a system took.
+    """Training time of a system.
 
     Attributes:
-        seeds: How many runs of different seeds its numbers are means of.
-        seconds: Of all of them together; None where nothing was made, or where it is not known.
+        seeds: Number of runs with different seeds that its metrics are means of.
+        seconds: Total of these runs; None where nothing was trained or the time is unknown.
     """
 
     seeds: int = 1
@@ -31,15 +31,15 @@ class TrainingCost:
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """Where a table comes from: enough to make it again.
+    """Provenance of a table, sufficient to reproduce it.
 
     Attributes:
-        data: Name and hash of what was read.
+        data: Name and hash of the data.
         config: Hash of all settings, or the settings that differ from the preset, in words.
-        seeds: Those used.
-        budget: What each system was allowed, e.g. epochs and trials.
-        commit: Of this repository.
-        day: Of the run.
+        seeds: Seeds used.
+        budget: Training budget per system, e.g. epochs and trials.
+        commit: Commit of this repository.
+        day: Date of the run.
     """
 
     data: str
@@ -56,14 +56,14 @@ class ResultTable:
 
     Attributes:
         name: File name, in lower case with underscores.
-        title: Its heading.
+        title: Heading.
         text: The question and the protocol, in a few sentences.
-        metrics: The numbers, in the order of systems to be shown.
-        provenance: Where it comes from.
-        costs: What making a system took, where it is a training.
-        columns: What is shown and under which title; every column of the numbers where empty.
-        pictured: Columns that get a picture, bars with intervals; the first one where empty.
-        findings: What came out, also where it disappoints, one sentence each.
+        metrics: Metrics, in the order of the systems shown.
+        provenance: Data, settings and commit.
+        costs: Training time by trained system.
+        columns: Columns shown, with titles; empty: all columns of the metrics.
+        pictured: Columns drawn as bars with intervals; empty: the first one.
+        findings: Conclusions, negative ones too, one sentence each.
     """
 
     name: str
@@ -96,7 +96,7 @@ class ResultTable:
 
     @property
     def systems(self) -> list[str]:
-        """Everything that was measured, a line each."""
+        """The measured systems, one line each."""
         return list(dict.fromkeys(row.system for row in self.metrics.rows))
 
     def pictures(self) -> dict[TableColumn, str]:
@@ -110,7 +110,7 @@ class ResultTable:
 
 
 def cells(table: ResultTable) -> list[list[str]]:
-    """Head and lines: a line per system with intervals, seeds and seconds."""
+    """Header and rows: a row per system with intervals, seeds and seconds."""
     lines = [["system", *table.shown.values(), "seeds", "seconds"]]
     for system in table.systems:
         cost = table.costs.get(system, TrainingCost())
@@ -121,9 +121,9 @@ def cells(table: ResultTable) -> list[list[str]]:
 
 
 def current_commit(root: Path = CHECKOUT) -> str:
-    """Hash of the checkout's commit, `+` behind it when files differ; 'unknown' outside of one.
+    """Hash of the checkout's commit, with `+` for uncommitted changes; 'unknown' outside of git.
 
-    Documents may differ: the page of results does, once a table is written into it.
+    Changes of documents do not count, since writing a table changes the results page.
     """
 
     def git(*arguments: str) -> str:

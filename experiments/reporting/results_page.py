@@ -1,13 +1,14 @@
-"""Files of result tables, and the page of all of them.
+"""Files of result tables, and the page that combines them.
 
-`write_table` leaves three things per table in a directory, `$ONEREC_HOME/tables` by convention:
+`write_table` writes three kinds of files per table to a directory, by convention
+`$ONEREC_HOME/tables`:
 
-    <name>.parquet  its numbers (`schema.OFFLINE_METRICS`)
-    <name>.md       its section of the page: the protocol, the table, where it comes from
-    <name>-*.svg    its pictures
+    <name>.parquet  metrics (`schema.OFFLINE_METRICS`)
+    <name>.md       section of the page: protocol, table, provenance
+    <name>-*.svg    pictures
 
-`assemble_page` puts the sections together. A table that was not run again, or was run elsewhere,
-keeps the section that the page has of it, with that run's date and commit.
+`assemble_page` combines the sections. A table that was not run again, or was run on another
+machine, keeps its section on the page, with that run's date and commit.
 """
 
 import re
@@ -21,7 +22,7 @@ from onerec.evaluation.metric_table import ALL, TableColumn
 from onerec.markdown import template
 
 METHOD_CHANGED = date(2026, 11, 27)
-"""Since then models learn the newest days and have a recency prior."""
+"""The date since which models learn the newest days and have a recency prior."""
 OLDER = (
     f"**Made before {METHOD_CHANGED}**: by models that did not learn the newest days and had no "
     "recency prior; paths and names may have changed since."
@@ -58,7 +59,7 @@ seeds {{ made.seeds | join(", ") }}. Budget: {{ made.budget }}.
 
 
 def write_table(directory: Path, table: ResultTable) -> None:
-    """Write the rows, the section and the pictures of a table; replaces those of an earlier run."""
+    """Write metrics, section and pictures of a table; replaces those of an earlier run."""
     directory.mkdir(parents=True, exist_ok=True)
     for old in directory.glob(f"{table.name}-*.svg"):
         old.unlink()
@@ -71,19 +72,19 @@ def write_table(directory: Path, table: ResultTable) -> None:
 
 
 def section(table: ResultTable, pictures: dict[TableColumn, str] | None = None) -> str:
-    """A table's section of the page, in Markdown; pictures are file names by column."""
+    """A table's section in Markdown; `pictures` are file names by column."""
     return SECTION.render(
         table=table, lines=cells(table), pictures=pictures or {}, made=table.provenance
     )
 
 
 def assemble_page(directory: Path, page: Path, order: Sequence[str]) -> list[str]:
-    """Write the sections of a directory into the page, and their pictures beside it.
+    """Update the page with the sections of a directory, and copy their pictures.
 
     Args:
-        directory: Where `write_table` wrote.
-        page: The Markdown file; pictures go into a folder of its stem's name. Sections that it has
-            already and the directory has not stay.
+        directory: Directory that `write_table` wrote to.
+        page: The Markdown file; its sections of tables missing in the directory are kept. Pictures
+            go to a folder with the page's stem as name beside it.
         order: Names of tables; those without a section are left out.
 
     Returns:
@@ -107,7 +108,7 @@ def assemble_page(directory: Path, page: Path, order: Sequence[str]) -> list[str
 
 
 def with_age(section: str) -> str:
-    """A section that says so under its heading if it was made by an earlier method."""
+    """The section, with a note under its heading if it was made by an earlier method."""
     made = re.search(r"^(\d{4}-\d\d-\d\d), commit ", section, flags=re.MULTILINE)
     if made is None or date.fromisoformat(made[1]) >= METHOD_CHANGED or OLDER in section:
         return section
@@ -116,7 +117,7 @@ def with_age(section: str) -> str:
 
 
 def _sections_of(page: str) -> dict[str, str]:
-    """Text by table, between the marks that `assemble_page` writes."""
+    """Section by table, from the comments that `assemble_page` writes."""
     parts = re.split(r"^<!-- table: (\w+) -->$", page, flags=re.MULTILINE)
     return {name: text.strip() for name, text in zip(parts[1::2], parts[2::2], strict=True)}
 

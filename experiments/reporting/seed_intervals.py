@@ -1,4 +1,4 @@
-"""One system trained with several seeds on the same users: its mean, and how far both could move.
+"""Means and intervals over users and seeds of a system trained with several seeds.
 
 Shapes: S seeds, C cases (users), B resamples.
 """
@@ -19,7 +19,7 @@ class SeededValues:
 
     Attributes:
         values: (S, C) by metric; NaN where a user has no value.
-        seconds: What all seeds together took; None where nothing was made.
+        seconds: Training time of all seeds; None where nothing was trained.
     """
 
     values: CaseValues
@@ -37,8 +37,8 @@ def seeded_interval(
     """Mean over seeds and users with a percentile interval over both.
 
     Every resample draws users with replacement, the same ones for all seeds, and seeds with
-    replacement. A few seeds say little about how seeds vary, so with less than five the interval is
-    rather too narrow; with one it is the interval over users alone.
+    replacement. With fewer than five seeds their variance is underestimated and the interval tends
+    to be too narrow; with one seed it covers users only.
 
     Args:
         values: (S, C); NaN where a user has no value.
@@ -60,13 +60,13 @@ def seeded_interval(
 def interval_of(
     measured: np.ndarray, resampled: np.ndarray, *, confidence: float = 0.95, seed: int = 0
 ) -> Interval:
-    """The same for a number that is no mean over users, such as an AUC.
+    """As `seeded_interval`, for a metric that is no mean over users, such as an AUC.
 
     Args:
-        measured: (S,) of every seed.
-        resampled: (B, S) with other users, the same ones for all seeds; NaN where it has none.
+        measured: (S,) metric of every seed.
+        resampled: (B, S) metric on resampled users, the same for all seeds; NaN where undefined.
         confidence: E.g. 0.95.
-        seed: Of the seeds drawn.
+        seed: Seed of the resampling of seeds.
     """
     rng = np.random.default_rng([seed, 1])
     drawn = rng.integers(0, resampled.shape[1], resampled.shape)
@@ -86,15 +86,15 @@ def seeded_rows(
     """Rows of every system and metric, and of the paired differences to other systems.
 
     Args:
-        systems: By name, measured on the same users in the same order.
-        metrics: Those wanted; a system without one has no row of it.
-        minus: Systems that every other one is compared with.
-        samples: Resamples.
-        confidence: Of the intervals.
-        seed: Of the resamples.
+        systems: Values by system, on the same users in the same order.
+        metrics: Metrics to include; systems without one have no row for it.
+        minus: Reference systems, with which all others are compared.
+        samples: Number of resamples.
+        confidence: Confidence of the intervals.
+        seed: Seed of the resamples.
 
     Raises:
-        ValueError: Two systems were not measured on equally many users.
+        ValueError: Two systems have different numbers of users.
     """
     settings = {"samples": samples, "confidence": confidence, "seed": seed}
     rows = []
@@ -114,7 +114,7 @@ def seeded_rows(
 
 
 def _paired(name: str, mine: np.ndarray, other: str, theirs: np.ndarray) -> np.ndarray:
-    """Differences per user; seed by seed where both have the same seeds, else to the mean."""
+    """Differences per user, paired by seed where both have the same seeds, else to the mean."""
     if mine.shape[1] != theirs.shape[1]:
         raise ValueError(
             f"{name} was measured on {mine.shape[1]} users and {other} on {theirs.shape[1]}: a "

@@ -1,1 +1,1 @@
-"""The reward model against gradient boosting: AUC, order within a session, calibration."""
+"""The reward model against gradient boosting: AUC, pairwise order in sessions, calibration."""

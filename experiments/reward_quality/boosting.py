@@ -1,8 +1,7 @@
 """Baselines of the reward model: base rates, and gradient boosting on the same facts.
 
-Both are fitted on blocks of the training days, as the reward model is. The validation day says how
-many trees are enough, as it says which epoch of the reward model is kept. Nothing of the test day
-reaches either.
+Both are fitted on blocks of the training days, like the reward model. The validation day determines
+the number of trees, as it determines the reward model's epoch. The test day is not used in fitting.
 
 Shapes: R blocks, M items of a block, H history items, N items, T signals, Dv item-vector width,
 F facts.
@@ -38,14 +37,14 @@ PARAMETERS: dict[str, Any] = {
 }
 MAX_TREES = 400
 PATIENCE = 40
-"""Trees without a better log-loss on the validation day before stopping."""
+"""Early stopping: trees without a better log-loss on the validation day."""
 CHUNK_ROWS = 4096
-"""Blocks whose item vectors are in memory at once."""
+"""Blocks per batch of item vectors in memory."""
 
 
 def fact_names(items: Sequence[str] = (), users: Sequence[str] = ()) -> tuple[str, ...]:
-    """Names of what boosting knows of a block: how much there is, how near its items are to the
-    history, and the facts that the reward model is given.
+    """Names of the features of a block: counts, similarity of its items to the history, and the
+    facts that the reward model reads.
 
     Args:
         items: Names of the facts of an item; a block has their mean and largest value.
@@ -63,19 +62,19 @@ def fact_names(items: Sequence[str] = (), users: Sequence[str] = ()) -> tuple[st
 
 
 class Scorer(Protocol):
-    """Anything that says how probable the signals of a block are."""
+    """Predicts the probabilities of a block's signals."""
 
     def score(self, blocks: RewardBlocks, vectors: Tensor) -> Tensor:
-        """(R, T) probabilities in the order of `blocks.signals`; labels are not looked at."""
+        """(R, T) probabilities in the order of `blocks.signals`; labels are not used."""
         ...
 
 
 @dataclass(frozen=True)
 class BaseRates:
-    """The same for every block.
+    """Constant predictions.
 
     Attributes:
-        rates: (T,) of the training blocks.
+        rates: (T,) mean labels of the training blocks.
     """
 
     rates: Tensor
@@ -91,10 +90,10 @@ def fit_base_rates(train: RewardBlocks) -> BaseRates:
 
 
 def block_facts(blocks: RewardBlocks, vectors: Tensor) -> np.ndarray:
-    """(R, F) facts in the order of `fact_names`; NaN where nothing is known.
+    """(R, F) facts in the order of `fact_names`; NaN where unknown.
 
     Args:
-        blocks: Their labels are not looked at.
+        blocks: Their labels are not used.
         vectors: (N, Dv) item vectors.
     """
     there = (blocks.items >= 0).numpy()
@@ -142,7 +141,7 @@ def fit_boosting(
 
     Args:
         train: Blocks of the training days.
-        valid: Blocks of the validation day, for the number of trees; without any all are kept.
+        valid: Blocks of the validation day, for early stopping; may be empty.
         vectors: (N, Dv) item vectors.
         seed: Of LightGBM.
 
@@ -170,7 +169,7 @@ def fit_boosting(
 
 
 def _columns(blocks: RewardBlocks) -> np.ndarray:
-    """(T, R) labels, each tower's one after the other in memory, as LightGBM wants them."""
+    """(T, R) labels, contiguous in memory per tower, as LightGBM needs them."""
     return np.ascontiguousarray(blocks.labels.numpy().T)
 
 

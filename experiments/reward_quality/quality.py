@@ -1,9 +1,8 @@
 """Quality of the reward model against gradient boosting, and the ablation of its attention.
 
-Scorers of the same blocks, fitted on the same users and days and measured on the test day, which
-decided nothing about any of them. The table `reward_quality_<data set>` is about discrimination:
-per tower, and inside what one user saw that day. `reward_calibration_<data set>` is about whether
-the probabilities are calibrated.
+All scorers are fitted on the same users and days and measured on the test day, which is not used
+for fitting or selection. The table `reward_quality_<data set>` measures discrimination, per tower
+and within users; `reward_calibration_<data set>` measures calibration.
 
 Shapes: S seeds, R blocks, B resamples, U users.
 """
@@ -38,7 +37,7 @@ from onerec.reward.scoring import scalar_reward, tower_weights
 from onerec.statistics import Interval, resampled_means
 
 SAMPLES = 400
-"""Resamples of the users behind an interval."""
+"""Number of bootstrap resamples of users per interval."""
 DIFFERENCES = (
     ("boosting", "base_rate"),
     ("reward_model", "boosting"),
@@ -48,7 +47,7 @@ DIFFERENCES = (
     ("no_facts", "reward_model"),
     ("no_history", "reward_model"),
 )
-"""A system and what it is compared with, seed by seed where both have the same ones."""
+"""Systems and their references, paired by seed where both have the same seeds."""
 ORDERS = {
     "order_user_day": "order, user's day",
     "order_session": "order, session",
@@ -72,7 +71,7 @@ users."""
 
 @dataclass(frozen=True)
 class RewardQuality:
-    """What came out.
+    """Tables and curves of the comparison.
 
     Attributes:
         tables: `reward_quality_<data set>` and `reward_calibration_<data set>`.
@@ -93,16 +92,16 @@ def reward_quality(
     seeds: int = 3,
     on_progress: Callable[[str], None] = lambda line: None,
 ) -> RewardQuality:
-    """Fit every scorer and measure it.
+    """Fit and measure all scorers.
 
     Budget: boosting and `4 * seeds` trainings of at most `max_epochs`; with three seeds a few
     minutes of one core for the demo's nightly run.
 
     Args:
-        blocks: To fit on and to measure.
-        config: Of the reward model; weights of the scalar reward.
-        dataset: Its name, for the tables' names.
-        source: Where the blocks come from, for the tables' last lines.
+        blocks: Blocks to fit on and to measure on.
+        config: Settings of the reward model, with weights of the scalar reward.
+        dataset: Name of the data set, for the tables' names.
+        source: Origin of the blocks, for the tables' provenance.
         seeds: Trainings of each neural system.
         on_progress: Called with a line after every step.
 
@@ -134,9 +133,9 @@ def reward_quality(
 def measure_systems(
     systems: Mapping[str, SystemScores], blocks: EvaluationBlocks, config: RewardConfig
 ) -> MetricTable:
-    """Every figure of every system on the test day, and the differences of `DIFFERENCES`.
+    """All metrics of all systems on the test day, and the differences of `DIFFERENCES`.
 
-    The slice of a figure of a tower is the tower's name.
+    Metrics of a tower have its name as slice.
     """
     rows: list[MetricRow] = []
     for i, tower in enumerate(_probabilities(blocks)):
@@ -160,7 +159,7 @@ def measure_systems(
 
 
 class _TowerScores:
-    """One system on one tower and day: figures (S,) and their resamples (B, S)."""
+    """Metrics (S,) and resamples (B, S) of one system on one tower."""
 
     def __init__(self, p: Tensor, labels: Tensor, user: Tensor) -> None:
         self.measured: dict[str, np.ndarray] = {}
@@ -210,14 +209,14 @@ def _tower_rows(found: Mapping[str, _TowerScores], tower: str) -> list[MetricRow
 
 
 def _minus(mine: np.ndarray, theirs: np.ndarray) -> np.ndarray:
-    """Seed by seed where both have the same ones, else to the other's mean."""
+    """Difference, paired by seed where both have the same seeds, else to the other's mean."""
     return mine - (theirs if theirs.shape == mine.shape else theirs.mean(-1, keepdims=True))
 
 
 def _order(
     metric: str, system: SystemScores, blocks: EvaluationBlocks, config: RewardConfig
 ) -> np.ndarray:
-    """(S, U) share of each user's pairs that are in order; NaN where a user has none."""
+    """(S, U) share of concordant pairs of each user; NaN for users without pairs."""
     shown = blocks.items if metric == "order_items" else blocks.test
     probabilities = system.items if metric == "order_items" else system.test
     came_out = scalar_reward(shown.labels.double(), config, shown.signals).numpy()
@@ -304,7 +303,7 @@ def differences_in_words(metrics: MetricTable, columns: Mapping[TableColumn, str
 
 
 def _probabilities(blocks: EvaluationBlocks) -> list[str]:
-    """Towers that are no expectations."""
+    """Towers that predict probabilities."""
     return [signal.name for signal in blocks.train.signals if not signal.is_expectation]
 
 

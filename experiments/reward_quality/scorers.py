@@ -31,10 +31,10 @@ class EvaluationBlocks:
     """Blocks that scorers are fitted on and measured on.
 
     Attributes:
-        train: Of the reward part's users.
-        stop: The validation day of the reward part's users: it decides when trainings stop.
-        test: The test day of all users.
-        items: The test day's exposures as blocks of one item.
+        train: Training days of the reward part's users.
+        stop: Validation day of the reward part's users, for early stopping.
+        test: Test day of all users.
+        items: Exposures of the test day as blocks of one item.
         vectors: (N, Dv) item vectors.
     """
 
@@ -50,9 +50,9 @@ class SystemScores:
     """Probabilities of one system, per seed.
 
     Attributes:
-        test: (S, R, T) of the test day's blocks.
-        items: (S, R, T) of the test day's single items.
-        seconds: What fitting all seeds took.
+        test: (S, R, T) for the test day's blocks.
+        items: (S, R, T) for the test day's single items.
+        seconds: Time of fitting all seeds.
     """
 
     test: Tensor
@@ -63,7 +63,7 @@ class SystemScores:
 def load_blocks(
     session_dataset: Path, semantic_ids: Path, config: RewardConfig
 ) -> EvaluationBlocks:
-    """Read blocks; the thresholds of `swt` are the training split's for all of them.
+    """Read blocks; the threshold of `swt` is that of the training split for all of them.
 
     Args:
         session_dataset: Files of the artifact.
@@ -115,7 +115,7 @@ def load_blocks(
 def _counted_in_blocks(
     items: RewardBlocks, session_items: int, log: ExposureLog | None
 ) -> RewardBlocks:
-    """Single items, at the place of the block they were shown in."""
+    """Single items, with the place of the block in which they were shown."""
     place, facts = items.place // session_items, items.user_facts.clone()
     if log is not None:
         facts[:, log.user_fact_names.index("place")] = place.float()
@@ -175,7 +175,7 @@ def _fit_seeds(
     seeds: int,
     on_progress: Callable[[str], None],
 ) -> Callable[[RewardBlocks], list[Tensor]]:
-    """Train members of other seeds on the same users; gives their probabilities of any blocks."""
+    """Train members with other seeds on the same users; returns a function that scores blocks."""
     several = dataclasses.replace(config, ensemble_size=seeds)
     with TemporaryDirectory() as directory:
         fit_reward(

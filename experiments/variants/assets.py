@@ -1,6 +1,6 @@
-"""Variants of the latest nightly run, each a partition, and the tables that compare them.
+"""Variants of the latest nightly run as partitions, and the tables that compare them.
 
-A comparison is a backfill of `pretrained_variant` and `aligned_variant`, then its table.
+A comparison is a backfill of `pretrained_variant` and `aligned_variant`, followed by its table.
 """
 
 import shutil
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from experiments.variants.training import VariantRun
 
 CODE = code_version("experiments.variants.evaluation", "evaluate_variant")
-"""Of what trains and measures variants; their settings are part of a result's key."""
+"""Code version of training and measuring variants; settings are part of a result's key."""
 SEEDS = dg.StaticPartitionsDefinition([str(seed) for seed in range(5)])
 PARTITIONS = {
     asset: dg.MultiPartitionsDefinition(
@@ -137,7 +137,7 @@ def partition_of(asset: str, key: str | dg.MultiPartitionKey) -> VariantPartitio
 
 
 def seconds_of(instance: dg.DagsterInstance, partition: VariantPartition | None) -> float:
-    """What making a result took, that of its start included; 0 where that is not known."""
+    """Seconds that a result took, including the variant it starts from; 0 where unknown."""
     if partition is None:
         return 0.0
     return recorded_seconds(instance, partition.asset, partition.dagster_key) or 0.0

@@ -1,4 +1,4 @@
-"""Results of variants, pooled over seeds, as the tables of alignment methods and of ablations.
+"""Tables of variants pooled over seeds: alignment methods and ablations.
 
 Shapes: S seeds, C cases (users).
 """
@@ -27,19 +27,19 @@ from onerec.evaluation.protocol import EvaluationProtocol
 from onerec.statistics import Interval
 
 METRICS = ("recall@10", "ndcg@10", "evaluator_reward", "training_reward", "reward_gap")
-"""Pooled per user. `reward_gap` is the training reward less the evaluator's; what it gains on the
-reference is reward hacking."""
+"""Metrics pooled per user. `reward_gap` is the training reward minus the evaluator's; its increase
+against the reference is reward hacking."""
 TOTALS = ("legal_share", "coverage@10")
-"""Metrics of a system as a whole, a mean over seeds."""
+"""Metrics of a whole system, averaged over seeds."""
 SHOWN_FACTS = {
     "train_sessions": "train_sessions",
     "kl_to_start": "alignment_kl_to_start",
     "chosen_logp_change": "alignment_chosen_logp_change",
 }
-"""Those that are shown, a mean over seeds: column -> name in `facts.json`."""
+"""Training facts shown, averaged over seeds: column -> name in `facts.json`."""
 PROTOCOL = ("test_day", "cases", "candidates", "reward_models")
-"""Parts of a protocol that results have to agree in. Tokens may differ: items are what is counted,
-and every variant keeps the nightly run's rows."""
+"""Parts of the protocol that compared results must share. Tokens may differ: metrics count items,
+and every variant keeps the nightly run's item rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +49,8 @@ class VariantResult:
     Attributes:
         variant: Its name.
         seed: Its seed.
-        directory: What `evaluate_variant` wrote.
-        seconds: What making it took, if that is known.
+        directory: Directory that `evaluate_variant` wrote.
+        seconds: Time it took, if known.
     """
 
     variant: str
@@ -60,10 +60,10 @@ class VariantResult:
 
 
 def pooled(results: Iterable[VariantResult]) -> dict[str, SeededValues]:
-    """Per-user values of every variant, a row per seed, in the order in which variants come.
+    """Per-user values of every variant, a row per seed, in the order of the results.
 
     Raises:
-        ValueError: Two results were measured on unlike cases; which, and what to do.
+        ValueError: Two results were measured on different cases; the message has the remedy.
     """
     by_variant: dict[str, list[VariantResult]] = {}
     for result in results:
@@ -81,18 +81,18 @@ def comparison(
     provenance: Provenance,
     evaluation: EvaluationConfig,
 ) -> ResultTable:
-    """A table of variants against one of them.
+    """A table of variants against a reference variant.
 
     Args:
-        results: Of every variant and seed.
+        results: Results of every variant and seed.
         reference: The variant that the others are compared with.
         name: File name of the table.
         day: The nightly run's test day.
-        provenance: Where it comes from.
+        provenance: Data, settings and commit.
         evaluation: Confidence, resamples and seed of the intervals.
 
     Raises:
-        ValueError: There is no result of the reference, or results are not comparable.
+        ValueError: The reference has no result, or results are not comparable.
     """
     known = dict.fromkeys(result.variant for result in results)
     if reference not in known:
@@ -128,7 +128,7 @@ def comparison(
 
 
 def _columns(rows: Sequence[MetricRow], reference: str) -> dict[TableColumn, str]:
-    """What is shown, as far as there are rows of it."""
+    """Columns shown, those without rows left out."""
     sessions = TableColumn("train_sessions")
     columns = {
         TableColumn("recall@10"): "Recall@10",
@@ -147,7 +147,7 @@ def _columns(rows: Sequence[MetricRow], reference: str) -> dict[TableColumn, str
 
 
 def significant_differences(rows: Sequence[MetricRow], reference: str) -> list[str]:
-    """Whose interval excludes zero, in a sentence per metric."""
+    """Variants with a significant difference, in a sentence per metric."""
     found_out = []
     for metric, shown in (("recall@10", "Recall@10"), ("evaluator_reward", "evaluator reward")):
         column = TableColumn(metric, reference=reference)

@@ -1,7 +1,7 @@
-"""Elite sessions of a generator: a further step of the cross-entropy method.
+"""Elite sessions of a generator, for a further step of the cross-entropy method.
 
-Pretraining on good sessions is the method's first step; a further one generates sessions for
-training users and keeps the best of them by the training reward.
+Pretraining on good sessions is its first step; the next one generates sessions for training users
+and keeps those with the highest training reward.
 """
 
 from dataclasses import replace
@@ -22,8 +22,8 @@ def elite_sessions(
     Args:
         inputs: The generator, the reward model and the users' sessions.
         settings: How many sessions are generated per user; the alignment's seed samples contexts.
-        share: Kept of each user's sessions, at least one.
-        runtime: Where the generator runs.
+        share: Share of each user's sessions to keep, at least one session.
+        runtime: Hardware and threads.
     """
     sessions, decoding = inputs.sessions("train"), settings.decoding
     contexts = sample_contexts(sessions, len(sessions), settings.alignment.seed + 1)

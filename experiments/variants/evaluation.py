@@ -1,4 +1,4 @@
-"""A variant measured as the nightly run's systems are: same cases, candidates, reward models."""
+"""Evaluates a variant on the nightly run's cases, candidates and reward models."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,11 +19,11 @@ from onerec.tokenizer.semantic_ids import load_semantic_ids
 from onerec.training import reproducible
 
 SYSTEM = "variant"
-"""What the measured system is called in a result's files."""
+"""Name of the measured system in a result's files."""
 FACTS = "facts.json"
-"""Numbers of a variant's training."""
+"""Metrics of the pretraining that a result keeps."""
 TRACKED = ("kl_to_start", "legal_mass", "margin", "accuracy", "chosen_logp_change", "reward_spread")
-"""Numbers of the last epoch of alignment that a result keeps, as `alignment_<name>`."""
+"""Metrics of the last epoch of alignment that a result keeps, as `alignment_<name>`."""
 HEADLINE = ("recall@10", "ndcg@10", "evaluator_reward", "training_reward")
 
 
@@ -32,12 +32,12 @@ def evaluate_variant(run: VariantRun, files: VariantFiles, out_dir: Path) -> dic
 
     Args:
         run: The variant.
-        files: Its checkpoint and tokens.
-        out_dir: Gets what an `offline_metrics` artifact holds, of one system named `variant`, and
-            `facts.json` (numbers of its training).
+        files: Its checkpoint and semantic IDs.
+        out_dir: Gets the files of an `offline_metrics` artifact for one system named `variant`, and
+            `facts.json` (metrics of its training).
 
     Returns:
-        A few of its numbers.
+        Some of its metrics.
     """
     data, decoding = _evaluation_data(run.night), run.night.base.decoding
     if files.semantic_ids != run.night.files["semantic_ids"]:  # rows are the same, tokens are not
@@ -58,7 +58,7 @@ def evaluate_variant(run: VariantRun, files: VariantFiles, out_dir: Path) -> dic
 
 @dataclass(frozen=True)
 class _ListsOnly:
-    """A generator of another session length than the run's: its list counts as one session."""
+    """A generator with another session length than the run's, whose list counts as one session."""
 
     generator: SessionGenerator
 
@@ -86,7 +86,7 @@ def _evaluation_data(night: PublishedNight) -> EvaluationData:
 
 
 def _training_facts(checkpoint: Path) -> dict[str, float]:
-    """Numbers that pretraining, or the last round of alignment, reported."""
+    """Metrics reported by pretraining or by the last alignment round."""
     file = checkpoint / "history.json"
     history = read_json(file) if file.exists() else {}
     if "summary" in history:

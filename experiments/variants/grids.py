@@ -1,4 +1,4 @@
-"""The variants there are, and which of them each table compares."""
+"""All variants, and the variants that each table compares."""
 
 import math
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from onerec.config import PipelineConfig
 PRETRAINED, ALIGNED = "pretrained_variant", "aligned_variant"
 """The assets whose partitions are variants and seeds."""
 LARGER, LARGER_IPA = "larger", "larger_ipa"
-"""The larger generator of the simulated A/B test, and the same after IPA."""
+"""The larger generator of the simulated A/B test, before and after IPA."""
 
 METHODS: dict[str, Mapping[str, Any]] = {
     "ntp_only": {"dpo_weight": 0.0},
@@ -26,22 +26,22 @@ METHODS: dict[str, Mapping[str, Any]] = {
     "grpo": {"method": "grpo", "pairs": "sampling", "dpo_weight": 3.0},
     "ecpo": {"method": "ecpo", "pairs": "sampling", "dpo_weight": 3.0},
 }
-"""Settings of `alignment` per method. All but `dpo` keep L_NTP beside the preference loss, with the
-same weights, so that nothing but the losses differs; `dpo` is the loss alone, `ntp_only` the log
-alone. The two group methods learn from sampled sessions, which policy gradients are defined on, and
-with ten times the weight, as their gradients are much smaller (docs/log.md)."""
+"""Settings of `alignment` per method. All but `dpo` add L_NTP to the preference loss with the same
+weights, so that only the losses differ; `dpo` is the preference loss alone, `ntp_only` L_NTP alone.
+The two group methods learn from sampled sessions, as policy gradients require, with ten times the
+weight, as their gradients are much smaller (docs/log.md)."""
 SHARES = {f"share_{percent}_percent": percent / 100 for percent in (1, 2, 3, 4, 5)}
 UNGATED = {"gate_cases": 0}
-"""Without the gate: a rejected round publishes its start, whose metrics the table would show."""
+"""Rounds have no gate here: a refused round would publish its start, and the table its metrics."""
 
 
 def pretrained_variants(base: PipelineConfig) -> dict[str, Variant]:
-    """What tokens, model, sessions and elite pretraining learns from, by name.
+    """Variants of tokenizer, model, session length and good-session criteria, by name.
 
-    All start from random weights: on a nightly run that did so too, the default with seed 0 is the
-    nightly run's own checkpoint. A dense decoder of equal active parameters is one whose tokens
-    pass through all of its experts. Elites are learned alone, without the watched history besides,
-    which all of them would share; `good_sessions_alone` is the default's.
+    All start from random weights; if the nightly run did so too, the default with seed 0 is its own
+    checkpoint. A dense decoder of equal active parameters routes tokens through all of its experts.
+    Variants of the criteria learn good sessions only, not all watched items, which they would
+    share; `good_sessions_alone` does so with the default criteria.
 
     Args:
         base: Settings of the nightly run.
@@ -93,8 +93,8 @@ def pretrained_variants(base: PipelineConfig) -> dict[str, Variant]:
 
 
 def _larger(base: PipelineConfig) -> Mapping[str, Mapping[str, Any]]:
-    """1.5 times the width, twice the encoder blocks and experts; by a dropout of .1 it stops early
-    (docs/log.md)."""
+    """1.5 times the width, twice the encoder blocks and experts; a dropout of .1 stopped it too
+    early (docs/log.md)."""
     small = base.model
     heads = math.ceil(1.5 * small.num_heads)
     return {
@@ -111,9 +111,9 @@ def _larger(base: PipelineConfig) -> Mapping[str, Mapping[str, Any]]:
 
 
 def aligned_variants(base: PipelineConfig) -> dict[str, Variant]:
-    """What a pretrained variant is trained with further, by name.
+    """Variants of alignment, by name.
 
-    The methods; whose and which sessions are compared, how many, how often; and elites.
+    They differ in method, users, source and number of sessions, number of rounds, or use elites.
 
     Args:
         base: Settings of the nightly run.
@@ -144,7 +144,7 @@ def aligned_variants(base: PipelineConfig) -> dict[str, Variant]:
 
 VARIANTS = {PRETRAINED: pretrained_variants, ALIGNED: aligned_variants}
 NAMES = {asset: tuple(variants(PipelineConfig())) for asset, variants in VARIANTS.items()}
-"""Of the variants of each asset; they do not depend on the nightly run."""
+"""Names of each asset's variants; they do not depend on the nightly run."""
 STARTS = {name: variant.start for name, variant in aligned_variants(PipelineConfig()).items()}
 """Aligned variant -> the pretrained variant that it starts from."""
 
@@ -163,7 +163,7 @@ class Comparison:
 
     @property
     def reference(self) -> str:
-        """The row that all others are compared with."""
+        """The reference row."""
         return next(iter(self.systems))
 
 
@@ -193,4 +193,4 @@ COMPARISONS = {
         ),
     ),
 }
-"""By what `make tables` calls them."""
+"""Comparisons by the name used in `make tables`."""

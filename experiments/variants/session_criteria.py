@@ -1,6 +1,6 @@
-"""The sessions of a nightly run by other good-session criteria, or with shorter targets.
+"""Rebuilds a nightly run's sessions with other good-session criteria or shorter targets.
 
-Only the training and validation splits: the cases of the test day never change.
+Only the training and validation splits are rebuilt: the cases of the test day never change.
 """
 
 # pyarrow.compute makes its functions at import, out of sight of a type checker:
@@ -28,15 +28,15 @@ def rebuild_sessions(
 ) -> dict[str, int]:
     """Write the training and validation splits with other settings.
 
-    `is_good` is decided again from what each session holds. Shorter targets are cut, not dropped: a
-    session with five of them and `session_items=1` becomes five examples, each with the targets
-    before it at the end of its history, which is next-item prediction.
+    `is_good` is computed again from each session. Targets are split, not dropped: a session with
+    five targets becomes five examples for `session_items=1`, each with the earlier targets at the
+    end of its history, which is next-item prediction.
 
     Args:
         source: Files of the `session_dataset` artifact.
         out_dir: Gets `split=<name>/part-00000.parquet`.
-        config: Criteria, `session_items` and `history_length` wanted.
-        published: Those it was made with.
+        config: The new criteria, `session_items` and `history_length`.
+        published: Settings that the artifact was made with.
         day: The test day.
 
     Returns:
@@ -57,10 +57,10 @@ def rebuild_sessions(
 
 
 def cut_targets(table: pa.Table, session_items: int, history_length: int) -> pa.Table:
-    """Each session as several with at most M targets, in order.
+    """Split each session into sessions of at most M targets, in order.
 
-    A later piece has the earlier targets at the end of its history. The first piece keeps the
-    exposures of the whole session: in all of them they would be learned several times.
+    Later parts have the earlier targets at the end of their history. Only the first part keeps the
+    exposures of the session, so that they are learned once.
 
     Args:
         table: `schema.SESSION_DATASET`.
@@ -128,7 +128,7 @@ def _ranges(begin: np.ndarray, size: np.ndarray) -> np.ndarray:
 
 
 def _interleaved(num_a: np.ndarray, num_b: np.ndarray) -> np.ndarray:
-    """Where, in all of a followed by all of b, lie a's and b's values row by row."""
+    """Index into all of a followed by all of b that interleaves them row by row."""
     total = int(num_a.sum())
     starts = np.stack([np.cumsum(num_a) - num_a, total + np.cumsum(num_b) - num_b], 1).ravel()
     return _ranges(starts, np.stack([num_a, num_b], 1).ravel())

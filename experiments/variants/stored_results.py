@@ -1,4 +1,4 @@
-"""Results of variants in the artifact store, and whether they are current."""
+"""Stored results of variants, and their validity."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -15,7 +15,7 @@ class VariantPartition:
 
     Attributes:
         asset: `pretrained_variant` or `aligned_variant`.
-        name: Of the variant.
+        name: Name of the variant.
         seed: Added to the nightly run's seeds; 0 is the nightly run's own.
     """
 
@@ -34,7 +34,7 @@ class VariantPartition:
         return f"{self.seed}|{self.name}"
 
     def variant(self, night: PublishedNight) -> Variant:
-        """What it changes of a nightly run."""
+        """The changes that it makes to a nightly run."""
         return VARIANTS[self.asset](night.base)[self.name]
 
     def start(self, night: PublishedNight) -> "VariantPartition | None":
@@ -47,7 +47,7 @@ class VariantPartition:
 def result_key(
     store: ArtifactStore, night: PublishedNight, wanted: VariantPartition, code_version: str
 ) -> dict[str, Any]:
-    """Everything that a result depends on, as its manifest holds it.
+    """Everything that a result depends on, as stored in its manifest.
 
     Raises:
         ArtifactError: The variant that it starts from has no result.
@@ -64,7 +64,7 @@ def result_key(
 def current_result(
     store: ArtifactStore, night: PublishedNight, wanted: VariantPartition, code_version: str
 ) -> Artifact | None:
-    """The result made from the run's artifacts with the present settings and code, if any."""
+    """The result for the nightly run's artifacts, current settings and code, if any."""
     start = wanted.start(night)
     if start and current_result(store, night, start, code_version) is None:
         return None

@@ -1,4 +1,4 @@
-"""The stages of a variant that have to be made again, by the functions that a nightly run uses."""
+"""Reruns the stages that a variant changes, with the functions of a nightly run."""
 
 import shutil
 from collections.abc import Callable
@@ -37,12 +37,12 @@ from onerec.training.execution import Execution
 
 @dataclass(frozen=True, kw_only=True)
 class VariantFiles:
-    """A checkpoint, and what it was trained on.
+    """Directories of a checkpoint and of its training data.
 
     Attributes:
-        checkpoint: Directory of the checkpoint, like the next ones.
-        session_dataset: The nightly run's, or one with other criteria or lengths.
-        semantic_ids: The nightly run's, or one of another tokenizer.
+        checkpoint: The checkpoint.
+        session_dataset: That of the nightly run, or one with other criteria or lengths.
+        semantic_ids: Those of the nightly run, or of another tokenizer.
     """
 
     checkpoint: Path
@@ -51,7 +51,7 @@ class VariantFiles:
 
     @classmethod
     def of(cls, night: PublishedNight, directory: Path) -> "VariantFiles":
-        """Those of a directory that `pretrain_variant` wrote."""
+        """From a directory that `pretrain_variant` wrote."""
         own = {name: directory / name for name in ("session_dataset", "semantic_ids")}
         found = {name: path if path.exists() else night.files[name] for name, path in own.items()}
         return cls(checkpoint=directory, **found)
@@ -64,10 +64,10 @@ class VariantRun:
     Attributes:
         night: The nightly run.
         variant: The variant.
-        settings: The nightly run's with the variant's changes and the seed.
+        settings: The nightly run's settings with the variant's changes and the seed.
         runtime: Hardware and threads.
-        device: Where generators run.
-        on_progress: Called with a line of text now and then.
+        device: Torch device of generators.
+        on_progress: Called with progress messages.
     """
 
     night: PublishedNight
@@ -79,12 +79,12 @@ class VariantRun:
 
 
 def pretrain_variant(run: VariantRun, out_dir: Path, scratch: Path) -> VariantFiles:
-    """Make what the variant changes up to pretraining; a copy of the run's if it changes nothing.
+    """Run the stages that the variant changes up to pretraining; without changes copy the run's.
 
     Args:
         run: The variant.
         out_dir: Gets the checkpoint, and `session_dataset` and `semantic_ids` where they change.
-        scratch: For unfinished work, see `onerec.training.train`.
+        scratch: Directory of unfinished work, see `onerec.training.train`.
     """
     wanted, base = run.settings, run.night.base
     if wanted.sessions != base.sessions:
@@ -117,7 +117,7 @@ def pretrain_variant(run: VariantRun, out_dir: Path, scratch: Path) -> VariantFi
 
 
 def _retokenize(run: VariantRun, out_dir: Path) -> None:
-    """A tokenizer version of its own on the nightly run's vectors; items keep their rows."""
+    """Open a separate tokenizer version on the nightly run's vectors; items keep their rows."""
     source = run.night.files["semantic_ids"]
     published = load_semantic_ids(source)
     vectors = load_file(source / "vectors.safetensors")["vectors"].numpy()
@@ -143,7 +143,7 @@ def align_variant(run: VariantRun, start: VariantFiles, out_dir: Path) -> Varian
 
     Args:
         run: The variant.
-        start: Where it starts.
+        start: Files of the variant that it starts from.
         out_dir: Gets the checkpoint.
     """
     inputs = RoundInputs(

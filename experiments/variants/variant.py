@@ -1,4 +1,4 @@
-"""A variant: what one row of a comparison changes of a published nightly run."""
+"""A variant: changes to the settings of a published nightly run, a row of a comparison."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,8 +22,8 @@ CHANGEABLE: dict[str, tuple[str, ...]] = {
     "decoding": (),
     "alignment": (),
 }
-"""Stages that a variant may change, and the fields where not all; the others would need what no
-artifact holds (the log, the catalogue's texts) or would change the reward models."""
+"""Stages that a variant may change, with the allowed fields where not all are. Other settings would
+need inputs that no artifact has (the log, the catalogue's texts) or change the reward models."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +31,8 @@ class Variant:
     """Changes to a published nightly run's settings.
 
     Attributes:
-        overrides: As `PipelineConfig.override` takes them.
-        start: Of an aligned variant: the pretrained variant that it starts from.
+        overrides: Arguments of `PipelineConfig.override`.
+        start: For an aligned variant, the pretrained variant that it starts from.
         sample_share: Preferences for this share of the good training sessions (the paper's r_DPO)
             instead of for `alignment.sample_users` users.
         elite_share: Instead of preferences, a further step of the cross-entropy method: training on

@@ -54,7 +54,7 @@ def walk_forward_table(
 def _seconds(
     instance: dg.DagsterInstance, days: Sequence[str], baselines: Sequence[str]
 ) -> dict[str, float]:
-    """What making a system took on all days together, where every day's run has recorded it."""
+    """Seconds of each system on all days, where every day's run has recorded them."""
     recorded_as = {name: ("baselines", f"seconds of {name}") for name in baselines}
     recorded_as |= {"pretrained": ("pretrained_checkpoint", "seconds")}
     spent = {}

@@ -1,8 +1,8 @@
 """Every system of several nightly runs on the days after them, pooled over users.
 
-A user of several days counts once, with the mean of those days: what is resampled is users, and the
-days of one user are alike. Rewards of a day are by that day's reward_models.
-
+A user active on several days counts once, with the mean of those days: the bootstrap resamples
+users, because the days of one user are correlated. Rewards of a day are by that day's reward
+models.
 Shapes: U users, D days.
 """
 
@@ -39,9 +39,9 @@ RANKING = (
     Metric("diversity@10"),
     Metric("novelty@10"),
 )
-"""Metrics of the first table, as far as the nightly runs have them."""
+"""Metrics of the first table; those that the nightly runs lack are left out."""
 TOWERS = tuple(signal.name for signal in VIDEO_SIGNALS)
-"""Of the table's columns; of another log's signals only the scalar rewards are shown."""
+"""Titles of columns; for signals of other logs only the scalar rewards are shown."""
 REWARDS = tuple(
     metric
     for model in ("evaluator", "training")
@@ -50,20 +50,20 @@ REWARDS = tuple(
         *(Metric(f"{model}_{kind}", tower) for tower in TOWERS for kind in ("mean", "max")),
     )
 )
-"""Metrics of the second table: the shape of the paper's Table 1, by each reward model."""
+"""Metrics of the second table, in the form of the paper's Table 1, by each reward model."""
 HEADLINE = Metric("recall@10")
 COMPARED = (HEADLINE, *map(Metric, ("ndcg@10", "evaluator_reward", "training_reward")))
 """Metrics with paired differences between systems."""
 
 
 def pooled_users(nights: Mapping[str, Path]) -> tuple[dict[str, CaseValues], int]:
-    """Values per user of all systems of all nightly runs but the champion, another model each day.
+    """Values per user of all systems but the champion, which is another model each day.
 
     Args:
         nights: Directory of the `offline_metrics` artifact by day.
 
     Returns:
-        By system, (U,) by metric; and the cases of all days, more than U where users come back.
+        By system, (U,) values by metric; and the number of cases of all days, at least U.
 
     Raises:
         ValueError: There is no nightly run, or a system was measured on some days only.
@@ -97,7 +97,7 @@ def pooled_users(nights: Mapping[str, Path]) -> tuple[dict[str, CaseValues], int
 
 
 def _with_rows_without_recency(nights: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
-    """Where a system's prior has weight 0, its row is copied to `<system>_without_recency`."""
+    """Copy a system's rows to `<system>_without_recency` on days where its prior has weight 0."""
     tables = {day: table.astype({"system": str}) for day, table in nights.items()}
     measured = {name for table in tables.values() for name in table["system"].unique()}
     for day, table in tables.items():
@@ -122,9 +122,9 @@ def walk_forward_tables(
     Args:
         nights: Directory of the `offline_metrics` artifact by day.
         data: Name of the data set, for the tables' names.
-        provenance: Where both tables come from.
+        provenance: Data, settings and commit.
         evaluation: Confidence, resamples and seed of the intervals.
-        seconds: What making a system took on all days together, where that is known.
+        seconds: Time of each system on all days together, where known.
     """
     pooled, num_cases = pooled_users(nights)
     metrics = _metrics(pooled, evaluation)
@@ -202,8 +202,8 @@ def _rewards_table(
 def _metrics(pooled: Mapping[str, CaseValues], evaluation: EvaluationConfig) -> MetricTable:
     """Every system's metrics, and its differences to every baseline and earlier generator.
 
-    The ways to serve are compared with one another only: seen items are left out of them alone.
-    One set of resamples serves all columns.
+    Served lists are compared with one another only, since only they leave out seen items. All
+    columns use the same resamples.
     """
     systems = list(pooled)
     named: dict[tuple[str, TableColumn], np.ndarray] = {}
@@ -235,7 +235,7 @@ def _metrics(pooled: Mapping[str, CaseValues], evaluation: EvaluationConfig) -> 
 
 
 def _only(wanted: Sequence[Metric], metrics: MetricTable) -> MetricTable:
-    """Some metrics, and the differences in them."""
+    """The rows of some metrics, differences included."""
     return MetricTable(tuple(r for r in metrics.rows if Metric(r.metric, r.slice) in wanted))
 
 
