@@ -146,7 +146,7 @@ def wait_until(process: subprocess.Popen, reached: Callable[[], bool]) -> None:
     while not reached():
         if process.poll() is not None or time.monotonic() > deadline:
             text = process.stdout.read() if process.stdout else ""
-            raise CommandError(f"{process.args}: ended before its moment came\n{text[-6000:]}")
+            raise CommandError(f"{process.args}: ended too early\n{text[-6000:]}")
         time.sleep(0.01)
 
 

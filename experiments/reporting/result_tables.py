@@ -85,7 +85,7 @@ class ResultTable:
         twice = sorted({str(key) for key in keys if keys.count(key) > 1})
         if twice:
             raise ValueError(
-                f"metrics: {self.name} has {twice[0]} twice; give systems unlike names"
+                f"metrics: {self.name} has {twice[0]} twice; give systems different names"
             )
 
     @property

@@ -203,6 +203,6 @@ def _check_same_protocol(results: Sequence[VariantResult]) -> None:
             if protocol[part] != first:
                 raise ValueError(
                     f"{part}={protocol[part]!r} of {result.variant} (seed {result.seed}) and "
-                    f"{first!r} of {whose.variant} (seed {whose.seed}): their difference would say "
-                    "nothing about the variants; make both partitions again for one day"
+                    f"{first!r} of {whose.variant} (seed {whose.seed}): their difference is "
+                    "not meaningful; make both partitions again for one day"
                 )
