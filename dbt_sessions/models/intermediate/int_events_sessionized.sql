@@ -10,9 +10,9 @@ with events as (
     select * from {{ ref("stg_events") }}
     where
         {{ in_days("event_date") }}
-        {%- if var("user_sample") < 1 %}
+        {%- if var("user_sample") | float < 1 %}
             -- some users with all that they did: the same in every run
-            and left(md5(user_id), 4) < '{{ "%04x" | format((var("user_sample") * 65536) | int) }}'
+            and left(md5(user_id), 4) < '{{ "%04x" | format((var("user_sample") | float * 65536) | int) }}'
         {%- endif %}
 
 ),
