@@ -83,18 +83,23 @@ def about_time(
             f"+01:00 say, or set events.timestamp_format, e.g. '%Y-%m-%d %H:%M:%S {zone[1]}', "
             "and events.time_zone"
         )
+    return f"{start}: {_about_number(value)}"
+
+
+def _about_number(value: str) -> str:
+    """The remedy for what may be a number of days or seconds."""
     if re.fullmatch(r"\s*[3-5]\d{4}(\.\d*)?\s*", value):
         day = datetime(1899, 12, 30) + timedelta(days=float(value))
         return (
-            f"{start}: as a spreadsheet's number of a day it is {day.date()}. Write the column as "
-            "ISO 8601, 2026-06-01 10:00:00: format the cells so before they are exported"
+            f"as a spreadsheet's number of a day it is {day.date()}. Write the column as ISO 8601, "
+            "2026-06-01 10:00:00: format the cells so before they are exported"
         )
     if re.fullmatch(r"\s*-?\d{1,8}(\.\d*)?\s*", value):
-        return f"{start}: as a number since 1970 it lies before 1971, where nothing is known"
+        return "as a number since 1970 it lies before 1971, where nothing is known"
     if _is_later(value):
-        return f"{start}: it lies after tomorrow: correct the clock that wrote it"
+        return "it lies after tomorrow: correct the clock that wrote it"
     return (
-        f"{start}: write ISO 8601 (2026-06-01T10:00:00Z) or seconds since 1970, or set "
+        "write ISO 8601 (2026-06-01T10:00:00Z) or seconds since 1970, or set "
         "events.timestamp_format to its strptime format; or is it another column "
         "(events.columns.event_time)?"
     )

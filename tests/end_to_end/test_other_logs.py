@@ -81,7 +81,7 @@ def test_a_log_without_watch_times_passes(
     assert all(f"{name} no such signal" in said for name in missing)
     assert all(f"P({name}: " in said for name in signals)
     decision = read_json(store.latest("champion", day).path / "champion.json")
-    alone = any("rest on one signal" in text for text in decision["warnings"])
+    alone = any("rewards depend on one signal" in text for text in decision["warnings"])
     assert alone == (len(signals) == 1)
     assert store.latest("recommendations", day).manifest["row_counts"]["rows"] > 0
     stats = read_json(store.latest("session_dataset", day).path / "stats.json")
