@@ -21,7 +21,9 @@ PORT = 29500
 """Where the processes meet, on the first pod."""
 LOG_LINES = 40
 POLL_SECONDS = 5.0
-ADDRESS = "ONEREC_KUBERNETES_"
+ENDING_SECONDS = 300.0
+"""Pods of a job that a killed step left may take so long to end."""
+PREFIX = "ONEREC_KUBERNETES_"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,16 +54,16 @@ def kubernetes_settings(environ: Mapping[str, str] = os.environ) -> KubernetesSe
     given = {
         name: value
         for name in KubernetesSettings.__dataclass_fields__
-        if (value := environ.get(ADDRESS + name.upper()))
+        if (value := environ.get(PREFIX + name.upper()))
     }
     if "image" not in given:
         return None
     for name in ("volume_claim", "mount_path"):
         remedy = "name the volume that the nodes share, and where it is mounted"
-        require(name in given, ADDRESS + name.upper(), None, remedy)
+        require(name in given, PREFIX + name.upper(), None, remedy)
     seconds = given.get("liveness_seconds", "900")
     if not (seconds.isdecimal() and int(seconds) > 0):
-        raise SettingError(f"{ADDRESS}LIVENESS_SECONDS", seconds, "use a number of seconds")
+        raise SettingError(f"{PREFIX}LIVENESS_SECONDS", seconds, "use a number of seconds")
     return KubernetesSettings(**{**given, "liveness_seconds": int(seconds)})
 
 
@@ -135,7 +137,7 @@ class PipesKubernetesJobClient:
             if time.monotonic() - heard > limit:
                 raise TrainingPodsError(
                     f"job {name} reported nothing for {limit} s and was ended; if an image pull or "
-                    f"an epoch takes longer, raise {ADDRESS}LIVENESS_SECONDS. The training goes on "
+                    f"an epoch takes longer, raise {PREFIX}LIVENESS_SECONDS. The training goes on "
                     f"from its last state.\n{_end_of_logs(core, name, namespace)}"
                 )
             time.sleep(self.poll_seconds)
@@ -205,7 +207,13 @@ def service_manifest(name: str) -> dict[str, Any]:
 def _alone(batch: Any, core: Any, name: str, namespace: str) -> Iterator[None]:
     """Job and service are gone before, left by a step that was killed, and go away afterwards."""
     _delete(batch, core, name, namespace)
+    until = time.monotonic() + ENDING_SECONDS
     while core.list_namespaced_pod(namespace, label_selector=f"job-name={name}").items:
+        if time.monotonic() > until:
+            raise TrainingPodsError(
+                f"pods of an earlier job {name} have not ended in {ENDING_SECONDS:.0f} s: look at "
+                f"`kubectl -n {namespace} get pods -l job-name={name}`, and run the step again"
+            )
         time.sleep(1)
     try:
         yield
