@@ -7,7 +7,6 @@ recorded there.
 import argparse
 import getpass
 import sys
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -240,13 +239,12 @@ def serve(args: argparse.Namespace, op: Operator) -> None:
 def maintain(op: Operator, job: str, name: str, config: Mapping[str, object]) -> None:
     """Run a job of one op, and print what it logged."""
     ops = {"ops": {name: {"config": dict(config)}}} if config else {}
-    tag = uuid.uuid4().hex
-    request = RunRequest(job=job, tags={"onerec/command": tag}, config=ops)
+    request = RunRequest(job=job, tags={}, config=ops).by(getpass.getuser())
     try:
-        run_job(op.instance, request.by(getpass.getuser()), op.log)
+        run_job(op.instance, request, op.log)
     finally:
-        runs = op.instance.get_runs(dg.RunsFilter(tags={"onerec/command": tag}), limit=1)
-        for message in logged(op.instance, runs[0].run_id) if runs else ():
+        run = request.run_of(op.instance)
+        for message in logged(op.instance, run.run_id) if run else ():
             print(message)
 
 

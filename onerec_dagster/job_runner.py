@@ -75,6 +75,8 @@ PROGRESS_SECONDS = 10.0
 """A step's own messages are shown at most this often."""
 LONGEST_MESSAGE = 160
 LARGEST_LOG_BYTES = 2**25
+REQUEST_ID = "onerec/request"
+"""Tag of a run that a command of this package made."""
 NOT_EXECUTED = "Dependencies for step"
 """How Dagster's line of a step begins that an earlier failure left out."""
 
@@ -87,22 +89,17 @@ class StepProgress:
         spans: When each step that ended began and ended, in Unix seconds.
     """
 
-    def __init__(self, instance: dg.DagsterInstance, tag: tuple[str, str], terminal: IO) -> None:
-        self.instance, self.tag, self.terminal = instance, tag, terminal
+    def __init__(self, instance: dg.DagsterInstance, request: "RunRequest", terminal: IO) -> None:
+        self.instance, self.request, self.terminal = instance, request, terminal
         self.spans: dict[str, tuple[float, float]] = {}
         self.cursor: str | None = None
         self.shown_at: dict[str, float] = {}
 
-    @property
-    def run_id(self) -> str | None:
-        """The run; None as long as it is not created."""
-        runs = self.instance.get_runs(dg.RunsFilter(tags=dict([self.tag])), limit=1)
-        return runs[0].run_id if runs else None
-
     def poll(self) -> None:
-        run_id = self.run_id
-        if run_id is None:
+        run = self.request.run_of(self.instance)
+        if run is None:
             return
+        run_id = run.run_id
         self._show_messages(run_id)
         for step in self.instance.get_run_step_stats(run_id):
             if step.step_key in self.spans or step.end_time is None or step.start_time is None:
@@ -214,12 +211,19 @@ class RunRequest:
         tags: Of the run; they choose its partitions.
         config: Its configuration.
         continues: A failed run of the same job: what it made is not made again.
+        id: Tag of the run, by which it is found.
     """
 
     job: str
     tags: Mapping[str, str]
     config: Mapping[str, Any] = field(default_factory=dict)
     continues: str | None = None
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    def run_of(self, instance: dg.DagsterInstance) -> dg.DagsterRun | None:
+        """Its run; None as long as it is not created."""
+        runs = instance.get_runs(dg.RunsFilter(tags={REQUEST_ID: self.id}), limit=1)
+        return runs[0] if runs else None
 
     def by(self, person: str) -> "RunRequest":
         """The same, tagged with the user who started it."""
@@ -255,19 +259,19 @@ def run_job(
         RunFailedError: The run failed; its message holds failed checks with their findings, failed
             steps with their errors, and what to do.
     """
-    mine, options = ("onerec/command", uuid.uuid4().hex), None
+    options = None
     if request.continues is not None:
         options = dg.ReexecutionOptions.from_failure(request.continues, instance)
     with (
         lock_of_this_process(instance) as lock,
         output_to(log) as terminal,
-        StepProgress(instance, mine, terminal).shown() as progress,
+        StepProgress(instance, request, terminal).shown() as progress,
     ):
         result = dg.execute_job(
             dg.build_reconstructable_job(__name__, job_named.__name__, (request.job,)),
             instance=instance,
             run_config={**QUIET, **request.config},
-            tags={**request.tags, mine[0]: mine[1], **lock},
+            tags={**request.tags, REQUEST_ID: request.id, **lock},
             reexecution_options=options,
         )
         with result:

@@ -1,5 +1,8 @@
 """The operator's commands: which runs they ask for, in which order."""
 
+import os
+import subprocess
+import sys
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -218,3 +221,14 @@ def test_what_a_maintenance_command_asks_for_is_a_job_with_that_config(
     ((job, name, config),) = asked
     ops = {"ops": {name: {"config": dict(config)}}} if config else {}
     assert dg.validate_run_config(defs.resolve_job_def(job), ops)
+
+
+def test_what_maintenance_did_is_printed_line_by_line(tmp_path: Path) -> None:
+    environment = {**os.environ, "ONEREC_HOME": str(tmp_path), "DAGSTER_HOME": ""}
+    ended = subprocess.run(
+        [sys.executable, "-m", "onerec_dagster", "prune"],
+        env=environment, capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    lines = [line for line in ended.stdout.splitlines() if line.startswith("would ")]
+    assert any("versions of artifacts" in line for line in lines)
+    assert any("runs of days that are not kept" in line for line in lines)
