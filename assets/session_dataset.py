@@ -47,7 +47,10 @@ class SessionDatasetLaunchpad(
         "min_repeat_share",
     ),
 ):
-    """The window, and criteria to recount. `session_sql` builds the sessions."""
+    """The window, and the settings that `session_sql` built the sessions with.
+
+    They must equal those of its run: blocking checks recount the sessions with them.
+    """
 
 
 @dg.asset(

@@ -10,12 +10,11 @@ from assets.support import (
     CORRECTABLE,
     DAILY,
     DAY_BY_DAY,
-    PIPELINE,
     POOL_WAREHOUSE,
     published,
     upstream,
 )
-from onerec.config import CHALLENGER, PRETRAINED
+from onerec.config import CHALLENGER, PRETRAINED, BeamConfig, EvaluationConfig
 from resources.stores import Artifacts, Compute
 from resources.warehouse import Warehouse
 
@@ -44,13 +43,14 @@ def user_examples(
     """
     from onerec.alignment.round_gate import refusal
     from onerec.evaluation.user_examples import as_markdown, collect_user_examples
-    from onerec.session_dataset.repeats import with_seen_items
 
     day, store = context.partition_key, artifacts.store
     read = {n: store.latest(n, day) for n in (*EVALUATED_WITH, *CHECKPOINTS.values())}
-    decoding = with_seen_items(PIPELINE.decoding, read["session_dataset"].path)
-    device = compute.torch_device()
-    evaluation = nightly_evaluation(day, read, PIPELINE.evaluation, decoding, device)
+    metrics = store.latest("offline_metrics", day)
+    measured_with = dict(metrics.manifest["config"])
+    decoding = BeamConfig(**measured_with.pop("decoding"))
+    settings = EvaluationConfig(**measured_with)
+    evaluation = nightly_evaluation(day, read, settings, decoding, compute.torch_device())
     data = evaluation.data()
     page = "nobody watched anything on this day"
     if len(data.user_ids):
@@ -68,8 +68,8 @@ def user_examples(
     with store.write(
         "user_examples",
         day,
-        config={},
-        upstream={name: artifact.version for name, artifact in read.items()},
+        config=metrics.manifest["config"],
+        upstream={n: a.version for n, a in {**read, "offline_metrics": metrics}.items()},
         code_version=CODE,
     ) as draft:
         (draft.path / PAGE).write_text(page, encoding="utf-8")

@@ -1,17 +1,20 @@
 """`make tables`: launches what the result tables are made from, then writes one page of them.
 
-Every environment has a home, `$ONEREC_HOME/tables/runs/<environment>`, and for the time of the
-command a Dagster UI with its daemon over it: nightly runs are its jobs, partitions its backfills.
-What is there already, with the same inputs, settings and code, is not launched again.
+Every environment has a home, `$ONEREC_HOME/tables/runs/<environment>-<hash of its settings>`, and
+for the time of the command a Dagster UI with its daemon over it: nightly runs are its jobs,
+partitions its backfills. What is there already, with the same settings and code, is not launched
+again; other settings have another home.
 """
 
 import argparse
+import hashlib
+import json
 import os
 import shutil
 import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -26,6 +29,14 @@ from onerec.artifacts import ArtifactStore
 from resources.settings import CHECKOUT, Settings, load_settings
 
 PAGE = CHECKOUT / "docs" / "results.md"
+
+
+def home_of(environment: Environment, tables_dir: Path, data_dir: str) -> Path:
+    """Where the state of an environment lives: one home for each combination of settings."""
+    settings = {**asdict(environment), "data_dir": data_dir if environment.needs_files else ""}
+    text = json.dumps(settings, sort_keys=True, default=str)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    return tables_dir / "runs" / f"{environment.name}-{digest}"
 
 
 def process_environment(
@@ -47,7 +58,7 @@ def process_environment(
             f"DATA_DIR: the data set {environment.dataset} reads files; name their directory, "
             "make tables DATA_DIR=..."
         )
-    home = tables_dir / "runs" / environment.name
+    home = home_of(environment, tables_dir, data_dir)
     home.mkdir(parents=True, exist_ok=True)
     config = home / "tables.yaml"
     config.write_text(yaml.safe_dump(dict(environment.settings)))
@@ -191,7 +202,8 @@ def main() -> None:
             )
         except (ValueError, RuntimeError) as error:
             failed.append(table.name)
-            home = tables_dir / "runs" / table.environment.name
+            data_dir = os.environ.get("ONEREC_DATA_DIR", "")
+            home = home_of(table.environment, tables_dir, data_dir)
             print(f"{table.name} was not made: {error}\n  make dev ONEREC_HOME={home} shows why")
     if not given.quick:
         found = assemble_page(tables_dir, PAGE, PAGE_ORDER)

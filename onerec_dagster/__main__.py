@@ -233,7 +233,7 @@ def serve(args: argparse.Namespace, op: Operator) -> None:
         raise ValueError('it needs pip install -e ".[serve]"') from None
     require_free_port(args.port)
     print(f"http://127.0.0.1:{args.port} serves {op.settings.serving_dir}")
-    serve_http(op.settings.serving_dir, args.port)
+    serve_http(op.settings.serving_dir, args.port, op.settings.runtime.torch_device())
 
 
 def maintain(op: Operator, job: str, name: str, config: Mapping[str, object]) -> None:

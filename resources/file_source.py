@@ -198,16 +198,6 @@ class FileSource:
             known = known.filter(pc.invert(pc.is_in(known["item_id"], value_set=listed)))
         return table_part(known.select(["item_id"]), schema.ITEMS, "the log's items", day)
 
-    def items_published_later(self) -> int:
-        """Rows of the catalogue that are published after the last day of the data."""
-        if self.log.section("items") is None:
-            return 0
-        day = self.last_delivered_day
-        known = read_parts(
-            (replace(part, published_by=None) for part in self.item_parts(day)), schema.ITEMS, [day]
-        )
-        return len(known) - len(self.items(day))
-
     def history_parts(self) -> Iterator[Part]:
         """Files of the prior history; none without such a section.
 

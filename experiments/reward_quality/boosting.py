@@ -8,9 +8,8 @@ F facts.
 """
 
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import lightgbm
 import numpy as np
@@ -42,33 +41,6 @@ CHUNK_ROWS = 4096
 """Blocks per batch of item vectors in memory."""
 
 
-def fact_names(items: Sequence[str] = (), users: Sequence[str] = ()) -> tuple[str, ...]:
-    """Names of the features of a block: counts, similarity of its items to the history, and the
-    facts that the reward model reads.
-
-    Args:
-        items: Names of the facts of an item; a block has their mean and largest value.
-        users: Names of the facts of a user.
-    """
-    return (
-        "items",
-        "history_items",
-        *(f"{how}_{name}" for how in ("mean", "max") for name in items),
-        *users,
-        "mean_similarity",
-        "mean_best_similarity",
-        "max_similarity",
-    )
-
-
-class Scorer(Protocol):
-    """Predicts the probabilities of a block's signals."""
-
-    def score(self, blocks: RewardBlocks, vectors: Tensor) -> Tensor:
-        """(R, T) probabilities in the order of `blocks.signals`; labels are not used."""
-        ...
-
-
 @dataclass(frozen=True)
 class BaseRates:
     """Constant predictions.
@@ -80,7 +52,7 @@ class BaseRates:
     rates: Tensor
 
     def score(self, blocks: RewardBlocks, vectors: Tensor) -> Tensor:
-        """See `Scorer.score`."""
+        """(R, T) probabilities in the order of `blocks.signals`."""
         return self.rates.expand(len(blocks), -1)
 
 
@@ -90,7 +62,11 @@ def fit_base_rates(train: RewardBlocks) -> BaseRates:
 
 
 def block_facts(blocks: RewardBlocks, vectors: Tensor) -> np.ndarray:
-    """(R, F) facts in the order of `fact_names`; NaN where unknown.
+    """(R, F) features of blocks; NaN where unknown.
+
+    In this order: items of the block and of its history; mean, then largest value of each fact of
+    its items; facts of the user; mean, mean of the best and largest similarity of its items to the
+    history.
 
     Args:
         blocks: Their labels are not used.
@@ -119,7 +95,7 @@ class Boosting:
     boosters: tuple[Any, ...]
 
     def score(self, blocks: RewardBlocks, vectors: Tensor) -> Tensor:
-        """See `Scorer.score`."""
+        """(R, T) probabilities in the order of `blocks.signals`; labels are not used."""
         facts = block_facts(blocks, vectors)
         columns = [
             np.full(len(blocks), rate)

@@ -39,7 +39,7 @@ def evaluate_variant(run: VariantRun, files: VariantFiles, out_dir: Path) -> dic
     Returns:
         Some of its metrics.
     """
-    data, decoding = _evaluation_data(run.night), run.night.base.decoding
+    data, decoding = _evaluation_data(run.night, run.device), run.night.base.decoding
     if files.semantic_ids != run.night.files["semantic_ids"]:  # rows are the same, tokens are not
         data = replace(data, semantic_ids=load_semantic_ids(files.semantic_ids))
     generator = load_generator(
@@ -73,7 +73,7 @@ class _ListsOnly:
         return self.generator.rank(histories, top_k, exclude, candidates)
 
 
-def _evaluation_data(night: PublishedNight) -> EvaluationData:
+def _evaluation_data(night: PublishedNight, device: str) -> EvaluationData:
     files = EvaluationFiles(
         session_dataset=night.files["session_dataset"],
         semantic_ids=night.files["semantic_ids"],
@@ -82,7 +82,8 @@ def _evaluation_data(night: PublishedNight) -> EvaluationData:
         evaluator=night.files["evaluator_model"],
         reward_model=night.files["reward_model"],
     )
-    return load_evaluation_data(files, night.test_day, night.base.evaluation, night.base.reward)
+    base = night.base
+    return load_evaluation_data(files, night.test_day, base.evaluation, base.reward, device=device)
 
 
 def _training_facts(checkpoint: Path) -> dict[str, float]:

@@ -82,7 +82,7 @@ class Runtime(ValidatedConfig):
         return replace(self, sharding="replicas", checkpoint_every_steps=0)
 
     def torch_device(self) -> Literal["cuda", "cpu"]:
-        """Where every tensor program runs: training, generation, evaluation and serving.
+        """Where models run: text encoder, training, generation, evaluation and serving.
 
         Raises:
             SettingError: A GPU is required and torch finds none.

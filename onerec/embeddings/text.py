@@ -6,6 +6,7 @@
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -42,6 +43,7 @@ def encode_minilm(
     on_progress: Callable[[str], None],
     *,
     pool: ShardPool | None = None,
+    device: str = "cpu",
 ) -> np.ndarray:
     """(N, 384) float32 sentence vectors by all-MiniLM-L6-v2, from the installed weights package.
 
@@ -51,6 +53,7 @@ def encode_minilm(
         texts: (N,) strings.
         on_progress: Called with what is being done.
         pool: How different texts are spread over workers; this process alone if not given.
+        device: Where the encoder runs; its vectors on a GPU differ in the last bits.
     """
     unique, positions = np.unique(texts.astype(str), return_inverse=True)
     if len(unique) == 0:
@@ -61,13 +64,13 @@ def encode_minilm(
         on_progress=lambda done, total: on_progress(f"text: {done} of {total} encoded"),
     )
     table = pa.table({"text": pa.array(unique[order], pa.string())})
-    made = gathered(map_shards(load_minilm, table, pool, multiple_of=_CHUNK))
+    made = gathered(map_shards(partial(load_minilm, device), table, pool, multiple_of=_CHUNK))
     vectors = np.empty((len(unique), 384), np.float32)
     vectors[order] = made["vectors"]
     return vectors[positions.ravel()]
 
 
-def load_minilm() -> ShardFunction:
+def load_minilm(device: str) -> ShardFunction:
     """The function of a worker: texts -> vectors."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -76,7 +79,7 @@ def load_minilm() -> ShardFunction:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    model = SentenceTransformer(str(get_model_path()), device="cpu", local_files_only=True)
+    model = SentenceTransformer(str(get_model_path()), device=device, local_files_only=True)
 
     def encode(table: pa.Table) -> pa.Table:
         texts = table.column("text").to_pylist()

@@ -83,7 +83,12 @@ class EvaluationFiles:
 
 
 def load_evaluation_data(
-    files: EvaluationFiles, test_day: date, config: EvaluationConfig, reward: RewardConfig
+    files: EvaluationFiles,
+    test_day: date,
+    config: EvaluationConfig,
+    reward: RewardConfig,
+    *,
+    device: str = "cpu",
 ) -> EvaluationData:
     """Read what the systems of a nightly run are evaluated with.
 
@@ -92,6 +97,7 @@ def load_evaluation_data(
         test_day: Day D.
         config: Settings of the evaluation.
         reward: Weights of the scalar reward.
+        device: Where baselines and reward models run.
 
     Returns:
         Without a case where nobody watched a candidate on the test day.
@@ -119,10 +125,10 @@ def load_evaluation_data(
         semantic_ids=ids,
         candidates=candidates,
         vectors=load_file(files.semantic_ids / "vectors.safetensors")["vectors"],
-        baselines=load_baselines(files.baselines),
+        baselines=load_baselines(files.baselines, device=device),
         reward_models={
-            "evaluator": load_reward(files.evaluator),
-            "training": load_reward(files.reward_model),
+            "evaluator": load_reward(files.evaluator).to(device),
+            "training": load_reward(files.reward_model).to(device),
         },
         config=config,
         reward=reward,

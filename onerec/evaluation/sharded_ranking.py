@@ -39,7 +39,7 @@ class NightlyEvaluation:
         config: Settings of the evaluation.
         reward: Weights of the scalar reward.
         decoding: Beam and batch size.
-        device: Where generators run.
+        device: Where models run.
     """
 
     files: EvaluationFiles
@@ -52,7 +52,9 @@ class NightlyEvaluation:
 
     def data(self) -> EvaluationData:
         """The cases, and what they are measured with."""
-        return load_evaluation_data(self.files, self.test_day, self.config, self.reward)
+        return load_evaluation_data(
+            self.files, self.test_day, self.config, self.reward, device=self.device
+        )
 
     def systems(self, data: EvaluationData) -> dict[str, System]:
         """The systems by name."""

@@ -70,7 +70,7 @@ def nightly_systems(
         data: What they are evaluated with.
         generators: Their checkpoints.
         decoding: Beam and batch size.
-        device: Where generators run.
+        device: Where generators run; the baselines of `data` are on a device already.
 
     Raises:
         ValueError: A baseline was not fitted.

@@ -71,8 +71,8 @@ def _titles(version: Path) -> pd.Series:
 class CurrentBundle:
     """The bundle that `current` names, loaded anew in the background when it moves."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, device: str) -> None:
+        self.root, self.device = root, device
         self.loaded: LoadedBundle | None = None
         self.computing = threading.Lock()
         """Lists are made one at a time: torch uses all cores for each."""
@@ -91,7 +91,8 @@ class CurrentBundle:
             return False
         try:
             served = Served(**read_json(where / SERVED))
-            self.loaded = LoadedBundle(where, served, load_bundle(where / BUNDLE), _titles(where))
+            bundle = load_bundle(where / BUNDLE, device=self.device)
+            self.loaded = LoadedBundle(where, served, bundle, _titles(where))
         except Exception:
             log.exception("%s cannot be loaded; what was loaded before goes on serving", where)
             return False
@@ -114,13 +115,14 @@ class CurrentBundle:
         self._stop.set()
 
 
-def application(root: Path) -> FastAPI:
+def application(root: Path, device: str = "cpu") -> FastAPI:
     """The FastAPI application.
 
     Args:
         root: The directory that consumers know, `serving/` of a data set's state.
+        device: Where the model runs.
     """
-    current = CurrentBundle(root)
+    current = CurrentBundle(root, device)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -162,8 +164,8 @@ def application(root: Path) -> FastAPI:
     return app
 
 
-def serve_http(root: Path, port: int) -> None:
+def serve_http(root: Path, port: int, device: str) -> None:
     """Serve until interrupted, on localhost."""
     import uvicorn
 
-    uvicorn.run(application(root), host=HOST, port=port, log_level="warning")
+    uvicorn.run(application(root, device), host=HOST, port=port, log_level="warning")

@@ -93,7 +93,7 @@ class Recommender(ItemIdRecommender):
             ValueError: A reward without vectors, or vectors or a prior of another catalogue.
         """
         if (reward is None) != (vectors is None):
-            raise ValueError("reward and vectors: hand in both or neither")
+            raise ValueError("reward and vectors: pass both or neither")
         if vectors is not None and len(vectors) != len(semantic_ids.item_ids):
             raise ValueError(
                 f"vectors has {len(vectors)} rows for {len(semantic_ids.item_ids)} items: use the "

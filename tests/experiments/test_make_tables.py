@@ -1,6 +1,7 @@
 """`make tables`: which tables, where each runs, and what is not launched again."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import dagster as dg
@@ -10,6 +11,7 @@ import yaml
 from experiments.backfill_launcher import cancel_unfinished, running_ui
 from experiments.definitions import defs
 from experiments.make_tables import (
+    home_of,
     missing_partitions,
     night_is_current,
     process_environment,
@@ -61,7 +63,8 @@ def test_an_entry_names_assets_and_partitions_that_there_are(table):
 def test_an_environment_has_a_home_and_settings_of_its_own(tmp_path: Path):
     given = {"ONEREC_DATA_DIR": str(tmp_path), "ONEREC_PRESET": "large"}
     found = load_settings(process_environment(KUAIRAND, tmp_path, given))
-    assert found.home == tmp_path / "runs" / "kuairand"
+    assert found.home.parent == tmp_path / "runs"
+    assert found.home.name.startswith("kuairand-")
     assert "cascade" in found.stages.evaluation.systems
     assert found.preset == "tiny"
     other = load_settings(process_environment(SIMULATED, tmp_path, given))
@@ -69,6 +72,16 @@ def test_an_environment_has_a_home_and_settings_of_its_own(tmp_path: Path):
     assert other.data_dir is None
     config = process_environment(QUICK, tmp_path, {})["ONEREC_CONFIG"]
     assert yaml.safe_load(Path(config).read_text())["simulator"]["initial_users"] == 260
+
+
+def test_an_environment_with_other_settings_has_another_home(tmp_path: Path):
+    changed = replace(SIMULATED, settings={"stages": {"alignment": {"rounds": 2}}})
+    homes = {
+        home_of(SIMULATED, tmp_path, ""), home_of(changed, tmp_path, ""),
+        home_of(KUAIRAND, tmp_path, "a"), home_of(KUAIRAND, tmp_path, "b"),
+    }  # fmt: skip
+    assert len(homes) == 4
+    assert home_of(SIMULATED, tmp_path, "a") == home_of(SIMULATED, tmp_path, "b")
 
 
 def test_files_without_a_directory_are_an_error(tmp_path: Path):

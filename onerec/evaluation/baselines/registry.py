@@ -336,8 +336,13 @@ def fit_learned(
     return fitted
 
 
-def load_baselines(directory: Path) -> FittedBaselines:
-    """Read what `FittedBaselines.save` wrote."""
+def load_baselines(directory: Path, *, device: str = "cpu") -> FittedBaselines:
+    """Read what `FittedBaselines.save` wrote.
+
+    Args:
+        directory: The `baselines` artifact.
+        device: Where SASRec, BERT4Rec and TIGER rank; the others need no device.
+    """
     items = pq.read_table(directory / "items.parquet")
     pairs = pq.read_table(directory / "neighbours.parquet")
     watches, recent, exposures = (
@@ -357,8 +362,8 @@ def load_baselines(directory: Path) -> FittedBaselines:
         if name == "cascade":
             return load_cascade(directory / name, knn, popular)
         if name == "tiger":
-            return load_tiger(directory / name, candidates)
-        return load_sequence_ranker(directory / name, candidates)
+            return load_tiger(directory / name, candidates, device)
+        return load_sequence_ranker(directory / name, candidates, device)
 
     return FittedBaselines(
         exposures=exposures,

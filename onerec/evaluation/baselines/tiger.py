@@ -103,11 +103,11 @@ class TigerRanker:
         self.recency_prior.save(directory)
 
 
-def load_tiger(directory: Path, candidates: np.ndarray) -> TigerRanker:
-    """Read what `TigerRanker.save` wrote."""
+def load_tiger(directory: Path, candidates: np.ndarray, device: str) -> TigerRanker:
+    """Read what `TigerRanker.save` wrote, onto a device."""
     model, _ = load_model(directory, expected_tokenizer_version="tiger")
     codes = load_file(str(directory / "codes.safetensors"))["codes"]
-    return TigerRanker(model.eval(), codes, candidates, RecencyPrior.load(directory))
+    return TigerRanker(model.to(device).eval(), codes, candidates, RecencyPrior.load(directory))
 
 
 def tiger_codes(

@@ -205,8 +205,8 @@ class SequenceRanker:
         self.recency_prior.save(directory)
 
 
-def load_sequence_ranker(directory: Path, candidates: np.ndarray) -> SequenceRanker:
-    """Read what `SequenceRanker.save` wrote."""
+def load_sequence_ranker(directory: Path, candidates: np.ndarray, device: str) -> SequenceRanker:
+    """Read what `SequenceRanker.save` wrote, onto a device."""
     model = SequenceModel(SequenceShape(**read_json(directory / "config.json")))
     model.load_state_dict(load_file(str(directory / "model.safetensors")))
-    return SequenceRanker(model.eval(), candidates, RecencyPrior.load(directory))
+    return SequenceRanker(model.to(device).eval(), candidates, RecencyPrior.load(directory))

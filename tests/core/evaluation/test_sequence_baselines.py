@@ -381,7 +381,7 @@ def test_lists_hold_candidates_only_and_end_where_they_do(tmp_path: Path) -> Non
     assert (np.sort(ranked[:, :4], 1) == [0, 3, 6, 9]).all()
     assert (ranked[:, 4:] == -1).all()
     ranker.save(tmp_path)
-    again = load_sequence_ranker(tmp_path, candidates)
+    again = load_sequence_ranker(tmp_path, candidates, "cpu")
     assert (again.rank(history, 6).items == ranked).all()
 
 

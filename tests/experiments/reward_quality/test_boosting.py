@@ -9,7 +9,6 @@ from torchmetrics.functional.classification import binary_auroc
 
 from experiments.reward_quality.boosting import (
     block_facts,
-    fact_names,
     fit_base_rates,
     fit_boosting,
 )
@@ -50,7 +49,9 @@ def test_facts_by_hand():
         small(), item_facts=of_items, user_facts=torch.tensor([[3.0], [4.0], [torch.nan]])
     )
     columns = block_facts(blocks, vectors).T
-    facts = dict(zip(fact_names(["rate"], ["place"]), columns, strict=True))
+    similarities = ("mean_similarity", "mean_best_similarity", "max_similarity")
+    names = ("items", "history_items", "mean_rate", "max_rate", "place", *similarities)
+    facts = dict(zip(names, columns, strict=True))
     assert facts["items"].tolist() == [2, 1, 2]
     assert facts["history_items"].tolist() == [2, 0, 0]
     np.testing.assert_allclose(facts["mean_rate"], [0.6, np.nan, 0.1], rtol=1e-6)
