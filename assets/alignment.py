@@ -22,6 +22,7 @@ from assets.support import (
     POOL_TRAINER,
     all_but,
     launchpad,
+    listed,
     published,
     to_core,
     upstream,
@@ -259,10 +260,9 @@ def _round_metadata(decision: "RoundDecision", checkpoint: Path) -> dict[str, An
     from onerec.artifacts import read_json
 
     tried = dg.MetadataValue.json(read_json(checkpoint / REWARD_WEIGHT))
-    reasons = "\n".join(f"- {reason}" for reason in decision.reasons) or "none"
     return {
         "published": decision.published,
-        "reasons": dg.MetadataValue.md(reasons),
+        "reasons": listed(decision.reasons),
         **{f"validation day: {name}": value for name, value in decision.numbers.items()},
         "NDCG@10 by weight of the reward": tried,
     }

@@ -15,6 +15,7 @@ from assets.support import (
     DAY_BY_DAY,
     PIPELINE,
     launchpad,
+    listed,
     published,
     table_of,
     to_core,
@@ -192,13 +193,9 @@ def _decision_metadata(description: dict[str, Any]) -> dict[str, Any]:
         "decided by": description.get("by_hand", "the promotion rule"),
         "best simple system": description["simple_system"],
         "weight of the reward in the challenger's lists": description["reward_weight"],
-        "reasons": _listed(description["reasons"]),
-        "warnings": _listed(description["warnings"]),
+        "reasons": listed(description["reasons"]),
+        "warnings": listed(description["warnings"]),
         "gates": table_of([{"gate": n, "passed": ok} for n, ok in description["gates"].items()]),
-        "numbers": _listed([f"{name}: {value}" for name, value in description["numbers"].items()]),
-        "champion": _listed([f"{name}: {v}" for name, v in (description["model"] or {}).items()]),
+        "numbers": listed(f"{n}: {value}" for n, value in description["numbers"].items()),
+        "champion": listed(f"{n}: {value}" for n, value in (description["model"] or {}).items()),
     }
-
-
-def _listed(sentences: list[str]) -> dg.MarkdownMetadataValue:
-    return dg.MetadataValue.md("\n".join(f"- {sentence}" for sentence in sentences) or "none")

@@ -32,20 +32,20 @@ class LookBack:
     Attributes:
         missing: So far back the days that were never landed: a skipped nightly run must not stop
             the next one.
-        again: So far back every day, as late rows may have come since.
+        reread: So far back every day, as late rows may have come since.
     """
 
     missing: int
-    again: int
+    reread: int
 
     def days(self, day: date, known: Collection[date], source: EventSource) -> Iterator[date]:
         """Those days, oldest first; `known` were landed before."""
-        for number in range(max(self.missing, self.again), 0, -1):
+        for number in range(max(self.missing, self.reread), 0, -1):
             earlier = day - timedelta(days=number)
             if earlier < source.first_day:
                 continue
             is_missing = number <= self.missing and earlier not in known
-            if is_missing or (number <= self.again and _is_still_delivered(source, earlier)):
+            if is_missing or (number <= self.reread and _is_still_delivered(source, earlier)):
                 yield earlier
 
 
@@ -65,7 +65,7 @@ def raw_events(
     context: dg.AssetExecutionContext, config: EventsLaunchpad, source: Source, warehouse: Warehouse
 ) -> dg.MaterializeResult:
     """Exposures of the day as delivered, typed. A second delivery replaces the first."""
-    back = LookBack(missing=config.window_days, again=config.lateness_days)
+    back = LookBack(missing=config.window_days, reread=config.lateness_days)
     return _land(context, warehouse, "raw_events", source.open(), back)
 
 
@@ -81,7 +81,7 @@ def raw_items(
     context: dg.AssetExecutionContext, config: IngestLaunchpad, source: Source, warehouse: Warehouse
 ) -> dg.MaterializeResult:
     """What the day changed in the catalogue: new items, and items with new values."""
-    back = LookBack(missing=config.window_days, again=0)
+    back = LookBack(missing=config.window_days, reread=0)
     return _land(context, warehouse, "raw_items", source.open(), back)
 
 

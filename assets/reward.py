@@ -25,7 +25,7 @@ from onerec.artifacts import read_json
 from resources.stores import Artifacts, Compute
 
 if TYPE_CHECKING:
-    from onerec.reward.training import Part
+    from onerec.reward.training import RewardPart
 
 LEARNED_FROM = ("session_dataset", "semantic_ids")
 CODE = code_version(__name__, "reward_model", "evaluator_model")
@@ -81,7 +81,7 @@ def evaluator_model(
 
 
 def _train(
-    part: "Part",
+    part: "RewardPart",
     context: dg.AssetExecutionContext,
     config: dg.Config,
     artifacts: Artifacts,

@@ -127,7 +127,7 @@ def publish(
     """
     import pyarrow as pa
 
-    from onerec.serving.current import Served, publish_current
+    from onerec.serving.current import ServedVersion, publish_current
 
     day, facts = date.fromisoformat(artifact.partition), artifact.manifest["metadata"]
     shown = {"warehouse": "written"}
@@ -136,7 +136,7 @@ def publish(
     except WarehouseError as error:
         titles = pa.table({"item_id": pa.array([], pa.string()), "title": []})
         shown["titles"] = str(error)
-    served = Served(
+    served = ServedVersion(
         day=artifact.partition,
         serve_date=_tomorrow(artifact.partition).isoformat(),
         version=artifact.version,

@@ -107,7 +107,9 @@ def session_dataset(
         }
         write_json(draft.path / "stats.json", stats)
     picture = dg.MetadataValue.md(svg_markdown(funnel(steps, f"Sessions of {first} to {day}")))
-    return published(draft.artifact, {"funnel": picture, **steps, **means, **_of(seen)})
+    return published(
+        draft.artifact, {"funnel": picture, **steps, **means, **_repeat_metadata(seen)}
+    )
 
 
 def _meaning() -> dict[str, Any]:
@@ -118,7 +120,7 @@ def _meaning() -> dict[str, Any]:
     }
 
 
-def _of(found: Mapping[str, Any]) -> dict[str, Any]:
+def _repeat_metadata(found: Mapping[str, Any]) -> dict[str, Any]:
     """Metadata of what `repeat_facts` found."""
     what = "recommended too, the log repeats" if found["repeats"] else "not recommended"
     return {"repeat share of the validation day": found["repeat_share"], "seen items": what}

@@ -1,7 +1,7 @@
 """What every asset module shares: partitions, pools, launchpad configuration, results."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -122,6 +122,13 @@ def check_specs(
         dg.AssetCheckSpec(name, asset=asset, blocking=blocking, description=description)
         for name, description in descriptions.items()
     ]
+
+
+def listed(items: Iterable[object]) -> dg.MarkdownMetadataValue:
+    """A list for the UI."""
+    from onerec.markdown import markdown_list
+
+    return dg.MetadataValue.md(markdown_list(items))
 
 
 def table_of(rows: Sequence[Mapping[str, Any]]) -> dg.TableMetadataValue:

@@ -36,7 +36,7 @@ NEEDED = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class PublishedNight:
+class PublishedNightlyRun:
     """A nightly run whose artifacts are all published.
 
     Attributes:
@@ -76,7 +76,7 @@ def latest_day(store: ArtifactStore, names: Sequence[str] = NEEDED) -> str:
     return max(days)
 
 
-def latest_night(store: ArtifactStore) -> PublishedNight:
+def latest_night(store: ArtifactStore) -> PublishedNightlyRun:
     """The last nightly run with every artifact that variants need.
 
     Raises:
@@ -84,7 +84,7 @@ def latest_night(store: ArtifactStore) -> PublishedNight:
     """
     day = latest_day(store)
     read = {name: store.latest(name, day) for name in NEEDED}
-    return PublishedNight(
+    return PublishedNightlyRun(
         test_day=date.fromisoformat(day), artifacts=read, base=_settings(store, read)
     )
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from pydantic import Field
 
-from assets.support import SETTINGS
+from assets.support import SETTINGS, listed
 from onerec.artifacts import ArtifactStore
 
 if TYPE_CHECKING:
@@ -86,8 +86,7 @@ def written(
         records = [dg.TableRecord(dict(zip(head, line, strict=True))) for line in lines]
         schema = dg.TableSchema(columns=[dg.TableColumn(name, "string") for name in head])
         shown[table.name] = dg.MetadataValue.table(records, schema)
-        findings = "\n".join(f"- {finding}" for finding in table.findings)
-        shown[f"{table.name}: findings"] = dg.MetadataValue.md(findings or "none")
+        shown[f"{table.name}: findings"] = listed(table.findings)
         for column, svg in table.pictures().items():
             title = table.shown.get(column, column.metric)
             shown[f"{table.name}: {title}"] = dg.MetadataValue.md(svg_markdown(svg))

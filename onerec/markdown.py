@@ -1,4 +1,4 @@
-"""Markdown from Jinja2 templates, and the one way to make a Markdown table."""
+"""Markdown from Jinja2 templates, and the one way to make a Markdown table or list."""
 
 from collections.abc import Iterable, Sequence
 
@@ -26,6 +26,17 @@ def markdown_table(columns: Sequence[object], rows: Iterable[Iterable[object]]) 
     return _TABLE.render(columns=columns, rows=rows).strip()
 
 
+def markdown_list(items: Iterable[object]) -> str:
+    """A list, "none" if it is empty.
+
+    Examples:
+        >>> print(markdown_list(["a", 1]))
+        - a
+        - 1
+    """
+    return _LIST.render(items=items).strip()
+
+
 def template(source: str) -> Template:
     """A template of a page; `markdown_table` and the filter `cell` are at hand in it."""
     return _ENVIRONMENT.from_string(source)
@@ -39,5 +50,12 @@ _TABLE = template("""\
 |{{ "---|" * columns | length }}
 {% for row in rows %}
 | {{ row | map("cell") | join(" | ") }} |
+{% endfor %}
+""")
+_LIST = template("""\
+{% for item in items %}
+- {{ item }}
+{% else %}
+none
 {% endfor %}
 """)

@@ -1,3 +1,5 @@
+"""The code location of Dagster: definitions, jobs, sensors, and the operator's commands."""
+
 import warnings
 
 import dagster as dg

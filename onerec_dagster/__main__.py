@@ -261,7 +261,7 @@ def day_of(text: str) -> date:
 
 
 def number(text: str) -> int:
-    """How many nights, champions or days stay.
+    """How many nightly runs, champions or days stay.
 
     Raises:
         ArgumentTypeError: It is no whole number from 1 on.

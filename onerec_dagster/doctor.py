@@ -93,7 +93,9 @@ def _consumers(settings: Settings, store: ArtifactStore) -> Diagnosis:
     except ArtifactError as error:
         return Diagnosis(subject, str(error))
     if not is_there:
-        remedy = f"its artifact is gone: restore it, or run that night again, rerun {served.day}"
+        remedy = (
+            f"its artifact is gone: restore it, or make that nightly run again: rerun {served.day}"
+        )
         return Diagnosis(subject, remedy)
     if newest and newest[0] > served.day:
         return Diagnosis(subject, f"recommendations of {newest[0]} are there and not current")

@@ -19,7 +19,7 @@ def main() -> None:
         from assets.log_inspection import session_build
         from assets.support import PIPELINE, SETTINGS
         from resources import resources_for
-        from resources.inspection.findings_text import as_text
+        from resources.inspection.findings_text import findings_as_text
         from resources.inspection.log_inspection import days_of, inspect_log
 
         first, last = days_of(SETTINGS.source)
@@ -29,7 +29,7 @@ def main() -> None:
             findings = inspect_log(SETTINGS.source, PIPELINE, build, (first, last))
     except (OSError, ValueError) as error:  # what a user can correct: the message says how
         sys.exit(f"make inspect: {error}")
-    print(as_text(findings))
+    print(findings_as_text(findings))
     print(f"{time.monotonic() - started:.0f} s. Reading the lines: a.b: c is c under b under a")
     sys.exit(any(f.level == "error" for f in findings))
 

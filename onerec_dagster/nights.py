@@ -223,12 +223,12 @@ def nights_are_backfilled_by_their_job(
     nights = nights_of_asset_backfill(context.instance, context.run)
     return dg.AssetCheckResult(
         passed=nights < 2,
-        metadata={"nights of the backfill": nights},
+        metadata={"nightly runs of the backfill": nights},
         description=None
         if nights < 2
         else (
-            f"this backfill of assets is of {nights} nights and would train later ones early. "
-            "Start it from the page of the job nightly, or by python -m onerec_dagster backfill "
-            "FROM TO: night D + 1 then begins when D has ended"
+            f"this backfill of assets is of {nights} nightly runs and would train later ones too "
+            "early. Start it from the page of the job nightly, or by python -m onerec_dagster "
+            "backfill FROM TO: the nightly run of D + 1 then begins when that of D has ended"
         ),
     )

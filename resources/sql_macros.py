@@ -1,8 +1,8 @@
 """SQL macros that read delivered texts and numbers: blanks, ids, flags, spans of time, moments.
 
-One macro a question, in DuckDB's SQL, so that there is one parser of times: reading a log's days
-and landing its rows both use it. Every text that is no time, number or flag is distinguished from
-an empty one (`is_blank`).
+One macro per conversion, in DuckDB's SQL, so that there is one parser of times: reading a log's
+days and landing its rows both use it. Every text that is no time, number or flag is distinguished
+from an empty one (`is_blank`).
 """
 
 import re

@@ -104,7 +104,7 @@ class Compute(_RuntimeResource):
 
         runtime = self.runtime()
         scratch = store.scratch(asset, partition, {**key, "shard_rows": runtime.shard_rows})
-        yield ShardPool.of(runtime, scratch, _now_and_then(report))
+        yield ShardPool.of(runtime, scratch, _periodic_report(report))
         shutil.rmtree(scratch, ignore_errors=True)
 
     def torch_device(self) -> str:
@@ -116,7 +116,7 @@ class Compute(_RuntimeResource):
         return self.runtime().torch_device()
 
 
-def _now_and_then(report: Callable[[str], None]) -> Callable[[int, int], None]:
+def _periodic_report(report: Callable[[str], None]) -> Callable[[int, int], None]:
     """Reports rows done, rows a second and the time left, now and then and at the end."""
     began = last = time.monotonic()
     already: int | None = None

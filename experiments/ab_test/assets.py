@@ -84,7 +84,9 @@ def ab_test_table(
         repeat_days=test.source.config.repeat_days,
     )
     shutil.rmtree(scratch)
-    return written([table], {"night": day, "upstream versions": dg.MetadataValue.json(versions)})
+    return written(
+        [table], {"nightly run": day, "upstream versions": dg.MetadataValue.json(versions)}
+    )
 
 
 def _budget(store: ArtifactStore, config: ABTestConfig) -> str:

@@ -43,11 +43,11 @@ class ServedCatalogue:
 
     @classmethod
     def of(cls, ids: SemanticIds, num_items: int, candidates: Array) -> "ServedCatalogue":
-        """Match both.
+        """Match the items of the app with the rows of the semantic-ID table.
 
         Args:
             ids: The table.
-            num_items: SimulatedItems of the app.
+            num_items: Items of the app.
             candidates: (N,) booleans: what may be listed.
 
         Raises:

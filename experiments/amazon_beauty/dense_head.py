@@ -1,6 +1,6 @@
 """The dense head of a generator alone, over the whole catalogue: quick enough for every epoch.
 
-Letters: B users, N items, T SID tokens.
+Shapes: B users, N items, T SID tokens.
 """
 
 from dataclasses import dataclass

@@ -4,6 +4,7 @@ A model of age 0 was made for day D. An older model was not trained since its ow
 is served with current histories, and with the current catalogue where its tokenizer version is
 still in use. Only the training data differs between ages, which are compared on the same users and
 days.
+
 Shapes: C cases of a day, U users.
 """
 
@@ -113,8 +114,8 @@ def measure_ages(
                 parts.append(pd.DataFrame(columns).assign(system=system, age=age, day=day))
     if all(part["age"].iloc[0] == 0 for part in parts):
         raise ValueError(
-            f"nights: {', '.join(map(str, nights)) or 'none'}; no two within {OLDEST} days of "
-            "one another, run the nightly runs of consecutive days"
+            f"nightly runs: {', '.join(map(str, nights)) or 'none'}; no two within {OLDEST} days "
+            "of one another, run the nightly runs of consecutive days"
         )
     return pd.concat(parts, ignore_index=True)
 

@@ -13,7 +13,7 @@ import dagster as dg
 
 from assets.code_version import code_version
 from assets.support import POOL_TRAINER, SETTINGS, published
-from experiments.nightly_artifacts import NEEDED, PublishedNight, latest_night
+from experiments.nightly_artifacts import NEEDED, PublishedNightlyRun, latest_night
 from experiments.table_assets import GROUP, provenance, recorded_seconds, written
 from experiments.variants.grids import ALIGNED, COMPARISONS, NAMES, PRETRAINED, STARTS, Comparison
 from experiments.variants.stored_results import VariantPartition, current_result, result_key
@@ -113,7 +113,7 @@ def _materialize(
 def _run(
     context: dg.AssetExecutionContext,
     compute: Compute,
-    night: PublishedNight,
+    night: PublishedNightlyRun,
     wanted: VariantPartition,
 ) -> "VariantRun":
     from experiments.variants.training import VariantRun
@@ -184,7 +184,10 @@ def comparison_table(name: str, compared: Comparison) -> dg.AssetsDefinition:
 
 
 def results_of(
-    instance: dg.DagsterInstance, artifacts: Artifacts, night: PublishedNight, compared: Comparison
+    instance: dg.DagsterInstance,
+    artifacts: Artifacts,
+    night: PublishedNightlyRun,
+    compared: Comparison,
 ) -> "list[VariantResult]":
     """The current results of a comparison's systems; those that are missing are left out."""
     from experiments.variants.comparison import VariantResult

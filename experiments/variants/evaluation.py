@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.nightly_artifacts import PublishedNight
+from experiments.nightly_artifacts import PublishedNightlyRun
 from experiments.variants.training import VariantFiles, VariantRun
 from onerec.artifacts import read_json, write_json
 from onerec.evaluation.data import EvaluationData, EvaluationFiles, load_evaluation_data
@@ -73,7 +73,7 @@ class _ListsOnly:
         return self.generator.rank(histories, top_k, exclude, candidates)
 
 
-def _evaluation_data(night: PublishedNight, device: str) -> EvaluationData:
+def _evaluation_data(night: PublishedNightlyRun, device: str) -> EvaluationData:
     files = EvaluationFiles(
         session_dataset=night.files["session_dataset"],
         semantic_ids=night.files["semantic_ids"],

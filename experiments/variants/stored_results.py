@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from experiments.nightly_artifacts import PublishedNight
+from experiments.nightly_artifacts import PublishedNightlyRun
 from experiments.variants.grids import ALIGNED, PRETRAINED, VARIANTS
 from experiments.variants.variant import Variant
 from onerec.artifacts import Artifact, ArtifactStore
@@ -33,11 +33,11 @@ class VariantPartition:
         """Partition key in Dagster: the dimensions in the order of their names."""
         return f"{self.seed}|{self.name}"
 
-    def variant(self, night: PublishedNight) -> Variant:
+    def variant(self, night: PublishedNightlyRun) -> Variant:
         """The changes that it makes to a nightly run."""
         return VARIANTS[self.asset](night.base)[self.name]
 
-    def start(self, night: PublishedNight) -> "VariantPartition | None":
+    def start(self, night: PublishedNightlyRun) -> "VariantPartition | None":
         """The pretrained variant that an aligned one starts from."""
         if self.asset != ALIGNED:
             return None
@@ -45,7 +45,7 @@ class VariantPartition:
 
 
 def result_key(
-    store: ArtifactStore, night: PublishedNight, wanted: VariantPartition, code_version: str
+    store: ArtifactStore, night: PublishedNightlyRun, wanted: VariantPartition, code_version: str
 ) -> dict[str, Any]:
     """Everything that a result depends on, as stored in its manifest.
 
@@ -62,7 +62,7 @@ def result_key(
 
 
 def current_result(
-    store: ArtifactStore, night: PublishedNight, wanted: VariantPartition, code_version: str
+    store: ArtifactStore, night: PublishedNightlyRun, wanted: VariantPartition, code_version: str
 ) -> Artifact | None:
     """The result for the nightly run's artifacts, current settings and code, if any."""
     start = wanted.start(night)

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 import torch
 from safetensors.torch import load_file
 
-from experiments.nightly_artifacts import PublishedNight
+from experiments.nightly_artifacts import PublishedNightlyRun
 from experiments.variants.elite_sessions import elite_sessions
 from experiments.variants.session_criteria import rebuild_sessions
 from experiments.variants.variant import Variant
@@ -50,7 +50,7 @@ class VariantFiles:
     semantic_ids: Path
 
     @classmethod
-    def of(cls, night: PublishedNight, directory: Path) -> "VariantFiles":
+    def of(cls, night: PublishedNightlyRun, directory: Path) -> "VariantFiles":
         """From a directory that `pretrain_variant` wrote."""
         own = {name: directory / name for name in ("session_dataset", "semantic_ids")}
         found = {name: path if path.exists() else night.files[name] for name, path in own.items()}
@@ -70,7 +70,7 @@ class VariantRun:
         on_progress: Called with progress messages.
     """
 
-    night: PublishedNight
+    night: PublishedNightlyRun
     variant: Variant
     settings: PipelineConfig
     runtime: Runtime

@@ -3,6 +3,7 @@
 A user active on several days counts once, with the mean of those days: the bootstrap resamples
 users, because the days of one user are correlated. Rewards of a day are by that day's reward
 models.
+
 Shapes: U users, D days.
 """
 
@@ -69,7 +70,7 @@ def pooled_users(nights: Mapping[str, Path]) -> tuple[dict[str, CaseValues], int
         ValueError: There is no nightly run, or a system was measured on some days only.
     """
     if not nights:
-        raise ValueError("nights: no day has offline_metrics; run a nightly run first")
+        raise ValueError("days: none has offline_metrics; run a nightly run first")
     tables = _with_rows_without_recency(
         {day: read_case_metrics(path, slice=None).to_pandas() for day, path in nights.items()}
     )

@@ -93,7 +93,7 @@ class ECPO:
     """GRPO against `pi_old' = max(sg(pi) / (1 + eps + delta), pi_old)`, without KL (OneRec report).
 
     In GRPO a bad session's ratio may grow without bound, and its gradient with it; here the ratio
-    of an early riser is 1 + eps + delta, and its gradient stays.
+    of a token whose probability has already risen is 1 + eps + delta, and its gradient stays.
 
     Attributes:
         clip: eps.

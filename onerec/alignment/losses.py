@@ -207,7 +207,7 @@ def ipa_loss(ntp: Tensor, preference: Tensor, *, ntp_weight: float, weight: floa
     """What a round minimises: L_NTP + lambda * L_pref (OneRec v1, Algorithm 2).
 
     With `ntp_weight=1`, DPO as the preference loss and best against worst of the model's own beams
-    it is IPA. Any other preference loss can be held to the log in the same way.
+    it is IPA. Any other preference loss can be regularised by L_NTP in the same way.
 
     Args:
         ntp: L_NTP, a scalar.

@@ -21,7 +21,7 @@ from onerec.datasets import files, own_config
 from onerec.datasets.dated_paths import any_day, day_of_path, is_dated, one_day
 from onerec.datasets.file_problems import loose, shown
 
-Section: TypeAlias = (
+LogSection: TypeAlias = (
     own_config.EventFiles | own_config.ItemFiles | own_config.HistoryFiles | own_config.VectorFiles
 )
 SECTIONS = ("events", "items", "prior_history", "item_vectors")
@@ -132,7 +132,7 @@ class OwnLog:
             f"rating if there is one, or confirm with feedback.kind: {self.feedback.kind}"
         )
 
-    def section(self, name: str) -> Section | None:
+    def section(self, name: str) -> LogSection | None:
         """A section of the YAML file."""
         return getattr(self.config, name)
 

@@ -89,7 +89,7 @@ def _column(value: Any) -> Any:
     return {"column": value} if isinstance(value, str) else value
 
 
-Source = Annotated[Column, BeforeValidator(_column)]
+ColumnSource = Annotated[Column, BeforeValidator(_column)]
 
 
 class Feature(_Section):
@@ -125,47 +125,47 @@ class _Columns(_Section):
 class EventColumns(_Columns):
     """Contract name -> the user's column; one left out is looked up under its own name."""
 
-    event_id: Source | None = None
-    user_id: Source = Column(column="user_id")
-    item_id: Source = Column(column="item_id")
-    event_time: Source = Column(column="event_time")
-    watch_seconds: Source | None = None
-    event_type: Source | None = None
-    rating: Source | None = None
-    quantity: Source | None = None
-    is_like: Source | None = None
-    is_follow: Source | None = None
-    is_comment: Source | None = None
-    is_share: Source | None = None
-    is_dislike: Source | None = None
-    surface: Source | None = None
+    event_id: ColumnSource | None = None
+    user_id: ColumnSource = Column(column="user_id")
+    item_id: ColumnSource = Column(column="item_id")
+    event_time: ColumnSource = Column(column="event_time")
+    watch_seconds: ColumnSource | None = None
+    event_type: ColumnSource | None = None
+    rating: ColumnSource | None = None
+    quantity: ColumnSource | None = None
+    is_like: ColumnSource | None = None
+    is_follow: ColumnSource | None = None
+    is_comment: ColumnSource | None = None
+    is_share: ColumnSource | None = None
+    is_dislike: ColumnSource | None = None
+    surface: ColumnSource | None = None
 
 
 class ItemColumns(_Columns):
     """As `EventColumns`, for the catalogue."""
 
-    item_id: Source = Column(column="item_id")
-    duration_seconds: Source | None = None
-    title: Source | None = None
-    category: Source | None = None
-    author_id: Source | None = None
-    published_at: Source | None = None
+    item_id: ColumnSource = Column(column="item_id")
+    duration_seconds: ColumnSource | None = None
+    title: ColumnSource | None = None
+    category: ColumnSource | None = None
+    author_id: ColumnSource | None = None
+    published_at: ColumnSource | None = None
 
 
 class HistoryColumns(_Columns):
     """As `EventColumns`, for what was watched before the log begins."""
 
-    user_id: Source = Column(column="user_id")
-    position: Source | None = None
-    item_id: Source = Column(column="item_id")
-    is_positive: Source | None = None
+    user_id: ColumnSource = Column(column="user_id")
+    position: ColumnSource | None = None
+    item_id: ColumnSource = Column(column="item_id")
+    is_positive: ColumnSource | None = None
 
 
 class VectorColumns(_Columns):
     """As `EventColumns`, for embeddings."""
 
-    item_id: Source = Column(column="item_id")
-    vector: Source = Column(column="vector")
+    item_id: ColumnSource = Column(column="item_id")
+    vector: ColumnSource = Column(column="vector")
 
 
 Formats = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]

@@ -18,7 +18,7 @@ from onerec.ranked_lists import RankedLists, Ranker
 from onerec.session_dataset.eval_users import EvalUsers, load_eval_users
 from onerec.session_dataset.newest_watches import newest_watches, split_day
 
-WEIGHTS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0)
+PRIOR_WEIGHTS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0)
 """What is tried; of equals the first."""
 POOL = 100
 """Items of a list that the prior may reorder."""
@@ -128,7 +128,8 @@ def ndcg_by_weight(lists: RankedLists, cases: RecencyCases) -> dict[float, float
     """
     prior = np.log1p(cases.watches)
     return {
-        weight: ndcg_at_10(reordered(lists, weight * prior, CUTOFF), cases) for weight in WEIGHTS
+        weight: ndcg_at_10(reordered(lists, weight * prior, CUTOFF), cases)
+        for weight in PRIOR_WEIGHTS
     }
 
 

@@ -1,13 +1,13 @@
 """Constrained beam search over whole sessions, batched over users.
 
-At every token a beam may only continue into a child that still has an item to give: the trie keeps
+At every token a beam may only continue into a child with an allowed item below it: the trie keeps
 the result legal, and counts of the items filtered out (`onerec.generation.masks`) or already in the
 beam's own session keep it from entering a prefix whose items are all gone. So every beam can always
 be finished.
 
 What `added_scores` says is added to the log-probability of every item.
 
-Letters: B batch, K beams of a step, W children considered per beam, M items, E excluded, N items of
+Shapes: B batch, K beams of a step, W children considered per beam, M items, E excluded, N items of
 the catalogue, T SID tokens.
 """
 

@@ -5,7 +5,7 @@ so O(N) for an allow-list. What is taken away from a view later (excluded items,
 already holds) is few, and closes a node only once nothing below it is left; only the nodes above
 those items are looked at, never all children of all beams.
 
-Letters: B batch, K beams, E excluded items, I items a session holds so far, N items, A leaves,
+Shapes: B batch, K beams, E excluded items, I items a session holds so far, N items, A leaves,
 V nodes of one depth, T SID tokens.
 """
 
@@ -109,7 +109,7 @@ class TrieView:
         known = self.closed[level] if self.closed else None
         if known is not None:
             hit = node.unsqueeze(-1) == known.parent.unsqueeze(1)  # (B, K, E)
-            self._shut(scores, hit, known.column.unsqueeze(1).expand_as(hit))
+            self._mask_columns(scores, hit, known.column.unsqueeze(1).expand_as(hit))
         if not taken.shape[2]:
             return
         above = self.trie.above(level + 1, taken)  # (B, K, I)
@@ -119,10 +119,10 @@ class TrieView:
             rest = rest - self._removed_below(level + 1, above.flatten(1)).view_as(above)
         column = above - first[node].unsqueeze(-1)
         own = (column >= 0) & (column < (first[node + 1] - first[node]).unsqueeze(-1))
-        self._shut(scores, own & (rest <= 0), column)
+        self._mask_columns(scores, own & (rest <= 0), column)
 
     @staticmethod
-    def _shut(scores: Tensor, hit: Tensor, column: Tensor) -> None:
+    def _mask_columns(scores: Tensor, hit: Tensor, column: Tensor) -> None:
         """Write -inf to the columns (B, K, any) that are hit."""
         user, beam, which = hit.nonzero(as_tuple=True)
         scores[user, beam, column[user, beam, which]] = -torch.inf

@@ -1,9 +1,9 @@
-"""How a session generator becomes a ranked list, and the exact scores that audit it.
+"""How a session generator becomes a ranked list, and the exact scores against which it is checked.
 
 The list is written down here once: items by the log-probability of being the session's first item,
 plus what is added to it: a prior of the trie's, and the dense head's part.
 
-Letters: B batch, H history items, N items, T SID tokens, V nodes of one depth, C codes.
+Shapes: B batch, H history items, N items, T SID tokens, V nodes of one depth, C codes.
 """
 
 import numpy as np

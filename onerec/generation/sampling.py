@@ -1,10 +1,10 @@
 """Constrained ancestral sampling of whole sessions.
 
-A draw walks the same trie as a beam. At every token it chooses among the children that still have
-an item to give, with the model's probabilities over just those children: so every draw is legal,
+A draw walks the same trie as a beam. At every token it chooses among the children with an allowed
+item below them, with the model's probabilities over just those children: so every draw is legal,
 free of repeats, and can always be finished.
 
-Letters: B batch, K draws of each user, W children considered, M items, E excluded, T SID tokens.
+Shapes: B batch, K draws of each user, W children considered, M items, E excluded, T SID tokens.
 """
 
 from dataclasses import dataclass

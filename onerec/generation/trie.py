@@ -7,7 +7,7 @@ needed but where runs begin (compressed sparse rows, after STATIC, arXiv 2602.22
 The children of the first levels also stand in padded tables, so that a step of beam search reads
 them in one lookup.
 
-Letters: N items, T SID tokens, C codes per token, A allowed items, V nodes of one depth.
+Shapes: N items, T SID tokens, C codes per token, A allowed items, V nodes of one depth.
 """
 
 from dataclasses import dataclass

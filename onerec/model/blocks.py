@@ -1,6 +1,6 @@
 """Transformer blocks: pre-normalised T5-style layers over `scaled_dot_product_attention`.
 
-Letters: B batch, K beams (parallel sessions of one user), S memory tokens, X new tokens, P past
+Shapes: B batch, K beams (parallel sessions of one user), S memory tokens, X new tokens, P past
 tokens, D width, R = B * K rows, N heads.
 """
 

@@ -9,7 +9,7 @@ Two ways to hold them behind one interface:
 - `RowCaches` keep a copy per beam, reordered by one gather: for very many beams of few tokens, as
   when a whole catalogue is scored, where a mask of beams against tokens would not fit.
 
-Letters: B batch, K beams of a user, X new tokens of a beam, P past tokens of a beam, S tokens of a
+Shapes: B batch, K beams of a user, X new tokens of a beam, P past tokens of a beam, S tokens of a
 pool, D width, N heads, R = B * K rows, G groups of rows.
 """
 

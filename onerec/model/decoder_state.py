@@ -1,6 +1,6 @@
 """What an incremental decoding reads and keeps: the encoder's memory, and caches of the decoder.
 
-Letters: B batch, S memory tokens, D width, K beams of a user.
+Shapes: B batch, S memory tokens, D width, K beams of a user.
 """
 
 import dataclasses

@@ -9,7 +9,7 @@ Differences from the paper: tokens are predicted by their own (tied) embeddings 
 norm, not by a norm and a matrix per position; the session has several items; context features are
 the items' tokens and their recency.
 
-Letters: B users, S context tokens, X queries, D width, N heads, L key-value layers, G key-value
+Shapes: B users, S context tokens, X queries, D width, N heads, L key-value layers, G key-value
 heads.
 """
 

@@ -5,7 +5,7 @@ sequence gives the memories of all its prefixes, and one pass of the decoder rea
 from its own memory. Learning from each prefix by itself costs as many passes of the encoder as
 there are items. `OneRec.encode` of a prefix gives the same memory, so generation is unchanged.
 
-Letters: B sequences, P places (items of a sequence, all of them targets), T SID tokens, C codes,
+Shapes: B sequences, P places (items of a sequence, all of them targets), T SID tokens, C codes,
 S states, D width.
 """
 

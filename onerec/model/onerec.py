@@ -2,7 +2,7 @@
 
 With `architecture="lazy_decoder"` the encoder gives way to OneRec-V2's context: `lazy_decoder`.
 
-Letters: B batch, H history items, M items of a session, T SID tokens of a semantic ID, C codes per
+Shapes: B batch, H history items, M items of a session, T SID tokens of a semantic ID, C codes per
 token, K beams (sessions decoded in parallel for one user), S memory tokens, D width.
 """
 

@@ -1,6 +1,6 @@
 """From item indices to codes, losses and log-probabilities.
 
-Letters: B batch, H history items, M items of a session, T SID tokens, C codes, N catalogue items.
+Shapes: B batch, H history items, M items of a session, T SID tokens, C codes, N catalogue items.
 """
 
 from torch import Tensor

@@ -7,7 +7,7 @@ from pathlib import Path
 from safetensors.torch import load_file
 
 from onerec.config import RewardConfig
-from onerec.reward.training import Part, fit_reward
+from onerec.reward.training import RewardPart, fit_reward
 from onerec.session_dataset.item_attributes import load_item_attributes
 from onerec.session_dataset.reader import read_session_config
 from onerec.session_dataset.reward_blocks import RewardBlocks, load_reward_blocks
@@ -31,7 +31,7 @@ class RewardJob:
 
     session_dataset: Path
     semantic_ids: Path
-    part: Part = "reward"
+    part: RewardPart = "reward"
     reward: RewardConfig = field(default_factory=RewardConfig)
     runtime: Runtime = field(default_factory=Runtime)
 

@@ -28,7 +28,7 @@ from onerec.training.runtime import Runtime, reproducible
 from onerec.training.scratch import Scratch
 from onerec.training.trainer import fit
 
-Part = Literal["reward", "evaluator"]
+RewardPart = Literal["reward", "evaluator"]
 """The reward model trains the generator; the evaluator, trained on other users, measures it."""
 EVALUATOR_SEED = 1000
 """Added to the seed for the evaluator."""
@@ -62,7 +62,7 @@ def fit_reward(
     vectors: Tensor,
     out_dir: Path,
     *,
-    part: Part = "reward",
+    part: RewardPart = "reward",
     execution: Execution = ONE_PROCESS,
     on_epoch: Callable[[Numbers], None] = lambda numbers: None,
 ) -> RewardReport:
@@ -129,7 +129,7 @@ def _data_of(
     train: RewardBlocks,
     valid: RewardBlocks,
     vectors: Tensor,
-    part: Part,
+    part: RewardPart,
 ) -> _Data:
     mine, log = blocks_of(train, config, part), train.log
     if not len(mine):
@@ -162,7 +162,7 @@ def with_facts_of(log: ExposureLog, blocks: RewardBlocks, counted: np.ndarray) -
 class _Member:
     """Which model of an ensemble: the part and a number from 0."""
 
-    part: Part
+    part: RewardPart
     number: int
 
     def seed(self, config: RewardConfig) -> int:
@@ -245,12 +245,12 @@ def _shape_of(config: RewardConfig, data: _Data) -> RewardShape:
     )
 
 
-def blocks_of(blocks: RewardBlocks, config: RewardConfig, part: Part) -> RewardBlocks:
+def blocks_of(blocks: RewardBlocks, config: RewardConfig, part: RewardPart) -> RewardBlocks:
     """The blocks of one part's users."""
     return blocks.rows(torch.from_numpy(users_of_part(blocks.user_ids, config, part))[blocks.user])
 
 
-def users_of_part(user_ids: np.ndarray, config: RewardConfig, part: Part) -> np.ndarray:
+def users_of_part(user_ids: np.ndarray, config: RewardConfig, part: RewardPart) -> np.ndarray:
     """(U,) booleans: the users of one part."""
     evaluator_users = split_users(user_ids, config.evaluator_user_share, config.seed)
     return evaluator_users if part == "evaluator" else ~evaluator_users

@@ -35,7 +35,7 @@ PUBLISH_AGAIN = "publish it again, materialise recommendations of the newest day
 
 
 @dataclass(frozen=True, kw_only=True)
-class Served:
+class ServedVersion:
     """Contents of `served.json`.
 
     Attributes:
@@ -55,7 +55,7 @@ class Served:
 
 
 def publish_current(
-    root: Path, served: Served, *, table: pa.Table, titles: pa.Table, bundle: Path
+    root: Path, served: ServedVersion, *, table: pa.Table, titles: pa.Table, bundle: Path
 ) -> bool:
     """Write a new version beside the current one, then move the link `current` to it atomically.
 
@@ -106,7 +106,7 @@ def publish_current(
     return True
 
 
-def read_served(root: Path) -> Served | None:
+def read_served(root: Path) -> ServedVersion | None:
     """Read `current/served.json`; None where nothing was published.
 
     Raises:
@@ -116,7 +116,7 @@ def read_served(root: Path) -> Served | None:
     if not file.exists():
         return None
     try:
-        return Served(**read_json(file))
+        return ServedVersion(**read_json(file))
     except (ValueError, TypeError) as error:
         raise ValueError(f"{file} is damaged ({error}): {PUBLISH_AGAIN}") from None
 
@@ -125,7 +125,7 @@ def problem_of_current(root: Path) -> str:
     """The problem that makes `current` unreadable, in words; empty where there is none."""
     try:
         if read_served(root) is None:
-            return "nothing is served: run a night, python -m onerec_dagster rerun DAY"
+            return "nothing is served: make a nightly run, python -m onerec_dagster rerun DAY"
         pq.read_table(root / CURRENT / TABLE, columns=["user_id", "item_id"])
     except (ValueError, OSError, pa.ArrowException) as error:
         return str(error) if PUBLISH_AGAIN in str(error) else f"{error}: {PUBLISH_AGAIN}"

@@ -24,7 +24,7 @@ from pydantic import BaseModel, Field
 
 from onerec.artifacts import read_json
 from onerec.serving.bundle import load_bundle
-from onerec.serving.current import BUNDLE, CURRENT, SERVED, TITLES, Served
+from onerec.serving.current import BUNDLE, CURRENT, SERVED, TITLES, ServedVersion
 from onerec.serving.item_id_recommender import ItemIdRecommender
 
 log = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ class LoadedBundle:
     """
 
     where: Path
-    served: Served
+    served: ServedVersion
     recommender: ItemIdRecommender
     titles: pd.Series
 
@@ -90,7 +90,7 @@ class CurrentBundle:
         if self.loaded is not None and self.loaded.where == where:
             return False
         try:
-            served = Served(**read_json(where / SERVED))
+            served = ServedVersion(**read_json(where / SERVED))
             bundle = load_bundle(where / BUNDLE, device=self.device)
             self.loaded = LoadedBundle(where, served, bundle, _titles(where))
         except Exception:

@@ -1,6 +1,6 @@
 """The common interface of recommenders: item ids in, recommended item ids out.
 
-Letters: U users, N items, k list length.
+Shapes: U users, N items, k list length.
 """
 
 import logging

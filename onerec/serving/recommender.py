@@ -9,7 +9,7 @@ A bundle is a directory with everything that serving needs:
     vectors.safetensors                 item vectors, for the reward and a dense head
     item_prior.safetensors              optional: added to the items' log-probabilities
 
-Letters: U users, B users of a batch, H history items, K beams, M items of a session, k list length.
+Shapes: U users, B users of a batch, H history items, K beams, M items of a session, k list length.
 """
 
 import dataclasses

@@ -6,7 +6,7 @@ Its bundle is a directory with
     semantic_ids.parquet                the catalogue
     baselines/                          the counting baselines
 
-Letters: C cases, H history items, E excluded items, N items.
+Shapes: C cases, H history items, E excluded items, N items.
 """
 
 import dataclasses

@@ -28,7 +28,6 @@ from onerec.training.scratch import Scratch, claim, digest
 from onerec.training.sharding import strategy_of, whole_weights
 from onerec.training.step_log import NonFiniteError, StepLog
 
-FINGERPRINT = "fingerprint.json"
 REPORT_EVERY = 50
 """Steps between progress reports, each of which synchronises the device."""
 
@@ -113,7 +112,7 @@ def fit(
         )
         callbacks = [RandomState(settings.epoch_seed), steps, selection, progress, state]
         trainer = _trainer(runtime, settings, callbacks)
-        _meet(trainer, module)
+        _connect_processes(trainer, module)
         if scratch is not None and rank == 0:
             claim(directory, _fingerprint(module, rows, settings, runtime, scratch.identity))
         _fit_to_best_weights(trainer, module, loader_of(order, rows), state, selection)
@@ -121,7 +120,7 @@ def fit(
     return _result(steps, selection, rate)
 
 
-def _meet(trainer: L.Trainer, module: FitModule) -> None:
+def _connect_processes(trainer: L.Trainer, module: FitModule) -> None:
     """Connect the processes now: barriers are needed before Lightning would connect them."""
     if trainer.world_size > 1:
         trainer.strategy.connect(module)

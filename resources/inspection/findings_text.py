@@ -10,7 +10,7 @@ LONGEST_TABLE = 14
 """Rows of a table on the terminal; the UI shows all."""
 
 
-def as_text(findings: Sequence[Finding]) -> str:
+def findings_as_text(findings: Sequence[Finding]) -> str:
     """Findings for a terminal, topic by topic."""
     lines: list[str] = []
     topic = ""

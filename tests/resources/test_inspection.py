@@ -27,7 +27,7 @@ from resources.inspection import (
     value_findings,
 )
 from resources.inspection.findings import Finding, Inspected
-from resources.inspection.findings_text import as_text
+from resources.inspection.findings_text import findings_as_text
 from resources.inspection.log_inspection import SessionBuild, days_of, inspect_log
 from resources.inspection.temporary_warehouse import every_day, land_catalogue
 from resources.warehouse import Warehouse
@@ -248,7 +248,7 @@ def test_numbers_with_a_comma_name_the_setting_that_reads_them(value: str, setti
 def test_every_finding_names_a_line_of_the_yaml_file(findings: list[Finding]) -> None:
     known = ("feedback.", "events.", "items.", "first_day", "last_day", "stages.", "item_vectors.")
     assert all(f.setting.startswith(known) for f in findings)
-    text = as_text(findings)
+    text = findings_as_text(findings)
     for finding in findings:
         assert finding.text in text
         assert finding.setting in text

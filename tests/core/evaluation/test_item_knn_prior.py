@@ -18,7 +18,7 @@ from onerec.evaluation.baselines import (
 )
 from onerec.evaluation.baselines.simple import SMOOTHING
 from onerec.evaluation.ranking_metrics import per_case_metrics
-from onerec.evaluation.recency import WEIGHTS
+from onerec.evaluation.recency import PRIOR_WEIGHTS
 from onerec.model.recency_prior import NO_PRIOR, RecencyPrior
 from onerec.session_dataset.interactions import load_interactions
 from tests.core.training.small import HISTORY, NUM_ITEMS, catalogue, write_patterned_dataset
@@ -87,7 +87,7 @@ def test_the_weight_is_chosen_on_the_validation_day_by_what_was_before_it(
     assert cases is not None
     assert cases.watches.sum() == train.is_watched.sum(), "those of the one training day"
     ndcg = {}
-    for weight in WEIGHTS:
+    for weight in PRIOR_WEIGHTS:
         scores = by_hand(knn, cases.users.history, weight * np.log1p(cases.watches))
         top = np.argsort(-scores, axis=1, kind="stable")[:, :10]
         found = per_case_metrics(top, cases.users.targets, (10,))

@@ -18,7 +18,7 @@ from onerec.serving.current import (
     SERVED,
     TABLE,
     VERSIONS,
-    Served,
+    ServedVersion,
     problem_of_current,
     publish_current,
     read_served,
@@ -49,7 +49,7 @@ def publish(root: Path, bundle: Path, day: str, version: str, degraded: str | No
     bundle.mkdir(exist_ok=True)
     (bundle / "model.safetensors").write_bytes(b"weights")
     (bundle / "model.safetensors").chmod(0o600)
-    served = Served(
+    served = ServedVersion(
         day=day, serve_date="2026-06-15", version=version, model_version="m", degraded=degraded
     )
     return publish_current(root, served, table=table("a", "b", "c"), titles=TITLES, bundle=bundle)

@@ -15,7 +15,7 @@ import pytest
 
 from onerec.evaluation.baselines import fit_baselines
 from onerec.schema import RECOMMENDATIONS
-from onerec.serving.current import Served, publish_current
+from onerec.serving.current import ServedVersion, publish_current
 from onerec.serving.recommender import write_bundle
 from onerec.serving.simple_recommender import write_simple_bundle
 from onerec.session_dataset.interactions import load_interactions
@@ -47,7 +47,7 @@ def bundles(tmp_path: Path) -> dict[str, Path]:
 
 def publish(root: Path, bundle: Path, day: str, version: str, degraded: str | None = None) -> None:
     serve_date = date.fromisoformat(day).isoformat()
-    served = Served(
+    served = ServedVersion(
         day=day, serve_date=serve_date, version="v", model_version=version, degraded=degraded
     )
     ids = [f"i{n:02}" for n in range(3, 40)]

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.nightly_artifacts import PublishedNight, latest_day, latest_night
+from experiments.nightly_artifacts import PublishedNightlyRun, latest_day, latest_night
 from experiments.variants.evaluation import evaluate_variant
 from experiments.variants.training import (
     VariantFiles,
@@ -34,7 +34,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> ArtifactStore:
 
 
 @pytest.fixture(scope="module")
-def night(store: ArtifactStore) -> PublishedNight:
+def night(store: ArtifactStore) -> PublishedNightlyRun:
     return latest_night(store)
 
 
@@ -42,7 +42,7 @@ def values_of(out_dir: Path, metric: str) -> np.ndarray:
     return read_case_metrics(out_dir, system="variant", metric=metric).column("value").to_numpy()
 
 
-def a_run(night: PublishedNight, seed: int = 0, **changes) -> VariantRun:
+def a_run(night: PublishedNightlyRun, seed: int = 0, **changes) -> VariantRun:
     variant = Variant(**changes)
     return VariantRun(
         night=night,
@@ -53,12 +53,12 @@ def a_run(night: PublishedNight, seed: int = 0, **changes) -> VariantRun:
 
 
 @pytest.fixture(scope="module")
-def default(night: PublishedNight, tmp_path_factory: pytest.TempPathFactory) -> VariantFiles:
+def default(night: PublishedNightlyRun, tmp_path_factory: pytest.TempPathFactory) -> VariantFiles:
     root = tmp_path_factory.mktemp("default")
     return pretrain_variant(a_run(night), root / "out", root / "scratch")
 
 
-def test_the_settings_of_a_night_are_those_of_its_manifests(night: PublishedNight):
+def test_the_settings_of_a_night_are_those_of_its_manifests(night: PublishedNightlyRun):
     base = night.base
     assert night.test_day.isoformat() == small.DAY
     assert (base.model, base.sessions) == (SHAPE, small.SESSIONS)
@@ -81,7 +81,7 @@ def test_the_latest_day_is_the_last_one_that_has_everything(tmp_path: Path):
 
 
 def test_nothing_changed_is_a_copy_of_the_nights_checkpoint(
-    night: PublishedNight, default: VariantFiles, tmp_path: Path
+    night: PublishedNightlyRun, default: VariantFiles, tmp_path: Path
 ):
     name = "model.safetensors"
     own = night.files["pretrained_checkpoint"]
@@ -97,7 +97,7 @@ def test_nothing_changed_is_a_copy_of_the_nights_checkpoint(
 
 
 def test_shorter_targets_are_trained_on_and_measured_by_their_lists(
-    night: PublishedNight, tmp_path: Path
+    night: PublishedNightlyRun, tmp_path: Path
 ):
     run = a_run(night, overrides={"sessions": {"session_items": 1}})
     for name in ("a", "b"):
@@ -111,7 +111,7 @@ def test_shorter_targets_are_trained_on_and_measured_by_their_lists(
 
 
 def test_other_tokens_keep_rows_and_cases(
-    night: PublishedNight, default: VariantFiles, tmp_path: Path
+    night: PublishedNightlyRun, default: VariantFiles, tmp_path: Path
 ):
     run = a_run(night, overrides={"tokenizer": {"method": "kmeans"}})
     files = pretrain_variant(run, tmp_path, tmp_path / "scratch")
@@ -128,7 +128,7 @@ def test_other_tokens_keep_rows_and_cases(
 
 
 def test_methods_start_from_the_same_weights_and_end_elsewhere(
-    night: PublishedNight, default: VariantFiles, tmp_path: Path
+    night: PublishedNightlyRun, default: VariantFiles, tmp_path: Path
 ):
     weights = {}
     for method in ("ipa", "ipo"):
@@ -142,7 +142,7 @@ def test_methods_start_from_the_same_weights_and_end_elsewhere(
 
 
 def test_a_second_round_starts_from_the_first(
-    night: PublishedNight, default: VariantFiles, tmp_path: Path
+    night: PublishedNightlyRun, default: VariantFiles, tmp_path: Path
 ):
     trained = {}
     for rounds in (1, 2):
@@ -158,7 +158,7 @@ def test_a_second_round_starts_from_the_first(
 
 
 def test_a_share_of_the_sessions_is_a_number_of_users(
-    night: PublishedNight, default: VariantFiles, tmp_path: Path
+    night: PublishedNightlyRun, default: VariantFiles, tmp_path: Path
 ):
     run = a_run(night, sample_share=0.05)
     align_variant(run, default, tmp_path)
@@ -166,7 +166,7 @@ def test_a_share_of_the_sessions_is_a_number_of_users(
 
 
 def test_elite_sessions_are_learned_from(
-    night: PublishedNight, default: VariantFiles, tmp_path: Path
+    night: PublishedNightlyRun, default: VariantFiles, tmp_path: Path
 ):
     run = a_run(night, elite_share=0.5)
     files = align_variant(run, default, tmp_path)
