@@ -76,7 +76,6 @@ def item_embeddings(
             core,
             before=day,
             pool=pool,
-            device=compute.torch_device(),
             on_progress=report,
         )
         embeddings.save(draft.path)

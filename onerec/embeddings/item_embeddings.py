@@ -108,7 +108,6 @@ def embed_items(
     *,
     before: date | None = None,
     pool: ShardPool | None = None,
-    device: str = "cpu",
     on_progress: Callable[[str], None] = log.info,
 ) -> ItemEmbeddings:
     """Embed a catalogue.
@@ -122,7 +121,6 @@ def embed_items(
         before: Axes, scales and rarities are learned from items first seen before this day only:
             what arrives later moves nobody's vector. All items if not given.
         pool: How texts are spread over workers; this process alone if not given.
-        device: Where the sentence encoder runs.
         on_progress: Called with what is being done.
 
     Raises:
@@ -139,7 +137,7 @@ def embed_items(
     if not fitted_on.any():
         raise ValueError(f"before={before}: no item was first seen earlier; choose a later day")
 
-    encode = partial(encode_minilm, on_progress=on_progress, pool=pool, device=device)
+    encode = partial(encode_minilm, on_progress=on_progress, pool=pool)
     text, has_text = _text_block(catalogue, fitted_on, config, encode)
     attributes, has_attributes = _attributes_block(catalogue, fitted_on, config)
     own, has_supplied = _supplied_block(supplied, ids, fitted_on)

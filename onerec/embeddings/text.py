@@ -43,7 +43,6 @@ def encode_minilm(
     on_progress: Callable[[str], None],
     *,
     pool: ShardPool | None = None,
-    device: str = "cpu",
 ) -> np.ndarray:
     """(N, 384) float32 sentence vectors by all-MiniLM-L6-v2, from the installed weights package.
 
@@ -53,7 +52,6 @@ def encode_minilm(
         texts: (N,) strings.
         on_progress: Called with what is being done.
         pool: How different texts are spread over workers; this process alone if not given.
-        device: Where the encoder runs; its vectors on a GPU differ in the last bits.
     """
     unique, positions = np.unique(texts.astype(str), return_inverse=True)
     if len(unique) == 0:
@@ -64,7 +62,7 @@ def encode_minilm(
         on_progress=lambda done, total: on_progress(f"text: {done} of {total} encoded"),
     )
     table = pa.table({"text": pa.array(unique[order], pa.string())})
-    made = gathered(map_shards(partial(load_minilm, device), table, pool, multiple_of=_CHUNK))
+    made = gathered(map_shards(partial(load_minilm, pool.device), table, pool, multiple_of=_CHUNK))
     vectors = np.empty((len(unique), 384), np.float32)
     vectors[order] = made["vectors"]
     return vectors[positions.ravel()]
