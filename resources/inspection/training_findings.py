@@ -38,6 +38,8 @@ CRITERIA = {
     "has_enough_positives": "good_min_positives",
 }
 """Column of `sessions` -> its setting."""
+USUAL_SHARE = 0.9
+"""A criterion that excludes more of the sessions does not suit the log."""
 
 
 def sessions(log: Inspected) -> list[Finding]:
@@ -71,8 +73,9 @@ def sessions(log: Inspected) -> list[Finding]:
         found.append(
             Finding(
                 topic="Sessions",
-                level="warning" if counts[name] == counts["sessions"] else "ok",
-                text=f"{log.count(counts[name])} sessions have too few {words}",
+                level="warning" if counts[name] > USUAL_SHARE * counts["sessions"] else "ok",
+                text=f"{log.count(counts[name])} of {log.count(counts['sessions'])} sessions have "
+                f"too few {words}",
                 setting=log.setting("sessions", setting) if setting else "stages.sessions",
             )
         )

@@ -2,8 +2,9 @@
 
 import csv
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import duckdb
 import pyarrow as pa
@@ -15,6 +16,8 @@ from resources.landing import plausible
 from resources.sql_macros import create_macros
 from resources.unusable_times import likely_format
 
+T = TypeVar("T")
+R = TypeVar("R")
 SAMPLE_ROWS = 20_000
 MOST = 0.95
 """Share of a column's values that must be of a kind for the column to be of it."""
@@ -95,26 +98,49 @@ def find_tables(data: str) -> tuple[list[FoundTable], tuple[str, ...]]:
     """The tables behind a directory, a glob or a file, the largest first, and what was not read.
 
     Raises:
-        ValueError: Nothing is found, or a file is damaged.
+        ValueError: Nothing is found, or no file can be read.
     """
-    found = find(data)
-    files = [_styled(file) for file in found.files]
-    files = [file for file in files if file.names]
-    if not files:
+    found, problems = find(data), list[str]()
+    groups: dict[tuple[object, ...], list[DataFile]] = {}
+    for file, names in _read_each(_with_names, found.files, problems):
+        if names:
+            groups.setdefault((names, file.is_parquet, file.style), []).append(file)
+    tables = _read_each(_look_at, groups.values(), problems)
+    if problems and not tables:
+        raise ValueError(f"DATA={data!r}: {problems[0]}")
+    if not tables:
         others = f"; files of other endings: {', '.join(found.skipped)}" if found.skipped else ""
         raise ValueError(
             f"DATA={data!r}: no Parquet or CSV file is found there{others}. Name a directory, a "
             "glob or a file"
         )
-    groups: dict[tuple[object, ...], list[DataFile]] = {}
-    for file in files:
-        groups.setdefault((file.names, file.is_parquet, file.style), []).append(file)
-    tables = [_look_at(group) for group in groups.values()]
-    return sorted(tables, key=_size, reverse=True), found.skipped
+    not_read = [f"not read: {problem}" for problem in problems]
+    if found.skipped:
+        not_read.append(
+            f"not read, for their endings: {', '.join(found.skipped[:5])}; name such a file "
+            "itself, make init DATA=file"
+        )
+    return sorted(tables, key=_size, reverse=True), tuple(not_read)
+
+
+def _read_each(read: Callable[[T], R], wanted: Iterable[T], problems: list[str]) -> list[R]:
+    """What can be read; why others cannot is added to `problems`."""
+    done = []
+    for part in wanted:
+        try:
+            done.append(read(part))
+        except (OSError, ValueError) as error:
+            problems.append(str(error))
+    return done
 
 
 def _size(table: FoundTable) -> int:
     return sum(int(f.filesystem.size(f.path)) for f in table.files)
+
+
+def _with_names(file: DataFile) -> tuple[DataFile, tuple[str, ...]]:
+    styled = _styled(file)
+    return styled, styled.names
 
 
 def _styled(file: DataFile) -> DataFile:

@@ -47,7 +47,7 @@ def propose(data: str, beside: Path) -> Proposal:
         ValueError: There is no file, or none with users, items and times; the message says which
             columns were seen.
     """
-    tables, skipped = find_tables(data)
+    tables, not_read = find_tables(data)
     found = find_events(tables)
     if found is None:
         seen = "; ".join(
@@ -78,12 +78,7 @@ def propose(data: str, beside: Path) -> Proposal:
         for t in tables
         if all(t is not u for u in used)
     ]
-    if skipped:
-        notes.append(
-            f"not looked at, for their endings: {', '.join(skipped[:5])}; name such a file itself, "
-            "make init DATA=file"
-        )
-    return Proposal("\n".join(parts), tuple(notes))
+    return Proposal("\n".join(parts), (*notes, *not_read))
 
 
 def _section(name: str, table: FoundTable, chosen: Mapping[str, ChosenColumn], beside: Path) -> str:

@@ -210,3 +210,17 @@ def test_the_command_writes_once_and_never_over_a_file(tmp_path: Path) -> None:
     assert done[1].returncode == 1
     assert "my_data.yaml exists and is kept" in done[1].stderr
     assert columns(yaml.safe_load((tmp_path / "my_data.yaml").read_text())["events"])
+
+
+def test_a_file_that_cannot_be_read_is_named_and_the_others_are_proposed(tmp_path: Path) -> None:
+    rows = [f"{START + k},{k % 6},{k % 5},30" for k in range(100)]
+    write(tmp_path, "log.csv", "timestamp,user,item,watch_time", rows)
+    write(tmp_path, "notes.txt", "a, b", ["1, 2", "no row of a table"])
+    (tmp_path / "data" / "cut.parquet").write_bytes(b"PAR1 and no more")
+    proposal = propose(str(tmp_path / "data"), tmp_path)
+    assert columns(yaml.safe_load(proposal.text)["events"])["user_id"] == "user"
+    notes = [note for note in proposal.notes if note.startswith("not read")]
+    assert sorted(Path(note.split(": ")[1]).name for note in notes) == ["cut.parquet", "notes.txt"]
+    (tmp_path / "data" / "log.csv").unlink()
+    with pytest.raises(ValueError, match=r"DATA=.*(notes\.txt|cut\.parquet)"):
+        propose(str(tmp_path / "data"), tmp_path)
