@@ -5,10 +5,18 @@ import os
 import shutil
 from pathlib import Path
 
-from resources.settings import CHECKOUT, Settings
+from resources.settings import CHECKOUT, Settings, absolute
 
 FILE, RECORD = "dagster.yaml", ".managed_dagster_yaml"
 """The instance's settings, and the hash of what was copied there."""
+PATHS = (
+    "ONEREC_CONFIG",
+    "ONEREC_DATA_DIR",
+    "ONEREC_ARTIFACTS",
+    "ONEREC_SERVING_DIR",
+    "ONEREC_LAKE",
+)
+"""Settings that may be given relative to the working directory."""
 FORMER_COPIES = "# Instance settings. `make demo` and `make dev` copy this file"
 """How copies begin that were made before a hash was kept."""
 
@@ -27,6 +35,10 @@ def prepare_home(settings: Settings) -> Path:
     settings.remember()
     os.environ["DAGSTER_HOME"] = str(home)
     os.environ["ONEREC_HOME"] = str(settings.home)
+    # Steps read them again, in processes that dbt or `dagster dev` started elsewhere
+    for name in PATHS:
+        if given := absolute(os.environ.get(name) or None):
+            os.environ[name] = given
     # Steps run two at once; threads that spin while they wait would take each other's cores
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     return home

@@ -203,7 +203,7 @@ def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
     preset = chosen["preset"] or "tiny"
     require(preset in PRESETS, "ONEREC_PRESET", preset, f"use one of {', '.join(PRESETS)}")
     config = Path(chosen["config"]).expanduser().resolve() if chosen["config"] else None
-    data_dir = _absolute(chosen["data_dir"])
+    data_dir = absolute(chosen["data_dir"])
     require_no_credentials("ONEREC_DATA_DIR", data_dir or "")
     require_no_credentials("ONEREC_ARTIFACTS", environ.get("ONEREC_ARTIFACTS") or "")
     stages_of(preset, dataset, config, {})  # a wrong setting is named before any file is opened
@@ -273,7 +273,8 @@ def _dataset_of(config: str | None) -> str | None:
     return "own" if file and file.is_file() and "events" in read_yaml(file) else None
 
 
-def _absolute(path: str | None) -> str | None:
+def absolute(path: str | None) -> str | None:
+    """A path as every working directory reads it; a URL as it is."""
     if path is None or "://" in path:
         return path
     return str(Path(path).expanduser().resolve())

@@ -62,12 +62,13 @@ def environment(home: Path, config: Path, dataset: str = "own") -> dict[str, str
 
 
 def start(env: Mapping[str, str], log: Path) -> subprocess.Popen:
-    """Start the night; its output goes to a file."""
+    """Start the night; its output goes to a file. The YAML file is named as people name it."""
+    env = {**env, "ONEREC_CONFIG": os.path.relpath(env["ONEREC_CONFIG"], CHECKOUT)}
     with log.open("ab") as output:
         return subprocess.Popen(
             [sys.executable, "-m", "onerec_dagster.demo"],
             cwd=CHECKOUT,
-            env=dict(env),
+            env=env,
             stdout=output,
             stderr=subprocess.STDOUT,
         )

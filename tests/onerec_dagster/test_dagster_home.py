@@ -1,6 +1,7 @@
 """An instance's own settings stay; a copy of the checkout's follows it."""
 
 import dataclasses
+import os
 from pathlib import Path
 
 import pytest
@@ -52,3 +53,18 @@ def test_a_copy_of_an_earlier_version_of_the_project_is_renewed(settings: Settin
     (settings.dagster_home / FILE).write_text(f"{homes.FORMER_COPIES} into ...\nold: true\n")
     copied = prepare_home(settings) / FILE
     assert copied.read_text() == (CHECKOUT / FILE).read_text()
+
+
+def test_relative_paths_are_those_of_the_working_directory_in_every_process(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_data.yaml").write_text("stages: {}")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ONEREC_CONFIG", "my_data.yaml")
+    monkeypatch.setenv("ONEREC_DATA_DIR", "")
+    monkeypatch.setenv("ONEREC_ARTIFACTS", "s3://bucket/here")
+    prepare_home(settings)
+    monkeypatch.chdir(CHECKOUT / "dbt_sessions")  # where dbt leaves the process that ran it
+    assert load_settings().config == tmp_path / "my_data.yaml"
+    assert load_settings().data_dir is None
+    assert os.environ["ONEREC_ARTIFACTS"] == "s3://bucket/here"
