@@ -1,6 +1,5 @@
 """Inspection of the log before anything is trained; the same as `make inspect`."""
 
-from datetime import date
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -34,7 +33,7 @@ def log_inspection(source: Source, dbt: SessionDbt) -> dg.MaterializeResult:
     try:
         opened = source.open()
         days = days_of(opened)
-        findings = inspect_log(opened, PIPELINE, session_build(dbt, days), days)
+        findings = inspect_log(opened, PIPELINE, session_build(dbt), days)
     except (OSError, ValueError) as error:
         raise dg.Failure(description=f"the log cannot be read: {error}") from error
     counts = {level: sum(f.level == level for f in findings) for level in ("error", "warning")}
@@ -63,9 +62,9 @@ def _tables(findings: "list[Finding]") -> dict[str, dg.MetadataValue]:
     return {"findings": table_of(rows), **examples}
 
 
-def session_build(dbt: SessionDbt, days: tuple[date, date]) -> "SessionBuild":
+def session_build(dbt: SessionDbt) -> "SessionBuild":
     """How the sessions of a log are cut for its inspection."""
     from resources.inspection.log_inspection import SessionBuild
 
-    variables = session_variables(PIPELINE.sessions, *days, SETTINGS.feedback)
+    variables = session_variables(PIPELINE.sessions, SETTINGS.feedback)
     return SessionBuild(dbt=dbt, variables=variables, directory=SETTINGS.root)

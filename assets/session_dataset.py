@@ -93,7 +93,8 @@ def session_dataset(
         delivered = sum(warehouse.num_delivered("raw_events", first, day).values())
         per_day = warehouse.sessions_per_day(day - timedelta(days=LOOKBACK_DAYS), day)
         valid_day = validation_day(per_day, day)
-        written = dbt.write_sessions(warehouse, draft.path, SplitDays(first, day, valid_day))
+        split_days = SplitDays(first, day, valid_day)
+        written = dbt.write_sessions(warehouse, draft.path, split_days, sessions)
         write_item_attributes(warehouse.catalogue(day), draft.path)
         draft.row_counts.update(written.sessions | {"rows": sum(written.sessions.values())})
         steps = {"delivered rows": delivered, **written.funnel}

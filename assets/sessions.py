@@ -62,13 +62,10 @@ class OrderLaunchpad(launchpad(PIPELINE.sessions, "session_order", "max_tied_sha
     """When the order of a session counts as unknown."""
 
 
-def session_variables(
-    config: SessionConfig, first: date, last: date, feedback: Feedback = VIDEO
-) -> dict[str, Any]:
-    """dbt's variables: the run's days, the settings under their own names, what events mean."""
+def session_variables(config: SessionConfig, feedback: Feedback = VIDEO) -> dict[str, Any]:
+    """dbt's variables: the settings under their own names, and what events mean."""
     settings = {k: v for k, v in dataclasses.asdict(config).items() if k not in NOT_FOR_SQL}
-    days = {"start_date": first.isoformat(), "end_date": last.isoformat()}
-    return days | {"user_sample": 1.0} | settings | feedback.variables()
+    return {"user_sample": 1.0} | settings | feedback.variables()
 
 
 class SessionSqlTranslator(DagsterDbtTranslator):
@@ -121,8 +118,8 @@ def session_sql(
     if len(days) == 1:
         fingerprint = next((d.fingerprint for d in delivered if d.day == days[0]), "")
         versions = _versions(context, fingerprint, settings)
-    variables = session_variables(settings, start, days[-1] + late, SETTINGS.feedback)
-    for event in dbt.build(context, variables):
+    variables = session_variables(settings, SETTINGS.feedback)
+    for event in dbt.build(context, variables, (start, days[-1] + late)):
         if isinstance(event, dg.Output) and versions:
             version = versions[context.asset_key_for_output(event.output_name)]
             yield dg.Output(

@@ -25,7 +25,7 @@ def main() -> None:
         first, last = days_of(SETTINGS.source)
         print(f"{SETTINGS.config or SETTINGS.dataset}: {first} to {last}", flush=True)
         with full_disk_in_one_line("make inspect", SETTINGS.home):
-            build = session_build(resources_for(SETTINGS)["dbt"], (first, last))
+            build = session_build(resources_for(SETTINGS)["dbt"])
             findings = inspect_log(SETTINGS.source, PIPELINE, build, (first, last))
     except (OSError, ValueError) as error:  # what a user can correct: the message says how
         sys.exit(f"make inspect: {error}")

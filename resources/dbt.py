@@ -6,18 +6,24 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from datetime import date
+from functools import cached_property
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 from dagster_dbt import DbtCliResource, DbtProject, asset_utils
 from dagster_dbt.core.dbt_event_iterator import DbtDagsterEventType, DbtEventIterator
+from packaging.version import Version
 from pydantic import Field
 
+from onerec.config import SessionConfig
 from onerec.session_dataset.splits import SplitDays
 from onerec.session_dataset.writer import WrittenSessions, write_session_dataset
 from resources.duckdb_memory import memory_limit
+from resources.session_stream import ListLengths
 from resources.settings import CHECKOUT, Settings
 from resources.warehouse import Warehouse
 
@@ -27,6 +33,8 @@ asset_utils.logger.addFilter(lambda record: "dbt subsetted execution" not in rec
 LARGEST_LOG_BYTES = 2**20
 """dbt keeps its log in up to six files of this size."""
 _SOURCES = {".sql", ".yml"}
+Days = tuple[date, date]
+"""The first and the last day of a build."""
 
 
 class SessionDbt(DbtCliResource):
@@ -42,22 +50,38 @@ class SessionDbt(DbtCliResource):
     )
 
     def cli(self, args: Any, **options: Any) -> Any:
-        """`DbtCliResource.cli` on this warehouse."""
+        """`DbtCliResource.cli` on this warehouse; the invocation has no adapter."""
         Path(self.warehouse_path).parent.mkdir(parents=True, exist_ok=True)
-        # dbt runs as a process of its own, but dagster-dbt also reads the profile in this one
-        with environment(
+        with self._profile():
+            return super().cli(args, **options)
+
+    @cached_property
+    def _cli_version(self) -> Version:
+        """dbt's version, without a process that prints it."""
+        return Version(metadata.version("dbt-core"))
+
+    def _initialize_dbt_core_adapter(self, args: Any) -> Any:
+        """Nothing: it takes seconds, most commands need none, and dbt would start after it."""
+
+    def _adapter(self, args: list[str]) -> Any:
+        """The adapter with which dagster-dbt describes what was built."""
+        with self._profile():
+            return super()._initialize_dbt_core_adapter(args)
+
+    def _profile(self) -> AbstractContextManager[None]:
+        """What profiles.yml reads: in dbt's process, and in this one for the adapter."""
+        return environment(
             ONEREC_SQL="duckdb",
             ONEREC_WAREHOUSE=self.warehouse_path,
             ONEREC_DUCKDB_THREADS=str(self.threads),
             ONEREC_DUCKDB_MEMORY=self.memory_limit,
             DBT_LOG_FILE_MAX_BYTES=str(LARGEST_LOG_BYTES),
-        ):
-            return super().cli(args, **options)
+        )
 
     def build(
-        self, context: dg.AssetExecutionContext, variables: Mapping[str, Any]
+        self, context: dg.AssetExecutionContext, variables: Mapping[str, Any], days: Days
     ) -> Iterator[DbtDagsterEventType]:
-        """Build and test the selected models with some dbt variables.
+        """Build and test the selected models of some days with some dbt variables.
 
         Unit tests are left to the test suite: they would prove the same in every nightly run.
         """
@@ -65,10 +89,13 @@ class SessionDbt(DbtCliResource):
         Warehouse(path=self.warehouse_path, memory_limit=self.memory_limit).wait_until_free()
         # one directory for every build: the pool lets one run at a time, and none piles up
         target = Path(self.target_dir) / "build"
-        invocation = self.cli(build_command(variables), context=context, target_path=target)
+        command = build_command(variables)
+        with these_days(days):
+            invocation = self.cli(command, context=context, target_path=target)
         if not self.column_metadata:
             yield from invocation.stream()
             return
+        invocation.adapter = self._adapter(command)  # while dbt builds
         # tables can be described once dbt has let go of the file; tests have nothing to describe
         tables, tests, failure = [], [], None
         try:
@@ -78,27 +105,29 @@ class SessionDbt(DbtCliResource):
             failure = error
         described = DbtEventIterator(iter(tables), invocation)
         yield from described.fetch_row_counts().fetch_column_metadata()
-        if invocation.adapter:  # it would keep the warehouse open in this process
-            invocation.adapter.cleanup_connections()
-            invocation.adapter.connections.close_all_connections()
+        # it would keep the warehouse open in this process
+        invocation.adapter.cleanup_connections()
+        invocation.adapter.connections.close_all_connections()
         yield from tests
         if failure:
             raise failure
 
-    def run_models(self, variables: Mapping[str, Any]) -> None:
-        """Build the models alone, outside of a run and without tests.
+    def run_models(self, variables: Mapping[str, Any], days: Days) -> None:
+        """Build the models of some days alone, outside of a run and without tests.
 
         Raises:
             DagsterDbtCliRuntimeError: A model failed; the message is dbt's.
         """
         command = ["run", "--quiet", "--vars", json.dumps(dict(variables), sort_keys=True)]
-        self.cli(command, target_path=Path(self.target_dir) / "inspection").wait()
+        with these_days(days):
+            self.cli(command, target_path=Path(self.target_dir) / "inspection").wait()
 
     def write_sessions(
-        self, warehouse: Warehouse, directory: Path, days: SplitDays
+        self, warehouse: Warehouse, directory: Path, days: SplitDays, config: SessionConfig
     ) -> WrittenSessions:
         """Write the session dataset of a day into a directory; see `write_session_dataset`."""
-        with warehouse.session_examples(days.first, days.test_day) as batches:
+        lengths = ListLengths(config.history_length, config.session_items)
+        with warehouse.sessions(days.first, days.test_day, lengths) as batches:
             return write_session_dataset(
                 batches, days.test_day, directory, valid_day=days.valid_day
             )
@@ -172,6 +201,11 @@ def _parse(target: Path, warehouse_path: Path) -> None:
                 os.replace(aside / name, target / name)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def these_days(days: Days) -> AbstractContextManager[None]:
+    """The environment that a dbt process gets its days from; see macros/days.sql."""
+    return environment(ONEREC_FIRST_DAY=days[0].isoformat(), ONEREC_LAST_DAY=days[1].isoformat())
 
 
 @contextmanager

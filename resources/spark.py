@@ -15,14 +15,17 @@ from dagster_dbt import DbtCliResource
 from dagster_dbt.core.dbt_event_iterator import DbtDagsterEventType
 from pydantic import Field
 
+from onerec.config import SessionConfig
 from onerec.session_dataset.splits import SplitDays
 from onerec.session_dataset.writer import WrittenSessions, count_sessions, take_over_files
 from resources.dbt import (
     PROJECT_DIR,
+    Days,
     SessionDbt,
     build_command,
     dbt_executable,
     environment,
+    these_days,
 )
 from resources.lake import Lake
 from resources.warehouse import Warehouse
@@ -60,23 +63,29 @@ class SparkSessionDbt(SessionDbt):
             return DbtCliResource.cli(self, args, **options)
 
     def build(
-        self, context: dg.AssetExecutionContext, variables: Mapping[str, Any]
+        self, context: dg.AssetExecutionContext, variables: Mapping[str, Any], days: Days
     ) -> Iterator[DbtDagsterEventType]:
         """Hand the landed rows over, build and test on Spark, show what was built in DuckDB.
 
         Spark computes without a connection to DuckDB being held. The views of the project are made
         in DuckDB by dbt, too, over the tables' files: one SQL for both.
         """
-        self._hand_over(variables)
+        first, last = days
+        self._hand_over(first - timedelta(days=variables["lateness_days"]), last)
         target = Path(self.target_dir) / "build_spark"
-        invocation = self.spark_cli(build_command(variables), context=context, target_path=target)
+        command = build_command(variables)
+        with these_days(days):
+            invocation = self.spark_cli(command, context=context, target_path=target)
         yield from invocation.stream()
         self._show(variables)
 
     def write_sessions(
-        self, warehouse: Warehouse, directory: Path, days: SplitDays
+        self, warehouse: Warehouse, directory: Path, days: SplitDays, config: SessionConfig
     ) -> WrittenSessions:
-        """See `SessionDbt.write_sessions`; the tasks of Spark write the files."""
+        """See `SessionDbt.write_sessions`; the tasks of Spark write the files.
+
+        Lists are as long as `session_sql` was built with.
+        """
         made = directory / "spark"
         arguments = {
             "first": str(days.first),
@@ -89,11 +98,9 @@ class SparkSessionDbt(SessionDbt):
         take_over_files(made, directory)
         return count_sessions(directory)
 
-    def _hand_over(self, variables: Mapping[str, Any]) -> None:
-        first = date.fromisoformat(variables["start_date"])
-        first -= timedelta(days=variables["lateness_days"])
+    def _hand_over(self, first: date, last: date) -> None:
         with self._warehouse().connect() as connection:
-            self.files.publish_raw(connection, first, date.fromisoformat(variables["end_date"]))
+            self.files.publish_raw(connection, first, last)
         self._run_macro("register_raw", {})
 
     def _show(self, variables: Mapping[str, Any]) -> None:

@@ -26,6 +26,7 @@ from resources import landing_tables
 from resources.duckdb_memory import memory_limit
 from resources.landing_tables import Landing
 from resources.parts import Delivery
+from resources.session_stream import ListLengths, stream_sessions
 
 log = logging.getLogger("onerec.warehouse")
 """Below `onerec`: Dagster keeps what its loggers say in the run's log, and commands print it."""
@@ -218,20 +219,15 @@ class Warehouse(dg.ConfigurableResource):
         return dict(rows)
 
     @contextmanager
-    def session_examples(
-        self, first: date, last: date, batch_rows: int = 50_000
-    ) -> Iterator[pa.RecordBatchReader]:
-        """Sessions of some days in batches, ordered by (started_at, session_id).
+    def sessions(
+        self, first: date, last: date, lengths: ListLengths
+    ) -> Iterator[Iterator[pa.RecordBatch]]:
+        """Sessions of some days in batches; see `stream_sessions`.
 
         The connection stays open inside the block: write the batches, do not compute on them.
         """
         with self.connect(read_only=True) as connection:
-            yield (
-                connection.table("session_examples")
-                .filter(f"session_date between date '{first}' and date '{last}'")
-                .order("started_at, session_id")
-                .to_arrow_reader(batch_rows)
-            )
+            yield stream_sessions(connection, first, last, lengths)
 
     def catalogue(self, day: date) -> pa.Table:
         """Items first seen up to a day, as they looked at its end; withdrawn ones as they did last.

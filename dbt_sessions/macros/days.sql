@@ -1,7 +1,31 @@
+{#
+    The days of this run, everything unless a run names them. They come from the environment when SQL is
+    executed, not as variables: with another variable dbt would parse the whole project again every night.
+#}
+{% macro first_day() -%}
+    {{- env_var("ONEREC_FIRST_DAY", "1970-01-01") if execute else "1970-01-01" -}}
+{%- endmacro %}
+
+{% macro last_day() -%}
+    {{- env_var("ONEREC_LAST_DAY", "9999-12-31") if execute else "9999-12-31" -}}
+{%- endmacro %}
+
+{#
+    Tests look at the days of the run. dbt renders `where` of a test when it parses, so the days take the
+    places of __first_day__ and __last_day__ here. Overrides dbt's own macro.
+#}
+{% macro get_where_subquery(relation) -%}
+    {%- set where = config.get("where", "") -%}
+    {%- if not where -%}{{ return(relation) }}{%- endif -%}
+    {%- set where = where | replace("__first_day__", "'" ~ first_day() ~ "'") -%}
+    {%- set where = where | replace("__last_day__", "'" ~ last_day() ~ "'") -%}
+    {{ return("(select * from " ~ relation ~ " where " ~ where ~ ") dbt_subquery") }}
+{%- endmacro %}
+
 {# The days of this run, and so many days before them: a filter on a DATE column. #}
 {% macro in_days(column, days_before=0) -%}
-    {{ column }} between cast('{{ var("start_date") }}' as date) - {{ days_before }}
-    and cast('{{ var("end_date") }}' as date)
+    {{ column }} between cast('{{ first_day() }}' as date) - {{ days_before }}
+    and cast('{{ last_day() }}' as date)
 {%- endmacro %}
 
 {#
@@ -60,7 +84,7 @@
     {%- set found = [] -%}
     {%- for row in run_query("show partitions " ~ relation) -%}
         {%- set day = row[0].split("=")[1] -%}
-        {%- if var("start_date") <= day <= var("end_date") -%}{%- do found.append(day) -%}{%- endif -%}
+        {%- if first_day() <= day <= last_day() -%}{%- do found.append(day) -%}{%- endif -%}
     {%- endfor -%}
     {{ return(found) }}
 {%- endmacro %}

@@ -7,6 +7,7 @@ Shapes: S sessions, E events.
 # pyarrow.compute makes its functions at import, where pyright cannot see them
 
 import dataclasses
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,7 @@ import pyarrow.compute as pc
 
 from onerec.artifacts import read_json
 from onerec.config import BeamConfig, SessionConfig
-from onerec.session_dataset.reader import exposure_flags, read_sessions
-from onerec.session_dataset.splits import LEARNED
+from onerec.session_dataset.reader import exposure_flags, open_sessions, read_sessions
 
 STATS = "stats.json"
 
@@ -34,28 +34,51 @@ def repeat_share(directory: Path) -> float:
     Returns:
         A number in [0, 1]; 0 without such an event.
     """
-    columns = ["user_id", "session_date", "history_item_ids", "item_ids", "is_watched", "split"]
-    table = read_sessions(directory, LEARNED, columns)
-    lists = ("item_ids", "history_item_ids")
-    shown, past = (_pairs(table, name) for name in lists)
-    watched = exposure_flags(table, "is_watched")
-    is_valid = pc.equal(table.column("split"), "valid").to_numpy(zero_copy_only=False)
-    row = _rows(table, "item_ids")
-    now = shown.filter(pa.array(watched & is_valid[row]))
-    # histories of later sessions include items of the same day: only the first session's counts
-    user = table.column("user_id").to_numpy(zero_copy_only=False).astype(str)
-    started_first = np.zeros(table.num_rows, dtype=bool)
-    in_split = np.flatnonzero(is_valid)
-    started_first[in_split[np.unique(user[in_split], return_index=True)[1]]] = True
-    kept = ~is_valid | started_first
-    had = [
-        shown.filter(pa.array(watched & ~is_valid[row])),
-        past.filter(pa.array(kept[_rows(table, "history_item_ids")])),
-    ]
+    columns = ["user_id", "history_item_ids", "item_ids", "is_watched"]
+    valid = read_sessions(directory, ["valid"], columns)
+    watched = exposure_flags(valid, "is_watched")
+    pairs = _Pairs(
+        valid.column("user_id").unique(),
+        pc.list_flatten(valid.column("item_ids")).filter(pa.array(watched)).unique(),
+    )
+    now, count = np.unique(pairs.of(valid, "item_ids", watched), return_counts=True)
     if not len(now):
         return 0.0
-    known = pc.is_in(now, value_set=pa.concat_arrays(had))
-    return float(pc.mean(known).as_py())
+    had = np.zeros(len(now), dtype=bool)
+    # histories of later sessions include items of the same day: only the first session's counts
+    user = valid.column("user_id").to_numpy(zero_copy_only=False).astype(str)
+    opens = valid.take(pa.array(np.sort(np.unique(user, return_index=True)[1])))
+    had |= np.isin(now, pairs.of(opens, "history_item_ids"))
+    for batch in open_sessions(directory, ["train"]).to_batches(columns=columns):
+        train = pa.Table.from_batches([batch])
+        train = train.filter(pc.is_in(train.column("user_id"), value_set=pairs.users))
+        had |= np.isin(now, pairs.of(train, "item_ids", exposure_flags(train, "is_watched")))
+        had |= np.isin(now, pairs.of(train, "history_item_ids"))
+    return float(count[had].sum() / count.sum())
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """Numbers for (user, item) pairs of some users and items."""
+
+    users: pa.Array
+    items: pa.Array
+
+    def of(self, sessions: pa.Table, name: str, kept: np.ndarray | None = None) -> np.ndarray:
+        """A number for each value of a list column, of those that are kept; others are left out."""
+        rows = _rows(sessions, name)
+        user = _index(sessions.column("user_id"), self.users)[rows]
+        item = _index(pc.list_flatten(sessions.column(name)), self.items)
+        known = (user >= 0) & (item >= 0)
+        if kept is not None:
+            known &= kept
+        return user[known] * len(self.items) + item[known]
+
+
+def _index(values: pa.ChunkedArray, known: pa.Array) -> np.ndarray:
+    """(E,) where each value is among the known ones, -1 if it is not."""
+    found = pc.fill_null(pc.index_in(values, value_set=known).cast(pa.int64()), -1)
+    return found.to_numpy(zero_copy_only=False)
 
 
 def repeat_facts(directory: Path, config: SessionConfig) -> dict[str, Any]:
@@ -86,11 +109,3 @@ def with_seen_items(decoding: BeamConfig, session_dataset: Path) -> BeamConfig:
 def _rows(table: pa.Table, name: str) -> np.ndarray:
     lengths = pc.fill_null(pc.list_value_length(table.column(name)), 0).to_numpy()
     return np.repeat(np.arange(table.num_rows), lengths)
-
-
-def _pairs(table: pa.Table, name: str) -> pa.Array:
-    """(E,) one text per (user, item) pair of a list column, unique by including lengths."""
-    items = pc.list_flatten(table.column(name))
-    users = table.column("user_id").take(pa.array(_rows(table, name)))
-    size = pc.cast(pc.utf8_length(users), pa.string())
-    return pc.binary_join_element_wise(size, users, items, "|").combine_chunks()

@@ -54,7 +54,7 @@ def inspected_warehouse(
         warehouse.land_prior_history(delivered_history(source))
         share = user_sample(sum(warehouse.num_delivered("raw_events", days[0], days[-1]).values()))
         of_aside = dbt.model_copy(update={"warehouse_path": warehouse.path})
-        of_aside.run_models({**variables, "user_sample": share})
+        of_aside.run_models({**variables, "user_sample": share}, (days[0], days[-1]))
         yield warehouse, share
 
 

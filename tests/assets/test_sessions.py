@@ -26,9 +26,9 @@ def key(name: str) -> dg.AssetKey:
     return dg.AssetKey(name)
 
 
-def test_variables_are_the_settings_and_the_days() -> None:
+def test_variables_are_the_settings() -> None:
     project = yaml.safe_load((PROJECT_DIR / "dbt_project.yml").read_text())
-    variables = sessions.session_variables(SessionConfig(), date(1970, 1, 1), date(9999, 12, 31))
+    variables = sessions.session_variables(SessionConfig())
     assert variables == project["vars"]
     known = {f.name for f in dataclasses.fields(SessionConfig)}
     assert sessions.NOT_FOR_SQL <= known

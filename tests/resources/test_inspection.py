@@ -77,7 +77,7 @@ def look(home: Path, source: EventSource, stages: PipelineConfig = PIPELINE) -> 
     days = days_of(source)
     build = SessionBuild(
         dbt=session_dbt(home / "dbt", home / "never.duckdb", column_metadata=False),
-        variables=session_variables(stages.sessions, *days),
+        variables=session_variables(stages.sessions),
         directory=home / "state",
     )
     findings = inspect_log(source, stages, build, days)
