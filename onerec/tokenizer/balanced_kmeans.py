@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from onerec.tokenizer.distances import blocks, scores
+from onerec.tokenizer.distances import Rows, blocks, scores
 from onerec.tokenizer.min_cost_flow import round_to_capacity
 
 POINTS_PER_CLUSTER = 64
@@ -61,7 +61,7 @@ class Partition:
 
 
 def balanced_kmeans(
-    vectors: Tensor,
+    vectors: Rows,
     num_clusters: int,
     *,
     iterations: int,
@@ -164,7 +164,7 @@ def _corrected(
     return prices
 
 
-def _candidates(rows: Tensor, centroids: Tensor, prices: Tensor) -> tuple[Tensor, Tensor]:
+def _candidates(rows: Rows, centroids: Tensor, prices: Tensor) -> tuple[Tensor, Tensor]:
     """(N, C) clusters of least score plus price, and their scores without the price."""
     width = min(CANDIDATES, len(centroids))
     candidates = torch.empty(len(rows), width, dtype=torch.long)
@@ -196,10 +196,12 @@ def _falling(first: float, last: float, steps: int) -> Iterator[float]:
     return (first * (last / first) ** (step / max(1, steps - 1)) for step in range(steps))
 
 
-def means(rows: Tensor, labels: Tensor, previous: Tensor) -> Tensor:
+def means(rows: Rows, labels: Tensor, previous: Tensor) -> Tensor:
     """(K, D): the mean of each cluster; an empty one keeps its previous centroid."""
     sizes = torch.bincount(labels, minlength=len(previous))[:, None]
-    sums = torch.zeros_like(previous).index_add_(0, labels, rows)
+    sums = torch.zeros_like(previous)
+    for block in blocks(len(rows), len(previous)):
+        sums.index_add_(0, labels[block], rows[block])
     return torch.where(sizes > 0, sums / sizes.clamp(min=1), previous)
 
 

@@ -24,7 +24,7 @@ from torch import Tensor
 from onerec.config import TokenizerConfig
 from onerec.tokenizer.balanced_kmeans import Partition, balanced_kmeans
 from onerec.tokenizer.clusterers import algorithm_1, plain_kmeans
-from onerec.tokenizer.distances import nearest
+from onerec.tokenizer.distances import Residuals, nearest
 from onerec.tokenizer.rqvae import fit_rqvae, perceptron
 
 CODEBOOK_FILE = "codebook.safetensors"
@@ -32,7 +32,7 @@ BALANCED_METHODS = ("balanced", "algorithm_1")
 """Methods whose cluster sizes differ by at most one; the others guarantee nothing."""
 
 ROWS_AT_ONCE = 4096
-"""Rows of temporary copies: a large catalogue's vectors are in memory twice, not four times."""
+"""Rows of temporary copies: a large catalogue's vectors may lie on disk."""
 
 _TOLERANCE = TokenizerConfig().quality_tolerance
 
@@ -158,11 +158,13 @@ def fit_codebook(
         tables, networks = fit_rqvae(vectors, config, on_progress=on_progress)
         book = Codebook(tables, config, networks)
         return book, book.encode(vectors)
-    residual, codebooks, codes = vectors, [], []
+    codebooks: list[Tensor] = []
+    codes: list[Tensor] = []
     for level in range(config.num_levels):
         generator = torch.Generator().manual_seed(config.seed + level)
+        residual = Residuals(vectors, codebooks[:], codes[:])
         partition = CLUSTERERS[config.method](
-            residual,
+            residual if config.method == "balanced" else residual[:],
             size,
             iterations=config.iterations,
             generator=generator,
@@ -170,17 +172,7 @@ def fit_codebook(
         )
         codebooks.append(partition.centroids)
         codes.append(partition.labels)
-        residual = _left_over(residual, partition, keep=residual is vectors)
     return Codebook(torch.stack(codebooks), config), torch.stack(codes, 1)
-
-
-def _left_over(rows: Tensor, partition: Partition, *, keep: bool) -> Tensor:
-    """Residuals: rows minus their centroids, block by block; in place unless `keep`."""
-    residual = torch.empty_like(rows) if keep else rows
-    for start in range(0, len(rows), ROWS_AT_ONCE):
-        block = slice(start, start + ROWS_AT_ONCE)
-        torch.sub(rows[block], partition.centroids[partition.labels[block]], out=residual[block])
-    return residual
 
 
 def _check_size(num_items: int, config: TokenizerConfig) -> None:
@@ -201,8 +193,9 @@ def _check_size(num_items: int, config: TokenizerConfig) -> None:
 
 def check_vectors(vectors: Tensor) -> None:
     """Raise `ValueError` naming the first row that is NaN, infinite or zero."""
-    bad = ~torch.isfinite(vectors).all(1)
-    zero = (vectors == 0).all(1)
+    parts = vectors.split(ROWS_AT_ONCE)
+    bad = torch.cat([~torch.isfinite(part).all(1) for part in parts])
+    zero = torch.cat([(part == 0).all(1) for part in parts])
     for mask, problem in ((bad, "is not finite"), (zero, "is all zeros")):
         if bool(mask.any()):
             row = int(mask.nonzero()[0, 0])

@@ -1,12 +1,49 @@
 """Scores of vectors against centroids, block by block. Shapes: N items, D width, K centroids."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 BLOCK_SCORES = 1 << 21
 """Most scores in memory at once: 8 MiB, about the size of a cache."""
+
+
+class Rows(Protocol):
+    """(N, D) vectors that are read in parts: a tensor, or `Residuals`."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: slice | Tensor, /) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Residuals:
+    """(N, D): what the first levels leave over of vectors, computed where it is read.
+
+    Stored, it would take as much memory as the vectors, which may lie on disk.
+
+    Attributes:
+        vectors: (N, D).
+        codebooks: Of each level, (K, D).
+        codes: Of each level, (N,).
+    """
+
+    vectors: Tensor
+    codebooks: Sequence[Tensor]
+    codes: Sequence[Tensor]
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def __getitem__(self, rows: slice | Tensor, /) -> Tensor:
+        """The residuals of some rows."""
+        left = self.vectors[rows]
+        for centroids, codes in zip(self.codebooks, self.codes, strict=True):
+            left = left - centroids[codes[rows]]
+        return left
 
 
 def blocks(num_rows: int, num_codes: int) -> Iterator[slice]:

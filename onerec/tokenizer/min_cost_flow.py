@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from onerec.tokenizer.distances import blocks, ranks_within, scores
+from onerec.tokenizer.distances import Rows, blocks, ranks_within, scores
 
 POOL_SCORES = 1 << 24
 """Most scores of movable items in memory at once (64 MiB)."""
@@ -24,7 +24,7 @@ POOL_PER_CLUSTER = 160
 """Items per cluster that may move before the pool is drawn again."""
 
 
-def round_to_capacity(rows: Tensor, centroids: Tensor, prices: Tensor, labels: Tensor) -> Tensor:
+def round_to_capacity(rows: Rows, centroids: Tensor, prices: Tensor, labels: Tensor) -> Tensor:
     """Move the fewest items at the least cost so that sizes are exact.
 
     Args:
@@ -57,7 +57,7 @@ def round_to_capacity(rows: Tensor, centroids: Tensor, prices: Tensor, labels: T
     return labels
 
 
-def _movable(rows: Tensor, centroids: Tensor, prices: Tensor, labels: Tensor) -> Tensor:
+def _movable(rows: Rows, centroids: Tensor, prices: Tensor, labels: Tensor) -> Tensor:
     """Row numbers of the items of each cluster that are cheapest to move."""
     num_codes = len(centroids)
     loss = torch.empty(len(rows))
