@@ -15,10 +15,12 @@ from onerec.session_dataset.reader import (
     dates_of,
     flags,
     known_items_of,
-    read_sessions,
+    session_batches,
     users_of,
 )
+from onerec.session_dataset.rows_on_disk import RowsOnDisk
 
+_SESSION_COLUMNS = ["user_id", "session_date", "is_good"]
 _TENSORS = ("user", "history", "targets", "is_good")
 
 
@@ -63,6 +65,9 @@ def load_session_tensors(
 ) -> SessionTensors:
     """Read the sessions of one split; those without a known target are left out.
 
+    Lists are read a batch at a time and kept as item indices on disk (`RowsOnDisk`), so that memory
+    grows by some bytes a session, whatever its lists hold.
+
     Args:
         directory: Files of a `session_dataset` artifact.
         split: `train`, `valid` or `test`.
@@ -74,22 +79,27 @@ def load_session_tensors(
     Raises:
         ValueError: The split is unknown, or a column is missing.
     """
-    columns = ["user_id", "session_date", "history_item_ids", "target_item_ids", "is_good"]
-    table = read_sessions(directory, [split], columns, good_only=good_only)
-    num = table.num_rows
-    wanted = known_items_of(table, "target_item_ids", catalogue)
-    targets = first_of_each(*wanted, num, session_items)
-    watched = known_items_of(table, "history_item_ids", catalogue)
-    history = last_of_each(*watched, num, history_length)
-    keep = np.flatnonzero(targets[:, 0] >= 0)
-    user_ids, user = users_of(table.select(["user_id"]).take(pa.array(keep)))
+    columns = [*_SESSION_COLUMNS, "history_item_ids", "target_item_ids"]
+    kept_sessions = []
+    with RowsOnDisk(history_length) as history, RowsOnDisk(session_items) as targets:
+        for table in session_batches(directory, split, columns, good_only=good_only):
+            wanted = known_items_of(table, "target_item_ids", catalogue)
+            aimed = first_of_each(*wanted, table.num_rows, session_items)
+            watched = known_items_of(table, "history_item_ids", catalogue)
+            keep = np.flatnonzero(aimed[:, 0] >= 0)
+            targets.append(aimed[keep])
+            history.append(last_of_each(*watched, table.num_rows, history_length)[keep])
+            kept_sessions.append(table.select(_SESSION_COLUMNS).take(pa.array(keep)))
+        padded = history.tensor(), targets.tensor()
+    sessions = pa.concat_tables(kept_sessions)
+    user_ids, user = users_of(sessions)
     return SessionTensors(
         user=torch.from_numpy(user),
         user_ids=user_ids,
-        history=torch.from_numpy(history[keep]),
-        targets=torch.from_numpy(targets[keep]),
-        is_good=torch.from_numpy(flags(table.column("is_good"))[keep]),
-        date=dates_of(table)[keep],
+        history=padded[0],
+        targets=padded[1],
+        is_good=torch.from_numpy(flags(sessions.column("is_good")).copy()),
+        date=dates_of(sessions),
     )
 
 

@@ -8,7 +8,7 @@ of a list column.
 # pyarrow.compute makes its functions at import, where pyright cannot see them
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,8 @@ from onerec.config import SessionConfig
 from onerec.config.feedback import VIDEO_SIGNALS, Feedback, Signal
 from onerec.schema import SESSION_DATASET, SPLITS
 
+BATCH_ROWS = 20_000
+"""Sessions that are read at once where they need not all be in memory."""
 Ints = npt.NDArray[np.int64]
 INTERACTIONS = ("is_like", "is_follow", "is_comment", "is_share")
 """Exposure columns any of which makes an exposure a positive interaction."""
@@ -68,6 +70,32 @@ def read_sessions(
     """
     order = ["started_at", "session_id"] if in_time_order else []
     wanted = list(dict.fromkeys([*columns, *order]))
+    dataset = _with_columns(directory, splits, wanted)
+    table = dataset.to_table(columns=wanted, filter=pc.field("is_good") if good_only else None)
+    return table.sort_by([(name, "ascending") for name in order]) if order else table
+
+
+def session_batches(
+    directory: Path, split: str, columns: Sequence[str], *, good_only: bool = False
+) -> Iterator[pa.Table]:
+    """Columns of one split in the order of its files, at most `BATCH_ROWS` sessions at a time.
+
+    At least one batch, if only an empty one. Arguments and errors are those of `read_sessions`.
+    """
+    dataset = _with_columns(directory, [split], columns)
+    batches = dataset.to_batches(
+        columns=list(columns),
+        filter=pc.field("is_good") if good_only else None,
+        batch_size=BATCH_ROWS,
+        batch_readahead=1,
+        fragment_readahead=1,
+    )
+    yield dataset.schema.empty_table().select(list(columns))
+    for batch in batches:
+        yield pa.Table.from_batches([batch])
+
+
+def _with_columns(directory: Path, splits: Sequence[str], wanted: Sequence[str]) -> pads.Dataset:
     dataset = open_sessions(directory, splits)
     missing = sorted(set(wanted) - set(dataset.schema.names))
     if missing:
@@ -75,8 +103,7 @@ def read_sessions(
             f"{directory}: columns {', '.join(missing)} are missing; the session_dataset was "
             "written by another version, materialise it again"
         )
-    table = dataset.to_table(columns=wanted, filter=pc.field("is_good") if good_only else None)
-    return table.sort_by([(name, "ascending") for name in order]) if order else table
+    return dataset
 
 
 def read_session_config(directory: Path) -> SessionConfig:
@@ -102,9 +129,10 @@ def read_signals(directory: Path) -> tuple[Signal, ...]:
 
 def users_of(sessions: pa.Table) -> tuple[np.ndarray, Ints]:
     """(U,) distinct users, sorted, and (S,) the index of each session's user."""
-    names = sessions.column("user_id").to_numpy().astype(object)
-    user_ids, user = np.unique(names, return_inverse=True)
-    return user_ids, user.astype(np.int64)
+    names = sessions.column("user_id")
+    user_ids = names.unique().sort()
+    user = pc.index_in(names, value_set=user_ids).to_numpy().astype(np.int64)
+    return user_ids.to_numpy(zero_copy_only=False).astype(object), user
 
 
 def dates_of(sessions: pa.Table) -> np.ndarray:
