@@ -197,6 +197,8 @@ def checkpoint_of_round(number: int) -> dg.AssetsDefinition:
             report = read_alignment_report(draft.path, job.inputs.ids.tokenizer_version)
             decision = _check(job, report, read["evaluator_model"].path, draft.path, config)
         shutil.rmtree(scratch)
+        for finding in decision.findings:
+            context.log.info(finding)
         for reason in decision.reasons:
             context.log.warning(f"round refused, {start} is kept: {reason}")
         learned = _training_metadata(report.steps, report.epochs)
@@ -263,6 +265,7 @@ def _round_metadata(decision: "RoundDecision", checkpoint: Path) -> dict[str, An
     return {
         "published": decision.published,
         "reasons": listed(decision.reasons),
+        "findings": listed(decision.findings),
         **{f"validation day: {name}": value for name, value in decision.numbers.items()},
         "NDCG@10 by weight of the reward": tried,
     }

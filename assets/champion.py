@@ -22,7 +22,7 @@ from assets.support import (
     upstream,
 )
 from onerec.artifacts import Artifact, ArtifactStore
-from onerec.config import CHALLENGER, CHALLENGER_SERVES, BeamConfig, RewardConfig
+from onerec.config import CHALLENGER_SERVES, BeamConfig, EvaluationConfig, RewardConfig
 from resources.stores import Artifacts
 
 if TYPE_CHECKING:
@@ -30,10 +30,14 @@ if TYPE_CHECKING:
     from onerec.promotion.rule import Decision
 
 DECIDED_FROM = (
-    "offline_metrics", CHECKPOINTS[CHALLENGER], "semantic_ids", "reward_model", "baselines",
+    "offline_metrics", *CHECKPOINTS.values(), "semantic_ids", "reward_model", "baselines",
 )  # fmt: skip
 """What the champion is decided from and made of."""
 CODE = code_version(__name__, "champion")
+
+
+PROMOTED_WITH = ("recall_tolerance", "aligned_recall_tolerance")
+"""Settings of the evaluation stage that decide what is promoted."""
 
 
 class DecidedByHand(dg.Config):
@@ -46,7 +50,7 @@ class DecidedByHand(dg.Config):
     reason: str = pydantic.Field(default="", description="Why")
 
 
-class PromotionLaunchpad(launchpad(PIPELINE.evaluation, "recall_tolerance")):
+class PromotionLaunchpad(launchpad(PIPELINE.evaluation, *PROMOTED_WITH)):
     """The promotion rule."""
 
     by_hand: DecidedByHand = DecidedByHand()
@@ -70,6 +74,9 @@ def champion(
     """What serves: the challenger if every gate passes, else the champion before it, else the
     nightly run's best simple system.
 
+    The challenger is the aligned model, or the pretrained one if that has significantly more
+    Recall@10.
+
     Decided from the table of `offline_metrics` alone; a refused challenger is a success of the
     run. `champion.json` holds the decision with its numbers; beside it lies the champion's complete
     bundle for `onerec.serving.bundle.load_bundle`.
@@ -88,15 +95,16 @@ def champion(
     store = artifacts.store
     read = {name: store.latest(name, day) for name in DECIDED_FROM}
     incumbent = previous_champion(store, day)
-    metrics, tolerance = MetricTable.load(read["offline_metrics"].path), settings.recall_tolerance
+    metrics = MetricTable.load(read["offline_metrics"].path)
     check_incumbent(read["offline_metrics"], incumbent)
     if nothing_measured(metrics):
         decision = unmeasured(has_incumbent=incumbent is not None)
     else:
-        decision = _decide(metrics, read, tolerance)
-    description = describe(decision, read[CHECKPOINTS[CHALLENGER]], incumbent, read["baselines"])
+        decision = _decide(metrics, read, settings)
+    challenger = read[CHECKPOINTS[decision.challenger_system]]
+    description = describe(decision, challenger, incumbent, read["baselines"])
     description["reward_weight"] = serving_reward_weight(
-        metrics, read[CHECKPOINTS[CHALLENGER]].path, tolerance=tolerance
+        metrics, challenger.path, tolerance=settings.recall_tolerance
     )
     description, kept = _overruled(store, config.by_hand, description, incumbent)
     versions = {name: artifact.version for name, artifact in read.items()}
@@ -109,7 +117,9 @@ def champion(
     return published(draft.artifact, _decision_metadata(description))
 
 
-def _decide(metrics: "MetricTable", read: dict[str, Artifact], tolerance: float) -> "Decision":
+def _decide(
+    metrics: "MetricTable", read: dict[str, Artifact], settings: EvaluationConfig
+) -> "Decision":
     from onerec.promotion.champion import (
         counted_signals,
         evidence_of,
@@ -121,7 +131,7 @@ def _decide(metrics: "MetricTable", read: dict[str, Artifact], tolerance: float)
     rewards = (read["reward_model"].path, RewardConfig(**read["reward_model"].manifest["config"]))
     evidence = evidence_of(
         metrics,
-        tolerance=tolerance,
+        settings,
         weak_towers=weak_towers(*rewards),
         signals=counted_signals(*rewards),
         filter_seen=filters_seen(read["offline_metrics"]),
@@ -162,7 +172,7 @@ def _write_champion(
     from onerec.serving.recommender import write_bundle
     from onerec.serving.simple_recommender import write_simple_bundle
 
-    challenger = read[CHECKPOINTS[CHALLENGER]].path
+    challenger = read[CHECKPOINTS[description["challenger_system"]]].path
     decoding = BeamConfig(**read["offline_metrics"].manifest["config"]["decoding"])
     if description["serves"] == CHALLENGER_SERVES:
         write_bundle(
@@ -190,6 +200,7 @@ def _decision_metadata(description: dict[str, Any]) -> dict[str, Any]:
     return {
         "promoted": description["promoted"],
         "serves": description["serves"],
+        "challenger": description["challenger_reason"] or description["challenger_system"],
         "decided by": description.get("by_hand", "the promotion rule"),
         "best simple system": description["simple_system"],
         "weight of the reward in the challenger's lists": description["reward_weight"],

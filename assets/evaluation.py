@@ -23,8 +23,8 @@ from assets.support import (
 )
 from onerec.artifacts import Artifact
 from onerec.config import (
+    ALIGNED,
     BASELINES,
-    CHALLENGER,
     PRETRAINED,
     SERVED,
     BeamConfig,
@@ -44,7 +44,7 @@ EVALUATED_WITH = (
     "evaluator_model",
     "reward_model",
 )
-CHECKPOINTS = {PRETRAINED: "pretrained_checkpoint", CHALLENGER: "dpo_checkpoint"}
+CHECKPOINTS = {PRETRAINED: "pretrained_checkpoint", ALIGNED: "dpo_checkpoint"}
 """Name in metrics -> asset."""
 BEATS_SIMPLE = "beats_best_simple_system"
 METRIC_SETTINGS = ("baselines", "cutoffs", "bootstrap_samples", "confidence", "max_cases", "seed")
@@ -121,19 +121,19 @@ def offline_metrics(
         draft.row_counts["rows"] = len(metrics.rows)
     if not results:
         return published(draft.artifact, {"metrics": SKIPPED, "users": 0})
-    shown = _shown(metrics, day, read[CHECKPOINTS[CHALLENGER]].path)
+    shown = _shown(metrics, day, read[CHECKPOINTS[ALIGNED]].path)
     return published(draft.artifact, shown | _plotted(metrics, len(data.user_ids)))
 
 
-def _shown(metrics: "MetricTable", day: str, challenger: Path) -> dict[str, Any]:
-    """The table and the pictures of the metrics; the challenger only if it is another generator."""
+def _shown(metrics: "MetricTable", day: str, aligned: Path) -> dict[str, Any]:
+    """The table and the pictures of the metrics; the aligned model only if it is another one."""
     from onerec.alignment.round_gate import refusal
-    from onerec.report.nightly import HEADLINES, headline_rows, systems, without_challenger
+    from onerec.report.nightly import HEADLINES, headline_rows, systems, without_aligned
     from onerec.report.nightly_pictures import metric_pictures
     from onerec.report.pictures import svg_markdown
 
-    refused = refusal(challenger)
-    metrics = without_challenger(metrics) if refused else metrics
+    refused = refusal(aligned)
+    metrics = without_aligned(metrics) if refused else metrics
     columns = ["system", *HEADLINES.values()]
     rows = [dict(zip(columns, row, strict=True)) for row in headline_rows(metrics)]
     pictures = metric_pictures(metrics, systems(metrics), day)
@@ -195,7 +195,7 @@ def check_metrics(
 ) -> Iterator[dg.AssetCheckResult]:
     """The checks, as a function of the metrics."""
     from onerec.evaluation.measure import nothing_measured
-    from onerec.promotion.champion import best_simple_system
+    from onerec.promotion.champion import best_simple_system, challenger_of
 
     if nothing_measured(metrics):
         for name in ("every_id_is_legal", "sessions_are_repeat_free", BEATS_SIMPLE):
@@ -215,15 +215,17 @@ def check_metrics(
             metadata={"share": share},
         )
     simple = best_simple_system(metrics, filter_seen=filter_seen)
-    gain = metrics.find(CHALLENGER, "recall@10", reference=simple)
+    challenger = challenger_of(metrics, PIPELINE.evaluation)
+    gain = metrics.find(challenger.system, "recall@10", reference=simple)
     yield dg.AssetCheckResult(
         passed=gain.low > 0,
         check_name=BEATS_SIMPLE,
         asset_key="offline_metrics",
         severity=dg.AssetCheckSeverity.WARN,
-        description=f"Recall@10 minus {simple}'s: {gain.text(signed=True)}",
+        description=f"Recall@10 of {challenger.system} minus {simple}'s: {gain.text(signed=True)}",
         metadata={
-            "Recall@10": metrics.find(CHALLENGER, "recall@10").mean,
+            "challenger": challenger.reason,
+            "Recall@10": metrics.find(challenger.system, "recall@10").mean,
             "best simple system": simple,
             "its Recall@10": metrics.find(simple, "recall@10").mean,
             "lower confidence bound of the difference": gain.low,
@@ -249,13 +251,13 @@ def nightly_evaluation(
             session_dataset=read["session_dataset"].path,
             semantic_ids=read["semantic_ids"].path,
             baselines=read["baselines"].path,
-            checkpoint=read[CHECKPOINTS[CHALLENGER]].path,
+            checkpoint=read[CHECKPOINTS[ALIGNED]].path,
             evaluator=read["evaluator_model"].path,
             reward_model=read["reward_model"].path,
         ),
         generators=NightlyGenerators(
             pretrained=read[CHECKPOINTS[PRETRAINED]].path,
-            challenger=read[CHECKPOINTS[CHALLENGER]].path,
+            aligned=read[CHECKPOINTS[ALIGNED]].path,
             champion=read["champion"].path if "champion" in read else None,
         ),
         test_day=date.fromisoformat(day),

@@ -14,7 +14,7 @@ from assets.support import (
     published,
     upstream,
 )
-from onerec.config import CHALLENGER, PRETRAINED, BeamConfig, EvaluationConfig
+from onerec.config import ALIGNED, PRETRAINED, BeamConfig, EvaluationConfig
 from resources.stores import Artifacts, Compute
 from resources.warehouse import Warehouse
 
@@ -42,7 +42,9 @@ def user_examples(
     For reading, with titles where the catalogue has them; nothing depends on it.
     """
     from onerec.alignment.round_gate import refusal
+    from onerec.evaluation.metric_table import MetricTable
     from onerec.evaluation.user_examples import as_markdown, collect_user_examples
+    from onerec.promotion.champion import challenger_of
 
     day, store = context.partition_key, artifacts.store
     read = {n: store.latest(n, day) for n in (*EVALUATED_WITH, *CHECKPOINTS.values())}
@@ -54,17 +56,18 @@ def user_examples(
     data = evaluation.data()
     page = "nobody watched anything on this day"
     if len(data.user_ids):
-        systems, explained = evaluation.systems(data), CHALLENGER
-        refused = refusal(read[CHECKPOINTS[CHALLENGER]].path)
+        systems = evaluation.systems(data)
+        explained = challenger_of(MetricTable.load(metrics.path), settings).system
+        refused = refusal(read[CHECKPOINTS[ALIGNED]].path)
         if refused:  # its list would repeat that of the pretrained generator
-            systems = {name: s for name, s in systems.items() if name != CHALLENGER}
+            systems = {name: s for name, s in systems.items() if name != ALIGNED}
             explained = PRETRAINED
         catalogue = warehouse.catalogue(date.fromisoformat(day)).select(["item_id", "title"])
         titles = {r["item_id"]: r["title"] for r in catalogue.to_pylist() if r["title"]}
         examples = collect_user_examples(data, systems, explained=explained)
         page = as_markdown(examples, titles)
         if refused:
-            page = f"Alignment round refused: {refused}. {CHALLENGER} is {PRETRAINED}.\n\n{page}"
+            page = f"Alignment round refused: {refused}. {ALIGNED} is {PRETRAINED}.\n\n{page}"
     with store.write(
         "user_examples",
         day,

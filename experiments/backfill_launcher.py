@@ -68,9 +68,22 @@ class Launcher:
         return {"/".join(n["assetKey"]["path"]): n["opVersion"] for n in nodes if n["opVersion"]}
 
     def run_job(
-        self, location: str, job: str, tags: Mapping[str, str], assets: Sequence[str] = ()
+        self,
+        location: str,
+        job: str,
+        tags: Mapping[str, str],
+        assets: Sequence[str] = (),
+        config: Mapping[str, Any] | None = None,
     ) -> bool:
-        """Run a job, or some assets of it, to its end; returns whether it succeeded."""
+        """Run a job, or some assets of it, to its end; returns whether it succeeded.
+
+        Args:
+            location: Code location.
+            job: Its job.
+            tags: Of the run.
+            assets: All of the job if not given.
+            config: Run configuration.
+        """
         selector: dict[str, Any] = {
             "repositoryLocationName": location,
             "repositoryName": "__repository__",
@@ -81,7 +94,7 @@ class Launcher:
         given = [{"key": key, "value": value} for key, value in tags.items()]
         params = {
             "selector": selector,
-            "runConfigData": {},
+            "runConfigData": dict(config or {}),
             "executionMetadata": {"tags": given},
         }
         run_id = self.query(LAUNCH_RUN, params=params)["launchRun"]["run"]["runId"]

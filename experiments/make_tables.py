@@ -17,13 +17,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from experiments.backfill_launcher import Launcher, running_ui
 from experiments.nightly_artifacts import NEEDED, latest_night
 from experiments.reporting.results_page import assemble_page
-from experiments.table_specs import PAGE_ORDER, Environment, TableSpec, chosen_tables, quick_table
+from experiments.table_specs import (
+    PAGE_ORDER,
+    Environment,
+    TableSpec,
+    chosen_tables,
+    environment_of_seed,
+    quick_table,
+)
 from experiments.variants.stored_results import current_result
 from onerec.artifacts import ArtifactStore
 from resources.settings import CHECKOUT, Settings, load_settings
@@ -115,10 +123,29 @@ def run_nights(ui: Launcher, days: Sequence[str], settings: Settings, store: Art
 
 
 def _run(
-    ui: Launcher, location: str, job: str, tags: Mapping[str, str], assets: Sequence[str] = ()
+    ui: Launcher,
+    location: str,
+    job: str,
+    tags: Mapping[str, str],
+    assets: Sequence[str] = (),
+    config: Mapping[str, Any] | None = None,
 ) -> None:
-    if not ui.run_job(location, job, tags, assets):
+    if not ui.run_job(location, job, tags, assets, config):
         raise RuntimeError(f"{', '.join(assets) or job} failed")
+
+
+def nights_of_other_seeds(table: TableSpec, tables_dir: Path) -> list[str]:
+    """Launch the nightly runs of every seed but the first; returns their artifact stores."""
+    stores = []
+    for seed in table.seeds[1:] if table.nights_by_seed else ():
+        environment = environment_of_seed(table.environment, seed)
+        environ = process_environment(environment, tables_dir, os.environ)
+        settings, store = load_settings(environ), ArtifactStore(environ["ONEREC_ARTIFACTS"])
+        with running_ui(environ, settings.home) as ui:
+            print(f"seed {seed}: watch it at {ui.url}", flush=True)
+            run_nights(ui, environment.test_days, settings, store)
+        stores.append(environ["ONEREC_ARTIFACTS"])
+    return stores
 
 
 def missing_partitions(
@@ -152,8 +179,13 @@ def make_result_table(table: TableSpec, tables_dir: Path) -> list[str]:
         ValueError: See `process_environment` and `running_ui`.
         RuntimeError: A run failed, or the UI did not start.
     """
-    environ = process_environment(table.environment, tables_dir, os.environ)
+    others = nights_of_other_seeds(table, tables_dir)
+    environment = table.environment
+    if table.nights_by_seed:
+        environment = environment_of_seed(environment, table.seeds[0])
+    environ = process_environment(environment, tables_dir, os.environ)
     settings, store = load_settings(environ), ArtifactStore(environ["ONEREC_ARTIFACTS"])
+    config = {"ops": {table.asset: {"config": {"other_seeds": others}}}} if others else {}
     with running_ui(environ, settings.home) as ui:
         print(f"watch it at {ui.url}", flush=True)
         run_nights(ui, table.environment.test_days, settings, store)
@@ -162,7 +194,7 @@ def make_result_table(table: TableSpec, tables_dir: Path) -> list[str]:
             counts = ", ".join(f"{len(keys)} of {asset}" for asset, keys in missing.items())
             print(f"backfill: {counts}", flush=True)
             ui.backfill(missing)
-        _run(ui, "experiments.definitions", "__ASSET_JOB", {}, [table.asset])
+        _run(ui, "experiments.definitions", "__ASSET_JOB", {}, [table.asset], config)
     return take_files(settings.tables_dir, tables_dir, table.files)
 
 

@@ -4,6 +4,7 @@ A new table is an entry here: its data (an `Environment`), the required partitio
 unpartitioned asset that writes it to `$ONEREC_HOME/tables`.
 """
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -13,7 +14,7 @@ from experiments.amazon_beauty import PARTITIONS as AMAZON_BEAUTY_SYSTEMS
 from experiments.variants.grids import COMPARISONS, PRETRAINED
 from experiments.variants.stored_results import VariantPartition
 from experiments.variants.variant import DEFAULT
-from onerec.config import BASELINES
+from onerec.config import BASELINES, PipelineConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +47,8 @@ class TableSpec:
         asset: The asset that writes them, materialised last.
         expected: Expected duration on two cores, in words.
         variants: Asset and name of the variants to make first, each with every seed.
-        seeds: Seeds of the variants.
+        seeds: Seeds of the variants, or of the nightly runs.
+        nights_by_seed: Whether the nightly runs are made once per seed, and pooled.
         partitions: Other partitions to make first, by asset.
         quick: Whether `--quick` includes it.
     """
@@ -58,6 +60,7 @@ class TableSpec:
     expected: str
     variants: tuple[tuple[str, str], ...] = ()
     seeds: tuple[int, ...] = (0, 1, 2)
+    nights_by_seed: bool = False
     partitions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     quick: bool = True
 
@@ -68,6 +71,27 @@ class TableSpec:
             for seed in self.seeds
             for asset, name in self.variants
         ]
+
+
+SEEDED = ("tokenizer", "training", "reward", "alignment", "evaluation")
+"""Stages that draw at random; the seed of evaluation is that of the learned baselines, too."""
+
+
+def environment_of_seed(environment: Environment, seed: int) -> Environment:
+    """The same nightly runs with every stage's seed moved by a number; 0 is the environment."""
+    if seed == 0:
+        return environment
+    stages = copy.deepcopy(dict(environment.settings.get("stages", {})))
+    for stage in SEEDED:
+        stages[stage] = {
+            **stages.get(stage, {}),
+            "seed": getattr(PipelineConfig(), stage).seed + seed,
+        }
+    return replace(
+        environment,
+        name=f"{environment.name}_seed_{seed}",
+        settings={**environment.settings, "stages": stages},
+    )
 
 
 def _compared(name: str) -> tuple[tuple[str, str], ...]:
@@ -93,6 +117,12 @@ KUAIRAND = Environment(
     },
     needs_files=True,
 )
+KUAIRAND_NIGHTS = replace(
+    KUAIRAND,
+    name="kuairand_nights",
+    test_days=tuple(f"2022-05-{day:02}" for day in range(1, 7)),
+)
+"""Consecutive nightly runs, the first from random weights; all of them development days."""
 SIMULATED = Environment(
     name="simulated",
     dataset="simulated",
@@ -149,10 +179,16 @@ QUICK_VARIANTS = (DEFAULT, "ipa", "grpo", "point_wise", "elite_second_iteration"
 TABLES = (
     TableSpec(
         name="walk_forward",
-        environment=KUAIRAND,
-        files=("walk_forward_kuairand", "walk_forward_kuairand_rewards"),
+        environment=KUAIRAND_NIGHTS,
+        files=(
+            "walk_forward_kuairand_nights",
+            "walk_forward_kuairand",
+            "walk_forward_kuairand_rewards",
+        ),
         asset="walk_forward_table",
-        expected="two nightly runs of some 15 minutes and as much again for the sequence baselines",
+        nights_by_seed=True,
+        expected="six nightly runs of each seed, 5 to 15 minutes and as much again for learned "
+        "baselines; SEEDS=0 makes one seed",
     ),
     TableSpec(
         name="alignment_kuairand",
@@ -161,7 +197,7 @@ TABLES = (
         asset="alignment_table",
         variants=_compared("alignment"),
         seeds=(0,),
-        expected="a pretraining of 8 minutes and 11 alignments of 2, after walk_forward's runs",
+        expected="two nightly runs of some 30 minutes, a pretraining of 8, 11 alignments of 2",
     ),
     TableSpec(
         name="amazon_beauty",
@@ -234,6 +270,7 @@ TABLES = (
 """All tables, in the order in which they are made."""
 
 PAGE_ORDER = (
+    "walk_forward_kuairand_nights",
     "walk_forward_kuairand",
     "walk_forward_kuairand_rewards",
     "alignment_kuairand",

@@ -22,7 +22,7 @@ from soak.replay import (
     check_ids,
     check_served,
     expect,
-    named,
+    replay_challenger,
     replay_champion,
 )
 from soak.schedule import FIRST_LOG_DAY, FIRST_NIGHT, SCHEDULE, day_of
@@ -180,7 +180,7 @@ def promote_and_pin(soak: Soak, day: date) -> None:
     check_champion(soak.ledger, soak.commands.store, day)
     soak.commands.run("promote", "--reason", "soak")
     soak.commands.run("pin", "--reason", "soak")
-    model = named(soak.commands.store.latest("dpo_checkpoint", str(day)))
+    model = replay_challenger(soak.commands.store, day)
     soak.ledger.champions[str(day)] = model
     soak.ledger.pinned = model
 

@@ -20,7 +20,8 @@ from onerec.tokenizer.semantic_ids import load_semantic_ids
 from soak.deliveries import Deliveries
 
 RECALL, REWARD = "recall@10", "evaluator_reward"
-CHALLENGER, CHAMPION = "challenger", "champion"
+PRETRAINED, ALIGNED, CHAMPION = "pretrained", "dpo", "champion"
+CHECKPOINTS = {PRETRAINED: "pretrained_checkpoint", ALIGNED: "dpo_checkpoint"}
 SIMPLE = ("popularity", "popularity_recent", "itemknn", "own_repeats")
 Model = dict[str, str]
 
@@ -70,15 +71,15 @@ def replay_champion(ledger: Ledger, store: ArtifactStore, day: date) -> Model:
     measured = store.latest("offline_metrics", day.isoformat())
     metrics, config = MetricTable.load(measured.path), measured.manifest["config"]
     incumbent = ledger.incumbent(day)
-    challenger = named(store.latest("dpo_checkpoint", day.isoformat()))
+    challenger = challenger_of(metrics, config["aligned_recall_tolerance"])
     left_out = {"own_repeats"} if config["decoding"]["filter_seen"] else set()
     measured_simple = [s for s in metrics.systems(RECALL) if s in SIMPLE and s not in left_out]
     simple = max(measured_simple, key=lambda s: metrics.find(s, RECALL).mean, default="popularity")
     model = {**named(store.latest("baselines", day.isoformat())), "system": simple}
     if not metrics.systems(RECALL):
         model = incumbent or model
-    elif challenger_passes(metrics, simple, config["recall_tolerance"], incumbent):
-        model = challenger
+    elif challenger_passes(metrics, challenger, simple, config["recall_tolerance"], incumbent):
+        model = named(store.latest(CHECKPOINTS[challenger], day.isoformat()))
     elif incumbent and metrics.find(CHAMPION, RECALL, reference=simple).low > 0:
         model = incumbent
     model = ledger.pinned or model
@@ -86,26 +87,41 @@ def replay_champion(ledger: Ledger, store: ArtifactStore, day: date) -> Model:
     return model
 
 
+def replay_challenger(store: ArtifactStore, day: date) -> Model:
+    """The nightly run's own model that is its challenger."""
+    measured = store.latest("offline_metrics", day.isoformat())
+    tolerance = measured.manifest["config"]["aligned_recall_tolerance"]
+    system = challenger_of(MetricTable.load(measured.path), tolerance)
+    return named(store.latest(CHECKPOINTS[system], day.isoformat()))
+
+
+def challenger_of(metrics: MetricTable, tolerance: float) -> str:
+    """The system that is the challenger: the aligned model, unless it loses Recall@10."""
+    lost = metrics.find(ALIGNED, RECALL, reference=PRETRAINED)
+    tolerated = tolerance * metrics.find(PRETRAINED, RECALL).mean
+    return PRETRAINED if lost.high < -tolerated else ALIGNED
+
+
 def challenger_passes(
-    metrics: MetricTable, simple: str, tolerance: float, incumbent: Model | None
+    metrics: MetricTable, challenger: str, simple: str, tolerance: float, incumbent: Model | None
 ) -> bool:
     """Whether a challenger passes the gates of the promotion rule."""
-    above = metrics.find(CHALLENGER, RECALL, reference=simple)
-    numbers = [*above, metrics.find(CHALLENGER, RECALL).mean]
+    above = metrics.find(challenger, RECALL, reference=simple)
+    numbers = [*above, metrics.find(challenger, RECALL).mean]
     passes = all(
         (
-            metrics.find(CHALLENGER, "legal_share").mean == 1,
-            metrics.find(CHALLENGER, "repeat_free_share").mean == 1,
+            metrics.find(challenger, "legal_share").mean == 1,
+            metrics.find(challenger, "repeat_free_share").mean == 1,
             above.low > 0,
         )
     )
     if incumbent is not None:
-        recall = metrics.find(CHALLENGER, RECALL, reference=CHAMPION)
-        reward = metrics.find(CHALLENGER, REWARD, reference=CHAMPION)
+        recall = metrics.find(challenger, RECALL, reference=CHAMPION)
+        reward = metrics.find(challenger, REWARD, reference=CHAMPION)
         numbers += [*recall, *reward, metrics.find(CHAMPION, RECALL).mean]
         passes &= recall.mean >= -tolerance * metrics.find(CHAMPION, RECALL).mean
         passes &= not recall.high < 0 or reward.low > 0
-        passes &= not reward.high < 0
+        passes &= not reward.high < 0 or recall.low > 0
     return bool(passes) and all(map(math.isfinite, numbers))
 
 

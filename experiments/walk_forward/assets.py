@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 import dagster as dg
+from pydantic import Field
 
 from assets.code_version import code_version
 from assets.support import SETTINGS
@@ -18,6 +19,15 @@ from experiments.table_assets import (
 from resources.stores import Artifacts
 
 
+class WalkForwardLaunchpad(DaysLaunchpad):
+    """Which nightly runs, of which seeds."""
+
+    other_seeds: list[str] = Field(
+        default=[],
+        description="Artifact stores with the same nightly runs by other seeds, which are pooled",
+    )
+
+
 @dg.asset(
     group_name=GROUP,
     kinds={"table"},
@@ -25,14 +35,17 @@ from resources.stores import Artifacts
     deps=[dg.AssetDep("offline_metrics", partition_mapping=dg.AllPartitionMapping())],
 )
 def walk_forward_table(
-    context: dg.AssetExecutionContext, config: DaysLaunchpad, artifacts: Artifacts
+    context: dg.AssetExecutionContext, config: WalkForwardLaunchpad, artifacts: Artifacts
 ) -> dg.MaterializeResult:
     """Every system on every measured day, users pooled, against each baseline; and the rewards."""
     from experiments.walk_forward.tables import walk_forward_tables
+    from onerec.artifacts import ArtifactStore
 
     store = artifacts.store
     days = config.chosen(store.partitions("offline_metrics"))
-    base = latest_night(store).base
+    stores = [store, *map(ArtifactStore, config.other_seeds)]
+    base, *others = (latest_night(of_seed).base for of_seed in stores)
+    seeds = [settings.training.seed for settings in (base, *others)]
     learned = base.evaluation
     budget = (
         f"sequence baselines the best of {learned.baseline_trials} setting(s), each at most "
@@ -42,11 +55,11 @@ def walk_forward_table(
         f"at most {base.training.max_epochs} epochs a nightly run, chosen on the day before"
     )
     tables = walk_forward_tables(
-        {day: store.latest("offline_metrics", day).path for day in days},
+        {day: [s.latest("offline_metrics", day).path for s in stores] for day in days},
         SETTINGS.dataset,
-        provenance(store, days, asdict(base), [base.training.seed], budget),
+        provenance(store, days, asdict(base), seeds, budget),
         learned,
-        _seconds(context.instance, days, learned.systems),
+        {} if others else _seconds(context.instance, days, learned.systems),
     )
     return written(tables)
 

@@ -1,8 +1,8 @@
 """Every system of several nightly runs on the days after them, pooled over users.
 
-A user active on several days counts once, with the mean of those days: the bootstrap resamples
-users, because the days of one user are correlated. Rewards of a day are by that day's reward
-models.
+A user counts once, with the mean of the days they were active on and of the seeds of the runs: the
+bootstrap resamples users as clusters, because the days and seeds of one user are correlated.
+Rewards of a day are by that day's reward models.
 
 Shapes: U users, D days.
 """
@@ -16,9 +16,11 @@ import pandas as pd
 
 from experiments.reporting.result_tables import Provenance, ResultTable, TrainingCost
 from onerec.config import (
+    ALIGNED,
     BASELINES,
     BY_PROBABILITY,
     CHAMPION,
+    PRETRAINED,
     SERVED,
     WITH_REWARD,
     EvaluationConfig,
@@ -57,94 +59,155 @@ COMPARED = (HEADLINE, *map(Metric, ("ndcg@10", "evaluator_reward", "training_rew
 """Metrics with paired differences between systems."""
 
 
-def pooled_users(nights: Mapping[str, Path]) -> tuple[dict[str, CaseValues], int]:
-    """Values per user of all systems but the champion, which is another model each day.
+Nights = Mapping[str, Sequence[Path]]
+"""Directories of the `offline_metrics` artifacts by day, one of every seed."""
 
-    Args:
-        nights: Directory of the `offline_metrics` artifact by day.
+
+def case_rows(nights: Nights) -> pd.DataFrame:
+    """Values per case of all systems but the champion, which is another model each day.
 
     Returns:
-        By system, (U,) values by metric; and the number of cases of all days, at least U.
+        `schema.CASE_METRICS` with a column `day`; systems in the order of the first run.
 
     Raises:
-        ValueError: There is no nightly run, or a system was measured on some days only.
+        ValueError: There is no nightly run, or a system was measured in some of them only.
     """
     if not nights:
         raise ValueError("days: none has offline_metrics; run a nightly run first")
-    tables = _with_rows_without_recency(
-        {day: read_case_metrics(path, slice=None).to_pandas() for day, path in nights.items()}
-    )
-    systems = {
-        day: [s for s in table["system"].unique() if s != CHAMPION] for day, table in tables.items()
+    tables = {
+        day if number == 1 else f"{day}, seed {number}": (
+            read_case_metrics(path, slice=None).to_pandas().assign(day=day)
+        )
+        for day, paths in nights.items()
+        for number, path in enumerate(paths, 1)
     }
-    first_day, first = next(iter(systems.items()))
-    for day, found in systems.items():
-        odd = sorted(set(found) ^ set(first))
+    tables = {
+        run: table[table["system"] != CHAMPION]
+        for run, table in _with_rows_without_recency(tables).items()
+    }
+    first_run, first = next(iter(tables.items()))
+    for run, table in tables.items():
+        odd = sorted(set(table["system"]) ^ set(first["system"]))
         if odd:
             raise ValueError(
-                f"{', '.join(odd)}: measured on {first_day} or on {day} only; make baselines and "
+                f"{', '.join(odd)}: measured on {first_run} or on {run} only; make baselines and "
                 "offline_metrics of both again with the same baselines, or name fewer days"
             )
-    rows = pd.concat(tables.values(), ignore_index=True)
+    return pd.concat(tables.values(), ignore_index=True)
+
+
+def pooled_users(rows: pd.DataFrame) -> dict[str, CaseValues]:
+    """Mean of every user's days and seeds: by system, (U,) values by metric.
+
+    Args:
+        rows: As of `case_rows`.
+    """
     users = rows["user_id"].astype(str)  # sorted by id, not by category
     values = rows.groupby(["system", "metric", "slice", users], observed=True)["value"].mean()
-    wanted = [(s, m) for s in first for m in (*RANKING, *REWARDS) if (s, *m) in values]
-    pooled: dict[str, CaseValues] = {
-        system: {m: values[system, *m].to_numpy() for s, m in wanted if s == system}
-        for system in first
+    return {
+        system: {
+            metric: values[system, *metric].to_numpy()
+            for metric in (*RANKING, *REWARDS)
+            if (system, *metric) in values
+        }
+        for system in rows["system"].unique()
     }
-    num_cases = sum(table["user_id"].nunique() for table in tables.values())
-    return pooled, num_cases
 
 
 def _with_rows_without_recency(nights: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
-    """Copy a system's rows to `<system>_without_recency` on days where its prior has weight 0."""
-    tables = {day: table.astype({"system": str}) for day, table in nights.items()}
+    """Copy a system's rows to `<system>_without_recency` in runs where its prior has weight 0."""
+    tables = {run: table.astype({"system": str}) for run, table in nights.items()}
     measured = {name for table in tables.values() for name in table["system"].unique()}
-    for day, table in tables.items():
+    for run, table in tables.items():
         found = set(table["system"])
         for system in sorted(found):
             name = without_recency(system)
             if name in measured - found:
                 same = table[table["system"] == system].assign(system=name)
-                tables[day] = pd.concat([tables[day], same], ignore_index=True)
+                tables[run] = pd.concat([tables[run], same], ignore_index=True)
     return tables
 
 
 def walk_forward_tables(
-    nights: Mapping[str, Path],
+    nights: Nights,
     data: str,
     provenance: Provenance,
     evaluation: EvaluationConfig,
     seconds: Mapping[str, float] | None = None,
 ) -> list[ResultTable]:
-    """Ranking with differences to every baseline, and rewards by both reward models.
+    """Every night by itself, ranking with differences to every baseline, and rewards.
 
     Args:
-        nights: Directory of the `offline_metrics` artifact by day.
+        nights: What was measured.
         data: Name of the data set, for the tables' names.
         provenance: Data, settings and commit.
         evaluation: Confidence, resamples and seed of the intervals.
         seconds: Time of each system on all days together, where known.
     """
-    pooled, num_cases = pooled_users(nights)
+    rows = case_rows(nights)
+    pooled = pooled_users(rows)
     metrics = _metrics(pooled, evaluation)
-    costs = {system: TrainingCost(seconds=spent) for system, spent in (seconds or {}).items()}
+    seeds = len(provenance.seeds)
+    costs = {s: TrainingCost(seeds=seeds, seconds=(seconds or {}).get(s)) for s in pooled}
     num_users = len(next(iter(pooled.values()))[HEADLINE])
+    num_cases = len(rows[["day", "user_id"]].drop_duplicates())
     protocol = (
         f"{len(nights)} test day(s), {', '.join(nights)}: each run's models are trained on the "
         f"days before and tested on the next. {num_cases:,} cases of {num_users:,} users, full "
         "catalogue, no seen-item filter except for by_probability and with_reward: these are dpo "
-        "as it serves, and compare with one another only. A user's days are averaged, users are "
-        "resampled."
+        "as it would serve, and compare with one another only. A user's days "
+        f"{'and seeds ' if seeds > 1 else ''}are averaged, users are resampled."
     )
     return [
         replace(table, costs=costs)
         for table in (
+            _nights_table(rows, metrics, data, protocol, provenance, evaluation),
             _ranking_table(metrics, data, protocol, provenance),
             _rewards_table(metrics, data, protocol, provenance),
         )
     ]
+
+
+def _nights_table(
+    rows: pd.DataFrame,
+    metrics: MetricTable,
+    data: str,
+    protocol: str,
+    provenance: Provenance,
+    evaluation: EvaluationConfig,
+) -> ResultTable:
+    """Recall@10 of every night, and what the two models of a nightly run gain over all nights."""
+    found = [row for row in metrics.rows if row.column == TableColumn(*HEADLINE)]
+    days = [str(day) for day in rows["day"].unique()]
+    for day in days:
+        pooled = pooled_users(rows[rows["day"] == day])
+        intervals = bootstrap_means(
+            np.stack([values[HEADLINE] for values in pooled.values()], axis=1),
+            samples=evaluation.bootstrap_samples,
+            confidence=evaluation.confidence,
+            seed=evaluation.seed,
+        )
+        column = TableColumn(HEADLINE.name, day)
+        found += [MetricRow.of(s, column, i) for s, i in zip(pooled, intervals, strict=True)]
+    gains = {own: TableColumn(f"{own}_minus_it") for own in (PRETRAINED, ALIGNED)}
+    found += [
+        MetricRow.of(row.reference, gains[row.system], row.interval)
+        for row in metrics.rows
+        if row.system in gains and row.metric == HEADLINE.name and row.reference is not None
+    ]
+    return ResultTable(
+        name=f"walk_forward_{data}_nights",
+        title=f"Walk-forward on {data}: Recall@10 by night",
+        text=f"The last two columns are paired differences over all nights. {protocol}",
+        metrics=MetricTable(tuple(found)),
+        provenance=provenance,
+        columns={
+            **{TableColumn(HEADLINE.name, day): day for day in days},
+            TableColumn(*HEADLINE): "all",
+            **{column: f"{own} minus it" for own, column in gains.items()},
+        },
+        pictured=[TableColumn(*HEADLINE)],
+    )
 
 
 def _ranking_table(
@@ -252,13 +315,14 @@ def _is_baseline(system: str) -> bool:
 
 
 def _findings(metrics: MetricTable, best: str) -> list[str]:
-    """Generators against the best baseline, and lists by reward against those by probability."""
+    """Generators against the best baseline, the aligned one against the pretrained one, and lists
+    by reward against those by probability."""
     found = [f"The best baseline by Recall@10 is {best}."]
     for system, other in dict.fromkeys(
         (row.system, row.reference) for row in metrics.rows if row.metric == HEADLINE.name
     ):
-        served = (system, other) == (WITH_REWARD, BY_PROBABILITY)
-        if served or (other == best and not _is_baseline(system)):
+        own = (system, other) in ((ALIGNED, PRETRAINED), (WITH_REWARD, BY_PROBABILITY))
+        if own or (other == best and not _is_baseline(system)):
             gain = metrics.find(system, HEADLINE.name, reference=other)
             found.append(
                 f"{system} against {other}: {gain.significance}, {gain.text(signed=True)}."

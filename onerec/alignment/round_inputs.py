@@ -13,13 +13,13 @@ from torch import Tensor
 from onerec.alignment.candidates import sample_contexts
 from onerec.alignment.preferences import Preferences
 from onerec.alignment.round_gate import GateCases
-from onerec.config import BeamConfig, Runtime
+from onerec.config import AlignmentConfig, BeamConfig, Runtime
 from onerec.evaluation.generators import SessionGenerator
+from onerec.evaluation.reward_weight import load_held_out_cases
 from onerec.generation import Trie
 from onerec.model import OneRec, load_model
 from onerec.reward import load_ensemble
 from onerec.reward.ensemble import RewardEnsemble
-from onerec.session_dataset.eval_users import load_eval_users
 from onerec.session_dataset.generator_sessions import SessionTensors, load_session_tensors
 from onerec.session_dataset.holdout import held_out_users
 from onerec.tokenizer.semantic_ids import SemanticIds, load_semantic_ids
@@ -85,19 +85,22 @@ class RoundInputs:
         is_held_out = held_out_users(self.session_dataset, found.user_ids)[found.user.numpy()]
         return found.rows(is_held_out == held_out)
 
-    def gate_cases(self, preferences: Preferences, num_users: int, seed: int) -> GateCases:
-        """Cases of the validation day; at most so many users of each kind, a seeded sample."""
+    def gate_cases(self, preferences: Preferences, alignment: AlignmentConfig) -> GateCases:
+        """Cases of the validation day; beyond `gate_cases` and `gate_recall_cases` a seeded sample.
+
+        Where `gate_cases` is 0 there are none of either kind.
+        """
         good = self.sessions("valid")
         unpaired = ~np.isin(good.user_ids, preferences.user_ids)[good.user.numpy()]
-        users = load_eval_users(
-            self.session_dataset, "valid", self.ids, history_length=self.model.history_length
+        contexts = sample_contexts(good.rows(unpaired), alignment.gate_cases, alignment.seed)
+        held_out = load_held_out_cases(
+            self.session_dataset,
+            self.ids,
+            self.model,
+            most=alignment.gate_recall_cases if alignment.gate_cases else 0,
+            seed=alignment.seed,
         )
-        kept = np.flatnonzero(held_out_users(self.session_dataset, users.user_ids))
-        kept = np.random.default_rng(seed).permutation(kept)[:num_users]
-        return GateCases(
-            contexts=sample_contexts(good.rows(unpaired), num_users, seed),
-            held_out=users.rows(np.sort(kept)),
-        )
+        return GateCases(contexts=contexts, held_out=held_out)
 
     def generator(self, decoding: BeamConfig, runtime: Runtime) -> SessionGenerator:
         """The start as a generator of the candidates."""

@@ -135,7 +135,7 @@ def check_round(
         preferences: What it learned.
         evaluator: Directory of the evaluator model.
         trained: What the round made.
-        alignment: `gate_cases` and `recall_tolerance`.
+        alignment: `gate_cases`, `gate_recall_cases` and `recall_tolerance`.
         decoding: Beam and batch size.
         evaluation: Confidence, resamples and seed of the intervals.
         runtime: Hardware and threads.
@@ -144,7 +144,7 @@ def check_round(
         ValueError: The evaluator was trained on the reward model's users.
     """
     check_evaluator(evaluator, inputs.reward_model)
-    cases = inputs.gate_cases(preferences, alignment.gate_cases, alignment.seed)
+    cases = inputs.gate_cases(preferences, alignment)
     start, measured_by = inputs.generator(decoding, runtime), inputs.ensemble(evaluator)
     aligned = replace(start, model=trained.to(runtime.torch_device()).eval())
     with reproducible(runtime):

@@ -12,9 +12,9 @@ from onerec.config.alignment import (
     BeamConfig,
 )
 from onerec.config.evaluation import (
+    ALIGNED,
     BASELINES,
     BY_PROBABILITY,
-    CHALLENGER,
     CHALLENGER_SERVES,
     CHAMPION,
     MOST_TRIALS,
@@ -39,9 +39,9 @@ from onerec.config.tokenizer import EmbeddingConfig, TokenizerConfig
 from onerec.config.yaml_file import read_yaml
 
 __all__ = [
+    "ALIGNED",
     "BASELINES",
     "BY_PROBABILITY",
-    "CHALLENGER",
     "CHALLENGER_SERVES",
     "CHAMPION",
     "GROUP_METHODS",

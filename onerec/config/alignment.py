@@ -124,14 +124,20 @@ class AlignmentConfig(ValidatedConfig):
     epochs: int = option(2, "Passes over the pairs", ge=1, le=MOST_EPOCHS)
     gate_cases: int = option(
         500,
-        "Users of the validation day on whom a round must prove itself, at most so many for each "
-        "gate; 0 publishes every round",
+        "Users of the validation day on whom the evaluator's reward must rise, and the weight of "
+        "the reward is chosen, at most; 0 publishes every round",
+        ge=0,
+        le=MOST_USERS,
+    )
+    gate_recall_cases: int = option(
+        5000,
+        "Held-out users of the validation day on whom Recall@10 must not fall, at most",
         ge=0,
         le=MOST_USERS,
     )
     recall_tolerance: float = option(
-        0.10,
-        "A round may lose this share of its start's Recall@10 before it is refused",
+        0.0,
+        "Share of its start's Recall@10 that a round may lose significantly before it is refused",
         ge=0,
         lt=1,
     )

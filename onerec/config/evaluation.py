@@ -26,12 +26,13 @@ serves where there is no champion."""
 CHALLENGER_SERVES = "challenger"
 """What `champion.json` says of a nightly run whose challenger is the champion."""
 _WITHOUT_RECENCY = "_without_recency"
-PRETRAINED, CHALLENGER, CHAMPION = "pretrained", "dpo", "champion"
-"""Generators: before alignment, after it, and the champion of the nightly run before."""
+PRETRAINED, ALIGNED, CHAMPION = "pretrained", "dpo", "champion"
+"""Generators: before alignment, after it, and the champion of the nightly run before. One of the
+first two is the challenger."""
 WITHOUT_RECENCY = PRETRAINED + _WITHOUT_RECENCY
 """The generator before alignment by log-probability alone, without its recency prior."""
 BY_PROBABILITY, WITH_REWARD = "by_probability", "with_reward"
-"""The challenger as it serves, by log-probability alone and with the weighted reward added."""
+"""The aligned model as it would serve, by log-probability alone and with the weighted reward."""
 SERVED = (BY_PROBABILITY, WITH_REWARD)
 """Seen items are left out of these lists only, so they compare with nothing but one another."""
 SYSTEMS = (
@@ -39,7 +40,7 @@ SYSTEMS = (
     CHAMPION,
     WITHOUT_RECENCY,
     PRETRAINED,
-    CHALLENGER,
+    ALIGNED,
     *SERVED,
 )
 """Every system of a nightly run, in the order of tables."""
@@ -102,6 +103,13 @@ class EvaluationConfig(ValidatedConfig):
     recall_tolerance: float = option(
         0.10,
         "A challenger may lose this share of the champion's Recall@10 before it is refused",
+        ge=0,
+        lt=1,
+    )
+    aligned_recall_tolerance: float = option(
+        0.0,
+        "Share of the pretrained model's Recall@10 that the aligned one may lose significantly; if "
+        "it loses more, the pretrained one is the challenger. Above 0 trades Recall for reward",
         ge=0,
         lt=1,
     )

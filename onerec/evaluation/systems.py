@@ -1,12 +1,12 @@
-"""The systems of a nightly run: baselines, generators, champion, the challenger as it serves."""
+"""The systems of a nightly run: baselines, generators, champion, aligned model as it serves."""
 
 import copy
 from dataclasses import dataclass
 from pathlib import Path
 
 from onerec.config import (
+    ALIGNED,
     BY_PROBABILITY,
-    CHALLENGER,
     CHAMPION,
     PRETRAINED,
     SIMPLE_SYSTEMS,
@@ -44,12 +44,12 @@ class NightlyGenerators:
 
     Attributes:
         pretrained: Before alignment.
-        challenger: After it.
+        aligned: After it.
         champion: The bundle of the champion before; None where there is none.
     """
 
     pretrained: Path
-    challenger: Path
+    aligned: Path
     champion: Path | None = None
 
 
@@ -62,8 +62,9 @@ def nightly_systems(
 ) -> dict[str, System]:
     """Every system by its name in the metrics.
 
-    Generators are compared with the baselines, the challenger also with the generator before it and
-    with the champion, and the champion with the simple systems. Lists without seen items compare
+    The pretrained and the aligned generator are compared with the baselines and with the champion,
+    since either may be the challenger; the aligned one also with the pretrained one, and the
+    champion with the simple systems. Lists without seen items compare
     with nothing but one another.
 
     Args:
@@ -76,16 +77,16 @@ def nightly_systems(
         ValueError: A baseline was not fitted.
     """
     systems = baseline_systems(data)
-    baselines = tuple(name for name in systems if name != "popularity_recent")
-    pretrained, challenger = (
+    baselines = tuple(systems)
+    pretrained, aligned = (
         load_generator(checkpoint, data.semantic_ids, decoding, watches=data.watches, device=device)
-        for checkpoint in (generators.pretrained, generators.challenger)
+        for checkpoint in (generators.pretrained, generators.aligned)
     )
-    systems[PRETRAINED] = System(pretrained, baselines)
+    before = () if generators.champion is None else (CHAMPION,)
+    systems[PRETRAINED] = System(pretrained, (*baselines, *before))
     if pretrained.trie.prior is not None:
         systems[WITHOUT_RECENCY] = System(pretrained.without_prior(), baselines)
-        systems[PRETRAINED] = System(pretrained, (*baselines, WITHOUT_RECENCY))
-    before = (PRETRAINED,)
+        systems[PRETRAINED] = System(pretrained, (*baselines, WITHOUT_RECENCY, *before))
     if generators.champion is not None:
         champion = load_incumbent(
             generators.champion,
@@ -98,9 +99,8 @@ def nightly_systems(
             device=device,
         )
         systems[CHAMPION] = System(champion, tuple(s for s in SIMPLE_SYSTEMS if s in systems))
-        before = (PRETRAINED, CHAMPION)
-    systems[CHALLENGER] = System(challenger, (*data.config.systems, *before))
-    return systems | serving_systems(data, challenger, decoding)
+    systems[ALIGNED] = System(aligned, (*data.config.systems, PRETRAINED, *before))
+    return systems | serving_systems(data, aligned, decoding)
 
 
 def baseline_systems(data: EvaluationData) -> dict[str, System]:
@@ -121,23 +121,23 @@ def baseline_systems(data: EvaluationData) -> dict[str, System]:
 
 
 def serving_systems(
-    data: EvaluationData, challenger: SessionGenerator, decoding: BeamConfig
+    data: EvaluationData, generator: SessionGenerator, decoding: BeamConfig
 ) -> dict[str, System]:
     """A generator as `Recommender` serves it, without and with the weighted reward."""
 
     def recommender(reward: RewardModel | None) -> Recommender:
         # copies, because it serves in a precision of its own
         return Recommender(
-            copy.deepcopy(challenger.model),
+            copy.deepcopy(generator.model),
             data.semantic_ids,
             config=decoding,
             reward=copy.deepcopy(reward),
             vectors=None if reward is None else data.vectors,
-            prior=challenger.trie.prior,
+            prior=generator.trie.prior,
         )
 
     seen = decoding.filter_seen
-    reward = data.reward_models["training"] if challenger.model.reward_weight else None
+    reward = data.reward_models["training"] if generator.model.reward_weight else None
     return {
         BY_PROBABILITY: System(recommender(None), excludes_seen=seen),
         WITH_REWARD: System(recommender(reward), (BY_PROBABILITY,), excludes_seen=seen),

@@ -1,8 +1,8 @@
 """The champion of a nightly run: decided by `rule.decide` from the run's metric table.
 
 All that the decision depends on is in the `offline_metrics` artifact, so it can be recomputed
-from it: the challenger, the simple systems, and the incumbent (the champion before) on the same
-cases.
+from it: the nightly run's own models, the simple systems, and the incumbent (the champion before)
+on the same cases.
 """
 
 import math
@@ -14,17 +14,26 @@ from typing import Any
 
 from onerec.artifacts import Artifact, ArtifactStore, read_json, write_json
 from onerec.config import (
-    CHALLENGER,
+    ALIGNED,
     CHAMPION,
     OWN_REPEATS,
+    PRETRAINED,
     SERVED,
     SIMPLE_SYSTEMS,
+    EvaluationConfig,
     RewardConfig,
 )
 from onerec.evaluation.measure import HEADLINE
 from onerec.evaluation.metric_table import MetricTable
 from onerec.model.checkpoint import read_config
-from onerec.promotion.rule import DECISION, Decision, Evidence, IncumbentEvidence
+from onerec.promotion.rule import (
+    DECISION,
+    Challenger,
+    Decision,
+    Evidence,
+    IncumbentEvidence,
+    choose_challenger,
+)
 from onerec.reward.metrics import no_better_than_base_rate
 from onerec.reward.model import load_reward
 from onerec.reward.scoring import tower_weights
@@ -92,10 +101,19 @@ def best_simple_system(metrics: MetricTable, *, filter_seen: bool = True) -> str
     return max(measured, key=lambda name: metrics.find(name, RECALL).mean)
 
 
+def challenger_of(metrics: MetricTable, settings: EvaluationConfig) -> Challenger:
+    """Which of the nightly run's own models is the challenger: see `choose_challenger`."""
+    return choose_challenger(
+        metrics.find(ALIGNED, RECALL, reference=PRETRAINED),
+        pretrained_recall=metrics.find(PRETRAINED, RECALL).mean,
+        tolerance=settings.aligned_recall_tolerance,
+    )
+
+
 def evidence_of(
     metrics: MetricTable,
+    settings: EvaluationConfig,
     *,
-    tolerance: float,
     weak_towers: tuple[str, ...] = (),
     signals: tuple[str, ...] = (),
     filter_seen: bool = True,
@@ -104,30 +122,33 @@ def evidence_of(
 
     Args:
         metrics: With rows of the champion before, if there was one.
-        tolerance: Share of the champion's Recall@10 that may be lost.
+        settings: The shares of Recall@10 that may be lost.
         weak_towers: Reward towers that count and are no better than their base rate.
         signals: Signals that the scalar reward is made of.
         filter_seen: As for `best_simple_system`.
     """
     simple, incumbent = best_simple_system(metrics, filter_seen=filter_seen), None
+    challenger = challenger_of(metrics, settings)
+    own = challenger.system
     if CHAMPION in metrics.systems(RECALL):
         incumbent = IncumbentEvidence(
             recall=metrics.find(CHAMPION, RECALL).mean,
-            recall_difference=metrics.find(CHALLENGER, RECALL, reference=CHAMPION),
-            reward_difference=metrics.find(CHALLENGER, REWARD, reference=CHAMPION),
+            recall_difference=metrics.find(own, RECALL, reference=CHAMPION),
+            reward_difference=metrics.find(own, REWARD, reference=CHAMPION),
             above_simple=metrics.find(CHAMPION, RECALL, reference=simple),
         )
     return Evidence(
-        legal_share=metrics.find(CHALLENGER, "legal_share").mean,
-        repeat_free_share=metrics.find(CHALLENGER, "repeat_free_share").mean,
-        challenger_recall=metrics.find(CHALLENGER, RECALL).mean,
+        legal_share=metrics.find(own, "legal_share").mean,
+        repeat_free_share=metrics.find(own, "repeat_free_share").mean,
+        challenger_recall=metrics.find(own, RECALL).mean,
         simple_system=simple,
         simple_recall=metrics.find(simple, RECALL).mean,
-        above_simple=metrics.find(CHALLENGER, RECALL, reference=simple),
+        above_simple=metrics.find(own, RECALL, reference=simple),
         incumbent=incumbent,
         weak_towers=weak_towers,
         signals=signals,
-        tolerance=tolerance,
+        challenger=challenger,
+        tolerance=settings.recall_tolerance,
     )
 
 
@@ -135,7 +156,8 @@ def serving_reward_weight(metrics: MetricTable, checkpoint: Path, *, tolerance: 
     """How much the reward counts in what users get, beside the log-probability.
 
     The weight that was chosen for the checkpoint on the validation day, where its lists lose no
-    more than the tolerated share of the Recall@10 that lists by log-probability have; else 0.
+    more than the tolerated share of the Recall@10 that lists by log-probability have; else 0. A
+    pretrained checkpoint has been given none, so it serves by log-probability.
     """
     weight = read_config(checkpoint).get("reward_weight", 0.0)
     with_reward, by_probability = (metrics.find(s, RECALL).mean for s in reversed(SERVED))

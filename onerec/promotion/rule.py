@@ -1,4 +1,9 @@
-"""Which system serves: challenger, incumbent or a simple system? One pure function of numbers.
+"""Which system serves: challenger, incumbent or a simple system? Pure functions of numbers.
+
+The challenger is one of the nightly run's own models (`choose_challenger`): the aligned one, unless
+its Recall@10 is significantly below the pretrained one's. That comparison comes first and on its
+own, so that one model a night meets the gates: testing both and serving whichever passes would
+double the chance that noise passes them.
 
 A model serves only where its Recall@10 is significantly above that of the nightly run's best simple
 system (popularity, recent popularity, item-KNN; own repeats where seen items may be served). The
@@ -10,7 +15,8 @@ challenger is promoted when every gate passes:
 4. with an incumbent: its Recall@10 is not below the incumbent's by more than the tolerated share;
    and a significant loss, however small, has to be offset by a significant gain of evaluator reward
    (otherwise a series of promotions could lose a little each time);
-5. with an incumbent: its evaluator reward is not significantly below the incumbent's.
+5. with an incumbent: a significant loss of evaluator reward has to be offset by a significant gain
+   of Recall@10, as a pretrained challenger of today may have it over an aligned incumbent.
 
 If it is refused, the incumbent stays where it passes gate 3 itself; otherwise the simple system
 serves under its own name, and the next nightly run has no incumbent.
@@ -21,14 +27,60 @@ little evidence.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
-from onerec.statistics import Interval
+from onerec.config import ALIGNED, PRETRAINED
+from onerec.statistics import NO_VALUE, Interval
 
 DECISION = "champion.json"
 """The file that holds a nightly run's decision."""
 Serves = Literal["challenger", "incumbent", "simple system"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Challenger:
+    """Which of a nightly run's own models is its challenger.
+
+    Attributes:
+        system: Its name in metrics.
+        reason: Why this one, with the figures.
+        difference: Recall@10 of the aligned model minus the pretrained one's, paired; NaN where it
+            was not measured.
+    """
+
+    system: str = ALIGNED
+    reason: str = ""
+    difference: Interval = NO_VALUE
+
+
+def choose_challenger(
+    difference: Interval, *, pretrained_recall: float, tolerance: float
+) -> Challenger:
+    """The aligned model, unless it loses Recall@10 significantly.
+
+    Args:
+        difference: Recall@10 of the aligned model minus the pretrained one's, paired.
+        pretrained_recall: Recall@10 of the pretrained one.
+        tolerance: Share of it that the aligned one may significantly lose.
+
+    Examples:
+        >>> loss = Interval(-0.0062, -0.0104, -0.0021)
+        >>> choose_challenger(loss, pretrained_recall=0.0932, tolerance=0.0).system
+        'pretrained'
+        >>> choose_challenger(loss, pretrained_recall=0.0932, tolerance=0.05).system
+        'dpo'
+    """
+    if math.isnan(difference.mean):
+        return Challenger(reason="the aligned model; it was not compared with the pretrained one")
+    beyond = f" by more than the tolerated {tolerance:.0%} of it" if tolerance else ""
+    figures = f"{pretrained_recall:.4f}{beyond} (difference {difference.text(signed=True)})"
+    if difference.high < -tolerance * pretrained_recall:
+        system, found = PRETRAINED, "the pretrained model: the aligned one's Recall@10 is"
+    else:
+        system, found = ALIGNED, "the aligned model: its Recall@10 is not"
+    reason = f"{found} significantly below the pretrained one's {figures}"
+    return Challenger(system=system, reason=reason, difference=difference)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +114,7 @@ class Evidence:
         incumbent: The champion before; None where there is none.
         weak_towers: Reward towers that count in the reward and are no better than their base rate.
         signals: Signals that the scalar reward is made of; not known where empty.
+        challenger: Which model the challenger is.
         tolerance: Share of the incumbent's Recall@10 that may be lost.
     """
 
@@ -74,6 +127,7 @@ class Evidence:
     incumbent: IncumbentEvidence | None = None
     weak_towers: tuple[str, ...] = ()
     signals: tuple[str, ...] = ()
+    challenger: Challenger = field(default_factory=Challenger)
     tolerance: float = 0.10
 
 
@@ -89,6 +143,8 @@ class Decision:
         gates: Name of each gate, and whether the challenger passed it.
         warnings: What does not decide but should be known.
         numbers: The evidence, flat.
+        challenger_system: Name in metrics of the nightly run's own model that is the challenger.
+        challenger_reason: Why that one, with the figures.
     """
 
     serves: Serves
@@ -97,6 +153,8 @@ class Decision:
     gates: dict[str, bool]
     warnings: list[str]
     numbers: dict[str, float]
+    challenger_system: str = ALIGNED
+    challenger_reason: str = ""
 
     @property
     def promoted(self) -> bool:
@@ -119,8 +177,16 @@ def decide(evidence: Evidence) -> Decision:
                 f"the incumbent's Recall@10 {e.incumbent.recall:.4f} is not significantly above "
                 f"{_simple(e, e.incumbent.above_simple)}"
             )
-    gates = {name: passed for name, passed, _ in checked}
-    return Decision(serves, e.simple_system, reasons, gates, _warnings(e), numbers)
+    return Decision(
+        serves=serves,
+        simple_system=e.simple_system,
+        reasons=reasons,
+        gates={name: passed for name, passed, _ in checked},
+        warnings=_warnings(e),
+        numbers=numbers,
+        challenger_system=e.challenger.system,
+        challenger_reason=e.challenger.reason,
+    )
 
 
 def _warnings(e: Evidence) -> list[str]:
@@ -192,10 +258,11 @@ def _gates_of_incumbent(e: Evidence) -> list[Gate]:
             f"({reward.text(signed=True)})",
         ),
         (
-            "reward_not_below_incumbent",
-            not reward.high < 0,
+            "reward_loss_is_offset_by_recall",
+            not reward.high < 0 or lost.low > 0,
             "its evaluator reward is significantly below the incumbent's "
-            f"({reward.text(signed=True)})",
+            f"({reward.text(signed=True)}), and its Recall@10 is not significantly above "
+            f"({lost.text(signed=True)})",
         ),
     ]
 
@@ -218,6 +285,8 @@ def _numbers(e: Evidence) -> dict[str, float]:
         "simple_system_recall@10": e.simple_recall,
         **e.above_simple.flat("recall@10_above_simple_system"),
     }
+    if not math.isnan(e.challenger.difference.mean):
+        numbers |= e.challenger.difference.flat("aligned_minus_pretrained_recall@10")
     if e.incumbent is not None:
         numbers |= {
             "incumbent_recall@10": e.incumbent.recall,

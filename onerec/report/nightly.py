@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader
 
 from onerec.alignment.round_gate import refusal
 from onerec.artifacts import ArtifactStore, read_json, write_json
-from onerec.config import CHALLENGER, PRETRAINED, SYSTEMS
+from onerec.config import ALIGNED, PRETRAINED, SYSTEMS
 from onerec.evaluation.metric_table import ALL, Metric, MetricTable
 from onerec.evaluation.protocol import EvaluationProtocol
 from onerec.promotion.champion import what_serves
@@ -60,8 +60,10 @@ class NightlyReport:
         protocol: Of the same.
         dataset: Name of the data set.
         promoted: Whether the challenger became the champion; None before the decision.
-        refused_round: Why the alignment round was refused; the challenger is then the pretrained
-            generator, and its rows would repeat that one's. Empty where it was published.
+        challenger: Name in metrics of the model that was the challenger; None before the decision.
+        challenger_reason: Why that one.
+        refused_round: Why the alignment round was refused; the aligned checkpoint is then the
+            pretrained one, and its rows would repeat that one's. Empty where it was published.
         serves: What serves if it was refused: the incumbent, or the name of a simple system.
         seconds: Time of every step.
         peak_gib: Peak memory of every step.
@@ -72,6 +74,8 @@ class NightlyReport:
     protocol: EvaluationProtocol
     dataset: str = ""
     promoted: bool | None = None
+    challenger: str | None = None
+    challenger_reason: str = ""
     refused_round: str = ""
     serves: str = "incumbent"
     seconds: Mapping[str, float] = field(default_factory=dict)
@@ -81,7 +85,7 @@ class NightlyReport:
     @property
     def shown(self) -> MetricTable:
         """The numbers that tables and pictures show: each generator once."""
-        return without_challenger(self.metrics) if self.refused_round else self.metrics
+        return without_aligned(self.metrics) if self.refused_round else self.metrics
 
 
 def load_report(store: ArtifactStore, day: str, dataset: str, **resources: Any) -> NightlyReport:
@@ -104,15 +108,17 @@ def load_report(store: ArtifactStore, day: str, dataset: str, **resources: Any) 
         dataset=dataset,
         promoted=decision["promoted"],
         serves=what_serves(decision),
+        challenger=decision.get("challenger_system"),
+        challenger_reason=decision.get("challenger_reason", ""),
         refused_round=refusal(store.latest("dpo_checkpoint", day).path),
         **resources,
     )
 
 
-def without_challenger(metrics: MetricTable) -> MetricTable:
-    """The numbers of a day whose alignment round was refused: the challenger is the pretrained
-    generator, and its rows would repeat that one's."""
-    rows = (r for r in metrics.rows if CHALLENGER not in (r.system, r.reference))
+def without_aligned(metrics: MetricTable) -> MetricTable:
+    """The numbers of a day whose alignment round was refused: the aligned checkpoint is the
+    pretrained one, and its rows would repeat that one's."""
+    rows = (r for r in metrics.rows if ALIGNED not in (r.system, r.reference))
     return MetricTable(tuple(rows))
 
 
@@ -158,6 +164,7 @@ def metrics_json(report: NightlyReport) -> dict[str, Any]:
         "peak_gib": dict(report.peak_gib),
         "dataset": report.dataset,
         "promoted": report.promoted,
+        "challenger": report.challenger,
         "peak_rss_gib": report.peak_rss_gib,
     }
     flat |= {name: value for name, value in facts.items() if value is not None}
@@ -305,12 +312,15 @@ def _outcome(report: NightlyReport) -> list[str]:
         lines += [f"  {term}" for term in report.protocol.scalar_reward]
     if report.refused_round:
         lines.append(
-            f"alignment round refused: {report.refused_round}. {CHALLENGER} is the generator of "
+            f"alignment round refused: {report.refused_round}. {ALIGNED} is the generator of "
             f"{PRETRAINED} and has no row of its own"
         )
+    elif report.challenger == PRETRAINED:
+        lines.append(f"the challenger is {report.challenger_reason}")
     if report.promoted is not None:
         decision = "promoted" if report.promoted else f"refused, {report.serves} serves"
-        which = f" (the {PRETRAINED} generator)" if report.refused_round else ""
+        pretrained = report.refused_round or report.challenger == PRETRAINED
+        which = f" (the {PRETRAINED} generator)" if pretrained else ""
         lines.append(f"challenger{which}: {decision}")
     return lines
 

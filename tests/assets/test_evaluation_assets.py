@@ -20,6 +20,7 @@ from onerec.artifacts import Artifact, ArtifactStore, read_json, write_json
 from onerec.config import SIMPLE_SYSTEMS
 from onerec.evaluation.metric_table import MetricRow, MetricTable
 from onerec.promotion.champion import best_simple_system, pin_champion
+from onerec.report.nightly import load_report, text_table
 from onerec.serving.bundle import load_bundle
 from onerec.serving.current import read_served
 from onerec.serving.recommender import write_bundle
@@ -310,6 +311,55 @@ def test_an_operator_promotes_rolls_back_and_pins(
     assert served(tmp_path) == "popularity"
     pin_champion(store, None, "over")
     assert "by_hand" not in decide(tmp_path, {})
+
+
+def test_the_pretrained_model_serves_where_aligning_cost_recall(
+    home: Path, result: dg.ExecuteInProcessResult, tmp_path: Path
+) -> None:
+    """Metrics in which the aligned model is significantly below the pretrained one."""
+    shutil.copytree(home / "artifacts", tmp_path / "artifacts")
+    store = ArtifactStore(str(tmp_path / "artifacts"))
+    shutil.rmtree(tmp_path / "artifacts" / "champion")
+    measured = store.latest("offline_metrics", DAY)
+    metrics = MetricTable.load(measured.path)
+    bar = best_simple_system(metrics)
+    lists = metrics.find("pretrained", "recall@10").mean
+    changed = {
+        ("dpo", "pretrained"): (-0.006, -0.010, -0.002),
+        ("pretrained", bar): (0.02, 0.01, 0.03),
+        ("dpo", bar): (0.014, 0.01, 0.02),  # it would pass the gates, too
+    }
+    rows = [
+        row._replace(**dict(zip(("value", "low", "high"), changed[key], strict=True)))
+        if (key := (row.system, row.reference)) in changed and row.metric == "recall@10"
+        else row
+        for row in metrics.rows
+    ]
+    upstream = {k: v for k, v in measured.manifest["upstream"].items() if k != "champion"}
+    with store.write(
+        "offline_metrics",
+        DAY,
+        config=measured.manifest["config"],
+        upstream=upstream,
+        code_version="changed",
+    ) as draft:
+        for name in ("case_metrics.parquet", "protocol.json"):
+            shutil.copyfile(measured.path / name, draft.path / name)
+        MetricTable(tuple(rows)).save(draft.path)
+    decision = decide(tmp_path, {})
+    pretrained = store.latest("pretrained_checkpoint", DAY)
+    assert (decision["serves"], decision["challenger_system"]) == ("challenger", "pretrained")
+    assert decision["model"] == decision["challenger"]
+    assert decision["model"]["asset"] == "pretrained_checkpoint"
+    assert served(tmp_path) == pretrained.version
+    assert f"significantly below the pretrained one's {lists:.4f}" in decision["challenger_reason"]
+    assert "-0.0060 [-0.0100, -0.0020]" in decision["challenger_reason"]
+    assert decision["reward_weight"] == 0
+    bundle = store.latest("champion", DAY).path / "model.safetensors"
+    assert bundle.read_bytes() == (pretrained.path / "model.safetensors").read_bytes()
+    shown = text_table(load_report(store, DAY, "simulated"))
+    assert f"the challenger is {decision['challenger_reason']}" in shown
+    assert "challenger (the pretrained generator): promoted" in shown
 
 
 def degraded(home: Path, reason: str, sessions_until: str = DAY) -> Artifact:

@@ -116,7 +116,7 @@ def test_lists_and_sessions_of_offline_metrics(root: Path, tmp_path: Path, engin
     )
     evaluation = NightlyEvaluation(
         files=files,
-        generators=NightlyGenerators(pretrained=root / "pretrained", challenger=root / "dpo"),
+        generators=NightlyGenerators(pretrained=root / "pretrained", aligned=root / "dpo"),
         test_day=small.DAY,
         config=small.EVALUATION,
         reward=small.REWARD,

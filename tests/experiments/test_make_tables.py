@@ -1,7 +1,7 @@
 """`make tables`: which tables, where each runs, and what is not launched again."""
 
 import os
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import dagster as dg
@@ -20,11 +20,14 @@ from experiments.make_tables import (
 )
 from experiments.table_specs import (
     KUAIRAND,
+    KUAIRAND_NIGHTS,
     PAGE_ORDER,
     QUICK,
+    SEEDED,
     SIMULATED,
     TABLES,
     chosen_tables,
+    environment_of_seed,
     quick_table,
 )
 from experiments.variants import assets
@@ -84,6 +87,24 @@ def test_an_environment_with_other_settings_has_another_home(tmp_path: Path):
     assert home_of(SIMULATED, tmp_path, "a") == home_of(SIMULATED, tmp_path, "b")
 
 
+def test_a_seed_has_a_home_of_its_own_and_moves_the_seed_of_every_stage_that_draws(tmp_path: Path):
+    given = {"ONEREC_DATA_DIR": str(tmp_path)}
+    first, second = (
+        load_settings(process_environment(environment_of_seed(KUAIRAND_NIGHTS, n), tmp_path, given))
+        for n in (0, 2)
+    )
+    assert environment_of_seed(KUAIRAND_NIGHTS, 0) == KUAIRAND_NIGHTS
+    assert first.home != second.home
+    changed = {
+        f"{stage}.{name}": (value, asdict(second.stages)[stage][name])
+        for stage, values in asdict(first.stages).items()
+        for name, value in values.items()
+        if value != asdict(second.stages)[stage][name]
+    }
+    assert changed.keys() == {f"{stage}.seed" for stage in SEEDED}
+    assert all(after == before + 2 for before, after in changed.values())
+
+
 def test_files_without_a_directory_are_an_error(tmp_path: Path):
     with pytest.raises(ValueError, match="make tables DATA_DIR="):
         process_environment(KUAIRAND, tmp_path, {})
@@ -124,7 +145,9 @@ class Launches:
     def code_versions(self) -> dict[str, str]:
         return {}
 
-    def run_job(self, location: str, job: str, tags: dict[str, str], assets=()) -> bool:
+    def run_job(
+        self, location: str, job: str, tags: dict[str, str], assets=(), config=None
+    ) -> bool:
         self.jobs.append((job, {key.removeprefix("dagster/"): tags[key] for key in tags}))
         return job != "ingest" or "asset_partition_range_end" in str(self.jobs[-1])
 

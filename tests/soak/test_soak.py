@@ -5,10 +5,20 @@ from pathlib import Path
 
 import pytest
 
+from onerec import config
 from onerec.evaluation.metric_table import MetricRow, MetricTable
 from soak.deliveries import ONE_DAY, Deliveries
 from soak.nights import HANDLERS, Soak
-from soak.replay import CHALLENGER, CHAMPION, RECALL, REWARD, Ledger, challenger_passes
+from soak.replay import (
+    ALIGNED,
+    CHAMPION,
+    PRETRAINED,
+    RECALL,
+    REWARD,
+    Ledger,
+    challenger_of,
+    challenger_passes,
+)
 from soak.schedule import SCHEDULE, SHORT
 from soak.small_disk import MIB, NoMountError, filled, small_disk
 
@@ -46,13 +56,13 @@ def table(*, above: float, lost: float = 0.0, reward: float = 0.0) -> MetricTabl
 
     return MetricTable(
         (
-            row(CHALLENGER, "legal_share", 1.0),
-            row(CHALLENGER, "repeat_free_share", 1.0),
-            row(CHALLENGER, RECALL, 0.2),
+            row(ALIGNED, "legal_share", 1.0),
+            row(ALIGNED, "repeat_free_share", 1.0),
+            row(ALIGNED, RECALL, 0.2),
             row(CHAMPION, RECALL, 0.2),
-            row(CHALLENGER, RECALL, above, "popularity"),
-            row(CHALLENGER, RECALL, lost, CHAMPION),
-            row(CHALLENGER, REWARD, reward, CHAMPION),
+            row(ALIGNED, RECALL, above, "popularity"),
+            row(ALIGNED, RECALL, lost, CHAMPION),
+            row(ALIGNED, REWARD, reward, CHAMPION),
         )
     )
 
@@ -66,11 +76,34 @@ def table(*, above: float, lost: float = 0.0, reward: float = 0.0) -> MetricTabl
         (table(above=0.05, lost=-0.015, reward=0.05), True),
         (table(above=0.05, lost=-0.03, reward=0.05), False),  # more than a tenth
         (table(above=0.05, reward=-0.05), False),
+        (table(above=0.05, lost=0.015, reward=-0.05), True),
     ],
 )
 def test_the_replayed_rule_is_the_rule(metrics: MetricTable, passes: bool) -> None:
     incumbent = {"asset": "dpo_checkpoint", "partition": "2026-06-05", "version": "1"}
-    assert challenger_passes(metrics, "popularity", 0.1, incumbent) == passes
+    assert challenger_passes(metrics, ALIGNED, "popularity", 0.1, incumbent) == passes
+
+
+@pytest.mark.parametrize(
+    ("difference", "tolerance", "system"),
+    [
+        (-0.011, 0.0, PRETRAINED),  # the interval ends at -0.001
+        (-0.009, 0.0, ALIGNED),
+        (-0.011, 0.1, ALIGNED),  # a tenth of 0.2 may be lost
+        (-0.031, 0.1, PRETRAINED),
+    ],
+)
+def test_the_replayed_challenger_is_the_model_that_loses_no_recall(
+    difference: float, tolerance: float, system: str
+) -> None:
+    low, high = difference - 0.01, difference + 0.01
+    own = MetricRow(PRETRAINED, None, RECALL, "all", 0.2, 0.19, 0.21, 100)
+    paired = MetricRow(ALIGNED, PRETRAINED, RECALL, "all", difference, low, high, 100)
+    assert challenger_of(MetricTable((own, paired)), tolerance) == system
+
+
+def test_the_replay_has_the_names_of_the_metrics() -> None:
+    assert (PRETRAINED, ALIGNED, CHAMPION) == (config.PRETRAINED, config.ALIGNED, config.CHAMPION)
 
 
 def test_a_simple_system_is_no_incumbent() -> None:

@@ -17,8 +17,10 @@ from onerec.alignment.round_gate import (
     measure_round,
 )
 from onerec.config import AlignmentConfig, BeamConfig, EvaluationConfig
+from onerec.evaluation.recency import RecencyCases
 from onerec.generation import generate_sessions, rank_items
 from onerec.model import OneRec, save_model
+from onerec.model.recency_prior import RecencyPrior
 from onerec.reward.scoring import scalar_reward, score_sessions
 from onerec.session_dataset.eval_users import EvalUsers
 from tests.core.alignment.world import (
@@ -49,12 +51,17 @@ def values(reward: float, recall: float, num: int = 400) -> dict[str, np.ndarray
 
 def gate_cases(*, contexts: int, held_out: int) -> GateCases:
     watched = good_sessions(held_out, 4)
+    users = EvalUsers(
+        user_ids=np.arange(held_out),
+        history=watched.history.numpy().astype(np.int64),
+        targets=watched.targets.numpy().astype(np.int64),
+    )
     return GateCases(
         contexts=good_sessions(contexts, 3),
-        held_out=EvalUsers(
-            user_ids=np.arange(held_out),
-            history=watched.history.numpy().astype(np.int64),
-            targets=watched.targets.numpy().astype(np.int64),
+        held_out=RecencyCases(
+            users=users,
+            watches=np.where(np.arange(len(CATALOGUE)) < 10, 100.0, 0.0),
+            candidates=np.ones(len(CATALOGUE), dtype=bool),
         ),
     )
 
@@ -65,7 +72,7 @@ def decide(reward: float, recall: float, **changes) -> RoundDecision:
 
 
 def test_published_when_the_reward_rises_and_recall_holds():
-    decision = decide(0.05, -0.005)  # of a recall of .1: within a tenth
+    decision = decide(0.05, -0.005, recall_tolerance=0.1)  # of a recall of .1: within a tenth
     assert decision.published
     assert decision.reasons == []
     assert all(decision.gates.values())
@@ -78,7 +85,7 @@ def test_published_when_the_reward_rises_and_recall_holds():
     [
         (0.0, 0.0, "evaluator_reward_rises"),
         (-0.05, 0.0, "evaluator_reward_rises"),
-        (0.05, -0.02, "recall_within_tolerance"),
+        (0.05, -0.005, "recall_within_tolerance"),
     ],
 )
 def test_refused_by_one_gate_that_says_why(reward: float, recall: float, gate: str):
@@ -102,14 +109,39 @@ def test_values_are_those_of_the_model():
     model, (evaluator, vectors) = generator(), reward_model()
     cases = gate_cases(contexts=9, held_out=7)
     measured = measure_round(session_generator(model, decoding=DECODING), ensemble(), cases)
-    asked = torch.from_numpy(cases.held_out.history)
+    assert cases.held_out is not None
+    users = cases.held_out.users
+    asked = torch.from_numpy(users.history)
     items, _ = rank_items(model, asked, CATALOGUE, TRIE, top_k=10, beam=10)
-    hits = (items[:, :, None] == torch.from_numpy(cases.held_out.targets)[:, None]).any(1)
+    hits = (items[:, :, None] == torch.from_numpy(users.targets)[:, None]).any(1)
     assert measured["recall"].tolist() == pytest.approx(hits.double().mean(1).tolist())
     history = cases.contexts.history.long()
     beams = generate_sessions(model, history, CATALOGUE, TRIE, num_items=ITEMS, beam=DECODING.beam)
     best = scalar_reward(score_sessions(evaluator, vectors, history, beams.items[:, 0]), REWARD)
     assert measured["reward"].tolist() == pytest.approx(best.tolist(), abs=1e-6)
+
+
+def test_recall_is_that_of_lists_with_the_recency_prior():
+    model = generator()
+    model.recency_prior = RecencyPrior(weight=1000.0)
+    cases = gate_cases(contexts=0, held_out=7)
+    assert cases.held_out is not None
+    measured = measure_round(session_generator(model, decoding=DECODING), ensemble(), cases)
+    targets = cases.held_out.users.targets  # the ten items that were watched at all are listed
+    found = [[item < 10 for item in row if item >= 0] for row in targets.tolist()]
+    assert measured["recall"].tolist() == pytest.approx([np.mean(hits) for hits in found])
+
+
+def test_findings_name_users_difference_interval_and_limit():
+    decision = decide(0.05, -0.005, recall_tolerance=0.1)
+    assert decision.findings == [
+        "evaluator reward of 400 users: +0.0500 [+0.0500, +0.0500]; limit: a lower confidence "
+        "bound above 0",
+        "Recall@10 of 400 held-out users: -0.0050 [-0.0050, -0.0050]; limit: an upper confidence "
+        f"bound of at least {-0.1 * values(0, 0)['recall'].mean():.4f}",
+    ]
+    refused = decide(0.05, -0.005)
+    assert "Recall@10 of 400 held-out users falls significantly" in refused.reasons[0]
 
 
 def test_a_gate_without_users_is_left_out():

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from onerec.alignment.round_inputs import RoundInputs
+from onerec.config import AlignmentConfig
 from onerec.model import OneRec, save_model
 from onerec.session_dataset.holdout import held_out_users
 from tests.core.training.small import (
@@ -68,10 +69,18 @@ def test_recall_is_that_of_held_out_users_and_reward_that_of_users_without_pairs
     chosen = held_out(inputs, everyone)
     paired = sorted(set(everyone) - chosen)[:20]
     preferences = SimpleNamespace(user_ids=np.array(paired, dtype=object))
-    cases = inputs.gate_cases(preferences, 500, seed=2)  # pyright: ignore[reportArgumentType]
-    assert set(cases.held_out.user_ids) == chosen
+    settings = AlignmentConfig(gate_cases=500, seed=2)
+    cases = inputs.gate_cases(preferences, settings)  # pyright: ignore[reportArgumentType]
+    assert cases.held_out is not None
+    assert set(cases.held_out.users.user_ids) == chosen
     assert users(cases.contexts) == set(everyone) - set(paired)
     assert len(cases.contexts) == 30  # one session of each
-    few = inputs.gate_cases(preferences, 4, seed=2)  # pyright: ignore[reportArgumentType]
-    assert (len(few.contexts), len(few.held_out)) == (4, 4)
-    assert set(few.held_out.user_ids) < chosen
+    settings = AlignmentConfig(gate_cases=4, gate_recall_cases=5, seed=2)
+    few = inputs.gate_cases(preferences, settings)  # pyright: ignore[reportArgumentType]
+    assert few.held_out is not None
+    assert (len(few.contexts), len(few.held_out.users)) == (4, 5)
+    assert set(few.held_out.users.user_ids) < chosen
+    settings = AlignmentConfig(gate_cases=0)
+    nobody = inputs.gate_cases(preferences, settings)  # pyright: ignore[reportArgumentType]
+    assert nobody.held_out is not None
+    assert (len(nobody.contexts), len(nobody.held_out.users)) == (0, 0)

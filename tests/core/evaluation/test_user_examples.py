@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from onerec.config import CHALLENGER
+from onerec.config import ALIGNED
 from onerec.evaluation.systems import System
 from onerec.evaluation.user_examples import (
     LIST_LENGTH,
@@ -48,9 +48,9 @@ def test_a_page_shows_titles_hits_and_every_system(tmp_path) -> None:
     data = load_artifacts(write_artifacts(tmp_path))
     systems = {
         "popularity": System(data.baselines.popularity),
-        CHALLENGER: System(data.baselines.rankers["itemknn"]),
+        ALIGNED: System(data.baselines.rankers["itemknn"]),
     }
-    examples = collect_user_examples(data, systems, explained=CHALLENGER)
+    examples = collect_user_examples(data, systems, explained=ALIGNED)
     assert len(examples.data.user_ids) == min(NUM_USERS, len(data.user_ids))
     assert set(examples.data.user_ids) <= set(data.user_ids)
     assert all(items.shape[1] <= LIST_LENGTH for items in examples.lists.values())

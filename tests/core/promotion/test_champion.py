@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from onerec.artifacts import ArtifactStore, read_json, write_json
+from onerec.config import EvaluationConfig
 from onerec.evaluation.data import EvaluationData
 from onerec.evaluation.measure import SystemResult, summarise
 from onerec.evaluation.metric_table import Metric, MetricRow, MetricTable
@@ -27,9 +28,13 @@ NOISE = np.random.default_rng(0).normal(0, 0.02, (6, USERS))
 
 
 def metric_table(
-    *, dpo: float, popularity: float, champion: tuple[float, float] | None
+    *,
+    dpo: float,
+    popularity: float,
+    champion: tuple[float, float] | None = None,
+    pretrained: float | None = None,
 ) -> MetricTable:
-    """Systems that find a set share of the targets; the challenger's reward is 1."""
+    """Systems that find a set share of the targets; the rewards of the night's models are 1."""
 
     def result(
         number: int, recall: float, reward: float, references: tuple[str, ...] = ()
@@ -46,6 +51,8 @@ def metric_table(
     results = {"popularity": result(0, popularity, 1.0)}
     if champion is not None:
         results["champion"] = result(1, *champion, ("popularity",))
+    if pretrained is not None:
+        results["pretrained"] = result(0, pretrained, 1.0, tuple(results))
     results["dpo"] = result(2, dpo, 1.0, tuple(results))
 
     class Data:
@@ -95,10 +102,24 @@ def test_the_bar_is_the_best_simple_system_and_the_incumbent(
     measured = metric_table(dpo=dpo, popularity=popularity, champion=champion)
     measured.save(tmp_path)
     metrics = MetricTable.load(tmp_path)  # the artifact is enough to decide again
-    decision = decide(evidence_of(metrics, tolerance=0.1))
+    decision = decide(evidence_of(metrics, EvaluationConfig()))
     assert decision.serves == serves
     assert decision.numbers["simple_system_recall@10"] == pytest.approx(popularity, abs=0.005)
     assert ("evaluator_reward_difference" in decision.numbers) == (champion is not None)
+
+
+def test_a_pretrained_model_that_aligning_made_worse_is_the_challenger() -> None:
+    better = metric_table(dpo=0.12, popularity=0.05, pretrained=0.13, champion=(0.125, 1.0))
+    decision = decide(evidence_of(better, EvaluationConfig()))
+    assert (decision.serves, decision.challenger_system) == ("challenger", "pretrained")
+    # its own rows decide: against a champion of .125 the aligned one would lose Recall
+    assert decision.numbers["challenger_recall@10"] == pytest.approx(0.13, abs=0.005)
+    assert decision.numbers["recall@10_difference"] == pytest.approx(0.005, abs=0.005)
+    assert "aligned one's Recall@10 is significantly below" in decision.challenger_reason
+    operators = EvaluationConfig(aligned_recall_tolerance=0.2)
+    assert decide(evidence_of(better, operators)).challenger_system == "dpo"
+    level = metric_table(dpo=0.13, popularity=0.05, pretrained=0.13)
+    assert decide(evidence_of(level, EvaluationConfig())).challenger_system == "dpo"
 
 
 def test_the_best_simple_system_is_the_one_with_the_highest_recall() -> None:

@@ -3,7 +3,8 @@ import math
 
 import pytest
 
-from onerec.promotion.rule import Evidence, IncumbentEvidence, decide
+from onerec.config import ALIGNED, PRETRAINED
+from onerec.promotion.rule import Evidence, IncumbentEvidence, choose_challenger, decide
 from onerec.statistics import Interval
 
 FIRST_NIGHT = Evidence(
@@ -69,7 +70,7 @@ def test_promoted_when_every_gate_passes(evidence: Evidence) -> None:
         ),
         (
             with_incumbent(BETTER, reward_difference=Interval(-0.02, -0.03, -0.01)),
-            "reward_not_below_incumbent",
+            "reward_loss_is_offset_by_recall",
         ),
     ],
 )
@@ -105,6 +106,44 @@ def test_a_significant_loss_of_recall_may_be_offset_by_reward() -> None:
         reward_difference=Interval(0.05, 0.02, 0.08),
     )
     assert decide(paid).promoted
+
+
+def test_a_significant_loss_of_reward_may_be_offset_by_recall() -> None:
+    paid = with_incumbent(
+        BETTER,
+        recall_difference=Interval(0.005, 0.001, 0.008),
+        reward_difference=Interval(-0.05, -0.08, -0.02),
+    )
+    assert decide(paid).promoted
+
+
+# Recall@10 of the aligned model minus the pretrained one's on three nights of KuaiRand
+@pytest.mark.parametrize(
+    ("difference", "pretrained_recall", "tolerance", "system"),
+    [
+        (Interval(-0.0053, -0.0091, -0.0015), 0.0999, 0.0, PRETRAINED),
+        (Interval(-0.0003, -0.0049, 0.0035), 0.0883, 0.0, ALIGNED),
+        (Interval(-0.0062, -0.0104, -0.0021), 0.0932, 0.0, PRETRAINED),
+        (Interval(-0.0062, -0.0104, 0.0), 0.0932, 0.0, ALIGNED),
+        (Interval(0.0062, 0.0021, 0.0104), 0.0932, 0.0, ALIGNED),
+        # 2 % of .0932 is .0019, 3 % is .0028
+        (Interval(-0.0062, -0.0104, -0.0021), 0.0932, 0.02, PRETRAINED),
+        (Interval(-0.0062, -0.0104, -0.0021), 0.0932, 0.03, ALIGNED),
+        (Interval(math.nan, math.nan, math.nan), math.nan, 0.0, ALIGNED),
+    ],
+)
+def test_the_challenger_is_the_aligned_model_unless_it_loses_recall(
+    difference: Interval, pretrained_recall: float, tolerance: float, system: str
+) -> None:
+    chosen = choose_challenger(difference, pretrained_recall=pretrained_recall, tolerance=tolerance)
+    assert chosen.system == system
+    decision = decide(dataclasses.replace(FIRST_NIGHT, challenger=chosen))
+    assert decision.promoted
+    assert decision.challenger_system == system
+    assert decision.challenger_reason == chosen.reason
+    measured = not math.isnan(difference.mean)
+    assert ("aligned_minus_pretrained_recall@10" in decision.numbers) == measured
+    assert (difference.text(signed=True) in chosen.reason) == measured
 
 
 def test_a_weak_tower_is_a_warning() -> None:

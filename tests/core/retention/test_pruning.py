@@ -90,6 +90,22 @@ def test_what_compares_with_a_champion_does_not_stand_on_it(store: ArtifactStore
     assert {v.partition for v in found if v.asset == "champion"} == {DAYS[-1]}
 
 
+def test_a_pretrained_champion_keeps_its_own_checkpoint(tmp_path: Path) -> None:
+    store = ArtifactStore(str(tmp_path))
+    first, day = DAYS[:2]
+    old = publish(store, "pretrained_checkpoint", first, first)
+    pretrained = publish(store, "pretrained_checkpoint", day, day, pretrained_checkpoint=old)
+    aligned = publish(store, "dpo_checkpoint", day, day, pretrained_checkpoint=pretrained)
+    model = {"asset": "pretrained_checkpoint", "partition": day, "version": pretrained}
+    made_from = {"pretrained_checkpoint": pretrained, "dpo_checkpoint": aligned}
+    champion = publish(store, "champion", day, model, **made_from)
+    by_version = {(v.asset, v.version): v for v in versions(store)}
+    found = lineage(store, [Version("champion", day, champion)], by_version)
+    kept = {(v.asset, v.partition) for v in found}
+    learned = {("pretrained_checkpoint", first), ("pretrained_checkpoint", day)}
+    assert kept == learned | {("champion", day)}
+
+
 @pytest.mark.parametrize("name", ["keep_nights", "keep_champions"])
 def test_something_is_always_kept(store: ArtifactStore, name: str) -> None:
     arguments = {"keep_nights": 1, "keep_champions": 1} | {name: 0}
