@@ -1,6 +1,8 @@
 """`make tables`: which tables, where each runs, and what is not launched again."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import dagster as dg
 import pytest
 import yaml
 
+from experiments import make_tables
 from experiments.backfill_launcher import cancel_unfinished, running_ui
 from experiments.definitions import defs
 from experiments.make_tables import (
@@ -141,6 +144,7 @@ class Launches:
 
     def __init__(self) -> None:
         self.jobs: list[tuple[str, dict[str, str]]] = []
+        self.configs: list[dict] = []
 
     def code_versions(self) -> dict[str, str]:
         return {}
@@ -149,6 +153,7 @@ class Launches:
         self, location: str, job: str, tags: dict[str, str], assets=(), config=None
     ) -> bool:
         self.jobs.append((job, {key.removeprefix("dagster/"): tags[key] for key in tags}))
+        self.configs += [config] if config else []
         return job != "ingest" or "asset_partition_range_end" in str(self.jobs[-1])
 
 
@@ -167,6 +172,34 @@ def test_nights_run_one_after_the_other_and_days_between_are_ingested(tmp_path: 
         ("ingest", spans[1]),
         ("nightly", {"partition": "2026-06-08"}),
     ]
+
+
+def test_nights_of_every_seed_have_their_own_store_and_are_pooled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    launched: list[tuple[str, Launches]] = []
+
+    @contextmanager
+    def noted(environ: dict[str, str], directory: Path) -> Iterator[Launches]:
+        launched.append((environ["ONEREC_ARTIFACTS"], Launches()))
+        yield launched[-1][1]
+
+    monkeypatch.setattr(make_tables, "running_ui", noted)
+    monkeypatch.setenv("ONEREC_DATA_DIR", str(tmp_path))
+    walk = next(table for table in TABLES if table.name == "walk_forward")
+    make_tables.make_result_table(replace(walk, seeds=(0, 2)), tmp_path)
+    (other, by_other), (_, by_first) = launched
+    days = [{"partition": day} for day in KUAIRAND_NIGHTS.test_days]
+    for ui in (by_other, by_first):
+        assert [tags for job, tags in ui.jobs if job in ("weekly_retokenize", "nightly")] == days
+    config = {"walk_forward_table": {"config": {"other_seeds": [other]}}}
+    assert by_first.jobs[-1] == ("__ASSET_JOB", {})
+    assert by_first.configs == [{"ops": config}]
+    assert not by_other.configs
+
+    launched.clear()
+    make_tables.make_result_table(replace(walk, seeds=(0,)), tmp_path)
+    assert [ui.configs for _, ui in launched] == [[]]
 
 
 def test_only_what_is_missing_is_launched(store: ArtifactStore):
