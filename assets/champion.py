@@ -81,7 +81,6 @@ def champion(
     run. `champion.json` holds the decision with its numbers; beside it lies the champion's complete
     bundle for `onerec.serving.bundle.load_bundle`.
     """
-    from onerec.evaluation.measure import nothing_measured
     from onerec.evaluation.metric_table import MetricTable
     from onerec.promotion.champion import (
         check_incumbent,
@@ -89,7 +88,6 @@ def champion(
         previous_champion,
         serving_reward_weight,
     )
-    from onerec.promotion.rule import unmeasured
 
     day, settings = context.partition_key, to_core(config, PIPELINE.evaluation)
     store = artifacts.store
@@ -97,14 +95,14 @@ def champion(
     incumbent = previous_champion(store, day)
     metrics = MetricTable.load(read["offline_metrics"].path)
     check_incumbent(read["offline_metrics"], incumbent)
-    if nothing_measured(metrics):
-        decision = unmeasured(has_incumbent=incumbent is not None)
-    else:
-        decision = _decide(metrics, read, settings)
+    decision = _decide(metrics, read, settings, has_incumbent=incumbent is not None)
     challenger = read[CHECKPOINTS[decision.challenger_system]]
     description = describe(decision, challenger, incumbent, read["baselines"])
     description["reward_weight"] = serving_reward_weight(
-        metrics, challenger.path, tolerance=settings.recall_tolerance
+        metrics,
+        decision.challenger_system,
+        challenger.path,
+        tolerance=settings.recall_tolerance,
     )
     description, kept = _overruled(store, config.by_hand, description, incumbent)
     versions = {name: artifact.version for name, artifact in read.items()}
@@ -118,16 +116,23 @@ def champion(
 
 
 def _decide(
-    metrics: "MetricTable", read: dict[str, Artifact], settings: EvaluationConfig
+    metrics: "MetricTable",
+    read: dict[str, Artifact],
+    settings: EvaluationConfig,
+    *,
+    has_incumbent: bool,
 ) -> "Decision":
+    from onerec.evaluation.measure import nothing_measured
     from onerec.promotion.champion import (
         counted_signals,
         evidence_of,
         filters_seen,
         weak_towers,
     )
-    from onerec.promotion.rule import decide
+    from onerec.promotion.rule import decide, unmeasured
 
+    if nothing_measured(metrics):
+        return unmeasured(has_incumbent=has_incumbent)
     rewards = (read["reward_model"].path, RewardConfig(**read["reward_model"].manifest["config"]))
     evidence = evidence_of(
         metrics,

@@ -152,13 +152,18 @@ def evidence_of(
     )
 
 
-def serving_reward_weight(metrics: MetricTable, checkpoint: Path, *, tolerance: float) -> float:
+def serving_reward_weight(
+    metrics: MetricTable, system: str, checkpoint: Path, *, tolerance: float
+) -> float:
     """How much the reward counts in what users get, beside the log-probability.
 
     The weight that was chosen for the checkpoint on the validation day, where its lists lose no
-    more than the tolerated share of the Recall@10 that lists by log-probability have; else 0. A
-    pretrained checkpoint has been given none, so it serves by log-probability.
+    more than the tolerated share of the Recall@10 that lists by log-probability have; else 0.
+    Only the aligned model's lists are measured with the reward, so a pretrained one serves by
+    log-probability.
     """
+    if system != ALIGNED:
+        return 0.0
     weight = read_config(checkpoint).get("reward_weight", 0.0)
     with_reward, by_probability = (metrics.find(s, RECALL).mean for s in reversed(SERVED))
     kept = with_reward >= (1 - tolerance) * by_probability  # not where either is NaN

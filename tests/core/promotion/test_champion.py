@@ -75,8 +75,10 @@ def test_the_reward_counts_in_lists_where_that_costs_little_recall(
         if value is not None
     )
     (tmp_path / "config.json").write_text('{"reward_weight": 0.3}')
-    weight = serving_reward_weight(MetricTable(tuple(rows)), tmp_path, tolerance=0.1)
+    metrics = MetricTable(tuple(rows))
+    weight = serving_reward_weight(metrics, "dpo", tmp_path, tolerance=0.1)
     assert weight == (0.3 if counts else 0.0)
+    assert serving_reward_weight(metrics, "pretrained", tmp_path, tolerance=0.1) == 0
 
 
 @pytest.mark.parametrize(
