@@ -197,7 +197,7 @@ def _nights_table(
     ]
     return ResultTable(
         name=f"walk_forward_{data}_nights",
-        title=f"Walk-forward on {data}: Recall@10 by night",
+        title=f"Walk-forward on {data}: Recall@10 by test day",
         text=f"The last two columns are paired differences over all nights. {protocol}",
         metrics=MetricTable(tuple(found)),
         provenance=provenance,
