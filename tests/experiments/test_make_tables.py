@@ -142,6 +142,8 @@ def test_a_night_is_current_if_all_of_it_was_made_by_the_present_code(store: Art
 class Launches:
     """A UI that only notes what is launched."""
 
+    url = "nowhere"
+
     def __init__(self) -> None:
         self.jobs: list[tuple[str, dict[str, str]]] = []
         self.configs: list[dict] = []
@@ -185,11 +187,10 @@ def test_nights_of_every_seed_have_their_own_store_and_are_pooled(
         yield launched[-1][1]
 
     monkeypatch.setattr(make_tables, "running_ui", noted)
-    monkeypatch.setenv("ONEREC_DATA_DIR", str(tmp_path))
-    walk = next(table for table in TABLES if table.name == "walk_forward")
+    walk = quick_table(next(table for table in TABLES if table.name == "walk_forward"))
     make_tables.make_result_table(replace(walk, seeds=(0, 2)), tmp_path)
     (other, by_other), (_, by_first) = launched
-    days = [{"partition": day} for day in KUAIRAND_NIGHTS.test_days]
+    days = [{"partition": day} for day in QUICK.test_days]
     for ui in (by_other, by_first):
         assert [tags for job, tags in ui.jobs if job in ("weekly_retokenize", "nightly")] == days
     config = {"walk_forward_table": {"config": {"other_seeds": [other]}}}
