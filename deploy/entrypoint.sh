@@ -5,6 +5,8 @@ set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 : "${ONEREC_HOME:?name the directory of the state}"
 export DAGSTER_HOME="${DAGSTER_HOME:-$ONEREC_HOME/${ONEREC_DATASET:-simulated}/dagster}"
+# a range of days is recorded in one transaction for each asset
+export DAGSTER_EVENT_BATCH_SIZE="${DAGSTER_EVENT_BATCH_SIZE:-1000}"
 mkdir -p "$DAGSTER_HOME"
 [ -e "$DAGSTER_HOME/dagster.yaml" ] || cp "$here/dagster.yaml" "$DAGSTER_HOME/dagster.yaml"
 PATH="$here/../.venv/bin:$PATH"

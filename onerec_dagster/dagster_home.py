@@ -5,6 +5,7 @@ import os
 import shutil
 from pathlib import Path
 
+from onerec_dagster.event_log import BATCH_SIZE, MOST_EVENTS
 from resources.settings import CHECKOUT, Settings, absolute
 
 FILE, RECORD = "dagster.yaml", ".managed_dagster_yaml"
@@ -39,6 +40,7 @@ def prepare_home(settings: Settings) -> Path:
     for name in PATHS:
         if given := absolute(os.environ.get(name) or None):
             os.environ[name] = given
+    os.environ.setdefault(BATCH_SIZE, MOST_EVENTS)
     # Steps run two at once; threads that spin while they wait would take each other's cores
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     return home

@@ -8,12 +8,13 @@ import pytest
 
 from onerec_dagster import dagster_home as homes
 from onerec_dagster.dagster_home import FILE, prepare_home
+from onerec_dagster.event_log import BATCH_SIZE
 from resources.settings import CHECKOUT, Settings, load_settings
 
 
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    for name in ("DAGSTER_HOME", "ONEREC_HOME", "OMP_WAIT_POLICY"):
+    for name in ("DAGSTER_HOME", "ONEREC_HOME", "OMP_WAIT_POLICY", BATCH_SIZE):
         monkeypatch.setenv(name, "set anew by the test, and put back after it")
     return dataclasses.replace(load_settings({}), home=tmp_path)
 
