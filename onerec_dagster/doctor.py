@@ -33,13 +33,21 @@ class Diagnosis:
         return f"{'PROBLEM' if self.problem else 'ok':>8}  {self.subject}  {self.problem}".rstrip()
 
 
-def examine(settings: Settings, instance: dg.DagsterInstance) -> Iterator[Diagnosis]:
-    """Examine everything; damage is found by hashing every file of the current versions."""
+def examine(
+    settings: Settings, instance: dg.DagsterInstance, own_run: str | None = None
+) -> Iterator[Diagnosis]:
+    """Examine everything; damage is found by hashing every file of the current versions.
+
+    Args:
+        settings: Of the data set.
+        instance: Its Dagster instance.
+        own_run: The run that examines, which does not count among those under way.
+    """
     store = settings.artifact_store()
     yield from _artifacts(store)
     yield _warehouse(settings)
     yield _consumers(settings, store)
-    yield from _runs(instance)
+    yield from _runs(instance, own_run)
     yield from _automation(instance)
     yield _disk(settings)
 
@@ -47,7 +55,7 @@ def examine(settings: Settings, instance: dg.DagsterInstance) -> Iterator[Diagno
 def _artifacts(store: ArtifactStore) -> Iterator[Diagnosis]:
     try:
         assets = {asset: store.partitions(asset) for asset in store.assets()}
-    except ArtifactError as error:
+    except (ArtifactError, OSError) as error:
         yield Diagnosis("artifacts", str(error))
         return
     for asset, partitions in assets.items():
@@ -59,7 +67,7 @@ def _damaged(store: ArtifactStore, asset: str, partitions: list[str]) -> Iterato
     for partition in partitions:
         try:
             store.latest(asset, partition).verify()
-        except ArtifactError as error:
+        except (ArtifactError, OSError) as error:
             yield str(error)
 
 
@@ -90,7 +98,7 @@ def _consumers(settings: Settings, store: ArtifactStore) -> Diagnosis:
     try:
         is_there = store.current_version("recommendations", served.day) is not None
         newest = store.partitions("recommendations")[-1:]
-    except ArtifactError as error:
+    except (ArtifactError, OSError) as error:
         return Diagnosis(subject, str(error))
     if not is_there:
         remedy = (
@@ -102,10 +110,10 @@ def _consumers(settings: Settings, store: ArtifactStore) -> Diagnosis:
     return Diagnosis(subject)
 
 
-def _runs(instance: dg.DagsterInstance) -> Iterator[Diagnosis]:
+def _runs(instance: dg.DagsterInstance, own_run: str | None) -> Iterator[Diagnosis]:
     started = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING])
     long_ago = datetime.now(UTC) - LONG_RUN
-    records = instance.get_run_records(started)
+    records = [r for r in instance.get_run_records(started) if r.dagster_run.run_id != own_run]
     stuck = [r.dagster_run.run_id for r in records if r.create_timestamp < long_ago]
     remedy = f"under way for more than {LONG_RUN}: {', '.join(stuck)}" if stuck else ""
     yield Diagnosis(f"runs: {len(records)} under way", remedy)

@@ -61,7 +61,7 @@ def forget_users(
 @dg.op
 def examine_state(context: dg.OpExecutionContext) -> None:
     """Verify artifacts, warehouse, what consumers read, runs and disk; fails on a problem."""
-    found = list(examine(SETTINGS, context.instance))
+    found = list(examine(SETTINGS, context.instance, context.run_id))
     for finding in found:
         context.log.info(str(finding))
     problems = [str(finding) for finding in found if finding.problem]

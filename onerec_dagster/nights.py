@@ -31,7 +31,7 @@ class NightlyRun:
         day: Its partition.
         run_id: Of the run.
         status: Of the run.
-        requested_at: When it was created.
+        number: Of the run; later runs have larger ones, whatever the clock says.
         ended_at: None while it has not ended.
         backfill: The backfill that it belongs to.
     """
@@ -39,7 +39,7 @@ class NightlyRun:
     day: date
     run_id: str
     status: dg.DagsterRunStatus
-    requested_at: datetime
+    number: int
     ended_at: datetime | None = None
     backfill: str | None = None
 
@@ -68,12 +68,12 @@ def nightly_runs(instance: dg.DagsterInstance) -> dict[date, NightlyRun]:
                 day=date.fromisoformat(partition),
                 run_id=run.run_id,
                 status=run.status,
-                requested_at=record.create_timestamp,
+                number=record.storage_id,
                 ended_at=datetime.fromtimestamp(ended, UTC) if ended else None,
                 backfill=run.tags.get("dagster/backfill"),
             )
             known = found.get(night.day)
-            if known is None or night.requested_at > known.requested_at:
+            if known is None or night.number > known.number:
                 found[night.day] = night
     return found
 
@@ -123,19 +123,24 @@ def next_night(
     if not done:
         return "nothing was published yet: start weekly_retokenize for the first day by hand"
     failed: NightlyRun | None = None
+    failed_at: datetime | None = None
     waiting = 0
     day = max(done) + timedelta(days=1)
     while day <= last_day and due_at(day) <= now:
         run = runs.get(day)
         if run is not None:
-            failed = run
-        elif failed is None or failed.ended_at is None or due_at(day) > failed.ended_at:
+            # a time after now is of a clock that was set back since, and says nothing
+            is_known = run.ended_at is not None and run.ended_at <= now
+            failed, failed_at = run, run.ended_at if is_known else None
+        elif failed_at is None or due_at(day) > failed_at:
             return day
         else:
             waiting += 1
         day += timedelta(days=1)
     if failed is None:
-        return f"no nightly run is due: {max(done)} is the newest published day"
+        ahead = f", not over by this machine's clock ({now:%Y-%m-%d %H:%M} UTC): is it right?"
+        is_ahead = due_at(max(done)) > now + timedelta(days=1)
+        return f"no nightly run is due: {max(done)} is the newest published day" + ahead * is_ahead
     return (
         f"the nightly run for {failed.day} failed (run {failed.run_id}); {waiting} later days wait "
         "until it is repaired, or can be started by hand"
@@ -151,7 +156,7 @@ def blocking_night(run: NightlyRun, runs: Mapping[date, NightlyRun]) -> NightlyR
     for earlier in sorted(runs.values(), key=lambda other: other.day):
         if earlier.day >= run.day:
             continue
-        if not earlier.has_ended and earlier.requested_at <= run.requested_at:
+        if not earlier.has_ended and earlier.number <= run.number:
             return earlier
         if earlier.failed and earlier.backfill is not None and earlier.backfill == run.backfill:
             return earlier
@@ -171,7 +176,7 @@ def earlier_nights_have_ended(context: dg.AssetCheckExecutionContext) -> dg.Asse
         day=date.fromisoformat(partition),
         run_id=context.run.run_id,
         status=context.run.status,
-        requested_at=record.create_timestamp,
+        number=record.storage_id,
         backfill=context.run.tags.get("dagster/backfill"),
     )
     earlier = blocking_night(run, nightly_runs(context.instance))

@@ -39,10 +39,15 @@ def state_errors_named(settings: Settings) -> Iterator[None]:
     except sqlalchemy.exc.DatabaseError as error:
         if is_disk_full(error):
             raise
+        cause = _cause(error.orig or error)
+        remedy = (
+            "Restore it, or move it aside: runs and events are then forgotten, artifacts and what "
+            "is served stay"
+        )
+        if "readonly" in cause or "unable to open" in cause:
+            remedy = "This user has to be able to write it: use the user whose it is, or chown -R"
         raise StateError(
-            f"Dagster's state in {settings.dagster_home}: {_cause(error.orig or error)}. Restore "
-            "it, or move it aside: runs and events are then forgotten, artifacts and what is "
-            "served stay"
+            f"Dagster's state in {settings.dagster_home}: {cause}. {remedy}"
         ) from error
     except OSError as error:
         if is_disk_full(error) or not _is_below(settings.home, error.filename):

@@ -123,9 +123,14 @@ class Warehouse(dg.ConfigurableResource):
                 return duckdb.connect(str(file), read_only=read_only, config=config)
             except duckdb.IOException as error:
                 if "lock" not in str(error).lower():
+                    remedy = (
+                        "This user has to be able to read and write it"
+                        if "Permission denied" in str(error)
+                        else "Restore it, or move it away: the next nightly run ingests the days "
+                        "of its window again"
+                    )
                     raise WarehouseError(
-                        f"the warehouse {file} cannot be opened: {error}. Restore it, or move it "
-                        "away: the next nightly run ingests the days of its window again"
+                        f"the warehouse {file} cannot be opened: {error}. {remedy}"
                     ) from error
                 if time.monotonic() + pause > deadline:
                     raise WarehouseError(

@@ -40,7 +40,12 @@ class LocalStorage:
 
     def partitions_with(self, asset: str, file: str) -> list[str]:
         """Partitions of an asset that hold a file."""
-        return sorted(p.parent.name for p in (self.root / asset).glob(f"*/{file}"))
+        # not `glob`, which would take what may not be read for what is not there
+        try:
+            partitions = list((self.root / asset).iterdir())
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return sorted(p.name for p in partitions if (p / file).exists())
 
     def fetch(self, name: str, manifest: Mapping[str, Any]) -> Path:
         """The directory of a version, verified."""

@@ -88,7 +88,9 @@ def publish_current(
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     for directory in (root, versions):
-        directory.chmod(0o755)
+        mode = directory.stat().st_mode
+        if mode & 0o755 != 0o755:  # only its owner may change it
+            directory.chmod(mode | 0o755)
     try:
         standing = read_served(root)
     except ValueError:
@@ -98,11 +100,12 @@ def publish_current(
     current = root / CURRENT
     if current.is_dir() and not current.is_symlink():
         shutil.rmtree(current)  # a copy of the state that followed the link
+    replaced = current.resolve().name
     link = root / f".{uuid.uuid4().hex}"
     link.symlink_to(Path(VERSIONS) / target.name)
     os.replace(link, current)
     sync(root)
-    _drop_old(versions, target.name)
+    _drop_old(versions, {target.name, replaced})
     return True
 
 
@@ -163,9 +166,10 @@ def _open_to_everyone(directory: Path) -> None:
         path.chmod(0o755 if path.is_dir() else 0o644)
 
 
-def _drop_old(versions: Path, current: str) -> None:
-    """Keep the newest versions by the time they were published, and the current one."""
-    there = [p for p in versions.iterdir() if not p.name.startswith(".") and p.name != current]
+def _drop_old(versions: Path, in_use: set[str]) -> None:
+    """Keep the newest versions by the time they were published, the current one and the one before,
+    which readers may have open."""
+    there = [p for p in versions.iterdir() if not p.name.startswith(".") and p.name not in in_use]
     there.sort(key=lambda path: path.stat().st_mtime)
-    for old in there[: -(KEPT - 1)]:
+    for old in there[: max(0, len(there) - (KEPT - len(in_use)))]:
         shutil.rmtree(old, ignore_errors=True)

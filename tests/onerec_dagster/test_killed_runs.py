@@ -8,7 +8,13 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from onerec_dagster.killed_runs import LOCK_TAG, fail_killed_runs, lock_of_this_process
+from onerec_dagster.killed_runs import (
+    LOCK_TAG,
+    _is_locked,
+    fail_killed_runs,
+    lock_of_this_process,
+)
+from tests.other_user import without_rights
 
 POOL = "warehouse"
 
@@ -88,3 +94,21 @@ def test_a_tag_names_no_file_elsewhere(instance, tmp_path: Path):
     run_holding_the_pool(instance, dg.DagsterRunStatus.STARTED, tags)
     assert fail_killed_runs(instance) == 1
     assert mine.read_text() == "kept"
+
+
+def test_a_run_of_another_user_is_left_alone(instance, tmp_path: Path):
+    with lock_of_this_process(instance) as tags:
+        run_holding_the_pool(instance, dg.DagsterRunStatus.STARTED, tags)
+        lock = tmp_path / "locks" / tags[LOCK_TAG]
+        with without_rights(lock):
+            assert _is_locked(lock)
+        assert fail_killed_runs(instance) == 0
+
+
+def test_another_process_with_the_id_of_the_killed_one_does_not_keep_its_run_alive(instance):
+    """Of a killed run its lock file is left, and the lock is gone, whoever has the process id."""
+    with lock_of_this_process(instance) as tags:
+        pass
+    (Path(instance.root_directory) / "locks" / tags[LOCK_TAG]).write_text(str(os.getpid()))
+    run_holding_the_pool(instance, dg.DagsterRunStatus.STARTED, tags)
+    assert fail_killed_runs(instance) == 1

@@ -35,7 +35,7 @@ NOW = due_at(LAST) + timedelta(hours=1)
 
 def run(day: date, status: Status, ended: datetime | None = None, **more: Any) -> NightlyRun:
     ended = ended if status in (Status.SUCCESS, Status.FAILURE, Status.CANCELED) else None
-    return NightlyRun(day, f"run-{day}", status, due_at(day), ended, **more)
+    return NightlyRun(day, f"run-{day}", status, day.toordinal(), ended, **more)
 
 
 def runs(*found: NightlyRun) -> dict[date, NightlyRun]:
@@ -70,6 +70,34 @@ def test_a_failed_night_stops_the_catch_up_until_it_is_repaired():
     assert f"{DAYS[1]} failed (run run-{DAYS[1]}); 5 later days wait" in str(reason)
     repaired = run(DAYS[1], Status.SUCCESS, ended=NOW)
     assert next_night({DAYS[0], DAYS[1]}, runs(repaired), LAST, NOW) == DAYS[2]
+
+
+def test_a_run_that_failed_later_than_now_by_a_clock_set_back_since_stops_no_later_day():
+    ahead = run(DAYS[1], Status.FAILURE, ended=NOW + timedelta(days=300))
+    assert next_night({DAYS[0]}, runs(ahead), LAST, NOW) == DAYS[2]
+
+
+def test_a_clock_that_was_set_back_behind_what_is_published_is_named():
+    back = NOW - timedelta(days=90)
+    reason = str(next_night(set(DAYS), {}, LAST, back))
+    assert (
+        f"{LAST} is the newest published day, not over by this machine's clock (2026-03" in reason
+    )
+    assert "clock" not in str(next_night(set(DAYS), {}, LAST, NOW))
+
+
+def test_of_two_runs_for_a_day_the_one_created_last_counts_whatever_the_clock_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        for status, clock in ((Status.FAILURE, NOW), (Status.SUCCESS, NOW - timedelta(days=30))):
+            monkeypatch.setattr(
+                "dagster._core.storage.runs.sql_run_storage.get_current_datetime",
+                lambda clock=clock: clock,
+            )
+            tags = {"dagster/partition": str(MONDAY), **NIGHT_TAG}
+            instance.add_run(dg.DagsterRun(job_name="nightly", status=status, tags=tags))
+        assert nightly_runs(instance)[MONDAY].status is Status.SUCCESS
 
 
 def test_a_failed_night_does_not_stop_the_day_that_becomes_due_afterwards():

@@ -11,6 +11,7 @@ import pytest
 from onerec_dagster.dagster_home import prepare_home
 from onerec_dagster.state_errors import StateError, state_errors_named
 from resources.settings import Settings, load_settings
+from tests.other_user import without_rights
 
 
 def garbage(file: Path) -> None:
@@ -61,6 +62,21 @@ def test_a_home_that_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     settings = load_settings({"ONEREC_HOME": str(tmp_path / "home")})
     with pytest.raises(StateError, match=r"home.* has to be a directory that this user can write"):
         opened(settings)
+
+
+@pytest.mark.parametrize("name", ["", "history", "history/runs.db", "dagster.yaml"])
+def test_state_of_another_user_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", "")
+    settings = load_settings({"ONEREC_HOME": str(tmp_path)})
+    opened(settings)
+    with (
+        without_rights(settings.dagster_home / name),
+        pytest.raises(StateError, match=r"This user has to|that this user can") as raised,
+    ):
+        opened(settings)
+    assert "move it aside" not in str(raised.value)
 
 
 def test_errors_of_other_files_pass(tmp_path: Path) -> None:

@@ -1,11 +1,14 @@
 """Erasing users and compacting, on a real file."""
 
+import tempfile
 from datetime import date
 from pathlib import Path
 
 import duckdb
+import pytest
 
-from resources.warehouse import Warehouse
+from resources.warehouse import Warehouse, WarehouseError
+from tests.other_user import without_rights
 
 
 def filled(tmp_path: Path) -> Warehouse:
@@ -88,3 +91,17 @@ def test_days_are_removed_of_users_logs_and_of_published_tables_only(tmp_path: P
     with warehouse.connect(read_only=True) as connection:
         left = connection.execute("select min(session_date), count(*) from sessions").fetchall()
     assert left == [(date(2026, 6, 4), 7)]
+
+
+def test_a_warehouse_of_another_user_is_not_to_be_moved_away(tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory() as directory:  # that every user may enter
+        Path(directory).chmod(0o755)
+        warehouse = Warehouse(path=f"{directory}/w.duckdb")
+        with warehouse.connect():
+            pass
+        with (
+            without_rights(Path(warehouse.path)),
+            pytest.raises(WarehouseError, match="This user has to be able to read and write it"),
+            warehouse.connect(read_only=True),
+        ):
+            pass

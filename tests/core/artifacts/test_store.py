@@ -16,6 +16,7 @@ import pytest
 
 from onerec.artifacts import ArtifactError, ArtifactStore, read_json, write_json
 from tests.core.artifacts.small import DAY, NEXT, publish
+from tests.other_user import without_rights
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -278,3 +279,17 @@ def test_json_is_the_same_bytes_for_equal_values(tmp_path: Path) -> None:
     write_json(tmp_path / "b.json", {"a": [1.5], "b": 1})
     assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
     assert json.loads((tmp_path / "a.json").read_text()) == {"a": [1.5], "b": 1}
+
+
+def test_what_may_not_be_read_does_not_pass_for_what_is_not_there(tmp_path: Path) -> None:
+    store = ArtifactStore(str(tmp_path / "artifacts"))
+    with store.write("codebook", "2026-06-01", config={}, upstream={}, code_version="1"):
+        pass
+    for place in ("codebook", "codebook/2026-06-01"):
+        with (
+            without_rights(tmp_path / "artifacts" / place),
+            pytest.raises(PermissionError, match="codebook"),
+        ):
+            store.partitions("codebook")
+    assert store.partitions("codebook") == ["2026-06-01"]
+    assert store.partitions("none") == []

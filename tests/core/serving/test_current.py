@@ -126,3 +126,24 @@ def test_a_reader_that_opened_a_version_keeps_it_while_the_next_ones_come(tmp_pa
     publish(root, tmp_path / "bundle", "2026-06-20", "v")
     assert not opened.exists()
     assert len(list((root / VERSIONS).iterdir())) == KEPT
+
+
+def test_the_version_before_stays_for_its_readers_although_the_clock_was_set_back(
+    tmp_path: Path,
+) -> None:
+    root = tmp_path / "serving"
+    for day in range(1, KEPT + 1):
+        publish(root, tmp_path / "bundle", f"2026-06-{day:02d}", "v")
+    opened = (root / CURRENT).resolve()
+    os.utime(opened, (0, 0))
+    publish(root, tmp_path / "bundle", "2026-06-20", "v")
+    assert opened.exists()
+    assert len(list((root / VERSIONS).iterdir())) == KEPT
+
+
+def test_a_directory_that_a_group_shares_stays_so(tmp_path: Path) -> None:
+    root = tmp_path / "serving"
+    root.mkdir()
+    root.chmod(0o2775)
+    publish(root, tmp_path / "bundle", "2026-06-14", "v1")
+    assert stat.S_IMODE(root.stat().st_mode) == 0o2775
