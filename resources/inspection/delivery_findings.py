@@ -231,6 +231,47 @@ def ids(log: Inspected) -> list[Finding]:
     return found
 
 
+def withdrawn(log: Inspected) -> list[Finding]:
+    """Items that later deliveries of the catalogue lack; nothing where there are none."""
+    days = log.rows(
+        """
+        select valid_from as day, count(*) as withdrawn, any_value(num_rows) as delivered
+        from stg_items inner join raw.deliveries
+            on valid_from = delivered_on and table_name = 'raw_items'
+        where is_withdrawn group by valid_from order by valid_from
+        """
+    )
+    if not days:
+        return []
+    counts = log.row(
+        """
+        with newest as (
+            select item_id, is_withdrawn from stg_items
+            qualify row_number() over (partition by item_id order by valid_from desc) = 1
+        )
+        select
+            count(*) as items,
+            count(*) filter (where is_withdrawn) as withdrawn,
+            min(item_id) filter (where is_withdrawn) as example
+        from newest
+        """
+    )
+    share = max(day["withdrawn"] / (day["withdrawn"] + day["delivered"]) for day in days)
+    example = f", e.g. {shown(counts['example'])!r}" if counts["withdrawn"] else ""
+    return [
+        Finding(
+            topic="Ids",
+            level="warning" if share > log.stages.sessions.max_withdrawn_share else "ok",
+            text=f"{counts['withdrawn']:,} of {counts['items']:,} items are withdrawn by "
+            f"{log.days[1]}{example}: the newest delivery of the catalogue lacks them, so that "
+            f"they are not recommended; at most {share:.1%} in one delivery",
+            setting="items.delivery: partial, if deliveries hold changes only (now full); "
+            + log.setting("sessions", "max_withdrawn_share"),
+            rows=tuple(days[-10:]),
+        )
+    ]
+
+
 def _almost_met(log: Inspected, number: int) -> str:
     """How many of the unknown items would be known, did small differences not count."""
     if not number:

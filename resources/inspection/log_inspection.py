@@ -22,6 +22,7 @@ INSPECTIONS: tuple[Callable[[Inspected], list[Finding]], ...] = (
     delivery_findings.rows_of_days,
     delivery_findings.rejected,
     delivery_findings.ids,
+    delivery_findings.withdrawn,
     value_findings.damaged_ids,
     delivery_findings.ties,
     training_findings.repeats,
@@ -117,6 +118,7 @@ def _line_for(note: str) -> str:
     """The line of the YAML file that a note of the files is about."""
     for words, line in (
         ("endings", "events.format"),
+        ("may not list", "events.path"),
         ("hold no day", "events.path"),
         ("ends on", "events.timestamp_unit, events.timestamp_format, events.columns.event_time"),
         ("first_day", "first_day"),

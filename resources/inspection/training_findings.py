@@ -266,6 +266,8 @@ def tokenizer(log: Inspected) -> list[Finding]:
     size = config.codes_per_level(number)
     too_few = number < max(size, 2)
     text = f"{number:,} items before {log.days[1]}, {size} codes a level"
+    if not config.codebook_size:
+        text += ", which follow from the number of items"
     if too_few:
         text += ": fewer items than codes"
     equal = counts["copies"] > max(MANY_COPIES * number, 1)

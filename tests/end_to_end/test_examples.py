@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -191,6 +192,34 @@ def test_every_documented_layout_is_legal(page: str) -> None:
     for block in blocks:
         described = OwnData.model_validate(yaml.safe_load(block))
         PipelineConfig().override(described.stages)
+
+
+@pytest.mark.parametrize("example", ["ratings", "shop"])
+def test_what_the_page_shows_of_make_inspect_is_what_it_prints(
+    tmp_path: Path, example: str
+) -> None:
+    data = tmp_path / "data"
+    if example == "shop":
+        make = str(EXAMPLES / "shop" / "make_shop_log.py")
+        subprocess.run([sys.executable, make, str(data)], check=True)
+    else:
+        try:
+            script("ratings/get_movielens.py").fetch(data)
+        except OSError as error:
+            pytest.skip(f"MovieLens-100k is not part of the repository: {error}")
+    env = small_night.environment(tmp_path / "home", data / "my_data.yaml")
+    command = [sys.executable, "-m", "onerec_dagster.inspect"]
+    done = subprocess.run(
+        command, env=env, cwd=small_night.CHECKOUT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    printed = " ".join(done.stdout.split())
+    page = (small_night.CHECKOUT / "docs" / f"example_{example}.md").read_text()
+    block = page.split("## What to look at")[1].split("```text\n")[1].split("```")[0]
+    shown = re.findall(r"^  (?:WARN|ok)\s+(.*?)(?=^  (?:WARN|ok)|^\w|\Z)", block, re.M | re.S)
+    assert len(shown) >= 2
+    for finding in shown:
+        assert " ".join(finding.split()) in printed
 
 
 def test_without_a_network_the_ratings_say_so(tmp_path: Path) -> None:

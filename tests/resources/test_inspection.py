@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import yaml
 
 from assets.sessions import session_variables
 from onerec import schema
-from onerec.config import PipelineConfig, SessionConfig, WindowConfig
+from onerec.config import PipelineConfig, SessionConfig, TokenizerConfig, WindowConfig
 from onerec.config.feedback import FEEDBACK, Feedback
 from onerec.datasets import EventSource
 from resources.dbt import session_dbt
@@ -296,6 +297,42 @@ def test_one_landing_of_the_catalogue_equals_one_a_day(tmp_path: Path, has_catal
         found.append(rows)
     assert found[0] == found[1]
     assert len({day for *_, day in found[0]}) >= 3
+
+
+def test_items_that_leave_the_daily_catalogue_are_shown(tmp_path: Path) -> None:
+    write_log(tmp_path, REGULAR)
+    for day, number in ((1, 22), (2, 22), (3, 20), (4, 12)):
+        rows = "".join(f"i{k},title {k}\n" for k in range(number))
+        (tmp_path / f"items-2026-06-0{day}.csv").write_text(f"item_id,title\n{rows}")
+    found = look(tmp_path, opened(tmp_path, items={"path": "items-{date}.csv"}))
+    gone = the(found, "are withdrawn")
+    assert gone.text.startswith("10 of 22 items are withdrawn by 2026-06-04, e.g. 'i12'")
+    assert f"at most {8 / 20:.1%} in one delivery" in gone.text
+    assert gone.level == "warning"
+    assert gone.setting.startswith("items.delivery: partial")
+    assert [row["withdrawn"] for row in gone.rows] == [2, 8]
+    changes = {"path": "items-{date}.csv", "delivery": "partial"}
+    kept = look(tmp_path, opened(tmp_path, items=changes))
+    assert not [f for f in kept if "withdrawn" in f.text]
+
+
+@pytest.mark.parametrize(("size", "level"), [(0, "ok"), (16, "ok"), (32, "error")])
+def test_a_catalogue_smaller_than_the_codebook_is_named(size: int, level: str) -> None:
+    tables = """
+    create table stg_items as select 'i' || i as item_id, 't' || i as title, null as category,
+        null as author_id, date '2026-06-01' as first_seen, date '2026-06-01' as valid_from
+    from range(24) as t(i);
+    """
+    log = inspected(FEEDBACK["video"], tables)
+    stages = replace(log.stages, tokenizer=TokenizerConfig(codebook_size=size))
+    (codes, *_) = training_findings.tokenizer(replace(log, stages=stages))
+    assert codes.level == level
+    if size == 0:
+        assert codes.text.endswith(
+            "24 items before 2026-06-04, 4 codes a level, which follow from the number of items"
+        )
+    if level == "error":
+        assert codes.setting == "stages.tokenizer.codebook_size: 0 (now 32)"
 
 
 def test_of_a_large_log_the_sessions_of_some_users_are_cut(
