@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from resources.file_source import FileSource
 
 
+EARLIER_DAYS = "earlier_days_could_be_read"
+"""Warns when a run could not land a day before its own, whose file is damaged say."""
+
+
 class IngestLaunchpad(launchpad(PIPELINE.window, "window_days")):
     """The window; a single day is landed with those days of its window that are missing."""
 
@@ -60,6 +64,7 @@ class EventsLaunchpad(IngestLaunchpad, launchpad(PIPELINE.sessions, "lateness_da
     kinds={"duckdb"},
     pool=POOL_WAREHOUSE,
     code_version=code_version(__name__, "raw_events"),
+    check_specs=[dg.AssetCheckSpec(EARLIER_DAYS, asset="raw_events")],
 )
 def raw_events(
     context: dg.AssetExecutionContext, config: EventsLaunchpad, source: Source, warehouse: Warehouse
@@ -76,6 +81,7 @@ def raw_events(
     kinds={"duckdb"},
     pool=POOL_WAREHOUSE,
     code_version=code_version(__name__, "raw_items"),
+    check_specs=[dg.AssetCheckSpec(EARLIER_DAYS, asset="raw_items")],
 )
 def raw_items(
     context: dg.AssetExecutionContext, config: IngestLaunchpad, source: Source, warehouse: Warehouse
@@ -176,8 +182,7 @@ def _land(
     source: EventSource,
     back: LookBack,
 ) -> dg.MaterializeResult:
-    """Land the days of the run: a delivery of files in one transaction, else a day in one."""
-    from resources.deliveries import deliveries
+    """Land the days of the run, and those before it that are missing or read again."""
     from resources.file_source import FileSource
 
     days = [date.fromisoformat(partition) for partition in sorted(context.partition_keys)]
@@ -187,16 +192,14 @@ def _land(
         known = warehouse.fingerprints(table, source.first_day, days[0])
         days = [*back.days(days[0], known, source), *days]
     require_free_space(Path(warehouse.path).parent, f"{table}, days: {len(days)},")
-    landed: dict[date, Landing] = {}
     notes: dict[str, Any] = {}
-    with _reported(f"{table}[{_shown(days)}]"):
-        for delivery in deliveries(source, table, DATED[table], days):
-            for day, landing in warehouse.land(table, delivery).items():
-                landed[day] = landing
-                context.log.info("%s[%s]: %d rows", table, day, landing.num_delivered)
+    with _reported(f"{table}[{_shown(sorted(own))}]"):
+        landed, unread = _land_days(warehouse, table, source, sorted({*days} - own), sorted(own))
+        for day, landing in landed.items():
+            context.log.info("%s[%s]: %d rows", table, day, landing.num_delivered)
         if isinstance(source, FileSource) and table == "raw_events":
             notes = _notes(source, days)
-    for note in notes.values():
+    for note in (*notes.values(), *unread.values()):
         context.log.warning("%s: %s", table, note)
     for day, landing in landed.items():
         if day not in own and known.get(day) != landing.fingerprint:
@@ -210,6 +213,63 @@ def _land(
         metadata=_summary(table, landed)
         | notes
         | ({"dagster/partition_row_count": only.num_stored} if only else {}),
+        check_results=[_earlier_days(unread)],
+    )
+
+
+def _land_days(
+    warehouse: Warehouse,
+    table: str,
+    source: EventSource,
+    earlier: Sequence[date],
+    own: Sequence[date],
+) -> tuple[dict[date, Landing], dict[date, str]]:
+    """Land days of the log: a delivery of files in one transaction, else a day in one.
+
+    Returns:
+        What was landed, by day; and why earlier days could not be read, a damaged file say: they
+        stay as they are, so that one bad day does not stop the days after it.
+
+    Raises:
+        OSError | ValueError: A day of the run's own cannot be read.
+    """
+    try:
+        return _deliver(warehouse, table, source, [*earlier, *own]), {}
+    except (OSError, ValueError):
+        if not earlier:
+            raise
+    landed = _deliver(warehouse, table, source, own)
+    unread = {}
+    for day in earlier:
+        try:
+            landed |= _deliver(warehouse, table, source, [day])
+        except (OSError, ValueError) as error:
+            unread[day] = str(error)
+    return dict(sorted(landed.items())), unread
+
+
+def _deliver(
+    warehouse: Warehouse, table: str, source: EventSource, days: Sequence[date]
+) -> dict[date, Landing]:
+    from resources.deliveries import deliveries
+
+    landed: dict[date, Landing] = {}
+    for delivery in deliveries(source, table, DATED[table], days):
+        landed |= warehouse.land(table, delivery)
+    return landed
+
+
+def _earlier_days(unread: Mapping[date, str]) -> dg.AssetCheckResult:
+    """A warning on days before the run's own that could not be read."""
+    first = next(iter(unread), None)
+    return dg.AssetCheckResult(
+        check_name=EARLIER_DAYS,
+        passed=not unread,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=first
+        and f"{', '.join(map(str, unread))} could not be read, and stay as they were landed before "
+        f"or without rows: {unread[first]}. Deliver them again: the next nightly run reads them",
+        metadata={"days": {str(day): reason for day, reason in unread.items()}},
     )
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import dagster as dg
 
 from onerec.artifacts import ArtifactError, ArtifactStore, read_json
-from onerec.config import CHALLENGER_SERVES, require
+from onerec.config import CHALLENGER_SERVES, SettingError, require
 from onerec.disk import require_free_space
 from onerec_dagster.dagster_home import prepare_home
 from onerec_dagster.job_runner import (
@@ -79,7 +79,7 @@ def backfill(args: argparse.Namespace, op: Operator) -> None:
     """Nightly runs of a range of days, oldest first; stops at the first that fails."""
     first, last = args.first, args.last
     if last < first:
-        raise ValueError(f"FROM={first} TO={last}: name the earlier day first")
+        raise SettingError("FROM", str(first), f"lies after TO={last}: name the earlier day first")
     require_day(op.settings, "FROM", first)
     require_day(op.settings, "TO", last)
     require_free_space(op.settings.root, "a nightly run")
@@ -129,7 +129,7 @@ def resume(args: argparse.Namespace, op: Operator) -> None:
         runs = op.instance.get_runs(failed, limit=100)
         run = next((run for run in runs if run.job_name in RESUMED), None)
     if run is None or run.status != dg.DagsterRunStatus.FAILURE:
-        raise ValueError(f"run {args.run_id or '(newest)'}: no failed run of that id")
+        raise SettingError("RUN_ID", args.run_id or "(newest)", "no failed run of that id")
     kept = {
         k: v for k, v in run.tags.items() if k.startswith(("dagster/partition", "dagster/asset"))
     }
@@ -151,7 +151,7 @@ def rollback(args: argparse.Namespace, op: Operator) -> None:
         raise ValueError("no earlier day has another champion to go back to")
     if day not in days[:-1]:
         have = f"; there are {', '.join(days[:-1])}" if days[1:] else ", of which there is none"
-        raise ValueError(f"--to {day}: name an earlier day with a champion{have}")
+        raise SettingError("--to", day, f"name an earlier day with a champion{have}")
     decide_by_hand(op, day, args.reason)
 
 
@@ -184,7 +184,8 @@ def pin(args: argparse.Namespace, op: Operator) -> None:
     days = op.store.partitions("champion")
     day = args.day.isoformat() if args.day else (days[-1] if days else "")
     if day not in days:
-        raise ValueError(f"DAY={day!r}: no champion of that day; there are {', '.join(days[-5:])}")
+        have = ", ".join(days[-5:]) or "none"
+        raise SettingError("DAY", day, f"no champion of that day; there are {have}")
     maintain(op, "pin_champion", "pin", {"day": day, "reason": args.reason})
 
 
@@ -221,7 +222,8 @@ def table(args: argparse.Namespace, op: Operator) -> None:
     days = op.store.partitions("champion")
     day = args.day.isoformat() if args.day else (days[-1] if days else "")
     if day not in days:
-        raise ValueError(f"DAY={day!r}: no nightly run of that day; there are {days[-5:]}")
+        have = ", ".join(days[-5:]) or "none"
+        raise SettingError("DAY", day, f"no nightly run of that day; there are {have}")
     print(text_table(load_report(op.store, day, op.settings.dataset)))
 
 

@@ -1,5 +1,6 @@
 """The code location: assets, checks, jobs, sensors and resources, put together."""
 
+import os
 import warnings
 
 import dagster as dg
@@ -17,6 +18,7 @@ from onerec_dagster.nights import (  # noqa: E402
     nights_are_backfilled_by_their_job,
 )
 from onerec_dagster.sensors import SENSORS  # noqa: E402
+from onerec_dagster.webhook import WEBHOOK, require_webhook  # noqa: E402
 from resources import resources_for  # noqa: E402
 
 # Steps are forked from a server that has the code location and the trainer's libraries loaded: a
@@ -32,6 +34,8 @@ if SETTINGS.steps_at_once > 1:
         }
     )
 
+
+require_webhook(os.environ.get(WEBHOOK))
 
 ASSETS = dg.load_assets_from_package_module(assets)
 RESOURCES = resources_for(SETTINGS)

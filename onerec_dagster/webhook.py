@@ -7,6 +7,8 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 
+from onerec.config import require
+
 WEBHOOK = "ONEREC_ALERT_WEBHOOK"
 
 
@@ -14,15 +16,11 @@ def post(url: str, text: str) -> None:
     """POST `{"text": ...}`, the form chat webhooks take.
 
     Raises:
-        ValueError: The URL, which is a secret and not shown, would carry the alert in the clear, or
-            the server redirects it elsewhere.
+        SettingError: The URL would carry the alert in the clear.
+        ValueError: The server redirects it elsewhere.
         OSError: The server cannot be reached or answers with an error.
     """
-    parts = urlsplit(url)
-    if parts.scheme != "https" and not (parts.scheme == "http" and _is_local(parts.hostname)):
-        raise ValueError(
-            f"{WEBHOOK} must be an https:// URL (http:// only to localhost); its value is not shown"
-        )
+    require_webhook(url)
     request = urllib.request.Request(
         url, json.dumps({"text": text}).encode(), {"Content-Type": "application/json"}
     )
@@ -38,6 +36,17 @@ def post(url: str, text: str) -> None:
             f"{WEBHOOK} answers with a redirect ({error.code}) to the host {host!r}, which is not "
             f"followed: set {WEBHOOK} to the final URL"
         ) from None
+
+
+def require_webhook(url: str | None) -> None:
+    """Check that alerts go over https, or to this machine; None sends none.
+
+    Raises:
+        SettingError: They would go in the clear. The URL is a secret and not shown.
+    """
+    parts = urlsplit(url or "https://")
+    is_private = parts.scheme == "https" or (parts.scheme == "http" and _is_local(parts.hostname))
+    require(is_private, WEBHOOK, "***", "must be an https:// URL (http:// only to localhost)")
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):

@@ -12,15 +12,16 @@ from datetime import date, timedelta
 from functools import cached_property
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from onerec import datasets, schema
-from onerec.config import require
+from onerec.config import SettingError, require
 from onerec.config.feedback import VIDEO, Feedback
 from onerec.datasets import EventSource
 from onerec.datasets.file_problems import shown
-from onerec.datasets.own import WITHOUT_ZEROS, MappedFile, OwnLog, main_days
+from onerec.datasets.own import SECTIONS, WITHOUT_ZEROS, MappedFile, OwnLog, main_days
 from resources.casts import TimeStyle
 from resources.landing import connected, local_day, plausible, read_parts, typed_rows
 from resources.parts import LogDays, Part, table_part
@@ -43,12 +44,14 @@ def open_source(name: str, *, data_dir: str | None, config: Path | None) -> Even
         config: The YAML file of one's own data.
 
     Raises:
-        ValueError: Something is missing; the message names it.
+        SettingError: A setting is wrong, or what it names is missing.
+        ValueError: A file cannot be read.
     """
     source = datasets.open_source(name, data_dir=data_dir, config=config)
     if not isinstance(source, OwnLog):
         return source
     files = FileSource(source)
+    files.require_time_formats()
     files.require_days()
     return files
 
@@ -180,8 +183,7 @@ class FileSource:
             yield self._items_of_the_log(day)
             return
         if self.log.is_dated("items"):
-            days = [d for d in self.log.days_of_files("items") if d <= day]
-            found = self.log.files_of_days("items", days[-1], days[-1]) if days else iter(())
+            found = self._newest_catalogue(day)
         else:
             found = self.log.every_file("items")
         parts = [replace(self._part("items", file), day=day) for file in found]
@@ -189,6 +191,21 @@ class FileSource:
         if section.unknown_items == "add":
             listed = read_parts(parts, schema.ITEMS, [day])["item_id"]
             yield replace(self._items_of_the_log(day, listed), number=len(parts))
+
+    def _newest_catalogue(self, day: date) -> list[MappedFile]:
+        """Files of the newest delivery of the catalogue up to a day; one of an earlier day that is
+        damaged is passed over, as a missing one is.
+
+        Raises:
+            ValueError: The day's own delivery is damaged, or lacks a column.
+        """
+        for newest in reversed([d for d in self.log.days_of_files("items") if d <= day]):
+            try:
+                return list(self.log.files_of_days("items", newest, newest))
+            except ValueError:
+                if newest == day:
+                    raise
+        return []
 
     def _items_of_the_log(self, day: date, listed: pa.ChunkedArray | None = None) -> Part:
         """Items on the log up to a day, without those that the catalogue lists."""
@@ -224,6 +241,11 @@ class FileSource:
                 f"not read, for their endings say neither Parquet nor CSV: "
                 f"{shown(', '.join(self.log.skipped))}. If they hold data, set format"
             )
+        if self.log.unreadable:
+            found.append(
+                "not read, for this user may not list these directories: "
+                f"{shown(', '.join(self.log.unreadable))}"
+            )
         if self.log.without_day:
             found.append(
                 "not read, for their paths hold no day as events.path writes it: "
@@ -237,6 +259,23 @@ class FileSource:
                 "another unit. Set events.timestamp_unit, or write ISO 8601"
             )
         return found + self._times[1] + self._far_from_the_rest()
+
+    def require_time_formats(self) -> None:
+        """Check that times can be read by the formats that are set for them.
+
+        Raises:
+            SettingError: DuckDB's strptime does not know one.
+        """
+        for name in SECTIONS:
+            section = self.log.section(name)
+            formats = set(section.timestamp_format or ()) - {"iso"} if section else ()
+            for time_format in sorted(formats):
+                try:
+                    with connected() as connection:
+                        connection.execute("select try_strptime('', $1)", [time_format])
+                except duckdb.Error as error:
+                    remedy = f"is none that strptime knows ({shown(error)}): correct it"
+                    raise SettingError(f"{name}.timestamp_format", time_format, remedy) from None
 
     def require_days(self) -> None:
         """Check that `first_day` and `last_day` meet the log, where its days are known anyway.
@@ -263,7 +302,7 @@ class FileSource:
         """Check that the times of a log can be read at all: of a day's files, where days have some.
 
         Raises:
-            ValueError: No row has a usable time; the message shows a value and the remedy.
+            SettingError: No row has a usable time; the remedy shows a value.
         """
         if day is not None and self.log.is_dated("events"):
             found = self.log.files_of_days("events", day, day)
@@ -281,11 +320,14 @@ class FileSource:
             if usable:
                 return
             if raw is not None:
-                raise ValueError(about_time(self.log.config.events, file, raw))
-        raise ValueError(
-            f"events.path={self.log.config.events.path!r}: no row has a time, so the days of the "
-            "log are unknown: are the files without rows? Else check events.columns.event_time"
+                column = file.columns["event_time"].column
+                remedy = about_time(self.log.config.events, file, raw)
+                raise SettingError("events.columns.event_time", column, remedy)
+        remedy = (
+            "no row has a time, so the days of the log are unknown: are the files without rows? "
+            "Else check events.columns.event_time"
         )
+        raise SettingError("events.path", self.log.config.events.path, remedy)
 
     @cached_property
     def _range(self) -> tuple[date, date]:
@@ -339,13 +381,17 @@ class FileSource:
                 part = self._part("events", file, only=IDS)
                 day = "$day" if dated else local_day("event_time", zone)
                 usable = "" if dated else f"and {plausible('event_time')}"
-                with typed_rows(connection, part, IDS) as (rows, values):
-                    connection.execute(
-                        f"insert into seen select item_id, min({day}) from "
-                        f"(select item_id, event_time from ({rows})) "
-                        f"where item_id is not null {usable} group by item_id",
-                        values | ({"day": file.day} if dated else {}),
-                    )
+                try:
+                    with typed_rows(connection, part, IDS) as (rows, values):
+                        connection.execute(
+                            f"insert into seen select item_id, min({day}) from "
+                            f"(select item_id, event_time from ({rows})) "
+                            f"where item_id is not null {usable} group by item_id",
+                            values | ({"day": file.day} if dated else {}),
+                        )
+                except ValueError:  # a damaged file stops its own day, where days have files
+                    if not dated:
+                        raise
             return connection.sql(
                 "select item_id, min(first_day) as first_day from seen "
                 "group by item_id order by item_id"

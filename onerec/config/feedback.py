@@ -16,6 +16,8 @@ from pydantic import (
     model_validator,
 )
 
+from onerec.config.fields import SettingError, raised_by_validator, require
+
 T = TypeVar("T")
 Kind = Literal["video", "ratings", "shop", "actions"]
 """Watch times; ratings; event types such as view, cart and purchase; nothing but events."""
@@ -228,30 +230,31 @@ class Feedback(_Declared):
     @model_validator(mode="after")
     def _makes_sense(self) -> "Feedback":
         for name in ("exposure", "watched", "positive"):
-            if not getattr(self, name):
-                raise ValueError(f"{name}: is empty, so that nothing counts; name a condition")
+            remedy = "is empty, so that nothing counts; name a condition"
+            require(bool(getattr(self, name)), name, getattr(self, name), remedy)
         both = set(map(Condition.text, self.positive)) & set(map(Condition.text, self.negative))
-        if both:
-            raise ValueError(f"negative: {both.pop()} is positive, too; name it once")
-        if self.signals and all(signal.weight == 0 for signal in self.signals):
-            raise ValueError("signals: every weight is 0; give one of them a weight")
+        require(not both, "negative", ", ".join(both), "is positive, too; name it once")
         for name in ("exposure", "watched"):
             for condition in getattr(self, name):
-                if condition.watched or (name == "exposure" and condition.needs_duration):
-                    raise ValueError(f"{name}: {condition.text()} is known later only")
-        names = [signal.name for signal in self.signals]
-        if len(set(names)) < len(names):
-            raise ValueError(f"signals: {', '.join(names)}: a name stands twice")
-        if CONTINUED.name in names:
-            raise ValueError("signals: continued is the name of the signal that stands in")
-        for signal in self.signals:
-            if signal.is_expectation or signal.name in (WATCH_SECONDS.name, WATCH_SHARE.name):
-                raise ValueError(
-                    f"signals: {signal.name}: watch_seconds and watch_share are added where the "
-                    "log has watch times; weigh them with reward.weight_watch_seconds and "
-                    "reward.weight_watch_share"
-                )
+                is_later = condition.watched or (name == "exposure" and condition.needs_duration)
+                require(not is_later, name, condition.text(), "is known later only")
+        self._signals_make_sense()
         return self
+
+    def _signals_make_sense(self) -> None:
+        names = [signal.name for signal in self.signals]
+        has_weight = not names or any(signal.weight != 0 for signal in self.signals)
+        require(has_weight, "signals", names, "every weight is 0; give one of them a weight")
+        require(len(set(names)) == len(names), "signals", names, "a name stands twice")
+        reserved = "is the name of the signal that stands in; use another one"
+        require(CONTINUED.name not in names, "signals", CONTINUED.name, reserved)
+        added = (
+            "watch_seconds and watch_share are added where the log has watch times; weigh them "
+            "with reward.weight_watch_seconds and reward.weight_watch_share"
+        )
+        for signal in self.signals:
+            is_added = signal.name in (WATCH_SECONDS.name, WATCH_SHARE.name)
+            require(not (signal.is_expectation or is_added), "signals", signal.name, added)
 
     @property
     def needs_watch_seconds(self) -> bool:
@@ -350,18 +353,25 @@ class DeclaredFeedback(_Declared):
 
     @model_validator(mode="after")
     def _is_complete(self) -> "DeclaredFeedback":
-        try:
-            self.resolve(self.kind or "actions")
-        except ValidationError as error:
-            raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
+        self.resolve(self.kind or "actions")
         return self
 
     def resolve(self, kind: Kind) -> Feedback:
-        """The whole meaning of a log of a kind."""
+        """The whole meaning of a log of a kind.
+
+        Raises:
+            SettingError: What is declared does not go together with what the kind says.
+        """
         names = ("exposure", "watched", "positive", "negative", "signals")
         given = {n: getattr(self, n) for n in names if getattr(self, n) is not None}
         defaults = {n: getattr(FEEDBACK[kind], n) for n in names}
-        return Feedback(kind=kind, **(defaults | given))
+        try:
+            return Feedback(kind=kind, **(defaults | given))
+        except ValidationError as error:
+            found = error.errors()[0]
+            name = ".".join(map(str, found["loc"]))
+            raised = raised_by_validator(found) or SettingError(name, found["input"], found["msg"])
+            raise raised from None
 
 
 def kind_of(columns: set[str]) -> Kind:

@@ -151,6 +151,12 @@ def pydantic_model(config: type[ValidatedConfig]) -> type[pydantic.BaseModel]:
     return pydantic.create_model(config.__name__, __config__=strict, **fields)  # pyright: ignore
 
 
+def raised_by_validator(error: ErrorDetails) -> SettingError | None:
+    """The `SettingError` that a validator raised, if pydantic's error is of one."""
+    raised = error.get("ctx", {}).get("error")
+    return raised if isinstance(raised, SettingError) else None
+
+
 def setting_error(error: ErrorDetails, config: type[ValidatedConfig]) -> SettingError:
     """What pydantic found, in the words of a `SettingError`."""
     name = str(error["loc"][0])

@@ -1,5 +1,6 @@
 """Messages for a delivered file that cannot be read or lacks a column: the cause and the remedy."""
 
+import json
 import re
 import zipfile
 from collections.abc import Sequence
@@ -9,6 +10,12 @@ from typing import Any
 PARQUET_MAGIC = b"PAR1"
 SHOWN = 200
 """Characters of a value that a message shows."""
+
+AS_TEXT = "write CSV, as it is or as gz, bz2, zst, lz4, xz or zip, or Parquet"
+_CONTROLS = bytes([*range(4, 9), 11, *range(14, 26), 127])
+"""Characters that no text has: not those that part cells or lines, such as Hive's \\x01."""
+MANY_CONTROLS = 0.03
+"""Their share from which bytes are no text; in compressed ones it is .07."""
 
 _RAGGED = re.compile(r"(?:Row #(\d+): )?Expected (\d+) columns, got (\d+): ?(.*)", re.DOTALL)
 _OTHER_FORMATS = (
@@ -21,6 +28,12 @@ _OTHER_FORMATS = (
     (re.compile(rb"\s*\[?\s*\{\s*[\"}]"), "is JSON, which is not read: write Parquet or CSV"),
     (re.compile(rb".{257}ustar", re.DOTALL), "is a tar archive: unpack it, and name its files"),
     (re.compile(rb"\x1f\x8b|\x28\xb5\x2f\xfd"), "is compressed twice: unpack it once"),
+    (
+        re.compile(
+            rb"7z\xbc\xaf|Rar!|\x1f\x9d|\x89LZO|\xff\x06\0\0sNaPpY|\x93NUMPY|\x80[\x02-\x05]"
+        ),
+        f"is an archive or binary, which is not read: {AS_TEXT}",
+    ),
     (
         re.compile(rb"\s*<(!DOCTYPE|html|\?xml)", re.IGNORECASE),
         "is an HTML or XML page, maybe an error message in place of the file: download it again",
@@ -49,7 +62,12 @@ def require_text(path: str, start: bytes, encoding: str) -> None:
         if beginning.match(start):
             raise ValueError(f"{path}: {what}")
     head = start[:1000]
-    if encoding in ("utf8", "utf-8") and head.count(b"\0") > len(head) // 4:
+    if encoding not in ("utf8", "utf-8"):
+        return
+    controls = len(head) - len(head.translate(None, _CONTROLS))
+    if controls > MANY_CONTROLS * len(head) and not head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise ValueError(f"{path}: is no text, maybe packed in another way or encrypted: {AS_TEXT}")
+    if head.count(b"\0") > len(head) // 4:
         has_mark = head.startswith((b"\xff\xfe", b"\xfe\xff"))
         if not has_mark:
             likely = "utf-16-le" if head[1:2] == b"\0" else "utf-16-be"
@@ -119,10 +137,12 @@ def _likely_delimiter(header: str) -> str | None:
             "Two characters part its cells: set delimiter: ':', skip_rows: 1 and names: "
             f"[{names}, ...], with a name for each empty column between"
         )
-    counts = {d: header.count(d) for d in ",;\t|"}
+    counts = {d: header.count(d) for d in ",;\t|\x01\x1f"}
     likely = max(counts, key=lambda d: counts[d])
     if counts[likely]:
-        return f"Its delimiter seems to be another: set delimiter: {likely!r}"
+        # YAML knows escapes in double quotes only
+        written = repr(likely) if likely.isprintable() else json.dumps(likely)
+        return f"Its delimiter seems to be another: set delimiter: {written}"
     if "  " in header:
         return "Its columns are aligned by blanks: write one delimiter between them"
     return "Blanks part its cells: set delimiter: ' '" if " " in header else None
@@ -161,12 +181,12 @@ def about(error: Exception, layout: CsvLayout | None) -> str:
         error: Of the reader.
         layout: Of a CSV file; None for Parquet.
     """
+    if isinstance(error, PermissionError):
+        return "may not be read by this user: give it the right to, chmod a+r say"
     ragged = _RAGGED.search(str(error))
     if ragged and layout is not None:
         return _about_ragged(layout, *ragged.groups())
     kind = "Parquet" if layout is None else "CSV"
-    if "format specifier" in str(error):
-        return f"timestamp_format is none that strptime knows ({shown(error)}): correct it"
     if layout is None and "magic bytes" in str(error):
         return (
             "cannot be read as Parquet: it is none, or its end is missing. If it holds CSV, set "

@@ -19,9 +19,15 @@ import fsspec
 import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
 
 from onerec.datasets import file_problems
 from onerec.datasets.file_problems import shown
+from onerec.datasets.local_search import (
+    BoundedLocalFileSystem,
+    TooManyFilesError,
+    without_second_ways,
+)
 
 PARQUET = (".parquet", ".pq", ".parq")
 CSV = (".csv", ".tsv", ".txt", ".tab")
@@ -208,8 +214,6 @@ class DataFile:
 
     def damaged(self, error: Exception) -> ValueError:
         """The error message for a file that cannot be read."""
-        if isinstance(error, LookupError):
-            return ValueError(f"{self.path}: encoding={self.style.encoding!r} is not known")
         layout = file_problems.CsvLayout(
             delimiter=self._delimiter,
             quote=self.style.quote,
@@ -316,10 +320,12 @@ class ListedFiles:
     Attributes:
         files: In the order of their paths.
         skipped: Paths in the directories whose ending says neither Parquet nor CSV.
+        unreadable: Directories that this user may not list.
     """
 
     files: tuple[DataFile, ...]
     skipped: tuple[str, ...] = ()
+    unreadable: tuple[str, ...] = ()
 
 
 def find(url: str, *, parquet: bool | None = None, style: CsvStyle = CsvStyle()) -> ListedFiles:
@@ -332,36 +338,49 @@ def find(url: str, *, parquet: bool | None = None, style: CsvStyle = CsvStyle())
         style: How CSV files are written.
 
     Raises:
-        ValueError: The URL's file system is not installed or cannot be reached.
+        ValueError: The URL's file system is not installed or cannot be reached, or too much lies
+            there.
     """
     try:
         filesystem, path = fsspec.core.url_to_fs(url)
-        is_glob = any(c in path for c in "*?[") and not filesystem.exists(path)
-        matches = filesystem.glob(path) if is_glob else [path] if filesystem.exists(path) else []
-        formats: dict[str, bool | None] = {}
-        for match in map(str, matches):
-            if is_glob and _is_hidden(match.rsplit("/", 1)[-1]):
-                continue
-            if filesystem.isdir(match):
-                inside = [str(p) for p in filesystem.find(match)]
-                formats |= {
-                    p: _by_ending(p) if parquet is None else parquet
-                    for p in inside
-                    if not _is_hidden(p.removeprefix(match))
-                }
-            else:
-                formats[match] = _by_content(filesystem, match) if parquet is None else parquet
+        is_local = isinstance(filesystem, LocalFileSystem)
+        searched: Any = BoundedLocalFileSystem() if is_local else filesystem
+        formats = _formats(searched, path, parquet)
     except ImportError as error:
         raise ValueError(
             f"{url}: {error}. For s3:// install the extra: pip install 'onerec-dagster[s3]'"
         ) from error
+    except TooManyFilesError:
+        raise
     except (ValueError, OSError) as error:
         raise ValueError(f"{url}: cannot be opened ({error}); check the URL") from error
+    if is_local and searched.follows_links:
+        formats = {p: formats[p] for p in without_second_ways(formats)}
     known = {p: is_parquet for p, is_parquet in sorted(formats.items()) if is_parquet is not None}
     return ListedFiles(
         tuple(DataFile(filesystem, p, is_parquet, style) for p, is_parquet in known.items()),
         tuple(p for p in sorted(formats) if p not in known),
+        tuple(searched.unreadable) if is_local else (),
     )
+
+
+def _formats(filesystem: Any, path: str, parquet: bool | None) -> dict[str, bool | None]:
+    """Files behind a path or a glob, and whether each is Parquet; see `find`."""
+    is_glob = any(c in path for c in "*?[") and not filesystem.exists(path)
+    matches = filesystem.glob(path) if is_glob else [path] if filesystem.exists(path) else []
+    formats: dict[str, bool | None] = {}
+    for match in map(str, matches):
+        if is_glob and _is_hidden(match.rsplit("/", 1)[-1]):
+            continue
+        if filesystem.isdir(match):
+            formats |= {
+                p: _by_ending(p) if parquet is None else parquet
+                for p in map(str, filesystem.find(match))
+                if not _is_hidden(p.removeprefix(match))
+            }
+        else:
+            formats[match] = _by_content(filesystem, match) if parquet is None else parquet
+    return formats
 
 
 def _without_compression(path: str) -> str:

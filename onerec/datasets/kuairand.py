@@ -27,7 +27,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from onerec.config import require
+from onerec.config import SettingError, require
 from onerec.datasets import files
 from onerec.schema import ITEM_VECTORS, ITEMS, PRIOR_HISTORY, UTC_MICROSECONDS
 
@@ -201,9 +201,8 @@ class KuaiRandSource:
             for part in files.find(f"{self.data_dir}/{stem}.{ending}").files:
                 found[PurePosixPath(part.path).name.split(".")[0]] = part
         if required and not found:
-            raise ValueError(
-                f"data_dir={self.data_dir!r}: no file {stem}.csv or {stem}.parquet in it. {REMEDY}"
-            )
+            remedy = f"no file {stem}.csv or {stem}.parquet in it. {REMEDY}"
+            raise SettingError("data_dir", self.data_dir, remedy)
         return [found[name] for name in sorted(found)]
 
 

@@ -5,7 +5,7 @@ knows files, columns and days, and no database.
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from functools import cached_property
@@ -20,6 +20,7 @@ from onerec.config.feedback import Feedback, kind_of
 from onerec.datasets import files, own_config
 from onerec.datasets.dated_paths import any_day, day_of_path, is_dated, one_day
 from onerec.datasets.file_problems import loose, shown
+from onerec.urls import redact_url
 
 LogSection: TypeAlias = (
     own_config.EventFiles | own_config.ItemFiles | own_config.HistoryFiles | own_config.VectorFiles
@@ -33,6 +34,10 @@ WHAT_COUNTS = {
 """Descriptions of the feedback (`onerec.config.feedback.FEEDBACK`) of logs without watch times."""
 COLUMN_OF_KIND = {"ratings": "rating", "shop": "event_type"}
 """The column that makes a log one of a kind; for videos each file is checked."""
+REMEDY_OF_SOME = (
+    "Other files of {}.path have it: name only those there, if this one is another table; else "
+    "write it under that name, too."
+)
 WITHOUT_ZEROS = "A month or a day without its zero is {date:%-m} or {date:%-d} in it"
 GAP_DAYS = 180
 SLIVER = 0.01
@@ -43,10 +48,11 @@ def open_source(*, data_dir: str | None, config: Path | None) -> "OwnLog":
     """One's own data; relative paths start at `data_dir` or else beside the YAML file.
 
     Raises:
-        ValueError: The YAML file is missing or wrong, or a file or column is missing.
+        SettingError: The YAML file is missing or wrong, or a file or column is missing.
+        ValueError: A file cannot be read.
     """
     if config is None:
-        raise ValueError(f"config=None: give CONFIG=my_data.yaml; {own_config.HELP}")
+        raise SettingError("CONFIG", None, f"give CONFIG=my_data.yaml; {own_config.HELP}")
     settings = own_config.read_own_config(config)
     base = data_dir if data_dir is not None else str(config.resolve().parent)
     source = OwnLog(settings, base)
@@ -89,7 +95,8 @@ class OwnLog:
         """Check what can be checked without reading rows: files and columns.
 
         Raises:
-            ValueError: A file or a column is missing.
+            SettingError: A file or a column is missing.
+            ValueError: A file cannot be read.
         """
         for name in SECTIONS:
             section = self.section(name)
@@ -100,7 +107,8 @@ class OwnLog:
                 self._mapped(name, filled[0], 0)
                 self._require_optional(name, filled)
                 if name == "events" and self.feedback.needs_watch_seconds:
-                    self._require_watch_seconds(filled)
+                    has_some = self.is_dated(name) and "watch_seconds" in self.event_columns
+                    self._require_watch_seconds([] if has_some else filled)
         self._require_declared_columns()
         if self.is_npz("item_vectors"):
             found = self._find("item_vectors", self.url("item_vectors")).files
@@ -116,7 +124,10 @@ class OwnLog:
     def feedback(self) -> Feedback:
         """What the events mean: as declared, else by the kind of log that its columns make it."""
         declared = self.config.feedback
-        return declared.resolve(declared.kind or kind_of(set(self.event_columns)))
+        try:
+            return declared.resolve(declared.kind or kind_of(set(self.event_columns)))
+        except SettingError as error:
+            raise error.within("feedback") from None
 
     def feedback_note(self) -> str | None:
         """What was assumed about the events, where the file does not declare it."""
@@ -161,6 +172,12 @@ class OwnLog:
         return tuple(p for n in names for p in self._find(n, any_day(self.url(n))).skipped)
 
     @cached_property
+    def unreadable(self) -> tuple[str, ...]:
+        """Directories among the log's that this user may not list."""
+        names = [n for n in SECTIONS if self.section(n) is not None]
+        return tuple(p for n in names for p in self._find(n, any_day(self.url(n))).unreadable)
+
+    @cached_property
     def without_day(self) -> tuple[str, ...]:
         """Files that the wildcards of a dated path find, but that hold no day as it is written."""
         names = [n for n in SECTIONS if self.section(n) is not None and self.is_dated(n)]
@@ -187,12 +204,12 @@ class OwnLog:
         """Every file of a section with rows, in the order of their paths.
 
         Raises:
-            ValueError: There is no file, or one lacks a required column.
+            ValueError: There is no file, or one is damaged or lacks a required column; where each
+                day has its own, such a one is left out.
         """
         url = self.url(name)
-        for number, file in enumerate(self._files(name)):
-            if file.names:
-                yield self._mapped(name, file, number, day_of_path(url, file.path))
+        for number, file in enumerate(self._with_columns(name)):
+            yield self._mapped(name, file, number, day_of_path(url, file.path))
 
     def files_of_days(self, name: str, first: date, last: date) -> Iterator[MappedFile]:
         """Files of a dated section for a range of days; an empty file has no rows, and is left out.
@@ -204,14 +221,20 @@ class OwnLog:
             day = first + timedelta(days=offset)
             found = self._find(name, one_day(self.url(name), day)).files
             for number, file in enumerate(found):
-                if file.names:
-                    yield self._mapped(name, file, number, day)
+                if not file.names:
+                    continue
+                if name == "events" and self.feedback.needs_watch_seconds:
+                    self._require_watch_seconds([file])
+                yield self._mapped(name, file, number, day)
 
     def _find(self, name: str, url: str) -> files.ListedFiles:
         section = self.section(name)
         assert section is not None, f"{name} is not configured"
         is_parquet = None if section.format is None else section.format == "parquet"
-        return files.find(url, parquet=is_parquet, style=section.style)
+        try:
+            return files.find(url, parquet=is_parquet, style=section.style)
+        except ValueError as error:
+            raise SettingError(f"{name}.path", redact_url(section.path), str(error)) from error
 
     def _files(self, name: str) -> list[files.DataFile]:
         """Files of a section, at least one; for `{date}` paths those of every day.
@@ -235,32 +258,43 @@ class OwnLog:
                 f", but files of other endings: {shown(', '.join(found.skipped))}. If they "
                 "hold CSV or Parquet, set format: csv or format: parquet"
             )
+        if found.unreadable:
+            reason += f". This user may not list {shown(', '.join(found.unreadable))}"
         section = self.section(name)
         require(bool(kept), f"{name}.path", section.path if section else None, reason)
         return kept
 
     def _with_columns(self, name: str) -> list[files.DataFile]:
-        """Files of a section that have columns; an empty file has none.
+        """Files of a section that have the columns it needs; an empty file has none at all.
 
-        Where each day has its own file, a damaged one stops its own day and nothing else.
+        Where each day has its own file, one that is damaged or lacks a column stops its own day
+        and nothing else.
 
         Raises:
             ValueError: There is no file, or none that can be read.
         """
-        found, damaged = [], None
-        for file in self._files(name):
+        found, unusable = [], None
+        every = self._files(name)
+        for file in every:
             try:
-                found += [file] if file.names else []
+                if file.names:
+                    self._mapped(name, file, 0, others=every)
+                    found.append(file)
             except ValueError as error:
                 if not self.is_dated(name):
                     raise
-                damaged = error
-        if damaged is not None and not found:
-            raise damaged
+                unusable = error
+        if unusable is not None and not found:
+            raise unusable
         return found
 
     def _mapped(
-        self, name: str, file: files.DataFile, number: int, day: date | None = None
+        self,
+        name: str,
+        file: files.DataFile,
+        number: int,
+        day: date | None = None,
+        others: Sequence[files.DataFile] | None = None,
     ) -> MappedFile:
         mapping = self._mapping(name)
         present = {*file.names, *file.path_columns}
@@ -274,22 +308,15 @@ class OwnLog:
             if source is None:
                 continue
             if set(source.names) <= present:
-                file.require_columns(source.names, _remedy(name, contract))
+                _require_columns(file, _key(name, contract), source.names)
                 columns[contract] = source
             elif contract not in _optional(mapping):
-                file.require_columns(source.names, self._remedy_of_some(name, contract, source))
+                every = self._files(name) if others is None else others
+                is_elsewhere = any(_has(other, source.names) for other in every)
+                remedy = REMEDY_OF_SOME.format(name) if is_elsewhere else None
+                _require_columns(file, _key(name, contract), source.names, remedy)
         features = {n: f for n, f in self._features(name).items() if f.column in present}
         return MappedFile(file, number, columns, day, features)
-
-    def _remedy_of_some(self, name: str, contract: str, source: own_config.Column) -> str:
-        """The remedy for a column that a file lacks; others of the section may have it."""
-        files = self._files(name)
-        if not any(set(source.names) <= {*f.names, *f.path_columns} for f in files):
-            return _remedy(name, contract)
-        return (
-            f"Other files of {name}.path have it: name only those there, if this one is another "
-            "table; else write it under that name, too."
-        )
 
     def _features(self, name: str) -> Mapping[str, own_config.Feature]:
         section = self.section(name)
@@ -300,8 +327,11 @@ class OwnLog:
         wanted = ("watch_seconds",) if column is None else column.names
         for file in known:
             if "watch_seconds" not in self._mapped("events", file, 0).columns:
-                remedy = _remedy("events", "watch_seconds")
-                file.require_columns(wanted, f"{remedy[:-1]}, or feedback.kind to another one.")
+                key = _key("events", "watch_seconds")
+                remedy = f"{_remedy(key)[:-1]}, or feedback.kind to another one."
+                if "watch_seconds" in self.event_columns:
+                    remedy = REMEDY_OF_SOME.format("events")
+                _require_columns(file, key, wanted, remedy)
 
     def _require_declared_columns(self) -> None:
         """Check that what the section `feedback` compares is there to be compared."""
@@ -330,14 +360,11 @@ class OwnLog:
         mapping = self._mapping(name)
         for contract in _optional(mapping):
             source = getattr(mapping, contract)
-            if source is not None and not any(
-                set(source.names) <= {*f.names, *f.path_columns} for f in known
-            ):
-                known[0].require_columns(source.names, _remedy(name, contract))
+            if source is not None and not any(_has(f, source.names) for f in known):
+                _require_columns(known[0], _key(name, contract), source.names)
         for feature, source in self._features(name).items():
-            if not any(source.column in {*f.names, *f.path_columns} for f in known):
-                remedy = f"Set {name}.features.{feature} to the column that holds it."
-                known[0].require_columns((source.column,), remedy)
+            if not any(_has(f, (source.column,)) for f in known):
+                _require_columns(known[0], f"{name}.features.{feature}", (source.column,))
 
     def _mapping(self, name: str) -> BaseModel:
         section = self.section(name)
@@ -345,13 +372,40 @@ class OwnLog:
         return section.columns
 
 
+def _has(file: files.DataFile, names: tuple[str, ...]) -> bool:
+    """Whether a file has these columns, itself or in its path; a damaged one has none."""
+    try:
+        return set(names) <= {*file.names, *file.path_columns}
+    except ValueError:
+        return False
+
+
 def _optional(mapping: BaseModel) -> list[str]:
     return [n for n, kind in type(mapping).model_fields.items() if kind.default is None]
 
 
-def _remedy(section: str, contract: str) -> str:
-    lists = ", as lists: not a column for each dimension" if contract == "vector" else ""
-    return f"Set {section}.columns.{contract} to the column that holds it{lists}."
+def _key(section: str, contract: str) -> str:
+    """Where the YAML file says which column holds one of the contract's."""
+    return f"{section}.columns.{contract}"
+
+
+def _remedy(key: str) -> str:
+    lists = ", as lists: not a column for each dimension" if key.endswith(".vector") else ""
+    return f"Set {key} to the column that holds it{lists}."
+
+
+def _require_columns(
+    file: files.DataFile, key: str, names: tuple[str, ...], remedy: str | None = None
+) -> None:
+    """Check that a file, whose header can be read, has the columns that a key of the YAML names.
+
+    Raises:
+        SettingError: It lacks one, or has two of that name.
+    """
+    try:
+        file.require_columns(names, remedy or _remedy(key))
+    except ValueError as error:
+        raise SettingError(key, names[-1], str(error)) from None
 
 
 def main_days(rows: Mapping[date, int]) -> tuple[date, date]:

@@ -16,16 +16,18 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import ErrorDetails
 
-from onerec.config import read_yaml
+from onerec.config import SettingError, read_yaml, require
 from onerec.config.feedback import Condition, DeclaredFeedback, Signal, as_text
-from onerec.config.fields import shortened, shortened_key
+from onerec.config.fields import raised_by_validator, shortened, shortened_key
 from onerec.datasets.files import CsvStyle
 from onerec.urls import redact_url, require_no_credentials
 
 HELP = "see docs/own_data.md"
 FIRST_POSSIBLE_DAY, LAST_POSSIBLE_DAY = date(1990, 1, 1), date(2100, 1, 1)
 """A day outside of them is a slip of the keyboard, and would make partitions without end."""
+DROP = "have one, and nothing else; drop it"
 MOST_FEATURES = 64
 MOST_ERRORS = 5
 NUMBERS = {"watch_seconds", "rating", "quantity", "duration_seconds", "position"}
@@ -113,12 +115,13 @@ class _Columns(_Section):
     def _every_key_means_something(self) -> "_Columns":
         for name in type(self).model_fields:
             source = getattr(self, name)
-            if source is not None and source.scale != 1 and name not in NUMBERS:
-                raise ValueError(f"{name}: scale={source.scale:g} is for numbers; drop it")
-            if source is not None and source.date is not None and name not in TIMES:
-                raise ValueError(f"{name}: date={source.date!r} is for times of day; drop it")
-            if source is not None and source.true_values and not name.startswith("is_"):
-                raise ValueError(f"{name}: true_values is for flags; drop it")
+            if source is None:
+                continue
+            has_scale, words = source.scale != 1, source.true_values
+            is_number, is_time, is_flag = name in NUMBERS, name in TIMES, name.startswith("is_")
+            require(is_number or not has_scale, f"{name}.scale", source.scale, f"numbers {DROP}")
+            require(is_time or not source.date, f"{name}.date", source.date, f"times of day {DROP}")
+            require(is_flag or not words, f"{name}.true_values", words, f"flags {DROP}")
         return self
 
 
@@ -200,10 +203,19 @@ class _Files(_Section):
             )
         return delimiter
 
+    @field_validator("encoding")
+    @classmethod
+    def _is_known(cls, encoding: str) -> str:
+        try:
+            b" ".decode(encoding, "replace")
+        except LookupError:  # unknown, or of no text: base64
+            raise ValueError("is not known; use latin-1 or utf-16, say") from None
+        return encoding
+
     @model_validator(mode="after")
     def _quote_is_no_delimiter(self) -> "_Files":
         if self.quote == (self.delimiter or ",") or self.quote.isalnum():
-            raise ValueError(f"quote={self.quote!r}: use another character than those of cells")
+            raise SettingError("quote", self.quote, "use another character than those of cells")
         return self
 
     @field_validator("path")
@@ -253,9 +265,9 @@ class ItemFiles(_Files):
     @field_validator("features")
     @classmethod
     def _have_names_of_their_own(cls, features: dict[str, Feature]) -> dict[str, Feature]:
-        taken = [name for name in features if name in ItemColumns.model_fields]
-        if taken:
-            raise ValueError(f"{taken[0]} is a column of the contract: name it under columns")
+        for name, feature in features.items():
+            remedy = f"{name} is a column of the contract: name it under columns"
+            require(name not in ItemColumns.model_fields, name, feature.column, remedy)
         return features
 
 
@@ -298,19 +310,21 @@ class OwnData(_Section):
             if source is None:
                 continue
             if used.get(source.column) in required:
-                raise ValueError(
-                    f"events.columns: {used[source.column]} and {name} are both column "
+                remedy = (
+                    f"{used[source.column]} and {name} are both column "
                     f"{shortened(source.column)}: name the column of each"
                 )
+                raise SettingError(f"events.columns.{name}", source.column, remedy)
             used[source.column] = name
         return self
 
     @model_validator(mode="after")
     def _days_make_sense(self) -> "OwnData":
-        if self.open_ended and self.last_day:
-            raise ValueError("last_day and open_ended exclude each other: drop one of them")
-        if self.first_day and self.last_day and self.last_day < self.first_day:
-            raise ValueError(f"last_day {self.last_day} lies before first_day {self.first_day}")
+        day, both = str(self.last_day), "it and open_ended exclude each other: drop one of them"
+        require(not (self.open_ended and self.last_day), "last_day", day, both)
+        if self.first_day and self.last_day:
+            remedy = f"lies before first_day {self.first_day}"
+            require(self.first_day <= self.last_day, "last_day", day, remedy)
         return self
 
 
@@ -318,32 +332,31 @@ def read_own_config(path: Path) -> OwnData:
     """Read and check a YAML file.
 
     Raises:
-        ValueError: A key is unknown or missing, or a value is wrong; every one is named.
+        SettingError: A key is unknown or missing, or a value is wrong; of several the first one,
+            and the others stand in its remedy.
     """
     values = read_yaml(path)
-    if not values:
-        raise ValueError(f"{path}: must map names to values, with at least `events:`; {HELP}")
+    require(bool(values), str(path), values, f"must map names, at least `events:`; {HELP}")
     try:
         return OwnData.model_validate(values)
     except ValidationError as error:
-        found = error.errors()
-        wrong = "; ".join(_explained(e) for e in found[:MOST_ERRORS])
-        raise ValueError(f"{path}: {wrong}; {HELP}") from error
+        first, *others = [_setting_error(e) for e in error.errors()[:MOST_ERRORS]]
+        remedy = "; ".join([first.remedy, *map(str, others), HELP])
+        raise SettingError(f"{path}: {first.field}", first.value, remedy) from error
 
 
-def _explained(error: Any) -> str:
+def _setting_error(error: ErrorDetails) -> SettingError:
     name = ".".join(shortened_key(part) for part in error["loc"])
-    given = shortened(error["input"])
-    if error["type"] == "extra_forbidden":
-        return f"{name}={given}: no such key; use {_known_keys(error['loc'])}"
+    if raised := raised_by_validator(error):
+        return raised.within(name) if name else raised
     if error["type"] == "missing":
-        return f"{name}: is missing; add it"
-    message = _REMEDIES.get(error["type"]) or str(error["msg"]).removeprefix("Value error, ")
-    if not name:
-        return message
-    if isinstance(error["input"], str):
-        given = shortened(redact_url(error["input"]))
-    return f"{name}={given}: {message}"
+        return SettingError(name, None, "is missing; add it")
+    if error["type"] == "extra_forbidden":
+        remedy = f"no such key; use {_known_keys(error['loc'])}"
+    else:
+        remedy = _REMEDIES.get(error["type"]) or error["msg"].removeprefix("Value error, ")
+    given = error["input"]
+    return SettingError(name, redact_url(given) if isinstance(given, str) else given, remedy)
 
 
 _REMEDIES = {

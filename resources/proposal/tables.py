@@ -10,7 +10,9 @@ import duckdb
 import pyarrow as pa
 
 from onerec import schema
+from onerec.config import SettingError
 from onerec.datasets.files import DataFile, find
+from onerec.urls import redact_url
 from resources.casts import RawColumn, TimeStyle, typed
 from resources.landing import plausible
 from resources.sql_macros import create_macros
@@ -98,22 +100,25 @@ def find_tables(data: str) -> tuple[list[FoundTable], tuple[str, ...]]:
     """The tables behind a directory, a glob or a file, the largest first, and what was not read.
 
     Raises:
-        ValueError: Nothing is found, or no file can be read.
+        SettingError: Nothing is found, or no file can be read.
     """
-    found, problems = find(data), list[str]()
+    try:
+        found, problems = find(data), list[str]()
+    except ValueError as error:
+        raise SettingError("DATA", redact_url(data), str(error)) from error
     groups: dict[tuple[object, ...], list[DataFile]] = {}
     for file, names in _read_each(_with_names, found.files, problems):
         if names:
             groups.setdefault((names, file.is_parquet, file.style), []).append(file)
     tables = _read_each(_look_at, groups.values(), problems)
     if problems and not tables:
-        raise ValueError(f"DATA={data!r}: {problems[0]}")
+        raise SettingError("DATA", data, problems[0])
     if not tables:
         others = f"; files of other endings: {', '.join(found.skipped)}" if found.skipped else ""
-        raise ValueError(
-            f"DATA={data!r}: no Parquet or CSV file is found there{others}. Name a directory, a "
-            "glob or a file"
+        remedy = (
+            f"no Parquet or CSV file is found there{others}. Name a directory, a glob or a file"
         )
+        raise SettingError("DATA", data, remedy)
     not_read = [f"not read: {problem}" for problem in problems]
     if found.skipped:
         not_read.append(

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from onerec.config import SettingError
 from onerec.datasets.own_config import EventColumns
 from resources.proposal.roles import (
     ChosenColumn,
@@ -53,10 +54,11 @@ def propose(data: str, beside: Path) -> Proposal:
         seen = "; ".join(
             f"{Path(t.files[0].path).name}: {', '.join(c.name for c in t.columns)}" for t in tables
         )
-        raise ValueError(
-            f"DATA={data!r}: no table has a user, an item and a time. Columns are: {seen}. Write "
-            "the file by hand, see docs/own_data.md"
+        remedy = (
+            f"no table has a user, an item and a time. Columns are: {seen}. Write it by hand, see "
+            "docs/own_data.md"
         )
+        raise SettingError("DATA", data, remedy)
     log, events = found
     rest = [t for t in tables if t is not log]
     items = find_items(rest, log, events["item_id"])

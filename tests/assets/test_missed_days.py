@@ -81,3 +81,27 @@ def test_a_day_without_sessions_is_built_too(home: Path) -> None:
     assert found == [(FIRST, True), (SKIPPED, False), (ALSO_SKIPPED, True)]
     # nothing but the day that has late rows is left to be built by the next night
     assert recorded(night(home, LAST), "sessions") == [ALSO_SKIPPED, LAST]
+
+
+def test_a_damaged_day_stops_its_own_run_alone(home: Path) -> None:
+    file = home / "delivered" / f"events-{SKIPPED}.parquet"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-20])
+    result = night(home, ALSO_SKIPPED)
+    assert recorded(result, "raw_events") == [ALSO_SKIPPED]
+    assert set(recorded(result, "sessions")) == {FIRST, ALSO_SKIPPED}
+    (check,) = [
+        c
+        for c in result.get_asset_check_evaluations()
+        if (c.check_name, c.asset_key) == (raw.EARLIER_DAYS, dg.AssetKey("raw_events"))
+    ]
+    assert not check.passed
+    assert f"{SKIPPED} could not be read" in str(check.description)
+    own = delivered.materialize(home, INGEST, SKIPPED, succeeds=False)
+    assert f"raw_events[{SKIPPED}]: the source could not deliver" in delivered.failures(own)
+    # delivered again, it is landed and built by the next night
+    file.write_bytes(whole)
+    assert recorded(night(home, LAST), "raw_events") == [SKIPPED, LAST]
+    assert read(home, "from session_examples order by session_id") == read(
+        delivered.built_home(), "from session_examples order by session_id"
+    )

@@ -7,7 +7,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from onerec_dagster.webhook import WEBHOOK, post
+from onerec.config import SettingError
+from onerec_dagster.webhook import WEBHOOK, post, require_webhook
 
 
 class _Hook(BaseHTTPRequestHandler):
@@ -65,6 +66,12 @@ def test_a_redirect_is_not_followed(code: int, target: str, hook: tuple[str, typ
     "url", ["http://chat.example/hook/s3cret", "ftp://localhost/s3cret", "s3cret", "file:///s3cret"]
 )
 def test_an_alert_is_not_sent_in_the_clear(url: str) -> None:
-    with pytest.raises(ValueError, match=f"{WEBHOOK} must be an https:// URL") as error:
-        post(url, "text")
-    assert "s3cret" not in str(error.value)
+    for send in (require_webhook, lambda url: post(url, "text")):
+        with pytest.raises(SettingError, match=rf"{WEBHOOK}='\*\*\*': must be an https:") as error:
+            send(url)
+        assert "s3cret" not in str(error.value)
+
+
+def test_https_and_no_webhook_are_fine() -> None:
+    for url in (None, "", "https://chat.example/hook", "http://localhost:8065/hook"):
+        require_webhook(url)

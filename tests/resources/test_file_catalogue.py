@@ -207,3 +207,31 @@ def test_a_feature_that_is_no_finite_number_is_unknown(tmp_path: Path) -> None:
         None,
         ["price=6", "shelf=9.0"],
     ]
+
+
+def test_items_of_a_log_whose_file_of_one_day_is_damaged(tmp_path: Path) -> None:
+    for number, day in enumerate((DAY, NEXT)):
+        events_frame([NOON_MS + number * DAY_MS] * 20).to_csv(tmp_path / f"{day}.csv.gz")
+    whole = (tmp_path / f"{DAY}.csv.gz").read_bytes()
+    (tmp_path / f"{DAY}.csv.gz").write_bytes(whole[:-30])
+    source = opened(tmp_path, events=section("{date}.csv.gz"))
+    assert source.items(NEXT)["item_id"].to_pylist() == [str(n) for n in range(100, 120)]
+    with pytest.raises(ValueError, match=f"{DAY}.csv.gz: cannot be read as CSV"):
+        source.events(DAY)
+
+
+def test_a_damaged_catalogue_of_an_earlier_day_is_passed_over(tmp_path: Path) -> None:
+    last = NEXT + timedelta(days=1)
+    times = [NOON_MS + n * DAY_MS for n in range(3)]
+    events_frame(times).to_parquet(tmp_path / "log.parquet")
+    for day, number in ((DAY, 4), (NEXT, 5)):
+        frame = pd.DataFrame({"item_id": [f"i{k}" for k in range(number)]})
+        frame.to_parquet(tmp_path / f"items-{day}.parquet")
+    items = {"path": "items-{date}.parquet"}
+    assert len(opened(tmp_path, events=section("log.parquet"), items=items).items(last)) == 5
+    damaged = tmp_path / f"items-{NEXT}.parquet"
+    damaged.write_bytes(damaged.read_bytes()[:-20])
+    source = opened(tmp_path, events=section("log.parquet"), items=items)
+    assert len(source.items(last)) == len(source.items(DAY)) == 4
+    with pytest.raises(ValueError, match=f"items-{NEXT}.parquet: cannot be read as Parquet"):
+        source.items(NEXT)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from onerec.config import SettingError
 from resources.settings import load_settings
 
 LOG = "user,item,at,secs,stars\n" + "".join(
@@ -43,8 +44,8 @@ POISONED = [
         (column("watch_seconds", f"{{column: secs, scale: {scale}}}"), "watch_seconds.scale=")
         for scale in (".nan", ".inf", "-.inf", "0", "-1", "1e400", "'2'", "true", "null", "[1]")
     ),
-    (column("user_id", "{column: user, scale: 3}"), "user_id: scale=3"),
-    (column("user_id", "{column: user, date: at}"), "user_id: date='at'"),
+    (column("user_id", "{column: user, scale: 3}"), "user_id.scale=3"),
+    (column("user_id", "{column: user, date: at}"), "user_id.date='at'"),
     (column("event_time", "{column: at, date: nope}"), "no column 'nope'"),
     (column("event_time", "''"), "event_time.column='': must not be empty"),
     (column("event_time", "3"), "event_time=3: must map names"),
@@ -58,7 +59,10 @@ POISONED = [
     (events("quote: ','"), "quote=',': use another character"),
     (events("delimiter: '\"'"), "use another character"),
     (events("timestamp_format: ''"), "events.timestamp_format.0='': must not be empty"),
-    (events("timestamp_format: '%Q'"), "timestamp_format is none that strptime knows"),
+    (events("timestamp_format: '%Q'"), "events.timestamp_format='%Q': is none that strptime"),
+    (items("timestamp_format: [iso, '%Q']"), "items.timestamp_format='%Q': is none that"),
+    (events("encoding: klingon"), "events.encoding='klingon': is not known"),
+    (events("encoding: base64"), "events.encoding='base64': is not known"),
     (events("null_values: NA"), "events.null_values='NA': use a list"),
     (events("time_zone: localtime"), "time_zone='localtime': is no time zone"),
     (events("time_zone: ../../etc/passwd"), "is no time zone"),
@@ -72,8 +76,8 @@ POISONED = [
     (BASE + "first_day: 2026-07-01\n", "first_day='2026-07-01': the log ends on 2026-06-08"),
     *((f"{BASE}open_ended: {v}\n", "open_ended=") for v in ("1", "'yes'", "maybe", "null")),
     (BASE + "preset: gigantic\n", "preset='gigantic': no such key"),
-    (feedback("{exposure: []}"), "exposure: is empty"),
-    (feedback("{watched: []}"), "watched: is empty"),
+    (feedback("{exposure: []}"), "feedback.exposure=(): is empty"),
+    (feedback("{watched: []}"), "feedback.watched=(): is empty"),
     (feedback("{watched: {watch_share_at_least: -1}}"), "watch_share_at_least=-1"),
     (feedback("{watched: {watch_seconds_at_least: 1e300}}"), "watch_seconds_at_least=1e+300"),
     (feedback("{watched: {watch_seconds_at_least: true}}"), "watch_seconds_at_least=True"),
@@ -100,7 +104,7 @@ def test_it_is_refused_in_one_line(tmp_path: Path, text: str, expected: str) -> 
     (tmp_path / "items.csv").write_text("item,dur\n" + "".join(f"i{n},60\n" for n in range(7)))
     (tmp_path / "my.yaml").write_text(text, encoding="utf-8", errors="surrogatepass")
     environ = {"ONEREC_HOME": str(tmp_path), "ONEREC_CONFIG": str(tmp_path / "my.yaml")}
-    with pytest.raises(ValueError, match=re.escape(expected)) as raised:
+    with pytest.raises(SettingError, match=re.escape(expected)) as raised:
         _ = load_settings(environ).source.first_day
     said = str(raised.value)
     assert "\n" not in said

@@ -4,6 +4,7 @@ import bz2
 import gzip
 import io
 import lzma
+import random
 import zipfile
 from datetime import date, timedelta
 from pathlib import Path
@@ -159,8 +160,6 @@ def test_bytes_of_another_encoding(tmp_path: Path) -> None:
     assert cells(only(path, encoding="utf-16")) == [{"a": "1", "b": "caf\u00e9"}]
     path.write_bytes("a,b\n1,2\n".encode("utf-8-sig"))
     assert cells(only(path)) == [{"a": "1", "b": "2"}]
-    with pytest.raises(ValueError, match="encoding='klingon' is not known"):
-        cells(only(path, encoding="klingon"))
 
 
 def test_columns_that_stand_in_the_path_only(tmp_path: Path) -> None:
@@ -244,6 +243,15 @@ def test_lines_of_nothing_before_the_header_are_no_rows(tmp_path: Path) -> None:
             gzip.compress(gzip.compress(b"a,b\n1,2\n", mtime=0), mtime=0),
             "is compressed twice: unpack it once",
         ),
+        (b"7z\xbc\xaf\x27\x1c\0\4", "is an archive or binary, which is not read"),
+        (b"\xff\x06\0\0sNaPpY", "is an archive or binary, which is not read"),
+        (b"\x93NUMPY\x01", "is an archive or binary, which is not read"),
+        (
+            pa.compress(
+                bytes(random.Random(0).choices(b"ab,\n12", k=9000)), "brotli", asbytes=True
+            ),
+            "is no text, maybe packed in another way",
+        ),
     ],
 )
 def test_what_is_another_format_under_the_name_of_a_csv_is_said(
@@ -252,6 +260,30 @@ def test_what_is_another_format_under_the_name_of_a_csv_is_said(
     (tmp_path / "log.csv").write_bytes(start)
     with pytest.raises(ValueError, match=rf"log\.csv: {said}"):
         _ = only(tmp_path).names
+
+
+def test_control_characters_that_part_cells_are_text(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_bytes(b"a\x01b\n1\x012\n" * 50)
+    assert cells(only(tmp_path, delimiter="\x01"))[0] == {"a": "1", "b": "2"}
+    for delimiter, written in (("\x01", r'"\\u0001"'), ("\t", r'"\\t"')):
+        (tmp_path / "log.csv").write_text(f"user{delimiter}item\n1{delimiter}2\n")
+        with pytest.raises(ValueError, match=f"set delimiter: {written}"):
+            only(tmp_path).require_columns(["user"], "")
+
+
+@pytest.mark.parametrize("name", ["gz", "bz2", "zst", "lz4"])
+def test_compressed_files_that_were_appended_to_one_another_are_read_whole(
+    tmp_path: Path, name: str
+) -> None:
+    codec = {"gz": "gzip", "bz2": "bz2", "zst": "zstd", "lz4": "lz4"}[name]
+    parts = []
+    for part in (b"a,b\n1,2\n", b"3,4\n", b""):
+        sink = pa.BufferOutputStream()
+        with pa.CompressedOutputStream(sink, codec) as stream:
+            stream.write(part)
+        parts.append(sink.getvalue().to_pybytes())
+    (tmp_path / f"log.csv.{name}").write_bytes(b"".join(parts))
+    assert cells(only(tmp_path)) == [{"a": "1", "b": "2"}, {"a": "3", "b": "4"}]
 
 
 def test_an_archive_of_several_files_is_not_read_in_part(tmp_path: Path) -> None:

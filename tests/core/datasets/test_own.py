@@ -11,6 +11,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from onerec.config import SettingError
 from onerec.config.feedback import FEEDBACK, Condition
 from onerec.datasets.own import GAP_DAYS, SLIVER, OwnLog, main_days, open_source
 
@@ -63,13 +64,26 @@ def test_a_damaged_file_of_a_day_stops_that_day_alone(tmp_path: Path) -> None:
 
 
 def test_a_required_column_may_not(tmp_path: Path) -> None:
-    write(tmp_path / "2026-03-01.parquet", watch_seconds=None, watched=3)
-    write(tmp_path / "2026-03-02.parquet")
-    with pytest.raises(ValueError, match=r"2026-03-01\.parquet: no column 'watch_seconds'"):
-        opened(tmp_path, events={"path": "{date}.parquet"})
-    write(tmp_path / "2026-03-01.parquet", item_id=None)
-    with pytest.raises(ValueError, match=r"2026-03-01\.parquet: no column 'item_id'"):
-        opened(tmp_path, events={"path": "{date}.parquet"})
+    first = DAY - timedelta(1)
+    for column, changed in (
+        ("watch_seconds", {"watch_seconds": None, "watched": 3}),
+        ("item_id", {"item_id": None}),
+    ):
+        missing = rf"2026-03-01\.parquet: no column '{column}'"
+        write(tmp_path / "2026-03-01.parquet", **changed)
+        write(tmp_path / "2026-03-02.parquet")
+        with pytest.raises(SettingError, match=missing):
+            opened(tmp_path, events={"path": "*.parquet"})
+        # where each day has its own file, it stops that day alone
+        log = opened(tmp_path, events={"path": "{date}.parquet"})
+        assert len(list(log.files_of_days("events", DAY, DAY))) == 1
+        with pytest.raises(SettingError, match=f"{missing}.*Other files of events.path have it"):
+            list(log.files_of_days("events", first, DAY))
+        # a column that no file has is a wrong name
+        write(tmp_path / "2026-03-02.parquet", **changed)
+        declared = {"events": {"path": "{date}.parquet"}, "feedback": {"kind": "video"}}
+        with pytest.raises(SettingError, match=f"no column '{column}'"):
+            opened(tmp_path, **declared)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +135,7 @@ def test_a_declaration_replaces_what_the_kind_says(tmp_path: Path) -> None:
             r"feedback\.positive\.0\.rating=4: no such key; .*rating_at_",
         ),
         ({"positive": {"event_type": "a' or 1=1"}}, r"event_type.*pattern"),
-        ({"watched": {"watched": True}}, "watched: watched is known later only"),
+        ({"watched": {"watched": True}}, r"feedback\.watched='watched': is known later"),
         ({"positive": {}}, "is empty; use one of every_event, event_type"),
         ({"signals": {"continued": {"flag": "is_like"}}}, "stands in"),
         ({"signals": {"Buy!": {"flag": "is_like"}}}, "pattern"),
@@ -132,8 +146,19 @@ def test_a_wrong_declaration_is_named(
     tmp_path: Path, feedback: dict[str, Any], message: str
 ) -> None:
     write(tmp_path / "log.csv")
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(SettingError, match=message):
         opened(tmp_path, events={"path": "log.csv"}, feedback=feedback)
+
+
+def test_a_declaration_that_contradicts_the_kind_of_the_columns_is_named(tmp_path: Path) -> None:
+    write(tmp_path / "log.csv", watch_seconds=None, event_type="view")
+    purchases = list(FEEDBACK["shop"].positive[0].event_type or ())
+    with pytest.raises(SettingError, match=r"feedback\.negative='event_type .*name it once"):
+        _ = opened(
+            tmp_path,
+            events={"path": "log.csv"},
+            feedback={"negative": {"event_type": purchases}},
+        ).feedback
 
 
 def test_columns_may_stand_in_the_path(tmp_path: Path) -> None:
@@ -179,7 +204,7 @@ def test_files_of_unknown_endings_are_named(tmp_path: Path) -> None:
     [
         ({"events": {"path": "log.csv", "columns": {"usr": "uid"}}}, "events.columns.usr='uid'"),
         ({"event": {}}, "event={}: no such key; use events, items"),
-        ({"events": {"columns": {}}}, "events.path: is missing"),
+        ({"events": {"columns": {}}}, "events.path=None: is missing"),
         ({"events": {"path": "log.csv", "timestamp_unit": "h"}}, "events.timestamp_unit='h'"),
         ({"events": {"path": "log.csv", "escape": "\\\\"}}, "events.escape='.*at most 1"),
         ({"events": {"path": "log.csv", "delimiter": "::"}}, "use one character.*user, _1, item"),
@@ -189,7 +214,10 @@ def test_files_of_unknown_endings_are_named(tmp_path: Path) -> None:
         ),
         ({"events": {"path": "none.csv"}}, "events.path='none.csv': no Parquet or CSV file"),
         ({"time_zone": "Berlin"}, "time_zone='Berlin': is no time zone; .*Europe/Berlin"),
-        ({"last_day": "2020-01-01", "first_day": "2021-01-01"}, "last_day 2020-01-01 lies before"),
+        (
+            {"last_day": "2020-01-01", "first_day": "2021-01-01"},
+            "last_day='2020-01-01': lies before first_day 2021",
+        ),
         ({"last_day": "2020-01-01", "open_ended": True}, "exclude each other"),
         ({"items": {"path": "no_id.csv"}}, "no column 'item_id'.*Set items.columns.item_id"),
         ({"events": {"path": "nothere://x/y"}}, "nothere"),
@@ -198,7 +226,7 @@ def test_files_of_unknown_endings_are_named(tmp_path: Path) -> None:
 def test_a_wrong_file_says_what_to_do(tmp_path: Path, changes: dict, named: str) -> None:
     write(tmp_path / "log.csv")
     write(tmp_path / "no_id.csv", item_id=None)
-    with pytest.raises(ValueError, match=named):
+    with pytest.raises(SettingError, match=named):
         opened(tmp_path, **({"events": {"path": "log.csv"}} | changes))
 
 
