@@ -38,7 +38,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def recorded(instance: dg.DagsterInstance, run_id: str) -> dict[str, Any]:
     """What the log of all runs and the run's own file know."""
-    planned = instance.get_event_records(
+    planned = instance.event_log_storage.get_event_records(
         dg.EventRecordsFilter(dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED, landed.key)
     )
     asset = instance.get_asset_records([landed.key])[0].asset_entry
