@@ -3,7 +3,7 @@
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -68,14 +68,19 @@ def pretrained_checkpoint(
 ) -> dg.MaterializeResult:
     """The generator, fitted to the window's good sessions; day D - 1 chooses the epoch.
 
-    It starts from the last checkpoint of the same tokenizer version and shape, else from random
-    weights. Killed and run again, it goes on from the last state written.
+    It starts from the last checkpoint of the same tokenizer version and shape, or of the version
+    whose numbers the codes have, else from random weights. Killed and run again, it goes on from
+    the last state written.
     """
+    from onerec.tokenizer.versions import current_version, load_tokenizer_manifest
     from onerec.training import read_report, why_not_start_from
 
     began, day, store = time.monotonic(), context.partition_key, artifacts.store
     read = {name: store.latest(name, day) for name in ("session_dataset", "semantic_ids")}
     job = training_job(config, compute, read["session_dataset"], read["semantic_ids"])
+    current = current_version(store, day)
+    version = load_tokenizer_manifest(current.codebook.path) if current else None
+    job = replace(job, numbered_like=version.numbered_like if version else None)
     previous = store.latest_until(CHECKPOINT, day, inclusive=False)
     refused = why_not_start_from(previous.path if previous else None, job)
     context.log.info(f"random weights: {refused}" if refused else f"starts from {previous}")

@@ -72,6 +72,11 @@ class TokenizerConfig(ValidatedConfig):
         le=LARGEST_CODEBOOK,
     )
     iterations: int = option(20, "Lloyd steps per level", ge=1, le=MOST_EPOCHS)
+    keep_numbers: bool = option(
+        False,
+        "A refit numbers its codes like the current version, so that as many items as possible "
+        "keep theirs; pretraining with warm_start then starts from that version's last checkpoint",
+    )
     seed: int = option(0, "Seed of the initial centroids", ge=0, le=LARGEST_SEED)
     quality_tolerance: float = option(
         0.05,

@@ -9,11 +9,13 @@ Shapes: M items in both, N items, L levels, K codes.
 
 import dataclasses
 
+import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from onerec.tokenizer.codebook import Codebook
+from onerec.tokenizer.semantic_ids import SemanticIds
 
 
 def match_codes(before: Tensor, after: Tensor, size: int) -> Tensor:
@@ -51,6 +53,23 @@ def match_codes(before: Tensor, after: Tensor, size: int) -> Tensor:
         worth = shared * (size + 1) + unchanged
         rows.append(torch.from_numpy(linear_sum_assignment(worth.numpy(), maximize=True)[1]))
     return torch.stack(rows) if rows else torch.empty(0, size, dtype=torch.long)
+
+
+def numbered_like(
+    earlier: SemanticIds, codebook: Codebook, codes: Tensor, item_ids: np.ndarray
+) -> tuple[Codebook, Tensor]:
+    """A fit under the numbers of an earlier tokenizer version, as far as items keep their codes.
+
+    Args:
+        earlier: IDs of that version, of as many levels and codes.
+        codebook: The fit.
+        codes: (N, L) of its items.
+        item_ids: (N,).
+    """
+    at = earlier.index_of(item_ids)
+    before = earlier.codes[torch.from_numpy(at[at >= 0]), :-1]
+    numbers = match_codes(before, codes[torch.from_numpy(at >= 0)], codebook.size)
+    return relabelled(codebook, codes, numbers)
 
 
 def relabelled(codebook: Codebook, codes: Tensor, numbers: Tensor) -> tuple[Codebook, Tensor]:

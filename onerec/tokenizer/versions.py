@@ -17,6 +17,7 @@ from onerec.config import TokenizerConfig
 from onerec.embeddings.item_embeddings import ItemEmbeddings
 from onerec.tokenizer.codebook import Codebook, load_codebook
 from onerec.tokenizer.diagnostics import fit_balance, quality_of
+from onerec.tokenizer.semantic_ids import SemanticIds, load_semantic_ids
 from onerec.tokenizer.tokenized_catalogue import (
     TokenizedCatalogue,
     extend_tokenized,
@@ -112,6 +113,8 @@ class TokenizerManifest:
         parent_quality: Of the parent on the same items, with its published IDs and the IDs it
             would give to new ones; None where there is no parent or it has no IDs left.
         refused_because: Why this tokenizer version must not be used; empty when it is accepted.
+        numbered_like: The parent, where the codes have its numbers, see
+            `TokenizerConfig.keep_numbers`.
     """
 
     tokenizer_version: str
@@ -122,6 +125,7 @@ class TokenizerManifest:
     quality: dict[str, float]
     parent_quality: dict[str, float] | None
     refused_because: list[str]
+    numbered_like: str | None = None
 
     @property
     def accepted(self) -> bool:
@@ -175,8 +179,10 @@ def open_tokenizer_version(
     Raises:
         ValueError: As `fit_codebook`.
     """
+    known = embeddings.rows(embeddings.known_before(before))
+    earlier = _same_numbers(parent, config, len(known)) if config.keep_numbers else None
     tokenized, fitted = tokenize_catalogue(
-        embeddings, before, config, directory, on_progress=on_progress
+        embeddings, before, config, directory, earlier=earlier, on_progress=on_progress
     )
     codebook = load_codebook(directory)
     balance = fit_balance(fitted, tokenized.ids.codes, codebook.size)
@@ -187,7 +193,6 @@ def open_tokenizer_version(
     reason = "first tokenizer version"
     if parent is not None:
         reason = f"refit of {parent_name}"
-        known = embeddings.rows(embeddings.known_before(before))
         try:
             extended = parent.extended(known)
         except ValueError as error:  # e.g. the catalogue has outgrown the parent's IDs
@@ -207,9 +212,21 @@ def open_tokenizer_version(
         quality=quality,
         parent_quality=parent_quality,
         refused_because=faults,
+        numbered_like=earlier.tokenizer_version if earlier is not None else None,
     )
     manifest.save(directory)
     return OpenedVersion(tokenized, diagnostics, manifest)
+
+
+def _same_numbers(
+    parent: CurrentVersion | None, config: TokenizerConfig, num_items: int
+) -> SemanticIds | None:
+    """IDs of the parent, if it has as many levels and codes as a fit to so many items."""
+    if parent is None:
+        return None
+    ids = load_semantic_ids((parent.last_ids or parent.codebook).path)
+    shape = (config.num_levels + 1, config.codes_per_level(num_items))
+    return ids if (ids.num_sid_tokens, ids.codebook_size) == shape else None
 
 
 def worse_than(old: Mapping[str, float], new: Mapping[str, float], tolerance: float) -> list[str]:

@@ -41,6 +41,8 @@ class TrainingJob:
         history_length: H, history items that the generator reads.
         session_items: M, items of a session that it generates.
         initial: Files of a checkpoint to start from; random weights by default.
+        numbered_like: Tokenizer version whose numbers the codes of the semantic IDs have; a
+            checkpoint of it can be started from, too.
         model: Shape of the generator.
         training: Optimiser and schedule.
         runtime: Hardware.
@@ -51,6 +53,7 @@ class TrainingJob:
     history_length: int
     session_items: int
     initial: Path | None = None
+    numbered_like: str | None = None
     model: ModelConfig = field(default_factory=ModelConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     runtime: Runtime = field(default_factory=Runtime)
@@ -77,9 +80,10 @@ def train(
 ) -> TrainingReport:
     """Read the artifacts, fit the generator to the good sessions, write the checkpoint.
 
-    A training from random weights also learns from all watched items outside good sessions
-    (`TrainingConfig.history_sessions`); a warm start has learned them before. Both end with a phase
-    on the newest days (`TrainingConfig.fresh_days`), the validation day included.
+    A training from random weights or another tokenizer version also learns from all watched items
+    outside good sessions (`TrainingConfig.history_sessions`); any other warm start has learned them
+    before. All end with a phase on the newest days (`TrainingConfig.fresh_days`), the validation
+    day included.
 
     Args:
         job: Data, settings and hardware.
@@ -95,9 +99,9 @@ def train(
     semantic_ids = load_semantic_ids(job.semantic_ids)
     initial = None
     if job.initial is not None:
-        initial, _ = load_model(
-            job.initial, expected_tokenizer_version=semantic_ids.tokenizer_version
-        )
+        theirs = read_config(job.initial)["tokenizer_version"]
+        expected = theirs if theirs == job.numbered_like else semantic_ids.tokenizer_version
+        initial, _ = load_model(job.initial, expected_tokenizer_version=expected)
     return fit_generator(
         job.training,
         job.model,
@@ -123,7 +127,7 @@ def _pretraining_data(job: TrainingJob, semantic_ids: SemanticIds) -> Pretrainin
         for split in ("train", "valid")
     )
     require_sessions(sessions, valid_sessions, made_with=_settings_of(job.session_dataset))
-    if job.training.history_sessions and job.initial is None:
+    if job.training.history_sessions and not _has_learned(job.initial, semantic_ids):
         watched = sessions_of_sequences(
             load_user_sequences(job.session_dataset, semantic_ids),
             history_length=job.history_length,
@@ -145,6 +149,13 @@ def _pretraining_data(job: TrainingJob, semantic_ids: SemanticIds) -> Pretrainin
         if job.training.recency_prior or job.model.dense_head
         else None,
     )
+
+
+def _has_learned(checkpoint: Path | None, semantic_ids: SemanticIds) -> bool:
+    """Whether a checkpoint has learned what users watched before, in these semantic IDs."""
+    if checkpoint is None:
+        return False
+    return read_config(checkpoint)["tokenizer_version"] == semantic_ids.tokenizer_version
 
 
 def newest_sessions(job: TrainingJob, semantic_ids: SemanticIds) -> SessionTensors:
@@ -181,8 +192,11 @@ def why_not_start_from(checkpoint: Path | None, job: TrainingJob) -> str | None:
         return "there is no earlier checkpoint"
     theirs = read_config(checkpoint)
     semantic_ids = load_semantic_ids(job.semantic_ids)
+    is_refit = theirs["tokenizer_version"] == job.numbered_like
+    if is_refit and job.model.dense_head:
+        return "the dense head knows items by their places in the tokenizer version before"
     ours = {
-        "tokenizer_version": semantic_ids.tokenizer_version,
+        "tokenizer_version": job.numbered_like if is_refit else semantic_ids.tokenizer_version,
         "codebook_size": semantic_ids.codebook_size,
         "num_sid_tokens": semantic_ids.codes.shape[1],
         "history_length": job.history_length,

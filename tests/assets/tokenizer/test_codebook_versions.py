@@ -28,6 +28,33 @@ def test_a_new_codebook_opens_a_new_version(home: Path, store: ArtifactStore) ->
     assert ids_of(store, DAYS[2]).num_moved_since(second) == 0
 
 
+def test_a_refit_keeps_numbers_where_the_setting_says_so(home: Path, store: ArtifactStore) -> None:
+    run(home, store, DAYS[0], *ALL)
+    first = ids_of(store, DAYS[0])
+    versions, kept = {}, {}
+    for keep in (False, True):
+        result = run(home, store, DAYS[1], *ALL, tokenizer={"keep_numbers": keep})
+        assert failed_checks(result) == []
+        versions[keep] = ids = ids_of(store, DAYS[1])
+        shared = torch.from_numpy(ids.index_of(first.item_ids))
+        kept[keep] = int((ids.codes[shared, :-1] == first.codes[:, :-1]).sum())
+        path = store.latest("codebook", DAYS[1].isoformat()).path
+        manifest = read_json(path / "tokenizer_version.json")
+        assert manifest["numbered_like"] == (first.tokenizer_version if keep else None)
+    assert kept[True] > kept[False]
+    assert (
+        len({first.tokenizer_version, *(ids.tokenizer_version for ids in versions.values())}) == 3
+    )
+    assert versions[True].num_invalid() == 0
+    # the clusters are those of the fit that keeps no numbers
+    together = [(i.codes[:, None, 0] == i.codes[None, :, 0]) for i in versions.values()]
+    assert torch.equal(*together)
+    # another size has no numbers to keep
+    run(home, store, DAYS[2], *ALL, tokenizer={"keep_numbers": True, "codebook_size": 5})
+    path = store.latest("codebook", DAYS[2].isoformat()).path
+    assert read_json(path / "tokenizer_version.json")["numbered_like"] is None
+
+
 def spoil_the_refit(monkeypatch: pytest.MonkeyPatch) -> None:
     """From now on a codebook is fitted on noise: valid, balanced, and bad."""
 

@@ -16,13 +16,14 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from onerec.artifacts import read_json
 from onerec.model import OneRec, TokenizerVersionMismatchError, load_model, save_model
 from onerec.session_dataset.generator_sessions import load_session_tensors
 from onerec.session_dataset.splits import LEARNED
 from onerec.session_dataset.user_sequences import load_user_sequences, sessions_of_sequences
 from onerec.training.__main__ import main
 from onerec.training.generator_module import next_token_loss
-from onerec.training.job import TrainingJob, train
+from onerec.training.job import TrainingJob, train, why_not_start_from
 from onerec.training.launch import parse_job
 from onerec.training.progress import TrainingProgress
 from onerec.training.resume import RESUME
@@ -163,6 +164,35 @@ def test_a_checkpoint_of_another_generation_is_no_start(artifacts: Path, tmp_pat
     )
     with pytest.raises(TokenizerVersionMismatchError, match=r"'another'.*'a-version'"):
         train(job, out_dir=tmp_path / "out", scratch=tmp_path / "scratch")
+
+
+def test_a_refit_with_the_same_numbers_starts_from_the_version_before(
+    artifacts: Path, tmp_path: Path
+) -> None:
+    first = job_of(artifacts, max_epochs=1, fresh_epochs=0)
+    train(first, out_dir=tmp_path / "old", scratch=tmp_path / "old.scratch")
+    model, _ = load_model(tmp_path / "old", expected_tokenizer_version="a-version")
+    (tmp_path / "refit").mkdir()
+    dataclasses.replace(catalogue(), tokenizer_version="refit").save(tmp_path / "refit")
+    refit = dataclasses.replace(first, semantic_ids=tmp_path / "refit")
+    why = why_not_start_from(tmp_path / "old", refit)
+    assert why == "the last checkpoint has tokenizer_version='a-version', this training 'refit'"
+    refit = dataclasses.replace(refit, numbered_like="a-version")
+    assert why_not_start_from(tmp_path / "old", refit) is None
+    dense = dataclasses.replace(refit, model=dataclasses.replace(MODEL, dense_head=True))
+    assert "dense head" in (why_not_start_from(tmp_path / "old", dense) or "")
+    # with a rate of almost nothing the weights are those it started from
+    slow = dataclasses.replace(
+        refit.starting_from(tmp_path / "old"),
+        training=dataclasses.replace(refit.training, learning_rate=1e-12),
+    )
+    report = train(slow, out_dir=tmp_path / "new", scratch=tmp_path / "new.scratch")
+    found, _ = load_model(tmp_path / "new", expected_tokenizer_version="refit")
+    torch.testing.assert_close(found.sid_embedding.weight, model.sid_embedding.weight)
+    # the numbers mean the same, but it has not learned all that was watched in these IDs
+    sessions = read_json(tmp_path / "new" / "history.json")["summary"]["train_sessions"]
+    assert sessions > 400
+    assert len(report.history) == 1
 
 
 def test_histories_are_learned_once_not_by_a_warm_start(artifacts: Path, tmp_path: Path) -> None:
