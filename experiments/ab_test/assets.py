@@ -9,12 +9,12 @@ import dagster as dg
 
 from assets.code_version import code_version
 from assets.support import POOL_TRAINER, launchpad, to_core, upstream
-from experiments.ab_test.config import ALIGNED_ARM, MEASURED, NIGHTLY, VARIANTS, ABTestConfig
+from experiments.ab_test.config import IPA, MEASURED, NIGHTLY, VARIANTS, ABTestConfig
 from experiments.nightly_artifacts import latest_day, latest_night
 from experiments.table_assets import GROUP, provenance, written
 from experiments.variants.assets import CODE as VARIANTS_CODE
 from experiments.variants.assets import seconds_of
-from experiments.variants.stored_results import VariantPartition, current_result
+from experiments.variants.stored_results import current_result
 from onerec.artifacts import Artifact, ArtifactStore
 from onerec.config import BeamConfig, require
 from resources.stores import Artifacts, Compute, Source
@@ -30,9 +30,14 @@ class ABTestLaunchpad(launchpad(ABTestConfig())):
     """What is served, to whom, for how long."""
 
 
-def _serves(partition: VariantPartition) -> dg.AssetDep:
-    one = dg.SpecificPartitionsPartitionMapping([partition.dagster_key])
-    return dg.AssetDep(partition.asset, partition_mapping=one)
+def _served_variants() -> list[dg.AssetDep]:
+    keys: dict[str, list[str]] = {}
+    for partition in VARIANTS.values():
+        keys.setdefault(partition.asset, []).append(partition.dagster_key)
+    return [
+        dg.AssetDep(asset, partition_mapping=dg.SpecificPartitionsPartitionMapping(some))
+        for asset, some in keys.items()
+    ]
 
 
 @dg.asset(
@@ -41,7 +46,7 @@ def _serves(partition: VariantPartition) -> dg.AssetDep:
     kinds={"pytorch", "lightgbm"},
     pool=POOL_TRAINER,
     code_version=CODE,
-    deps=[*map(upstream, (*NIGHTLY, MEASURED)), *map(_serves, VARIANTS.values())],
+    deps=[*map(upstream, (*NIGHTLY, MEASURED)), *_served_variants()],
 )
 def ab_test_table(
     context: dg.AssetExecutionContext,
@@ -50,7 +55,7 @@ def ab_test_table(
     source: Source,
     compute: Compute,
 ) -> dg.MaterializeResult:
-    """Cascade, OneRec small, larger, larger + IPA: same simulated users, visits, random numbers."""
+    """Cascade, generators and oracles: same simulated users, visits and random numbers."""
     from experiments.ab_test.simulation import run_ab_test
     from experiments.ab_test.table import table_of_ab_test
 
@@ -92,9 +97,9 @@ def ab_test_table(
 def _budget(store: ArtifactStore, config: ABTestConfig) -> str:
     """What each arm was allowed."""
     aligned = ""
-    if ALIGNED_ARM in config.names:
+    if IPA in config.checkpoints:
         night = latest_night(store)
-        variant = VARIANTS[ALIGNED_ARM].variant(night)
+        variant = VARIANTS[IPA].variant(night)
         alignment = variant.settings(night.base, seed=0).alignment
         aligned = f"one round of {alignment.method} with {alignment.sample_users} users, "
     return (
@@ -104,19 +109,19 @@ def _budget(store: ArtifactStore, config: ABTestConfig) -> str:
 
 
 def _variants(store: ArtifactStore, config: ABTestConfig) -> dict[str, Artifact]:
-    """The arms that variants of the latest nightly run serve."""
-    wanted = {arm: partition for arm, partition in VARIANTS.items() if arm in config.names}
+    """The checkpoints that are variants of the latest nightly run."""
+    wanted = {name: VARIANTS[name] for name in config.checkpoints if name in VARIANTS}
     night = latest_night(store) if wanted else None
     found = {}
-    for arm, partition in wanted.items():
+    for name, partition in wanted.items():
         assert night is not None
         result = current_result(store, night, partition, VARIANTS_CODE)
         if result is None:
             raise dg.Failure(
-                f"arm {arm}: {partition.asset} has no current result; materialise its partition "
+                f"arm {name}: {partition.asset} has no current result; materialise its partition "
                 f"{partition.dagster_key} first"
             )
-        found[arm] = result
+        found[name] = result
     return found
 
 
@@ -143,8 +148,8 @@ def _test(
         sessions=read_session_config(artifacts["session_dataset"].path),
         decoding=replace(BeamConfig(**measured["decoding"]), beam=config.beam),
         config=config,
-        variants={arm: artifact.path for arm, artifact in variants.items()},
-        trained_seconds={arm: seconds_of(context.instance, VARIANTS[arm]) for arm in variants},
+        variants={name: artifact.path for name, artifact in variants.items()},
+        trained_seconds={n: seconds_of(context.instance, VARIANTS[n]) for n in variants},
         device=compute.torch_device(),
         on_progress=context.log.info,
     )

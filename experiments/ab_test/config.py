@@ -2,7 +2,14 @@
 
 from dataclasses import dataclass
 
-from experiments.variants.grids import ALIGNED, LARGER, LARGER_IPA, PRETRAINED
+from experiments.variants.grids import (
+    ALIGNED,
+    LARGER,
+    LARGER_IPA,
+    LARGER_NTP,
+    LARGER_TRUE,
+    PRETRAINED,
+)
 from experiments.variants.stored_results import VariantPartition
 from onerec.config import ValidatedConfig, option, require
 
@@ -10,29 +17,62 @@ NIGHTLY = ("session_dataset", "semantic_ids", "baselines", "pretrained_checkpoin
 """Artifacts of the nightly run whose models are tested."""
 MEASURED = "offline_metrics"
 """Its manifest has the decoding of the nightly run's generators."""
-CASCADE, BY_PROBABILITY = "cascade", "small_by_probability"
+CASCADE = "cascade"
 BASELINE_ARMS = {
     "popularity_recent": "popularity of the last days",
     "itemknn": "item-KNN",
     CASCADE: "cascade",
 }
+SMALL, START, NTP_ONLY, IPA, TRUE_PAIRS = (
+    "small",
+    "larger",
+    "larger_ntp_only",
+    "larger_aligned",
+    "larger_true_pairs",
+)
+"""Checkpoints: the nightly run's generator, the larger one, and that after further training."""
+CHECKPOINTS = {
+    SMALL: "OneRec small",
+    START: "OneRec larger",
+    NTP_ONLY: "OneRec larger + L_NTP alone",
+    IPA: "OneRec larger + IPA",
+    TRUE_PAIRS: "OneRec larger + IPA on true pairs (ceiling)",
+}
+SERVED, BY_PROBABILITY, BY_TRUTH = "", "_by_probability", "_by_truth"
+"""Ways to serve a checkpoint, as the suffix of its arm: as the nightly run's recommendations, where
+the weighted reward counts beside the log-probability; by log-probability alone; and the best of
+what the generator proposes, chosen by the simulator's ground truth."""
+WAYS = {SERVED: "", BY_PROBABILITY: ", by probability", BY_TRUTH: ", lists by truth (ceiling)"}
+CHOSEN_BY_TRUTH = (START, IPA, TRUE_PAIRS)
+"""Checkpoints that are served by the truth, too."""
 GENERATOR_ARMS = {
-    BY_PROBABILITY: "OneRec small, by probability alone",
-    "small": "OneRec small",
-    "larger": "OneRec larger",
-    "larger_aligned": "OneRec larger + IPA",
+    f"{checkpoint}{way}": f"{label}{suffix}"
+    for checkpoint, label in CHECKPOINTS.items()
+    for way, suffix in WAYS.items()
+    if way != BY_TRUTH or checkpoint in CHOSEN_BY_TRUTH
 }
 ARMS = BASELINE_ARMS | GENERATOR_ARMS
-"""Arms and their names in the table. Generators serve as the nightly run's recommendations do: the
-weighted reward counts beside the log-probability, except for the one by probability."""
-ALIGNED_ARM = "larger_aligned"
+"""Arms and their names in the table."""
 VARIANTS = {
-    "larger": VariantPartition(PRETRAINED, LARGER, seed=0),
-    ALIGNED_ARM: VariantPartition(ALIGNED, LARGER_IPA, seed=0),
+    START: VariantPartition(PRETRAINED, LARGER, seed=0),
+    NTP_ONLY: VariantPartition(ALIGNED, LARGER_NTP, seed=0),
+    IPA: VariantPartition(ALIGNED, LARGER_IPA, seed=0),
+    TRUE_PAIRS: VariantPartition(ALIGNED, LARGER_TRUE, seed=0),
 }
-"""Arms that a variant of the nightly run serves; the others are its own models."""
+"""Checkpoints that are variants of the nightly run."""
 RETURNING = "returning"
 """The pass in which good days bring users back sooner."""
+
+
+def checkpoint_and_way(arm: str) -> tuple[str, str]:
+    """The checkpoint that a generator's arm serves, and how.
+
+    Examples:
+        >>> checkpoint_and_way("larger_aligned_by_truth"), checkpoint_and_way("small")
+        (('larger_aligned', '_by_truth'), ('small', ''))
+    """
+    way = next((w for w in (BY_PROBABILITY, BY_TRUTH) if arm.endswith(w)), SERVED)
+    return arm.removesuffix(way), way
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,3 +121,9 @@ class ABTestConfig(ValidatedConfig):
         """The arms, each once, in the order of `ARMS`."""
         named = {part.strip() for part in self.arms.split(",")}
         return (*(n for n in ARMS if n in named), *sorted(named - set(ARMS)))
+
+    @property
+    def checkpoints(self) -> tuple[str, ...]:
+        """The checkpoints that the arms serve, each once."""
+        arms = (name for name in self.names if name in GENERATOR_ARMS)
+        return tuple(dict.fromkeys(checkpoint_and_way(arm)[0] for arm in arms))

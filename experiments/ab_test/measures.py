@@ -93,6 +93,12 @@ class Ratio:
         """The difference."""
         return Ratio(self.point - other.point, self.draws - other.draws)
 
+    def share_of(self, whole: "Ratio") -> "Ratio":
+        """In per cent of another, which has to be clearly different from 0."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            point = float(100 * np.divide(self.point, whole.point))
+            return Ratio(point, 100 * self.draws / whole.draws)
+
     def interval(self, confidence: float) -> Interval:
         """With the percentile interval of the resamples that are finite."""
         drawn = np.where(np.isfinite(self.draws), self.draws, np.nan)

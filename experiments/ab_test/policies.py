@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from experiments.ab_test.traffic import Visitors
+from experiments.ab_test.true_choice import TrueChoice
 from onerec.config import AlignmentConfig, BeamConfig
 from onerec.datasets.simulator.world import Array, item_ids
 from onerec.evaluation.generators import recency_of
@@ -77,13 +79,14 @@ class ArmPolicy:
         self.ranker, self.fallback, self.catalogue = ranker, fallback, catalogue
         self.requested = self.filled = 0
 
-    def __call__(self, history: Array, excluded: Array, length: int) -> Array:
+    def __call__(self, history: Array, excluded: Array, length: int, visitors: Visitors) -> Array:
         """See `experiments.ab_test.traffic.Policy`."""
         rows = torch.from_numpy(_mapped(history, self.catalogue.index))
         known = last_items(rows, history.shape[1]).numpy()
         refused = _mapped(excluded, self.catalogue.index)
         candidates = self.catalogue.candidates
-        own = self.ranker.rank(known, length, refused, candidates).items
+        ranker = self.ranker.of(visitors) if isinstance(self.ranker, TrueChoice) else self.ranker
+        own = ranker.rank(known, length, refused, candidates).items
         self.requested += own.size
         self.filled += int((own < 0).sum())
         refused = np.concatenate([refused, own], axis=1)

@@ -1,7 +1,7 @@
 """The simulated A/B test: the paper's Table 2 (OneRec v1, section 5.4) in the simulated app.
 
 Every arm serves the same users on the days D, D + 1, ... with models of the nightly run D. Ground
-truth decides what users do and reaches no model.
+truth decides what users do and reaches no model but those of the oracle rows, which are ceilings.
 """
 
 import time
@@ -17,9 +17,12 @@ from safetensors.torch import load_file as load_tensors
 from experiments.ab_test.config import (
     BASELINE_ARMS,
     BY_PROBABILITY,
+    BY_TRUTH,
     GENERATOR_ARMS,
     RETURNING,
+    SMALL,
     ABTestConfig,
+    checkpoint_and_way,
 )
 from experiments.ab_test.measures import COUNTS, daily_sums
 from experiments.ab_test.policies import (
@@ -28,11 +31,14 @@ from experiments.ab_test.policies import (
     serving_generator,
 )
 from experiments.ab_test.traffic import ReturnRule, UserState, is_watched, serve_days
+from experiments.ab_test.true_choice import TrueChoice
+from experiments.true_watch import TrueWatch
 from onerec.artifacts import Artifact, read_json
 from onerec.config import BeamConfig, SessionConfig
 from onerec.datasets.simulated import SimulatedSource
 from onerec.datasets.simulator.world import Array, numbers
 from onerec.evaluation.baselines import Popularity, load_baselines
+from onerec.evaluation.generators import load_generator
 from onerec.evaluation.reward_weight import ServingReward
 from onerec.ranked_lists import Ranker
 from onerec.reward import load_reward
@@ -70,12 +76,12 @@ class ABTest:
     Attributes:
         source: The simulated app.
         artifacts: Of the nightly run, `config.NIGHTLY`.
-        variants: Checkpoint directory of each arm that a variant serves.
+        variants: Directory of each checkpoint that is a variant.
         day: D, the first day served.
         sessions: The nightly run's settings of sessions.
         decoding: How generators generate.
         config: Of the test.
-        trained_seconds: What training took, for the arms whose models are variants.
+        trained_seconds: What training took, for the checkpoints that are variants.
         device: Where generators serve.
         on_progress: Called with a line of text now and then.
     """
@@ -136,14 +142,15 @@ def run_ab_test(test: ABTest, scratch: Path) -> ABTestResult:
     if config.return_sensitivity:
         passes[RETURNING] = (0, ReturnRule(config.return_sensitivity, morning.usual))
     sums: dict[str, dict[str, Array]] = {label: {} for label in passes}
-    seconds, filled = dict(test.trained_seconds), {}
+    seconds, filled = {}, {}
     for label, (seed, rule) in passes.items():
         for name, ranker in rankers.items():
             file = scratch / f"{name}-{label}.safetensors"
             kept = _served_once(test, morning, ranker, seed, rule, file)
             sums[label][name] = kept["sums"]
             filled[name] = float(kept["filled"][0])
-            seconds[name] = seconds.get(name, 0.0) + float(kept["seconds"][0])
+            seconds.setdefault(name, test.trained_seconds.get(checkpoint_and_way(name)[0], 0.0))
+            seconds[name] += float(kept["seconds"][0])
             total = kept["sums"][..., COUNTS.index("watch_seconds")].sum()
             test.on_progress(
                 f"{name}, visits {label}: {total:,.0f} s watched, "
@@ -208,7 +215,8 @@ def _arms(test: ABTest, ids: SemanticIds) -> dict[str, Ranker]:
     names = test.config.names
     fitted = load_baselines(test.path("baselines")).rankers
     checkpoints = _checkpoints(test)
-    missing = [name for name in names if name not in {**fitted, **checkpoints}]
+    made = {*fitted, *(n for n in GENERATOR_ARMS if checkpoint_and_way(n)[0] in checkpoints)}
+    missing = [name for name in names if name not in made]
     if missing:
         raise ValueError(
             f"arms={test.config.arms!r}: {missing[0]} is no baseline that the nightly run fitted "
@@ -219,29 +227,45 @@ def _arms(test: ABTest, ids: SemanticIds) -> dict[str, Ranker]:
     reward = ServingReward(load_reward(test.path("reward_model")), vectors)
     arms: dict[str, Ranker] = {name: fitted[name] for name in names if name in BASELINE_ARMS}
     for name in (n for n in names if n in GENERATOR_ARMS):
+        checkpoint, way = checkpoint_and_way(name)
+        directory = checkpoints[checkpoint]
+        if way == BY_TRUTH:
+            arms[name] = _true_choice(test, ids, directory)
+            continue
         arms[name] = serving_generator(
-            checkpoints[name],
+            directory,
             ids,
             test.decoding,
-            reward=None if name == BY_PROBABILITY else reward,
+            reward=None if way == BY_PROBABILITY else reward,
             watches=WatchesBefore(test.path("session_dataset"), test.day),
             device=test.device,
         )
     return arms
 
 
+def _true_choice(test: ABTest, ids: SemanticIds, checkpoint: Path) -> TrueChoice:
+    last_day = test.source.first_day + timedelta(days=test.last)
+    generator = load_generator(
+        checkpoint,
+        ids,
+        test.decoding,
+        watches=WatchesBefore(test.path("session_dataset"), test.day),
+        device=test.device,
+    )
+    return TrueChoice(generator, TrueWatch.of(test.source, ids, last_day))
+
+
 def _checkpoints(test: ABTest) -> dict[str, Path]:
-    small = test.path("pretrained_checkpoint")
-    return {BY_PROBABILITY: small, "small": small, **test.variants}
+    return {SMALL: test.path("pretrained_checkpoint"), **test.variants}
 
 
 def _validation_losses(test: ABTest) -> dict[str, float]:
-    """Of the arms whose checkpoint is a pretraining that recorded one."""
+    """Of the checkpoints served that are pretrainings and recorded one."""
     losses = {}
     for name, directory in _checkpoints(test).items():
         history = directory / "history.json"
         summary = read_json(history).get("summary", {}) if history.exists() else {}
-        if name in test.config.names and "best_valid_loss" in summary:
+        if name in test.config.checkpoints and "best_valid_loss" in summary:
             losses[name] = summary["best_valid_loss"]
     return losses
 

@@ -1,9 +1,22 @@
 """The table of the simulated A/B test: rows, pictures and what came out."""
 
-from collections.abc import Iterator
-from itertools import pairwise
+from collections.abc import Collection, Iterator
 
-from experiments.ab_test.config import ARMS, CASCADE, ABTestConfig
+from experiments.ab_test.config import (
+    ARMS,
+    BY_PROBABILITY,
+    BY_TRUTH,
+    CASCADE,
+    CHOSEN_BY_TRUTH,
+    GENERATOR_ARMS,
+    IPA,
+    NTP_ONLY,
+    SERVED,
+    SMALL,
+    START,
+    TRUE_PAIRS,
+    ABTestConfig,
+)
 from experiments.ab_test.measures import Ratio, ratios
 from experiments.ab_test.simulation import ABTestResult
 from experiments.reporting.result_tables import Provenance, ResultTable, TrainingCost
@@ -13,8 +26,11 @@ from onerec.statistics import Interval
 NAME = "ab_test"
 LAST_DAYS = 3
 """Days at the end over which the lasting effect is measured."""
-ORDER = ("small", "larger", "larger_aligned")
-"""The paper's order, worst first."""
+STEPS = ((SMALL, START), (START, IPA), (NTP_ONLY, IPA), (IPA, TRUE_PAIRS))
+"""Checkpoints that findings compare, served alike: the paper's order, what IPA brings beyond as
+many steps of L_NTP alone, and what a perfect reward would add to it."""
+LEARNED = (SERVED, BY_PROBABILITY)
+"""Ways to serve without the ground truth."""
 LEVELS = {
     # metric: (sum, per sum)
     "watch_seconds": ("watch_seconds", "users"),
@@ -38,6 +54,8 @@ WATCH, VIEW = (TableColumn(f"{name}_uplift", reference=OVER_CASCADE) for name in
 COLUMNS = {
     WATCH: "total watch time, % over the cascade",
     VIEW: "average view duration, % over the cascade",
+    TableColumn("alignment_share"): "alignment's gain, % of the ceiling",
+    TableColumn("choice_share"): "gain of choosing lists, % of the ceiling",
     WATCH._replace(slice=FIRST_DAY): "watch time on day 1, %",
     WATCH._replace(slice=LAST): f"watch time on the last {LAST_DAYS} days, %",
     WATCH._replace(metric="return_uplift"): "user-days where good days bring users back, %",
@@ -55,7 +73,15 @@ TEXT = (
     "the nightly run, an item at most once in {repeat} days to a user; what a list lacks, recent "
     "popularity fills. Differences are paired; intervals are over users and seeds of the traffic, "
     "not over seeds of the training. Who comes on a day does not depend on the arm{returning}. "
-    "Everything is simulated."
+    "Everything is simulated.{ceilings}"
+)
+CEILINGS = (
+    " Rows called ceilings are oracles: pairs by the expected watch of a session in the "
+    "simulator's ground truth instead of the reward, with the same DPO and as "
+    "many steps, or the best of what a generator proposes, chosen by that truth. No model that "
+    "serves learns from them. The share of alignment is the gain over the larger generator in per "
+    "cent of that by true pairs, served alike; the share of choosing is that of lists as served "
+    "over those by probability, in per cent of that of lists by truth."
 )
 RETURNING = (
     ", except in the column about coming back: there a user's activity is multiplied by "
@@ -83,6 +109,7 @@ def table_of_ab_test(
         seeds=config.traffic_seeds,
         repeat=repeat_days,
         returning=returning if measured.returning else "",
+        ceilings=CEILINGS if any("(ceiling)" in ARMS[arm] for arm in measured.sums) else "",
     )
     return ResultTable(
         name=NAME,
@@ -126,12 +153,34 @@ def uplifts(measured: ABTestResult, config: ABTestConfig) -> dict[str, dict[Tabl
             for metric, above in (("return_uplift", "users"), ("return_watch", "watch_seconds")):
                 mine, theirs = (back(a, above, None, EVERY_DAY) for a in (arm, CASCADE))
                 found[arm][WATCH._replace(metric=metric)] = mine.over(theirs)
-    for before, arm in pairwise(name for name in ORDER if name in found):
+    for before, arm in _steps(found):
         for column, below in ((WATCH, None), (VIEW, "views")):
             found[arm][column._replace(reference=ARMS[before])] = over(
                 arm, before, "watch_seconds", below, EVERY_DAY
             )
+    for arm, column, start, ceiling in _ceilings(found):
+        mine, most = (found[name][WATCH].minus(found[start][WATCH]) for name in (arm, ceiling))
+        found[arm][column] = mine.share_of(most)
     return found
+
+
+def _steps(found: Collection[str]) -> list[tuple[str, str]]:
+    """Arms to compare, those that were not served left out."""
+    steps = [(f"{before}{way}", f"{arm}{way}") for way in LEARNED for before, arm in STEPS]
+    return [step for step in steps if all(arm in found for arm in step)]
+
+
+def _ceilings(found: Collection[str]) -> list[tuple[str, TableColumn, str, str]]:
+    """Arm, column, where its gain begins, and the oracle that has the most of it."""
+    shares = [
+        (f"{arm}{way}", TableColumn("alignment_share"), f"{START}{way}", f"{TRUE_PAIRS}{way}")
+        for way in LEARNED
+        for arm in (NTP_ONLY, IPA)
+    ] + [
+        (arm, TableColumn("choice_share"), f"{arm}{BY_PROBABILITY}", f"{arm}{BY_TRUTH}")
+        for arm in CHOSEN_BY_TRUTH
+    ]
+    return [share for share in shares if {share[0], *share[2:]} <= set(found)]
 
 
 def _rows(measured: ABTestResult, config: ABTestConfig) -> Iterator[MetricRow]:
@@ -152,18 +201,25 @@ def _findings(metrics: MetricTable, measured: ABTestResult) -> list[str]:
     def text(gain: Interval, unit: str = " %") -> str:
         return gain.text(signed=True, decimals=2, unit=unit)
 
-    found, arms = [], [name for name in ORDER if name in measured.sums]
+    found, arms = [], [name for name in GENERATOR_ARMS if name in measured.sums]
     for arm in arms:
         watch, view = (metrics.cell(ARMS[arm], column) for column in (WATCH, VIEW))
         found.append(
             f"{ARMS[arm]}: total watch time {text(watch)}, average view duration {text(view)} "
             f"against the cascade: {_both(watch, view)}."
         )
-    for before, arm in pairwise(arms):
+    for before, arm in _steps(arms):
         gain = metrics.cell(ARMS[arm], WATCH._replace(reference=ARMS[before]))
         found.append(
             f"{ARMS[arm]} against {ARMS[before]}: total watch time {text(gain)}, "
             f"{gain.significance}."
+        )
+    for arm, column, _, ceiling in _ceilings(arms):
+        share = metrics.cell(ARMS[arm], column)
+        what = "alignment" if column.metric == "alignment_share" else "choosing lists"
+        found.append(
+            f"{ARMS[arm]}: {what} gains {share.text(decimals=0, unit=' %')} of what "
+            f"{ARMS[ceiling]} does."
         )
     for arm in arms:
         lost = metrics.cell(ARMS[arm], WATCH._replace(slice=FIRST_MINUS_LAST))

@@ -1,9 +1,10 @@
 """A simulated A/B test: every policy under test sees the same users, visits and random numbers.
 
-Nothing of the ground truth reaches a policy: it sees which items its own users watched, and answers
-with lists. Who comes, when and for how long at most is drawn from the seed of the traffic alone;
-what a user does with an item at a place of a visit is drawn with noise that belongs to that place
-(`CommonNoise`). So two policies that show the same things measure exactly the same.
+Nothing of the ground truth reaches a policy but an oracle's: it sees which items its own users
+watched, and answers with lists. Who comes, when and for how long at most is drawn from the seed of
+the traffic alone; what a user does with an item at a place of a visit is drawn with noise that
+belongs to that place (`CommonNoise`). So two policies that show the same things measure exactly the
+same.
 
 A day's list is made in the morning and dealt to the day's visits from its top. What a user who left
 early did not reach is not shown later that day. An item is shown to a user again only after
@@ -37,16 +38,30 @@ MOST_EAGER = 2.0
 """Bound of how much oftener, or more rarely, a user comes after a good or a bad day."""
 
 
+@dataclass(frozen=True)
+class Visitors:
+    """Who comes; only oracles read it.
+
+    Attributes:
+        users: (A,) numbers of the users.
+        day: Day number.
+    """
+
+    users: Array
+    day: int
+
+
 class Policy(Protocol):
     """What is tested: from what a user watched to what is shown next."""
 
-    def __call__(self, history: Array, excluded: Array, length: int) -> Array:
+    def __call__(self, history: Array, excluded: Array, length: int, visitors: Visitors) -> Array:
         """Lists for some users.
 
         Args:
             history: (A, H) items they watched, oldest first, -1 padded on the right.
             excluded: (A, X) items they must not get, -1 padded.
             length: Exposures that may be needed.
+            visitors: Whose lists they are.
 
         Returns:
             (A, length) different items, best first, -1 where there are no more.
@@ -205,7 +220,7 @@ def serve_days(
         users, items = world.users(day), world.items(day)
         visits = common_visits(world, users, day, weekday, traffic_seed, known.eagerness)
         planned = np.bincount(visits.visitor, visits.length, len(visits.users)).astype(np.int64)
-        lists = _lists(policy, known, visits.users, planned)
+        lists = _lists(policy, known, Visitors(visits.users, day), planned)
         _check(lists, known.excluded(visits.users), items, day)
         shown = _exposures(world, users, items, visits, day, lists, traffic_seed, sessions)
         known = known.after(shown, world.config.repeat_days, rule)
@@ -232,15 +247,17 @@ def is_watched(config: SessionConfig, seconds: Array, duration: Array) -> Array:
     return seconds >= np.minimum(config.watched_min_seconds, config.watched_min_share * duration)
 
 
-def _lists(policy: Policy, known: UserState, rows: Array, planned: Array) -> Array:
+def _lists(policy: Policy, known: UserState, visitors: Visitors, planned: Array) -> Array:
     """(A, longest) lists; users who need lists of like length form a batch."""
+    rows = visitors.users
     lists = np.full((len(rows), int(planned.max(initial=1))), -1, np.int64)
     order = np.argsort(planned, kind="stable")
     for low in range(0, len(rows), BLOCK_USERS):
         block = order[low : low + BLOCK_USERS]
         length = int(planned[block].max())
         excluded = known.excluded(rows[block])
-        lists[block, :length] = policy(known.history[rows[block]], excluded, length)
+        some = replace(visitors, users=rows[block])
+        lists[block, :length] = policy(known.history[rows[block]], excluded, length, some)
     return lists
 
 

@@ -6,7 +6,7 @@ A comparison is a backfill of `pretrained_variant` and `aligned_variant`, follow
 import shutil
 import time
 from collections import defaultdict
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -17,7 +17,7 @@ from experiments.nightly_artifacts import NEEDED, PublishedNightlyRun, latest_ni
 from experiments.table_assets import GROUP, provenance, recorded_seconds, written
 from experiments.variants.grids import ALIGNED, COMPARISONS, NAMES, PRETRAINED, STARTS, Comparison
 from experiments.variants.stored_results import VariantPartition, current_result, result_key
-from resources.stores import Artifacts, Compute
+from resources.stores import Artifacts, Compute, Source
 
 if TYPE_CHECKING:
     from experiments.variants.comparison import VariantResult
@@ -78,14 +78,17 @@ def pretrained_variant(
     deps=[*NIGHT, dg.AssetDep(PRETRAINED, partition_mapping=_by_start())],
 )
 def aligned_variant(
-    context: dg.AssetExecutionContext, artifacts: Artifacts, compute: Compute
+    context: dg.AssetExecutionContext, artifacts: Artifacts, compute: Compute, source: Source
 ) -> dg.MaterializeResult:
     """A pretrained variant after preference alignment of some kind, and its metrics."""
-    return _materialize(context, artifacts, compute)
+    return _materialize(context, artifacts, compute, source)
 
 
 def _materialize(
-    context: dg.AssetExecutionContext, artifacts: Artifacts, compute: Compute
+    context: dg.AssetExecutionContext,
+    artifacts: Artifacts,
+    compute: Compute,
+    source: Source | None = None,
 ) -> dg.MaterializeResult:
     from experiments.variants.evaluation import evaluate_variant
     from experiments.variants.training import VariantFiles, align_variant, pretrain_variant
@@ -95,6 +98,8 @@ def _materialize(
     start = wanted.start(night)
     key = result_key(store, night, wanted, CODE)
     run = _run(context, compute, night, wanted)
+    if run.variant.true_pairs and source is not None:
+        run = replace(run, source=source.open())
     with store.write(wanted.asset, wanted.stored_as, seed=wanted.seed, **key) as draft:
         if start:
             read = VariantFiles.of(night, store.latest(PRETRAINED, start.stored_as).path)

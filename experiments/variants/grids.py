@@ -10,8 +10,10 @@ from onerec.config import PipelineConfig
 
 PRETRAINED, ALIGNED = "pretrained_variant", "aligned_variant"
 """The assets whose partitions are variants and seeds."""
-LARGER, LARGER_IPA = "larger", "larger_ipa"
-"""The larger generator of the simulated A/B test, before and after IPA."""
+LARGER = "larger"
+LARGER_NTP, LARGER_IPA, LARGER_TRUE = "larger_ntp_only", "larger_ipa", "larger_ipa_true_pairs"
+"""The larger generator of the simulated A/B test, and after the same steps of L_NTP alone, of IPA,
+and of IPA on pairs by the simulator's ground truth (an oracle)."""
 
 METHODS: dict[str, Mapping[str, Any]] = {
     "ntp_only": {"dpo_weight": 0.0},
@@ -133,12 +135,14 @@ def aligned_variants(base: PipelineConfig) -> dict[str, Variant]:
         name: change | {"alignment": {**change.get("alignment", {}), **UNGATED}}
         for name, change in changes.items()
     }
-    ipa = ungated["ipa"]
+    ntp_only, ipa = ungated["ntp_only"], ungated["ipa"]
     return {
         **{name: Variant(overrides=change) for name, change in ungated.items()},
         **{name: Variant(overrides=ipa, sample_share=share) for name, share in SHARES.items()},
         "elite_second_iteration": Variant(elite_share=0.1),
+        LARGER_NTP: Variant(overrides=ntp_only, start=LARGER),
         LARGER_IPA: Variant(overrides=ipa, start=LARGER),
+        LARGER_TRUE: Variant(overrides=ipa, start=LARGER, true_pairs=True),
     }
 
 

@@ -10,13 +10,16 @@ import torch
 from safetensors.torch import load_file
 
 from experiments.nightly_artifacts import PublishedNightlyRun
+from experiments.true_watch import TrueWatch, scored_by_truth
 from experiments.variants.elite_sessions import elite_sessions
 from experiments.variants.session_criteria import rebuild_sessions
 from experiments.variants.variant import Variant
+from onerec.alignment.candidates import ScoreCandidates, scored_candidates
 from onerec.alignment.round_inputs import RoundInputs
 from onerec.alignment.rounds import fit_round, round_preferences, with_sample
 from onerec.artifacts import MANIFEST
 from onerec.config import PipelineConfig
+from onerec.datasets import EventSource
 from onerec.embeddings.item_embeddings import ItemEmbeddings
 from onerec.tokenizer.semantic_ids import load_semantic_ids
 from onerec.tokenizer.tokenized_catalogue import (
@@ -66,6 +69,7 @@ class VariantRun:
         variant: The variant.
         settings: The nightly run's settings with the variant's changes and the seed.
         runtime: Hardware and threads.
+        source: The log; needed by oracles only.
         device: Torch device of generators.
         on_progress: Called with progress messages.
     """
@@ -74,6 +78,7 @@ class VariantRun:
     variant: Variant
     settings: PipelineConfig
     runtime: Runtime
+    source: EventSource | None = None
     device: str = "cpu"
     on_progress: Callable[[str], None] = lambda message: None
 
@@ -173,11 +178,19 @@ def _align(run: VariantRun, inputs: RoundInputs, out_dir: Path) -> None:
                 run.settings.decoding,
                 with_sample(alignment, number),
                 runtime=run.runtime,
+                score=_scoring(run, inputs),
             )
             fit_round(
                 inputs, preferences, alignment, trained, execution=Execution(runtime=run.runtime)
             )
             inputs = replace(inputs, start=trained)
+
+
+def _scoring(run: VariantRun, inputs: RoundInputs) -> ScoreCandidates:
+    if not run.variant.true_pairs:
+        return scored_candidates
+    assert run.source is not None, "an oracle reads the simulated app"
+    return scored_by_truth(TrueWatch.of(run.source, inputs.ids, inputs.test_day))
 
 
 def _train_on_elites(run: VariantRun, inputs: RoundInputs, out_dir: Path) -> None:

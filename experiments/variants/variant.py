@@ -37,12 +37,15 @@ class Variant:
             instead of for `alignment.sample_users` users.
         elite_share: Instead of preferences, a further step of the cross-entropy method: training on
             this share of the sessions that the start generates, best by the training reward.
+        true_pairs: Preferences by the simulator's ground truth, the expected watch seconds of a
+            session, instead of by the reward model: an oracle, for simulated apps only.
     """
 
     overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     start: str = DEFAULT
     sample_share: float | None = None
     elite_share: float | None = None
+    true_pairs: bool = False
 
     def __post_init__(self) -> None:
         for name in ("sample_share", "elite_share"):

@@ -10,7 +10,12 @@ from pathlib import Path
 
 import torch
 
-from onerec.alignment.candidates import OnBatch, sample_contexts, scored_candidates
+from onerec.alignment.candidates import (
+    OnBatch,
+    ScoreCandidates,
+    sample_contexts,
+    scored_candidates,
+)
 from onerec.alignment.logged_pairs import logged_pairs
 from onerec.alignment.preferences import Preferences, load_preferences, make_preferences
 from onerec.alignment.round_gate import RoundDecision, decide_round, measure_round
@@ -39,6 +44,7 @@ def round_preferences(
     *,
     runtime: Runtime,
     pool: ShardPool | None = None,
+    score: ScoreCandidates = scored_candidates,
     on_batch: OnBatch = lambda done, total: None,
 ) -> Preferences:
     """Sessions to compare, from where `alignment.pairs` says.
@@ -49,6 +55,7 @@ def round_preferences(
         alignment: What is compared; its seed says whose sessions.
         runtime: Hardware and threads.
         pool: How contexts are spread over workers; this process alone if not given.
+        score: Generates and scores sessions in this process.
         on_batch: Called with contexts done and in all, where nothing is spread.
 
     Held-out users get no preferences: what is measured on them stays unseen.
@@ -74,7 +81,6 @@ def round_preferences(
             )
         learned = inputs.sessions("train", held_out=False)
         contexts = sample_contexts(learned, alignment.sample_users, alignment.seed)
-        score = scored_candidates
         if pool is not None:
             score = ShardedCandidates(inputs=inputs, decoding=decoding, runtime=runtime, pool=pool)
         return make_preferences(

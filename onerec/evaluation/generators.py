@@ -72,9 +72,12 @@ class SessionGenerator:
         )
 
     def sessions(
-        self, histories: np.ndarray, candidates: np.ndarray | None = None
+        self,
+        histories: np.ndarray,
+        candidates: np.ndarray | None = None,
+        exclude: np.ndarray | None = None,
     ) -> GeneratedSessions:
-        """See `Generator.sessions`."""
+        """See `Generator.sessions`; `exclude` is that of `Ranker.rank`."""
         trie = self._trie(candidates)
         beam, length = self.config.beam, self.model.session_items
         if length == 1:  # a list of single items is no longer than the catalogue
@@ -91,6 +94,7 @@ class SessionGenerator:
                 trie,
                 num_items=length,
                 beam=beam,
+                exclude=None if exclude is None else torch.from_numpy(exclude[part]),
             )
             items[part], logp[part] = beams.items.cpu(), beams.logp.cpu()
         return GeneratedSessions(items, logp)

@@ -24,6 +24,8 @@ FATIGUE = 0.06
 SKIP_SECONDS = 1.8
 BETA_CONCENTRATION = 3.5
 REWATCH = 0.06
+MEAN_SHARES = 0.01, 0.99
+"""Bounds of the mean watched share of those who stay."""
 FEEDBACK = {
     # name: (logit at a stay of average affinity, slope in affinity)
     "is_like": (-4.1, 0.75),
@@ -97,6 +99,20 @@ def expected_watch_share(affinity: Array, duration: Array) -> Array:
     return sigmoid(0.5 + 0.45 * affinity - 0.35 * np.log(duration / 20.0))
 
 
+def expected_watch_seconds(affinity: Array, duration: Array, position: Array | int = 0) -> Array:
+    """Mean of the seconds that `draw_watch` draws, in closed form; shapes broadcast.
+
+    Args:
+        affinity: In logits.
+        duration: Seconds.
+        position: Place in the session, from 0.
+    """
+    stay = stay_probability(affinity, position)
+    swiped = SKIP_SECONDS * (1.0 - np.exp(-duration / SKIP_SECONDS))
+    mean = expected_watch_share(affinity, duration).clip(*MEAN_SHARES)
+    return (1.0 - stay) * swiped + stay * duration * (mean + 0.5 * REWATCH)
+
+
 def draw_watch(
     rng: Draws, affinity: Array, duration: Array, position: Array
 ) -> tuple[Array, Array]:
@@ -106,7 +122,7 @@ def draw_watch(
     part of it again.
     """
     stays = rng.random(affinity.shape) < stay_probability(affinity, position)
-    mean = expected_watch_share(affinity, duration).clip(0.01, 0.99)
+    mean = expected_watch_share(affinity, duration).clip(*MEAN_SHARES)
     share = rng.beta(mean * BETA_CONCENTRATION, (1.0 - mean) * BETA_CONCENTRATION)
     again = np.where(rng.random(affinity.shape) < REWATCH, rng.random(affinity.shape), 0.0)
     swiped = np.minimum(rng.exponential(SKIP_SECONDS, affinity.shape), duration)

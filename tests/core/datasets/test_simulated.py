@@ -12,10 +12,10 @@ import pytest
 from onerec.datasets import open_source
 from onerec.datasets.simulated import SimulatedSource
 from onerec.datasets.simulator import behaviour, log
+from onerec.datasets.simulator.behaviour import expected_watch_seconds
 from onerec.datasets.simulator.config import SimulatorConfig
 from onerec.datasets.simulator.world import NUM_TOPICS
 from onerec.schema import EVENTS, ITEMS
-from tests.core.datasets.expected_watch import expected_watch
 
 FIRST = date(2026, 6, 1)
 SMALL = SimulatorConfig(initial_users=300, initial_items=200, new_items_per_day=5)
@@ -153,7 +153,7 @@ def test_expected_watch_is_the_mean_of_what_is_drawn() -> None:
         shape = 200_000
         affinity, duration = np.full(shape, logit), np.full(shape, seconds)
         watch, _ = behaviour.draw_watch(rng, affinity, duration, np.full(shape, position))
-        expected = expected_watch(affinity[:1], duration[:1], position)[0]
+        expected = expected_watch_seconds(affinity[:1], duration[:1], position)[0]
         assert watch.mean() == pytest.approx(expected, rel=0.02)
 
 
@@ -165,7 +165,7 @@ def test_watching_follows_the_ground_truth(week: dict) -> None:
     rows, at = np.unique(users, return_inverse=True)
     world = source.world
     affinity = behaviour.affinity(world, world.users(0), rows, world.items(0), 0)
-    expected = expected_watch(affinity, world.items(0).duration[None, :])[at, items]
+    expected = expected_watch_seconds(affinity, world.items(0).duration[None, :])[at, items]
     long = events.watch_seconds.to_numpy()[expected > np.quantile(expected, 0.8)].mean()
     short = events.watch_seconds.to_numpy()[expected < np.quantile(expected, 0.2)].mean()
     assert long > 3 * short

@@ -6,12 +6,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.ab_test.config import ARMS, CASCADE, NIGHTLY, ABTestConfig
+from experiments.ab_test.config import (
+    ARMS,
+    CASCADE,
+    IPA,
+    NIGHTLY,
+    START,
+    TRUE_PAIRS,
+    VARIANTS,
+    ABTestConfig,
+)
 from experiments.ab_test.measures import COUNTS, ratios
 from experiments.ab_test.policies import ArmPolicy, ServedCatalogue
 from experiments.ab_test.simulation import ABTest, ABTestResult, run_ab_test
 from experiments.ab_test.table import FIRST_MINUS_LAST, table_of_ab_test
 from experiments.ab_test.table import WATCH as WATCH_UPLIFT
+from experiments.ab_test.traffic import Visitors
 from experiments.reporting.result_tables import Provenance, cells
 from onerec.artifacts import ArtifactStore, write_json
 from onerec.datasets.simulated import SimulatedSource
@@ -33,7 +43,7 @@ WATCH = COUNTS.index("watch_seconds")
 
 def a_test(store: ArtifactStore, **changes) -> ABTest:
     day = simulated.DAY.isoformat()
-    variants = {name: Path(store.root) / name for name in ("larger", "larger_aligned")}
+    variants = {name: Path(store.root) / name for name in VARIANTS}
     test = ABTest(
         source=SimulatedSource(simulated.APP),
         artifacts={name: store.latest(name, day) for name in NIGHTLY},
@@ -52,7 +62,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> ArtifactStore:
     pytest.importorskip("lightgbm")
     store = ArtifactStore(str(tmp_path_factory.mktemp("ab")))
     simulated.publish(store)
-    for seed, name in enumerate(("larger", "larger_aligned"), start=5):
+    for seed, name in enumerate(VARIANTS, start=5):
         directory = Path(store.root) / name
         directory.mkdir()
         small.write_generator(
@@ -79,7 +89,8 @@ def test_every_arm_serves_the_same_users_on_the_same_visits(measured: ABTestResu
         if arm != CASCADE:
             assert not np.array_equal(mine[..., WATCH], theirs[..., WATCH])
     assert measured.losses == {"larger": 2.5}
-    assert measured.seconds["larger"] > 100
+    assert all(measured.seconds[f"larger{way}"] > 100 for way in ("", "_by_probability"))
+    assert measured.seconds["larger_aligned"] < 100
 
 
 def test_a_second_run_measures_the_same(
@@ -108,7 +119,10 @@ def test_the_table_shows_every_arm(measured: ABTestResult) -> None:
     assert (ARMS[CASCADE], WATCH_UPLIFT) not in rows
     assert (ARMS["larger"], WATCH_UPLIFT._replace(reference=ARMS["small"])) in rows
     assert len(table.pictures()) == 2
-    assert sum("against the cascade" in finding for finding in table.findings) == 3
+    assert (ARMS[IPA], WATCH_UPLIFT._replace(reference=ARMS["larger_ntp_only"])) in rows
+    assert (ARMS[IPA], TableColumn("alignment_share")) in rows
+    assert (ARMS[START], TableColumn("choice_share")) in rows
+    assert "oracles" in table.text
 
 
 def toy(factor: float) -> np.ndarray:
@@ -140,6 +154,40 @@ def test_uplifts_by_hand() -> None:
     assert any("no significant difference" in f for f in table.findings)
 
 
+def test_shares_of_the_ceilings_by_hand() -> None:
+    """IPA adds 6 of the 8 points that true pairs add; the reward's lists 5 of the truth's 20."""
+    factors = {
+        CASCADE: 1.0,
+        "larger": 1.05,
+        "larger_by_probability": 1.0,
+        "larger_by_truth": 1.2,
+        IPA: 1.11,
+        TRUE_PAIRS: 1.13,
+    }
+    arms = {name: toy(factor) for name, factor in factors.items()}
+    measured = ABTestResult(
+        sums=arms, returning={}, filled=dict.fromkeys(arms, 0.0), seconds={}, losses={}, usual=0.5
+    )
+    table = table_of_ab_test(measured, CONFIG, MADE, repeat_days=7)
+    rows = {(row.system, row.column): row for row in table.metrics.rows}
+    for arm, metric, share in ((IPA, "alignment_share", 75.0), (START, "choice_share", 25.0)):
+        row = rows[ARMS[arm], TableColumn(metric)]
+        assert [row.value, row.low, row.high] == pytest.approx([share] * 3)
+    assert (ARMS[IPA], TableColumn("choice_share")) not in rows, (
+        "its lists by truth were not served"
+    )
+    assert sum("(ceiling) does" in finding for finding in table.findings) == 2
+
+
+def test_lists_by_truth_are_longer_watched(measured: ABTestResult) -> None:
+    for checkpoint in (START, IPA):
+        served, ceiling = (
+            measured.sums[f"{checkpoint}{way}"][..., WATCH].sum()
+            for way in ("_by_probability", "_by_truth")
+        )
+        assert ceiling > served
+
+
 def test_a_ratio_is_of_sums_over_users_days_and_seeds() -> None:
     sums = np.random.default_rng(0).random((2, 4, 30, len(COUNTS))) + 0.5
     ratio = ratios({"a": sums}, samples=200, seed=0)
@@ -168,7 +216,7 @@ def test_an_arm_translates_and_popularity_fills() -> None:
 
     popular = Popularity(np.array([8.0, 7.0, 9.0, 6.0, 5.0]), catalogue.candidates)
     policy = ArmPolicy(OneItem(), popular, catalogue)
-    shown = policy(np.array([[5, 0, 1]]), np.array([[1, -1]]), 3)
+    shown = policy(np.array([[5, 0, 1]]), np.array([[1, -1]]), 3, Visitors(np.array([0]), 4))
     assert calls == [([[4, 3, -1]], [[3, -1]], 3)]
     assert shown.tolist() == [[0, 2, 4]]  # row 4, then the popular rows 2 and 0
     assert policy.requested == 3

@@ -8,12 +8,11 @@ import pytest
 
 from experiments.ab_test import traffic as serving
 from experiments.ab_test.common_random_numbers import CommonNoise
-from experiments.ab_test.traffic import Exposures, Policy, ReturnRule, UserState
+from experiments.ab_test.traffic import Exposures, Policy, ReturnRule, UserState, Visitors
 from onerec.config import SessionConfig
 from onerec.datasets.simulated import SimulatedSource
 from onerec.datasets.simulator import behaviour
 from onerec.datasets.simulator.config import SimulatorConfig
-from tests.core.datasets.expected_watch import expected_watch
 
 FIRST = date(2026, 6, 10)
 DAYS = 3
@@ -59,7 +58,9 @@ class Random:
     def __post_init__(self) -> None:
         self.told: list[np.ndarray] = []
 
-    def __call__(self, history: np.ndarray, excluded: np.ndarray, length: int) -> np.ndarray:
+    def __call__(
+        self, history: np.ndarray, excluded: np.ndarray, length: int, visitors: Visitors
+    ) -> np.ndarray:
         self.told.append(history.copy())
         rng = np.random.default_rng([self.seed, len(self.told)])
         return best_allowed(rng.random((len(history), self.num_items)), excluded, length)
@@ -110,35 +111,17 @@ def test_every_arm_has_the_same_visits_and_random_numbers(source: SimulatedSourc
 
 
 def test_whoever_knows_the_truth_beats_chance(source: SimulatedSource) -> None:
-    """Test only: no arm of a real table is told what users like."""
     world, num_items = source.world, published(source)
-    known = start(source)
-    rows = np.arange(len(known.history))
-    taste = behaviour.affinity(
-        world, world.users(LAST), rows, world.items(9), 10.0
-    )[:, :num_items]  # fmt: skip
-    seconds = expected_watch(taste, world.items(9).duration[None, :num_items])
 
-    def oracle(history: np.ndarray, excluded: np.ndarray, length: int) -> np.ndarray:
-        return best_allowed(seconds[history[:, 0]], excluded, length)
+    def oracle(history, excluded: np.ndarray, length: int, visitors: Visitors) -> np.ndarray:
+        items = world.items(9)
+        taste = behaviour.affinity(
+            world, world.users(LAST), visitors.users, items, float(visitors.day)
+        )[:, :num_items]
+        seconds = behaviour.expected_watch_seconds(taste, items.duration[None, :num_items])
+        return best_allowed(seconds, excluded, length)
 
-    # The oracle is told who asks by a history that names them, which stays where it is.
-    named = UserState.at_start(rows[:, None], *(np.zeros(0, np.int64),) * 3)
-    days = []
-    for number in range(DAYS):
-        part = serving.serve_days(
-            world,
-            oracle,
-            named,
-            first_day=date(2026, 6, 10 + number),
-            days=1,
-            traffic_seed=0,
-            sessions=SESSIONS,
-        )
-        days.append(next(part))
-        after = named.after(days[-1], SMALL.repeat_days, None)
-        named = UserState(rows[:, None], after.user, after.item, after.day, after.eagerness)
-    assert total(days) > 1.5 * total(run(source, random_policy(source)))
+    assert total(run(source, oracle)) > 1.5 * total(run(source, random_policy(source)))
 
 
 def test_histories_are_the_arms_own_views_of_earlier_days(source: SimulatedSource) -> None:
@@ -191,11 +174,11 @@ def test_nothing_is_repeated_within_the_days_of_the_rule(source: SimulatedSource
 )
 def test_a_policy_that_breaks_the_rules_is_refused(source, lists, named) -> None:
     with pytest.raises(ValueError, match=named):
-        run(source, lambda history, excluded, length: lists(len(history), length))
+        run(source, lambda history, excluded, length, visitors: lists(len(history), length))
 
 
 def test_a_short_list_shows_less(source: SimulatedSource) -> None:
-    def three(history: np.ndarray, excluded: np.ndarray, length: int) -> np.ndarray:
+    def three(history: np.ndarray, excluded: np.ndarray, length: int, visitors) -> np.ndarray:
         lists = best_allowed(np.tile(-np.arange(200.0), (len(history), 1)), excluded, length)
         lists[:, 3:] = -1
         return lists
@@ -210,10 +193,10 @@ def test_good_days_bring_users_back_only_where_a_rule_says_so(source: SimulatedS
     policy, num = random_policy(source), published(source)
     quality = source.world.items(9).quality[:num]
 
-    def good(history: np.ndarray, excluded: np.ndarray, length: int) -> np.ndarray:
+    def good(history: np.ndarray, excluded: np.ndarray, length: int, visitors) -> np.ndarray:
         return best_allowed(np.tile(quality, (len(history), 1)), excluded, length)
 
-    def bad(history: np.ndarray, excluded: np.ndarray, length: int) -> np.ndarray:
+    def bad(history: np.ndarray, excluded: np.ndarray, length: int, visitors) -> np.ndarray:
         return best_allowed(np.tile(-quality, (len(history), 1)), excluded, length)
 
     rule = ReturnRule(sensitivity=2.0, usual=0.5)
@@ -234,7 +217,7 @@ def test_shared_noise_has_the_distributions_of_a_generator() -> None:
     affinity, duration = np.full(len(keys), 0.5), np.full(len(keys), 30.0)
     place = np.full(len(keys), 5)
     watch, stays = behaviour.draw_watch(CommonNoise(3, keys), affinity, duration, place)
-    expected = expected_watch(affinity[:1], duration[:1], 5)[0]
+    expected = behaviour.expected_watch_seconds(affinity[:1], duration[:1], 5)[0]
     assert watch.mean() == pytest.approx(expected, rel=0.02)
     drawn = behaviour.draw_feedback(CommonNoise(4, keys), affinity, stays, np.zeros(len(keys)))
     generator = np.random.default_rng(0)

@@ -13,7 +13,7 @@ from experiments.variants.stored_results import VariantPartition, current_result
 from experiments.variants.variant import DEFAULT
 from onerec.artifacts import ArtifactStore
 from onerec.evaluation.metric_table import MetricTable
-from resources.stores import Artifacts, Compute
+from resources.stores import Artifacts, Compute, Source
 from tests.experiments import published_night as small
 
 START = VariantPartition(PRETRAINED, DEFAULT, 0)
@@ -44,7 +44,11 @@ def run(store: ArtifactStore, instance: dg.DagsterInstance, asset, key: str | No
     return dg.materialize(
         [asset],
         partition_key=key,
-        resources={"artifacts": Artifacts(url=store.root), "compute": compute},
+        resources={
+            "artifacts": Artifacts(url=store.root),
+            "compute": compute,
+            "source": Source(dataset="simulated"),
+        },
         instance=instance,
     )
 
