@@ -1,0 +1,171 @@
+"""The experiment from a nightly run's artifacts to its table."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from experiments.cold_items.held_out import (
+    HeldOutCatalogue,
+    choose_held_out,
+    hold_out,
+    open_held_out,
+    shown,
+)
+from experiments.cold_items.systems import SETTINGS, ContentKNN, generator_systems
+from experiments.cold_items.table import (
+    HELD_OUT,
+    RECALL,
+    ColdItemsRun,
+    choose_setting,
+    measure,
+)
+from experiments.nightly_artifacts import PublishedNight
+from onerec.config import EmbeddingConfig
+from onerec.evaluation.baselines import fit_baselines
+from onerec.evaluation.metric_table import Metric
+from onerec.ranked_lists import Ranker
+from onerec.session_dataset.interactions import load_interactions
+from onerec.session_dataset.newest_watches import WatchesBefore, split_day
+from onerec.training import Runtime, TrainingJob, train
+
+DONE = "finished"
+CHECKPOINTS: Mapping[str, Mapping[str, bool]] = {"plain": {}, "dense": {"dense_head": True}}
+"""Trained generators: what each changes in the nightly run's model."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColdItems:
+    """The experiment over a nightly run.
+
+    Attributes:
+        night: The nightly run.
+        catalogue: `schema.ITEMS` columns and `first_seen` of day D.
+        supplied: The log's own item vectors, if it has any.
+        embeddings: The nightly run's settings of item vectors.
+        share: Share of the items that are held out.
+        seed: Of the choice of items.
+        runtime: Hardware and threads.
+        scratch: Keeps finished parts; a run that was killed goes on from there.
+        on_progress: Called with a line of text now and then.
+    """
+
+    night: PublishedNight
+    catalogue: pa.Table
+    supplied: pa.Table | None
+    embeddings: EmbeddingConfig
+    share: float
+    seed: int
+    runtime: Runtime
+    scratch: Path
+    on_progress: Callable[[str], None] = lambda message: None
+
+
+def run_cold_items(test: ColdItems, dataset: str) -> ColdItemsRun:
+    """Hold items out, train, choose a setting on the validation day, measure the test day.
+
+    Args:
+        test: The experiment.
+        dataset: Name of the data set.
+
+    Raises:
+        ValueError: The nightly run has no validation day.
+    """
+    sessions, day = test.night.files["session_dataset"], test.night.test_day
+    valid_day = split_day(sessions, "valid")
+    if valid_day is None:
+        raise ValueError(f"{sessions}: no session validates; choose a night with a day before it")
+    held = _held_out(test)
+    checkpoints = {name: _trained(test, held, name) for name in CHECKPOINTS}
+    measured, cold_cases = {}, 0
+    for split, of_day in (("valid", valid_day), ("test", day)):
+        cases = held.cases(
+            sessions, split, of_day, history_length=test.night.base.sessions.history_length
+        )
+        candidates = held.learned.candidates(of_day)
+        test.on_progress(f"{split}: {len(cases)} users")
+        rankers = _rankers(test, held, checkpoints, of_day, candidates)
+        measured[split] = measure(rankers, cases, held.is_held_out, candidates)
+        on_cold = measured[split]["generator"].values[Metric(RECALL.name, HELD_OUT)]
+        cold_cases = int(np.isfinite(on_cold).sum())
+    return ColdItemsRun(
+        dataset=dataset,
+        valid=measured["valid"],
+        test=measured["test"],
+        chosen=choose_setting(measured["valid"], SETTINGS),
+        share=test.share,
+        cold_cases=cold_cases,
+    )
+
+
+def _held_out(test: ColdItems) -> HeldOutCatalogue:
+    out_dir, day = test.scratch / "catalogue", test.night.test_day
+    if not (out_dir / DONE).exists():
+        names = choose_held_out(test.catalogue, test.share, test.seed, before=day)
+        hold_out(
+            test.catalogue,
+            test.night.files["session_dataset"],
+            names,
+            supplied=test.supplied,
+            embeddings=test.embeddings,
+            tokenizer=test.night.base.tokenizer,
+            day=day,
+            out_dir=out_dir,
+        )
+        (out_dir / DONE).touch()
+    return open_held_out(out_dir)
+
+
+def _trained(test: ColdItems, held: HeldOutCatalogue, name: str) -> Path:
+    """Directory of a generator trained without the held-out items' events, and no last phase."""
+    base, out_dir = test.night.base, test.scratch / name
+    if not (out_dir / DONE).exists():
+        out_dir.mkdir(parents=True, exist_ok=True)
+        job = TrainingJob(
+            session_dataset=test.night.files["session_dataset"],
+            semantic_ids=held.directory,
+            history_length=base.sessions.history_length,
+            session_items=base.sessions.session_items,
+            model=replace(base.model, **CHECKPOINTS[name]),
+            training=replace(base.training, warm_start=False, fresh_epochs=0),
+            runtime=test.runtime,
+        )
+        train(
+            job,
+            out_dir=out_dir,
+            scratch=test.scratch / f"{name}_unfinished",
+            on_progress=lambda progress: test.on_progress(f"{name}: {progress}"),
+        )
+        (out_dir / DONE).touch()
+    return out_dir
+
+
+def _rankers(
+    test: ColdItems,
+    held: HeldOutCatalogue,
+    checkpoints: Mapping[str, Path],
+    day: date,
+    candidates: np.ndarray,
+) -> dict[str, Ranker]:
+    sessions, night = test.night.files["session_dataset"], test.night
+    log = load_interactions(sessions, held.learned, test_day=night.test_day)
+    counted = fit_baselines(log, candidates, neighbours=night.base.evaluation.neighbours)
+    return {
+        "popularity": counted.popularity,
+        "popularity of the last days": counted.popularity_recent,
+        "item-KNN": counted.item_knn,
+        "item-KNN on content vectors": ContentKNN(
+            held.vectors, counted.popularity.weights, candidates
+        ),
+        **generator_systems(
+            checkpoints,
+            held,
+            shown(sessions, held.learned, night.test_day),
+            decoding=night.base.decoding,
+            watches=WatchesBefore(sessions, day),
+            device=test.runtime.torch_device(),
+        ),
+    }

@@ -1,0 +1,155 @@
+"""Measures systems on held-out items, chooses a setting on the validation day, makes the table.
+
+Shapes: C cases, K places of a list, N items.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from experiments.reporting.result_tables import Provenance, ResultTable
+from experiments.reporting.seed_intervals import SeededValues, seeded_interval, seeded_rows
+from onerec.evaluation.metric_table import Metric, MetricTable, TableColumn
+from onerec.evaluation.ranking_metrics import per_case_metrics
+from onerec.evaluation.slices import targets_in
+from onerec.ranked_lists import Ranker
+from onerec.session_dataset.eval_users import EvalUsers
+
+CUTOFF = 10
+LEARNED, HELD_OUT = "learned_items", "held_out_items"
+"""Slices of the targets."""
+RECALL = Metric(f"recall@{CUTOFF}")
+LISTED = Metric("held_out_share")
+"""Share of the listed items that were held out."""
+METRICS = (RECALL, Metric(RECALL.name, LEARNED), Metric(RECALL.name, HELD_OUT), LISTED)
+GENERATOR, CONTENT_KNN = "generator", "item-KNN on content vectors"
+BASELINES = ("popularity", "popularity of the last days", "item-KNN", CONTENT_KNN)
+
+
+def measure(
+    rankers: Mapping[str, Ranker], cases: EvalUsers, held_out: np.ndarray, candidates: np.ndarray
+) -> dict[str, SeededValues]:
+    """Recall@10 per case of every system: of all targets, and of either slice of them.
+
+    Args:
+        rankers: By system.
+        cases: Of a day.
+        held_out: (N,) booleans.
+        candidates: (N,) booleans: items that may be listed.
+    """
+    targets = {
+        RECALL: cases.targets,
+        Metric(RECALL.name, LEARNED): targets_in(cases.targets, ~held_out),
+        Metric(RECALL.name, HELD_OUT): targets_in(cases.targets, held_out),
+    }
+    found = {}
+    for name, ranker in rankers.items():
+        lists = ranker.rank(cases.history, CUTOFF, candidates=candidates).items
+        values = {metric: _recall(lists, wanted)[None] for metric, wanted in targets.items()}
+        shown = lists >= 0
+        share = (held_out[lists.clip(min=0)] & shown).sum(1) / np.maximum(shown.sum(1), 1)
+        found[name] = SeededValues({**values, LISTED: share[None]})
+    return found
+
+
+def _recall(lists: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """(C,) NaN where a case has no target."""
+    has = (targets >= 0).any(1)
+    values = np.full(len(targets), np.nan)
+    if has.any():
+        values[has] = per_case_metrics(lists[has], targets[has], (CUTOFF,))[RECALL.name]
+    return values
+
+
+def choose_setting(
+    measured: Mapping[str, SeededValues], settings: Sequence[str], *, seed: int = 0
+) -> str:
+    """The setting with the highest Recall@10 on held-out items whose overall Recall@10 is not
+    significantly below the generator's.
+
+    Args:
+        measured: Of the validation day.
+        settings: What is chosen from; the generator itself where none qualifies.
+        seed: Of the resamples.
+    """
+    plain = measured[GENERATOR].values[RECALL]
+
+    def loses(name: str) -> bool:
+        return seeded_interval(measured[name].values[RECALL] - plain, seed=seed).high < 0
+
+    cold = Metric(RECALL.name, HELD_OUT)
+    kept = [GENERATOR, *(name for name in settings if not loses(name))]
+    return max(kept, key=lambda name: float(np.nanmean(measured[name].values[cold])))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColdItemsRun:
+    """What was measured.
+
+    Attributes:
+        dataset: Name of the data set.
+        valid: Values of the validation day by system.
+        test: Those of the test day.
+        chosen: The setting that the validation day chose.
+        share: Share of the items held out.
+        cold_cases: Users who watched a held-out item on the test day.
+    """
+
+    dataset: str
+    valid: Mapping[str, SeededValues]
+    test: Mapping[str, SeededValues]
+    chosen: str
+    share: float
+    cold_cases: int
+
+
+def table_of_cold_items(run: ColdItemsRun, provenance: Provenance) -> ResultTable:
+    """The table.
+
+    Args:
+        run: What was measured.
+        provenance: Data, settings and commit.
+    """
+    cold = Metric(RECALL.name, HELD_OUT)
+    best = max(BASELINES, key=lambda name: float(np.nanmean(run.test[name].values[cold])))
+    rows = seeded_rows(run.test, METRICS, minus=tuple(dict.fromkeys((GENERATOR, best))))
+    metrics = MetricTable(tuple(rows))
+    over_all = TableColumn(RECALL.name, reference=GENERATOR)
+    over_best = TableColumn(*cold, best)
+    columns = {
+        TableColumn(*RECALL): "Recall@10",
+        over_all: "Recall@10 - generator",
+        TableColumn(RECALL.name, LEARNED): "on learned items",
+        TableColumn(*cold): "on held-out items",
+        over_best: f"on held-out items - {best}",
+        TableColumn(*LISTED): "share of held-out items listed",
+    }
+    findings = [f"Chosen on the validation day: {run.chosen}."]
+    for name in (GENERATOR, run.chosen) if run.chosen != GENERATOR else (GENERATOR,):
+        gain = metrics.cell(name, over_best)
+        findings.append(
+            f"{name} on held-out items against {best}: {gain.significance}, "
+            f"{gain.text(signed=True)}."
+        )
+    if run.chosen != GENERATOR:
+        overall = metrics.cell(run.chosen, over_all)
+        findings.append(
+            f"{run.chosen} against {GENERATOR}, all items: {overall.significance}, "
+            f"{overall.text(signed=True)}."
+        )
+    return ResultTable(
+        name=f"cold_items_{run.dataset}",
+        title=f"Cold items on {run.dataset}",
+        text=f"{run.share:.0%} of the items, a seeded sample, leave the training days: no model, "
+        "count or co-watching vector has seen an event of them. Texts, categories and semantic IDs "
+        "stay. Targets of the test day are those of the whole catalogue, "
+        f"{run.cold_cases:,} users watched a held-out item. Histories lack held-out items. "
+        "Generators are trained without a last phase, so that settings could be compared on the "
+        "validation day; users are resampled, differences are paired.",
+        metrics=metrics,
+        provenance=provenance,
+        columns=columns,
+        pictured=[TableColumn(*cold), TableColumn(*RECALL)],
+        findings=findings,
+    )
