@@ -231,7 +231,15 @@ TABLES = (
         variants=tuple((p.asset, p.name) for p in AB_TEST_VARIANTS.values()),
         seeds=(0,),
         quick=False,
-        expected="a nightly run of 5 minutes, a training of the larger model, and days of serving",
+        expected="a nightly run of 5 minutes, a training of the larger model, three alignments "
+        "and days of serving: an hour or two",
+    ),
+    TableSpec(
+        name="cold_items",
+        environment=SIMULATED,
+        files=("cold_items_simulated",),
+        asset="cold_items_table",
+        expected="a nightly run of 5 minutes and two trainings of as long",
     ),
     TableSpec(
         name="reward_quality",
@@ -278,6 +286,7 @@ PAGE_ORDER = (
     "freshness_kuairand",
     "freshness_simulated",
     "ab_test",
+    "cold_items_simulated",
     "alignment_simulated",
     "ablation_simulated_training",
     "ablation_simulated_alignment",

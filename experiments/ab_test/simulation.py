@@ -42,6 +42,7 @@ from onerec.evaluation.generators import load_generator
 from onerec.evaluation.reward_weight import ServingReward
 from onerec.ranked_lists import Ranker
 from onerec.reward import load_reward
+from onerec.serving.recommender import Recommender
 from onerec.session_dataset.histories import load_serving_histories
 from onerec.session_dataset.newest_watches import WatchesBefore
 from onerec.tokenizer.semantic_ids import SemanticIds, load_semantic_ids
@@ -59,6 +60,7 @@ class ABTestResult:
         seconds: What training and serving each arm took.
         losses: Validation loss of each checkpoint that recorded one, in nats per token.
         usual: Share of exposures that were watched in the log before the test.
+        reward_weights: Of the arms whose lists count the reward, as the validation day chose it.
     """
 
     sums: Mapping[str, Array]
@@ -67,6 +69,7 @@ class ABTestResult:
     seconds: Mapping[str, float]
     losses: Mapping[str, float]
     usual: float
+    reward_weights: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,6 +167,11 @@ def run_ab_test(test: ABTest, scratch: Path) -> ABTestResult:
         seconds=seconds,
         losses=_validation_losses(test),
         usual=morning.usual,
+        reward_weights={
+            name: ranker.model.reward_weight
+            for name, ranker in rankers.items()
+            if isinstance(ranker, Recommender) and ranker.reward is not None
+        },
     )
 
 

@@ -54,6 +54,7 @@ WATCH, VIEW = (TableColumn(f"{name}_uplift", reference=OVER_CASCADE) for name in
 COLUMNS = {
     WATCH: "total watch time, % over the cascade",
     VIEW: "average view duration, % over the cascade",
+    TableColumn("reward_weight"): "weight of the reward",
     TableColumn("alignment_share"): "alignment's gain, % of the ceiling",
     TableColumn("choice_share"): "gain of choosing lists, % of the ceiling",
     WATCH._replace(slice=FIRST_DAY): "watch time on day 1, %",
@@ -193,6 +194,9 @@ def _rows(measured: ABTestResult, config: ABTestConfig) -> Iterator[MetricRow]:
         for column, value in (relative.get(arm, {}) | values).items():
             yield MetricRow.of(ARMS[arm], column, value.interval(config.confidence))
         yield MetricRow(ARMS[arm], None, "filled_share", ALL, measured.filled[arm])
+        if arm in measured.reward_weights:
+            weight = measured.reward_weights[arm]
+            yield MetricRow(ARMS[arm], None, "reward_weight", ALL, weight)
         if arm in measured.losses:
             yield MetricRow(ARMS[arm], None, "validation_loss", ALL, measured.losses[arm])
 

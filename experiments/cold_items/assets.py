@@ -1,21 +1,26 @@
 """Recall of items that no model has seen an event of."""
 
+import hashlib
 import shutil
 from dataclasses import asdict, replace
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from pydantic import Field
 
 from assets.code_version import code_version
-from assets.support import POOL_TRAINER, SETTINGS, upstream
+from assets.support import PIPELINE, POOL_TRAINER, SETTINGS, upstream
+from experiments.cold_items import MOVIELENS_FILES
 from experiments.nightly_artifacts import NEEDED, latest_night
 from experiments.table_assets import GROUP, provenance, written
 from resources.stores import Artifacts, Compute, Source
 from resources.warehouse import Warehouse
 
-NAME = "cold_items_table"
-CODE = code_version(__name__, NAME)
+if TYPE_CHECKING:
+    from experiments.cold_items.experiment import ColdItems
+    from experiments.reporting.result_tables import Provenance
+
 EMBEDDED = "item_embeddings"
 """Its manifest has the settings of the nightly run's item vectors."""
 
@@ -27,12 +32,19 @@ class ColdItemsLaunchpad(dg.Config):
     seed: int = Field(default=0, ge=0, description="Another seed holds other items out")
 
 
+class MovieLensLaunchpad(ColdItemsLaunchpad):
+    """Which items are held out, and where the files are."""
+
+    directory: str = Field(
+        description="Has the files that examples/ratings/get_movielens.py writes"
+    )
+
+
 @dg.asset(
-    name=NAME,
     group_name=GROUP,
     kinds={"pytorch"},
     pool=POOL_TRAINER,
-    code_version=CODE,
+    code_version=code_version(__name__, "cold_items_table"),
     deps=[*map(upstream, (*NEEDED, EMBEDDED))],
 )
 def cold_items_table(
@@ -43,39 +55,100 @@ def cold_items_table(
     source: Source,
     compute: Compute,
 ) -> dg.MaterializeResult:
-    """Baselines and generators with a share of the items held out of training."""
-    from experiments.cold_items.experiment import ColdItems, run_cold_items
-    from experiments.cold_items.table import table_of_cold_items
+    """Baselines and generators with a share of the latest nightly run's items held out."""
+    from experiments.cold_items.experiment import ColdItems
     from onerec.config import EmbeddingConfig
     from onerec.datasets.vectors import usable_vectors
 
     store, night = artifacts.store, latest_night(artifacts.store)
-    day = night.test_day.isoformat()
+    day, supplied = night.test_day.isoformat(), source.open().item_vectors()
     embedded = store.latest(EMBEDDED, day)
-    key: dict[str, Any] = {
-        "config": config.model_dump(),
-        "upstream": {**night.versions, EMBEDDED: embedded.version},
-        "code_version": CODE,
-    }
-    scratch = store.scratch(NAME, day, key)
-    supplied = source.open().item_vectors()
+    read = {**night.versions, EMBEDDED: embedded.version}
     test = ColdItems(
-        night=night,
+        session_dataset=night.files["session_dataset"],
+        test_day=night.test_day,
+        base=night.base,
         catalogue=warehouse.catalogue(night.test_day),
         supplied=None if supplied is None else usable_vectors(supplied)[0],
         embeddings=EmbeddingConfig(**embedded.manifest["config"]),
         share=config.share,
         seed=config.seed,
         runtime=compute.runtime().on_one_device(),
-        scratch=scratch,
+        scratch=store.scratch("cold_items_table", day, _key(config, read)),
         on_progress=context.log.info,
     )
     base = replace(night.base, training=replace(night.base.training, fresh_epochs=0))
-    budget = (
-        f"two generators of at most {base.training.max_epochs} epochs; the setting for new items "
-        "chosen on the validation day"
+    made = provenance(store, [day], asdict(base), [base.training.seed], _budget(test))
+    return _written(test, SETTINGS.dataset, made)
+
+
+@dg.asset(
+    group_name=GROUP,
+    kinds={"pytorch"},
+    pool=POOL_TRAINER,
+    code_version=code_version(__name__, "cold_items_movielens_table"),
+)
+def cold_items_movielens_table(
+    context: dg.AssetExecutionContext,
+    config: MovieLensLaunchpad,
+    artifacts: Artifacts,
+    compute: Compute,
+) -> dg.MaterializeResult:
+    """The same on MovieLens-100k, each user's last liked films as days of their own."""
+    from experiments.cold_items import movielens
+    from experiments.cold_items.experiment import ColdItems
+    from experiments.reporting.result_tables import Provenance, current_commit
+
+    directory = Path(config.directory)
+    read = {
+        name: hashlib.sha256((directory / name).read_bytes()).hexdigest()[:16]
+        for name in MOVIELENS_FILES
+    }
+    scratch = artifacts.store.scratch("cold_items_movielens_table", "all", _key(config, read))
+    sessions, lengths = scratch / "sessions", PIPELINE.sessions
+    shutil.rmtree(sessions, ignore_errors=True)
+    movielens.write_sessions(
+        directory, sessions, history_length=lengths.history_length, targets=lengths.session_items
     )
-    made = provenance(store, [day], asdict(base), [base.training.seed], budget)
-    table = table_of_cold_items(run_cold_items(test, SETTINGS.dataset), made)
-    shutil.rmtree(scratch)
-    return written([table], {"night": day})
+    test = ColdItems(
+        session_dataset=sessions,
+        test_day=movielens.DAY,
+        base=PIPELINE,
+        catalogue=movielens.read_items(directory),
+        supplied=None,
+        embeddings=PIPELINE.embeddings,
+        share=config.share,
+        seed=config.seed,
+        runtime=compute.runtime().on_one_device(),
+        scratch=scratch,
+        on_progress=context.log.info,
+    )
+    made = Provenance(
+        data=f"MovieLens-100k {'+'.join(read.values())}",
+        config=f"{SETTINGS.preset} preset",
+        seeds=[PIPELINE.training.seed],
+        budget=_budget(test),
+        commit=current_commit(),
+    )
+    return _written(test, "movielens", made)
+
+
+def _key(config: ColdItemsLaunchpad, read: dict[str, str]) -> dict[str, Any]:
+    code = code_version("experiments.cold_items.experiment", "run_cold_items")
+    return {"config": config.model_dump(), "upstream": read, "code_version": code}
+
+
+def _budget(test: "ColdItems") -> str:
+    return (
+        f"two generators of at most {test.base.training.max_epochs} epochs; the setting for new "
+        "items chosen on the validation day"
+    )
+
+
+def _written(test: "ColdItems", dataset: str, made: "Provenance") -> dg.MaterializeResult:
+    from experiments.cold_items.experiment import run_cold_items
+    from experiments.cold_items.table import table_of_cold_items
+
+    table = table_of_cold_items(run_cold_items(test, dataset), made)
+    shutil.rmtree(test.scratch)
+    return written([table], {"night": test.test_day.isoformat()})

@@ -1,4 +1,4 @@
-"""The experiment from a nightly run's artifacts to its table."""
+"""The experiment from a session dataset and its catalogue to what the table shows."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -23,8 +23,7 @@ from experiments.cold_items.table import (
     choose_setting,
     measure,
 )
-from experiments.nightly_artifacts import PublishedNight
-from onerec.config import EmbeddingConfig
+from onerec.config import EmbeddingConfig, PipelineConfig
 from onerec.evaluation.baselines import fit_baselines
 from onerec.evaluation.metric_table import Metric
 from onerec.ranked_lists import Ranker
@@ -39,13 +38,15 @@ CHECKPOINTS: Mapping[str, Mapping[str, bool]] = {"plain": {}, "dense": {"dense_h
 
 @dataclass(frozen=True, kw_only=True)
 class ColdItems:
-    """The experiment over a nightly run.
+    """The experiment over the data of a nightly run.
 
     Attributes:
-        night: The nightly run.
+        session_dataset: Files of the artifact.
+        test_day: D.
+        base: Settings of all stages.
         catalogue: `schema.ITEMS` columns and `first_seen` of day D.
         supplied: The log's own item vectors, if it has any.
-        embeddings: The nightly run's settings of item vectors.
+        embeddings: Settings of the item vectors.
         share: Share of the items that are held out.
         seed: Of the choice of items.
         runtime: Hardware and threads.
@@ -53,7 +54,9 @@ class ColdItems:
         on_progress: Called with a line of text now and then.
     """
 
-    night: PublishedNight
+    session_dataset: Path
+    test_day: date
+    base: PipelineConfig
     catalogue: pa.Table
     supplied: pa.Table | None
     embeddings: EmbeddingConfig
@@ -74,7 +77,7 @@ def run_cold_items(test: ColdItems, dataset: str) -> ColdItemsRun:
     Raises:
         ValueError: The nightly run has no validation day.
     """
-    sessions, day = test.night.files["session_dataset"], test.night.test_day
+    sessions, day = test.session_dataset, test.test_day
     valid_day = split_day(sessions, "valid")
     if valid_day is None:
         raise ValueError(f"{sessions}: no session validates; choose a night with a day before it")
@@ -83,7 +86,7 @@ def run_cold_items(test: ColdItems, dataset: str) -> ColdItemsRun:
     measured, cold_cases = {}, 0
     for split, of_day in (("valid", valid_day), ("test", day)):
         cases = held.cases(
-            sessions, split, of_day, history_length=test.night.base.sessions.history_length
+            sessions, split, of_day, history_length=test.base.sessions.history_length
         )
         candidates = held.learned.candidates(of_day)
         test.on_progress(f"{split}: {len(cases)} users")
@@ -102,16 +105,16 @@ def run_cold_items(test: ColdItems, dataset: str) -> ColdItemsRun:
 
 
 def _held_out(test: ColdItems) -> HeldOutCatalogue:
-    out_dir, day = test.scratch / "catalogue", test.night.test_day
+    out_dir, day = test.scratch / "catalogue", test.test_day
     if not (out_dir / DONE).exists():
         names = choose_held_out(test.catalogue, test.share, test.seed, before=day)
         hold_out(
             test.catalogue,
-            test.night.files["session_dataset"],
+            test.session_dataset,
             names,
             supplied=test.supplied,
             embeddings=test.embeddings,
-            tokenizer=test.night.base.tokenizer,
+            tokenizer=test.base.tokenizer,
             day=day,
             out_dir=out_dir,
         )
@@ -121,11 +124,11 @@ def _held_out(test: ColdItems) -> HeldOutCatalogue:
 
 def _trained(test: ColdItems, held: HeldOutCatalogue, name: str) -> Path:
     """Directory of a generator trained without the held-out items' events, and no last phase."""
-    base, out_dir = test.night.base, test.scratch / name
+    base, out_dir = test.base, test.scratch / name
     if not (out_dir / DONE).exists():
         out_dir.mkdir(parents=True, exist_ok=True)
         job = TrainingJob(
-            session_dataset=test.night.files["session_dataset"],
+            session_dataset=test.session_dataset,
             semantic_ids=held.directory,
             history_length=base.sessions.history_length,
             session_items=base.sessions.session_items,
@@ -150,9 +153,9 @@ def _rankers(
     day: date,
     candidates: np.ndarray,
 ) -> dict[str, Ranker]:
-    sessions, night = test.night.files["session_dataset"], test.night
-    log = load_interactions(sessions, held.learned, test_day=night.test_day)
-    counted = fit_baselines(log, candidates, neighbours=night.base.evaluation.neighbours)
+    sessions, base = test.session_dataset, test.base
+    log = load_interactions(sessions, held.learned, test_day=test.test_day)
+    counted = fit_baselines(log, candidates, neighbours=base.evaluation.neighbours)
     return {
         "popularity": counted.popularity,
         "popularity of the last days": counted.popularity_recent,
@@ -163,8 +166,8 @@ def _rankers(
         **generator_systems(
             checkpoints,
             held,
-            shown(sessions, held.learned, night.test_day),
-            decoding=night.base.decoding,
+            shown(sessions, held.learned, test.test_day),
+            decoding=base.decoding,
             watches=WatchesBefore(sessions, day),
             device=test.runtime.torch_device(),
         ),

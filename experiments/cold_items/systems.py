@@ -25,7 +25,6 @@ from onerec.ranked_lists import (
 )
 from onerec.session_dataset.newest_watches import WatchesBefore
 
-
 SETTINGS = (
     "generator, smoothed prior",
     "generator, a tenth for new",

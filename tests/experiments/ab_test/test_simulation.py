@@ -122,6 +122,8 @@ def test_the_table_shows_every_arm(measured: ABTestResult) -> None:
     assert (ARMS[IPA], WATCH_UPLIFT._replace(reference=ARMS["larger_ntp_only"])) in rows
     assert (ARMS[IPA], TableColumn("alignment_share")) in rows
     assert (ARMS[START], TableColumn("choice_share")) in rows
+    weighed = {system for system, column in rows if column == TableColumn("reward_weight")}
+    assert weighed == {ARMS[name] for name in ("small", *VARIANTS)}, "as served, and no other way"
     assert "oracles" in table.text
 
 

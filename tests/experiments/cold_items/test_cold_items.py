@@ -200,7 +200,9 @@ def test_from_a_night_to_the_table_and_again_after_a_kill(
 ):
     lines: list[str] = []
     test = ColdItems(
-        night=night,
+        session_dataset=night.files["session_dataset"],
+        test_day=night.test_day,
+        base=night.base,
         catalogue=items,
         supplied=None,
         embeddings=EMBEDDINGS,
