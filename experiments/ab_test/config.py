@@ -31,18 +31,20 @@ SMALL, START, NTP_ONLY, IPA, TRUE_PAIRS = (
     "larger_true_pairs",
 )
 """Checkpoints: the nightly run's generator, the larger one, and that after further training."""
+CEILING = "(ceiling)"
+"""In the names of oracles."""
 CHECKPOINTS = {
     SMALL: "OneRec small",
     START: "OneRec larger",
     NTP_ONLY: "OneRec larger + L_NTP alone",
     IPA: "OneRec larger + IPA",
-    TRUE_PAIRS: "OneRec larger + IPA on true pairs (ceiling)",
+    TRUE_PAIRS: f"OneRec larger + IPA on true pairs {CEILING}",
 }
 SERVED, BY_PROBABILITY, BY_TRUTH = "", "_by_probability", "_by_truth"
 """Ways to serve a checkpoint, as the suffix of its arm: as the nightly run's recommendations, where
 the weighted reward counts beside the log-probability; by log-probability alone; and the best of
 what the generator proposes, chosen by the simulator's ground truth."""
-WAYS = {SERVED: "", BY_PROBABILITY: ", by probability", BY_TRUTH: ", lists by truth (ceiling)"}
+WAYS = {SERVED: "", BY_PROBABILITY: ", by probability", BY_TRUTH: f", lists by truth {CEILING}"}
 CHOSEN_BY_TRUTH = (START, IPA, TRUE_PAIRS)
 """Checkpoints that are served by the truth, too."""
 GENERATOR_ARMS = {

@@ -7,6 +7,7 @@ from experiments.ab_test.config import (
     BY_PROBABILITY,
     BY_TRUTH,
     CASCADE,
+    CEILING,
     CHOSEN_BY_TRUTH,
     GENERATOR_ARMS,
     IPA,
@@ -80,9 +81,10 @@ CEILINGS = (
     " Rows called ceilings are oracles: pairs by the expected watch of a session in the "
     "simulator's ground truth instead of the reward, with the same DPO and as "
     "many steps, or the best of what a generator proposes, chosen by that truth. No model that "
-    "serves learns from them. The share of alignment is the gain over the larger generator in per "
-    "cent of that by true pairs, served alike; the share of choosing is that of lists as served "
-    "over those by probability, in per cent of that of lists by truth."
+    "serves learns from them. Lists as served count the reward with the weight that the "
+    "validation day chose for each arm. The share of alignment is the gain over the larger "
+    "generator in per cent of that by true pairs, all by probability; the share of choosing is the "
+    "gain of lists as served over those by probability, in per cent of that of lists by truth."
 )
 RETURNING = (
     ", except in the column about coming back: there a user's activity is multiplied by "
@@ -110,7 +112,7 @@ def table_of_ab_test(
         seeds=config.traffic_seeds,
         repeat=repeat_days,
         returning=returning if measured.returning else "",
-        ceilings=CEILINGS if any("(ceiling)" in ARMS[arm] for arm in measured.sums) else "",
+        ceilings=CEILINGS if any(CEILING in ARMS[arm] for arm in measured.sums) else "",
     )
     return ResultTable(
         name=NAME,
@@ -173,9 +175,9 @@ def _steps(found: Collection[str]) -> list[tuple[str, str]]:
 
 def _ceilings(found: Collection[str]) -> list[tuple[str, TableColumn, str, str]]:
     """Arm, column, where its gain begins, and the oracle that has the most of it."""
+    top = BY_PROBABILITY  # as served, the weights of the reward differ from arm to arm
     shares = [
-        (f"{arm}{way}", TableColumn("alignment_share"), f"{START}{way}", f"{TRUE_PAIRS}{way}")
-        for way in LEARNED
+        (f"{arm}{top}", TableColumn("alignment_share"), f"{START}{top}", f"{TRUE_PAIRS}{top}")
         for arm in (NTP_ONLY, IPA)
     ] + [
         (arm, TableColumn("choice_share"), f"{arm}{BY_PROBABILITY}", f"{arm}{BY_TRUTH}")
@@ -206,7 +208,8 @@ def _findings(metrics: MetricTable, measured: ABTestResult) -> list[str]:
         return gain.text(signed=True, decimals=2, unit=unit)
 
     found, arms = [], [name for name in GENERATOR_ARMS if name in measured.sums]
-    for arm in arms:
+    learned = [arm for arm in arms if CEILING not in ARMS[arm]]
+    for arm in learned:
         watch, view = (metrics.cell(ARMS[arm], column) for column in (WATCH, VIEW))
         found.append(
             f"{ARMS[arm]}: total watch time {text(watch)}, average view duration {text(view)} "
@@ -225,7 +228,7 @@ def _findings(metrics: MetricTable, measured: ABTestResult) -> list[str]:
             f"{ARMS[arm]}: {what} gains {share.text(decimals=0, unit=' %')} of what "
             f"{ARMS[ceiling]} does."
         )
-    for arm in arms:
+    for arm in learned:
         lost = metrics.cell(ARMS[arm], WATCH._replace(slice=FIRST_MINUS_LAST))
         found.append(
             f"{ARMS[arm]}, day 1 less the last days: {text(lost, ' points')}, {lost.significance}."
