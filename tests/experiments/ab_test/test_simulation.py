@@ -177,7 +177,7 @@ def test_shares_of_the_ceilings_by_hand() -> None:
     for arm, metric, share in ((ipa, "alignment_share", 75.0), (START, "choice_share", 25.0)):
         row = rows[ARMS[arm], TableColumn(metric)]
         assert [row.value, row.low, row.high] == pytest.approx([share] * 3)
-    assert sum("(ceiling) does" in finding for finding in table.findings) == 2
+    assert sum(" of what " in finding for finding in table.findings) == 2
 
 
 def test_lists_by_truth_are_longer_watched(measured: ABTestResult) -> None:
