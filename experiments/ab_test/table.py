@@ -63,6 +63,7 @@ COLUMNS = {
     WATCH._replace(metric="return_uplift"): "user-days where good days bring users back, %",
     TableColumn("watch_seconds"): "seconds per user and day",
     TableColumn("view_seconds"): "seconds per view",
+    TableColumn("watched_share"): "share watched",
     TableColumn("likes"): "likes per user and day",
     TableColumn("finished_visits"): "visits not left early",
     TableColumn("fresh_share", FIRST_DAY): "fresh items on day 1",
@@ -70,7 +71,7 @@ COLUMNS = {
 }
 TEXT = (
     "Every arm serves the same simulated users on the same visits with the same random numbers, "
-    "{days} days from the nightly run on, {seeds} times with other visits. Models are those of the "
+    "{days} days from the nightly run on, with {seeds} seed(s) of visits. Models are those of the "
     "nightly run; they read the histories again every morning. Every arm lists the catalogue of "
     "the nightly run, an item at most once in {repeat} days to a user; what a list lacks, recent "
     "popularity fills. Differences are paired; intervals are over users and seeds of the traffic, "

@@ -21,7 +21,7 @@ from experiments.cold_items.table import (
     measure,
     table_of_cold_items,
 )
-from experiments.nightly_artifacts import PublishedNight, latest_night
+from experiments.nightly_artifacts import PublishedNightlyRun, latest_night
 from experiments.reporting.result_tables import Provenance
 from experiments.reporting.seed_intervals import SeededValues
 from onerec.config import EmbeddingConfig
@@ -41,7 +41,7 @@ SHARE = 0.25
 
 
 @pytest.fixture(scope="module")
-def night(tmp_path_factory: pytest.TempPathFactory) -> PublishedNight:
+def night(tmp_path_factory: pytest.TempPathFactory) -> PublishedNightlyRun:
     return latest_night(small.publish_night(tmp_path_factory.mktemp("artifacts")))
 
 
@@ -62,7 +62,7 @@ def items() -> pa.Table:
 
 @pytest.fixture(scope="module")
 def held(
-    night: PublishedNight, items: pa.Table, tmp_path_factory: pytest.TempPathFactory
+    night: PublishedNightlyRun, items: pa.Table, tmp_path_factory: pytest.TempPathFactory
 ) -> HeldOutCatalogue:
     return hold_out(
         items,
@@ -83,7 +83,7 @@ def test_a_seeded_share_of_the_items_known_before_the_day(items: pa.Table):
     assert not chosen & {f"i{n}" for n in range(tiny.NUM_ITEMS - 3, tiny.NUM_ITEMS)}
 
 
-def test_no_event_of_a_held_out_item_is_learned(night: PublishedNight, held: HeldOutCatalogue):
+def test_no_event_of_a_held_out_item_is_learned(night: PublishedNightlyRun, held: HeldOutCatalogue):
     sessions, gone = night.files["session_dataset"], held.is_held_out
     assert gone.sum() == round(SHARE * (tiny.NUM_ITEMS - 3))
     assert load_interactions(sessions, held.learned, test_day=tiny.DAY).exposures()[gone].sum() == 0
@@ -100,7 +100,7 @@ def test_no_event_of_a_held_out_item_is_learned(night: PublishedNight, held: Hel
 
 
 def test_a_held_out_vector_depends_on_the_content_alone(
-    night: PublishedNight, held: HeldOutCatalogue, items: pa.Table
+    night: PublishedNightlyRun, held: HeldOutCatalogue, items: pa.Table
 ):
     """Two held-out items of one title and category have one vector, whoever watched them."""
     of_items = zip(items["title"].to_pylist(), items["category"].to_pylist(), strict=True)
@@ -121,7 +121,7 @@ def test_a_held_out_vector_depends_on_the_content_alone(
 
 
 def test_cases_watched_the_whole_catalogue_but_their_histories_did_not(
-    night: PublishedNight, held: HeldOutCatalogue
+    night: PublishedNightlyRun, held: HeldOutCatalogue
 ):
     sessions, gone = night.files["session_dataset"], held.is_held_out
     cases = held.cases(sessions, "test", tiny.DAY, history_length=tiny.HISTORY)
@@ -196,7 +196,7 @@ def test_recall_by_slice_by_hand():
 
 
 def test_from_a_night_to_the_table_and_again_after_a_kill(
-    night: PublishedNight, items: pa.Table, tmp_path: Path
+    night: PublishedNightlyRun, items: pa.Table, tmp_path: Path
 ):
     lines: list[str] = []
     test = ColdItems(
