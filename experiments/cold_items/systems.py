@@ -150,7 +150,9 @@ def open_generator(
     if served.smoothed_prior and model.recency_prior.weight:
         counted = watches.count(ids, model.recency_prior.days)
         counted = np.where(seen, counted, counted[seen].mean())
-        prior = model.recency_prior.of(counted).to(made.codes.device)
+        prior = model.recency_prior.of(counted)
+        assert prior is not None, "its weight is not 0"
+        prior = prior.to(made.codes.device)
         made = replace(made, trie=Trie.build(made.codes, ids.codebook_size, prior=prior))
     return made
 
