@@ -33,6 +33,7 @@ from onerec.schema import ITEMS
 from onerec.session_dataset.eval_users import EvalUsers, load_eval_users
 from onerec.session_dataset.generator_sessions import load_session_tensors
 from onerec.session_dataset.interactions import load_interactions
+from onerec.tokenizer.semantic_ids import load_semantic_ids
 from tests.core.evaluation import night as tiny
 from tests.experiments import published_night as small
 
@@ -50,7 +51,7 @@ def items() -> pa.Table:
     ids = tiny.catalogue()
     words = np.array(["red", "green", "blue", "sea", "hill"])
     number = np.arange(len(ids))
-    titles = [f"{words[n % 5]} {words[n // 5 % 5]}" for n in number]
+    titles = [f"{words[n % 5]} {words[n // 5 % 2]}" for n in number]
     columns = {
         "item_id": pa.array(ids.item_ids.tolist(), pa.string()),
         "title": pa.array(titles),
@@ -228,7 +229,9 @@ def test_from_a_night_to_the_table_and_again_after_a_kill(
     assert table.systems[:1] == ["popularity"]
     assert "Chosen on the validation day" in table.findings[0]
 
-    model, _ = load_model(tmp_path / "dense")
+    version = load_semantic_ids(tmp_path / "catalogue").tokenizer_version
+    model, _ = load_model(tmp_path / "dense", expected_tokenizer_version=version)
+    assert model.dense is not None
     seen = np.ones(model.dense.num_items, dtype=bool)
     seen[3] = False
     before = model.dense.items.weight.detach().clone()
