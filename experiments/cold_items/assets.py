@@ -151,4 +151,4 @@ def _written(test: "ColdItems", dataset: str, made: "Provenance") -> dg.Material
 
     table = table_of_cold_items(run_cold_items(test, dataset), made)
     shutil.rmtree(test.scratch)
-    return written([table], {"night": test.test_day.isoformat()})
+    return written([table], {"nightly run": test.test_day.isoformat()})

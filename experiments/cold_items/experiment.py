@@ -156,17 +156,17 @@ def _rankers(
     sessions, base = test.session_dataset, test.base
     log = load_interactions(sessions, held.learned, test_day=test.test_day)
     counted = fit_baselines(log, candidates, neighbours=base.evaluation.neighbours)
+    content = ContentKNN(held.content, counted.popularity.weights, candidates)
     return {
         "popularity": counted.popularity,
         "popularity of the last days": counted.popularity_recent,
         "item-KNN": counted.item_knn,
-        "item-KNN on content vectors": ContentKNN(
-            held.vectors, counted.popularity.weights, candidates
-        ),
+        "item-KNN on content vectors": content,
         **generator_systems(
             checkpoints,
             held,
             shown(sessions, held.learned, test.test_day),
+            content,
             decoding=base.decoding,
             watches=WatchesBefore(sessions, day),
             device=test.runtime.torch_device(),

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import torch
+from safetensors.numpy import load_file, save_file
 
 from onerec.config import EmbeddingConfig, TokenizerConfig, require
 from onerec.embeddings.item_embeddings import embed_items
@@ -28,6 +29,7 @@ from onerec.tokenizer.tokenized_catalogue import (
     tokenize_catalogue,
 )
 
+CONTENT_FILE = "content.safetensors"
 RENAMED = "held out: "
 """Prefix of a held-out item's name in the catalogue that models learn with."""
 
@@ -68,12 +70,14 @@ class HeldOutCatalogue:
         learned: Held-out items have names that no event has.
         real: The same rows under the items' own names.
         vectors: (N, Dv) of both; those of held-out items from content alone.
+        content: (N, Dc) unit vectors of every item from content alone.
         directory: `learned` and `vectors`, as a `semantic_ids` artifact holds them.
     """
 
     learned: SemanticIds
     real: SemanticIds
     vectors: np.ndarray
+    content: np.ndarray
     directory: Path
 
     @property
@@ -137,7 +141,12 @@ def hold_out(
     codebook = out_dir / "codebook"
     codebook.mkdir(parents=True)
     tokenize_catalogue(items, day, tokenizer, codebook)
-    extend_tokenized(codebook, None, items).save(out_dir)
+    made = extend_tokenized(codebook, None, items)
+    made.save(out_dir)
+    without = replace(embeddings, collaborative_dim=0)
+    content = embed_items(masked, session_dataset, supplied, without, before=day)
+    rows = content.index_of(made.ids.item_ids)
+    save_file({"vectors": content.vectors[rows]}, out_dir / CONTENT_FILE)
     return open_held_out(out_dir)
 
 
@@ -146,7 +155,8 @@ def open_held_out(directory: Path) -> HeldOutCatalogue:
     made = load_tokenized(directory)
     names = np.array([name.removeprefix(RENAMED) for name in made.ids.item_ids], dtype=object)
     real = replace(made.ids, item_ids=names)
-    return HeldOutCatalogue(made.ids, real, made.vectors, directory)
+    content = load_file(directory / CONTENT_FILE)["vectors"]
+    return HeldOutCatalogue(made.ids, real, made.vectors, content, directory)
 
 
 def shown(session_dataset: Path, ids: SemanticIds, day: date) -> np.ndarray:

@@ -4,7 +4,7 @@ Shapes: C cases, H history items, N items, Dv width of the vectors.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,6 @@ from experiments.cold_items.held_out import HeldOutCatalogue
 from onerec.config import BeamConfig
 from onerec.evaluation.baselines.simple import TIE_SHARE
 from onerec.evaluation.generators import SessionGenerator, load_generator
-from onerec.generation import Trie
 from onerec.model import OneRec
 from onerec.ranked_lists import (
     RankedLists,
@@ -25,18 +24,18 @@ from onerec.ranked_lists import (
 )
 from onerec.session_dataset.newest_watches import WatchesBefore
 
+TENTH, FIFTH = ", a tenth for new", ", a fifth for new"
 SETTINGS = (
-    "generator, smoothed prior",
-    "generator, a tenth for new",
-    "generator, a fifth for new",
+    f"generator{TENTH}",
+    f"generator{FIFTH}",
+    f"generator{TENTH} by content",
+    f"generator{FIFTH} by content",
     "dense head",
-    "dense head, unseen by content",
-    "dense head, unseen by content, smoothed prior",
-    "dense head, a tenth for new",
-    "dense head, a fifth for new",
-    "dense head, a tenth for new by head alone",
-    "dense head, a fifth for new by head alone",
-    "generator, a tenth for new by head alone",
+    f"dense head{TENTH}",
+    f"dense head{FIFTH}",
+    f"dense head{TENTH} by head alone",
+    f"dense head{FIFTH} by head alone",
+    f"dense head{TENTH} by head alone as trained",
 )
 """What the validation day chooses from, beside the generator as it is."""
 
@@ -102,61 +101,6 @@ class WithNewItems:
         return with_kept_places(lists, kept, self.share)
 
 
-@dataclass(frozen=True, kw_only=True)
-class ServedGenerator:
-    """How a trained generator of the table serves.
-
-    Attributes:
-        dense_share: Share of the dense head in the lists; None: as chosen in training.
-        zero_unseen: Whether items without an exposure lose their learned embedding, so that the
-            dense head scores them by content alone.
-        smoothed_prior: Whether the recency prior counts the mean of the shown items for items
-            without an exposure, instead of 0.
-    """
-
-    dense_share: float | None = None
-    zero_unseen: bool = False
-    smoothed_prior: bool = False
-
-
-def open_generator(
-    checkpoint: Path,
-    catalogue: HeldOutCatalogue,
-    seen: np.ndarray,
-    served: ServedGenerator,
-    *,
-    decoding: BeamConfig,
-    watches: WatchesBefore,
-    device: str,
-) -> SessionGenerator:
-    """A checkpoint in one of the ways to serve it.
-
-    Args:
-        checkpoint: Its directory.
-        catalogue: Of the experiment.
-        seen: (N,) booleans: items with an exposure on the training days.
-        served: The way.
-        decoding: Beam and batch size.
-        watches: What its recency prior counts.
-        device: Where it runs.
-    """
-    ids = catalogue.learned
-    made = load_generator(checkpoint, ids, decoding, watches=watches, device=device)
-    model = made.model
-    if served.dense_share is not None:
-        model.dense_share = served.dense_share
-    if served.zero_unseen:
-        forget_unseen(model, seen)
-    if served.smoothed_prior and model.recency_prior.weight:
-        counted = watches.count(ids, model.recency_prior.days)
-        counted = np.where(seen, counted, counted[seen].mean())
-        prior = model.recency_prior.of(counted)
-        assert prior is not None, "its weight is not 0"
-        prior = prior.to(made.codes.device)
-        made = replace(made, trie=Trie.build(made.codes, ids.codebook_size, prior=prior))
-    return made
-
-
 @torch.no_grad()
 def forget_unseen(model: OneRec, seen: np.ndarray) -> None:
     """Set the dense head's learned embeddings of items without an exposure to zero.
@@ -171,6 +115,7 @@ def generator_systems(
     checkpoints: Mapping[str, Path],
     catalogue: HeldOutCatalogue,
     seen: np.ndarray,
+    content: Ranker,
     *,
     decoding: BeamConfig,
     watches: WatchesBefore,
@@ -180,38 +125,33 @@ def generator_systems(
 
     Args:
         checkpoints: `plain` and `dense`, without and with a dense head.
-        catalogue, seen, decoding, watches, device: As in `open_generator`.
+        catalogue: Of the experiment.
+        seen: (N,) booleans: items with an exposure on the training days.
+        content: Orders new items by content.
+        decoding: Beam and batch size.
+        watches: What recency priors count.
+        device: Where the generators run.
     """
 
-    def made(name: str, **how: object) -> SessionGenerator:
-        served = ServedGenerator(**how)  # pyright: ignore[reportArgumentType]
-        return open_generator(
-            checkpoints[name],
-            catalogue,
-            seen,
-            served,
-            decoding=decoding,
-            watches=watches,
-            device=device,
-        )
+    def opened(name: str) -> SessionGenerator:
+        ids = catalogue.learned
+        return load_generator(checkpoints[name], ids, decoding, watches=watches, device=device)
 
+    plain, dense, alone, as_trained = map(opened, ("plain", "dense", "dense", "dense"))
+    forget_unseen(alone.model, seen)
+    alone.model.dense_share = as_trained.model.dense_share = 1.0
     new = catalogue.is_held_out | ~seen
-    plain = made("plain")
-    dense, content = made("dense"), made("dense", zero_unseen=True)
-    content_alone = made("dense", zero_unseen=True, dense_share=1.0)
-    return {
-        "generator": plain,
-        "generator, smoothed prior": made("plain", smoothed_prior=True),
-        "generator, a tenth for new": WithNewItems(plain, plain, new, 0.1),
-        "generator, a fifth for new": WithNewItems(plain, plain, new, 0.2),
-        "dense head": dense,
-        "dense head, unseen by content": content,
-        "dense head, unseen by content, smoothed prior": made(
-            "dense", zero_unseen=True, smoothed_prior=True
-        ),
-        "dense head, a tenth for new": WithNewItems(content, content, new, 0.1),
-        "dense head, a fifth for new": WithNewItems(content, content, new, 0.2),
-        "dense head, a tenth for new by head alone": WithNewItems(content, content_alone, new, 0.1),
-        "dense head, a fifth for new by head alone": WithNewItems(content, content_alone, new, 0.2),
-        "generator, a tenth for new by head alone": WithNewItems(plain, content_alone, new, 0.1),
-    }
+
+    def kept(lists: Ranker, filler: Ranker, share: float) -> WithNewItems:
+        return WithNewItems(lists, filler, new, share)
+
+    systems: dict[str, Ranker] = {"generator": plain, "dense head": dense}
+    for name, share in ((TENTH, 0.1), (FIFTH, 0.2)):
+        systems |= {
+            f"generator{name}": kept(plain, plain, share),
+            f"generator{name} by content": kept(plain, content, share),
+            f"dense head{name}": kept(dense, dense, share),
+            f"dense head{name} by head alone": kept(dense, alone, share),
+        }
+    systems[f"dense head{TENTH} by head alone as trained"] = kept(dense, as_trained, 0.1)
+    return {name: systems[name] for name in ("generator", *SETTINGS)}

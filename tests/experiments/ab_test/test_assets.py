@@ -48,7 +48,7 @@ def test_the_table_is_written_and_shown(tmp_path: Path, tables_dir: Path) -> Non
     simulated.publish(ArtifactStore(str(tmp_path / "artifacts")), PIPELINE)
     result = materialize(tmp_path, app(tmp_path))
     metadata = result.asset_materializations_for_node("ab_test_table")[0].metadata
-    assert metadata["night"].value == simulated.DAY.isoformat()
+    assert metadata["nightly run"].value == simulated.DAY.isoformat()
     assert "OneRec small" in {record.data["system"] for record in metadata["ab_test"].records}
     assert "total watch time" in str(metadata["ab_test: findings"].value)
     rows = MetricTable.load(tables_dir, "ab_test.parquet").rows
