@@ -287,6 +287,7 @@ PAGE_ORDER = (
     "freshness_simulated",
     "ab_test",
     "cold_items_simulated",
+    "cold_items_movielens",
     "alignment_simulated",
     "ablation_simulated_training",
     "ablation_simulated_alignment",
