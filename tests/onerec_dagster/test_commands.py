@@ -223,12 +223,22 @@ def test_what_a_maintenance_command_asks_for_is_a_job_with_that_config(
     assert dg.validate_run_config(defs.resolve_job_def(job), ops)
 
 
-def test_what_maintenance_did_is_printed_line_by_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("command", "status", "lines"),
+    [
+        ("prune", 0, ["would remove 0 versions of artifacts", "would remove 0 runs of days"]),
+        ("doctor", 1, [" PROBLEM  warehouse", "      ok  runs: 0 under way"]),  # but its own
+    ],
+)
+def test_what_maintenance_found_is_printed_line_by_line(
+    tmp_path: Path, command: str, status: int, lines: list[str]
+) -> None:
     environment = {**os.environ, "ONEREC_HOME": str(tmp_path), "DAGSTER_HOME": ""}
     ended = subprocess.run(
-        [sys.executable, "-m", "onerec_dagster", "prune"],
-        env=environment, capture_output=True, text=True, timeout=120, check=True,
+        [sys.executable, "-m", "onerec_dagster", command],
+        env=environment, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
-    lines = [line for line in ended.stdout.splitlines() if line.startswith("would ")]
-    assert any("versions of artifacts" in line for line in lines)
-    assert any("runs of days that are not kept" in line for line in lines)
+    assert ended.returncode == status, ended.stderr
+    printed = ended.stdout.splitlines()
+    for wanted in lines:
+        assert any(line.startswith(wanted) for line in printed), ended.stdout
