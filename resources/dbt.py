@@ -6,7 +6,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, chdir, contextmanager
 from datetime import date
 from functools import cached_property
 from importlib import metadata
@@ -104,7 +104,10 @@ class SessionDbt(DbtCliResource):
         except Exception as error:
             failure = error
         described = DbtEventIterator(iter(tables), invocation)
-        yield from described.fetch_row_counts().fetch_column_metadata()
+        # its threads change the working directory at once, and so may leave this process elsewhere
+        with chdir(Path.cwd()):
+            events = list(described.fetch_row_counts().fetch_column_metadata())
+        yield from events
         # it would keep the warehouse open in this process
         invocation.adapter.cleanup_connections()
         invocation.adapter.connections.close_all_connections()

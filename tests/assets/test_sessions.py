@@ -191,7 +191,7 @@ from pathlib import Path
 from assets import raw, sessions
 from resources.dbt import session_dbt
 from resources.warehouse import Warehouse
-home = Path(sys.argv[1])
+home, started_in = Path(sys.argv[1]), Path.cwd()
 result = dg.materialize(
     [sessions.session_sql],
     selection=[dg.AssetKey("sessions")],
@@ -205,6 +205,7 @@ result = dg.materialize(
 lineage = found.metadata["dagster/column_lineage"].value.deps_by_column
 deps = {c: [d.asset_key.path + [d.column_name] for d in x] for c, x in lineage.items()}
 schema = [c.name for c in found.metadata["dagster/column_schema"].value.columns]
+assert Path.cwd() == started_in
 print("FOUND" + json.dumps([found.metadata["dagster/row_count"].value, schema, deps]))
 """
 
