@@ -47,6 +47,7 @@ def test_units_start_the_same_processes_and_come_back() -> None:
 def test_what_applies_everywhere_is_the_same_in_both_instances() -> None:
     deployed = yaml.safe_load((DEPLOY / "dagster.yaml").read_text())
     here = yaml.safe_load((CHECKOUT / "dagster.yaml").read_text())
+    del here["event_log_storage"]  # in Postgres, which stores batches by itself
     assert {key: deployed[key] for key in here} == here
 
 
