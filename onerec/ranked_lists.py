@@ -62,6 +62,18 @@ class RankedLists:
             np.pad(scores[:, :top_k], short, constant_values=-np.inf),
         )
 
+    @staticmethod
+    def best(items: np.ndarray, scores: np.ndarray, top_k: int) -> "RankedLists":
+        """The `top_k` best of (C, any) items by score, the earlier one of equals; see `padded`.
+
+        Examples:
+            >>> RankedLists.best(np.array([[7, 3, 5]]), np.array([[0.1, 0.5, 0.1]]), 2).items
+            array([[3, 7]])
+        """
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :top_k]
+        items, scores = (np.take_along_axis(column, order, 1) for column in (items, scores))
+        return RankedLists.padded(items, scores, top_k)
+
 
 class Ranker(Protocol):
     """Anything that turns histories into ranked lists: a baseline, a generator, a recommender."""

@@ -80,7 +80,10 @@ def run_cold_items(test: ColdItems, dataset: str) -> ColdItemsRun:
     sessions, day = test.session_dataset, test.test_day
     valid_day = split_day(sessions, "valid")
     if valid_day is None:
-        raise ValueError(f"{sessions}: no session validates; choose a night with a day before it")
+        raise ValueError(
+            f"{sessions}: no session validates; make a nightly run whose window has two days with "
+            "sessions"
+        )
     held = _held_out(test)
     checkpoints = {name: _trained(test, held, name) for name in CHECKPOINTS}
     measured, cold_cases = {}, 0

@@ -67,8 +67,8 @@ class ContentKNN:
         scores = profile @ self.vectors.T + TIE_SHARE * self.popularity
         scores[:, ~narrowed(self.candidates, candidates)] = -np.inf
         exclude_scores(scores, exclude)
-        order = np.argsort(-scores, axis=1, kind="stable")[:, :top_k]
-        return RankedLists.padded(order, np.take_along_axis(scores, order, 1), top_k)
+        items = np.broadcast_to(np.arange(scores.shape[1]), scores.shape)
+        return RankedLists.best(items, scores, top_k)
 
 
 @dataclass(frozen=True)

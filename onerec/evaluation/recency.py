@@ -159,7 +159,4 @@ def reordered(lists: RankedLists, prior: np.ndarray, top_k: int) -> RankedLists:
     """
     scores = lists.scores + prior[np.maximum(lists.items, 0)]
     scores = np.where(lists.items >= 0, scores, -np.inf)
-    order = np.argsort(-scores, axis=1, kind="stable")[:, :top_k]
-    return RankedLists.padded(
-        np.take_along_axis(lists.items, order, 1), np.take_along_axis(scores, order, 1), top_k
-    )
+    return RankedLists.best(lists.items, scores, top_k)

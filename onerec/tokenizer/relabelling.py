@@ -55,7 +55,7 @@ def match_codes(before: Tensor, after: Tensor, size: int) -> Tensor:
     return torch.stack(rows) if rows else torch.empty(0, size, dtype=torch.long)
 
 
-def numbered_like(
+def renumbered(
     earlier: SemanticIds, codebook: Codebook, codes: Tensor, item_ids: np.ndarray
 ) -> tuple[Codebook, Tensor]:
     """A fit under the numbers of an earlier tokenizer version, as far as items keep their codes.

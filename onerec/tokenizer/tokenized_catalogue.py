@@ -20,7 +20,7 @@ from onerec.config import TokenizerConfig
 from onerec.embeddings.item_embeddings import VECTORS_FILE, ItemEmbeddings
 from onerec.tokenizer.codebook import fit_codebook, load_codebook
 from onerec.tokenizer.diagnostics import tokenizer_diagnostics
-from onerec.tokenizer.relabelling import numbered_like
+from onerec.tokenizer.relabelling import renumbered
 from onerec.tokenizer.semantic_ids import (
     SemanticIds,
     align_vectors,
@@ -87,7 +87,7 @@ def tokenize_catalogue(
         config: Levels, codes, steps, seed.
         directory: Gets the codebook and what `TokenizedCatalogue.save` writes.
         earlier: IDs of another tokenizer version, of as many levels and codes, whose numbers the
-            codes get (`numbered_like`).
+            codes get (`renumbered`).
         on_progress: Called with messages about the fit.
 
     Returns:
@@ -101,7 +101,7 @@ def tokenize_catalogue(
     vectors = torch.from_numpy(known.vectors)
     codebook, codes = fit_codebook(vectors, config, on_progress=on_progress)
     if earlier is not None:
-        codebook, codes = numbered_like(earlier, codebook, codes, known.item_ids)
+        codebook, codes = renumbered(earlier, codebook, codes, known.item_ids)
     ids = assign_semantic_ids(codebook, codes, vectors, known.item_ids, known.first_seen)
     opened = TokenizedCatalogue(ids, known.vectors)
     codebook.save(directory)

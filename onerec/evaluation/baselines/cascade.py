@@ -144,10 +144,7 @@ class Cascade:
             table = self.retrieval.features(histories, case, retrieved[case, place])
             scores[case, place] = self.booster.predict(table, num_threads=1)
         scores[is_excluded(retrieved, exclude)] = -np.inf
-        order = np.argsort(-scores, axis=1, kind="stable")
-        return RankedLists.padded(
-            np.take_along_axis(retrieved, order, 1), np.take_along_axis(scores, order, 1), top_k
-        )
+        return RankedLists.best(retrieved, scores, top_k)
 
     def save(self, directory: Path) -> None:
         """Write `ranker.txt`, `statistics.parquet` and `config.json`, not the retrievers."""

@@ -83,10 +83,7 @@ class OwnRepeats:
         popular = self.fallback.rank(histories, top_k, known, candidates)
         items = np.concatenate([histories, popular.items], 1)
         scores = np.concatenate([own, popular.scores], 1)
-        order = np.argsort(-scores, axis=1, kind="stable")[:, :top_k]
-        return RankedLists.padded(
-            np.take_along_axis(items, order, 1), np.take_along_axis(scores, order, 1), top_k
-        )
+        return RankedLists.best(items, scores, top_k)
 
 
 @dataclass(frozen=True)
