@@ -74,7 +74,8 @@ scale-test: $(SCALE_STAMP) $(if $(SHORT),,$(SPARK_STAMP))
 	$(if $(SHORT),,SCALE_TEST=1) $(BIN)/python -m pytest -q -rs tests/core/test_shards.py \
 		tests/core/test_stages_in_shards.py $(if $(SHORT),-k "not text_vectors",\
 		tests/core/training/test_distributed.py tests/core/training/test_large_in_shards.py)
-	$(if $(SHORT),,$(BIN)/python -m pytest -q -rs tests/sql/test_spark.py tests/sql/test_session_sql.py -k spark)
+	$(if $(SHORT),,$(BIN)/python -m pytest -q -rs tests/sql/test_spark.py tests/sql/test_session_sql.py \
+		tests/end_to_end/test_nights.py -k spark)
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -2,6 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor
 from onerec.catalogue import Catalogue
 from onerec.session_dataset.padding import first_of_each, last_of_each
 from onerec.session_dataset.reader import (
+    BATCH_ROWS,
     dates_of,
     flags,
     known_items_of,
@@ -104,14 +106,27 @@ def load_session_tensors(
 
 
 def concatenate_sessions(first: SessionTensors, second: SessionTensors) -> SessionTensors:
-    """Concatenate two sets of sessions; `user_ids` is the union."""
-    names = np.concatenate([s.user_ids[s.user.numpy()] for s in (first, second)])
-    user_ids, user = np.unique(names, return_inverse=True)
+    """Concatenate two sets of sessions, on disk; `user_ids` are the users of either."""
+    both = first, second
+    present = [sessions.user.unique().numpy() for sessions in both]  # sorted
+    names = [s.user_ids[users] for s, users in zip(both, present, strict=True)]
+    user_ids, number = np.unique(np.concatenate(names), return_inverse=True)
+    numbers = np.split(number, [len(present[0])])
+    user = [
+        new[np.searchsorted(old, s.user.numpy())]
+        for s, old, new in zip(both, present, numbers, strict=True)
+    ]
+    padded = {}
+    for name in ("history", "targets"):
+        parts = [getattr(s, name) for s in both]
+        with RowsOnDisk(parts[0].shape[1]) as rows:
+            for block in chain(*(part.split(BATCH_ROWS) for part in parts)):
+                rows.append(block.numpy())
+            padded[name] = rows.tensor()
     return SessionTensors(
-        user=torch.from_numpy(user.astype(np.int64)),
+        user=torch.from_numpy(np.concatenate(user).astype(np.int64)),
         user_ids=user_ids,
-        history=torch.cat([first.history, second.history]),
-        targets=torch.cat([first.targets, second.targets]),
         is_good=torch.cat([first.is_good, second.is_good]),
         date=np.concatenate([first.date, second.date]),
+        **padded,
     )

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from onerec.session_dataset.padding import positions
+from onerec.session_dataset.padding import positions, ranges
 
 EXPOSURE_LISTS = {
     "item_ids": "item_id",
@@ -58,8 +58,7 @@ def with_histories(
         end = before[session]
         begin = np.maximum(end - history_length, before[first_row[session]])
         lengths = end - begin
-        sources = np.repeat(end - np.cumsum(lengths), lengths) + np.arange(lengths.sum())
-        history = _lists(lengths, ids.take(pa.array(item[sources])))
+        history = _lists(lengths, ids.take(pa.array(item[ranges(begin, lengths)])))
         yield pa.RecordBatch.from_arrays(
             [ids.take(pa.array(session)), history], ["session_id", "history_item_ids"]
         )

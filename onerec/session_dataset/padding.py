@@ -41,15 +41,26 @@ def last_of_each(values: Ints, rows: Ints, num_rows: int, width: int) -> Padded:
     return _pad(values, rows, positions(rows, num_rows) - too_many[rows], num_rows, width)
 
 
-def padded_slices(values: Ints, begin: Ints, end: Ints, width: int) -> Ints:
+def ranges(begin: Ints, lengths: Ints) -> Ints:
+    """The numbers from `begin` on, as many as `lengths` says, of each row in turn.
+
+    >>> ranges(np.array([7, 3, 5]), np.array([2, 0, 3]))
+    array([7, 8, 5, 6, 7])
+    """
+    return np.repeat(begin - (np.cumsum(lengths) - lengths), lengths) + np.arange(lengths.sum())
+
+
+def padded_slices(values: npt.NDArray, begin: Ints, end: Ints, width: int) -> npt.NDArray:
     """(S, width): `values[begin:end]` of each row, at most `width` long, -1 padded on the right.
+
+    The type is that of the values.
 
     >>> padded_slices(np.array([5, 6, 7]), np.array([0, 2]), np.array([2, 3]), 2).tolist()
     [[5, 6], [7, -1]]
     """
     at = begin[:, None] + np.arange(width)
     if not len(values):
-        return np.full(at.shape, -1)
+        return np.full(at.shape, -1, dtype=values.dtype)
     return np.where(at < end[:, None], values[np.minimum(at, len(values) - 1)], -1)
 
 

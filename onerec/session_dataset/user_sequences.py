@@ -7,25 +7,36 @@ learns the same from sessions of M consecutive targets with the preceding items 
 Shapes: U users, E positives, S sessions, H history items, M target items.
 """
 
+# pyright: reportAttributeAccessIssue=false
+# pyarrow.compute makes its functions at import, where pyright cannot see them
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
+from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import pyarrow.compute as pc
 import torch
 
 from onerec.catalogue import Catalogue
 from onerec.session_dataset.generator_sessions import SessionTensors
-from onerec.session_dataset.padding import padded_slices
+from onerec.session_dataset.padding import padded_slices, ranges
 from onerec.session_dataset.reader import (
+    BATCH_ROWS,
     dates_of,
     exposure_flags,
     items_of,
     known_items_of,
     read_sessions,
+    session_batches,
     users_of,
 )
+from onerec.session_dataset.rows_on_disk import RowsOnDisk
+
+_TIME_ORDER = ("started_at", "session_id")
 
 
 @dataclass(frozen=True)
@@ -36,7 +47,7 @@ class UserSequences:
         user_ids: (U,) users of the training days, sorted.
         first_day: (U,) datetime64[D], day of their first session of the splits read.
         user: (E,) rows of `user_ids`, sorted.
-        item: (E,) item indices; within a user, oldest first.
+        item: (E,) int32 item indices; within a user, oldest first.
         day: (E,) datetime64[D], day of the session; NaT for items of the first session's history.
     """
 
@@ -52,39 +63,73 @@ def load_user_sequences(
 ) -> UserSequences:
     """The history of every user's first session, then the positives of all sessions.
 
+    Lists are read a batch at a time: memory grows by some 30 bytes a positive and some more a
+    session, whatever histories hold.
+
     Args:
         directory: Files of a `session_dataset` artifact.
         catalogue: Items it does not know are dropped.
         splits: Splits to read; with `valid` the sequences end the day before the test day.
     """
-    columns = [
-        "user_id",
-        "session_date",
-        "history_item_ids",
-        "item_ids",
-        "is_watched",
-        "is_positive",
-    ]
-    table = read_sessions(directory, splits, columns, in_time_order=True)
-    user_ids, user = users_of(table)
-    first = np.unique(user, return_index=True)[1]
-    past, row = known_items_of(table, "history_item_ids", catalogue)
-    before = np.isin(row, first)
-    past, past_user = past[before], user[row[before]]
-    item, row = items_of(table, "item_ids", catalogue)
-    positive = exposure_flags(table, "is_watched") | exposure_flags(table, "is_positive")
-    positive &= item >= 0
-    owner = np.concatenate([past_user, user[row[positive]]])
-    order = np.argsort(owner, kind="stable")  # history items first, then sessions by time
-    days = dates_of(table)
-    before_all = np.full(len(past), np.datetime64("NaT", "D"))
+    sessions = read_sessions(directory, splits, ["user_id", "session_date", *_TIME_ORDER])
+    user_ids, user = users_of(sessions)
+    order = pc.sort_indices(sessions, [(name, "ascending") for name in _TIME_ORDER]).to_numpy()
+    order = order[np.argsort(user[order], kind="stable")]  # by user, then by time
+    first = order[np.searchsorted(user[order], np.arange(len(user_ids)))]
+    days = dates_of(sessions)
+    is_first = np.zeros(len(user), dtype=bool)
+    is_first[first] = True
+    found = _positives(directory, splits, catalogue, is_first)
+    begin, length = (np.cumsum(found.length) - found.length)[order], found.length[order]
+    day = np.repeat(days[order], length)
+    day[ranges(np.cumsum(length) - length, found.num_before[order])] = np.datetime64("NaT")
     return UserSequences(
         user_ids=user_ids,
         first_day=days[first],
-        day=np.concatenate([before_all, days[row[positive]]])[order],
-        user=owner[order],
-        item=np.concatenate([past, item[positive]])[order],
+        day=day,
+        user=np.repeat(user[order], length),
+        item=found.item[ranges(begin, length)],
     )
+
+
+class _Positives(NamedTuple):
+    """Positives of S sessions in the order of the files.
+
+    Attributes:
+        item: (E,) int32 item indices; a session's history, where wanted, and then its positives.
+        length: (S,) items of each session.
+        num_before: (S,) how many of them are of its history.
+    """
+
+    item: np.ndarray
+    length: np.ndarray
+    num_before: np.ndarray
+
+
+def _positives(
+    directory: Path, splits: Sequence[str], catalogue: Catalogue, with_history: np.ndarray
+) -> _Positives:
+    """Read the lists; `with_history` (S,) bool says which sessions' histories are kept."""
+    columns = ["history_item_ids", "item_ids", "is_watched", "is_positive"]
+    parts, num_read = [], 0
+    for table in chain(*(session_batches(directory, split, columns) for split in splits)):
+        num = table.num_rows
+        past, past_row = known_items_of(table, "history_item_ids", catalogue)
+        kept = with_history[num_read : num_read + num][past_row]
+        item, row = items_of(table, "item_ids", catalogue)
+        positive = exposure_flags(table, "is_watched") | exposure_flags(table, "is_positive")
+        positive &= item >= 0
+        owner = np.concatenate([past_row[kept], row[positive]])
+        items = np.concatenate([past[kept], item[positive]]).astype(np.int32)
+        parts.append(
+            _Positives(
+                item=items[np.argsort(owner, kind="stable")],  # a history before its session
+                length=np.bincount(owner, minlength=num),
+                num_before=np.bincount(past_row[kept], minlength=num),
+            )
+        )
+        num_read += num
+    return _Positives(*(np.concatenate(each) for each in zip(*parts, strict=True)))
 
 
 def sessions_of_sequences(
@@ -94,7 +139,7 @@ def sessions_of_sequences(
     session_items: int,
     since: date | None = None,
 ) -> SessionTensors:
-    """Cut every user's sequence into sessions, from the last one backwards.
+    """Cut every user's sequence into sessions, from the last one backwards; rows are on disk.
 
     Only the oldest of a user's sessions may have fewer than M items. All targets were watched or
     liked, but not necessarily in one sitting.
@@ -114,13 +159,17 @@ def sessions_of_sequences(
     begin, end, row = cut_backwards(sequences.user[wanted], session_items)
     begin, end = wanted[begin], wanted[end - 1] + 1
     before = np.maximum(begin - history_length, np.searchsorted(sequences.user, row))
-    history = padded_slices(sequences.item, before, begin, history_length)
-    targets = padded_slices(sequences.item, begin, end, session_items)
+    with RowsOnDisk(history_length) as history, RowsOnDisk(session_items) as targets:
+        for at in range(0, len(row), BATCH_ROWS):
+            part = slice(at, at + BATCH_ROWS)
+            history.append(padded_slices(sequences.item, before[part], begin[part], history_length))
+            targets.append(padded_slices(sequences.item, begin[part], end[part], session_items))
+        padded = history.tensor(), targets.tensor()
     return SessionTensors(
         user=torch.from_numpy(row.astype(np.int64)),
         user_ids=sequences.user_ids,
-        history=torch.from_numpy(history.astype(np.int32)),
-        targets=torch.from_numpy(targets.astype(np.int32)),
+        history=padded[0],
+        targets=padded[1],
         is_good=torch.ones(len(row), dtype=torch.bool),
         date=sequences.first_day[row],
     )

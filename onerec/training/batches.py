@@ -1,4 +1,4 @@
-"""Batches by row number: all tensors are in memory, and a batch selects rows of them."""
+"""Batches by row number: a batch selects rows of tensors in memory or mapped from files."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -126,8 +126,8 @@ class LengthGroupedBatches(Sampler[Tensor]):
 
 
 def lengths(items: Tensor) -> Tensor:
-    """Number of items in each right-padded row (B, L) -> (B,) long."""
-    return (items >= 0).sum(dim=1)
+    """Number of items in each right-padded row (B, L) -> (B,) long; a block of rows at a time."""
+    return torch.cat([(block >= 0).sum(dim=1) for block in items.split(2**16)])
 
 
 def trimmed(items: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from onerec.evaluation.recency import RecencyCases
 from onerec.model import OneRec, expert_load, init_from_content, save_model
 from onerec.session_dataset.generator_sessions import SessionTensors
 from onerec.tokenizer.semantic_ids import SemanticIds
-from onerec.training.batches import LengthGroupedBatches, SessionRows
+from onerec.training.batches import LengthGroupedBatches, SessionRows, lengths
 from onerec.training.fit_settings import FitSettings
 from onerec.training.generator_module import GeneratorModule
 from onerec.training.list_weights import TriedWeights, choose_list_weights
@@ -310,7 +310,7 @@ def _report(
 ) -> TrainingReport:
     result, rows, batches = chosen
     entry = result.history[result.best_epoch - 1]
-    items = sum(int((t >= 0).sum()) for t in rows.tensors)
+    items = sum(int(lengths(t).sum()) for t in rows.tensors)
     rate = result.rows_per_second
     batches.set_epoch(0)  # a resumed run reports the same as an uninterrupted one
     return TrainingReport(

@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from onerec.artifacts import ArtifactStore
+from onerec.artifacts import ArtifactStore, read_json
 from onerec.datasets import open_source
+from resources import spark_server
 from tests.end_to_end.small_night import (
     DAY,
     EVERYTHING,
@@ -145,3 +146,32 @@ def test_a_night_on_object_storage_publishes_the_same(
     assert not (tmp_path / "home" / "own" / "artifacts").exists()
     cache = tmp_path / "home" / "cache" / "artifacts"
     assert [p for p in (cache / ".staging").rglob("*") if p.is_file()] == []
+
+
+def _decision(home: Path) -> dict[str, object]:
+    champion = ArtifactStore(str(home / "own" / "artifacts")).latest("champion", DAY)
+    decided = read_json(champion.path / "champion.json")
+    return {name: decided[name] for name in ("numbers", "gates", "challenger_system", "serves")}
+
+
+@pytest.mark.timeout(900)
+def test_a_night_with_sessions_from_spark_is_the_same(
+    tmp_path: Path, config: Path, undisturbed: Path
+):
+    """Only the files of the session dataset differ, and the versions that the champion names."""
+    if lacking := spark_server.missing():
+        pytest.skip(f"Spark: {lacking}")
+    home = tmp_path / "home"
+    home.mkdir()
+    with spark_server.thrift_server(tmp_path / "spark") as port:
+        env = environment(home, config) | {
+            "ONEREC_SQL": "spark",
+            "ONEREC_LAKE": str(tmp_path / "lake"),
+            "ONEREC_SPARK_PORT": str(port),
+        }
+        run(env, home / "log.txt")
+    made_of_it = [name for name in EVERYTHING if name not in ("session_dataset", "champion")]
+    assert content_hashes(home, made_of_it) == content_hashes(undisturbed, made_of_it)
+    assert _decision(home) == _decision(undisturbed)
+    assert any((tmp_path / "lake").glob("onerec/sessions/session_date=*/*.parquet"))
+    assert not (home / "own" / "warehouse.duckdb").exists()
