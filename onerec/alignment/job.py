@@ -7,6 +7,7 @@ from pathlib import Path
 from onerec.alignment.round_inputs import RoundInputs
 from onerec.alignment.rounds import fit_round, load_round_preferences
 from onerec.config import AlignmentConfig
+from onerec.training.epoch_text import epoch_as_text
 from onerec.training.execution import Execution
 from onerec.training.runtime import Runtime
 
@@ -35,6 +36,6 @@ class AlignmentJob:
             self.alignment,
             out_dir,
             execution=Execution(runtime=self.runtime, scratch=scratch),
-            on_epoch=lambda numbers: log(f"alignment: {numbers}"),
+            on_epoch=lambda numbers: log(f"alignment: {epoch_as_text(numbers)}"),
         )
         return {}

@@ -13,6 +13,7 @@ from onerec.session_dataset.reader import read_session_config
 from onerec.session_dataset.reward_blocks import RewardBlocks, load_reward_blocks
 from onerec.session_dataset.reward_facts import load_exposure_log
 from onerec.tokenizer.semantic_ids import load_semantic_ids
+from onerec.training.epoch_text import epoch_as_text
 from onerec.training.execution import Execution
 from onerec.training.runtime import Runtime
 
@@ -46,7 +47,7 @@ class RewardJob:
             out_dir,
             part=self.part,
             execution=Execution(runtime=self.runtime, scratch=scratch),
-            on_epoch=lambda numbers: log(f"{self.part}_model: {numbers}"),
+            on_epoch=lambda numbers: log(f"{self.part}_model: {epoch_as_text(numbers)}"),
         )
         return {}
 

@@ -25,7 +25,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from onerec.config import BeamConfig
-from onerec.generation import Trie, generate_sessions, rank_items, score_items
+from onerec.generation import Beams, Trie, generate_sessions, rank_items, score_items
 from onerec.model import (
     OneRec,
     TokenizerVersionMismatchError,
@@ -50,7 +50,7 @@ REWARD = "reward"
 VECTORS = "vectors.safetensors"
 PRIOR = "item_prior.safetensors"
 POOL = 60
-"""Fewest items that a reward model reorders after the first session of a list."""
+"""Fewest items that a reward model reorders behind the session of a list."""
 PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
 _CHECKPOINT_FILES = ("model.safetensors", "config.json")
 
@@ -58,11 +58,11 @@ _CHECKPOINT_FILES = ("model.safetensors", "config.json")
 class Recommender(ItemIdRecommender):
     """A generator, its catalogue and, optionally, a reward model; an `onerec.ranked_lists.Ranker`.
 
-    A list holds the items of the best session in order, followed by the items that are most
-    probable as the first item of a session (`rank_items`): the sessions of a beam are similar, and
-    the items of the second-best session measured worse (docs/log.md, 2026-11-26). The best session
-    or item has the highest log-probability, plus `reward_weight` times the reward where there is a
-    reward model.
+    By log-probability alone a list holds the items that are most probable as the first item of a
+    session (`rank_items`). Where a reward counts (`reward_weight` above 0) it begins with the
+    session that has the highest log-probability plus weighted reward, since sessions are what the
+    reward model learned to score; behind it come single items, ordered in the same way. Measured in
+    docs/log.md, 2026-11-28, "Does a list begin with a session?".
 
     Computes in `config.serving_precision`, float64 by default: rounding depends on batch size and
     number of threads, and in float32 it sometimes swaps two nearly equal beams. With float64 a user
@@ -167,9 +167,9 @@ class Recommender(ItemIdRecommender):
 
         Returns:
             The lists; `config.new_item_share` of their places are kept for new items. A score is
-            the item's log-probability plus recency prior and the dense head's share: conditional on
-            the items before it for items of the session, as a first item for those after it. The
-            reward is that of the session, or of the item alone after the session.
+            the item's log-probability plus recency prior and the dense head's share: as a first
+            item, or conditional on the items before it inside a session that begins the list. The
+            reward is that of the session, or of the item alone behind it.
         """
         if top_k < 1:
             raise ValueError(f"top_k={top_k}: use at least 1")
@@ -219,7 +219,7 @@ class Recommender(ItemIdRecommender):
         for low in range(0, len(recent), self.config.batch_size):
             part = slice(low, low + self.config.batch_size)
             unwanted = None if exclude is None else torch.from_numpy(exclude[part])
-            found = self._found(recent[part], top_k, trie, unwanted)
+            found = self._found(recent[part], top_k, trie, unwanted, sessions=any(weights))
             for weight, lists in parts.items():
                 listed = self._listed(recent[part], found, trie, weight, top_k)
                 lists.append([column.double().cpu().numpy() for column in listed])
@@ -243,28 +243,30 @@ class Recommender(ItemIdRecommender):
         return self._narrowed[1]
 
     @torch.no_grad()
-    def _found(self, history: Tensor, k: int, trie: Trie, exclude: Tensor | None) -> "_Found":
-        """Sessions of a batch, and single items where a list of k needs more than a session."""
-        length = self.model.session_items
+    def _found(
+        self, history: Tensor, k: int, trie: Trie, exclude: Tensor | None, *, sessions: bool
+    ) -> "_Found":
+        """Single items of a batch, and sessions where lists begin with one."""
         single_beam = min(self.config.beam, trie.num_leaves)
-        beams = generate_sessions(
+        items, logp = rank_items(
             self.model,
             history,
             self.codes,
             trie,
-            num_items=length,
-            beam=single_beam if length == 1 else self.config.beam,
+            top_k=k if self.reward is None else max(2 * k, POOL),
+            beam=single_beam,
             exclude=exclude,
         )
-        items, logp = beams.items.new_zeros(len(history), 0), beams.logp.new_zeros(len(history), 0)
-        if k > length or bool((beams.items[:, 0] < 0).any()):
-            items, logp = rank_items(
+        length = self.model.session_items
+        beams = Beams(history.new_zeros(len(history), 0, length), logp.new_zeros(len(history), 0))
+        if sessions and self.reward is not None:
+            beams = generate_sessions(
                 self.model,
                 history,
                 self.codes,
                 trie,
-                top_k=k if self.reward is None else max(2 * k, POOL),
-                beam=single_beam,
+                num_items=length,
+                beam=single_beam if length == 1 else self.config.beam,
                 exclude=exclude,
             )
         rewards = self._rewards(history, beams.items), self._rewards(history, items.unsqueeze(-1))
@@ -275,19 +277,21 @@ class Recommender(ItemIdRecommender):
         self, history: Tensor, found: "_Found", trie: Trie, weight: float, k: int
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Items, scores and rewards (B, k) of one batch; the rewards are NaN without a model."""
+        value = found.logp + weight * found.rewards.nan_to_num(nan=0.0)
+        order = value.argsort(dim=1, descending=True, stable=True)
+        items = [v.gather(1, order) for v in (found.items, found.logp, found.rewards)]
+        if self.reward is None or not weight:
+            return _first_distinct(*items, k=k)
         length = self.model.session_items
         value = found.session_logp + weight * found.session_rewards.nan_to_num(nan=0.0)
         best = value.argmax(dim=1, keepdim=True)  # ties: the first
         session = found.sessions.gather(1, best.unsqueeze(-1).expand(-1, -1, length)).squeeze(1)
-        value = found.logp + weight * found.rewards.nan_to_num(nan=0.0)
-        order = value.argsort(dim=1, descending=True, stable=True)
         first = [
             session,
             score_items(self.model, history, session, self.codes, trie),
             found.session_rewards.gather(1, best).expand(-1, length),
         ]
-        behind = [v.gather(1, order) for v in (found.items, found.logp, found.rewards)]
-        both = (torch.cat(pair, dim=1) for pair in zip(first, behind, strict=True))
+        both = (torch.cat(pair, dim=1) for pair in zip(first, items, strict=True))
         return _first_distinct(*both, k=k)
 
     def _rewards(self, history: Tensor, sessions: Tensor) -> Tensor:
@@ -295,7 +299,7 @@ class Recommender(ItemIdRecommender):
         missing = torch.full(
             sessions.shape[:2], torch.nan, dtype=self.model.dtype, device=sessions.device
         )
-        if self.reward is None or self.vectors is None:
+        if self.reward is None or self.vectors is None or not missing.numel():
             return missing
         from onerec.reward import scalar_reward, score_sessions
 
@@ -309,10 +313,11 @@ class _Found(NamedTuple):
     NaN without a reward model.
 
     Attributes:
-        sessions: (B, K, M) item indices, -1 where there is none.
+        sessions: (B, K, M) item indices, -1 where there is none; K is 0 where no list begins with
+            a session.
         session_logp: (B, K).
         session_rewards: (B, K).
-        items: (B, X) item indices, -1 where there is none; none at all where a session is enough.
+        items: (B, X) item indices, -1 where there is none.
         logp: (B, X).
         rewards: (B, X) of the items alone.
     """

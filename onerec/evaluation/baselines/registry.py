@@ -254,6 +254,7 @@ def _fit_sequences(
 ) -> LearnedBaseline:
     # here, so that reading baselines does not load Lightning
     from onerec.evaluation.baselines.sequence_training import Execution, fit_sequence_model
+    from onerec.training.epoch_text import epoch_as_text
 
     return fit_sequence_model(
         LOSSES[name],
@@ -261,7 +262,7 @@ def _fit_sequences(
         config,
         newest=inputs.last_phase,
         execution=Execution(runtime=inputs.runtime, scratch=inputs.scratch_of(name)),
-        on_epoch=lambda numbers: on_progress(f"{name}: {numbers}"),
+        on_epoch=lambda numbers: on_progress(f"{name}: {epoch_as_text(numbers)}"),
     )
 
 
@@ -269,6 +270,7 @@ def _fit_tiger(
     inputs: BaselineInputs, config: EvaluationConfig, on_progress: OnProgress
 ) -> LearnedBaseline:
     from onerec.evaluation.baselines.sequence_training import Execution, fit_tiger
+    from onerec.training.epoch_text import epoch_as_text
 
     ids, candidates = inputs.semantic_ids, inputs.candidates
     assert inputs.vectors is not None, "TIGER makes its semantic IDs of item vectors"
@@ -286,7 +288,7 @@ def _fit_tiger(
         config,
         newest=inputs.last_phase,
         execution=Execution(runtime=inputs.runtime, scratch=inputs.scratch_of("tiger")),
-        on_epoch=lambda numbers: on_progress(f"tiger: {numbers}"),
+        on_epoch=lambda numbers: on_progress(f"tiger: {epoch_as_text(numbers)}"),
     )
 
 

@@ -119,30 +119,6 @@ def test_lists_are_ranked_distinct_and_without_what_was_seen(recommender):
         assert all(r.reward is None for r in row)
 
 
-def test_the_head_is_the_most_probable_session(recommender):
-    history = torch.from_numpy(recommender.index_histories([HISTORIES[0]]))
-    row = recommender.recommend(HISTORIES[0], SESSION)
-    session = recommender.semantic_ids.index_of(pa.array([r.item_id for r in row]))
-    with torch.no_grad():
-        logp = session_logp(
-            recommender.model, history, torch.tensor(session)[None], recommender.codes
-        )
-    best = generate_sessions(
-        recommender.model,
-        history,
-        recommender.codes,
-        recommender.trie,
-        num_items=SESSION,
-        beam=recommender.config.beam,
-        exclude=history,
-    )
-    assert session.tolist() == best.items[0, 0].tolist()
-    # each item's own log-probability; together they are the session's
-    assert len({r.score for r in row}) == SESSION
-    assert sum(r.score for r in row) == pytest.approx(logp.item(), abs=1e-9)
-    assert logp.item() == pytest.approx(best.logp[0, 0].item(), abs=1e-9)
-
-
 @pytest.mark.parametrize("rewarded", [False, True])
 def test_a_share_of_the_list_is_kept_for_new_items(recommender, parts, rewarded):
     new = ["item-20", "item-21", "item-22", "item-23"]
@@ -240,7 +216,7 @@ def test_seen_items_are_left_out_as_the_bundle_says_unless_the_caller_does(
     assert bool(seen) is not without
 
 
-def test_behind_the_session_come_the_best_first_items(recommender):
+def test_by_log_probability_alone_a_list_holds_the_best_first_items(recommender):
     history = recommender.index_histories([HISTORIES[0]])
     listed = recommender.rank(history, 20, exclude=history)
     first, logp = rank_items(
@@ -252,11 +228,16 @@ def test_behind_the_session_come_the_best_first_items(recommender):
         beam=N - 3,
         exclude=torch.from_numpy(history),
     )
-    session = listed.items[0, :SESSION].tolist()
-    behind = zip(first[0].tolist(), logp[0].tolist(), strict=True)
-    expected = [(item, score) for item, score in behind if item not in session][: 20 - SESSION]
-    assert listed.items[0, SESSION:].tolist() == [item for item, _ in expected]
-    assert listed.scores[0, SESSION:].tolist() == pytest.approx([score for _, score in expected])
+    assert listed.items[0].tolist() == first[0, :20].tolist()
+    assert listed.scores[0].tolist() == pytest.approx(logp[0, :20].tolist())
+    with torch.no_grad():
+        alone = session_logp(
+            recommender.model,
+            last_items(torch.from_numpy(history), MODEL_HISTORY),
+            torch.from_numpy(listed.items[:, :1]),
+            recommender.codes,
+        )
+    assert listed.scores[0, 0] == pytest.approx(alone.item(), abs=1e-9)
 
 
 def test_unknown_items_are_ignored_and_counted(recommender, caplog):
@@ -295,7 +276,7 @@ def test_only_the_recent_items_are_read(recommender):
 
 
 @pytest.mark.parametrize("weight", [0.0, 1.5, 1000.0])
-def test_sessions_and_items_are_ordered_by_log_probability_plus_weighted_reward(parts, weight):
+def test_lists_are_ordered_by_log_probability_plus_weighted_reward(parts, weight):
     torch.manual_seed(0)
     model = small_model().float()
     model.reward_weight = weight
@@ -329,9 +310,12 @@ def test_sessions_and_items_are_ordered_by_log_probability_plus_weighted_reward(
         of_sessions = recommender._rewards(recent, beams.items)
         best = (beams.logp + weight * of_sessions).argmax()
         listed = [f"item-{i}" for i in beams.items[0, best].tolist()]
-        assert [r.item_id for r in row[:SESSION]] == listed
-        assert rewards[:SESSION] == pytest.approx([of_sessions[0, best].item()] * SESSION, abs=1e-9)
-        values = [r.score + weight * r.reward for r in row[SESSION:]]
+        head = SESSION if weight else 0  # a session begins a list only where its reward counts
+        assert [r.item_id for r in row[:head]] == listed[:head]
+        assert rewards[:head] == pytest.approx([of_sessions[0, best].item()] * head, abs=1e-9)
+        if head:  # each item's own log-probability; together they are the session's
+            assert sum(r.score for r in row[:head]) == pytest.approx(beams.logp[0, best].item())
+        values = [r.score + weight * r.reward for r in row[head:]]
         assert values == sorted(values, reverse=True)
         alone = recommender.recommend(history, 5)
         assert [r.item_id for r in alone] == [r.item_id for r in row]
