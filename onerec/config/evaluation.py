@@ -87,8 +87,8 @@ class EvaluationConfig(ValidatedConfig):
     )
     baseline_recency: bool = option(
         True,
-        "Sequence baselines and item-KNN get a recency prior, chosen as the generator's is "
-        "(training.recency_days); they are measured without it, too",
+        "Sequence baselines, item-KNN and the cascade get a recency prior, chosen as the "
+        "generator's is (training.recency_days); they are measured without it, too",
     )
 
     cutoffs: str = option("5,10,20", "List lengths, comma-separated, 10 among them")

@@ -5,6 +5,12 @@ them. The ranker learns on the validation day from retrievers and statistics of 
 so that what it sees of an item never includes the watch it is to predict; then both are fitted to
 the whole window for the test day.
 
+The recency prior is added to the ranker's scores as they are. LambdaMART models the probability
+that one candidate is better than another as the sigmoid of the difference of their scores, so the
+scores are the log-strengths of a Bradley-Terry model: log-probabilities, up to a constant of the
+user's. What the prior lifts has been retrieved: the items watched most on the newest day are those
+of recent popularity, which has a half-life of a day.
+
 Shapes: C cases, H history items, K candidates of a case, R candidates of all cases, F features,
 N items.
 """
@@ -30,6 +36,7 @@ from onerec.evaluation.baselines.simple import (
     fit_popularity,
     watched_indicator,
 )
+from onerec.model.recency_prior import NO_PRIOR, RecencyPrior
 from onerec.ranked_lists import RankedLists, first_occurrences, is_excluded, last_items
 from onerec.session_dataset.eval_users import load_eval_users
 from onerec.session_dataset.interactions import load_interactions
@@ -123,10 +130,12 @@ class Cascade:
     Attributes:
         retrieval: The first stage.
         booster: LightGBM's model, the second.
+        recency_prior: What `FittedBaselines.rankers` adds to its scores.
     """
 
     retrieval: Retrieval
     booster: Any
+    recency_prior: RecencyPrior = NO_PRIOR
 
     def rank(
         self,
@@ -147,11 +156,13 @@ class Cascade:
         return RankedLists.best(retrieved, scores, top_k)
 
     def save(self, directory: Path) -> None:
-        """Write `ranker.txt`, `statistics.parquet` and `config.json`, not the retrievers."""
+        """Write `ranker.txt`, `statistics.parquet`, `config.json` and `recency_prior.json`, not the
+        retrievers."""
         directory.mkdir(parents=True, exist_ok=True)
         self.booster.save_model(str(directory / "ranker.txt"))
         columns = dict(zip(STATISTICS, self.retrieval.statistics.T, strict=True))
         pq.write_table(pa.table(columns), directory / "statistics.parquet")
+        self.recency_prior.save(directory)
         gain = self.booster.feature_importance("gain").tolist()
         names = (*FEATURES, *STATISTICS)
         write_json(
@@ -222,7 +233,7 @@ def load_cascade(directory: Path, knn: ItemKNN, popular: Popularity) -> Cascade:
     booster = _lightgbm().Booster(model_file=str(directory / "ranker.txt"))
     table = pq.read_table(directory / "statistics.parquet")
     statistics = np.stack([table.column(name).to_numpy() for name in STATISTICS], -1)
-    return Cascade(Retrieval(knn, popular, statistics), booster)
+    return Cascade(Retrieval(knn, popular, statistics), booster, RecencyPrior.load(directory))
 
 
 def examples(

@@ -6,10 +6,11 @@ and both retrievers of the cascade are among them.
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import cached_property, partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pyarrow as pa
@@ -49,6 +50,7 @@ from onerec.ranked_lists import Ranker
 from onerec.session_dataset.eval_users import load_eval_users
 from onerec.session_dataset.interactions import Interactions, load_interactions
 from onerec.session_dataset.newest_watches import WatchesBefore, split_day
+from onerec.session_dataset.one_day_earlier import write_one_day_earlier
 from onerec.tokenizer.semantic_ids import SemanticIds
 
 LearnedBaseline = SequenceRanker | TigerRanker | Cascade
@@ -66,7 +68,7 @@ class FittedBaselines:
         item_knn: Neighbours by co-watching.
         learned: Sequence models, TIGER and the cascade by name.
         newest_watches: (N,) what recency priors count.
-        item_knn_prior: Of item-KNN; the learned ones have their own.
+        item_knn_prior: Of item-KNN; the learned systems have their own.
     """
 
     exposures: np.ndarray
@@ -97,33 +99,33 @@ class FittedBaselines:
     def _with_recency(self) -> dict[str, Ranker]:
         """Those with a recency prior; without it they have names of their own.
 
-        Popularity has its recent form, and the cascade reads recent popularity.
+        Popularity has its recent form instead.
         """
         if self.newest_watches is None:
             return {}
-        systems = {
-            "itemknn": (LogSimilarity(self.item_knn), self.item_knn_prior),
-            **{
-                name: (system, system.recency_prior)
-                for name, system in self.learned.items()
-                if not isinstance(system, Cascade)
-            },
-        }
+        systems: dict[str, Ranker] = {"itemknn": LogSimilarity(self.item_knn), **self.learned}
         found: dict[str, Ranker] = {}
-        for name, (system, recency_prior) in systems.items():
+        for name, recency_prior in self._recency_priors.items():
             prior = recency_prior.of(self.newest_watches)
             if prior is not None:
-                found[name] = WithRecency(system, prior.numpy())
-                found[without_recency(name)] = system
+                found[name] = WithRecency(systems[name], prior.numpy())
+                found[without_recency(name)] = systems[name]
         return found
 
-    def facts(self) -> dict[str, int]:
-        """Counts worth showing."""
+    @property
+    def _recency_priors(self) -> dict[str, RecencyPrior]:
+        own = {name: system.recency_prior for name, system in self.learned.items()}
+        return {"itemknn": self.item_knn_prior, **own}
+
+    def facts(self) -> dict[str, float]:
+        """Counts worth showing, and the weights of the recency priors."""
+        weights = {name: prior.weight for name, prior in self._recency_priors.items()}
         return {
             "candidate items": int(self.candidates.sum()),
             "candidates never shown": int((self.exposures[self.candidates] == 0).sum()),
             "watches": int(self.popularity.weights.sum()),
             "neighbour pairs": int(self.item_knn.similarity.nnz),
+            **{f"recency prior of {name}": weight for name, weight in weights.items()},
         }
 
     def save(self, directory: Path) -> None:
@@ -180,8 +182,7 @@ class BaselineInputs:
         last_phase: Settings of the generator's last phase, which the sequence baselines share; None
             leaves it out.
         runtime: Hardware of the sequence baselines.
-        recency_days: The newest days that the recency priors of the sequence baselines count; None
-            leaves the priors out.
+        recency_days: The newest days that recency priors count; None leaves the priors out.
         scratch: Directory of their unfinished work, which several processes share.
     """
 
@@ -296,15 +297,33 @@ def _fit_cascade(
     inputs: BaselineInputs, config: EvaluationConfig, on_progress: OnProgress
 ) -> LearnedBaseline:
     on_progress("cascade: retrievers, then the ranker")
-    return fit_cascade(
-        inputs.session_dataset,
-        inputs.semantic_ids,
-        inputs.candidates,
-        test_day=inputs.test_day,
+    cascade = partial(
+        fit_cascade,
+        semantic_ids=inputs.semantic_ids,
         neighbours=config.neighbours,
         history_length=inputs.history_length,
         seed=config.seed,
     )
+    fitted = cascade(inputs.session_dataset, candidates=inputs.candidates, test_day=inputs.test_day)
+    prior = _cascade_prior(cascade, inputs, config)
+    on_progress(f"cascade: weight {prior.weight:g} of the recency prior")
+    return replace(fitted, recency_prior=prior)
+
+
+def _cascade_prior(
+    cascade: Callable[..., Cascade], inputs: BaselineInputs, config: EvaluationConfig
+) -> RecencyPrior:
+    """The recency prior of the cascade, chosen on the validation day by a cascade of the training
+    days alone, whose ranker learned the last of them."""
+    cases = inputs.recency_cases
+    day = split_day(inputs.session_dataset, "valid")
+    if cases is None or day is None or not len(cases.users):
+        return NO_PRIOR
+    with TemporaryDirectory() as earlier:
+        if not write_one_day_earlier(inputs.session_dataset, Path(earlier)):
+            return NO_PRIOR
+        older = cascade(Path(earlier), candidates=cases.candidates, test_day=day)
+    return chosen_prior(older, cases, seed=config.seed)
 
 
 LEARNED: Mapping[str, Callable[[BaselineInputs, EvaluationConfig, OnProgress], LearnedBaseline]] = {
@@ -312,7 +331,7 @@ LEARNED: Mapping[str, Callable[[BaselineInputs, EvaluationConfig, OnProgress], L
     "tiger": _fit_tiger,
     "cascade": _fit_cascade,
 }
-"""FittedBaselines that are fitted only where the settings name them, and how."""
+"""Baselines that are fitted only where the settings name them, and how."""
 
 
 def fit_learned(

@@ -17,6 +17,10 @@ from onerec.evaluation.baselines import (
 )
 from onerec.evaluation.baselines.cascade import FEATURES, Cascade, Retrieval, examples, fit_cascade
 from onerec.evaluation.baselines.item_statistics import STATISTICS, item_statistics
+from onerec.evaluation.ranking_metrics import per_case_metrics
+from onerec.evaluation.recency import PRIOR_WEIGHTS
+from onerec.model.recency_prior import NO_PRIOR, RecencyPrior
+from onerec.session_dataset.eval_users import load_eval_users
 from onerec.session_dataset.interactions import load_interactions
 from onerec.session_dataset.logged_exposures import LoggedExposures, load_logged_exposures
 from tests.core.evaluation import night as small
@@ -211,6 +215,100 @@ def test_a_night_can_name_it(data: Path, tmp_path: Path):
     history = np.array([[3, 9, -1], [-1, -1, -1]])
     ranked = {n: r.rank(history, 9).items.tolist() for n, r in loaded.rankers.items()}
     assert ranked == {n: r.rank(history, 9).items.tolist() for n, r in fitted.rankers.items()}
+
+
+def test_its_lists_are_sorted_by_score_plus_prior(data: Path, fitted: Cascade, tmp_path: Path):
+    histories = np.array([[3, 9, -1], [2, -1, -1]])
+    scores = np.full((2, NUM_ITEMS), -np.inf)
+    plain = fitted.rank(histories, NUM_ITEMS)
+    rows, places = np.nonzero(plain.items >= 0)
+    scores[rows, plain.items[rows, places]] = plain.scores[rows, places]
+    watches = np.random.default_rng(1).integers(0, 50, NUM_ITEMS).astype(float)
+    counted = fit_baselines(load_interactions(data, IDS, test_day=DAY), CANDIDATES, neighbours=5)
+    for weight in (0.0, 1.5):
+        system = dataclasses.replace(fitted, recency_prior=RecencyPrior(weight=weight))
+        baselines = dataclasses.replace(
+            counted, learned={"cascade": system}, newest_watches=watches
+        )
+        out = tmp_path / str(weight)
+        out.mkdir()
+        baselines.save(out)
+        expected = np.argsort(-(scores + weight * np.log1p(watches)), 1, kind="stable")[:, :5]
+        for rankers in (baselines.rankers, load_baselines(out).rankers):
+            assert np.array_equal(rankers["cascade"].rank(histories, 5).items, expected)
+            assert ("cascade_without_recency" in rankers) == (weight > 0)
+    assert baselines.facts()["recency prior of cascade"] == 1.5
+    without = rankers["cascade_without_recency"].rank(histories, 5)
+    assert np.array_equal(without.items, plain.items[:, :5])
+
+
+@pytest.mark.parametrize("fashion", [True, False])
+def test_the_weight_of_its_prior_is_chosen_by_a_cascade_of_the_training_days(
+    tmp_path: Path, fashion: bool
+):
+    """In fashion: each day everyone watches five items, three of which were watched the day before;
+    nothing else says so. Otherwise watches are random."""
+    pytest.importorskip("lightgbm")
+    rng = np.random.default_rng(0)
+    rows, today = [], rng.choice(NUM_ITEMS - 3, 5, replace=False)
+    for back in (5, 4, 3, 2, 1, 0):
+        others = np.setdiff1d(np.arange(NUM_ITEMS - 3), today)
+        today = np.concatenate([today[2:], rng.choice(others, 2, replace=False)])
+        for user in range(40):
+            shown = rng.choice(NUM_ITEMS - 3, 5, replace=False)
+            items = [f"i{n:02d}" for n in (today if fashion else shown)]
+            rows.append(session(f"u{user:02d}", day(back), items, watched=[True] * 5))
+    directory = small.write_sessions(tmp_path / "s", rows)
+    inputs = BaselineInputs(
+        session_dataset=directory,
+        semantic_ids=IDS,
+        candidates=CANDIDATES,
+        test_day=DAY,
+        history_length=6,
+        recency_days=1,
+    )
+    config, messages = EvaluationConfig(baselines="popularity,cascade", neighbours=5), []
+    chosen = fit_learned(inputs, config, on_progress=messages.append)["cascade"].recency_prior
+
+    earlier = small.write_sessions(
+        tmp_path / "earlier",
+        [
+            {**r, "split": "valid" if r["session_date"] == day(2) else "train"}
+            for r in rows
+            if r["session_date"] < day(1)
+        ],
+    )
+    older = fit_cascade(
+        earlier, IDS, CANDIDATES, test_day=day(1), neighbours=5, history_length=6, seed=3
+    )
+    cases = load_eval_users(directory, "valid", IDS, history_length=6, rankable=CANDIDATES)
+    shown_before = [i for r in rows if r["session_date"] == day(2) for i in r["item_ids"]]
+    watches = np.bincount(IDS.index_of(np.array(shown_before, object)), minlength=NUM_ITEMS)
+    lists = older.rank(cases.history, 100)
+    ndcg = {}
+    for weight in PRIOR_WEIGHTS:
+        scores = lists.scores + weight * np.log1p(watches)[lists.items]
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :10]
+        top = np.take_along_axis(lists.items, order, 1)
+        ndcg[weight] = per_case_metrics(top, cases.targets, (10,))["ndcg@10"].mean()
+    assert chosen.weight == max(ndcg, key=ndcg.__getitem__)
+    assert (chosen.weight > 0) == fashion
+    assert f"cascade: weight {chosen.weight:g} of the recency prior" in messages
+
+
+def test_a_single_training_day_chooses_no_prior(tmp_path: Path):
+    pytest.importorskip("lightgbm")
+    rows = [session(f"u{u}", day(back), ["i01", "i02"]) for u in range(30) for back in (2, 1, 0)]
+    inputs = BaselineInputs(
+        session_dataset=small.write_sessions(tmp_path / "s", rows),
+        semantic_ids=IDS,
+        candidates=CANDIDATES,
+        test_day=DAY,
+        history_length=6,
+        recency_days=1,
+    )
+    config = EvaluationConfig(baselines="popularity,cascade", neighbours=5)
+    assert fit_learned(inputs, config)["cascade"].recency_prior == NO_PRIOR
 
 
 def test_without_lightgbm_the_remedy_is_named(data: Path, monkeypatch):
