@@ -138,8 +138,11 @@ def typed(
         return _moment(raw, times)
     if target == "double":
         amount = f"finite({number(raw, numbers.decimal)} * {numbers.scale!r})"
-        is_span = raw.is_text and field.name.endswith("_seconds")
-        return f"coalesce({amount}, text_span({raw.sql}))" if is_span else amount
+        if raw.is_text and field.name.endswith("_seconds"):
+            return f"coalesce({amount}, text_span({raw.sql}))"
+        if raw.is_text and field.name == "rating":
+            return f"coalesce({amount}, text_rating({raw.sql}) * {numbers.scale!r})"
+        return amount
     if target == "boolean":
         return _flag(raw) if true_values is None else _is_one_of(raw, true_values)
     if target == "bigint":

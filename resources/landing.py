@@ -5,6 +5,7 @@ their text is kept beside the row (`unreadable`), and the staging SQL rejects it
 files by themselves (their days, their vectors) goes through the same SQL.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -193,11 +194,23 @@ def _combined(part: Part, found: Mapping[str, RawColumn]) -> dict[str, RawColumn
         if len(sources) == 2:
             day = found[sources[0]].as_text_where_needed()
             text = f"cast({day.sql} as date)" if day.is_temporal else day.sql
-            raw = RawColumn(
-                f"cast({text} as varchar) || ' ' || cast({raw.sql} as varchar)", "VARCHAR"
-            )
+            clock = _clock(sources[-1], raw)
+            raw = RawColumn(f"cast({text} as varchar) || ' ' || {clock}", "VARCHAR")
         raws[name] = raw
     return raws
+
+
+def _clock(name: str, raw: RawColumn) -> str:
+    """SQL: a time of day as text; 905 is 09:05, and 9 in a column that is called hour is 09:00."""
+    text = f"cast({raw.sql} as varchar)"
+    if raw.kind == "TIME":
+        return text
+    digits = f"regexp_extract({text}, '^\\s*([0-9]{{1,6}})(\\.0)?\\s*$', 1)"
+    of_hours = "'00'" if re.fullmatch(r"(?i)(.*[_ ])?(hour|hours|hr|h)", name) else "''"
+    return (
+        f"case when {digits} = '' then {text} "
+        f"else lpad({digits} || {of_hours}, if(len({digits}) > 4, 6, 4), '0') end"
+    )
 
 
 def _typed_select(part: Part, contract: pa.Schema, relation: _Relation) -> str:

@@ -38,6 +38,10 @@ _UNIT_SPAN = (
     r"(?i)^\s*(?:PT)?(?:([0-9]+)\s*H)?\s*(?:([0-9]+)\s*M(?:IN)?)?\s*"
     r"(?:([0-9]+(?:\.[0-9]+)?)\s*S(?:EC)?)?\s*$"
 )
+_RATING = (
+    r"(?i)^\s*([0-9]+(?:[.,][0-9]+)?)\s*"
+    r"(?:(?:(?:/|out of|of)\s*[0-9]+(?:[.,]0+)?)\s*(?:stars?)?|stars?|%)\s*$"
+)
 _TIME = rf"([0-9]{{4}})[-/.]([0-9]{{1,2}})[-/.]([0-9]{{1,2}})(?:[T _,]*{_CLOCK})?\s*{_ZONE}"
 _PARTS = "['year', 'month', 'day', 'hour', 'minute', 'second', 'fraction', 'half', 'zone']"
 # microseconds that timestamps can hold: the years 1 to 9999
@@ -66,7 +70,8 @@ MACROS = (
     """
     real_id(x) as case
         when not isfinite(x) then null
-        when x = trunc(x) and abs(x) < 1e38 then cast(cast(x as hugeint) as varchar)
+        when x = trunc(x) and abs(x) < 9007199254740992
+            then cast(cast(x as bigint) as varchar)
         else cast(x as varchar)
     end
     """,
@@ -86,6 +91,19 @@ MACROS = (
                 + coalesce(try_cast(p.m as double), 0) * 60
                 + coalesce(try_cast(p.s as double), 0)
         end
+    )[1]
+    """,
+    # 4.5/5, 4 out of 5 stars, 80%, and stars themselves, of which empty ones do not count
+    rf"""
+    text_rating(x) as list_transform(
+        [x],
+        lambda t: coalesce(
+            try_cast(replace(regexp_extract(t, '{_RATING}', 1), ',', '.') as double),
+            case
+                when regexp_full_match(t, '\s*[\x{{2605}}\x{{2B50}}]+[\x{{2606}}]*\s*')
+                    then len(regexp_replace(t, '[^\x{{2605}}\x{{2B50}}]', '', 'g'))
+            end
+        )
     )[1]
     """,
     f"""
@@ -158,7 +176,8 @@ MACROS = (
                             else try_cast(p.hour as integer)
                         end as varchar
                     ), 2, '0'
-                ) || ':' || p.minute || ':' || if(p.second = '', '00', p.second)
+                ) || ':' || p.minute || ':'
+                || case p.second when '' then '00' when '60' then '59' else p.second end
                 || if(p.fraction = '', '', '.' || p.fraction)
         end
         || case

@@ -21,6 +21,7 @@ _NAMED = (
     *("%Y-%m-%d %H", "%Y%m%d%H", "%G-W%V-%u", "%Y-%j", "%y%m%d %H:%M:%S"),
     "%a, %d %b %Y %H:%M:%S %Z",
     "%a %b %d %H:%M:%S %Z %Y",
+    "%a %b %d %H:%M:%S %z %Y",
     "%a %b %d %H:%M:%S %Y",
     "%d/%b/%Y:%H:%M:%S %z",
     "%d-%b-%y %I.%M.%S.%f %p",
@@ -83,11 +84,13 @@ def about_time(
             f"+01:00 say, or set events.timestamp_format, e.g. '%Y-%m-%d %H:%M:%S {zone[1]}', "
             "and events.time_zone"
         )
-    return f"{start}: {_about_number(value)}"
+    return f"{start}: {remedy_of_time(value)}"
 
 
-def _about_number(value: str) -> str:
-    """The remedy for what may be a number of days or seconds."""
+def remedy_of_time(value: str) -> str:
+    """What to do about a text or number that is no usable time, by what it may be."""
+    if _CLOCK_ONLY.match(value):
+        return "a time of day has no date, and no other column holds one: write both"
     if re.fullmatch(r"\s*[3-5]\d{4}(\.\d*)?\s*", value):
         day = datetime(1899, 12, 30) + timedelta(days=float(value))
         return (
@@ -124,18 +127,26 @@ def _is_later(value: str) -> bool:
 
 def likely_format(value: str) -> str | None:
     """The strptime format of a text that names its month or begins with day or month; else None."""
+    return next(iter(likely_formats(value)), None)
+
+
+def likely_formats(value: str) -> list[str]:
+    """As `likely_format`, the likeliest first: a small day and the month may change places."""
     text = value.strip()
     found = _DATE_FIRST.fullmatch(text)
     if found is None:
-        return next((f for f in _NAMED if _fits(text, f)), None)
+        return [f for f in _NAMED if _fits(text, f)][:1]
     first, separator = int(found[1]), found[2]
-    parts = ["%d", "%m"] if first > 12 or separator[0] == "." else ["%m", "%d"]
-    likely = separator.join([*parts, "%Y" if len(found[4]) == 4 else "%y"])
+    orders = [("%d", "%m"), ("%m", "%d")]
+    orders = orders if first > 12 or separator[0] == "." else orders[::-1]
+    year = "%Y" if len(found[4]) == 4 else "%y"
+    clock = ""
     if found[5]:
-        likely += f"{found[5]}{'%I' if found[8] else '%H'}:%M{':%S' if found[6] else ''}"
-        likely += f"{'.%f' if found[7] else ''}"
-        likely += f"{' ' if found[8][0] == ' ' else ''}%p" if found[8] else ""
-    return likely if _fits(text, likely) else None
+        clock = f"{found[5]}{'%I' if found[8] else '%H'}:%M{':%S' if found[6] else ''}"
+        clock += f"{'.%f' if found[7] else ''}"
+        clock += f"{' ' if found[8][0] == ' ' else ''}%p" if found[8] else ""
+    likely = [separator.join([*order, year]) + clock for order in orders]
+    return [f for f in likely if _fits(text, f)]
 
 
 def _fits(value: str, time_format: str) -> bool:

@@ -214,7 +214,8 @@ def _about_ragged(layout: CsvLayout, row: str | None, wanted: str, got: str, tex
         )
     if int(got) == int(wanted) + 1 and text.rstrip("\r\n").endswith(layout.delimiter):
         return problem + (
-            f"The rows end with a delimiter {layout.delimiter!r} and {first} do not: add one there"
+            f"The rows end with a delimiter {layout.delimiter!r}, which {first} "
+            f"{'lacks' if layout.has_header else 'lack'}: add it there"
         )
     return problem + (
         f"A cell holds the delimiter {layout.delimiter!r} without quotes: write such cells in "

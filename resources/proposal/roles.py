@@ -17,6 +17,9 @@ EVENT_WORDS = {
 }  # fmt: skip
 """What logs write as the kind of an event."""
 
+MOST_STARS = 5
+MOST_DUPLICATES = 0.5
+"""Share of a catalogue's rows that must be of different items."""
 GOOD_RATING = 4
 """Logs of ratings count this much as positive (`onerec.config.feedback`)."""
 
@@ -47,12 +50,14 @@ class ChosenColumn:
         column: The column.
         why: Why it was chosen.
         scale: Factor to the contract's unit.
+        date: The column of the date, where `column` holds the time of day.
     """
 
     contract: str
     column: ColumnFacts
     why: str
     scale: float = 1.0
+    date: ColumnFacts | None = None
 
 
 def _is_number(column: ColumnFacts) -> bool:
@@ -60,11 +65,17 @@ def _is_number(column: ColumnFacts) -> bool:
 
 
 def _is_id(column: ColumnFacts) -> bool:
-    return not column.vectors and column.known > 0
+    return not column.vectors and column.known > 0 and not column.is_nested
 
 
 def _is_flag(column: ColumnFacts) -> bool:
-    return column.flags >= MOST and column.distinct <= 2
+    """Two values; a header that stands among the rows is none."""
+    return column.flags >= MOST and len({*column.frequent} - {column.name}) <= 2
+
+
+def _is_watch_time(column: ColumnFacts) -> bool:
+    is_no_flag = column.name == "watch_seconds" or not _is_flag(column)
+    return _is_number(column) and is_no_flag and column.times < MOST
 
 
 def _is_scale(column: ColumnFacts) -> bool:
@@ -85,6 +96,11 @@ def _counts_units(column: ColumnFacts) -> bool:
 def _is_kind_of_event(column: ColumnFacts) -> bool:
     words = {re.sub(r"[_-]", " ", value.lower()) for value in column.frequent}
     return bool(words & EVENT_WORDS) and column.distinct <= 30
+
+
+def is_called_event(column: ColumnFacts) -> bool:
+    """Whether a column of few values is called as kinds of events are."""
+    return re.fullmatch(_EVENT, column.words) is not None and 1 < column.distinct <= 30
 
 
 def _different(column: ColumnFacts) -> str:
@@ -117,6 +133,7 @@ _USER = (
     r"(user|uid|visitor|customer|member|account|client|person|reviewer|viewer)"
     r"( ?(id|no|code|number))?"
 )
+_EVENT = r"(event|event type|action|action type|behavior|behavior type|behaviour|type)"
 _ITEM = (
     r"(item|iid|video|vid|product|article|movie|film|song|track|book|isbn|news|post|photo|asin|"
     r"sku|parent asin|content|business|game|recipe)( ?(id|no|code|number))?"
@@ -134,12 +151,12 @@ EVENTS: tuple[Role, ...] = (
     Role(
         contract="watch_seconds",
         names=r".*\b(watch|play|playing|dwell|listen|view time|watched|played)\b.*",
-        fits=lambda c: _is_number(c) and not _is_flag(c) and c.times < MOST,
+        fits=_is_watch_time,
         why=_amount,
     ),
     Role(
         contract="event_type",
-        names=r"(event|event type|action|action type|behavior|behavior type|behaviour|type)",
+        names=_EVENT,
         fits=_is_kind_of_event,
         why=_values,
     ),
@@ -244,7 +261,20 @@ def choose(table: FoundTable, roles: Iterable[Role]) -> dict[str, ChosenColumn]:
         if named:
             best = min(named, key=lambda c: c.whole_days)
             chosen[role.contract] = _scaled(role.contract, best, role.why(best))
-    return chosen
+    return _with_time_of_day(table, chosen)
+
+
+def _with_time_of_day(
+    table: FoundTable, chosen: dict[str, ChosenColumn]
+) -> dict[str, ChosenColumn]:
+    """Where the time is a date only, and another column holds times of day: both."""
+    date = chosen.get("event_time")
+    clocks = [c for c in unused(table, chosen) if c.is_clock]
+    if date is None or date.date is not None or not date.column.whole_days or not clocks:
+        return chosen
+    why = f"times of day, e.g. {short(clocks[0].frequent[0])}, of the date in another column"
+    both = ChosenColumn(contract="event_time", column=clocks[0], why=why, date=date.column)
+    return chosen | {"event_time": both}
 
 
 def find_events(tables: list[FoundTable]) -> tuple[FoundTable, dict[str, ChosenColumn]] | None:
@@ -260,20 +290,26 @@ def find_events(tables: list[FoundTable]) -> tuple[FoundTable, dict[str, ChosenC
 def find_items(
     tables: Iterable[FoundTable], log: FoundTable, logged: ChosenColumn
 ) -> tuple[FoundTable, dict[str, ChosenColumn]] | None:
-    """The table whose rows are items of the log."""
+    """The table whose rows are items of the log; of several the one that says most of them."""
+    if logged.column.name not in log.rows.column_names:
+        return None
     ids = pc.unique(log.rows[logged.column.name].cast("string"))
+    found = []
     for table in tables:
         named = choose(table, ITEMS)
         own = named.get("item_id") or _same_name(table, logged)
-        if own is None or own.column.distinct < MOST * own.column.known:
+        if own is None or own.column.is_nested or own.column.name not in table.rows.column_names:
             continue
-        known = table.rows[own.column.name].cast("string")
+        if own.column.distinct < MOST_DUPLICATES * own.column.known:
+            continue
+        known = pc.unique(table.rows[own.column.name].cast("string"))
         shared = pc.sum(pc.is_in(known, value_set=ids)).as_py() or 0
         if shared and not any(c.vectors for c in table.columns):
-            why = f"one row an item; {shared:,} of them are in the first rows of the log"
+            repeated = "" if own.column.distinct == own.column.known else ", some twice"
+            why = f"one row an item{repeated}; {shared:,} of them are in the first rows of the log"
             named["item_id"] = ChosenColumn(contract="item_id", column=own.column, why=why)
-            return table, _described_by_values(table, named)
-    return None
+            found.append((table, _described_by_values(table, named)))
+    return max(found, key=lambda pair: len(pair[1]), default=None)
 
 
 def _same_name(table: FoundTable, logged: ChosenColumn) -> ChosenColumn | None:
@@ -313,7 +349,7 @@ def find_vectors(tables: Iterable[FoundTable]) -> tuple[FoundTable, dict[str, Ch
 
 def unused(table: FoundTable, chosen: dict[str, ChosenColumn]) -> Iterator[ColumnFacts]:
     """Columns without a role."""
-    names = {c.column.name for c in chosen.values()}
+    names = {u.name for c in chosen.values() for u in (c.column, c.date) if u is not None}
     return (c for c in table.columns if c.name not in names)
 
 
@@ -330,18 +366,25 @@ def _by_values(table: FoundTable, roles: Iterable[Role]) -> dict[str, ChosenColu
             contract="event_time", column=best, why=f"the only likely one: {_time_why(best)}"
         )
         free.remove(best)
+    kinds = [c for c in free if _is_kind_of_event(c)]
+    if kinds and "event_type" not in named:
+        why = f"words of events: {_values(kinds[0])}"
+        named["event_type"] = ChosenColumn(contract="event_type", column=kinds[0], why=why)
+        free.remove(kinds[0])
     for contract, fits in (("quantity", _counts_units), ("rating", _is_scale)):
-        few = [c for c in free if fits(c)]
-        if few and not {"rating", contract} & named.keys():
+        few = [c for c in free if fits(c) and not c.is_clock]
+        # beside kinds of events a few different numbers are rather categories
+        if few and not {"rating", "event_type", contract} & named.keys():
             why = f"few different numbers: {_values(few[0])}"
             named[contract] = ChosenColumn(contract=contract, column=few[0], why=why)
             free.remove(few[0])
+    free = [c for c in free if _is_id(c)]
     for contract in ("user_id", "item_id"):
         if contract not in named and free:
             column = free.pop(0)
             why = f"a guess, by its place: {_different(column)}"
             named[contract] = ChosenColumn(contract=contract, column=column, why=why)
-    return named
+    return _with_time_of_day(table, named)
 
 
 def _scaled(contract: str, column: ColumnFacts, why: str) -> ChosenColumn:
@@ -351,4 +394,9 @@ def _scaled(contract: str, column: ColumnFacts, why: str) -> ChosenColumn:
     if spans and (is_named or (column.median or 0) > 3_000):
         why = f"milliseconds: {why}"
         return ChosenColumn(contract=contract, column=column, why=why, scale=0.001)
+    most = column.largest or 0
+    if contract == "rating" and MOST_STARS < most <= 100:
+        scale = MOST_STARS / (10 if most <= 10 else 100)
+        why = f"of {most:g} at most, made {MOST_STARS}, as {GOOD_RATING} counts as positive: {why}"
+        return ChosenColumn(contract=contract, column=column, why=why, scale=scale)
     return ChosenColumn(contract=contract, column=column, why=why)

@@ -1,6 +1,6 @@
 """Tables found in the files, and facts about each column from its first rows."""
 
-import csv
+import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -11,20 +11,25 @@ import pyarrow as pa
 
 from onerec import schema
 from onerec.config import SettingError
+from onerec.datasets.file_problems import AS_TEXT
 from onerec.datasets.files import DataFile, find
 from onerec.urls import redact_url
-from resources.casts import RawColumn, TimeStyle, typed
+from resources.casts import NumberStyle, RawColumn, TimeStyle, typed
 from resources.landing import plausible
+from resources.proposal.csv_style import with_own_style
 from resources.sql_macros import create_macros
-from resources.unusable_times import likely_format
+from resources.unusable_times import likely_formats
 
 T = TypeVar("T")
 R = TypeVar("R")
 SAMPLE_ROWS = 20_000
 MOST = 0.95
 """Share of a column's values that must be of a kind for the column to be of it."""
+MOST_FREQUENT = 20
+_CLOCK = r"\s*[0-9]{1,2}:[0-9]{2}(:[0-9]{2}([.][0-9]+)?)?( ?[AaPp][Mm])?\s*"
 _TIME = schema.EVENTS.field("event_time")
 _NUMBER = schema.EVENTS.field("watch_seconds")
+_RATING = schema.EVENTS.field("rating")
 _FLAG = schema.EVENTS.field("is_like")
 
 
@@ -39,10 +44,15 @@ class ColumnFacts:
         distinct: Different ones among them.
         frequent: The most frequent ones, as text.
         numbers: Share of the values that are numbers.
+        decimal: How they are written, if not as `1234.5`: see `events.decimal`.
         median: Of the numbers.
+        least: Of the numbers.
+        largest: Of the numbers.
         times: Share that are times of a log, read with `time_format`.
         time_format: strptime format, where the text is not ISO 8601.
+        either_way: Day and month could be the other way round.
         whole_days: No time has a time of day.
+        clocks: Share that are times of day, without a date.
         flags: Share that are yes or no.
         vectors: The values are lists of numbers.
     """
@@ -53,10 +63,15 @@ class ColumnFacts:
     distinct: int
     frequent: tuple[str, ...]
     numbers: float
+    decimal: str | None
     median: float | None
+    least: float | None
+    largest: float | None
     times: float
     time_format: str | None
+    either_way: bool
     whole_days: bool
+    clocks: float
     flags: float
     vectors: bool
 
@@ -65,6 +80,18 @@ class ColumnFacts:
         """Its name in lower case, words apart: `visitorId:token` is `visitor id`."""
         apart = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", self.name.split(":")[0])
         return re.sub(r"[^a-z0-9]+", " ", apart.lower()).strip()
+
+    @property
+    def is_nested(self) -> bool:
+        """Whether its values are records or lists: neither an id nor a text."""
+        return self.kind.startswith(("STRUCT", "MAP", "UNION")) or self.kind.endswith("]")
+
+    @property
+    def is_clock(self) -> bool:
+        """Whether it holds times of day: 14:35, or by its name hours and minutes in one number."""
+        named = re.search(r"\b(hour|hours|hr|hhmm|hourmin|hour min)\b", self.words) is not None
+        hours = named and self.numbers >= MOST and 0 <= (self.least or 0) <= (self.largest or 0)
+        return self.clocks >= MOST or (hours and (self.largest or 0) < 2400)
 
     @property
     def unit(self) -> str | None:
@@ -107,7 +134,7 @@ def find_tables(data: str) -> tuple[list[FoundTable], tuple[str, ...]]:
     except ValueError as error:
         raise SettingError("DATA", redact_url(data), str(error)) from error
     groups: dict[tuple[object, ...], list[DataFile]] = {}
-    for file, names in _read_each(_with_names, found.files, problems):
+    for file, names in _read_each(_with_names, _without_links(found.files), problems):
         if names:
             groups.setdefault((names, file.is_parquet, file.style), []).append(file)
     tables = _read_each(_look_at, groups.values(), problems)
@@ -120,11 +147,13 @@ def find_tables(data: str) -> tuple[list[FoundTable], tuple[str, ...]]:
         )
         raise SettingError("DATA", data, remedy)
     not_read = [f"not read: {problem}" for problem in problems]
-    if found.skipped:
-        not_read.append(
-            f"not read, for their endings: {', '.join(found.skipped[:5])}; name such a file "
-            "itself, make init DATA=file"
-        )
+    json = [path for path in found.skipped if re.search(r"\.(json|jsonl|ndjson)\b", path.lower())]
+    for skipped, remedy in (
+        (json, f"JSON is not read: {AS_TEXT}"),
+        ([p for p in found.skipped if p not in json], "name such a file, make init DATA=file"),
+    ):
+        if skipped:
+            not_read.append(f"not read, for their endings: {', '.join(skipped[:5])}; {remedy}")
     return sorted(tables, key=_size, reverse=True), tuple(not_read)
 
 
@@ -144,40 +173,38 @@ def _size(table: FoundTable) -> int:
 
 
 def _with_names(file: DataFile) -> tuple[DataFile, tuple[str, ...]]:
-    styled = _styled(file)
+    styled = with_own_style(file)
     return styled, styled.names
 
 
-def _styled(file: DataFile) -> DataFile:
-    """A CSV file with its own delimiter, and with made-up names where it has no header."""
-    if file.is_parquet:
-        return file
-    lines = file.first_lines(6)
-    if not lines:
-        return file
-    counts = {d: [line.count(d) for line in lines] for d in ("\t", ",", ";", "|")}
-    delimiter = max(counts, key=lambda d: (min(counts[d]) > 0, min(counts[d])))
-    own = "\t" if file.path.lower().split(".")[-1] in ("tsv", "tab") else ","
-    style = file.style
-    if delimiter != own and min(counts[delimiter]) > 0:
-        style = replace(style, delimiter=delimiter)
-    cells = next(csv.reader([lines[0]], delimiter=delimiter))
-    if any(re.fullmatch(r"[-+]?[0-9][-+0-9.:T ]*", cell.strip()) for cell in cells):
-        style = replace(style, names=tuple(f"column_{n}" for n in range(1, len(cells) + 1)))
-    return replace(file, style=style)
+def _without_links(files: Iterable[DataFile]) -> list[DataFile]:
+    """Files of this machine once each: a link to one that is found anyway is left out."""
+    kept: dict[str, DataFile] = {}
+    for file in files:
+        place = os.path.realpath(file.path) if file.protocol == "file" else file.url
+        if place not in kept or file.path == place:
+            kept[place] = file
+    return sorted(kept.values(), key=lambda file: file.path)
 
 
 def _look_at(files: Sequence[DataFile]) -> FoundTable:
     file = files[0]
-    rows = pa.Table.from_batches(
-        [next(iter(file.rows(range(len(file.names)))), pa.record_batch([], names=[]))]
-    ).slice(0, SAMPLE_ROWS)
-    if rows.num_columns:
+    batch = next(iter(file.rows(range(len(file.names)))), None)
+    rows = pa.table({name: pa.array([], pa.string()) for name in file.names})
+    if batch is not None:
+        rows = pa.Table.from_batches([batch]).slice(0, SAMPLE_ROWS)
         rows = rows.rename_columns(list(file.names))
+    in_path = _path_columns(files)
+    delimiter = file.style.delimiter
     connection = duckdb.connect(":memory:", config={"threads": 1})
     try:
         create_macros(connection)
-        columns = tuple(_column(connection, rows, name) for name in rows.column_names)
+        connection.execute("set TimeZone = 'UTC'")
+        columns = tuple(
+            _column(connection, table, name, delimiter)
+            for table in (rows, in_path)
+            for name in table.column_names
+        )
     finally:
         connection.close()
     return FoundTable(
@@ -185,54 +212,125 @@ def _look_at(files: Sequence[DataFile]) -> FoundTable:
     )
 
 
-def _column(connection: duckdb.DuckDBPyConnection, rows: pa.Table, name: str) -> ColumnFacts:
+def _path_columns(files: Sequence[DataFile]) -> pa.Table:
+    """Columns that stand in the paths of all files; a row for each file."""
+    values = [file.path_columns for file in files]
+    names = [name for name in values[0] if all(name in v for v in values)]
+    return pa.table({name: pa.array([v[name] for v in values], pa.string()) for name in names})
+
+
+def _column(
+    connection: duckdb.DuckDBPyConnection, rows: pa.Table, name: str, delimiter: str | None
+) -> ColumnFacts:
     connection.register("sample", rows.select([name]).rename_columns(["value"]))
     kind = connection.execute("describe from sample").fetchall()[0][1]
     raw = RawColumn("value", kind).as_text_where_needed()
-    connection.execute("set TimeZone = 'UTC'")
-    known, distinct, frequent = connection.execute(
-        f"select count(*), count(distinct v), list(v order by n desc, v)[1:20] from (select "
+    distinct, frequent = connection.execute(
+        f"select count(distinct v), list(v order by n desc, v)[1:{MOST_FREQUENT}] from (select "
         f"cast({raw.sql} as varchar) as v, count(*) as n from sample where not {raw.is_blank} "
         "group by 1)"
     ).fetchall()[0]
-    known = connection.execute(f"select count(*) from sample where not {raw.is_blank}").fetchall()[
-        0
-    ][0]
-    time_format = None
-    times, whole_days = _times(connection, raw, None)
-    if times < MOST and raw.is_text and frequent and (guessed := likely_format(frequent[0])):
-        formatted, whole = _times(connection, raw, guessed)
-        if formatted >= MOST:
-            times, whole_days, time_format = formatted, whole, guessed
-    number, flag = typed(_NUMBER, raw), typed(_FLAG, raw)
-    numbers, median, flags = connection.execute(
-        f"select count({number}), median({number}), count({flag}) from sample"
+    frequent = tuple(frequent or ())
+    decimal = _decimal(frequent, delimiter) if raw.is_text else None
+    kind_of_number = _RATING if _is_text_of_ratings(frequent) else _NUMBER
+    number = typed(kind_of_number, raw, numbers=NumberStyle(decimal=decimal))
+    flag = typed(_FLAG, raw)
+    is_clock = f"regexp_full_match(cast({raw.sql} as varchar), '{_CLOCK}')"
+    is_vector = f"try_cast({raw.sql} as float[])" if raw.is_text else "cast(null as float[])"
+    known, numbers, median, least, largest, flags, clocks, vectors = connection.execute(
+        f"select count(*), count({number}), median({number}), min({number}), max({number}), "
+        f"count({flag}), count(*) filter ({is_clock}), count({is_vector}) "
+        f"from sample where not {raw.is_blank}"
     ).fetchall()[0]
     share = 1 / max(known, 1)
+    times = _times(connection, raw, frequent)
     return ColumnFacts(
         name=name,
         kind=kind,
         known=known,
         distinct=distinct,
-        frequent=tuple(frequent or ()),
+        frequent=frequent,
         numbers=numbers * share,
+        decimal=decimal,
         median=median,
-        times=times,
-        time_format=time_format,
-        whole_days=whole_days,
+        least=least,
+        largest=largest,
+        times=times.share,
+        time_format=times.time_format,
+        either_way=times.either_way,
+        whole_days=times.whole_days,
+        clocks=clocks * share,
         flags=flags * share,
-        vectors=kind.startswith(("FLOAT[", "DOUBLE[")),
+        vectors=kind.startswith(("FLOAT[", "DOUBLE[")) or vectors * share >= MOST,
     )
 
 
-def _times(
+def _is_text_of_ratings(values: Sequence[str]) -> bool:
+    """Whether ratings are written out: 4.5/5, 4 stars, 80%, or as stars."""
+    return any(re.search(r"\d\s*(/|out of|stars?|%)|[\u2605\u2b50]", v) for v in values)
+
+
+def _decimal(values: Sequence[str], delimiter: str | None) -> str | None:
+    """How numbers are written that have commas: `,` before decimals, `.` where it groups digits.
+
+    Where both are possible, `1,234`, a file with semicolons has decimal commas.
+    """
+    written = [v for v in values if re.fullmatch(r"\s*-?[0-9][0-9., ']*\s*", v)]
+    if not any("," in v for v in written):
+        return None
+    grouped = all(re.fullmatch(r"\s*-?\d{1,3}(,\d{3})*(\.\d+)?\s*", v) for v in written)
+    return "." if grouped and delimiter != ";" else ","
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Times:
+    """How a column's values are read as times.
+
+    Attributes:
+        share: Of the values that are times of a log.
+        whole_days: None has a time of day.
+        span_days: Between the first and the last of them.
+        time_format: strptime format; None for ISO 8601.
+        either_way: With day and month the other way round all are times, too.
+    """
+
+    share: float
+    whole_days: bool
+    span_days: int
+    time_format: str | None = None
+    either_way: bool = False
+
+
+def _times(connection: duckdb.DuckDBPyConnection, raw: RawColumn, values: Sequence[str]) -> _Times:
+    """As ISO 8601 or numbers; else in the format that fits most values, and of several that fit
+    all of them in the one that makes the shortest log."""
+    plain = _times_in(connection, raw, None)
+    if plain.share >= MOST or not raw.is_text:
+        return plain
+    formats = dict.fromkeys(f for value in values for f in likely_formats(value))
+    read = [_times_in(connection, raw, f) for f in formats]
+    fitting = sorted(
+        (times for times in read if times.share >= MOST), key=lambda t: (-t.share, t.span_days)
+    )
+    if not fitting:
+        return plain
+    is_german = "%d.%m" in (fitting[0].time_format or "")  # with points the day stands first
+    return replace(fitting[0], either_way=len(fitting) > 1 and not is_german)
+
+
+def _times_in(
     connection: duckdb.DuckDBPyConnection, raw: RawColumn, time_format: str | None
-) -> tuple[float, bool]:
-    """Share of the values that are times of a log, and whether none has a time of day."""
+) -> _Times:
     moment = typed(_TIME, raw, times=TimeStyle(formats=(time_format,) if time_format else ()))
-    usable, known, whole_days = connection.execute(
+    usable, known, whole_days, span = connection.execute(
         f"select count(*) filter ({plausible('t')}), count(*), "
-        "coalesce(bool_and(t = date_trunc('day', t)), false) "
+        "coalesce(bool_and(t = date_trunc('day', t)), false), "
+        "coalesce(date_diff('day', min(t), max(t)), 0) "
         f"from (select {moment} as t from sample where not {raw.is_blank})"
     ).fetchall()[0]
-    return usable / max(known, 1), whole_days
+    return _Times(
+        share=usable / max(known, 1),
+        whole_days=whole_days,
+        span_days=span,
+        time_format=time_format,
+    )

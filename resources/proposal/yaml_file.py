@@ -3,17 +3,23 @@
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from onerec.config import SettingError
-from onerec.datasets.own_config import EventColumns
+from onerec.datasets.file_problems import loose
+from onerec.datasets.files import find
+from onerec.datasets.own_config import EventColumns, ItemColumns
+from resources.proposal.csv_style import FALLBACK_ENCODING
+from resources.proposal.no_log import why_no_log
 from resources.proposal.roles import (
+    GOOD_RATING,
     ChosenColumn,
     find_events,
     find_items,
     find_vectors,
+    is_called_event,
     short,
     unused,
 )
@@ -51,14 +57,7 @@ def propose(data: str, beside: Path) -> Proposal:
     tables, not_read = find_tables(data)
     found = find_events(tables)
     if found is None:
-        seen = "; ".join(
-            f"{Path(t.files[0].path).name}: {', '.join(c.name for c in t.columns)}" for t in tables
-        )
-        remedy = (
-            f"no table has a user, an item and a time. Columns are: {seen}. Write it by hand, see "
-            "docs/own_data.md"
-        )
-        raise SettingError("DATA", data, remedy)
+        raise SettingError("DATA", data, why_no_log(tables, not_read))
     log, events = found
     rest = [t for t in tables if t is not log]
     items = find_items(rest, log, events["item_id"])
@@ -66,6 +65,7 @@ def propose(data: str, beside: Path) -> Proposal:
     parts = [_section("events", log, events, beside)]
     parts += [_section("items", *items, beside)] if items else []
     parts += [_section("item_vectors", *vectors, beside)] if vectors else []
+    parts += _feedback(events)
     if events["event_time"].column.whole_days:
         parts.append(
             "# the times are days: what a user did on a day is one session\n"
@@ -85,22 +85,61 @@ def propose(data: str, beside: Path) -> Proposal:
 
 def _section(name: str, table: FoundTable, chosen: Mapping[str, ChosenColumn], beside: Path) -> str:
     path = _path(table, beside)
-    lines = [f"{name}:", f"  path: {_scalar(path)}"]
+    lines = [f"{name}:", f"  path: {_scalar(path.text)}{path.comment}"]
     lines += [f"  {key}: {_scalar(value)}" for key, value in _format(table).items()]
+    if table.files[0].style.encoding == FALLBACK_ENCODING:
+        lines[-1] += " # a guess: there are bytes that are not UTF-8"
     if not table.has_header:
-        names = ", ".join(c.name for c in table.columns)
+        names = ", ".join(c.name for c in table.columns if c.name in table.rows.column_names)
         lines.append(f"  names: [{names}] # the first row is no header: rename them as you like")
-    lines += [f"  {line}" for line in _time_lines(chosen)]
+    lines += [f"  {line}" for line in (*_time_lines(chosen), *_number_lines(chosen))]
     lines.append("  columns:")
     known = EventColumns.model_fields if name == "events" else chosen
     for contract, choice in chosen.items():
-        column = _scalar(choice.column.name)
-        value = column if choice.scale == 1 else f"{{ column: {column}, scale: {choice.scale:g} }}"
         mark = "" if contract in known else "# "
-        lines.append(f"    {mark}{contract}: {value} # {choice.why}")
+        lines.append(f"    {mark}{contract}: {_source(choice)} # {choice.why}")
+    optional = EventColumns.model_fields if name == "events" else ItemColumns.model_fields
     for column in unused(table, dict(chosen)):
-        lines.append(f"    # not used: {column.name} ({_about(column)})")
+        contract = loose(column.name)
+        if name == "events" and "event_type" not in chosen and is_called_event(column):
+            remedy = "if these are kinds of events, say under feedback which of them count"
+            lines.append(f"    # event_type: {_scalar(column.name)} # {_about(column)}: {remedy}")
+        elif contract in optional and contract not in chosen:  # else it would be read by its name
+            lines.append(f"    {contract}: null # does not fit, and not used: {_about(column)}")
+        else:
+            lines.append(f"    # not used: {_scalar(column.name)} ({_about(column)})")
     return "\n".join(lines) + "\n"
+
+
+def _source(choice: ChosenColumn) -> str:
+    """A column as the YAML file names it."""
+    column = _scalar(choice.column.name)
+    more = f", scale: {choice.scale:g}" if choice.scale != 1 else ""
+    more += f", date: {_scalar(choice.date.name)}" if choice.date is not None else ""
+    return f"{{ column: {column}{more} }}" if more else column
+
+
+def _number_lines(chosen: Mapping[str, ChosenColumn]) -> list[str]:
+    """How numbers are written, where not as 1234.5."""
+    written = {c.column.decimal for c in chosen.values() if c.column.decimal is not None}
+    return [f'decimal: "{sorted(written)[0]}"'] if written else []
+
+
+def _feedback(events: Mapping[str, ChosenColumn]) -> list[str]:
+    """What is positive in ratings of few steps, thumbs say, of which none is 4 or more."""
+    rating = events["rating"].column if "rating" in events else None
+    if rating is None or rating.largest is None or rating.distinct < 2:
+        return []
+    best = rating.largest
+    if best >= GOOD_RATING or "watch_seconds" in events or "event_type" in events:
+        return []
+    good = f"{{ rating_at_least: {best:g} }}"
+    lines = [f"  watched: {good}", f"  positive: {good}"]
+    if rating.least is not None and rating.least < 0:
+        lines.append("  negative: { rating_below: 0 }")
+    lines.append(f"  signals: {{ liked: {{ when: {good}, of_block: half }} }}")
+    about = f"# no rating is above {best:g}: it is what counts as positive"
+    return ["\n".join([about, "feedback:", *lines]) + "\n"]
 
 
 def _format(table: FoundTable) -> dict[str, str]:
@@ -111,45 +150,88 @@ def _format(table: FoundTable) -> dict[str, str]:
     known = {} if ending in (".csv", ".tsv", ".txt", ".tab") else {"format": "csv"}
     style = file.style
     known |= {"delimiter": style.delimiter} if style.delimiter else {}
+    known |= {"escape": style.escape} if style.escape else {}
     return known | ({"encoding": style.encoding} if style.encoding != "utf8" else {})
+
+
+_HAS_ZONE = re.compile(r":\d{2}\S*? ?([+-]\d{2}(:?\d{2})?|Z|[A-Z]{3,4}|[A-Za-z]+/\S+)$|T\d{2}.*Z$")
 
 
 def _time_lines(chosen: Mapping[str, ChosenColumn]) -> list[str]:
     """Unit or format of the times; the time zone cannot be detected."""
-    times = [chosen[n].column for n in ("event_time", "published_at") if n in chosen]
+    times = [chosen[n] for n in ("event_time", "published_at") if n in chosen]
     if not times:
         return []
-    time = times[0]
+    time, date = times[0].column, times[0].date
     if time.unit:
         return [f"timestamp_unit: {time.unit}"]
-    lines = [f'timestamp_format: "{time.time_format}"'] if time.time_format else []
-    has_zone = any(re.search(r"(Z|UTC|[+-]\d{2}:?\d{2})$", value) for value in time.frequent)
+    written = time.time_format
+    if date is not None and date.time_format:
+        written = f"{date.time_format} {_clock_format(time.frequent[0])}"
+    lines = [f'timestamp_format: "{written}"'] if written else []
+    if lines and (date or time).either_way:
+        lines[0] += " # a guess: day and month could be the other way round"
+    has_zone = any(_HAS_ZONE.search(value) for value in time.frequent)
+    has_zone = has_zone or bool(written and re.search("%[zZ]", written))
     is_text = time.kind == "VARCHAR"
     if is_text and not has_zone and not time.whole_days:
         lines.append("# time_zone: Europe/Berlin # the times name no zone, and are read as UTC")
     return lines
 
 
-def _path(table: FoundTable, beside: Path) -> str:
-    """One path for the files of a table: the file, a path with {date}, or a glob."""
-    paths = [f.url for f in table.files]
+def _clock_format(value: str) -> str:
+    """The strptime format of a time of day."""
+    text = value.strip()
+    half = re.search(r"( ?)[AaPp][Mm]$", text)
+    seconds = ":%S" if text.count(":") > 1 else ""
+    return f"{'%I' if half else '%H'}:%M{seconds}{half[1] + '%p' if half else ''}"
+
+
+@dataclass(frozen=True)
+class _Path:
+    """A path of the YAML file, and a comment where it is not quite right."""
+
+    text: str
+    comment: str = ""
+
+
+def _path(table: FoundTable, beside: Path) -> _Path:
+    """One path for the files of a table: the file, a path with {date}, or a glob of them only."""
+    urls = [f.url for f in table.files]
+    paths = urls
     if "://" not in paths[0]:
         relative = [os.path.relpath(p, beside) for p in paths]
         paths = relative if not relative[0].startswith("..") else paths
     if len(paths) == 1:
-        return paths[0]
+        return _Path(paths[0])
     for pattern, name in _DAYS:
         dated = {re.sub(pattern, name, p, count=1) for p in paths}
         if len(dated) == 1 and name in next(iter(dated)):
-            return next(iter(dated))
+            return _Path(next(iter(dated)))
+    candidates = _globs(paths)
+    for text in candidates:
+        found = find(text if "://" in text else str(beside / text)).files
+        if {f.url for f in found} == set(urls):
+            return _Path(text)
+    return _Path(
+        candidates[0], " # finds files of another table, too: give each table its own directory"
+    )
+
+
+def _globs(paths: Sequence[str]) -> list[str]:
+    """Globs that find the files: all of their directory with their ending, and with the beginning
+    that their names share."""
     scheme, separator, _ = paths[0].rpartition("://")
     bare = [p.removeprefix(scheme + separator) for p in paths]
     start = os.path.commonpath(bare)
-    endings = {"." + p.rsplit("/", 1)[-1].partition(".")[2] for p in paths}
+    names = [p.rsplit("/", 1)[-1] for p in bare]
+    endings = {"." + name.partition(".")[2] for name in names}
     ending = next(iter(endings)) if len(endings) == 1 else ""
     is_flat = all("/" not in p.removeprefix(start).strip("/") for p in bare)
-    files = ("*" if is_flat else "**/*") + ending
-    return scheme + separator + (f"{start.rstrip('/')}/{files}" if start else files)
+    middle = "" if is_flat else "**/"
+    beginning = os.path.commonprefix(names).partition(".")[0]  # noqa: RUF071 - of names, no paths
+    above = scheme + separator + (f"{start.rstrip('/')}/" if start else "")
+    return [f"{above}{middle}*{ending}", f"{above}{middle}{beginning}*{ending}"]
 
 
 def _about(column: ColumnFacts) -> str:

@@ -92,6 +92,7 @@ def test_one_moment_in_many_spellings(connection: duckdb.DuckDBPyConnection, tex
         ("2026-06-01 12:30 AM", datetime(2026, 6, 1, 0, 30)),
         ("2026-06-01 12:30 PM", datetime(2026, 6, 1, 12, 30)),
         ("2026-06-01 24:00:00", datetime(2026, 6, 2)),
+        ("2026-06-30T23:59:60Z", datetime(2026, 6, 30, 23, 59, 59)),  # a leap second
         ("2026-06-01", datetime(2026, 6, 1)),
         ("20260601", datetime(2026, 6, 1)),
         ("0", datetime(1970, 1, 1)),
@@ -240,6 +241,8 @@ def test_dates_are_midnights_and_times_of_day_are_nothing(
         (["17", "17.0", "-17.0", "017", " a", "v1.0"], ["17", "17", "-17", "017", " a", "v1.0"]),
         (pa.array([17.0, 1e10, 1.5, None, float("nan")]), ["17", "10000000000", "1.5", None, None]),
         (pa.array([2**63 + 11], pa.uint64()), ["9223372036854775819"]),
+        # a float beyond 2**53 has lost digits: no other id may look like it
+        (pa.array([2.0**53 - 1, 2.0**60]), ["9007199254740991", "1.152921504606847e+18"]),
         (pa.array([Decimal("17.00"), Decimal("0.50")], pa.decimal128(18, 2)), ["17", "0.50"]),
         (pa.array([b"17.0", b"caf\xe9"], pa.binary()), ["17", "636166e9"]),
         (pa.array(["17.0"]).dictionary_encode(), ["17"]),
@@ -306,6 +309,21 @@ def test_spans_of_time_are_seconds(connection: duckdb.DuckDBPyConnection) -> Non
     nothing = ["85%", "PT", "abc", "1200ms", "1:2", ":20", ""]
     assert cast(connection, "watch_seconds", nothing) == [None] * len(nothing)
     assert cast(connection, "rating", ["4:30"]) == [None]
+
+
+def test_ratings_in_words_and_stars(connection: duckdb.DuckDBPyConnection) -> None:
+    texts = [
+        "4.5/5",
+        "3 / 5",
+        "4,5/5",
+        "2.0 out of 5 stars",
+        "5 stars",
+        "80%",
+        "\u2605\u2605\u2606",
+    ]
+    assert cast(connection, "rating", texts) == [4.5, 3.0, 4.5, 2.0, 5.0, 80.0, 2.0]
+    assert cast(connection, "rating", ["80%"], numbers=NumberStyle(0.05)) == [4.0]
+    assert cast(connection, "rating", ["1/2/3", "5 apples", "\u2606", "/5"]) == [None] * 4
 
 
 def test_codes_of_event_types_are_texts(connection: duckdb.DuckDBPyConnection) -> None:

@@ -1,0 +1,63 @@
+"""How a CSV file is written, guessed from its first lines."""
+
+import csv
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+from onerec.datasets.files import DataFile
+
+DELIMITERS = ("\t", ",", ";", "|", "^", "~", "\x01", "\x1f")
+DELIMITER_LINES = 6
+FALLBACK_ENCODING = "cp1252"
+"""Of files that are not UTF-8: which of the one-byte encodings it is cannot be seen."""
+_TWO_BYTES = re.compile(r"set encoding: (utf-16-[lb]e)")
+
+
+def with_own_style(file: DataFile) -> DataFile:
+    """A CSV file with its own encoding, delimiter and escape, and with made-up names where it has
+    no header.
+
+    Raises:
+        ValueError: It is no text, or damaged.
+    """
+    if file.is_parquet:
+        return file
+    file, lines = _with_encoding(file)
+    if not lines:
+        return file
+    first = lines[:DELIMITER_LINES]
+    delimiter = _delimiter(first)
+    own = "\t" if file.path.lower().split(".")[-1] in ("tsv", "tab") else ","
+    style = file.style
+    if delimiter != own and all(delimiter in line for line in first):
+        style = replace(style, delimiter=delimiter)
+    # a quoted cell may end with a backslash; quotes inside of a cell are followed by other text
+    if any(re.search(rf'\\"[^"{re.escape(delimiter)}]', line) for line in lines):
+        style = replace(style, escape="\\")
+    cells = next(csv.reader([lines[0]], delimiter=delimiter))
+    if any(re.fullmatch(r"[-+]?[0-9][-+0-9.:T ]*", cell.strip()) for cell in cells):
+        style = replace(style, names=tuple(f"column_{n}" for n in range(1, len(cells) + 1)))
+    return replace(file, style=style)
+
+
+def _with_encoding(file: DataFile) -> tuple[DataFile, list[str]]:
+    most = 10_000
+    try:
+        lines = file.first_lines(most)
+    except ValueError as error:
+        two_bytes = _TWO_BYTES.search(str(error))
+        if two_bytes is None:
+            raise
+        file = replace(file, style=replace(file.style, encoding=two_bytes[1]))
+        return file, file.first_lines(most)
+    if any("\ufffd" in line for line in lines[:-1]):  # the last one may be cut within a character
+        file = replace(file, style=replace(file.style, encoding=FALLBACK_ENCODING))
+        lines = file.first_lines(most)
+    return file, lines
+
+
+def _delimiter(lines: Sequence[str]) -> str:
+    """The character that stands most often in the line that has the fewest of it."""
+    fewest = {d: min(line.count(d) for line in lines) for d in DELIMITERS}
+    return max(fewest, key=lambda d: fewest[d])
