@@ -17,6 +17,7 @@ from experiments.cold_items.held_out import (
 )
 from experiments.cold_items.systems import SETTINGS, ContentKNN, generator_systems
 from experiments.cold_items.table import (
+    CONTENT_KNN,
     HELD_OUT,
     RECALL,
     ColdItemsRun,
@@ -164,7 +165,7 @@ def _rankers(
         "popularity": counted.popularity,
         "popularity of the last days": counted.popularity_recent,
         "item-KNN": counted.item_knn,
-        "item-KNN on content vectors": content,
+        CONTENT_KNN: content,
         **generator_systems(
             checkpoints,
             held,

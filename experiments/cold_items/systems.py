@@ -4,17 +4,15 @@ Shapes: C cases, H history items, N items, Dv width of the vectors.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from experiments.cold_items.held_out import HeldOutCatalogue
 from onerec.config import BeamConfig
 from onerec.evaluation.baselines.simple import TIE_SHARE
-from onerec.evaluation.generators import SessionGenerator, load_generator
-from onerec.model import OneRec
+from onerec.evaluation.generators import load_generator
 from onerec.ranked_lists import (
     RankedLists,
     Ranker,
@@ -22,6 +20,7 @@ from onerec.ranked_lists import (
     narrowed,
     with_kept_places,
 )
+from onerec.serving.recommender import Recommender
 from onerec.session_dataset.newest_watches import WatchesBefore
 
 TENTH, FIFTH = ", a tenth for new", ", a fifth for new"
@@ -33,9 +32,6 @@ SETTINGS = (
     "dense head",
     f"dense head{TENTH}",
     f"dense head{FIFTH}",
-    f"dense head{TENTH} by head alone",
-    f"dense head{FIFTH} by head alone",
-    f"dense head{TENTH} by head alone as trained",
 )
 """What the validation day chooses from, beside the generator as it is."""
 
@@ -72,18 +68,18 @@ class ContentKNN:
 
 
 @dataclass(frozen=True)
-class WithNewItems:
-    """Lists in which places are kept for new items, as `Recommender` keeps them.
+class WithContentItems:
+    """A generator's lists in which content orders what the kept places hold.
 
     Attributes:
-        ranker: Makes the lists.
-        filler: Orders the new items.
+        generator: Makes the lists, without kept places.
+        content: Orders the new items.
         new: (N,) booleans: the new items.
         share: Of the places.
     """
 
-    ranker: Ranker
-    filler: Ranker
+    generator: Ranker
+    content: ContentKNN
     new: np.ndarray
     share: float
 
@@ -95,63 +91,52 @@ class WithNewItems:
         candidates: np.ndarray | None = None,
     ) -> RankedLists:
         """See `Ranker.rank`."""
-        lists = self.ranker.rank(histories, top_k, exclude, candidates)
+        lists = self.generator.rank(histories, top_k, exclude, candidates)
         new = narrowed(self.new, candidates)
-        kept = self.filler.rank(histories, int(top_k * self.share), exclude, new)
+        kept = self.content.rank(histories, int(top_k * self.share), exclude, new)
         return with_kept_places(lists, kept, self.share)
-
-
-@torch.no_grad()
-def forget_unseen(model: OneRec, seen: np.ndarray) -> None:
-    """Set the dense head's learned embeddings of items without an exposure to zero.
-
-    As negatives of every step they have learned only that nobody watches them.
-    """
-    assert model.dense is not None, "the generator has a dense head"
-    model.dense.items.weight[~torch.from_numpy(seen).to(model.device)] = 0.0
 
 
 def generator_systems(
     checkpoints: Mapping[str, Path],
     catalogue: HeldOutCatalogue,
     seen: np.ndarray,
-    content: Ranker,
+    content: ContentKNN,
     *,
     decoding: BeamConfig,
     watches: WatchesBefore,
     device: str,
 ) -> dict[str, Ranker]:
-    """The rows of generators, each with one thing more than a row before it.
+    """The rows of generators, as they serve but for those `by content`.
 
     Args:
         checkpoints: `plain` and `dense`, without and with a dense head.
         catalogue: Of the experiment.
-        seen: (N,) booleans: items with an exposure on the training days.
-        content: Orders new items by content.
+        seen: (N,) booleans: items with an exposure on the training days; the others, held-out items
+            among them, are the new ones that places are kept for.
+        content: Orders new items in the rows `by content`.
         decoding: Beam and batch size.
         watches: What recency priors count.
         device: Where the generators run.
     """
-
-    def opened(name: str) -> SessionGenerator:
-        ids = catalogue.learned
-        return load_generator(checkpoints[name], ids, decoding, watches=watches, device=device)
-
-    plain, dense, alone, as_trained = map(opened, ("plain", "dense", "dense", "dense"))
-    forget_unseen(alone.model, seen)
-    alone.model.dense_share = as_trained.model.dense_share = 1.0
     new = catalogue.is_held_out | ~seen
+    day = np.datetime64(watches.day, "D")
+    ids = replace(catalogue.learned, first_seen=np.where(new, day - 1, day - 2))
 
-    def kept(lists: Ranker, filler: Ranker, share: float) -> WithNewItems:
-        return WithNewItems(lists, filler, new, share)
+    def served(name: str, share: float) -> Recommender:
+        made = load_generator(checkpoints[name], ids, decoding, watches=watches, device=device)
+        config = replace(
+            decoding, new_item_share=share, new_item_days=1, serving_precision="float32"
+        )
+        return Recommender(made.model, ids, config=config, prior=made.trie.prior)
 
-    systems: dict[str, Ranker] = {"generator": plain, "dense head": dense}
-    for name, share in ((TENTH, 0.1), (FIFTH, 0.2)):
-        systems |= {
-            f"generator{name}": kept(plain, plain, share),
-            f"generator{name} by content": kept(plain, content, share),
-            f"dense head{name}": kept(dense, dense, share),
-            f"dense head{name} by head alone": kept(dense, alone, share),
-        }
-    systems[f"dense head{TENTH} by head alone as trained"] = kept(dense, as_trained, 0.1)
+    shares = {TENTH: 0.1, FIFTH: 0.2}
+    systems: dict[str, Ranker] = {
+        f"{system}{suffix}": served(name, share)
+        for system, name in (("generator", "plain"), ("dense head", "dense"))
+        for suffix, share in {"": 0.0, **shares}.items()
+    }
+    for suffix, share in shares.items():
+        by_content = WithContentItems(systems["generator"], content, new, share)
+        systems[f"generator{suffix} by content"] = by_content
     return {name: systems[name] for name in ("generator", *SETTINGS)}

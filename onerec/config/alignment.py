@@ -44,8 +44,8 @@ class BeamConfig(ValidatedConfig):
     )
     new_item_share: float = option(
         0.0,
-        "Share of every list of recommendations that is kept for new items, the best of them by "
-        "the same model; 0 keeps none",
+        "Share of every list of recommendations that is kept for new items, ordered by the content "
+        "vectors of the dense head (model.dense_head), without one as the list is; 0 keeps none",
         ge=0,
         lt=1,
     )

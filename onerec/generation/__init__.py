@@ -2,6 +2,7 @@
 
 from onerec.generation.beam import Beams, generate_sessions
 from onerec.generation.ranking import (
+    rank_by_content,
     rank_first_items,
     rank_items,
     score_catalogue,
@@ -13,6 +14,7 @@ __all__ = [
     "Beams",
     "Trie",
     "generate_sessions",
+    "rank_by_content",
     "rank_first_items",
     "rank_items",
     "score_catalogue",

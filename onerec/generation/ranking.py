@@ -23,7 +23,7 @@ from onerec.generation.beam import (
 )
 from onerec.generation.trie import Trie
 from onerec.model import DecoderState, Memory, OneRec, item_logp
-from onerec.ranked_lists import RankedLists
+from onerec.ranked_lists import RankedLists, exclude_scores
 
 
 @torch.no_grad()
@@ -105,6 +105,46 @@ def rank_first_items(
         )
         items[part], logp[part] = found[0].cpu().numpy(), found[1].double().cpu().numpy()
     return RankedLists(items, logp)
+
+
+@torch.no_grad()
+def rank_by_content(
+    model: OneRec,
+    history: Tensor,
+    codes: Tensor,
+    allowed: Tensor,
+    *,
+    top_k: int,
+    prior: Tensor | None = None,
+    exclude: np.ndarray | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Each user's best items by the dense head without its learned embeddings.
+
+    Those of items that have hardly been shown have learned as negatives only that nobody watches
+    them; the projection of what is known of an item carries over to new ones.
+
+    Args:
+        model: With a dense head, in evaluation mode.
+        history: (B, H) item indices, oldest first, -1 padded.
+        codes: (N, T) semantic IDs.
+        allowed: (N,) bool, items that may be listed.
+        top_k: Length of the lists; they are shorter where the catalogue is.
+        prior: (N,) added to the log-probabilities.
+        exclude: (B, E) item indices that a user must not get, -1 padded.
+
+    Returns:
+        (B, top_k) item indices, -1 where fewer are allowed, and their log-probabilities plus prior,
+        -inf there.
+    """
+    assert model.dense is not None, "content is what a dense head reads"
+    memory = read_histories(model, history, codes)
+    scores = model.dense(memory.states[:, 0], model.dense.content()).log_softmax(-1)
+    if prior is not None:
+        scores = scores + prior
+    scores = scores.masked_fill(~allowed, NO_SCORE)
+    exclude_scores(scores, exclude)
+    scores, items = (v[:, :top_k] for v in scores.sort(dim=1, descending=True, stable=True))
+    return items.masked_fill(scores == NO_SCORE, -1), scores
 
 
 @torch.no_grad()

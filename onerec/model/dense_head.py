@@ -54,7 +54,11 @@ class DenseHead(nn.Module):
 
     def table(self) -> Tensor:
         """(N, D) vectors of all items; in training, of a random share without the embedding."""
-        return self._kept(self.items.weight) + self.known(self.vectors)
+        return self._kept(self.items.weight) + self.content()
+
+    def content(self) -> Tensor:
+        """(N, D) vectors of all items by what is known of them, without the learned embeddings."""
+        return self.known(self.vectors)
 
     def of(self, items: Tensor) -> Tensor:
         """(..., D) vectors of item indices (...), as `table` has them; of item 0 at padding."""

@@ -15,7 +15,7 @@ Shapes: U users, B users of a batch, H history items, K beams, M items of a sess
 import dataclasses
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -25,7 +25,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from onerec.config import BeamConfig
-from onerec.generation import Beams, Trie, generate_sessions, rank_items, score_items
+from onerec.generation import (
+    Beams,
+    Trie,
+    generate_sessions,
+    rank_by_content,
+    rank_items,
+    score_items,
+)
 from onerec.model import (
     OneRec,
     TokenizerVersionMismatchError,
@@ -166,7 +173,8 @@ class Recommender(ItemIdRecommender):
             on_batch: Called after every batch with the number of users done and of all users.
 
         Returns:
-            The lists; `config.new_item_share` of their places are kept for new items. A score is
+            The lists; `config.new_item_share` of their places are kept for new items, ordered by
+            `rank_by_content` with a dense head and as the lists are without. A score is
             the item's log-probability plus recency prior and the dense head's share: as a first
             item, or conditional on the items before it inside a session that begins the list. The
             reward is that of the session, or of the item alone behind it.
@@ -177,7 +185,8 @@ class Recommender(ItemIdRecommender):
         places, new = int(top_k * self.config.new_item_share), self._new_items(candidates)
         if not places or not new.any():
             return lists
-        kept = self._ranked(histories, places, exclude, new)
+        order = self._ranked if self.model.dense is None else self._ranked_by_content
+        kept = order(histories, places, exclude, new)
         return with_kept_places(lists, kept, self.config.new_item_share)
 
     def _new_items(self, candidates: np.ndarray | None) -> np.ndarray:
@@ -202,6 +211,33 @@ class Recommender(ItemIdRecommender):
             histories, top_k, [weight], exclude, candidates, on_batch=on_batch
         )[weight]
 
+    def _ranked_by_content(
+        self, histories: np.ndarray, top_k: int, exclude: np.ndarray | None, allowed: np.ndarray
+    ) -> RankedLists:
+        """Lists by `rank_by_content`; the rewards are those of single items."""
+        parts, there = [], torch.from_numpy(allowed).to(self.codes.device)
+        for part, history in self._batches(histories):
+            items, scores = rank_by_content(
+                self.model,
+                history,
+                self.codes,
+                there,
+                top_k=top_k,
+                prior=self.trie.prior,
+                exclude=None if exclude is None else exclude[part],
+            )
+            listed = items, scores, self._rewards(history, items.unsqueeze(-1))
+            parts.append([column.double().cpu().numpy() for column in listed])
+        return self._lists(parts, min(top_k, len(self.codes)))
+
+    def _batches(self, histories: np.ndarray) -> Iterator[tuple[slice, Tensor]]:
+        """Rows of each batch, and the last `history_length` items of their histories."""
+        rows = torch.from_numpy(np.ascontiguousarray(histories)).long()
+        recent = last_items(rows, self.model.history_length)
+        for low in range(0, len(recent), self.config.batch_size):
+            part = slice(low, min(low + self.config.batch_size, len(recent)))
+            yield part, recent[part]
+
     def rank_by_reward_weight(
         self,
         histories: np.ndarray,
@@ -213,17 +249,14 @@ class Recommender(ItemIdRecommender):
         on_batch: Callable[[int, int], None] = lambda done, total: None,
     ) -> dict[float, RankedLists]:
         """The lists of `rank` for several reward weights, from a single beam search."""
-        rows = torch.from_numpy(np.ascontiguousarray(histories)).long()
-        recent = last_items(rows, self.model.history_length)
         trie, parts = self._trie_of(candidates), {weight: [] for weight in weights}
-        for low in range(0, len(recent), self.config.batch_size):
-            part = slice(low, low + self.config.batch_size)
+        for part, history in self._batches(histories):
             unwanted = None if exclude is None else torch.from_numpy(exclude[part])
-            found = self._found(recent[part], top_k, trie, unwanted, sessions=any(weights))
+            found = self._found(history, top_k, trie, unwanted, sessions=any(weights))
             for weight, lists in parts.items():
-                listed = self._listed(recent[part], found, trie, weight, top_k)
+                listed = self._listed(history, found, trie, weight, top_k)
                 lists.append([column.double().cpu().numpy() for column in listed])
-            on_batch(min(part.stop, len(recent)), len(recent))
+            on_batch(part.stop, len(histories))
         return {weight: self._lists(lists, top_k) for weight, lists in parts.items()}
 
     def _lists(self, parts: list[list[np.ndarray]], top_k: int) -> RankedLists:

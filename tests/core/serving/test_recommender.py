@@ -21,7 +21,7 @@ from onerec.ranked_lists import last_items
 from onerec.reward.model import RewardModel, RewardShape, save_reward
 from onerec.serving.recommender import Recommender, write_bundle
 from onerec.serving.simple_recommender import SimpleRecommender
-from onerec.tokenizer.semantic_ids import SemanticIds
+from onerec.tokenizer.semantic_ids import SemanticIds, load_semantic_ids
 from tests.core.model.small import small_model, unique_codes
 
 N, K, T, MODEL_HISTORY, SESSION = 40, 4, 3, 6, 3
@@ -174,6 +174,58 @@ def test_a_dense_head_serves_from_a_bundle(parts):
     logits[0, rows[0]] = -torch.inf
     first = loaded.recommend(HISTORIES[0], 1)[0]
     assert first.item_id == f"item-{int(logits.argmax())}"
+
+
+@pytest.mark.parametrize("rewarded", [False, True])
+def test_a_dense_head_orders_the_new_items_by_content_alone(parts, rewarded):
+    """By hand: item-7 to item-16 are new, and a tenth of 20 places holds two of them."""
+    torch.manual_seed(2)
+    model = small_model(dense_head=True).eval()
+    vectors = load_file(parts / "ids" / "vectors.safetensors")["vectors"]
+    head = model.add_dense_head(N, 5)
+    head.vectors.copy_(vectors)
+    torch.nn.init.normal_(head.items.weight, std=3.0)
+    torch.nn.init.normal_(head.known.weight)
+    model.dense_share, model.reward_weight = 0.3, 1.0 if rewarded else 0.0
+    save_model(model.float(), parts / "dense", tokenizer_version="g1")
+    ids = load_semantic_ids(parts / "ids")
+    first_seen = ids.first_seen.copy()
+    first_seen[7:17] += np.timedelta64(3, "D")
+    dataclasses.replace(ids, first_seen=first_seen).save(parts / "ids")
+    shape = RewardShape(vector_dim=5, num_items=N, history_length=MODEL_HISTORY)
+    (parts / "reward").mkdir()
+    save_reward(RewardModel(RewardConfig(d_model=8, num_heads=2), shape), parts / "reward")
+    write_bundle(
+        parts / "bundle",
+        checkpoint=parts / "dense",
+        semantic_ids=parts / "ids",
+        reward=parts / "reward" if rewarded else None,
+        config=BeamConfig(beam=8, batch_size=2, new_item_share=0.1),
+    )
+    prior = torch.linspace(0, 1, N)
+    save_file({"prior": prior}, parts / "bundle" / "item_prior.safetensors")
+    loaded = Recommender.load(parts / "bundle")
+    together, brought = loaded.recommend_batch(HISTORIES, 20), 0
+    for history, row in zip(HISTORIES, together, strict=True):
+        assert [r.item_id for r in row] == [r.item_id for r in loaded.recommend(history, 20)]
+        rows = torch.from_numpy(loaded.index_histories([history]))
+        recent = last_items(rows.long(), MODEL_HISTORY)
+        with torch.no_grad():
+            memory = read_histories(loaded.model, recent, loaded.codes)
+            content = (vectors @ head.known.weight.T).double()
+            state = head.state(memory.states[0, 0].float()).double()
+            scores = (content @ state).log_softmax(0) + prior
+        seen = {int(i) for i in rows[0] if i >= 0}
+        best = sorted((i for i in range(7, 17) if i not in seen), key=lambda i: -scores[i])[:2]
+        place = [r.item_id for r in row]
+        for most, item in zip((10, 20), best, strict=True):
+            rank = place.index(f"item-{item}") + 1
+            assert rank <= most
+            if rank == most:  # kept, and not there by itself
+                brought += 1
+                assert row[rank - 1].score == pytest.approx(float(scores[item]), abs=1e-6)
+        assert all((r.reward is not None) == rewarded for r in row)
+    assert brought > 2
 
 
 def test_integer_ids_are_read_as_text():
