@@ -13,6 +13,7 @@ import dagster as dg
 
 from onerec.config import SettingError, require
 from onerec.disk import require_free_space
+from onerec.session_dataset.splits import FEWEST_DAYS_BEFORE
 from onerec_dagster.dagster_home import prepare_home
 from onerec_dagster.job_runner import (
     PeakMemory,
@@ -36,17 +37,22 @@ def demo_days(settings: Settings) -> tuple[date, date]:
     `ONEREC_TEST_DAY` names another last day.
 
     Raises:
-        SettingError: `ONEREC_TEST_DAY` is no day, or leaves no day before it to learn from.
+        SettingError: `ONEREC_TEST_DAY` is no day, or the log has too few days before the last one.
     """
     first, last = settings.partition_range()
+    earliest = first + timedelta(days=FEWEST_DAYS_BEFORE)
     given = os.environ.get("ONEREC_TEST_DAY")
+    needed = "two days before it are needed, one to train and one to validate"
     if given:
         try:
             last = date.fromisoformat(given)
         except ValueError:
             raise SettingError("ONEREC_TEST_DAY", given, "use a day, 2026-06-14 say") from None
-        remedy = f"use a day from {first + timedelta(days=1)} on: one before it is learned from"
-        require(last > first, "ONEREC_TEST_DAY", given, remedy)
+        remedy = f"use a day from {earliest} on: {needed}"
+        require(last >= earliest, "ONEREC_TEST_DAY", given, remedy)
+    elif last is not None:
+        remedy = f"the log begins on {first}, and the last day is tested: {needed}. Give more days"
+        require(last >= earliest, "last_day", str(last), remedy)
     return first, last or first + timedelta(days=DEMO_DAYS - 1)
 
 
@@ -81,7 +87,10 @@ def main() -> None:
         with state_errors_named(settings):
             prepare_home(settings)
         first, last = demo_days(settings)
-        notes = settings.source.notes() if isinstance(settings.source, FileSource) else []
+        notes = []
+        if isinstance(settings.source, FileSource):
+            settings.source.require_readable()  # before anything is landed
+            notes = settings.source.notes()
     except ValueError as error:  # what a user can correct: the message says how
         sys.exit(f"make demo: {error}")
     try:

@@ -19,9 +19,12 @@ def main() -> None:
         from assets.log_inspection import session_build
         from assets.support import PIPELINE, SETTINGS
         from resources import resources_for
+        from resources.file_source import FileSource
         from resources.inspection.findings_text import findings_as_text
         from resources.inspection.log_inspection import days_of, inspect_log
 
+        if isinstance(SETTINGS.source, FileSource):
+            SETTINGS.source.require_readable()
         first, last = days_of(SETTINGS.source)
         print(f"{SETTINGS.config or SETTINGS.dataset}: {first} to {last}", flush=True)
         with full_disk_in_one_line("make inspect", SETTINGS.home):

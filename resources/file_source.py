@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from onerec import datasets, schema
 from onerec.config import SettingError, require
 from onerec.config.feedback import VIDEO, Feedback
-from onerec.datasets import EventSource
+from onerec.datasets import EventSource, own
 from onerec.datasets.file_problems import shown
 from onerec.datasets.own import SECTIONS, WITHOUT_ZEROS, MappedFile, OwnLog, main_days
 from resources.casts import TimeStyle
@@ -35,22 +35,28 @@ HISTORY_DEFAULTS = {"position": "$first_row + row", "is_positive": "true"}
 IDS = pa.schema([schema.EVENTS.field("item_id"), schema.EVENTS.field("event_time")])
 
 
-def open_source(name: str, *, data_dir: str | None, config: Path | None) -> EventSource:
+def open_source(
+    name: str, *, data_dir: str | None, config: Path | None, opens_damaged: bool = False
+) -> EventSource:
     """Open a source by name.
 
     Args:
         name: A key of `onerec.datasets.DATASETS`.
         data_dir: Directory or URL of its files, where it reads files.
         config: The YAML file of one's own data.
+        opens_damaged: Of one's own data, a file that cannot be read stops the runs that read it,
+            and not the opening: the code location loads. See `FileSource.require_readable`.
 
     Raises:
         SettingError: A setting is wrong, or what it names is missing.
         ValueError: A file cannot be read.
     """
-    source = datasets.open_source(name, data_dir=data_dir, config=config)
-    if not isinstance(source, OwnLog):
+    if name != "own":
+        source = datasets.open_source(name, data_dir=data_dir, config=config)
+        assert not isinstance(source, OwnLog)
         return source
-    files = FileSource(source)
+    log = own.open_source(data_dir=data_dir, config=config, opens_damaged=opens_damaged)
+    files = FileSource(log)
     files.require_time_formats()
     files.require_days()
     return files
@@ -260,6 +266,21 @@ class FileSource:
             )
         return found + self._times[1] + self._far_from_the_rest()
 
+    def require_readable(self) -> None:
+        """Check the files of a log without files of days as the runs do that read all of them.
+
+        Raises:
+            ValueError: One is damaged, or lacks a column.
+        """
+        for name in SECTIONS:
+            is_table = self.log.section(name) is not None and not self.log.is_npz(name)
+            if is_table and not self.log.is_dated(name):
+                self.log.every_file(name)
+        config = self.log.config
+        complete = config.first_day and (config.last_day or config.open_ended)
+        if not self.log.is_dated("events") and not complete and self._times[2]:
+            raise self._times[2][0]
+
     def require_time_formats(self) -> None:
         """Check that times can be read by the formats that are set for them.
 
@@ -344,31 +365,42 @@ class FileSource:
         return self._times[0]
 
     @cached_property
-    def _times(self) -> tuple[dict[date, int], list[str]]:
-        """Rows of each day, and warnings about files that also have rows without a usable time.
+    def _times(self) -> tuple[dict[date, int], list[str], list[ValueError]]:
+        """Rows of each day, warnings about files that also have rows without a usable time, and
+        errors of files that cannot be read.
 
         For a log of whole files; their time columns are read once.
+
+        Raises:
+            ValueError: A file cannot be read; where damaged files are opened, no file can.
         """
         counts: dict[date, int] = {}
-        notes = []
+        notes, errors = [], []
         day = local_day("event_time", self.log.config.time_zone)
-        with connected() as connection:
-            for file in self.log.every_file("events"):
-                part = self._part("events", file, only=TIMES)
-                with typed_rows(connection, part, TIMES) as (rows, values):
+        for file in self.log.readable_files("events"):
+            part = self._part("events", file, only=TIMES)
+            try:
+                with connected() as connection, typed_rows(connection, part, TIMES) as (rows, of):
                     found = connection.execute(
                         f"select case when {plausible('event_time')} then {day} end, count(*), "
                         f"max(cast(raw_event_time as varchar)) from ({rows}) group by 1",
-                        values,
+                        of,
                     ).fetchall()
-                for known, number, example in found:
-                    if known is not None:
-                        counts[known] = counts.get(known, 0) + number
-                    elif example is not None or len(found) > 1:
-                        share = f"{number} of {sum(n for _, n, _ in found)} rows"
-                        about = about_time(self.log.config.events, file, example, others_fit=True)
-                        notes.append(f"{share} are rejected. {about}")
-        return counts, notes
+            except ValueError as error:
+                if not self.log.opens_damaged:
+                    raise
+                errors.append(error)
+                continue
+            for known, number, example in found:
+                if known is not None:
+                    counts[known] = counts.get(known, 0) + number
+                elif example is not None or len(found) > 1:
+                    share = f"{number} of {sum(n for _, n, _ in found)} rows"
+                    about = about_time(self.log.config.events, file, example, others_fit=True)
+                    notes.append(f"{share} are rejected. {about}")
+        if errors and not counts:
+            raise errors[0]
+        return counts, notes, errors
 
     @cached_property
     def _first_days_of_items(self) -> pa.Table:

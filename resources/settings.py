@@ -149,8 +149,14 @@ class Settings:
 
     @cached_property
     def source(self) -> EventSource:
-        """The event source; its days are found once."""
-        return open_source(self.dataset, data_dir=self.data_dir, config=self.config)
+        """The event source; its days are found once.
+
+        A damaged file in a log of whole files stops the runs that read it, not what only opens the
+        log: the code location loads, and operators' commands work.
+        """
+        return open_source(
+            self.dataset, data_dir=self.data_dir, config=self.config, opens_damaged=True
+        )
 
     @property
     def feedback(self) -> Feedback:

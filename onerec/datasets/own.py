@@ -44,8 +44,15 @@ SLIVER = 0.01
 """What `main_days` leaves out: days beyond such a gap with at most such a share of the rows."""
 
 
-def open_source(*, data_dir: str | None, config: Path | None) -> "OwnLog":
+def open_source(
+    *, data_dir: str | None, config: Path | None, opens_damaged: bool = False
+) -> "OwnLog":
     """One's own data; relative paths start at `data_dir` or else beside the YAML file.
+
+    Args:
+        data_dir: Where relative paths start.
+        config: The YAML file.
+        opens_damaged: A file that cannot be read stops what reads its rows, not the opening.
 
     Raises:
         SettingError: The YAML file is missing or wrong, or a file or column is missing.
@@ -55,7 +62,7 @@ def open_source(*, data_dir: str | None, config: Path | None) -> "OwnLog":
         raise SettingError("CONFIG", None, f"give CONFIG=my_data.yaml; {own_config.HELP}")
     settings = own_config.read_own_config(config)
     base = data_dir if data_dir is not None else str(config.resolve().parent)
-    source = OwnLog(settings, base)
+    source = OwnLog(settings, base, opens_damaged)
     source.check()
     return source
 
@@ -86,10 +93,12 @@ class OwnLog:
     Attributes:
         config: The YAML file.
         base: Where relative paths start.
+        opens_damaged: Files that cannot be read, of which others can, are left to what reads rows.
     """
 
     config: own_config.OwnData
     base: str
+    opens_damaged: bool = False
 
     def check(self) -> None:
         """Check what can be checked without reading rows: files and columns.
@@ -207,8 +216,18 @@ class OwnLog:
             ValueError: There is no file, or one is damaged or lacks a required column; where each
                 day has its own, such a one is left out.
         """
+        found, unusable = self._sorted_out(name)
+        if unusable is not None and not self.is_dated(name):
+            raise unusable
+        return self._numbered(name, found)
+
+    def readable_files(self, name: str) -> Iterator[MappedFile]:
+        """As `every_file`; where damaged files are opened, without them."""
+        return self._numbered(name, self._with_columns(name))
+
+    def _numbered(self, name: str, found: Sequence[files.DataFile]) -> Iterator[MappedFile]:
         url = self.url(name)
-        for number, file in enumerate(self._with_columns(name)):
+        for number, file in enumerate(found):
             yield self._mapped(name, file, number, day_of_path(url, file.path))
 
     def files_of_days(self, name: str, first: date, last: date) -> Iterator[MappedFile]:
@@ -273,7 +292,18 @@ class OwnLog:
         Raises:
             ValueError: There is no file, or none that can be read.
         """
-        found, unusable = [], None
+        found, unusable = self._sorted_out(name)
+        if unusable is not None and not (self.is_dated(name) or self.opens_damaged):
+            raise unusable
+        return found
+
+    def _sorted_out(self, name: str) -> tuple[list[files.DataFile], ValueError | None]:
+        """Files that have the columns, and the error of the first that cannot be used.
+
+        Raises:
+            ValueError: There is no file, or none that can be read.
+        """
+        found, errors = [], []
         every = self._files(name)
         for file in every:
             try:
@@ -281,12 +311,10 @@ class OwnLog:
                     self._mapped(name, file, 0, others=every)
                     found.append(file)
             except ValueError as error:
-                if not self.is_dated(name):
-                    raise
-                unusable = error
-        if unusable is not None and not found:
-            raise unusable
-        return found
+                errors.append(error)
+        if errors and not found:
+            raise errors[0]
+        return found, errors[0] if errors else None
 
     def _mapped(
         self,

@@ -20,6 +20,8 @@ import pyarrow.compute as pc
 
 LEARNED = ("train", "valid")
 """The splits that models may learn from."""
+FEWEST_DAYS_BEFORE = 2
+"""Days of the log before the first one that can be tested: one trains, one validates."""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import pyarrow as pa
 
 from onerec.config.feedback import Condition
 from onerec.datasets.vectors import usable_vectors
-from onerec.session_dataset.splits import window
+from onerec.session_dataset.splits import FEWEST_DAYS_BEFORE, window
 from resources.inspection.findings import Finding, Inspected, Level
 
 MOST_TYPES = 12
@@ -104,7 +104,10 @@ def _good_sessions_of_days(log: Inspected) -> list[Finding]:
             topic="Sessions",
             level="ok" if len(rows) > 1 and 0 < valid < learned else "error",
             text=text,
-            setting=log.setting("window", "window_days"),
+            setting=log.setting("window", "window_days")
+            if (day - log.days[0]).days >= FEWEST_DAYS_BEFORE
+            else "events.path, first_day: sessions on two days before the tested one are needed, "
+            "one to train and one to validate",
         )
     ]
 
