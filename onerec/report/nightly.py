@@ -284,10 +284,15 @@ def _facts(protocol: EvaluationProtocol) -> list[str]:
     seen = "users come back to items: no system leaves"
     if protocol.filter_seen:
         seen = "by_probability and with_reward leave"
+    interval = f"[{protocol.bootstrap_confidence:.0%} bootstrap interval over users]"
+    if not protocol.users:
+        interval = (
+            f"no metrics: no user consumed on {protocol.test_day} an item that was known before"
+        )
     return [
         f"test day {protocol.test_day}, {protocol.users:,} users, "
         f"{protocol.candidate_items:,} candidate items; {seen} out seen ones",
-        f"[{protocol.bootstrap_confidence:.0%} bootstrap interval over users]",
+        interval,
     ]
 
 

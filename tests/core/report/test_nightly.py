@@ -170,3 +170,11 @@ def test_a_refused_round_is_said_instead_of_a_row_that_repeats_another(tmp_path:
     assert "<td>dpo</td>" not in page
     assert "<td>popularity</td>" in page
     assert json.loads((tmp_path / "metrics.json").read_text())["dpo_recall@10"] == 0.11
+
+
+def test_a_day_on_which_nobody_consumed_says_why_there_are_no_metrics() -> None:
+    protocol = replace(REPORT.protocol, users=0)
+    table = text_table(replace(REPORT, metrics=MetricTable(()), protocol=protocol))
+    assert f"no metrics: no user consumed on {protocol.test_day}" in table
+    assert "bootstrap interval" not in table
+    assert "no metrics" not in text_table(REPORT)
