@@ -30,8 +30,8 @@ class Recommendation:
     Attributes:
         item_id: The item.
         rank: From 1, best first.
-        score: Log-probability of the item as a session's first one (or given those before it, in the
-            session with which a list begins), or the score that a simple system sorts by.
+        score: Log-probability of the item as a session's first one (or given those before it, in
+            the session with which a list begins), or the score that a simple system sorts by.
         reward: Scalar reward of the session or item; None without a reward model.
     """
 
