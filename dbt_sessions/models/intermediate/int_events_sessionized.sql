@@ -62,13 +62,13 @@ ordered as (
 
     select
         *,
-        {{ holds(var("positive")) }} and not {{ holds(var("negative")) }} as is_positive,
-        {{ list_of(conditions) }} as signals,
-        lag(event_time) over (
-            partition by user_id, event_date order by event_time, delivered_on, delivered_row
-        ) as previous_time,
-        count(*) over (partition by user_id, event_date, event_time) > 1 as is_tied
+        row_number() over moments as place_in_day,
+        lag(event_time) over moments as previous_time,
+        lead(event_time) over moments as next_time
     from classified
+    window moments as (
+        partition by user_id, event_date order by event_time, delivered_on, delivered_row
+    )
 
 ),
 
@@ -76,6 +76,8 @@ opened as (
 
     select
         *,
+        coalesce(event_time = previous_time, false)
+        or coalesce(event_time = next_time, false) as is_tied,
         case
             when previous_time is null then 1
             {% if var("session_mode") == "gap" -%}
@@ -90,60 +92,85 @@ opened as (
 
 ),
 
+-- all that needs no more than what came before in the user's day: sorting is most of the cost here
 numbered as (
 
     select
         *,
-        cast(
-            sum(opens_session) over (
-                partition by user_id, event_date
-                order by event_time, delivered_on, delivered_row
-                rows between unbounded preceding and current row
-            ) as bigint
-        ) as session_number
+        cast(sum(opens_session) over so_far as bigint) as session_number,
+        place_in_day + 1
+        - max(case when opens_session = 1 then place_in_day end) over so_far as position,
+        max(case when opens_session = 1 then event_time end) over so_far as started_at
     from opened
+    window so_far as (
+        partition by user_id, event_date order by place_in_day
+        rows between unbounded preceding and current row
+    )
 
 ),
+
+{% if var("session_order") == "auto" -%}
+tied_sessions as (
+
+    select
+        user_id,
+        event_date,
+        session_number
+    from numbered
+    group by user_id, event_date, session_number
+    having avg(cast(is_tied as integer)) > {{ var("max_tied_share") }}
+
+),
+{%- endif %}
 
 in_sessions as (
 
     select
+        numbered.*,
         -- the separator keeps user 1 | session 12 apart from user 11 | session 2
-        user_id || '|' || {{ text_of("event_date") }} || '|' || {{ text_of("session_number") }}
-            as session_id,
-        row_number() over (
-            partition by user_id, event_date, session_number order by event_time, delivered_on, delivered_row
-        ) as position,
-        min(event_time) over (partition by user_id, event_date, session_number) as started_at,
+        numbered.user_id || '|' || {{ text_of("numbered.event_date") }}
+        || '|' || {{ text_of("numbered.session_number") }} as session_id,
         {% if var("session_order") == "auto" -%}
-            avg(cast(is_tied as integer)) over (partition by user_id, event_date, session_number)
-            <= {{ var("max_tied_share") }} as is_ordered,
+            tied_sessions.user_id is null as is_ordered
         {%- else -%}
-            {{ var("session_order") == "time" }} as is_ordered,
+            {{ var("session_order") == "time" }} as is_ordered
         {%- endif %}
-        *
     from numbered
+    {% if var("session_order") == "auto" -%}
+        left join tied_sessions
+            on
+                numbered.user_id = tied_sessions.user_id
+                and numbered.event_date = tied_sessions.event_date
+                and numbered.session_number = tied_sessions.session_number
+    {%- endif %}
 
 ),
 
 -- where the order of a session is not known, a seeded one: neither the order of delivery nor that of
 -- ids must decide which items become targets
-shuffled as (
+placed as (
 
     select
         *,
-        case
-            when is_ordered then ''
-            else md5('{{ var("order_seed") }}|' || session_id || '|' || item_id)
-        end as shuffle_key
+        position as place
     from in_sessions
+    where is_ordered
+    union all
+    select
+        *,
+        row_number() over (
+            partition by session_id
+            order by md5('{{ var("order_seed") }}|' || session_id || '|' || item_id), position
+        ) as place
+    from in_sessions
+    where not is_ordered
 
 )
 
 select
     session_id,
     position,
-    row_number() over (partition by session_id order by shuffle_key, position) as place,
+    place,
     user_id,
     event_date as session_date,
     started_at,
@@ -156,14 +183,13 @@ select
     is_watched,
     -- a session shows an item once, so a target session repeats none
     is_watched and row_number() over (
-        partition by session_id, item_id, is_watched
-        order by shuffle_key, position
+        partition by user_id, event_date, session_number, item_id, is_watched order by place
     ) = 1 as is_first_watch,
-    is_positive,
-    signals,
+    {{ holds(var("positive")) }} and not {{ holds(var("negative")) }} as is_positive,
+    {{ list_of(conditions) }} as signals,
     is_like,
     is_follow,
     is_comment,
     is_share,
     is_dislike
-from shuffled
+from placed
