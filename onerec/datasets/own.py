@@ -36,7 +36,7 @@ COLUMN_OF_KIND = {"ratings": "rating", "shop": "event_type"}
 """The column that makes a log one of a kind; for videos each file is checked."""
 REMEDY_OF_SOME = (
     "Other files of {}.path have it: name only those there, if this one is another table; else "
-    "write it under that name, too."
+    "list both names, [name, name in this file]."
 )
 WITHOUT_ZEROS = "A month or a day without its zero is {date:%-m} or {date:%-d} in it"
 GAP_DAYS = 180
@@ -335,12 +335,13 @@ class OwnLog:
                 source = own_config.Column(column=own)
             if source is None:
                 continue
+            source = source.as_named_in(present)
             if set(source.names) <= present:
                 _require_columns(file, _key(name, contract), source.names)
                 columns[contract] = source
             elif contract not in _optional(mapping):
                 every = self._files(name) if others is None else others
-                is_elsewhere = any(_has(other, source.names) for other in every)
+                is_elsewhere = any(_has(other, source) for other in every)
                 remedy = REMEDY_OF_SOME.format(name) if is_elsewhere else None
                 _require_columns(file, _key(name, contract), source.names, remedy)
         features = {n: f for n, f in self._features(name).items() if f.column in present}
@@ -388,10 +389,10 @@ class OwnLog:
         mapping = self._mapping(name)
         for contract in _optional(mapping):
             source = getattr(mapping, contract)
-            if source is not None and not any(_has(f, source.names) for f in known):
+            if source is not None and not any(_has(f, source) for f in known):
                 _require_columns(known[0], _key(name, contract), source.names)
         for feature, source in self._features(name).items():
-            if not any(_has(f, (source.column,)) for f in known):
+            if not any(_has(f, own_config.Column(column=source.column)) for f in known):
                 _require_columns(known[0], f"{name}.features.{feature}", (source.column,))
 
     def _mapping(self, name: str) -> BaseModel:
@@ -400,10 +401,11 @@ class OwnLog:
         return section.columns
 
 
-def _has(file: files.DataFile, names: tuple[str, ...]) -> bool:
-    """Whether a file has these columns, itself or in its path; a damaged one has none."""
+def _has(file: files.DataFile, column: own_config.Column) -> bool:
+    """Whether a file has a column, itself or in its path; a damaged one has none."""
     try:
-        return set(names) <= {*file.names, *file.path_columns}
+        present = {*file.names, *file.path_columns}
+        return set(column.as_named_in(present).names) <= present
     except ValueError:
         return False
 

@@ -1,5 +1,6 @@
 """The YAML file that describes one's own data. `docs/own_data.md` explains every key."""
 
+from collections.abc import Collection
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -48,6 +49,7 @@ class Column(_Section):
 
     Attributes:
         column: Its name.
+        formerly: Names that it has in other files, where a log's columns were renamed.
         scale: The factor from its unit to the contract's, for numbers.
         date: The column that holds the date, where `column` holds a time of day.
         true_values: Of flags: the values that mean yes, every other one means no; `any`: whatever
@@ -55,6 +57,7 @@ class Column(_Section):
     """
 
     column: Annotated[str, Field(min_length=1)]
+    formerly: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     scale: Annotated[float, Field(strict=True, ge=1e-12, le=1e12, allow_inf_nan=False)] = 1.0
     date: Annotated[str, Field(min_length=1)] | None = None
     true_values: Literal["any"] | Annotated[tuple[Word, ...], Field(min_length=1)] | None = None
@@ -68,6 +71,16 @@ class Column(_Section):
     def names(self) -> tuple[str, ...]:
         """The columns of the file that it needs."""
         return (self.column,) if self.date is None else (self.date, self.column)
+
+    def as_named_in(self, present: Collection[str]) -> "Column":
+        """By the name that it has in a file with these columns; by the first where it has none.
+
+        Examples:
+            >>> Column(column="uid", formerly=("user",)).as_named_in({"user", "item"}).names
+            ('user',)
+        """
+        name = next((n for n in (self.column, *self.formerly) if n in present), self.column)
+        return self.model_copy(update={"column": name})
 
 
 def _known_zone(name: str) -> str:
@@ -88,6 +101,8 @@ TimeZone = Annotated[str, AfterValidator(_known_zone)]
 
 
 def _column(value: Any) -> Any:
+    if isinstance(value, list) and value:
+        return {"column": value[0], "formerly": value[1:]}
     return {"column": value} if isinstance(value, str) else value
 
 

@@ -45,6 +45,22 @@ def test_an_optional_column_may_be_absent_in_older_files(tmp_path: Path) -> None
         opened(tmp_path, events=events)
 
 
+@pytest.mark.parametrize("path", ["{date}.parquet", "*.parquet"])
+def test_a_column_may_be_renamed_from_file_to_file(tmp_path: Path, path: str) -> None:
+    write(tmp_path / "2026-03-01.parquet", item_id=None, watch_seconds=None, sku=7, ms=4000)
+    write(tmp_path / "2026-03-02.parquet", item_id=None, product=8)
+    first, events = DAY - timedelta(1), {"path": path, "columns": {"item_id": "product"}}
+    with pytest.raises(ValueError, match=r"03-01\.parquet: no column 'product'.*list both names"):
+        list(opened(tmp_path, events=events).files_of_days("events", first, first))
+    columns = {
+        "item_id": ["product", "sku"],
+        "watch_seconds": {"column": "watch_seconds", "formerly": ["ms"]},
+    }
+    files = list(opened(tmp_path, events={"path": path, "columns": columns}).every_file("events"))
+    names = [[f.columns[n].column for n in ("item_id", "watch_seconds")] for f in files]
+    assert names == [["sku", "ms"], ["product", "watch_seconds"]]
+
+
 def test_a_damaged_file_of_a_day_stops_that_day_alone(tmp_path: Path) -> None:
     for day in ("2026-03-01", "2026-03-02"):
         write(tmp_path / f"{day}.parquet")
