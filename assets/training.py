@@ -83,11 +83,7 @@ def pretrained_checkpoint(
     job = replace(job, numbered_like=version.numbered_like if version else None)
     previous = store.latest_until(CHECKPOINT, day, inclusive=False)
     refused = why_not_start_from(previous.path if previous else None, job)
-    context.log.info(
-        f"random weights: {refused}"
-        if refused or not previous
-        else f"starts from the weights of {previous.partition}, version {previous.version}"
-    )
+    context.log.info(f"random weights: {refused}" if refused else f"starts from {previous}")
     if previous and not refused:
         read[CHECKPOINT], job = previous, job.starting_from(previous.path)
     key: dict[str, Any] = {

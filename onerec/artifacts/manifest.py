@@ -39,6 +39,9 @@ class Artifact:
     manifest: Mapping[str, Any]
     fetch: Callable[[], Path] = field(repr=False, compare=False)
 
+    def __str__(self) -> str:
+        return f"{self.asset} of {self.partition}, version {self.version}"
+
     @cached_property
     def path(self) -> Path:
         """A local directory with the files, each compared with its hash at the first use.
