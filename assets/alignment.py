@@ -6,7 +6,7 @@ names, which everything downstream reads; earlier ones end in `_round_1`, `_roun
 
 import shutil
 from dataclasses import asdict
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ from assets.support import (
     upstream,
 )
 from assets.training_process import run_training
+from onerec.config import AlignmentConfig
 from resources.stores import Artifacts, Compute
 
 if TYPE_CHECKING:
@@ -36,8 +37,11 @@ if TYPE_CHECKING:
     from onerec.alignment.round_gate import RoundDecision
     from onerec.alignment.round_inputs import RoundInputs
     from onerec.alignment.train import AlignmentReport
-    from onerec.artifacts import Artifact
+    from onerec.artifacts import Artifact, ArtifactStore
+    from onerec.evaluation.reward_weight import NdcgByWeight
 
+BY_WEIGHT = "ndcg_by_reward_weight"
+"""In a checkpoint's manifest: what its validation day's held-out users measured."""
 ROUNDS = PIPELINE.alignment.rounds
 PAIRS_CODE = code_version(__name__, "pairs_of_round")
 DPO_CODE = code_version(__name__, "checkpoint_of_round")
@@ -154,6 +158,8 @@ def checkpoint_of_round(number: int) -> dg.AssetsDefinition:
     pairs_name = round_name("preference_pairs", number)
     reward_models = ("evaluator_model", "reward_model")
     sources = (pairs_name, start, "semantic_ids", "session_dataset", *reward_models)
+    nights_before = PIPELINE.alignment.reward_weight_days - 1
+    itself = [upstream(name, first=-nights_before, last=-1)] if nights_before else []
 
     @dg.asset(
         name=name,
@@ -163,7 +169,7 @@ def checkpoint_of_round(number: int) -> dg.AssetsDefinition:
         kinds={"pytorch"},
         pool=POOL_TRAINER,
         code_version=DPO_CODE,
-        deps=[CORRECTABLE, *map(upstream, sources)],
+        deps=[CORRECTABLE, *map(upstream, sources), *itself],
         description=f"{start} after one round of L_NTP + lambda * a preference loss (IPA's by "
         "default) against itself, frozen; or that checkpoint itself, when the round does not pass "
         "its gate on the validation day.",
@@ -176,6 +182,7 @@ def checkpoint_of_round(number: int) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult:
         from onerec.alignment.job import AlignmentJob
         from onerec.alignment.train import read_alignment_report
+        from onerec.evaluation.reward_weight import NdcgByWeight
 
         day, settings = context.partition_key, to_core(config, PIPELINE.alignment)
         gate = config.model_dump(include={"decoding", "evaluation"})
@@ -185,6 +192,8 @@ def checkpoint_of_round(number: int) -> dg.AssetsDefinition:
             "upstream": {source: a.version for source, a in read.items()},
             "code_version": DPO_CODE,
         }
+        before = rounds_before(artifacts.store, name, day, key["config"], settings)
+        key["upstream"] |= {f"{name}[{a.partition}]": a.version for a in before}
         scratch = artifacts.store.scratch(name, day, key)
         with artifacts.store.write(name, day, seed=settings.seed, **key) as draft:
             job = AlignmentJob(
@@ -196,6 +205,9 @@ def checkpoint_of_round(number: int) -> dg.AssetsDefinition:
             run_training(context, job, out_dir=draft.path, scratch=scratch)
             report = read_alignment_report(draft.path, job.inputs.ids.tokenizer_version)
             decision = _check(job, report, read["evaluator_model"].path, draft.path, config)
+            earlier = [NdcgByWeight.from_json(a.manifest["metadata"][BY_WEIGHT]) for a in before]
+            measured = _set_reward_weight(job, draft.path, config, earlier)
+            draft.metadata[BY_WEIGHT] = measured.as_json()
         shutil.rmtree(scratch)
         for finding in decision.findings:
             context.log.info(finding)
@@ -208,6 +220,30 @@ def checkpoint_of_round(number: int) -> dg.AssetsDefinition:
     return dpo_checkpoint
 
 
+def rounds_before(
+    store: "ArtifactStore", name: str, day: str, config: dict[str, Any], settings: AlignmentConfig
+) -> "list[Artifact]":
+    """Rounds of the nightly runs before, of the same settings, that measured weights of the reward.
+
+    One that is damaged is left out: it is only one of several measurements.
+    """
+    from onerec.artifacts import DamagedArtifactError
+
+    first = (date.fromisoformat(day) - timedelta(settings.reward_weight_days - 1)).isoformat()
+    reward = store.latest("reward_model", day).manifest["config"]
+    found = []
+    for partition in (p for p in store.partitions(name) if first <= p < day):
+        try:
+            made = store.latest(name, partition)
+            scored = store.latest("reward_model", partition).manifest["config"]
+        except DamagedArtifactError:
+            continue
+        measured = made.manifest["metadata"].get(BY_WEIGHT, {"users": 0})["users"] > 0
+        if measured and (made.manifest["config"], scored) == (config, reward):
+            found.append(made)
+    return found
+
+
 def _check(
     job: "AlignmentJob",
     report: "AlignmentReport",
@@ -215,34 +251,49 @@ def _check(
     out_dir: Path,
     config: AlignmentLaunchpad,
 ) -> "RoundDecision":
-    """Decide on the validation day whether a round is published, or its start instead, and how much
-    the reward counts in its lists."""
-    from onerec.alignment.round_gate import REWARD_WEIGHT, apply_decision
-    from onerec.alignment.rounds import check_round, load_round_preferences, set_reward_weight
-    from onerec.artifacts import write_json
-    from onerec.session_dataset.repeats import with_seen_items
+    """Decide on the validation day whether a round is published, or its start instead."""
+    from onerec.alignment.round_gate import apply_decision
+    from onerec.alignment.rounds import check_round, load_round_preferences
 
-    decoding, runtime = to_core(config.decoding, PIPELINE.decoding), job.runtime.on_one_device()
     decision = check_round(
         job.inputs,
         load_round_preferences(job.inputs, job.preferences),
         evaluator,
         report.model,
         alignment=job.alignment,
-        decoding=decoding,
+        decoding=to_core(config.decoding, PIPELINE.decoding),
         evaluation=to_core(config.evaluation, PIPELINE.evaluation),
-        runtime=runtime,
+        runtime=job.runtime.on_one_device(),
     )
     apply_decision(decision, start=job.inputs.start, out_dir=out_dir)
-    ndcg = set_reward_weight(
+    return decision
+
+
+def _set_reward_weight(
+    job: "AlignmentJob",
+    checkpoint: Path,
+    config: AlignmentLaunchpad,
+    earlier: "list[NdcgByWeight]",
+) -> "NdcgByWeight":
+    """Choose how much the reward counts in the lists of a published round."""
+    from onerec.alignment.round_gate import REWARD_WEIGHT
+    from onerec.alignment.rounds import set_reward_weight
+    from onerec.artifacts import write_json
+    from onerec.evaluation.reward_weight import pooled
+    from onerec.session_dataset.repeats import with_seen_items
+
+    decoding = to_core(config.decoding, PIPELINE.decoding)
+    measured = set_reward_weight(
         job.inputs,
-        out_dir,
+        checkpoint,
         alignment=job.alignment,
         decoding=with_seen_items(decoding, job.inputs.session_dataset),
-        runtime=runtime,
+        runtime=job.runtime.on_one_device(),
+        earlier=earlier,
     )
-    write_json(out_dir / REWARD_WEIGHT, {str(weight): value for weight, value in ndcg.items()})
-    return decision
+    ndcg = pooled([measured, *earlier])
+    write_json(checkpoint / REWARD_WEIGHT, {str(weight): value for weight, value in ndcg.items()})
+    return measured
 
 
 def _round_inputs(read: "dict[str, Artifact]", start: str, day: str) -> "RoundInputs":

@@ -4,7 +4,7 @@ For the nightly assets and for the variants of an experiment, which run the same
 inputs.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from onerec.alignment.sharded_candidates import ShardedCandidates
 from onerec.alignment.train import AlignmentData, AlignmentReport, Numbers, fit_alignment
 from onerec.config import AlignmentConfig, BeamConfig, EvaluationConfig, Runtime
 from onerec.evaluation.reward_weight import (
+    NdcgByWeight,
     ServingReward,
     choose_reward_weight,
     load_held_out_cases,
@@ -165,7 +166,8 @@ def set_reward_weight(
     alignment: AlignmentConfig,
     decoding: BeamConfig,
     runtime: Runtime,
-) -> dict[float, float]:
+    earlier: Sequence[NdcgByWeight] = (),
+) -> NdcgByWeight:
     """Choose the weight of the reward in the lists of a round's checkpoint, and write it there.
 
     Args:
@@ -174,9 +176,10 @@ def set_reward_weight(
         alignment: `reward_weights` and how they are chosen; `gate_cases` users at most.
         decoding: Beam, batch size, and whether seen items are left out.
         runtime: Hardware and threads.
+        earlier: What nightly runs before measured with the same settings.
 
     Returns:
-        NDCG@10 on the validation day by weight; empty where nothing was compared.
+        What was measured on this validation day.
     """
     ids, version = inputs.ids, inputs.ids.tokenizer_version
     model, _ = load_model(
@@ -187,16 +190,17 @@ def set_reward_weight(
         inputs.session_dataset, ids, model, most=alignment.gate_cases, seed=alignment.seed
     )
     with reproducible(runtime):
-        ndcg = choose_reward_weight(
+        measured = choose_reward_weight(
             model,
             ids,
             ServingReward(reward.models[0], reward.vectors),
             cases,
             decoding,
             alignment,
+            earlier,
         )
     save_model(model, checkpoint, tokenizer_version=version)
-    return ndcg
+    return measured
 
 
 def load_round_preferences(inputs: RoundInputs, directory: Path) -> Preferences:

@@ -147,6 +147,13 @@ class AlignmentConfig(ValidatedConfig):
         "comma-separated and increasing: the largest one that loses little NDCG@10 on the held-out "
         "users of the validation day; a single one is not tried",
     )
+    reward_weight_days: int = option(
+        7,
+        "Days up to the validation day whose held-out users choose that weight: those of the "
+        "nightly runs before count as they measured them, where settings are the same",
+        ge=1,
+        le=366,
+    )
     reward_ndcg_tolerance: float = option(
         0.05,
         "Share of the smallest weight's NDCG@10 on the validation day that a larger one may lose",

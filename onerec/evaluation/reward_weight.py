@@ -4,13 +4,16 @@ That is the policy that maximises reward minus 1 / w times the KL divergence to 
 p(S) exp(w r(S)), up to a constant (Rafailov et al., 2023, Eq. 4). The weight is chosen on the
 validation day, on the held-out users, whose validation day no model has learned
 (`onerec.session_dataset.holdout`): the largest one whose lists lose no more than a tolerated share
-of the NDCG@10 that those of the smallest weight have.
+of the NDCG@10 that those of the smallest weight have. One day has few such users, so what the
+nightly runs before measured on theirs counts as well.
 
 Shapes: U users, N items, Dv vector width.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -36,6 +39,28 @@ class ServingReward:
 
     model: RewardModel
     vectors: Tensor
+
+
+@dataclass(frozen=True)
+class NdcgByWeight:
+    """NDCG@10 of served lists on the held-out users of one validation day.
+
+    Attributes:
+        users: Held-out users that were measured.
+        ndcg: Their mean by weight of the reward; empty where no weights were compared.
+    """
+
+    users: int
+    ndcg: Mapping[float, float]
+
+    def as_json(self) -> dict[str, Any]:
+        """What `from_json` reads."""
+        return {"users": self.users, "ndcg": {str(w): value for w, value in self.ndcg.items()}}
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> "NdcgByWeight":
+        """What `as_json` gave."""
+        return cls(stored["users"], {float(w): value for w, value in stored["ndcg"].items()})
 
 
 def load_held_out_cases(
@@ -73,25 +98,43 @@ def choose_reward_weight(
     cases: RecencyCases | None,
     decoding: BeamConfig,
     alignment: AlignmentConfig,
-) -> dict[float, float]:
+    earlier: Sequence[NdcgByWeight] = (),
+) -> NdcgByWeight:
     """Give a model the weight of the reward in its lists.
 
     Args:
         model: In evaluation mode; has not learned the cases.
         ids: The catalogue.
         reward: What scores the lists.
-        cases: Users of the validation day; without one the smallest weight is taken.
+        cases: Users of the validation day; without one and without earlier ones the smallest weight
+            is taken.
         decoding: Beam, batch size, and whether seen items are left out.
         alignment: `reward_weights`, a single one of which is taken as it is, and
             `reward_ndcg_tolerance`.
+        earlier: What nightly runs before measured with the same settings.
 
     Returns:
-        NDCG@10 by weight; empty where nothing was compared.
+        What was measured on the cases.
     """
     weights = alignment.tried_reward_weights
+    measured = NdcgByWeight(0, {})
+    if len(weights) > 1 and cases is not None and len(cases.users):
+        measured = _measured(model, ids, reward, cases, decoding, weights)
+    ndcg = pooled([measured, *earlier])
     model.reward_weight = weights[0]
-    if len(weights) == 1 or cases is None or not len(cases.users):
-        return {}
+    if len(weights) > 1 and ndcg:
+        model.reward_weight = largest_within(ndcg, alignment.reward_ndcg_tolerance)
+    return measured
+
+
+def _measured(
+    model: OneRec,
+    ids: SemanticIds,
+    reward: ServingReward,
+    cases: RecencyCases,
+    decoding: BeamConfig,
+    weights: Sequence[float],
+) -> NdcgByWeight:
     recommender = Recommender(
         model,
         ids,
@@ -100,7 +143,7 @@ def choose_reward_weight(
         vectors=reward.vectors,
         prior=model.recency_prior.of(cases.watches),
     )
-    seen = cases.users.history
+    seen, targets = cases.users.history, cases.users.targets
     lists = recommender.rank_by_reward_weight(
         seen,
         CUTOFF,
@@ -108,16 +151,38 @@ def choose_reward_weight(
         exclude=seen if decoding.filter_seen else None,
         candidates=cases.candidates,
     )
-    targets = cases.users.targets
-    ndcg = {
-        weight: float(per_case_metrics(listed.items, targets, (CUTOFF,))[MONITOR].mean())
-        for weight, listed in lists.items()
+    return NdcgByWeight(
+        len(cases.users),
+        {
+            weight: float(per_case_metrics(listed.items, targets, (CUTOFF,))[MONITOR].mean())
+            for weight, listed in lists.items()
+        },
+    )
+
+
+def pooled(nights: Sequence[NdcgByWeight]) -> dict[float, float]:
+    """NDCG@10 by weight over the users of all nightly runs.
+
+    Args:
+        nights: Those that compared weights compared the same ones.
+
+    Examples:
+        >>> first = NdcgByWeight(100, {0.0: 0.25, 1.0: 0.125})
+        >>> second = NdcgByWeight(300, {0.0: 0.5, 1.0: 0.5})
+        >>> pooled([first, second, NdcgByWeight(0, {})])
+        {0.0: 0.4375, 1.0: 0.40625}
+    """
+    compared = [night for night in nights if night.users]
+    if not compared:
+        return {}
+    users = [night.users for night in compared]
+    return {
+        weight: float(np.average([night.ndcg[weight] for night in compared], weights=users))
+        for weight in compared[0].ndcg
     }
-    model.reward_weight = largest_within(ndcg, alignment.reward_ndcg_tolerance)
-    return ndcg
 
 
-def largest_within(ndcg: dict[float, float], tolerance: float) -> float:
+def largest_within(ndcg: Mapping[float, float], tolerance: float) -> float:
     """The largest weight whose NDCG@10 is at most a share below that of the smallest.
 
     Examples:

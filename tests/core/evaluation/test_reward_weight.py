@@ -1,5 +1,6 @@
 """The weight of the reward in served lists, chosen on the held-out users of the validation day."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from onerec.config import AlignmentConfig, BeamConfig
 from onerec.evaluation.recency import RecencyCases
 from onerec.evaluation.reward_weight import (
+    NdcgByWeight,
     ServingReward,
     choose_reward_weight,
     load_held_out_cases,
@@ -86,16 +88,36 @@ def test_a_reward_counts_as_much_as_costs_little_ndcg(
     monkeypatch.setattr(Recommender, "_rewards", rewards)
     reward = ServingReward(NoReward(), torch.zeros(NUM_ITEMS, 2))  # pyright: ignore[reportArgumentType]
     tried = AlignmentConfig(reward_weights="0,1,100", reward_ndcg_tolerance=tolerance)
-    ndcg = choose_reward_weight(model, catalogue(), reward, cases, DECODING, tried)
-    assert tuple(ndcg) == tried.tried_reward_weights
-    assert sign * ndcg[100.0] > sign * ndcg[0.0]
+    measured = choose_reward_weight(model, catalogue(), reward, cases, DECODING, tried)
+    assert measured.users == len(cases.users)
+    assert tuple(measured.ndcg) == tried.tried_reward_weights
+    assert sign * measured.ndcg[100.0] > sign * measured.ndcg[0.0]
     assert model.reward_weight == chosen
+    assert NdcgByWeight.from_json(measured.as_json()) == measured
+
+    # many users of an earlier day who found the opposite outvote these, few do not
+    opposite = {w: 1 - v for w, v in measured.ndcg.items()}
+    for users, outvoted in ((1, False), (100_000, True)):
+        earlier = [NdcgByWeight(users, opposite), NdcgByWeight(0, {})]
+        strict = replace(tried, reward_ndcg_tolerance=0.0)
+        again = choose_reward_weight(model, catalogue(), reward, cases, DECODING, strict, earlier)
+        assert again == measured
+        assert model.reward_weight == (100.0 if (sign > 0) != outvoted else 0.0)
+
+
+def test_a_day_without_held_out_users_takes_the_weight_of_the_days_before(model: OneRec) -> None:
+    reward = ServingReward(NoReward(), torch.zeros(NUM_ITEMS, 2))  # pyright: ignore[reportArgumentType]
+    tried = AlignmentConfig(reward_weights="0,1,3")
+    earlier = [NdcgByWeight(10, {0.0: 0.1, 1.0: 0.1, 3.0: 0.0})]
+    measured = choose_reward_weight(model, catalogue(), reward, None, DECODING, tried, earlier)
+    assert measured == NdcgByWeight(0, {})
+    assert model.reward_weight == 1.0
 
 
 def test_a_single_weight_is_not_tried(model: OneRec, cases: RecencyCases) -> None:
     reward = ServingReward(NoReward(), torch.zeros(NUM_ITEMS, 2))  # pyright: ignore[reportArgumentType]
     one = AlignmentConfig(reward_weights="0.5")
-    assert choose_reward_weight(model, catalogue(), reward, cases, DECODING, one) == {}
+    assert choose_reward_weight(model, catalogue(), reward, cases, DECODING, one).users == 0
     assert model.reward_weight == 0.5
 
 
