@@ -38,10 +38,11 @@ if TYPE_CHECKING:
     from onerec.alignment.round_inputs import RoundInputs
     from onerec.alignment.train import AlignmentReport
     from onerec.artifacts import Artifact, ArtifactStore
-    from onerec.evaluation.reward_weight import NdcgByWeight
 
 BY_WEIGHT = "ndcg_by_reward_weight"
 """In a checkpoint's manifest: what its validation day's held-out users measured."""
+READ_BY_A_ROUND = ("semantic_ids", "session_dataset", "evaluator_model", "reward_model")
+"""What a round's training reads beside its pairs and its start."""
 ROUNDS = PIPELINE.alignment.rounds
 PAIRS_CODE = code_version(__name__, "pairs_of_round")
 DPO_CODE = code_version(__name__, "checkpoint_of_round")
@@ -156,10 +157,7 @@ def checkpoint_of_round(number: int) -> dg.AssetsDefinition:
     """The asset that trains on a round's pairs."""
     name, start = round_name("dpo_checkpoint", number), round_name("dpo_checkpoint", number - 1)
     pairs_name = round_name("preference_pairs", number)
-    reward_models = ("evaluator_model", "reward_model")
-    sources = (pairs_name, start, "semantic_ids", "session_dataset", *reward_models)
-    nights_before = PIPELINE.alignment.reward_weight_days - 1
-    itself = [upstream(name, first=-nights_before, last=-1)] if nights_before else []
+    sources = (pairs_name, start, *READ_BY_A_ROUND)
 
     @dg.asset(
         name=name,
@@ -169,7 +167,7 @@ def checkpoint_of_round(number: int) -> dg.AssetsDefinition:
         kinds={"pytorch"},
         pool=POOL_TRAINER,
         code_version=DPO_CODE,
-        deps=[CORRECTABLE, *map(upstream, sources), *itself],
+        deps=[CORRECTABLE, *map(upstream, sources), *_nights_before(name)],
         description=f"{start} after one round of L_NTP + lambda * a preference loss (IPA's by "
         "default) against itself, frozen; or that checkpoint itself, when the round does not pass "
         "its gate on the validation day.",
@@ -182,7 +180,6 @@ def checkpoint_of_round(number: int) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult:
         from onerec.alignment.job import AlignmentJob
         from onerec.alignment.train import read_alignment_report
-        from onerec.evaluation.reward_weight import NdcgByWeight
 
         day, settings = context.partition_key, to_core(config, PIPELINE.alignment)
         gate = config.model_dump(include={"decoding", "evaluation"})
@@ -205,9 +202,7 @@ def checkpoint_of_round(number: int) -> dg.AssetsDefinition:
             run_training(context, job, out_dir=draft.path, scratch=scratch)
             report = read_alignment_report(draft.path, job.inputs.ids.tokenizer_version)
             decision = _check(job, report, read["evaluator_model"].path, draft.path, config)
-            earlier = [NdcgByWeight.from_json(a.manifest["metadata"][BY_WEIGHT]) for a in before]
-            measured = _set_reward_weight(job, draft.path, config, earlier)
-            draft.metadata[BY_WEIGHT] = measured.as_json()
+            draft.metadata[BY_WEIGHT] = _set_reward_weight(job, draft.path, config, before)
         shutil.rmtree(scratch)
         for finding in decision.findings:
             context.log.info(finding)
@@ -218,6 +213,12 @@ def checkpoint_of_round(number: int) -> dg.AssetsDefinition:
         return published(draft.artifact, {**shown, **learned})
 
     return dpo_checkpoint
+
+
+def _nights_before(name: str) -> list[dg.AssetDep]:
+    """A checkpoint's dependencies on itself, see `rounds_before`."""
+    days = PIPELINE.alignment.reward_weight_days - 1
+    return [upstream(name, first=-days, last=-1)] if days else []
 
 
 def rounds_before(
@@ -273,15 +274,16 @@ def _set_reward_weight(
     job: "AlignmentJob",
     checkpoint: Path,
     config: AlignmentLaunchpad,
-    earlier: "list[NdcgByWeight]",
-) -> "NdcgByWeight":
-    """Choose how much the reward counts in the lists of a published round."""
+    before: "list[Artifact]",
+) -> dict[str, Any]:
+    """Choose how much the reward counts in the lists of a published round; what it measured."""
     from onerec.alignment.round_gate import REWARD_WEIGHT
     from onerec.alignment.rounds import set_reward_weight
     from onerec.artifacts import write_json
-    from onerec.evaluation.reward_weight import pooled
+    from onerec.evaluation.reward_weight import NdcgByWeight, pooled
     from onerec.session_dataset.repeats import with_seen_items
 
+    earlier = [NdcgByWeight.from_json(a.manifest["metadata"][BY_WEIGHT]) for a in before]
     decoding = to_core(config.decoding, PIPELINE.decoding)
     measured = set_reward_weight(
         job.inputs,
@@ -293,7 +295,7 @@ def _set_reward_weight(
     )
     ndcg = pooled([measured, *earlier])
     write_json(checkpoint / REWARD_WEIGHT, {str(weight): value for weight, value in ndcg.items()})
-    return measured
+    return measured.as_json()
 
 
 def _round_inputs(read: "dict[str, Artifact]", start: str, day: str) -> "RoundInputs":

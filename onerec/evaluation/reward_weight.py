@@ -117,11 +117,11 @@ def choose_reward_weight(
         What was measured on the cases.
     """
     weights = alignment.tried_reward_weights
+    model.reward_weight = weights[0]
     measured = NdcgByWeight(0, {})
     if len(weights) > 1 and cases is not None and len(cases.users):
         measured = _measured(model, ids, reward, cases, decoding, weights)
     ndcg = pooled([measured, *earlier])
-    model.reward_weight = weights[0]
     if len(weights) > 1 and ndcg:
         model.reward_weight = largest_within(ndcg, alignment.reward_ndcg_tolerance)
     return measured
