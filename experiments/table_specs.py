@@ -138,6 +138,12 @@ SIMULATED_WEEK = Environment(
     dataset="simulated",
     test_days=tuple(f"2026-06-{day:02}" for day in range(7, 15)),
 )
+SIMULATED_TEST_WEEK = replace(
+    SIMULATED,
+    name="simulated_test_week",
+    test_days=tuple(f"2026-06-{day}" for day in range(14, 21)),
+)
+"""Consecutive nightly runs from the day on that the A/B test of one nightly run serves."""
 KUAIRAND_WEEK = Environment(
     name="kuairand_week",
     dataset="kuairand",
@@ -169,7 +175,11 @@ QUICK = Environment(
             "reward": {"d_model": 16, "num_heads": 2, "max_epochs": 2},
             "decoding": {"beam": 16, "candidates": 8},
             "alignment": {"sample_users": 60, "batch_size": 16, "epochs": 1},
-            "evaluation": {"bootstrap_samples": 100, "max_cases": 60},
+            "evaluation": {
+                "baselines": "popularity,popularity_recent,own_repeats,itemknn,cascade",
+                "bootstrap_samples": 100,
+                "max_cases": 60,
+            },
         },
     },
 )
@@ -235,6 +245,13 @@ TABLES = (
         "and days of serving: an hour or two",
     ),
     TableSpec(
+        name="ab_test_retrained",
+        environment=SIMULATED_TEST_WEEK,
+        files=("ab_test_retrained",),
+        asset="ab_test_retrained_table",
+        expected="7 nightly runs, the first of 5 minutes, the others of 2, then 14 arms of one",
+    ),
+    TableSpec(
         name="cold_items",
         environment=SIMULATED,
         files=("cold_items_simulated",),
@@ -286,6 +303,7 @@ PAGE_ORDER = (
     "freshness_kuairand",
     "freshness_simulated",
     "ab_test",
+    "ab_test_retrained",
     "cold_items_simulated",
     "cold_items_movielens",
     "alignment_simulated",

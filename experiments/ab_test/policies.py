@@ -1,7 +1,6 @@
 """Arms of the simulated A/B test: whatever ranks items, made a policy of the simulated app.
 
-Models are those of one nightly run and stay as they are while the test runs; every morning they
-read the histories again.
+Models are those of one nightly run and never change; every morning they read the histories again.
 
 Shapes: A users of a request, H history items, X excluded items, N items.
 """
@@ -79,6 +78,14 @@ class ArmPolicy:
         self.ranker, self.fallback, self.catalogue = ranker, fallback, catalogue
         self.requested = self.filled = 0
 
+    @property
+    def reward_weight(self) -> float:
+        """Of the reward in its lists; 0 where it has no part in them."""
+        ranker = self.ranker
+        if not isinstance(ranker, Recommender) or ranker.reward is None:
+            return 0.0
+        return ranker.model.reward_weight
+
     def __call__(self, history: Array, excluded: Array, length: int, visitors: Visitors) -> Array:
         """See `experiments.ab_test.traffic.Policy`."""
         rows = torch.from_numpy(_mapped(history, self.catalogue.index))
@@ -101,26 +108,28 @@ def serving_generator(
     decoding: BeamConfig,
     *,
     reward: ServingReward | None,
+    reward_weight: float | None,
     watches: WatchesBefore,
     device: str,
 ) -> Recommender:
     """A checkpoint as it serves, in float32.
-
-    The weight of the reward is chosen as in a nightly run, on the held-out users of the validation
-    day: only the last round's checkpoint has been given one.
 
     Args:
         checkpoint: Its directory.
         ids: The catalogue.
         decoding: Beam and batch size.
         reward: What scores its lists; they are ordered by log-probability alone without.
+        reward_weight: Of the reward in its lists; None: chosen on the held-out users of the
+            validation day, without those of days before.
         watches: What the checkpoint's recency prior counts.
         device: Where it runs.
     """
     model, _ = load_model(
         checkpoint, expected_tokenizer_version=ids.tokenizer_version, device=device
     )
-    if reward is not None:
+    if reward is not None and reward_weight is not None:
+        model.reward_weight = reward_weight
+    elif reward is not None:
         tried = AlignmentConfig()
         cases = load_held_out_cases(
             watches.session_dataset, ids, model, most=tried.gate_cases, seed=tried.seed

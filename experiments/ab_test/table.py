@@ -1,6 +1,6 @@
 """The table of the simulated A/B test: rows, pictures and what came out."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 from experiments.ab_test.config import (
     ARMS,
@@ -12,11 +12,16 @@ from experiments.ab_test.config import (
     GENERATOR_ARMS,
     IPA,
     NTP_ONLY,
+    RETRAINED,
     SERVED,
     SMALL,
+    SMALL_IPA,
     START,
     TRUE_PAIRS,
     ABTestConfig,
+    cascade_of,
+    frozen,
+    is_retrained,
 )
 from experiments.ab_test.measures import Ratio, ratios
 from experiments.ab_test.simulation import ABTestResult
@@ -24,10 +29,12 @@ from experiments.reporting.result_tables import Provenance, ResultTable, Trainin
 from onerec.evaluation.metric_table import ALL, MetricRow, MetricTable, TableColumn
 from onerec.statistics import Interval
 
-NAME = "ab_test"
+NAME, NAME_RETRAINED = "ab_test", "ab_test_retrained"
+TITLE = "Simulated A/B test"
+TITLE_RETRAINED = f"{TITLE} with models retrained every day"
 LAST_DAYS = 3
 """Days at the end over which the lasting effect is measured."""
-STEPS = ((SMALL, START), (START, IPA), (NTP_ONLY, IPA), (IPA, TRUE_PAIRS))
+STEPS = ((SMALL, SMALL_IPA), (SMALL, START), (START, IPA), (NTP_ONLY, IPA), (IPA, TRUE_PAIRS))
 """Checkpoints that findings compare, served alike: the paper's order, what IPA brings beyond as
 many steps of L_NTP alone, and what a perfect reward would add to it."""
 LEARNED = (SERVED, BY_PROBABILITY)
@@ -47,11 +54,16 @@ FRESH = {
     "fresh_share": ("fresh_views", "views"),
     "fresh_watch_share": ("fresh_seconds", "watch_seconds"),
 }
-"""The same of the first day."""
+"""The same, and of the first day."""
 FIRST_DAY, LAST, FIRST_MINUS_LAST = "first_day", "last_days", "first_day_minus_last_days"
 """Slices of the days."""
 OVER_CASCADE = ARMS[CASCADE]
+"""Retrained arms are compared with the cascade that is retrained, too."""
+OVER_FROZEN = "the same arm, frozen"
 WATCH, VIEW = (TableColumn(f"{name}_uplift", reference=OVER_CASCADE) for name in ("watch", "view"))
+FROZEN_WATCH = WATCH._replace(reference=OVER_FROZEN)
+LEAD_GAIN = TableColumn("lead_gain", reference=OVER_FROZEN)
+"""The lead over the cascade with both retrained, less that with both frozen."""
 COLUMNS = {
     WATCH: "total watch time, % over the cascade",
     VIEW: "average view duration, % over the cascade",
@@ -71,12 +83,30 @@ COLUMNS = {
 }
 TEXT = (
     "Every arm serves the same simulated users on the same visits with the same random numbers, "
-    "{days} days from the nightly run on, with {seeds} seed(s) of visits. Models are those of the "
-    "nightly run; they read the histories again every morning. Every arm lists the catalogue of "
-    "the nightly run, an item at most once in {repeat} days to a user; what a list lacks, recent "
-    "popularity fills. Differences are paired; intervals are over users and seeds of the traffic, "
-    "not over seeds of the training. Who comes on a day does not depend on the arm{returning}. "
-    "Everything is simulated.{ceilings}"
+    "{days} days from the nightly run on, with {seeds} seed(s) of visits. {models} An item comes "
+    "at most once in {repeat} days to a user; what a list lacks, recent popularity fills. "
+    "Differences are paired; intervals are over users and seeds of the traffic, not over seeds of "
+    "the training. Who comes on a day does not depend on the arm{returning}. Everything is "
+    "simulated. {weights}{ceilings}"
+)
+ONE_NIGHT = (
+    "Models and catalogue are those of the nightly run; they read the histories again every "
+    "morning."
+)
+NIGHT_OF_EACH_DAY = (
+    "An arm that is retrained daily serves each day with everything of that day's nightly run: "
+    "semantic IDs with the newest items, baselines or checkpoint, recency prior, reward model; the "
+    "others keep those of the first one. All read the histories again every morning. Nightly runs "
+    "learn from the app's own log, which is its policy's traffic and not the arm's, as in a test "
+    "with a small share of the users. Retrained arms are compared with the cascade retrained "
+    "daily, frozen ones with the frozen cascade."
+)
+CHOSEN_WEIGHTS = (
+    "Lists as served count the reward with the weight that the validation day chose for each arm."
+)
+ONE_WEIGHT = (
+    "Lists as served count the reward with weight {weight:g} in every arm, so that arms differ by "
+    "their models and not by a chosen weight."
 )
 CEILINGS = (
     " Rows called ceilings are oracles: pairs by the expected watch of a session in the "
@@ -94,6 +124,33 @@ RETURNING = (
 EVERY_DAY = slice(None)
 
 
+def day_slice(number: int) -> str:
+    """The slice of a single day, the first of which is 1."""
+    return f"day_{number}"
+
+
+def columns_of(config: ABTestConfig) -> dict[TableColumn, str]:
+    """Columns that a table may show, and their titles."""
+    if not config.has_retrained_arms:
+        return COLUMNS
+    single = {
+        column._replace(slice=day_slice(number)): f"day {number}, % over {title}"
+        for column, title in ((WATCH, "the cascade"), (FROZEN_WATCH, OVER_FROZEN))
+        for number in range(1, config.days + 1)
+        if (column, number) != (FROZEN_WATCH, 1)  # a model of the first day is the frozen one
+    }
+    kept = ("reward_weight", "watch_seconds", "view_seconds", "watched_share", "likes")
+    return {
+        WATCH: COLUMNS[WATCH],
+        FROZEN_WATCH: f"total watch time, % over {OVER_FROZEN}",
+        LEAD_GAIN: "lead over the cascade, retrained less frozen, points",
+        **single,
+        VIEW: COLUMNS[VIEW],
+        **{column: title for column, title in COLUMNS.items() if column.metric in kept},
+        TableColumn("fresh_share"): "fresh items",
+    }
+
+
 def table_of_ab_test(
     measured: ABTestResult, config: ABTestConfig, provenance: Provenance, *, repeat_days: int
 ) -> ResultTable:
@@ -108,16 +165,20 @@ def table_of_ab_test(
     metrics = MetricTable(tuple(_rows(measured, config)))
     shown = {row.column for row in metrics.rows}
     returning = RETURNING.format(sensitivity=config.return_sensitivity, usual=measured.usual)
+    one_weight = ONE_WEIGHT.format(weight=config.reward_weight or 0.0)
+    columns = columns_of(config)
     text = TEXT.format(
         days=config.days,
         seeds=config.traffic_seeds,
+        models=NIGHT_OF_EACH_DAY if config.has_retrained_arms else ONE_NIGHT,
         repeat=repeat_days,
         returning=returning if measured.returning else "",
+        weights=CHOSEN_WEIGHTS if config.reward_weight is None else one_weight,
         ceilings=CEILINGS if any(CEILING in ARMS[arm] for arm in measured.sums) else "",
     )
     return ResultTable(
-        name=NAME,
-        title="Simulated A/B test",
+        name=NAME_RETRAINED if config.has_retrained_arms else NAME,
+        title=TITLE_RETRAINED if config.has_retrained_arms else TITLE,
         text=text,
         metrics=metrics,
         provenance=provenance,
@@ -125,8 +186,8 @@ def table_of_ab_test(
             ARMS[arm]: TrainingCost(seeds=config.traffic_seeds, seconds=measured.seconds.get(arm))
             for arm in measured.sums
         },
-        columns={column: title for column, title in COLUMNS.items() if column in shown},
-        pictured=[column for column in (WATCH, VIEW) if column in shown],
+        columns={column: title for column, title in columns.items() if column in shown},
+        pictured=[column for column in (WATCH, FROZEN_WATCH, VIEW) if column in shown],
         findings=_findings(metrics, measured),
     )
 
@@ -141,22 +202,27 @@ def uplifts(measured: ABTestResult, config: ABTestConfig) -> dict[str, dict[Tabl
     def over(arm: str, other: str, above: str, below: str | None, days: slice) -> Ratio:
         return ratio(arm, above, below, days).over(ratio(other, above, below, days))
 
+    def watch(arm: str, other: str, days: slice = EVERY_DAY) -> Ratio:
+        return over(arm, other, "watch_seconds", None, days)
+
     found: dict[str, dict[TableColumn, Ratio]] = {}
-    for arm in (name for name in measured.sums if name != CASCADE):
-        first_day = over(arm, CASCADE, "watch_seconds", None, slice(0, 1))
-        last_days = over(arm, CASCADE, "watch_seconds", None, last)
+    for arm in (name for name in measured.sums if frozen(name) != CASCADE):
+        cascade = cascade_of(arm)
+        first_day, last_days = (watch(arm, cascade, days) for days in (slice(0, 1), last))
         found[arm] = {
-            WATCH: over(arm, CASCADE, "watch_seconds", None, EVERY_DAY),
-            VIEW: over(arm, CASCADE, "watch_seconds", "views", EVERY_DAY),
-            WATCH._replace(metric="likes_uplift"): over(arm, CASCADE, "likes", None, EVERY_DAY),
+            WATCH: watch(arm, cascade),
+            VIEW: over(arm, cascade, "watch_seconds", "views", EVERY_DAY),
+            WATCH._replace(metric="likes_uplift"): over(arm, cascade, "likes", None, EVERY_DAY),
             WATCH._replace(slice=FIRST_DAY): first_day,
             WATCH._replace(slice=LAST): last_days,
             WATCH._replace(slice=FIRST_MINUS_LAST): first_day.minus(last_days),
         }
         if back is not None:
             for metric, above in (("return_uplift", "users"), ("return_watch", "watch_seconds")):
-                mine, theirs = (back(a, above, None, EVERY_DAY) for a in (arm, CASCADE))
+                mine, theirs = (back(a, above, None, EVERY_DAY) for a in (arm, cascade))
                 found[arm][WATCH._replace(metric=metric)] = mine.over(theirs)
+    if config.has_retrained_arms:
+        _add_single_days(found, measured.sums, config.days, watch)
     for before, arm in _steps(found):
         for column, below in ((WATCH, None), (VIEW, "views")):
             found[arm][column._replace(reference=ARMS[before])] = over(
@@ -168,9 +234,38 @@ def uplifts(measured: ABTestResult, config: ABTestConfig) -> dict[str, dict[Tabl
     return found
 
 
+def _add_single_days(
+    found: dict[str, dict[TableColumn, Ratio]],
+    arms: Collection[str],
+    days: int,
+    watch: Callable[[str, str, slice], Ratio],
+) -> None:
+    """Add what retraining is worth to each arm, and every single day.
+
+    Args:
+        found: Gets the columns.
+        arms: All that served.
+        days: Days served.
+        watch: Watch time of an arm over another's on some days.
+    """
+    single = {day_slice(day + 1): slice(day, day + 1) for day in range(days)}
+    for arm in arms:
+        mine, once = found.setdefault(arm, {}), frozen(arm)
+        if once != CASCADE:
+            for name, day in single.items():
+                mine[WATCH._replace(slice=name)] = watch(arm, cascade_of(arm), day)
+        if once == arm or once not in arms:
+            continue
+        for name, day in {ALL: EVERY_DAY, **single}.items():
+            mine[FROZEN_WATCH._replace(slice=name)] = watch(arm, once, day)
+        if once != CASCADE:
+            mine[LEAD_GAIN] = mine[WATCH].minus(found[once][WATCH])
+
+
 def _steps(found: Collection[str]) -> list[tuple[str, str]]:
     """Arms to compare, those that were not served left out."""
-    steps = [(f"{before}{way}", f"{arm}{way}") for way in LEARNED for before, arm in STEPS]
+    ends = [f"{way}{again}" for again in ("", RETRAINED) for way in LEARNED]
+    steps = [(f"{before}{end}", f"{arm}{end}") for end in ends for before, arm in STEPS]
     return [step for step in steps if all(arm in found for arm in step)]
 
 
@@ -193,6 +288,7 @@ def _rows(measured: ABTestResult, config: ABTestConfig) -> Iterator[MetricRow]:
     for arm in measured.sums:
         values = {TableColumn(m): ratio(arm, *sums, EVERY_DAY) for m, sums in LEVELS.items()}
         for metric, sums in FRESH.items():
+            values[TableColumn(metric)] = ratio(arm, *sums, EVERY_DAY)
             values[TableColumn(metric, FIRST_DAY)] = ratio(arm, *sums, slice(0, 1))
         for column, value in (relative.get(arm, {}) | values).items():
             yield MetricRow.of(ARMS[arm], column, value.interval(config.confidence))
@@ -208,13 +304,20 @@ def _findings(metrics: MetricTable, measured: ABTestResult) -> list[str]:
     def text(gain: Interval, unit: str = " %") -> str:
         return gain.text(signed=True, decimals=2, unit=unit)
 
-    found, arms = [], [name for name in GENERATOR_ARMS if name in measured.sums]
+    found, arms = [], [name for name in measured.sums if frozen(name) in GENERATOR_ARMS]
     learned = [arm for arm in arms if CEILING not in ARMS[arm]]
     for arm in learned:
         watch, view = (metrics.cell(ARMS[arm], column) for column in (WATCH, VIEW))
         found.append(
             f"{ARMS[arm]}: total watch time {text(watch)}, average view duration {text(view)} "
             f"against the cascade: {_both(watch, view)}."
+        )
+    for arm in filter(is_retrained, measured.sums):
+        gain, lead = (metrics.cell(ARMS[arm], column) for column in (FROZEN_WATCH, LEAD_GAIN))
+        found.append(
+            f"{ARMS[arm]}: total watch time {text(gain)} against {OVER_FROZEN}, "
+            f"{gain.significance}"
+            + ("." if frozen(arm) == CASCADE else f"; its lead changes by {text(lead, ' points')}.")
         )
     for before, arm in _steps(arms):
         gain = metrics.cell(ARMS[arm], WATCH._replace(reference=ARMS[before]))

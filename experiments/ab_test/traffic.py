@@ -13,7 +13,7 @@ early did not reach is not shown later that day. An item is shown to a user agai
 Shapes: U users, A of them on a day, S visits, E exposures, H history items, X excluded items.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import date
 from typing import Protocol
@@ -187,7 +187,7 @@ class Exposures:
 
 def serve_days(
     world: World,
-    policy: Policy,
+    policy_of_day: Callable[[int], Policy],
     known: UserState,
     *,
     first_day: date,
@@ -196,11 +196,11 @@ def serve_days(
     sessions: SessionConfig,
     rule: ReturnRule | None = None,
 ) -> Iterator[Exposures]:
-    """Serve some days with one policy.
+    """Serve some days.
 
     Args:
         world: The app.
-        policy: Who chooses.
+        policy_of_day: Who chooses, by the number of the day.
         known: The morning of the first day, with a row for everybody who may come.
         first_day: The first day.
         days: How many.
@@ -220,7 +220,7 @@ def serve_days(
         users, items = world.users(day), world.items(day)
         visits = common_visits(world, users, day, weekday, traffic_seed, known.eagerness)
         planned = np.bincount(visits.visitor, visits.length, len(visits.users)).astype(np.int64)
-        lists = _lists(policy, known, Visitors(visits.users, day), planned)
+        lists = _lists(policy_of_day(day), known, Visitors(visits.users, day), planned)
         _check(lists, known.excluded(visits.users), items, day)
         shown = _exposures(world, users, items, visits, day, lists, traffic_seed, sessions)
         known = known.after(shown, world.config.repeat_days, rule)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from functools import cache
+from types import NoneType
 from typing import Any, Literal, Self, TypeVar, get_args, get_origin, get_type_hints
 
 import pydantic
@@ -166,6 +167,9 @@ def setting_error(error: ErrorDetails, config: type[ValidatedConfig]) -> Setting
 
 def _remedy(kind: Any, limits: Mapping[str, Any]) -> str:
     """What a field takes: `use 'a' or 'b'`, `use a number in [0, 1)`, `use a whole number >= 1`."""
+    if NoneType in get_args(kind):
+        (kind,) = (k for k in get_args(kind) if k is not NoneType)
+        return f"{_remedy(kind, limits)}, or none"
     if get_origin(kind) is Literal:
         *others, last = map(repr, get_args(kind))
         return f"use {', '.join(others)} or {last}"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.ab_test.config import MEASURED, NIGHTLY
+from experiments.ab_test.config import MEASURED, NIGHTLY, NIGHTLY_ALIGNED
 from experiments.ab_test.traffic import is_watched
 from onerec.artifacts import Artifact, ArtifactStore, write_json
 from onerec.config import PipelineConfig
@@ -39,8 +39,11 @@ STAGES = PipelineConfig().override(
 )
 
 
-def publish(store: ArtifactStore, stages: PipelineConfig = STAGES) -> dict[str, Artifact]:
-    """Everything the test reads, made from the app's own log."""
+def publish(
+    store: ArtifactStore, stages: PipelineConfig = STAGES, *, partition: str = DAY.isoformat()
+) -> dict[str, Artifact]:
+    """Everything the test reads, made from the app's own log before `DAY`; for another partition
+    the same, as if nothing had been retrained."""
     source, ids = SimulatedSource(APP), catalogue()
     length = {
         "history_length": stages.sessions.history_length,
@@ -60,20 +63,21 @@ def publish(store: ArtifactStore, stages: PipelineConfig = STAGES) -> dict[str, 
         "semantic_ids": lambda d: small.write_catalogue(d, ids),
         "baselines": baselines,
         "pretrained_checkpoint": lambda d: small.write_generator(d, seed=0, **length),
+        NIGHTLY_ALIGNED: lambda d: small.write_generator(d, seed=2, **length),
         "reward_model": lambda d: small.write_reward(d, seed=1),
         MEASURED: lambda d: write_json(d / "metrics.json", {}),
     }
 
     def artifact(name: str) -> Artifact:
-        return store.latest(name, DAY.isoformat())
+        return store.latest(name, partition)
 
     config = {
         "sessions": dataclasses.asdict(stages.sessions),
         "decoding": dataclasses.asdict(stages.decoding),
     }
-    for name in (*NIGHTLY, MEASURED):
+    for name in (*NIGHTLY, NIGHTLY_ALIGNED, MEASURED):
         made_with = {"config": config, "upstream": {}, "code_version": "1"}
-        with store.write(name, DAY.isoformat(), **made_with) as draft:
+        with store.write(name, partition, **made_with) as draft:
             fills[name](draft.path)
     return {name: artifact(name) for name in NIGHTLY}
 

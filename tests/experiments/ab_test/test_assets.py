@@ -1,6 +1,7 @@
-"""The asset `ab_test_table` over a small simulated night."""
+"""The assets `ab_test_table` and `ab_test_retrained_table` over small simulated nightly runs."""
 
 from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -8,7 +9,7 @@ import pytest
 import yaml
 
 from assets.support import PIPELINE
-from experiments.ab_test.assets import ab_test_table
+from experiments.ab_test.assets import ab_test_retrained_table, ab_test_table
 from onerec.artifacts import ArtifactError, ArtifactStore
 from onerec.evaluation.metric_table import MetricTable
 from resources.stores import Artifacts, Compute, Source
@@ -25,15 +26,18 @@ QUICK = {
 }
 
 
-def materialize(home: Path, source: Source, **changes):
+RETRAINED = QUICK | {"days": 7, "arms": "cascade,small,cascade_retrained,small_retrained"}
+
+
+def materialize(home: Path, source: Source, asset=ab_test_table, settings=QUICK, **changes):
     return dg.materialize(
-        [ab_test_table],
+        [asset],
         resources={
             "artifacts": Artifacts(url=str(home / "artifacts")),
             "source": source,
             "compute": Compute(accelerator="cpu"),
         },
-        run_config={"ops": {"ab_test_table": {"config": QUICK | changes}}},
+        run_config={"ops": {asset.key.to_user_string(): {"config": settings | changes}}},
     )
 
 
@@ -56,6 +60,30 @@ def test_the_table_is_written_and_shown(tmp_path: Path, tables_dir: Path) -> Non
     assert systems == {"popularity of the last days", "OneRec small"}
     assert (tables_dir / "ab_test-watch-uplift-minus-cascade.svg").exists()
     assert not list((tmp_path / "artifacts" / ".scratch" / "ab_test_table").rglob("*.safetensors"))
+
+
+def test_the_retrained_table_is_of_the_nightly_runs_that_follow_one_another(
+    tmp_path: Path, tables_dir: Path
+) -> None:
+    """Runs of two days in a row make a test of two days; an older one, after a gap, is not used."""
+    pytest.importorskip("lightgbm")
+    store, source = ArtifactStore(str(tmp_path / "artifacts")), app(tmp_path)
+    days = [(simulated.DAY + timedelta(days=shift)).isoformat() for shift in (-2, 0, 1)]
+    simulated.publish(store, PIPELINE, partition=days[1])
+    with pytest.raises(dg.Failure, match="make nightly runs of at least two consecutive days"):
+        materialize(tmp_path, source, ab_test_retrained_table, RETRAINED)
+    for day in (days[0], days[2]):
+        simulated.publish(store, PIPELINE, partition=day)
+    result = materialize(tmp_path, source, ab_test_retrained_table, RETRAINED)
+    metadata = result.asset_materializations_for_node("ab_test_retrained_table")[0].metadata
+    assert metadata["nightly run"].value == ", ".join(days[1:])
+    rows = MetricTable.load(tables_dir, "ab_test_retrained.parquet").rows
+    gains = {r.system for r in rows if r.reference == "the same arm, frozen"}
+    assert gains == {"cascade, retrained daily", "OneRec small, retrained daily"}
+    assert {r.slice for r in rows} >= {"day_1", "day_2"}
+    assert "day_3" not in {r.slice for r in rows}
+    weights = [r.value for r in rows if r.metric == "reward_weight"]
+    assert weights == [1.0, 1.0]
 
 
 def test_an_arm_whose_variant_was_not_made_names_its_partition(tmp_path: Path) -> None:

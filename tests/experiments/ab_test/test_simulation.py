@@ -17,8 +17,9 @@ from experiments.ab_test.config import (
     ABTestConfig,
 )
 from experiments.ab_test.measures import COUNTS, ratios
+from experiments.ab_test.nights import ABTest, Night
 from experiments.ab_test.policies import ArmPolicy, ServedCatalogue
-from experiments.ab_test.simulation import ABTest, ABTestResult, run_ab_test
+from experiments.ab_test.simulation import ABTestResult, run_ab_test
 from experiments.ab_test.table import FIRST_MINUS_LAST, table_of_ab_test
 from experiments.ab_test.table import WATCH as WATCH_UPLIFT
 from experiments.ab_test.traffic import Visitors
@@ -43,13 +44,16 @@ WATCH = COUNTS.index("watch_seconds")
 
 def a_test(store: ArtifactStore, **changes) -> ABTest:
     day = simulated.DAY.isoformat()
-    variants = {name: Path(store.root) / name for name in VARIANTS}
     test = ABTest(
         source=SimulatedSource(simulated.APP),
-        artifacts={name: store.latest(name, day) for name in NIGHTLY},
-        variants=variants,
+        nights=[
+            Night(
+                day=simulated.DAY,
+                artifacts={name: store.latest(name, day) for name in NIGHTLY},
+                variants={name: Path(store.root) / name for name in VARIANTS},
+            )
+        ],
         trained_seconds={"larger": 100.0},
-        day=simulated.DAY,
         sessions=simulated.STAGES.sessions,
         decoding=simulated.STAGES.decoding,
         config=CONFIG,
@@ -78,7 +82,7 @@ def measured(store: ArtifactStore, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def test_every_arm_serves_the_same_users_on_the_same_visits(measured: ABTestResult) -> None:
-    assert list(measured.sums) == list(ARMS)
+    assert list(measured.sums) == list(CONFIG.names)
     theirs = measured.sums[CASCADE]
     for arm, mine in measured.sums.items():
         assert mine.shape[:2] == (1, 2)
@@ -108,9 +112,9 @@ def test_a_second_run_measures_the_same(
 
 def test_the_table_shows_every_arm(measured: ABTestResult) -> None:
     table = table_of_ab_test(measured, CONFIG, MADE, repeat_days=2)
-    assert len(cells(table)) == 1 + len(ARMS)
+    assert len(cells(table)) == 1 + len(CONFIG.names)
     rows = {(row.system, row.column): row for row in table.metrics.rows}
-    for name in (n for n in ARMS if n != CASCADE):
+    for name in (n for n in CONFIG.names if n != CASCADE):
         row = rows[ARMS[name], WATCH_UPLIFT]
         mine, theirs = (measured.sums[arm][..., WATCH].sum() for arm in (name, CASCADE))
         assert row.value == pytest.approx(100 * (mine / theirs - 1))
@@ -229,8 +233,9 @@ def test_wrong_settings_are_named(store: ArtifactStore, tmp_path: Path) -> None:
         ABTestConfig(arms="small")
     with pytest.raises(ValueError, match="days=0"):
         ABTestConfig(days=0)
-    with pytest.raises(ValueError, match="larger is no baseline that the nightly run fitted"):
-        run_ab_test(a_test(store, variants={}), tmp_path)
+    night = dataclasses.replace(a_test(store).nights[0], variants={})
+    with pytest.raises(ValueError, match="larger is no baseline that the nightly run of"):
+        run_ab_test(a_test(store, nights=[night]), tmp_path)
     other = dataclasses.replace(simulated.APP, initial_items=20)
     with pytest.raises(ValueError, match="'v000025' is no item of this simulated app"):
         run_ab_test(a_test(store, source=SimulatedSource(other)), tmp_path)

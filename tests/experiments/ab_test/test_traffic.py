@@ -36,7 +36,7 @@ def start(source: SimulatedSource, history_length: int = 4) -> UserState:
 def run(source: SimulatedSource, policy: Policy, known: UserState | None = None, **options):
     settings = {"first_day": FIRST, "days": DAYS, "traffic_seed": 0, "sessions": SESSIONS}
     known = known or start(source)
-    return list(serving.serve_days(source.world, policy, known, **(settings | options)))
+    return list(serving.serve_days(source.world, lambda _: policy, known, **(settings | options)))
 
 
 def best_allowed(scores: np.ndarray, excluded: np.ndarray, length: int) -> np.ndarray:
