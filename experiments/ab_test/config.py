@@ -133,6 +133,11 @@ class ABTestConfig(ValidatedConfig):
         "own, chosen on the validation day",
         ge=0,
     )
+    recency_prior: bool = option(
+        True,
+        "Whether scores count the watches of the newest days, with the weights that the nightly "
+        "runs chose",
+    )
     fresh_days: float = option(2.0, "Age in days up to which an item is fresh")
     return_sensitivity: float = option(
         1.0,

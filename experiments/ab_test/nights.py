@@ -24,6 +24,7 @@ from experiments.ab_test.true_choice import TrueChoice
 from experiments.true_watch import TrueWatch
 from onerec.artifacts import Artifact
 from onerec.config import BeamConfig, SessionConfig, require
+from onerec.config.evaluation import without_recency
 from onerec.datasets.simulated import SimulatedSource
 from onerec.evaluation.baselines import FittedBaselines, load_baselines
 from onerec.evaluation.generators import load_generator
@@ -176,14 +177,18 @@ class NightModels:
         return ArmPolicy(self._rankers[arm], self.baselines.popularity_recent, self.catalogue)
 
     def _loaded(self, arm: str) -> Ranker:
+        test, config = self.test, self.test.config
         if arm in BASELINE_ARMS:
-            return self.baselines.rankers[arm]
+            fitted = self.baselines.rankers
+            name = arm if config.recency_prior else without_recency(arm)
+            return fitted.get(name, fitted[arm])  # only those with a weight above 0 have two names
         checkpoint, way = checkpoint_and_way(arm)
-        directory, test = self.night.checkpoints[checkpoint], self.test
+        directory = self.night.checkpoints[checkpoint]
         if way == BY_TRUTH:
             last_day = test.source.first_day + timedelta(days=test.last)
+            watches = self.watches if config.recency_prior else None
             generator = load_generator(
-                directory, self.ids, test.decoding, watches=self.watches, device=test.device
+                directory, self.ids, test.decoding, watches=watches, device=test.device
             )
             return TrueChoice(generator, TrueWatch.of(test.source, self.ids, last_day))
         return serving_generator(
@@ -191,7 +196,8 @@ class NightModels:
             self.ids,
             test.decoding,
             reward=None if way == BY_PROBABILITY else self.reward,
-            reward_weight=test.config.reward_weight,
+            reward_weight=config.reward_weight,
             watches=self.watches,
+            recency_prior=config.recency_prior,
             device=test.device,
         )

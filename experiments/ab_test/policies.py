@@ -22,6 +22,7 @@ from onerec.evaluation.reward_weight import (
     load_held_out_cases,
 )
 from onerec.model import load_model
+from onerec.model.recency_prior import NO_PRIOR
 from onerec.ranked_lists import Ranker, last_items
 from onerec.serving.recommender import Recommender
 from onerec.session_dataset.newest_watches import WatchesBefore
@@ -110,6 +111,7 @@ def serving_generator(
     reward: ServingReward | None,
     reward_weight: float | None,
     watches: WatchesBefore,
+    recency_prior: bool,
     device: str,
 ) -> Recommender:
     """A checkpoint as it serves, in float32.
@@ -122,11 +124,14 @@ def serving_generator(
         reward_weight: Of the reward in its lists; None: chosen on the held-out users of the
             validation day, without those of days before.
         watches: What the checkpoint's recency prior counts.
+        recency_prior: Whether scores have it.
         device: Where it runs.
     """
     model, _ = load_model(
         checkpoint, expected_tokenizer_version=ids.tokenizer_version, device=device
     )
+    if not recency_prior:
+        model.recency_prior = NO_PRIOR
     if reward is not None and reward_weight is not None:
         model.reward_weight = reward_weight
     elif reward is not None:

@@ -87,7 +87,7 @@ TEXT = (
     "at most once in {repeat} days to a user; what a list lacks, recent popularity fills. "
     "Differences are paired; intervals are over users and seeds of the traffic, not over seeds of "
     "the training. Who comes on a day does not depend on the arm{returning}. Everything is "
-    "simulated. {weights}{ceilings}"
+    "simulated. {weights}{recency}{ceilings}"
 )
 ONE_NIGHT = (
     "Models and catalogue are those of the nightly run; they read the histories again every "
@@ -108,6 +108,7 @@ ONE_WEIGHT = (
     "Lists as served count the reward with weight {weight:g} in every arm, so that arms differ by "
     "their models and not by a chosen weight."
 )
+NO_RECENCY = " Recency priors are left out of every arm."
 CEILINGS = (
     " Rows called ceilings are oracles: pairs by the expected watch of a session in the "
     "simulator's ground truth instead of the reward, with the same DPO and as "
@@ -174,6 +175,7 @@ def table_of_ab_test(
         repeat=repeat_days,
         returning=returning if measured.returning else "",
         weights=CHOSEN_WEIGHTS if config.reward_weight is None else one_weight,
+        recency="" if config.recency_prior else NO_RECENCY,
         ceilings=CEILINGS if any(CEILING in ARMS[arm] for arm in measured.sums) else "",
     )
     return ResultTable(

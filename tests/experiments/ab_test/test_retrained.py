@@ -32,6 +32,11 @@ from experiments.reporting.result_tables import Provenance
 from onerec.artifacts import ArtifactStore
 from onerec.datasets.simulated import SimulatedSource
 from onerec.datasets.simulator.world import Array
+from onerec.evaluation.baselines import load_baselines
+from onerec.model import load_model, save_model
+from onerec.model.recency_prior import RecencyPrior
+from onerec.session_dataset.newest_watches import newest_watches
+from onerec.tokenizer.semantic_ids import load_semantic_ids
 from tests.core.evaluation import night as small
 from tests.experiments import simulated_night as simulated
 
@@ -155,6 +160,42 @@ def test_one_weight_of_the_reward_for_every_arm(night: Night, tmp_path: Path) ->
         assert measured.reward_weights == {"small": weight, "small_aligned": weight}
         served, by_probability = measured.sums["small"], measured.sums["small_by_probability"]
         assert np.array_equal(served, by_probability) == (weight == 0.0)
+
+
+def with_recency(night: Night, directory: Path) -> Night:
+    """The same nightly run, whose generator and item-KNN count the watches of the newest day."""
+    weight = RecencyPrior(weight=5.0)
+    fitted = load_baselines(night.path("baselines"))
+    ids = load_semantic_ids(night.path("semantic_ids"))
+    newest = newest_watches(night.path("session_dataset"), ids, before=night.day, days=1)
+    fitted = dataclasses.replace(fitted, item_knn_prior=weight, newest_watches=newest)
+    checkpoint = night.path("pretrained_checkpoint")
+    model, version = load_model(checkpoint, expected_tokenizer_version=ids.tokenizer_version)
+    model.recency_prior = weight
+    for name in ("baselines", "pretrained_checkpoint"):
+        (directory / name).mkdir()
+    fitted.save(directory / "baselines")
+    save_model(model, directory / "pretrained_checkpoint", tokenizer_version=version)
+    changed = {
+        name: dataclasses.replace(night.artifacts[name], fetch=lambda name=name: directory / name)
+        for name in ("baselines", "pretrained_checkpoint")
+    }
+    return dataclasses.replace(night, artifacts={**night.artifacts, **changed})
+
+
+def test_recency_priors_can_be_left_out_of_every_arm(night: Night, tmp_path: Path) -> None:
+    """Then arms with a prior of any weight do what they do without one."""
+    weighted, arms = with_recency(night, tmp_path), "cascade,itemknn,small_by_probability"
+    measured = {}
+    for label, run in {"none": night, "counted": weighted, "left out": weighted}.items():
+        directory = tmp_path / label
+        directory.mkdir()
+        test = a_test(run, arms=arms, recency_prior=label != "left out")
+        measured[label] = run_ab_test(test, directory).sums
+    for arm in ("itemknn", "small_by_probability"):
+        plain, counted, left_out = (measured[label][arm] for label in measured)
+        np.testing.assert_array_equal(left_out, plain)
+        assert not np.array_equal(counted, plain)
 
 
 def toy(factor: float, last_day: float = 1.0) -> Array:
