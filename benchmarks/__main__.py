@@ -26,7 +26,7 @@ from benchmarks.section import Section, section_from_json
 from onerec.markdown import markdown_table, template
 
 SECTIONS = (
-    "data", "tokenizer", "catalogue", "training", "architectures", "generation", "presets",
+    "data", "pairs", "tokenizer", "catalogue", "training", "architectures", "generation", "presets",
     "accelerator", "night",
 )  # fmt: skip
 """Modules of this package with a function `run(quick) -> Section`, in the order of the page."""

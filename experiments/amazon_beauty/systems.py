@@ -28,7 +28,7 @@ from experiments.amazon_beauty.training import (
     train_within_budget,
 )
 from onerec.config import ModelConfig, TokenizerConfig, TrainingConfig
-from onerec.evaluation.baselines import fit_item_knn, fit_popularity
+from onerec.evaluation.baselines import Popularity, fit_item_knn
 from onerec.evaluation.baselines.sequence_losses import LOSSES
 from onerec.evaluation.baselines.tiger import TigerRanker, tiger_shape, window_loss
 from onerec.evaluation.baselines.transformer import SequenceModel, SequenceRanker, SequenceShape
@@ -36,6 +36,7 @@ from onerec.evaluation.recency import RecencyCases
 from onerec.model import OneRec, init_from_content
 from onerec.ranked_lists import Ranker
 from onerec.session_dataset.eval_users import EvalUsers
+from onerec.session_dataset.incidence import incidence_of
 from onerec.session_dataset.interactions import Interactions
 from onerec.training.list_weights import choose_list_weights
 
@@ -67,7 +68,7 @@ published settings for a GPU."""
 
 def popularity(run: SystemRun, budget: None) -> dict[str, BeautyResult]:
     """The items most users chose."""
-    return {"popularity": _counted(run, lambda log, all_: fit_popularity(log, all_))}
+    return {"popularity": _counted(run, lambda log, all_: Popularity(log.watches, all_))}
 
 
 def item_knn(run: SystemRun, budget: None) -> dict[str, BeautyResult]:
@@ -217,18 +218,15 @@ SYSTEMS: dict[str, Callable[..., dict[str, BeautyResult]]] = {
 def _counted(run: SystemRun, fit: Callable[[Interactions, np.ndarray], Ranker]) -> BeautyResult:
     began = time.perf_counter()
     items, users = run.reviews.learned()
-    nothing = np.zeros(0, dtype=np.int64)
+    num_users, num_items = run.reviews.num_users, run.reviews.num_items
+    counts = np.bincount(items, minlength=num_items)
     log = Interactions(
-        num_items=run.reviews.num_items,
-        user=users,
-        item=items,
-        age=np.ones(len(items), dtype=np.int64),
-        is_watched=np.ones(len(items), dtype=bool),
-        past_user=nothing,
-        past_item=nothing,
-        user_ids=np.arange(run.reviews.num_users),
+        exposures=counts,
+        watches=counts.astype(float),
+        recent_watches=counts.astype(float),
+        watched=incidence_of(users, items, (num_users, num_items)),
     )
-    ranker = fit(log, np.ones(run.reviews.num_items, dtype=bool))
+    ranker = fit(log, np.ones(num_items, dtype=bool))
     return _test_result(run, ranker, time.perf_counter() - began, {})
 
 

@@ -161,4 +161,4 @@ def open_held_out(directory: Path) -> HeldOutCatalogue:
 
 def shown(session_dataset: Path, ids: SemanticIds, day: date) -> np.ndarray:
     """(N,) booleans: items with an exposure on the training days."""
-    return load_interactions(session_dataset, ids, test_day=day).exposures() > 0
+    return load_interactions(session_dataset, ids, test_day=day).exposures > 0

@@ -6,6 +6,7 @@ serves the paper's alignment with "real user-item behaviour" (OneRec v1, section
 Shapes: N items, S sessions.
 """
 
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -13,16 +14,20 @@ import scipy.sparse as sp
 
 from onerec.catalogue import Catalogue
 from onerec.embeddings.reduction import truncated_svd
+from onerec.session_dataset.co_occurrence import co_occurrence_blocks, largest_per_row
+from onerec.session_dataset.incidence import CHUNK, Incidence, IncidenceWriter
 from onerec.session_dataset.reader import (
     exposure_flags,
     items_of,
     known_items_of,
-    read_sessions,
+    session_batches,
 )
 from onerec.session_dataset.splits import LEARNED
 
 HISTORY_WEIGHT = 0.5
 """A pair across the session's beginning counts half: it is further apart in time."""
+MOST_PAIRS = 64_000_000
+"""Pairs kept of all items; a pair that both of its items would keep counts as two."""
 CONTEXT_SMOOTHING = 0.75
 """Exponent on the context counts, which keeps rare items from looking informative."""
 
@@ -30,24 +35,50 @@ CONTEXT_SMOOTHING = 0.75
 def co_watching(sessions: Path, catalogue: Catalogue) -> tuple[sp.csr_array, np.ndarray]:
     """Count item pairs in the training and validation sessions; the test day is never opened.
 
+    Pairs are counted exactly, a block of items at a time: memory grows with the pairs that are
+    kept, not with the sessions. Of a session with more than `incidence.LONGEST_ROW` positive items
+    a sample counts.
+
     Args:
         sessions: Directory of a `session_dataset` artifact.
         catalogue: N items; others are left out.
 
     Returns:
         (N, N) symmetric weights without a diagonal, and (N,) sessions each item was positive in.
+        A pair is kept if it is among the `MOST_PAIRS` / N heaviest of either item: all pairs of a
+        catalogue of up to 8,000 items.
     """
-    rows = read_sessions(sessions, LEARNED, ["item_ids", "is_positive", "history_item_ids"])
-    shape = (rows.num_rows, len(catalogue))
-    items, session = items_of(rows, "item_ids", catalogue)
-    positive = exposure_flags(rows, "is_positive") & (items >= 0)
-    shown = _incidence(items[positive], session[positive], shape)
-    history = _incidence(*known_items_of(rows, "history_item_ids", catalogue), shape)
-    across = HISTORY_WEIGHT * (shown.T @ history)
-    pairs = sp.csr_array(shown.T @ shown + across + across.T)
-    pairs.setdiag(0)
-    pairs.eliminate_zeros()
-    return pairs, np.asarray(shown.sum(0)).ravel()
+    shown, history = _incidences(sessions, catalogue)
+    most = max(1, MOST_PAIRS // len(catalogue))
+    blocks, is_whole = [], True
+    for first, block in co_occurrence_blocks(shown, history):
+        lengths = np.diff(block.indptr)
+        row = np.repeat(np.arange(block.shape[0]), lengths)
+        weights = np.where(block.indices == row + first, -np.inf, block.data)
+        heavy = largest_per_row(block.indptr, block.indices, weights, most)
+        is_whole &= bool(heavy.all())
+        heavy &= block.indices != row + first
+        kept = (
+            (block.data[heavy] * HISTORY_WEIGHT).astype(np.float32),
+            (row[heavy], block.indices[heavy]),
+        )
+        blocks.append(sp.coo_array(kept, shape=block.shape).tocsr())
+    pairs = sp.csr_array(sp.vstack(blocks, format="csr"))
+    return (pairs if is_whole else sp.csr_array(pairs.maximum(pairs.T))), shown.counts()
+
+
+def _incidences(sessions: Path, catalogue: Catalogue) -> tuple[Incidence, Incidence]:
+    """(S, N) which items each session holds as positives, and which its history holds."""
+    columns = ["item_ids", "is_positive", "history_item_ids"]
+    batches = chain(*(session_batches(sessions, split, columns) for split in LEARNED))
+    with IncidenceWriter(len(catalogue)) as shown, IncidenceWriter(len(catalogue)) as history:
+        for table in batches:
+            items, session = items_of(table, "item_ids", catalogue)
+            positive = exposure_flags(table, "is_positive") & (items >= 0)
+            shown.append(session[positive], items[positive], table.num_rows)
+            past, past_session = known_items_of(table, "history_item_ids", catalogue)
+            history.append(past_session, past, table.num_rows)
+        return shown.finish(), history.finish()
 
 
 def collaborative_vectors(pairs: sp.csr_array, dim: int) -> np.ndarray:
@@ -59,24 +90,19 @@ def collaborative_vectors(pairs: sp.csr_array, dim: int) -> np.ndarray:
     return np.where(norms > 1e-8, vectors / np.maximum(norms, 1e-8), 0.0)
 
 
-def _incidence(items: np.ndarray, sessions: np.ndarray, shape: tuple[int, int]) -> sp.csr_array:
-    """(S, N) 0/1: which items a session holds."""
-    ones = np.ones(len(items), np.float32)
-    matrix = sp.coo_array((ones, (sessions, items)), shape=shape).tocsr()
-    matrix.data[:] = 1  # seen twice in a session is once
-    return matrix
-
-
 def _positive_information(pairs: sp.csr_array) -> sp.csr_array:
     """log(P(i, j) / (P(i) P_smoothed(j))), made symmetric, negative values dropped."""
-    cells = pairs.tocoo()
-    total = np.asarray(pairs.sum(1)).ravel().astype(np.float64)
+    total = np.asarray(pairs.sum(1, dtype=np.float64)).ravel()
     smoothed = total**CONTEXT_SMOOTHING
     share = smoothed / max(smoothed.sum(), 1e-12)
-    rows, columns = cells.row, cells.col
-    forward = np.log(cells.data / (total[rows] * share[columns]))
-    backward = np.log(cells.data / (total[columns] * share[rows]))
-    values = np.maximum((forward + backward) / 2, 0)
-    matrix = sp.coo_array((values, (rows, columns)), shape=pairs.shape).tocsr()
+    values = np.empty(pairs.nnz)
+    for at in range(0, pairs.nnz, CHUNK):
+        part = slice(at, at + CHUNK)
+        columns, weights = pairs.indices[part], pairs.data[part]
+        rows = np.searchsorted(pairs.indptr, np.arange(at, at + len(columns)), side="right") - 1
+        forward = np.log(weights / (total[rows] * share[columns]))
+        backward = np.log(weights / (total[columns] * share[rows]))
+        values[part] = np.maximum((forward + backward) / 2, 0)
+    matrix = sp.csr_array((values, pairs.indices, pairs.indptr), shape=pairs.shape, copy=True)
     matrix.eliminate_zeros()
     return matrix

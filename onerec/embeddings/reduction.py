@@ -28,7 +28,7 @@ def truncated_svd(matrix: sp.csr_array, dim: int) -> tuple[np.ndarray, np.ndarra
         return left, values, right
     # any start ends in the same directions; a fixed one ends in the same last bits
     start = np.random.default_rng(0).standard_normal(min(num_rows, num_columns))
-    u, s, vt = cast(Any, svds)(matrix.astype(np.float64), k=rank, v0=start)
+    u, s, vt = cast(Any, svds)(matrix.astype(np.float64, copy=False), k=rank, v0=start)
     order = np.argsort(-s, kind="stable")
     # below this a direction is rounding noise, different on every machine
     order = order[s[order] > 1e-8 * s.max()]

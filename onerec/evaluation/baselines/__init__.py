@@ -15,15 +15,12 @@ from onerec.evaluation.baselines.registry import (
     load_baselines,
 )
 from onerec.evaluation.baselines.simple import (
-    HALF_LIFE_DAYS,
     ItemKNN,
     Popularity,
     fit_item_knn,
-    fit_popularity,
 )
 
 __all__ = [
-    "HALF_LIFE_DAYS",
     "BaselineInputs",
     "FittedBaselines",
     "ItemKNN",
@@ -32,6 +29,5 @@ __all__ = [
     "fit_item_knn",
     "fit_item_knn_prior",
     "fit_learned",
-    "fit_popularity",
     "load_baselines",
 ]

@@ -29,11 +29,9 @@ import torch
 from onerec.artifacts import read_json, write_json
 from onerec.evaluation.baselines.item_statistics import STATISTICS, item_statistics
 from onerec.evaluation.baselines.simple import (
-    HALF_LIFE_DAYS,
     ItemKNN,
     Popularity,
     fit_item_knn,
-    fit_popularity,
     watched_indicator,
 )
 from onerec.model.recency_prior import NO_PRIOR, RecencyPrior
@@ -308,7 +306,7 @@ def _retrieval(
     feedback = load_logged_exposures(directory, semantic_ids, splits)
     return Retrieval(
         fit_item_knn(log, candidates, neighbours=neighbours),
-        fit_popularity(log, candidates, half_life_days=HALF_LIFE_DAYS),
+        Popularity(log.recent_watches, candidates),
         item_statistics(feedback, semantic_ids, as_of),
     )
 

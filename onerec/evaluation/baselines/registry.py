@@ -29,13 +29,11 @@ from onerec.evaluation.baselines.cascade import Cascade, fit_cascade, load_casca
 from onerec.evaluation.baselines.sequence_losses import LOSSES
 from onerec.evaluation.baselines.sequences import WindowData, load_newest_windows, load_windows
 from onerec.evaluation.baselines.simple import (
-    HALF_LIFE_DAYS,
     ItemKNN,
     LogSimilarity,
     OwnRepeats,
     Popularity,
     fit_item_knn,
-    fit_popularity,
 )
 from onerec.evaluation.baselines.tiger import TigerRanker, load_tiger, tiger_codes
 from onerec.evaluation.baselines.transformer import SequenceRanker, load_sequence_ranker
@@ -161,9 +159,9 @@ def fit_baselines(
 ) -> FittedBaselines:
     """Fit the counting baselines on one window."""
     return FittedBaselines(
-        exposures=interactions.exposures(),
-        popularity=fit_popularity(interactions, candidates),
-        popularity_recent=fit_popularity(interactions, candidates, half_life_days=HALF_LIFE_DAYS),
+        exposures=interactions.exposures,
+        popularity=Popularity(interactions.watches, candidates),
+        popularity_recent=Popularity(interactions.recent_watches, candidates),
         item_knn=fit_item_knn(interactions, candidates, neighbours=neighbours),
     )
 

@@ -6,6 +6,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from onerec.ranked_lists import RankedLists, exclude_scores, is_excluded, narrowed
+from onerec.session_dataset.co_occurrence import co_occurrence_blocks, largest_per_row
 from onerec.session_dataset.interactions import Interactions
 
 CHUNK_CELLS = 4_000_000
@@ -14,8 +15,6 @@ TIE_SHARE = 1e-9
 """Weight of popularity beside item-KNN's scores: decides ties and nothing else."""
 SMOOTHING = 0.01
 """Similarity that every item has at least, where item-KNN's scores become log-probabilities."""
-HALF_LIFE_DAYS = 1.0
-"""Of a watch, for recent popularity; chosen on three days of KuaiRand (docs/log.md, 2026-11-27)."""
 
 
 @dataclass(frozen=True)
@@ -175,15 +174,11 @@ def repeat_scores(histories: np.ndarray) -> np.ndarray:
     return np.where(last, count + np.arange(length) / length, -np.inf)
 
 
-def fit_popularity(
-    interactions: Interactions, candidates: np.ndarray, *, half_life_days: float | None = None
-) -> Popularity:
-    """Count watches over the window; with a half-life, recent ones count more."""
-    return Popularity(interactions.watches(half_life_days=half_life_days), candidates)
-
-
 def fit_item_knn(interactions: Interactions, candidates: np.ndarray, *, neighbours: int) -> ItemKNN:
     """Cosine similarity of the items' sets of watchers, the nearest neighbours of each item kept.
+
+    Pairs are counted exactly, a block of items at a time: memory grows with N x `neighbours`, not
+    with the window. Of a user with more than `incidence.LONGEST_ROW` items a sample counts.
 
     Args:
         interactions: The window; a user's histories count as watched.
@@ -193,23 +188,18 @@ def fit_item_knn(interactions: Interactions, candidates: np.ndarray, *, neighbou
     Returns:
         A ranker. An item is not its own neighbour.
     """
-    user, item = interactions.watched_pairs()
-    shape = (len(interactions.user_ids), interactions.num_items)
-    watched = sp.csr_array((np.ones(len(user)), (user, item)), shape=shape)
-    together = (watched.T @ watched).tocoo()
-    row, column = (np.asarray(axis, dtype=np.int64) for axis in together.coords)
-    watchers = np.bincount(item, minlength=interactions.num_items).astype(float)
-    cosine = together.data / np.sqrt(watchers[row] * watchers[column])
-    other = row != column
-    row, column, cosine = row[other], column[other], cosine[other]
-    order = np.lexsort((column, -cosine, row))
-    row, column, cosine = row[order], column[order], cosine[order]
-    starts = np.searchsorted(row, row)  # where each row's entries begin
-    near = np.arange(len(row)) - starts < neighbours
-    similarity = sp.csr_array(
-        (cosine[near], (row[near], column[near])), shape=(interactions.num_items,) * 2
-    )
-    return ItemKNN(similarity, interactions.watches(), candidates)
+    watchers = interactions.watched.counts().astype(float)
+    blocks = []
+    for first, block in co_occurrence_blocks(interactions.watched):
+        row = np.repeat(np.arange(first, first + block.shape[0]), np.diff(block.indptr))
+        cosine = block.data / np.sqrt(watchers[row] * watchers[block.indices])
+        cosine[block.indices == row] = -np.inf
+        near = largest_per_row(block.indptr, block.indices, cosine, neighbours)
+        near &= block.indices != row
+        nearest = (cosine[near], (row[near] - first, block.indices[near]))
+        blocks.append(sp.coo_array(nearest, shape=block.shape).tocsr())
+    similarity = sp.csr_array(sp.vstack(blocks, format="csr"))
+    return ItemKNN(similarity, interactions.watches, candidates)
 
 
 def watched_indicator(history: np.ndarray, num_items: int) -> sp.csr_array:

@@ -42,22 +42,22 @@ def small(tmp_path: Path) -> tuple[Interactions, np.ndarray]:
 
 def test_window_counts(small) -> None:
     window, candidates = small
-    assert window.exposures().tolist() == [3, 2, 2, 1, 0, 0, 0]
-    assert window.watches().tolist() == [3, 2, 2, 0, 0, 0, 0]
-    decayed = window.watches(half_life_days=1.0)
+    assert window.exposures.tolist() == [3, 2, 2, 1, 0, 0, 0]
+    assert window.watches.tolist() == [3, 2, 2, 0, 0, 0, 0]
+    decayed = window.recent_watches
     assert decayed.tolist() == [0.25 + 1 + 0.5, 0.25 + 1, 0.5 + 1, 0, 0, 0, 0]
     assert candidates.tolist() == [True] * 6 + [False]
 
 
 def test_nothing_of_the_test_day_is_read(small) -> None:
     window, _ = small
-    assert window.watches()[[4, 6]].tolist() == [0, 0]
-    assert window.age.min() == 1
+    assert window.watches[[4, 6]].tolist() == [0, 0]
+    assert window.exposures[[4, 6]].tolist() == [0, 0]
 
 
 def test_popularity_lists_candidates_most_watched_first(small) -> None:
     window, candidates = small
-    ranked = Popularity(window.watches(), candidates).rank(np.full((2, 3), -1), 8).items
+    ranked = Popularity(window.watches, candidates).rank(np.full((2, 3), -1), 8).items
     assert ranked.tolist() == [[0, 1, 2, 3, 4, 5, -1, -1]] * 2
 
 
@@ -69,7 +69,7 @@ def test_examples_in_docstrings() -> None:
 
 def test_own_repeats_are_the_most_frequent_first_then_the_latest_then_the_popular(small) -> None:
     window, candidates = small
-    recent = Popularity(window.watches(half_life_days=1.0), candidates)  # i00, i02, i01, i03, ...
+    recent = Popularity(window.recent_watches, candidates)  # i00, i02, i01, i03, ...
     history = np.array(
         [
             [4, 5, 4, 1, 5, 1],  # twice each: the latest first
@@ -142,8 +142,9 @@ def test_item_knn_against_brute_force(tmp_path: Path, monkeypatch) -> None:
     )
     candidates = ids.known_before(DAY)
     model = fit_item_knn(window, candidates, neighbours=len(candidates))
-    watched = np.zeros((night.NUM_USERS, night.NUM_ITEMS))
-    watched[tuple(window.watched_pairs())] = 1
+    rows = window.watched
+    watched = rows.matrix(np.ones(len(rows.columns))).toarray()
+    assert len(watched) == night.NUM_USERS
     norms = np.maximum(np.linalg.norm(watched, axis=0), 1e-12)
     cosine = watched.T @ watched / norms[:, None] / norms
     np.fill_diagonal(cosine, 0)
@@ -153,7 +154,7 @@ def test_item_knn_against_brute_force(tmp_path: Path, monkeypatch) -> None:
     order = np.lexsort(
         (
             np.broadcast_to(np.arange(len(candidates)), scores.shape),
-            np.broadcast_to(-window.watches(), scores.shape),
+            np.broadcast_to(-window.watches, scores.shape),
             np.where(candidates, -scores.round(9), np.inf),
         )
     )

@@ -13,6 +13,7 @@ from onerec.evaluation.baselines import fit_baselines
 from onerec.evaluation.data import EvaluationData
 from onerec.evaluation.protocol import EvaluationProtocol
 from onerec.reward.model import RewardModel, RewardShape
+from onerec.session_dataset.incidence import incidence_of
 from onerec.session_dataset.interactions import Interactions
 from tests.core.evaluation import night as small
 from tests.core.evaluation.night import DAY, EVALUATION, NUM_ITEMS, REWARD
@@ -25,11 +26,13 @@ def evaluator(seed: int) -> RewardModel:
 
 def data(**changes) -> EvaluationData:
     ids = small.catalogue()
-    nothing = np.zeros(0, dtype=np.int64)
+    nothing, nobody = np.zeros(NUM_ITEMS), np.zeros(0, dtype=np.int64)
     window = Interactions(
-        num_items=NUM_ITEMS, user=nothing, item=nothing, age=nothing, is_watched=nothing == 1,
-        past_user=nothing, past_item=nothing, user_ids=np.zeros(0, dtype=object),
-    )  # fmt: skip
+        exposures=nothing,
+        watches=nothing,
+        recent_watches=nothing,
+        watched=incidence_of(nobody, nobody, (0, NUM_ITEMS)),
+    )
     rng = np.random.default_rng(0)
     return dataclasses.replace(
         EvaluationData(

@@ -84,8 +84,8 @@ def test_a_seeded_share_of_the_items_known_before_the_day(items: pa.Table):
 def test_no_event_of_a_held_out_item_is_learned(night: PublishedNightlyRun, held: HeldOutCatalogue):
     sessions, gone = night.files["session_dataset"], held.is_held_out
     assert gone.sum() == round(SHARE * (tiny.NUM_ITEMS - 3))
-    assert load_interactions(sessions, held.learned, test_day=tiny.DAY).exposures()[gone].sum() == 0
-    real = load_interactions(sessions, held.real, test_day=tiny.DAY).exposures()
+    assert load_interactions(sessions, held.learned, test_day=tiny.DAY).exposures[gone].sum() == 0
+    real = load_interactions(sessions, held.real, test_day=tiny.DAY).exposures
     assert real[gone].sum() > 0
     for split in ("train", "valid"):
         learned = load_session_tensors(
