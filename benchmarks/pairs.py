@@ -1,7 +1,7 @@
 """Item-KNN and co-watching vectors by the size of the log: time, and memory that rows do not fill.
 
-Items are drawn alike for all users with a skewed popularity and no tastes, so that more different
-pairs occur than in a log of people. Every row of the table is a process of its own.
+Users draw most items from a topic of their own and the rest from all, both with a skewed
+popularity. Every row of the table is a process of its own.
 """
 
 import subprocess
@@ -28,7 +28,7 @@ EVENTS_PER_USER, EVENTS_PER_ITEM = 48, 100
 SESSION, HISTORY = 8, 20
 USERS_AT_ONCE = 20_000
 NEIGHBOURS, DIM = 50, 64
-WATCHED_SHARE = 0.6
+WATCHED_SHARE, SHARE_OF_TOPIC, ITEMS_PER_TOPIC = 0.6, 0.7, 500
 POLL_SECONDS = 0.05
 
 
@@ -45,7 +45,8 @@ def run(quick: bool) -> Section:
         title="Item pairs",
         text=(
             f"{EVENTS_PER_USER} events a user in sessions of {SESSION}, histories of up to "
-            f"{HISTORY}, an item for {EVENTS_PER_ITEM} events; {WATCHED_SHARE:.0%} watched. "
+            f"{HISTORY}, an item for {EVENTS_PER_ITEM} events; {WATCHED_SHARE:.0%} watched, "
+            f"{SHARE_OF_TOPIC:.0%} from the user's topic of {ITEMS_PER_TOPIC} items. "
             f"{NEIGHBOURS} neighbours an item; vectors of width {DIM} by truncated SVD. Seconds "
             "are of the processor. Peak memory is the process's own, without pages of files, "
             "which the system takes back at need; import of the packages included."
@@ -76,6 +77,9 @@ def make_sessions(directory: Path, num_events: int) -> None:
 def _sessions_of(users: np.ndarray, num_items: int, rng: np.random.Generator) -> pa.Table:
     shape = (len(users), EVENTS_PER_USER)
     items = (num_items * rng.random(shape) ** 3).astype(np.int64)
+    topic = rng.integers(0, max(1, num_items // ITEMS_PER_TOPIC), (len(users), 1))
+    own = (ITEMS_PER_TOPIC * rng.random(shape) ** 3).astype(np.int64) + topic * ITEMS_PER_TOPIC
+    items = np.where(rng.random(shape) < SHARE_OF_TOPIC, own % num_items, items)
     per_user = EVENTS_PER_USER // SESSION
     session = np.arange(len(users) * per_user)
     begin = session * SESSION

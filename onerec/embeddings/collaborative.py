@@ -52,17 +52,16 @@ def co_watching(sessions: Path, catalogue: Catalogue) -> tuple[sp.csr_array, np.
     most = max(1, MOST_PAIRS // len(catalogue))
     blocks, is_whole = [], True
     for first, block in co_occurrence_blocks(shown, history):
-        lengths = np.diff(block.indptr)
-        row = np.repeat(np.arange(block.shape[0]), lengths)
-        weights = np.where(block.indices == row + first, -np.inf, block.data)
-        heavy = largest_per_row(block.indptr, block.indices, weights, most)
+        num_rows = len(block.indptr) - 1
+        row, column = np.repeat(np.arange(num_rows), np.diff(block.indptr)), block.indices
+        itself = column == row + first
+        weights = np.where(itself, -np.inf, block.data)
+        heavy = largest_per_row(block.indptr, column, weights, most)
         is_whole &= bool(heavy.all())
-        heavy &= block.indices != row + first
-        kept = (
-            (block.data[heavy] * HISTORY_WEIGHT).astype(np.float32),
-            (row[heavy], block.indices[heavy]),
-        )
-        blocks.append(sp.coo_array(kept, shape=block.shape).tocsr())
+        heavy &= ~itself
+        kept = (block.data[heavy] * HISTORY_WEIGHT).astype(np.float32)
+        shape = (num_rows, len(catalogue))
+        blocks.append(sp.coo_array((kept, (row[heavy], column[heavy])), shape=shape).tocsr())
     pairs = sp.csr_array(sp.vstack(blocks, format="csr"))
     return (pairs if is_whole else sp.csr_array(pairs.maximum(pairs.T))), shown.counts()
 

@@ -34,18 +34,16 @@ def co_occurrence_blocks(
     most = max(len(rows.columns), 0 if before is None else len(before.columns))
     ones = filled_on_disk(most, 1)
     by_item, right = rows.transposed(), rows.matrix(ones)
-    length = np.diff(rows.starts)
     products = [(by_item, right, 1 if before is None else 2)]
-    work = rows.counts_weighted(length)
+    work = rows.num_pairs(rows)
     if before is not None:
         products += [(by_item, before.matrix(ones), 1), (before.transposed(), right, 1)]
-        work += rows.counts_weighted(np.diff(before.starts)) + before.counts_weighted(length)
+        work += rows.num_pairs(before) + before.num_pairs(rows)
     bounds = _blocks(np.minimum(work, rows.num_columns))
     for first, end in pairwise(bounds):
         block = None
         for left, matrix, weight in products:
-            found = left.matrix(ones, first, end) @ matrix
-            found.data *= weight
+            found = weight * sp.csr_array(left.matrix(ones, first, end) @ matrix)
             block = found if block is None else block + found
         assert block is not None, "there is a product at least"
         yield int(first), sp.csr_array(block)

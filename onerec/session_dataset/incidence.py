@@ -53,11 +53,12 @@ class Incidence:
             found += np.bincount(self.columns[at : at + CHUNK], minlength=self.num_columns)
         return found
 
-    def counts_weighted(self, weights: np.ndarray) -> np.ndarray:
-        """(N,) float64 sum of the weights (R,) of the rows that hold each column."""
+    def num_pairs(self, other: "Incidence") -> np.ndarray:
+        """(N,) ones of another matrix in the rows that hold each column."""
         found = np.zeros(self.num_columns)
         for row, columns in self._chunks():
-            found += np.bincount(columns, weights[row], minlength=self.num_columns)
+            length = other.starts[row + 1] - other.starts[row]
+            found += np.bincount(columns, length, minlength=self.num_columns)
         return found
 
     def transposed(self) -> "Incidence":
@@ -83,14 +84,16 @@ class Incidence:
         starts = self.starts[first : (self.num_rows if end is None else end) + 1]
         columns = self.columns[starts[0] : starts[-1]]
         shape = (len(starts) - 1, self.num_columns)
-        return sp.csr_array((ones[: len(columns)], columns, starts - starts[0]), shape=shape)
+        starts = starts - starts[0] if starts[0] else starts  # those of all rows stay on disk
+        return sp.csr_array((ones[: len(columns)], columns, starts), shape=shape)
 
     def _chunks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """(row, column) of the ones, `CHUNK` at a time."""
         for at in range(0, len(self.columns), CHUNK):
             columns = np.asarray(self.columns[at : at + CHUNK])
-            row = np.searchsorted(self.starts, np.arange(at, at + len(columns)), side="right") - 1
-            yield row, columns
+            # of the same type: `searchsorted` would copy what it searches
+            at_each = np.arange(at, at + len(columns), dtype=self.starts.dtype)
+            yield np.searchsorted(self.starts, at_each, side="right") - 1, columns
 
 
 class IncidenceWriter:

@@ -191,13 +191,14 @@ def fit_item_knn(interactions: Interactions, candidates: np.ndarray, *, neighbou
     watchers = interactions.watched.counts().astype(float)
     blocks = []
     for first, block in co_occurrence_blocks(interactions.watched):
-        row = np.repeat(np.arange(first, first + block.shape[0]), np.diff(block.indptr))
-        cosine = block.data / np.sqrt(watchers[row] * watchers[block.indices])
-        cosine[block.indices == row] = -np.inf
-        near = largest_per_row(block.indptr, block.indices, cosine, neighbours)
-        near &= block.indices != row
-        nearest = (cosine[near], (row[near] - first, block.indices[near]))
-        blocks.append(sp.coo_array(nearest, shape=block.shape).tocsr())
+        num_rows = len(block.indptr) - 1
+        row, column = np.repeat(np.arange(num_rows), np.diff(block.indptr)), block.indices
+        cosine = block.data / np.sqrt(watchers[row + first] * watchers[column])
+        itself = column == row + first
+        cosine[itself] = -np.inf
+        near = largest_per_row(block.indptr, column, cosine, neighbours) & ~itself
+        nearest, shape = (cosine[near], (row[near], column[near])), (num_rows, len(watchers))
+        blocks.append(sp.coo_array(nearest, shape=shape).tocsr())
     similarity = sp.csr_array(sp.vstack(blocks, format="csr"))
     return ItemKNN(similarity, interactions.watches, candidates)
 

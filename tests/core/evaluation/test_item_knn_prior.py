@@ -85,7 +85,7 @@ def test_the_weight_is_chosen_on_the_validation_day_by_what_was_before_it(
     knn = fit_item_knn(train, EVERYTHING, neighbours=20)
     cases = inputs.recency_cases
     assert cases is not None
-    assert cases.watches.sum() == train.is_watched.sum(), "those of the one training day"
+    assert cases.watches.sum() == train.watches.sum(), "those of the one training day"
     ndcg = {}
     for weight in PRIOR_WEIGHTS:
         scores = by_hand(knn, cases.users.history, weight * np.log1p(cases.watches))
