@@ -22,17 +22,20 @@ from onerec.config.feedback import VIDEO, Feedback
 from onerec.datasets import EventSource, own
 from onerec.datasets.file_problems import shown
 from onerec.datasets.own import SECTIONS, WITHOUT_ZEROS, MappedFile, OwnLog, main_days
-from resources.casts import TimeStyle
-from resources.landing import connected, local_day, plausible, read_parts, typed_rows
+from resources.landing import connected, read_parts
+from resources.log_times import (
+    LogTimes,
+    first_days_of_items,
+    part_of,
+    read_times,
+    require_usable_time,
+)
 from resources.parts import LogDays, Part, table_part
-from resources.unusable_times import about_time
 
-TIMES = pa.schema([schema.EVENTS.field("event_time")])
 MOST_EMPTY_DAYS = timedelta(days=366)  # before or behind a log
 NO_LOG_YET = date(1996, 1, 1)
 """A log that ends before it is read wrong: so .NET's, Apple's and Windows' numbers would be."""
 HISTORY_DEFAULTS = {"position": "$first_row + row", "is_positive": "true"}
-IDS = pa.schema([schema.EVENTS.field("item_id"), schema.EVENTS.field("event_time")])
 
 
 def open_source(
@@ -149,7 +152,9 @@ class FileSource:
             require(table is not None, "item_vectors.path", section.path, "no such file")
             parts = [table_part(table, schema.ITEM_VECTORS, "item_vectors", None)]
         else:
-            parts = [self._part("item_vectors", f) for f in self.log.every_file("item_vectors")]
+            parts = [
+                part_of(self.log, "item_vectors", f) for f in self.log.every_file("item_vectors")
+            ]
         read = read_parts(parts, schema.ITEM_VECTORS, [])
         if len(read) and read["vector"].null_count == len(read):
             column = section.columns.vector.column
@@ -166,7 +171,7 @@ class FileSource:
         """
         if self.log.is_dated("events"):
             for file in self.log.files_of_days("events", first, last):
-                yield self._part("events", file)
+                yield part_of(self.log, "events", file)
             return
         config = self.log.config
         days = LogDays(
@@ -176,7 +181,7 @@ class FileSource:
             keep_after=config.last_day is None and not config.open_ended,
         )
         for file in self.log.every_file("events"):
-            yield replace(self._part("events", file), log_days=days)
+            yield replace(part_of(self.log, "events", file), log_days=days)
 
     def item_parts(self, day: date) -> Iterator[Part]:
         """The catalogue at the end of a day: published by then, or without a publication time.
@@ -192,7 +197,7 @@ class FileSource:
             found = self._newest_catalogue(day)
         else:
             found = self.log.every_file("items")
-        parts = [replace(self._part("items", file), day=day) for file in found]
+        parts = [replace(part_of(self.log, "items", file), day=day) for file in found]
         yield from (replace(part, published_by=day) for part in parts)
         if section.unknown_items == "add":
             listed = read_parts(parts, schema.ITEMS, [day])["item_id"]
@@ -228,7 +233,7 @@ class FileSource:
         """
         if self.log.section("prior_history") is not None:
             for file in self.log.every_file("prior_history"):
-                yield replace(self._part("prior_history", file), defaults=HISTORY_DEFAULTS)
+                yield replace(part_of(self.log, "prior_history", file), defaults=HISTORY_DEFAULTS)
 
     def rows_outside(self) -> int:
         """Rows of a log of whole files that `first_day` and `last_day` leave out."""
@@ -264,7 +269,7 @@ class FileSource:
                 f"the log ends on {last}: its numbers may count from another year than 1970, or in "
                 "another unit. Set events.timestamp_unit, or write ISO 8601"
             )
-        return found + self._times[1] + self._far_from_the_rest()
+        return found + self._times.notes + self._far_from_the_rest()
 
     def require_readable(self) -> None:
         """Check the files of a log without files of days as the runs do that read all of them.
@@ -278,8 +283,8 @@ class FileSource:
                 self.log.every_file(name)
         config = self.log.config
         complete = config.first_day and (config.last_day or config.open_ended)
-        if not self.log.is_dated("events") and not complete and self._times[2]:
-            raise self._times[2][0]
+        if not self.log.is_dated("events") and not complete and self._times.errors:
+            raise self._times.errors[0]
 
     def require_time_formats(self) -> None:
         """Check that times can be read by the formats that are set for them.
@@ -326,29 +331,9 @@ class FileSource:
             SettingError: No row has a usable time; the remedy shows a value.
         """
         if day is not None and self.log.is_dated("events"):
-            found = self.log.files_of_days("events", day, day)
+            require_usable_time(self.log, self.log.files_of_days("events", day, day))
         else:
-            found = self.log.every_file("events")
-        for file in found:
-            part = self._part("events", file, only=TIMES)
-            with connected() as connection, typed_rows(connection, part, TIMES) as (rows, values):
-                usable, raw = connection.execute(
-                    f"select bool_or({plausible('event_time')}), "
-                    "max(cast(raw_event_time as varchar)) "
-                    f"from ({rows})",
-                    values,
-                ).fetchall()[0]
-            if usable:
-                return
-            if raw is not None:
-                column = file.columns["event_time"].column
-                remedy = about_time(self.log.config.events, file, raw)
-                raise SettingError("events.columns.event_time", column, remedy)
-        remedy = (
-            "no row has a time, so the days of the log are unknown: are the files without rows? "
-            "Else check events.columns.event_time"
-        )
-        raise SettingError("events.path", self.log.config.events.path, remedy)
+            require_usable_time(self.log, self.log.every_file("events"))
 
     @cached_property
     def _range(self) -> tuple[date, date]:
@@ -362,95 +347,15 @@ class FileSource:
     @property
     def _rows_of_days(self) -> dict[date, int]:
         """Rows with a usable time of each day, in a log of whole files."""
-        return self._times[0]
+        return self._times.rows
 
     @cached_property
-    def _times(self) -> tuple[dict[date, int], list[str], list[ValueError]]:
-        """Rows of each day, warnings about files that also have rows without a usable time, and
-        errors of files that cannot be read.
-
-        For a log of whole files; their time columns are read once.
-
-        Raises:
-            ValueError: A file cannot be read; where damaged files are opened, no file can.
-        """
-        counts: dict[date, int] = {}
-        notes, errors = [], []
-        day = local_day("event_time", self.log.config.time_zone)
-        for file in self.log.readable_files("events"):
-            part = self._part("events", file, only=TIMES)
-            try:
-                with connected() as connection, typed_rows(connection, part, TIMES) as (rows, of):
-                    found = connection.execute(
-                        f"select case when {plausible('event_time')} then {day} end, count(*), "
-                        f"max(cast(raw_event_time as varchar)) from ({rows}) group by 1",
-                        of,
-                    ).fetchall()
-            except ValueError as error:
-                if not self.log.opens_damaged:
-                    raise
-                errors.append(error)
-                continue
-            for known, number, example in found:
-                if known is not None:
-                    counts[known] = counts.get(known, 0) + number
-                elif example is not None or len(found) > 1:
-                    share = f"{number} of {sum(n for _, n, _ in found)} rows"
-                    about = about_time(self.log.config.events, file, example, others_fit=True)
-                    notes.append(f"{share} are rejected. {about}")
-        if errors and not counts:
-            raise errors[0]
-        return counts, notes, errors
+    def _times(self) -> LogTimes:
+        return read_times(self.log)
 
     @cached_property
     def _first_days_of_items(self) -> pa.Table:
-        """Each item of the log and the first day it is on; ordered by the item."""
-        dated = self.log.is_dated("events")
-        zone = self.log.config.time_zone
-        with connected() as connection:
-            connection.execute("create temp table seen (item_id varchar, first_day date)")
-            for file in self.log.every_file("events"):
-                part = self._part("events", file, only=IDS)
-                day = "$day" if dated else local_day("event_time", zone)
-                usable = "" if dated else f"and {plausible('event_time')}"
-                try:
-                    with typed_rows(connection, part, IDS) as (rows, values):
-                        connection.execute(
-                            f"insert into seen select item_id, min({day}) from "
-                            f"(select item_id, event_time from ({rows})) "
-                            f"where item_id is not null {usable} group by item_id",
-                            values | ({"day": file.day} if dated else {}),
-                        )
-                except ValueError:  # a damaged file stops its own day, where days have files
-                    if not dated:
-                        raise
-            return connection.sql(
-                "select item_id, min(first_day) as first_day from seen "
-                "group by item_id order by item_id"
-            ).to_arrow_table()
-
-    def _part(self, name: str, file: MappedFile, only: pa.Schema | None = None) -> Part:
-        section = self.log.section(name)
-        assert section is not None, f"{name} is not configured"
-        columns = {n: c for n, c in file.columns.items() if only is None or n in only.names}
-        zone, unit = self.log.config.time_zone, section.timestamp_unit
-        return Part(
-            source=file.file,
-            name=file.file.path,
-            number=file.number,
-            columns={n: c.names for n, c in columns.items()},
-            scales={n: c.scale for n, c in columns.items()},
-            decimal=section.decimal,
-            true_values={n: c.yes for n, c in columns.items() if c.true_values},
-            features={n: (f.column, f.numeric) for n, f in file.features.items()},
-            times=TimeStyle(
-                unit=None if unit == "iso" else unit,
-                formats=section.timestamp_format or (),
-                zone=section.time_zone or zone,
-            ),
-            zone=zone,
-            day=file.day,
-        )
+        return first_days_of_items(self.log)
 
     def _far_from_the_rest(self) -> list[str]:
         config, (first, last) = self.log.config, self._range

@@ -1,0 +1,162 @@
+"""What a source reads of one's own files beside their rows: when a log's days and items begin.
+
+What the files are and which column is which is described by `onerec.datasets.own`.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date
+
+import pyarrow as pa
+
+from onerec import schema
+from onerec.config import SettingError
+from onerec.datasets.own import MappedFile, OwnLog
+from resources.casts import TimeStyle
+from resources.landing import connected, local_day, plausible, typed_rows
+from resources.parts import Part
+from resources.unusable_times import about_time
+
+TIMES = pa.schema([schema.EVENTS.field("event_time")])
+IDS = pa.schema([schema.EVENTS.field("item_id"), schema.EVENTS.field("event_time")])
+
+
+@dataclass(frozen=True)
+class LogTimes:
+    """What the time columns of a log of whole files hold.
+
+    Attributes:
+        rows: Rows with a usable time of each day.
+        notes: Warnings about files that also have rows without a usable time.
+        errors: Errors of files that cannot be read.
+    """
+
+    rows: dict[date, int]
+    notes: list[str]
+    errors: list[ValueError]
+
+
+def part_of(log: OwnLog, name: str, file: MappedFile, only: pa.Schema | None = None) -> Part:
+    """A file of a section as the landing reads it.
+
+    Args:
+        log: The files.
+        name: A section.
+        file: One of its files.
+        only: Columns that are read; all of them by default.
+    """
+    section = log.section(name)
+    assert section is not None, f"{name} is not configured"
+    columns = {n: c for n, c in file.columns.items() if only is None or n in only.names}
+    zone, unit = log.config.time_zone, section.timestamp_unit
+    return Part(
+        source=file.file,
+        name=file.file.path,
+        number=file.number,
+        columns={n: c.names for n, c in columns.items()},
+        scales={n: c.scale for n, c in columns.items()},
+        decimal=section.decimal,
+        true_values={n: c.yes for n, c in columns.items() if c.true_values},
+        features={n: (f.column, f.numeric) for n, f in file.features.items()},
+        times=TimeStyle(
+            unit=None if unit == "iso" else unit,
+            formats=section.timestamp_format or (),
+            zone=section.time_zone or zone,
+        ),
+        zone=zone,
+        day=file.day,
+    )
+
+
+def read_times(log: OwnLog) -> LogTimes:
+    """Read the time columns of a log of whole files once.
+
+    Raises:
+        ValueError: A file cannot be read; where damaged files are opened, no file can.
+    """
+    counts: dict[date, int] = {}
+    notes, errors = [], []
+    day = local_day("event_time", log.config.time_zone)
+    for file in log.readable_files("events"):
+        part = part_of(log, "events", file, only=TIMES)
+        try:
+            with connected() as connection, typed_rows(connection, part, TIMES) as (rows, of):
+                found = connection.execute(
+                    f"select case when {plausible('event_time')} then {day} end, count(*), "
+                    f"max(cast(raw_event_time as varchar)) from ({rows}) group by 1",
+                    of,
+                ).fetchall()
+        except ValueError as error:
+            if not log.opens_damaged:
+                raise
+            errors.append(error)
+            continue
+        for known, number, example in found:
+            if known is not None:
+                counts[known] = counts.get(known, 0) + number
+            elif example is not None or len(found) > 1:
+                share = f"{number} of {sum(n for _, n, _ in found)} rows"
+                about = about_time(log.config.events, file, example, others_fit=True)
+                notes.append(f"{share} are rejected. {about}")
+    if errors and not counts:
+        raise errors[0]
+    return LogTimes(counts, notes, errors)
+
+
+def require_usable_time(log: OwnLog, files: Iterable[MappedFile]) -> None:
+    """Check that some row of the events' files has a time that can be read.
+
+    Raises:
+        SettingError: None has; the remedy shows a value.
+    """
+    for file in files:
+        part = part_of(log, "events", file, only=TIMES)
+        with connected() as connection, typed_rows(connection, part, TIMES) as (rows, values):
+            usable, raw = connection.execute(
+                f"select bool_or({plausible('event_time')}), "
+                "max(cast(raw_event_time as varchar)) "
+                f"from ({rows})",
+                values,
+            ).fetchall()[0]
+        if usable:
+            return
+        if raw is not None:
+            column = file.columns["event_time"].column
+            remedy = about_time(log.config.events, file, raw)
+            raise SettingError("events.columns.event_time", column, remedy)
+    remedy = (
+        "no row has a time, so the days of the log are unknown: are the files without rows? "
+        "Else check events.columns.event_time"
+    )
+    raise SettingError("events.path", log.config.events.path, remedy)
+
+
+def first_days_of_items(log: OwnLog) -> pa.Table:
+    """Each item of the log and the first day it is on; ordered by the item.
+
+    Raises:
+        ValueError: A file of a log of whole files cannot be read.
+    """
+    dated = log.is_dated("events")
+    zone = log.config.time_zone
+    with connected() as connection:
+        connection.execute("create temp table seen (item_id varchar, first_day date)")
+        for file in log.every_file("events"):
+            part = part_of(log, "events", file, only=IDS)
+            day = "$day" if dated else local_day("event_time", zone)
+            usable = "" if dated else f"and {plausible('event_time')}"
+            try:
+                with typed_rows(connection, part, IDS) as (rows, values):
+                    connection.execute(
+                        f"insert into seen select item_id, min({day}) from "
+                        f"(select item_id, event_time from ({rows})) "
+                        f"where item_id is not null {usable} group by item_id",
+                        values | ({"day": file.day} if dated else {}),
+                    )
+            except ValueError:  # a damaged file stops its own day, where days have files
+                if not dated:
+                    raise
+        return connection.sql(
+            "select item_id, min(first_day) as first_day from seen "
+            "group by item_id order by item_id"
+        ).to_arrow_table()
