@@ -7,17 +7,24 @@ it imports in turn. Comments, docstrings, imports for type checkers and declarat
 not count: the values of settings are part of an artifact's key. What is computed from settings, by
 a method or a function of `onerec.config`, counts; a method is found by its name, whatever it is
 called on. Nothing is executed or imported.
+
+Following imports takes more than a second, in every process that loads the assets. So the versions
+of unchanged sources are kept in the state of the data set.
 """
 
 import ast
 import hashlib
+import json
+import os
+import sys
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from resources.settings import CHECKOUT
+from resources.settings import CHECKOUT, load_settings
 
 PACKAGES = ("onerec", "assets", "resources", "experiments")
 SETTINGS = "onerec.config"
@@ -57,12 +64,64 @@ def code_version(module: str, *names: str, root: Path = CHECKOUT, also: Iterable
     Raises:
         ValueError: The module does not define a name.
     """
+    contents = [(root / file).read_bytes() for file in also]
+    if root != CHECKOUT:
+        return _computed(module, names, root, contents)
+    kept, key = _kept_versions(), f"{module} {names} {_digest(contents)}"
+    if key not in kept:
+        kept[key] = _computed(module, names, root, contents)
+        _keep(kept)
+    return kept[key]
+
+
+def _computed(module: str, names: Iterable[str], root: Path, also: Iterable[bytes]) -> str:
     digest = hashlib.sha256()
     for unit, source in sorted(reachable_code(module, *names, root=root).items(), key=str):
         digest.update(f"{unit}\n{source}\n".encode())
-    for file in also:
-        digest.update((root / file).read_bytes())
+    for content in also:
+        digest.update(content)
     return digest.hexdigest()[:12]
+
+
+def _digest(contents: Iterable[bytes]) -> str:
+    digest = hashlib.sha256()
+    for content in contents:
+        digest.update(hashlib.sha256(content).digest())
+    return digest.hexdigest()
+
+
+@cache
+def _kept_file() -> Path:
+    return load_settings().root / "code_versions.json"
+
+
+@cache
+def _sources() -> str:
+    """Hash of all sources that a version could depend on, and of the parser."""
+    files = [f for package in PACKAGES for f in sorted((CHECKOUT / package).rglob("*.py"))]
+    named = ((str(f.relative_to(CHECKOUT)).encode(), f.read_bytes()) for f in files)
+    return _digest([sys.version.encode(), *(part for pair in named for part in pair)])
+
+
+@cache
+def _kept_versions() -> dict[str, str]:
+    """Versions that were computed from the same sources; a file that cannot be read has none."""
+    try:
+        kept = json.loads(_kept_file().read_text())
+        return kept["versions"] if kept["sources"] == _sources() else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _keep(versions: Mapping[str, str]) -> None:
+    """Write the file anew; it is only a shortcut, so where it cannot be written nothing is lost."""
+    try:
+        _kept_file().parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=_kept_file().parent, delete=False) as file:
+            json.dump({"sources": _sources(), "versions": dict(versions)}, file)
+        os.replace(file.name, _kept_file())
+    except OSError:
+        return
 
 
 def reachable_code(module: str, *names: str, root: Path = CHECKOUT) -> dict[Unit, str]:

@@ -5,7 +5,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, chdir, contextmanager
 from datetime import date
 from functools import cached_property
@@ -25,6 +25,7 @@ from onerec.session_dataset.writer import WrittenSessions, write_session_dataset
 from resources.duckdb_memory import memory_limit
 from resources.session_stream import ListLengths
 from resources.settings import CHECKOUT, Settings
+from resources.table_metadata import KeptColumns, columns_key, with_row_counts
 from resources.warehouse import Warehouse
 
 PROJECT_DIR = CHECKOUT / "dbt_sessions"
@@ -86,16 +87,15 @@ class SessionDbt(DbtCliResource):
         Unit tests are left to the test suite: they would prove the same in every nightly run.
         """
         # dbt would wait without saying so, and its error would not say for what
-        Warehouse(path=self.warehouse_path, memory_limit=self.memory_limit).wait_until_free()
+        warehouse = Warehouse(path=self.warehouse_path, memory_limit=self.memory_limit)
+        warehouse.wait_until_free()
         # one directory for every build: the pool lets one run at a time, and none piles up
         target = Path(self.target_dir) / "build"
-        command = build_command(variables)
         with these_days(days):
-            invocation = self.cli(command, context=context, target_path=target)
+            invocation = self.cli(build_command(variables), context=context, target_path=target)
         if not self.column_metadata:
             yield from invocation.stream()
             return
-        invocation.adapter = self._adapter(command)  # while dbt builds
         # tables can be described once dbt has let go of the file; tests have nothing to describe
         tables, tests, failure = [], [], None
         try:
@@ -103,17 +103,33 @@ class SessionDbt(DbtCliResource):
                 (tables if isinstance(event, dg.Output) else tests).append(event)
         except Exception as error:
             failure = error
-        described = DbtEventIterator(iter(tables), invocation)
-        # its threads change the working directory at once, and so may leave this process elsewhere
-        with chdir(Path.cwd()):
-            events = list(described.fetch_row_counts().fetch_column_metadata())
-        yield from events
-        # it would keep the warehouse open in this process
-        invocation.adapter.cleanup_connections()
-        invocation.adapter.connections.close_all_connections()
+        with warehouse.connect(read_only=True) as connection:
+            tables = with_row_counts(tables, invocation.manifest, connection)
+            key = columns_key(invocation.manifest, variables, connection)
+        kept = KeptColumns(target / "columns.json", key)
+        described = kept.added_to(tables)
+        if described is None:
+            described = self._with_columns(tables, invocation, build_command(variables))
+            if failure is None:
+                kept.keep(described)
+        yield from described
         yield from tests
         if failure:
             raise failure
+
+    def _with_columns(
+        self, tables: Sequence[dg.Output], invocation: Any, command: list[str]
+    ) -> list[Any]:
+        """The outputs of a build with column types and lineage, as dagster-dbt finds them."""
+        invocation.adapter = self._adapter(command)
+        described = DbtEventIterator(iter(tables), invocation)
+        # its threads change the working directory at once, and so may leave this process elsewhere
+        with chdir(Path.cwd()):
+            events = list(described.fetch_column_metadata())
+        # it would keep the warehouse open in this process
+        invocation.adapter.cleanup_connections()
+        invocation.adapter.connections.close_all_connections()
+        return events
 
     def run_models(self, variables: Mapping[str, Any], days: Days) -> None:
         """Build the models of some days alone, outside of a run and without tests.

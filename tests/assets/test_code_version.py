@@ -6,6 +6,7 @@ from pathlib import Path
 import grimp
 import pytest
 
+from assets import code_version as versions
 from assets.code_version import BY_DEFINITION, NOT_COUNTED, Unit, code_version, reachable_code
 from assets.sessions import PROJECT, SessionSqlTranslator
 from experiments.definitions import defs as experiments
@@ -213,3 +214,31 @@ def test_macros_count_for_the_session_sql() -> None:
     translator.MACROS = "other macros"
     other = translator.get_asset_spec(manifest, "model.onerec_sessions.sessions", PROJECT)
     assert one.code_version != other.code_version
+
+
+def test_versions_of_unchanged_sources_are_not_computed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    anew = versions._kept_versions.__wrapped__  # as in a process that just started
+    monkeypatch.setattr(versions, "_kept_file", lambda: tmp_path / "state" / "kept.json")
+    monkeypatch.setattr(versions, "_kept_versions", anew)
+    first = code_version("assets.raw", "raw_events")
+    monkeypatch.setattr(versions, "reachable_code", None)
+    assert code_version("assets.raw", "raw_events") == first
+    with pytest.raises(TypeError):  # what was not kept is computed
+        code_version("assets.raw", "raw_items")
+    monkeypatch.setattr(versions, "_sources", lambda: "of a changed file")
+    with pytest.raises(TypeError):
+        code_version("assets.raw", "raw_events")
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"sources": 1}', "null"])
+def test_a_damaged_file_of_versions_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    file = tmp_path / "kept.json"
+    file.write_text(text)
+    monkeypatch.setattr(versions, "_kept_file", lambda: file)
+    monkeypatch.setattr(versions, "_kept_versions", versions._kept_versions.__wrapped__)
+    version = code_version("assets.raw", "raw_events")
+    assert version in json.loads(file.read_text())["versions"].values()

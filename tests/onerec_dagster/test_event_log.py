@@ -106,3 +106,15 @@ def test_a_batch_takes_a_few_transactions(home: Path, monkeypatch: pytest.Monkey
             numbers[batch] = len(opened)
     # each partition is planned and recorded, in the run's file and in the index of all runs
     assert numbers["0"] - numbers[MOST_EVENTS] == 4 * (len(DAYS) - 1)
+
+
+def test_the_files_being_written_stay_open_until_the_end(home: Path) -> None:
+    # SQLite removes a write-ahead log when the last connection to its file closes
+    def logs() -> set[str]:
+        return {file.stem for file in (home / "history" / "runs").glob("*.db-wal")}
+
+    with dg.DagsterInstance.get() as instance:
+        for _ in range(2):
+            result = dg.materialize([landed], instance=instance, partition_key=DAYS[0])
+            assert logs() == {"index", result.run_id}
+    assert not logs()

@@ -14,7 +14,7 @@ import pytest
 
 from assets import raw, sessions
 from onerec.config import SessionConfig
-from resources.dbt import PROJECT_DIR, dbt_executable
+from resources.dbt import PROJECT_DIR, dbt_executable, session_dbt
 from tests.sql import brute_force, delivered, random_log
 
 DAYS = random_log.DAYS
@@ -193,7 +193,27 @@ def test_a_corrected_day_and_an_emptied_day_replace_what_was_there(
     late = read(home, f"from stg_events where event_date = '{DAYS[2]}'")
     assert {row["delivered_on"] for row in late} == {DAYS[3]}
     checks = {e.check_name: e.passed for e in result.get_asset_check_evaluations()}
-    assert checks["unique_sessions_session_id"]
+    assert checks["unique_together_sessions_session_id"]
+
+
+def test_damaged_tables_fail_their_tests(tmp_path: Path) -> None:
+    home = delivered.home_to_change(tmp_path, "duckdb")
+    with duckdb.connect(str(home / "warehouse.duckdb")) as connection:
+        connection.execute("insert into sessions from sessions limit 1")
+        connection.execute("update int_events_sessionized set is_watched = null where position = 1")
+        connection.execute("update stg_items set first_seen = null where version_number = 1")
+    dbt = session_dbt(home / "dbt", home / "warehouse.duckdb")
+    command = ["test", "--exclude-resource-type", "unit_test"]
+    done = dbt.cli(command, target_path=tmp_path / "target", raise_on_error=False)
+    assert not done.is_successful()
+    results = done.get_artifact("run_results.json")["results"]
+    failed = {r["unique_id"].split(".")[2] for r in results if r["status"] == "fail"}
+    assert failed == {
+        "unique_together_sessions_session_id",
+        "no_nulls_int_events_sessionized_session_id__is_watched__is_positive",
+        "no_nulls_stg_items_item_id__valid_from__first_seen",
+    }
+    assert len(results) == 9
 
 
 def test_dbt_unit_tests_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
