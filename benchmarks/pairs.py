@@ -1,7 +1,7 @@
 """Item-KNN and co-watching vectors by the size of the log: time, and memory that rows do not fill.
 
-Users draw most items from a topic of their own and the rest from all, both with a skewed
-popularity. Every row of the table is a process of its own.
+Users draw most items from a topic of their own and the rest from all, topics and items with a
+skewed popularity. Every row of the table is a process of its own.
 """
 
 import subprocess
@@ -77,7 +77,8 @@ def make_sessions(directory: Path, num_events: int) -> None:
 def _sessions_of(users: np.ndarray, num_items: int, rng: np.random.Generator) -> pa.Table:
     shape = (len(users), EVENTS_PER_USER)
     items = (num_items * rng.random(shape) ** 3).astype(np.int64)
-    topic = rng.integers(0, max(1, num_items // ITEMS_PER_TOPIC), (len(users), 1))
+    num_topics = max(1, num_items // ITEMS_PER_TOPIC)
+    topic = (num_topics * rng.random((len(users), 1)) ** 3).astype(np.int64)
     own = (ITEMS_PER_TOPIC * rng.random(shape) ** 3).astype(np.int64) + topic * ITEMS_PER_TOPIC
     items = np.where(rng.random(shape) < SHARE_OF_TOPIC, own % num_items, items)
     per_user = EVENTS_PER_USER // SESSION
