@@ -27,7 +27,7 @@ from onerec.session_dataset.splits import LEARNED
 HISTORY_WEIGHT = 0.5
 """A pair across the session's beginning counts half: it is further apart in time."""
 MOST_PAIRS = 64_000_000
-"""Pairs kept of all items; a pair that both of its items would keep counts as two."""
+"""Entries kept of all items; twice that at most once the matrix is symmetric."""
 CONTEXT_SMOOTHING = 0.75
 """Exponent on the context counts, which keeps rare items from looking informative."""
 
