@@ -224,24 +224,35 @@ def _nights_before(name: str) -> list[dg.AssetDep]:
 def rounds_before(
     store: "ArtifactStore", name: str, day: str, config: dict[str, Any], settings: AlignmentConfig
 ) -> "list[Artifact]":
-    """Rounds of the nightly runs before, of the same settings, that measured weights of the reward.
+    """Rounds of the nightly runs before that measured weights of the reward with the same settings
+    of alignment, reward model and generator.
 
-    One that is damaged is left out: it is only one of several measurements.
+    One that is damaged, or whose models are gone, is left out: it is one of several measurements.
+
+    Args:
+        store: The store.
+        name: The round's asset.
+        day: Day D.
+        config: Of the round that is made now, as in its manifest.
+        settings: `reward_weight_days`, the days up to D's validation day.
+
+    Raises:
+        ArtifactError: A model of day D is not there.
     """
-    from onerec.artifacts import DamagedArtifactError
+    from onerec.artifacts import ArtifactError
 
+    models = ("reward_model", "pretrained_checkpoint")
+    now = [config, *(store.latest(model, day).manifest["config"] for model in models)]
     first = (date.fromisoformat(day) - timedelta(settings.reward_weight_days - 1)).isoformat()
-    reward = store.latest("reward_model", day).manifest["config"]
     found = []
     for partition in (p for p in store.partitions(name) if first <= p < day):
         try:
-            made = store.latest(name, partition)
-            scored = store.latest("reward_model", partition).manifest["config"]
-        except DamagedArtifactError:
+            made = [store.latest(asset, partition).manifest for asset in (name, *models)]
+        except ArtifactError:
             continue
-        measured = made.manifest["metadata"].get(BY_WEIGHT, {"users": 0})["users"] > 0
-        if measured and (made.manifest["config"], scored) == (config, reward):
-            found.append(made)
+        measured = made[0]["metadata"].get(BY_WEIGHT, {"users": 0})["users"] > 0
+        if measured and [manifest["config"] for manifest in made] == now:
+            found.append(store.latest(name, partition))
     return found
 
 
@@ -320,7 +331,7 @@ def _round_metadata(decision: "RoundDecision", checkpoint: Path) -> dict[str, An
         "reasons": listed(decision.reasons),
         "findings": listed(decision.findings),
         **{f"validation day: {name}": value for name, value in decision.numbers.items()},
-        "NDCG@10 by weight of the reward": tried,
+        "NDCG@10 by weight of the reward, all days that chose it": tried,
     }
 
 

@@ -17,7 +17,6 @@ import hashlib
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -67,6 +66,7 @@ def code_version(module: str, *names: str, root: Path = CHECKOUT, also: Iterable
     contents = [(root / file).read_bytes() for file in also]
     if root != CHECKOUT:
         return _computed(module, names, root, contents)
+    _sources()  # before anything is computed: a source that changes meanwhile has another hash
     kept, key = _kept_versions(), f"{module} {names} {_digest(contents)}"
     if key not in kept:
         kept[key] = _computed(module, names, root, contents)
@@ -108,20 +108,21 @@ def _kept_versions() -> dict[str, str]:
     """Versions that were computed from the same sources; a file that cannot be read has none."""
     try:
         kept = json.loads(_kept_file().read_text())
-        return kept["versions"] if kept["sources"] == _sources() else {}
-    except (OSError, ValueError, KeyError, TypeError):
+        versions = kept["versions"] if kept["sources"] == _sources() else {}
+        return {str(key): str(version) for key, version in versions.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
 
 
 def _keep(versions: Mapping[str, str]) -> None:
     """Write the file anew; it is only a shortcut, so where it cannot be written nothing is lost."""
+    aside = _kept_file().with_name(f"{_kept_file().name}.{os.getpid()}")
     try:
-        _kept_file().parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=_kept_file().parent, delete=False) as file:
-            json.dump({"sources": _sources(), "versions": dict(versions)}, file)
-        os.replace(file.name, _kept_file())
+        aside.parent.mkdir(parents=True, exist_ok=True)
+        aside.write_text(json.dumps({"sources": _sources(), "versions": dict(versions)}))
+        os.replace(aside, _kept_file())
     except OSError:
-        return
+        aside.unlink(missing_ok=True)
 
 
 def reachable_code(module: str, *names: str, root: Path = CHECKOUT) -> dict[Unit, str]:

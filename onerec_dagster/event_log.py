@@ -3,12 +3,8 @@
 An ingest of 192 days plans and records some 3,000 partitions. Dagster hands their events over in
 batches (`DAGSTER_EVENT_BATCH_SIZE`), which its storage in Postgres writes at once, and its storage
 in SQLite one by one, in two transactions each.
-
-It also opens a file anew for each event. Whoever closes a SQLite file last moves its write-ahead
-log into it and waits for the disk, so one connection to each stays open as long as it is written.
 """
 
-import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +12,6 @@ from typing import Any
 import dagster as dg
 from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
 from dagster._core.storage.event_log.sqlite import SqliteEventLogStorage
-from dagster._core.storage.event_log.sqlite.sqlite_event_log import INDEX_SHARD_NAME
 
 BATCH_SIZE = "DAGSTER_EVENT_BATCH_SIZE"
 MOST_EVENTS = "1000"
@@ -36,29 +31,6 @@ class BatchedSqliteEventLog(SqliteEventLogStorage):
         """Made by Dagster from `dagster.yaml`; `base_dir` is the DAGSTER_HOME."""
         home = Path(config_value["base_dir"])
         return cls(base_dir=str(home / "history" / "runs"), inst_data=inst_data)
-
-    def __init__(self, base_dir: str, inst_data: Any = None) -> None:
-        super().__init__(base_dir, inst_data)
-        self.kept_open: dict[str, sqlite3.Connection] = {}
-
-    def store_event(self, event: dg.EventLogEntry) -> None:
-        """Store an event in the run's own file and, if other runs look for it, in the index."""
-        super().store_event(event)
-        if event.run_id not in self.kept_open:
-            self._keep_open(INDEX_SHARD_NAME, event.run_id)
-
-    def _keep_open(self, *names: str) -> None:
-        """Keep files open, and no others; they exist."""
-        self.dispose()
-        for name in names:
-            file = sqlite3.connect(self.path_for_shard(name), check_same_thread=False)
-            file.execute("select count(*) from sqlite_master").fetchall()  # opens the file
-            self.kept_open[name] = file
-
-    def dispose(self) -> None:
-        """Let go of the files."""
-        for name in list(self.kept_open):
-            self.kept_open.pop(name).close()
 
     def store_event_batch(self, events: Sequence[dg.EventLogEntry]) -> None:
         """Store events: those of partitions at once, the others one by one.

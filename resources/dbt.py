@@ -103,19 +103,35 @@ class SessionDbt(DbtCliResource):
                 (tables if isinstance(event, dg.Output) else tests).append(event)
         except Exception as error:
             failure = error
-        with warehouse.connect(read_only=True) as connection:
-            tables = with_row_counts(tables, invocation.manifest, connection)
-            key = columns_key(invocation.manifest, variables, connection)
-        kept = KeptColumns(target / "columns.json", key)
-        described = kept.added_to(tables)
-        if described is None:
-            described = self._with_columns(tables, invocation, build_command(variables))
-            if failure is None:
-                kept.keep(described)
+        try:
+            described = self._described(tables, warehouse, variables, invocation, target)
+        except Exception:
+            if failure is not None:  # what failed first is what is to be mended
+                raise failure from None
+            raise
         yield from described
         yield from tests
         if failure:
             raise failure
+
+    def _described(
+        self,
+        tables: list[Any],
+        warehouse: Warehouse,
+        variables: Mapping[str, Any],
+        invocation: Any,
+        target: Path,
+    ) -> list[Any]:
+        """The outputs of a build with row counts, column types and lineage."""
+        with warehouse.connect(read_only=True) as connection:
+            counted = with_row_counts(tables, invocation.manifest, connection)
+            key = columns_key(invocation.manifest, variables, connection)
+        kept = KeptColumns(target / "columns.json", key)
+        described = kept.added_to(counted)
+        if described is None:
+            described = self._with_columns(counted, invocation, build_command(variables))
+            kept.keep(described)
+        return described
 
     def _with_columns(
         self, tables: Sequence[dg.Output], invocation: Any, command: list[str]

@@ -6,6 +6,7 @@ files by themselves (their days, their vectors) goes through the same SQL.
 """
 
 import re
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -340,12 +341,11 @@ def _of_days(
 
 @contextmanager
 def connected() -> Iterator[duckdb.DuckDBPyConnection]:
-    """A database of its own, in memory."""
-    connection = duckdb.connect(":memory:", config={"threads": 2, "memory_limit": memory_limit()})
-    try:
-        yield connection
-    finally:
-        connection.close()
+    """A database of its own, in memory; what does not fit is spilled to a temporary directory."""
+    with tempfile.TemporaryDirectory(prefix="onerec-") as spilled:
+        limits = {"memory_limit": memory_limit(), "temp_directory": spilled}
+        with duckdb.connect(":memory:", config={"threads": 2, **limits}) as connection:
+            yield connection
 
 
 def read_parts(parts: Iterable[Part], contract: pa.Schema, days: Sequence[date]) -> pa.Table:

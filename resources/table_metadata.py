@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,8 @@ class KeptColumns:
     """Column types and lineage of the project's tables in a file.
 
     Attributes:
-        file: Where.
-        key: Of what they depend on; those of another key are not read.
+        file: The JSON file; a damaged one counts as empty.
+        key: `columns_key` of what they depend on; those of another key are not read.
     """
 
     file: Path
@@ -36,29 +37,35 @@ class KeptColumns:
         """The outputs of a build with these metadata; None if those of a table are not known."""
         try:
             kept = json.loads(self.file.read_text())
-        except (OSError, ValueError):
-            return None
-        names = [_model(table) for table in tables]
-        if kept["key"] != self.key or not kept["columns"].keys() >= set(names):
+            if kept["key"] != self.key:
+                return None
+            columns = [kept["columns"][_model(table)] for table in tables]
+            found = [{k: dg.deserialize_value(v) for k, v in some.items()} for some in columns]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
         described = []
-        for name, table in zip(names, tables, strict=True):
-            found: dict[str, Any] = {
-                k: dg.deserialize_value(v) for k, v in kept["columns"][name].items()
-            }
-            described.append(table.with_metadata({**table.metadata, **found}))
+        for table, some in zip(tables, found, strict=True):
+            metadata: dict[str, Any] = {**table.metadata, **some}
+            described.append(table.with_metadata(metadata))
         return described
 
     def keep(self, tables: Iterable[dg.Output]) -> None:
-        """Write down what dagster-dbt found for every table of the project."""
+        """Write down what dagster-dbt found for every table of the project.
+
+        Nothing is written where it did not find the types of one, which it says with a warning
+        alone, or where the disk does not take it: the next build looks for them again.
+        """
         found = {}
         for table in tables:
             metadata: dict[str, Any] = dict(table.metadata)
             known = [name for name in COLUMNS if name in metadata]
             found[_model(table)] = {name: dg.serialize_value(metadata[name]) for name in known}
+        if not all(COLUMNS[0] in metadata for metadata in found.values()):
+            return
         aside = self.file.with_suffix(".new")
-        aside.write_text(json.dumps({"key": self.key, "columns": found}))
-        os.replace(aside, self.file)
+        with suppress(OSError):
+            aside.write_text(json.dumps({"key": self.key, "columns": found}))
+            os.replace(aside, self.file)
 
 
 def columns_key(

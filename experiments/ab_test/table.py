@@ -314,7 +314,8 @@ def _findings(metrics: MetricTable, measured: ABTestResult) -> list[str]:
             f"{ARMS[arm]}: total watch time {text(watch)}, average view duration {text(view)} "
             f"against the cascade: {_both(watch, view)}."
         )
-    for arm in filter(is_retrained, measured.sums):
+    both = [a for a in measured.sums if is_retrained(a) and frozen(a) in measured.sums]
+    for arm in both:
         gain, lead = (metrics.cell(ARMS[arm], column) for column in (FROZEN_WATCH, LEAD_GAIN))
         found.append(
             f"{ARMS[arm]}: total watch time {text(gain)} against {OVER_FROZEN}, "

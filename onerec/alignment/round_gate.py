@@ -42,7 +42,7 @@ from onerec.statistics import NO_VALUE, Interval, paired_difference
 
 ROUND = "round.json"
 REWARD_WEIGHT = "reward_weight.json"
-"""NDCG@10 of served lists on the validation day, by weight of the reward."""
+"""NDCG@10 of served lists by weight of the reward, over the days that chose it."""
 LENGTH = 10
 WEIGHTS = ("model.safetensors", "config.json")
 """What a refused round takes over from its start."""

@@ -144,19 +144,20 @@ class AlignmentConfig(ValidatedConfig):
     reward_weights: str = option(
         "0,0.01,0.03,0.1,0.3,1,3",
         "Weights w tried for served lists, which are ordered by log-probability + w x reward, "
-        "comma-separated and increasing: the largest one that loses little NDCG@10 on the held-out "
-        "users of the validation day; a single one is not tried",
+        "comma-separated and increasing: the largest one that loses little NDCG@10 on held-out "
+        "users of the last validation days (reward_weight_days); a single one is not tried",
     )
     reward_weight_days: int = option(
         7,
         "Days up to the validation day whose held-out users choose that weight: those of the "
-        "nightly runs before count as they measured them, where settings are the same",
+        "nightly runs before count as they measured them, where alignment, reward model and "
+        "generator have the same settings",
         ge=1,
         le=366,
     )
     reward_ndcg_tolerance: float = option(
         0.05,
-        "Share of the smallest weight's NDCG@10 on the validation day that a larger one may lose",
+        "Share of the smallest weight's NDCG@10 on those days that a larger one may lose",
         ge=0,
         lt=1,
     )

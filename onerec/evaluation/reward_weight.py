@@ -54,12 +54,12 @@ class NdcgByWeight:
     ndcg: Mapping[float, float]
 
     def as_json(self) -> dict[str, Any]:
-        """What `from_json` reads."""
+        """As it is stored in a checkpoint's manifest."""
         return {"users": self.users, "ndcg": {str(w): value for w, value in self.ndcg.items()}}
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> "NdcgByWeight":
-        """What `as_json` gave."""
+        """Read what `as_json` made."""
         return cls(stored["users"], {float(w): value for w, value in stored["ndcg"].items()})
 
 
@@ -161,10 +161,10 @@ def _measured(
 
 
 def pooled(nights: Sequence[NdcgByWeight]) -> dict[float, float]:
-    """NDCG@10 by weight over the users of all nightly runs.
+    """NDCG@10 by weight over the users of all nightly runs; empty where none compared weights.
 
     Args:
-        nights: Those that compared weights compared the same ones.
+        nights: What each measured; those that compared weights compared the same ones.
 
     Examples:
         >>> first = NdcgByWeight(100, {0.0: 0.25, 1.0: 0.125})

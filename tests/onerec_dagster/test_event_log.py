@@ -1,5 +1,6 @@
 """A range of days is recorded in batches, and the record is that of Dagster's own storage."""
 
+import time
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -108,13 +109,17 @@ def test_a_batch_takes_a_few_transactions(home: Path, monkeypatch: pytest.Monkey
     assert numbers["0"] - numbers[MOST_EVENTS] == 4 * (len(DAYS) - 1)
 
 
-def test_the_files_being_written_stay_open_until_the_end(home: Path) -> None:
-    # SQLite removes a write-ahead log when the last connection to its file closes
-    def logs() -> set[str]:
-        return {file.stem for file in (home / "history" / "runs").glob("*.db-wal")}
-
+def test_a_page_that_watches_a_run_gets_its_events(home: Path) -> None:
+    # the UI learns of events from the modification of the run's file
+    arrived: list[str] = []
     with dg.DagsterInstance.get() as instance:
-        for _ in range(2):
-            result = dg.materialize([landed], instance=instance, partition_key=DAYS[0])
-            assert logs() == {"index", result.run_id}
-    assert not logs()
+        first = dg.materialize([landed], instance=instance, partition_key=DAYS[0])
+        run = instance.get_run_by_id(first.run_id)
+        assert run is not None
+        instance.watch_event_logs(run.run_id, None, lambda entry, _: arrived.append(entry.message))
+        for number in range(3):
+            instance.report_engine_event(f"event {number}", run)
+            patience = time.monotonic() + 20
+            while not any(f"event {number}" in text for text in arrived):
+                assert time.monotonic() < patience, "the event did not arrive"
+                time.sleep(0.05)
