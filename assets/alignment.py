@@ -247,12 +247,12 @@ def rounds_before(
     found = []
     for partition in (p for p in store.partitions(name) if first <= p < day):
         try:
-            made = [store.latest(asset, partition).manifest for asset in (name, *models)]
+            made = [store.latest(asset, partition) for asset in (name, *models)]
         except ArtifactError:
             continue
-        measured = made[0]["metadata"].get(BY_WEIGHT, {"users": 0})["users"] > 0
-        if measured and [manifest["config"] for manifest in made] == now:
-            found.append(store.latest(name, partition))
+        measured = made[0].manifest["metadata"].get(BY_WEIGHT, {"users": 0})["users"] > 0
+        if measured and [artifact.manifest["config"] for artifact in made] == now:
+            found.append(made[0])
     return found
 
 
