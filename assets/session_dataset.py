@@ -21,7 +21,7 @@ from assets.support import (
 )
 from onerec.artifacts import write_json
 from resources.dbt import SessionDbt
-from resources.stores import Artifacts
+from resources.stores import Artifacts, Source
 from resources.warehouse import Warehouse
 
 CODE = code_version(__name__, "session_dataset")
@@ -70,14 +70,17 @@ def session_dataset(
     config: SessionDatasetLaunchpad,
     warehouse: Warehouse,
     artifacts: Artifacts,
+    source: Source,
     dbt: SessionDbt,
 ) -> dg.MaterializeResult:
     """Sessions of the window [D - W, D]: train, valid (the last day before D with any) and test
-    (D). Histories reach back as far as the warehouse does, also before the window."""
+    (D). Histories reach back as far as the warehouse does, also before the window. Attributes of
+    users are those that the source has now."""
     from onerec.report.pictures import funnel, svg_markdown
     from onerec.session_dataset.item_attributes import write_item_attributes
     from onerec.session_dataset.repeats import repeat_facts
     from onerec.session_dataset.splits import SplitDays, validation_day, window
+    from onerec.session_dataset.user_attributes import write_user_attributes
     from onerec.session_dataset.usual_volume import LOOKBACK_DAYS
 
     sessions, days = to_core(config, PIPELINE.sessions), to_core(config, PIPELINE.window)
@@ -96,6 +99,7 @@ def session_dataset(
         split_days = SplitDays(first, day, valid_day)
         written = dbt.write_sessions(warehouse, draft.path, split_days, sessions)
         write_item_attributes(warehouse.catalogue(day), draft.path)
+        with_attributes = write_user_attributes(source.open().user_attributes(), draft.path)
         draft.row_counts.update(written.sessions | {"rows": sum(written.sessions.values())})
         steps = {"delivered rows": delivered, **written.funnel}
         means, seen = written.per_session(), repeat_facts(draft.path, sessions)
@@ -103,6 +107,7 @@ def session_dataset(
             "sessions": written.sessions,
             "funnel": steps,
             "per_session": means,
+            "users_with_attributes": with_attributes,
             "sessions_per_day": {str(d): n for d, n in per_day.items()},
             **seen,
         }

@@ -36,6 +36,7 @@ CHECKS = {
     "good_sessions_meet_thresholds": "Each criterion recounted from the session's own exposures",
     "volume_is_usual": "A day with many times more or fewer sessions than usual is a broken log",
     "positive_rates_in_range": "A log where all or nothing is positive teaches nothing",
+    "attributes_are_of_its_users": "Attributes for every user of a session once, and for no other",
 }
 OF_GOOD_SESSIONS = {"targets_are_watched_items"}
 """Sessions that are not good may have no target."""
@@ -57,6 +58,7 @@ def session_dataset_suites(
 ) -> Iterator[dg.AssetCheckResult]:
     """Great Expectations suites on the dataset as it was published."""
     from onerec.session_dataset.reader import open_sessions, read_session_config
+    from onerec.session_dataset.user_attributes import users_with_attributes
 
     # started by itself, a check has no partition: it looks at the last one
     day = checked_days(context)[1]
@@ -74,6 +76,7 @@ def session_dataset_suites(
         built_with["window"]["window_days"],
         {date.fromisoformat(d): n for d, n in counted.items()},
         time_zone=built_with.get("time_zone", "UTC"),
+        users=users_with_attributes(artifact.path),
     )
 
 
@@ -85,6 +88,7 @@ def suite_results(
     sessions_per_day: Mapping[date, int],
     *,
     time_zone: str = "UTC",
+    users: "pa.ChunkedArray | None" = None,
 ) -> Iterator[dg.AssetCheckResult]:
     """Every suite on a dataset: one result for each of `CHECKS`, in their order.
 
@@ -95,6 +99,7 @@ def suite_results(
         window_days: W.
         sessions_per_day: Of the weeks before the partition, what its volume is compared with.
         time_zone: In which the log's days begin and end.
+        users: Those that attributes are kept of; None where the source knows nothing of users.
     """
     import pandas as pd
     from great_expectations import expectations as gxe
@@ -123,6 +128,7 @@ def suite_results(
         yield check_result(name, rows, expectations, key="session_id", remedy=REMEDY)
     yield _volume(facts, config, day, sessions_per_day)
     yield _positive_rates(facts, config)
+    yield _attributes(sessions.column("user_id"), users)
 
 
 def _per_session(config: SessionConfig, day: date, window_days: int) -> dict[str, list[Any]]:
@@ -212,6 +218,26 @@ def _positive_rates(facts: "pd.DataFrame", config: SessionConfig) -> dg.AssetChe
         remedy=f"{POSITIVES_REMEDY} {REMEDY}",
         metadata={f"positive share {split}": float(share) for split, share in shares},
     )
+
+
+def _attributes(
+    of_sessions: "pa.ChunkedArray", users: "pa.ChunkedArray | None"
+) -> dg.AssetCheckResult:
+    """How many users of sessions have no row, rows are of other users, and rows are repeats."""
+    import pandas as pd
+
+    from resources.expectation_checks import check_result
+
+    wanted = pd.Index(of_sessions.unique().to_pylist())
+    kept = wanted if users is None else pd.Index(users.to_pylist())
+    numbers = {
+        "num_missing": len(wanted.difference(kept)),
+        "num_of_others": len(kept.unique().difference(wanted)),
+        "num_repeated": len(kept) - kept.nunique(),
+    }
+    frame = pd.DataFrame({name: [number] for name, number in numbers.items()})
+    none = [_between(name, 0, 0) for name in numbers]
+    return check_result("attributes_are_of_its_users", frame, none, remedy=REMEDY)
 
 
 def _between(column: str, low: float | date, high: float | date | None) -> Any:

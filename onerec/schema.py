@@ -1,8 +1,8 @@
 """Every table's columns, once: the data contract and the tables that cross a stage boundary.
 
 Column names live here and nowhere else in Python; a test compares them with the dbt YAML.
-`EVENTS`, `ITEMS`, `PRIOR_HISTORY` and `ITEM_VECTORS` are what a reader in `onerec.datasets`
-delivers; the others are Parquet tables inside artifacts.
+`EVENTS`, `ITEMS`, `PRIOR_HISTORY`, `ITEM_VECTORS` and `USERS` are what a reader in
+`onerec.datasets` delivers; the others are Parquet tables inside artifacts.
 """
 
 import pyarrow as pa
@@ -69,6 +69,15 @@ ITEM_VECTORS = pa.schema(
     ]
 )
 """Supplied item embeddings, all of one length."""
+
+USERS = pa.schema(
+    [
+        _column("user_id", pa.string(), "The user", nullable=False),
+        _column("features", pa.string(), "name=value of the attributes, joined by U+001F"),
+    ]
+)
+"""One user a row, as one's own files deliver them; `onerec.datasets` makes a text column of every
+attribute."""
 
 SPLITS = ("train", "valid", "test")
 

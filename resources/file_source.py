@@ -164,6 +164,25 @@ class FileSource:
             )
         return read.select(schema.ITEM_VECTORS.names)
 
+    def user_attributes(self) -> pa.Table | None:
+        """The attributes that the section `users` names; None without it.
+
+        Raises:
+            ValueError: A file is missing or damaged.
+        """
+        section = self.log.config.users
+        if section is None:
+            return None
+        parts = [part_of(self.log, "users", file) for file in self.log.every_file("users")]
+        read = read_parts(parts, schema.USERS, [])
+        read = read.filter(pc.is_valid(read["user_id"]))
+        return pa.table(
+            {
+                "user_id": read["user_id"],
+                **{name: _feature(read["features"], name) for name in section.features},
+            }
+        )
+
     def event_parts(self, first: date, last: date) -> Iterator[Part]:
         """Files that may hold exposures of a range of days.
 
@@ -371,3 +390,10 @@ class FileSource:
                     f"log, set {key}: {outermost}"
                 )
         return notes
+
+
+def _feature(features: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
+    """The values of one feature in texts of `name=value`, null where it is unknown."""
+    end = schema.FEATURE_SEPARATOR
+    pattern = f"(?:^|{end}){name}=(?P<value>[^{end}]*)"
+    return pc.struct_field(pc.extract_regex(features, pattern), "value")

@@ -56,6 +56,14 @@ class EventSource(Protocol):
         """The user's own embeddings, `schema.ITEM_VECTORS`, if there are any."""
         ...
 
+    def user_attributes(self) -> pa.Table | None:
+        """What is known of users, if anything: `user_id` and a text column for every attribute.
+
+        It is a snapshot, as delivered today: not what was known at the time of an event. Of several
+        rows of a user the first counts.
+        """
+        ...
+
 
 @dataclass(frozen=True)
 class Dataset:

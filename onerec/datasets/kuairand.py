@@ -1,8 +1,8 @@
 """KuaiRand-Pure (Gao et al., CIKM 2022): a real short-video log, in its official files.
 
 Log parts `log_standard_*_pure.csv` or `.parquet`, any mix; `video_features_basic_pure.csv`;
-optionally `history_to_4_24_pure.parquet` (what was watched before, an order without times) and
-`twotower_item_embeddings.npz`. Videos have no text.
+optionally `history_to_4_24_pure.parquet` (what was watched before, an order without times),
+`twotower_item_embeddings.npz` and `user_features_pure.csv`. Videos have no text.
 
 Days are the log's own `date` column: the app's local day, UTC+8. `event_time` is the local wall
 clock labelled UTC, so that the partition day equals `date`. `date` is when the server wrote the
@@ -35,6 +35,7 @@ LOG = "log_standard_*_pure"
 VIDEOS = "video_features_basic_pure"
 HISTORY = "history_to_4_24_pure"
 VECTORS = "twotower_item_embeddings.npz"
+USERS = "user_features_pure"
 UTC_OFFSET = timedelta(hours=8)
 
 FLAGS = {
@@ -46,6 +47,18 @@ FLAGS = {
 }
 LOG_COLUMNS = ("user_id", "video_id", "date", "time_ms", "play_time_ms", *FLAGS.values(), "tab")
 VIDEO_COLUMNS = ("video_id", "author_id", "upload_dt", "video_duration", "tag")
+USER_ATTRIBUTES = (
+    "user_active_degree",
+    "is_lowactive_period",
+    "is_live_streamer",
+    "is_video_author",
+    "follow_user_num_range",
+    "fans_user_num_range",
+    "friend_user_num_range",
+    "register_days_range",
+    *(f"onehot_feat{number}" for number in range(18)),
+)
+"""The categories among the user features; counts are there as ranges."""
 REMEDY = "Use the official files of KuaiRand-Pure (https://kuairand.com)."
 DAY_US = 86_400_000_000
 
@@ -177,6 +190,19 @@ class KuaiRandSource:
     def item_vectors(self) -> pa.Table | None:
         """The two-tower vectors, where the file is present."""
         return read_npz_vectors(f"{self.data_dir}/{VECTORS}")
+
+    def user_attributes(self) -> pa.Table | None:
+        """The categories of the user features, where the file is present; a snapshot without a
+        date."""
+        found = self._find(USERS, required=False)
+        if not found:
+            return None
+        found[0].require_columns(("user_id", *USER_ATTRIBUTES), REMEDY)
+        table = found[0].table(("user_id", *USER_ATTRIBUTES))
+        with _named(found[0]):
+            user_id = _id(table["user_id"])
+        texts = {name: pc.cast(table[name], pa.string()) for name in USER_ATTRIBUTES}
+        return pa.table({"user_id": user_id, **texts})
 
     def _logged_durations(self, day: date) -> pa.Table:
         parts = []

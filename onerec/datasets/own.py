@@ -23,9 +23,13 @@ from onerec.datasets.file_problems import loose, shown
 from onerec.urls import redact_url
 
 LogSection: TypeAlias = (
-    own_config.EventFiles | own_config.ItemFiles | own_config.HistoryFiles | own_config.VectorFiles
+    own_config.EventFiles
+    | own_config.ItemFiles
+    | own_config.HistoryFiles
+    | own_config.VectorFiles
+    | own_config.UserFiles
 )
-SECTIONS = ("events", "items", "prior_history", "item_vectors")
+SECTIONS = ("events", "items", "prior_history", "item_vectors", "users")
 WHAT_COUNTS = {
     "ratings": "ratings of at least 4 are positive",
     "shop": "purchases and carts are positive",
@@ -75,7 +79,7 @@ class MappedFile:
         file: Where the rows are.
         number: Its place in the delivered order.
         columns: Contract name -> the file's column.
-        features: Further columns of a catalogue, by the name that they get.
+        features: Further columns of a catalogue or of users, by the name that they get.
         day: Of the path, where the path holds one: every row belongs to its delivery.
     """
 
@@ -349,7 +353,8 @@ class OwnLog:
 
     def _features(self, name: str) -> Mapping[str, own_config.Feature]:
         section = self.section(name)
-        return section.features if isinstance(section, own_config.ItemFiles) else {}
+        has_some = isinstance(section, own_config.ItemFiles | own_config.UserFiles)
+        return section.features if has_some else {}
 
     def _require_watch_seconds(self, known: list[files.DataFile]) -> None:
         column = self.config.events.columns.watch_seconds

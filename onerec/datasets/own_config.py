@@ -22,6 +22,7 @@ from pydantic_core import ErrorDetails
 from onerec.config import SettingError, read_yaml, require
 from onerec.config.feedback import Condition, DeclaredFeedback, Signal, as_text
 from onerec.config.fields import raised_by_validator, shortened, shortened_key
+from onerec.datasets.dated_paths import is_dated
 from onerec.datasets.files import CsvStyle
 from onerec.urls import redact_url, require_no_credentials
 
@@ -125,6 +126,12 @@ class Feature(_Section):
 FeatureName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
 
 
+Features = Annotated[
+    dict[FeatureName, Annotated[Feature, BeforeValidator(_column)]],
+    Field(max_length=MOST_FEATURES),
+]
+
+
 class _Columns(_Section):
     @model_validator(mode="after")
     def _every_key_means_something(self) -> "_Columns":
@@ -184,6 +191,12 @@ class VectorColumns(_Columns):
 
     item_id: ColumnSource = Column(column="item_id")
     vector: ColumnSource = Column(column="vector")
+
+
+class UserColumns(_Columns):
+    """As `EventColumns`, for users."""
+
+    user_id: ColumnSource = Column(column="user_id")
 
 
 Formats = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
@@ -270,10 +283,7 @@ class ItemFiles(_Files):
     """
 
     columns: ItemColumns = ItemColumns()
-    features: Annotated[
-        dict[FeatureName, Annotated[Feature, BeforeValidator(_column)]],
-        Field(max_length=MOST_FEATURES),
-    ] = {}
+    features: Features = {}
     unknown_items: Literal["reject", "add"] = "reject"
     delivery: Literal["full", "partial"] = "full"
 
@@ -298,6 +308,35 @@ class VectorFiles(_Files):
     columns: VectorColumns = VectorColumns()
 
 
+def _by_own_name(value: Any) -> Any:
+    return {name: name for name in value} if isinstance(value, list | tuple) else value
+
+
+class UserFiles(_Files):
+    """Where the attributes of users are.
+
+    Attributes:
+        columns: The contract's column.
+        features: The attributes: by the name that they get, or a list of columns that keep theirs.
+    """
+
+    columns: UserColumns = UserColumns()
+    features: Annotated[Features, BeforeValidator(_by_own_name), Field(min_length=1)]
+
+    @field_validator("path")
+    @classmethod
+    def _is_of_no_day(cls, path: str) -> str:
+        require(not is_dated(path), "path", path, "attributes have no day: name the newest file")
+        return path
+
+    @field_validator("features")
+    @classmethod
+    def _are_no_id(cls, features: dict[str, Feature]) -> dict[str, Feature]:
+        remedy = "names the user: leave it out of the attributes"
+        require("user_id" not in features, "user_id", "user_id", remedy)
+        return features
+
+
 Day = Annotated[date, Field(ge=FIRST_POSSIBLE_DAY, le=LAST_POSSIBLE_DAY)]
 
 
@@ -308,6 +347,7 @@ class OwnData(_Section):
     items: ItemFiles | None = None
     prior_history: HistoryFiles | None = None
     item_vectors: VectorFiles | None = None
+    users: UserFiles | None = None
     first_day: Day | None = None
     last_day: Day | None = None
     time_zone: TimeZone = "UTC"
@@ -377,6 +417,7 @@ def _setting_error(error: ErrorDetails) -> SettingError:
 _REMEDIES = {
     "string_type": "use a text",
     "string_too_short": "must not be empty",
+    "too_short": "name at least one",
     "float_type": "use a number",
     "finite_number": "use a number",
     "bool_type": "use true or false",
@@ -394,10 +435,12 @@ _SECTIONS: dict[tuple[str, ...], type[BaseModel]] = {
     ("items",): ItemFiles,
     ("prior_history",): HistoryFiles,
     ("item_vectors",): VectorFiles,
+    ("users",): UserFiles,
     ("events", "columns"): EventColumns,
     ("items", "columns"): ItemColumns,
     ("prior_history", "columns"): HistoryColumns,
     ("item_vectors", "columns"): VectorColumns,
+    ("users", "columns"): UserColumns,
 }
 
 

@@ -123,6 +123,10 @@ class SimulatedSource:
         """The app has no embeddings of its own."""
         return None
 
+    def user_attributes(self) -> None:
+        """The app knows nothing of its users but what they do."""
+        return None
+
     def _number(self, day: date) -> int:
         require(
             day >= self.first_day,

@@ -101,9 +101,44 @@ def test_the_same_rows_give_the_same_version(tmp_path: Path, artifact: Artifact)
     assert again.version == artifact.version
 
 
-def suites(table: pa.Table, config=CONFIG) -> dict[str, dg.AssetCheckResult]:
+def test_attributes_of_its_users_stand_beside_the_sessions(
+    tmp_path: Path, sessions: pa.Table
+) -> None:
+    home = delivered.copy_of_built_home(tmp_path)
+    wanted = sorted(set(sessions["user_id"].to_pylist()))
+    known = [{"user_id": user, "plan": "free"} for user in (wanted[1], "somebody else")]
+    delivered.deliver(home / "delivered", "users", known)
+    result = write(home)
+    found = ArtifactStore(str(home / "artifacts")).latest("session_dataset", str(DAY)).verify()
+    users = pq.read_table(found.path / "users.parquet").to_pylist()
+    assert [row["user_id"] for row in users] == wanted
+    assert [row["user_id"] for row in users if row["plan"] == "free"] == wanted[1:2]
+    assert json.loads((found.path / "stats.json").read_text())["users_with_attributes"] == 1
+    assert "attributes_are_of_its_users" in [
+        e.check_name for e in result.get_asset_check_evaluations() if e.passed
+    ]
+
+
+@pytest.mark.parametrize("damage", ["one is missing", "one is too many", "one comes twice"])
+def test_attributes_of_other_users_fail_the_check(sessions: pa.Table, damage: str) -> None:
+    users = sessions.column("user_id").unique().to_pylist()
+    changed = {
+        "one is missing": users[1:],
+        "one is too many": [*users, "nobody"],
+        "one comes twice": [*users, users[0]],
+    }
+    check = "attributes_are_of_its_users"
+    assert suites(sessions, users=pa.chunked_array([users]))[check].passed
+    assert not suites(sessions, users=pa.chunked_array([changed[damage]]))[check].passed
+
+
+def suites(
+    table: pa.Table, config=CONFIG, users: pa.ChunkedArray | None = None
+) -> dict[str, dg.AssetCheckResult]:
     counted = Counter(table.column("session_date").to_pylist())
-    results = session_dataset_checks.suite_results(table, config, DAY, WINDOW_DAYS, counted)
+    results = session_dataset_checks.suite_results(
+        table, config, DAY, WINDOW_DAYS, counted, users=users
+    )
     return {str(r.check_name): r for r in results}
 
 

@@ -35,6 +35,12 @@ def items(line: str) -> str:
     return BASE.replace("items: {", f"items: {{{line}, ")
 
 
+def users(line: str) -> str:
+    path = "" if "path:" in line else ", path: log.csv"
+    ids = "" if "columns:" in line else ", columns: {user_id: user}"
+    return f"{BASE}users: {{{line}{path}{ids}}}\n"
+
+
 def feedback(text: str) -> str:
     return f"{BASE}feedback: {text}\n"
 
@@ -69,6 +75,13 @@ POISONED = [
     (items("features: {title: cat}"), "title is a column of the contract"),
     (items("features: {" + ", ".join(f"f{n}: c" for n in range(65)) + "}"), "at most 64"),
     (BASE + "item_vectors: {path: nope.npz}\n", "item_vectors.path="),
+    (users("features: []"), "users.features=[]: name at least one"),
+    (users("columns: {user_id: user}"), "users.features=None: is missing; add it"),
+    (users("features: [nope]"), "users.features.nope='nope': "),
+    (users("features: [Age]"), "users.features.Age"),
+    (users("features: [user_id]"), "user_id='user_id': names the user: leave it out"),
+    (users("features: [user], path: 'log_{date}.csv'"), "attributes have no day: name the newest"),
+    (users("features: [user], columns: {user_id: nobody}"), "users.columns.user_id='nobody': "),
     *((f"{BASE}{name}_day: {day}\n", f"{name}_day=") for name in ("first", "last") for day in (
         "0001-01-01", "9999-12-31", "1970-01-01", "2036-01-01", ".nan", "yes", "2026-06-99"[:7],
     )),

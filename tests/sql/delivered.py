@@ -51,6 +51,10 @@ class FileSource:
     def item_vectors(self) -> pa.Table | None:
         return None
 
+    def user_attributes(self) -> pa.Table | None:
+        file = self.directory / "users.parquet"
+        return pq.read_table(file) if file.exists() else None
+
 
 class FileSourceResource(Source):
     """The resource `source` over a directory of delivered files."""

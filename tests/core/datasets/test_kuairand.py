@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from onerec.datasets.kuairand import LOG_COLUMNS, open_source
+from onerec.datasets.kuairand import LOG_COLUMNS, USER_ATTRIBUTES, open_source
 from onerec.schema import EVENTS, ITEM_VECTORS, ITEMS, PRIOR_HISTORY
 
 DAY = date(2022, 4, 25)
@@ -152,6 +152,10 @@ def test_the_real_log(shared_data: Path) -> None:
     assert vectors is not None
     assert vectors.schema.equals(ITEM_VECTORS)
     assert len(vectors["vector"][0]) == 64
+    users = source.user_attributes()
+    assert users is not None
+    assert len(users) == 27_285
+    assert pc.count_distinct(users["onehot_feat3"]).as_py() == 1_471
     # Watched = at least 18 seconds or the whole video agrees with the log's own long_view.
     log = pd.read_parquet(
         shared_data / "kuairand_pure" / "log_standard_4_25_to_5_06_pure.parquet"
@@ -161,3 +165,20 @@ def test_the_real_log(shared_data: Path) -> None:
     whole = duration.reindex(events.item_id).fillna(18.0).to_numpy()
     watched = events.watch_seconds.to_numpy() >= np.minimum(18.0, whole)
     assert (watched == (log.long_view.to_numpy() == 1)).mean() > 0.995
+
+
+def test_attributes_of_users_are_the_categories(official: Path) -> None:
+    assert open_source(data_dir=str(official)).user_attributes() is None
+    values: dict[str, list] = {name: [7, 8] for name in USER_ATTRIBUTES}
+    values |= {"follow_user_num_range": ["500+", "(0,10]"], "onehot_feat4": [2.0, None]}
+    file = official / "user_features_pure.csv"
+    pd.DataFrame({"user_id": [1, 2], "follow_user_num": [514, 3], **values}).to_csv(file)
+    found = open_source(data_dir=str(official)).user_attributes()
+    assert found is not None
+    assert found.column_names == ["user_id", *USER_ATTRIBUTES]
+    assert found["user_id"].to_pylist() == ["1", "2"]  # as in the events
+    assert found["follow_user_num_range"].to_pylist() == ["500+", "(0,10]"]
+    assert found["onehot_feat4"].to_pylist() == ["2.0", None]
+    pd.read_csv(file).drop(columns="onehot_feat3").to_csv(file)
+    with pytest.raises(ValueError, match=r"user_features_pure.csv: no column 'onehot_feat3'"):
+        open_source(data_dir=str(official)).user_attributes()

@@ -15,6 +15,8 @@ def publish(store: ArtifactStore, asset: str, day: str, users: list[str]) -> str
         rows = pa.table({"user_id": users, "n": range(len(users))})
         pq.write_table(rows, draft.path / "split=train" / "part.parquet", row_group_size=2)
         pq.write_table(pa.table({"item_id": users}), draft.path / "items.parquet")
+        attributes = pa.table({"user_id": sorted(set(users)), "plan": ["free"] * len(set(users))})
+        pq.write_table(attributes, draft.path / "users.parquet")
         write_json(draft.path / "stats.json", {"rows": len(users)})
         draft.row_counts["rows"] = len(users)
     return draft.artifact.version
@@ -26,16 +28,18 @@ def test_rows_of_the_users_are_gone_from_every_version(tmp_path: Path) -> None:
     current = publish(store, "session_dataset", "2026-06-01", ["a", "b", "c", "a", "d"])
     untouched = publish(store, "session_dataset", "2026-06-02", ["b", "c"])
     found = list(erase_users(store, ["a", "d", "nobody"]))
-    assert sorted((e.partition, e.rows) for e in found) == [("2026-06-01", 2), ("2026-06-01", 3)]
+    assert sorted((e.partition, e.rows) for e in found) == [("2026-06-01", 3), ("2026-06-01", 5)]
     names = {version for _, version in store.versions("session_dataset")}
     assert not {earlier, current} & names
     assert untouched in names
     after = store.latest("session_dataset", "2026-06-01").verify()
     kept = pq.read_table(after.path / "split=train" / "part.parquet")
     assert kept.to_pylist() == [{"user_id": "b", "n": 1}, {"user_id": "c", "n": 2}]
+    attributes = pq.read_table(after.path / "users.parquet")
+    assert attributes["user_id"].to_pylist() == ["b", "c"]
     # an item that is called like a user is not erased
     assert pq.read_table(after.path / "items.parquet").num_rows == 5
     assert after.manifest["config"] == {"c": 1}
     assert after.manifest["upstream"] == {"u": "v"}
-    assert after.manifest["metadata"]["erased_rows"] == 3
+    assert after.manifest["metadata"]["erased_rows"] == 5
     assert list(erase_users(store, ["a"])) == []
