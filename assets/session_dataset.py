@@ -103,14 +103,9 @@ def session_dataset(
         draft.row_counts.update(written.sessions | {"rows": sum(written.sessions.values())})
         steps = {"delivered rows": delivered, **written.funnel}
         means, seen = written.per_session(), repeat_facts(draft.path, sessions)
-        stats = {
-            "sessions": written.sessions,
-            "funnel": steps,
-            "per_session": means,
-            "users_with_attributes": with_attributes,
-            "sessions_per_day": {str(d): n for d, n in per_day.items()},
-            **seen,
-        }
+        stats = {"sessions": written.sessions, "funnel": steps, "per_session": means, **seen}
+        stats["users_with_attributes"] = with_attributes
+        stats["sessions_per_day"] = {str(d): n for d, n in per_day.items()}
         write_json(draft.path / "stats.json", stats)
     picture = dg.MetadataValue.md(svg_markdown(funnel(steps, f"Sessions of {first} to {day}")))
     return published(
