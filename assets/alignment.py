@@ -6,7 +6,7 @@ names, which everything downstream reads; earlier ones end in `_round_1`, `_roun
 
 import shutil
 from dataclasses import asdict
-from datetime import date, timedelta
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ import dagster as dg
 
 from assets.alignment_checks import checks_of_checkpoint, checks_of_pairs
 from assets.code_version import code_version
+from assets.nights_before import NightsBefore, as_metadata, nights_before, on_nights_before
 from assets.support import (
     CORRECTABLE,
     DAILY,
@@ -28,7 +29,6 @@ from assets.support import (
     upstream,
 )
 from assets.training_process import run_training
-from onerec.config import AlignmentConfig
 from resources.stores import Artifacts, Compute
 
 if TYPE_CHECKING:
@@ -37,13 +37,15 @@ if TYPE_CHECKING:
     from onerec.alignment.round_gate import RoundDecision
     from onerec.alignment.round_inputs import RoundInputs
     from onerec.alignment.train import AlignmentReport
-    from onerec.artifacts import Artifact, ArtifactStore
+    from onerec.artifacts import Artifact
 
-BY_WEIGHT = "ndcg_by_reward_weight"
-"""In a checkpoint's manifest: what its validation day's held-out users measured."""
+MODELS = ("reward_model", "pretrained_checkpoint")
+"""What has to have had the same settings where an earlier nightly run helps to choose the weight of
+the reward."""
 READ_BY_A_ROUND = ("semantic_ids", "session_dataset", "evaluator_model", "reward_model")
 """What a round's training reads beside its pairs and its start."""
 ROUNDS = PIPELINE.alignment.rounds
+WEIGHT_DAYS = PIPELINE.alignment.reward_weight_days
 PAIRS_CODE = code_version(__name__, "pairs_of_round")
 DPO_CODE = code_version(__name__, "checkpoint_of_round")
 
@@ -167,7 +169,7 @@ def checkpoint_of_round(number: int) -> dg.AssetsDefinition:
         kinds={"pytorch"},
         pool=POOL_TRAINER,
         code_version=DPO_CODE,
-        deps=[CORRECTABLE, *map(upstream, sources), *_nights_before(name)],
+        deps=[CORRECTABLE, *map(upstream, sources), *on_nights_before(name, WEIGHT_DAYS)],
         description=f"{start} after one round of L_NTP + lambda * a preference loss (IPA's by "
         "default) against itself, frozen; or that checkpoint itself, when the round does not pass "
         "its gate on the validation day.",
@@ -189,8 +191,9 @@ def checkpoint_of_round(number: int) -> dg.AssetsDefinition:
             "upstream": {source: a.version for source, a in read.items()},
             "code_version": DPO_CODE,
         }
-        before = rounds_before(artifacts.store, name, day, key["config"], settings)
-        key["upstream"] |= {f"{name}[{a.partition}]": a.version for a in before}
+        settings_now, days = key["config"], settings.reward_weight_days
+        before = nights_before(context, artifacts.store, name, settings_now, days, beside=MODELS)
+        key["upstream"] |= before.upstream
         scratch = artifacts.store.scratch(name, day, key)
         with artifacts.store.write(name, day, seed=settings.seed, **key) as draft:
             job = AlignmentJob(
@@ -202,58 +205,14 @@ def checkpoint_of_round(number: int) -> dg.AssetsDefinition:
             run_training(context, job, out_dir=draft.path, scratch=scratch)
             report = read_alignment_report(draft.path, job.inputs.ids.tokenizer_version)
             decision = _check(job, report, read["evaluator_model"].path, draft.path, config)
-            draft.metadata[BY_WEIGHT] = _set_reward_weight(job, draft.path, config, before)
+            draft.metadata |= _set_reward_weight(job, draft.path, config, before)
         shutil.rmtree(scratch)
-        for finding in decision.findings:
-            context.log.info(finding)
-        for reason in decision.reasons:
-            context.log.warning(f"round refused, {start} is kept: {reason}")
+        _log(context, decision, start)
         learned = _training_metadata(report.steps, report.epochs)
         shown = _round_metadata(decision, draft.artifact.path)
         return published(draft.artifact, {**shown, **learned})
 
     return dpo_checkpoint
-
-
-def _nights_before(name: str) -> list[dg.AssetDep]:
-    """A checkpoint's dependencies on itself, see `rounds_before`."""
-    days = PIPELINE.alignment.reward_weight_days - 1
-    return [upstream(name, first=-days, last=-1)] if days else []
-
-
-def rounds_before(
-    store: "ArtifactStore", name: str, day: str, config: dict[str, Any], settings: AlignmentConfig
-) -> "list[Artifact]":
-    """Rounds of the nightly runs before that measured weights of the reward with the same settings
-    of alignment, reward model and generator.
-
-    One that is damaged, or whose models are gone, is left out: it is one of several measurements.
-
-    Args:
-        store: The store.
-        name: The round's asset.
-        day: Day D.
-        config: Of the round that is made now, as in its manifest.
-        settings: `reward_weight_days`, the days up to D's validation day.
-
-    Raises:
-        ArtifactError: A model of day D is not there.
-    """
-    from onerec.artifacts import ArtifactError
-
-    models = ("reward_model", "pretrained_checkpoint")
-    now = [config, *(store.latest(model, day).manifest["config"] for model in models)]
-    first = (date.fromisoformat(day) - timedelta(settings.reward_weight_days - 1)).isoformat()
-    found = []
-    for partition in (p for p in store.partitions(name) if first <= p < day):
-        try:
-            made = [store.latest(asset, partition) for asset in (name, *models)]
-        except ArtifactError:
-            continue
-        measured = made[0].manifest["metadata"].get(BY_WEIGHT, {"users": 0})["users"] > 0
-        if measured and [artifact.manifest["config"] for artifact in made] == now:
-            found.append(made[0])
-    return found
 
 
 def _check(
@@ -285,16 +244,16 @@ def _set_reward_weight(
     job: "AlignmentJob",
     checkpoint: Path,
     config: AlignmentLaunchpad,
-    before: "list[Artifact]",
+    before: NightsBefore,
 ) -> dict[str, Any]:
-    """Choose how much the reward counts in the lists of a published round; what it measured."""
+    """Choose how much the reward counts in the lists of a published round; what was measured."""
     from onerec.alignment.round_gate import REWARD_WEIGHT
     from onerec.alignment.rounds import set_reward_weight
     from onerec.artifacts import write_json
-    from onerec.evaluation.reward_weight import NdcgByWeight, pooled
+    from onerec.evaluation.ndcg_by_weight import pooled
     from onerec.session_dataset.repeats import with_seen_items
 
-    earlier = [NdcgByWeight.from_json(a.manifest["metadata"][BY_WEIGHT]) for a in before]
+    earlier = before.measured.get("reward", ())
     decoding = to_core(config.decoding, PIPELINE.decoding)
     measured = set_reward_weight(
         job.inputs,
@@ -306,7 +265,14 @@ def _set_reward_weight(
     )
     ndcg = pooled([measured, *earlier])
     write_json(checkpoint / REWARD_WEIGHT, {str(weight): value for weight, value in ndcg.items()})
-    return measured.as_json()
+    return as_metadata({"reward": measured})
+
+
+def _log(context: dg.AssetExecutionContext, decision: "RoundDecision", start: str) -> None:
+    for finding in decision.findings:
+        context.log.info(finding)
+    for reason in decision.reasons:
+        context.log.warning(f"round refused, {start} is kept: {reason}")
 
 
 def _round_inputs(read: "dict[str, Artifact]", start: str, day: str) -> "RoundInputs":

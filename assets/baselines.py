@@ -1,12 +1,14 @@
 """Baselines: popularity, item-KNN and what else the settings name, fitted on the window."""
 
 import shutil
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
 import dagster as dg
 
 from assets.code_version import code_version
+from assets.nights_before import as_metadata, nights_before, on_nights_before
 from assets.support import (
     CORRECTABLE,
     DAILY,
@@ -26,7 +28,9 @@ FITTED_WITH = (
     "baseline_recency", "neighbours", "seed",
 )  # fmt: skip
 """Settings of the evaluation stage that decide what the baselines are."""
-LAST_PHASE_SETTINGS = ("fresh_days", "fresh_epochs", "fresh_learning_rate", "recency_days")
+LAST_PHASE_SETTINGS = (
+    "fresh_days", "fresh_epochs", "fresh_learning_rate", "recency_days", "recency_weight_days",
+)  # fmt: skip
 CODE = code_version(__name__, "baselines")
 
 
@@ -47,7 +51,12 @@ class BaselinesLaunchpad(launchpad(PIPELINE.evaluation, *FITTED_WITH)):
     kinds={"scipy", "parquet"},
     pool=POOL_TRAINER,
     code_version=CODE,
-    deps=[CORRECTABLE, upstream("session_dataset"), upstream("semantic_ids")],
+    deps=[
+        CORRECTABLE,
+        upstream("session_dataset"),
+        upstream("semantic_ids"),
+        *on_nights_before("baselines", PIPELINE.training.recency_weight_days),
+    ],
 )
 def baselines(
     context: dg.AssetExecutionContext,
@@ -77,12 +86,19 @@ def baselines(
         "upstream": {name: a.version for name, a in read.items()},
         "code_version": CODE,
     }
+    alike = {name: value for name, value in key["config"].items() if name != "baselines"}
+    days = phase.recency_weight_days
+    before = nights_before(context, artifacts.store, "baselines", alike, days)
+    key["upstream"] |= before.upstream
+    job = replace(job, earlier=before.measured)
     scratch = artifacts.store.scratch("baselines", day, key)
     with artifacts.store.write("baselines", day, **key) as draft:
         clocked = run_training(context, job, out_dir=draft.path, scratch=scratch)
         fitted = load_baselines(draft.path)
         draft.row_counts["rows"] = int(fitted.candidates.sum())
+        draft.metadata |= as_metadata(fitted.recency_ndcg)
     shutil.rmtree(scratch)
     shown = histogram(fitted.exposures.tolist(), "How often items are shown", "exposures", "items")
     picture = dg.MetadataValue.md(svg_markdown(shown))
-    return published(draft.artifact, {"exposures per item": picture, **fitted.facts(), **clocked})
+    facts = {"earlier days that chose recency priors": len(before.artifacts), **fitted.facts()}
+    return published(draft.artifact, {"exposures per item": picture, **facts, **clocked})

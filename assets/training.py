@@ -2,13 +2,15 @@
 
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from assets.code_version import code_version
+from assets.nights_before import NightsBefore, as_metadata, nights_before, on_nights_before
 from assets.support import (
     CORRECTABLE,
     DAILY,
@@ -21,7 +23,7 @@ from assets.support import (
     upstream,
 )
 from assets.training_process import run_training
-from onerec.artifacts import read_json
+from onerec.artifacts import Artifact, ArtifactStore, read_json
 from onerec.disk import require_free_space
 from resources.stores import Artifacts, Compute
 
@@ -57,7 +59,7 @@ class PretrainLaunchpad(dg.Config):
     deps=[
         CORRECTABLE,
         *map(upstream, ("session_dataset", "semantic_ids")),
-        upstream(CHECKPOINT, first=-1, last=-1),
+        *on_nights_before(CHECKPOINT, max(2, PIPELINE.training.recency_weight_days)),
     ],
 )
 def pretrained_checkpoint(
@@ -72,15 +74,11 @@ def pretrained_checkpoint(
     whose numbers the codes have, else from random weights. Killed and run again, it goes on from
     the last state written.
     """
-    from onerec.tokenizer.versions import current_version, load_tokenizer_manifest
     from onerec.training import read_report, why_not_start_from
 
     began, day, store = time.monotonic(), context.partition_key, artifacts.store
     read = {name: store.latest(name, day) for name in ("session_dataset", "semantic_ids")}
-    job = training_job(config, compute, read["session_dataset"], read["semantic_ids"])
-    current = current_version(store, day)
-    version = load_tokenizer_manifest(current.codebook.path) if current else None
-    job = replace(job, numbered_like=version.numbered_like if version else None)
+    job = _job(config, compute, read, store, day)
     previous = store.latest_until(CHECKPOINT, day, inclusive=False)
     refused = why_not_start_from(previous.path if previous else None, job)
     context.log.info(f"random weights: {refused}" if refused else f"starts from {previous}")
@@ -91,6 +89,10 @@ def pretrained_checkpoint(
         "upstream": {name: artifact.version for name, artifact in read.items()},
         "code_version": CODE,
     }
+    days = job.training.recency_weight_days
+    before = nights_before(context, store, CHECKPOINT, key["config"], days)
+    key["upstream"] |= before.upstream
+    job = replace(job, earlier=before.measured)
     # weights and two moments, written twice, and the best weights; the draft
     require_free_space(
         store.work, f"{CHECKPOINT}[{day}]", 8 * previous.size_bytes if previous else 0
@@ -100,12 +102,12 @@ def pretrained_checkpoint(
         clocked = run_training(context, job, out_dir=draft.path, scratch=scratch)
         report = read_report(draft.path)
         draft.metadata["best_valid_loss"] = report.best_valid_loss
+        draft.metadata |= as_metadata({"recency": report.recency_ndcg, "dense": report.dense_ndcg})
     shutil.rmtree(scratch)
     starts = refused or f"{CHECKPOINT}[{read[CHECKPOINT].partition}]"
-    seconds = time.monotonic() - began
-    return published(
-        draft.artifact, {"starts from": starts, "seconds": seconds, **facts(report), **clocked}
-    )
+    shown = {"starts from": starts, "seconds": time.monotonic() - began, **facts(report)}
+    weights = list_weights(report, before, draft.artifact.path)
+    return published(draft.artifact, {**shown, **weights, **clocked})
 
 
 @dg.multi_asset_check(
@@ -144,22 +146,49 @@ def pretrained_checkpoint_checks(
         )
 
 
-def training_job(
-    config: PretrainLaunchpad, compute: Compute, session_dataset: Any, semantic_ids: Any
+def _job(
+    config: PretrainLaunchpad,
+    compute: Compute,
+    read: Mapping[str, Artifact],
+    store: ArtifactStore,
+    day: str,
 ) -> "TrainingJob":
     """The core's job; lengths are those the sessions were built with."""
+    from onerec.tokenizer.versions import current_version, load_tokenizer_manifest
     from onerec.training import TrainingJob
 
-    sessions = session_dataset.manifest["config"]["sessions"]
+    sessions = read["session_dataset"].manifest["config"]["sessions"]
+    current = current_version(store, day)
+    version = load_tokenizer_manifest(current.codebook.path) if current else None
     return TrainingJob(
-        session_dataset=session_dataset.path,
-        semantic_ids=semantic_ids.path,
+        session_dataset=read["session_dataset"].path,
+        semantic_ids=read["semantic_ids"].path,
         history_length=sessions["history_length"],
         session_items=sessions["session_items"],
+        numbered_like=version.numbered_like if version else None,
         model=to_core(config.model, PIPELINE.model),
         training=to_core(config.training, PIPELINE.training),
         runtime=compute.runtime(),
     )
+
+
+def list_weights(
+    report: "TrainingReport", before: NightsBefore, checkpoint: Path
+) -> dict[str, dg.MetadataValue | float]:
+    """Metadata of the weights that were chosen for lists."""
+    from onerec.evaluation.ndcg_by_weight import pooled
+    from onerec.model import read_config
+
+    chosen = read_config(checkpoint)
+    ndcg = pooled([report.recency_ndcg, *before.measured.get("recency", ())])
+    return {
+        "recency prior": chosen["recency_prior"]["weight"],
+        "dense share": chosen["dense_share"],
+        "earlier days that chose them": len(before.artifacts),
+        "NDCG@10 by weight of the recency prior, all days that chose it": dg.MetadataValue.json(
+            {str(weight): value for weight, value in ndcg.items()}
+        ),
+    }
 
 
 def facts(report: "TrainingReport") -> dict[str, Any]:
@@ -175,7 +204,6 @@ def facts(report: "TrainingReport") -> dict[str, Any]:
     return {
         "loss curve": dg.MetadataValue.md(svg_markdown(curve)),
         "validation loss": report.best_valid_loss,
-        "NDCG@10 by weight of the recency prior": dg.MetadataValue.json(report.recency_ndcg),
         "loss of a uniform guess": report.uniform_loss,
         "best epoch": report.best_epoch,
         "epochs": len(report.history),

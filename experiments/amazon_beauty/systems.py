@@ -195,14 +195,16 @@ def _generator(budget: Budget, codes: torch.Tensor, vectors: torch.Tensor) -> On
     return model
 
 
-def _choose_dense_share(run: SystemRun, model: OneRec, codes: torch.Tensor) -> dict[str, float]:
+def _choose_dense_share(
+    run: SystemRun, model: OneRec, codes: torch.Tensor
+) -> Mapping[float, float]:
     """Give the model the share of highest NDCG@10 on validation users; NDCG@10 by share."""
     cases = run.validation_sample(3000)
     users = EvalUsers(np.arange(len(cases.targets)), cases.history, cases.targets)
     everything = np.ones(len(codes), dtype=bool)
     cases = RecencyCases(users=users, watches=np.zeros(len(codes)), candidates=everything)
     config = TrainingConfig(recency_prior=False, seed=run.seed)
-    return choose_list_weights(model, codes, cases, config).dense
+    return choose_list_weights(model, codes, cases, config).dense.ndcg
 
 
 SYSTEMS: dict[str, Callable[..., dict[str, BeautyResult]]] = {

@@ -23,8 +23,8 @@ from onerec.alignment.round_inputs import RoundInputs
 from onerec.alignment.sharded_candidates import ShardedCandidates
 from onerec.alignment.train import AlignmentData, AlignmentReport, Numbers, fit_alignment
 from onerec.config import AlignmentConfig, BeamConfig, EvaluationConfig, Runtime
+from onerec.evaluation.ndcg_by_weight import NdcgByWeight
 from onerec.evaluation.reward_weight import (
-    NdcgByWeight,
     ServingReward,
     choose_reward_weight,
     load_held_out_cases,

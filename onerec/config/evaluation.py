@@ -88,7 +88,8 @@ class EvaluationConfig(ValidatedConfig):
     baseline_recency: bool = option(
         True,
         "Sequence baselines, item-KNN and the cascade get a recency prior, chosen as the "
-        "generator's is (training.recency_days); they are measured without it, too",
+        "generator's is (training.recency_days, recency_weight_days); they are measured without "
+        "it, too",
     )
 
     cutoffs: str = option("5,10,20", "List lengths, comma-separated, 10 among them")

@@ -71,7 +71,7 @@ class ModelConfig(ValidatedConfig):
     dense_head: bool = option(
         False,
         "A softmax over the items from the encoder's state beside generation, its item vectors in "
-        "what the encoder reads; lists mix both, with a share chosen on the validation day "
+        "what the encoder reads; lists mix both, with a share chosen on the last validation days "
         "(onerec/model/dense_head.py)",
     )
     dense_item_dropout: float = option(
@@ -162,7 +162,15 @@ class TrainingConfig(ValidatedConfig):
     recency_prior: bool = option(
         True,
         "Lists add w log(1 + watches on the newest days) to an item's log-probability; the weight "
-        "w is chosen on the validation day, 0 among its values",
+        "w is chosen on the last validation days (recency_weight_days), 0 among its values",
     )
     recency_days: int = option(1, "The newest days that this prior counts", ge=1, le=366)
+    recency_weight_days: int = option(
+        7,
+        "Days up to the validation day whose users choose that weight, and the share of a dense "
+        "head: those of the nightly runs before count as they measured them, where the generator "
+        "has the same settings",
+        ge=1,
+        le=366,
+    )
     seed: int = option(0, "Seed of weights, order and dropout", ge=0, le=LARGEST_SEED)

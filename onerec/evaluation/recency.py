@@ -2,16 +2,21 @@
 
 The weight is chosen on the validation day with the watches of the days before it, by weights that
 have not learned that day; it is then used with the watches of the validation day on the test day.
+What earlier nightly runs measured on their validation days counts, too (`ndcg_by_weight`).
 
 Shapes: C cases, K places of a list, N items.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from onerec.artifacts import read_json, write_json
 from onerec.catalogue import Catalogue
+from onerec.evaluation.ndcg_by_weight import NOT_MEASURED, NdcgByWeight, best_of, pooled
 from onerec.evaluation.ranking_metrics import per_case_metrics
 from onerec.model.recency_prior import RecencyPrior
 from onerec.ranked_lists import RankedLists, Ranker
@@ -26,6 +31,34 @@ MOST_CASES = 2000
 """Users of the validation day that decide, a seeded sample beyond that."""
 CUTOFF = 10
 MONITOR = f"ndcg@{CUTOFF}"
+FILE = "recency_prior.json"
+
+
+@dataclass(frozen=True)
+class ChosenPrior(RecencyPrior):
+    """A recency prior, and what the validation day measured of its weight.
+
+    Attributes:
+        measured: On that day alone; the weight may be chosen on earlier days as well.
+    """
+
+    measured: NdcgByWeight = NOT_MEASURED
+
+    def save(self, directory: Path) -> None:
+        """Write `recency_prior.json`, for models whose checkpoint has no place for it."""
+        write_json(directory / FILE, asdict(self) | {"measured": self.measured.as_json()})
+
+    @staticmethod
+    def load(directory: Path) -> "ChosenPrior":
+        """Read what `save` wrote; no prior where it wrote nothing."""
+        file = directory / FILE
+        stored: dict[str, Any] = read_json(file) if file.exists() else {}
+        if "measured" in stored:  # not in artifacts of before
+            stored["measured"] = NdcgByWeight.from_json(stored["measured"])
+        return ChosenPrior(**stored)
+
+
+NOT_CHOSEN = ChosenPrior()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,21 +138,33 @@ class WithRecency:
         return reordered(lists, self.prior, top_k)
 
 
-def chosen_prior(ranker: Ranker, cases: RecencyCases, *, seed: int) -> RecencyPrior:
-    """The prior whose weight is best on the cases for a ranker that has not learned their day.
+def chosen_prior(
+    ranker: Ranker | None,
+    cases: RecencyCases,
+    *,
+    seed: int,
+    earlier: Sequence[NdcgByWeight] = (),
+) -> ChosenPrior:
+    """The prior whose weight is best over the users of the cases and of earlier nightly runs.
 
     Args:
-        ranker: Its scores are log-probabilities, up to a constant of the user's.
+        ranker: Has not learned the day of the cases; its scores are log-probabilities, up to a
+            constant of the user's. None, or cases without a user: earlier nightly runs alone say.
         cases: What is measured.
         seed: Of the sample of users.
+        earlier: What nightly runs before measured with the same settings.
     """
-    cases = cases.sampled(seed)
-    lists = ranker.rank(cases.users.history, POOL, candidates=cases.candidates)
-    return RecencyPrior(weight=best_of(ndcg_by_weight(lists, cases)), days=cases.days)
+    measured = NOT_MEASURED
+    if ranker is not None and len(cases.users):
+        cases = cases.sampled(seed)
+        lists = ranker.rank(cases.users.history, POOL, candidates=cases.candidates)
+        measured = ndcg_by_weight(lists, cases)
+    weight = best_of(pooled([measured, *earlier]))
+    return ChosenPrior(weight=weight, days=cases.days, measured=measured)
 
 
-def ndcg_by_weight(lists: RankedLists, cases: RecencyCases) -> dict[float, float]:
-    """NDCG@10 of every weight; the best weight is `best_of` it.
+def ndcg_by_weight(lists: RankedLists, cases: RecencyCases) -> NdcgByWeight:
+    """NDCG@10 on the cases by weight of the prior.
 
     Args:
         lists: `POOL` items for each user of the cases, without a prior; the scores are
@@ -127,26 +172,19 @@ def ndcg_by_weight(lists: RankedLists, cases: RecencyCases) -> dict[float, float
         cases: What is measured.
     """
     prior = np.log1p(cases.watches)
-    return {
-        weight: ndcg_at_10(reordered(lists, weight * prior, CUTOFF), cases)
-        for weight in PRIOR_WEIGHTS
-    }
+    return NdcgByWeight(
+        len(cases.users),
+        {
+            weight: ndcg_at_10(reordered(lists, weight * prior, CUTOFF), cases)
+            for weight in PRIOR_WEIGHTS
+        },
+    )
 
 
 def ndcg_at_10(lists: RankedLists, cases: RecencyCases) -> float:
     """Mean over the cases; the lists are sorted by their scores first."""
     best = reordered(lists, np.zeros(len(cases.watches)), CUTOFF)
     return float(per_case_metrics(best.items, cases.users.targets, (CUTOFF,))[MONITOR].mean())
-
-
-def best_of(ndcg: dict[float, float]) -> float:
-    """The weight of the highest NDCG@10, the smaller one of equals; 0 where none was tried.
-
-    Examples:
-        >>> best_of({0.0: 0.04, 0.5: 0.05, 1.0: 0.05})
-        0.5
-    """
-    return max(ndcg, key=ndcg.__getitem__, default=0.0)
 
 
 def reordered(lists: RankedLists, prior: np.ndarray, top_k: int) -> RankedLists:

@@ -4,8 +4,8 @@ That is the policy that maximises reward minus 1 / w times the KL divergence to 
 p(S) exp(w r(S)), up to a constant (Rafailov et al., 2023, Eq. 4). The weight is chosen on the
 validation day, on the held-out users, whose validation day no model has learned
 (`onerec.session_dataset.holdout`): the largest one whose lists lose no more than a tolerated share
-of the NDCG@10 that those of the smallest weight have. One day has few such users, so what the
-nightly runs before measured on theirs counts as well.
+of the NDCG@10 that those of the smallest weight have. What the nightly runs before measured on
+theirs counts as well (`ndcg_by_weight`).
 
 Shapes: U users, N items, Dv vector width.
 """
@@ -13,12 +13,12 @@ Shapes: U users, N items, Dv vector width.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from onerec.config import AlignmentConfig, BeamConfig
+from onerec.evaluation.ndcg_by_weight import NOT_MEASURED, NdcgByWeight, pooled
 from onerec.evaluation.ranking_metrics import per_case_metrics
 from onerec.evaluation.recency import CUTOFF, MONITOR, RecencyCases, load_recency_cases
 from onerec.model import OneRec
@@ -39,28 +39,6 @@ class ServingReward:
 
     model: RewardModel
     vectors: Tensor
-
-
-@dataclass(frozen=True)
-class NdcgByWeight:
-    """NDCG@10 of served lists on the held-out users of one validation day.
-
-    Attributes:
-        users: Held-out users that were measured.
-        ndcg: Their mean by weight of the reward; empty where no weights were compared.
-    """
-
-    users: int
-    ndcg: Mapping[float, float]
-
-    def as_json(self) -> dict[str, Any]:
-        """As it is stored in a checkpoint's manifest."""
-        return {"users": self.users, "ndcg": {str(w): value for w, value in self.ndcg.items()}}
-
-    @classmethod
-    def from_json(cls, stored: Mapping[str, Any]) -> "NdcgByWeight":
-        """Read what `as_json` made."""
-        return cls(stored["users"], {float(w): value for w, value in stored["ndcg"].items()})
 
 
 def load_held_out_cases(
@@ -118,7 +96,7 @@ def choose_reward_weight(
     """
     weights = alignment.tried_reward_weights
     model.reward_weight = weights[0]
-    measured = NdcgByWeight(0, {})
+    measured = NOT_MEASURED
     if len(weights) > 1 and cases is not None and len(cases.users):
         measured = _measured(model, ids, reward, cases, decoding, weights)
     ndcg = pooled([measured, *earlier])
@@ -158,28 +136,6 @@ def _measured(
             for weight, listed in lists.items()
         },
     )
-
-
-def pooled(nights: Sequence[NdcgByWeight]) -> dict[float, float]:
-    """NDCG@10 by weight over the users of all nightly runs; empty where none compared weights.
-
-    Args:
-        nights: What each measured; those that compared weights compared the same ones.
-
-    Examples:
-        >>> first = NdcgByWeight(100, {0.0: 0.25, 1.0: 0.125})
-        >>> second = NdcgByWeight(300, {0.0: 0.5, 1.0: 0.5})
-        >>> pooled([first, second, NdcgByWeight(0, {})])
-        {0.0: 0.4375, 1.0: 0.40625}
-    """
-    compared = [night for night in nights if night.users]
-    if not compared:
-        return {}
-    users = [night.users for night in compared]
-    return {
-        weight: float(np.average([night.ndcg[weight] for night in compared], weights=users))
-        for weight in compared[0].ndcg
-    }
 
 
 def largest_within(ndcg: Mapping[float, float], tolerance: float) -> float:

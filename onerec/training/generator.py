@@ -14,6 +14,7 @@ from torch import Tensor
 
 from onerec.artifacts import read_json, write_json
 from onerec.config import ModelConfig, TrainingConfig
+from onerec.evaluation.ndcg_by_weight import NOT_MEASURED, Earlier, NdcgByWeight
 from onerec.evaluation.recency import RecencyCases
 from onerec.model import OneRec, expert_load, init_from_content, save_model
 from onerec.session_dataset.generator_sessions import SessionTensors
@@ -70,8 +71,8 @@ class TrainingReport:
     padding_waste: float
     loading_share: float | None
     newest_history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
-    recency_ndcg: dict[str, float] = dataclasses.field(default_factory=dict)
-    dense_ndcg: dict[str, float] = dataclasses.field(default_factory=dict)
+    recency_ndcg: NdcgByWeight = NOT_MEASURED
+    dense_ndcg: NdcgByWeight = NOT_MEASURED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +89,7 @@ class PretrainingData:
             epoch is chosen; None: no last phase.
         list_cases: Users on whom the weights of recency prior and dense head are chosen before the
             last phase; None: the weights are 0.
+        earlier: What nightly runs before measured of those weights, see `choose_list_weights`.
     """
 
     train: SessionTensors
@@ -96,6 +98,7 @@ class PretrainingData:
     vectors: Tensor | None = None
     newest: SessionTensors | None = None
     list_cases: RecencyCases | None = None
+    earlier: Earlier = dataclasses.field(default_factory=dict)
 
 
 def fit_generator(
@@ -145,7 +148,7 @@ def fit_generator(
         chosen = learn(data.train, config, valid=data.valid, scratch=work)
         tried = TriedWeights()
         if data.list_cases is not None and process_rank(runtime) == 0:
-            tried = choose_list_weights(model, codes, data.list_cases, config)
+            tried = choose_list_weights(model, codes, data.list_cases, config, data.earlier)
         newest = None
         if data.newest is not None and len(data.newest) and config.fresh_epochs:
             newest = learn(
@@ -246,6 +249,8 @@ def read_report(directory: Path) -> TrainingReport:
     written = read_json(directory / HISTORY)
     names = {f.name for f in dataclasses.fields(TrainingReport)} - {"history"}
     summary = {name: written["summary"].get(name) for name in names}
+    for name in ("recency_ndcg", "dense_ndcg"):
+        summary[name] = NdcgByWeight.from_json(summary[name])
     return TrainingReport(history=written["epochs"], **summary)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from onerec.artifacts import MANIFEST, read_json
 from onerec.config import ModelConfig, TrainingConfig
+from onerec.evaluation.ndcg_by_weight import Earlier
 from onerec.evaluation.recency import load_recency_cases
 from onerec.model import load_model, read_config
 from onerec.session_dataset.generator_sessions import (
@@ -46,6 +47,8 @@ class TrainingJob:
         model: Shape of the generator.
         training: Optimiser and schedule.
         runtime: Hardware.
+        earlier: What nightly runs before measured of the weights in lists, by name: `recency` of
+            the prior, `dense` of the dense head's share.
     """
 
     session_dataset: Path
@@ -57,6 +60,7 @@ class TrainingJob:
     model: ModelConfig = field(default_factory=ModelConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     runtime: Runtime = field(default_factory=Runtime)
+    earlier: Earlier = field(default_factory=dict)
 
     def starting_from(self, checkpoint: Path) -> "TrainingJob":
         """The same job with a warm start."""
@@ -148,6 +152,7 @@ def _pretraining_data(job: TrainingJob, semantic_ids: SemanticIds) -> Pretrainin
         )
         if job.training.recency_prior or job.model.dense_head
         else None,
+        earlier=job.earlier,
     )
 
 

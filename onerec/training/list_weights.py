@@ -1,26 +1,27 @@
-"""Weights of dense head and recency prior in a model's lists, chosen on the validation day.
+"""Weights of dense head and recency prior in a model's lists, chosen on the last validation days.
 
 They are chosen before the last phase of a training, when the model has not learned that day: first
-the share of the dense head, then the weight of the recency prior.
+the share of the dense head, then the weight of the recency prior. Nightly runs before count as they
+measured theirs (`onerec.evaluation.ndcg_by_weight`).
 
 Shapes: C users, K places of a list, N items, T SID tokens.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from onerec.config import TrainingConfig
-from onerec.evaluation.recency import (
-    POOL,
-    RecencyCases,
+from onerec.evaluation.ndcg_by_weight import (
+    NOT_MEASURED,
+    Earlier,
+    NdcgByWeight,
     best_of,
-    ndcg_at_10,
-    ndcg_by_weight,
+    pooled,
 )
+from onerec.evaluation.recency import POOL, RecencyCases, ndcg_at_10, ndcg_by_weight
 from onerec.generation import Trie, rank_first_items
 from onerec.generation.beam import read_histories
 from onerec.model import OneRec
@@ -43,24 +44,36 @@ class TriedWeights:
         recency: By weight of the recency prior, beside the chosen share of the dense head.
     """
 
-    dense: dict[str, float] = field(default_factory=dict)
-    recency: dict[str, float] = field(default_factory=dict)
+    dense: NdcgByWeight = NOT_MEASURED
+    recency: NdcgByWeight = NOT_MEASURED
 
 
 @torch.no_grad()
 def choose_list_weights(
-    model: OneRec, codes: Tensor, cases: RecencyCases, config: TrainingConfig
+    model: OneRec,
+    codes: Tensor,
+    cases: RecencyCases,
+    config: TrainingConfig,
+    earlier: Earlier | None = None,
 ) -> TriedWeights:
-    """Set the weights with the best NDCG@10 on the cases.
+    """Set the weights with the best NDCG@10 on the cases and on those of earlier nightly runs.
+
+    Cases without a user leave the weights as they are.
 
     Args:
         model: Must not have learned the cases' day; its training mode is kept.
         codes: (N, T) semantic IDs.
         cases: Users of the validation day, and the watches before it.
         config: `recency_prior`, and the seed of the sample of users.
+        earlier: What nightly runs before measured with the same settings, by the names of
+            `TriedWeights`.
+
+    Returns:
+        What was measured on the cases.
     """
     if not len(cases.users):
         return TriedWeights()
+    before = earlier or {}
     cases, codes = cases.sampled(config.seed), codes.to(model.device)
     was_training = model.training
     model.eval()
@@ -74,12 +87,13 @@ def choose_list_weights(
             for share in DENSE_SHARES
         }
         ndcg = {share: ndcg_at_10(found, cases) for share, found in mixed.items()}
-        model.dense_share = best_of(ndcg)
-        lists, tried = mixed[model.dense_share], replace(tried, dense=_named(ndcg))
+        tried = replace(tried, dense=NdcgByWeight(len(cases.users), ndcg))
+        model.dense_share = best_of(pooled([tried.dense, *before.get("dense", ())]))
+        lists = mixed[model.dense_share]
     if config.recency_prior:
-        ndcg = ndcg_by_weight(lists, cases)
-        model.recency_prior = RecencyPrior(weight=best_of(ndcg), days=cases.days)
-        tried = replace(tried, recency=_named(ndcg))
+        tried = replace(tried, recency=ndcg_by_weight(lists, cases))
+        weight = best_of(pooled([tried.recency, *before.get("recency", ())]))
+        model.recency_prior = RecencyPrior(weight=weight, days=cases.days)
     model.train(was_training)
     return tried
 
@@ -110,7 +124,3 @@ def _dense_logp(model: OneRec, codes: Tensor, cases: RecencyCases, items: np.nda
         logp = model.dense_logits(memory).log_softmax(-1).cpu()
         parts.append(logp.gather(1, row.clamp(min=0)) * (row >= 0))
     return torch.cat(parts).double().numpy()
-
-
-def _named(ndcg: Mapping[float, float]) -> dict[str, float]:
-    return {str(weight): value for weight, value in ndcg.items()}

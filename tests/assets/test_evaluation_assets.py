@@ -15,10 +15,14 @@ import pytest
 
 from assets import baselines, evaluation, report, serving
 from assets import champion as promotion
+from assets.nights_before import as_metadata
 from assets.support import PIPELINE
 from onerec.artifacts import Artifact, ArtifactStore, read_json, write_json
 from onerec.config import SIMPLE_SYSTEMS
+from onerec.evaluation.baselines import load_baselines
 from onerec.evaluation.metric_table import MetricRow, MetricTable
+from onerec.evaluation.ndcg_by_weight import NdcgByWeight
+from onerec.evaluation.recency import PRIOR_WEIGHTS
 from onerec.promotion.champion import best_simple_system, pin_champion
 from onerec.report.nightly import load_report, text_table
 from onerec.serving.bundle import load_bundle
@@ -146,6 +150,43 @@ def test_another_baseline_is_named_in_the_launchpad(home: Path, tmp_path: Path) 
     assert "sasrec_ce" in {r.data["system"] for r in shown["metrics"].records}
     protocol = read_json(store.latest("offline_metrics", DAY).path / "protocol.json")
     assert protocol["tokenizer_version"] == "version-a"
+
+
+def test_earlier_nightly_runs_help_to_choose_the_recency_prior_of_a_baseline(
+    home: Path, result: dg.ExecuteInProcessResult, tmp_path: Path
+) -> None:
+    shutil.copytree(home / "artifacts", tmp_path / "artifacts")
+    store = ArtifactStore(str(tmp_path / "artifacts"))
+    first = store.latest("baselines", DAY)
+    own = first.manifest["metadata"]["ndcg_by_weight"]
+    assert own["itemknn"]["users"] > 0
+    alone = load_baselines(first.path).item_knn_prior.weight
+    other = 1.5 if alone != 1.5 else 0.25
+    crowd = NdcgByWeight(10**6, {w: float(w == other) for w in PRIOR_WEIGHTS})
+    named = {"baselines": "popularity"}  # which others are fitted does not matter
+    for day, changed in (("2026-06-12", named), ("2026-06-13", {"neighbours": 6})):
+        config = first.manifest["config"] | changed
+        with store.write("baselines", day, config=config, upstream={}, code_version="1") as draft:
+            draft.metadata |= as_metadata({"itemknn": crowd})
+
+    def made() -> Artifact:
+        run_config = {"ops": {"baselines": RUN["ops"]["baselines"]}}
+        dg.materialize(
+            [baselines.baselines],
+            partition_key=DAY,
+            resources=resources(tmp_path),
+            run_config=run_config,
+        )
+        return store.latest("baselines", DAY)
+
+    again = made()
+    assert load_baselines(again.path).item_knn_prior.weight == other
+    assert again.manifest["metadata"]["ndcg_by_weight"] == own
+    version = store.latest("baselines", "2026-06-12").version
+    assert again.manifest["upstream"] == first.manifest["upstream"] | {
+        "baselines[2026-06-12]": version
+    }
+    assert made().version == again.version
 
 
 def test_an_untrained_challenger_is_refused_and_the_run_succeeds(

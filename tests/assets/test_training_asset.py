@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from assets.nights_before import as_metadata
 from assets.training import (
     CHECKPOINT,
     PretrainLaunchpad,
@@ -15,6 +16,9 @@ from assets.training import (
 )
 from onerec.artifacts import Artifact, ArtifactStore, read_json
 from onerec.config import ModelConfig, SessionConfig, TrainingConfig
+from onerec.evaluation.ndcg_by_weight import NdcgByWeight
+from onerec.evaluation.recency import PRIOR_WEIGHTS
+from onerec.model import read_config
 from resources.stores import Artifacts, Compute
 from tests.core.training.small import (
     HISTORY,
@@ -153,6 +157,54 @@ def test_starts_from_the_night_before(store: ArtifactStore) -> None:
     told, artifact = starts_from(store)
     assert told.startswith("the last checkpoint has tokenizer_version='a-version'")
     assert read_json(artifact.path / "config.json")["tokenizer_version"] == "a-new-one"
+
+
+def weight_and_artifact(
+    store: ArtifactStore, settings: dict[str, Any]
+) -> tuple[float, Artifact, dict[str, Any]]:
+    """The weight of the recency prior in a checkpoint, its artifact and its metadata."""
+    metadata = metadata_of(run(store, DAYS[1], settings))
+    artifact = store.latest(CHECKPOINT, DAYS[1])
+    return read_config(artifact.path)["recency_prior"]["weight"], artifact, metadata
+
+
+def measured_by(store: ArtifactStore, day: str, best: float, settings: dict[str, Any]) -> None:
+    """Publish a checkpoint whose validation day found a weight much better than all others."""
+    ndcg = {weight: 0.2 if weight == best else 0.1 for weight in PRIOR_WEIGHTS}
+    with store.write(CHECKPOINT, day, config=settings, upstream={}, code_version="1") as draft:
+        draft.metadata |= as_metadata({"recency": NdcgByWeight(1000, ndcg)})
+
+
+def test_one_odd_day_of_a_week_does_not_move_the_recency_prior(store: ArtifactStore) -> None:
+    training = replace(TRAINING, max_epochs=2, warm_start=False, recency_weight_days=6)
+    settings = SETTINGS | {"training": asdict(training)}
+    alone, first, metadata = weight_and_artifact(store, settings)
+    assert metadata["earlier days that chose them"] == 0
+    usual, odd = [weight for weight in (0.5, 1.0, 1.5) if weight != alone][:2]
+    week = [f"2026-06-{day:02d}" for day in range(9, 14)]
+    for day in week:
+        measured_by(store, day, odd if day == week[-1] else usual, settings)
+    measured_by(store, "2026-06-08", odd, settings)  # too old
+    chosen, artifact, metadata = weight_and_artifact(store, settings)
+    assert (chosen, metadata["recency prior"]) == (usual, usual)
+    assert metadata["earlier days that chose them"] == 5
+    own = first.manifest["metadata"]
+    assert own["ndcg_by_weight"]["recency"]["users"] > 0
+    assert artifact.manifest["metadata"] == own, "what it measured is of its own day alone"
+    read = {k: v for k, v in artifact.manifest["upstream"].items() if k.startswith(CHECKPOINT)}
+    assert read == {f"{CHECKPOINT}[{d}]": store.latest(CHECKPOINT, d).version for d in week}
+
+    assert weight_and_artifact(store, settings)[1].version == artifact.version
+    for day in week[:3]:  # made again, of corrected days
+        measured_by(store, day, odd, settings)
+    chosen, again, _ = weight_and_artifact(store, settings)
+    assert chosen == odd
+    assert again.version != artifact.version
+
+    others = settings | {"training": asdict(replace(training, seed=1))}
+    _, artifact, metadata = weight_and_artifact(store, others)
+    assert metadata["earlier days that chose them"] == 0
+    assert len(artifact.manifest["upstream"]) == 2
 
 
 def test_a_window_without_good_sessions_fails_with_its_thresholds(store: ArtifactStore) -> None:

@@ -34,7 +34,7 @@ from onerec.evaluation.baselines.simple import (
     fit_item_knn,
     watched_indicator,
 )
-from onerec.model.recency_prior import NO_PRIOR, RecencyPrior
+from onerec.evaluation.recency import NOT_CHOSEN, ChosenPrior
 from onerec.ranked_lists import RankedLists, first_occurrences, is_excluded, last_items
 from onerec.session_dataset.eval_users import load_eval_users
 from onerec.session_dataset.interactions import load_interactions
@@ -133,7 +133,7 @@ class Cascade:
 
     retrieval: Retrieval
     booster: Any
-    recency_prior: RecencyPrior = NO_PRIOR
+    recency_prior: ChosenPrior = NOT_CHOSEN
 
     def rank(
         self,
@@ -231,7 +231,7 @@ def load_cascade(directory: Path, knn: ItemKNN, popular: Popularity) -> Cascade:
     booster = _lightgbm().Booster(model_file=str(directory / "ranker.txt"))
     table = pq.read_table(directory / "statistics.parquet")
     statistics = np.stack([table.column(name).to_numpy() for name in STATISTICS], -1)
-    return Cascade(Retrieval(knn, popular, statistics), booster, RecencyPrior.load(directory))
+    return Cascade(Retrieval(knn, popular, statistics), booster, ChosenPrior.load(directory))
 
 
 def examples(

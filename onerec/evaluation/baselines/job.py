@@ -12,6 +12,7 @@ from onerec.evaluation.baselines.registry import (
     fit_item_knn_prior,
     fit_learned,
 )
+from onerec.evaluation.ndcg_by_weight import Earlier
 from onerec.session_dataset.interactions import load_interactions
 from onerec.session_dataset.reader import read_session_config
 from onerec.tokenizer.tokenized_catalogue import load_tokenized
@@ -32,6 +33,7 @@ class BaselinesJob:
         evaluation: Which baselines, and how they are fitted.
         training: How the generator learns and counts the newest days, for sequence baselines.
         runtime: Hardware.
+        earlier: What nightly runs before measured of the recency priors' weights, by system.
     """
 
     session_dataset: Path
@@ -40,6 +42,7 @@ class BaselinesJob:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     runtime: Runtime = field(default_factory=Runtime)
+    earlier: Earlier = field(default_factory=dict)
 
     def run(self, out_dir: Path, *, scratch: Path, log: Callable[[str], None]) -> dict[str, float]:
         """Fit and write them; see `fit_baselines` and `fit_learned`."""
@@ -79,5 +82,6 @@ class BaselinesJob:
             last_phase=self.training if config.baseline_last_phase else None,
             recency_days=self.training.recency_days if config.baseline_recency else None,
             runtime=self.runtime,
+            earlier=self.earlier,
             scratch=scratch if self.runtime.processes > 1 else None,
         )

@@ -37,13 +37,15 @@ from onerec.evaluation.baselines.simple import (
 )
 from onerec.evaluation.baselines.tiger import TigerRanker, load_tiger, tiger_codes
 from onerec.evaluation.baselines.transformer import SequenceRanker, load_sequence_ranker
+from onerec.evaluation.ndcg_by_weight import Earlier, NdcgByWeight
 from onerec.evaluation.recency import (
+    NOT_CHOSEN,
+    ChosenPrior,
     RecencyCases,
     WithRecency,
     chosen_prior,
     load_recency_cases,
 )
-from onerec.model.recency_prior import NO_PRIOR, RecencyPrior
 from onerec.ranked_lists import Ranker
 from onerec.session_dataset.eval_users import load_eval_users
 from onerec.session_dataset.interactions import Interactions, load_interactions
@@ -75,7 +77,7 @@ class FittedBaselines:
     item_knn: ItemKNN
     learned: Mapping[str, LearnedBaseline] = field(default_factory=dict)
     newest_watches: np.ndarray | None = None
-    item_knn_prior: RecencyPrior = NO_PRIOR
+    item_knn_prior: ChosenPrior = NOT_CHOSEN
 
     @property
     def candidates(self) -> np.ndarray:
@@ -111,9 +113,15 @@ class FittedBaselines:
         return found
 
     @property
-    def _recency_priors(self) -> dict[str, RecencyPrior]:
+    def _recency_priors(self) -> dict[str, ChosenPrior]:
         own = {name: system.recency_prior for name, system in self.learned.items()}
         return {"itemknn": self.item_knn_prior, **own}
+
+    @property
+    def recency_ndcg(self) -> dict[str, NdcgByWeight]:
+        """What the validation day measured of each prior's weight, by system."""
+        priors = self._recency_priors.items()
+        return {name: prior.measured for name, prior in priors if prior.measured.users}
 
     def facts(self) -> dict[str, float]:
         """Counts worth showing, and the weights of the recency priors."""
@@ -181,6 +189,7 @@ class BaselineInputs:
             leaves it out.
         runtime: Hardware of the sequence baselines.
         recency_days: The newest days that recency priors count; None leaves the priors out.
+        earlier: What nightly runs before measured of the priors' weights, by system.
         scratch: Directory of their unfinished work, which several processes share.
     """
 
@@ -193,6 +202,7 @@ class BaselineInputs:
     last_phase: TrainingConfig | None = None
     runtime: Runtime = field(default_factory=lambda: Runtime(accelerator="cpu"))
     recency_days: int | None = None
+    earlier: Earlier = field(default_factory=dict)
     scratch: Path | None = None
 
     def scratch_of(self, name: str) -> Path | None:
@@ -233,19 +243,39 @@ class BaselineInputs:
             and load_newest_windows(data, ids, history_length=length, days=phase.fresh_days),
         )
 
+    def sequences_of(self, name: str) -> WindowData:
+        """The same for one system."""
+        return replace(self.sequences, earlier=self.earlier.get(name, ()))
 
-def fit_item_knn_prior(inputs: BaselineInputs, config: EvaluationConfig) -> RecencyPrior:
-    """The recency prior of item-KNN, chosen on the validation day by neighbours of the training
-    days alone."""
-    cases = inputs.recency_cases
-    day = split_day(inputs.session_dataset, "valid")
-    if cases is None or day is None or not len(cases.users):
-        return NO_PRIOR
-    before = load_interactions(
-        inputs.session_dataset, inputs.semantic_ids, test_day=day, splits=("train",)
-    )
-    knn = fit_item_knn(before, cases.candidates, neighbours=config.neighbours)
-    return chosen_prior(LogSimilarity(knn), cases, seed=config.seed)
+    def prior_of(
+        self, name: str, seed: int, fit_before: Callable[[date, np.ndarray], Ranker | None]
+    ) -> ChosenPrior:
+        """The recency prior of a system that is fitted at once.
+
+        Args:
+            name: The system.
+            seed: Of the sample of users.
+            fit_before: From the validation day and its candidates (N,) to the system as of the days
+                before it, None where they are too few.
+        """
+        cases, day = self.recency_cases, split_day(self.session_dataset, "valid")
+        if cases is None or day is None:
+            return NOT_CHOSEN
+        ranker = fit_before(day, cases.candidates) if len(cases.users) else None
+        return chosen_prior(ranker, cases, seed=seed, earlier=self.earlier.get(name, ()))
+
+
+def fit_item_knn_prior(inputs: BaselineInputs, config: EvaluationConfig) -> ChosenPrior:
+    """The recency prior of item-KNN, chosen on the last validation days, on its own one by
+    neighbours of the training days alone."""
+
+    def fit_before(day: date, candidates: np.ndarray) -> Ranker:
+        before = load_interactions(
+            inputs.session_dataset, inputs.semantic_ids, test_day=day, splits=("train",)
+        )
+        return LogSimilarity(fit_item_knn(before, candidates, neighbours=config.neighbours))
+
+    return inputs.prior_of("itemknn", config.seed, fit_before)
 
 
 def _fit_sequences(
@@ -257,7 +287,7 @@ def _fit_sequences(
 
     return fit_sequence_model(
         LOSSES[name],
-        inputs.sequences,
+        inputs.sequences_of(name),
         config,
         newest=inputs.last_phase,
         execution=Execution(runtime=inputs.runtime, scratch=inputs.scratch_of(name)),
@@ -281,7 +311,7 @@ def _fit_tiger(
     )
     codes = tiger_codes(ids, inputs.vectors, candidates, tokenizer, on_progress=on_progress)
     return fit_tiger(
-        inputs.sequences,
+        inputs.sequences_of("tiger"),
         codes,
         ids.codebook_size,
         config,
@@ -303,25 +333,17 @@ def _fit_cascade(
         seed=config.seed,
     )
     fitted = cascade(inputs.session_dataset, candidates=inputs.candidates, test_day=inputs.test_day)
-    prior = _cascade_prior(cascade, inputs, config)
+
+    def fit_before(day: date, candidates: np.ndarray) -> Cascade | None:
+        # of the training days alone, whose last one the ranker learned
+        with TemporaryDirectory() as earlier:
+            if not write_one_day_earlier(inputs.session_dataset, Path(earlier)):
+                return None
+            return cascade(Path(earlier), candidates=candidates, test_day=day)
+
+    prior = inputs.prior_of("cascade", config.seed, fit_before)
     on_progress(f"cascade: weight {prior.weight:g} of the recency prior")
     return replace(fitted, recency_prior=prior)
-
-
-def _cascade_prior(
-    cascade: Callable[..., Cascade], inputs: BaselineInputs, config: EvaluationConfig
-) -> RecencyPrior:
-    """The recency prior of the cascade, chosen on the validation day by a cascade of the training
-    days alone, whose ranker learned the last of them."""
-    cases = inputs.recency_cases
-    day = split_day(inputs.session_dataset, "valid")
-    if cases is None or day is None or not len(cases.users):
-        return NO_PRIOR
-    with TemporaryDirectory() as earlier:
-        if not write_one_day_earlier(inputs.session_dataset, Path(earlier)):
-            return NO_PRIOR
-        older = cascade(Path(earlier), candidates=cases.candidates, test_day=day)
-    return chosen_prior(older, cases, seed=config.seed)
 
 
 LEARNED: Mapping[str, Callable[[BaselineInputs, EvaluationConfig, OnProgress], LearnedBaseline]] = {
@@ -391,5 +413,5 @@ def load_baselines(directory: Path, *, device: str = "cpu") -> FittedBaselines:
         item_knn=knn,
         learned={name: learned(name) for name in read_json(directory / "learned.json")},
         newest_watches=newest,
-        item_knn_prior=RecencyPrior.load(directory),
+        item_knn_prior=ChosenPrior.load(directory),
     )

@@ -309,8 +309,8 @@ def best_trial(
             best = ranker, model, loss, score
     assert best is not None, "there is a first trial"
     ranker, model, loss, _ = best
-    if data.recency is not None and measured:
-        prior = chosen_prior(ranker, data.recency, seed=config.seed)
+    if data.recency is not None:
+        prior = chosen_prior(ranker, data.recency, seed=config.seed, earlier=data.earlier)
         ranker = replace(ranker, recency_prior=prior)
     if newest is not None and newest.fresh_epochs and data.newest is not None:
         module = WindowModule(model, loss, seed=config.seed)

@@ -4,12 +4,14 @@ of the newest ones.
 Shapes: U users, W windows, H items a model reads, E exposures.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from onerec.catalogue import Catalogue
+from onerec.evaluation.ndcg_by_weight import NdcgByWeight
 from onerec.evaluation.recency import RecencyCases
 from onerec.session_dataset.eval_users import EvalUsers
 from onerec.session_dataset.holdout import load_newest_sequences
@@ -28,6 +30,7 @@ class WindowData:
         newest: What a last phase learns when the epoch is chosen; None leaves the phase out.
         recency: What the weight of the recency prior is chosen on, before that phase; None leaves
             the prior out.
+        earlier: What nightly runs before measured of that weight, for the same model.
     """
 
     windows: np.ndarray
@@ -35,6 +38,7 @@ class WindowData:
     candidates: np.ndarray
     newest: "NewestWindows | None" = None
     recency: RecencyCases | None = None
+    earlier: Sequence[NdcgByWeight] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,10 +19,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from onerec.config import ModelConfig, TokenizerConfig
+from onerec.evaluation.recency import NOT_CHOSEN, ChosenPrior
 from onerec.generation import Trie, rank_first_items
 from onerec.model import OneRec, load_model, lookup, save_model, session_nll
 from onerec.model.next_item import decode_positions, latest_states
-from onerec.model.recency_prior import NO_PRIOR, RecencyPrior
 from onerec.ranked_lists import RankedLists, last_items, narrowed
 from onerec.tokenizer.codebook import fit_codebook
 from onerec.tokenizer.semantic_ids import (
@@ -69,7 +69,7 @@ class TigerRanker:
     model: OneRec
     codes: Tensor
     candidates: np.ndarray
-    recency_prior: RecencyPrior = NO_PRIOR
+    recency_prior: ChosenPrior = NOT_CHOSEN
 
     def rank(
         self,
@@ -107,7 +107,7 @@ def load_tiger(directory: Path, candidates: np.ndarray, device: str) -> TigerRan
     """Read what `TigerRanker.save` wrote, onto a device."""
     model, _ = load_model(directory, expected_tokenizer_version="tiger")
     codes = load_file(str(directory / "codes.safetensors"))["codes"]
-    return TigerRanker(model.to(device).eval(), codes, candidates, RecencyPrior.load(directory))
+    return TigerRanker(model.to(device).eval(), codes, candidates, ChosenPrior.load(directory))
 
 
 def tiger_codes(

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from onerec.artifacts import read_json, write_json
-from onerec.model.recency_prior import NO_PRIOR, RecencyPrior
+from onerec.evaluation.recency import NOT_CHOSEN, ChosenPrior
 from onerec.ranked_lists import RankedLists, exclude_scores, last_items, narrowed
 
 BlockKind = Literal["transformer", "ligr"]
@@ -169,7 +169,7 @@ class SequenceRanker:
 
     model: SequenceModel
     candidates: np.ndarray
-    recency_prior: RecencyPrior = NO_PRIOR
+    recency_prior: ChosenPrior = NOT_CHOSEN
 
     @torch.no_grad()
     def rank(
@@ -209,4 +209,4 @@ def load_sequence_ranker(directory: Path, candidates: np.ndarray, device: str) -
     """Read what `SequenceRanker.save` wrote, onto a device."""
     model = SequenceModel(SequenceShape(**read_json(directory / "config.json")))
     model.load_state_dict(load_file(str(directory / "model.safetensors")))
-    return SequenceRanker(model.to(device).eval(), candidates, RecencyPrior.load(directory))
+    return SequenceRanker(model.to(device).eval(), candidates, ChosenPrior.load(directory))

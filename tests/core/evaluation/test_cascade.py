@@ -17,9 +17,9 @@ from onerec.evaluation.baselines import (
 )
 from onerec.evaluation.baselines.cascade import FEATURES, Cascade, Retrieval, examples, fit_cascade
 from onerec.evaluation.baselines.item_statistics import STATISTICS, item_statistics
+from onerec.evaluation.ndcg_by_weight import NdcgByWeight
 from onerec.evaluation.ranking_metrics import per_case_metrics
-from onerec.evaluation.recency import PRIOR_WEIGHTS
-from onerec.model.recency_prior import NO_PRIOR, RecencyPrior
+from onerec.evaluation.recency import NOT_CHOSEN, PRIOR_WEIGHTS, ChosenPrior
 from onerec.session_dataset.eval_users import load_eval_users
 from onerec.session_dataset.interactions import load_interactions
 from onerec.session_dataset.logged_exposures import LoggedExposures, load_logged_exposures
@@ -226,7 +226,7 @@ def test_its_lists_are_sorted_by_score_plus_prior(data: Path, fitted: Cascade, t
     watches = np.random.default_rng(1).integers(0, 50, NUM_ITEMS).astype(float)
     counted = fit_baselines(load_interactions(data, IDS, test_day=DAY), CANDIDATES, neighbours=5)
     for weight in (0.0, 1.5):
-        system = dataclasses.replace(fitted, recency_prior=RecencyPrior(weight=weight))
+        system = dataclasses.replace(fitted, recency_prior=ChosenPrior(weight=weight))
         baselines = dataclasses.replace(
             counted, learned={"cascade": system}, newest_watches=watches
         )
@@ -294,6 +294,12 @@ def test_the_weight_of_its_prior_is_chosen_by_a_cascade_of_the_training_days(
     assert chosen.weight == max(ndcg, key=ndcg.__getitem__)
     assert (chosen.weight > 0) == fashion
     assert f"cascade: weight {chosen.weight:g} of the recency prior" in messages
+    assert chosen.measured.users == len(cases)
+    assert chosen.measured.ndcg == pytest.approx(ndcg)
+    other = 0.25 if chosen.weight != 0.25 else 2.0
+    crowd = {"cascade": (NdcgByWeight(10_000, {w: float(w == other) for w in ndcg}),)}
+    outvoted = fit_learned(dataclasses.replace(inputs, earlier=crowd), config)["cascade"]
+    assert outvoted.recency_prior == dataclasses.replace(chosen, weight=other)
 
 
 def test_a_single_training_day_chooses_no_prior(tmp_path: Path):
@@ -308,7 +314,7 @@ def test_a_single_training_day_chooses_no_prior(tmp_path: Path):
         recency_days=1,
     )
     config = EvaluationConfig(baselines="popularity,cascade", neighbours=5)
-    assert fit_learned(inputs, config)["cascade"].recency_prior == NO_PRIOR
+    assert fit_learned(inputs, config)["cascade"].recency_prior == NOT_CHOSEN
 
 
 def test_without_lightgbm_the_remedy_is_named(data: Path, monkeypatch):

@@ -17,9 +17,9 @@ from onerec.evaluation.baselines import (
     load_baselines,
 )
 from onerec.evaluation.baselines.simple import SMOOTHING
+from onerec.evaluation.ndcg_by_weight import NdcgByWeight
 from onerec.evaluation.ranking_metrics import per_case_metrics
-from onerec.evaluation.recency import PRIOR_WEIGHTS
-from onerec.model.recency_prior import NO_PRIOR, RecencyPrior
+from onerec.evaluation.recency import NOT_CHOSEN, PRIOR_WEIGHTS, ChosenPrior, chosen_prior
 from onerec.session_dataset.interactions import load_interactions
 from tests.core.training.small import HISTORY, NUM_ITEMS, catalogue, write_patterned_dataset
 
@@ -40,7 +40,7 @@ def inputs(tmp_path: Path) -> BaselineInputs:
     )
 
 
-def fitted(inputs: BaselineInputs, prior: RecencyPrior) -> FittedBaselines:
+def fitted(inputs: BaselineInputs, prior: ChosenPrior) -> FittedBaselines:
     window = load_interactions(inputs.session_dataset, catalogue(), test_day=TEST_DAY)
     counted = fit_baselines(window, EVERYTHING, neighbours=20)
     return replace(counted, newest_watches=inputs.newest_watches, item_knn_prior=prior)
@@ -56,7 +56,7 @@ def by_hand(knn, histories: np.ndarray, added: np.ndarray) -> np.ndarray:
 def test_lists_are_sorted_by_log_similarity_plus_prior(
     inputs: BaselineInputs, tmp_path: Path
 ) -> None:
-    baselines = fitted(inputs, RecencyPrior(weight=0.5))
+    baselines = fitted(inputs, ChosenPrior(weight=0.5))
     (tmp_path / "baselines").mkdir()
     baselines.save(tmp_path / "baselines")
     loaded = load_baselines(tmp_path / "baselines")
@@ -70,7 +70,7 @@ def test_lists_are_sorted_by_log_similarity_plus_prior(
         assert np.take_along_axis(expected, lists.items, 1) == pytest.approx(lists.scores)
         plain = rankers["itemknn_without_recency"].rank(histories, 10)
         assert np.array_equal(plain.items, baselines.item_knn.rank(histories, 10).items)
-    without = fitted(inputs, NO_PRIOR).rankers
+    without = fitted(inputs, NOT_CHOSEN).rankers
     assert "itemknn_without_recency" not in without
     assert np.array_equal(without["itemknn"].rank(histories, 10).items, plain.items)
 
@@ -95,4 +95,33 @@ def test_the_weight_is_chosen_on_the_validation_day_by_what_was_before_it(
     prior = fit_item_knn_prior(inputs, CONFIG)
     assert prior.days == 1
     assert ndcg[prior.weight] == pytest.approx(max(ndcg.values()), abs=1e-3)
-    assert fit_item_knn_prior(replace(inputs, recency_days=None), CONFIG) == NO_PRIOR
+    assert prior.measured.users == len(cases.users)
+    assert prior.measured.ndcg == pytest.approx(ndcg, abs=1e-3)
+    assert fit_item_knn_prior(replace(inputs, recency_days=None), CONFIG) == NOT_CHOSEN
+
+
+def test_many_users_of_earlier_days_outvote_those_of_this_one(
+    inputs: BaselineInputs, tmp_path: Path
+) -> None:
+    alone = fit_item_knn_prior(inputs, CONFIG)
+    other = 1.5 if alone.weight != 1.5 else 0.25
+
+    def with_earlier(users: int) -> ChosenPrior:
+        days = (NdcgByWeight(users, {w: float(w == other) for w in PRIOR_WEIGHTS}),)
+        return fit_item_knn_prior(replace(inputs, earlier={"itemknn": days}), CONFIG)
+
+    assert with_earlier(10**6) == replace(alone, weight=other), "measured stays this day's own"
+    assert with_earlier(0) == alone
+    alone.save(tmp_path)
+    assert ChosenPrior.load(tmp_path) == alone
+
+
+def test_a_day_without_users_takes_the_weight_of_the_days_before(
+    inputs: BaselineInputs,
+) -> None:
+    cases = inputs.recency_cases
+    assert cases is not None
+    nobody = replace(cases, users=cases.users.rows(np.array([], dtype=int)))
+    days = (NdcgByWeight(10, {0.0: 0.1, 0.5: 0.3}), NdcgByWeight(90, {0.0: 0.3, 0.5: 0.2}))
+    for count, weight in ((0, 0.0), (1, 0.5), (2, 0.0)):
+        assert chosen_prior(None, nobody, seed=0, earlier=days[:count]).weight == weight

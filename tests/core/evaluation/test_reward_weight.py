@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from onerec.config import AlignmentConfig, BeamConfig
+from onerec.evaluation.ndcg_by_weight import NOT_MEASURED, NdcgByWeight
 from onerec.evaluation.recency import RecencyCases
 from onerec.evaluation.reward_weight import (
-    NdcgByWeight,
     ServingReward,
     choose_reward_weight,
     load_held_out_cases,
@@ -98,7 +98,7 @@ def test_a_reward_counts_as_much_as_costs_little_ndcg(
     # many users of an earlier day who found the opposite outvote these, few do not
     opposite = {w: 1 - v for w, v in measured.ndcg.items()}
     for users, outvoted in ((1, False), (100_000, True)):
-        earlier = [NdcgByWeight(users, opposite), NdcgByWeight(0, {})]
+        earlier = [NdcgByWeight(users, opposite), NOT_MEASURED]
         strict = replace(tried, reward_ndcg_tolerance=0.0)
         again = choose_reward_weight(model, catalogue(), reward, cases, DECODING, strict, earlier)
         assert again == measured
@@ -110,7 +110,7 @@ def test_a_day_without_held_out_users_takes_the_weight_of_the_days_before(model:
     tried = AlignmentConfig(reward_weights="0,1,3")
     earlier = [NdcgByWeight(10, {0.0: 0.1, 1.0: 0.1, 3.0: 0.0})]
     measured = choose_reward_weight(model, catalogue(), reward, None, DECODING, tried, earlier)
-    assert measured == NdcgByWeight(0, {})
+    assert measured == NOT_MEASURED
     assert model.reward_weight == 1.0
 
 

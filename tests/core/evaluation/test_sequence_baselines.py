@@ -48,7 +48,8 @@ from onerec.evaluation.baselines.transformer import (
     SequenceShape,
     load_sequence_ranker,
 )
-from onerec.model.recency_prior import RecencyPrior
+from onerec.evaluation.ndcg_by_weight import NdcgByWeight, best_of
+from onerec.evaluation.recency import PRIOR_WEIGHTS, ChosenPrior
 from onerec.session_dataset.eval_users import EvalUsers, load_eval_users
 from onerec.session_dataset.holdout import held_out_users
 from onerec.session_dataset.interactions import load_interactions
@@ -409,12 +410,19 @@ def test_a_night_fits_what_its_settings_name(tmp_path: Path) -> None:
     ), "of the days before the validation day"
     learned = fit_learned(inputs, config)
     assert list(learned) == ["sasrec_ce"]
+    chosen = learned["sasrec_ce"].recency_prior
+    assert chosen.measured.users == len(cases.users)
+    assert chosen.weight == best_of(chosen.measured.ndcg)
+    crowd = NdcgByWeight(10**6, {w: float(w == 1.5) for w in PRIOR_WEIGHTS})
+    after_others = dataclasses.replace(inputs, earlier={"sasrec_ce": (crowd,), "tiger": ()})
+    outvoted = fit_learned(after_others, config)["sasrec_ce"].recency_prior
+    assert outvoted == dataclasses.replace(chosen, weight=1.5)
     counted = fit_baselines(
         load_interactions(directory, ids, test_day=DAY), candidates, neighbours=10
     )
     names = ["popularity", "popularity_recent", "own_repeats", "itemknn"]
     assert list(counted.rankers) == names
-    prior = RecencyPrior(weight=500.0)
+    prior = ChosenPrior(weight=500.0)
     learned = {n: dataclasses.replace(r, recency_prior=prior) for n, r in learned.items()}
     fitted = dataclasses.replace(counted, learned=learned, newest_watches=inputs.newest_watches)
     (tmp_path / "b").mkdir()

@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from onerec.config import ModelConfig, TrainingConfig
-from onerec.evaluation.recency import RecencyCases
+from onerec.evaluation.ndcg_by_weight import NOT_MEASURED, Earlier, NdcgByWeight
+from onerec.evaluation.recency import PRIOR_WEIGHTS, RecencyCases
 from onerec.model import OneRec, encode_items, load_model
 from onerec.session_dataset.eval_users import EvalUsers
 from onerec.session_dataset.generator_sessions import SessionTensors
@@ -24,6 +25,7 @@ from onerec.training import (
     TrainingProgress,
     TrainingReport,
     fit_generator,
+    read_report,
 )
 from onerec.training.generator_module import dense_nll
 from onerec.training.list_weights import DENSE_SHARES
@@ -54,6 +56,7 @@ def fit(
     on_progress: Callable[[TrainingProgress], None] | None = None,
     list_cases: RecencyCases | None = None,
     vectors: torch.Tensor | None = None,
+    earlier: Earlier | None = None,
 ) -> TrainingReport:
     return fit_generator(
         config,
@@ -64,6 +67,7 @@ def fit(
             semantic_ids=catalogue(),
             list_cases=list_cases,
             vectors=vectors,
+            earlier=earlier or {},
         ),
         out_dir=directory / "out",
         scratch=directory / "scratch",
@@ -114,21 +118,39 @@ def test_the_weight_of_the_recency_prior_is_chosen_and_kept(
     plain = fit(tmp_path / "plain", config)
     report = fit(tmp_path / "chosen", config, list_cases=cases_of_recency(weight_pays))
     assert report.history == plain.history, "choosing it changes no training"
-    best = max(report.recency_ndcg, key=lambda weight: report.recency_ndcg[weight])
+    best = max(report.recency_ndcg.ndcg, key=report.recency_ndcg.ndcg.__getitem__)
+    assert report.recency_ndcg.users == 40
     model, _ = load_model(tmp_path / "chosen" / "out", expected_tokenizer_version=None)
-    assert (model.recency_prior.weight, model.recency_prior.days) == (float(best), 2)
+    assert (model.recency_prior.weight, model.recency_prior.days) == (best, 2)
     assert (model.recency_prior.weight > 0) == weight_pays
-    written = json.loads((tmp_path / "chosen" / "out" / "history.json").read_text())
-    assert written["summary"]["recency_ndcg"] == report.recency_ndcg
+    assert read_report(tmp_path / "chosen" / "out").recency_ndcg == report.recency_ndcg
     of_plain, of_chosen = (hashes(tmp_path / name) for name in ("plain", "chosen"))
     assert of_plain["model.safetensors"] == of_chosen["model.safetensors"]
+
+
+def test_many_users_of_earlier_days_outvote_those_of_this_one(tmp_path: Path) -> None:
+    config = dataclasses.replace(TRAINING, max_epochs=1)
+    shape = dataclasses.replace(MODEL, dense_head=True)
+    cases, vectors = cases_of_recency(weight_pays=True), torch.eye(NUM_ITEMS)
+    alone = fit(tmp_path / "alone", config, shape, list_cases=cases, vectors=vectors)
+    model, _ = load_model(tmp_path / "alone" / "out", expected_tokenizer_version=None)
+    share = 0.2 if model.dense_share != 0.2 else 0.8
+    earlier = {
+        "dense": (NdcgByWeight(10**6, {s: float(s == share) for s in DENSE_SHARES}),),
+        "recency": (NdcgByWeight(10**6, {w: float(w == 0) for w in PRIOR_WEIGHTS}),),
+    }
+    report = fit(tmp_path / "b", config, shape, list_cases=cases, vectors=vectors, earlier=earlier)
+    after, _ = load_model(tmp_path / "b" / "out", expected_tokenizer_version=None)
+    assert report.dense_ndcg == alone.dense_ndcg, "what is measured is of this day alone"
+    assert (model.recency_prior.weight > 0, after.recency_prior.weight) == (True, 0.0)
+    assert after.dense_share == share
 
 
 def test_a_generator_without_a_recency_prior_gets_no_weight(tmp_path: Path) -> None:
     config = dataclasses.replace(TRAINING, max_epochs=1, recency_prior=False)
     report = fit(tmp_path, config, list_cases=cases_of_recency(weight_pays=True))
     model, _ = load_model(tmp_path / "out", expected_tokenizer_version=None)
-    assert (report.recency_ndcg, model.recency_prior.weight) == ({}, 0.0)
+    assert (report.recency_ndcg, model.recency_prior.weight) == (NOT_MEASURED, 0.0)
 
 
 def test_a_dense_head_is_learned_beside_the_generator_and_gets_a_share(tmp_path: Path) -> None:
@@ -138,9 +160,9 @@ def test_a_dense_head_is_learned_beside_the_generator_and_gets_a_share(tmp_path:
     vectors = torch.nn.functional.one_hot(torch.arange(NUM_ITEMS)).float()
     cases = cases_of_recency(True)
     report = fit(tmp_path / "a", config, shape, list_cases=cases, vectors=vectors)
-    assert list(report.dense_ndcg) == [str(share) for share in DENSE_SHARES]
+    assert tuple(report.dense_ndcg.ndcg) == DENSE_SHARES
     model, _ = load_model(tmp_path / "a" / "out", expected_tokenizer_version=None)
-    assert report.dense_ndcg[str(model.dense_share)] == max(report.dense_ndcg.values())
+    assert report.dense_ndcg.ndcg[model.dense_share] == max(report.dense_ndcg.ndcg.values())
 
     @torch.no_grad()
     def loss(model: OneRec) -> float:

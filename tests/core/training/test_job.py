@@ -17,14 +17,22 @@ import pytest
 import torch
 
 from onerec.artifacts import read_json
-from onerec.model import OneRec, TokenizerVersionMismatchError, load_model, save_model
+from onerec.evaluation.ndcg_by_weight import NdcgByWeight
+from onerec.evaluation.recency import PRIOR_WEIGHTS
+from onerec.model import (
+    OneRec,
+    TokenizerVersionMismatchError,
+    load_model,
+    read_config,
+    save_model,
+)
 from onerec.session_dataset.generator_sessions import load_session_tensors
 from onerec.session_dataset.splits import LEARNED
 from onerec.session_dataset.user_sequences import load_user_sequences, sessions_of_sequences
 from onerec.training.__main__ import main
 from onerec.training.generator_module import next_token_loss
 from onerec.training.job import TrainingJob, train, why_not_start_from
-from onerec.training.launch import parse_job
+from onerec.training.launch import job_to_json, parse_job, run_job_file
 from onerec.training.progress import TrainingProgress
 from onerec.training.resume import RESUME
 from onerec.training.runtime import Runtime
@@ -226,6 +234,19 @@ def job_of(artifacts: Path, **training: Any) -> TrainingJob:
         training=dataclasses.replace(TRAINING, **training),
         runtime=Runtime(accelerator="cpu", threads=1, checkpoint_every_steps=1),
     )
+
+
+def test_a_job_file_carries_what_earlier_days_measured(artifacts: Path, tmp_path: Path) -> None:
+    crowd = NdcgByWeight(10**6, {w: 1 / 3 if w == 0.25 else 0.1 for w in PRIOR_WEIGHTS})
+    job = dataclasses.replace(
+        job_of(artifacts, max_epochs=1, fresh_epochs=0), earlier={"recency": (crowd,)}
+    )
+    file = tmp_path / "job.json"
+    file.write_text(json.dumps(job_to_json(job) | {"out": str(tmp_path / "out")}))
+    run_job_file(TrainingJob, file, log=lambda message: None)
+    assert read_config(tmp_path / "out")["recency_prior"]["weight"] == 0.25
+    values = json.loads(json.dumps(job_to_json(job)))
+    assert parse_job(TrainingJob, values) == job
 
 
 def test_the_newest_days_are_learned_when_the_epoch_is_chosen(
