@@ -19,6 +19,7 @@ from experiments.ab_test.config import (
     MEASURED,
     NIGHTLY,
     NIGHTLY_ALIGNED,
+    RETRAINED,
     RETRAINED_DAILY,
     SMALL_IPA,
     VARIANTS,
@@ -124,6 +125,7 @@ def _table(
         source.dataset,
         "an A/B test needs users who answer; set ONEREC_DATASET=simulated",
     )
+    _require_arms_of(name, settings)
     test, versions = _test(context, settings, store, source, compute)
     key: dict[str, Any] = {
         "config": {
@@ -148,6 +150,16 @@ def _table(
         [table],
         {"nightly run": ", ".join(days), "upstream versions": dg.MetadataValue.json(versions)},
     )
+
+
+def _require_arms_of(name: str, settings: ABTestConfig) -> None:
+    """Arms decide which of the two tables is written."""
+    ending = f"that ends in {RETRAINED!r}"
+    if name == NAME_RETRAINED:
+        remedy = f"name an arm {ending}, too, or materialise {NAME}, whose table this would replace"
+    else:
+        remedy = f"name no arm {ending}, or materialise {NAME_RETRAINED}, whose table it would be"
+    require(settings.has_retrained_arms == (name == NAME_RETRAINED), "arms", settings.arms, remedy)
 
 
 def _consecutive_days(store: ArtifactStore, most: int) -> list[str]:

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from assets.support import PIPELINE
-from experiments.ab_test.assets import ab_test_retrained_table, ab_test_table
+from experiments.ab_test.assets import EVERY_NIGHT, ab_test_retrained_table, ab_test_table
 from onerec.artifacts import ArtifactError, ArtifactStore
 from onerec.evaluation.metric_table import MetricTable
 from resources.stores import Artifacts, Compute, Source
@@ -84,6 +84,20 @@ def test_the_retrained_table_is_of_the_nightly_runs_that_follow_one_another(
     assert "day_3" not in {r.slice for r in rows}
     weights = [r.value for r in rows if r.metric == "reward_weight"]
     assert weights == [1.0, 1.0]
+
+
+def test_arms_of_the_other_table_are_refused(tmp_path: Path, tables_dir: Path) -> None:
+    """They would write the other asset's table."""
+    store, source = ArtifactStore(str(tmp_path / "artifacts")), app(tmp_path)
+    for asset in EVERY_NIGHT:
+        for day in ("2026-06-14", "2026-06-15"):
+            with store.write(asset, day, config={}, upstream={}, code_version="1"):
+                pass
+    with pytest.raises(ValueError, match=r"arms='.*small': name an arm .*or materialise ab_test_t"):
+        materialize(tmp_path, source, ab_test_retrained_table, QUICK | {"days": 2})
+    with pytest.raises(ValueError, match=r"name no arm .*or materialise ab_test_retrained_table"):
+        materialize(tmp_path, source, ab_test_table, RETRAINED)
+    assert not list(tables_dir.glob("ab_test*"))
 
 
 def test_an_arm_whose_variant_was_not_made_names_its_partition(tmp_path: Path) -> None:
