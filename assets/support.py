@@ -11,6 +11,7 @@ import pydantic
 from onerec.artifacts import Artifact
 from onerec.config import PipelineConfig, ValidatedConfig, require
 from onerec.config.fields import pydantic_fields
+from resources.commit import current_commit
 from resources.settings import load_settings
 
 SETTINGS = load_settings()
@@ -104,6 +105,7 @@ def published(artifact: Artifact, metadata: Mapping[str, Any]) -> dg.Materialize
         data_version=dg.DataVersion(artifact.content_hash),
         metadata={
             "artifact version": artifact.version,
+            "commit": current_commit(),
             "path": dg.MetadataValue.path(str(artifact.path)),
             "size (bytes)": artifact.size_bytes,
             "row counts": dg.MetadataValue.json(counts),

@@ -9,7 +9,9 @@ import dagster as dg
 from pydantic import Field
 
 from assets.support import SETTINGS, listed
+from experiments.nightly_artifacts import NEEDED
 from onerec.artifacts import ArtifactStore
+from resources.commit import UNKNOWN, current_commit
 
 if TYPE_CHECKING:
     from experiments.reporting.result_tables import Provenance, ResultTable
@@ -28,18 +30,30 @@ class DaysLaunchpad(dg.Config):
         return [day for day in days if self.first_day <= day <= (self.last_day or day)]
 
 
+def recorded(instance: dg.DagsterInstance, asset: str, partition: str, name: str) -> Any:
+    """A value from the metadata of a partition's last materialization; None where there is none."""
+    wanted = dg.AssetRecordsFilter(asset_key=dg.AssetKey(asset), asset_partitions=[partition])
+    records = instance.fetch_materializations(wanted, limit=1).records
+    event = records[0].asset_materialization if records else None
+    return event.metadata[name].value if event and name in event.metadata else None
+
+
 def recorded_seconds(
     instance: dg.DagsterInstance, asset: str, partition: str, name: str = "seconds"
 ) -> float | None:
     """A duration from the metadata of a partition's last materialization, if any."""
-    wanted = dg.AssetRecordsFilter(asset_key=dg.AssetKey(asset), asset_partitions=[partition])
-    records = instance.fetch_materializations(wanted, limit=1).records
-    event = records[0].asset_materialization if records else None
-    value = event.metadata[name].value if event and name in event.metadata else None
+    value = recorded(instance, asset, partition, name)
     return float(value) if isinstance(value, int | float) else None
 
 
+def commits_of_nights(instance: dg.DagsterInstance, days: Sequence[str]) -> list[str]:
+    """The commits that made what experiments read of nightly runs, as far as they are known."""
+    found = {recorded(instance, asset, day, "commit") for asset in NEEDED for day in days}
+    return sorted(found - {None, UNKNOWN})
+
+
 def provenance(
+    instance: dg.DagsterInstance,
     store: ArtifactStore,
     days: Sequence[str],
     settings: Mapping[str, Any],
@@ -49,13 +63,14 @@ def provenance(
     """Provenance of a table of nightly runs.
 
     Args:
+        instance: Where the nightly runs are recorded.
         store: The artifacts.
         days: The nightly runs' test days.
         settings: Settings of the nightly runs, as JSON.
         seeds: Seeds used.
         budget: Training budget of the systems.
     """
-    from experiments.reporting.result_tables import Provenance, current_commit
+    from experiments.reporting.result_tables import Provenance
 
     hashes = [store.latest("session_dataset", day).content_hash for day in days]
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
@@ -65,6 +80,7 @@ def provenance(
         seeds=seeds,
         budget=budget,
         commit=current_commit(),
+        nights=commits_of_nights(instance, days),
     )
 
 

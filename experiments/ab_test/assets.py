@@ -142,7 +142,7 @@ def _table(
     table = table_of_ab_test(
         run_ab_test(test, scratch),
         settings,
-        provenance(store, days, key["config"], seeds, _budget(store, settings)),
+        provenance(context.instance, store, days, key["config"], seeds, _budget(store, settings)),
         repeat_days=test.source.config.repeat_days,
     )
     shutil.rmtree(scratch)

@@ -8,10 +8,10 @@ from experiments.amazon_beauty.training import UNSEEN, BeautyResult
 from experiments.reporting.result_tables import (
     Provenance,
     ResultTable,
-    current_commit,
 )
 from experiments.reporting.seed_intervals import SeededValues, seeded_rows
 from onerec.evaluation.metric_table import Metric, MetricRow, MetricTable, TableColumn
+from resources.commit import current_commit
 
 NAME = "amazon_beauty"
 LABELS = {

@@ -78,7 +78,8 @@ def cold_items_table(
         on_progress=context.log.info,
     )
     base = replace(night.base, training=replace(night.base.training, fresh_epochs=0))
-    made = provenance(store, [day], asdict(base), [base.training.seed], _budget(test))
+    seeds, settings = [base.training.seed], asdict(base)
+    made = provenance(context.instance, store, [day], settings, seeds, _budget(test))
     return _written(test, SETTINGS.dataset, made)
 
 
@@ -97,7 +98,8 @@ def cold_items_movielens_table(
     """The same on MovieLens-100k, each user's last liked films as days of their own."""
     from experiments.cold_items import movielens
     from experiments.cold_items.experiment import ColdItems
-    from experiments.reporting.result_tables import Provenance, current_commit
+    from experiments.reporting.result_tables import Provenance
+    from resources.commit import current_commit
 
     directory = Path(config.directory)
     read = {

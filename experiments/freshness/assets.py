@@ -19,7 +19,9 @@ from resources.stores import Artifacts
     code_version=code_version(__name__, "freshness_table"),
     deps=[dg.AssetDep(name, partition_mapping=dg.AllPartitionMapping()) for name in READ],
 )
-def freshness_table(config: DaysLaunchpad, artifacts: Artifacts) -> dg.MaterializeResult:
+def freshness_table(
+    context: dg.AssetExecutionContext, config: DaysLaunchpad, artifacts: Artifacts
+) -> dg.MaterializeResult:
     """The generators of all nightly runs, measured on their own day and the seven days after it."""
     from experiments.freshness.decay import NightlyRunFiles, table_of_ages
 
@@ -38,6 +40,6 @@ def freshness_table(config: DaysLaunchpad, artifacts: Artifacts) -> dg.Materiali
         f"the first nightly run's generator at most {base.training.max_epochs} epochs from random "
         "weights, later ones from the one before; the last phase on the newest days of each run"
     )
-    made = provenance(store, days, asdict(base), [base.training.seed], budget)
+    made = provenance(context.instance, store, days, asdict(base), [base.training.seed], budget)
     table = table_of_ages(nights, base.decoding, base.evaluation, SETTINGS.dataset, made)
     return written([table])

@@ -2,18 +2,14 @@
 
 import math
 import re
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from pathlib import Path
 from typing import Any
 
 from onerec.evaluation.metric_table import MetricRow, MetricTable, TableColumn
 from onerec.report import pictures
 from onerec.statistics import Interval
-
-CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +36,7 @@ class Provenance:
         budget: Training budget per system, e.g. epochs and trials.
         commit: Commit of this repository.
         day: Date of the run.
+        nights: Commits that the nightly runs were made by, as far as that was recorded.
     """
 
     data: str
@@ -48,6 +45,15 @@ class Provenance:
     budget: str
     commit: str
     day: date = field(default_factory=date.today)
+    nights: Sequence[str] = ()
+
+    @property
+    def commits(self) -> str:
+        """The commits in words; nightly runs by the same one are not mentioned."""
+        if {*self.nights} <= {self.commit}:
+            return f"commit `{self.commit}`"
+        nights = ", ".join(f"`{commit}`" for commit in self.nights)
+        return f"commit `{self.commit}`, nightly runs by {nights}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,23 +124,6 @@ def cells(table: ResultTable) -> list[list[str]]:
         seconds = "" if cost.seconds is None else f"{cost.seconds:,.0f}"
         lines.append([system, *numbers, str(cost.seeds), seconds])
     return lines
-
-
-def current_commit(root: Path = CHECKOUT) -> str:
-    """Hash of the checkout's commit, with `+` for uncommitted changes; 'unknown' outside of git.
-
-    Changes of documents do not count, since writing a table changes the results page.
-    """
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(root), *arguments]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-
-    try:
-        dirty = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)docs")
-        return git("rev-parse", "--short=10", "HEAD") + ("+" if dirty else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
 
 
 def _bar(row: MetricRow) -> Any:

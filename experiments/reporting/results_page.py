@@ -52,7 +52,7 @@ SECTION = template(
 - {{ finding }}
 {% endfor %}
 
-{{ made.day }}, commit `{{ made.commit }}`, data {{ made.data }}, config {{ made.config }}, \
+{{ made.day }}, {{ made.commits }}, data {{ made.data }}, config {{ made.config }}, \
 seeds {{ made.seeds | join(", ") }}. Budget: {{ made.budget }}.
 """
 )

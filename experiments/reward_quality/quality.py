@@ -19,7 +19,6 @@ from experiments.reporting.result_tables import (
     Provenance,
     ResultTable,
     TrainingCost,
-    current_commit,
 )
 from experiments.reporting.seed_intervals import SeededValues, interval_of, seeded_rows
 from experiments.reward_quality.scorers import EvaluationBlocks, SystemScores, fit_systems
@@ -35,6 +34,7 @@ from onerec.reward.metrics import (
 from onerec.reward.pairwise_order import pairs_in_order
 from onerec.reward.scoring import scalar_reward, tower_weights
 from onerec.statistics import Interval, resampled_means
+from resources.commit import current_commit
 
 SAMPLES = 400
 """Number of bootstrap resamples of users per interval."""

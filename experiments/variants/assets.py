@@ -172,6 +172,7 @@ def comparison_table(name: str, compared: Comparison) -> dg.AssetsDefinition:
             )
         base = night.base
         made = provenance(
+            context.instance,
             artifacts.store,
             [night.test_day.isoformat()],
             asdict(base),

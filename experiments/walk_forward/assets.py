@@ -57,7 +57,7 @@ def walk_forward_table(
     tables = walk_forward_tables(
         {day: [s.latest("offline_metrics", day).path for s in stores] for day in days},
         SETTINGS.dataset,
-        provenance(store, days, asdict(base), seeds, budget),
+        provenance(context.instance, store, days, asdict(base), seeds, budget),
         learned,
         {} if others else _seconds(context.instance, days, learned.systems),
     )

@@ -1,7 +1,6 @@
 """Result tables: what programs read, what people read, and the page of all of them."""
 
-import shutil
-import subprocess
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +9,6 @@ from experiments.reporting.result_tables import (
     Provenance,
     ResultTable,
     TrainingCost,
-    current_commit,
 )
 from experiments.reporting.results_page import (
     OLDER,
@@ -114,26 +112,14 @@ def test_a_table_that_would_mislead_is_refused(change, message):
         table(**change)
 
 
-@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
-def test_a_written_page_is_no_other_code(tmp_path):
-    def git(*arguments):
-        identity = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
-        subprocess.run(["git", "-C", str(tmp_path), *identity, *arguments], check=True)
+def test_nightly_runs_by_other_commits_are_named():
+    def line(*nights: str) -> str:
+        made = replace(MADE, nights=nights)
+        return section(replace(table(), provenance=made)).splitlines()[-1]
 
-    page, code = tmp_path / "docs" / "results.md", tmp_path / "code.py"
-    page.parent.mkdir()
-    page.write_text("no table yet")
-    code.write_text("a = 1")
-    assert current_commit(tmp_path) == "unknown"
-    git("init", "-q")
-    git("add", ".")
-    git("commit", "-qm", "first")
-    clean = current_commit(tmp_path)
-    assert len(clean) == 10
-    page.write_text("a table")
-    assert current_commit(tmp_path) == clean
-    code.write_text("a = 2")
-    assert current_commit(tmp_path) == clean + "+"
+    assert ", commit `abc`, data" in line()
+    assert ", commit `abc`, data" in line("abc")
+    assert ", commit `abc`, nightly runs by `abc`, `def`, data" in line("abc", "def")
 
 
 def test_one_seed_is_the_plain_bootstrap_over_users():
