@@ -33,6 +33,7 @@ from onerec.artifacts import ArtifactStore
 from onerec.datasets.simulated import SimulatedSource
 from onerec.datasets.simulator.world import Array
 from onerec.evaluation.baselines import load_baselines
+from onerec.evaluation.recency import ChosenPrior
 from onerec.model import load_model, save_model
 from onerec.model.recency_prior import RecencyPrior
 from onerec.session_dataset.newest_watches import newest_watches
@@ -164,14 +165,15 @@ def test_one_weight_of_the_reward_for_every_arm(night: Night, tmp_path: Path) ->
 
 def with_recency(night: Night, directory: Path) -> Night:
     """The same nightly run, whose generator and item-KNN count the watches of the newest day."""
-    weight = RecencyPrior(weight=5.0)
     fitted = load_baselines(night.path("baselines"))
     ids = load_semantic_ids(night.path("semantic_ids"))
     newest = newest_watches(night.path("session_dataset"), ids, before=night.day, days=1)
-    fitted = dataclasses.replace(fitted, item_knn_prior=weight, newest_watches=newest)
+    fitted = dataclasses.replace(
+        fitted, item_knn_prior=ChosenPrior(weight=5.0), newest_watches=newest
+    )
     checkpoint = night.path("pretrained_checkpoint")
     model, version = load_model(checkpoint, expected_tokenizer_version=ids.tokenizer_version)
-    model.recency_prior = weight
+    model.recency_prior = RecencyPrior(weight=5.0)
     for name in ("baselines", "pretrained_checkpoint"):
         (directory / name).mkdir()
     fitted.save(directory / "baselines")
