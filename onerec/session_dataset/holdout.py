@@ -6,6 +6,7 @@ out of that phase; later decisions (the gate of an alignment round) are measured
 """
 
 import dataclasses
+from collections.abc import Sequence
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -39,7 +40,7 @@ def held_out_users(directory: Path, user_ids: np.ndarray) -> np.ndarray:
 
 
 def load_newest_sequences(
-    directory: Path, catalogue: Catalogue, *, days: int
+    directory: Path, catalogue: Catalogue, *, days: int, splits: Sequence[str] = LEARNED
 ) -> tuple[UserSequences, date]:
     """Sequences for the last phase of a training: everything before the test day, except what the
     held-out users did on the validation day.
@@ -47,21 +48,24 @@ def load_newest_sequences(
     Args:
         directory: Files of a `session_dataset` artifact; `test` is never read.
         catalogue: Items it does not know are dropped.
-        days: Number of the newest days, the validation day included.
+        days: Number of the newest days.
+        splits: Splits to read; `("train",)` ends the day before the validation day.
 
     Returns:
         The sequences, older days included, which are the histories; and the first of the newest
         days.
     """
-    sequences = load_user_sequences(directory, catalogue, splits=LEARNED)
+    sequences = load_user_sequences(directory, catalogue, splits=splits)
     known = sequences.day[~np.isnat(sequences.day)]
-    validation_day = known.max() if len(known) else np.datetime64(0, "D")
-    held_out = held_out_users(directory, sequences.user_ids)
-    kept = ~(held_out[sequences.user] & (sequences.day == validation_day))
+    last_day = known.max() if len(known) else np.datetime64(0, "D")
+    kept = np.ones(len(sequences.user), dtype=bool)
+    if "valid" in splits:
+        held_out = held_out_users(directory, sequences.user_ids)
+        kept = ~(held_out[sequences.user] & (sequences.day == last_day))
     learned = dataclasses.replace(
         sequences,
         user=sequences.user[kept],
         item=sequences.item[kept],
         day=sequences.day[kept],
     )
-    return learned, validation_day.astype(date) - timedelta(days=days - 1)
+    return learned, last_day.astype(date) - timedelta(days=days - 1)

@@ -87,8 +87,9 @@ class PretrainingData:
             start from a checkpoint.
         newest: Sessions of the newest days, the validation day included, for a last phase after the
             epoch is chosen; None: no last phase.
-        list_cases: Users on whom the weights of recency prior and dense head are chosen before the
-            last phase; None: the weights are 0.
+        newest_before: The same a day earlier, without the validation day.
+        list_cases: Users of the validation day on whom the weights of recency prior and dense head
+            are chosen; None: the weights are 0.
         earlier: What nightly runs before measured of those weights, see `choose_list_weights`.
     """
 
@@ -97,6 +98,7 @@ class PretrainingData:
     semantic_ids: SemanticIds
     vectors: Tensor | None = None
     newest: SessionTensors | None = None
+    newest_before: SessionTensors | None = None
     list_cases: RecencyCases | None = None
     earlier: Earlier = dataclasses.field(default_factory=dict)
 
@@ -115,7 +117,9 @@ def fit_generator(
     """Train a generator; write `model.safetensors`, `config.json` and `history.json`.
 
     The validation loss chooses the epoch; a last phase then trains on `data.newest`, without
-    validation (`TrainingConfig.fresh_epochs`).
+    validation (`TrainingConfig.fresh_epochs`). The weights of lists are chosen on the validation
+    day by the model as that phase would have left it a day earlier, since a model that has learned
+    the newest days needs less of a recency prior than one that has not.
 
     Killed at any moment and called again with the same arguments, it resumes from the last saved
     state and writes the same bytes as an uninterrupted run (see `fit`). On several devices every
@@ -146,16 +150,21 @@ def fit_generator(
         codes = data.semantic_ids.codes
         learn = partial(_learn, model, codes, runtime=runtime, on_progress=on_progress)
         chosen = learn(data.train, config, valid=data.valid, scratch=work)
+
+        def learn_newest(sessions: SessionTensors | None, name: str) -> _Phase | None:
+            if sessions is None or not len(sessions) or not config.fresh_epochs:
+                return None
+            unfinished = dataclasses.replace(work, directory=scratch / name)
+            return learn(sessions, last_phase(config), scratch=unfinished)
+
         tried = TriedWeights()
-        if data.list_cases is not None and process_rank(runtime) == 0:
-            tried = choose_list_weights(model, codes, data.list_cases, config, data.earlier)
-        newest = None
-        if data.newest is not None and len(data.newest) and config.fresh_epochs:
-            newest = learn(
-                data.newest,
-                last_phase(config),
-                scratch=dataclasses.replace(work, directory=scratch / "newest_days"),
-            )
+        if data.list_cases is not None:
+            weights = {name: value.clone() for name, value in model.state_dict().items()}
+            learn_newest(data.newest_before, "newest_days_before")
+            if process_rank(runtime) == 0:
+                tried = choose_list_weights(model, codes, data.list_cases, config, data.earlier)
+            model.load_state_dict(weights)
+        newest = learn_newest(data.newest, "newest_days")
     report = _report(chosen, newest, model, config, tried)
     if process_rank(runtime) == 0:
         _write(model, report, data, out_dir)

@@ -1,7 +1,7 @@
 """One pretraining from artifact directories: for the asset and for `python -m onerec.training`."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from onerec.session_dataset.generator_sessions import (
     load_session_tensors,
 )
 from onerec.session_dataset.holdout import load_newest_sequences
+from onerec.session_dataset.splits import LEARNED
 from onerec.session_dataset.user_sequences import load_user_sequences, sessions_of_sequences
 from onerec.tokenizer.semantic_ids import SemanticIds, load_semantic_ids
 from onerec.training.generator import (
@@ -138,12 +139,16 @@ def _pretraining_data(job: TrainingJob, semantic_ids: SemanticIds) -> Pretrainin
             session_items=job.session_items,
         )
         sessions = concatenate_sessions(sessions, watched)
+    has_last_phase = job.training.fresh_epochs > 0
     return PretrainingData(
         train=sessions,
         valid=valid_sessions,
         semantic_ids=semantic_ids,
         vectors=_item_vectors(job.semantic_ids),
-        newest=newest_sessions(job, semantic_ids) if job.training.fresh_epochs else None,
+        newest=newest_sessions(job, semantic_ids) if has_last_phase else None,
+        newest_before=newest_sessions(job, semantic_ids, splits=("train",))
+        if has_last_phase
+        else None,
         list_cases=load_recency_cases(
             job.session_dataset,
             semantic_ids,
@@ -163,13 +168,15 @@ def _has_learned(checkpoint: Path | None, semantic_ids: SemanticIds) -> bool:
     return read_config(checkpoint)["tokenizer_version"] == semantic_ids.tokenizer_version
 
 
-def newest_sessions(job: TrainingJob, semantic_ids: SemanticIds) -> SessionTensors:
-    """Positives of the newest days before the test day, cut into sessions.
+def newest_sessions(
+    job: TrainingJob, semantic_ids: SemanticIds, *, splits: Sequence[str] = LEARNED
+) -> SessionTensors:
+    """Positives of the newest days of some splits, cut into sessions.
 
     Held-out users lack the validation day, see `load_newest_sequences`.
     """
     sequences, since = load_newest_sequences(
-        job.session_dataset, semantic_ids, days=job.training.fresh_days
+        job.session_dataset, semantic_ids, days=job.training.fresh_days, splits=splits
     )
     return sessions_of_sequences(
         sequences,

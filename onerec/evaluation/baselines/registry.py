@@ -234,13 +234,16 @@ class BaselineInputs:
         """Windows of the training days, the users of the validation day, and the newest days."""
         data, ids, length = self.session_dataset, self.semantic_ids, self.history_length
         phase = self.last_phase
+        load_newest = phase and partial(
+            load_newest_windows, data, ids, history_length=length, days=phase.fresh_days
+        )
         return WindowData(
             windows=load_windows(data, ids, history_length=length),
             valid=load_eval_users(data, "valid", ids, history_length=length),
             candidates=self.candidates,
             recency=self.recency_cases,
-            newest=phase
-            and load_newest_windows(data, ids, history_length=length, days=phase.fresh_days),
+            newest=load_newest and load_newest(),
+            newest_before=load_newest and load_newest(splits=("train",)),
         )
 
     def sequences_of(self, name: str) -> WindowData:

@@ -269,8 +269,8 @@ def best_trial(
     newest: TrainingConfig | None = None,
     execution: Execution = ON_CPU,
 ) -> R:
-    """The best of `config.baseline_trials` trainings from the same seed, which then gets a recency
-    prior and learns the newest days as the generator does (`TrainingConfig.fresh_epochs`).
+    """The best of `config.baseline_trials` trainings from the same seed, which then learns the
+    newest days and gets a recency prior as the generator does (`fit_generator`).
 
     Args:
         build: A trial's ranker, the model to train in it, and the model's loss.
@@ -309,13 +309,20 @@ def best_trial(
             best = ranker, model, loss, score
     assert best is not None, "there is a first trial"
     ranker, model, loss, _ = best
+
+    def learn_newest(days: NewestWindows | None, name: str) -> None:
+        if newest is not None and newest.fresh_epochs and days is not None:
+            module = WindowModule(model, loss, seed=config.seed)
+            scratch = execution.scratch_of(name)
+            _learn_newest(module, days, recipe, last_phase(newest), execution.runtime, scratch)
+
     if data.recency is not None:
+        weights = {name: value.clone() for name, value in model.state_dict().items()}
+        learn_newest(data.newest_before, "newest_before")
         prior = chosen_prior(ranker, data.recency, seed=config.seed, earlier=data.earlier)
+        model.load_state_dict(weights)
         ranker = replace(ranker, recency_prior=prior)
-    if newest is not None and newest.fresh_epochs and data.newest is not None:
-        module = WindowModule(model, loss, seed=config.seed)
-        phase = last_phase(newest)
-        _learn_newest(module, data.newest, recipe, phase, execution, seed=config.seed)
+    learn_newest(data.newest, "newest")
     return ranker
 
 
@@ -324,9 +331,8 @@ def _learn_newest(
     newest: NewestWindows,
     recipe: Recipe,
     phase: TrainingConfig,
-    execution: Execution,
-    *,
-    seed: int,
+    runtime: Runtime,
+    scratch: Scratch | None,
 ) -> None:
     """The last phase of a generator's training, on windows, in place."""
     items = torch.from_numpy(newest.items).long()
@@ -336,14 +342,14 @@ def _learn_newest(
         phase, steps=phase.max_epochs * -(-len(items) // recipe.batch_size)
     )
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(module.seed)
         fit_windows(
             module,
             items,
             recipe,
             replace(settings, monitor=None, patience=0, accumulation=1),
-            runtime=execution.runtime,
-            scratch=execution.scratch_of("newest"),
+            runtime=runtime,
+            scratch=scratch,
             learned=torch.from_numpy(newest.learned),
         )
 

@@ -16,6 +16,7 @@ from onerec.evaluation.recency import RecencyCases
 from onerec.session_dataset.eval_users import EvalUsers
 from onerec.session_dataset.holdout import load_newest_sequences
 from onerec.session_dataset.padding import padded_slices
+from onerec.session_dataset.splits import LEARNED
 from onerec.session_dataset.user_sequences import cut_backwards, load_user_sequences
 
 
@@ -28,8 +29,8 @@ class WindowData:
         valid: Users of the validation day; without any the last epoch counts.
         candidates: (N,) booleans: items that may be listed.
         newest: What a last phase learns when the epoch is chosen; None leaves the phase out.
-        recency: What the weight of the recency prior is chosen on, before that phase; None leaves
-            the prior out.
+        newest_before: The same a day earlier, without the validation day.
+        recency: What the weight of the recency prior is chosen on; None leaves the prior out.
         earlier: What nightly runs before measured of that weight, for the same model.
     """
 
@@ -37,6 +38,7 @@ class WindowData:
     valid: EvalUsers
     candidates: np.ndarray
     newest: "NewestWindows | None" = None
+    newest_before: "NewestWindows | None" = None
     recency: RecencyCases | None = None
     earlier: Sequence[NdcgByWeight] = ()
 
@@ -82,7 +84,12 @@ def load_windows(directory: Path, catalogue: Catalogue, *, history_length: int) 
 
 
 def load_newest_windows(
-    directory: Path, catalogue: Catalogue, *, history_length: int, days: int
+    directory: Path,
+    catalogue: Catalogue,
+    *,
+    history_length: int,
+    days: int,
+    splits: Sequence[str] = LEARNED,
 ) -> NewestWindows:
     """The newest days as windows: what `load_newest_sequences` finds, every item of them learned
     once, after as many older items as a window has room for.
@@ -91,9 +98,10 @@ def load_newest_windows(
         directory: Files of a `session_dataset` artifact; `test` is never read.
         catalogue: Items it does not know are dropped.
         history_length: H, the most items of a window that are learned.
-        days: Number of the newest days, the validation day included.
+        days: Number of the newest days.
+        splits: Splits to read; `("train",)` ends the day before the validation day.
     """
-    found, since = load_newest_sequences(directory, catalogue, days=days)
+    found, since = load_newest_sequences(directory, catalogue, days=days, splits=splits)
     newest = np.flatnonzero(found.day >= np.datetime64(since, "D"))
     begin, end, owner = cut_backwards(found.user[newest], history_length)
     begin, end = newest[begin], newest[end - 1] + 1

@@ -57,6 +57,8 @@ def fit(
     list_cases: RecencyCases | None = None,
     vectors: torch.Tensor | None = None,
     earlier: Earlier | None = None,
+    newest: SessionTensors | None = None,
+    newest_before: SessionTensors | None = None,
 ) -> TrainingReport:
     return fit_generator(
         config,
@@ -68,6 +70,8 @@ def fit(
             list_cases=list_cases,
             vectors=vectors,
             earlier=earlier or {},
+            newest=newest,
+            newest_before=newest_before,
         ),
         out_dir=directory / "out",
         scratch=directory / "scratch",
@@ -126,6 +130,36 @@ def test_the_weight_of_the_recency_prior_is_chosen_and_kept(
     assert read_report(tmp_path / "chosen" / "out").recency_ndcg == report.recency_ndcg
     of_plain, of_chosen = (hashes(tmp_path / name) for name in ("plain", "chosen"))
     assert of_plain["model.safetensors"] == of_chosen["model.safetensors"]
+
+
+def test_the_weight_is_chosen_by_a_model_that_has_learned_the_newest_days_before(
+    tmp_path: Path,
+) -> None:
+    """Who has learned that everybody watches item 7 needs no prior for it; the last phase itself
+    begins where the chosen epoch ended."""
+    config = dataclasses.replace(
+        TRAINING, max_epochs=1, fresh_epochs=20, fresh_learning_rate=3e-2, recency_prior=True
+    )
+    sevens = dataclasses.replace(
+        VALID,
+        history=torch.full_like(VALID.history, -1),
+        targets=torch.full_like(VALID.targets, -1),
+    )
+    sevens.targets[:, 0] = 7
+    cases = cases_of_recency(weight_pays=True)
+    found = {}
+    for name, before in (("not", None), ("learned", sevens)):
+        found[name] = fit(
+            tmp_path / name, config, list_cases=cases, newest=VALID, newest_before=before
+        )
+    plain, learned = found["not"].recency_ndcg.ndcg, found["learned"].recency_ndcg.ndcg
+    assert plain[0.0] < 0.9 < plain[1.0]
+    assert learned[0.0] > 0.99
+    assert found["not"].newest_history == found["learned"].newest_history
+    weights = [hashes(tmp_path / name)["model.safetensors"] for name in found]
+    assert weights[0] == weights[1]
+    model, _ = load_model(tmp_path / "learned" / "out", expected_tokenizer_version=None)
+    assert model.recency_prior.weight == 0
 
 
 def test_many_users_of_earlier_days_outvote_those_of_this_one(tmp_path: Path) -> None:

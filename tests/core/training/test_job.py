@@ -278,18 +278,19 @@ def test_the_newest_days_are_learned_when_the_epoch_is_chosen(
     assert 0 < summary["newest_sessions"] < watched  # of the last day alone
 
 
+@pytest.mark.parametrize("phase", ["newest_days_before", "newest_days"])
 def test_interrupted_among_the_newest_days_ends_in_the_same_bytes(
-    artifacts: Path, tmp_path: Path
+    artifacts: Path, tmp_path: Path, phase: str
 ) -> None:
     job = job_of(artifacts, max_epochs=1, fresh_epochs=3)
 
     def stop(progress: TrainingProgress) -> None:
-        if (progress.max_epochs, progress.epoch) == (3, 2):
+        at = tmp_path / "scratch" / phase / RESUME
+        if (progress.max_epochs, progress.epoch) == (3, 2) and at.exists():
             raise RuntimeError("stopped")
 
     with pytest.raises(RuntimeError, match="stopped"):
         train(job, out_dir=tmp_path / "cut", scratch=tmp_path / "scratch", on_progress=stop)
-    assert (tmp_path / "scratch" / "newest_days" / RESUME).exists()
     assert not (tmp_path / "cut").exists()
     train(job, out_dir=tmp_path / "cut", scratch=tmp_path / "scratch")
     train(job, out_dir=tmp_path / "whole", scratch=tmp_path / "other")
