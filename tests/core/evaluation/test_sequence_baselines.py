@@ -49,7 +49,7 @@ from onerec.evaluation.baselines.transformer import (
     load_sequence_ranker,
 )
 from onerec.evaluation.ndcg_by_weight import NdcgByWeight, best_of
-from onerec.evaluation.recency import PRIOR_WEIGHTS, ChosenPrior
+from onerec.evaluation.recency import PRIOR_WEIGHTS, ChosenPrior, RecencyCases
 from onerec.session_dataset.eval_users import EvalUsers, load_eval_users
 from onerec.session_dataset.holdout import held_out_users
 from onerec.session_dataset.interactions import load_interactions
@@ -293,6 +293,31 @@ def test_the_newest_days_are_learned_when_the_epoch_is_chosen(name: str) -> None
     assert all(torch.equal(again[key], value) for key, value in ranker.model.state_dict().items())
 
 
+def test_the_prior_is_chosen_by_a_model_that_has_learned_the_newest_days_before() -> None:
+    """There, too, item i + 2 followed; the last phase begins where the chosen epoch ended."""
+    last = HISTORY[:, 3:4]
+    following = (last + 2) % MANY
+    items = np.concatenate([HISTORY[:, :4], following, np.full((MANY, 1), -1)], 1)
+    learned = np.tile(np.arange(LENGTH + 1) == 4, (MANY, 1))
+    before = NewestWindows(items=np.tile(items, (8, 1)), learned=np.tile(learned, (8, 1)))
+    cases = RecencyCases(
+        users=EvalUsers(np.array([f"u{n}" for n in range(MANY)], object), HISTORY, following),
+        watches=np.zeros(MANY),
+        candidates=np.ones(MANY, dtype=bool),
+    )
+    recipe = Recipe(learning_rate=1e-2, batch_size=64)
+    found = {}
+    for name, days in (("not", None), ("learned", before)):
+        data = dataclasses.replace(DATA, newest=before, newest_before=days, recency=cases)
+        found[name] = fit_sequence_model(
+            LOSSES["sasrec_ce"], data, CONFIG, recipe=recipe, newest=PHASE
+        )
+    ndcg = {name: ranker.recency_prior.measured.ndcg[0.0] for name, ranker in found.items()}
+    assert ndcg["learned"] > ndcg["not"] + 0.1
+    weights = [ranker.model.state_dict() for ranker in found.values()]
+    assert all(torch.equal(weights[0][key], value) for key, value in weights[1].items())
+
+
 def test_older_items_of_a_window_are_read_and_not_learned() -> None:
     windows = torch.tensor([[3, 1, 4, 2, -1, -1], [5, 9, 2, 6, 8, 7]])
     learned = torch.tensor([[False] * 3 + [True] + [False] * 2, [False] * 4 + [True] * 2])
@@ -336,6 +361,12 @@ def test_newest_windows_end_with_the_newest_days(tmp_path: Path) -> None:
         (row.tolist(), row[learned].tolist())
         for row, learned in zip(found.items, found.learned, strict=True)
     ] == [window for user in sorted(read_and_learned) for window in read_and_learned[user]]
+    earlier = load_newest_windows(directory, ids, history_length=3, days=1, splits=("train",))
+    windows = {known: ([1, 2, 3, 5], [3, 5]), held: ([10, 11, 12, -1], [12])}
+    assert earlier.items.tolist() == [windows[user][0] for user in sorted(windows)]
+    assert earlier.items[earlier.learned].tolist() == [
+        item for user in sorted(windows) for item in windows[user][1]
+    ]
 
 
 def test_a_killed_training_goes_on_to_the_same_weights(tmp_path: Path) -> None:
