@@ -1,7 +1,8 @@
 """The weight of the recency prior (`RecencyPrior`), chosen where nothing is measured.
 
-The weight is chosen on the validation day with the watches of the days before it, by weights that
-have not learned that day; it is then used with the watches of the validation day on the test day.
+The weight is chosen on the validation day with the watches of the days before it, by a model that
+has not learned that day; it is then used with the watches of the validation day on the test day. A
+model that learns the newest days last has learned those before the validation day when it chooses.
 What earlier nightly runs measured on their validation days counts, too (`ndcg_by_weight`).
 
 Shapes: C cases, K places of a list, N items.
