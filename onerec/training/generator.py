@@ -24,7 +24,13 @@ from onerec.training.fit_settings import FitSettings
 from onerec.training.generator_module import GeneratorModule
 from onerec.training.list_weights import TriedWeights, choose_list_weights
 from onerec.training.progress import TrainingProgress
-from onerec.training.runtime import Runtime, compile_blocks, process_rank, reproducible
+from onerec.training.runtime import (
+    Runtime,
+    compile_blocks,
+    process_rank,
+    reproducible,
+    weights_put_back,
+)
 from onerec.training.scratch import Scratch, digest
 from onerec.training.trainer import FitResult, fit
 
@@ -150,20 +156,13 @@ def fit_generator(
         codes = data.semantic_ids.codes
         learn = partial(_learn, model, codes, runtime=runtime, on_progress=on_progress)
         chosen = learn(data.train, config, valid=data.valid, scratch=work)
-
-        def learn_newest(sessions: SessionTensors | None, name: str) -> _Phase | None:
-            if sessions is None or not len(sessions) or not config.fresh_epochs:
-                return None
-            unfinished = dataclasses.replace(work, directory=scratch / name)
-            return learn(sessions, last_phase(config), scratch=unfinished)
-
+        learn_newest = partial(_learn_newest, learn, config, work)
         tried = TriedWeights()
         if data.list_cases is not None:
-            weights = {name: value.clone() for name, value in model.state_dict().items()}
-            learn_newest(data.newest_before, "newest_days_before")
-            if process_rank(runtime) == 0:
-                tried = choose_list_weights(model, codes, data.list_cases, config, data.earlier)
-            model.load_state_dict(weights)
+            with weights_put_back(model):
+                learn_newest(data.newest_before, "newest_days_before")
+                if process_rank(runtime) == 0:
+                    tried = choose_list_weights(model, codes, data.list_cases, config, data.earlier)
         newest = learn_newest(data.newest, "newest_days")
     report = _report(chosen, newest, model, config, tried)
     if process_rank(runtime) == 0:
@@ -213,6 +212,20 @@ def _learn(
         on_progress=on_progress,
     )
     return _Phase(result, rows, batches)
+
+
+def _learn_newest(
+    learn: Callable[..., _Phase],
+    config: TrainingConfig,
+    scratch: Scratch,
+    sessions: SessionTensors | None,
+    name: str,
+) -> _Phase | None:
+    """A last phase, whose unfinished work has a directory of its own; None without sessions."""
+    if sessions is None or not len(sessions) or not config.fresh_epochs:
+        return None
+    own = dataclasses.replace(scratch, directory=scratch.directory / name)
+    return learn(sessions, last_phase(config), scratch=own)
 
 
 def _identity(

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import torch
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from torch import nn
 from torch.utils import deterministic as debugging
 
 from onerec.config import Runtime, require
@@ -91,3 +92,11 @@ def compile_blocks(model: OneRec, *, backend: str = "inductor") -> None:
     for module in model.modules():
         if isinstance(module, (EncoderBlock, DecoderBlock)):
             module.compile(dynamic=True, backend=backend)
+
+
+@contextmanager
+def weights_put_back(model: nn.Module) -> Iterator[None]:
+    """A block may train the model; afterwards it has its weights and buffers of before."""
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    yield
+    model.load_state_dict(before)

@@ -5,6 +5,7 @@ Shapes: W windows, L items of a history, N items, U users, T SID tokens.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -25,7 +26,7 @@ from onerec.training.execution import Execution
 from onerec.training.fit_module import FitModule
 from onerec.training.fit_settings import FitSettings
 from onerec.training.generator import last_phase, pretraining_settings
-from onerec.training.runtime import Runtime, reproducible
+from onerec.training.runtime import Runtime, reproducible, weights_put_back
 from onerec.training.scratch import Scratch
 from onerec.training.trainer import FitResult, fit
 
@@ -310,46 +311,43 @@ def best_trial(
     assert best is not None, "there is a first trial"
     ranker, model, loss, _ = best
 
-    def learn_newest(days: NewestWindows | None, name: str) -> None:
-        if newest is not None and newest.fresh_epochs and days is not None:
-            module = WindowModule(model, loss, seed=config.seed)
-            scratch = execution.scratch_of(name)
-            _learn_newest(module, days, recipe, last_phase(newest), execution.runtime, scratch)
-
+    learn_newest = partial(_learn_newest, model, loss, recipe, newest, execution, config.seed)
     if data.recency is not None:
-        weights = {name: value.clone() for name, value in model.state_dict().items()}
-        learn_newest(data.newest_before, "newest_before")
-        prior = chosen_prior(ranker, data.recency, seed=config.seed, earlier=data.earlier)
-        model.load_state_dict(weights)
+        with weights_put_back(model):
+            learn_newest(data.newest_before, "newest_before")
+            prior = chosen_prior(ranker, data.recency, seed=config.seed, earlier=data.earlier)
         ranker = replace(ranker, recency_prior=prior)
     learn_newest(data.newest, "newest")
     return ranker
 
 
 def _learn_newest(
-    module: WindowModule,
-    newest: NewestWindows,
+    model: nn.Module,
+    loss: WindowLoss,
     recipe: Recipe,
-    phase: TrainingConfig,
-    runtime: Runtime,
-    scratch: Scratch | None,
+    training: TrainingConfig | None,
+    execution: Execution,
+    seed: int,
+    newest: NewestWindows | None,
+    name: str,
 ) -> None:
-    """The last phase of a generator's training, on windows, in place."""
-    items = torch.from_numpy(newest.items).long()
-    if not len(items):
+    """The last phase of a generator's training, on windows, in place; none without settings or
+    windows. Its unfinished work has a directory of its own."""
+    if training is None or not training.fresh_epochs or newest is None or not len(newest.items):
         return
+    items, phase = torch.from_numpy(newest.items).long(), last_phase(training)
     settings = pretraining_settings(
         phase, steps=phase.max_epochs * -(-len(items) // recipe.batch_size)
     )
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(module.seed)
+        torch.manual_seed(seed)
         fit_windows(
-            module,
+            WindowModule(model, loss, seed=seed),
             items,
             recipe,
             replace(settings, monitor=None, patience=0, accumulation=1),
-            runtime=runtime,
-            scratch=scratch,
+            runtime=execution.runtime,
+            scratch=execution.scratch_of(name),
             learned=torch.from_numpy(newest.learned),
         )
 
