@@ -146,11 +146,17 @@ def _pictures(metrics: dict[str, Any]) -> dict[str, Any]:
         "best epoch": metrics["best_epoch"],
         "training users": metrics["train_users"],
         "scalar reward": " + ".join(metrics["scalar_reward"]),
+        "share of LightGBM": _shares(metrics),
         "facts of items": ", ".join(metrics["item_facts"]) or "none",
         "facts of users": ", ".join(metrics["user_facts"]) or "none",
         "no such signal": ", ".join(metrics["missing_signals"]) or "none: all are there",
         **numbers,
     }
+
+
+def _shares(metrics: dict[str, Any]) -> str:
+    shares = (metrics["boosting"] or {}).get("shares", {})
+    return ", ".join(f"{name} {share:g}" for name, share in shares.items()) or "none"
 
 
 def _checks_of(asset: dg.AssetsDefinition) -> dg.AssetChecksDefinition:

@@ -11,32 +11,14 @@ import warnings
 from dataclasses import dataclass
 from typing import Any
 
-import lightgbm
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from onerec.reward.boosting import fit_booster, predicted
 from onerec.session_dataset.reward_blocks import RewardBlocks
 
-PARAMETERS: dict[str, Any] = {
-    "objective": "binary",
-    "learning_rate": 0.05,
-    "num_leaves": 15,
-    "min_data_in_leaf": 50,
-    "feature_fraction": 0.8,
-    "bagging_fraction": 0.8,
-    "bagging_freq": 1,
-    "lambda_l2": 1.0,
-    "deterministic": True,
-    "force_row_wise": True,
-    "num_threads": 1,
-    "verbosity": -1,
-    "metric": "binary_logloss",
-}
-MAX_TREES = 400
-PATIENCE = 40
-"""Early stopping: trees without a better log-loss on the validation day."""
 CHUNK_ROWS = 4096
 """Blocks per batch of item vectors in memory."""
 
@@ -100,14 +82,14 @@ class Boosting:
         columns = [
             np.full(len(blocks), rate)
             if booster is None or not len(blocks)
-            else booster.predict(facts, num_threads=1)
+            else predicted(booster, facts)
             for booster, rate in zip(self.boosters, self.overall, strict=True)
         ]
         return torch.from_numpy(np.stack(columns, -1))
 
     def trees(self) -> list[int]:
         """Trees used per tower."""
-        return [0 if b is None else b.best_iteration or b.num_trees() for b in self.boosters]
+        return [0 if b is None else b.num_trees() for b in self.boosters]
 
 
 def fit_boosting(
@@ -127,26 +109,15 @@ def fit_boosting(
     if not len(train):
         raise ValueError("train: no block to learn from; widen window_days")
     table, held_out = (block_facts(blocks, vectors) for blocks in (train, valid))
-    boosters = []
-    for signal, labels, later in zip(train.signals, *map(_columns, (train, valid)), strict=True):
-        parameters = {**PARAMETERS, "seed": seed}
-        if signal.is_expectation:
-            parameters |= {"objective": "regression", "metric": "l2"}
-        if labels.min() == labels.max():
-            boosters.append(None)
-            continue
-        data = lightgbm.Dataset(table, label=labels)
-        stopping: dict[str, Any] = {}
-        if len(valid):
-            stopping["valid_sets"] = [data.create_valid(held_out, label=later)]
-            stopping["callbacks"] = [lightgbm.early_stopping(PATIENCE, verbose=False)]
-        boosters.append(lightgbm.train(parameters, data, num_boost_round=MAX_TREES, **stopping))
+    boosters = [
+        fit_booster(signal, (table, labels), (held_out, later), seed=seed)
+        if labels.min() < labels.max()
+        else None
+        for signal, labels, later in zip(
+            train.signals, train.labels.numpy().T, valid.labels.numpy().T, strict=True
+        )
+    ]
     return Boosting(train.labels.double().mean(0).numpy(), tuple(boosters))
-
-
-def _columns(blocks: RewardBlocks) -> np.ndarray:
-    """(T, R) labels, contiguous in memory per tower, as LightGBM needs them."""
-    return np.ascontiguousarray(blocks.labels.numpy().T)
 
 
 def _similarities(blocks: RewardBlocks, vectors: Tensor) -> np.ndarray:

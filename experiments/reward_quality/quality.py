@@ -41,6 +41,7 @@ SAMPLES = 400
 DIFFERENCES = (
     ("boosting", "base_rate"),
     ("reward_model", "boosting"),
+    ("reward_model", "no_boosting"),
     ("reward_ensemble", "boosting"),
     ("no_similarity", "reward_model"),
     ("history_mean", "reward_model"),
@@ -58,11 +59,12 @@ block of exposures brought. All are fitted on the training days' blocks of the r
 and stop by the validation day; figures are of the test day's blocks of all users.
 `base_rate` predicts the training days' rate for every block. `boosting` is LightGBM on the reward
 model's own facts: sizes, earlier outcomes of items, authors and the user, duration, age, place and
-hour, and how near the items' vectors are to the history. `reward_ensemble` is the mean of the
-`reward_model`'s seeds. `no_similarity` is the reward model without `history_similarity`,
-`history_mean` the one without target-aware attention, `no_facts` the one without facts,
-`no_history` the same model when it sees no history, so that items stand for themselves. GAUC is the
-AUC inside each user, weighted by the user's blocks."""
+hour, and how near the items' vectors are to the history. `reward_model` mixes a network with
+LightGBM, `no_boosting` is its network alone. `reward_ensemble` is the mean of the `reward_model`'s
+seeds. `no_similarity` is the reward model without `history_similarity`, `history_mean` the one
+without target-aware attention, `no_facts` the one without facts, `no_history` the same model when
+it sees no history, so that items stand for themselves. GAUC is the AUC inside each user, weighted
+by the user's blocks."""
 ORDER_TEXT = """The order columns are the share of pairs that the scalar reward puts in the order of
 what came out (the reward's weights on the real labels), .5 being chance: two blocks of a user's
 day, two blocks of one session, two items of one session scored as sessions of one; means over

@@ -3,10 +3,12 @@
 Shapes: S seeds, R blocks, N items.
 """
 
+import copy
 import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -151,6 +153,8 @@ def fit_systems(
     scored("reward_model", began, models)
     if seeds > 1:
         systems["reward_ensemble"] = _mean_of(systems["reward_model"])
+    if blocks.train.log is not None:
+        scored("no_boosting", began, partial(models, boosting=False))
     for name, change in (
         ("no_similarity", {"history_similarity": False}),
         ("history_mean", {"target_attention": False}),
@@ -174,8 +178,9 @@ def _fit_seeds(
     blocks: EvaluationBlocks,
     seeds: int,
     on_progress: Callable[[str], None],
-) -> Callable[[RewardBlocks], list[Tensor]]:
-    """Train members with other seeds on the same users; returns a function that scores blocks."""
+) -> Callable[..., list[Tensor]]:
+    """Train members with other seeds on the same users; returns a function that scores blocks, with
+    `boosting=False` by the networks alone."""
     several = dataclasses.replace(config, ensemble_size=seeds)
     with TemporaryDirectory() as directory:
         fit_reward(
@@ -187,8 +192,15 @@ def _fit_seeds(
             on_epoch=lambda n: on_progress(f"  epoch {n['epoch']}: {n['valid_loss']}"),
         )
         models = load_ensemble(Path(directory))
-    vectors = blocks.vectors
-    return lambda part: [score_blocks(m, vectors, part) for m in models]
+    networks = [copy.copy(m) for m in models]
+    for network in networks:
+        network.boosting = None
+
+    def score(part: RewardBlocks, *, boosting: bool = True) -> list[Tensor]:
+        used = models if boosting else networks
+        return [score_blocks(m, blocks.vectors, part) for m in used]
+
+    return score
 
 
 def _without_history(blocks: RewardBlocks) -> RewardBlocks:

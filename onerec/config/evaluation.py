@@ -64,8 +64,7 @@ class EvaluationConfig(ValidatedConfig):
     baselines: str = option(
         "popularity,popularity_recent,own_repeats,itemknn",
         "Systems measured beside the generators, comma-separated; popularity is always one. Also "
-        "'sasrec_ce', 'sasrec_bce', 'sasrec_ss', 'esasrec', 'bert4rec', 'tiger', and 'cascade' "
-        "(needs LightGBM)",
+        "'sasrec_ce', 'sasrec_bce', 'sasrec_ss', 'esasrec', 'bert4rec', 'tiger', and 'cascade'",
     )
     baseline_epochs: int = option(
         40, "Passes over the windows of a sequence baseline, at most", ge=1, le=MOST_EPOCHS

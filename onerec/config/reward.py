@@ -32,6 +32,11 @@ class RewardConfig(ValidatedConfig):
         True,
         "Point-in-time facts of items and users: earlier outcomes, duration, age, hour, place",
     )
+    boosting: bool = option(
+        True,
+        "LightGBM on the facts beside the network, with a share per tower chosen on the "
+        "validation day",
+    )
     user_facts_dropout: float = option(
         0.1,
         "Share of training blocks whose user is unknown, as the user of a candidate is",

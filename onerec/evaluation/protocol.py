@@ -15,6 +15,7 @@ import numpy as np
 
 from onerec.artifacts import read_json, write_json
 from onerec.evaluation.data import EvaluationData
+from onerec.reward.model import RewardModel
 from onerec.reward.scoring import reward_terms
 
 PROTOCOL_FILE = "protocol.json"
@@ -33,7 +34,7 @@ class EvaluationProtocol:
         bootstrap_confidence: Of the intervals.
         cases: Hash of the users with their histories and targets, by the items' ids.
         candidates: Hash of the candidates' ids.
-        reward_models: By name, a hash of its weights.
+        reward_models: By name, a hash of its weights and trees.
         scalar_reward: Its terms, in words.
         missing_signals: Declared signals that the reward models have no tower for: training blocks
             of one class only.
@@ -68,12 +69,7 @@ class EvaluationProtocol:
             bootstrap_confidence=data.config.confidence,
             cases=_digest(data.user_ids, histories, targets),
             candidates=_digest(np.sort(ids[data.candidates].astype(str))),
-            reward_models={
-                name: hashlib.sha256(
-                    b"".join(t.cpu().numpy().tobytes() for t in model.state_dict().values())
-                ).hexdigest()[:16]
-                for name, model in data.reward_models.items()
-            },
+            reward_models={name: _hash_of(model) for name, model in data.reward_models.items()},
             scalar_reward=reward_terms(data.reward, evaluator.signals),
             missing_signals=list(evaluator.shape.missing),
             filter_seen=filter_seen,
@@ -93,6 +89,14 @@ def _names(items: np.ndarray, ids: np.ndarray) -> np.ndarray:
     """The items' ids, which unlike their rows mean the same in every table; padding trails off."""
     width = int((items >= 0).any(0).sum())  # the width of the padding is not hashed
     return np.append(ids.astype(str), "")[items[:, :width]]  # -1 finds the last one
+
+
+def _hash_of(model: RewardModel) -> str:
+    digest = hashlib.sha256()
+    for tensor in model.state_dict().values():
+        digest.update(tensor.cpu().numpy().tobytes())
+    digest.update(model.boosting.text().encode() if model.boosting else b"")
+    return digest.hexdigest()[:16]
 
 
 def _digest(*parts: np.ndarray) -> str:

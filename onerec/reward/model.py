@@ -6,7 +6,7 @@ Shapes: B batch, H history items, M items of a session, T towers of which Tb are
 
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,12 @@ from onerec.artifacts import read_json, write_json
 from onerec.config import RewardConfig
 from onerec.config.feedback import VIDEO_SIGNALS, WATCH_SHARE, Signal
 from onerec.reward.facts import RewardFacts, standardised
+
+if TYPE_CHECKING:
+    from onerec.reward.boosting import Boosting
+
+BOOSTING = "boosting.json"
+"""File of LightGBM's trees, beside the weights; absent where they count nowhere."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,10 +63,13 @@ class RewardOutput(NamedTuple):
         logits: (B, Tb) of the signals that are probabilities.
         shares: (B, M, Q) logits of the quantile of the watched share of each item; None without
             expectations.
+        facts: (B, F) what the wide part reads, and the number of history items: the facts that
+            LightGBM learns from. None without facts.
     """
 
     logits: Tensor
     shares: Tensor | None
+    facts: Tensor | None
 
 
 class RewardModel(nn.Module):
@@ -88,7 +97,12 @@ class RewardModel(nn.Module):
 
     An item is represented by its frozen vector, an argument of every call, projected, plus a
     learned embedding, which is zero for padding and for items without training examples.
+
+    Beside the network `boosting` may hold LightGBM's trees on the same facts; `score_sessions` and
+    `score_blocks` mix them in.
     """
+
+    boosting: "Boosting | None" = None
 
     def __init__(self, config: RewardConfig, shape: RewardShape) -> None:
         super().__init__()
@@ -175,16 +189,17 @@ class RewardModel(nn.Module):
         normed = self.norm(e_BMD)
         h_BMD = e_BMD + self.over_session(normed, normed, visible)
         pooled = (h_BMD * shown[..., None]).sum(1)
+        facts = None
         if self.wide is not None:
-            pooled = pooled + self.wide(_mean_and_largest(torch.cat(plain, -1), shown))
+            read = _mean_and_largest(torch.cat(plain, -1), shown)
+            pooled = pooled + self.wide(read)
+            facts = torch.cat([read, seen.sum(1, keepdim=True)], -1)
         towers = [tower(pooled) for tower in self.towers]
         logits = torch.cat(towers, -1) if towers else pooled[:, :0]
-        return RewardOutput(logits, self.share(h_BMD) if self.shape.quantiles else None)
+        return RewardOutput(logits, self.share(h_BMD) if self.shape.quantiles else None, facts)
 
-    def predict(self, *inputs: Tensor | None) -> Tensor:
-        """(B, T) probabilities and expectations of sessions; arguments as of `forward`."""
-        output, sessions = self(*inputs), inputs[2]
-        assert sessions is not None, "there are sessions to score"
+    def predictions(self, output: RewardOutput, sessions: Tensor) -> Tensor:
+        """(B, T) the network's probabilities and expectations of the sessions (B, M) scored."""
         columns = [torch.sigmoid(output.logits)]
         if output.shares is not None:
             shown = sessions >= 0
@@ -340,12 +355,14 @@ def share_loss(logits: Tensor, quantile: Tensor) -> Tensor:
 
 
 def save_reward(model: RewardModel, directory: Path) -> None:
-    """Write `model.safetensors` and `config.json`."""
+    """Write `model.safetensors` and `config.json`, and `boosting.json` with LightGBM's trees."""
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     save_file(tensors, str(directory / "model.safetensors"))
     shape = {f.name: getattr(model.shape, f.name) for f in fields(RewardShape)}
     shape["signals"] = [signal.model_dump(mode="json") for signal in model.signals]
     write_json(directory / "config.json", {"reward": asdict(model.config), "shape": shape})
+    if model.boosting is not None:
+        (directory / BOOSTING).write_text(model.boosting.text())
 
 
 def load_reward(directory: Path) -> RewardModel:
@@ -363,4 +380,8 @@ def load_reward(directory: Path) -> RewardModel:
         # earlier versions had no facts: their files lack these buffers, which have width 0
         tensors = dict(model.facts.state_dict(prefix="facts.")) | tensors
     model.load_state_dict(tensors)
+    if (directory / BOOSTING).exists():
+        from onerec.reward.boosting import Boosting
+
+        model.boosting = Boosting.parse((directory / BOOSTING).read_text(), model.signals)
     return model.eval()

@@ -1,9 +1,12 @@
 """Scoring sessions with a reward model: predictions of its towers, and the scalar reward.
 
-Shapes: B users, K sessions per user, H history items, M items of a session, N items, T towers.
+LightGBM's trees are mixed in here and nowhere else.
+
+Shapes: B users, K sessions per user, H history items, M items of a session, N items, T towers,
+    F facts.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -65,23 +68,69 @@ def score_blocks(
     Returns:
         (R, T) as `score_sessions`.
     """
+    parts = _batches(model, blocks, batch_size)
+    return _predictions(model, vectors, parts)
+
+
+@torch.no_grad()
+def network_and_facts(
+    model: RewardModel,
+    vectors: Tensor,
+    blocks: RewardBlocks,
+    *,
+    users_known: bool = True,
+    batch_size: int = 4096,
+) -> tuple[Tensor, Tensor]:
+    """Predictions of the network alone (R, T) and the facts it read (R, F), of logged blocks.
+
+    Args:
+        model: A reward model with facts.
+        vectors: (N, Dv) item vectors of the partition it was trained in.
+        blocks: R blocks, at least one.
+        users_known: Whether it reads the facts of their users.
+        batch_size: Blocks per batch.
+    """
+    parts = _batches(model, blocks, batch_size)
+    given = parts if users_known else [part[:3] for part in parts]
+    network, facts = zip(*_network_outputs(model, vectors, given), strict=True)
+    return torch.cat(network), torch.cat(facts)
+
+
+def _batches(
+    model: RewardModel, blocks: RewardBlocks, batch_size: int
+) -> Sequence[tuple[Tensor, ...]]:
+    """Histories, items, facts of items and facts of users of each batch."""
     facts = (blocks.item_facts, blocks.user_facts) if model.shape.item_facts else ()
     columns = (blocks.history, blocks.items, *facts)
-    parts = list(zip(*(c.split(batch_size) for c in columns), strict=True)) if len(blocks) else []
-    return _predictions(model, vectors, parts)
+    return list(zip(*(c.split(batch_size) for c in columns), strict=True)) if len(blocks) else []
 
 
 def _predictions(
     model: RewardModel, vectors: Tensor, parts: Sequence[tuple[Tensor, ...]]
 ) -> Tensor:
-    """(R, T) of batches of histories, items and facts, in evaluation mode."""
+    """(R, T) of batches of histories, items and facts."""
+    outputs = _network_outputs(model, vectors, parts)
+    trees = model.boosting
+    found = [
+        network if trees is None else trees.mixed(network, facts) for network, facts in outputs
+    ]
+    return torch.cat(found) if found else torch.zeros(0, len(model.signals))
+
+
+def _network_outputs(
+    model: RewardModel, vectors: Tensor, parts: Sequence[tuple[Tensor, ...]]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The network's predictions and facts of each batch, in evaluation mode, on the CPU."""
     device = next(model.parameters()).device
     vectors = vectors.to(device)
     was_training = model.training
     model.eval()
-    found = [model.predict(vectors, *(t.to(device) for t in inputs)).cpu() for inputs in parts]
+    for part in parts:
+        inputs = [t.to(device) for t in part]
+        output = model(vectors, *inputs)
+        network = model.predictions(output, inputs[1]).cpu()
+        yield network, network[:, :0] if output.facts is None else output.facts.cpu()
     model.train(was_training)
-    return torch.cat(found) if found else torch.zeros(0, len(model.signals))
 
 
 def scalar_reward(

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,10 +13,16 @@ from torch import Tensor
 
 from onerec.artifacts import write_json
 from onerec.config import RewardConfig
+from onerec.reward.boosting import fit_boosting
 from onerec.reward.ensemble import MEMBERS
 from onerec.reward.metrics import expectation_metrics, smoothed_rates, tower_metrics
 from onerec.reward.model import RewardModel, RewardShape, reward_loss, save_reward, share_loss
-from onerec.reward.scoring import reward_terms, score_blocks, tower_weights
+from onerec.reward.scoring import (
+    network_and_facts,
+    reward_terms,
+    score_blocks,
+    tower_weights,
+)
 from onerec.session_dataset.reward_blocks import RewardBlocks
 from onerec.session_dataset.reward_facts import ExposureLog
 from onerec.session_dataset.splits import split_users
@@ -81,7 +88,8 @@ def fit_reward(
             those of items over the part's users only; without a log there are no facts.
         valid: Blocks of the validation day, all users.
         vectors: (N, Dv) frozen item vectors.
-        out_dir: Gets `model.safetensors`, `config.json` and `metrics.json`.
+        out_dir: Gets `model.safetensors`, `config.json` and `metrics.json`, and `boosting.json`
+            where LightGBM counts.
         part: Which of the two models.
         execution: Hardware, and where unfinished work lies.
         on_epoch: Called with the numbers of each epoch.
@@ -205,6 +213,8 @@ def _fit_one(
             scratch=scratch,
             on_epoch=lambda entry: on_epoch(_numbers(entry)),
         )
+        if config.boosting and shape.item_facts and len(valid):
+            model.boosting = fit_boosting(model, data.vectors, train, valid, seed=seed)
         save_reward(model, out_dir)
         epochs = [_numbers(entry) for entry in result.history]
         metrics = {
@@ -222,8 +232,7 @@ def _fit_one(
             "missing_signals": list(train.thresholds.missing),
             "item_facts": list(shape.item_facts),
             "user_facts": list(shape.user_facts),
-            **_measure(model, valid, data.vectors, base_rates),
-            "towers_all_users": _measure(model, data.valid, data.vectors, base_rates)["towers"],
+            **_measured(model, data, valid, base_rates),
         }
     write_json(out_dir / "metrics.json", metrics)
     return RewardReport(
@@ -285,11 +294,33 @@ def _rows(model: RewardModel, blocks: RewardBlocks) -> WeightedRows:
     )
 
 
-def _measure(
-    model: RewardModel, blocks: RewardBlocks, vectors: Tensor, base_rates: Tensor
+def _measured(
+    model: RewardModel, data: _Data, valid: RewardBlocks, base_rates: Tensor
 ) -> dict[str, Any]:
-    found, num = score_blocks(model, vectors, blocks), model.shape.num_probabilities
-    names = [signal.name for signal in model.signals]
+    """Metrics for the part's users and for all, and what the network reaches without LightGBM."""
+    score = partial(score_blocks, model, data.vectors)
+    found = {
+        **_measure(score(valid), valid, base_rates),
+        "towers_all_users": _measure(score(data.valid), data.valid, base_rates)["towers"],
+        "boosting": None,
+    }
+    if model.boosting is not None:
+        network, _ = network_and_facts(model, data.vectors, valid)
+        found["boosting"] = {
+            "shares": model.boosting.shares_by_name(),
+            "trees": model.boosting.trees(),
+            "network_alone": {
+                name: {k: m[k] for k in ("auc", "log_loss", "correlation") if k in m}
+                for part in _measure(network, valid, base_rates).values()
+                for name, m in part.items()
+            },
+        }
+    return found
+
+
+def _measure(found: Tensor, blocks: RewardBlocks, base_rates: Tensor) -> dict[str, Any]:
+    names = [signal.name for signal in blocks.signals]
+    num = sum(not signal.is_expectation for signal in blocks.signals)
     return {
         "towers": tower_metrics(
             found[:, :num], blocks.labels[:, :num], base_rates, names[:num], user=blocks.user

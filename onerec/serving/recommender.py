@@ -408,8 +408,11 @@ def write_bundle(
     if reward is not None or read_config(checkpoint)["model"].get("dense_head"):
         shutil.copyfile(semantic_ids / VECTORS, directory / VECTORS)
     if reward is not None:
+        from onerec.reward.model import BOOSTING
+
         (directory / REWARD).mkdir(exist_ok=True)
-        for name in _CHECKPOINT_FILES:
-            shutil.copyfile(reward / name, directory / REWARD / name)
+        for name in (*_CHECKPOINT_FILES, BOOSTING):
+            if name != BOOSTING or (reward / name).exists():  # there may be no trees
+                shutil.copyfile(reward / name, directory / REWARD / name)
     settings = dataclasses.asdict(config or BeamConfig())
     (directory / SETTINGS).write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")

@@ -29,7 +29,6 @@ RUNTIME = Runtime(accelerator="cpu", threads=1)
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> RoundInputs:
-    pytest.importorskip("lightgbm")
     night = simulated.publish(ArtifactStore(str(tmp_path_factory.mktemp("night"))))
     return RoundInputs(
         session_dataset=night["session_dataset"].path,

@@ -17,7 +17,6 @@ N items.
 
 from dataclasses import dataclass
 from datetime import date
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -196,9 +195,8 @@ def fit_cascade(
         seed: Of LightGBM.
 
     Raises:
-        ValueError: LightGBM is not installed, or nobody watched anything on the validation day.
+        ValueError: Nobody watched anything on the validation day.
     """
-    _lightgbm()  # missing, it should say so before anything is fitted
     validation = dates_of(read_sessions(directory, ["valid"], ["session_date"]))
     if not len(validation):
         raise ValueError(
@@ -226,9 +224,11 @@ def fit_cascade(
 
 def load_cascade(directory: Path, knn: ItemKNN, popular: Popularity) -> Cascade:
     """Read what `Cascade.save` wrote, with the retrievers of the same day."""
+    import lightgbm
+
     stored = read_json(directory / "config.json")
     assert stored["retrieved"] == RETRIEVED, "the ranker was trained on other candidates"
-    booster = _lightgbm().Booster(model_file=str(directory / "ranker.txt"))
+    booster = lightgbm.Booster(model_file=str(directory / "ranker.txt"))
     table = pq.read_table(directory / "statistics.parquet")
     statistics = np.stack([table.column(name).to_numpy() for name in STATISTICS], -1)
     return Cascade(Retrieval(knn, popular, statistics), booster, ChosenPrior.load(directory))
@@ -271,7 +271,8 @@ def examples(
 
 def _fit_ranker(table: np.ndarray, case: np.ndarray, grade: np.ndarray, seed: int) -> Any:
     """Choose the number of trees on held-out users, then fit as many to all of them."""
-    lightgbm = _lightgbm()
+    import lightgbm
+
     parameters = {**PARAMETERS, "seed": seed}
 
     def dataset(kept: np.ndarray) -> Any:
@@ -318,13 +319,3 @@ def _places(case: np.ndarray, similarity: np.ndarray) -> np.ndarray:
     places = np.empty(len(case))
     places[order] = np.arange(len(case)) - start
     return places
-
-
-def _lightgbm() -> Any:
-    try:
-        return import_module("lightgbm")  # a dependency of this baseline alone
-    except ImportError as e:
-        raise ValueError(
-            "baselines='...,cascade': LightGBM is not installed; pip install lightgbm, or leave "
-            "'cascade' out"
-        ) from e

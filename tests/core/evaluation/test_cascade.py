@@ -56,7 +56,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def fitted(data: Path) -> Cascade:
-    pytest.importorskip("lightgbm")
     return fit_cascade(data, IDS, CANDIDATES, test_day=DAY, neighbours=5, history_length=6, seed=0)
 
 
@@ -196,7 +195,6 @@ def test_the_ranker_never_sees_the_watch_it_is_to_predict(data: Path, fitted: Ca
 
 
 def test_a_night_can_name_it(data: Path, tmp_path: Path):
-    pytest.importorskip("lightgbm")
     config = EvaluationConfig(baselines="popularity,cascade", neighbours=5)
     inputs = BaselineInputs(
         session_dataset=data,
@@ -248,7 +246,6 @@ def test_the_weight_of_its_prior_is_chosen_by_a_cascade_of_the_training_days(
 ):
     """In fashion: each day everyone watches five items, three of which were watched the day before;
     nothing else says so. Otherwise watches are random."""
-    pytest.importorskip("lightgbm")
     rng = np.random.default_rng(0)
     rows, today = [], rng.choice(NUM_ITEMS - 3, 5, replace=False)
     for back in (5, 4, 3, 2, 1, 0):
@@ -303,7 +300,6 @@ def test_the_weight_of_its_prior_is_chosen_by_a_cascade_of_the_training_days(
 
 
 def test_a_single_training_day_chooses_no_prior(tmp_path: Path):
-    pytest.importorskip("lightgbm")
     rows = [session(f"u{u}", day(back), ["i01", "i02"]) for u in range(30) for back in (2, 1, 0)]
     inputs = BaselineInputs(
         session_dataset=small.write_sessions(tmp_path / "s", rows),
@@ -315,12 +311,3 @@ def test_a_single_training_day_chooses_no_prior(tmp_path: Path):
     )
     config = EvaluationConfig(baselines="popularity,cascade", neighbours=5)
     assert fit_learned(inputs, config)["cascade"].recency_prior == NOT_CHOSEN
-
-
-def test_without_lightgbm_the_remedy_is_named(data: Path, monkeypatch):
-    def missing(name: str):
-        raise ImportError(name)
-
-    monkeypatch.setattr(cascade, "import_module", missing)
-    with pytest.raises(ValueError, match="pip install lightgbm, or leave 'cascade' out"):
-        fit_cascade(data, IDS, CANDIDATES, test_day=DAY, neighbours=5, history_length=6, seed=0)

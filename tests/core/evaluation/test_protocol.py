@@ -17,11 +17,15 @@ from onerec.session_dataset.incidence import incidence_of
 from onerec.session_dataset.interactions import Interactions
 from tests.core.evaluation import night as small
 from tests.core.evaluation.night import DAY, EVALUATION, NUM_ITEMS, REWARD
+from tests.core.reward.planted import planted_trees
 
 
-def evaluator(seed: int) -> RewardModel:
+def evaluator(seed: int, *, with_trees: bool = False) -> RewardModel:
     torch.manual_seed(seed)
-    return RewardModel(REWARD, RewardShape(vector_dim=6, num_items=NUM_ITEMS, history_length=6))
+    model = RewardModel(REWARD, RewardShape(vector_dim=6, num_items=NUM_ITEMS, history_length=6))
+    if with_trees:
+        model.boosting = planted_trees(model.signals, num_facts=2)
+    return model
 
 
 def data(**changes) -> EvaluationData:
@@ -81,6 +85,15 @@ def test_rows_of_the_table_do_not_matter_items_do() -> None:
         ({"candidates": np.ones(NUM_ITEMS, dtype=bool)}, {"candidates", "candidate_items"}),
         (
             {"reward_models": {"evaluator": evaluator(5), "training": evaluator(1)}},
+            {"reward_models"},
+        ),
+        (
+            {
+                "reward_models": {
+                    "evaluator": evaluator(0, with_trees=True),
+                    "training": evaluator(1),
+                }
+            },
             {"reward_models"},
         ),
     ],

@@ -9,14 +9,16 @@ import pytest
 import torch
 
 from onerec.config import RewardConfig
-from onerec.config.feedback import WATCH_SECONDS, WATCH_SHARE
 from onerec.reward.model import load_reward
 from onerec.reward.scoring import score_sessions
 from onerec.reward.training import blocks_of, fit_reward
-from onerec.session_dataset.item_attributes import ItemAttributes
-from onerec.session_dataset.reward_blocks import RewardBlocks
 from onerec.training import TrainingDivergedError
-from tests.core.reward.planted import planted_blocks, topics_and_vectors
+from tests.core.reward.planted import (
+    PlantedLog,
+    planted_blocks,
+    topics_and_vectors,
+    watched_blocks,
+)
 
 TRAJECTORY = Path(__file__).with_name("trajectory.json")
 SMALL = RewardConfig(
@@ -106,29 +108,10 @@ def test_no_training_row_and_broken_vectors_are_clear_errors(tmp_path: Path):
 def test_facts_and_expectations(tmp_path: Path):
     """What is watched depends on an item's fact and duration alone: both are used, by candidates
     too, and the expected seconds are calibrated."""
-    rng = np.random.default_rng(0)
-    good = rng.random(len(TOPICS))
-    attributes = ItemAttributes(
-        rng.choice([10.0, 40.0], len(TOPICS)), *np.full((2, len(TOPICS)), -1)
-    )
-
-    def watched(blocks: RewardBlocks) -> RewardBlocks:
-        items = blocks.items.numpy()
-        share = np.clip(good[items] + 0.2 * rng.standard_normal(items.shape), 0, 1)
-        seconds = share * attributes.duration_seconds[items]
-        labels = np.stack([seconds.mean(1), share.mean(1)], -1)
-        thresholds = dataclasses.replace(
-            blocks.thresholds, signals=(*blocks.signals, WATCH_SECONDS, WATCH_SHARE)
-        )
-        return dataclasses.replace(
-            blocks,
-            watch_seconds=torch.from_numpy(seconds).float(),
-            labels=torch.cat([blocks.labels, torch.from_numpy(labels).float()], 1),
-            thresholds=thresholds,
-        )
-
-    train, valid = (watched(planted_blocks(TOPICS, n, s)) for n, s in ((4000, 1), (1000, 2)))
-    train = dataclasses.replace(train, log=Planted(attributes, good))  # pyright: ignore
+    train, valid = watched_blocks(TOPICS, 4000, 1), watched_blocks(TOPICS, 1000, 2)
+    log = train.log
+    assert isinstance(log, PlantedLog)
+    good, duration = log.good, log.attributes.duration_seconds
     config = dataclasses.replace(SMALL, user_facts_dropout=0.2, quantiles=8)
     report = fit_reward(config, train, valid, VECTORS, tmp_path)
     seconds = report.metrics["expectations"]["watch_seconds"]
@@ -138,27 +121,6 @@ def test_facts_and_expectations(tmp_path: Path):
     assert trained.shape.quantiles == 8
     candidates = torch.arange(len(TOPICS))[None, :, None]
     scored = score_sessions(trained, VECTORS, torch.full((1, 4), -1), candidates)[0]
-    true = torch.from_numpy(np.stack([good * attributes.duration_seconds, good], -1))
+    true = torch.from_numpy(np.stack([good * duration, good], -1))
     for column, expected in zip(scored[:, -2:].T, true.T, strict=True):
         assert torch.corrcoef(torch.stack([column.double(), expected]))[0, 1] > 0.9
-
-
-@dataclasses.dataclass(frozen=True)
-class Planted:
-    """Stands for an `ExposureLog` that knows how good the items are."""
-
-    attributes: ItemAttributes
-    good: np.ndarray
-    item_fact_names = ("good",)
-    user_fact_names = ("place",)
-
-    @property
-    def user_ids(self) -> np.ndarray:
-        return planted_blocks(TOPICS, 1, 0).user_ids
-
-    def item_facts(self, day: np.datetime64, counted: np.ndarray) -> np.ndarray:
-        return self.good[:, None].astype(np.float32)
-
-    def facts_of(self, blocks: RewardBlocks, counted: np.ndarray):
-        of_items = torch.from_numpy(self.good[blocks.items.numpy()][..., None]).float()
-        return of_items, blocks.place[:, None].float()

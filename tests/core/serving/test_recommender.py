@@ -19,10 +19,12 @@ from onerec.generation.beam import read_histories
 from onerec.model import TokenizerVersionMismatchError, save_model, session_logp
 from onerec.ranked_lists import last_items
 from onerec.reward.model import RewardModel, RewardShape, save_reward
+from onerec.reward.scoring import score_sessions
 from onerec.serving.recommender import Recommender, write_bundle
 from onerec.serving.simple_recommender import SimpleRecommender
 from onerec.tokenizer.semantic_ids import SemanticIds, load_semantic_ids
 from tests.core.model.small import small_model, unique_codes
+from tests.core.reward.planted import planted_trees
 
 N, K, T, MODEL_HISTORY, SESSION = 40, 4, 3, 6, 3
 
@@ -325,6 +327,35 @@ def test_only_the_recent_items_are_read(recommender):
     recent = HISTORIES[2][-MODEL_HISTORY:]
     full = recommender.recommend(HISTORIES[2], 5, exclude_seen=False)
     assert full == recommender.recommend(recent, 5, exclude_seen=False)
+
+
+@pytest.mark.parametrize("grown", [False, True])
+def test_a_bundle_carries_the_trees_beside_a_reward_model(parts, grown):
+    shape = RewardShape(
+        vector_dim=5, num_items=N, history_length=MODEL_HISTORY, item_facts=("rate",)
+    )
+    reward = RewardModel(RewardConfig(d_model=8, num_heads=2), shape).eval()
+    with torch.no_grad():
+        reward.facts.of_items.normal_()
+    if grown:
+        reward.boosting = planted_trees(reward.signals, num_facts=14)
+    (parts / "reward").mkdir()
+    save_reward(reward, parts / "reward")
+    bundle = parts / "rewarded"
+    write_bundle(
+        bundle, checkpoint=parts / "model", semantic_ids=parts / "ids", reward=parts / "reward"
+    )
+    assert (bundle / "reward" / "boosting.json").exists() == grown
+    served = Recommender.load(bundle).reward
+    assert served is not None
+    assert (served.boosting is None) != grown
+    vectors = load_file(parts / "ids" / "vectors.safetensors")["vectors"].double()
+    history, sessions = torch.full((1, MODEL_HISTORY), -1), torch.arange(N)[None, :, None]
+    expected = score_sessions(reward.double(), vectors, history, sessions)
+    torch.testing.assert_close(score_sessions(served, vectors, history, sessions), expected)
+    reward.boosting = None
+    alone = score_sessions(reward, vectors, history, sessions)
+    assert torch.allclose(alone, expected) != grown
 
 
 @pytest.mark.parametrize("weight", [0.0, 1.5, 1000.0])

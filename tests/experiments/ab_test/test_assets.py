@@ -48,7 +48,6 @@ def app(home: Path) -> Source:
 
 
 def test_the_table_is_written_and_shown(tmp_path: Path, tables_dir: Path) -> None:
-    pytest.importorskip("lightgbm")
     simulated.publish(ArtifactStore(str(tmp_path / "artifacts")), PIPELINE)
     result = materialize(tmp_path, app(tmp_path))
     metadata = result.asset_materializations_for_node("ab_test_table")[0].metadata
@@ -66,7 +65,6 @@ def test_the_retrained_table_is_of_the_nightly_runs_that_follow_one_another(
     tmp_path: Path, tables_dir: Path
 ) -> None:
     """Runs of two days in a row make a test of two days; an older one, after a gap, is not used."""
-    pytest.importorskip("lightgbm")
     store, source = ArtifactStore(str(tmp_path / "artifacts")), app(tmp_path)
     days = [(simulated.DAY + timedelta(days=shift)).isoformat() for shift in (-2, 0, 1)]
     simulated.publish(store, PIPELINE, partition=days[1])

@@ -51,7 +51,6 @@ NEW_ITEM = small.NUM_ITEMS - 1
 
 @pytest.fixture(scope="module")
 def night(tmp_path_factory: pytest.TempPathFactory) -> Night:
-    pytest.importorskip("lightgbm")
     store, day = ArtifactStore(str(tmp_path_factory.mktemp("ab"))), simulated.DAY
     simulated.publish(store)
     artifacts = {n: store.latest(n, day.isoformat()) for n in (*NIGHTLY, NIGHTLY_ALIGNED)}

@@ -63,7 +63,6 @@ def a_test(store: ArtifactStore, **changes) -> ABTest:
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> ArtifactStore:
-    pytest.importorskip("lightgbm")
     store = ArtifactStore(str(tmp_path_factory.mktemp("ab")))
     simulated.publish(store)
     for seed, name in enumerate(VARIANTS, start=5):

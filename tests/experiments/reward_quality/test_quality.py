@@ -16,7 +16,7 @@ from experiments.reward_quality.scorers import EvaluationBlocks, SystemScores, f
 from onerec.config import RewardConfig
 from onerec.evaluation.metric_table import MetricTable, TableColumn
 from onerec.reward.training import blocks_of
-from tests.core.reward.planted import planted_blocks, topics_and_vectors
+from tests.core.reward.planted import planted_blocks, topics_and_vectors, watched_blocks
 
 TOPICS, VECTORS = topics_and_vectors()
 CONFIG = RewardConfig(
@@ -84,7 +84,8 @@ def test_differences_are_between_the_means_and_narrower_than_the_parts(metrics: 
         for row in metrics.rows
         if (row.metric, row.slice) == ("auc", "vtr") and row.reference
     }
-    assert found == set(DIFFERENCES) - {("no_facts", "reward_model")}  # these blocks have none
+    of_facts = {("no_facts", "reward_model"), ("reward_model", "no_boosting")}
+    assert found == set(DIFFERENCES) - of_facts  # these blocks have none
 
 
 def test_log_loss_and_order_by_hand(blocks: EvaluationBlocks):
@@ -125,10 +126,23 @@ def test_labels_of_the_test_day_reach_no_scorer():
         assert (name == "base_rate") == (float(scored.test.std(1).max()) < 1e-12)
 
 
+def test_with_facts_the_network_is_measured_beside_its_mean_with_lightgbm():
+    train, valid, test = (watched_blocks(TOPICS, n, i) for i, n in enumerate((1600, 600, 300)))
+    quick = dataclasses.replace(CONFIG, max_epochs=2)
+    blocks = EvaluationBlocks(train, valid, test, test.rows(torch.arange(50)), VECTORS)
+    systems = fit_systems(blocks, quick, seeds=1)
+    assert {"no_boosting", "no_facts"} < set(systems)
+    both, alone = systems["reward_model"].test[0, :, -1], systems["no_boosting"].test[0, :, -1]
+    shares = test.labels[:, -1].double()
+    assert not torch.equal(both, alone)
+    assert (both - shares).square().mean() < (alone - shares).square().mean()
+    assert systems["no_boosting"].items.shape == systems["reward_model"].items.shape
+
+
 def test_findings_say_the_difference_with_its_interval(metrics: MetricTable):
     said = differences_in_words(metrics, {TableColumn("auc", "vtr"): "AUC vtr"})
     mean, low, high = metrics.cell("reward_model", TableColumn("auc", "vtr", "boosting"))
     assert said[0] == (
         f"reward_model minus boosting: AUC vtr {mean:+.4f} [{low:+.4f}, {high:+.4f}]."
     )
-    assert len(said) == len(DIFFERENCES) - 2  # not base rates, nor without facts
+    assert len(said) == len(DIFFERENCES) - 3  # not base rates, nor the two that need facts
