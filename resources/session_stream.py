@@ -38,18 +38,26 @@ _MOMENTS = """
     )
     order by user_id, started_at, is_item, place, delivered_row
 """
-_SESSIONS = """
+# numbers in the order of the session dataset: sorting by them costs less than by times and ids
+_NUMBERED = """(
+    select *, row_number() over (order by started_at, session_id) as session_row
+    from sessions
+    where session_date between $first and $last
+)"""
+_SESSIONS = f"""
     select
-        session_id, user_id, session_date, started_at, is_good, num_exposures, history_item_ids
-    from sessions join session_histories using (session_id)
-    where session_date between $first and $last
-    order by started_at, session_id
+        session_row, session_id, user_id, session_date, started_at, is_good, num_exposures,
+        history_item_ids
+    from {_NUMBERED} join session_histories using (session_id)
+    order by session_row
 """
+# events of no session would come last, and stop the writer
 _EXPOSURES = f"""
-    select session_id, is_first_watch, {", ".join(EXPOSURE_LISTS.values())}
-    from int_events_sessionized
+    select session_row, is_first_watch, {", ".join(f"events.{c}" for c in EXPOSURE_LISTS.values())}
+    from int_events_sessionized as events
+    left join {_NUMBERED} using (user_id, session_date, session_number)
     where session_date between $first and $last
-    order by started_at, session_id, place
+    order by session_row nulls last, place
 """
 
 

@@ -73,14 +73,14 @@ def with_exposures(
     """Add to each session the lists of its exposures and its targets.
 
     Args:
-        sessions: With `session_id` and `num_exposures`, in the order of the exposures.
-        exposures: One row an exposure: `session_id`, the columns of `EXPOSURE_LISTS`, and
-            `is_first_watch`; a session's rows stand together, in order.
+        sessions: With a number `session_row` and `num_exposures`, in the order of the exposures.
+        exposures: One row an exposure: its session's `session_row`, the columns of
+            `EXPOSURE_LISTS`, and `is_first_watch`; a session's rows stand together, in order.
         session_items: M, the most targets.
 
     Yields:
-        The sessions of a batch without `num_exposures`: `EXPOSURE_LISTS` and `target_item_ids`, the
-        first M items watched.
+        The sessions of a batch without these two: `EXPOSURE_LISTS` and `target_item_ids`, the first
+        M items watched.
 
     Raises:
         ValueError: The numbers of exposures are not those of the rows.
@@ -88,10 +88,9 @@ def with_exposures(
     flat = _Rows(exposures)
     for batch in sessions:
         lengths = batch.column("num_exposures").to_numpy()
-        end = np.cumsum(lengths)
-        shown = flat.take(int(end[-1]) if len(end) else 0)
-        _check_owner(batch, shown, lengths, end)
-        table = pa.Table.from_batches([batch]).drop_columns(["num_exposures"])
+        shown = flat.take(int(lengths.sum()))
+        _check_owner(batch, shown, lengths)
+        table = pa.Table.from_batches([batch]).drop_columns(["session_row", "num_exposures"])
         for name, column in EXPOSURE_LISTS.items():
             table = table.append_column(name, _lists(lengths, shown.column(column)))
         targets = _first_watched(shown, lengths, session_items)
@@ -103,13 +102,10 @@ def with_exposures(
 _REMEDY = "The day's tables are of two builds: materialise sessions of the window again"
 
 
-def _check_owner(
-    sessions: pa.RecordBatch, shown: pa.Table, lengths: np.ndarray, end: np.ndarray
-) -> None:
-    wanted, found = sessions.column("session_id"), shown.column("session_id").combine_chunks()
-    if len(found) == lengths.sum() and all(
-        found.take(pa.array(rows)).equals(wanted) for rows in (end - lengths, end - 1)
-    ):
+def _check_owner(sessions: pa.RecordBatch, shown: pa.Table, lengths: np.ndarray) -> None:
+    wanted = sessions.column("session_row").to_numpy()
+    found = shown.column("session_row").to_numpy()
+    if np.array_equal(found, np.repeat(wanted, lengths)):
         return
     raise ValueError(f"exposures: not as many rows as the sessions count. {_REMEDY}")
 

@@ -70,11 +70,9 @@ def write_session_dataset(
             table = pa.Table.from_batches([batch]).append_column("split", split)
             table = table.select(SESSION_DATASET.names).cast(SESSION_DATASET)
             counts.add(table)
-            for name, writer in writers.items():
-                rows = table.filter(pc.equal(table.column("split"), name))
+            for name, rows in _by_split(table):
                 sessions[name] += rows.num_rows
-                if rows.num_rows:
-                    writer.write_table(rows)
+                writers[name].write_table(rows)
     return counts.written(sessions)
 
 
@@ -119,11 +117,12 @@ class _Counts:
     history_items: int = 0
 
     def add(self, sessions: pa.Table) -> None:
-        good = sessions.filter(sessions.column("is_good"))
+        good = sessions.column("is_good")
+        targets = pc.list_value_length(sessions.column("target_item_ids"))
         self.exposures += _total_length(sessions.column("item_ids"))
         self.sessions += sessions.num_rows
-        self.good_sessions += good.num_rows
-        self.target_items += _total_length(good.column("target_item_ids"))
+        self.good_sessions += pc.sum(good).as_py() or 0
+        self.target_items += pc.sum(targets.filter(good)).as_py() or 0
         self.history_items += _total_length(sessions.column("history_item_ids"))
 
     def written(self, per_split: dict[str, int]) -> WrittenSessions:
@@ -146,6 +145,18 @@ def split_file(directory: Path, split: str) -> Path:
     file = directory / f"split={split}" / "part-00000.parquet"
     file.parent.mkdir(parents=True)
     return file
+
+
+def _by_split(sessions: pa.Table) -> Iterator[tuple[str, pa.Table]]:
+    """The sessions of each split that has any; copying lists costs, so only where days meet."""
+    names = sessions.column("split")
+    if len(names.unique()) == 1:
+        yield names[0].as_py(), sessions
+        return
+    for name in SPLITS:
+        rows = sessions.filter(pc.equal(names, name))
+        if rows.num_rows:
+            yield name, rows
 
 
 def _total_length(lists: pa.ChunkedArray) -> int:

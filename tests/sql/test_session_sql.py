@@ -210,7 +210,7 @@ def test_damaged_tables_fail_their_tests(tmp_path: Path) -> None:
     failed = {r["unique_id"].split(".")[2] for r in results if r["status"] == "fail"}
     assert failed == {
         "unique_together_sessions_session_id",
-        "no_nulls_int_events_sessionized_session_id__is_watched__is_positive",
+        "no_nulls_int_events_sessionized_user_id__session_number__is_watched__is_positive",
         "no_nulls_stg_items_item_id__valid_from__first_seen",
     }
     assert len(results) == 9

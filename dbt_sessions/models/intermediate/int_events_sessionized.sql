@@ -1,3 +1,7 @@
+{#
+    Writing and sorting wide rows is most of the cost here. So sessions are cut, and repeats are looked for, among
+    the few columns that say so; whole events are sorted once.
+#}
 {{ config(materialized="incremental", day_column="session_date", partition_by="session_date") }}
 
 {%- set conditions = [] -%}
@@ -5,19 +9,14 @@
     {%- do conditions.append(holds(signal)) -%}
 {%- endfor %}
 
-with events as (
+{%- set in_the_session %}
+    exposures.user_id = openings.user_id
+    and exposures.event_date = openings.event_date
+    and exposures.event_time >= openings.started_at
+    and (openings.next_started_at is null or exposures.event_time < openings.next_started_at)
+{%- endset %}
 
-    select * from {{ ref("stg_events") }}
-    where
-        {{ in_days("event_date") }}
-        {%- if var("user_sample") | float < 1 %}
-            -- some users with all that they did: the same in every run
-            and left(md5(user_id), 4) < '{{ "%04x" | format((var("user_sample") | float * 65536) | int) }}'
-        {%- endif %}
-
-),
-
-item_versions as (
+with item_versions as (
 
     select
         item_id,
@@ -28,84 +27,35 @@ item_versions as (
 
 ),
 
--- the item as it looked on the day it was shown
-with_duration as (
+-- a user's day is cut by itself, so a session never crosses midnight and each day is complete alone
+moments as (
 
     select
-        events.*,
-        item_versions.duration_seconds
-    from events
-    left join item_versions
-        on
-            events.item_id = item_versions.item_id
-            and events.event_date >= item_versions.valid_from
-            and (
-                item_versions.valid_until is null
-                or events.event_date < item_versions.valid_until
-            )
+        user_id,
+        event_date,
+        event_time,
+        row_number() over in_day as place_in_day,
+        count(*) over (partition by user_id, event_date) as num_in_day,
+        lag(event_time) over in_day as previous_time,
+        lead(event_time) over in_day as next_time
+    from {{ exposures_of_run() }}
+    window in_day as (partition by user_id, event_date order by event_time)
 
 ),
 
-classified as (
+cuts as (
 
     select
-        *,
-        {{ holds(var("watched")) }} as is_watched
-    from with_duration
-    where {{ holds(var("exposure")) }}
-
-),
-
--- the delivered order settles ties in time; a user's day is numbered by itself, so a session never
--- crosses midnight and each day is complete alone
-ordered as (
-
-    select
-        *,
-        row_number() over moments as place_in_day,
-        lag(event_time) over moments as previous_time,
-        lead(event_time) over moments as next_time
-    from classified
-    window moments as (
-        partition by user_id, event_date order by event_time, delivered_on, delivered_row
-    )
-
-),
-
-opened as (
-
-    select
-        *,
-        coalesce(event_time = previous_time, false)
-        or coalesce(event_time = next_time, false) as is_tied,
-        case
-            when previous_time is null then 1
-            {% if var("session_mode") == "gap" -%}
-                when
-                    {{ microseconds_of("event_time") }} - {{ microseconds_of("previous_time") }}
-                    >= {{ var("session_gap_minutes") }} * 60000000
-                    then 1
-            {% endif -%}
-            else 0
-        end as opens_session
-    from ordered
-
-),
-
--- all that needs no more than what came before in the user's day: sorting is most of the cost here
-numbered as (
-
-    select
-        *,
-        cast(sum(opens_session) over so_far as bigint) as session_number,
-        place_in_day + 1
-        - max(case when opens_session = 1 then place_in_day end) over so_far as position,
-        max(case when opens_session = 1 then event_time end) over so_far as started_at
-    from opened
-    window so_far as (
-        partition by user_id, event_date order by place_in_day
-        rows between unbounded preceding and current row
-    )
+        user_id,
+        event_date,
+        event_time as started_at,
+        place_in_day,
+        row_number() over in_day as session_number,
+        lead(event_time) over in_day as next_started_at,
+        coalesce(lead(place_in_day) over in_day, num_in_day + 1) - place_in_day as num_exposures
+    from moments
+    where {{ opens_session() }}
+    window in_day as (partition by user_id, event_date order by event_time)
 
 ),
 
@@ -113,78 +63,155 @@ numbered as (
 tied_sessions as (
 
     select
-        user_id,
-        event_date,
-        session_number
-    from numbered
-    group by user_id, event_date, session_number
-    having avg(cast(is_tied as integer)) > {{ var("max_tied_share") }}
+        cuts.user_id,
+        cuts.event_date,
+        cuts.session_number
+    from moments
+    inner join cuts
+        on
+            moments.user_id = cuts.user_id
+            and moments.event_date = cuts.event_date
+            and moments.event_time >= cuts.started_at
+            and (cuts.next_started_at is null or moments.event_time < cuts.next_started_at)
+    where moments.event_time = moments.previous_time or moments.event_time = moments.next_time
+    group by cuts.user_id, cuts.event_date, cuts.session_number, cuts.num_exposures
+    having count(*) / cuts.num_exposures > {{ var("max_tied_share") }}
 
 ),
 {%- endif %}
 
-in_sessions as (
+openings as (
 
     select
-        numbered.*,
-        -- the separator keeps user 1 | session 12 apart from user 11 | session 2
-        numbered.user_id || '|' || {{ text_of("numbered.event_date") }}
-        || '|' || {{ text_of("numbered.session_number") }} as session_id,
+        cuts.*,
         {% if var("session_order") == "auto" -%}
             tied_sessions.user_id is null as is_ordered
         {%- else -%}
             {{ var("session_order") == "time" }} as is_ordered
         {%- endif %}
-    from numbered
+    from cuts
     {% if var("session_order") == "auto" -%}
         left join tied_sessions
             on
-                numbered.user_id = tied_sessions.user_id
-                and numbered.event_date = tied_sessions.event_date
-                and numbered.session_number = tied_sessions.session_number
+                cuts.user_id = tied_sessions.user_id
+                and cuts.event_date = tied_sessions.event_date
+                and cuts.session_number = tied_sessions.session_number
     {%- endif %}
 
 ),
 
 -- where the order of a session is not known, a seeded one: neither the order of delivery nor that of
 -- ids must decide which items become targets
+drawn as (
+
+    select
+        exposures.delivered_on,
+        exposures.delivered_row,
+        row_number() over (
+            partition by openings.user_id, openings.event_date, openings.session_number
+            order by
+                md5(
+                    '{{ var("order_seed") }}|'
+                    || {{ session_id("openings.user_id", "openings.event_date", "openings.session_number") }}
+                    || '|' || exposures.item_id
+                ),
+                exposures.event_time, exposures.delivered_on, exposures.delivered_row
+        ) as place
+    from {{ exposures_of_run() }}
+    inner join openings
+        on {{ in_the_session }}
+    where not openings.is_ordered
+
+),
+
+-- few users see an item twice in a day, so that only these events are put in an order
+seen_twice as (
+
+    select
+        user_id,
+        event_date,
+        item_id
+    from {{ ref("stg_events") }}
+    where {{ in_days("event_date") }}
+    group by user_id, event_date, item_id
+    having count(*) > 1
+
+),
+
+watches as (
+
+    select
+        exposures.delivered_on,
+        exposures.delivered_row,
+        lag(exposures.event_time) over (
+            partition by exposures.user_id, exposures.event_date, exposures.item_id
+            order by exposures.event_time, exposures.delivered_on, exposures.delivered_row
+        ) as watched_before_at
+    from {{ exposures_of_run() }}
+    inner join seen_twice
+        on
+            exposures.user_id = seen_twice.user_id
+            and exposures.event_date = seen_twice.event_date
+            and exposures.item_id = seen_twice.item_id
+    where exposures.is_watched
+
+),
+
+watched_again as (
+
+    select * from watches
+    where watched_before_at is not null
+
+),
+
+-- the delivered order settles ties in time
 placed as (
 
     select
-        *,
-        position as place
-    from in_sessions
-    where is_ordered
-    union all
-    select
-        *,
-        row_number() over (
-            partition by session_id
-            order by md5('{{ var("order_seed") }}|' || session_id || '|' || item_id), position
-        ) as place
-    from in_sessions
-    where not is_ordered
+        exposures.*,
+        openings.session_number,
+        openings.started_at,
+        openings.is_ordered,
+        row_number() over in_day + 1 - openings.place_in_day as position,
+        lag(exposures.event_time) over in_day as previous_time,
+        lead(exposures.event_time) over in_day as next_time,
+        drawn.place as drawn_place,
+        watched_again.watched_before_at
+    from {{ exposures_of_run() }}
+    inner join openings
+        on {{ in_the_session }}
+    left join drawn
+        on
+            exposures.delivered_on = drawn.delivered_on
+            and exposures.delivered_row = drawn.delivered_row
+    left join watched_again
+        on
+            exposures.delivered_on = watched_again.delivered_on
+            and exposures.delivered_row = watched_again.delivered_row
+    window in_day as (
+        partition by exposures.user_id, exposures.event_date
+        order by exposures.event_time, exposures.delivered_on, exposures.delivered_row
+    )
 
 )
 
 select
-    session_id,
+    session_number,
     position,
-    place,
+    coalesce(drawn_place, position) as place,
     user_id,
     event_date as session_date,
     started_at,
     item_id,
     event_time,
-    is_tied,
+    coalesce(event_time = previous_time, false) or coalesce(event_time = next_time, false) as is_tied,
     is_ordered,
     watch_seconds,
     duration_seconds,
     is_watched,
-    -- a session shows an item once, so a target session repeats none
-    is_watched and row_number() over (
-        partition by user_id, event_date, session_number, item_id, is_watched order by place
-    ) = 1 as is_first_watch,
+    -- a session shows an item once, so a target session repeats none; a drawn order keeps that of an
+    -- item's events
+    is_watched and coalesce(watched_before_at < started_at, true) as is_first_watch,
     {{ holds(var("positive")) }} and not {{ holds(var("negative")) }} as is_positive,
     {{ list_of(conditions) }} as signals,
     is_like,

@@ -21,7 +21,7 @@ sessions as (
 exposures as (
 
     select
-        session_id,
+        {{ session_id() }} as session_id,
         session_date,
         {{ ordered_list("item_id", ["place"]) }} as item_ids,
         {{ ordered_list("watch_seconds", ["place"]) }} as watch_seconds,
@@ -35,7 +35,7 @@ exposures as (
         {{ ordered_list("is_dislike", ["place"]) }} as is_dislike,
         {{ ordered_list("item_id", ["place"], "is_first_watch") }} as watched_item_ids
     from events
-    group by session_id, session_date
+    group by user_id, session_date, session_number
 
 ),
 

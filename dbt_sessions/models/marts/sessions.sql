@@ -10,9 +10,10 @@ with events as (
 counted as (
 
     select
-        session_id,
+        {{ session_id() }} as session_id,
         user_id,
         session_date,
+        session_number,
         min(event_time) as started_at,
         max(event_time) as ended_at,
         count(*) as num_exposures,
@@ -29,7 +30,7 @@ counted as (
         count(*) filter (where is_share) as num_shares,
         count(*) filter (where is_dislike) as num_dislikes
     from events
-    group by session_id, user_id, session_date
+    group by user_id, session_date, session_number
 
 ),
 

@@ -12,7 +12,7 @@ from onerec.session_dataset.list_columns import EXPOSURE_LISTS, with_exposures, 
 MOMENTS = pa.schema([("user_id", pa.string()), ("id", pa.string()), ("is_item", pa.bool_())])
 EXPOSURES = pa.schema(
     [
-        ("session_id", pa.string()),
+        ("session_row", pa.int64()),
         ("is_first_watch", pa.bool_()),
         *((name, pa.bool_()) for name in EXPOSURE_LISTS.values() if name.startswith("is_")),
         ("item_id", pa.string()),
@@ -57,7 +57,7 @@ def exposures(seed: int) -> list[dict]:
     flags = [name for name in EXPOSURES.names if name.startswith("is_")]
     return [
         {
-            "session_id": f"s{session:03d}",
+            "session_row": session,
             "item_id": f"i{rng.integers(9)}",
             "watch_seconds": float(rng.random()) if rng.random() < 0.9 else None,
             "signals": [bool(b) for b in rng.random(3) < 0.5],
@@ -79,13 +79,14 @@ def test_lists_are_the_exposures_of_the_session(
 ) -> None:
     rows = exposures(seed=most)
     wanted = []
-    for session, group in itertools.groupby(rows, key=lambda row: row["session_id"]):
+    for session, group in itertools.groupby(rows, key=lambda row: row["session_row"]):
         own = list(group)
         lists = {name: [r[of] for r in own] for name, of in EXPOSURE_LISTS.items()}
         targets = [r["item_id"] for r in own if r["is_first_watch"]][:most]
-        wanted.append({"session_id": session, **lists, "target_item_ids": targets})
+        wanted.append({"session_id": f"s{session}", **lists, "target_item_ids": targets})
     counted = [
-        {"session_id": row["session_id"], "num_exposures": len(row["item_ids"])} for row in wanted
+        {"session_row": n, "session_id": row["session_id"], "num_exposures": len(row["item_ids"])}
+        for n, row in enumerate(wanted)
     ]
     batches = pa.Table.from_pylist(counted).to_batches(max_chunksize=session_rows)
     found = with_exposures(batches, as_reader(rows, batch_rows), most)
@@ -96,23 +97,23 @@ def test_lists_are_the_exposures_of_the_session(
 @pytest.mark.parametrize(
     ("sessions", "message"),
     [
-        ({"a": 2, "b": 2}, "not as many rows"),  # the rows end first
-        ({"a": 1, "b": 2}, "not as many rows"),  # rows of a are taken for b's
-        ({"a": 2}, "more than the sessions count"),
-        ({"a": 2, "c": 1}, "not as many rows"),
+        ({1: 2, 2: 2}, "not as many rows"),  # the rows end first
+        ({1: 1, 2: 2}, "not as many rows"),  # rows of 1 are taken for those of 2
+        ({1: 2}, "more than the sessions count"),
+        ({1: 2, 3: 1}, "not as many rows"),
     ],
 )
-def test_sessions_and_rows_of_two_builds_stop(sessions: dict[str, int], message: str) -> None:
+def test_sessions_and_rows_of_two_builds_stop(sessions: dict[int, int], message: str) -> None:
     rows = exposures(seed=0)[:3]
-    for row, session in zip(rows, ("a", "a", "b"), strict=True):
-        row["session_id"] = session
-    counted = pa.table({"session_id": list(sessions), "num_exposures": list(sessions.values())})
+    for row, session in zip(rows, (1, 1, 2), strict=True):
+        row["session_row"] = session
+    counted = pa.table({"session_row": list(sessions), "num_exposures": list(sessions.values())})
     with pytest.raises(ValueError, match=message):
         list(with_exposures(counted.to_batches(), as_reader(rows, 2), 5))
 
 
 def test_no_session_at_all() -> None:
-    empty = pa.table({"session_id": pa.array([], pa.string()), "num_exposures": pa.array([], "i8")})
+    empty = pa.table({name: pa.array([], pa.int64()) for name in ("session_row", "num_exposures")})
     assert list(with_histories([], 3)) == []
     found = [r for b in with_exposures(empty.to_batches(), as_reader([], 2), 3) for r in [b]]
     assert sum(batch.num_rows for batch in found) == 0
