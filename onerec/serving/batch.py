@@ -24,6 +24,7 @@ from onerec.serving.bundle import load_bundle
 from onerec.serving.recommender import Recommender
 from onerec.serving.simple_recommender import SimpleRecommender
 from onerec.session_dataset.histories import active_users, load_serving_histories
+from onerec.session_dataset.padding import distinct
 from onerec.shards import ShardFunction, ShardPool, arrays_of, columns_of, map_shards
 from onerec.tokenizer.semantic_ids import SemanticIds, load_semantic_ids
 
@@ -147,7 +148,7 @@ def audit_recommendations(
     user = users.indices.to_numpy().astype(np.int64)
     candidates = catalogue.candidates(serve_date)
     known = (item >= 0) & candidates[item]
-    different = np.unique(user[known] * len(catalogue.item_ids) + item[known])
+    different = distinct(user[known] * len(catalogue.item_ids) + item[known])
     full = np.bincount(user) >= min(list_length, int(candidates.sum()) - history_length)
     served = users.dictionary
     return ServingAudit(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
-from onerec.session_dataset.padding import positions
+from onerec.session_dataset.padding import distinct, positions
 from onerec.session_dataset.rows_on_disk import RowsOnDisk
 
 LONGEST_ROW = 2_500
@@ -123,7 +123,7 @@ class IncidenceWriter:
             ValueError: More ones than 32-bit indices count.
         """
         width = max(self._num_columns, 1)
-        row, column = np.divmod(np.unique(row.astype(np.int64) * width + column), width)
+        row, column = np.divmod(distinct(row.astype(np.int64) * width + column), width)
         length = np.bincount(row, minlength=num_rows)
         if length.max(initial=0) > LONGEST_ROW:
             kept = _sampled(row, column, self._num_rows, num_rows)

@@ -41,6 +41,18 @@ def last_of_each(values: Ints, rows: Ints, num_rows: int, width: int) -> Padded:
     return _pad(values, rows, positions(rows, num_rows) - too_many[rows], num_rows, width)
 
 
+def distinct(values: Ints) -> Ints:
+    """The different values in ascending order.
+
+    What `np.unique` returns, which hashes: of 5 million numbers 5.4 CPU s in NumPy 2.4, sorted .15.
+
+    >>> distinct(np.array([5, 2, 5]))
+    array([2, 5])
+    """
+    ordered = np.sort(values)
+    return ordered[np.append(True, ordered[1:] != ordered[:-1])[: len(ordered)]]
+
+
 def ranges(begin: Ints, lengths: Ints) -> Ints:
     """The numbers from `begin` on, as many as `lengths` says, of each row in turn.
 

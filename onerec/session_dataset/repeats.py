@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -44,17 +45,33 @@ def repeat_share(directory: Path) -> float:
     now, count = np.unique(pairs.of(valid, "item_ids", watched), return_counts=True)
     if not len(now):
         return 0.0
-    had = np.zeros(len(now), dtype=bool)
+    found = _Found(now)
     # histories of later sessions include items of the same day: only the first session's counts
     user = valid.column("user_id").to_numpy(zero_copy_only=False).astype(str)
     opens = valid.take(pa.array(np.sort(np.unique(user, return_index=True)[1])))
-    had |= np.isin(now, pairs.of(opens, "history_item_ids"))
+    found.add(pairs.of(opens, "history_item_ids"))
     for batch in open_sessions(directory, ["train"]).to_batches(columns=columns):
         train = pa.Table.from_batches([batch])
         train = train.filter(pc.is_in(train.column("user_id"), value_set=pairs.users))
-        had |= np.isin(now, pairs.of(train, "item_ids", exposure_flags(train, "is_watched")))
-        had |= np.isin(now, pairs.of(train, "history_item_ids"))
-    return float(count[had].sum() / count.sum())
+        found.add(pairs.of(train, "item_ids", exposure_flags(train, "is_watched")))
+        found.add(pairs.of(train, "history_item_ids"))
+    return float(count[found.among].sum() / count.sum())
+
+
+class _Found:
+    """Which of some numbers came: a hash table of them is made once, and not of all that come.
+
+    Attributes:
+        among: (N,) bool.
+    """
+
+    def __init__(self, numbers: np.ndarray):
+        self._index = pd.Index(numbers)
+        self.among = np.zeros(len(numbers), dtype=bool)
+
+    def add(self, came: np.ndarray) -> None:
+        place = self._index.get_indexer(pd.Index(came))
+        self.among[place[place >= 0]] = True
 
 
 @dataclass(frozen=True)

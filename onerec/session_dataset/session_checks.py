@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from onerec.catalogue import Catalogue
 from onerec.config import SessionConfig
-from onerec.session_dataset.padding import positions
+from onerec.session_dataset.padding import distinct, positions
 from onerec.session_dataset.reader import (
     INTERACTIONS,
     dates_of,
@@ -60,10 +60,10 @@ def recount_sessions(
     seconds = np.round(shown.totals(exposure_numbers(sessions, "watch_seconds")), _DECIMALS)
     clicks = np.stack([exposure_flags(sessions, name) for name in INTERACTIONS]).sum(0)
     interactions = shown.totals(clicks).astype(np.int64)
-    watched_items = np.unique(watched.pairs(len(everything)))
+    watched_items = distinct(watched.pairs(len(everything)))
     aimed = targets.pairs(len(everything))
     num_watched = np.bincount(watched_items // len(everything), minlength=sessions.num_rows)
-    num_different_targets = np.bincount(np.unique(aimed) // len(everything), minlength=len(targets))
+    num_different_targets = np.bincount(distinct(aimed) // len(everything), minlength=len(targets))
     users = sessions.column("user_id").combine_chunks().dictionary_encode().indices.to_numpy()
     dates, number = np.unique(dates_of(sessions), return_counts=True)
     valid_day = validation_day(dict(zip(dates.tolist(), number, strict=True)), test_day)
@@ -76,7 +76,7 @@ def recount_sessions(
             "num_history": history.lengths,
             "num_targets": targets.lengths,
             "num_expected_targets": np.minimum(num_watched, config.session_items),
-            "num_unwatched_targets": targets.where(~np.isin(aimed, watched_items)).lengths,
+            "num_unwatched_targets": targets.where(~_is_among(watched_items, aimed)).lengths,
             "num_repeated_targets": targets.lengths - num_different_targets,
             "num_watched_items": num_watched,
             "watch_seconds": seconds,
@@ -89,6 +89,11 @@ def recount_sessions(
             "history_follows": _history_follows(users, history, positive, config.history_length),
         }
     )
+
+
+def _is_among(ordered: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Whether each value, not negative, is among others that are in order."""
+    return np.append(ordered, -1)[np.searchsorted(ordered, values)] == values
 
 
 def _local_days(times: pa.ChunkedArray, time_zone: str) -> pa.ChunkedArray:

@@ -8,6 +8,7 @@ import scipy.sparse as sp
 from onerec.ranked_lists import RankedLists, exclude_scores, is_excluded, narrowed
 from onerec.session_dataset.co_occurrence import co_occurrence_blocks, largest_per_row
 from onerec.session_dataset.interactions import Interactions
+from onerec.session_dataset.padding import distinct
 
 CHUNK_CELLS = 4_000_000
 """Scores held at once."""
@@ -206,6 +207,6 @@ def fit_item_knn(interactions: Interactions, candidates: np.ndarray, *, neighbou
 def watched_indicator(history: np.ndarray, num_items: int) -> sp.csr_array:
     """(C, N) sparse: 1 where the item is in the history, however often."""
     rows, places = np.nonzero(history >= 0)
-    keys = np.unique(rows.astype(np.int64) * num_items + history[rows, places])
+    keys = distinct(rows.astype(np.int64) * num_items + history[rows, places])
     shape = (len(history), num_items)
     return sp.csr_array((np.ones(len(keys)), (keys // num_items, keys % num_items)), shape=shape)
