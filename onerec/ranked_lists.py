@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import pyarrow as pa
 import torch
 from torch import Tensor
 
@@ -84,6 +85,7 @@ class Ranker(Protocol):
         top_k: int,
         exclude: np.ndarray | None = None,
         candidates: np.ndarray | None = None,
+        attributes: pa.Table | None = None,
     ) -> RankedLists:
         """Rank the catalogue for every user.
 
@@ -93,6 +95,7 @@ class Ranker(Protocol):
             exclude: (C, E) item indices that the user must not get, -1 padded.
             candidates: (N,) booleans: the only items that are listed, of those the ranker may list
                 at all; None narrows nothing.
+            attributes: C rows, what is known of the users; rankers that do not read it ignore it.
         """
         ...
 

@@ -8,6 +8,7 @@ Shapes: C users of a request, H history items, K places of a list, N items.
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pyarrow as pa
 import torch
 
 from experiments.ab_test.traffic import Visitors
@@ -44,6 +45,7 @@ class TrueChoice:
         top_k: int,
         exclude: np.ndarray | None = None,
         candidates: np.ndarray | None = None,
+        attributes: pa.Table | None = None,
     ) -> RankedLists:
         """See `Ranker.rank`; scores are the expected seconds of each item at the list's top."""
         assert self.visitors is not None, "an oracle knows whose lists it makes"
@@ -53,10 +55,16 @@ class TrueChoice:
         def seconds(sessions: np.ndarray) -> np.ndarray:
             return self.truth.seconds(users, days, sessions)
 
-        made = self.generator.sessions(histories, candidates, exclude).items.cpu().numpy()
+        made = (
+            self.generator.sessions(histories, candidates, exclude, attributes=attributes)
+            .items.cpu()
+            .numpy()
+        )
         whole = (made >= 0).all(-1)
         best = np.where(whole, seconds(made), -np.inf).argmax(1)
-        pool = self.generator.rank(histories, max(2 * top_k, POOL), exclude, candidates).items
+        pool = self.generator.rank(
+            histories, max(2 * top_k, POOL), exclude, candidates, attributes
+        ).items
         order = np.argsort(-seconds(pool[..., None]), axis=1, kind="stable")
         behind = np.take_along_axis(pool, order, 1)
         both = np.concatenate([made[np.arange(len(made)), best], behind], 1)

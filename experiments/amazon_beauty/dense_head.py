@@ -6,6 +6,7 @@ Shapes: B users, N items, T SID tokens.
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 import torch
 from torch import Tensor
 
@@ -35,6 +36,7 @@ class DenseHeadRanker:
         top_k: int,
         exclude: np.ndarray | None = None,
         candidates: np.ndarray | None = None,
+        attributes: pa.Table | None = None,
     ) -> RankedLists:
         """See `Ranker.rank`; the score is the head's logit."""
         device, lists = self.model.device, []

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from experiments.cold_items.held_out import HeldOutCatalogue
 from onerec.config import BeamConfig
@@ -56,6 +57,7 @@ class ContentKNN:
         top_k: int,
         exclude: np.ndarray | None = None,
         candidates: np.ndarray | None = None,
+        attributes: pa.Table | None = None,
     ) -> RankedLists:
         """See `Ranker.rank`; without a history the popular come first."""
         known = (histories >= 0)[..., None]
@@ -89,9 +91,10 @@ class WithContentItems:
         top_k: int,
         exclude: np.ndarray | None = None,
         candidates: np.ndarray | None = None,
+        attributes: pa.Table | None = None,
     ) -> RankedLists:
         """See `Ranker.rank`."""
-        lists = self.generator.rank(histories, top_k, exclude, candidates)
+        lists = self.generator.rank(histories, top_k, exclude, candidates, attributes)
         new = narrowed(self.new, candidates)
         kept = self.content.rank(histories, int(top_k * self.share), exclude, new)
         return with_kept_places(lists, kept, self.share)

@@ -48,7 +48,9 @@ def measure(
     }
     found = {}
     for name, ranker in rankers.items():
-        lists = ranker.rank(cases.history, CUTOFF, candidates=candidates).items
+        lists = ranker.rank(
+            cases.history, CUTOFF, candidates=candidates, attributes=cases.attributes
+        ).items
         values = {metric: _recall(lists, wanted)[None] for metric, wanted in targets.items()}
         shown = lists >= 0
         share = (held_out[lists.clip(min=0)] & shown).sum(1) / np.maximum(shown.sum(1), 1)

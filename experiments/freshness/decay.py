@@ -108,7 +108,7 @@ def measure_ages(
             if made is None:
                 continue
             for system, ranker in rankers(made, served, decoding).items():
-                lists = ranker.rank(cases.history, 10)
+                lists = ranker.rank(cases.history, 10, attributes=cases.attributes)
                 found = per_case_metrics(lists.items, cases.targets, (10,))
                 columns = {"user_id": cases.user_ids, **{m: found[m] for m in METRICS}}
                 parts.append(pd.DataFrame(columns).assign(system=system, age=age, day=day))

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from experiments.nightly_artifacts import PublishedNightlyRun
 from experiments.variants.training import VariantFiles, VariantRun
@@ -68,9 +69,10 @@ class _ListsOnly:
         top_k: int,
         exclude: np.ndarray | None = None,
         candidates: np.ndarray | None = None,
+        attributes: pa.Table | None = None,
     ) -> RankedLists:
         """See `Ranker.rank`."""
-        return self.generator.rank(histories, top_k, exclude, candidates)
+        return self.generator.rank(histories, top_k, exclude, candidates, attributes)
 
 
 def _evaluation_data(night: PublishedNightlyRun, device: str) -> EvaluationData:

@@ -104,10 +104,11 @@ def scored_candidates(
     sampling = Sampling(num_samples=num_candidates, temperature=alignment.temperature)
     total, num_items = len(contexts), contexts.targets.shape[1]
     for rows in torch.arange(total).split(decoding.batch_size):
-        history = contexts.history[rows].long().to(model.device)
+        items = contexts.history[rows].long()
+        history = model.histories(items, contexts.known_of(rows)).to(model.device)
         place = first_row + int(rows[0])
         randomness = torch.Generator().manual_seed(alignment.seed + (place << 32))
-        exclude = history if decoding.filter_seen else None
+        exclude = items if decoding.filter_seen else None
         if alignment.pairs == "sampling":
             made = _most_probable_first(
                 sample_sessions(
@@ -132,8 +133,8 @@ def scored_candidates(
                 beam=min(num_candidates, leaves) if num_items == 1 else num_candidates,
                 exclude=exclude,
             )
-        items, logp = made.items.cpu(), made.logp.cpu().double()
-        yield ScoredCandidates(first_row + rows, items, logp, *reward.score(history.cpu(), items))
+        found, logp = made.items.cpu(), made.logp.cpu().double()
+        yield ScoredCandidates(first_row + rows, found, logp, *reward.score(items, found))
         on_batch(int(rows[-1]) + 1, total)
 
 

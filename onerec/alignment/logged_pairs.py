@@ -7,15 +7,17 @@ Shapes: R blocks, P pairs, H history items, M items of a session.
 """
 
 import numpy as np
+import pyarrow as pa
 import torch
 from torch import Tensor
 
 from onerec.alignment.pairs import PreferencePairs
 from onerec.config import RewardConfig
 from onerec.evaluation.generators import SessionGenerator
-from onerec.model import session_logp
+from onerec.model import Histories, session_logp
 from onerec.reward.scoring import scalar_reward
 from onerec.session_dataset.reward_blocks import RewardBlocks
+from onerec.session_dataset.user_attributes import take_rows
 
 
 def logged_pairs(
@@ -26,6 +28,7 @@ def logged_pairs(
     *,
     num_users: int,
     seed: int,
+    attributes: pa.Table | None = None,
 ) -> PreferencePairs:
     """Each user's logged blocks of highest and lowest observed reward.
 
@@ -41,6 +44,7 @@ def logged_pairs(
         reward: Weights of the labels.
         num_users: Users wanted; all with two different rewards where there are fewer.
         seed: Another seed takes other users.
+        attributes: What is known of the blocks' users, a row for each of `blocks.user_ids`.
 
     Returns:
         Pairs in the order of the users.
@@ -58,7 +62,8 @@ def logged_pairs(
     best, worst = best[kept], worst[kept]
     history = blocks.history[torch.minimum(best, worst)].long()
     sessions = torch.stack([blocks.items[best], blocks.items[worst]], 1).long()
-    logp = _logp(generator, history, sessions)
+    known = take_rows(attributes, blocks.user[best].numpy())
+    logp = _logp(generator, generator.model.histories(history, known), sessions)
     return PreferencePairs(
         user_ids=blocks.user_ids[blocks.user[best].numpy()],
         history=history,
@@ -107,7 +112,7 @@ def _complete(blocks: RewardBlocks, candidates: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _logp(generator: SessionGenerator, history: Tensor, sessions: Tensor) -> Tensor:
+def _logp(generator: SessionGenerator, history: Histories, sessions: Tensor) -> Tensor:
     """(P, 2) log-probabilities in double precision on the CPU."""
     if not len(history):
         return torch.zeros(0, 2, dtype=torch.float64)

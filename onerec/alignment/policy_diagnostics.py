@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from onerec.generation import Trie
-from onerec.model import OneRec, encode_items, lookup
+from onerec.model import Histories, OneRec, encode_items, lookup
 
 
 @torch.no_grad()
 def token_distributions(
-    model: OneRec, history: Tensor, sessions: Tensor, codes: Tensor
+    model: OneRec, history: Histories, sessions: Tensor, codes: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Log-probabilities (B, G, M, T, C) of every code along sessions, and where items are
     (B, G, M)."""

@@ -109,7 +109,9 @@ def measure_round(
             evaluator.models[0],
             evaluator.vectors,
             torch.from_numpy(history),
-            generator.sessions(history),
+            generator.sessions(
+                history, attributes=cases.contexts.known_of(torch.arange(len(history)))
+            ),
             evaluator.config,
             name="evaluator",
         )
@@ -119,7 +121,12 @@ def measure_round(
         prior = model.recency_prior.of(cases.held_out.watches)
         trie = Trie.build(generator.codes, model.codebook_size, prior=prior)
         ranker = replace(generator, trie=trie)
-        lists = ranker.rank(users.history, LENGTH, candidates=cases.held_out.candidates)
+        lists = ranker.rank(
+            users.history,
+            LENGTH,
+            candidates=cases.held_out.candidates,
+            attributes=users.attributes,
+        )
         found = per_case_metrics(lists.items, users.targets, (LENGTH,))
         recall = found[f"recall@{LENGTH}"]
     return {"reward": reward, "recall": recall}

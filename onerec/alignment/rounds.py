@@ -33,6 +33,7 @@ from onerec.model import OneRec, load_model, save_model
 from onerec.reward import check_evaluator
 from onerec.session_dataset.holdout import held_out_users
 from onerec.session_dataset.reward_blocks import load_reward_blocks
+from onerec.session_dataset.user_attributes import load_user_attributes
 from onerec.shards import ShardPool
 from onerec.training.execution import ONE_PROCESS, Execution
 from onerec.training.runtime import reproducible
@@ -79,6 +80,7 @@ def round_preferences(
                 reward.config,
                 num_users=alignment.sample_users,
                 seed=alignment.seed,
+                attributes=load_user_attributes(inputs.session_dataset, blocks.user_ids),
             )
         learned = inputs.sessions("train", held_out=False)
         contexts = sample_contexts(learned, alignment.sample_users, alignment.seed)
@@ -112,6 +114,7 @@ def fit_round(
         inputs.model.cpu(),
         AlignmentData(
             preferences=preferences,
+            attributes=load_user_attributes(inputs.session_dataset, preferences.user_ids),
             train=inputs.sessions("train"),
             valid=inputs.sessions("valid", held_out=True),
             codes=inputs.ids.codes,

@@ -17,6 +17,7 @@ from onerec.config import AlignmentConfig, BeamConfig, Runtime
 from onerec.evaluation.generators import SessionGenerator
 from onerec.reward.ensemble import RewardEnsemble
 from onerec.session_dataset.generator_sessions import SessionTensors
+from onerec.session_dataset.user_attributes import split_attributes, with_attributes
 from onerec.shards import ShardFunction, ShardPool, arrays_of, columns_of, map_shards
 from onerec.training.runtime import reproducible
 
@@ -54,6 +55,7 @@ class ShardedCandidates:
                 "targets": contexts.targets.numpy(),
             }
         )
+        table = with_attributes(table, contexts.known_of(torch.arange(len(contexts))))
         settings = {"num_candidates": num_candidates, "alignment": alignment}
         if self.pool.engine == "ray":
             # without what was loaded here: a worker loads it itself
@@ -77,8 +79,8 @@ def _scorer(
     generator: SessionGenerator, reward: RewardEnsemble, runtime: Runtime, settings: dict
 ) -> ShardFunction:
     def score(table: pa.Table) -> pa.Table:
-        arrays = arrays_of(table)
-        num = table.num_rows
+        table, attributes = split_attributes(table)
+        arrays, num = arrays_of(table), table.num_rows
         contexts = SessionTensors(
             user=torch.arange(num),
             user_ids=np.arange(num),
@@ -86,6 +88,7 @@ def _scorer(
             targets=torch.from_numpy(arrays["targets"]),
             is_good=torch.ones(num, dtype=torch.bool),
             date=np.zeros(num, "datetime64[D]"),
+            attributes=attributes,
         )
         with reproducible(runtime):
             found = list(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from torch import Tensor
 
@@ -24,7 +25,16 @@ from onerec.alignment.preferences import Preferences, check_method
 from onerec.artifacts import read_json, write_json
 from onerec.config import AlignmentConfig
 from onerec.generation import Trie
-from onerec.model import OneRec, encode_items, load_model, lookup, save_model, token_logp
+from onerec.model import (
+    Histories,
+    OneRec,
+    encode_items,
+    load_model,
+    lookup,
+    save_model,
+    token_logp,
+)
+from onerec.model.user_features import joined
 from onerec.session_dataset.generator_sessions import SessionTensors
 from onerec.training.batches import OrderedBatches, ShuffledBatches, WeightedRows, epoch_seed
 from onerec.training.execution import ONE_PROCESS, Execution
@@ -47,12 +57,14 @@ class AlignmentData:
         train: Good sessions of the training days.
         valid: Good sessions of the held-out users on the validation day; only measured.
         codes: (N, T) semantic IDs.
+        attributes: P rows, what is known of the users of the preferences; None where nothing is.
     """
 
     preferences: Preferences
     train: SessionTensors
     valid: SessionTensors
     codes: Tensor
+    attributes: pa.Table | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,6 +238,7 @@ class AlignmentModule(FitModule):
         # In a list, so that the start is no part of what is trained, moved or saved.
         self.frozen = [copy.deepcopy(start).eval()]
         self.register_buffer("codes", data.codes.long(), persistent=False)
+        self.history = start.histories(data.preferences.history, data.attributes)
         self.trie = Trie.build(data.codes.long(), start.codebook_size)
         self.sessions, self.rewards = data.preferences.sessions, data.preferences.rewards
         self.reference_logp = torch.empty(*self.sessions.shape, data.codes.shape[1])
@@ -264,15 +277,19 @@ class AlignmentModule(FitModule):
         for name in ("chosen_logp", "rejected_logp"):
             metrics[f"{name}_change"] = metrics[name] - self.at_start[name]
         if len(valid):
-            history, targets = valid.history.long(), valid.targets.long()
             metrics |= self._mean(
-                len(valid), lambda rows: {"valid_ntp_loss": self._ntp(history[rows], targets[rows])}
+                len(valid),
+                lambda rows: {
+                    "valid_ntp_loss": self._ntp(
+                        self._history_of(valid, rows), valid.targets[rows].long()
+                    )
+                },
             )
         return metrics
 
     def _token_logp(self, model: OneRec, rows: Tensor) -> Tensor:
         """(B, G, M, T) log-probabilities of the tokens of the rows' sessions."""
-        history = encode_items(model, self.data.preferences.history[rows], self.codes)
+        history = encode_items(model, self.history[rows], self.codes)
         session_codes, _ = lookup(self.codes, self.sessions[rows].to(self.device))
         logits = model.decode(model.encode(*history), session_codes)
         return token_logp(logits, session_codes)
@@ -304,7 +321,7 @@ class AlignmentModule(FitModule):
     def _distance(self, rows: Tensor) -> dict[str, Tensor]:
         """How far the policy is from its start along some rows' sessions."""
         sessions = self.sessions[rows]
-        history = self.data.preferences.history[rows]
+        history = self.history[rows]
         policy, mask = token_distributions(self.model, history, sessions, self.codes)
         start, _ = token_distributions(self.frozen[0], history, sessions, self.codes)
         return {
@@ -312,7 +329,10 @@ class AlignmentModule(FitModule):
             "legal_mass": legal_mass(policy, sessions, self.trie).mean(),
         }
 
-    def _logged(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+    def _history_of(self, sessions: SessionTensors, rows: Tensor) -> Histories:
+        return self.model.histories(sessions.history[rows].long(), sessions.known_of(rows))
+
+    def _logged(self, rows: Tensor) -> tuple[Histories, Tensor]:
         """Histories and targets for L_NTP: the pairs' own, and others drawn for this step."""
         sessions, extra = self.data.train, self.config.ntp_sessions_per_pair * len(rows)
         # a stream for each process; 2 is that of the only one
@@ -321,11 +341,11 @@ class AlignmentModule(FitModule):
         others = torch.randint(len(sessions), (extra,), generator=draw) if extra else rows[:0]
         own = self.data.preferences
         return (
-            torch.cat([own.history[rows], sessions.history[others].long()]),
+            joined(self.history[rows], self._history_of(sessions, others)),
             torch.cat([own.targets[rows], sessions.targets[others].long()]),
         )
 
-    def _ntp(self, history: Tensor, targets: Tensor) -> Tensor:
+    def _ntp(self, history: Histories, targets: Tensor) -> Tensor:
         return next_token_loss(
             self.model, history.to(self.device), targets.to(self.device), self.codes
         )

@@ -68,6 +68,9 @@ class ModelConfig(ValidatedConfig):
         "pass over a sequence learns every next item of it (onerec/model/next_item.py)",
     )
 
+    user_features: bool = option(
+        True, "Uses the attributes of users where the log has them (onerec/model/user_features.py)"
+    )
     dense_head: bool = option(
         False,
         "A softmax over the items from the encoder's state beside generation, its item vectors in "

@@ -12,6 +12,7 @@ from datetime import date
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -44,6 +45,7 @@ class EvaluationData:
         session_items: M, items of a session.
         watches: What lists of day D may know of the newest days; None where recency priors are left
             out.
+        attributes: C rows, what is known of the users; None where nothing is.
     """
 
     test_day: date
@@ -59,6 +61,7 @@ class EvaluationData:
     reward: RewardConfig
     session_items: int
     watches: WatchesBefore | None = None
+    attributes: pa.Table | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +137,7 @@ def load_evaluation_data(
         reward=reward,
         session_items=shape["session_items"],
         watches=WatchesBefore(files.session_dataset, test_day),
+        attributes=cases.attributes,
     )
 
 

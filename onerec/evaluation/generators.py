@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+import pyarrow as pa
 import torch
 from torch import Tensor
 
 from onerec.config import BeamConfig
 from onerec.evaluation.generated_sessions import GeneratedSessions
 from onerec.generation import Trie, generate_sessions, rank_first_items
-from onerec.model import OneRec, load_model
+from onerec.model import Histories, OneRec, load_model
 from onerec.ranked_lists import RankedLists, Ranker, last_items
 from onerec.session_dataset.newest_watches import WatchesBefore
 from onerec.tokenizer.semantic_ids import SemanticIds
@@ -28,7 +29,11 @@ class Generator(Ranker, Protocol):
     """A `Ranker` that makes whole sessions, too."""
 
     def sessions(
-        self, histories: np.ndarray, candidates: np.ndarray | None = None
+        self,
+        histories: np.ndarray,
+        candidates: np.ndarray | None = None,
+        *,
+        attributes: pa.Table | None = None,
     ) -> GeneratedSessions:
         """Sessions of every case, best first; see `Ranker.rank` for the arguments."""
         ...
@@ -56,13 +61,14 @@ class SessionGenerator:
         top_k: int,
         exclude: np.ndarray | None = None,
         candidates: np.ndarray | None = None,
+        attributes: pa.Table | None = None,
     ) -> RankedLists:
         """See `Ranker.rank`; the score is the log-probability of being a session's first item,
         plus the trie's prior."""
         trie = self._trie(candidates)
         return rank_first_items(
             self.model,
-            torch.from_numpy(np.ascontiguousarray(histories)).long(),
+            self._known(histories, attributes),
             self.codes,
             trie,
             top_k=top_k,
@@ -76,9 +82,11 @@ class SessionGenerator:
         histories: np.ndarray,
         candidates: np.ndarray | None = None,
         exclude: np.ndarray | None = None,
+        *,
+        attributes: pa.Table | None = None,
     ) -> GeneratedSessions:
         """See `Generator.sessions`; `exclude` is that of `Ranker.rank`."""
-        trie = self._trie(candidates)
+        trie, known = self._trie(candidates), self._known(histories, attributes)
         beam, length = self.config.beam, self.model.session_items
         if length == 1:  # a list of single items is no longer than the catalogue
             beam = min(beam, trie.num_leaves)
@@ -86,10 +94,9 @@ class SessionGenerator:
         logp = torch.empty(len(histories), beam, dtype=self.model.dtype)
         for start in range(0, len(histories), self.config.batch_size):
             part = slice(start, start + self.config.batch_size)
-            rows = torch.from_numpy(np.ascontiguousarray(histories[part])).long()
             beams = generate_sessions(
                 self.model,
-                rows.to(self.model.device),
+                known[part].to(self.model.device),
                 self.codes,
                 trie,
                 num_items=length,
@@ -98,6 +105,10 @@ class SessionGenerator:
             )
             items[part], logp[part] = beams.items.cpu(), beams.logp.cpu()
         return GeneratedSessions(items, logp)
+
+    def _known(self, histories: np.ndarray, attributes: pa.Table | None) -> Histories:
+        items = torch.from_numpy(np.ascontiguousarray(histories)).long()
+        return self.model.histories(items, attributes)
 
     def _trie(self, candidates: np.ndarray | None) -> Trie:
         if candidates is None:
@@ -179,6 +190,7 @@ class RemappedGenerator:
         top_k: int,
         exclude: np.ndarray | None = None,
         candidates: np.ndarray | None = None,
+        attributes: pa.Table | None = None,
     ) -> RankedLists:
         """See `Ranker.rank`."""
         lists = self.generator.rank(
@@ -186,15 +198,20 @@ class RemappedGenerator:
             top_k,
             None if exclude is None else _mapped(exclude, self.to_own),
             self._own_candidates(candidates),
+            attributes,
         )
         return RankedLists(_mapped(lists.items, self.to_day), lists.scores)
 
     def sessions(
-        self, histories: np.ndarray, candidates: np.ndarray | None = None
+        self,
+        histories: np.ndarray,
+        candidates: np.ndarray | None = None,
+        *,
+        attributes: pa.Table | None = None,
     ) -> GeneratedSessions:
         """See `Generator.sessions`."""
         made = self.generator.sessions(
-            self._own_histories(histories), self._own_candidates(candidates)
+            self._own_histories(histories), self._own_candidates(candidates), attributes=attributes
         )
         return GeneratedSessions(
             torch.from_numpy(_mapped(made.items.numpy(), self.to_day)), made.logp

@@ -24,6 +24,7 @@ from onerec.evaluation.metric_table import ALL, CaseValues, Metric, MetricRow, M
 from onerec.evaluation.ranking_metrics import per_case_metrics
 from onerec.evaluation.systems import System
 from onerec.ranked_lists import RankedLists
+from onerec.session_dataset.user_attributes import take_rows
 from onerec.statistics import bootstrap_means, gini
 
 HEADLINE = 10
@@ -97,15 +98,17 @@ def evaluate(
 
 def rank_cases(data: EvaluationData, system: System, rows: np.ndarray) -> Ranked:
     """Rank and generate for some cases, by their row numbers."""
-    histories = data.histories[rows]
+    histories, attributes = data.histories[rows], take_rows(data.attributes, rows)
     lists = system.ranker.rank(
         histories,
         max(data.config.lengths),
         exclude=histories if system.excludes_seen else None,
         candidates=data.candidates,
+        attributes=attributes,
     )
     if isinstance(system.ranker, SessionGenerator | RemappedGenerator):
-        return Ranked(lists, system.ranker.sessions(histories, data.candidates))
+        made = system.ranker.sessions(histories, data.candidates, attributes=attributes)
+        return Ranked(lists, made)
     return Ranked(lists, lists_as_sessions(lists, session_items=data.session_items))
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from onerec.artifacts import read_json, write_json
 from onerec.catalogue import Catalogue
@@ -133,9 +134,10 @@ class WithRecency:
         top_k: int,
         exclude: np.ndarray | None = None,
         candidates: np.ndarray | None = None,
+        attributes: pa.Table | None = None,
     ) -> RankedLists:
         """See `Ranker.rank`."""
-        lists = self.ranker.rank(histories, max(POOL, top_k), exclude, candidates)
+        lists = self.ranker.rank(histories, max(POOL, top_k), exclude, candidates, attributes)
         return reordered(lists, self.prior, top_k)
 
 

@@ -128,6 +128,7 @@ def _measured(
         weights,
         exclude=seen if decoding.filter_seen else None,
         candidates=cases.candidates,
+        attributes=cases.users.attributes,
     )
     return NdcgByWeight(
         len(cases.users),

@@ -15,6 +15,7 @@ from onerec.evaluation.data import EvaluationData
 from onerec.evaluation.systems import System
 from onerec.markdown import template
 from onerec.reward.scoring import score_sessions
+from onerec.session_dataset.user_attributes import take_rows
 
 NUM_USERS, LIST_LENGTH = 10, 5
 PAGE = template("""\
@@ -94,6 +95,7 @@ def collect_user_examples(
         user_ids=data.user_ids[rows],
         histories=data.histories[rows],
         targets=data.targets[rows],
+        attributes=take_rows(data.attributes, rows),
     )
     ranked = {
         name: system.ranker.rank(
@@ -101,6 +103,7 @@ def collect_user_examples(
             max(LIST_LENGTH, data.session_items),
             exclude=few.histories if system.excludes_seen else None,
             candidates=few.candidates,
+            attributes=few.attributes,
         )
         for name, system in systems.items()
     }

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from onerec.generation.masks import TrieView, check_filter
 from onerec.generation.trie import Trie, best_below
-from onerec.model import Memory, OneRec, encode_items
+from onerec.model import Histories, Memory, OneRec, encode_items
 
 NO_SCORE = -torch.inf
 SHARED_BEAMS = 256
@@ -60,7 +60,7 @@ class _Search:
 @torch.no_grad()
 def generate_sessions(
     model: OneRec,
-    history: Tensor,
+    history: Histories,
     codes: Tensor,
     trie: Trie,
     *,
@@ -74,7 +74,7 @@ def generate_sessions(
     Args:
         model: The generator; its training mode is left alone, so call `eval()` first.
         history: (B, H) item indices, oldest first, -1 padded. An empty one is legal: the decoder
-            then sees the start token alone.
+            then sees the start token alone. `UserHistories` where users are known.
         codes: (N, T) semantic IDs.
         trie: The items that may be generated, built from the same codes.
         num_items: M, items of a session.
@@ -215,7 +215,7 @@ def _added_step(
     return below.gather(1, child.flatten(1)).view_as(child) - above.gather(1, node).unsqueeze(-1)
 
 
-def read_histories(model: OneRec, history: Tensor, codes: Tensor) -> Memory:
+def read_histories(model: OneRec, history: Histories, codes: Tensor) -> Memory:
     """Check and encode histories of item indices (B, H)."""
     users = ENCODE_USERS if model.device.type == "cpu" else max(len(history), 1)
     parts = [model.encode(*encode_items(model, p, codes)) for p in history.split(users)]

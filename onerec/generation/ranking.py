@@ -22,14 +22,14 @@ from onerec.generation.beam import (
     search,
 )
 from onerec.generation.trie import Trie
-from onerec.model import DecoderState, Memory, OneRec, item_logp
+from onerec.model import DecoderState, Histories, Memory, OneRec, item_logp
 from onerec.ranked_lists import RankedLists, exclude_scores
 
 
 @torch.no_grad()
 def rank_items(
     model: OneRec,
-    history: Tensor,
+    history: Histories,
     codes: Tensor,
     trie: Trie,
     *,
@@ -70,7 +70,7 @@ def rank_items(
 
 def rank_first_items(
     model: OneRec,
-    histories: Tensor,
+    histories: Histories,
     codes: Tensor,
     trie: Trie,
     *,
@@ -83,7 +83,8 @@ def rank_first_items(
 
     Args:
         model, codes, trie, top_k, beam: As in `rank_items`; of one device.
-        histories: (C, H) item indices, oldest first, -1 padded; of any device.
+        histories: (C, H) item indices, oldest first, -1 padded; of any device. `UserHistories`
+            where users are known.
         batch_size: Users of a batch.
         exclude: (C, E) item indices that a user must not get, -1 padded.
 
@@ -110,7 +111,7 @@ def rank_first_items(
 @torch.no_grad()
 def rank_by_content(
     model: OneRec,
-    history: Tensor,
+    history: Histories,
     codes: Tensor,
     allowed: Tensor,
     *,
@@ -148,7 +149,9 @@ def rank_by_content(
 
 
 @torch.no_grad()
-def score_items(model: OneRec, history: Tensor, items: Tensor, codes: Tensor, trie: Trie) -> Tensor:
+def score_items(
+    model: OneRec, history: Histories, items: Tensor, codes: Tensor, trie: Trie
+) -> Tensor:
     """The scores of lists for items of sessions (B, M), -1 padded: log-probability of each given
     the history and the items before it, plus what is added to it (`added_scores`)."""
     scores = generated_share(model) * item_logp(model, history, items, codes)
@@ -162,7 +165,7 @@ def score_items(model: OneRec, history: Tensor, items: Tensor, codes: Tensor, tr
 
 @torch.no_grad()
 def score_catalogue(
-    model: OneRec, history: Tensor, codes: Tensor, *, chunk: int = 65_536
+    model: OneRec, history: Histories, codes: Tensor, *, chunk: int = 65_536
 ) -> Tensor:
     """Exact log-probability of every item as the session's first: the audit of beam search.
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from onerec.config import require
 from onerec.generation.beam import Beams, check_session
 from onerec.generation.trie import Trie
-from onerec.model import OneRec, check_items, encode_items
+from onerec.model import Histories, OneRec, check_items, encode_items
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,7 @@ class Sampling:
 @torch.no_grad()
 def sample_sessions(
     model: OneRec,
-    history: Tensor,
+    history: Histories,
     codes: Tensor,
     trie: Trie,
     *,

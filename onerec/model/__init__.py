@@ -13,23 +13,30 @@ from onerec.model.onerec import OneRec
 from onerec.model.scoring import (
     check_items,
     encode_items,
+    encoder_input,
     item_logp,
     lookup,
     session_logp,
     session_nll,
     token_logp,
 )
+from onerec.model.user_features import Histories, UserHistories, UserVocabulary, items_of
 
 __all__ = [
     "DecoderState",
+    "Histories",
     "Memory",
     "OneRec",
     "TokenizerVersionMismatchError",
+    "UserHistories",
+    "UserVocabulary",
     "check_items",
     "encode_items",
+    "encoder_input",
     "expert_load",
     "init_from_content",
     "item_logp",
+    "items_of",
     "load_model",
     "lookup",
     "read_config",

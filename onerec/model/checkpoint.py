@@ -6,6 +6,7 @@ items, so loading against one is an error that names both.
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from onerec.config import ModelConfig
 from onerec.model.onerec import OneRec
 from onerec.model.recency_prior import RecencyPrior
+from onerec.model.user_features import UserVocabulary
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
@@ -47,6 +49,7 @@ def save_model(model: OneRec, directory: Path, *, tokenizer_version: str) -> Non
         "recency_prior": dataclasses.asdict(model.recency_prior),
         "dense_share": model.dense_share,
         "reward_weight": model.reward_weight,
+        "user_attributes": {} if model.users is None else dict(model.users.vocabulary.values),
         "codebook_size": model.codebook_size,
         "num_sid_tokens": model.num_sid_tokens,
         "history_length": model.history_length,
@@ -66,6 +69,14 @@ def read_config(directory: Path) -> dict[str, Any]:
     if not path.exists():
         raise FileNotFoundError(f"no checkpoint in {directory}: {CONFIG} is missing")
     return json.loads(path.read_text())
+
+
+def read_user_vocabulary(description: Mapping[str, Any]) -> UserVocabulary | None:
+    """The attributes of users that a checkpoint knows, from its parsed `config.json`."""
+    known = description.get("user_attributes")
+    return (
+        UserVocabulary({name: tuple(values) for name, values in known.items()}) if known else None
+    )
 
 
 def load_model(
@@ -111,6 +122,8 @@ def load_model(
     model.recency_prior = RecencyPrior(**description.get("recency_prior", {}))
     model.dense_share = description.get("dense_share", 0.0)
     model.reward_weight = description.get("reward_weight", 0.0)
+    if (vocabulary := read_user_vocabulary(description)) is not None:
+        model.add_user_features(vocabulary)
     try:
         weights = load_file(directory / WEIGHTS)
         if config.dense_head:

@@ -8,6 +8,7 @@ token, K beams (sessions decoded in parallel for one user), S memory tokens, D w
 
 from typing import cast
 
+import pyarrow as pa
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -21,6 +22,12 @@ from onerec.model.initialisation import initialise
 from onerec.model.lazy_decoder import ContextProcessor, LazyBlock
 from onerec.model.moe import SparseMoE
 from onerec.model.recency_prior import NO_PRIOR
+from onerec.model.user_features import (
+    Histories,
+    UserFeatures,
+    UserHistories,
+    UserVocabulary,
+)
 
 
 class OneRec(nn.Module):
@@ -45,6 +52,7 @@ class OneRec(nn.Module):
         dense: Its dense head, see `add_dense_head`; None without one.
         dense_share: Share of the dense head's log-probability of an item in that of lists: 0 is
             the generated one alone, 1 the head's; chosen and kept like the prior.
+        users: What it knows of users, see `add_user_features`; None where a log has no attributes.
         reward_weight: How much the reward counts beside the log-probability where a reward model
             scores the served lists; chosen after alignment and kept like the prior.
     """
@@ -67,6 +75,7 @@ class OneRec(nn.Module):
         self.recency_prior = NO_PRIOR
         self.dense: DenseHead | None = None
         self.dense_share = 0.0
+        self.users: UserFeatures | None = None
         self.reward_weight = 0.0
         width = config.d_model
 
@@ -120,6 +129,22 @@ class OneRec(nn.Module):
         )
         return self.dense
 
+    def add_user_features(self, vocabulary: UserVocabulary) -> None:
+        """Let it read attributes of users beside the start token; draws nothing."""
+        self.users = UserFeatures(vocabulary, self.config.d_model)
+
+    def histories(self, items: Tensor, attributes: pa.Table | None) -> Histories:
+        """Histories with what the model knows of their users.
+
+        Args:
+            items: (B, H) item indices.
+            attributes: B rows, the attributes of the users; None where nothing is known.
+        """
+        if self.users is None:
+            return items
+        codes = self.users.vocabulary.codes(attributes, len(items))
+        return UserHistories(items, codes.to(items.device))
+
     def item_vectors(self, items: Tensor) -> Tensor | None:
         """(..., D) of item indices (...), what `encode` adds to their tokens; None without a
         dense head."""
@@ -154,7 +179,11 @@ class OneRec(nn.Module):
     # ---------------------------------------------------------------- encoder
 
     def encode(
-        self, history_codes: Tensor, history_mask: Tensor, item_vectors: Tensor | None = None
+        self,
+        history_codes: Tensor,
+        history_mask: Tensor,
+        item_vectors: Tensor | None = None,
+        users: Tensor | None = None,
     ) -> Memory:
         """Read histories.
 
@@ -163,6 +192,8 @@ class OneRec(nn.Module):
             history_mask: (B, H) bool, true where there is an item; padding on the right.
             item_vectors: (B, H, D) of the items, added to their token embeddings: item features
                 beside the tokens.
+            users: (B, F) codes of the users' attributes, added to the start token; unknown if not
+                given.
 
         Returns:
             The memory; S = 1 + H tokens with `history_tokens="items"`, 1 + H T or 1 + H (T + 1)
@@ -177,7 +208,7 @@ class OneRec(nn.Module):
                 f"history of {history_codes.shape[1]} items: the model reads at most "
                 f"history_length={self.history_length}; keep the most recent ones"
             )
-        x, mask = self._encoder_input(history_codes, history_mask, item_vectors)
+        x, mask = self._encoder_input(history_codes, history_mask, item_vectors, users)
         if self.is_lazy:
             return Memory(self.context(x), mask)
         if not self.config.causal_encoder:
@@ -200,7 +231,11 @@ class OneRec(nn.Module):
         return states + self._scaled(self.latest)
 
     def _encoder_input(
-        self, codes: Tensor, history_mask: Tensor, item_vectors: Tensor | None
+        self,
+        codes: Tensor,
+        history_mask: Tensor,
+        item_vectors: Tensor | None,
+        users: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Tokens (B, S, D) with the start token in front, and where they are visible (B, S)."""
         items = self._history_tokens(codes, history_mask)  # (B, H, tokens per item, D)
@@ -208,6 +243,10 @@ class OneRec(nn.Module):
             items = items + item_vectors.unsqueeze(2)
         batch, _, per_item, width = items.shape
         start = self._scaled(self.start).expand(batch, 1, width)
+        if self.users is not None:
+            if users is None:
+                users = codes.new_zeros(batch, len(self.users.vocabulary.values))
+            start = start + self._scaled(self.users(users)).unsqueeze(1)
         x = self.dropout(torch.cat([start, items.flatten(1, 2)], dim=1))
         visible = history_mask.repeat_interleave(per_item, dim=1)
         return x, torch.cat([visible.new_ones(batch, 1), visible], dim=1)

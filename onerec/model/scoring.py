@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from onerec.model.onerec import OneRec
+from onerec.model.user_features import Histories, items_of, users_of
 
 
 def lookup(codes: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
@@ -40,29 +41,36 @@ def check_items(items: Tensor, num_items: int, name: str) -> None:
         )
 
 
-def encode_items(
-    model: OneRec, history: Tensor, codes: Tensor
-) -> tuple[Tensor, Tensor, Tensor | None]:
+EncoderInput = tuple[Tensor, Tensor, Tensor | None, Tensor | None]
+"""Arguments of `OneRec.encode`: codes (B, H, T), mask (B, H), with a dense head item vectors
+(B, H, D), and codes of known users (B, F)."""
+
+
+def encoder_input(model: OneRec, history: Histories, codes: Tensor) -> EncoderInput:
+    """Look up histories as they are, on one device with the codes (N, T)."""
+    items = items_of(history)
+    return *lookup(codes, items), model.item_vectors(items), users_of(history)
+
+
+def encode_items(model: OneRec, history: Histories, codes: Tensor) -> EncoderInput:
     """Check histories of item indices (B, H) and look them up, padded to the model's length.
 
     Every history gets the same padded length, so that no user's numbers depend on the batch.
 
-    Returns:
-        (B, n, T) codes, (B, n) mask and, with a dense head, (B, n, D) item vectors for
-        `OneRec.encode`.
-
     Raises:
         ValueError: A history longer than the model reads, or an index outside the catalogue.
     """
-    if history.shape[1] > model.history_length:
+    items = items_of(history)
+    if items.shape[1] > model.history_length:
         raise ValueError(
-            f"history of {history.shape[1]} items: the model reads at most "
+            f"history of {items.shape[1]} items: the model reads at most "
             f"history_length={model.history_length}; keep the most recent ones"
         )
-    check_items(history, len(codes), "history")
-    padded = F.pad(history, (0, model.history_length - history.shape[1]), value=-1)
-    padded = padded.to(model.device)
-    return *lookup(codes.to(model.device), padded), model.item_vectors(padded)
+    check_items(items, len(codes), "history")
+    padded = F.pad(items, (0, model.history_length - items.shape[1]), value=-1)
+    padded, users = padded.to(model.device), users_of(history)
+    known = None if users is None else users.to(model.device)
+    return *lookup(codes.to(model.device), padded), model.item_vectors(padded), known
 
 
 def session_nll(logits: Tensor, session_codes: Tensor, session_mask: Tensor) -> Tensor:
@@ -88,12 +96,13 @@ def token_logp(logits: Tensor, session_codes: Tensor) -> Tensor:
     return logits.log_softmax(-1).gather(-1, session_codes.unsqueeze(-1)).squeeze(-1)
 
 
-def session_logp(model: OneRec, history: Tensor, sessions: Tensor, codes: Tensor) -> Tensor:
+def session_logp(model: OneRec, history: Histories, sessions: Tensor, codes: Tensor) -> Tensor:
     """Log-probability of sessions: the sum over the tokens of their items.
 
     Args:
         model: The generator.
-        history: (B, H) item indices, oldest first, -1 padded.
+        history: (B, H) item indices, oldest first, -1 padded; `UserHistories` where users are
+            known.
         sessions: (B, M) item indices, or (B, K, M) for K sessions of each user, -1 padded.
         codes: (N, T) semantic IDs.
 
@@ -103,7 +112,7 @@ def session_logp(model: OneRec, history: Tensor, sessions: Tensor, codes: Tensor
     return item_logp(model, history, sessions, codes).sum(-1)
 
 
-def item_logp(model: OneRec, history: Tensor, sessions: Tensor, codes: Tensor) -> Tensor:
+def item_logp(model: OneRec, history: Histories, sessions: Tensor, codes: Tensor) -> Tensor:
     """Log-probability of each item of sessions, given the history and the items before it.
 
     Args:

@@ -25,6 +25,11 @@ from onerec.serving.recommender import Recommender
 from onerec.serving.simple_recommender import SimpleRecommender
 from onerec.session_dataset.histories import active_users, load_serving_histories
 from onerec.session_dataset.padding import distinct
+from onerec.session_dataset.user_attributes import (
+    load_user_attributes,
+    split_attributes,
+    with_attributes,
+)
 from onerec.shards import ShardFunction, ShardPool, arrays_of, columns_of, map_shards
 from onerec.tokenizer.semantic_ids import SemanticIds, load_semantic_ids
 
@@ -72,6 +77,7 @@ def recommend_to_all(
     )
     table = columns_of({"history": history.numpy().astype(np.int64)})
     table = table.append_column("user_id", pa.array(users, pa.string()))
+    table = with_attributes(table, load_user_attributes(session_dataset, users))
     load = partial(load_list_maker, bundle, device, wanted)
     if not on_ray:
         load = partial(_list_maker, recommender, wanted)
@@ -90,12 +96,14 @@ def _list_maker(recommender: Recommender | SimpleRecommender, wanted: Lists) -> 
     candidates = ids.candidates(wanted.serve_date)
 
     def lists_of(users: pa.Table) -> pa.Table:
+        users, attributes = split_attributes(users)
         seen = arrays_of(users.select(["history"]))["history"]
         lists = recommender.rank(
             seen,
             wanted.list_length,
             exclude=seen if recommender.config.filter_seen else None,
             candidates=candidates,
+            attributes=attributes,
         )
         names = users.column("user_id").to_numpy()
         return _table(

@@ -1,6 +1,7 @@
 """A small HTTP service over the current bundle, for one machine: `python -m onerec_dagster serve`.
 
-    POST /recommend   {"history": ["v1", "v2"], "k": 20}   items with title, score and reward
+    POST /recommend   {"history": ["v1", "v2"], "k": 20}   items with title, score and reward;
+                      "user": {"country": "DE"} where the model knows attributes of users
     GET  /health      503 until a bundle is loaded; whether serving is degraded
     GET  /version     day and model version
 
@@ -23,6 +24,7 @@ from fastapi import FastAPI, HTTPException
 from pydantic import BaseModel, Field
 
 from onerec.artifacts import read_json
+from onerec.config import SettingError
 from onerec.serving.bundle import load_bundle
 from onerec.serving.current import BUNDLE, CURRENT, SERVED, TITLES, ServedVersion
 from onerec.serving.item_id_recommender import ItemIdRecommender
@@ -32,7 +34,7 @@ log = logging.getLogger(__name__)
 HOST = "127.0.0.1"
 CHECK_SECONDS = 1.0
 """Seconds between two checks whether `current` moved."""
-LONGEST_HISTORY, LONGEST_LIST = 10_000, 1000
+LONGEST_HISTORY, LONGEST_LIST, MOST_ATTRIBUTES = 10_000, 1000, 1000
 
 
 class Request(BaseModel):
@@ -41,6 +43,9 @@ class Request(BaseModel):
     history: list[str | int] = Field(max_length=LONGEST_HISTORY, description="Oldest first")
     k: int = Field(default=20, ge=1, le=LONGEST_LIST)
     exclude_seen: bool | None = Field(default=None, description="None: as the bundle says")
+    user: dict[str, str | None] | None = Field(
+        default=None, max_length=MOST_ATTRIBUTES, description="Values by the names of attributes"
+    )
 
 
 @dataclass(frozen=True)
@@ -142,10 +147,16 @@ def application(root: Path, device: str = "cpu") -> FastAPI:
     @app.post("/recommend")
     def recommend(request: Request) -> dict[str, Any]:
         bundle, began = loaded(), time.monotonic()
-        with current.computing:
-            found = bundle.recommender.recommend(
-                request.history, request.k, exclude_seen=request.exclude_seen
-            )
+        try:
+            with current.computing:
+                found = bundle.recommender.recommend(
+                    request.history,
+                    request.k,
+                    exclude_seen=request.exclude_seen,
+                    user=request.user,
+                )
+        except SettingError as error:
+            raise HTTPException(422, str(error)) from error
         return {
             "items": [asdict(item) | {"title": bundle.titles.get(item.item_id)} for item in found],
             "model_version": bundle.served.model_version,

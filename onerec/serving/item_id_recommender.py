@@ -5,14 +5,14 @@ Shapes: U users, N items, k list length.
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from onerec.config import BeamConfig
+from onerec.config import BeamConfig, require
 from onerec.ranked_lists import RankedLists
 from onerec.session_dataset.padding import first_of_each
 from onerec.tokenizer.semantic_ids import SemanticIds
@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 ItemId = str | int
 Histories = Sequence[Sequence[ItemId]] | pa.Array | pa.ChunkedArray
+UserAttributes = Mapping[str, str | None]
+"""Values of a user by the names of attributes, all as text."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +59,11 @@ class ItemIdRecommender(ABC):
     def history_length(self) -> int:
         """n, the most recent items of a history that are read."""
 
+    @property
+    @abstractmethod
+    def known_attributes(self) -> tuple[str, ...] | None:
+        """Attributes of users that lists depend on; None: it takes any and reads none."""
+
     @abstractmethod
     def rank(
         self,
@@ -64,13 +71,19 @@ class ItemIdRecommender(ABC):
         top_k: int,
         exclude: np.ndarray | None = None,
         candidates: np.ndarray | None = None,
+        attributes: pa.Table | None = None,
         *,
         on_batch: Callable[[int, int], None] = lambda done, total: None,
     ) -> RankedLists:
         """See `onerec.ranked_lists.Ranker.rank`; `on_batch` gets the users done and their total."""
 
     def recommend(
-        self, history: Sequence[ItemId], k: int = 5, *, exclude_seen: bool | None = None
+        self,
+        history: Sequence[ItemId],
+        k: int = 5,
+        *,
+        exclude_seen: bool | None = None,
+        user: UserAttributes | None = None,
     ) -> list[Recommendation]:
         """Recommend to one user.
 
@@ -80,21 +93,37 @@ class ItemIdRecommender(ABC):
                 known item is served like an empty one.
             k: How many items.
             exclude_seen: Leave out all items of the history; None follows `config.filter_seen`.
+            user: What is known of the user: values by the names of attributes. What is left out, or
+                has a value that was not learned, is unknown.
 
         Returns:
             k recommendations, or fewer where the catalogue is too small.
+
+        Raises:
+            ValueError: The history is a text, or an attribute is none that the model learned.
         """
         if isinstance(history, str):
             raise ValueError(f"history={history!r}: use a list of item ids, e.g. [{history!r}]")
-        return self.recommend_batch([history], k, exclude_seen=exclude_seen)[0]
+        users = None if user is None else [user]
+        return self.recommend_batch([history], k, exclude_seen=exclude_seen, users=users)[0]
 
     def recommend_batch(
-        self, histories: Histories, k: int = 5, *, exclude_seen: bool | None = None
+        self,
+        histories: Histories,
+        k: int = 5,
+        *,
+        exclude_seen: bool | None = None,
+        users: Sequence[UserAttributes] | None = None,
     ) -> list[list[Recommendation]]:
         """`recommend` for many users; a user's list does not depend on the other users."""
         indices = self.index_histories(histories)
         without_seen = self.config.filter_seen if exclude_seen is None else exclude_seen
-        ranking = self.rank(indices, k, exclude=indices if without_seen else None)
+        ranking = self.rank(
+            indices,
+            k,
+            exclude=indices if without_seen else None,
+            attributes=self._attributes(users, len(indices)),
+        )
         ids = self.semantic_ids.item_ids[np.maximum(ranking.items, 0)]
         rewards = ranking.scores if ranking.rewards is None else ranking.rewards
         return [
@@ -118,6 +147,20 @@ class ItemIdRecommender(ABC):
                 strict=True,
             )
         ]
+
+    def _attributes(
+        self, users: Sequence[UserAttributes] | None, num_users: int
+    ) -> pa.Table | None:
+        """A text column for every attribute that the recommender reads."""
+        if users is None or self.known_attributes is None:
+            return None
+        require(len(users) == num_users, "users", len(users), f"name all {num_users} or none")
+        known = ", ".join(self.known_attributes) or "none"
+        for name in sorted({name for user in users for name in user}):
+            remedy = f"the model knows these attributes: {known}; leave others out"
+            require(name in self.known_attributes, "user", name, remedy)
+        texts = pa.schema([(name, pa.string()) for name in self.known_attributes])
+        return pa.Table.from_pylist([dict(user) for user in users], schema=texts)
 
     def index_histories(self, histories: Histories) -> np.ndarray:
         """Item ids of many users -> (U, longest) item indices, -1 padded, without unknown ids."""

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
@@ -34,8 +35,10 @@ from onerec.generation import (
     score_items,
 )
 from onerec.model import (
+    Histories,
     OneRec,
     TokenizerVersionMismatchError,
+    items_of,
     load_model,
     read_config,
 )
@@ -125,6 +128,11 @@ class Recommender(ItemIdRecommender):
         """n, the most recent items of a history that are read."""
         return self.model.history_length
 
+    @property
+    def known_attributes(self) -> tuple[str, ...]:
+        """Attributes of users that the generator learned from."""
+        return () if self.model.users is None else self.model.users.vocabulary.names
+
     @classmethod
     def load(cls, path: Path | str, *, device: str | torch.device = "cpu") -> "Recommender":
         """Load a bundle written by `write_bundle`.
@@ -162,6 +170,7 @@ class Recommender(ItemIdRecommender):
         top_k: int,
         exclude: np.ndarray | None = None,
         candidates: np.ndarray | None = None,
+        attributes: pa.Table | None = None,
         *,
         on_batch: Callable[[int, int], None] = lambda done, total: None,
     ) -> RankedLists:
@@ -181,12 +190,13 @@ class Recommender(ItemIdRecommender):
         """
         if top_k < 1:
             raise ValueError(f"top_k={top_k}: use at least 1")
-        lists = self._ranked(histories, top_k, exclude, candidates, on_batch)
+        known = self._known(histories, attributes)
+        lists = self._ranked(known, top_k, exclude, candidates, on_batch)
         places, new = int(top_k * self.config.new_item_share), self._new_items(candidates)
         if not places or not new.any():
             return lists
         order = self._ranked if self.model.dense is None else self._ranked_by_content
-        kept = order(histories, places, exclude, new)
+        kept = order(known, places, exclude, new)
         return with_kept_places(lists, kept, self.config.new_item_share)
 
     def _new_items(self, candidates: np.ndarray | None) -> np.ndarray:
@@ -199,7 +209,7 @@ class Recommender(ItemIdRecommender):
 
     def _ranked(
         self,
-        histories: np.ndarray,
+        histories: Histories,
         top_k: int,
         exclude: np.ndarray | None,
         candidates: np.ndarray | None,
@@ -207,12 +217,12 @@ class Recommender(ItemIdRecommender):
     ) -> RankedLists:
         """Lists in which no places are kept for new items."""
         weight = self.model.reward_weight
-        return self.rank_by_reward_weight(
+        return self._ranked_by_reward_weight(
             histories, top_k, [weight], exclude, candidates, on_batch=on_batch
         )[weight]
 
     def _ranked_by_content(
-        self, histories: np.ndarray, top_k: int, exclude: np.ndarray | None, allowed: np.ndarray
+        self, histories: Histories, top_k: int, exclude: np.ndarray | None, allowed: np.ndarray
     ) -> RankedLists:
         """Lists by `rank_by_content`; the rewards are those of single items."""
         parts, there = [], torch.from_numpy(allowed).to(self.codes.device)
@@ -226,17 +236,20 @@ class Recommender(ItemIdRecommender):
                 prior=self.trie.prior,
                 exclude=None if exclude is None else exclude[part],
             )
-            listed = items, scores, self._rewards(history, items.unsqueeze(-1))
+            listed = items, scores, self._rewards(items_of(history), items.unsqueeze(-1))
             parts.append([column.double().cpu().numpy() for column in listed])
         return self._lists(parts, min(top_k, len(self.codes)))
 
-    def _batches(self, histories: np.ndarray) -> Iterator[tuple[slice, Tensor]]:
-        """Rows of each batch, and the last `history_length` items of their histories."""
+    def _known(self, histories: np.ndarray, attributes: pa.Table | None) -> Histories:
+        """The last `history_length` items of the histories, with what is known of the users."""
         rows = torch.from_numpy(np.ascontiguousarray(histories)).long()
-        recent = last_items(rows, self.model.history_length)
-        for low in range(0, len(recent), self.config.batch_size):
-            part = slice(low, min(low + self.config.batch_size, len(recent)))
-            yield part, recent[part]
+        return self.model.histories(last_items(rows, self.model.history_length), attributes)
+
+    def _batches(self, histories: Histories) -> Iterator[tuple[slice, Histories]]:
+        """Rows of each batch, and their histories."""
+        for low in range(0, len(histories), self.config.batch_size):
+            part = slice(low, min(low + self.config.batch_size, len(histories)))
+            yield part, histories[part]
 
     def rank_by_reward_weight(
         self,
@@ -245,10 +258,21 @@ class Recommender(ItemIdRecommender):
         weights: Sequence[float],
         exclude: np.ndarray | None = None,
         candidates: np.ndarray | None = None,
-        *,
-        on_batch: Callable[[int, int], None] = lambda done, total: None,
+        attributes: pa.Table | None = None,
     ) -> dict[float, RankedLists]:
         """The lists of `rank` for several reward weights, from a single beam search."""
+        known = self._known(histories, attributes)
+        return self._ranked_by_reward_weight(known, top_k, weights, exclude, candidates)
+
+    def _ranked_by_reward_weight(
+        self,
+        histories: Histories,
+        top_k: int,
+        weights: Sequence[float],
+        exclude: np.ndarray | None,
+        candidates: np.ndarray | None,
+        on_batch: Callable[[int, int], None] = lambda done, total: None,
+    ) -> dict[float, RankedLists]:
         trie, parts = self._trie_of(candidates), {weight: [] for weight in weights}
         for part, history in self._batches(histories):
             unwanted = None if exclude is None else torch.from_numpy(exclude[part])
@@ -277,7 +301,7 @@ class Recommender(ItemIdRecommender):
 
     @torch.no_grad()
     def _found(
-        self, history: Tensor, k: int, trie: Trie, exclude: Tensor | None, *, sessions: bool
+        self, history: Histories, k: int, trie: Trie, exclude: Tensor | None, *, sessions: bool
     ) -> "_Found":
         """Single items of a batch, and sessions where lists begin with one."""
         single_beam = min(self.config.beam, trie.num_leaves)
@@ -291,7 +315,8 @@ class Recommender(ItemIdRecommender):
             exclude=exclude,
         )
         length = self.model.session_items
-        beams = Beams(history.new_zeros(len(history), 0, length), logp.new_zeros(len(history), 0))
+        none = items.new_zeros(len(history), 0, length)
+        beams = Beams(none, logp.new_zeros(len(history), 0))
         if sessions and self.reward is not None:
             beams = generate_sessions(
                 self.model,
@@ -302,12 +327,13 @@ class Recommender(ItemIdRecommender):
                 beam=single_beam if length == 1 else self.config.beam,
                 exclude=exclude,
             )
-        rewards = self._rewards(history, beams.items), self._rewards(history, items.unsqueeze(-1))
+        past = items_of(history)
+        rewards = self._rewards(past, beams.items), self._rewards(past, items.unsqueeze(-1))
         return _Found(beams.items, beams.logp, rewards[0], items, logp, rewards[1])
 
     @torch.no_grad()
     def _listed(
-        self, history: Tensor, found: "_Found", trie: Trie, weight: float, k: int
+        self, history: Histories, found: "_Found", trie: Trie, weight: float, k: int
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Items, scores and rewards (B, k) of one batch; the rewards are NaN without a model."""
         value = found.logp + weight * found.rewards.nan_to_num(nan=0.0)

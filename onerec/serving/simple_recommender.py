@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import torch
 
 from onerec.artifacts import write_json
@@ -74,12 +75,18 @@ class SimpleRecommender(ItemIdRecommender):
             config=BeamConfig(**settings["config"]),
         )
 
+    @property
+    def known_attributes(self) -> None:
+        """It takes any and reads none, so that a client need not know what serves."""
+        return None
+
     def rank(
         self,
         histories: np.ndarray,
         top_k: int,
         exclude: np.ndarray | None = None,
         candidates: np.ndarray | None = None,
+        attributes: pa.Table | None = None,
         *,
         on_batch: Callable[[int, int], None] = lambda done, total: None,
     ) -> RankedLists:

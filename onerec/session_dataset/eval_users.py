@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from onerec.catalogue import Catalogue
 from onerec.session_dataset.padding import first_of_each, last_of_each
@@ -14,6 +15,7 @@ from onerec.session_dataset.reader import (
     read_sessions,
     users_of,
 )
+from onerec.session_dataset.user_attributes import load_user_attributes, take_rows
 
 
 @dataclass(frozen=True)
@@ -24,18 +26,25 @@ class EvalUsers:
         user_ids: (U,) sorted.
         history: (U, H) int64: positives before the user's first session of the day, oldest first.
         targets: (U, T) int64: watched items, each once, in watching order.
+        attributes: U rows, what is known of the users; None where nothing is.
     """
 
     user_ids: np.ndarray
     history: np.ndarray
     targets: np.ndarray
+    attributes: pa.Table | None = None
 
     def __len__(self) -> int:
         return len(self.user_ids)
 
     def rows(self, kept: np.ndarray) -> "EvalUsers":
         """Select users by row numbers."""
-        return EvalUsers(self.user_ids[kept], self.history[kept], self.targets[kept])
+        return EvalUsers(
+            self.user_ids[kept],
+            self.history[kept],
+            self.targets[kept],
+            take_rows(self.attributes, kept),
+        )
 
 
 def load_eval_users(
@@ -80,4 +89,5 @@ def load_eval_users(
         user_ids=user_ids[keep],
         history=history[first_session[keep]].astype(np.int64),
         targets=targets[keep].astype(np.int64),
+        attributes=load_user_attributes(directory, user_ids[keep]),
     )

@@ -21,6 +21,7 @@ from onerec.session_dataset.reader import (
     users_of,
 )
 from onerec.session_dataset.rows_on_disk import RowsOnDisk
+from onerec.session_dataset.user_attributes import load_user_attributes, take_rows
 
 _SESSION_COLUMNS = ["user_id", "session_date", "is_good"]
 _TENSORS = ("user", "history", "targets", "is_good")
@@ -37,6 +38,7 @@ class SessionTensors:
         targets: (S, M) int32 item indices in watching order; at least one is not -1.
         is_good: (S,) bool.
         date: (S,) datetime64[D], the day, in the log's time zone.
+        attributes: U rows, what is known of the users; None where nothing is.
     """
 
     user: Tensor
@@ -45,6 +47,7 @@ class SessionTensors:
     targets: Tensor
     is_good: Tensor
     date: np.ndarray
+    attributes: pa.Table | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -54,6 +57,10 @@ class SessionTensors:
         rows = torch.from_numpy(kept)
         tensors = {name: getattr(self, name)[rows] for name in _TENSORS}
         return dataclasses.replace(self, **tensors, date=self.date[kept])
+
+    def known_of(self, rows: Tensor) -> pa.Table | None:
+        """Attributes of the users of some sessions, a row for each."""
+        return take_rows(self.attributes, self.user[rows].numpy())
 
 
 def load_session_tensors(
@@ -102,6 +109,7 @@ def load_session_tensors(
         targets=padded[1],
         is_good=torch.from_numpy(flags(sessions.column("is_good")).copy()),
         date=dates_of(sessions),
+        attributes=load_user_attributes(directory, user_ids),
     )
 
 
@@ -110,7 +118,9 @@ def concatenate_sessions(first: SessionTensors, second: SessionTensors) -> Sessi
     both = first, second
     present = [sessions.user.unique().numpy() for sessions in both]  # sorted
     names = [s.user_ids[users] for s, users in zip(both, present, strict=True)]
-    user_ids, number = np.unique(np.concatenate(names), return_inverse=True)
+    user_ids, at, number = np.unique(np.concatenate(names), return_index=True, return_inverse=True)
+    known = [take_rows(s.attributes, users) for s, users in zip(both, present, strict=True)]
+    tables = [table for table in known if table is not None]
     numbers = np.split(number, [len(present[0])])
     user = [
         new[np.searchsorted(old, s.user.numpy())]
@@ -128,5 +138,6 @@ def concatenate_sessions(first: SessionTensors, second: SessionTensors) -> Sessi
         user_ids=user_ids,
         is_good=torch.cat([first.is_good, second.is_good]),
         date=np.concatenate([first.date, second.date]),
+        attributes=take_rows(pa.concat_tables(tables), at) if len(tables) == 2 else None,
         **padded,
     )

@@ -21,6 +21,7 @@ from onerec.session_dataset.reader import read_sessions
 
 USERS_FILE = "users.parquet"
 USER = USERS.field("user_id")
+COLUMN = "attributes"
 
 
 def write_user_attributes(delivered: pa.Table | None, directory: Path) -> int:
@@ -58,6 +59,28 @@ def load_user_attributes(directory: Path, user_ids: np.ndarray) -> pa.Table | No
         return None
     known = pq.read_table(directory / USERS_FILE)
     return _rows_of(known, pa.array(user_ids, pa.string())).drop_columns(USER.name)
+
+
+def take_rows(attributes: pa.Table | None, rows: np.ndarray) -> pa.Table | None:
+    """Attributes of some users, by row numbers or (U,) bools; None where nothing is known."""
+    if attributes is None:
+        return None
+    chosen = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows
+    return attributes.take(pa.array(chosen, pa.int64()))
+
+
+def with_attributes(table: pa.Table, attributes: pa.Table | None) -> pa.Table:
+    """A table of users, for a shard say, with a column of their attributes where they are known."""
+    if attributes is None:
+        return table
+    return table.append_column(COLUMN, attributes.to_struct_array())
+
+
+def split_attributes(table: pa.Table) -> tuple[pa.Table, pa.Table | None]:
+    """What `with_attributes` joined."""
+    if COLUMN not in table.column_names:
+        return table, None
+    return table.drop_columns(COLUMN), pa.Table.from_struct_array(table.column(COLUMN))
 
 
 def users_with_attributes(directory: Path) -> pa.ChunkedArray | None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
@@ -35,6 +36,7 @@ from onerec.session_dataset.reader import (
     users_of,
 )
 from onerec.session_dataset.rows_on_disk import RowsOnDisk
+from onerec.session_dataset.user_attributes import load_user_attributes
 
 _TIME_ORDER = ("started_at", "session_id")
 
@@ -49,6 +51,7 @@ class UserSequences:
         user: (E,) rows of `user_ids`, sorted.
         item: (E,) int32 item indices; within a user, oldest first.
         day: (E,) datetime64[D], day of the session; NaT for items of the first session's history.
+        attributes: U rows, what is known of the users; None where nothing is.
     """
 
     user_ids: np.ndarray
@@ -56,6 +59,7 @@ class UserSequences:
     user: np.ndarray
     item: np.ndarray
     day: np.ndarray
+    attributes: pa.Table | None = None
 
 
 def load_user_sequences(
@@ -89,6 +93,7 @@ def load_user_sequences(
         day=day,
         user=np.repeat(user[order], length),
         item=found.item[ranges(begin, length)],
+        attributes=load_user_attributes(directory, user_ids),
     )
 
 
@@ -172,6 +177,7 @@ def sessions_of_sequences(
         targets=padded[1],
         is_good=torch.ones(len(row), dtype=torch.bool),
         date=sequences.first_day[row],
+        attributes=sequences.attributes,
     )
 
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,6 +10,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from onerec.model import Histories, OneRec, UserHistories
+from onerec.session_dataset.generator_sessions import SessionTensors
+from onerec.session_dataset.reader import BATCH_ROWS
+from onerec.session_dataset.rows_on_disk import RowsOnDisk
 from onerec.training.distributed_batches import BatchShare, DistributedBatches
 
 
@@ -232,27 +237,41 @@ class SessionRows(Rows):
 
     A share is trimmed to its longest row. It comes with a scalar weight: its fraction of the
     batch's targets times the number of shares, so that the mean of the shares' weighted losses is
-    the batch's mean loss.
+    the batch's mean loss. Its histories are `UserHistories` where users are known.
 
     Attributes:
         seconds: Time spent on making batches so far.
     """
 
-    def __init__(self, history: Tensor, targets: Tensor) -> None:
-        super().__init__(history, targets)
+    def __init__(self, history: Tensor, targets: Tensor, users: Tensor | None = None) -> None:
+        """Set up; `users` (S, F) are codes of the sessions' users."""
+        super().__init__(history, targets, *([] if users is None else [users]))
         self.num_targets = lengths(targets)
         self.seconds = 0.0
 
-    def __getitem__(self, share: BatchShare) -> tuple[Tensor, ...]:  # pyright: ignore
+    @classmethod
+    def of(cls, model: OneRec, sessions: SessionTensors) -> "SessionRows":
+        """Sessions as a model reads them; the codes of users are on disk."""
+        if model.users is None:
+            return cls(sessions.history, sessions.targets)
+        codes = model.users.vocabulary.codes(sessions.attributes, len(sessions.user_ids)).int()
+        with RowsOnDisk(codes.shape[1]) as rows:
+            for users in sessions.user.split(BATCH_ROWS):
+                rows.append(codes[users].numpy())
+            return cls(sessions.history, sessions.targets, rows.tensor())
+
+    def __getitem__(self, share: BatchShare) -> tuple[Histories, Tensor, Tensor]:  # pyright: ignore
         began = time.perf_counter()
-        history, targets = (trimmed(t) for t in super().__getitem__(share))
+        history, targets, *users = super().__getitem__(share)
+        history, targets = trimmed(history), trimmed(targets)
         own, whole = (self.num_targets[rows].sum() for rows in (share.rows, share.batch))
         weight = own * share.shares / whole.clamp(min=1)
+        known = UserHistories(history, users[0].clamp(min=0)) if users else history
         self.seconds += time.perf_counter() - began
-        return history, targets, weight
+        return known, targets, weight
 
 
-def loader_of(batches: DistributedBatches, rows: Rows) -> DataLoader[tuple[Tensor, ...]]:
+def loader_of(batches: DistributedBatches, rows: Rows) -> DataLoader[tuple[Any, ...]]:
     """A loader whose items are complete shares of batches: no workers, no collation."""
     # A separate generator: creating the iterator must not change the random state of dropout.
     return DataLoader(rows, sampler=batches, batch_size=None, generator=torch.Generator())

@@ -16,7 +16,7 @@ from onerec.artifacts import read_json, write_json
 from onerec.config import ModelConfig, TrainingConfig
 from onerec.evaluation.ndcg_by_weight import NOT_MEASURED, Earlier, NdcgByWeight
 from onerec.evaluation.recency import RecencyCases
-from onerec.model import OneRec, expert_load, init_from_content, save_model
+from onerec.model import OneRec, UserVocabulary, expert_load, init_from_content, save_model
 from onerec.session_dataset.generator_sessions import SessionTensors
 from onerec.tokenizer.semantic_ids import SemanticIds
 from onerec.training.batches import LengthGroupedBatches, SessionRows, lengths
@@ -190,7 +190,7 @@ def _learn(
     on_progress: Callable[[TrainingProgress], None] | None,
 ) -> _Phase:
     """Train the model in place; without validation the last epoch's weights are kept."""
-    rows = SessionRows(sessions.history, sessions.targets)
+    rows = SessionRows.of(model, sessions)
     batches = LengthGroupedBatches(
         sessions.history,
         sessions.targets,
@@ -306,11 +306,25 @@ def _start(config: ModelConfig, data: PretrainingData, initial: OneRec | None) -
         model.add_dense_head(*data.vectors.shape).vectors.copy_(data.vectors)
         if initial is not None and initial.dense is not None:
             initial.dense.cover(data.vectors)
+    vocabulary = _vocabulary(config, data, initial)
+    if vocabulary is not None:
+        model.add_user_features(vocabulary)
     if initial is not None:
         _load_weights(model, initial)
     elif data.vectors is not None:
         init_from_content(model, data.semantic_ids.codes.long(), data.vectors)
     return model
+
+
+def _vocabulary(
+    config: ModelConfig, data: PretrainingData, initial: OneRec | None
+) -> UserVocabulary | None:
+    """The attributes of users that the generator reads: those of `initial`, else of the sessions to
+    learn from; None without any."""
+    if initial is not None:
+        return None if initial.users is None else initial.users.vocabulary
+    known = data.train.attributes
+    return UserVocabulary.of(known) if config.user_features and known is not None else None
 
 
 def _load_weights(model: OneRec, initial: OneRec) -> None:
@@ -337,7 +351,7 @@ def _report(
 ) -> TrainingReport:
     result, rows, batches = chosen
     entry = result.history[result.best_epoch - 1]
-    items = sum(int(lengths(t).sum()) for t in rows.tensors)
+    items = sum(int(lengths(t).sum()) for t in rows.tensors[:2])
     rate = result.rows_per_second
     batches.set_epoch(0)  # a resumed run reports the same as an uninterrupted one
     return TrainingReport(

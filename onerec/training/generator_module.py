@@ -1,14 +1,13 @@
 """Lightning module of the generator: training loss, and validation loss per token."""
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from onerec.model import Memory, OneRec, lookup, session_nll
+from onerec.model import Histories, Memory, OneRec, encoder_input, lookup, session_nll
 from onerec.model.blocks import EncoderBlock
 from onerec.model.moe import SparseMoE
 from onerec.session_dataset.generator_sessions import SessionTensors
@@ -17,23 +16,22 @@ from onerec.training.distributed_batches import DistributedBatches
 from onerec.training.fit_module import FitModule
 
 
-def next_token_loss(model: OneRec, history: Tensor, targets: Tensor, codes: Tensor) -> Tensor:
+def next_token_loss(model: OneRec, history: Histories, targets: Tensor, codes: Tensor) -> Tensor:
     """L_NTP of a batch (OneRec v1, Eq. 4): mean negative log-probability of a target's token.
 
     The loss of a dense head is added, with equal weight per target.
 
     Args:
         model: The generator.
-        history: (B, H) item indices, -1 padded.
+        history: (B, H) item indices, -1 padded; `UserHistories` where users are known.
         targets: (B, M) item indices, -1 padded; padding carries no loss.
         codes: (N, T) semantic IDs.
 
     Returns:
         A scalar.
     """
-    history_codes, history_mask = lookup(codes, history)
     session_codes, session_mask = lookup(codes, targets)
-    memory = model.encode(history_codes, history_mask, model.item_vectors(history))
+    memory = model.encode(*encoder_input(model, history, codes))
     loss = session_nll(model.decode(memory, session_codes), session_codes, session_mask)
     if model.dense is None:
         return loss
@@ -48,21 +46,20 @@ def dense_nll(model: OneRec, memory: Memory, targets: Tensor) -> Tensor:
     return -(chosen * there).sum() / there.sum().clamp(min=1)
 
 
-def token_nll(model: OneRec, history: Tensor, targets: Tensor, codes: Tensor) -> Tensor:
+def token_nll(model: OneRec, history: Histories, targets: Tensor, codes: Tensor) -> Tensor:
     """Negative log-probabilities summed over a batch, for each token of a semantic ID.
 
     Args:
         model: The generator.
-        history: (B, H) item indices, -1 padded.
+        history: (B, H) item indices, -1 padded; `UserHistories` where users are known.
         targets: (B, M) item indices, -1 padded.
         codes: (N, T) semantic IDs.
 
     Returns:
         (T + 1,) float64 on the CPU: T sums, then the number of items they are over.
     """
-    history_codes, history_mask = lookup(codes, history)
     session_codes, session_mask = lookup(codes, targets)
-    memory = model.encode(history_codes, history_mask, model.item_vectors(history))
+    memory = model.encode(*encoder_input(model, history, codes))
     logits = model.decode(memory, session_codes)
     nll_BMT = F.cross_entropy(
         logits.float().flatten(0, 2), session_codes.flatten(), reduction="none"
@@ -100,7 +97,7 @@ class GeneratorModule(FitModule):
         kinds = (EncoderBlock, SparseMoE)
         return [part for part in self.model.modules() if isinstance(part, kinds)]
 
-    def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
+    def training_step(self, batch: tuple[Histories, Tensor, Tensor], batch_idx: int) -> Tensor:
         history, targets, weight = batch
         return next_token_loss(self.model, history, targets, self.codes) * weight
 
@@ -118,7 +115,7 @@ class GeneratorModule(FitModule):
         order = DistributedBatches(
             OrderedBatches(len(self.valid), self.batch_size), rank=rank, world_size=processes
         )
-        rows = SessionRows(self.valid.history, self.valid.targets)
+        rows = SessionRows.of(self.model, self.valid)
         sums = torch.zeros(self.codes.shape[1] + 1, dtype=torch.float64)
         for history, targets, _ in self.on_device(loader_of(order, rows)):
             sums += token_nll(self.model, history, targets, self.codes)

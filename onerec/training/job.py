@@ -14,6 +14,7 @@ from onerec.config import ModelConfig, TrainingConfig
 from onerec.evaluation.ndcg_by_weight import Earlier
 from onerec.evaluation.recency import load_recency_cases
 from onerec.model import load_model, read_config
+from onerec.model.checkpoint import read_user_vocabulary
 from onerec.session_dataset.generator_sessions import (
     SessionTensors,
     concatenate_sessions,
@@ -21,6 +22,7 @@ from onerec.session_dataset.generator_sessions import (
 )
 from onerec.session_dataset.holdout import load_newest_sequences
 from onerec.session_dataset.splits import LEARNED
+from onerec.session_dataset.user_attributes import attribute_names
 from onerec.session_dataset.user_sequences import load_user_sequences, sessions_of_sequences
 from onerec.tokenizer.semantic_ids import SemanticIds, load_semantic_ids
 from onerec.training.generator import (
@@ -220,6 +222,9 @@ def why_not_start_from(checkpoint: Path | None, job: TrainingJob) -> str | None:
     # a checkpoint from before a setting existed has its default
     before = dataclasses.asdict(ModelConfig()) | theirs["model"]
     pairs |= {name: (before[name], value) for name, value in shape.items()}
+    known = read_user_vocabulary(theirs)
+    here = attribute_names(job.session_dataset) if job.model.user_features else ()
+    pairs["attributes of users"] = known.names if known else (), tuple(sorted(here))
     for name, (before, now) in pairs.items():
         if before != now:
             return f"the last checkpoint has {name}={before!r}, this training {now!r}"

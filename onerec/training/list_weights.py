@@ -25,7 +25,7 @@ from onerec.evaluation.ndcg_by_weight import (
 from onerec.evaluation.recency import POOL, RecencyCases, ndcg_at_10, ndcg_by_weight
 from onerec.generation import Trie, rank_first_items
 from onerec.generation.beam import read_histories
-from onerec.model import OneRec
+from onerec.model import Histories, OneRec
 from onerec.model.recency_prior import RecencyPrior
 from onerec.ranked_lists import RankedLists
 
@@ -106,7 +106,7 @@ def _lists(model: OneRec, codes: Tensor, cases: RecencyCases) -> RankedLists:
     width = min(POOL, trie.num_leaves)
     return rank_first_items(
         model,
-        torch.from_numpy(cases.users.history),
+        _histories(model, cases),
         codes,
         trie,
         top_k=width,
@@ -115,9 +115,13 @@ def _lists(model: OneRec, codes: Tensor, cases: RecencyCases) -> RankedLists:
     )
 
 
+def _histories(model: OneRec, cases: RecencyCases) -> Histories:
+    return model.histories(torch.from_numpy(cases.users.history), cases.users.attributes)
+
+
 def _dense_logp(model: OneRec, codes: Tensor, cases: RecencyCases, items: np.ndarray) -> np.ndarray:
     """(C, K) log-probabilities of listed items under the dense head; 0 where there is no item."""
-    histories = torch.from_numpy(cases.users.history).split(USERS_AT_ONCE)
+    histories = _histories(model, cases).split(USERS_AT_ONCE)
     listed = torch.from_numpy(items).split(USERS_AT_ONCE)
     parts = []
     for history, row in zip(histories, listed, strict=True):

@@ -140,6 +140,7 @@ class Cascade:
         top_k: int,
         exclude: np.ndarray | None = None,
         candidates: np.ndarray | None = None,
+        attributes: pa.Table | None = None,
     ) -> RankedLists:
         """See `Ranker.rank`; excluded items are dropped after retrieval, which ranks without them
         as it did in training."""

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 import scipy.sparse as sp
 
 from onerec.ranked_lists import RankedLists, exclude_scores, is_excluded, narrowed
@@ -36,6 +37,7 @@ class Popularity:
         top_k: int,
         exclude: np.ndarray | None = None,
         candidates: np.ndarray | None = None,
+        attributes: pa.Table | None = None,
     ) -> RankedLists:
         """See `Ranker.rank`; equal counts are listed in the order of the semantic-ID table.
 
@@ -70,6 +72,7 @@ class OwnRepeats:
         top_k: int,
         exclude: np.ndarray | None = None,
         candidates: np.ndarray | None = None,
+        attributes: pa.Table | None = None,
     ) -> RankedLists:
         """See `Ranker.rank`.
 
@@ -106,6 +109,7 @@ class ItemKNN:
         top_k: int,
         exclude: np.ndarray | None = None,
         candidates: np.ndarray | None = None,
+        attributes: pa.Table | None = None,
     ) -> RankedLists:
         """See `Ranker.rank`; similarities are summed over the history's items."""
         num_items, allowed = len(self.candidates), narrowed(self.candidates, candidates)
@@ -145,6 +149,7 @@ class LogSimilarity:
         top_k: int,
         exclude: np.ndarray | None = None,
         candidates: np.ndarray | None = None,
+        attributes: pa.Table | None = None,
     ) -> RankedLists:
         """See `Ranker.rank`."""
         lists = self.knn.rank(histories, top_k, exclude, candidates)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import pyarrow as pa
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -178,6 +179,7 @@ class SequenceRanker:
         top_k: int,
         exclude: np.ndarray | None = None,
         candidates: np.ndarray | None = None,
+        attributes: pa.Table | None = None,
     ) -> RankedLists:
         """See `Ranker.rank`; the score is the model's logit."""
         device = self.model.start.device

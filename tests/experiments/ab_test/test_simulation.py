@@ -213,7 +213,9 @@ def test_an_arm_translates_and_popularity_fills() -> None:
     calls = []
 
     class OneItem:
-        def rank(self, histories, top_k, exclude=None, candidates=None) -> RankedLists:
+        def rank(
+            self, histories, top_k, exclude=None, candidates=None, attributes=None
+        ) -> RankedLists:
             assert exclude is not None
             calls.append((histories.tolist(), exclude.tolist(), top_k))
             return RankedLists.padded(np.array([[4]]), np.array([[0.0]]), top_k)

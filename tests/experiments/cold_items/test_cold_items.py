@@ -181,7 +181,9 @@ def test_the_setting_loses_nothing_overall_and_finds_most_held_out_items():
 
 def test_recall_by_slice_by_hand():
     class Same:
-        def rank(self, histories, top_k, exclude=None, candidates=None) -> RankedLists:
+        def rank(
+            self, histories, top_k, exclude=None, candidates=None, attributes=None
+        ) -> RankedLists:
             return RankedLists.padded(np.array([[1, 2], [1, 2]]), np.zeros((2, 2)), top_k)
 
     cases = EvalUsers(np.array(["a", "b"]), np.zeros((2, 1), int), np.array([[1, 3], [2, -1]]))
