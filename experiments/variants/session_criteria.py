@@ -6,6 +6,7 @@ Only the training and validation splits are rebuilt: the cases of the test day n
 # pyarrow.compute makes its functions at import, out of sight of a type checker:
 # pyright: reportAttributeAccessIssue=false
 
+import shutil
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -20,6 +21,7 @@ from onerec.schema import SESSION_DATASET
 from onerec.session_dataset.reader import read_sessions
 from onerec.session_dataset.session_checks import recount_sessions
 from onerec.session_dataset.splits import LEARNED
+from onerec.session_dataset.user_attributes import USERS_FILE
 from onerec.session_dataset.writer import write_split
 
 
@@ -34,7 +36,7 @@ def rebuild_sessions(
 
     Args:
         source: Files of the `session_dataset` artifact.
-        out_dir: Gets `split=<name>/part-00000.parquet`.
+        out_dir: Gets `split=<name>/part-00000.parquet`, and what is known of users.
         config: The new criteria, `session_items` and `history_length`.
         published: Settings that the artifact was made with.
         day: The test day.
@@ -53,6 +55,8 @@ def rebuild_sessions(
             table = cut_targets(table, config.session_items, config.history_length)
         counts |= {split: table.num_rows, f"good {split}": pc.sum(table.column("is_good")).as_py()}
         write_split(table, split, out_dir)
+    if (source / USERS_FILE).exists():
+        shutil.copyfile(source / USERS_FILE, out_dir / USERS_FILE)
     return counts
 
 

@@ -37,7 +37,9 @@ RUNTIME = Runtime(accelerator="cpu", threads=1)
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small.write_artifacts(tmp_path_factory.mktemp("night"))
+    root = small.write_artifacts(tmp_path_factory.mktemp("night"))
+    small.add_attributes(root)
+    return root
 
 
 @pytest.fixture(scope="module", params=ENGINES)

@@ -15,10 +15,11 @@ from onerec.artifacts import write_json
 from onerec.config import BeamConfig, EvaluationConfig, ModelConfig, RewardConfig
 from onerec.evaluation.baselines import fit_baselines
 from onerec.evaluation.data import EvaluationData, EvaluationFiles, load_evaluation_data
-from onerec.model import OneRec, save_model
+from onerec.model import OneRec, UserVocabulary, load_model, save_model
 from onerec.reward.model import RewardModel, RewardShape, save_reward
 from onerec.schema import SESSION_DATASET
 from onerec.session_dataset.interactions import load_interactions
+from onerec.session_dataset.user_attributes import write_user_attributes
 from onerec.tokenizer.semantic_ids import SemanticIds
 from tests.core.training.small import video_signals
 
@@ -183,6 +184,26 @@ def write_artifacts(root: Path) -> Path:
     write_reward(root / "evaluator", seed=2, part="evaluator")
     write_reward(root / "reward", seed=3)
     return root
+
+
+def add_attributes(root: Path) -> None:
+    """Attributes of users beside the sessions, and checkpoints that read them."""
+    users = pa.table(
+        {
+            "user_id": [f"u{n:02d}" for n in range(NUM_USERS)],
+            "group": [f"g{n % 3}" for n in range(NUM_USERS)],
+            "rare": [f"r{n}" for n in range(NUM_USERS)],
+        }
+    )
+    write_user_attributes(users, root / "session_dataset")
+    vocabulary = UserVocabulary.of(users.drop_columns("user_id"))
+    for seed, name in enumerate(("pretrained", "dpo")):
+        model, version = load_model(root / name, expected_tokenizer_version=None)
+        model.add_user_features(vocabulary)
+        assert model.users is not None
+        torch.manual_seed(seed)
+        torch.nn.init.normal_(model.users.embedding.weight)
+        save_model(model, root / name, tokenizer_version=version)
 
 
 def load_artifacts(root: Path, config: EvaluationConfig = EVALUATION) -> EvaluationData:

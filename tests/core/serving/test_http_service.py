@@ -12,8 +12,10 @@ from urllib.error import HTTPError
 
 import pyarrow as pa
 import pytest
+import torch
 
 from onerec.evaluation.baselines import fit_baselines
+from onerec.model import UserVocabulary, load_model, save_model
 from onerec.schema import RECOMMENDATIONS
 from onerec.serving.current import ServedVersion, publish_current
 from onerec.serving.recommender import write_bundle
@@ -88,6 +90,13 @@ def get(port: int, path: str) -> dict:
         return json.load(response)
 
 
+def post(port: int, body: object) -> dict:
+    url, headers = f"http://127.0.0.1:{port}/recommend", {"Content-Type": "application/json"}
+    request = urllib.request.Request(url, json.dumps(body).encode(), headers)
+    with urllib.request.urlopen(request, timeout=20) as response:
+        return json.load(response)
+
+
 def status_of(port: int, path: str, body: object = None) -> int:
     data = None if body is None else json.dumps(body).encode()
     headers = {"Content-Type": "application/json"}
@@ -138,6 +147,36 @@ def test_a_wrong_request_is_refused(
     publish(root, bundles["simple"], "2026-06-14", "itemknn")
     until(lambda: status_of(port, "/health") == 200)
     assert status_of(port, "/recommend", body) == 422
+
+
+def test_attributes_of_users_go_by_their_names(
+    service: tuple[Path, int], bundles: dict[str, Path]
+) -> None:
+    from onerec.serving.bundle import load_bundle
+
+    model, version = load_model(bundles["generator"], expected_tokenizer_version=None)
+    model.add_user_features(UserVocabulary({"plan": ("free", "pro")}))
+    assert model.users is not None
+    torch.nn.init.normal_(model.users.embedding.weight, std=5.0)
+    save_model(model, bundles["generator"], tokenizer_version=version)
+    root, port = service
+    publish(root, bundles["generator"], "2026-06-14", "model-1")
+    until(lambda: status_of(port, "/health") == 200)
+    recommender = load_bundle(bundles["generator"])
+    lists = []
+    for user in ({"plan": "free"}, {"plan": "pro"}, {"plan": None}, {}):
+        reply = post(port, {"history": ["i01"], "k": 7, "user": user})
+        lists.append([item["item_id"] for item in reply["items"]])
+        assert lists[-1] == [r.item_id for r in recommender.recommend(["i01"], 7, user=user)]
+    assert lists[0] != lists[1]
+    assert lists[2] == lists[3]
+    wrong = {"history": ["i01"], "user": {"paln": "pro"}}
+    with pytest.raises(HTTPError, match="422") as refused:
+        post(port, wrong)
+    assert "user='paln': the model knows these attributes: plan" in refused.value.read().decode()
+    publish(root, bundles["simple"], "2026-06-15", "itemknn")
+    until(lambda: get(port, "/version")["day"] == "2026-06-15")
+    assert status_of(port, "/recommend", wrong) == 200  # clients need not know what serves
 
 
 def test_a_bundle_that_is_damaged_does_not_stop_the_service(

@@ -1,5 +1,6 @@
 """Small inputs for the tests of training: a catalogue and sessions with a pattern to learn."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -82,13 +83,20 @@ def write_session_dataset(directory: Path, rows: list[dict[str, Any]]) -> Path:
     return directory
 
 
-def write_patterned_dataset(directory: Path, *, train: int, valid: int) -> Path:
-    """`patterned_sessions` as a session_dataset artifact."""
+def write_patterned_dataset(
+    directory: Path,
+    *,
+    train: int,
+    valid: int,
+    sessions: Callable[[int, int], SessionTensors] = patterned_sessions,
+) -> Path:
+    """`patterned_sessions`, or others of so many and a seed, as a session_dataset artifact; session
+    n of a split is of user `u{n % 50}`."""
     rows = []
     for split, num, day in (("train", train, 2), ("valid", valid, 3)):
-        sessions = patterned_sessions(num, seed=day)
+        made = sessions(num, day)
         for n, (history, targets) in enumerate(
-            zip(sessions.history.tolist(), sessions.targets.tolist(), strict=True)
+            zip(made.history.tolist(), made.targets.tolist(), strict=True)
         ):
             watched = [f"i{i}" for i in targets if i >= 0]
             date = np.datetime64(f"2026-06-{day:02d}")
