@@ -103,11 +103,12 @@ def scored_candidates(
     reward = reward.to(model.device)
     sampling = Sampling(num_samples=num_candidates, temperature=alignment.temperature)
     total, num_items = len(contexts), contexts.targets.shape[1]
+    most = min(num_candidates, generator.trie.num_leaves)  # of sessions of a single item
     for rows in torch.arange(total).split(decoding.batch_size):
         items = contexts.history[rows].long()
         history = model.histories(items, contexts.known_of(rows)).to(model.device)
-        place = first_row + int(rows[0])
-        randomness = torch.Generator().manual_seed(alignment.seed + (place << 32))
+        place = (first_row + int(rows[0])) << 32
+        randomness = torch.Generator().manual_seed(alignment.seed + place)
         exclude = items if decoding.filter_seen else None
         if alignment.pairs == "sampling":
             made = _most_probable_first(
@@ -123,14 +124,13 @@ def scored_candidates(
                 )
             )
         else:
-            leaves = generator.trie.num_leaves
             made = generate_sessions(
                 model,
                 history,
                 generator.codes,
                 generator.trie,
                 num_items=num_items,
-                beam=min(num_candidates, leaves) if num_items == 1 else num_candidates,
+                beam=most if num_items == 1 else num_candidates,
                 exclude=exclude,
             )
         found, logp = made.items.cpu(), made.logp.cpu().double()

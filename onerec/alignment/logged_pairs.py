@@ -57,15 +57,16 @@ def logged_pairs(
     best = _first_of_each_user(rows, -rewards[rows], blocks)
     worst = _first_of_each_user(rows, rewards[rows], blocks)
     differ = rewards[best] > rewards[worst]
-    best, worst = best[differ], worst[differ]
-    kept = np.sort(np.random.default_rng(seed).permutation(len(best))[:num_users])
+    kept = differ.nonzero()[:, 0]
+    kept = kept[np.sort(np.random.default_rng(seed).permutation(len(kept))[:num_users])]
     best, worst = best[kept], worst[kept]
     history = blocks.history[torch.minimum(best, worst)].long()
     sessions = torch.stack([blocks.items[best], blocks.items[worst]], 1).long()
-    known = take_rows(attributes, blocks.user[best].numpy())
-    logp = _logp(generator, generator.model.histories(history, known), sessions)
+    user = blocks.user[best].numpy()
+    known = generator.model.histories(history, take_rows(attributes, user))
+    logp = _logp(generator, known, sessions)
     return PreferencePairs(
-        user_ids=blocks.user_ids[blocks.user[best].numpy()],
+        user_ids=blocks.user_ids[user],
         history=history,
         chosen=sessions[:, 0],
         rejected=sessions[:, 1],
