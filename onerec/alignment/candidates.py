@@ -109,7 +109,6 @@ def scored_candidates(
         history = model.histories(items, contexts.known_of(rows)).to(model.device)
         place = (first_row + int(rows[0])) << 32
         randomness = torch.Generator().manual_seed(alignment.seed + place)
-        exclude = items if decoding.filter_seen else None
         if alignment.pairs == "sampling":
             made = _most_probable_first(
                 sample_sessions(
@@ -120,7 +119,7 @@ def scored_candidates(
                     num_items=num_items,
                     sampling=sampling,
                     generator=randomness,
-                    exclude=exclude,
+                    exclude=items if decoding.filter_seen else None,
                 )
             )
         else:
@@ -131,7 +130,7 @@ def scored_candidates(
                 generator.trie,
                 num_items=num_items,
                 beam=most if num_items == 1 else num_candidates,
-                exclude=exclude,
+                exclude=items if decoding.filter_seen else None,
             )
         found, logp = made.items.cpu(), made.logp.cpu().double()
         yield ScoredCandidates(first_row + rows, found, logp, *reward.score(items, found))

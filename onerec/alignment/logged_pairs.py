@@ -75,14 +75,8 @@ def logged_pairs(
         rejected_reward=rewards[worst],
         chosen_logp=logp[:, 0],
         rejected_logp=logp[:, 1],
-        stats={
-            "blocks": len(blocks),
-            "complete_blocks": len(rows),
-            "contexts": len(differ),
-            "pairs": len(best),
-            "skipped_equal_rewards": int((~differ).sum()),
-            **_means(rewards[best], rewards[worst]),
-        },
+        stats={"blocks": len(blocks), "complete_blocks": len(rows)}
+        | _stats(differ, rewards[best], rewards[worst]),
     )
 
 
@@ -125,10 +119,16 @@ def _logp(generator: SessionGenerator, history: Histories, sessions: Tensor) -> 
     return torch.cat(parts)
 
 
-def _means(best: Tensor, worst: Tensor) -> dict[str, float]:
+def _stats(differ: Tensor, best: Tensor, worst: Tensor) -> dict[str, float]:
+    """Of the users, by whether their blocks differ in reward, and of the pairs."""
+    counts: dict[str, float] = {
+        "contexts": len(differ),
+        "pairs": len(best),
+        "skipped_equal_rewards": int((~differ).sum()),
+    }
     if not len(best):
-        return {}
-    return {
+        return counts
+    return counts | {
         "reward_max": float(best.mean()),
         "reward_min": float(worst.mean()),
         "reward_margin_mean": float((best - worst).mean()),
