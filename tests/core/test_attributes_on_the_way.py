@@ -198,10 +198,7 @@ def test_a_ranker_is_told_who_the_cases_are(root: Path) -> None:
             return RankedLists(nothing, np.full(nothing.shape, -np.inf))
 
     rank_cases(data, System(Listening()), np.array([4, 0]))
-    assert (
-        told[0].to_pylist()
-        == load_user_attributes(root / "session_dataset", data.user_ids[[4, 0]]).to_pylist()
-    )  # pyright: ignore[reportOptionalMemberAccess]
+    assert told[0].equals(load_user_attributes(root / "session_dataset", data.user_ids[[4, 0]]))
 
 
 def test_candidates_are_generated_for_the_users_themselves(inputs: RoundInputs) -> None:

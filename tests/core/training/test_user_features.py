@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from onerec.config import BeamConfig, SettingError
-from onerec.model import load_model, read_config
+from onerec.model import UserHistories, load_model, read_config
 from onerec.serving.batch import Lists, recommend_to_all
 from onerec.serving.bundle import load_bundle
 from onerec.serving.recommender import write_bundle
@@ -205,7 +205,9 @@ def test_batches_hold_the_codes_of_their_users(checkpoint: Path) -> None:
     )
     every, batch = torch.arange(4), SessionRows.of(model, sessions)
     history, targets, _ = batch[BatchShare(rows=torch.tensor([3, 0]), batch=every, shares=2)]
+    assert isinstance(history, UserHistories)
     assert history.users.tolist() == [[2, 1], [1, 0]]  # even is 1, odd 2
     assert torch.equal(targets, sessions.targets[[3, 0]])
     nobody, _, weight = batch[BatchShare(rows=every[:0], batch=every, shares=2)]
+    assert isinstance(nobody, UserHistories)
     assert (nobody.items.tolist(), nobody.users.tolist(), float(weight)) == ([[-1]], [[0, 0]], 0.0)
