@@ -47,9 +47,10 @@ def recorded_seconds(
 
 
 def commits_of_nights(instance: dg.DagsterInstance, days: Sequence[str]) -> list[str]:
-    """The commits that made what experiments read of nightly runs, as far as they are known."""
+    """The commits that made what experiments read of nightly runs; `UNKNOWN` where none is
+    recorded."""
     found = {recorded(instance, asset, day, "commit") for asset in NEEDED for day in days}
-    return sorted(found - {None, UNKNOWN})
+    return sorted({commit or UNKNOWN for commit in found})
 
 
 def provenance(

@@ -36,7 +36,7 @@ class Provenance:
         budget: Training budget per system, e.g. epochs and trials.
         commit: Commit of this repository.
         day: Date of the run.
-        nights: Commits that the nightly runs were made by, as far as that was recorded.
+        nights: Commits that the nightly runs were made by, `unknown` where that is not recorded.
     """
 
     data: str
