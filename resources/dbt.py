@@ -88,7 +88,7 @@ class SessionDbt(DbtCliResource):
         """
         # dbt would wait without saying so, and its error would not say for what
         warehouse = Warehouse(path=self.warehouse_path, memory_limit=self.memory_limit)
-        warehouse.wait_until_free()
+        warehouse.require_ready()
         # one directory for every build: the pool lets one run at a time, and none piles up
         target = Path(self.target_dir) / "build"
         with these_days(days):

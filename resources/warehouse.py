@@ -99,14 +99,28 @@ class Warehouse(dg.ConfigurableResource):
         finally:
             connection.close()
 
-    def wait_until_free(self) -> None:
+    def require_ready(self) -> None:
         """Wait until no other process holds the file, for a program that waits in silence.
 
         Raises:
-            WarehouseError: Another process held it too long.
+            WarehouseError: Another process held it too long, or an earlier version made its tables.
         """
-        with self.connect():
-            pass
+        with self.connect() as connection:
+            self._require_this_version(connection)
+
+    def _require_this_version(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Refuse sessions without what this version joins them by, built as their days may be."""
+        older = connection.execute(
+            "select table_name from duckdb_columns() "
+            "where schema_name = 'main' and table_name in ('sessions', 'int_events_sessionized') "
+            "group by table_name having not bool_or(column_name = 'session_number') order by all"
+        ).fetchall()
+        if older:
+            raise WarehouseError(
+                f"{self.path}: {' and '.join(name for (name,) in older)} have no column "
+                "session_number, so an earlier version made the warehouse: rm "
+                f"'{self.path}'*, then ingest the days again"
+            )
 
     def _wait_for_lock(self, read_only: bool) -> duckdb.DuckDBPyConnection:
         file = Path(self.path)
@@ -230,8 +244,12 @@ class Warehouse(dg.ConfigurableResource):
         """Sessions of some days in batches; see `stream_sessions`.
 
         The connection stays open inside the block: write the batches, do not compute on them.
+
+        Raises:
+            WarehouseError: There is no file, or an earlier version made its tables.
         """
         with self.connect(read_only=True) as connection:
+            self._require_this_version(connection)
             yield stream_sessions(connection, first, last, lengths)
 
     def catalogue(self, day: date) -> pa.Table:

@@ -223,7 +223,7 @@ def test_a_held_file_is_waited_for_and_then_named(
         assert holder.stdout is not None
         assert holder.stdout.readline().strip() == b"held"
         with pytest.raises(WarehouseError, match=r"w\.duckdb was held .* 0\.3 seconds: close"):
-            warehouse.wait_until_free()
+            warehouse.require_ready()
         assert "another process holds" in caplog.text
         holder.communicate(b"\n")
     with warehouse.connect(read_only=True) as connection:

@@ -7,6 +7,9 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from onerec.config import SessionConfig
+from onerec.session_dataset.splits import SplitDays
+from resources.dbt import session_dbt
 from resources.warehouse import Warehouse, WarehouseError
 from tests.other_user import without_rights
 
@@ -91,6 +94,23 @@ def test_days_are_removed_of_users_logs_and_of_published_tables_only(tmp_path: P
     with warehouse.connect(read_only=True) as connection:
         left = connection.execute("select min(session_date), count(*) from sessions").fetchall()
     assert left == [(date(2026, 6, 4), 7)]
+
+
+def test_sessions_of_an_earlier_version_are_refused_with_the_remedy(tmp_path: Path) -> None:
+    warehouse = Warehouse(path=str(tmp_path / "warehouse.duckdb"))
+    warehouse.require_ready()  # there is none yet
+    with duckdb.connect(warehouse.path) as connection:
+        connection.execute("create table sessions as select 'u|2026-06-01|1' as session_id")
+    dbt = session_dbt(tmp_path / "dbt", Path(warehouse.path))
+    days = SplitDays(date(2026, 6, 1), date(2026, 6, 2), None)
+    remedy = "sessions have no column session_number.* rm '.*warehouse.duckdb'.* ingest the days"
+    with pytest.raises(WarehouseError, match=remedy):
+        dbt.write_sessions(warehouse, tmp_path, days, SessionConfig())
+    with pytest.raises(WarehouseError, match=remedy):
+        warehouse.require_ready()
+    with duckdb.connect(warehouse.path) as connection:
+        connection.execute("alter table sessions add column session_number bigint")
+    warehouse.require_ready()
 
 
 def test_a_warehouse_of_another_user_is_not_to_be_moved_away(tmp_path: Path) -> None:

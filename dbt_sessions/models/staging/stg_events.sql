@@ -27,9 +27,11 @@ select
 from {{ ref("base_events") }}
 where broken_rule is null
 {% if add_up -%}
-    window same_moment as (partition by user_id, item_id, event_time, event_type)
+    -- the day follows from the time: by its name, a filter on days reaches the table below
+    window same_moment as (partition by event_date, user_id, item_id, event_time, event_type)
     qualify
         row_number() over (
-            partition by user_id, item_id, event_time, event_type order by delivered_on, delivered_row
+            partition by event_date, user_id, item_id, event_time, event_type
+            order by delivered_on, delivered_row
         ) = 1
 {%- endif %}
