@@ -39,13 +39,13 @@ from resources.commit import current_commit
 SAMPLES = 400
 """Number of bootstrap resamples of users per interval."""
 DIFFERENCES = (
-    ("boosting", "base_rate"),
-    ("reward_model", "boosting"),
-    ("reward_model", "no_boosting"),
-    ("reward_ensemble", "boosting"),
+    ("lightgbm", "base_rate"),
+    ("reward_model", "lightgbm"),
+    ("reward_model", "network_alone"),
+    ("reward_ensemble", "lightgbm"),
     ("no_similarity", "reward_model"),
     ("history_mean", "reward_model"),
-    ("no_facts", "reward_model"),
+    ("no_facts", "network_alone"),
     ("no_history", "reward_model"),
 )
 """Systems and their references, paired by seed where both have the same seeds."""
@@ -57,14 +57,14 @@ ORDERS = {
 TEXT = """How well each scorer predicts, from a user's history and what was shown, which feedback a
 block of exposures brought. All are fitted on the training days' blocks of the reward model's users
 and stop by the validation day; figures are of the test day's blocks of all users.
-`base_rate` predicts the training days' rate for every block. `boosting` is LightGBM on the reward
+`base_rate` predicts the training days' rate for every block. `lightgbm` is LightGBM on the reward
 model's own facts: sizes, earlier outcomes of items, authors and the user, duration, age, place and
 hour, and how near the items' vectors are to the history. `reward_model` mixes a network with
-LightGBM, `no_boosting` is its network alone. `reward_ensemble` is the mean of the `reward_model`'s
-seeds. `no_similarity` is the reward model without `history_similarity`, `history_mean` the one
-without target-aware attention, `no_facts` the one without facts, `no_history` the same model when
-it sees no history, so that items stand for themselves. GAUC is the AUC inside each user, weighted
-by the user's blocks."""
+LightGBM, `network_alone` is without LightGBM, `no_facts` is a network without facts.
+`reward_ensemble` is the mean of the `reward_model`'s seeds. `no_similarity` is the reward model
+without `history_similarity`, `history_mean` the one without target-aware attention, `no_history`
+the same model when it sees no history, so that items stand for themselves. GAUC is the AUC inside
+each user, weighted by the user's blocks."""
 ORDER_TEXT = """The order columns are the share of pairs that the scalar reward puts in the order of
 what came out (the reward's weights on the real labels), .5 being chance: two blocks of a user's
 day, two blocks of one session, two items of one session scored as sessions of one; means over
@@ -96,7 +96,7 @@ def reward_quality(
 ) -> RewardQuality:
     """Fit and measure all scorers.
 
-    Budget: boosting and `4 * seeds` trainings of at most `max_epochs`; with three seeds a few
+    Budget: LightGBM and `6 * seeds` trainings of at most `max_epochs`; with three seeds a few
     minutes of one core for the demo's nightly run.
 
     Args:
@@ -122,7 +122,7 @@ def reward_quality(
         f"{tower_weights(config, blocks.train.signals)} for {', '.join(_names(blocks))}",
         seeds=[config.seed + 100 * member for member in range(seeds)],
         budget=f"{len(blocks.train):,} training blocks for every scorer; {config.max_epochs} "
-        f"epochs or patience {config.patience}; boosting as many trees per tower as the validation "
+        f"epochs or patience {config.patience}; LightGBM as many trees per tower as the validation "
         f"day chooses; measured on {len(blocks.test):,} blocks of "
         f"{len(blocks.test.user.unique()):,} users",
         commit=current_commit(),

@@ -3,12 +3,10 @@
 Shapes: S seeds, R blocks, N items.
 """
 
-import copy
 import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -16,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from experiments.reward_quality.boosting import fit_base_rates, fit_boosting
+from experiments.reward_quality.baselines import fit_base_rates, fit_lightgbm
 from onerec.config import RewardConfig
 from onerec.reward.ensemble import load_ensemble
 from onerec.reward.scoring import score_blocks
@@ -144,23 +142,22 @@ def fit_systems(
     rates = fit_base_rates(blocks.train)
     scored("base_rate", began, lambda part: [rates.score(part, blocks.vectors)])
     began = time.monotonic()
-    boosting = fit_boosting(blocks.train, blocks.stop, blocks.vectors, seed=config.seed)
-    scored("boosting", began, lambda part: [boosting.score(part, blocks.vectors)])
+    lightgbm = fit_lightgbm(blocks.train, blocks.stop, blocks.vectors, seed=config.seed)
+    scored("lightgbm", began, lambda part: [lightgbm.score(part, blocks.vectors)])
     names = ", ".join(signal.name for signal in blocks.train.signals)
-    on_progress(f"boosting: {boosting.trees()} trees for {names}")
+    on_progress(f"lightgbm: {lightgbm.trees()} trees for {names}")
     began = time.monotonic()
     models = _fit_seeds(config, blocks, seeds, on_progress)
     scored("reward_model", began, models)
     if seeds > 1:
         systems["reward_ensemble"] = _mean_of(systems["reward_model"])
-    if blocks.train.log is not None:
-        scored("no_boosting", began, partial(models, boosting=False))
     for name, change in (
+        ("network_alone", {"boosting": False}),
         ("no_similarity", {"history_similarity": False}),
         ("history_mean", {"target_attention": False}),
         ("no_facts", {"facts": False}),
     ):
-        if blocks.train.log is None and "facts" in change:
+        if blocks.train.log is None and name in ("network_alone", "no_facts"):
             continue
         began = time.monotonic()
         changed = dataclasses.replace(config, **change)
@@ -178,9 +175,8 @@ def _fit_seeds(
     blocks: EvaluationBlocks,
     seeds: int,
     on_progress: Callable[[str], None],
-) -> Callable[..., list[Tensor]]:
-    """Train members with other seeds on the same users; returns a function that scores blocks, with
-    `boosting=False` by the networks alone."""
+) -> Callable[[RewardBlocks], list[Tensor]]:
+    """Train members with other seeds on the same users; returns a function that scores blocks."""
     several = dataclasses.replace(config, ensemble_size=seeds)
     with TemporaryDirectory() as directory:
         fit_reward(
@@ -192,15 +188,8 @@ def _fit_seeds(
             on_epoch=lambda n: on_progress(f"  epoch {n['epoch']}: {n['valid_loss']}"),
         )
         models = load_ensemble(Path(directory))
-    networks = [copy.copy(m) for m in models]
-    for network in networks:
-        network.boosting = None
-
-    def score(part: RewardBlocks, *, boosting: bool = True) -> list[Tensor]:
-        used = models if boosting else networks
-        return [score_blocks(m, blocks.vectors, part) for m in used]
-
-    return score
+    vectors = blocks.vectors
+    return lambda part: [score_blocks(m, vectors, part) for m in models]
 
 
 def _without_history(blocks: RewardBlocks) -> RewardBlocks:

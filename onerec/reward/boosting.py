@@ -42,6 +42,9 @@ OF_EXPECTATIONS = {"objective": "regression", "metric": "l2"}
 MAX_TREES = 400
 PATIENCE = 40
 """Early stopping: trees without a better loss on the validation day."""
+FEWEST = 10
+"""Fewest positives, and negatives, of a tower on the validation day: without positives whatever
+predicts less than the network has the smaller loss."""
 SHARES = tuple(tenth / 10 for tenth in range(11))
 SMALLEST_PROBABILITY = 1e-6
 """Probabilities are kept so far from 0 and 1 before they are mixed in log-odds."""
@@ -106,7 +109,7 @@ class Boosting:
 
 
 def mixed(network: Tensor, boosted: Tensor, share: float, signal: Signal) -> Tensor:
-    """(R,) predictions: probabilities are mixed in log-odds, expectations as they are.
+    """(R,) predictions: probabilities are mixed in log-odds, expectations as they are, from 0 on.
 
     >>> half = mixed(torch.tensor([0.5]), torch.tensor([0.8]), 0.5, Signal(name="continued",
     ...     of_block="continued"))  # odds of 1 and 4: their geometric mean is 2
@@ -114,7 +117,7 @@ def mixed(network: Tensor, boosted: Tensor, share: float, signal: Signal) -> Ten
     0.6667
     """
     if signal.is_expectation:
-        return (1 - share) * network + share * boosted
+        return (1 - share) * network + share * boosted.clamp(min=0)
     odds = [torch.logit(p, eps=SMALLEST_PROBABILITY) for p in (network, boosted)]
     return torch.sigmoid((1 - share) * odds[0] + share * odds[1])
 
@@ -150,13 +153,14 @@ def fit_boosting(
         seed: Of LightGBM.
 
     Returns:
-        None where no tower gains.
+        None where no tower gains. A tower has no trees where the validation day cannot choose a
+        share: with fewer than `FEWEST` positives or negatives.
     """
     learned, held_out = (_twice(model, vectors, blocks) for blocks in (train, valid))
     shares, boosters = [], []
     for i, signal in enumerate(model.signals):
         share, booster, labels = 0.0, None, learned.labels[:, i]
-        if labels.min() < labels.max():
+        if labels.min() < labels.max() and _can_choose(valid.labels[:, i], signal):
             booster = fit_booster(
                 signal,
                 (learned.facts, labels.numpy()),
@@ -221,6 +225,13 @@ def best_share(network: Tensor, boosted: Tensor, labels: Tensor, signal: Signal)
     best = int(by_share.mean(1).argmin())
     gain = by_share[0] - by_share[best]
     return SHARES[best] if gain.mean() > gain.std() / len(gain) ** 0.5 else 0.0
+
+
+def _can_choose(labels: Tensor, signal: Signal) -> bool:
+    if signal.is_expectation:
+        return len(labels) >= FEWEST
+    positives = int(labels.sum())
+    return min(positives, len(labels) - positives) >= FEWEST
 
 
 def _twice(model: RewardModel, vectors: Tensor, blocks: RewardBlocks) -> _Rows:

@@ -361,6 +361,7 @@ def save_reward(model: RewardModel, directory: Path) -> None:
     shape = {f.name: getattr(model.shape, f.name) for f in fields(RewardShape)}
     shape["signals"] = [signal.model_dump(mode="json") for signal in model.signals]
     write_json(directory / "config.json", {"reward": asdict(model.config), "shape": shape})
+    (directory / BOOSTING).unlink(missing_ok=True)  # of a model that was here before
     if model.boosting is not None:
         (directory / BOOSTING).write_text(model.boosting.text())
 

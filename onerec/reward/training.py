@@ -80,7 +80,9 @@ def fit_reward(
     users, each stored in full in `members/1`, `members/2`...; the report is of the first.
 
     Early stopping and metrics use the same validation day, which makes the metrics slightly
-    optimistic; so do the item vectors, whose collaborative part includes that day's co-watching.
+    optimistic; so do LightGBM's trees and shares, chosen on that day too, whose gain over the
+    network looks larger than it is, and the item vectors, whose collaborative part includes that
+    day's co-watching.
 
     Args:
         config: Settings of the stage.

@@ -437,8 +437,9 @@ def write_bundle(
         from onerec.reward.model import BOOSTING
 
         (directory / REWARD).mkdir(exist_ok=True)
-        for name in (*_CHECKPOINT_FILES, BOOSTING):
-            if name != BOOSTING or (reward / name).exists():  # there may be no trees
-                shutil.copyfile(reward / name, directory / REWARD / name)
+        (directory / REWARD / BOOSTING).unlink(missing_ok=True)
+        trees = [BOOSTING] if (reward / BOOSTING).exists() else []
+        for name in (*_CHECKPOINT_FILES, *trees):
+            shutil.copyfile(reward / name, directory / REWARD / name)
     settings = dataclasses.asdict(config or BeamConfig())
     (directory / SETTINGS).write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")

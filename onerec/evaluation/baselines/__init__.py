@@ -2,8 +2,6 @@
 
 Every one is an `onerec.ranked_lists.Ranker`. `EvaluationConfig.baselines` says which ones a nightly
 run measures.
-
-LightGBM is imported only where the cascade is fitted or loaded.
 """
 
 from onerec.evaluation.baselines.registry import (

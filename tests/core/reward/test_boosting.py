@@ -47,8 +47,9 @@ def test_probabilities_mix_in_log_odds_and_expectations_as_they_are():
     expected = torch.tensor([odds / (1 + odds), 0.9])
     torch.testing.assert_close(mixed(network, boosted, 0.25, VTR), expected)
     assert torch.isfinite(mixed(torch.tensor([0.0, 1.0]), boosted, 0.5, VTR)).all()
-    seconds = mixed(torch.tensor([10.0]), torch.tensor([20.0]), 0.3, WATCH_SECONDS)
-    torch.testing.assert_close(seconds, torch.tensor([13.0]))
+    ten, tens = torch.tensor([10.0, 10.0]), torch.tensor([20.0, -5.0])
+    seconds = mixed(ten, tens, 0.3, WATCH_SECONDS)
+    torch.testing.assert_close(seconds, torch.tensor([13.0, 7.0]))  # less than none is none
 
 
 def share_of(network: torch.Tensor, boosted: torch.Tensor, labels: torch.Tensor, signal) -> float:
@@ -176,6 +177,33 @@ def test_a_tower_that_trees_would_hurt_gets_none(
     assert not torch.equal(trees.mixed(network, facts)[:, 1], network[:, 1])
 
 
+@pytest.mark.parametrize(("positives", "counts"), [(0, False), (9, False), (40, True)])
+def test_a_rare_signal_has_no_share(
+    positives: int, counts: bool, fitted: tuple[Path, dict], monkeypatch: pytest.MonkeyPatch
+):
+    """The network says .3 for wtr everywhere, too much; whatever says less has a smaller loss."""
+    model, train = load_reward(fitted[0]), watched_blocks(TOPICS, 1500, 6)
+    valid = watched_blocks(TOPICS, 400, 7)
+    labels = valid.labels.clone()
+    labels[:, 2] = torch.arange(400) < positives
+    given = module.network_and_facts
+
+    def too_high(model: RewardModel, vectors: torch.Tensor, blocks: RewardBlocks, **options):
+        network, facts = given(model, vectors, blocks, **options)
+        network[:, 2] = 0.3
+        return network, facts
+
+    monkeypatch.setattr(module, "network_and_facts", too_high)
+    valid = dataclasses.replace(valid, labels=labels)
+    trees = fit_boosting(model, VECTORS, train, valid, seed=1)
+    assert trees is not None
+    assert (trees.shares[2] > 0) == counts
+    flipped = dataclasses.replace(valid, labels=1 - labels)
+    if not counts:  # nor one that nearly every block has
+        trees = fit_boosting(model, VECTORS, train, flipped, seed=1)
+        assert trees is None or trees.shares[2] == 0
+
+
 def test_what_is_loaded_predicts_the_same_and_the_files_repeat(
     fitted: tuple[Path, dict], tmp_path: Path
 ):
@@ -186,6 +214,9 @@ def test_what_is_loaded_predicts_the_same_and_the_files_repeat(
         assert (tmp_path / name).read_bytes() == (directory / name).read_bytes(), name
     expected = score_blocks(model, VECTORS, blocks)
     assert torch.equal(score_blocks(load_reward(tmp_path), VECTORS, blocks), expected)
+    model.boosting = None
+    save_reward(model, tmp_path)
+    assert load_reward(tmp_path).boosting is None  # the trees of before are gone
     (tmp_path / "again").mkdir()
     fit(tmp_path / "again")
     for name in (BOOSTING, f"members/1/{BOOSTING}"):

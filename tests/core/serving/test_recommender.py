@@ -356,6 +356,11 @@ def test_a_bundle_carries_the_trees_beside_a_reward_model(parts, grown):
     reward.boosting = None
     alone = score_sessions(reward, vectors, history, sessions)
     assert torch.allclose(alone, expected) != grown
+    save_reward(reward, parts / "reward")  # a bundle written again keeps no trees of before
+    write_bundle(
+        bundle, checkpoint=parts / "model", semantic_ids=parts / "ids", reward=parts / "reward"
+    )
+    assert not (bundle / "reward" / "boosting.json").exists()
 
 
 @pytest.mark.parametrize("weight", [0.0, 1.5, 1000.0])

@@ -42,7 +42,7 @@ def test_tables_are_written_and_shown(tmp_path: Path, tables_dir: Path):
     )
     systems = [
         "base_rate",
-        "boosting",
+        "lightgbm",
         "reward_model",
         "no_similarity",
         "history_mean",

@@ -56,7 +56,7 @@ def test_planted_match_is_found_by_those_who_see_the_history(metrics: MetricTabl
     def vtr(system: str, metric: str):
         return metrics.find(system, metric, slice="vtr")
 
-    for system in ("boosting", "reward_model", "reward_ensemble"):
+    for system in ("lightgbm", "reward_model", "reward_ensemble"):
         auc = vtr(system, "auc")
         assert auc.low < auc.mean < auc.high
         assert auc.low > 0.7, system
@@ -73,8 +73,8 @@ def test_the_base_rate_orders_nothing(metrics: MetricTable):
 
 def test_differences_are_between_the_means_and_narrower_than_the_parts(metrics: MetricTable):
     for system, metric in (("reward_model", "auc"), ("reward_ensemble", "log_loss")):
-        difference = metrics.cell(system, TableColumn(metric, "vtr", "boosting"))
-        mine, theirs = (metrics.find(s, metric, slice="vtr") for s in (system, "boosting"))
+        difference = metrics.cell(system, TableColumn(metric, "vtr", "lightgbm"))
+        mine, theirs = (metrics.find(s, metric, slice="vtr") for s in (system, "lightgbm"))
         assert difference.mean == pytest.approx(mine.mean - theirs.mean)
         assert difference.low < difference.mean < difference.high
     apart = (mine.high - mine.low) + (theirs.high - theirs.low)
@@ -84,7 +84,7 @@ def test_differences_are_between_the_means_and_narrower_than_the_parts(metrics: 
         for row in metrics.rows
         if (row.metric, row.slice) == ("auc", "vtr") and row.reference
     }
-    of_facts = {("no_facts", "reward_model"), ("reward_model", "no_boosting")}
+    of_facts = {("no_facts", "network_alone"), ("reward_model", "network_alone")}
     assert found == set(DIFFERENCES) - of_facts  # these blocks have none
 
 
@@ -119,7 +119,7 @@ def test_labels_of_the_test_day_reach_no_scorer():
     quick = dataclasses.replace(CONFIG, max_epochs=1)
     before, after = (fit_systems(d, quick, seeds=1) for d in (blocks, flipped))
     neural = {"reward_model", "no_similarity", "history_mean", "no_history"}
-    assert set(before) == {"base_rate", "boosting", *neural}
+    assert set(before) == {"base_rate", "lightgbm", *neural}
     for name, scored in before.items():
         assert torch.equal(scored.test, after[name].test), name
         assert torch.equal(scored.items, after[name].items), name
@@ -131,18 +131,18 @@ def test_with_facts_the_network_is_measured_beside_its_mean_with_lightgbm():
     quick = dataclasses.replace(CONFIG, max_epochs=2)
     blocks = EvaluationBlocks(train, valid, test, test.rows(torch.arange(50)), VECTORS)
     systems = fit_systems(blocks, quick, seeds=1)
-    assert {"no_boosting", "no_facts"} < set(systems)
-    both, alone = systems["reward_model"].test[0, :, -1], systems["no_boosting"].test[0, :, -1]
+    assert {"network_alone", "no_facts"} < set(systems)
+    both, alone = systems["reward_model"].test[0, :, -1], systems["network_alone"].test[0, :, -1]
     shares = test.labels[:, -1].double()
     assert not torch.equal(both, alone)
     assert (both - shares).square().mean() < (alone - shares).square().mean()
-    assert systems["no_boosting"].items.shape == systems["reward_model"].items.shape
+    assert systems["network_alone"].items.shape == systems["reward_model"].items.shape
 
 
 def test_findings_say_the_difference_with_its_interval(metrics: MetricTable):
     said = differences_in_words(metrics, {TableColumn("auc", "vtr"): "AUC vtr"})
-    mean, low, high = metrics.cell("reward_model", TableColumn("auc", "vtr", "boosting"))
+    mean, low, high = metrics.cell("reward_model", TableColumn("auc", "vtr", "lightgbm"))
     assert said[0] == (
-        f"reward_model minus boosting: AUC vtr {mean:+.4f} [{low:+.4f}, {high:+.4f}]."
+        f"reward_model minus lightgbm: AUC vtr {mean:+.4f} [{low:+.4f}, {high:+.4f}]."
     )
     assert len(said) == len(DIFFERENCES) - 3  # not base rates, nor the two that need facts

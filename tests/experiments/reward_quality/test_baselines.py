@@ -7,10 +7,10 @@ import pytest
 import torch
 from torchmetrics.functional.classification import binary_auroc
 
-from experiments.reward_quality.boosting import (
+from experiments.reward_quality.baselines import (
     block_facts,
     fit_base_rates,
-    fit_boosting,
+    fit_lightgbm,
 )
 from onerec.reward.metrics import expected_calibration_error, log_loss, reliability
 from onerec.session_dataset.reward_blocks import RewardBlocks
@@ -65,13 +65,13 @@ def test_facts_by_hand():
 
 
 def test_boosting_finds_planted_signals_and_no_others():
-    boosting = fit_boosting(TRAIN, VALID, VECTORS)
-    probabilities = boosting.score(TEST, VECTORS)
+    trained = fit_lightgbm(TRAIN, VALID, VECTORS)
+    probabilities = trained.score(TEST, VECTORS)
     base = fit_base_rates(TRAIN).score(TEST, VECTORS)
     aucs = [float(binary_auroc(probabilities[:, i], TEST.labels[:, i].long())) for i in range(4)]
     assert min(aucs[0], aucs[1], aucs[3]) > 0.8
     assert abs(aucs[2] - 0.5) < 0.12  # follows are noise
-    assert boosting.trees()[2] < min(boosting.trees()[i] for i in (0, 1, 3))
+    assert trained.trees()[2] < min(trained.trees()[i] for i in (0, 1, 3))
     for i in (0, 1, 3):
         mine, theirs = (log_loss(p[:, i], TEST.labels[:, i]) for p in (probabilities, base))
         assert mine < theirs - 0.05
@@ -93,7 +93,7 @@ def test_facts_are_used_without_any_vector():
 
     vectors = torch.ones_like(VECTORS)
     train, valid, test = (quality(b) for b in (TRAIN, VALID, TEST))
-    probabilities = fit_boosting(train, valid, vectors).score(test, vectors)
+    probabilities = fit_lightgbm(train, valid, vectors).score(test, vectors)
     assert float(binary_auroc(probabilities[:, 0], test.labels[:, 0].long())) > 0.7
 
 
@@ -101,9 +101,9 @@ def test_one_label_in_training_and_no_validation_row():
     never = dataclasses.replace(TRAIN, labels=torch.zeros_like(TRAIN.labels)).rows(
         torch.arange(300)
     )
-    boosting = fit_boosting(never, VALID.rows(torch.arange(0)), VECTORS)
-    assert boosting.trees() == [0] * 4
-    assert not boosting.score(TEST, VECTORS).any()
-    assert boosting.score(TEST.rows(torch.arange(0)), VECTORS).shape == (0, 4)
+    trained = fit_lightgbm(never, VALID.rows(torch.arange(0)), VECTORS)
+    assert trained.trees() == [0] * 4
+    assert not trained.score(TEST, VECTORS).any()
+    assert trained.score(TEST.rows(torch.arange(0)), VECTORS).shape == (0, 4)
     with pytest.raises(ValueError, match="no block to learn from"):
-        fit_boosting(TRAIN.rows(torch.arange(0)), VALID, VECTORS)
+        fit_lightgbm(TRAIN.rows(torch.arange(0)), VALID, VECTORS)

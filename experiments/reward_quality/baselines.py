@@ -65,8 +65,8 @@ def block_facts(blocks: RewardBlocks, vectors: Tensor) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Boosting:
-    """LightGBM, one model per tower.
+class LightGBM:
+    """One model per tower.
 
     Attributes:
         overall: (T,) means of the training labels.
@@ -92,9 +92,9 @@ class Boosting:
         return [0 if b is None else b.num_trees() for b in self.boosters]
 
 
-def fit_boosting(
+def fit_lightgbm(
     train: RewardBlocks, valid: RewardBlocks, vectors: Tensor, *, seed: int = 0
-) -> Boosting:
+) -> LightGBM:
     """Fit one model per tower.
 
     Args:
@@ -117,7 +117,7 @@ def fit_boosting(
             train.signals, train.labels.numpy().T, valid.labels.numpy().T, strict=True
         )
     ]
-    return Boosting(train.labels.double().mean(0).numpy(), tuple(boosters))
+    return LightGBM(train.labels.double().mean(0).numpy(), tuple(boosters))
 
 
 def _similarities(blocks: RewardBlocks, vectors: Tensor) -> np.ndarray:
