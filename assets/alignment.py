@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from onerec.alignment.train import AlignmentReport
     from onerec.artifacts import Artifact
 
-MODELS = ("reward_model", "pretrained_checkpoint")
+MODELS = ("reward_model", "pretrained_checkpoint", "session_dataset")
 """What has to have had the same settings where an earlier nightly run helps to choose the weight of
 the reward."""
 READ_BY_A_ROUND = ("semantic_ids", "session_dataset", "evaluator_model", "reward_model")

@@ -88,7 +88,9 @@ def baselines(
     }
     alike = {name: value for name, value in key["config"].items() if name != "baselines"}
     days = phase.recency_weight_days
-    before = nights_before(context, artifacts.store, "baselines", alike, days)
+    before = nights_before(
+        context, artifacts.store, "baselines", alike, days, beside=("session_dataset",)
+    )
     key["upstream"] |= before.upstream
     job = replace(job, earlier=before.measured)
     scratch = artifacts.store.scratch("baselines", day, key)

@@ -83,7 +83,7 @@ def nights_before(
         try:
             made = [store.latest(name, partition) for name in (asset, *beside)]
         except ArtifactError as error:
-            log(f"{asset}[{partition}] helps to choose no weight: {error}")
+            log(f"{asset}[{partition}] is not counted: {error}")
             continue
         others = [
             artifact.asset
@@ -91,9 +91,9 @@ def nights_before(
             if not wanted.items() <= artifact.manifest["config"].items()
         ]
         if not made[0].manifest["metadata"].get(BY_WEIGHT):
-            log(f"{asset}[{partition}] helps to choose no weight: it measured none")
+            log(f"{asset}[{partition}] is not counted: it measured none")
         elif others:
-            log(f"{asset}[{partition}] helps to choose no weight: other settings of {others}")
+            log(f"{asset}[{partition}] is not counted: other settings of {others}")
         else:
             found.append(made[0])
     return NightsBefore(found)

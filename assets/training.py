@@ -74,12 +74,15 @@ def pretrained_checkpoint(
     whose numbers the codes have, else from random weights. Killed and run again, it goes on from
     the last state written.
     """
+    from onerec.session_dataset.newest_watches import split_day
     from onerec.training import read_report, why_not_start_from
 
     began, day, store = time.monotonic(), context.partition_key, artifacts.store
     read = {name: store.latest(name, day) for name in ("session_dataset", "semantic_ids")}
     job = _job(config, compute, read, store, day)
-    previous = store.latest_until(CHECKPOINT, day, inclusive=False)
+    # a later one has learned the validation day, which chooses the epoch and the weights of lists
+    valid_day = split_day(read["session_dataset"].path, "valid")
+    previous = store.latest_until(CHECKPOINT, valid_day.isoformat()) if valid_day else None
     refused = why_not_start_from(previous.path if previous else None, job)
     context.log.info(f"random weights: {refused}" if refused else f"starts from {previous}")
     if previous and not refused:
@@ -90,7 +93,9 @@ def pretrained_checkpoint(
         "code_version": CODE,
     }
     days = job.training.recency_weight_days
-    before = nights_before(context, store, CHECKPOINT, key["config"], days)
+    before = nights_before(
+        context, store, CHECKPOINT, key["config"], days, beside=("session_dataset",)
+    )
     key["upstream"] |= before.upstream
     job = replace(job, earlier=before.measured)
     # weights and two moments, written twice, and the best weights; the draft

@@ -48,17 +48,11 @@ FLAGS = {
 LOG_COLUMNS = ("user_id", "video_id", "date", "time_ms", "play_time_ms", *FLAGS.values(), "tab")
 VIDEO_COLUMNS = ("video_id", "author_id", "upload_dt", "video_duration", "tag")
 USER_ATTRIBUTES = (
-    "user_active_degree",
-    "is_lowactive_period",
-    "is_live_streamer",
-    "is_video_author",
-    "follow_user_num_range",
-    "fans_user_num_range",
-    "friend_user_num_range",
     "register_days_range",
     *(f"onehot_feat{number}" for number in range(18)),
 )
-"""The categories among the user features; counts are there as ranges."""
+"""The user features that do not tell how active a user is. The file is one snapshot of unknown
+date: activity, followers and authorship may have been counted after the days that are tested."""
 REMEDY = "Use the official files of KuaiRand-Pure (https://kuairand.com)."
 DAY_US = 86_400_000_000
 

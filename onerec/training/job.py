@@ -141,24 +141,27 @@ def _pretraining_data(job: TrainingJob, semantic_ids: SemanticIds) -> Pretrainin
             session_items=job.session_items,
         )
         sessions = concatenate_sessions(sessions, watched)
-    has_last_phase = job.training.fresh_epochs > 0
-    return PretrainingData(
-        train=sessions,
-        valid=valid_sessions,
-        semantic_ids=semantic_ids,
-        vectors=_item_vectors(job.semantic_ids),
-        newest=newest_sessions(job, semantic_ids) if has_last_phase else None,
-        newest_before=newest_sessions(job, semantic_ids, splits=("train",))
-        if has_last_phase
-        else None,
-        list_cases=load_recency_cases(
+    list_cases = None
+    if job.training.recency_prior or job.model.dense_head:
+        list_cases = load_recency_cases(
             job.session_dataset,
             semantic_ids,
             history_length=job.history_length,
             days=job.training.recency_days,
         )
-        if job.training.recency_prior or job.model.dense_head
-        else None,
+    newest = newest_before = None
+    if job.training.fresh_epochs:
+        newest = newest_sessions(job, semantic_ids)
+        if list_cases is not None and len(list_cases.users):
+            newest_before = newest_sessions(job, semantic_ids, splits=("train",))
+    return PretrainingData(
+        train=sessions,
+        valid=valid_sessions,
+        semantic_ids=semantic_ids,
+        vectors=_item_vectors(job.semantic_ids),
+        newest=newest,
+        newest_before=newest_before,
+        list_cases=list_cases,
         earlier=job.earlier,
     )
 

@@ -89,7 +89,7 @@ def test_the_log_says_why_one_is_left_out(
         version = store.current_version("dpo_checkpoint", "2026-06-08")
         (made.with_name(version or "") / "manifest.json").write_text("{")
     assert days_of(before(store, "2026-06-09", 7)) == []
-    line = rf"dpo_checkpoint\[2026-06-08\] helps to choose no weight: .*{reason}"
+    line = rf"dpo_checkpoint\[2026-06-08\] is not counted: .*{reason}"
     assert re.search(line, capsys.readouterr().err)
 
 

@@ -29,7 +29,9 @@ from tests.core.training.small import (
     write_patterned_dataset,
 )
 
-DAYS = ("2026-06-13", "2026-06-14")
+DAYS = ("2026-06-03", "2026-06-04")
+"""Of both the patterned sessions validate on 2026-06-03."""
+SESSIONS = asdict(SessionConfig(history_length=HISTORY, session_items=ITEMS))
 SETTINGS: dict[str, Any] = {
     "model": asdict(MODEL),
     "training": asdict(replace(TRAINING, max_epochs=2)),
@@ -39,9 +41,8 @@ SETTINGS: dict[str, Any] = {
 @pytest.fixture
 def store(tmp_path: Path) -> ArtifactStore:
     store = ArtifactStore(str(tmp_path))
-    sessions = asdict(SessionConfig(history_length=HISTORY, session_items=ITEMS))
     for day in DAYS:
-        publish_sessions(store, day, sessions, valid=40)
+        publish_sessions(store, day, SESSIONS, valid=40)
         with store.write("semantic_ids", day, config={}, upstream={}, code_version="1") as draft:
             catalogue().save(draft.path)
     return store
@@ -159,6 +160,19 @@ def test_starts_from_the_night_before(store: ArtifactStore) -> None:
     assert read_json(artifact.path / "config.json")["tokenizer_version"] == "a-new-one"
 
 
+def test_does_not_start_from_a_model_that_has_learned_the_validation_day(
+    store: ArtifactStore,
+) -> None:
+    """A day without sessions: the nightly run before has the same validation day."""
+    run(store, DAYS[0])
+    later = "2026-06-05"
+    publish_sessions(store, later, SESSIONS, valid=40)
+    with store.write("semantic_ids", later, config={}, upstream={}, code_version="1") as draft:
+        catalogue().save(draft.path)
+    run(store, DAYS[1])
+    assert metadata_of(run(store, later))["starts from"] == f"{CHECKPOINT}[{DAYS[0]}]"
+
+
 def weight_and_artifact(
     store: ArtifactStore, settings: dict[str, Any]
 ) -> tuple[float, Artifact, dict[str, Any]]:
@@ -168,9 +182,18 @@ def weight_and_artifact(
     return read_config(artifact.path)["recency_prior"]["weight"], artifact, metadata
 
 
-def measured_by(store: ArtifactStore, day: str, best: float, settings: dict[str, Any]) -> None:
+def measured_by(
+    store: ArtifactStore,
+    day: str,
+    best: float,
+    settings: dict[str, Any],
+    sessions: dict[str, Any] = SESSIONS,
+) -> None:
     """Publish a checkpoint whose validation day found a weight much better than all others."""
     ndcg = {weight: 0.2 if weight == best else 0.1 for weight in PRIOR_WEIGHTS}
+    made_of = {"sessions": sessions}
+    with store.write("session_dataset", day, config=made_of, upstream={}, code_version="1"):
+        pass
     with store.write(CHECKPOINT, day, config=settings, upstream={}, code_version="1") as draft:
         draft.metadata |= as_metadata({"recency": NdcgByWeight(1000, ndcg)})
 
@@ -181,10 +204,10 @@ def test_one_odd_day_of_a_week_does_not_move_the_recency_prior(store: ArtifactSt
     alone, first, metadata = weight_and_artifact(store, settings)
     assert metadata["earlier days that chose them"] == 0
     usual, odd = [weight for weight in (0.5, 1.0, 1.5) if weight != alone][:2]
-    week = [f"2026-06-{day:02d}" for day in range(9, 14)]
+    week = ["2026-05-30", "2026-05-31", "2026-06-01", "2026-06-02", "2026-06-03"]
     for day in week:
         measured_by(store, day, odd if day == week[-1] else usual, settings)
-    measured_by(store, "2026-06-08", odd, settings)  # too old
+    measured_by(store, "2026-05-29", odd, settings)  # too old
     chosen, artifact, metadata = weight_and_artifact(store, settings)
     assert (chosen, metadata["recency prior"]) == (usual, usual)
     assert metadata["earlier days that chose them"] == 5
@@ -200,6 +223,11 @@ def test_one_odd_day_of_a_week_does_not_move_the_recency_prior(store: ArtifactSt
     chosen, again, _ = weight_and_artifact(store, settings)
     assert chosen == odd
     assert again.version != artifact.version
+
+    for day in week:  # other items counted as watched: another question
+        measured_by(store, day, odd, settings, SESSIONS | {"watched_min_share": 0.9})
+    _, _, metadata = weight_and_artifact(store, settings)
+    assert metadata["earlier days that chose them"] == 0
 
     others = settings | {"training": asdict(replace(training, seed=1))}
     _, artifact, metadata = weight_and_artifact(store, others)
