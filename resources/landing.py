@@ -298,7 +298,8 @@ def _features(part: Part, found: Mapping[str, RawColumn]) -> str:
             bucket = f"cast(floor(2 * log2({amount})) as bigint)"
             texts.append(f"case when {amount} > 0 then '{name}=' || {bucket} end")
         else:
-            known = f"'{name}=' || trim(cast({value.sql} as varchar))"
+            text = f"replace(cast({value.sql} as varchar), chr(31), ' ')"
+            known = f"'{name}=' || trim({text})"
             texts.append(f"case when not {value.is_blank} then {known} end")
     return f"nullif(concat_ws(chr(31), {', '.join(texts)}), '')"
 

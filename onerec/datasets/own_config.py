@@ -1,5 +1,6 @@
 """The YAML file that describes one's own data. `docs/own_data.md` explains every key."""
 
+import re
 from collections.abc import Collection
 from datetime import date
 from pathlib import Path
@@ -111,19 +112,20 @@ ColumnSource = Annotated[Column, BeforeValidator(_column)]
 
 
 class Feature(_Section):
-    """A further column of the catalogue, which becomes a category.
+    """A further column of the catalogue or of the users, which becomes a category.
 
     Attributes:
         column: Its name.
-        numeric: Its values are numbers such as prices: each becomes a bucket, two for every
-            doubling.
+        numeric: Of the catalogue: its values are numbers such as prices, and each becomes a bucket,
+            two for every doubling.
     """
 
     column: str
     numeric: StrictBool = False
 
 
-FeatureName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
+FEATURE_NAME = r"^[a-z][a-z0-9_]{0,31}$"
+FeatureName = Annotated[str, Field(pattern=FEATURE_NAME)]
 
 
 Features = Annotated[
@@ -309,7 +311,13 @@ class VectorFiles(_Files):
 
 
 def _by_own_name(value: Any) -> Any:
-    return {name: name for name in value} if isinstance(value, list | tuple) else value
+    if not isinstance(value, list | tuple):
+        return value
+    for name in value:
+        fits = not isinstance(name, str) or re.fullmatch(FEATURE_NAME, name)
+        remedy = "name it in a-z, 0-9 and _, up to 32 of them: features: {plan: Plan}"
+        require(bool(fits), shortened_key(name), name, remedy)
+    return {name: name for name in value}
 
 
 class UserFiles(_Files):
@@ -334,6 +342,14 @@ class UserFiles(_Files):
     def _are_no_id(cls, features: dict[str, Feature]) -> dict[str, Feature]:
         remedy = "names the user: leave it out of the attributes"
         require("user_id" not in features, "user_id", "user_id", remedy)
+        return features
+
+    @field_validator("features")
+    @classmethod
+    def _are_what_requests_say(cls, features: dict[str, Feature]) -> dict[str, Feature]:
+        remedy = "users have texts, as requests name them: write a column of ranges, 30-39 say"
+        for name, feature in features.items():
+            require(not feature.numeric, f"{name}.numeric", feature.numeric, remedy)
         return features
 
 

@@ -17,29 +17,25 @@ def test_without_a_section_there_are_none(tmp_path: Path) -> None:
     assert opened(tmp_path, events=section("log.parquet")).user_attributes() is None
 
 
-def test_columns_become_texts_and_numbers_buckets(tmp_path: Path) -> None:
+def test_columns_become_texts(tmp_path: Path) -> None:
     write_log(tmp_path)
     pd.DataFrame(
         {
             "uid": [1, 2, 3, None],
             "country": ["DE", " ", "FR", "IT"],
             "since": ["2019", None, "2021", "2022"],
-            "spent": ["100", "3", "none", "1"],
+            "plan": [" pro ", "a\x1fyear=1", "free", "pro"],
             "email": ["a@b", "c@d", "e@f", "g@h"],
         }
     ).to_csv(tmp_path / "users.csv", index=False)
-    features = {"country": "country", "year": "since"}
-    users = {
-        "path": "users.csv",
-        "columns": {"user_id": "uid"},
-        "features": {**features, "spent": {"column": "spent", "numeric": True}},
-    }
+    features = {"plan": "plan", "country": "country", "year": "since"}
+    users = {"path": "users.csv", "columns": {"user_id": "uid"}, "features": features}
     found = opened(tmp_path, events=section("log.parquet"), users=users).user_attributes()
     assert found is not None
     assert found.to_pylist() == [
-        {"user_id": "1", "country": "DE", "year": "2019", "spent": "13"},  # 2 log2 100 = 13.3
-        {"user_id": "2", "country": None, "year": None, "spent": "3"},  # 2 log2 3 = 3.2
-        {"user_id": "3", "country": "FR", "year": "2021", "spent": None},
+        {"user_id": "1", "plan": "pro", "country": "DE", "year": "2019"},
+        {"user_id": "2", "plan": "a year=1", "country": None, "year": None},  # no other attribute's
+        {"user_id": "3", "plan": "free", "country": "FR", "year": "2021"},
     ]
     assert all(f.type == pa.string() for f in found.schema)
 
@@ -57,3 +53,14 @@ def test_a_list_names_columns_that_keep_their_names(tmp_path: Path) -> None:
         {"user_id": "u0", "plan": "free", "team": None},  # a file may lack one
         {"user_id": "u1", "plan": "pro", "team": "x"},
     ]
+
+
+def test_how_values_of_parquet_files_are_written(tmp_path: Path) -> None:
+    write_log(tmp_path)
+    row = {"size": 1.0, "since": pd.Timestamp("2020-01-01"), "member": True, "age": 34}
+    pd.DataFrame([{"user_id": "u", **row}]).to_parquet(tmp_path / "users.parquet")
+    users = {"path": "users.parquet", "features": list(row)}
+    found = opened(tmp_path, events=section("log.parquet"), users=users).user_attributes()
+    assert found is not None
+    texts = {"size": "1.0", "since": "2020-01-01 00:00:00", "member": "true", "age": "34"}
+    assert found.to_pylist() == [{"user_id": "u", **texts}]
