@@ -1,7 +1,8 @@
 """A small HTTP service over the current bundle, for one machine: `python -m onerec_dagster serve`.
 
     POST /recommend   {"history": ["v1", "v2"], "k": 20}   items with title, score and reward;
-                      "user": {"country": "DE"} where the model knows attributes of users
+                      "user": {"country": "DE"}, what is known of the user; names that what is
+                      served now does not know come back as "ignored"
     GET  /health      503 until a bundle is loaded; whether serving is degraded
     GET  /version     day and model version
 
@@ -147,13 +148,15 @@ def application(root: Path, device: str = "cpu") -> FastAPI:
     @app.post("/recommend")
     def recommend(request: Request) -> dict[str, Any]:
         bundle, began = loaded(), time.monotonic()
+        known, user = bundle.recommender.known_attributes or (), request.user or {}
+        ignored = sorted(user.keys() - set(known))
         try:
             with current.computing:
                 found = bundle.recommender.recommend(
                     request.history,
                     request.k,
                     exclude_seen=request.exclude_seen,
-                    user=request.user,
+                    user={name: user[name] for name in user.keys() & set(known)},
                 )
         except SettingError as error:
             raise HTTPException(422, str(error)) from error
@@ -162,7 +165,7 @@ def application(root: Path, device: str = "cpu") -> FastAPI:
             "model_version": bundle.served.model_version,
             "day": bundle.served.day,
             "milliseconds": round(1000 * (time.monotonic() - began), 2),
-        }
+        } | ({"ignored": ignored} if ignored else {})
 
     @app.get("/health")
     def health() -> dict[str, Any]:

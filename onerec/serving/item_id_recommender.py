@@ -93,14 +93,15 @@ class ItemIdRecommender(ABC):
                 known item is served like an empty one.
             k: How many items.
             exclude_seen: Leave out all items of the history; None follows `config.filter_seen`.
-            user: What is known of the user: values by the names of attributes. What is left out, or
-                has a value that was not learned, is unknown.
+            user: What is known of the user: values by the names of attributes; spaces around them
+                do not count. What is left out, or has a value that was not learned, is unknown.
 
         Returns:
             k recommendations, or fewer where the catalogue is too small.
 
         Raises:
-            ValueError: The history is a text, or an attribute is none that the model learned.
+            ValueError: The history is a text, or an attribute is none that the model learned, or no
+                text.
         """
         if isinstance(history, str):
             raise ValueError(f"history={history!r}: use a list of item ids, e.g. [{history!r}]")
@@ -155,12 +156,13 @@ class ItemIdRecommender(ABC):
         if users is None or self.known_attributes is None:
             return None
         require(len(users) == num_users, "users", len(users), f"name all {num_users} or none")
-        known = ", ".join(self.known_attributes) or "none"
+        known = ", ".join(self.known_attributes)
         for name in sorted({name for user in users for name in user}):
             remedy = f"the model knows these attributes: {known}; leave others out"
             require(name in self.known_attributes, "user", name, remedy)
         texts = pa.schema([(name, pa.string()) for name in self.known_attributes])
-        return pa.Table.from_pylist([dict(user) for user in users], schema=texts)
+        rows = [{name: _text(name, value) for name, value in user.items()} for user in users]
+        return pa.Table.from_pylist(rows, schema=texts)
 
     def index_histories(self, histories: Histories) -> np.ndarray:
         """Item ids of many users -> (U, longest) item indices, -1 padded, without unknown ids."""
@@ -184,3 +186,10 @@ class ItemIdRecommender(ABC):
         items, user = items[known], user[known]
         longest = int(np.bincount(user, minlength=1).max())
         return first_of_each(items, user, len(lengths), longest).astype(np.int64)
+
+
+def _text(name: str, value: Any) -> str | None:
+    """A value of an attribute as it stands in the vocabulary."""
+    remedy = f"use a text as in the table of users, {str(value)!r} say, or None"
+    require(value is None or isinstance(value, str), f"user.{name}", value, remedy)
+    return value and value.strip()

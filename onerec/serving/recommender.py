@@ -129,9 +129,9 @@ class Recommender(ItemIdRecommender):
         return self.model.history_length
 
     @property
-    def known_attributes(self) -> tuple[str, ...]:
+    def known_attributes(self) -> tuple[str, ...] | None:
         """Attributes of users that the generator learned from."""
-        return () if self.model.users is None else self.model.users.vocabulary.names
+        return None if self.model.users is None else self.model.users.vocabulary.names
 
     @classmethod
     def load(cls, path: Path | str, *, device: str | torch.device = "cpu") -> "Recommender":
