@@ -86,6 +86,7 @@ def session_dataset(
     sessions, days = to_core(config, PIPELINE.sessions), to_core(config, PIPELINE.window)
     day = date.fromisoformat(context.partition_key)
     first, _ = window(day, days.window_days)
+    attributes = source.open().user_attributes()  # first: a damaged file shall not cost the cutting
     with artifacts.store.write(
         "session_dataset",
         context.partition_key,
@@ -99,7 +100,7 @@ def session_dataset(
         split_days = SplitDays(first, day, valid_day)
         written = dbt.write_sessions(warehouse, draft.path, split_days, sessions)
         write_item_attributes(warehouse.catalogue(day), draft.path)
-        with_attributes = write_user_attributes(source.open().user_attributes(), draft.path)
+        with_attributes = write_user_attributes(attributes, draft.path)
         draft.row_counts.update(written.sessions | {"rows": sum(written.sessions.values())})
         steps = {"delivered rows": delivered, **written.funnel}
         means, seen = written.per_session(), repeat_facts(draft.path, sessions)
