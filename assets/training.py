@@ -75,7 +75,7 @@ def pretrained_checkpoint(
     the last state written.
     """
     from onerec.session_dataset.newest_watches import split_day
-    from onerec.training import read_report, why_not_start_from
+    from onerec.training import known_values, read_report, why_not_start_from
 
     began, day, store = time.monotonic(), context.partition_key, artifacts.store
     read = {name: store.latest(name, day) for name in ("session_dataset", "semantic_ids")}
@@ -111,6 +111,8 @@ def pretrained_checkpoint(
     shutil.rmtree(scratch)
     starts = refused or f"{CHECKPOINT}[{read[CHECKPOINT].partition}]"
     shown = {"starts from": starts, "seconds": time.monotonic() - began, **facts(report)}
+    if known := known_values(draft.artifact.path, job.session_dataset):
+        shown["known values of attributes"] = dg.MetadataValue.json(known)
     weights = list_weights(report, before, draft.artifact.path)
     return published(draft.artifact, {**shown, **weights, **clocked})
 

@@ -106,7 +106,7 @@ def scored_candidates(
     most = min(num_candidates, generator.trie.num_leaves)  # of sessions of a single item
     for rows in torch.arange(total).split(decoding.batch_size):
         items = contexts.history[rows].long()
-        history = model.histories(items, contexts.known_of(rows)).to(model.device)
+        history = model.histories(items, contexts.attributes_of(rows)).to(model.device)
         place = (first_row + int(rows[0])) << 32
         randomness = torch.Generator().manual_seed(alignment.seed + place)
         if alignment.pairs == "sampling":

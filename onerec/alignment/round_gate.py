@@ -110,7 +110,7 @@ def measure_round(
             evaluator.vectors,
             torch.from_numpy(history),
             generator.sessions(
-                history, attributes=cases.contexts.known_of(torch.arange(len(history)))
+                history, attributes=cases.contexts.attributes_of(torch.arange(len(history)))
             ),
             evaluator.config,
             name="evaluator",

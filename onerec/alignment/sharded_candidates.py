@@ -55,7 +55,7 @@ class ShardedCandidates:
                 "targets": contexts.targets.numpy(),
             }
         )
-        table = with_attributes(table, contexts.known_of(torch.arange(len(contexts))))
+        table = with_attributes(table, contexts.attributes_of(torch.arange(len(contexts))))
         settings = {"num_candidates": num_candidates, "alignment": alignment}
         if self.pool.engine == "ray":
             # without what was loaded here: a worker loads it itself

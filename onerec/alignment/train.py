@@ -330,7 +330,7 @@ class AlignmentModule(FitModule):
         }
 
     def _history_of(self, sessions: SessionTensors, rows: Tensor) -> Histories:
-        return self.model.histories(sessions.history[rows].long(), sessions.known_of(rows))
+        return self.model.histories(sessions.history[rows].long(), sessions.attributes_of(rows))
 
     def _logged(self, rows: Tensor) -> tuple[Histories, Tensor]:
         """Histories and targets for L_NTP: the pairs' own, and others drawn for this step."""

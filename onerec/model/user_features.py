@@ -47,9 +47,24 @@ class UserVocabulary:
         """The most frequent values among some users.
 
         Args:
-            attributes: A row for each user, a text column for every attribute.
+            attributes: A row for each user, for every attribute a column of texts, numbered or not.
         """
         return cls({n: _frequent(attributes.column(n)) for n in attributes.column_names})
+
+    def known_shares(self, attributes: pa.Table) -> dict[str, float]:
+        """Of each attribute the share of the users with a value whose value is known.
+
+        Args:
+            attributes: A row for each user; an attribute that it lacks is left out, as is one that
+                no user has a value of.
+        """
+        known = (self.codes(attributes, len(attributes)) > 0).sum(0).tolist()
+        return {
+            name: number / given
+            for name, number in zip(self.names, known, strict=True)
+            if name in attributes.column_names
+            and (given := len(attributes) - attributes.column(name).null_count)
+        }
 
     def codes(self, attributes: pa.Table | None, num_users: int) -> Tensor:
         """(U, F) long codes of users.
@@ -70,16 +85,11 @@ class UserVocabulary:
 
 def _frequent(column: pa.ChunkedArray) -> tuple[str, ...]:
     counts = pc.value_counts(column.drop_null())
-    order = pc.sort_indices(
-        pa.table({"count": counts.field("counts"), "value": counts.field("values")}),
-        [("count", "descending"), ("value", "ascending")],
-    )
-    kept = counts.take(order[:MOST_VALUES])
-    return tuple(
-        kept.filter(pc.greater_equal(kept.field("counts"), FEWEST_USERS))
-        .field("values")
-        .to_pylist()
-    )
+    # numbered texts cannot be sorted
+    values = counts.field("values").cast(pa.string())
+    found = pa.table({"value": values, "users": counts.field("counts")})
+    kept = found.sort_by([("users", "descending"), ("value", "ascending")])[:MOST_VALUES]
+    return tuple(kept.filter(pc.field("users") >= FEWEST_USERS).column("value").to_pylist())
 
 
 class UserFeatures(nn.Module):
@@ -155,7 +165,11 @@ def users_of(histories: Histories) -> Tensor | None:
 
 def joined(first: Histories, second: Histories) -> Histories:
     """The users of both, one after the other; of either both are known or none."""
-    items = torch.cat([items_of(first), items_of(second)])
-    if isinstance(first, UserHistories) and isinstance(second, UserHistories):
-        return UserHistories(items, torch.cat([first.users, second.users]))
-    return items
+    items, users = (
+        torch.cat([items_of(first), items_of(second)]),
+        (users_of(first), users_of(second)),
+    )
+    if users[0] is None or users[1] is None:
+        assert users == (None, None), "of either both users are known or none"
+        return items
+    return UserHistories(items, torch.cat(users))

@@ -58,7 +58,7 @@ class SessionTensors:
         tensors = {name: getattr(self, name)[rows] for name in _TENSORS}
         return dataclasses.replace(self, **tensors, date=self.date[kept])
 
-    def known_of(self, rows: Tensor) -> pa.Table | None:
+    def attributes_of(self, rows: Tensor) -> pa.Table | None:
         """Attributes of the users of some sessions, a row for each."""
         return take_rows(self.attributes, self.user[rows].numpy())
 
@@ -114,8 +114,11 @@ def load_session_tensors(
 
 
 def concatenate_sessions(first: SessionTensors, second: SessionTensors) -> SessionTensors:
-    """Concatenate two sets of sessions, on disk; `user_ids` are the users of either."""
+    """Concatenate two sets of sessions, on disk; `user_ids` are the users of either, and attributes
+    are known of both or none."""
     both = first, second
+    without = [sessions.attributes is None for sessions in both]
+    assert all(without) or not any(without), "attributes are known of both or none"
     present = [sessions.user.unique().numpy() for sessions in both]  # sorted
     names = [s.user_ids[users] for s, users in zip(both, present, strict=True)]
     user_ids, at, number = np.unique(np.concatenate(names), return_index=True, return_inverse=True)
@@ -138,6 +141,6 @@ def concatenate_sessions(first: SessionTensors, second: SessionTensors) -> Sessi
         user_ids=user_ids,
         is_good=torch.cat([first.is_good, second.is_good]),
         date=np.concatenate([first.date, second.date]),
-        attributes=take_rows(pa.concat_tables(tables), at) if len(tables) == 2 else None,
+        attributes=take_rows(pa.concat_tables(tables), at) if tables else None,
         **padded,
     )

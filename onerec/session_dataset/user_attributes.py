@@ -29,14 +29,14 @@ def write_user_attributes(delivered: pa.Table | None, directory: Path) -> int:
 
     Args:
         delivered: `user_id` and text columns; of several rows of a user the first counts, values of
-            users without a row are null. None: the source knows nothing of users, and no file is
-            written.
+            users without a row are null. None, or without an attribute: the source knows nothing of
+            users, and no file is written.
         directory: Files of a `session_dataset` artifact, its sessions among them.
 
     Returns:
         How many users of the sessions have a row.
     """
-    if delivered is None:
+    if delivered is None or delivered.column_names == [USER.name]:
         return 0
     users = read_sessions(directory, SPLITS, ["user_id"]).column("user_id").unique().sort()
     found = _rows_of(delivered, users)
@@ -52,12 +52,14 @@ def load_user_attributes(directory: Path, user_ids: np.ndarray) -> pa.Table | No
         user_ids: (U,).
 
     Returns:
-        U rows in the order of the ids, a text column for every attribute, null where it is unknown;
-        None where the source knew nothing of users.
+        U rows in the order of the ids, for every attribute a column of texts (numbered ones, which
+        take a fraction of the memory), null where it is unknown; None where the source knew nothing
+        of users.
     """
     if not (directory / USERS_FILE).exists():
         return None
-    known = pq.read_table(directory / USERS_FILE)
+    names = list(attribute_names(directory))
+    known = pq.read_table(directory / USERS_FILE, read_dictionary=names)
     return _rows_of(known, pa.array(user_ids, pa.string())).drop_columns(USER.name)
 
 

@@ -8,7 +8,7 @@ from onerec.training.generator import (
     fit_generator,
     read_report,
 )
-from onerec.training.job import TrainingJob, train, why_not_start_from
+from onerec.training.job import TrainingJob, known_values, train, why_not_start_from
 from onerec.training.progress import TrainingProgress
 from onerec.training.runtime import Runtime, reproducible
 from onerec.training.scratch import Scratch
@@ -27,6 +27,7 @@ __all__ = [
     "TrainingReport",
     "fit",
     "fit_generator",
+    "known_values",
     "read_report",
     "reproducible",
     "train",

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from onerec.artifacts import read_json, write_json
-from onerec.config import ModelConfig, TrainingConfig
+from onerec.config import ModelConfig, TrainingConfig, require
 from onerec.evaluation.ndcg_by_weight import NOT_MEASURED, Earlier, NdcgByWeight
 from onerec.evaluation.recency import RecencyCases
 from onerec.model import OneRec, UserVocabulary, expert_load, init_from_content, save_model
@@ -322,9 +322,14 @@ def _vocabulary(
     """The attributes of users that the generator reads: those of `initial`, else of the sessions to
     learn from; None without any."""
     if initial is not None:
+        remedy = "the checkpoint to start from has attributes of users: train with warm_start=false"
+        fits = config.user_features or initial.users is None
+        require(fits, "model.user_features", config.user_features, remedy)
         return None if initial.users is None else initial.users.vocabulary
     known = data.train.attributes
-    return UserVocabulary.of(known) if config.user_features and known is not None else None
+    if not config.user_features or known is None or not known.num_columns:
+        return None
+    return UserVocabulary.of(known)
 
 
 def _load_weights(model: OneRec, initial: OneRec) -> None:

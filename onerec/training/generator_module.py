@@ -89,7 +89,7 @@ class GeneratorModule(FitModule):
         """
         super().__init__(model)
         self.register_buffer("codes", codes.long(), persistent=False)
-        self.valid = valid
+        self.valid = None if valid is None else SessionRows.of(model, valid)
         self.batch_size = batch_size
 
     def shard_units(self) -> list[nn.Module]:
@@ -115,9 +115,8 @@ class GeneratorModule(FitModule):
         order = DistributedBatches(
             OrderedBatches(len(self.valid), self.batch_size), rank=rank, world_size=processes
         )
-        rows = SessionRows.of(self.model, self.valid)
         sums = torch.zeros(self.codes.shape[1] + 1, dtype=torch.float64)
-        for history, targets, _ in self.on_device(loader_of(order, rows)):
+        for history, targets, _ in self.on_device(loader_of(order, self.valid)):
             sums += token_nll(self.model, history, targets, self.codes)
         if processes > 1:
             sums = sums.to(self.device)

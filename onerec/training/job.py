@@ -22,7 +22,11 @@ from onerec.session_dataset.generator_sessions import (
 )
 from onerec.session_dataset.holdout import load_newest_sequences
 from onerec.session_dataset.splits import LEARNED
-from onerec.session_dataset.user_attributes import attribute_names
+from onerec.session_dataset.user_attributes import (
+    attribute_names,
+    load_user_attributes,
+    users_with_attributes,
+)
 from onerec.session_dataset.user_sequences import load_user_sequences, sessions_of_sequences
 from onerec.tokenizer.semantic_ids import SemanticIds, load_semantic_ids
 from onerec.training.generator import (
@@ -232,6 +236,21 @@ def why_not_start_from(checkpoint: Path | None, job: TrainingJob) -> str | None:
         if before != now:
             return f"the last checkpoint has {name}={before!r}, this training {now!r}"
     return None
+
+
+def known_values(checkpoint: Path, session_dataset: Path) -> dict[str, float]:
+    """How far the values that a checkpoint learned are those of today: falls when they are renamed.
+
+    Returns:
+        Of each attribute the share of the session dataset's users with a value whose value the
+        checkpoint knows; empty where it knows no attribute.
+    """
+    vocabulary = read_user_vocabulary(read_config(checkpoint))
+    users = users_with_attributes(session_dataset)
+    if vocabulary is None or users is None:
+        return {}
+    attributes = load_user_attributes(session_dataset, users.to_numpy())
+    return {} if attributes is None else vocabulary.known_shares(attributes)
 
 
 def _settings_of(artifact: Path) -> Mapping[str, Any]:

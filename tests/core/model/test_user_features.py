@@ -39,6 +39,12 @@ def test_the_most_frequent_values_are_known(monkeypatch: pytest.MonkeyPatch) -> 
     found = UserVocabulary.of(pa.table({"x": values, "a": ["rare"] * 4 + [None] * 46}))
     assert found.values == {"x": ("z", "a", "b"), "a": ()}  # of equals the first; 4 users are few
     assert found.names == ("a", "x")
+    parts = [pa.array(values[n::2]).dictionary_encode() for n in (0, 1)]  # numbered differently
+    assert UserVocabulary.of(pa.table({"x": pa.chunked_array(parts)})).values["x"] == (
+        "z",
+        "a",
+        "b",
+    )
 
 
 def test_codes_number_the_values_and_0_is_unknown() -> None:
@@ -47,6 +53,9 @@ def test_codes_number_the_values_and_0_is_unknown() -> None:
     assert VOCABULARY.codes(table, 3).tolist() == [[1, 2], [0, 1], [0, 0]]
     more = table.append_column("zodiac", pa.array(["?"] * 3)).drop_columns("country")
     assert VOCABULARY.codes(more, 3).tolist() == [[0, 2], [0, 1], [0, 0]]
+    parts = [pa.array(part).dictionary_encode() for part in (["pro", None, "x"], ["free", "pro"])]
+    numbered = pa.table({"plan": pa.chunked_array(parts)})
+    assert VOCABULARY.codes(numbered, 5)[:, 1].tolist() == [2, 0, 0, 1, 2]
     assert VOCABULARY.codes(None, 2).tolist() == [[0, 0], [0, 0]]
 
 
@@ -101,6 +110,17 @@ def test_lists_and_sessions_are_those_of_the_user(config: dict) -> None:
         torch.testing.assert_close(alone[1][0], logp[row], rtol=0, atol=1e-12)
     plain = rank_items(model, HISTORY, CODES, trie, top_k=5, beam=20)[0]
     assert not torch.equal(plain, items)
+
+
+def test_users_are_joined_where_both_are_known_or_none() -> None:
+    known = UserHistories(HISTORY, torch.tensor([[1], [0], [2]]))
+    both = module.joined(known, known[:1])
+    assert isinstance(both, UserHistories)
+    assert both.users.tolist() == [[1], [0], [2], [1]]
+    assert torch.equal(module.joined(HISTORY, HISTORY[:1]), both.items)
+    for one, other in ((known, HISTORY), (HISTORY, known)):
+        with pytest.raises(AssertionError, match="known or none"):
+            module.joined(one, other)
 
 
 def test_training_forgets_a_share_of_the_users() -> None:

@@ -57,6 +57,7 @@ def test_rows_come_in_the_order_of_the_users_that_are_asked_for(directory: Path)
         {"country": None, "plan": None},
         {"country": "DE", "plan": "free"},
     ]
+    assert all(pa.types.is_dictionary(column.type) for column in found.columns)
     nobody = load_user_attributes(directory, np.array([], dtype=object))
     assert nobody is not None
     assert nobody.num_rows == 0

@@ -1,7 +1,9 @@
 """What was watched, cut into sessions: against plain Python."""
 
+import dataclasses
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from onerec.session_dataset.generator_sessions import (
@@ -126,6 +128,9 @@ def test_concatenated_users_keep_their_sessions(
     names = both.user_ids[both.user.numpy()].tolist()
     assert list(zip(names, both.targets.tolist(), strict=True)) == apart
     assert both.user_ids.tolist() == sorted(set(both.user_ids.tolist()))
+    known = pa.table({"plan": ["free"] * len(parts[0].user_ids)})
+    with pytest.raises(AssertionError, match="known of both or none"):
+        concatenate_sessions(dataclasses.replace(parts[0], attributes=known), parts[1])
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])

@@ -20,7 +20,7 @@ from onerec.session_dataset.histories import load_serving_histories
 from onerec.session_dataset.user_attributes import write_user_attributes
 from onerec.training.batches import SessionRows
 from onerec.training.distributed_batches import BatchShare
-from onerec.training.job import TrainingJob, train, why_not_start_from
+from onerec.training.job import TrainingJob, known_values, train, why_not_start_from
 from onerec.training.runtime import Runtime
 from tests.core.training.small import (
     HISTORY,
@@ -93,6 +93,8 @@ def test_what_users_are_decides_what_they_get(bundle: Path) -> None:
         found = recommender.recommend(history, 1, user={"group": group, "plan": "free"})
         assert found[0].item_id in wanted
         assert found[0].score > np.log(0.5 / ITEMS)  # a model without groups gives each group half
+    spaces = (recommender.recommend(history, 6, user={"group": g}) for g in ("odd", " odd "))
+    assert next(spaces) == next(spaces)  # as in the table
     unknown, new, alone = (
         recommender.recommend(history, 6, user=user) for user in (None, {"group": "new"}, {})
     )
@@ -125,6 +127,8 @@ def test_names_that_were_not_learned_are_refused(bundle: Path) -> None:
     known = "the model knows these attributes: group, plan"
     with pytest.raises(SettingError, match=f"user='grupp': {known}"):
         recommender.recommend(["i1"], user={"grupp": "odd"})
+    with pytest.raises(SettingError, match=r"user\.group=34: use a text .* '34' say, or None"):
+        recommender.recommend(["i1"], user={"group": 34})  # pyright: ignore
     with pytest.raises(SettingError, match="users=1: name all 2 or none"):
         recommender.recommend_batch([["i1"], ["i2"]], users=[{}])
 
@@ -145,8 +149,15 @@ def test_the_setting_and_a_log_without_attributes_leave_no_trace(
     assert weights[0] == weights[1]
     write_bundle(tmp_path / "bundle", checkpoint=tmp_path / "off", semantic_ids=off.semantic_ids)
     recommender = load_bundle(tmp_path / "bundle")
-    with pytest.raises(SettingError, match="the model knows these attributes: none"):
-        recommender.recommend(["i1"], user={"group": "odd"})
+    anybody = recommender.recommend(["i1"])
+    assert recommender.recommend(["i1"], user={"group": "odd"}) == anybody  # it takes any
+    assert load_model(tmp_path / "off", expected_tokenizer_version=None)[0].users is None
+
+
+def test_a_table_of_ids_alone_is_no_attribute(artifacts: Path, tmp_path: Path) -> None:
+    job = changed_users(artifacts, tmp_path, [{"user_id": r["user_id"]} for r in USERS])
+    train(job, out_dir=tmp_path / "out", scratch=tmp_path / "scratch")
+    assert read_config(tmp_path / "out")["user_attributes"] == {}
 
 
 def short(**changes: Any):
@@ -177,6 +188,8 @@ def test_a_warm_start_keeps_its_values(artifacts: Path, checkpoint: Path, tmp_pa
     assert before.users is not None
     torch.testing.assert_close(model.users.embedding.weight, before.users.embedding.weight)
     assert model.users.vocabulary.codes(pa.table({"group": ["new"]}), 1).tolist() == [[0, 0]]
+    assert known_values(out, artifacts / "session_dataset") == {"group": 1.0, "plan": 1.0}
+    assert known_values(out, job.session_dataset) == {"group": 0.5, "plan": 1.0}
 
 
 @pytest.mark.parametrize(
@@ -190,7 +203,9 @@ def test_other_attributes_refuse_a_warm_start(
     why = why_not_start_from(checkpoint, changed_users(artifacts, tmp_path, users)) or ""
     assert why.startswith("the last checkpoint has attributes of users=('group', 'plan'), this")
     assert found in why
-    off = dataclasses.replace(job_of(artifacts, user_features=False))
+    off = job_of(artifacts, user_features=False)
+    with pytest.raises(SettingError, match=r"model\.user_features=False: .* warm_start=false"):
+        train(off.starting_from(checkpoint), out_dir=tmp_path / "o", scratch=tmp_path / "s")
     assert "user_features=True, this training False" in (why_not_start_from(checkpoint, off) or "")
 
 
