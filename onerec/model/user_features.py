@@ -165,11 +165,9 @@ def users_of(histories: Histories) -> Tensor | None:
 
 def joined(first: Histories, second: Histories) -> Histories:
     """The users of both, one after the other; of either both are known or none."""
-    items, users = (
-        torch.cat([items_of(first), items_of(second)]),
-        (users_of(first), users_of(second)),
-    )
-    if users[0] is None or users[1] is None:
-        assert users == (None, None), "of either both users are known or none"
+    items = torch.cat([items_of(first), items_of(second)])
+    one, other = users_of(first), users_of(second)
+    if one is None or other is None:
+        assert one is other, "of either both users are known or none"
         return items
-    return UserHistories(items, torch.cat(users))
+    return UserHistories(items, torch.cat([one, other]))
