@@ -111,8 +111,7 @@ def pretrained_checkpoint(
     shutil.rmtree(scratch)
     starts = refused or f"{CHECKPOINT}[{read[CHECKPOINT].partition}]"
     shown = {"starts from": starts, "seconds": time.monotonic() - began, **facts(report)}
-    if known := known_values(draft.artifact.path, job.session_dataset):
-        shown["known values of attributes"] = dg.MetadataValue.json(known)
+    shown["known values of attributes"] = known_values(draft.artifact.path, job.session_dataset)
     weights = list_weights(report, before, draft.artifact.path)
     return published(draft.artifact, {**shown, **weights, **clocked})
 
