@@ -74,15 +74,12 @@ def pretrained_checkpoint(
     whose numbers the codes have, else from random weights. Killed and run again, it goes on from
     the last state written.
     """
-    from onerec.session_dataset.newest_watches import split_day
     from onerec.training import known_values, read_report, why_not_start_from
 
     began, day, store = time.monotonic(), context.partition_key, artifacts.store
     read = {name: store.latest(name, day) for name in ("session_dataset", "semantic_ids")}
     job = _job(config, compute, read, store, day)
-    # a later one has learned the validation day, which chooses the epoch and the weights of lists
-    valid_day = split_day(read["session_dataset"].path, "valid")
-    previous = store.latest_until(CHECKPOINT, valid_day.isoformat()) if valid_day else None
+    previous = _previous(store, read["session_dataset"])
     refused = why_not_start_from(previous.path if previous else None, job)
     context.log.info(f"random weights: {refused}" if refused else f"starts from {previous}")
     if previous and not refused:
@@ -99,9 +96,8 @@ def pretrained_checkpoint(
     key["upstream"] |= before.upstream
     job = replace(job, earlier=before.measured)
     # weights and two moments, written twice, and the best weights; the draft
-    require_free_space(
-        store.work, f"{CHECKPOINT}[{day}]", 8 * previous.size_bytes if previous else 0
-    )
+    needed = 8 * previous.size_bytes if previous else 0
+    require_free_space(store.work, f"{CHECKPOINT}[{day}]", needed)
     scratch = store.scratch(CHECKPOINT, day, key)
     with store.write(CHECKPOINT, day, seed=job.training.seed, **key) as draft:
         clocked = run_training(context, job, out_dir=draft.path, scratch=scratch)
@@ -150,6 +146,15 @@ def pretrained_checkpoint_checks(
         yield dg.AssetCheckResult(
             passed=passed, check_name=name, asset_key=CHECKPOINT, metadata=metadata
         )
+
+
+def _previous(store: ArtifactStore, session_dataset: Artifact) -> Artifact | None:
+    """The last checkpoint that has not learned the validation day, which chooses the epoch and the
+    weights of lists."""
+    from onerec.session_dataset.newest_watches import split_day
+
+    valid_day = split_day(session_dataset.path, "valid")
+    return store.latest_until(CHECKPOINT, valid_day.isoformat()) if valid_day else None
 
 
 def _job(
