@@ -89,10 +89,8 @@ def pretrained_checkpoint(
         "upstream": {name: artifact.version for name, artifact in read.items()},
         "code_version": CODE,
     }
-    days = job.training.recency_weight_days
-    before = nights_before(
-        context, store, CHECKPOINT, key["config"], days, beside=("session_dataset",)
-    )
+    days, beside = job.training.recency_weight_days, ("session_dataset",)
+    before = nights_before(context, store, CHECKPOINT, key["config"], days, beside=beside)
     key["upstream"] |= before.upstream
     job = replace(job, earlier=before.measured)
     # weights and two moments, written twice, and the best weights; the draft
