@@ -164,9 +164,13 @@ def test_earlier_nightly_runs_help_to_choose_the_recency_prior_of_a_baseline(
     other = 1.5 if alone != 1.5 else 0.25
     crowd = NdcgByWeight(10**6, {w: float(w == other) for w in PRIOR_WEIGHTS})
     named = {"baselines": "popularity"}  # which others are fitted does not matter
+    sessions = store.latest("session_dataset", DAY).manifest["config"]
     for day, changed in (("2026-06-12", named), ("2026-06-13", {"neighbours": 6})):
+        made_with = {"upstream": {}, "code_version": "1"}
+        with store.write("session_dataset", day, config=sessions, **made_with):
+            pass
         config = first.manifest["config"] | changed
-        with store.write("baselines", day, config=config, upstream={}, code_version="1") as draft:
+        with store.write("baselines", day, config=config, **made_with) as draft:
             draft.metadata |= as_metadata({"itemknn": crowd})
 
     def made() -> Artifact:
