@@ -167,17 +167,18 @@ def test_the_real_log(shared_data: Path) -> None:
     assert (watched == (log.long_view.to_numpy() == 1)).mean() > 0.995
 
 
-def test_attributes_of_users_are_the_categories(official: Path) -> None:
+def test_attributes_of_users_do_not_tell_how_active_they_are(official: Path) -> None:
     assert open_source(data_dir=str(official)).user_attributes() is None
     values: dict[str, list] = {name: [7, 8] for name in USER_ATTRIBUTES}
-    values |= {"follow_user_num_range": ["500+", "(0,10]"], "onehot_feat4": [2.0, None]}
+    values |= {"register_days_range": ["730+", "31-60"], "onehot_feat4": [2.0, None]}
     file = official / "user_features_pure.csv"
     pd.DataFrame({"user_id": [1, 2], "follow_user_num": [514, 3], **values}).to_csv(file)
     found = open_source(data_dir=str(official)).user_attributes()
     assert found is not None
     assert found.column_names == ["user_id", *USER_ATTRIBUTES]
+    assert not [name for name in found.column_names if "active" in name or "follow" in name]
     assert found["user_id"].to_pylist() == ["1", "2"]  # as in the events
-    assert found["follow_user_num_range"].to_pylist() == ["500+", "(0,10]"]
+    assert found["register_days_range"].to_pylist() == ["730+", "31-60"]
     assert found["onehot_feat4"].to_pylist() == ["2.0", None]
     pd.read_csv(file).drop(columns="onehot_feat3").to_csv(file)
     with pytest.raises(ValueError, match=r"user_features_pure.csv: no column 'onehot_feat3'"):
