@@ -71,8 +71,8 @@ def pretrained_checkpoint(
     """The generator, fitted to the window's good sessions; day D - 1 chooses the epoch.
 
     It starts from the last checkpoint of the same tokenizer version and shape, or of the version
-    whose numbers the codes have, else from random weights. Killed and run again, it goes on from
-    the last state written.
+    whose numbers the codes have, that has not learned the validation day, else from random
+    weights. Killed and run again, it goes on from the last state written.
     """
     from onerec.training import known_values, read_report, why_not_start_from
 

@@ -160,7 +160,10 @@ def chosen_prior(
     measured = NOT_MEASURED
     if ranker is not None and len(cases.users):
         cases = cases.sampled(seed)
-        lists = ranker.rank(cases.users.history, POOL, candidates=cases.candidates)
+        users = cases.users
+        lists = ranker.rank(
+            users.history, POOL, candidates=cases.candidates, attributes=users.attributes
+        )
         measured = ndcg_by_weight(lists, cases)
     weight = best_of(pooled([measured, *earlier]))
     return ChosenPrior(weight=weight, days=cases.days, measured=measured)

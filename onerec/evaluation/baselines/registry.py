@@ -237,13 +237,15 @@ class BaselineInputs:
         load_newest = phase and partial(
             load_newest_windows, data, ids, history_length=length, days=phase.fresh_days
         )
+        cases = self.recency_cases
+        chooses_prior = cases is not None and len(cases.users) > 0
         return WindowData(
             windows=load_windows(data, ids, history_length=length),
             valid=load_eval_users(data, "valid", ids, history_length=length),
             candidates=self.candidates,
-            recency=self.recency_cases,
+            recency=cases,
             newest=load_newest and load_newest(),
-            newest_before=load_newest and load_newest(splits=("train",)),
+            newest_before=load_newest(splits=("train",)) if load_newest and chooses_prior else None,
         )
 
     def sequences_of(self, name: str) -> WindowData:
