@@ -19,10 +19,10 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor, nn
 
+from onerec.session_dataset.user_attributes import FEWEST_USERS
+
 MOST_VALUES = 100
 """Values of an attribute that get an embedding, the most frequent ones."""
-FEWEST_USERS = 5
-"""A value of fewer users is unknown: too few to learn from, and no checkpoint names one user's."""
 UNKNOWN_SHARE = 0.1
 """Share of the rows of a training step whose user is unknown, so that such a user is learned."""
 

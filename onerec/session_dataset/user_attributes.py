@@ -22,6 +22,8 @@ from onerec.session_dataset.reader import read_sessions
 USERS_FILE = "users.parquet"
 USER = USERS.field("user_id")
 COLUMN = "attributes"
+FEWEST_USERS = 5
+"""A value of fewer users is unknown: too few to learn from, and no checkpoint names one user's."""
 
 
 def write_user_attributes(delivered: pa.Table | None, directory: Path) -> int:

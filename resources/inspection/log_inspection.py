@@ -10,7 +10,12 @@ from onerec.config import PipelineConfig
 from onerec.datasets import EventSource
 from resources.dbt import SessionDbt
 from resources.file_source import FileSource, feedback_of
-from resources.inspection import delivery_findings, training_findings, value_findings
+from resources.inspection import (
+    delivery_findings,
+    training_findings,
+    user_findings,
+    value_findings,
+)
 from resources.inspection.findings import Finding, Inspected
 from resources.inspection.temporary_warehouse import every_day, inspected_warehouse
 
@@ -84,6 +89,9 @@ def inspect_log(
         supplied = source.item_vectors()
         if supplied is not None:
             found += training_findings.vectors(log, supplied)
+        attributes = source.user_attributes()
+        if attributes is not None:
+            found += user_findings.users(log, attributes)
     return found
 
 

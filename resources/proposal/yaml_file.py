@@ -24,6 +24,7 @@ from resources.proposal.roles import (
     unused,
 )
 from resources.proposal.tables import ColumnFacts, FoundTable, find_tables
+from resources.proposal.users import FoundUsers, find_users, newest_files
 
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*")
 _WORDS = ("null", "true", "false", "yes", "no", "on", "off", "y", "n")
@@ -60,38 +61,33 @@ def propose(data: str, beside: Path) -> Proposal:
         raise SettingError("DATA", data, why_no_log(tables, not_read))
     log, events = found
     rest = [t for t in tables if t is not log]
+    users, notes = find_users(rest, log, events["user_id"])
+    rest = [t for t in rest if users is None or t is not users.table]
     items = find_items(rest, log, events["item_id"])
     vectors = find_vectors(rest)
     parts = [_section("events", log, events, beside)]
     parts += [_section("items", *items, beside)] if items else []
     parts += [_section("item_vectors", *vectors, beside)] if vectors else []
+    parts += [_users_section(users, beside)] if users else []
     parts += _feedback(events)
     if events["event_time"].column.whole_days:
         parts.append(
             "# the times are days: what a user did on a day is one session\n"
             "stages:\n  sessions: { session_mode: user_day }\n"
         )
-    used = [
-        t for found in ((log,), items and items[:1], vectors and vectors[:1]) for t in found or ()
-    ]
-    notes = [
+    used = [log, *(found[0] for found in (items, vectors) if found)]
+    used += [users.table] if users else []
+    unused_tables = [
         f"not used: {', '.join(sorted(f.path for f in t.files)[:3])} "
         f"({', '.join(c.name for c in t.columns)})"
         for t in tables
         if all(t is not u for u in used)
     ]
-    return Proposal("\n".join(parts), (*notes, *not_read))
+    return Proposal("\n".join(parts), (*notes, *unused_tables, *not_read))
 
 
 def _section(name: str, table: FoundTable, chosen: Mapping[str, ChosenColumn], beside: Path) -> str:
-    path = _path(table, beside)
-    lines = [f"{name}:", f"  path: {_scalar(path.text)}{path.comment}"]
-    lines += [f"  {key}: {_scalar(value)}" for key, value in _format(table).items()]
-    if table.files[0].style.encoding == FALLBACK_ENCODING:
-        lines[-1] += " # a guess: there are bytes that are not UTF-8"
-    if not table.has_header:
-        names = ", ".join(c.name for c in table.columns if c.name in table.rows.column_names)
-        lines.append(f"  names: [{names}] # the first row is no header: rename them as you like")
+    lines = _head(name, table, beside)
     lines += [f"  {line}" for line in (*_time_lines(chosen), *_number_lines(chosen))]
     lines.append("  columns:")
     known = EventColumns.model_fields if name == "events" else chosen
@@ -109,6 +105,49 @@ def _section(name: str, table: FoundTable, chosen: Mapping[str, ChosenColumn], b
         else:
             lines.append(f"    # not used: {_scalar(column.name)} ({_about(column)})")
     return "\n".join(lines) + "\n"
+
+
+def _head(name: str, table: FoundTable, beside: Path) -> list[str]:
+    """The lines about the files of a table."""
+    path = _path(table, beside)
+    lines = [f"{name}:", f"  path: {_scalar(path.text)}{path.comment}"]
+    lines += [f"  {key}: {_scalar(value)}" for key, value in _format(table).items()]
+    if table.files[0].style.encoding == FALLBACK_ENCODING:
+        lines[-1] += " # a guess: there are bytes that are not UTF-8"
+    if not table.has_header:
+        names = ", ".join(c.name for c in table.columns if c.name in table.rows.column_names)
+        lines.append(f"  names: [{names}] # the first row is no header: rename them as you like")
+    return lines
+
+
+def _users_section(users: FoundUsers, beside: Path) -> str:
+    """The attributes of users; in comments where none is left."""
+    table = users.table
+    dated = _path(table, beside).text
+    comments = ["# a snapshot: keep what was true before the log, and what you may use of people"]
+    if "{date" in dated:
+        table = newest_files(table, [_day_of(file.url) for file in table.files])
+        comments.append("# the newest day's: attributes have no day")
+    lines = _head("users", table, beside)
+    lines.append(
+        f"  columns: {{ user_id: {_scalar(users.user_id.column.name)} }} # {users.user_id.why}"
+    )
+    lines.append("  features:")
+    for name, choice in users.attributes.items():
+        lines.append(f"    {name}: {_scalar(choice.column.name)} # {choice.why}")
+    if not users.attributes:
+        lines = [f"# {line}" for line in lines]
+        comments.append("# no column of the users' table can be learned from as it is")
+    for column, reason in users.left_out:
+        about = f"({_about(column)}): {reason}" if column.known else f"({reason})"
+        lines.append(f"    # left out: {_scalar(column.name)} {about}")
+    return "\n".join([*comments, *lines]) + "\n"
+
+
+def _day_of(path: str) -> str:
+    """The day in a path of files of days, as text that sorts."""
+    found = (re.search(pattern, path) for pattern, _ in _DAYS)
+    return next((match[0] for match in found if match), "")
 
 
 def _source(choice: ChosenColumn) -> str:
