@@ -268,7 +268,7 @@ class FileSource:
         found = [note] if (note := self.log.feedback_note()) else []
         if self.log.skipped:
             found.append(
-                f"not read, for their endings say neither Parquet nor CSV: "
+                f"not read, for their endings say neither Parquet nor CSV nor JSON lines: "
                 f"{shown(', '.join(self.log.skipped))}. If they hold data, set format"
             )
         if self.log.unreadable:

@@ -26,6 +26,7 @@ from resources.casts import (
     typed,
 )
 from resources.duckdb_memory import memory_limit
+from resources.json_lines import LINES, cells
 from resources.parts import Part
 from resources.sql_macros import create_macros
 
@@ -34,6 +35,8 @@ ROW_BITS = 40
 EARLIEST = datetime(1971, 1, 1)
 """An unknown time written as 0, and numbers read in a unit too small, land in 1970."""
 _VIEW = "delivered_rows"
+_SINGLE = ("user_id", "item_id")
+"""Columns of one value: a list of them is several rows."""
 _CHECKED = ("timestamp", "double", "boolean", "bigint")
 """Types that a delivered value may fail to be; any value is a text."""
 
@@ -72,6 +75,7 @@ def typed_rows(
     # not in a `finally`: a failed transaction takes no statement, and its connection is closed
     connection.execute("set TimeZone = 'UTC'")
     connection.unregister(_VIEW)
+    connection.unregister(LINES)
 
 
 def insert_part(
@@ -118,6 +122,8 @@ def _relation(
 ) -> _Relation:
     mapped = [n for names in part.columns.values() for n in names]
     wanted = list(dict.fromkeys([*mapped, *(column for column, _ in part.features.values())]))
+    if isinstance(part.source, DataFile) and part.source.is_json:
+        return _json_relation(connection, part, part.source, wanted, failures)
     if isinstance(part.source, DataFile):
         return _file_relation(connection, part.source, wanted, failures)
     import numpy as np
@@ -139,11 +145,7 @@ def _file_relation(
     failures: list[ValueError],
 ) -> _Relation:
     """A file; SQL knows its columns by their places, so that no statement holds a user's name."""
-    in_path = [n for n in wanted if n not in file.names]
-    parameters: dict[str, Any] = {f"path_{i}": file.path_columns[n] for i, n in enumerate(in_path)}
-    columns = {
-        n: RawColumn(f"cast($path_{i} as varchar)", "VARCHAR") for i, n in enumerate(in_path)
-    }
+    columns, parameters = _path_columns(file, [n for n in wanted if n not in file.names])
     at = {n: file.names.index(n) for n in wanted if n in file.names}
     if file.is_parquet and not any(c in file.path for c in "*?["):
         if file.protocol not in ("file", *connection.list_filesystems()):
@@ -167,6 +169,34 @@ def _file_relation(
         if n in at:
             columns[n] = RawColumn(f"(c{at[n]} / {per_second}.0)", "DOUBLE")
     return _Relation(sql, columns, parameters)
+
+
+def _path_columns(
+    file: DataFile, names: Sequence[str]
+) -> tuple[dict[str, RawColumn], dict[str, Any]]:
+    columns = {n: RawColumn(f"cast($path_{i} as varchar)", "VARCHAR") for i, n in enumerate(names)}
+    return columns, {f"path_{i}": file.path_columns[n] for i, n in enumerate(names)}
+
+
+def _json_relation(
+    connection: duckdb.DuckDBPyConnection,
+    part: Part,
+    file: DataFile,
+    wanted: Sequence[str],
+    failures: list[ValueError],
+) -> _Relation:
+    """Lines of JSON; a key that its first lines lack is looked for in each of them."""
+    in_path = [n for n in wanted if n not in file.names and n in file.path_columns]
+    columns, parameters = _path_columns(file, in_path)
+    keys = [n for n in wanted if n not in in_path]
+    reader = file.lines()
+    connection.register(
+        LINES, pa.RecordBatchReader.from_batches(reader.schema, _watched(reader, failures))
+    )
+    single = {n for contract in _SINGLE for n in part.columns.get(contract, ())}
+    sql, of_keys = cells(keys, file.names, single, part.new_keys)
+    columns |= {n: RawColumn(f"c{i}", "VARCHAR") for i, n in enumerate(keys)}
+    return _Relation(f"{sql} as delivered", columns, parameters | of_keys)
 
 
 def _watched(reader: pa.RecordBatchReader, failures: list[ValueError]) -> Iterator[pa.RecordBatch]:
@@ -268,7 +298,7 @@ def _require_id(part: Part, name: str, raw: RawColumn) -> None:
         raise ValueError(
             f"{where} a {shown(raw.kind)}: write the field that is the id to a column of its own"
         )
-    if raw.kind.endswith("]") and name in ("user_id", "item_id"):
+    if raw.kind.endswith("]") and name in _SINGLE:
         raise ValueError(f"{where} a list, {shown(raw.kind)}: write a row for each element")
 
 

@@ -48,6 +48,8 @@ def part_of(log: OwnLog, name: str, file: MappedFile, only: pa.Schema | None = N
     section = log.section(name)
     assert section is not None, f"{name} is not configured"
     columns = {n: c for n, c in file.columns.items() if only is None or n in only.names}
+    mapping = section.columns
+    unnamed = type(mapping).model_fields.keys() - mapping.model_fields_set - columns.keys()
     zone, unit = log.config.time_zone, section.timestamp_unit
     return Part(
         source=file.file,
@@ -58,6 +60,7 @@ def part_of(log: OwnLog, name: str, file: MappedFile, only: pa.Schema | None = N
         decimal=section.decimal,
         true_values={n: c.yes for n, c in columns.items() if c.true_values},
         features={n: (f.column, f.numeric) for n, f in file.features.items()},
+        new_keys=sorted(unnamed) if file.file.is_json and only is None else (),
         times=TimeStyle(
             unit=None if unit == "iso" else unit,
             formats=section.timestamp_format or (),

@@ -42,6 +42,8 @@ class Part:
         true_values: Contract name of a flag -> the values that mean yes; see `typed`.
         features: Name of a further feature of items -> its column, and whether it holds numbers.
         defaults: Contract name -> SQL of what a column is that the file does not have.
+        new_keys: Columns of the contract that lines of JSON must not have, as its first lines lack
+            them: else they would be left out without a word.
         times: How times are written.
         zone: Time zone of the log's days.
         day: The delivery that every row belongs to; None: that of the row's own time.
@@ -58,6 +60,7 @@ class Part:
     true_values: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     features: Mapping[str, tuple[str, bool]] = field(default_factory=dict)
     defaults: Mapping[str, str] = field(default_factory=dict)
+    new_keys: Sequence[str] = ()
     times: TimeStyle = field(default_factory=TimeStyle)
     zone: str = "UTC"
     day: date | None = None

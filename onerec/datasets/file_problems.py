@@ -11,21 +11,26 @@ PARQUET_MAGIC = b"PAR1"
 SHOWN = 200
 """Characters of a value that a message shows."""
 
-AS_TEXT = "write CSV, as it is or as gz, bz2, zst, lz4, xz or zip, or Parquet"
+AS_TEXT = "write CSV or JSON lines, as they are or as gz, bz2, zst, lz4, xz or zip, or Parquet"
 _CONTROLS = bytes([*range(4, 9), 11, *range(14, 26), 127])
 """Characters that no text has: not those that part cells or lines, such as Hive's \\x01."""
 MANY_CONTROLS = 0.03
 """Their share from which bytes are no text; in compressed ones it is .07."""
 
+AS_LINES = "write one record a line, jq -c '.[]' file.json > file.jsonl say"
+_JSON = re.compile(rb"(\xef\xbb\xbf)?\s*\{\s*[\"}]")
+_JSON_LIST = re.compile(rb"(\xef\xbb\xbf)?\s*\[\s*[\[{]")
+_BROKEN_LINE = re.compile(r"no record in line (\d+): ?(.*)", re.DOTALL)
+_NESTED = re.compile(r"nested value in line (\d+): ([^\n]*)\n(.*)", re.DOTALL)
+_LATE_KEY = re.compile(r"late key in line (\d+): (\w+)")
 _RAGGED = re.compile(r"(?:Row #(\d+): )?Expected (\d+) columns, got (\d+): ?(.*)", re.DOTALL)
 _OTHER_FORMATS = (
     (re.compile(rb"PAR1"), "is Parquet: set format: parquet, or end its name in .parquet"),
-    (re.compile(rb"ORC"), "is ORC, which is not read: write Parquet or CSV"),
-    (re.compile(rb"Obj\x01"), "is Avro, which is not read: write Parquet or CSV"),
-    (re.compile(rb"ARROW1"), "is Arrow or Feather, which is not read: write Parquet or CSV"),
+    (re.compile(rb"ORC"), "is ORC, which is not read: write Parquet"),
+    (re.compile(rb"Obj\x01"), "is Avro, which is not read: write Parquet"),
+    (re.compile(rb"ARROW1"), "is Arrow or Feather, which is not read: write Parquet"),
     (re.compile(rb"\xd0\xcf\x11\xe0"), "is an Excel workbook: save the sheet as CSV"),
     (re.compile(rb"SQLite format 3"), "is an SQLite database: export the table as CSV"),
-    (re.compile(rb"\s*\[?\s*\{\s*[\"}]"), "is JSON, which is not read: write Parquet or CSV"),
     (re.compile(rb".{257}ustar", re.DOTALL), "is a tar archive: unpack it, and name its files"),
     (re.compile(rb"\x1f\x8b|\x28\xb5\x2f\xfd"), "is compressed twice: unpack it once"),
     (
@@ -52,12 +57,18 @@ def shown(value: object) -> str:
     return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
 
 
-def require_text(path: str, start: bytes, encoding: str) -> None:
-    """Check that the first bytes of a file can be those of a CSV file.
+def require_text(path: str, start: bytes, encoding: str, *, is_json: bool = False) -> None:
+    """Check that the first bytes of a file can be those of a CSV file, or of lines of JSON.
 
     Raises:
         ValueError: They are of another format, or of two-byte characters without a mark.
     """
+    if _JSON_LIST.match(start):
+        raise ValueError(f"{path}: is one JSON list: {AS_LINES}")
+    if not is_json and _JSON.match(start):
+        raise ValueError(
+            f"{path}: is JSON: set format: json if each line is a record, or end its name in .jsonl"
+        )
     for beginning, what in _OTHER_FORMATS:
         if beginning.match(start):
             raise ValueError(f"{path}: {what}")
@@ -174,20 +185,58 @@ class CsvLayout:
     has_header: bool
 
 
-def about(error: Exception, layout: CsvLayout | None) -> str:
+def about_broken_line(number: int, line: str) -> str:
+    """The message for a line that is no JSON record.
+
+    Args:
+        number: Of the lines that are not empty, from 1 on.
+        line: The line.
+    """
+    start = f"line {number} is no JSON record: {shown(line)!r}. "
+    if line.strip() in ("{", "["):
+        return f"{start}It goes on in the next line: {AS_LINES}"
+    if len(line) > SHOWN // 2 and not line.rstrip().endswith("}"):
+        return f"{start}Its end is missing: write or copy the file again"
+    return f"{start}Correct or remove it, or write the file again"
+
+
+def _about_json(error: Exception) -> str | None:
+    """What `resources.json_lines` found in a line; None for other errors."""
+    text = str(error)
+    if broken := _BROKEN_LINE.search(text):
+        return about_broken_line(int(broken[1]), broken[2])
+    if nested := _NESTED.search(text):
+        number, name, value = nested.groups()
+        kind = "a list, write a row for each element"
+        if value.startswith("{"):
+            kind = f"a record, name the field of it that is meant, {name}.id say"
+        return f"line {number}: {name} holds {kind}: {shown(value)}"
+    if late := _LATE_KEY.search(text):
+        return (
+            f"line {late[1]} has the key {late[2]}, which its first lines lack: name it in the "
+            f"section's columns, {{ {late[2]}: {late[2]} }}, or null if it is not meant"
+        )
+    return None
+
+
+def about(error: Exception, layout: "CsvLayout | str") -> str:
     """The message for a file that could not be read, with the remedy.
 
     Args:
         error: Of the reader.
-        layout: Of a CSV file; None for Parquet.
+        layout: Of a CSV file; `parquet` or `json` for the others.
     """
     if isinstance(error, PermissionError):
         return "may not be read by this user: give it the right to, chmod a+r say"
-    ragged = _RAGGED.search(str(error))
-    if ragged and layout is not None:
-        return _about_ragged(layout, *ragged.groups())
-    kind = "Parquet" if layout is None else "CSV"
-    if layout is None and "magic bytes" in str(error):
+    if isinstance(layout, CsvLayout):
+        if ragged := _RAGGED.search(str(error)):
+            return _about_ragged(layout, *ragged.groups())
+        kind = "CSV"
+    else:
+        kind = {"parquet": "Parquet", "json": "JSON lines"}[layout]
+    if layout == "json" and (said := _about_json(error)):
+        return said
+    if layout == "parquet" and "magic bytes" in str(error):
         return (
             "cannot be read as Parquet: it is none, or its end is missing. If it holds CSV, set "
             "format: csv; else write or copy it again"

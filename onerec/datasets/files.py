@@ -1,7 +1,8 @@
-"""Foreign Parquet and CSV files: where they are, what their columns are called, and their cells.
+"""Foreign Parquet, CSV and JSON-lines files: where they are, what their columns are called, and
+their cells.
 
-No value is typed here: a CSV cell is text, a Parquet value is what the file holds. The SQL engine
-of `resources` types them.
+No value is typed here: a CSV cell is text, so is a line of JSON, a Parquet value is what the file
+holds. The SQL engine of `resources` types them.
 """
 
 import codecs
@@ -12,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import unquote
 
 import fsspec
@@ -21,7 +22,7 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
-from onerec.datasets import file_problems
+from onerec.datasets import file_problems, json_keys
 from onerec.datasets.file_problems import shown
 from onerec.datasets.local_search import (
     BoundedLocalFileSystem,
@@ -29,11 +30,15 @@ from onerec.datasets.local_search import (
     without_second_ways,
 )
 
-PARQUET = (".parquet", ".pq", ".parq")
-CSV = (".csv", ".tsv", ".txt", ".tab")
+Format = Literal["parquet", "csv", "json"]
+ENDINGS: dict[Format, tuple[str, ...]] = {
+    "parquet": (".parquet", ".pq", ".parq"),
+    "csv": (".csv", ".tsv", ".txt", ".tab"),
+    "json": (".jsonl", ".ndjson", ".json"),
+}
 COMPRESSED = (".gz", ".gzip", ".bz2", ".zst", ".zstd", ".lz4", ".xz", ".zip")
 BLOCK_BYTES = 16 << 20
-"""A CSV row must fit into one block."""
+"""A CSV row, or a line of JSON, must fit into one block."""
 HEADER_BYTES = 1 << 20
 HEADER_LINES = 50
 """Lines among which a header is looked for that is not the first one."""
@@ -90,19 +95,28 @@ class _Head:
 
 @dataclass(frozen=True)
 class DataFile:
-    """One Parquet or CSV file.
+    """One file of rows.
 
     Attributes:
         filesystem: fsspec file system it lives on.
         path: Path on it.
-        is_parquet: Parquet, else CSV, which may be compressed (detected by its first bytes).
+        format: Parquet, or CSV or lines of JSON, which may be compressed (detected by its first
+            bytes).
         style: How it is written, if it is CSV.
     """
 
     filesystem: Any = field(repr=False)
     path: str
-    is_parquet: bool
+    format: Format
     style: CsvStyle = CsvStyle()
+
+    @property
+    def is_parquet(self) -> bool:
+        return self.format == "parquet"
+
+    @property
+    def is_json(self) -> bool:
+        return self.format == "json"
 
     @property
     def protocol(self) -> str:
@@ -119,6 +133,9 @@ class DataFile:
     def names(self) -> tuple[str, ...]:
         """Its columns in order; none if the file is empty.
 
+        Of JSON lines the keys of the first of them, those of a record in a record as `user.id`;
+        later lines may have others.
+
         Raises:
             ValueError: The file is damaged; the message names it and the remedy.
         """
@@ -128,6 +145,8 @@ class DataFile:
             if self.is_parquet:
                 with self.filesystem.open(self.path, "rb") as stream:
                     return tuple(pq.ParquetFile(stream).schema_arrow.names)
+            if self.is_json:
+                return json_keys.names_in(self._first_text(), self.path)
             return self._head.names if self.style.names is None else self.style.names
         except _BROKEN as error:
             raise self.damaged(error) from error
@@ -144,21 +163,47 @@ class DataFile:
         }
 
     def first_lines(self, number: int) -> list[str]:
-        """The first lines of a CSV file that are not empty, as they stand.
+        """The first lines of a file of text that are not empty, as they stand.
 
         Raises:
             ValueError: The file is damaged.
         """
         try:
-            encoding = self._head.encoding
-            with self._bytes() as stream:
-                text = stream.read(HEADER_BYTES).decode(encoding, "replace")
+            text = self._first_text()
         except _BROKEN as error:
             raise self.damaged(error) from error
         return [line for line in text.splitlines() if line.strip()][:number]
 
+    def mentions(self, name: str) -> bool:
+        """Whether a file of JSON lines has the last key of a name anywhere, as it is written there.
+
+        Raises:
+            ValueError: The file is damaged.
+        """
+        key = f'"{name.rpartition(".")[2]}"'.encode()
+        kept = b""
+        try:
+            with self._bytes() as stream:
+                while block := stream.read(BLOCK_BYTES):
+                    if key in kept + block:
+                        return True
+                    kept = block[-len(key) :]
+        except _BROKEN as error:
+            raise self.damaged(error) from error
+        return False
+
+    def lines(self) -> pa.RecordBatchReader:
+        """The lines of a JSON file that are not empty, in one column `line` of texts.
+
+        Raises:
+            ValueError: The file is damaged; as it is read.
+        """
+        schema = pa.schema([("line", pa.string())])
+        return pa.RecordBatchReader.from_batches(schema, self._line_batches())
+
     def rows(self, positions: Sequence[int]) -> pa.RecordBatchReader:
         """Some columns by their position, named c0, c1 ... after it; the cells of a CSV are text.
+        Not of JSON: see `lines`.
 
         Raises:
             ValueError: The file is damaged, or a row does not fit its header; as it is read.
@@ -199,8 +244,9 @@ class DataFile:
         present = (*self.names, *self.path_columns)
         for name in names:
             if name not in present:
+                is_csv = self.format == "csv"
                 likely = file_problems.remedy_of_header(
-                    name, present, [] if self.is_parquet else self.first_lines(HEADER_LINES)
+                    name, present, self.first_lines(HEADER_LINES) if is_csv else []
                 )
                 raise ValueError(
                     f"{self.path}: no column {shown(name)!r}; it has {shown(', '.join(present))}. "
@@ -220,7 +266,7 @@ class DataFile:
             escape=self.style.escape,
             has_header=self.style.names is None,
         )
-        said = file_problems.about(error, None if self.is_parquet else layout)
+        said = file_problems.about(error, layout if self.format == "csv" else self.format)
         return ValueError(f"{self.path}: {said}")
 
     @property
@@ -249,16 +295,23 @@ class DataFile:
             else:
                 yield pa.CompressedInputStream(pa.PythonFile(stream, mode="r"), codec)
 
+    def _first_text(self) -> str:
+        with self._bytes() as stream:
+            start = stream.read(HEADER_BYTES)
+        file_problems.require_text(self.path, start, self.style.encoding, is_json=self.is_json)
+        return start.decode(self._encoding(start), "replace")
+
+    def _encoding(self, start: bytes) -> str:
+        if self.style.encoding not in ("utf8", "utf-8"):
+            return self.style.encoding
+        is_utf16 = start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        return "utf-16" if is_utf16 else "utf-8-sig"
+
     @cached_property
     def _head(self) -> "_Head":
         with self._bytes() as stream:
-            start = stream.read(HEADER_BYTES)
-        file_problems.require_text(self.path, start, self.style.encoding)
-        encoding = self.style.encoding
-        if encoding in ("utf8", "utf-8"):
-            is_utf16 = start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-            encoding = "utf-16" if is_utf16 else "utf-8-sig"
-        text = io.StringIO(start.decode(encoding, "replace"), newline="")
+            encoding = self._encoding(stream.read(2))
+        text = io.StringIO(self._first_text(), newline="")
         rows = csv.reader(text, delimiter=self._delimiter, quotechar=self.style.quote)
         left, number = self.style.skip_rows, 0
         for number, row in enumerate(rows, start=1):
@@ -300,6 +353,22 @@ class DataFile:
         except _BROKEN as error:
             raise self.damaged(error) from error
 
+    def _line_batches(self) -> Iterator[pa.RecordBatch]:
+        """A line is a CSV row of one cell: JSON writes the delimiter \\x01 as an escape."""
+        with self._bytes() as stream:
+            encoding = self._encoding(stream.read(2)).removesuffix("-sig")
+        parse = pacsv.ParseOptions(delimiter="\x01", quote_char=False, escape_char=False)
+        read = pacsv.ReadOptions(
+            use_threads=False, block_size=BLOCK_BYTES, encoding=encoding, column_names=["line"]
+        )
+        convert = pacsv.ConvertOptions(column_types={"line": pa.binary()})
+        try:
+            with self._bytes() as stream:
+                for batch in pacsv.open_csv(stream, read, parse, convert):
+                    yield pa.record_batch([_text(batch.column(0))], names=["line"])
+        except _BROKEN as error:
+            raise self.damaged(error) from error
+
     def _parquet_batches(
         self, positions: Sequence[int], schema: pa.Schema
     ) -> Iterator[pa.RecordBatch]:
@@ -319,7 +388,7 @@ class ListedFiles:
 
     Attributes:
         files: In the order of their paths.
-        skipped: Paths in the directories whose ending says neither Parquet nor CSV.
+        skipped: Paths in the directories whose ending says no format, and `.json` beside others.
         unreadable: Directories that this user may not list.
     """
 
@@ -328,12 +397,12 @@ class ListedFiles:
     unreadable: tuple[str, ...] = ()
 
 
-def find(url: str, *, parquet: bool | None = None, style: CsvStyle = CsvStyle()) -> ListedFiles:
+def find(url: str, *, format: Format | None = None, style: CsvStyle = CsvStyle()) -> ListedFiles:
     """Files behind a path, a glob, a directory or any fsspec URL; maybe none.
 
     Args:
         url: Where to look.
-        parquet: Format of every file. None: by the ending, and where that is not known, for a
+        format: Format of every file. None: by the ending, and where that is not known, for a
             file that the URL itself names or matches, by the first bytes.
         style: How CSV files are written.
 
@@ -345,7 +414,7 @@ def find(url: str, *, parquet: bool | None = None, style: CsvStyle = CsvStyle())
         filesystem, path = fsspec.core.url_to_fs(url)
         is_local = isinstance(filesystem, LocalFileSystem)
         searched: Any = BoundedLocalFileSystem() if is_local else filesystem
-        formats = _formats(searched, path, parquet)
+        formats = _formats(searched, path, format)
     except ImportError as error:
         raise ValueError(
             f"{url}: {error}. For s3:// install the extra: pip install 'onerec-dagster[s3]'"
@@ -356,31 +425,43 @@ def find(url: str, *, parquet: bool | None = None, style: CsvStyle = CsvStyle())
         raise ValueError(f"{url}: cannot be opened ({error}); check the URL") from error
     if is_local and searched.follows_links:
         formats = {p: formats[p] for p in without_second_ways(formats)}
-    known = {p: is_parquet for p, is_parquet in sorted(formats.items()) if is_parquet is not None}
+    known = {p: found for p, found in sorted(formats.items()) if found is not None}
     return ListedFiles(
-        tuple(DataFile(filesystem, p, is_parquet, style) for p, is_parquet in known.items()),
+        tuple(DataFile(filesystem, p, found, style) for p, found in known.items()),
         tuple(p for p in sorted(formats) if p not in known),
         tuple(searched.unreadable) if is_local else (),
     )
 
 
-def _formats(filesystem: Any, path: str, parquet: bool | None) -> dict[str, bool | None]:
-    """Files behind a path or a glob, and whether each is Parquet; see `find`."""
+def _formats(filesystem: Any, path: str, format: Format | None) -> dict[str, Format | None]:
+    """Files behind a path or a glob, and the format of each; see `find`."""
     is_glob = any(c in path for c in "*?[") and not filesystem.exists(path)
     matches = filesystem.glob(path) if is_glob else [path] if filesystem.exists(path) else []
-    formats: dict[str, bool | None] = {}
+    formats: dict[str, Format | None] = {}
     for match in map(str, matches):
         if is_glob and _is_hidden(match.rsplit("/", 1)[-1]):
             continue
         if filesystem.isdir(match):
-            formats |= {
-                p: _by_ending(p) if parquet is None else parquet
-                for p in map(str, filesystem.find(match))
-                if not _is_hidden(p.removeprefix(match))
+            inside = map(str, filesystem.find(match))
+            of_directory: dict[str, Format | None] = {
+                p: format or _by_ending(p) for p in inside if not _is_hidden(p.removeprefix(match))
             }
+            formats |= of_directory if format else _without_notes(of_directory)
         else:
-            formats[match] = _by_content(filesystem, match) if parquet is None else parquet
+            formats[match] = format or _by_content(filesystem, match)
     return formats
+
+
+def _without_notes(formats: dict[str, Format | None]) -> dict[str, Format | None]:
+    """A `.json` in a directory of other files is rather a note about them, a manifest say."""
+    has_others = any(
+        found is not None and not _without_compression(path).endswith(".json")
+        for path, found in formats.items()
+    )
+    return {
+        path: None if has_others and _without_compression(path).endswith(".json") else found
+        for path, found in formats.items()
+    }
 
 
 def _without_compression(path: str) -> str:
@@ -388,18 +469,16 @@ def _without_compression(path: str) -> str:
     return next((lower.removesuffix(end) for end in COMPRESSED if lower.endswith(end)), lower)
 
 
-def _by_ending(path: str) -> bool | None:
-    """True for Parquet, False for CSV, None where the ending says nothing."""
+def _by_ending(path: str) -> Format | None:
     ending = _without_compression(path)
-    return True if ending.endswith(PARQUET) else False if ending.endswith(CSV) else None
+    return next((name for name, endings in ENDINGS.items() if ending.endswith(endings)), None)
 
 
-def _by_content(filesystem: Any, path: str) -> bool:
-    is_parquet = _by_ending(path)
-    if is_parquet is not None:
-        return is_parquet
+def _by_content(filesystem: Any, path: str) -> Format:
+    if (found := _by_ending(path)) is not None:
+        return found
     with filesystem.open(path, "rb") as stream:
-        return stream.read(4) == file_problems.PARQUET_MAGIC
+        return "parquet" if stream.read(4) == file_problems.PARQUET_MAGIC else "csv"
 
 
 def _is_hidden(path: str) -> bool:

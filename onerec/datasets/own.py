@@ -1,4 +1,4 @@
-"""One's own log: which Parquet or CSV files hold it, and which column is which.
+"""One's own log: which Parquet, CSV or JSON files hold it, and which column is which.
 
 One YAML file describes it (`own_config`). Rows are read by the SQL engine of `resources`: the core
 knows files, columns and days, and no database.
@@ -180,7 +180,7 @@ class OwnLog:
 
     @cached_property
     def skipped(self) -> tuple[str, ...]:
-        """Files beside the log's whose ending says neither Parquet nor CSV."""
+        """Files beside the log's whose ending says no format that is read."""
         names = [n for n in SECTIONS if self.section(n) is not None and not self.is_npz(n)]
         return tuple(p for n in names for p in self._find(n, any_day(self.url(n))).skipped)
 
@@ -253,9 +253,8 @@ class OwnLog:
     def _find(self, name: str, url: str) -> files.ListedFiles:
         section = self.section(name)
         assert section is not None, f"{name} is not configured"
-        is_parquet = None if section.format is None else section.format == "parquet"
         try:
-            return files.find(url, parquet=is_parquet, style=section.style)
+            return files.find(url, format=section.format, style=section.style)
         except ValueError as error:
             raise SettingError(f"{name}.path", redact_url(section.path), str(error)) from error
 
@@ -270,7 +269,7 @@ class OwnLog:
         kept = list(found.files)
         if is_dated(url):  # the wildcard also catches what lies beside the days
             kept = [f for f in kept if day_of_path(url, f.path) is not None]
-        reason = f"no Parquet or CSV file is found at {shown(any_day(url))}"
+        reason = f"no Parquet, CSV or JSON-lines file is found at {shown(any_day(url))}"
         if found.files and not kept:
             reason = (
                 "no file's path holds a day as it is written here, e.g. "
@@ -279,7 +278,7 @@ class OwnLog:
         elif found.skipped:
             reason += (
                 f", but files of other endings: {shown(', '.join(found.skipped))}. If they "
-                "hold CSV or Parquet, set format: csv or format: parquet"
+                "hold CSV, JSON lines or Parquet, set format: csv, json or parquet"
             )
         if found.unreadable:
             reason += f". This user may not list {shown(', '.join(found.unreadable))}"
@@ -340,7 +339,11 @@ class OwnLog:
             if source is None:
                 continue
             source = source.as_named_in(present)
-            if set(source.names) <= present:
+            # a key of JSON may come after the first lines, or not at all
+            is_late = file.is_json and contract in _optional(mapping)
+            if is_late and source.column not in present:
+                columns[contract] = source
+            elif set(source.names) <= present:
                 _require_columns(file, _key(name, contract), source.names)
                 columns[contract] = source
             elif contract not in _optional(mapping):
@@ -348,7 +351,9 @@ class OwnLog:
                 is_elsewhere = any(_has(other, source) for other in every)
                 remedy = REMEDY_OF_SOME.format(name) if is_elsewhere else None
                 _require_columns(file, _key(name, contract), source.names, remedy)
-        features = {n: f for n, f in self._features(name).items() if f.column in present}
+        features = {
+            n: f for n, f in self._features(name).items() if f.column in present or file.is_json
+        }
         return MappedFile(file, number, columns, day, features)
 
     def _features(self, name: str) -> Mapping[str, own_config.Feature]:
@@ -410,7 +415,8 @@ def _has(file: files.DataFile, column: own_config.Column) -> bool:
     """Whether a file has a column, itself or in its path; a damaged one has none."""
     try:
         present = {*file.names, *file.path_columns}
-        return set(column.as_named_in(present).names) <= present
+        wanted = set(column.as_named_in(present).names) - present
+        return not wanted or (file.is_json and all(file.mentions(name) for name in wanted))
     except ValueError:
         return False
 

@@ -24,7 +24,7 @@ from onerec.config import SettingError, read_yaml, require
 from onerec.config.feedback import Condition, DeclaredFeedback, Signal, as_text
 from onerec.config.fields import raised_by_validator, shortened, shortened_key
 from onerec.datasets.dated_paths import is_dated
-from onerec.datasets.files import CsvStyle
+from onerec.datasets.files import CsvStyle, Format
 from onerec.urls import redact_url, require_no_credentials
 
 HELP = "see docs/own_data.md"
@@ -210,7 +210,7 @@ def _as_formats(value: Any) -> Any:
 
 class _Files(_Section):
     path: Annotated[str, Field(min_length=1)]
-    format: Literal["parquet", "csv"] | None = None
+    format: Format | None = None
     delimiter: str | None = None
     quote: str = Field(default='"', min_length=1, max_length=1)
     escape: str | None = Field(default=None, min_length=1, max_length=1)

@@ -21,7 +21,7 @@ def with_own_style(file: DataFile) -> DataFile:
     Raises:
         ValueError: It is no text, or damaged.
     """
-    if file.is_parquet:
+    if file.format != "csv":
         return file
     file, lines = _with_encoding(file)
     if not lines:

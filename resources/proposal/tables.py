@@ -11,10 +11,10 @@ import pyarrow as pa
 
 from onerec import schema
 from onerec.config import SettingError
-from onerec.datasets.file_problems import AS_TEXT
 from onerec.datasets.files import DataFile, find
 from onerec.urls import redact_url
 from resources.casts import NumberStyle, RawColumn, TimeStyle, typed
+from resources.json_lines import LINES, cells
 from resources.landing import plausible
 from resources.proposal.csv_style import with_own_style
 from resources.sql_macros import create_macros
@@ -136,24 +136,23 @@ def find_tables(data: str) -> tuple[list[FoundTable], tuple[str, ...]]:
     groups: dict[tuple[object, ...], list[DataFile]] = {}
     for file, names in _read_each(_with_names, _without_links(found.files), problems):
         if names:
-            groups.setdefault((names, file.is_parquet, file.style), []).append(file)
+            groups.setdefault((names, file.format, file.style), []).append(file)
     tables = _read_each(_look_at, groups.values(), problems)
     if problems and not tables:
         raise SettingError("DATA", data, problems[0])
     if not tables:
         others = f"; files of other endings: {', '.join(found.skipped)}" if found.skipped else ""
         remedy = (
-            f"no Parquet or CSV file is found there{others}. Name a directory, a glob or a file"
+            f"no Parquet, CSV or JSON-lines file is found there{others}. "
+            "Name a directory, a glob or a file"
         )
         raise SettingError("DATA", data, remedy)
     not_read = [f"not read: {problem}" for problem in problems]
-    json = [path for path in found.skipped if re.search(r"\.(json|jsonl|ndjson)\b", path.lower())]
-    for skipped, remedy in (
-        (json, f"JSON is not read: {AS_TEXT}"),
-        ([p for p in found.skipped if p not in json], "name such a file, make init DATA=file"),
-    ):
-        if skipped:
-            not_read.append(f"not read, for their endings: {', '.join(skipped[:5])}; {remedy}")
+    if found.skipped:
+        names = ", ".join(found.skipped[:5])
+        not_read.append(
+            f"not read, for their endings: {names}; name such a file, make init DATA=file"
+        )
     return sorted(tables, key=_size, reverse=True), tuple(not_read)
 
 
@@ -189,17 +188,13 @@ def _without_links(files: Iterable[DataFile]) -> list[DataFile]:
 
 def _look_at(files: Sequence[DataFile]) -> FoundTable:
     file = files[0]
-    batch = next(iter(file.rows(range(len(file.names)))), None)
-    rows = pa.table({name: pa.array([], pa.string()) for name in file.names})
-    if batch is not None:
-        rows = pa.Table.from_batches([batch]).slice(0, SAMPLE_ROWS)
-        rows = rows.rename_columns(list(file.names))
     in_path = _path_columns(files)
     delimiter = file.style.delimiter
     connection = duckdb.connect(":memory:", config={"threads": 1})
     try:
         create_macros(connection)
         connection.execute("set TimeZone = 'UTC'")
+        rows = _first_rows(connection, file)
         columns = tuple(
             _column(connection, table, name, delimiter)
             for table in (rows, in_path)
@@ -210,6 +205,27 @@ def _look_at(files: Sequence[DataFile]) -> FoundTable:
     return FoundTable(
         files=tuple(files), columns=columns, has_header=file.style.names is None, rows=rows
     )
+
+
+def _first_rows(connection: duckdb.DuckDBPyConnection, file: DataFile) -> pa.Table:
+    """The first rows of a file; of a record in a line the values, and not the record itself."""
+    reader = file.lines() if file.is_json else file.rows(range(len(file.names)))
+    batch = next(iter(reader), None)
+    records = {name.rpartition(".")[0] for name in file.names} if file.is_json else set()
+    names = [name for name in file.names if name not in records]
+    if batch is None:
+        return pa.table({name: pa.array([], pa.string()) for name in names})
+    rows = pa.Table.from_batches([batch]).slice(0, SAMPLE_ROWS)
+    if not file.is_json:
+        return rows.rename_columns(names)
+    connection.register(LINES, rows)
+    sql, parameters = cells(names, file.names)
+    try:
+        columns = ", ".join(f"c{place}" for place in range(len(names)))
+        found = connection.sql(f"select {columns} from {sql}", params=parameters).to_arrow_table()
+    except duckdb.Error as error:
+        raise file.damaged(error) from error
+    return found.rename_columns(names)
 
 
 def _path_columns(files: Sequence[DataFile]) -> pa.Table:

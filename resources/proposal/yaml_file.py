@@ -9,7 +9,7 @@ from pathlib import Path
 
 from onerec.config import SettingError
 from onerec.datasets.file_problems import loose
-from onerec.datasets.files import find
+from onerec.datasets.files import ENDINGS, find
 from onerec.datasets.own_config import EventColumns, ItemColumns
 from resources.proposal.csv_style import FALLBACK_ENCODING
 from resources.proposal.no_log import why_no_log
@@ -186,7 +186,7 @@ def _format(table: FoundTable) -> dict[str, str]:
     if file.is_parquet:
         return {}
     ending = Path(re.sub(r"\.(gz|bz2|zst|lz4|xz|zip)$", "", file.path)).suffix
-    known = {} if ending in (".csv", ".tsv", ".txt", ".tab") else {"format": "csv"}
+    known = {} if ending in ENDINGS[file.format] else {"format": file.format}
     style = file.style
     known |= {"delimiter": style.delimiter} if style.delimiter else {}
     known |= {"escape": style.escape} if style.escape else {}

@@ -60,7 +60,7 @@ POISONED = [
     (column("watch_seconds", "user"), "user_id and watch_seconds are both column 'user'"),
     (BASE.replace("log.csv", "''"), "events.path='': must not be empty"),
     (BASE.replace("log.csv", "x" * 5000), "events.path='xxx"),
-    (BASE.replace("log.csv", '"a\\nb"'), "events.path='a\\nb': no Parquet or CSV file"),
+    (BASE.replace("log.csv", '"a\\nb"'), "events.path='a\\nb': no Parquet, CSV or JSON-lines file"),
     (BASE.replace("log.csv", '"\\ud800.csv"'), "events.path="),
     (events("quote: ','"), "quote=',': use another character"),
     (events("delimiter: '\"'"), "use another character"),

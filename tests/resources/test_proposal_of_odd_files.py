@@ -268,8 +268,8 @@ def test_where_there_is_no_log_the_reason_is_named(
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("log.jsonl", '{"user_id": 1}', "JSON is not read: write CSV"),
-        ("log.csv", '{"user_id": 1}', "is JSON, which is not read"),
+        ("log.jsonl", '{"user_id": 1}\n{"user_id"\n', "line 2 is no JSON record"),
+        ("log.csv", '{"user_id": 1}', "is JSON: set format: json"),
         ("log.csv", "user_id,item_id,event_time\n1,2,3,\n", "rows end with a delimiter ','"),
         ("log.csv", "user_id,item_id,event_time\n1,2,3\n(1 row)\n", "it is no row of the table"),
     ],

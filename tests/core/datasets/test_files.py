@@ -100,7 +100,7 @@ def test_what_is_not_read_in_a_directory_is_named(tmp_path: Path) -> None:
     assert [Path(f.path).name for f in found.files] == ["c.tsv.gz", "a.csv"]
     assert [Path(p).name for p in found.skipped] == ["README.md", "b.json", "part-0"]
     # a format said out loud reads them
-    assert len(find(str(tmp_path), parquet=False).files) == 5
+    assert len(find(str(tmp_path), format="csv").files) == 5
     # and so does naming a file, or matching it
     assert [f.is_parquet for f in find(str(tmp_path / "part-*")).files] == [False]
     assert find(str(tmp_path / "_*")).files == find(str(tmp_path / "_day=1")).files
@@ -232,8 +232,8 @@ def test_lines_of_nothing_before_the_header_are_no_rows(tmp_path: Path) -> None:
     ("start", "said"),
     [
         (b"PAR1rest", "is Parquet: set format: parquet"),
-        (b'{"user_id": "u", "item_id": 1}\n', "is JSON, which is not read"),
-        (b'[\n {"user_id": 1}]', "is JSON, which is not read"),
+        (b'{"user_id": "u", "item_id": 1}\n', "is JSON: set format: json if each line is"),
+        (b'[\n {"user_id": 1}]', "is one JSON list: write one record a line"),
         (b"SQLite format 3\0", "is an SQLite database"),
         (b"x.csv".ljust(257, b"\0") + b"ustar\0", "is a tar archive: unpack it"),
         (b"<!DOCTYPE html><html>denied</html>", "is an HTML or XML page"),

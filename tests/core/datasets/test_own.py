@@ -228,7 +228,10 @@ def test_files_of_unknown_endings_are_named(tmp_path: Path) -> None:
             {"events": {"path": "log.csv", "columns": {"item_id": "user_id"}}},
             "user_id and item_id are both column 'user_id'",
         ),
-        ({"events": {"path": "none.csv"}}, "events.path='none.csv': no Parquet or CSV file"),
+        (
+            {"events": {"path": "none.csv"}},
+            "events.path='none.csv': no Parquet, CSV or JSON-lines file",
+        ),
         ({"time_zone": "Berlin"}, "time_zone='Berlin': is no time zone; .*Europe/Berlin"),
         (
             {"last_day": "2020-01-01", "first_day": "2021-01-01"},

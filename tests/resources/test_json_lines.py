@@ -1,0 +1,166 @@
+"""Lines of JSON are read as CSV and Parquet are, wherever their keys and kinds of values differ."""
+
+import gzip
+import json
+import re
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+
+from onerec.config import SettingError
+from resources.file_source import FileSource, open_source
+from resources.proposal.yaml_file import propose
+from tests.resources.own_files import DAY, NOON_MS, events_frame, kept_text, opened, section
+
+COLUMNS = {"user_id": "user.id", "item_id": "item", "event_time": "at"}
+ROW = {"user": {"id": 7}, "item": "i1", "at": "2026-03-02 12:00:00", "watch_seconds": 3}
+
+
+def write_lines(file: Path, rows: list[Any]) -> None:
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def read(directory: Path, **columns: Any) -> list[dict[str, Any]]:
+    events = {"path": "log.jsonl", "columns": COLUMNS | columns}
+    return opened(directory, events=events).events(DAY).to_pylist()
+
+
+@pytest.mark.parametrize("name", ["log.jsonl", "log.ndjson.gz", "log.json"])
+def test_the_same_rows_as_in_csv(tmp_path: Path, name: str) -> None:
+    odd = {"uid": ["007", "1.0", "", "\u00e9\u00e8", "a,b"], "play_ms": [1.5, None, -3, 1e9, 20]}
+    frame = events_frame([NOON_MS + k for k in range(5)], **odd)
+    frame.to_csv(tmp_path / "log.csv", index=False)
+    frame.to_json(tmp_path / name, orient="records", lines=True, force_ascii=False)
+    as_csv = opened(tmp_path, events=section("log.csv")).events(DAY)
+    as_json = opened(tmp_path, events=section(name)).events(DAY)
+    assert as_json.drop_columns("file").equals(as_csv.drop_columns("file"))
+
+
+def test_numbers_texts_and_records_of_records(tmp_path: Path) -> None:
+    ids = [7, "7", 7.0, "07", 12345678901234567890123, None, True]
+    rows = [ROW | {"user": {"id": value}, "a.b": {"c/d": n}} for n, value in enumerate(ids)]
+    write_lines(tmp_path / "log.jsonl", [*rows, {**ROW, "user": {}}, {**ROW, "user": None}])
+    found = read(tmp_path, event_id="a.b.c/d")
+    users = ["7", "7", "7", "07", "12345678901234567890123", None, "true", None, None]
+    assert [row["user_id"] for row in found] == users
+    assert [row["event_id"] for row in found] == [*map(str, range(7)), None, None]
+
+
+def test_a_value_that_does_not_fit_is_kept_for_the_rejected_row(tmp_path: Path) -> None:
+    write_lines(tmp_path / "log.jsonl", [ROW, ROW | {"watch_seconds": "much"}])
+    events = {"path": "log.jsonl", "columns": COLUMNS}
+    kept = kept_text(opened(tmp_path, events=events).events(DAY))
+    assert kept == [{}, {"watch_seconds": "much"}]
+
+
+def test_lists_are_texts_vectors_and_no_ids(tmp_path: Path) -> None:
+    write_lines(tmp_path / "log.jsonl", [ROW, ROW | {"item": "i2"}])
+    items = [
+        {"item_id": "i1", "category": ["a", "b"], "v": [0.5, 1]},
+        {"item_id": "i2", "v": [2, 3]},
+    ]
+    write_lines(tmp_path / "items.jsonl", items)
+    vectors = {"path": "items.jsonl", "columns": {"vector": "v"}}
+    events = {"path": "log.jsonl", "columns": COLUMNS}
+    source = opened(tmp_path, events=events, items={"path": "items.jsonl"}, item_vectors=vectors)
+    assert source.items(DAY)["category"].to_pylist() == ["a,b", None]
+    supplied = source.item_vectors()
+    assert supplied is not None
+    assert supplied["vector"].to_pylist() == [[0.5, 1.0], [2.0, 3.0]]
+    write_lines(tmp_path / "log.jsonl", [ROW, ROW | {"item": ["i1", "i2"]}])
+    with pytest.raises(ValueError, match="line 2: item holds a list, write a row for each element"):
+        read(tmp_path)
+
+
+def test_a_record_names_its_field_in_the_remedy(tmp_path: Path) -> None:
+    write_lines(tmp_path / "log.jsonl", [ROW])
+    with pytest.raises(ValueError, match=re.escape("line 1: user holds a record, name the field")):
+        read(tmp_path, user_id="user")
+    with pytest.raises(SettingError, match=re.escape("it has user, user.id, item, at")):
+        read(tmp_path, user_id="uid")
+
+
+LATE = [ROW] * 15_000  # more than the beginning of a file in which names are looked for
+
+
+def test_a_late_key_is_read_where_it_is_named_and_stops_the_run_else(tmp_path: Path) -> None:
+    write_lines(tmp_path / "log.jsonl", [*LATE, ROW | {"is_like": 1, "liked": True}])
+    with pytest.raises(ValueError, match="line 15001 has the key is_like, which its first lines"):
+        read(tmp_path)
+    for name in ("is_like", "liked"):
+        likes = [row["is_like"] for row in read(tmp_path, is_like=name)]
+        assert likes == [None] * 15_000 + [True]
+    assert not any(row["is_like"] for row in read(tmp_path, is_like=None))
+    with pytest.raises(SettingError, match=r"events\.columns\.is_like='likd'"):
+        read(tmp_path, is_like="likd")
+
+
+@pytest.mark.parametrize(
+    ("last", "about"),
+    [
+        ('{"user": {"id": 7}, "item": "i1", ', "line 3 is no JSON record"),
+        ("5", "line 3 is no JSON record: '5'. Correct or remove it"),
+        ('{"user": {"id": 7}, "item": "' + "x" * 300, "Its end is missing: write or copy"),
+    ],
+)
+def test_a_broken_line_stops_the_run_as_a_torn_row_does(
+    tmp_path: Path, last: str, about: str
+) -> None:
+    (tmp_path / "log.jsonl").write_text(f"{json.dumps(ROW)}\n\n{json.dumps(ROW)}\n{last}")
+    with pytest.raises(ValueError, match=re.escape(about)):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("text", ['[{"user_id": 1}]', '{\n  "user_id": 1\n}'])
+def test_json_that_is_no_lines_says_how_to_write_them(tmp_path: Path, text: str) -> None:
+    (tmp_path / "log.jsonl").write_text(text)
+    with pytest.raises(ValueError, match=re.escape("jq -c '.[]'")):
+        read(tmp_path)
+
+
+def test_of_files_of_days_a_broken_one_stops_its_own_day(tmp_path: Path) -> None:
+    write_lines(tmp_path / "2026-03-02.json", [ROW])
+    (tmp_path / "2026-03-03.json").write_text(json.dumps(ROW) + "\n{")
+    source = opened(tmp_path, events={"path": "{date}.json", "columns": COLUMNS})
+    assert source.events(DAY).num_rows == 1
+    with pytest.raises(ValueError, match="line 2 is no JSON record"):
+        source.events(date(2026, 3, 3))
+
+
+def test_json_beside_other_files_is_a_note_about_them(tmp_path: Path) -> None:
+    (tmp_path / "log").mkdir()
+    events_frame([NOON_MS]).to_csv(tmp_path / "log" / "a.csv", index=False)
+    (tmp_path / "log" / "manifest.json").write_text('{"rows": 1}')
+    source = opened(tmp_path, events=section("log"))
+    assert source.events(DAY).num_rows == 1
+    assert any("manifest.json" in note for note in source.notes())
+
+
+def test_init_proposes_fields_of_records(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    times = pd.date_range("2026-03-01", periods=300, freq="20min")
+    rows = [
+        {"user": {"id": k % 40, "geo": {"city": "x"}}, "video_id": f"v{k % 30}", "ts": str(at)}
+        | ({"watch_seconds": 20} if k % 2 else {})
+        for k, at in enumerate(times)
+    ]
+    with gzip.open(tmp_path / "data" / "log.jsonl.gz", "wt") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+    text = propose(str(tmp_path / "data"), tmp_path).text
+    assert yaml.safe_load(text)["events"] == {
+        "path": "data/log.jsonl.gz",
+        "columns": {
+            "user_id": "user.id",
+            "item_id": "video_id",
+            "event_time": "ts",
+            "watch_seconds": "watch_seconds",
+        },
+    }
+    (tmp_path / "my.yaml").write_text(text)
+    source = open_source("own", data_dir=None, config=tmp_path / "my.yaml")
+    assert isinstance(source, FileSource)
+    assert source.events(date(2026, 3, 1)).num_rows == 72
