@@ -425,9 +425,9 @@ def find(url: str, *, format: Format | None = None, style: CsvStyle = CsvStyle()
         raise ValueError(f"{url}: cannot be opened ({error}); check the URL") from error
     if is_local and searched.follows_links:
         formats = {p: formats[p] for p in without_second_ways(formats)}
-    known: dict[str, Format] = {p: f for p, f in sorted(formats.items()) if f is not None}
+    known = {p: found for p in sorted(formats) if (found := formats[p]) is not None}
     return ListedFiles(
-        tuple(DataFile(filesystem, p, f, style) for p, f in known.items()),
+        tuple(DataFile(filesystem, p, found, style) for p, found in known.items()),
         tuple(p for p in sorted(formats) if p not in known),
         tuple(searched.unreadable) if is_local else (),
     )
