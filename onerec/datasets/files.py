@@ -414,7 +414,7 @@ def find(url: str, *, format: Format | None = None, style: CsvStyle = CsvStyle()
         filesystem, path = fsspec.core.url_to_fs(url)
         is_local = isinstance(filesystem, LocalFileSystem)
         searched: Any = BoundedLocalFileSystem() if is_local else filesystem
-        formats = _formats(searched, path, format)
+        formats: dict[str, Format | None] = _formats(searched, path, format)
     except ImportError as error:
         raise ValueError(
             f"{url}: {error}. For s3:// install the extra: pip install 'onerec-dagster[s3]'"
@@ -425,10 +425,14 @@ def find(url: str, *, format: Format | None = None, style: CsvStyle = CsvStyle()
         raise ValueError(f"{url}: cannot be opened ({error}); check the URL") from error
     if is_local and searched.follows_links:
         formats = {p: formats[p] for p in without_second_ways(formats)}
-    known = {p: found for p in sorted(formats) if (found := formats[p]) is not None}
+    paths = sorted(formats)
     return ListedFiles(
-        tuple(DataFile(filesystem, p, found, style) for p, found in known.items()),
-        tuple(p for p in sorted(formats) if p not in known),
+        tuple(
+            DataFile(filesystem, p, found, style)
+            for p in paths
+            if (found := formats[p]) is not None
+        ),
+        tuple(p for p in paths if formats[p] is None),
         tuple(searched.unreadable) if is_local else (),
     )
 
