@@ -129,7 +129,10 @@ def resume(args: argparse.Namespace, op: Operator) -> None:
         runs = op.instance.get_runs(failed, limit=100)
         run = next((run for run in runs if run.job_name in RESUMED), None)
     if run is None or run.status != dg.DagsterRunStatus.FAILURE:
-        raise SettingError("RUN_ID", args.run_id or "(newest)", "no failed run of that id")
+        remedy = "no failed run of that id: copy it from the UI's page of runs, or leave it out"
+        if not args.run_id:
+            remedy = f"no run of {', '.join(RESUMED)} has failed: there is nothing to go on with"
+        raise SettingError("RUN_ID", args.run_id, remedy)
     kept = {
         k: v for k, v in run.tags.items() if k.startswith(("dagster/partition", "dagster/asset"))
     }
@@ -144,15 +147,33 @@ def promote(args: argparse.Namespace, op: Operator) -> None:
 
 def rollback(args: argparse.Namespace, op: Operator) -> None:
     """An earlier day's champion serves again, on the newest nightly run."""
-    store = op.store
-    days = store.partitions("champion")
+    store, days = op.store, days_with_champion(op)
     day = args.to.isoformat() if args.to else _last_other_champion(store, days)
     if day is None:
-        raise ValueError("no earlier day has another champion to go back to")
+        raise SettingError(
+            "--to",
+            None,
+            f"all days with a champion, {days[0]} to {days[-1]}, have the same one: there is none "
+            "to go back to; promote serves the newest challenger",
+        )
     if day not in days[:-1]:
-        have = f"; there are {', '.join(days[:-1])}" if days[1:] else ", of which there is none"
-        raise SettingError("--to", day, f"name an earlier day with a champion{have}")
+        have = f"there are {', '.join(days[-6:-1])}"
+        if not days[1:]:
+            have = f"{days[0]} is the only one; promote serves its challenger"
+        raise SettingError("--to", day, f"name a day before {days[-1]} with a champion: {have}")
     decide_by_hand(op, day, args.reason)
+
+
+def days_with_champion(op: Operator) -> Sequence[str]:
+    """Days whose nightly run has decided, at least one.
+
+    Raises:
+        SettingError: There is none.
+    """
+    days = op.store.partitions("champion")
+    remedy = "no nightly run has a champion there: make one first, rerun DAY, or name another home"
+    require(bool(days), "ONEREC_HOME", str(op.settings.root), remedy)
+    return days
 
 
 def _last_other_champion(store: ArtifactStore, days: Sequence[str]) -> str | None:
@@ -166,9 +187,7 @@ def _last_other_champion(store: ArtifactStore, days: Sequence[str]) -> str | Non
 
 def decide_by_hand(op: Operator, serve: str, reason: str) -> None:
     """Run `decide_champion` for the newest nightly run, and serve a later degraded day anew."""
-    days = op.store.partitions("champion")
-    if not days:
-        raise ValueError("no nightly run has a champion yet: run one first, rerun DAY")
+    days = days_with_champion(op)
     config = {"ops": {"champion": {"config": {"by_hand": {"serve": serve, "reason": reason}}}}}
     op.run(RunRequest.of_day("decide_champion", days[-1], config).by(getpass.getuser()))
     newest = op.store.partitions("recommendations")[-1]
@@ -181,11 +200,10 @@ def decide_by_hand(op: Operator, serve: str, reason: str) -> None:
 
 def pin(args: argparse.Namespace, op: Operator) -> None:
     """The champion of a day stays, whatever challengers do, until `unpin`."""
-    days = op.store.partitions("champion")
-    day = args.day.isoformat() if args.day else (days[-1] if days else "")
-    if day not in days:
-        have = ", ".join(days[-5:]) or "none"
-        raise SettingError("DAY", day, f"no champion of that day; there are {have}")
+    days = days_with_champion(op)
+    day = args.day.isoformat() if args.day else days[-1]
+    have = ", ".join(days[-5:])
+    require(day in days, "DAY", day, f"no champion of that day; name one of {have}")
     maintain(op, "pin_champion", "pin", {"day": day, "reason": args.reason})
 
 
@@ -219,11 +237,10 @@ def table(args: argparse.Namespace, op: Operator) -> None:
     """Prints the table of metrics of a nightly run, as make demo does."""
     from onerec.report.nightly import load_report, text_table
 
-    days = op.store.partitions("champion")
-    day = args.day.isoformat() if args.day else (days[-1] if days else "")
-    if day not in days:
-        have = ", ".join(days[-5:]) or "none"
-        raise SettingError("DAY", day, f"no nightly run of that day; there are {have}")
+    days = days_with_champion(op)
+    day = args.day.isoformat() if args.day else days[-1]
+    have = ", ".join(days[-5:])
+    require(day in days, "DAY", day, f"no nightly run of that day; name one of {have}")
     print(text_table(load_report(op.store, day, op.settings.dataset)))
 
 
@@ -231,8 +248,9 @@ def serve(args: argparse.Namespace, op: Operator) -> None:
     """An HTTP service over what is current, on localhost: /recommend, /health, /version."""
     try:
         from onerec.serving.http_service import serve_http
-    except ImportError:
-        raise ValueError('it needs pip install -e ".[serve]"') from None
+    except ImportError as error:
+        remedy = f"is not installed: {sys.executable} -m pip install -e '.[serve]'"
+        raise SettingError("module", error.name, remedy) from None
     require_free_port(args.port)
     print(f"http://127.0.0.1:{args.port} serves {op.settings.serving_dir}")
     serve_http(op.settings.serving_dir, args.port, op.settings.runtime.torch_device())

@@ -27,7 +27,14 @@ from pydantic import BaseModel, Field
 from onerec.artifacts import read_json
 from onerec.config import SettingError
 from onerec.serving.bundle import load_bundle
-from onerec.serving.current import BUNDLE, CURRENT, SERVED, TITLES, ServedVersion
+from onerec.serving.current import (
+    BUNDLE,
+    CURRENT,
+    PUBLISH_AGAIN,
+    SERVED,
+    TITLES,
+    ServedVersion,
+)
 from onerec.serving.item_id_recommender import ItemIdRecommender
 
 log = logging.getLogger(__name__)
@@ -80,6 +87,8 @@ class CurrentBundle:
     def __init__(self, root: Path, device: str) -> None:
         self.root, self.device = root, device
         self.loaded: LoadedBundle | None = None
+        self.problem = f"nothing is served in {root} yet: make a nightly run first, rerun DAY"
+        """Why nothing is loaded."""
         self.computing = threading.Lock()
         """Lists are made one at a time: torch uses all cores for each."""
         self._stop = threading.Event()
@@ -99,7 +108,8 @@ class CurrentBundle:
             served = ServedVersion(**read_json(where / SERVED))
             bundle = load_bundle(where / BUNDLE, device=self.device)
             self.loaded = LoadedBundle(where, served, bundle, _titles(where))
-        except Exception:
+        except Exception as error:
+            self.problem = f"{where} cannot be loaded ({error}): {PUBLISH_AGAIN}"
             log.exception("%s cannot be loaded; what was loaded before goes on serving", where)
             return False
         log.info("serving %s of %s", served.model_version, served.day)
@@ -142,7 +152,7 @@ def application(root: Path, device: str = "cpu") -> FastAPI:
 
     def loaded() -> LoadedBundle:
         if current.loaded is None:
-            raise HTTPException(503, f"nothing is served in {root} yet: run a nightly run first")
+            raise HTTPException(503, current.problem)
         return current.loaded
 
     @app.post("/recommend")
@@ -182,4 +192,6 @@ def serve_http(root: Path, port: int, device: str) -> None:
     """Serve until interrupted, on localhost."""
     import uvicorn
 
+    if not (root / CURRENT).exists():
+        log.warning("nothing is in %s yet: requests are answered with 503 until there is", root)
     uvicorn.run(application(root, device), host=HOST, port=port, log_level="warning")

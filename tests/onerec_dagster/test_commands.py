@@ -147,9 +147,11 @@ def test_a_later_degraded_day_is_served_by_the_new_decision_too(op: Recorded) ->
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["rollback"], "no earlier day has another champion"),
-        (["rollback", "--to", "2026-01-01"], "name an earlier day with a champion"),
-        (["pin", "2026-01-01"], "no champion of that day"),
+        (["rollback"], "--to=None: all days with a champion, .* have the same one.*promote"),
+        (["rollback", "--to", "2026-01-01"], "--to='2026-01-01': name a day before .* only one"),
+        (["rollback", "--to", "2026-06-12"], "name a day before 2026-06-12 with a champion"),
+        (["pin", "2026-01-01"], "no champion of that day; name one of 2026-06-12"),
+        (["table", "2026-01-01"], "no nightly run of that day; name one of 2026-06-12"),
     ],
 )
 def test_a_champion_that_is_not_there_is_named(
@@ -159,6 +161,26 @@ def test_a_champion_that_is_not_there_is_named(
     with pytest.raises(ValueError, match=message):
         call(op, *arguments)
     assert op.requests == []
+
+
+@pytest.mark.parametrize("command", ["promote", "rollback", "pin", "table"])
+def test_without_a_nightly_run_the_home_is_named(op: Recorded, command: str) -> None:
+    with pytest.raises(ValueError, match=r"ONEREC_HOME='.*': no nightly run has a champion there"):
+        call(op, command)
+
+
+def test_earlier_days_to_go_back_to_are_named(op: Recorded) -> None:
+    for number in range(1, 9):
+        publish_champion(op.store, f"2026-06-0{number}", "m")
+    with pytest.raises(ValueError, match=r"there are 2026-06-03, .*, 2026-06-07$"):
+        call(op, "rollback", "--to", "2026-06-08")
+
+
+def test_serve_names_what_is_not_installed(op: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "fastapi", None)
+    monkeypatch.delitem(sys.modules, "onerec.serving.http_service", raising=False)
+    with pytest.raises(ValueError, match=r"module='fastapi': is not installed: .*\.\[serve\]"):
+        call(op, "serve")
 
 
 def test_nothing_is_pruned_without_being_asked_twice(
@@ -202,6 +224,7 @@ def test_what_a_user_can_correct_ends_a_command_in_one_line(
 ) -> None:
     from contextlib import nullcontext
 
+    publish_champion(op.store, "2026-06-12", "a")
     monkeypatch.setattr(commands, "operator", lambda: nullcontext(op))
     with pytest.raises(SystemExit, match=r"^pin: DAY='2026-01-01': no champion of that day"):
         commands.main(["pin", "2026-01-01"])

@@ -192,7 +192,9 @@ def test_files_without_users_items_and_times_say_what_was_seen(tmp_path: Path) -
     write(tmp_path, "a.csv", "colour,size", ["red,3", "blue,4"])
     with pytest.raises(ValueError, match=r"Columns are: a\.csv: colour, size"):
         propose(str(tmp_path / "data"), tmp_path)
-    with pytest.raises(SettingError, match=r"DATA='.*': no Parquet, CSV or JSON-lines file is found"):
+    with pytest.raises(
+        SettingError, match=r"DATA='.*': no Parquet, CSV or JSON-lines file is found"
+    ):
         propose(str(tmp_path / "nowhere"), tmp_path)
 
 

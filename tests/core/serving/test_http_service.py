@@ -193,3 +193,17 @@ def test_a_bundle_that_is_damaged_does_not_stop_the_service(
     time.sleep(1.5)
     assert get(port, "/version")["model_version"] == "itemknn"
     assert len(ask(port, ["i01"], 5)[0]) == 5
+
+
+def test_a_bundle_that_cannot_be_loaded_is_said_with_the_remedy(
+    tmp_path: Path, bundles: dict[str, Path]
+) -> None:
+    from onerec.serving.http_service import CurrentBundle
+
+    current = CurrentBundle(tmp_path, "cpu")
+    assert "nothing is served in" in current.problem
+    publish(tmp_path, bundles["simple"], "2026-06-14", "itemknn")
+    (tmp_path / "current" / "served.json").write_text("{")
+    assert not current.refresh()
+    assert "cannot be loaded" in current.problem
+    assert "publish it again" in current.problem
