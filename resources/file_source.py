@@ -29,6 +29,7 @@ from resources.log_times import (
     part_of,
     read_times,
     require_usable_time,
+    zone_note,
 )
 from resources.parts import LogDays, Part, table_part
 
@@ -265,7 +266,7 @@ class FileSource:
 
     def notes(self) -> list[str]:
         """Warnings about the files, shown when a run starts."""
-        found = [note] if (note := self.log.feedback_note()) else []
+        found = [n for n in (self.log.feedback_note(), zone_note(self.log)) if n]
         if self.log.skipped:
             found.append(
                 f"not read, for their endings say neither Parquet nor CSV nor JSON lines: "

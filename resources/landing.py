@@ -298,6 +298,8 @@ def _require_id(part: Part, name: str, raw: RawColumn) -> None:
         raise ValueError(
             f"{where} a {shown(raw.kind)}: write the field that is the id to a column of its own"
         )
+    if raw.kind == "BOOLEAN" and name in _SINGLE:
+        raise ValueError(f"{where} a flag: name the column of the ids under columns, as {name}")
     if raw.kind.endswith("]") and name in _SINGLE:
         raise ValueError(f"{where} a list, {shown(raw.kind)}: write a row for each element")
 

@@ -3,6 +3,7 @@
 What the files are and which column is which is described by `onerec.datasets.own`.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
@@ -104,6 +105,35 @@ def read_times(log: OwnLog) -> LogTimes:
     if errors and not counts:
         raise errors[0]
     return LogTimes(counts, notes, errors)
+
+
+_ZONE_COLUMN = re.compile(r"(event|local|user|client)?(timezone|tz|utcoffset|tzoffset)(name|id)?")
+_WITHOUT_ZONE = r"\s*\d{4}-\d{1,2}-\d{1,2}[T ]\d{1,2}:\d{2}(:\d{2}([.,]\d+)?)?\s*"
+
+
+def zone_note(log: OwnLog) -> str | None:
+    """A warning where times name no zone, and a column that is not read seems to name it."""
+    file = next(log.readable_files("events"), None)
+    section = log.config.events
+    if file is None or section.time_zone or "time_zone" in log.config.model_fields_set:
+        return None
+    words = {re.sub("[^a-z]", "", name.lower()): name for name in file.file.names}
+    found = [name for word, name in words.items() if _ZONE_COLUMN.fullmatch(word)]
+    part = part_of(log, "events", file, only=TIMES)
+    if not found or len(part.columns["event_time"]) > 1:
+        return None
+    with connected() as connection, typed_rows(connection, part, TIMES) as (rows, values):
+        query = f"select typeof(raw_event_time), cast(raw_event_time as varchar) from ({rows})"
+        first = connection.execute(f"{query} limit 1", values).fetchall()
+    kind, value = first[0] if first else ("", None)
+    names_none = kind in ("VARCHAR", "DATE") or kind.startswith("TIMESTAMP")
+    if not names_none or value is None or not re.fullmatch(_WITHOUT_ZONE, value):
+        return None
+    return (
+        f"times such as {value!r} name no zone and are read as UTC, and column {found[0]!r} is not "
+        "read: set events.time_zone if it is the same in all rows, else write each time with its "
+        "offset, 2026-06-01T10:00:00+02:00"
+    )
 
 
 def require_usable_time(log: OwnLog, files: Iterable[MappedFile]) -> None:

@@ -72,6 +72,8 @@ def about_time(
         return (
             f"{start}: it is not ISO 8601{either}. Set events.timestamp_format, e.g. {proposed!r}"
         )
+    if others_fit and re.fullmatch(r"\s*-?0+(\.0*)?\s*", value):
+        return f"{start}: a zero is no time; leave the cell empty, or write when it was"
     if section.timestamp_unit not in (None, "iso"):
         return (
             f"{start}: in events.timestamp_unit={section.timestamp_unit!r} it lies before 1971 "

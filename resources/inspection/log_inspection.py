@@ -15,6 +15,7 @@ from resources.inspection import (
     training_findings,
     user_findings,
     value_findings,
+    volume_findings,
 )
 from resources.inspection.findings import Finding, Inspected
 from resources.inspection.temporary_warehouse import every_day, inspected_warehouse
@@ -28,11 +29,13 @@ INSPECTIONS: tuple[Callable[[Inspected], list[Finding]], ...] = (
     delivery_findings.rejected,
     delivery_findings.ids,
     delivery_findings.withdrawn,
+    volume_findings.frequent_item,
     value_findings.damaged_ids,
     delivery_findings.ties,
     training_findings.repeats,
     training_findings.sessions,
     training_findings.last_day,
+    volume_findings.tested_day,
     delivery_findings.accounts,
     training_findings.kinds_of_events,
     training_findings.signals,
@@ -125,6 +128,7 @@ def _of_files(source: FileSource) -> list[Finding]:
 def _line_for(note: str) -> str:
     """The line of the YAML file that a note of the files is about."""
     for words, line in (
+        ("name no zone", "events.time_zone"),
         ("endings", "events.format"),
         ("may not list", "events.path"),
         ("hold no day", "events.path"),

@@ -71,6 +71,7 @@ def damaged_ids(log: Inspected) -> list[Finding]:
             )
         )
     for name in ("user_id", "item_id"):
+        found += _ids_with_blanks(log, name)
         row = log.row(
             f"select count(distinct {name}) as ids, count(*) as rows, min({name}) as example from "
             f"raw.raw_events where contains({name}, '+') and regexp_full_match({name}, $rounded)",
@@ -88,6 +89,31 @@ def damaged_ids(log: Inspected) -> list[Finding]:
                 )
             )
     return found
+
+
+def _ids_with_blanks(log: Inspected, name: str) -> list[Finding]:
+    """Ids that are another one but for blanks around them."""
+    row = log.row(
+        f"""
+        with ids as (select distinct {name} as id from raw.raw_events),
+        around as (
+            select id, trim(id, ' ' || chr(9) || chr(10) || chr(13) || chr(160)) as bare from ids
+        )
+        select count(*) as ids, min(id) as example from around
+        where id <> bare and bare in (select id from ids where id is not null)
+        """
+    )
+    if not row["ids"]:
+        return []
+    return [
+        Finding(
+            topic="Ids",
+            level="warning",
+            text=f"{row['ids']:,} ids in {name} are another one but for blanks around them, e.g. "
+            f"{row['example']!r}: they count as different",
+            setting=f"events.columns.{name}, events.path: write both alike",
+        )
+    ]
 
 
 def features(log: Inspected) -> list[Finding]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import pyarrow.compute as pc
 
-from resources.proposal.tables import MOST, ColumnFacts, FoundTable
+from resources.proposal.tables import MOST, ColumnFacts, FoundTable, is_text_of_ratings
 
 EVENT_WORDS = {
     "view", "click", "cart", "addtocart", "add to cart", "purchase", "transaction", "buy", "order",
@@ -64,8 +64,14 @@ def _is_number(column: ColumnFacts) -> bool:
     return column.numbers >= MOST and not column.vectors
 
 
+def _is_amount(column: ColumnFacts) -> bool:
+    """Numbers of a unit, and no 80% or 4.5/5."""
+    return _is_number(column) and not is_text_of_ratings(column.frequent)
+
+
 def _is_id(column: ColumnFacts) -> bool:
-    return not column.vectors and column.known > 0 and not column.is_nested
+    is_flag = column.kind == "BOOLEAN"
+    return not column.vectors and column.known > 0 and not column.is_nested and not is_flag
 
 
 def _is_flag(column: ColumnFacts) -> bool:
@@ -75,7 +81,7 @@ def _is_flag(column: ColumnFacts) -> bool:
 
 def _is_watch_time(column: ColumnFacts) -> bool:
     is_no_flag = column.name == "watch_seconds" or not _is_flag(column)
-    return _is_number(column) and is_no_flag and column.times < MOST
+    return _is_amount(column) and is_no_flag and column.times < MOST
 
 
 def _is_scale(column: ColumnFacts) -> bool:
@@ -150,7 +156,8 @@ EVENTS: tuple[Role, ...] = (
     ),
     Role(
         contract="watch_seconds",
-        names=r".*\b(watch|play|playing|dwell|listen|view time|watched|played)\b.*",
+        names=r".*\b((watch|play|dwell|listen|view) ?time|watch|play|playing|dwell|listen|watched|"
+        r"played)\b.*",
         fits=_is_watch_time,
         why=_amount,
     ),
@@ -169,7 +176,7 @@ EVENTS: tuple[Role, ...] = (
     Role(
         contract="quantity",
         names=r"(quantity|qty|count|units|num items|amount)",
-        fits=_is_number,
+        fits=_is_amount,
         why=_amount,
     ),
     Role(
@@ -216,7 +223,7 @@ ITEMS: tuple[Role, ...] = (
     Role(
         contract="duration_seconds",
         names=r".*\b(duration|length|len|runtime)\b.*",
-        fits=_is_number,
+        fits=_is_amount,
         why=_amount,
     ),
     Role(
@@ -228,7 +235,7 @@ ITEMS: tuple[Role, ...] = (
     Role(
         contract="category",
         names=r".*\b(category|categories|genre|genres|department|class|tags?|group name)\b.*",
-        fits=lambda c: c.kind == "VARCHAR",
+        fits=lambda c: c.kind in ("VARCHAR", "VARCHAR[]"),
         why=_values,
     ),
     Role(

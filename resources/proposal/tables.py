@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
+from zoneinfo import available_timezones
 
 import duckdb
 import pyarrow as pa
@@ -50,6 +51,7 @@ class ColumnFacts:
         largest: Of the numbers.
         times: Share that are times of a log, read with `time_format`.
         time_format: strptime format, where the text is not ISO 8601.
+        also_iso: Some of the texts are.
         either_way: Day and month could be the other way round.
         whole_days: No time has a time of day.
         clocks: Share that are times of day, without a date.
@@ -69,6 +71,7 @@ class ColumnFacts:
     largest: float | None
     times: float
     time_format: str | None
+    also_iso: bool
     either_way: bool
     whole_days: bool
     clocks: float
@@ -85,6 +88,11 @@ class ColumnFacts:
     def is_nested(self) -> bool:
         """Whether its values are records or lists: neither an id nor a text."""
         return self.kind.startswith(("STRUCT", "MAP", "UNION")) or self.kind.endswith("]")
+
+    @property
+    def is_zone(self) -> bool:
+        """Whether its values are names of time zones."""
+        return self.known > 0 and {*self.frequent} <= available_timezones()
 
     @property
     def is_clock(self) -> bool:
@@ -134,10 +142,12 @@ def find_tables(data: str) -> tuple[list[FoundTable], tuple[str, ...]]:
     except ValueError as error:
         raise SettingError("DATA", redact_url(data), str(error)) from error
     groups: dict[tuple[object, ...], list[DataFile]] = {}
-    for file, names in _read_each(_with_names, _without_links(found.files), problems):
+    notes = [path for path in found.skipped if path.lower().endswith(".json")]
+    every = [*found.files, *(file for path in notes for file in find(path).files)]
+    for file, names in _read_each(_with_names, _without_links(every), problems):
         if names:
-            groups.setdefault((names, file.format, file.style), []).append(file)
-    tables = _read_each(_look_at, groups.values(), problems)
+            groups.setdefault((*sorted(names), file.format, file.style), []).append(file)
+    tables = _read_each(_look_at, _joined(groups.values()), problems)
     if problems and not tables:
         raise SettingError("DATA", data, problems[0])
     if not tables:
@@ -148,8 +158,8 @@ def find_tables(data: str) -> tuple[list[FoundTable], tuple[str, ...]]:
         )
         raise SettingError("DATA", data, remedy)
     not_read = [f"not read: {problem}" for problem in problems]
-    if found.skipped:
-        names = ", ".join(found.skipped[:5])
+    if skipped := [path for path in found.skipped if path not in notes]:
+        names = ", ".join(skipped[:5])
         not_read.append(
             f"not read, for their endings: {names}; name such a file, make init DATA=file"
         )
@@ -165,6 +175,34 @@ def _read_each(read: Callable[[T], R], wanted: Iterable[T], problems: list[str])
         except (OSError, ValueError) as error:
             problems.append(str(error))
     return done
+
+
+def _joined(groups: Iterable[list[DataFile]]) -> list[list[DataFile]]:
+    """Files of one table: those of the same columns, in any order, and those that lack some of
+    them, where they are called alike but for numbers. A file with all columns stands first."""
+    joined: list[list[DataFile]] = []
+    for files in sorted(groups, key=lambda files: -len(files[0].names)):
+        of = next((other for other in joined if _lacks_some(files, other)), None)
+        if of is None:
+            joined.append(files)
+        else:
+            of += files
+    return joined
+
+
+def _lacks_some(files: Sequence[DataFile], other: Sequence[DataFile]) -> bool:
+    mine, its = files[0], other[0]
+    is_part = set(mine.names) < set(its.names) and (mine.format, mine.style) == (
+        its.format,
+        its.style,
+    )
+    return is_part and {_without_numbers(f.path) for f in files} == {
+        _without_numbers(f.path) for f in other
+    }
+
+
+def _without_numbers(path: str) -> str:
+    return re.sub(r"\d+", "", path)
 
 
 def _size(table: FoundTable) -> int:
@@ -203,7 +241,10 @@ def _look_at(files: Sequence[DataFile]) -> FoundTable:
     finally:
         connection.close()
     return FoundTable(
-        files=tuple(files), columns=columns, has_header=file.style.names is None, rows=rows
+        files=tuple(sorted(files, key=lambda f: f.path)),
+        columns=columns,
+        has_header=file.style.names is None,
+        rows=rows,
     )
 
 
@@ -247,15 +288,17 @@ def _column(
         "group by 1)"
     ).fetchall()[0]
     frequent = tuple(frequent or ())
-    decimal = _decimal(frequent, delimiter) if raw.is_text else None
-    kind_of_number = _RATING if _is_text_of_ratings(frequent) else _NUMBER
+    kind_of_number = _RATING if is_text_of_ratings(frequent) else _NUMBER
+    is_vector = f"try_cast({raw.sql} as float[])" if raw.is_text else "cast(null as float[])"
+    ((vectors,),) = connection.execute(f"select count({is_vector}) from sample").fetchall()
+    is_list = kind.endswith("]") or vectors > 0
+    decimal = _decimal(frequent, delimiter) if raw.is_text and not is_list else None
     number = typed(kind_of_number, raw, numbers=NumberStyle(decimal=decimal))
     flag = typed(_FLAG, raw)
     is_clock = f"regexp_full_match(cast({raw.sql} as varchar), '{_CLOCK}')"
-    is_vector = f"try_cast({raw.sql} as float[])" if raw.is_text else "cast(null as float[])"
-    known, numbers, median, least, largest, flags, clocks, vectors = connection.execute(
+    known, numbers, median, least, largest, flags, clocks = connection.execute(
         f"select count(*), count({number}), median({number}), min({number}), max({number}), "
-        f"count({flag}), count(*) filter ({is_clock}), count({is_vector}) "
+        f"count({flag}), count(*) filter ({is_clock}) "
         f"from sample where not {raw.is_blank}"
     ).fetchall()[0]
     share = 1 / max(known, 1)
@@ -273,6 +316,7 @@ def _column(
         largest=largest,
         times=times.share,
         time_format=times.time_format,
+        also_iso=times.also_iso,
         either_way=times.either_way,
         whole_days=times.whole_days,
         clocks=clocks * share,
@@ -281,7 +325,7 @@ def _column(
     )
 
 
-def _is_text_of_ratings(values: Sequence[str]) -> bool:
+def is_text_of_ratings(values: Sequence[str]) -> bool:
     """Whether ratings are written out: 4.5/5, 4 stars, 80%, or as stars."""
     return any(re.search(r"\d\s*(/|out of|stars?|%)|[\u2605\u2b50]", v) for v in values)
 
@@ -307,6 +351,7 @@ class _Times:
         whole_days: None has a time of day.
         span_days: Between the first and the last of them.
         time_format: strptime format; None for ISO 8601.
+        also_iso: Those that do not fit the format are ISO 8601.
         either_way: With day and month the other way round all are times, too.
     """
 
@@ -314,17 +359,18 @@ class _Times:
     whole_days: bool
     span_days: int
     time_format: str | None = None
+    also_iso: bool = False
     either_way: bool = False
 
 
 def _times(connection: duckdb.DuckDBPyConnection, raw: RawColumn, values: Sequence[str]) -> _Times:
     """As ISO 8601 or numbers; else in the format that fits most values, and of several that fit
     all of them in the one that makes the shortest log."""
-    plain = _times_in(connection, raw, None)
+    plain = _times_in(connection, raw)
     if plain.share >= MOST or not raw.is_text:
         return plain
     formats = dict.fromkeys(f for value in values for f in likely_formats(value))
-    read = [_times_in(connection, raw, f) for f in formats]
+    read = [_times_in(connection, raw, f, also_iso=plain.share > 0) for f in formats]
     fitting = sorted(
         (times for times in read if times.share >= MOST), key=lambda t: (-t.share, t.span_days)
     )
@@ -335,9 +381,14 @@ def _times(connection: duckdb.DuckDBPyConnection, raw: RawColumn, values: Sequen
 
 
 def _times_in(
-    connection: duckdb.DuckDBPyConnection, raw: RawColumn, time_format: str | None
+    connection: duckdb.DuckDBPyConnection,
+    raw: RawColumn,
+    time_format: str | None = None,
+    *,
+    also_iso: bool = False,
 ) -> _Times:
-    moment = typed(_TIME, raw, times=TimeStyle(formats=(time_format,) if time_format else ()))
+    formats = (*((time_format,) if time_format else ()), *(("iso",) if also_iso else ()))
+    moment = typed(_TIME, raw, times=TimeStyle(formats=formats))
     usable, known, whole_days, span = connection.execute(
         f"select count(*) filter ({plausible('t')}), count(*), "
         "coalesce(bool_and(t = date_trunc('day', t)), false), "
@@ -349,4 +400,5 @@ def _times_in(
         whole_days=whole_days,
         span_days=span,
         time_format=time_format,
+        also_iso=also_iso,
     )

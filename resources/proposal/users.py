@@ -6,7 +6,6 @@
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import pyarrow.compute as pc
 
@@ -71,6 +70,12 @@ def find_users(
         key = _key(table, logged)
         if key is None:
             continue
+        if key.distinct < MOST * key.known:
+            notes.append(
+                f"{table.files[0].path} looks like a table of users, but has {key.known:,} rows of "
+                f"{key.distinct:,} users: write one row for each, and name it in the section users"
+            )
+            continue
         own = pc.unique(table.rows[key.name].cast("string"))
         shared = pc.sum(pc.is_in(own, value_set=ids)).as_py() or 0
         if shared:
@@ -86,9 +91,8 @@ def find_users(
 
 
 def _key(table: FoundTable, logged: ChosenColumn) -> ColumnFacts | None:
-    """The column of ids in a table of one row a user; None if it is another table."""
-    file = table.files[0].path.split("/")[-2:]
-    is_called_users = any(re.search(OF_USERS, _words(part)) for part in file)
+    """The column of ids in a table of users; None if it is another table."""
+    is_called_users = re.search(OF_USERS, _called(table.files[0].path)) is not None
     roles = choose(table, EVENTS)
     is_log = set(REQUIRED) <= set(roles)
     if is_log or "item_id" in roles or any(c.vectors for c in table.columns):
@@ -99,11 +103,15 @@ def _key(table: FoundTable, logged: ChosenColumn) -> ColumnFacts | None:
         named += [c for c in table.columns if c.words == "id"]
         named += [] if table.has_header else list(table.columns[:1])
     keys = [c for c in named if c.known and not c.is_nested and c.name in table.rows.column_names]
-    return next((c for c in keys if c.distinct >= MOST * c.known), None)
+    one_row_each = next((c for c in keys if c.distinct >= MOST * c.known), None)
+    return one_row_each or (keys[0] if keys and is_called_users else None)
 
 
-def _words(name: str) -> str:
-    return re.sub(r"[^a-z]+", " ", Path(name).name.lower())
+def _called(path: str) -> str:
+    """The words of a file's name; of a part or a day, those of its directory."""
+    *_, above, name = ["", *path.lower().split("/")]
+    words = re.sub(r"[^a-z]+", " ", name.partition(".")[0]).strip()
+    return re.sub(r"[^a-z]+", " ", above) if words in ("", "part", "data") else words
 
 
 def _described(table: FoundTable, user_id: ChosenColumn) -> FoundUsers:

@@ -14,8 +14,11 @@ from onerec.datasets.own_config import EventColumns, ItemColumns
 from resources.proposal.csv_style import FALLBACK_ENCODING
 from resources.proposal.no_log import why_no_log
 from resources.proposal.roles import (
+    EVENTS,
     GOOD_RATING,
+    REQUIRED,
     ChosenColumn,
+    choose,
     find_events,
     find_items,
     find_vectors,
@@ -79,16 +82,27 @@ def propose(data: str, beside: Path) -> Proposal:
     used += [users.table] if users else []
     unused_tables = [
         f"not used: {', '.join(sorted(f.path for f in t.files)[:3])} "
-        f"({', '.join(c.name for c in t.columns)})"
+        f"({', '.join(c.name for c in t.columns)}){_if_of_the_log(t)}"
         for t in tables
         if all(t is not u for u in used)
     ]
     return Proposal("\n".join(parts), (*notes, *unused_tables, *not_read))
 
 
+def _if_of_the_log(table: FoundTable) -> str:
+    """What to do with a further table of users, items and times."""
+    if not set(REQUIRED) <= set(choose(table, EVENTS)):
+        return ""
+    return (
+        ". It has users, items and times too: if it is a part of the log, name both files in "
+        "events.path by a glob, and columns that are called otherwise there as lists, [name, other]"
+    )
+
+
 def _section(name: str, table: FoundTable, chosen: Mapping[str, ChosenColumn], beside: Path) -> str:
     lines = _head(name, table, beside)
-    lines += [f"  {line}" for line in (*_time_lines(chosen), *_number_lines(chosen))]
+    zones = [c for c in unused(table, dict(chosen)) if c.is_zone]
+    lines += [f"  {line}" for line in (*_time_lines(chosen, zones), *_number_lines(chosen))]
     lines.append("  columns:")
     known = EventColumns.model_fields if name == "events" else chosen
     for contract, choice in chosen.items():
@@ -196,8 +210,8 @@ def _format(table: FoundTable) -> dict[str, str]:
 _HAS_ZONE = re.compile(r":\d{2}\S*? ?([+-]\d{2}(:?\d{2})?|Z|[A-Z]{3,4}|[A-Za-z]+/\S+)$|T\d{2}.*Z$")
 
 
-def _time_lines(chosen: Mapping[str, ChosenColumn]) -> list[str]:
-    """Unit or format of the times; the time zone cannot be detected."""
+def _time_lines(chosen: Mapping[str, ChosenColumn], zones: Sequence[ColumnFacts] = ()) -> list[str]:
+    """Unit or format of the times; the time zone is known where a column of the table names it."""
     times = [chosen[n] for n in ("event_time", "published_at") if n in chosen]
     if not times:
         return []
@@ -208,12 +222,21 @@ def _time_lines(chosen: Mapping[str, ChosenColumn]) -> list[str]:
     if date is not None and date.time_format:
         written = f"{date.time_format} {_clock_format(time.frequent[0])}"
     lines = [f'timestamp_format: "{written}"'] if written else []
+    if lines and (date or time).also_iso:
+        lines = [f'timestamp_format: ["{written}", iso]']
     if lines and (date or time).either_way:
         lines[0] += " # a guess: day and month could be the other way round"
     has_zone = any(_HAS_ZONE.search(value) for value in time.frequent)
     has_zone = has_zone or bool(written and re.search("%[zZ]", written))
     is_text = time.kind == "VARCHAR"
-    if is_text and not has_zone and not time.whole_days:
+    if not has_zone and zones and zones[0].distinct == 1:
+        lines.append(f"time_zone: {zones[0].frequent[0]} # column {zones[0].name} says so")
+    elif not has_zone and zones:
+        lines.append(
+            f"# WRONG DAYS: each row has a zone of its own in column {zones[0].name}, which is not "
+            "read: write the times with their offset, 2026-06-01T10:00:00+02:00"
+        )
+    elif is_text and not has_zone and not time.whole_days:
         lines.append("# time_zone: Europe/Berlin # the times name no zone, and are read as UTC")
     return lines
 
