@@ -193,6 +193,8 @@ def about_broken_line(number: int, line: str) -> str:
         line: The line.
     """
     start = f"line {number} is no JSON record: {shown(line)!r}. "
+    if number == 1 and not line.lstrip().startswith("{"):
+        return f"{start}If the file holds CSV, set format: csv; else {AS_LINES}"
     if line.strip() in ("{", "["):
         return f"{start}It goes on in the next line: {AS_LINES}"
     if len(line) > SHOWN // 2 and not line.rstrip().endswith("}"):
@@ -209,7 +211,9 @@ def _about_json(error: Exception) -> str | None:
         number, name, value = nested.groups()
         kind = "a list, write a row for each element"
         if value.startswith("{"):
-            kind = f"a record, name the field of it that is meant, {name}.id say"
+            found = re.search(r'"([^"]+)"', value)
+            field = found[1] if found else "id"
+            kind = f"a record, name the field of it that is meant, {name}.{field} say"
         return f"line {number}: {name} holds {kind}: {shown(value)}"
     if late := _LATE_KEY.search(text):
         return (
@@ -238,8 +242,8 @@ def about(error: Exception, layout: "CsvLayout | str") -> str:
         return said
     if layout == "parquet" and "magic bytes" in str(error):
         return (
-            "cannot be read as Parquet: it is none, or its end is missing. If it holds CSV, set "
-            "format: csv; else write or copy it again"
+            "cannot be read as Parquet: it is none, or its end is missing. If it holds CSV or "
+            "JSON lines, set format: csv or json; else write or copy it again"
         )
     return (
         f"cannot be read as {kind} ({shown(error)}). "

@@ -283,7 +283,8 @@ class OwnLog:
         if found.unreadable:
             reason += f". This user may not list {shown(', '.join(found.unreadable))}"
         section = self.section(name)
-        require(bool(kept), f"{name}.path", section.path if section else None, reason)
+        path = section.path if section else ""
+        require(bool(kept), f"{name}.path", path, f"{reason}{_remedy_of_path(path)}")
         return kept
 
     def _with_columns(self, name: str) -> list[files.DataFile]:
@@ -409,6 +410,17 @@ class OwnLog:
         section = self.section(name)
         assert section is not None, f"{name} is not configured"
         return section.columns
+
+
+def _remedy_of_path(path: str) -> str:
+    """What is likely wrong with a path where nothing lies."""
+    if path != path.strip():
+        return ". It has blanks around it: remove them"
+    if path.startswith("~") or "$" in path or "%" in path:
+        return ". ~ and variables are not filled in: write the directory out"
+    if "\\" in path:
+        return ". Part directories by /, not by a backslash"
+    return ". A relative path starts beside the YAML file, or at DATA_DIR: correct it"
 
 
 def _has(file: files.DataFile, column: own_config.Column) -> bool:

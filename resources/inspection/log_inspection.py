@@ -30,6 +30,7 @@ INSPECTIONS: tuple[Callable[[Inspected], list[Finding]], ...] = (
     delivery_findings.ids,
     delivery_findings.withdrawn,
     volume_findings.frequent_item,
+    volume_findings.returning_users,
     value_findings.damaged_ids,
     delivery_findings.ties,
     training_findings.repeats,

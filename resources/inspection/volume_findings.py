@@ -10,6 +10,8 @@ ENDS_EARLY = timedelta(hours=3)
 """A last event so long before its time of the day before: the day may not be complete."""
 FEW_ROWS_OF_A_DAY = 0.75
 """Share of the median day's rows below which an early end is no accident."""
+MOSTLY_ONCE = 0.9
+"""Share of the users with one event from which ids are rather not of people."""
 MOST_OF_THE_LOG = 0.3
 """Share of the events from which an item is rather a placeholder, or one page."""
 
@@ -63,6 +65,25 @@ def _ends_early(log: Inspected) -> str | None:
         f"its last event is of {last['at']:%H:%M} UTC, that of the day before of "
         f"{before['at']:%H:%M}, and it has {last['rows']:,} rows"
     )
+
+
+def returning_users(log: Inspected) -> list[Finding]:
+    """Users of one event: an id of requests or sessions instead of people knows no history."""
+    row = log.row(
+        "select count(*) as users, count(*) filter (where n = 1) as once from "
+        "(select count(*) as n from stg_events group by user_id)"
+    )
+    if row["once"] <= MOSTLY_ONCE * row["users"]:
+        return []
+    return [
+        Finding(
+            topic="Ids",
+            level="warning",
+            text=f"{row['once']:,} of {row['users']:,} users have one event: is user_id one of "
+            "requests or sessions? What a user gets follows from their history",
+            setting="events.columns.user_id: the column of people, accounts or devices",
+        )
+    ]
 
 
 def frequent_item(log: Inspected) -> list[Finding]:

@@ -541,3 +541,15 @@ def test_ids_that_differ_in_blanks_only_are_named() -> None:
         "1 ids in user_id are another one but for blanks around them, e.g. 'u1 ': they count as "
         "different"
     ]
+
+
+@pytest.mark.parametrize(("often", "is_warned"), [(5, True), (50, False)])
+def test_ids_of_requests_in_place_of_users_are_asked_about(often: int, is_warned: bool) -> None:
+    tables = f"""
+    create table stg_events as select 'r' || k as user_id from range(100) as t(k)
+        union all select 'r' || k from range({often}) as t(k);
+    """
+    found = volume_findings.returning_users(inspected(FEEDBACK["shop"], tables))
+    assert bool(found) == is_warned
+    if found:
+        assert found[0].text.startswith("95 of 100 users have one event")

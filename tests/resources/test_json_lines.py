@@ -78,7 +78,12 @@ def test_lists_are_texts_vectors_and_no_ids(tmp_path: Path) -> None:
 
 def test_a_record_names_its_field_in_the_remedy(tmp_path: Path) -> None:
     write_lines(tmp_path / "log.jsonl", [ROW])
-    with pytest.raises(ValueError, match=re.escape("line 1: user holds a record, name the field")):
+    with pytest.raises(
+        ValueError,
+        match=re.escape(
+            "line 1: user holds a record, name the field of it that is meant, user.id say"
+        ),
+    ):
         read(tmp_path, user_id="user")
     with pytest.raises(SettingError, match=re.escape("it has user, user.id, item, at")):
         read(tmp_path, user_id="uid")
@@ -119,6 +124,12 @@ def test_a_broken_line_stops_the_run_as_a_torn_row_does(
 def test_json_that_is_no_lines_says_how_to_write_them(tmp_path: Path, text: str) -> None:
     (tmp_path / "log.jsonl").write_text(text)
     with pytest.raises(ValueError, match=re.escape("jq -c '.[]'")):
+        read(tmp_path)
+
+
+def test_csv_that_is_called_json_says_so(tmp_path: Path) -> None:
+    events_frame([NOON_MS]).to_csv(tmp_path / "log.jsonl", index=False)
+    with pytest.raises(ValueError, match=r"line 1 is no JSON record.*set format: csv"):
         read(tmp_path)
 
 

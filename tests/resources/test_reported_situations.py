@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from onerec.config import SettingError
 from resources.file_source import FileSource, open_source
 from resources.proposal.yaml_file import Proposal, propose
 from tests.resources.own_files import DAY, NOON_MS, events_frame, opened, section
@@ -150,3 +151,21 @@ def test_several_rows_of_a_user_are_no_table_of_users(tmp_path: Path) -> None:
     settings, proposal = proposed(tmp_path, events=log(), items=items(), users=twice)
     assert "users" not in settings
     assert any("80 rows of 40 users: write one row for each" in note for note in proposal.notes)
+
+
+@pytest.mark.parametrize(
+    ("path", "remedy"),
+    [
+        ("~/log.csv", "~ and variables are not filled in"),
+        ("$HOME/log.csv", "~ and variables are not filled in"),
+        ("data\\log.csv", "Part directories by /"),
+        (" log.csv ", "It has blanks around it"),
+        ("lgo.csv", "A relative path starts beside the YAML file"),
+    ],
+)
+def test_a_path_that_leads_nowhere_says_what_is_likely_wrong(
+    tmp_path: Path, path: str, remedy: str
+) -> None:
+    events_frame([NOON_MS]).to_csv(tmp_path / "log.csv", index=False)
+    with pytest.raises(SettingError, match=f"events.path=.*{remedy}"):
+        opened(tmp_path, events=section(path))
