@@ -318,7 +318,8 @@ def _summary(table: str, landed: Mapping[date, Landing]) -> dict[str, Any]:
 
 
 def _notes(source: "FileSource", days: Sequence[date]) -> dict[str, Any]:
-    notes: dict[str, Any] = {"files": "; ".join(source.notes())} if source.notes() else {}
+    about_files = "; ".join(source.notes())
+    notes: dict[str, Any] = {"files": about_files} if about_files else {}
     if source.first_day in days and (outside := source.rows_outside()):
         notes["rows outside of first_day..last_day"] = outside
     return notes

@@ -171,8 +171,11 @@ def days_with_champion(op: Operator) -> Sequence[str]:
         SettingError: There is none.
     """
     days = op.store.partitions("champion")
-    remedy = "no nightly run has a champion there: make one first, rerun DAY, or name another home"
-    require(bool(days), "ONEREC_HOME", str(op.settings.root), remedy)
+    remedy = (
+        f"no nightly run of {op.settings.dataset} has a champion there: make one first, rerun DAY, "
+        "or name another home, or another data set"
+    )
+    require(bool(days), "ONEREC_HOME", str(op.settings.home), remedy)
     return days
 
 
@@ -248,7 +251,7 @@ def serve(args: argparse.Namespace, op: Operator) -> None:
     """An HTTP service over what is current, on localhost: /recommend, /health, /version."""
     try:
         from onerec.serving.http_service import serve_http
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         remedy = f"is not installed: {sys.executable} -m pip install -e '.[serve]'"
         raise SettingError("module", error.name, remedy) from None
     require_free_port(args.port)

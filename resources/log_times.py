@@ -111,20 +111,32 @@ _ZONE_COLUMN = re.compile(r"(event|local|user|client)?(timezone|tz|utcoffset|tzo
 _WITHOUT_ZONE = r"\s*\d{4}-\d{1,2}-\d{1,2}[T ]\d{1,2}:\d{2}(:\d{2}([.,]\d+)?)?\s*"
 
 
+def is_called_zone(name: str) -> bool:
+    """Whether a column is called as one of time zones is.
+
+    >>> is_called_zone("Time-Zone"), is_called_zone("country")
+    (True, False)
+    """
+    return _ZONE_COLUMN.fullmatch(re.sub("[^a-z]", "", name.lower())) is not None
+
+
 def zone_note(log: OwnLog) -> str | None:
-    """A warning where times name no zone, and a column that is not read seems to name it."""
+    """A warning where times name no zone, and a column that is not read seems to name it; none
+    where the first file cannot be read, which stops only what needs its rows."""
     file = next(log.readable_files("events"), None)
     section = log.config.events
     if file is None or section.time_zone or "time_zone" in log.config.model_fields_set:
         return None
-    words = {re.sub("[^a-z]", "", name.lower()): name for name in file.file.names}
-    found = [name for word, name in words.items() if _ZONE_COLUMN.fullmatch(word)]
+    found = [name for name in file.file.names if is_called_zone(name)]
     part = part_of(log, "events", file, only=TIMES)
     if not found or len(part.columns["event_time"]) > 1:
         return None
-    with connected() as connection, typed_rows(connection, part, TIMES) as (rows, values):
-        query = f"select typeof(raw_event_time), cast(raw_event_time as varchar) from ({rows})"
-        first = connection.execute(f"{query} limit 1", values).fetchall()
+    query = "select typeof(raw_event_time), cast(raw_event_time as varchar) from ({}) limit 1"
+    try:
+        with connected() as connection, typed_rows(connection, part, TIMES) as (rows, values):
+            first = connection.execute(query.format(rows), values).fetchall()
+    except ValueError:
+        return None
     kind, value = first[0] if first else ("", None)
     names_none = kind in ("VARCHAR", "DATE") or kind.startswith("TIMESTAMP")
     if not names_none or value is None or not re.fullmatch(_WITHOUT_ZONE, value):

@@ -17,6 +17,7 @@ from onerec.urls import redact_url
 from resources.casts import NumberStyle, RawColumn, TimeStyle, typed
 from resources.json_lines import LINES, cells
 from resources.landing import plausible
+from resources.log_times import is_called_zone
 from resources.proposal.csv_style import with_own_style
 from resources.sql_macros import create_macros
 from resources.unusable_times import likely_formats
@@ -91,8 +92,11 @@ class ColumnFacts:
 
     @property
     def is_zone(self) -> bool:
-        """Whether its values are names of time zones."""
-        return self.known > 0 and {*self.frequent} <= available_timezones()
+        """Whether its values are names of time zones: Japan is one, but rather a country."""
+        if not self.known or not {*self.frequent} <= available_timezones():
+            return False
+        are_only_zones = all("/" in v or v in ("UTC", "GMT") for v in self.frequent)
+        return are_only_zones or is_called_zone(self.name)
 
     @property
     def is_clock(self) -> bool:

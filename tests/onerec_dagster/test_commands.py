@@ -1,6 +1,7 @@
 """The operator's commands: which runs they ask for, in which order."""
 
 import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -49,7 +50,9 @@ def op(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recorded:
 
     @dataclass
     class Home:
-        root: Path = tmp_path
+        home: Path = tmp_path
+        dataset: str = "shop"
+        root: Path = tmp_path / "shop"
         source: Log = field(default_factory=Log)
 
         def partition_range(self) -> tuple[date, None]:
@@ -165,7 +168,8 @@ def test_a_champion_that_is_not_there_is_named(
 
 @pytest.mark.parametrize("command", ["promote", "rollback", "pin", "table"])
 def test_without_a_nightly_run_the_home_is_named(op: Recorded, command: str) -> None:
-    with pytest.raises(ValueError, match=r"ONEREC_HOME='.*': no nightly run has a champion there"):
+    about = f"ONEREC_HOME='{op.settings.home}': no nightly run of shop has a champion there"
+    with pytest.raises(ValueError, match=re.escape(about)):
         call(op, command)
 
 

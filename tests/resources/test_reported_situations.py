@@ -130,6 +130,22 @@ def test_a_zone_beside_times_without_one_is_warned_about(
     assert not any("TimeZone" in note for note in zoned)
 
 
+@pytest.mark.parametrize(("name", "is_zone"), [("country", False), ("tz", True)])
+def test_countries_are_no_time_zones(tmp_path: Path, name: str, is_zone: bool) -> None:
+    _, proposal = proposed(tmp_path, events=log().assign(**{name: "Japan"}), items=items())
+    assert ("  time_zone: Japan" in proposal.text) == is_zone
+
+
+def test_a_damaged_first_file_of_days_leaves_the_others_their_notes(tmp_path: Path) -> None:
+    for day in ("2026-03-01", "2026-03-02"):
+        frame = events_frame([f"{day} 12:00:00"], TimeZone="Asia/Tokyo")
+        frame.to_csv(tmp_path / f"{day}.csv", index=False)
+    (tmp_path / "2026-03-01.csv").write_text("uid,vid,ts,play_ms,liked,TimeZone\n1,2\n")
+    source = opened(tmp_path, events=section("{date}.csv"))
+    assert not any("TimeZone" in note for note in source.notes())
+    assert source.events(DAY).num_rows == 1
+
+
 def test_flags_are_no_ids(tmp_path: Path) -> None:
     events_frame([NOON_MS] * 2, uid=[True, False]).to_parquet(tmp_path / "log.parquet")
     with pytest.raises(ValueError, match="'uid' is no id but a flag: name the column of the ids"):
