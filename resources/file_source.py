@@ -269,8 +269,9 @@ class FileSource:
         found = [n for n in (self.log.feedback_note(), zone_note(self.log)) if n]
         if self.log.skipped:
             found.append(
-                f"not read, for their endings say neither Parquet nor CSV nor JSON lines: "
-                f"{shown(', '.join(self.log.skipped))}. If they hold data, set format"
+                f"not read, for their endings say neither Parquet nor CSV nor JSON lines, or say "
+                f"JSON beside these: {shown(', '.join(self.log.skipped))}. If they hold data, set "
+                "format, or name them by a glob"
             )
         if self.log.unreadable:
             found.append(

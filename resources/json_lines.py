@@ -5,19 +5,21 @@ number in one line and a text in another is one id; a list of texts becomes one 
 Parquet, and one of numbers stays a list, since it may be a vector.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from onerec.datasets.json_keys import pointer
+from onerec.datasets.json_keys import pointers
 
 LINES = "delivered_lines"
 
 
 def cells(
     names: Sequence[str],
-    present: tuple[str, ...],
+    known: Mapping[str, tuple[str, ...]],
     single: Collection[str] = (),
     new_keys: Sequence[str] = (),
+    *,
+    records_are_null: bool = False,
 ) -> tuple[str, dict[str, Any]]:
     """SQL of the cells of the lines in `LINES`: columns c0, c1 ... and `row`, and its parameters.
 
@@ -25,18 +27,26 @@ def cells(
 
     Args:
         names: Keys, those of a record in a record as `user.id`.
-        present: Names of the file.
+        known: The file's keys and their pointers.
         single: Those of `names` that hold one value, and no list.
         new_keys: Keys that no line may have, since the first lines lack them and nothing reads
             them.
+        records_are_null: Records are no error.
     """
-    wanted = [pointer(name, present) for name in names]
-    parameters: dict[str, Any] = {"json_keys": wanted or ["/"]}
-    texts = ", ".join(
-        f"{_text(f'cells[{place + 1}]', name in single, f'json_name_{place}')} as c{place}"
-        for place, name in enumerate(names)
-    )
-    parameters |= {f"json_name_{place}": name for place, name in enumerate(names)}
+    wanted = [pointers(name, known) for name in names]
+    parameters: dict[str, Any] = {"json_keys": [at for ways in wanted for at in ways] or ["/"]}
+    texts, last = [], 0
+    for place, (name, ways) in enumerate(zip(names, wanted, strict=True)):
+        cell = f"cells[{last + 1}]"
+        if len(ways) > 1:  # one that is null may stand at another pointer
+            known_ones = [f"nullif(cells[{last + k}], 'null')" for k in range(1, len(ways) + 1)]
+            cell = f"coalesce({', '.join(known_ones)})"
+        nested = "null"
+        if not records_are_null:
+            nested = _nested(cell, f"json_name_{place}")
+            parameters[f"json_name_{place}"] = name
+        texts.append(f"{_text(cell, name in single, nested)} as c{place}")
+        last += len(ways)
     late = "".join(
         f""" when contains(line, '"{key}"') and json_exists(line, '/{key}')
             then error('late key in line ' || (row + 1) || ': {key}')"""
@@ -48,16 +58,21 @@ def cells(
         f"when json_type(line) <> 'OBJECT' then {broken}{late} else line end"
     )
     sql = (
-        f"(select {texts or 'null as c'}, row from (select row, "
+        f"(select {', '.join(texts) or 'null as c'}, row from (select row, "
         f"json_extract({checked}, $json_keys) as cells "
-        f"from (select line, row_number() over () - 1 as row from {LINES})))"
+        f"from (select line, row_number() over () - 1 as row from {LINES}) "
+        "where regexp_matches(line, '\\S')))"
     )
     return sql, parameters
 
 
-def _text(cell: str, is_single: bool, name: str) -> str:
+def _nested(cell: str, name: str) -> str:
+    """SQL: the error for a value that is several."""
+    return f"error('nested value in line ' || (row + 1) || ': ' || ${name} || chr(10) || {cell})"
+
+
+def _text(cell: str, is_single: bool, nested: str) -> str:
     """SQL: a cell of JSON as text."""
-    nested = f"error('nested value in line ' || (row + 1) || ': ' || ${name} || chr(10) || {cell})"
     values = (
         f"if(regexp_full_match({cell}, '\\[[-0-9][-+0-9.eE,]*\\]'), cast({cell} as varchar), "
         f"array_to_string(cast({cell} as varchar[]), ','))"

@@ -194,7 +194,7 @@ def _json_relation(
         LINES, pa.RecordBatchReader.from_batches(reader.schema, _watched(reader, failures))
     )
     single = {n for contract in _SINGLE for n in part.columns.get(contract, ())}
-    sql, of_keys = cells(keys, file.names, single, part.new_keys)
+    sql, of_keys = cells(keys, file.keys, single, part.new_keys)
     columns |= {n: RawColumn(f"c{i}", "VARCHAR") for i, n in enumerate(keys)}
     return _Relation(f"{sql} as delivered", columns, parameters | of_keys)
 

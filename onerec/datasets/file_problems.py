@@ -18,6 +18,7 @@ MANY_CONTROLS = 0.03
 """Their share from which bytes are no text; in compressed ones it is .07."""
 
 AS_LINES = "write one record a line, jq -c '.[]' file.json > file.jsonl say"
+TOO_DEEP = "holds lists or records in too many others: write what is meant in fields of its own"
 _JSON = re.compile(rb"(\xef\xbb\xbf)?\s*\{\s*[\"}]")
 _JSON_LIST = re.compile(rb"(\xef\xbb\xbf)?\s*\[\s*[\[{]")
 _BROKEN_LINE = re.compile(r"no record in line (\d+): ?(.*)", re.DOTALL)
@@ -189,7 +190,7 @@ def about_broken_line(number: int, line: str) -> str:
     """The message for a line that is no JSON record.
 
     Args:
-        number: Of the lines that are not empty, from 1 on.
+        number: From 1 on.
         line: The line.
     """
     start = f"line {number} is no JSON record: {shown(line)!r}. "

@@ -146,8 +146,20 @@ class DataFile:
                 with self.filesystem.open(self.path, "rb") as stream:
                     return tuple(pq.ParquetFile(stream).schema_arrow.names)
             if self.is_json:
-                return json_keys.names_in(self._first_text(), self.path)
+                return tuple(self.keys)
             return self._head.names if self.style.names is None else self.style.names
+        except _BROKEN as error:
+            raise self.damaged(error) from error
+
+    @cached_property
+    def keys(self) -> dict[str, tuple[str, ...]]:
+        """Of JSON lines the names, and the JSON pointers of each.
+
+        Raises:
+            ValueError: The file is damaged, or a line is no record.
+        """
+        try:
+            return json_keys.keys_in(self._first_text()[0], self.path)
         except _BROKEN as error:
             raise self.damaged(error) from error
 
@@ -169,31 +181,30 @@ class DataFile:
             ValueError: The file is damaged.
         """
         try:
-            text = self._first_text()
+            text, _ = self._first_text()
         except _BROKEN as error:
             raise self.damaged(error) from error
         return [line for line in text.splitlines() if line.strip()][:number]
 
     def mentions(self, name: str) -> bool:
-        """Whether a file of JSON lines has the last key of a name anywhere, as it is written there.
-
-        Raises:
-            ValueError: The file is damaged.
+        """Whether a file of JSON lines has the last key of a name anywhere, as it is written there;
+        of a damaged one in what can be read.
         """
-        key = f'"{name.rpartition(".")[2]}"'.encode()
+        last = name.rpartition(".")[2]
+        keys = [f'{before}{last}"'.encode() for before in ('"', ".")]  # of a record, or with points
         kept = b""
         try:
             with self._bytes() as stream:
                 while block := stream.read(BLOCK_BYTES):
-                    if key in kept + block:
+                    if any(key in kept + block for key in keys):
                         return True
-                    kept = block[-len(key) :]
-        except _BROKEN as error:
-            raise self.damaged(error) from error
+                    kept = block[-len(keys[0]) :]
+        except _BROKEN:
+            return False
         return False
 
     def lines(self) -> pa.RecordBatchReader:
-        """The lines of a JSON file that are not empty, in one column `line` of texts.
+        """The lines of a JSON file, empty ones too, in one column `line` of texts.
 
         Raises:
             ValueError: The file is damaged; as it is read.
@@ -208,6 +219,7 @@ class DataFile:
         Raises:
             ValueError: The file is damaged, or a row does not fit its header; as it is read.
         """
+        assert not self.is_json, "see lines"
         names = [f"c{p}" for p in positions]
         if not self.is_parquet:
             schema = pa.schema([(name, pa.string()) for name in names])
@@ -295,11 +307,18 @@ class DataFile:
             else:
                 yield pa.CompressedInputStream(pa.PythonFile(stream, mode="r"), codec)
 
-    def _first_text(self) -> str:
+    def _first_text(self) -> tuple[str, str]:
+        """The beginning of a file of text, of JSON lines at least one of them; and its encoding."""
         with self._bytes() as stream:
             start = stream.read(HEADER_BYTES)
+            while self.is_json and b"\n" not in start and (more := stream.read(HEADER_BYTES)):
+                start += more
+                if len(start) > BLOCK_BYTES:
+                    most = f"{BLOCK_BYTES >> 20} MiB, which a record may have"
+                    raise ValueError(f"{self.path}: line 1 is longer than {most}: leave fields out")
         file_problems.require_text(self.path, start, self.style.encoding, is_json=self.is_json)
-        return start.decode(self._encoding(start), "replace")
+        encoding = self._encoding(start)
+        return start.decode(encoding, "replace"), encoding
 
     def _encoding(self, start: bytes) -> str:
         if self.style.encoding not in ("utf8", "utf-8"):
@@ -309,9 +328,8 @@ class DataFile:
 
     @cached_property
     def _head(self) -> "_Head":
-        with self._bytes() as stream:
-            encoding = self._encoding(stream.read(2))
-        text = io.StringIO(self._first_text(), newline="")
+        start, encoding = self._first_text()
+        text = io.StringIO(start, newline="")
         rows = csv.reader(text, delimiter=self._delimiter, quotechar=self.style.quote)
         left, number = self.style.skip_rows, 0
         for number, row in enumerate(rows, start=1):
@@ -357,7 +375,9 @@ class DataFile:
         """A line is a CSV row of one cell: JSON writes the delimiter \\x01 as an escape."""
         with self._bytes() as stream:
             encoding = self._encoding(stream.read(2)).removesuffix("-sig")
-        parse = pacsv.ParseOptions(delimiter="\x01", quote_char=False, escape_char=False)
+        parse = pacsv.ParseOptions(
+            delimiter="\x01", quote_char=False, escape_char=False, ignore_empty_lines=False
+        )
         read = pacsv.ReadOptions(
             use_threads=False, block_size=BLOCK_BYTES, encoding=encoding, column_names=["line"]
         )
@@ -388,12 +408,15 @@ class ListedFiles:
 
     Attributes:
         files: In the order of their paths.
-        skipped: Paths in the directories whose ending says no format, and `.json` beside others.
+        skipped: Paths in the directories whose ending says no format, and those of `notes`.
+        notes: Lines of JSON beside CSV or Parquet in the directories: rather a manifest, what went
+            wrong, or the log once more.
         unreadable: Directories that this user may not list.
     """
 
     files: tuple[DataFile, ...]
     skipped: tuple[str, ...] = ()
+    notes: tuple[DataFile, ...] = ()
     unreadable: tuple[str, ...] = ()
 
 
@@ -403,18 +426,20 @@ def find(url: str, *, format: Format | None = None, style: CsvStyle = CsvStyle()
     Args:
         url: Where to look.
         format: Format of every file. None: by the ending, and where that is not known, for a
-            file that the URL itself names or matches, by the first bytes.
+            file that the URL itself names or matches, by the first bytes; and lines of JSON beside
+            CSV or Parquet in the directories are left out.
         style: How CSV files are written.
 
     Raises:
         ValueError: The URL's file system is not installed or cannot be reached, or too much lies
             there.
     """
+    formats: dict[str, Format | None]
     try:
         filesystem, path = fsspec.core.url_to_fs(url)
         is_local = isinstance(filesystem, LocalFileSystem)
         searched: Any = BoundedLocalFileSystem() if is_local else filesystem
-        formats: dict[str, Format | None] = _formats(searched, path, format)
+        formats, inside = _formats(searched, path, format)
     except ImportError as error:
         raise ValueError(
             f"{url}: {error}. For s3:// install the extra: pip install 'onerec-dagster[s3]'"
@@ -425,47 +450,41 @@ def find(url: str, *, format: Format | None = None, style: CsvStyle = CsvStyle()
         raise ValueError(f"{url}: cannot be opened ({error}); check the URL") from error
     if is_local and searched.follows_links:
         formats = {p: formats[p] for p in without_second_ways(formats)}
-    paths = sorted(formats)
+    has_tables = format is None and not {"csv", "parquet"}.isdisjoint(formats.values())
+    notes = {p for p in inside if has_tables and formats.get(p) == "json"}
+    every = [
+        DataFile(filesystem, p, found, style)
+        for p in sorted(formats)
+        if (found := formats[p]) is not None
+    ]
     return ListedFiles(
-        tuple(
-            DataFile(filesystem, p, found, style)
-            for p in paths
-            if (found := formats[p]) is not None
-        ),
-        tuple(p for p in paths if formats[p] is None),
-        tuple(searched.unreadable) if is_local else (),
+        files=tuple(file for file in every if file.path not in notes),
+        skipped=tuple(sorted({p for p, found in formats.items() if found is None} | notes)),
+        notes=tuple(file for file in every if file.path in notes),
+        unreadable=tuple(searched.unreadable) if is_local else (),
     )
 
 
-def _formats(filesystem: Any, path: str, format: Format | None) -> dict[str, Format | None]:
-    """Files behind a path or a glob, and the format of each; see `find`."""
+def _formats(
+    filesystem: Any, path: str, format: Format | None
+) -> tuple[dict[str, Format | None], set[str]]:
+    """Files behind a path or a glob with the format of each, see `find`, and those of them that
+    lie in a directory that it names."""
     is_glob = any(c in path for c in "*?[") and not filesystem.exists(path)
     matches = filesystem.glob(path) if is_glob else [path] if filesystem.exists(path) else []
     formats: dict[str, Format | None] = {}
+    inside: set[str] = set()
     for match in map(str, matches):
         if is_glob and _is_hidden(match.rsplit("/", 1)[-1]):
             continue
         if filesystem.isdir(match):
-            inside = map(str, filesystem.find(match))
-            of_directory: dict[str, Format | None] = {
-                p: format or _by_ending(p) for p in inside if not _is_hidden(p.removeprefix(match))
-            }
-            formats |= of_directory if format else _without_notes(of_directory)
+            found = map(str, filesystem.find(match))
+            below = [p for p in found if not _is_hidden(p.removeprefix(match))]
+            formats |= {p: format or _by_ending(p) for p in below}
+            inside |= {*below}
         else:
             formats[match] = format or _by_content(filesystem, match)
-    return formats
-
-
-def _without_notes(formats: dict[str, Format | None]) -> dict[str, Format | None]:
-    """A `.json` in a directory of other files is rather a note about them, a manifest say."""
-    has_others = any(
-        found is not None and not _without_compression(path).endswith(".json")
-        for path, found in formats.items()
-    )
-    return {
-        path: None if has_others and _without_compression(path).endswith(".json") else found
-        for path, found in formats.items()
-    }
+    return formats, inside
 
 
 def _without_compression(path: str) -> str:

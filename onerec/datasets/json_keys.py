@@ -1,17 +1,18 @@
 """Names of the columns of JSON lines: the keys of their records."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from onerec.datasets.file_problems import about_broken_line
+from onerec.datasets.file_problems import TOO_DEEP, about_broken_line
 
 DEEPEST = 4
 """Records in records that have names."""
 
 
-def names_in(text: str, path: str) -> tuple[str, ...]:
-    """The keys in the first lines of a file, in the order in which they appear.
+def keys_in(text: str, path: str) -> dict[str, tuple[str, ...]]:
+    """The keys in the first lines of a file, in the order in which they appear, and the JSON
+    pointers of each: `event.kind` may be a key itself, and the key `kind` of the record `event`.
 
     Args:
         text: The beginning of the file; its last line may be cut.
@@ -20,48 +21,51 @@ def names_in(text: str, path: str) -> tuple[str, ...]:
     Raises:
         ValueError: A line is no record.
 
-    >>> names_in('{"user": {"id": 1}, "item": 2}\\n{"item": 3, "is_like": true}\\n', "log.jsonl")
-    ('user', 'user.id', 'item', 'is_like')
+    >>> keys_in('{"user": {"id": 1}}\\n{"user.id": 3, "at": 4}\\n', "log.jsonl")
+    {'user': ('/user',), 'user.id': ('/user/id', '/user.id'), 'at': ('/at',)}
     """
-    names: dict[str, None] = {}
-    lines = [line for line in text.split("\n") if line.strip()]
-    for number, line in enumerate(lines, start=1):
+    found: dict[str, dict[str, None]] = {}
+    lines = [(n, line) for n, line in enumerate(text.split("\n"), start=1) if line.strip()]
+    for place, (number, line) in enumerate(lines, start=1):
         try:
             record = json.loads(line)
         except ValueError:
             record = None
+        except RecursionError:
+            raise ValueError(f"{path}: line {number} {TOO_DEEP}") from None
         if isinstance(record, dict):
-            names |= dict.fromkeys(_names(record))
-        elif number < len(lines) or number == 1:
+            for name, pointer in _keys(record):
+                found.setdefault(name, {})[pointer] = None
+        elif place < len(lines) or place == 1:
             raise ValueError(f"{path}: {about_broken_line(number, line)}")
-    return tuple(names)
+    return {name: tuple(pointers) for name, pointers in found.items()}
 
 
-def pointer(name: str, present: tuple[str, ...]) -> str:
-    """The JSON pointer of a column: a key may have a point in it itself.
+def pointers(name: str, known: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+    """The JSON pointers at which a column may stand: where it is known, else all that its points
+    allow.
 
-    >>> pointer("user.id", ("user.id",)), pointer("user.id", ("user", "user.id"))
+    >>> pointers("user.id", {"user": ("/user",)})
     ('/user.id', '/user/id')
     """
-    parts = _parts(name, present)
-    return "".join("/" + part.replace("~", "~0").replace("/", "~1") for part in parts)
+    if name in known:
+        return known[name]
+    at = [place for place, character in enumerate(name) if character == "."]
+    inside = [
+        before + _step(name[place + 1 :])
+        for place in at
+        for before in pointers(name[:place], known)
+    ]
+    return (_step(name), *inside)
 
 
-def _parts(name: str, present: tuple[str, ...]) -> list[str]:
-    """The longest beginnings that are columns themselves are records."""
-    at = [n for n, c in enumerate(name) if c == "." and name[:n] in present]
-    if not at:
-        return [name] if name in present else name.split(".")
-    return [name[: at[0]], *_parts(name[at[0] + 1 :], _inside(name[: at[0]], present))]
-
-
-def _inside(record: str, present: tuple[str, ...]) -> tuple[str, ...]:
-    start = f"{record}."
-    return tuple(name.removeprefix(start) for name in present if name.startswith(start))
-
-
-def _names(record: dict[str, Any], before: str = "", depth: int = 1) -> Iterator[str]:
+def _keys(record: dict[str, Any], before: str = "", at: str = "", depth: int = 1) -> Iterator[Any]:
     for key, value in record.items():
-        yield before + key
+        pointer = at + _step(key)
+        yield before + key, pointer
         if isinstance(value, dict) and depth < DEEPEST:
-            yield from _names(value, f"{before}{key}.", depth + 1)
+            yield from _keys(value, f"{before}{key}.", pointer, depth + 1)
+
+
+def _step(key: str) -> str:
+    return "/" + key.replace("~", "~0").replace("/", "~1")

@@ -5,6 +5,7 @@ knows files, columns and days, and no database.
 """
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
@@ -43,6 +44,8 @@ REMEDY_OF_SOME = (
     "list both names, [name, name in this file]."
 )
 WITHOUT_ZEROS = "A month or a day without its zero is {date:%-m} or {date:%-d} in it"
+LOOKED_THROUGH = 64 << 20
+"""Bytes of JSON lines in which a key is looked for that the first lines lack."""
 GAP_DAYS = 180
 SLIVER = 0.01
 """What `main_days` leaves out: days beyond such a gap with at most such a share of the rows."""
@@ -240,11 +243,15 @@ class OwnLog:
         Raises:
             ValueError: A file lacks a required column.
         """
+        url, notes = self.url(name), None
         for offset in range((last - first).days + 1):
             day = first + timedelta(days=offset)
-            found = self._find(name, one_day(self.url(name), day)).files
+            found = self._find(name, one_day(url, day)).files
+            if notes is None and any(file.is_json for file in found):
+                # the manifest of a day without rows is known by the tables of other days
+                notes = {*self._find(name, any_day(url)).skipped}
             for number, file in enumerate(found):
-                if not file.names:
+                if file.path in (notes or ()) or not file.names:
                     continue
                 if name == "events" and self.feedback.needs_watch_seconds:
                     self._require_watch_seconds([file])
@@ -349,7 +356,7 @@ class OwnLog:
                 columns[contract] = source
             elif contract not in _optional(mapping):
                 every = self._files(name) if others is None else others
-                is_elsewhere = any(_has(other, source) for other in every)
+                is_elsewhere = _may_have(every, source)
                 remedy = REMEDY_OF_SOME.format(name) if is_elsewhere else None
                 _require_columns(file, _key(name, contract), source.names, remedy)
         features = {
@@ -400,10 +407,10 @@ class OwnLog:
         mapping = self._mapping(name)
         for contract in _optional(mapping):
             source = getattr(mapping, contract)
-            if source is not None and not any(_has(f, source) for f in known):
+            if source is not None and not _may_have(known, source):
                 _require_columns(known[0], _key(name, contract), source.names)
         for feature, source in self._features(name).items():
-            if not any(_has(f, own_config.Column(column=source.column)) for f in known):
+            if not _may_have(known, own_config.Column(column=source.column)):
                 _require_columns(known[0], f"{name}.features.{feature}", (source.column,))
 
     def _mapping(self, name: str) -> BaseModel:
@@ -416,21 +423,43 @@ def _remedy_of_path(path: str) -> str:
     """What is likely wrong with a path where nothing lies."""
     if path != path.strip():
         return ". It has blanks around it: remove them"
-    if path.startswith("~") or "$" in path or "%" in path:
+    if "://" in path:
+        return ". Correct it"
+    if re.search(r"^~|\$|%\w+%", re.sub(r"\{date[^}]*\}", "", path)):
         return ". ~ and variables are not filled in: write the directory out"
     if "\\" in path:
         return ". Part directories by /, not by a backslash"
+    if Path(path).is_absolute():
+        return ". Correct it"
     return ". A relative path starts beside the YAML file, or at DATA_DIR: correct it"
 
 
-def _has(file: files.DataFile, column: own_config.Column) -> bool:
-    """Whether a file has a column, itself or in its path; a damaged one has none."""
+def _may_have(known: Sequence[files.DataFile], column: own_config.Column) -> bool:
+    """Whether some file has a column, itself or in its path; a damaged one has none.
+
+    A key of JSON may come after the first lines of all files: the newest ones are looked through,
+    up to `LOOKED_THROUGH` bytes. What lies beyond may have it.
+    """
+    if any(_lacks(file, column) == set() for file in known):
+        return True
+    left = LOOKED_THROUGH
+    for file in sorted((f for f in known if f.is_json), key=lambda f: f.path, reverse=True):
+        left -= file.filesystem.size(file.path)
+        if left < 0:
+            return True
+        lacking = _lacks(file, column)
+        if lacking is not None and all(file.mentions(name) for name in lacking):
+            return True
+    return False
+
+
+def _lacks(file: files.DataFile, column: own_config.Column) -> set[str] | None:
+    """Names of a column that a file does not show; None of a damaged one."""
     try:
         present = {*file.names, *file.path_columns}
-        wanted = set(column.as_named_in(present).names) - present
-        return not wanted or (file.is_json and all(file.mentions(name) for name in wanted))
     except ValueError:
-        return False
+        return None
+    return set(column.as_named_in(present).names) - present
 
 
 def _optional(mapping: BaseModel) -> list[str]:

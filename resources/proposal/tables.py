@@ -136,7 +136,7 @@ class FoundTable:
 
 
 def find_tables(data: str) -> tuple[list[FoundTable], tuple[str, ...]]:
-    """The tables behind a directory, a glob or a file, the largest first, and what was not read.
+    """The tables behind a directory, a glob or a file, and what was not read.
 
     Raises:
         SettingError: Nothing is found, or no file can be read.
@@ -146,12 +146,11 @@ def find_tables(data: str) -> tuple[list[FoundTable], tuple[str, ...]]:
     except ValueError as error:
         raise SettingError("DATA", redact_url(data), str(error)) from error
     groups: dict[tuple[object, ...], list[DataFile]] = {}
-    notes = [path for path in found.skipped if path.lower().endswith(".json")]
-    every = [*found.files, *(file for path in notes for file in find(path).files)]
-    for file, names in _read_each(_with_names, _without_links(every), problems):
+    every = _without_links([*found.files, *found.notes])
+    for file, names in _read_each(_with_names, every, problems):
         if names:
             groups.setdefault((*sorted(names), file.format, file.style), []).append(file)
-    tables = _read_each(_look_at, _joined(groups.values()), problems)
+    tables = _read_each(_look_at, groups.values(), problems)
     if problems and not tables:
         raise SettingError("DATA", data, problems[0])
     if not tables:
@@ -162,12 +161,13 @@ def find_tables(data: str) -> tuple[list[FoundTable], tuple[str, ...]]:
         )
         raise SettingError("DATA", data, remedy)
     not_read = [f"not read: {problem}" for problem in problems]
-    if skipped := [path for path in found.skipped if path not in notes]:
+    looked_at = {file.path for file in found.notes}
+    if skipped := [path for path in found.skipped if path not in looked_at]:
         names = ", ".join(skipped[:5])
         not_read.append(
             f"not read, for their endings: {names}; name such a file, make init DATA=file"
         )
-    return sorted(tables, key=_size, reverse=True), tuple(not_read)
+    return tables, tuple(not_read)
 
 
 def _read_each(read: Callable[[T], R], wanted: Iterable[T], problems: list[str]) -> list[R]:
@@ -179,38 +179,6 @@ def _read_each(read: Callable[[T], R], wanted: Iterable[T], problems: list[str])
         except (OSError, ValueError) as error:
             problems.append(str(error))
     return done
-
-
-def _joined(groups: Iterable[list[DataFile]]) -> list[list[DataFile]]:
-    """Files of one table: those of the same columns, in any order, and those that lack some of
-    them, where they are called alike but for numbers. A file with all columns stands first."""
-    joined: list[list[DataFile]] = []
-    for files in sorted(groups, key=lambda files: -len(files[0].names)):
-        of = next((other for other in joined if _lacks_some(files, other)), None)
-        if of is None:
-            joined.append(files)
-        else:
-            of += files
-    return joined
-
-
-def _lacks_some(files: Sequence[DataFile], other: Sequence[DataFile]) -> bool:
-    mine, its = files[0], other[0]
-    is_part = set(mine.names) < set(its.names) and (mine.format, mine.style) == (
-        its.format,
-        its.style,
-    )
-    return is_part and {_without_numbers(f.path) for f in files} == {
-        _without_numbers(f.path) for f in other
-    }
-
-
-def _without_numbers(path: str) -> str:
-    return re.sub(r"\d+", "", path)
-
-
-def _size(table: FoundTable) -> int:
-    return sum(int(f.filesystem.size(f.path)) for f in table.files)
 
 
 def _with_names(file: DataFile) -> tuple[DataFile, tuple[str, ...]]:
@@ -253,24 +221,26 @@ def _look_at(files: Sequence[DataFile]) -> FoundTable:
 
 
 def _first_rows(connection: duckdb.DuckDBPyConnection, file: DataFile) -> pa.Table:
-    """The first rows of a file; of a record in a line the values, and not the record itself."""
+    """The first rows of a file; of JSON the fields of records, and no column of records only."""
     reader = file.lines() if file.is_json else file.rows(range(len(file.names)))
     batch = next(iter(reader), None)
-    records = {name.rpartition(".")[0] for name in file.names} if file.is_json else set()
-    names = [name for name in file.names if name not in records]
+    names = list(file.names)
     if batch is None:
         return pa.table({name: pa.array([], pa.string()) for name in names})
     rows = pa.Table.from_batches([batch]).slice(0, SAMPLE_ROWS)
     if not file.is_json:
         return rows.rename_columns(names)
     connection.register(LINES, rows)
-    sql, parameters = cells(names, file.names)
+    sql, parameters = cells(names, file.keys, records_are_null=True)
     try:
         columns = ", ".join(f"c{place}" for place in range(len(names)))
         found = connection.sql(f"select {columns} from {sql}", params=parameters).to_arrow_table()
     except duckdb.Error as error:
         raise file.damaged(error) from error
-    return found.rename_columns(names)
+    records = {name[:at] for name in names for at, c in enumerate(name) if c == "."}
+    columns = zip(names, found.columns, strict=True)
+    kept = {n: c for n, c in columns if n not in records or c.null_count < len(c)}
+    return pa.table(kept)
 
 
 def _path_columns(files: Sequence[DataFile]) -> pa.Table:

@@ -12,6 +12,7 @@ from onerec.datasets.file_problems import loose
 from onerec.datasets.files import ENDINGS, find
 from onerec.datasets.own_config import EventColumns, ItemColumns
 from resources.proposal.csv_style import FALLBACK_ENCODING
+from resources.proposal.log_parts import join_parts
 from resources.proposal.no_log import why_no_log
 from resources.proposal.roles import (
     EVENTS,
@@ -58,7 +59,8 @@ def propose(data: str, beside: Path) -> Proposal:
         ValueError: There is no file, or none with users, items and times; the message says which
             columns were seen.
     """
-    tables, not_read = find_tables(data)
+    found_tables, not_read = find_tables(data)
+    tables = join_parts(found_tables)
     found = find_events(tables)
     if found is None:
         raise SettingError("DATA", data, why_no_log(tables, not_read))
@@ -148,7 +150,7 @@ def _users_section(users: FoundUsers, beside: Path) -> str:
     )
     lines.append("  features:")
     for name, choice in users.attributes.items():
-        lines.append(f"    {name}: {_scalar(choice.column.name)} # {choice.why}")
+        lines.append(f"    {_scalar(name)}: {_scalar(choice.column.name)} # {choice.why}")
     if not users.attributes:
         lines = [f"# {line}" for line in lines]
         comments.append("# no column of the users' table can be learned from as it is")

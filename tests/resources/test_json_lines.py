@@ -7,11 +7,13 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pandas as pd
 import pytest
 import yaml
 
 from onerec.config import SettingError
+from onerec.datasets import own
 from resources.file_source import FileSource, open_source
 from resources.proposal.yaml_file import propose
 from tests.resources.own_files import DAY, NOON_MS, events_frame, kept_text, opened, section
@@ -89,6 +91,37 @@ def test_a_record_names_its_field_in_the_remedy(tmp_path: Path) -> None:
         read(tmp_path, user_id="uid")
 
 
+def test_a_key_with_a_point_is_read_beside_a_key_of_its_beginning(tmp_path: Path) -> None:
+    rows = [{"event": "view", "event.kind": "purchase"}, {"event": {"kind": "cart"}}]
+    write_lines(tmp_path / "log.jsonl", [ROW | row for row in rows])
+    kinds = [row["event_type"] for row in read(tmp_path, event_type="event.kind")]
+    assert kinds == ["purchase", "cart"]
+
+
+def test_blank_lines_hold_nothing_and_count(tmp_path: Path) -> None:
+    lines = ["", json.dumps(ROW), "  \t", "", json.dumps(ROW)]
+    (tmp_path / "log.jsonl").write_text("\n".join(lines) + "\r\n\n")
+    assert len(read(tmp_path)) == 2
+    (tmp_path / "log.jsonl").write_text("\n".join([*lines, "5"]))
+    with pytest.raises(ValueError, match="line 6 is no JSON record"):
+        read(tmp_path)
+
+
+def test_a_first_line_of_more_than_a_mebibyte_is_read(tmp_path: Path) -> None:
+    write_lines(tmp_path / "log.jsonl", [ROW | {"text": "x" * (3 << 20)}, ROW])
+    assert len(read(tmp_path)) == 2
+    write_lines(tmp_path / "log.jsonl", [ROW | {"text": "x" * (17 << 20)}])
+    with pytest.raises(ValueError, match="line 1 is longer than 16 MiB"):
+        read(tmp_path)
+
+
+def test_lists_in_lists_without_end_are_named(tmp_path: Path) -> None:
+    deep = "[" * 200_000 + "]" * 200_000
+    (tmp_path / "log.jsonl").write_text(f'{json.dumps(ROW)}\n{{"a": {deep}}}\n')
+    with pytest.raises(ValueError, match="line 2 holds lists or records in too many others"):
+        read(tmp_path)
+
+
 LATE = [ROW] * 15_000  # more than the beginning of a file in which names are looked for
 
 
@@ -104,11 +137,23 @@ def test_a_late_key_is_read_where_it_is_named_and_stops_the_run_else(tmp_path: P
         read(tmp_path, is_like="likd")
 
 
+def test_a_late_key_is_looked_for_in_the_newest_lines_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_lines(tmp_path / "2026-03-02.jsonl", [ROW] * 100)
+    write_lines(tmp_path / "2026-03-03.jsonl", [ROW])
+    events = {"path": "{date}.jsonl", "columns": COLUMNS | {"is_like": "likd"}}
+    with pytest.raises(SettingError, match="likd"):
+        opened(tmp_path, events=events)
+    monkeypatch.setattr(own, "LOOKED_THROUGH", 1000)  # bytes: the newest file, and no other
+    assert opened(tmp_path, events=events).events(DAY)["is_like"].null_count == 100
+
+
 @pytest.mark.parametrize(
     ("last", "about"),
     [
-        ('{"user": {"id": 7}, "item": "i1", ', "line 3 is no JSON record"),
-        ("5", "line 3 is no JSON record: '5'. Correct or remove it"),
+        ('{"user": {"id": 7}, "item": "i1", ', "line 4 is no JSON record"),
+        ("5", "line 4 is no JSON record: '5'. Correct or remove it"),
         ('{"user": {"id": 7}, "item": "' + "x" * 300, "Its end is missing: write or copy"),
     ],
 )
@@ -149,6 +194,56 @@ def test_json_beside_other_files_is_a_note_about_them(tmp_path: Path) -> None:
     source = opened(tmp_path, events=section("log"))
     assert source.events(DAY).num_rows == 1
     assert any("manifest.json" in note for note in source.notes())
+
+
+@pytest.mark.parametrize("name", ["errors.jsonl", "more.ndjson.gz", "manifest.json.gz"])
+def test_lines_of_json_beside_tables_are_named_and_not_read(tmp_path: Path, name: str) -> None:
+    (tmp_path / "log").mkdir()
+    frame = events_frame([NOON_MS])
+    frame.to_parquet(tmp_path / "log" / "a.parquet")
+    frame.to_json(tmp_path / "log" / name, orient="records", lines=True)
+    source = opened(tmp_path, events=section("log"))
+    assert source.events(DAY).num_rows == 1
+    assert any(name in note for note in source.notes())
+
+
+def test_a_day_with_a_manifest_only_has_no_rows(tmp_path: Path) -> None:
+    for day in ("2026-03-02", "2026-03-03"):
+        (tmp_path / day).mkdir()
+        (tmp_path / day / "manifest.json").write_text('{"rows": 1}')
+    events_frame([NOON_MS]).to_csv(tmp_path / "2026-03-02" / "a.csv", index=False)
+    source = opened(tmp_path, events=section("{date}"))
+    assert source.events(DAY).num_rows == 1
+    assert source.events(date(2026, 3, 3)).num_rows == 0
+
+
+def test_init_takes_a_log_with_records_that_it_cannot_name(tmp_path: Path) -> None:
+    odd = {"context": {}, "a": {"b": {"c": {"d": {"e": 1}}}}, "event": "view", "event.time": 1}
+    rows = [
+        {"user_id": f"u{k % 40}", "item_id": f"i{k % 30}", "ts": f"2026-03-01 10:{k % 60:02}:00"}
+        | odd
+        for k in range(300)
+    ]
+    write_lines(tmp_path / "log.jsonl", rows)
+    text = propose(str(tmp_path / "log.jsonl"), tmp_path).text
+    assert yaml.safe_load(text)["events"]["columns"].keys() >= {"user_id", "item_id", "event_time"}
+    assert "event_type: event #" in text
+
+
+def test_init_finds_lines_of_json_beside_tables_behind_a_url(tmp_path: Path) -> None:
+    rows = [
+        {"user_id": f"u{k % 40}", "item_id": f"i{k % 30}", "ts": f"2026-03-01 10:{k % 60:02}:00"}
+        for k in range(300)
+    ]
+    memory = fsspec.filesystem("memory")
+    lines = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    memory.pipe(f"{tmp_path}/log.json.gz", gzip.compress(lines))
+    memory.pipe(
+        f"{tmp_path}/items.csv",
+        b"item_id,title\n" + b"".join(b"i%d,a title\n" % k for k in range(30)),
+    )
+    settings = yaml.safe_load(propose(f"memory:/{tmp_path}", tmp_path).text)
+    assert settings["events"]["path"] == f"memory://{tmp_path}/log.json.gz"
 
 
 def test_init_proposes_fields_of_records(tmp_path: Path) -> None:
