@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from resources.proposal.tables import MOST, ColumnFacts, FoundTable, is_text_of_ratings
@@ -298,18 +299,20 @@ def find_items(
     tables: Iterable[FoundTable], log: FoundTable, logged: ChosenColumn
 ) -> tuple[FoundTable, dict[str, ChosenColumn]] | None:
     """The table whose rows are items of the log; of several the one that says most of them."""
-    if logged.column.name not in log.rows.column_names:
+    ids = ids_of(log, logged.column.name)
+    if ids is None:
         return None
-    ids = pc.unique(log.rows[logged.column.name].cast("string"))
     found = []
     for table in tables:
         named = choose(table, ITEMS)
         own = named.get("item_id") or _same_name(table, logged)
-        if own is None or own.column.is_nested or own.column.name not in table.rows.column_names:
+        if own is None or own.column.is_nested:
+            continue
+        known = ids_of(table, own.column.name)
+        if known is None:
             continue
         if own.column.distinct < MOST_DUPLICATES * own.column.known:
             continue
-        known = pc.unique(table.rows[own.column.name].cast("string"))
         shared = pc.sum(pc.is_in(known, value_set=ids)).as_py() or 0
         if shared and not any(c.vectors for c in table.columns):
             repeated = "" if own.column.distinct == own.column.known else ", some twice"
@@ -317,6 +320,17 @@ def find_items(
             named["item_id"] = ChosenColumn(contract="item_id", column=own.column, why=why)
             found.append((table, _described_by_values(table, named)))
     return max(found, key=lambda pair: len(pair[1]), default=None)
+
+
+def ids_of(table: FoundTable, name: str) -> pa.Array | None:
+    """The different ids in a column's first rows; None where it stands in the path only, or where
+    they are bytes that are no text."""
+    if name not in table.rows.column_names:
+        return None
+    try:
+        return pc.unique(table.rows[name].cast("string"))
+    except pa.ArrowInvalid:
+        return None
 
 
 def _same_name(table: FoundTable, logged: ChosenColumn) -> ChosenColumn | None:

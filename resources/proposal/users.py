@@ -6,12 +6,13 @@
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 
 import pyarrow.compute as pc
 
 from onerec.datasets.own_config import FEATURE_NAME
 from onerec.session_dataset.user_attributes import FEWEST_USERS
-from resources.proposal.roles import EVENTS, REQUIRED, ChosenColumn, choose, short, unused
+from resources.proposal.roles import EVENTS, REQUIRED, ChosenColumn, choose, ids_of, short, unused
 from resources.proposal.tables import MOST, ColumnFacts, FoundTable
 
 OF_USERS = (
@@ -62,9 +63,9 @@ def find_users(
     Returns:
         The table, and notes about others that look like it but are not of the log's users.
     """
-    if logged.column.name not in log.rows.column_names:
+    ids = ids_of(log, logged.column.name)
+    if ids is None:
         return None, ()
-    ids = pc.unique(log.rows[logged.column.name].cast("string"))
     found, notes = [], []
     for table in tables:
         key = _key(table, logged)
@@ -76,7 +77,7 @@ def find_users(
                 f"{key.distinct:,} users: write one row for each, and name it in the section users"
             )
             continue
-        own = pc.unique(table.rows[key.name].cast("string"))
+        own = ids_of(table, key.name)
         shared = pc.sum(pc.is_in(own, value_set=ids)).as_py() or 0
         if shared:
             why = f"one row a user; {shared:,} of them are in the first rows of the log"
@@ -102,7 +103,7 @@ def _key(table: FoundTable, logged: ChosenColumn) -> ColumnFacts | None:
     if is_called_users:
         named += [c for c in table.columns if c.words == "id"]
         named += [] if table.has_header else list(table.columns[:1])
-    keys = [c for c in named if c.known and not c.is_nested and c.name in table.rows.column_names]
+    keys = [c for c in named if c.known and not c.is_nested and ids_of(table, c.name) is not None]
     one_row_each = next((c for c in keys if c.distinct >= MOST * c.known), None)
     return one_row_each or (keys[0] if keys and is_called_users else None)
 
@@ -168,8 +169,9 @@ def after_the_fact(words: str) -> str | None:
 def _name(column: ColumnFacts, taken: dict[str, ChosenColumn]) -> str:
     """What a request calls the attribute."""
     name = column.words.replace(" ", "_")[:32]
-    is_usable = re.fullmatch(FEATURE_NAME, name) and name not in ("user_id", *taken)
-    return name if is_usable else f"attribute_{len(taken) + 1}"
+    if re.fullmatch(FEATURE_NAME, name) and name not in ("user_id", *taken):
+        return name
+    return next(n for k in count(len(taken) + 1) if (n := f"attribute_{k}") not in taken)
 
 
 def newest_files(table: FoundTable, day: Sequence[str]) -> FoundTable:

@@ -3,6 +3,8 @@
 from datetime import date, timedelta
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -93,6 +95,23 @@ def test_ids_that_are_not_the_events_are_shown_beside_them(tmp_path: Path) -> No
     assert "users" not in settings
     (note,) = [n for n in proposal.notes if "looks like a table of users" in n]
     assert "'U-0' there, 'u0' in the log" in note
+
+
+def test_names_that_yaml_reads_otherwise_and_those_of_no_use(tmp_path: Path) -> None:
+    write_log(tmp_path)
+    header = "user_id,on,attribute_4,\u00e9,\u00fc"
+    rows = [f"u{k},{k % 2},{k % 3},{k % 4},{k % 5}" for k in range(40)]
+    write_users(tmp_path, "users.csv", header, rows)
+    features = proposed(tmp_path)[0]["users"]["features"]
+    assert features.keys() == {"on", "attribute_4", "attribute_3", "attribute_5"}
+    assert sorted(features.values()) == ["attribute_4", "on", "\u00e9", "\u00fc"]
+
+
+def test_ids_of_bytes_are_left_out(tmp_path: Path) -> None:
+    write_log(tmp_path)
+    ids = pa.array([bytes([255, k]) for k in range(40)], pa.binary())
+    pq.write_table(pa.table({"user_id": ids, "plan": ["a", "b"] * 20}), tmp_path / "data/u.parquet")
+    assert "users" not in proposed(tmp_path)[0]
 
 
 def test_a_table_without_an_attribute_is_a_comment(tmp_path: Path) -> None:

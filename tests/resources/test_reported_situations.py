@@ -87,6 +87,13 @@ def test_columns_in_another_order_or_added_later_are_one_log(tmp_path: Path) -> 
     assert rows_read(tmp_path) == 400
 
 
+def test_tables_that_are_numbered_are_no_parts_of_one_log(tmp_path: Path) -> None:
+    users = log()[["user_id"]].drop_duplicates().assign(plan=["a", "b"] * 20)
+    events = log().assign(plan="a")
+    settings, _ = proposed(tmp_path, table_1=events, table_2=users, items=items())
+    assert settings["events"]["path"] == "data/table_1.csv"
+
+
 def test_a_second_log_of_other_names_is_not_left_out_without_a_remedy(tmp_path: Path) -> None:
     old = log()[:100].rename(columns={"item_id": "product_id"})
     _, proposal = proposed(tmp_path, new=log()[100:], old=old, items=items())
@@ -176,7 +183,11 @@ def test_several_rows_of_a_user_are_no_table_of_users(tmp_path: Path) -> None:
         ("$HOME/log.csv", "~ and variables are not filled in"),
         ("data\\log.csv", "Part directories by /"),
         (" log.csv ", "It has blanks around it"),
+        ("%DATA%/log.csv", "~ and variables are not filled in"),
+        ("{date:%Y%m%d}.csv", "A relative path starts beside the YAML file"),
         ("lgo.csv", "A relative path starts beside the YAML file"),
+        ("/nowhere/log.csv", "found at /nowhere/log.csv. Correct it"),
+        ("memory://nowhere/log.csv", "found at memory://nowhere/log.csv. Correct it"),
     ],
 )
 def test_a_path_that_leads_nowhere_says_what_is_likely_wrong(
