@@ -70,7 +70,7 @@ def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         )
     url = f"http://127.0.0.1:{port}"
     try:
-        deadline = time.monotonic() + 150
+        deadline = time.monotonic() + 400
         while not _ready(url):
             assert process.poll() is None, (home / "log.txt").read_text()[-4000:]
             assert time.monotonic() < deadline, (home / "log.txt").read_text()[-4000:]
