@@ -408,15 +408,16 @@ class ListedFiles:
 
     Attributes:
         files: In the order of their paths.
-        skipped: Paths in the directories whose ending says no format, and those of `notes`.
-        notes: Lines of JSON beside CSV or Parquet in the directories: rather a manifest, what went
-            wrong, or the log once more.
+        skipped: Paths in the directories whose ending says no format, and those of
+            `json_beside_tables`.
+        json_beside_tables: Lines of JSON beside CSV or Parquet in the directories: rather a
+            manifest, what went wrong, or the log once more.
         unreadable: Directories that this user may not list.
     """
 
     files: tuple[DataFile, ...]
     skipped: tuple[str, ...] = ()
-    notes: tuple[DataFile, ...] = ()
+    json_beside_tables: tuple[DataFile, ...] = ()
     unreadable: tuple[str, ...] = ()
 
 
@@ -451,16 +452,16 @@ def find(url: str, *, format: Format | None = None, style: CsvStyle = CsvStyle()
     if is_local and searched.follows_links:
         formats = {p: formats[p] for p in without_second_ways(formats)}
     has_tables = format is None and not {"csv", "parquet"}.isdisjoint(formats.values())
-    notes = {p for p in inside if has_tables and formats.get(p) == "json"}
+    beside = {p for p in inside if has_tables and formats.get(p) == "json"}
     every = [
         DataFile(filesystem, p, found, style)
         for p in sorted(formats)
         if (found := formats[p]) is not None
     ]
     return ListedFiles(
-        files=tuple(file for file in every if file.path not in notes),
-        skipped=tuple(sorted({p for p, found in formats.items() if found is None} | notes)),
-        notes=tuple(file for file in every if file.path in notes),
+        files=tuple(file for file in every if file.path not in beside),
+        skipped=tuple(sorted({p for p, found in formats.items() if found is None} | beside)),
+        json_beside_tables=tuple(file for file in every if file.path in beside),
         unreadable=tuple(searched.unreadable) if is_local else (),
     )
 

@@ -243,15 +243,15 @@ class OwnLog:
         Raises:
             ValueError: A file lacks a required column.
         """
-        url, notes = self.url(name), None
+        url, skipped = self.url(name), None
         for offset in range((last - first).days + 1):
             day = first + timedelta(days=offset)
             found = self._find(name, one_day(url, day)).files
-            if notes is None and any(file.is_json for file in found):
+            if skipped is None and any(file.is_json for file in found):
                 # the manifest of a day without rows is known by the tables of other days
-                notes = {*self._find(name, any_day(url)).skipped}
+                skipped = {*self._find(name, any_day(url)).skipped}
             for number, file in enumerate(found):
-                if file.path in (notes or ()) or not file.names:
+                if file.path in (skipped or ()) or not file.names:
                     continue
                 if name == "events" and self.feedback.needs_watch_seconds:
                     self._require_watch_seconds([file])

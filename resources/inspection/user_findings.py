@@ -28,13 +28,13 @@ def users(log: Inspected, attributes: pa.Table) -> list[Finding]:
     places = pa.array(np.arange(len(attributes)))
     log.connection.register("delivered_users", attributes.append_column(PLACE, places))
     log.connection.execute(
-        """
+        f"""
         create or replace temp table logged_users as
             select user_id, count(*) as events, max(event_time) as last_event
             from raw.raw_events where user_id is not null group by user_id;
         create or replace temp table known_users as
             select * from delivered_users
-            qualify row_number() over (partition by user_id order by "row in the table") = 1
+            qualify row_number() over (partition by user_id order by "{PLACE}") = 1
         """
     )
     log.connection.unregister("delivered_users")

@@ -23,7 +23,7 @@ def tested_day(log: Inspected) -> list[Finding]:
     sessions = {row["day"]: row["n"] for row in rows}
     ratio = log.stages.sessions.max_volume_ratio
     usual, own = usual_volume(sessions, day, ratio=ratio), sessions.get(day, 0)
-    remedy = f"last_day: {day - timedelta(days=1)}"
+    remedy, ends = f"last_day: {day - timedelta(days=1)}", _ends(log)
     if usual and own and not usual.sessions / ratio <= own <= usual.sessions * ratio:
         return [
             Finding(
@@ -31,33 +31,31 @@ def tested_day(log: Inspected) -> list[Finding]:
                 level="error",
                 text=f"{day} has {log.count(own)} sessions, {usual.kind} before it "
                 f"{log.count(round(usual.sessions))} at the median: the check volume_is_usual "
-                "stops its nightly run. Is the day complete?" + _last_event(log),
+                "stops its nightly run. Is the day complete? Its last event is of "
+                f"{ends[-1]['at']:%H:%M} UTC",
                 setting=f"{remedy}, or {log.setting('sessions', 'max_volume_ratio')}",
             )
         ]
-    if early := _ends_early(log):
+    if early := _ends_early(log, ends):
         text = f"{day} may not be complete: {early}"
         return [Finding(topic="Test day", level="warning", text=text, setting=remedy)]
     return []
 
 
 def _ends(log: Inspected) -> list[dict]:
+    """When each day's last event is, and how many rows the day has; in order."""
     return log.rows(
         "select event_date as day, max(event_time) as at, count(*) as rows from stg_events "
         "group by event_date order by event_date"
     )
 
 
-def _last_event(log: Inspected) -> str:
-    return f" Its last event is of {_ends(log)[-1]['at']:%H:%M} UTC"
-
-
-def _ends_early(log: Inspected) -> str | None:
+def _ends_early(log: Inspected, ends: list[dict]) -> str | None:
     """How the last day ends before its time; None if it does not."""
-    *_, before, last = [{"day": None}, {"day": None}, *_ends(log)]
+    *_, before, last = [{"day": None}, {"day": None}, *ends]
     if last["day"] != log.days[1] or before["day"] != log.days[1] - timedelta(days=1):
         return None
-    counts = sorted(row["rows"] for row in _ends(log)[:-1])
+    counts = sorted(row["rows"] for row in ends[:-1])
     is_small = last["rows"] < FEW_ROWS_OF_A_DAY * counts[len(counts) // 2]
     if not is_small or last["at"] - before["at"] > timedelta(days=1) - ENDS_EARLY:
         return None

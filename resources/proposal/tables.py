@@ -146,7 +146,7 @@ def find_tables(data: str) -> tuple[list[FoundTable], tuple[str, ...]]:
     except ValueError as error:
         raise SettingError("DATA", redact_url(data), str(error)) from error
     groups: dict[tuple[object, ...], list[DataFile]] = {}
-    every = _without_links([*found.files, *found.notes])
+    every = _without_links([*found.files, *found.json_beside_tables])
     for file, names in _read_each(_with_names, every, problems):
         if names:
             groups.setdefault((*sorted(names), file.format, file.style), []).append(file)
@@ -161,7 +161,7 @@ def find_tables(data: str) -> tuple[list[FoundTable], tuple[str, ...]]:
         )
         raise SettingError("DATA", data, remedy)
     not_read = [f"not read: {problem}" for problem in problems]
-    looked_at = {file.path for file in found.notes}
+    looked_at = {file.path for file in found.json_beside_tables}
     if skipped := [path for path in found.skipped if path not in looked_at]:
         names = ", ".join(skipped[:5])
         not_read.append(
