@@ -73,9 +73,15 @@ class ModelConfig(ValidatedConfig):
     )
     dense_head: bool = option(
         False,
-        "A softmax over the items from the encoder's state beside generation, its item vectors in "
-        "what the encoder reads; lists mix both, with a share chosen on the last validation days "
-        "(onerec/model/dense_head.py)",
+        "A softmax over the items beside generation; lists mix both, with a share chosen on the "
+        "last validation days (onerec/model/dense_head.py)",
+    )
+    dense_encoder_layers: int = option(
+        0,
+        "Dense head: blocks of an encoder of its own over the item vectors; 0 scores items from "
+        "the generator's encoder, which then reads these vectors",
+        ge=0,
+        le=MOST_LAYERS,
     )
     dense_item_dropout: float = option(
         0.3,

@@ -219,7 +219,12 @@ def read_histories(model: OneRec, history: Histories, codes: Tensor) -> Memory:
     """Check and encode histories of item indices (B, H)."""
     users = ENCODE_USERS if model.device.type == "cpu" else max(len(history), 1)
     parts = [model.encode(*encode_items(model, p, codes)) for p in history.split(users)]
-    return Memory(*(torch.cat(column) for column in zip(*parts, strict=True)))
+    dense = [part.dense for part in parts if part.dense is not None]
+    return Memory(
+        torch.cat([part.states for part in parts]),
+        torch.cat([part.mask for part in parts]),
+        torch.cat(dense) if dense else None,
+    )
 
 
 def filtered_view(

@@ -139,7 +139,7 @@ def rank_by_content(
     """
     assert model.dense is not None, "content is what a dense head reads"
     memory = read_histories(model, history, codes)
-    scores = model.dense(memory.states[:, 0], model.dense.content()).log_softmax(-1)
+    scores = model.dense_logits(memory, model.dense.content()).log_softmax(-1)
     if prior is not None:
         scores = scores + prior
     scores = scores.masked_fill(~allowed, NO_SCORE)

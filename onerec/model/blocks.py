@@ -37,6 +37,13 @@ def _merged(x: Tensor) -> Tensor:
     return x.transpose(1, 2).flatten(2)
 
 
+def causal_mask(visible: Tensor) -> Tensor:
+    """(B, S) visible tokens -> (B, 1, S, S): every token sees those up to itself."""
+    size = visible.shape[1]
+    before = torch.ones(size, size, dtype=torch.bool, device=visible.device).tril()
+    return visible[:, None, None, :] & before
+
+
 def _attend_few(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     """Attention of one query per row (R, N, 1, D // N) over the few tokens P of that row."""
     keys, values = keys.permute(2, 0, 1, 3), values.permute(2, 0, 1, 3)  # as they lie in memory

@@ -1,15 +1,88 @@
-"""A dense head beside generation: a softmax over the items from the encoder's state, as in LIGER.
+"""A dense head beside generation: a softmax over the items, as in LIGER (2411.18814).
 
 The vector of an item is a learned embedding plus a projection of what is known of it. In training
 the embeddings of a random share of the items are left out of every step, so that the projection
-alone has to do: which is what a new item has. The same vectors of a history's items join their
-tokens in what the encoder reads (`OneRec.item_vectors`).
+alone has to do: which is what a new item has.
 
-Shapes: B users, N items, D width, Dv width of the known vectors.
+The state is that of the generator's encoder, which then reads the vectors of the history's items
+beside their tokens; or of an encoder of its own over these vectors (`dense_encoder_layers`), which
+makes other mistakes than the generator, so that lists gain more from both.
+
+Shapes: B users, L items of a sequence, M items of a session, N items, D width, Dv width of the
+known vectors.
 """
 
 import torch
 from torch import Tensor, nn
+
+from onerec.config import ModelConfig
+from onerec.model.blocks import EncoderBlock, causal_mask
+from onerec.model.initialisation import initialise
+
+
+class ItemEncoder(nn.Module):
+    """Reads sequences of item vectors from left to right, as SASRec does.
+
+    Args:
+        config: Width, heads, hidden width, dropout and `dense_encoder_layers`.
+        length: Items of a sequence at most.
+    """
+
+    def __init__(self, config: ModelConfig, length: int) -> None:
+        super().__init__()
+        width, layers = config.d_model, config.dense_encoder_layers
+        self.start = nn.Parameter(torch.empty(width))
+        self.position = nn.Embedding(length + 1, width)
+        self.blocks = nn.ModuleList(
+            EncoderBlock(width, config.num_heads, config.d_ff, config.dropout)
+            for _ in range(layers)
+        )
+        self.norm = nn.RMSNorm(width, eps=1e-6)
+        self.dropout = nn.Dropout(config.dropout)
+        initialise(self, width, num_layers=layers)
+
+    def forward(self, vectors: Tensor, mask: Tensor, users: Tensor | None = None) -> Tensor:
+        """States after the start token and after each item.
+
+        Args:
+            vectors: (B, L, D) of the items, oldest first.
+            mask: (B, L) bool, true where there is an item; padding on the right.
+            users: (B, D), added to the start token.
+
+        Returns:
+            (B, L + 1, D); anything at padding.
+        """
+        start = self.start.expand_as(vectors[:, 0]) if users is None else self.start + users
+        x = torch.cat([start.unsqueeze(1), vectors], 1)
+        x = self.dropout(x + self.position.weight[: x.shape[1]])
+        attend = causal_mask(torch.cat([torch.ones_like(mask[:, :1]), mask], 1))
+        for block in self.blocks:
+            x = block(x, attend)
+        return self.norm(x)
+
+    def last(self, vectors: Tensor, mask: Tensor, users: Tensor | None = None) -> Tensor:
+        """(B, D) the state after all of a history; see `forward`."""
+        return _at(self(vectors, mask, users), mask.sum(1, keepdim=True)).squeeze(1)
+
+
+def followed_by(history: Tensor, session: Tensor) -> Tensor:
+    """(B, H + M) histories (B, H) with sessions (B, M) right behind their last items, -1 padded."""
+    padded = nn.functional.pad(history, (0, session.shape[1]), value=-1)
+    return padded.scatter(1, _places(history, session), session)
+
+
+def states_before(states: Tensor, history: Tensor, session: Tensor) -> Tensor:
+    """(B, M, D) the state before each item of a session, of `ItemEncoder` on `followed_by`."""
+    return _at(states, _places(history, session))
+
+
+def _places(history: Tensor, session: Tensor) -> Tensor:
+    count = (history >= 0).sum(1, keepdim=True)
+    return count + torch.arange(session.shape[1], device=history.device)
+
+
+def _at(states: Tensor, places: Tensor) -> Tensor:
+    return states.gather(1, places.unsqueeze(-1).expand(-1, -1, states.shape[-1]))
 
 
 class DenseHead(nn.Module):
@@ -24,6 +97,7 @@ class DenseHead(nn.Module):
 
     Attributes:
         vectors: (N, Dv) known of the items; zeros until they are set.
+        encoder: Its own encoder; None where it scores from the generator's.
     """
 
     vectors: Tensor
@@ -36,8 +110,10 @@ class DenseHead(nn.Module):
         *,
         dropout: float,
         item_dropout: float = 0.0,
+        encoder: ItemEncoder | None = None,
     ) -> None:
         super().__init__()
+        self.encoder = encoder
         self.item_dropout = item_dropout
         self.items = nn.Embedding(num_items, width)
         nn.init.normal_(self.items.weight, std=0.02)

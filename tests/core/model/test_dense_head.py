@@ -31,7 +31,15 @@ def dense_logp(model, codes):
         return model.dense_logits(read_histories(model, HISTORY, codes)).log_softmax(-1)
 
 
-@pytest.mark.parametrize("shape", [{}, {"history_tokens": "sid_tokens"}, {"causal_encoder": True}])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {},
+        {"history_tokens": "sid_tokens"},
+        {"causal_encoder": True},
+        {"dense_encoder_layers": 2},
+    ],
+)
 def test_lists_are_sorted_by_both_log_probabilities(shape) -> None:
     model, codes = with_dense(0.7, **shape), unique_codes(ITEMS, 4, 3)
     prior = torch.linspace(0, 2, ITEMS)
