@@ -221,4 +221,16 @@ def facts(report: "TrainingReport") -> dict[str, Any]:
         "expert load per layer": dg.MetadataValue.json(report.expert_load),
         "parameters": report.num_parameters,
         "padding waste": report.padding_waste,
+        **_of_dense_head(report),
+    }
+
+
+def _of_dense_head(report: "TrainingReport") -> dict[str, Any]:
+    """Of a dense head with its own encoder: how far its training went."""
+    if not report.dense_history:
+        return {}
+    best = min(report.dense_history, key=lambda entry: entry["valid_loss"])
+    return {
+        "dense head: validation loss per item": best["valid_loss"],
+        "dense head: best epoch": best["epoch"],
     }

@@ -78,8 +78,8 @@ class ModelConfig(ValidatedConfig):
     )
     dense_encoder_layers: int = option(
         0,
-        "Dense head: blocks of an encoder of its own over the item vectors; 0 scores items from "
-        "the generator's encoder, which then reads these vectors",
+        "Dense head: blocks of an encoder of its own over the item vectors, trained beside the "
+        "generator; 0 scores items from the generator's encoder, which then reads these vectors",
         ge=0,
         le=MOST_LAYERS,
     )
@@ -143,6 +143,9 @@ class TrainingConfig(ValidatedConfig):
         2, "Epochs without a better validation loss before stopping", ge=1, le=MOST_EPOCHS
     )
     learning_rate: float = option(4e-3, "Peak learning rate", gt=0, le=1)
+    dense_learning_rate: float = option(
+        1e-3, "Peak learning rate of a dense head with its own encoder", gt=0, le=1
+    )
     schedule: Literal["cosine", "constant"] = option(
         "cosine", "After warming up: 'cosine' over max_epochs, or 'constant'"
     )

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from onerec.generation.masks import TrieView, check_filter
 from onerec.generation.trie import Trie, best_below
-from onerec.model import Histories, Memory, OneRec, encode_items
+from onerec.model import Histories, Memory, OneRec, encode_items, items_of
 
 NO_SCORE = -torch.inf
 SHARED_BEAMS = 256
@@ -219,12 +219,11 @@ def read_histories(model: OneRec, history: Histories, codes: Tensor) -> Memory:
     """Check and encode histories of item indices (B, H)."""
     users = ENCODE_USERS if model.device.type == "cpu" else max(len(history), 1)
     parts = [model.encode(*encode_items(model, p, codes)) for p in history.split(users)]
-    dense = [part.dense for part in parts if part.dense is not None]
-    return Memory(
-        torch.cat([part.states for part in parts]),
-        torch.cat([part.mask for part in parts]),
-        torch.cat(dense) if dense else None,
-    )
+    states, masks = [part.states for part in parts], [part.mask for part in parts]
+    memory = Memory(torch.cat(states), torch.cat(masks))
+    if model.dense is None or model.dense.encoder is None:
+        return memory
+    return memory._replace(dense=model.dense.state_after(items_of(history).to(model.device)))
 
 
 def filtered_view(

@@ -16,8 +16,8 @@ from onerec.model.cache import Caches
 class Memory(NamedTuple):
     """What the decoder attends to: a user's states (B, S, D) and mask (B, S), true where visible.
 
-    The states of a lazy decoder are its keys and values, `lazy_decoder.context_width` wide. The
-    encoder of a dense head has read the history, too: (B, D).
+    The states of a lazy decoder are its keys and values, `lazy_decoder.context_width` wide. A dense
+    head's own encoder has read the history, too: (B, D).
     """
 
     states: Tensor

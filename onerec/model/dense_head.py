@@ -5,8 +5,9 @@ the embeddings of a random share of the items are left out of every step, so tha
 alone has to do: which is what a new item has.
 
 The state is that of the generator's encoder, which then reads the vectors of the history's items
-beside their tokens; or of an encoder of its own over these vectors (`dense_encoder_layers`), which
-makes other mistakes than the generator, so that lists gain more from both.
+beside their tokens; or of an encoder of its own over these vectors (`dense_encoder_layers`). Such a
+head shares nothing with the generator and is trained by itself (`onerec/training/dense_head.py`):
+it makes other mistakes, so that lists gain more from both.
 
 Shapes: B users, L items of a sequence, M items of a session, N items, D width, Dv width of the
 known vectors.
@@ -41,39 +42,28 @@ class ItemEncoder(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         initialise(self, width, num_layers=layers)
 
-    def forward(self, vectors: Tensor, mask: Tensor, users: Tensor | None = None) -> Tensor:
+    def forward(self, vectors: Tensor, mask: Tensor) -> Tensor:
         """States after the start token and after each item.
 
         Args:
             vectors: (B, L, D) of the items, oldest first.
             mask: (B, L) bool, true where there is an item; padding on the right.
-            users: (B, D), added to the start token.
 
         Returns:
             (B, L + 1, D); anything at padding.
         """
-        start = self.start.expand_as(vectors[:, 0]) if users is None else self.start + users
-        x = torch.cat([start.unsqueeze(1), vectors], 1)
+        x = torch.cat([self.start.expand(len(vectors), 1, -1), vectors], 1)
         x = self.dropout(x + self.position.weight[: x.shape[1]])
         attend = causal_mask(torch.cat([torch.ones_like(mask[:, :1]), mask], 1))
         for block in self.blocks:
             x = block(x, attend)
         return self.norm(x)
 
-    def last(self, vectors: Tensor, mask: Tensor, users: Tensor | None = None) -> Tensor:
-        """(B, D) the state after all of a history; see `forward`."""
-        return _at(self(vectors, mask, users), mask.sum(1, keepdim=True)).squeeze(1)
-
 
 def followed_by(history: Tensor, session: Tensor) -> Tensor:
     """(B, H + M) histories (B, H) with sessions (B, M) right behind their last items, -1 padded."""
     padded = nn.functional.pad(history, (0, session.shape[1]), value=-1)
     return padded.scatter(1, _places(history, session), session)
-
-
-def states_before(states: Tensor, history: Tensor, session: Tensor) -> Tensor:
-    """(B, M, D) the state before each item of a session, of `ItemEncoder` on `followed_by`."""
-    return _at(states, _places(history, session))
 
 
 def _places(history: Tensor, session: Tensor) -> Tensor:
@@ -141,6 +131,29 @@ class DenseHead(nn.Module):
         items = items.clamp(min=0).to(self.vectors.device)
         return self._kept(self.items(items)) + self.known(self.vectors[items])
 
+    def state_after(self, history: Tensor) -> Tensor:
+        """(B, D) the own encoder's state after histories (B, H) of item indices, -1 padded."""
+        return self._states(history, history.new_zeros(len(history), 1)).squeeze(1)
+
+    def session_logits(self, history: Tensor, session: Tensor) -> Tensor:
+        """Teacher-forced logits of the head with its own encoder.
+
+        Args:
+            history: (B, H) item indices, oldest first, -1 padded on the right.
+            session: (B, M) item indices that follow, -1 padded.
+
+        Returns:
+            (R, N) for the R items of the sessions, in their order, padding left out.
+        """
+        return self(self._states(history, session)[session >= 0])
+
+    def _states(self, history: Tensor, session: Tensor) -> Tensor:
+        """(B, M, D) the own encoder's state before each item of a session."""
+        assert self.encoder is not None, "the head has its own encoder"
+        before = followed_by(history, session[:, :-1])
+        vectors = self.of(before) * self.items.embedding_dim**0.5
+        return _at(self.encoder(vectors, before >= 0), _places(history, session))
+
     def _kept(self, learned: Tensor) -> Tensor:
         """Embeddings (..., D), zeros for a random share of them in training."""
         if not (self.training and self.item_dropout):
@@ -170,5 +183,5 @@ class DenseHead(nn.Module):
             len(vectors),
             learned.shape[1],
             _weight=torch.cat([learned, learned.new_zeros(new, learned.shape[1])]),
-        )
+        ).requires_grad_(learned.requires_grad)
         self.vectors = vectors.to(self.vectors)

@@ -17,7 +17,7 @@ from onerec.config import ModelConfig
 from onerec.model.blocks import DecoderBlock, EncoderBlock, causal_mask
 from onerec.model.cache import Cache, Caches, RowCaches, SharedCaches
 from onerec.model.decoder_state import DecoderState, Memory
-from onerec.model.dense_head import DenseHead, ItemEncoder, followed_by, states_before
+from onerec.model.dense_head import DenseHead, ItemEncoder
 from onerec.model.initialisation import initialise
 from onerec.model.lazy_decoder import ContextProcessor, LazyBlock
 from onerec.model.moe import SparseMoE
@@ -115,7 +115,7 @@ class OneRec(nn.Module):
         """Give it a dense head over a catalogue; draws from the global RNG.
 
         Without an encoder of its own, the vectors of the history's items join their tokens in what
-        the generator's encoder reads.
+        the generator's encoder reads. With one it is no part of what a generator's loss trains.
 
         Args:
             num_items: N.
@@ -130,7 +130,7 @@ class OneRec(nn.Module):
             item_dropout=config.dense_item_dropout,
             encoder=ItemEncoder(config, length) if config.dense_encoder_layers else None,
         )
-        return self.dense
+        return self.dense.requires_grad_(self.dense.encoder is None)
 
     def add_user_features(self, vocabulary: UserVocabulary) -> None:
         """Let it read attributes of users beside the start token; draws nothing."""
@@ -149,8 +149,11 @@ class OneRec(nn.Module):
         return UserHistories(items, codes.to(items.device))
 
     def item_vectors(self, items: Tensor) -> Tensor | None:
-        """(..., D) of item indices (...), for `encode`; None without a dense head."""
-        return None if self.dense is None else self._scaled(self.dense.of(items))
+        """(..., D) of item indices (...), what `encode` adds to their tokens; None without a dense
+        head, or if that has its own encoder."""
+        if self.dense is None or self.dense.encoder is not None:
+            return None
+        return self._scaled(self.dense.of(items))
 
     @property
     def mixes_dense(self) -> bool:
@@ -164,27 +167,6 @@ class OneRec(nn.Module):
         `table` holds other vectors (N, D) of the items than the head's."""
         assert self.dense is not None, "the model has a dense head"
         return self.dense(memory.states[:, 0] if memory.dense is None else memory.dense, table)
-
-    def session_dense_logits(
-        self, history: Tensor, session: Tensor, users: Tensor | None = None
-    ) -> Tensor:
-        """Teacher-forced logits of the dense head's own encoder.
-
-        Args:
-            history: (B, H) item indices, oldest first, -1 padded on the right.
-            session: (B, M) item indices that follow, -1 padded.
-            users: (B, F) codes of the users' attributes.
-
-        Returns:
-            (R, N) for the R items of the sessions, in their order, padding left out.
-        """
-        assert self.dense is not None, "the model has a dense head"
-        assert self.dense.encoder is not None, "the head has its own encoder"
-        before = followed_by(history, session[:, :-1])
-        vectors, known = self.item_vectors(before), self._user_vectors(users, len(before))
-        assert vectors is not None
-        states = self.dense.encoder(vectors, before >= 0, known)
-        return self.dense(states_before(states, history, session)[session >= 0])
 
     @property
     def dtype(self) -> torch.dtype:
@@ -215,8 +197,8 @@ class OneRec(nn.Module):
         Args:
             history_codes: (B, H, T) long, oldest item first; anything where the mask is false.
             history_mask: (B, H) bool, true where there is an item; padding on the right.
-            item_vectors: (B, H, D) of the items, which the encoder of a dense head reads; without
-                one they are added to the tokens' embeddings, as item features beside them.
+            item_vectors: (B, H, D) of the items, added to their token embeddings: item features
+                beside the tokens.
             users: (B, F) codes of the users' attributes, added to the start token; unknown if not
                 given.
 
@@ -233,20 +215,6 @@ class OneRec(nn.Module):
                 f"history of {history_codes.shape[1]} items: the model reads at most "
                 f"history_length={self.history_length}; keep the most recent ones"
             )
-        own = None if self.dense is None else self.dense.encoder
-        if own is None or item_vectors is None:
-            return self._memory(history_codes, history_mask, item_vectors, users)
-        known = self._user_vectors(users, len(history_mask))
-        memory = self._memory(history_codes, history_mask, None, users)
-        return memory._replace(dense=own.last(item_vectors, history_mask, known))
-
-    def _memory(
-        self,
-        history_codes: Tensor,
-        history_mask: Tensor,
-        item_vectors: Tensor | None,
-        users: Tensor | None,
-    ) -> Memory:
         x, mask = self._encoder_input(history_codes, history_mask, item_vectors, users)
         if self.is_lazy:
             return Memory(self.context(x), mask)
@@ -282,21 +250,13 @@ class OneRec(nn.Module):
             items = items + item_vectors.unsqueeze(2)
         batch, _, per_item, width = items.shape
         start = self._scaled(self.start).expand(batch, 1, width)
-        known = self._user_vectors(users, batch)
-        if known is not None:
-            start = start + known.unsqueeze(1)
+        if self.users is not None:
+            if users is None:
+                users = codes.new_zeros(batch, len(self.users.vocabulary.values))
+            start = start + self._scaled(self.users(users)).unsqueeze(1)
         x = self.dropout(torch.cat([start, items.flatten(1, 2)], dim=1))
         visible = history_mask.repeat_interleave(per_item, dim=1)
         return x, torch.cat([visible.new_ones(batch, 1), visible], dim=1)
-
-    def _user_vectors(self, users: Tensor | None, batch: int) -> Tensor | None:
-        """(B, D) of the users' attributes, of unknown ones without codes; None if it reads none."""
-        if self.users is None:
-            return None
-        if users is None:
-            size = batch, len(self.users.vocabulary.values)
-            users = torch.zeros(size, dtype=torch.long, device=self.device)
-        return self._scaled(self.users(users))
 
     def _encoded(self, x: Tensor, attend: Tensor) -> Tensor:
         for block in self.encoder:

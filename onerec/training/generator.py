@@ -20,6 +20,7 @@ from onerec.model import OneRec, UserVocabulary, expert_load, init_from_content,
 from onerec.session_dataset.generator_sessions import SessionTensors
 from onerec.tokenizer.semantic_ids import SemanticIds
 from onerec.training.batches import LengthGroupedBatches, SessionRows, lengths
+from onerec.training.dense_head import fit_dense_head
 from onerec.training.fit_settings import FitSettings
 from onerec.training.generator_module import GeneratorModule
 from onerec.training.list_weights import TriedWeights, choose_list_weights
@@ -61,6 +62,8 @@ class TrainingReport:
         recency_ndcg: NDCG@10 on the validation day by weight of the recency prior, before the last
             phase.
         dense_ndcg: The same by share of the dense head.
+        dense_history: One entry an epoch of a dense head with its own encoder: `epoch`,
+            `train_loss`, `valid_loss` (nats per item), `learning_rate`.
         padding_waste: Share of the tokens of an epoch (the first) that are padding.
         loading_share: Share of training time spent on making batches; None as above.
     """
@@ -79,6 +82,7 @@ class TrainingReport:
     newest_history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     recency_ndcg: NdcgByWeight = NOT_MEASURED
     dense_ndcg: NdcgByWeight = NOT_MEASURED
+    dense_history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,10 +126,11 @@ def fit_generator(
 ) -> TrainingReport:
     """Train a generator; write `model.safetensors`, `config.json` and `history.json`.
 
-    The validation loss chooses the epoch; a last phase then trains on `data.newest`, without
-    validation (`TrainingConfig.fresh_epochs`). The weights of lists are chosen on the validation
-    day by the model as that phase would have left it a day earlier, since a model that has learned
-    the newest days needs less of a recency prior than one that has not.
+    The validation loss chooses the epoch; a dense head with its own encoder is then trained on the
+    same sessions, and has an epoch of its own. A last phase then trains both on `data.newest`,
+    without validation (`TrainingConfig.fresh_epochs`). The weights of lists are chosen on the
+    validation day by the model as that phase would have left it a day earlier, since a model that
+    has learned the newest days needs less of a recency prior than one that has not.
 
     Killed at any moment and called again with the same arguments, it resumes from the last saved
     state and writes the same bytes as an uninterrupted run (see `fit`). On several devices every
@@ -171,11 +176,12 @@ def fit_generator(
 
 
 class _Phase(NamedTuple):
-    """A finished phase of training."""
+    """A finished phase of training; `head` is of a dense head with its own encoder."""
 
     result: FitResult
     rows: SessionRows
     batches: LengthGroupedBatches
+    head: FitResult | None
 
 
 def _learn(
@@ -211,7 +217,20 @@ def _learn(
         scratch=scratch,
         on_progress=on_progress,
     )
-    return _Phase(result, rows, batches)
+    head = None
+    if model.dense is not None and model.dense.encoder is not None:
+        head = fit_dense_head(
+            model.dense,
+            SessionRows(sessions.history, sessions.targets),
+            batches,
+            dataclasses.replace(settings, learning_rate=config.dense_learning_rate),
+            valid=None if valid is None else SessionRows(valid.history, valid.targets),
+            batch_size=config.batch_size,
+            runtime=runtime,
+            scratch=dataclasses.replace(scratch, directory=scratch.directory / "dense_head"),
+            on_progress=on_progress,
+        )
+    return _Phase(result, rows, batches, head)
 
 
 def _learn_newest(
@@ -243,8 +262,9 @@ def _identity(
 
 def last_phase(config: TrainingConfig) -> TrainingConfig:
     """The settings of the last phase of a training, on the newest days."""
+    rate = config.fresh_learning_rate
     return dataclasses.replace(
-        config, max_epochs=config.fresh_epochs, learning_rate=config.fresh_learning_rate
+        config, max_epochs=config.fresh_epochs, learning_rate=rate, dense_learning_rate=rate
     )
 
 
@@ -354,7 +374,7 @@ def _report(
     config: TrainingConfig,
     tried: TriedWeights,
 ) -> TrainingReport:
-    result, rows, batches = chosen
+    result, rows, batches, head = chosen
     entry = result.history[result.best_epoch - 1]
     items = sum(int(lengths(t).sum()) for t in rows.tensors[:2])
     rate = result.rows_per_second
@@ -374,6 +394,7 @@ def _report(
         newest_history=newest.result.history if newest else [],
         recency_ndcg=tried.recency,
         dense_ndcg=tried.dense,
+        dense_history=head.history if head else [],
         loading_share=rate and rows.seconds / max(result.seconds, 1e-9),
     )
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from onerec.model import Histories, Memory, OneRec, encoder_input, items_of, lookup, session_nll
+from onerec.model import Histories, Memory, OneRec, encoder_input, lookup, session_nll
 from onerec.model.blocks import EncoderBlock
 from onerec.model.moe import SparseMoE
 from onerec.session_dataset.generator_sessions import SessionTensors
@@ -19,7 +19,7 @@ from onerec.training.fit_module import FitModule
 def next_token_loss(model: OneRec, history: Histories, targets: Tensor, codes: Tensor) -> Tensor:
     """L_NTP of a batch (OneRec v1, Eq. 4): mean negative log-probability of a target's token.
 
-    The loss of a dense head is added, with equal weight per target.
+    The loss of a dense head without its own encoder is added, with equal weight per target.
 
     Args:
         model: The generator.
@@ -31,23 +31,15 @@ def next_token_loss(model: OneRec, history: Histories, targets: Tensor, codes: T
         A scalar.
     """
     session_codes, session_mask = lookup(codes, targets)
-    history_codes, history_mask, vectors, users = encoder_input(model, history, codes)
-    own = model.dense is not None and model.dense.encoder is not None
-    memory = model.encode(history_codes, history_mask, None if own else vectors, users)
+    memory = model.encode(*encoder_input(model, history, codes))
     loss = session_nll(model.decode(memory, session_codes), session_codes, session_mask)
-    if model.dense is None:
+    if model.dense is None or model.dense.encoder is not None:
         return loss
-    if own:  # every item from those before it, in one pass
-        logits = model.session_dense_logits(items_of(history), targets, users)
-        dense = F.cross_entropy(logits, targets[targets >= 0].long())
-    else:
-        dense = dense_nll(model, memory, targets)
-    return loss + dense / model.num_sid_tokens
+    return loss + dense_nll(model, memory, targets) / model.num_sid_tokens
 
 
 def dense_nll(model: OneRec, memory: Memory, targets: Tensor) -> Tensor:
-    """Mean negative log-probability of the targets (B, M), -1 padded, under the dense head, which
-    scores all of them from the history."""
+    """Mean negative log-probability of the targets (B, M), -1 padded, under the dense head."""
     logp = model.dense_logits(memory).log_softmax(-1)
     there = targets >= 0
     chosen = logp.gather(1, targets.clamp(min=0).long())
@@ -82,7 +74,7 @@ class GeneratorModule(FitModule):
 
     codes: Tensor
     model: OneRec
-    shard_methods = ("encode", "decode", "dense_logits", "session_dense_logits", "item_vectors")
+    shard_methods = ("encode", "decode", "dense_logits", "item_vectors")
 
     def __init__(
         self, model: OneRec, codes: Tensor, valid: SessionTensors | None = None, *, batch_size: int

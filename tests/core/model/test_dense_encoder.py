@@ -2,14 +2,13 @@
 
 from pathlib import Path
 
-import pyarrow as pa
 import torch
-from torch.nn import functional as F
 
 from onerec.generation import rank_by_content, score_catalogue
 from onerec.generation.beam import read_histories
-from onerec.model import UserHistories, UserVocabulary, load_model, save_model
+from onerec.model import load_model, save_model
 from onerec.model.dense_head import followed_by
+from onerec.training.dense_head import session_nll
 from onerec.training.generator_module import next_token_loss
 from tests.core.model.small import histories, unique_codes
 from tests.core.model.test_dense_head import HISTORY, ITEMS, with_dense
@@ -30,8 +29,9 @@ def test_sessions_stand_right_behind_their_histories() -> None:
 
 def test_one_pass_scores_each_item_of_a_session_as_a_history_of_those_before_it() -> None:
     model, codes = own_encoder(), unique_codes(ITEMS, 4, 3)
+    assert model.dense is not None
     with torch.no_grad():
-        found = iter(model.session_dense_logits(HISTORY, SESSIONS))
+        found = iter(model.dense.session_logits(HISTORY, SESSIONS))
         for history, session in zip(HISTORY.tolist(), SESSIONS.tolist(), strict=True):
             before = [item for item in history if item >= 0]
             for item in (item for item in session if item >= 0):
@@ -42,16 +42,20 @@ def test_one_pass_scores_each_item_of_a_session_as_a_history_of_those_before_it(
     assert next(found, None) is None, "padding has no logits"
 
 
-def test_what_is_learned_is_both_mean_losses() -> None:
+def test_each_learns_its_own_loss() -> None:
+    """The generator's loss has no gradient of the head, and the head's is its own."""
     model, codes = own_encoder().train(), unique_codes(ITEMS, 4, 3)
-    together = next_token_loss(model, HISTORY, SESSIONS, codes)
-    dense = F.cross_entropy(
-        model.session_dense_logits(HISTORY, SESSIONS), torch.tensor([7, 2, 5, 0, 1])
-    )
+    assert model.dense is not None
+    assert not any(parameter.requires_grad for parameter in model.dense.parameters())
     generated = own_encoder()
     generated.dense = None
-    alone = next_token_loss(generated, HISTORY, SESSIONS, codes)
-    torch.testing.assert_close(together, alone + dense / 3)
+    expected = next_token_loss(generated, HISTORY, SESSIONS, codes)
+    torch.testing.assert_close(next_token_loss(model, HISTORY, SESSIONS, codes), expected)
+    logp = model.dense.session_logits(HISTORY, SESSIONS).log_softmax(-1)
+    mean = -logp[torch.arange(5), [7, 2, 5, 0, 1]].mean()
+    torch.testing.assert_close(session_nll(model.dense, HISTORY, SESSIONS), mean)
+    nobody = torch.full((2, 3), -1)
+    assert session_nll(model.dense, nobody, nobody) == 0, "padding alone has no loss"
 
 
 def test_the_generator_reads_nothing_of_it() -> None:
@@ -68,30 +72,14 @@ def test_the_generator_reads_nothing_of_it() -> None:
 
 def test_later_items_do_not_change_the_state_before_them() -> None:
     model = own_encoder()
+    assert model.dense is not None
     with torch.no_grad():
-        one = model.session_dense_logits(HISTORY[:1], torch.tensor([[7, 2]]))
-        other = model.session_dense_logits(HISTORY[:1], torch.tensor([[7, 9]]))
-        changed = model.session_dense_logits(HISTORY[:1], torch.tensor([[8, 2]]))
+        one = model.dense.session_logits(HISTORY[:1], torch.tensor([[7, 2]]))
+        other = model.dense.session_logits(HISTORY[:1], torch.tensor([[7, 9]]))
+        changed = model.dense.session_logits(HISTORY[:1], torch.tensor([[8, 2]]))
     torch.testing.assert_close(one, other)
     assert torch.equal(one[0], changed[0])
     assert not torch.allclose(one[1], changed[1])
-
-
-def test_who_the_user_is_counts_there_too() -> None:
-    model, codes = own_encoder(), unique_codes(ITEMS, 4, 3)
-    model.add_user_features(UserVocabulary({"plan": ("free", "pro")}))
-    assert model.users is not None
-    torch.nn.init.normal_(model.users.embedding.weight)
-    model.to(model.dtype).eval()
-    known = model.histories(HISTORY, pa.table({"plan": ["free", "pro", None]}))
-    assert isinstance(known, UserHistories)
-    with torch.no_grad():
-        plain = model.dense_logits(read_histories(model, HISTORY, codes))
-        theirs = model.dense_logits(read_histories(model, known, codes))
-        learned = model.session_dense_logits(HISTORY, SESSIONS[:, :1], known.users)
-    assert not torch.allclose(plain[0], theirs[0])
-    torch.testing.assert_close(plain[2], theirs[2])
-    torch.testing.assert_close(learned, theirs)
 
 
 def test_new_items_are_ordered_by_content_and_a_checkpoint_keeps_it(tmp_path: Path) -> None:
