@@ -83,6 +83,7 @@ class ModelConfig(ValidatedConfig):
         ge=0,
         le=MOST_LAYERS,
     )
+    dense_dropout: float = option(0.2, "Dropout of a dense head's own encoder", ge=0, lt=1)
     dense_item_dropout: float = option(
         0.3,
         "Dense head: share of the items that a step scores by their known vectors alone, as it "

@@ -25,7 +25,7 @@ class ItemEncoder(nn.Module):
     """Reads sequences of item vectors from left to right, as SASRec does.
 
     Args:
-        config: Width, heads, hidden width, dropout and `dense_encoder_layers`.
+        config: Width, heads, hidden width, `dense_dropout` and `dense_encoder_layers`.
         length: Items of a sequence at most.
     """
 
@@ -35,11 +35,11 @@ class ItemEncoder(nn.Module):
         self.start = nn.Parameter(torch.empty(width))
         self.position = nn.Embedding(length + 1, width)
         self.blocks = nn.ModuleList(
-            EncoderBlock(width, config.num_heads, config.d_ff, config.dropout)
+            EncoderBlock(width, config.num_heads, config.d_ff, config.dense_dropout)
             for _ in range(layers)
         )
         self.norm = nn.RMSNorm(width, eps=1e-6)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = nn.Dropout(config.dense_dropout)
         initialise(self, width, num_layers=layers)
 
     def forward(self, vectors: Tensor, mask: Tensor) -> Tensor:

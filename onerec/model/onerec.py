@@ -121,16 +121,18 @@ class OneRec(nn.Module):
             num_items: N.
             vector_dim: Dv of the items' known vectors, which the caller sets.
         """
-        config, length = self.config, self.history_length + self.session_items
+        config, encoder = self.config, None
+        if config.dense_encoder_layers:
+            encoder = ItemEncoder(config, self.history_length + self.session_items)
         self.dense = DenseHead(
             num_items,
             vector_dim,
             config.d_model,
-            dropout=config.dropout,
+            dropout=config.dropout if encoder is None else config.dense_dropout,
             item_dropout=config.dense_item_dropout,
-            encoder=ItemEncoder(config, length) if config.dense_encoder_layers else None,
+            encoder=encoder,
         )
-        return self.dense.requires_grad_(self.dense.encoder is None)
+        return self.dense.requires_grad_(encoder is None)
 
     def add_user_features(self, vocabulary: UserVocabulary) -> None:
         """Let it read attributes of users beside the start token; draws nothing."""

@@ -323,7 +323,8 @@ def _start(config: ModelConfig, data: PretrainingData, initial: OneRec | None) -
     if config.dense_head:
         if data.vectors is None:
             raise ValueError("dense_head: the semantic IDs have no vectors of the items")
-        model.add_dense_head(*data.vectors.shape).vectors.copy_(data.vectors)
+        with torch.random.fork_rng(devices=[]):  # the generator starts as it would without
+            model.add_dense_head(*data.vectors.shape).vectors.copy_(data.vectors)
         if initial is not None and initial.dense is not None:
             initial.dense.cover(data.vectors)
     vocabulary = _vocabulary(config, data, initial)

@@ -224,7 +224,7 @@ def why_not_start_from(checkpoint: Path | None, job: TrainingJob) -> str | None:
         "session_items": job.session_items,
     }
     shape = dataclasses.asdict(job.model)
-    del shape["dropout"]  # the only setting that does not change the weights' shapes
+    del shape["dropout"], shape["dense_dropout"]  # they change no weights' shapes
     pairs = {name: (theirs[name], value) for name, value in ours.items()}
     # a checkpoint from before a setting existed has its default
     before = dataclasses.asdict(ModelConfig()) | theirs["model"]

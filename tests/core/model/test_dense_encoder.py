@@ -17,7 +17,7 @@ SESSIONS = histories([7, 2], [5, 0], [1], length=3)
 
 
 def own_encoder(**shape):
-    return with_dense(dense_encoder_layers=2, dropout=0.0, dense_item_dropout=0.0, **shape)
+    return with_dense(dense_encoder_layers=2, dense_dropout=0.0, dense_item_dropout=0.0, **shape)
 
 
 def test_sessions_stand_right_behind_their_histories() -> None:

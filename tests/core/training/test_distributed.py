@@ -1,4 +1,5 @@
-"""Two processes train what one process trains, and go on after both were killed."""
+"""Two processes train what one process trains, a dense head of its own encoder, too, and go on
+after both were killed."""
 
 import dataclasses
 import json
@@ -12,7 +13,7 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch.distributed.tensor import DTensor
 
 from onerec.training.__main__ import main
@@ -21,6 +22,7 @@ from tests.core.training.small import (
     HISTORY,
     ITEMS,
     MODEL,
+    NUM_ITEMS,
     TRAINING,
     catalogue,
     write_patterned_dataset,
@@ -36,12 +38,20 @@ def job_file(directory: Path, out: str, **runtime: Any) -> str:
         write_patterned_dataset(directory / "session_dataset", train=32 * 6 + 1, valid=65)
         (directory / "semantic_ids").mkdir()
         catalogue().save(directory / "semantic_ids")
+        vectors = {"vectors": torch.eye(NUM_ITEMS)}
+        save_file(vectors, directory / "semantic_ids" / "vectors.safetensors")
+    head = {
+        "dense_head": True,
+        "dense_encoder_layers": 1,
+        "dense_dropout": 0.0,
+        "dense_item_dropout": 0.0,
+    }
     values = {
         "session_dataset": str(directory / "session_dataset"),
         "semantic_ids": str(directory / "semantic_ids"),
         "history_length": HISTORY,
         "session_items": ITEMS,
-        "model": dataclasses.asdict(dataclasses.replace(MODEL, dropout=0.0)),
+        "model": dataclasses.asdict(dataclasses.replace(MODEL, dropout=0.0, **head)),
         "training": dataclasses.asdict(
             dataclasses.replace(TRAINING, max_epochs=3, history_sessions=False)
         ),
@@ -78,6 +88,9 @@ def test_two_processes_killed_once_give_the_loss_of_one(tmp_path: Path, sharding
         for name in ("train_loss", "valid_loss", "valid_token_losses", "learning_rate"):
             # rounding: the processes trim their shares apart
             assert found[name] == pytest.approx(expected[name], rel=5e-4), name
+    heads = zip(*(each["summary"]["dense_history"] for each in (one, two)), strict=True)
+    for expected, found in heads:
+        assert found["valid_loss"] == pytest.approx(expected["valid_loss"], rel=5e-4)
     weights = [load_file(tmp_path / n / "model.safetensors") for n in ("two", "one")]
     for name, tensor in weights[1].items():
         # rounding sends a token to another expert now and then: those two then learn another step

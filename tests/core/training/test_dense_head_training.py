@@ -1,0 +1,91 @@
+"""A dense head with its own encoder is trained beside the generator, and shares nothing with it."""
+
+import dataclasses
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from onerec.model import OneRec, load_model
+from onerec.training import TrainingProgress
+from onerec.training.dense_head import session_nll
+from onerec.training.list_weights import DENSE_SHARES
+from tests.core.training.small import MODEL, NUM_ITEMS, TRAINING, patterned_sessions
+from tests.core.training.test_fit import VALID, Killed, cases_of_recency, fit, hashes
+
+VECTORS = torch.eye(NUM_ITEMS)
+HEAD = dataclasses.replace(MODEL, d_model=32, dense_head=True, dense_encoder_layers=2)
+CONFIG = dataclasses.replace(TRAINING, max_epochs=6, dense_learning_rate=1e-2)
+NEWEST = patterned_sessions(64, seed=3)
+
+
+def checkpoint(directory: Path) -> OneRec:
+    return load_model(directory / "out", expected_tokenizer_version=None)[0]
+
+
+def loss(model: OneRec) -> float:
+    assert model.dense is not None
+    with torch.no_grad():
+        return float(session_nll(model.dense, VALID.history.long(), VALID.targets.long()))
+
+
+def test_it_learns_what_follows_and_gets_a_share(tmp_path: Path) -> None:
+    report = fit(tmp_path / "a", CONFIG, HEAD, list_cases=cases_of_recency(True), vectors=VECTORS)
+    model = checkpoint(tmp_path / "a")
+    best = min(entry["valid_loss"] for entry in report.dense_history)
+    assert best < 0.5 * math.log(NUM_ITEMS)
+    assert loss(model) == pytest.approx(best, rel=1e-5), "of the best epoch are its weights"
+    assert tuple(report.dense_ndcg.ndcg) == DENSE_SHARES
+    assert report.dense_ndcg.ndcg[model.dense_share] == max(report.dense_ndcg.ndcg.values())
+    once = dataclasses.replace(CONFIG, max_epochs=1, dense_learning_rate=1e-3)
+    fit(tmp_path / "b", once, HEAD, initial=model, vectors=VECTORS)
+    assert loss(checkpoint(tmp_path / "b")) < 1.1 * best, "a warm start goes on with it"
+
+
+def test_the_generator_is_the_one_without_it(tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, max_epochs=2)
+    fit(tmp_path / "with", config, HEAD, vectors=VECTORS, newest=NEWEST)
+    alone = dataclasses.replace(HEAD, dense_head=False)
+    fit(tmp_path / "alone", config, alone, vectors=VECTORS, newest=NEWEST)
+    weights = load_file(tmp_path / "with" / "out" / "model.safetensors")
+    for name, tensor in load_file(tmp_path / "alone" / "out" / "model.safetensors").items():
+        assert torch.equal(weights[name], tensor), name
+
+
+def test_every_weight_of_it_moves_in_the_last_phase_too(tmp_path: Path) -> None:
+    once = dataclasses.replace(CONFIG, max_epochs=1, fresh_epochs=1)
+    fit(tmp_path / "before", once, HEAD, vectors=VECTORS)
+    fit(tmp_path / "after", once, HEAD, vectors=VECTORS, newest=NEWEST)
+    before, after = (checkpoint(tmp_path / name).state_dict() for name in ("before", "after"))
+    own = {name for name in before if name.startswith("dense.") and name != "dense.vectors"}
+    assert [name for name in sorted(own) if torch.equal(before[name], after[name])] == []
+
+
+def test_killed_while_it_learns_it_ends_in_the_same_bytes(tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, max_epochs=2)
+    fit(tmp_path / "whole", config, HEAD, vectors=VECTORS)
+    epochs = 0
+
+    def kill_in_the_fourth_epoch(progress: TrainingProgress) -> None:
+        nonlocal epochs
+        epochs += progress.step == progress.epoch_steps and bool(progress.metrics)
+        if epochs == 3 and progress.step < progress.epoch_steps:
+            raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("onerec.training.trainer.REPORT_EVERY", 1)
+        with pytest.raises(Killed):
+            fit(
+                tmp_path / "cut",
+                config,
+                HEAD,
+                vectors=VECTORS,
+                on_progress=kill_in_the_fourth_epoch,
+            )
+    assert not (tmp_path / "cut" / "out").exists()
+    seen: list[TrainingProgress] = []
+    fit(tmp_path / "cut", config, HEAD, vectors=VECTORS, on_progress=seen.append)
+    assert hashes(tmp_path / "cut") == hashes(tmp_path / "whole")
+    assert len({progress.epoch for progress in seen}) == 1, "one epoch was left to learn"
