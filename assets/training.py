@@ -229,8 +229,8 @@ def _of_dense_head(report: "TrainingReport") -> dict[str, Any]:
     """Of a dense head with its own encoder: how far its training went."""
     if not report.dense_history:
         return {}
-    best = min(report.dense_history, key=lambda entry: entry["valid_loss"])
+    best = max(report.dense_history, key=lambda entry: entry.get("ndcg@10", entry["epoch"]))
     return {
-        "dense head: validation loss per item": best["valid_loss"],
+        "dense head: NDCG@10 on the validation day": best.get("ndcg@10"),
         "dense head: best epoch": best["epoch"],
     }

@@ -1,29 +1,36 @@
 """Training of a dense head with its own encoder, which goes its own way.
 
 It has the generator's sessions, but another learning rate and epoch: learned in the generator's
-steps it was much worse than SASRec (docs/log.md, 2026-11-28).
+steps it was much worse than SASRec, and the epoch of the lowest validation loss comes before that
+of the best lists (docs/log.md, 2026-11-28).
 
-Shapes: B sessions, H history items, M items of a session.
+Shapes: B sessions, H history items, M items of a session, C users, N items.
 """
 
-import math
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Sampler
 
+from onerec.evaluation.ranking_metrics import per_case_metrics
+from onerec.evaluation.recency import CUTOFF, MONITOR, RecencyCases
 from onerec.model import Histories, items_of
 from onerec.model.dense_head import DenseHead
-from onerec.training.batches import OrderedBatches, Rows, loader_of
-from onerec.training.distributed_batches import DistributedBatches
+from onerec.training.batches import Rows
 from onerec.training.fit_module import FitModule
 from onerec.training.fit_settings import FitSettings
 from onerec.training.progress import TrainingProgress
 from onerec.training.runtime import Runtime
 from onerec.training.scratch import Scratch
 from onerec.training.trainer import FitResult, fit
+
+PATIENCE = 5
+"""Epochs without a better NDCG@10 before stopping, as SASRec's among the baselines: it is noisy."""
+USERS_AT_ONCE = 256
 
 
 class DenseHeadModule(FitModule):
@@ -32,34 +39,26 @@ class DenseHeadModule(FitModule):
     model: DenseHead
     shard_methods = ("session_logits",)
 
-    def __init__(self, head: DenseHead, valid: Rows | None = None, *, batch_size: int) -> None:
+    def __init__(self, head: DenseHead, cases: RecencyCases | None = None) -> None:
         """Wrap a head.
 
         Args:
             head: With its own encoder.
-            valid: Sessions whose loss is measured after every epoch; None: no validation.
-            batch_size: Validation sessions per batch.
+            cases: Users of the validation day, whose NDCG@10 is measured after every epoch; None:
+                no validation.
         """
         super().__init__(head)
-        self.valid = valid
-        self.batch_size = batch_size
+        self.cases = cases
 
     def training_step(self, batch: tuple[Histories, Tensor, Tensor], batch_idx: int) -> Tensor:
         history, targets, weight = batch
         return session_nll(self.model, items_of(history), targets) * weight
 
     def validation_metrics(self) -> dict[str, Any]:
-        """`valid_loss` in nats per item."""
-        if self.valid is None:
+        """`ndcg@10` of the items with the highest scores."""
+        if self.cases is None:
             return {}
-        losses, items = [], 0
-        every = OrderedBatches(len(self.valid), self.batch_size)
-        order = DistributedBatches(every, rank=0, world_size=1)  # every process measures all
-        for history, targets, _ in self.on_device(loader_of(order, self.valid)):
-            number = int((targets >= 0).sum())
-            losses.append(float(session_nll(self.model, items_of(history), targets)) * number)
-            items += number
-        return {"valid_loss": math.fsum(losses) / items}
+        return {MONITOR: ndcg_of(self.model, self.cases)}
 
 
 def session_nll(head: DenseHead, history: Tensor, targets: Tensor) -> Tensor:
@@ -70,14 +69,26 @@ def session_nll(head: DenseHead, history: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(logits, learned, reduction="sum") / max(len(learned), 1)
 
 
+@torch.no_grad()
+def ndcg_of(head: DenseHead, cases: RecencyCases) -> float:
+    """Mean NDCG@10 over the users (C) of the head's best candidates, without a prior."""
+    device, table = head.vectors.device, head.table()
+    barred = ~torch.from_numpy(cases.candidates).to(device)
+    best = []
+    for history in torch.from_numpy(cases.users.history).split(USERS_AT_ONCE):
+        scores = head(head.state_after(history.to(device)), table).masked_fill(barred, -torch.inf)
+        best.append(scores.topk(min(CUTOFF, scores.shape[1])).indices.cpu())
+    lists = torch.cat(best).numpy()
+    return float(per_case_metrics(lists, cases.users.targets, (CUTOFF,))[MONITOR].mean())
+
+
 def fit_dense_head(
     head: DenseHead,
     rows: Rows,
     batches: Sampler[Tensor],
     settings: FitSettings,
     *,
-    valid: Rows | None,
-    batch_size: int,
+    cases: RecencyCases | None,
     runtime: Runtime,
     scratch: Scratch,
     on_progress: Callable[[TrainingProgress], None] | None = None,
@@ -89,17 +100,19 @@ def fit_dense_head(
         rows: Sessions.
         batches: Row numbers of global batches.
         settings: Budget and optimiser.
-        valid: Sessions whose loss chooses the epoch; None keeps the last one.
-        batch_size: Validation sessions per batch.
+        cases: Users whose NDCG@10 chooses the epoch; None, or no user, keeps the last one.
         runtime: Hardware.
         scratch: Directory to resume from.
         on_progress: Called with the progress every so many steps.
     """
+    cases = cases if cases is not None and len(cases.users) else None
+    settings = dataclasses.replace(
+        settings, monitor=MONITOR if cases else None, mode="max", patience=PATIENCE if cases else 0
+    )
     head.requires_grad_(True)
-    module = DenseHeadModule(head, valid, batch_size=batch_size)
     try:
         return fit(
-            module,
+            DenseHeadModule(head, cases),
             rows,
             batches,
             settings,

@@ -63,7 +63,7 @@ class TrainingReport:
             phase.
         dense_ndcg: The same by share of the dense head.
         dense_history: One entry an epoch of a dense head with its own encoder: `epoch`,
-            `train_loss`, `valid_loss` (nats per item), `learning_rate`.
+            `train_loss`, `ndcg@10` on the validation day, `learning_rate`.
         padding_waste: Share of the tokens of an epoch (the first) that are padding.
         loading_share: Share of training time spent on making batches; None as above.
     """
@@ -127,10 +127,10 @@ def fit_generator(
     """Train a generator; write `model.safetensors`, `config.json` and `history.json`.
 
     The validation loss chooses the epoch; a dense head with its own encoder is then trained on the
-    same sessions, and has an epoch of its own. A last phase then trains both on `data.newest`,
-    without validation (`TrainingConfig.fresh_epochs`). The weights of lists are chosen on the
-    validation day by the model as that phase would have left it a day earlier, since a model that
-    has learned the newest days needs less of a recency prior than one that has not.
+    same sessions, and has the epoch with the best lists. A last phase then trains both on
+    `data.newest`, without validation (`TrainingConfig.fresh_epochs`). The weights of lists are
+    chosen on the validation day by the model as that phase would have left it a day earlier, since
+    a model that has learned the newest days needs less of a recency prior than one that has not.
 
     Killed at any moment and called again with the same arguments, it resumes from the last saved
     state and writes the same bytes as an uninterrupted run (see `fit`). On several devices every
@@ -160,7 +160,8 @@ def fit_generator(
             compile_blocks(model)
         codes = data.semantic_ids.codes
         learn = partial(_learn, model, codes, runtime=runtime, on_progress=on_progress)
-        chosen = learn(data.train, config, valid=data.valid, scratch=work)
+        cases = data.list_cases and data.list_cases.sampled(config.seed)
+        chosen = learn(data.train, config, valid=data.valid, cases=cases, scratch=work)
         learn_newest = partial(_learn_newest, learn, config, work)
         tried = TriedWeights()
         if data.list_cases is not None:
@@ -191,11 +192,14 @@ def _learn(
     config: TrainingConfig,
     *,
     valid: SessionTensors | None = None,
+    cases: RecencyCases | None = None,
     runtime: Runtime,
     scratch: Scratch,
     on_progress: Callable[[TrainingProgress], None] | None,
 ) -> _Phase:
-    """Train the model in place; without validation the last epoch's weights are kept."""
+    """Train the model in place; without validation the last epoch's weights are kept.
+
+    `cases` validate a dense head with its own encoder."""
     rows = SessionRows.of(model, sessions)
     batches = LengthGroupedBatches(
         sessions.history,
@@ -223,9 +227,12 @@ def _learn(
             model.dense,
             SessionRows(sessions.history, sessions.targets),
             batches,
-            dataclasses.replace(settings, learning_rate=config.dense_learning_rate),
-            valid=None if valid is None else SessionRows(valid.history, valid.targets),
-            batch_size=config.batch_size,
+            dataclasses.replace(
+                settings,
+                learning_rate=config.dense_learning_rate,
+                schedule="constant" if valid is not None else settings.schedule,
+            ),
+            cases=cases,
             runtime=runtime,
             scratch=dataclasses.replace(scratch, directory=scratch.directory / "dense_head"),
             on_progress=on_progress,
