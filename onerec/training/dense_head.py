@@ -109,7 +109,7 @@ def fit_dense_head(
     settings = dataclasses.replace(
         settings, monitor=MONITOR if cases else None, mode="max", patience=PATIENCE if cases else 0
     )
-    head.requires_grad_(True)
+    head.requires_grad_(True).train()  # the generator's training has left it in evaluation mode
     try:
         return fit(
             DenseHeadModule(head, cases),

@@ -160,8 +160,9 @@ def fit_generator(
             compile_blocks(model)
         codes = data.semantic_ids.codes
         learn = partial(_learn, model, codes, runtime=runtime, on_progress=on_progress)
-        cases = data.list_cases and data.list_cases.sampled(config.seed)
-        chosen = learn(data.train, config, valid=data.valid, cases=cases, scratch=work)
+        chosen = learn(
+            data.train, config, valid=data.valid, cases=data.list_cases, scratch=work
+        )
         learn_newest = partial(_learn_newest, learn, config, work)
         tried = TriedWeights()
         if data.list_cases is not None:
@@ -200,6 +201,7 @@ def _learn(
     """Train the model in place; without validation the last epoch's weights are kept.
 
     `cases` validate a dense head with its own encoder."""
+    model.train()  # an earlier phase has left it in evaluation mode, without dropout
     rows = SessionRows.of(model, sessions)
     batches = LengthGroupedBatches(
         sessions.history,
