@@ -58,7 +58,7 @@ dev: $(STAMP)
 	@$(BIN)/python -m onerec_dagster.dev --port $(PORT)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 $(SCALE_STAMP): $(STAMP)
 	$(PIP_INSTALL) -e ".[ray]"

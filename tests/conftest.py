@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+LONGEST_FIRST = ("end_to_end", "soak", "deploy", "experiments", "onerec_dagster")
+"""Directories with tests of minutes: came such a file last, the other process would wait for it."""
 CHECKOUT = Path(__file__).resolve().parent.parent
 
 # Loading the code location parses the dbt project into ONEREC_HOME: never into the checkout's own
@@ -14,6 +16,15 @@ for _name in [n for n in os.environ if n.startswith("ONEREC_")]:
     del os.environ[_name]
 os.environ["ONEREC_HOME"] = tempfile.mkdtemp(prefix="onerec-tests-")
 os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def place(item: pytest.Item) -> int:
+        directory = item.path.relative_to(Path(__file__).parent).parts[0]
+        is_long = directory in LONGEST_FIRST
+        return LONGEST_FIRST.index(directory) if is_long else len(LONGEST_FIRST)
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")
