@@ -83,7 +83,7 @@ class ModelConfig(ValidatedConfig):
         ge=0,
         le=MOST_LAYERS,
     )
-    dense_dropout: float = option(0.2, "Dropout of a dense head's own encoder", ge=0, lt=1)
+    dense_dropout: float = option(0.2, "Dropout of a dense head with its own encoder", ge=0, lt=1)
     dense_item_dropout: float = option(
         0.3,
         "Dense head: share of the items that a step scores by their known vectors alone, as it "
@@ -94,11 +94,19 @@ class ModelConfig(ValidatedConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        has_own = self.dense_encoder_layers > 0
         require(
-            not (self.dense_head and self.architecture == "lazy_decoder"),
+            not (self.dense_head and self.architecture == "lazy_decoder" and not has_own),
             "dense_head",
             self.dense_head,
-            "a lazy decoder has no encoder; use architecture='encoder_decoder'",
+            "a lazy decoder has no encoder that the head could share; give it one of its own with "
+            "dense_encoder_layers=2, or use architecture='encoder_decoder'",
+        )
+        require(
+            self.dense_head or not has_own,
+            "dense_encoder_layers",
+            self.dense_encoder_layers,
+            "it is the encoder of a dense head: set dense_head=true, or leave it 0",
         )
         require(
             not (self.causal_encoder and self.architecture == "lazy_decoder"),
@@ -141,11 +149,18 @@ class TrainingConfig(ValidatedConfig):
     )
     max_epochs: int = option(10, "Passes over the good sessions, at most", ge=1, le=MOST_EPOCHS)
     patience: int = option(
-        2, "Epochs without a better validation loss before stopping", ge=1, le=MOST_EPOCHS
+        2,
+        "Epochs without a better validation loss before stopping; a dense head with its own "
+        "encoder stops after 5 without better lists",
+        ge=1,
+        le=MOST_EPOCHS,
     )
     learning_rate: float = option(4e-3, "Peak learning rate", gt=0, le=1)
     dense_learning_rate: float = option(
-        1e-3, "Peak learning rate of a dense head with its own encoder", gt=0, le=1
+        1e-3,
+        "Learning rate of a dense head with its own encoder, constant until the last phase",
+        gt=0,
+        le=1,
     )
     schedule: Literal["cosine", "constant"] = option(
         "cosine", "After warming up: 'cosine' over max_epochs, or 'constant'"

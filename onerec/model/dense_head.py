@@ -143,9 +143,15 @@ class DenseHead(nn.Module):
             session: (B, M) item indices that follow, -1 padded.
 
         Returns:
-            (R, N) for the R items of the sessions, in their order, padding left out.
+            (R, N) for the R items of the sessions, in their order, padding left out: B M N numbers
+            where no session is padded.
         """
-        return self(self._states(history, session)[session >= 0])
+        return self._scores(self._states(history, session)[session >= 0], self.table())
+
+    def next_item_logits(self, history: Tensor) -> Tensor:
+        """(B, N) logits of the head with its own encoder after histories (B, H)."""
+        state = self._states(history, history.new_zeros(len(history), 1)).squeeze(1)
+        return self._scores(state, self.table())
 
     def _states(self, history: Tensor, session: Tensor) -> Tensor:
         """(B, M, D) the own encoder's state before each item of a session."""
@@ -163,7 +169,10 @@ class DenseHead(nn.Module):
 
     def forward(self, states: Tensor, table: Tensor | None = None) -> Tensor:
         """(..., D) states to (..., N) logits; `table` saves making it again."""
-        return self.state(self.dropout(states)) @ (self.table() if table is None else table).T
+        return self._scores(states, self.table() if table is None else table)
+
+    def _scores(self, states: Tensor, table: Tensor) -> Tensor:
+        return self.state(self.dropout(states)) @ table.T
 
     @torch.no_grad()
     def cover(self, vectors: Tensor) -> None:

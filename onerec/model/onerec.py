@@ -168,6 +168,8 @@ class OneRec(nn.Module):
 
         `table` holds other vectors (N, D) of the items than the head's."""
         assert self.dense is not None, "the model has a dense head"
+        has_own = self.dense.encoder is not None
+        assert has_own == (memory.dense is not None), "`read_histories` made the memory"
         return self.dense(memory.states[:, 0] if memory.dense is None else memory.dense, table)
 
     @property

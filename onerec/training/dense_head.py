@@ -37,7 +37,7 @@ class DenseHeadModule(FitModule):
     """Trains a `DenseHead` on shares (history (B, H), targets (B, M), weight) of item indices."""
 
     model: DenseHead
-    shard_methods = ("session_logits",)
+    shard_methods = ("session_logits", "next_item_logits")
 
     def __init__(self, head: DenseHead, cases: RecencyCases | None = None) -> None:
         """Wrap a head.
@@ -52,7 +52,7 @@ class DenseHeadModule(FitModule):
 
     def training_step(self, batch: tuple[Histories, Tensor, Tensor], batch_idx: int) -> Tensor:
         history, targets, weight = batch
-        return session_nll(self.model, items_of(history), targets) * weight
+        return next_item_loss(self.model, items_of(history), targets) * weight
 
     def validation_metrics(self) -> dict[str, Any]:
         """`ndcg@10` of the items with the highest scores."""
@@ -61,7 +61,7 @@ class DenseHeadModule(FitModule):
         return {MONITOR: ndcg_of(self.model, self.cases)}
 
 
-def session_nll(head: DenseHead, history: Tensor, targets: Tensor) -> Tensor:
+def next_item_loss(head: DenseHead, history: Tensor, targets: Tensor) -> Tensor:
     """Mean negative log-probability of an item of the sessions (B, M), given the histories (B, H)
     and the items before it."""
     learned = targets[targets >= 0].long()
@@ -72,12 +72,14 @@ def session_nll(head: DenseHead, history: Tensor, targets: Tensor) -> Tensor:
 @torch.no_grad()
 def ndcg_of(head: DenseHead, cases: RecencyCases) -> float:
     """Mean NDCG@10 over the users (C) of the head's best candidates, without a prior."""
-    device, table = head.vectors.device, head.table()
+    device = head.vectors.device
     barred = ~torch.from_numpy(cases.candidates).to(device)
     best = []
-    for history in torch.from_numpy(cases.users.history).split(USERS_AT_ONCE):
-        scores = head(head.state_after(history.to(device)), table).masked_fill(barred, -torch.inf)
-        best.append(scores.topk(min(CUTOFF, scores.shape[1])).indices.cpu())
+    # in float32, as lists are made: bfloat16 has too many ties
+    with torch.autocast(device.type, enabled=False):
+        for history in torch.from_numpy(cases.users.history).split(USERS_AT_ONCE):
+            scores = head.next_item_logits(history.to(device)).masked_fill(barred, -torch.inf)
+            best.append(scores.topk(min(CUTOFF, scores.shape[1])).indices.cpu())
     lists = torch.cat(best).numpy()
     return float(per_case_metrics(lists, cases.users.targets, (CUTOFF,))[MONITOR].mean())
 
@@ -99,16 +101,19 @@ def fit_dense_head(
         head: With its own encoder.
         rows: Sessions.
         batches: Row numbers of global batches.
-        settings: Budget and optimiser.
+        settings: Budget and optimiser; with `cases` the rate is constant after warming up.
         cases: Users whose NDCG@10 chooses the epoch; None, or no user, keeps the last one.
         runtime: Hardware.
         scratch: Directory to resume from.
         on_progress: Called with the progress every so many steps.
     """
     cases = cases if cases is not None and len(cases.users) else None
-    settings = dataclasses.replace(
-        settings, monitor=MONITOR if cases else None, mode="max", patience=PATIENCE if cases else 0
-    )
+    if cases is not None:  # the rate stays: how many epochs there are is not known before
+        settings = dataclasses.replace(
+            settings, schedule="constant", monitor=MONITOR, mode="max", patience=PATIENCE
+        )
+    else:
+        settings = dataclasses.replace(settings, monitor=None, patience=0)
     head.requires_grad_(True).train()  # the generator's training has left it in evaluation mode
     try:
         return fit(

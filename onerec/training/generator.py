@@ -160,9 +160,7 @@ def fit_generator(
             compile_blocks(model)
         codes = data.semantic_ids.codes
         learn = partial(_learn, model, codes, runtime=runtime, on_progress=on_progress)
-        chosen = learn(
-            data.train, config, valid=data.valid, cases=data.list_cases, scratch=work
-        )
+        chosen = learn(data.train, config, _Validation(data.valid, data.list_cases), scratch=work)
         learn_newest = partial(_learn_newest, learn, config, work)
         tried = TriedWeights()
         if data.list_cases is not None:
@@ -175,6 +173,14 @@ def fit_generator(
     if process_rank(runtime) == 0:
         _write(model, report, data, out_dir)
     return report
+
+
+class _Validation(NamedTuple):
+    """Chooses the epoch: the generator's by a loss, that of a dense head with its own encoder by
+    lists."""
+
+    sessions: SessionTensors
+    cases: RecencyCases | None
 
 
 class _Phase(NamedTuple):
@@ -191,16 +197,14 @@ def _learn(
     codes: Tensor,
     sessions: SessionTensors,
     config: TrainingConfig,
+    validation: _Validation | None = None,
     *,
-    valid: SessionTensors | None = None,
-    cases: RecencyCases | None = None,
     runtime: Runtime,
     scratch: Scratch,
     on_progress: Callable[[TrainingProgress], None] | None,
 ) -> _Phase:
-    """Train the model in place; without validation the last epoch's weights are kept.
-
-    `cases` validate a dense head with its own encoder."""
+    """Train the model in place; without validation the last epoch's weights are kept."""
+    valid, cases = validation or (None, None)
     model.train()  # an earlier phase has left it in evaluation mode, without dropout
     rows = SessionRows.of(model, sessions)
     batches = LengthGroupedBatches(
@@ -229,11 +233,7 @@ def _learn(
             model.dense,
             SessionRows(sessions.history, sessions.targets),
             batches,
-            dataclasses.replace(
-                settings,
-                learning_rate=config.dense_learning_rate,
-                schedule="constant" if valid is not None else settings.schedule,
-            ),
+            dataclasses.replace(settings, learning_rate=config.dense_learning_rate),
             cases=cases,
             runtime=runtime,
             scratch=dataclasses.replace(scratch, directory=scratch.directory / "dense_head"),

@@ -72,7 +72,8 @@ def fit(
 ) -> FitResult:
     """Train `module.model`, from the weights that it has, in place.
 
-    It ends on the CPU in evaluation mode, with the weights of the best epoch by `settings.monitor`,
+    It trains in the mode that it is in, with dropout or without: Lightning changes none. It ends on
+    the CPU in evaluation mode, with the weights of the best epoch by `settings.monitor`,
     or of the last epoch without one. Call it inside `reproducible(runtime)`.
 
     Killed at any moment and called again with the same arguments and a `scratch` directory, it

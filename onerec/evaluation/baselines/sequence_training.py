@@ -169,6 +169,7 @@ def fit_windows(
             return length_buckets(lengths, recipe.batch_items, generator)
         return torch.randperm(len(windows), generator=generator).split(recipe.batch_size)
 
+    module.train()  # with dropout; an earlier phase has left it in evaluation mode
     with reproducible(runtime):
         return fit(
             module,

@@ -3,6 +3,7 @@
 import dataclasses
 import doctest
 import itertools
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -266,9 +267,19 @@ PHASE = TrainingConfig(fresh_days=2, fresh_epochs=8, fresh_learning_rate=1e-2)
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_the_newest_days_are_learned_when_the_epoch_is_chosen(name: str) -> None:
+def test_the_newest_days_are_learned_when_the_epoch_is_chosen(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """On the newest days what follows item i is item i + 2; older items are only read."""
     seen: list[dict] = []
+    with_dropout: list[bool] = []
+    step = WindowModule.training_step
+
+    def recorded(module: WindowModule, batch: Sequence[torch.Tensor], batch_idx: int):
+        with_dropout.append(all(part.training for part in module.model.modules()))
+        return step(module, batch, batch_idx)
+
+    monkeypatch.setattr(WindowModule, "training_step", recorded)
     last = HISTORY[:, 3:4]
     items = np.concatenate([HISTORY[:, :4], (last + 2) % MANY, np.full((MANY, 1), -1)], 1)
     learned = np.tile(np.arange(LENGTH + 1) == 4, (MANY, 1))
@@ -289,6 +300,7 @@ def test_the_newest_days_are_learned_when_the_epoch_is_chosen(name: str) -> None
         (system.rank(HISTORY, 1).items == (last + 2) % MANY).mean() for system in (without, ranker)
     )
     assert after > before + 0.15
+    assert all(with_dropout), "in the last phase, too"
     again = fitted(PHASE).model.state_dict()
     assert all(torch.equal(again[key], value) for key, value in ranker.model.state_dict().items())
 

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import torch
 
-from onerec.generation import rank_by_content, score_catalogue
+from onerec.generation import Trie, rank_by_content, rank_first_items, score_catalogue
 from onerec.generation.beam import read_histories
 from onerec.model import load_model, save_model
 from onerec.model.dense_head import followed_by
-from onerec.training.dense_head import session_nll
+from onerec.training.dense_head import next_item_loss
 from onerec.training.generator_module import next_token_loss
 from tests.core.model.small import histories, unique_codes
 from tests.core.model.test_dense_head import HISTORY, ITEMS, with_dense
@@ -42,6 +42,17 @@ def test_one_pass_scores_each_item_of_a_session_as_a_history_of_those_before_it(
     assert next(found, None) is None, "padding has no logits"
 
 
+def test_a_lazy_decoder_has_lists_with_it_too() -> None:
+    model, codes = own_encoder(architecture="lazy_decoder"), unique_codes(ITEMS, 4, 3)
+    assert model.dense is not None
+    model.dense_share = 1.0
+    with torch.no_grad():
+        best = model.dense.next_item_logits(HISTORY).argmax(1)
+    trie = Trie.build(codes, model.codebook_size)
+    lists = rank_first_items(model, HISTORY, codes, trie, top_k=1, beam=ITEMS, batch_size=4)
+    assert lists.items[:, 0].tolist() == best.tolist()
+
+
 def test_each_learns_its_own_loss() -> None:
     """The generator's loss has no gradient of the head, and the head's is its own."""
     model, codes = own_encoder().train(), unique_codes(ITEMS, 4, 3)
@@ -53,9 +64,9 @@ def test_each_learns_its_own_loss() -> None:
     torch.testing.assert_close(next_token_loss(model, HISTORY, SESSIONS, codes), expected)
     logp = model.dense.session_logits(HISTORY, SESSIONS).log_softmax(-1)
     mean = -logp[torch.arange(5), [7, 2, 5, 0, 1]].mean()
-    torch.testing.assert_close(session_nll(model.dense, HISTORY, SESSIONS), mean)
+    torch.testing.assert_close(next_item_loss(model.dense, HISTORY, SESSIONS), mean)
     nobody = torch.full((2, 3), -1)
-    assert session_nll(model.dense, nobody, nobody) == 0, "padding alone has no loss"
+    assert next_item_loss(model.dense, nobody, nobody) == 0, "padding alone has no loss"
 
 
 def test_the_generator_reads_nothing_of_it() -> None:

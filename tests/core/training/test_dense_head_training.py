@@ -9,17 +9,28 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from onerec.evaluation.recency import RecencyCases
 from onerec.model import OneRec, load_model
+from onerec.session_dataset.eval_users import EvalUsers
 from onerec.training import TrainingProgress
-from onerec.training.dense_head import ndcg_of, session_nll
+from onerec.training.dense_head import DenseHeadModule, ndcg_of, next_item_loss
+from onerec.training.generator_module import GeneratorModule
 from onerec.training.list_weights import DENSE_SHARES
 from tests.core.training.small import MODEL, NUM_ITEMS, TRAINING, patterned_sessions
-from tests.core.training.test_fit import VALID, Killed, cases_of_recency, fit, hashes
+from tests.core.training.test_fit import VALID, Killed, fit, hashes
 
 VECTORS = torch.eye(NUM_ITEMS)
 HEAD = dataclasses.replace(MODEL, d_model=32, dense_head=True, dense_encoder_layers=2)
 CONFIG = dataclasses.replace(TRAINING, max_epochs=6, dense_learning_rate=1e-2)
-CASES = cases_of_recency(True)
+CASES = RecencyCases(
+    users=EvalUsers(
+        np.array([f"u{n}" for n in range(len(VALID))], object),
+        VALID.history.numpy(),
+        VALID.targets[:, :1].numpy(),
+    ),
+    watches=np.zeros(NUM_ITEMS),
+    candidates=np.arange(NUM_ITEMS) != 9,
+)
 NEWEST = patterned_sessions(64, seed=3)
 
 
@@ -30,7 +41,7 @@ def checkpoint(directory: Path) -> OneRec:
 def loss(model: OneRec) -> float:
     assert model.dense is not None
     with torch.no_grad():
-        return float(session_nll(model.dense, VALID.history.long(), VALID.targets.long()))
+        return float(next_item_loss(model.dense, VALID.history.long(), VALID.targets.long()))
 
 
 def ndcg(model: OneRec) -> float:
@@ -72,7 +83,7 @@ def test_ndcg_is_that_of_the_best_candidates() -> None:
 def test_the_generator_is_the_one_without_it(tmp_path: Path) -> None:
     config = dataclasses.replace(CONFIG, max_epochs=2)
     fit(tmp_path / "with", config, HEAD, vectors=VECTORS, newest=NEWEST)
-    alone = dataclasses.replace(HEAD, dense_head=False)
+    alone = dataclasses.replace(HEAD, dense_head=False, dense_encoder_layers=0)
     fit(tmp_path / "alone", config, alone, vectors=VECTORS, newest=NEWEST)
     weights = load_file(tmp_path / "with" / "out" / "model.safetensors")
     for name, tensor in load_file(tmp_path / "alone" / "out" / "model.safetensors").items():
@@ -88,9 +99,36 @@ def test_every_weight_of_it_moves_in_the_last_phase_too(tmp_path: Path) -> None:
     assert [name for name in sorted(own) if torch.equal(before[name], after[name])] == []
 
 
+def test_every_phase_has_dropout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    modes: dict[str, list[bool]] = {}
+    for kind in (GeneratorModule, DenseHeadModule):
+        step = kind.training_step
+
+        def recorded(self, batch, batch_idx, step=step):
+            part = modes.setdefault(type(self).__name__, [])
+            part.append(all(module.training for module in self.model.modules()))
+            return step(self, batch, batch_idx)
+
+        monkeypatch.setattr(kind, "training_step", recorded)
+    once = dataclasses.replace(CONFIG, max_epochs=1, fresh_epochs=1)
+    fit(
+        tmp_path,
+        once,
+        HEAD,
+        vectors=VECTORS,
+        list_cases=CASES,
+        newest=NEWEST,
+        newest_before=NEWEST,
+    )
+    assert set(modes) == {"GeneratorModule", "DenseHeadModule"}
+    for mode in modes.values():
+        assert len(mode) > 2 * len(NEWEST) / once.batch_size
+        assert all(mode)
+
+
 def test_killed_while_it_learns_it_ends_in_the_same_bytes(tmp_path: Path) -> None:
     config = dataclasses.replace(CONFIG, max_epochs=2)
-    fit(tmp_path / "whole", config, HEAD, vectors=VECTORS)
+    fit(tmp_path / "whole", config, HEAD, vectors=VECTORS, list_cases=CASES)
     epochs = 0
 
     def kill_in_the_fourth_epoch(progress: TrainingProgress) -> None:
@@ -107,10 +145,11 @@ def test_killed_while_it_learns_it_ends_in_the_same_bytes(tmp_path: Path) -> Non
                 config,
                 HEAD,
                 vectors=VECTORS,
+                list_cases=CASES,
                 on_progress=kill_in_the_fourth_epoch,
             )
     assert not (tmp_path / "cut" / "out").exists()
     seen: list[TrainingProgress] = []
-    fit(tmp_path / "cut", config, HEAD, vectors=VECTORS, on_progress=seen.append)
+    fit(tmp_path / "cut", config, HEAD, vectors=VECTORS, list_cases=CASES, on_progress=seen.append)
     assert hashes(tmp_path / "cut") == hashes(tmp_path / "whole")
     assert len({progress.epoch for progress in seen}) == 1, "one epoch was left to learn"
