@@ -154,9 +154,10 @@ def test_a_share_of_the_list_is_kept_for_new_items(recommender, parts, rewarded)
     assert plain.recommend([], 3) == kept.recommend([], 3), "a quarter of three places is none"
 
 
-def test_a_dense_head_serves_from_a_bundle(parts):
+@pytest.mark.parametrize("own_layers", [0, 2])
+def test_a_dense_head_serves_from_a_bundle(parts, own_layers):
     torch.manual_seed(1)
-    model = small_model(dense_head=True)
+    model = small_model(dense_head=True, dense_encoder_layers=own_layers)
     vectors = load_file(parts / "ids" / "vectors.safetensors")["vectors"]
     model.add_dense_head(N - 3, 5).vectors.copy_(vectors[:-3])  # three items came since
     model.dense_share = 0.98
@@ -178,11 +179,11 @@ def test_a_dense_head_serves_from_a_bundle(parts):
     assert first.item_id == f"item-{int(logits.argmax())}"
 
 
-@pytest.mark.parametrize("rewarded", [False, True])
-def test_a_dense_head_orders_the_new_items_by_content_alone(parts, rewarded):
+@pytest.mark.parametrize(("rewarded", "own_layers"), [(False, 0), (True, 0), (False, 2)])
+def test_a_dense_head_orders_the_new_items_by_content_alone(parts, rewarded, own_layers):
     """By hand: item-7 to item-16 are new, and a tenth of 20 places holds two of them."""
     torch.manual_seed(2)
-    model = small_model(dense_head=True).eval()
+    model = small_model(dense_head=True, dense_encoder_layers=own_layers).eval()
     vectors = load_file(parts / "ids" / "vectors.safetensors")["vectors"]
     head = model.add_dense_head(N, 5)
     head.vectors.copy_(vectors)
@@ -215,7 +216,8 @@ def test_a_dense_head_orders_the_new_items_by_content_alone(parts, rewarded):
         with torch.no_grad():
             memory = read_histories(loaded.model, recent, loaded.codes)
             content = (vectors @ head.known.weight.T).double()
-            state = head.state(memory.states[0, 0].float()).double()
+            state = memory.states[0, 0] if memory.dense is None else memory.dense[0]
+            state = head.state(state.float()).double()
             scores = (content @ state).log_softmax(0) + prior
         seen = {int(i) for i in rows[0] if i >= 0}
         best = sorted((i for i in range(7, 17) if i not in seen), key=lambda i: -scores[i])[:2]
