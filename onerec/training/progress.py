@@ -24,6 +24,7 @@ class TrainingProgress:
         metrics: Scalar validation metrics at the end of an epoch, otherwise empty.
         rows_per_second: Training rows per second of all processes.
         seconds_left: Upper bound on the remaining time; less with early stopping.
+        part: What is trained, where it is a part of a model with epochs of its own.
     """
 
     epoch: int
@@ -34,11 +35,13 @@ class TrainingProgress:
     metrics: Mapping[str, float]
     rows_per_second: float
     seconds_left: float
+    part: str = ""
 
     def __str__(self) -> str:
         metrics = "".join(f", {name} {value:.4f}" for name, value in self.metrics.items())
+        part = f"{self.part}, " if self.part else ""
         return (
-            f"epoch {self.epoch}/{self.max_epochs}, step {self.step}/{self.epoch_steps}: "
+            f"{part}epoch {self.epoch}/{self.max_epochs}, step {self.step}/{self.epoch_steps}: "
             f"loss {self.loss:.4f}{metrics}, {self.rows_per_second:,.0f} rows/s, "
             f"at most {self.seconds_left:,.0f} s left"
         )

@@ -153,3 +153,4 @@ def test_killed_while_it_learns_it_ends_in_the_same_bytes(tmp_path: Path) -> Non
     fit(tmp_path / "cut", config, HEAD, vectors=VECTORS, list_cases=CASES, on_progress=seen.append)
     assert hashes(tmp_path / "cut") == hashes(tmp_path / "whole")
     assert len({progress.epoch for progress in seen}) == 1, "one epoch was left to learn"
+    assert all(str(progress).startswith("dense head, epoch 2/2") for progress in seen)
