@@ -19,12 +19,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    def place(item: pytest.Item) -> int:
-        directory = item.path.relative_to(Path(__file__).parent).parts[0]
-        is_long = directory in LONGEST_FIRST
-        return LONGEST_FIRST.index(directory) if is_long else len(LONGEST_FIRST)
-
-    items.sort(key=place)
+    items.sort(key=lambda item: [name not in item.path.parts for name in LONGEST_FIRST])
 
 
 @pytest.fixture(scope="session")

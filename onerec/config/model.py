@@ -78,8 +78,9 @@ class ModelConfig(ValidatedConfig):
     )
     dense_encoder_layers: int = option(
         0,
-        "Dense head: blocks of an encoder of its own over the item vectors, trained beside the "
-        "generator; 0 scores items from the generator's encoder, which then reads these vectors",
+        "Dense head: blocks of an encoder of its own over the item vectors, trained by itself "
+        "after the generator; 0 scores items from the generator's encoder, which then reads these "
+        "vectors",
         ge=0,
         le=MOST_LAYERS,
     )

@@ -150,8 +150,7 @@ class DenseHead(nn.Module):
 
     def next_item_logits(self, history: Tensor) -> Tensor:
         """(B, N) logits of the head with its own encoder after histories (B, H)."""
-        state = self._states(history, history.new_zeros(len(history), 1)).squeeze(1)
-        return self._scores(state, self.table())
+        return self._scores(self.state_after(history), self.table())
 
     def _states(self, history: Tensor, session: Tensor) -> Tensor:
         """(B, M, D) the own encoder's state before each item of a session."""

@@ -114,7 +114,9 @@ def fit_dense_head(
         )
     else:
         settings = dataclasses.replace(settings, monitor=None, patience=0)
-    said = on_progress and (lambda made: on_progress(dataclasses.replace(made, part="dense head")))
+    report = on_progress and (
+        lambda made: on_progress(dataclasses.replace(made, part="dense head"))
+    )
     head.requires_grad_(True).train()  # the generator's training has left it in evaluation mode
     try:
         return fit(
@@ -124,7 +126,7 @@ def fit_dense_head(
             settings,
             runtime=runtime,
             scratch=scratch,
-            on_progress=said,
+            on_progress=report,
         )
     finally:
         head.requires_grad_(False)

@@ -176,8 +176,8 @@ def fit_generator(
 
 
 class _Validation(NamedTuple):
-    """Chooses the epoch: the generator's by a loss, that of a dense head with its own encoder by
-    lists."""
+    """Chooses epochs: by the loss of sessions the generator's, by lists for the users of `cases`
+    that of a dense head with its own encoder."""
 
     sessions: SessionTensors
     cases: RecencyCases | None

@@ -6,7 +6,6 @@ from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,8 +14,8 @@ import yaml
 
 from assets.sessions import session_variables
 from onerec import schema
-from onerec.config import PipelineConfig, SessionConfig, TokenizerConfig, WindowConfig
-from onerec.config.feedback import FEEDBACK, Feedback
+from onerec.config import PipelineConfig, TokenizerConfig
+from onerec.config.feedback import FEEDBACK
 from onerec.datasets import EventSource
 from resources.dbt import session_dbt
 from resources.deliveries import deliveries
@@ -25,20 +24,16 @@ from resources.inspection import (
     delivery_findings,
     temporary_warehouse,
     training_findings,
-    user_findings,
     value_findings,
-    volume_findings,
 )
-from resources.inspection.findings import Finding, Inspected
+from resources.inspection.findings import Finding
 from resources.inspection.findings_text import findings_as_text
 from resources.inspection.log_inspection import SessionBuild, days_of, inspect_log
 from resources.inspection.temporary_warehouse import every_day, land_catalogue
 from resources.warehouse import Warehouse
+from tests.resources.small_inspection import PIPELINE, inspected, the
 from tests.sql import delivered
 
-PIPELINE = PipelineConfig(
-    sessions=SessionConfig(good_min_watched_items=3), window=WindowConfig(window_days=3)
-)
 REGULAR = [  # 30 users, four events each on three of four days; the third day is empty
     f"u{user},i{(user + k + day) % 20},2026-06-0{day} 10:0{k}:00,40,{int(user == k)}"
     for day in (1, 2, 4)
@@ -95,12 +90,6 @@ def findings() -> list[Finding]:
     write_log(home, ROWS)
     items, vectors = {"path": "items.csv"}, {"path": "vectors.parquet"}
     return look(home, opened(home, items=items, item_vectors=vectors))
-
-
-def the(findings: list[Finding], words: str) -> Finding:
-    """The only finding that says so."""
-    (found,) = [f for f in findings if words in f.text]
-    return found
 
 
 def test_what_was_read_and_what_was_not(findings: list[Finding]) -> None:
@@ -173,14 +162,6 @@ def test_signals_and_what_the_tokenizer_gets(findings: list[Finding]) -> None:
     vectors = the(findings, "supplied vectors")
     assert vectors.text.startswith("19 of 20 supplied vectors are usable, 1 NaN or infinite; ")
     assert vectors.text.endswith("3 items have none, 5 share one vector")
-
-
-def inspected(feedback: Feedback, tables: str) -> Inspected:
-    """A warehouse of a few tables, as SQL."""
-    connection = duckdb.connect(":memory:")
-    connection.execute(tables)
-    days = (date(2026, 6, 1), date(2026, 6, 4))
-    return Inspected(connection=connection, days=days, stages=PIPELINE, feedback=feedback)
 
 
 def test_event_types_are_shown_with_what_they_count_as() -> None:
@@ -418,118 +399,6 @@ def test_a_file_that_was_delivered_twice_is_named(tmp_path: Path) -> None:
     assert later.setting.startswith("items.columns.published_at")
 
 
-def users_log(logged: int = 60) -> Inspected:
-    """Users u0, u1 ...; every one has as many events as its number, on days that follow."""
-    tables = f"""
-    create schema raw;
-    create table raw.raw_events as
-        select 'u' || u as user_id, timestamp '2026-06-01' + to_hours(cast(u * e as int))
-            as event_time
-        from range({logged}) as t(u), range(61) as s(e) where e <= u;
-    """
-    return inspected(FEEDBACK["video"], tables)
-
-
-def test_of_users_the_met_rows_values_and_counts_after_the_fact_are_told() -> None:
-    numbers = [*range(10, 70), 10]  # the last one is a second row of u10
-    attributes = pa.table(
-        {
-            "user_id": [f"u{n}" for n in numbers],
-            "country": [("DE", "FR", None)[n % 3] for n in numbers],
-            "level": [str(n // 10) for n in numbers],
-            "zip": [str(n) for n in numbers],
-            "orders": ["1"] * len(numbers),
-        }
-    )
-    found = user_findings.users(users_log(), attributes)
-    met = the(found, "have a row")
-    assert met.text.startswith("50 of 60 users of the log have a row in the table, 'u0' has none")
-    assert "10 of its 60 users are not in the log, e.g. 'u60'" in met.text
-    assert "1 rows are a further one of their user" in met.text
-    country = the(found, "country:")
-    known = sum(n % 3 < 2 for n in range(10, 60))
-    assert country.text.startswith(f"country: {known} of 50 users have a value, 2 different ones")
-    assert country.text.endswith(f"the generator embeds 2, of {known} users")
-    assert country.rows[0] == {"value": "FR", "users": 17}
-    codes = the(found, "zip:")
-    assert codes.text.endswith("50 different ones; the generator embeds 0, of 0 users")
-    assert codes.level == "warning"
-    assert "ranges" in codes.setting
-    level = the(found, "level looks like a count")
-    assert "of how many events users have" in level.text
-    assert level.setting.startswith("users.features.level: leave it out")
-    assert "by its name" in the(found, "orders looks like a count").text
-    assert not [f for f in found if "country looks" in f.text or "zip looks" in f.text]
-
-
-def test_an_attribute_that_tells_the_last_visit_is_warned_about() -> None:
-    log = users_log()
-    last = log.rows("select user_id, max(event_time) as t from raw.raw_events group by user_id")
-    # all users have as many events: only when they were last there differs
-    log.connection.execute(
-        "create or replace table raw.raw_events as "
-        "select user_id, max(event_time) as event_time from raw.raw_events group by user_id"
-    )
-    days = {row["user_id"]: str(row["t"].date())[:8] for row in last}
-    attributes = pa.table({"user_id": list(days), "month": list(days.values())})
-    (found,) = [f for f in user_findings.users(log, attributes) if "looks like" in f.text]
-    assert "of their last event" in found.text
-
-
-def test_users_of_other_ids_are_a_warning() -> None:
-    attributes = pa.table({"user_id": ["U1", "U2"], "plan": ["a", "b"]})
-    (found,) = user_findings.users(users_log(), attributes)
-    assert found.level == "warning"
-    assert "nothing is learned of users" in found.setting
-
-
-def days_of_events(hours: Sequence[int], rows: Sequence[int]) -> Inspected:
-    """Days from 2026-06-01 on, with the hour of their last event and their rows, one a session."""
-    values = ", ".join(
-        f"(date '2026-06-0{n}', {hour}, {number})"
-        for n, (hour, number) in enumerate(zip(hours, rows, strict=True), start=1)
-    )
-    tables = f"""
-    create table stg_events as select day as event_date, 'i' || k as item_id,
-        day + to_hours(hour) - to_minutes(k::int) as event_time
-        from (values {values}) as t(day, hour, number), range(200) as s(k) where k < number;
-    create table sessions as select event_date as session_date from stg_events;
-    """
-    return inspected(FEEDBACK["video"], tables)
-
-
-def test_a_day_that_the_check_of_volume_would_stop_is_named() -> None:
-    (found,) = volume_findings.tested_day(days_of_events([23] * 3 + [9], [100, 90, 110, 8]))
-    assert found.level == "error"
-    assert "2026-06-04 has 8 sessions, days before it 100 at the median" in found.text
-    assert "volume_is_usual" in found.text
-    assert "Its last event is of 09:00 UTC" in found.text
-    assert found.setting.startswith("last_day: 2026-06-03")
-
-
-@pytest.mark.parametrize(
-    ("hour", "rows", "is_early"), [(14, 60, True), (14, 95, False), (22, 60, False)]
-)
-def test_a_log_that_ends_in_the_middle_of_the_tested_day_is_warned_about(
-    hour: int, rows: int, is_early: bool
-) -> None:
-    found = volume_findings.tested_day(days_of_events([23] * 3 + [hour], [100, 90, 110, rows]))
-    assert [f.level for f in found] == ["warning"] * is_early
-    if is_early:
-        assert "its last event is of 14:00 UTC, that of the day before of 23:00" in found[0].text
-
-
-@pytest.mark.parametrize(("unknown", "level"), [(100, "warning"), (20, "ok")])
-def test_an_item_that_is_most_of_the_log_is_asked_about(unknown: int, level: str) -> None:
-    tables = f"""
-    create table stg_events as select 'i' || (k % 50) as item_id from range(100) as t(k)
-        union all select 'unknown' from range({unknown});
-    """
-    (found,) = volume_findings.frequent_item(inspected(FEEDBACK["shop"], tables))
-    assert found.level == level
-    assert found.text.startswith(f"item 'unknown' has {unknown / (unknown + 100):.1%} of the")
-
-
 def test_ids_that_differ_in_blanks_only_are_named() -> None:
     tables = """
     create schema raw;
@@ -541,15 +410,3 @@ def test_ids_that_differ_in_blanks_only_are_named() -> None:
         "1 ids in user_id are another one but for blanks around them, e.g. 'u1 ': they count as "
         "different"
     ]
-
-
-@pytest.mark.parametrize(("often", "is_warned"), [(5, True), (50, False)])
-def test_ids_of_requests_in_place_of_users_are_asked_about(often: int, is_warned: bool) -> None:
-    tables = f"""
-    create table stg_events as select 'r' || k as user_id from range(100) as t(k)
-        union all select 'r' || k from range({often}) as t(k);
-    """
-    found = volume_findings.returning_users(inspected(FEEDBACK["shop"], tables))
-    assert bool(found) == is_warned
-    if found:
-        assert found[0].text.startswith("95 of 100 users have one event")
