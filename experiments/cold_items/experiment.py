@@ -33,7 +33,10 @@ from onerec.session_dataset.newest_watches import WatchesBefore, split_day
 from onerec.training import Runtime, TrainingJob, train
 
 DONE = "finished"
-CHECKPOINTS: Mapping[str, Mapping[str, bool]] = {"plain": {}, "dense": {"dense_head": True}}
+CHECKPOINTS: Mapping[str, Mapping[str, bool]] = {
+    "plain": {"dense_head": False},
+    "dense": {"dense_head": True},
+}
 """Trained generators: what each changes in the nightly run's model."""
 
 

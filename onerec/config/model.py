@@ -92,22 +92,23 @@ class ModelConfig(ValidatedConfig):
         ge=0,
         lt=1,
     )
+    dense_negatives: int = option(
+        16_384,
+        "Dense head with its own encoder: where the catalogue has more items, each step's softmax "
+        "is over the sessions' items and so many others, drawn uniformly; 0: over all items",
+        ge=0,
+        le=LARGEST_WIDTH,
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        has_own = self.dense_encoder_layers > 0
+        shares_encoder = self.dense_head and self.dense_encoder_layers == 0
         require(
-            not (self.dense_head and self.architecture == "lazy_decoder" and not has_own),
+            not (shares_encoder and self.architecture == "lazy_decoder"),
             "dense_head",
             self.dense_head,
             "a lazy decoder has no encoder that the head could share; give it one of its own with "
             "dense_encoder_layers=2, or use architecture='encoder_decoder'",
-        )
-        require(
-            self.dense_head or not has_own,
-            "dense_encoder_layers",
-            self.dense_encoder_layers,
-            "it is the encoder of a dense head: set dense_head=true, or leave it 0",
         )
         require(
             not (self.causal_encoder and self.architecture == "lazy_decoder"),

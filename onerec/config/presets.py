@@ -50,9 +50,14 @@ class PipelineConfig:
         return dataclasses.replace(self, **replaced)
 
 
+# On KuaiRand the generator is above SASRec with such a head only (docs/log.md, 2026-11-28)
+WITH_DENSE_HEAD = PipelineConfig().override(
+    {"model": {"dense_head": True, "dense_encoder_layers": 2}}
+)
+
 PRESETS: dict[str, PipelineConfig] = {
-    "tiny": PipelineConfig(),
-    "small": PipelineConfig().override(
+    "tiny": WITH_DENSE_HEAD,
+    "small": WITH_DENSE_HEAD.override(
         {
             "sessions": {"history_length": 64},
             "tokenizer": {"codebook_size": 256},

@@ -84,6 +84,8 @@ class DenseHead(nn.Module):
         width: D.
         dropout: Of the states before the products.
         item_dropout: Share of the items whose embeddings a training step leaves out.
+        negatives: Items that a step of a head with its own encoder draws, where the catalogue has
+            more; 0 compares with all items.
 
     Attributes:
         vectors: (N, Dv) known of the items; zeros until they are set.
@@ -100,11 +102,13 @@ class DenseHead(nn.Module):
         *,
         dropout: float,
         item_dropout: float = 0.0,
+        negatives: int = 0,
         encoder: ItemEncoder | None = None,
     ) -> None:
         super().__init__()
         self.encoder = encoder
         self.item_dropout = item_dropout
+        self.negatives = negatives
         self.items = nn.Embedding(num_items, width)
         nn.init.normal_(self.items.weight, std=0.02)
         self.known = nn.Linear(vector_dim, width, bias=False)
@@ -147,6 +151,30 @@ class DenseHead(nn.Module):
             where no session is padded.
         """
         return self._scores(self._states(history, session)[session >= 0], self.table())
+
+    @property
+    def draws_negatives(self) -> bool:
+        """Whether a step compares with drawn items, since the catalogue has more of them."""
+        return 0 < self.negatives < self.num_items
+
+    def sampled_logits(self, history: Tensor, session: Tensor) -> Tensor:
+        """The same logits for each item itself and for S items, drawn uniformly for the batch.
+
+        The drawn ones are raised by the logarithm of how many items each stands for, so that their
+        softmax estimates the one over all items (Jean et al., 1412.2007, section 3); drawing all
+        gives it exactly.
+
+        Returns:
+            (R, 1 + S), the item itself first. Where it was drawn, too, that place is -inf.
+        """
+        own = session[session >= 0]
+        states = self.state(self.dropout(self._states(history, session)[session >= 0]))
+        drawn = torch.randperm(self.num_items, device=own.device)[: self.negatives]
+        itself = drawn == own.unsqueeze(1)
+        stands_for = (self.num_items - 1) / (len(drawn) - itself.sum(1, keepdim=True))
+        others = states @ self.of(drawn).T + stands_for.log()
+        scores = (states * self.of(own)).sum(1, keepdim=True)
+        return torch.cat([scores, others.masked_fill(itself, -torch.inf)], 1)
 
     def next_item_logits(self, history: Tensor) -> Tensor:
         """(B, N) logits of the head with its own encoder after histories (B, H)."""

@@ -130,6 +130,7 @@ class OneRec(nn.Module):
             config.d_model,
             dropout=config.dropout if encoder is None else config.dense_dropout,
             item_dropout=config.dense_item_dropout,
+            negatives=config.dense_negatives,
             encoder=encoder,
         )
         return self.dense.requires_grad_(encoder is None)

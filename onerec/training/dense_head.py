@@ -30,14 +30,15 @@ from onerec.training.trainer import FitResult, fit
 
 PATIENCE = 5
 """Epochs without a better NDCG@10 before stopping, as SASRec's among the baselines: it is noisy."""
-USERS_AT_ONCE = 256
+SCORES_AT_ONCE = 2**24
+"""Scores of all items for users of the validation day, 64 MiB."""
 
 
 class DenseHeadModule(FitModule):
     """Trains a `DenseHead` on shares (history (B, H), targets (B, M), weight) of item indices."""
 
     model: DenseHead
-    shard_methods = ("session_logits", "next_item_logits")
+    shard_methods = ("session_logits", "sampled_logits", "next_item_logits")
 
     def __init__(self, head: DenseHead, cases: RecencyCases | None = None) -> None:
         """Wrap a head.
@@ -63,9 +64,12 @@ class DenseHeadModule(FitModule):
 
 def next_item_loss(head: DenseHead, history: Tensor, targets: Tensor) -> Tensor:
     """Mean negative log-probability of an item of the sessions (B, M), given the histories (B, H)
-    and the items before it."""
+    and the items before it; an estimate where the head draws negatives."""
     learned = targets[targets >= 0].long()
-    logits = head.session_logits(history, targets)
+    if head.draws_negatives:
+        logits, learned = head.sampled_logits(history, targets), torch.zeros_like(learned)
+    else:
+        logits = head.session_logits(history, targets)
     return F.cross_entropy(logits, learned, reduction="sum") / max(len(learned), 1)
 
 
@@ -74,10 +78,11 @@ def ndcg_of(head: DenseHead, cases: RecencyCases) -> float:
     """Mean NDCG@10 over the users (C) of the head's best candidates, without a prior."""
     device = head.vectors.device
     barred = ~torch.from_numpy(cases.candidates).to(device)
+    users_at_once = max(SCORES_AT_ONCE // head.num_items, 1)
     best = []
     # in float32, as lists are made: bfloat16 has too many ties
     with torch.autocast(device.type, enabled=False):
-        for history in torch.from_numpy(cases.users.history).split(USERS_AT_ONCE):
+        for history in torch.from_numpy(cases.users.history).split(users_at_once):
             scores = head.next_item_logits(history.to(device)).masked_fill(barred, -torch.inf)
             best.append(scores.topk(min(CUTOFF, scores.shape[1])).indices.cpu())
     lists = torch.cat(best).numpy()

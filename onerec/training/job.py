@@ -224,7 +224,8 @@ def why_not_start_from(checkpoint: Path | None, job: TrainingJob) -> str | None:
         "session_items": job.session_items,
     }
     shape = dataclasses.asdict(job.model)
-    del shape["dropout"], shape["dense_dropout"]  # they change no weights' shapes
+    for name in ("dropout", "dense_dropout", "dense_item_dropout", "dense_negatives"):
+        del shape[name]  # they change no weights' shapes
     pairs = {name: (theirs[name], value) for name, value in ours.items()}
     # a checkpoint from before a setting existed has its default
     before = dataclasses.asdict(ModelConfig()) | theirs["model"]

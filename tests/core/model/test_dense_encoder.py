@@ -42,6 +42,32 @@ def test_one_pass_scores_each_item_of_a_session_as_a_history_of_those_before_it(
     assert next(found, None) is None, "padding has no logits"
 
 
+def test_all_items_drawn_are_all_items() -> None:
+    model = own_encoder(dense_negatives=ITEMS)
+    assert model.dense is not None
+    assert not model.dense.draws_negatives
+    with torch.no_grad():
+        exact = model.dense.session_logits(HISTORY, SESSIONS).log_softmax(1)
+        sampled = model.dense.sampled_logits(HISTORY, SESSIONS).log_softmax(1)
+    own = SESSIONS[SESSIONS >= 0].unsqueeze(1)
+    torch.testing.assert_close(sampled[:, :1], exact.gather(1, own))
+
+
+def test_drawn_items_stand_for_all_on_average() -> None:
+    model = own_encoder(dense_negatives=3)
+    assert model.dense is not None
+    assert model.dense.draws_negatives
+    with torch.no_grad():
+        model.dense.items.weight.mul_(10)
+        exact = model.dense.session_logits(HISTORY, SESSIONS).logsumexp(1)
+        draws = [model.dense.sampled_logits(HISTORY, SESSIONS) for _ in range(3000)]
+    assert draws[0].shape == (len(exact), 4)
+    sums = torch.stack(draws).logsumexp(2).exp()
+    far = (sums.mean(0) - exact.exp()).abs() / (sums.std(0) / len(draws) ** 0.5)
+    assert float(sums.std(0).min()) > 0
+    assert float(far.max()) < 5
+
+
 def test_a_lazy_decoder_has_lists_with_it_too() -> None:
     model, codes = own_encoder(architecture="lazy_decoder"), unique_codes(ITEMS, 4, 3)
     assert model.dense is not None

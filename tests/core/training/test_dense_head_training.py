@@ -40,6 +40,7 @@ def checkpoint(directory: Path) -> OneRec:
 
 def loss(model: OneRec) -> float:
     assert model.dense is not None
+    model.dense.negatives = 0
     with torch.no_grad():
         return float(next_item_loss(model.dense, VALID.history.long(), VALID.targets.long()))
 
@@ -49,8 +50,10 @@ def ndcg(model: OneRec) -> float:
     return ndcg_of(model.dense, CASES)
 
 
-def test_it_learns_what_follows_and_gets_a_share(tmp_path: Path) -> None:
-    report = fit(tmp_path / "a", CONFIG, HEAD, list_cases=CASES, vectors=VECTORS)
+@pytest.mark.parametrize("negatives", [0, 4])
+def test_it_learns_what_follows_and_gets_a_share(tmp_path: Path, negatives: int) -> None:
+    shape = dataclasses.replace(HEAD, dense_negatives=negatives)
+    report = fit(tmp_path / "a", CONFIG, shape, list_cases=CASES, vectors=VECTORS)
     model = checkpoint(tmp_path / "a")
     assert loss(model) < 0.7 * math.log(NUM_ITEMS)
     best = max(entry["ndcg@10"] for entry in report.dense_history)
@@ -58,7 +61,7 @@ def test_it_learns_what_follows_and_gets_a_share(tmp_path: Path) -> None:
     assert tuple(report.dense_ndcg.ndcg) == DENSE_SHARES
     assert report.dense_ndcg.ndcg[model.dense_share] == max(report.dense_ndcg.ndcg.values())
     once = dataclasses.replace(CONFIG, max_epochs=1, dense_learning_rate=1e-3)
-    fit(tmp_path / "b", once, HEAD, initial=model, vectors=VECTORS)
+    fit(tmp_path / "b", once, shape, initial=model, vectors=VECTORS)
     assert loss(checkpoint(tmp_path / "b")) < 1.1 * loss(model), "a warm start goes on with it"
 
 
