@@ -364,6 +364,8 @@ def _vocabulary(
 
 def _load_weights(model: OneRec, initial: OneRec) -> None:
     ours, theirs = model.state_dict(), initial.state_dict()
+    if initial.dense is None:  # one with its own encoder starts anew
+        theirs |= {name: ours[name] for name in ours if name.startswith("dense.")}
     differing = sorted(
         name
         for name in ours.keys() | theirs.keys()

@@ -93,8 +93,8 @@ def train(
 
     A training from random weights or another tokenizer version also learns from all watched items
     outside good sessions (`TrainingConfig.history_sessions`); any other warm start has learned them
-    before. All end with a phase on the newest days (`TrainingConfig.fresh_days`), the validation
-    day included.
+    before. A dense head of another tokenizer version is not taken over. All end with a phase on the
+    newest days (`TrainingConfig.fresh_days`), the validation day included.
 
     Args:
         job: Data, settings and hardware.
@@ -113,6 +113,8 @@ def train(
         theirs = read_config(job.initial)["tokenizer_version"]
         expected = theirs if theirs == job.numbered_like else semantic_ids.tokenizer_version
         initial, _ = load_model(job.initial, expected_tokenizer_version=expected)
+        if theirs != semantic_ids.tokenizer_version:
+            initial.dense = None  # it knows items by their places in that version
     return fit_generator(
         job.training,
         job.model,
@@ -214,7 +216,7 @@ def why_not_start_from(checkpoint: Path | None, job: TrainingJob) -> str | None:
     theirs = read_config(checkpoint)
     semantic_ids = load_semantic_ids(job.semantic_ids)
     is_refit = theirs["tokenizer_version"] == job.numbered_like
-    if is_refit and job.model.dense_head:
+    if is_refit and job.model.dense_head and not job.model.dense_encoder_layers:
         return "the dense head knows items by their places in the tokenizer version before"
     ours = {
         "tokenizer_version": job.numbered_like if is_refit else semantic_ids.tokenizer_version,

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from onerec.artifacts import read_json
 from onerec.evaluation.ndcg_by_weight import NdcgByWeight
@@ -201,6 +202,32 @@ def test_a_refit_with_the_same_numbers_starts_from_the_version_before(
     sessions = read_json(tmp_path / "new" / "history.json")["summary"]["train_sessions"]
     assert sessions > 400
     assert len(report.history) == 1
+
+
+def test_a_refit_takes_the_generator_over_without_its_dense_head(
+    artifacts: Path, tmp_path: Path
+) -> None:
+    for name in ("a-version", "refit"):
+        (tmp_path / name).mkdir()
+        dataclasses.replace(catalogue(), tokenizer_version=name).save(tmp_path / name)
+        save_file({"vectors": torch.eye(len(catalogue()))}, tmp_path / name / "vectors.safetensors")
+    own = dataclasses.replace(MODEL, dense_head=True, dense_encoder_layers=1)
+    first = dataclasses.replace(
+        job_of(artifacts, max_epochs=1, fresh_epochs=0, learning_rate=1e-12, dense_learning_rate=1),
+        model=own,
+        semantic_ids=tmp_path / "a-version",
+    )
+    train(first, out_dir=tmp_path / "old", scratch=tmp_path / "old.scratch")
+    refit = dataclasses.replace(
+        first, semantic_ids=tmp_path / "refit", numbered_like="a-version",
+        training=dataclasses.replace(first.training, dense_learning_rate=1e-12),
+    )  # fmt: skip
+    assert why_not_start_from(tmp_path / "old", refit) is None
+    job = refit.starting_from(tmp_path / "old")
+    train(job, out_dir=tmp_path / "new", scratch=tmp_path / "new.scratch")
+    old, new = (load_file(tmp_path / n / "model.safetensors") for n in ("old", "new"))
+    torch.testing.assert_close(new["sid_embedding.weight"], old["sid_embedding.weight"])
+    assert float(old["dense.items.weight"].std()) > 10 * float(new["dense.items.weight"].std())
 
 
 def test_histories_are_learned_once_not_by_a_warm_start(artifacts: Path, tmp_path: Path) -> None:
