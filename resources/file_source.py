@@ -21,7 +21,10 @@ from onerec.config import SettingError, require
 from onerec.config.feedback import VIDEO, Feedback
 from onerec.datasets import EventSource, own
 from onerec.datasets.file_problems import shown
-from onerec.datasets.own import SECTIONS, WITHOUT_ZEROS, MappedFile, OwnLog, main_days
+from onerec.datasets.main_days import main_days
+from onerec.datasets.mapped_files import MappedFile
+from onerec.datasets.own import SECTIONS, OwnLog
+from onerec.datasets.section_files import WITHOUT_ZEROS
 from resources.landing import connected, read_parts
 from resources.log_times import (
     LogTimes,
@@ -283,6 +286,7 @@ class FileSource:
                 "not read, for their paths hold no day as events.path writes it: "
                 f"{shown(', '.join(self.log.without_day))}. {WITHOUT_ZEROS}"
             )
+        found += self.log.unseen_columns()
         if self.log.is_dated("events") or (self.log.config.first_day and self.log.config.last_day):
             return found
         if (last := self._range[1]) < NO_LOG_YET:

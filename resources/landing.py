@@ -16,8 +16,8 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from onerec.datasets.data_file import DataFile
 from onerec.datasets.file_problems import shown
-from onerec.datasets.files import DataFile
 from resources.casts import (
     NumberStyle,
     RawColumn,

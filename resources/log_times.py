@@ -12,7 +12,8 @@ import pyarrow as pa
 
 from onerec import schema
 from onerec.config import SettingError
-from onerec.datasets.own import MappedFile, OwnLog
+from onerec.datasets.mapped_files import MappedFile
+from onerec.datasets.own import OwnLog
 from resources.casts import TimeStyle
 from resources.landing import connected, local_day, plausible, typed_rows
 from resources.parts import Part

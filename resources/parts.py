@@ -6,7 +6,7 @@ from datetime import date
 
 import pyarrow as pa
 
-from onerec.datasets.files import DataFile
+from onerec.datasets.data_file import DataFile
 from resources.casts import TimeStyle
 
 

@@ -4,7 +4,7 @@ import re
 from datetime import UTC, datetime, timedelta
 
 from onerec.datasets.file_problems import shown
-from onerec.datasets.own import MappedFile
+from onerec.datasets.mapped_files import MappedFile
 from onerec.datasets.own_config import EventFiles
 
 _CLOCK_ONLY = re.compile(r"\s*\d{1,2}:\d{2}")

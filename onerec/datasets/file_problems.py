@@ -23,7 +23,7 @@ _JSON = re.compile(rb"(\xef\xbb\xbf)?\s*\{\s*[\"}]")
 _JSON_LIST = re.compile(rb"(\xef\xbb\xbf)?\s*\[\s*[\[{]")
 _BROKEN_LINE = re.compile(r"no record in line (\d+): ?(.*)", re.DOTALL)
 _NESTED = re.compile(r"nested value in line (\d+): ([^\n]*)\n(.*)", re.DOTALL)
-_LATE_KEY = re.compile(r"late key in line (\d+): (\w+)")
+_LATE_KEY = re.compile(r"late key in line (\d+): ([^\n]+)")
 _RAGGED = re.compile(r"(?:Row #(\d+): )?Expected (\d+) columns, got (\d+): ?(.*)", re.DOTALL)
 _OTHER_FORMATS = (
     (re.compile(rb"PAR1"), "is Parquet: set format: parquet, or end its name in .parquet"),
@@ -217,9 +217,10 @@ def _about_json(error: Exception) -> str | None:
             kind = f"a record, name the field of it that is meant, {name}.{field} say"
         return f"line {number}: {name} holds {kind}: {shown(value)}"
     if late := _LATE_KEY.search(text):
+        number, key = late.groups()
         return (
-            f"line {late[1]} has the key {late[2]}, which its first lines lack: name it in the "
-            f"section's columns, {{ {late[2]}: {late[2]} }}, or null if it is not meant"
+            f"line {number} has the key {key}, which its first lines lack: name it in the "
+            f"section's columns, {{ {loose(key)}: {key!r} }}, or null if it is not meant"
         )
     return None
 

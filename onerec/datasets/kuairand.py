@@ -28,7 +28,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from onerec.config import SettingError, require
-from onerec.datasets import files
+from onerec.datasets.data_file import DataFile
+from onerec.datasets.file_problems import shown
+from onerec.datasets.file_search import find
 from onerec.schema import ITEM_VECTORS, ITEMS, PRIOR_HISTORY, UTC_MICROSECONDS
 
 LOG = "log_standard_*_pure"
@@ -83,12 +85,12 @@ class KuaiRandSource:
     data_dir: str
 
     @cached_property
-    def log_parts(self) -> list[files.DataFile]:
+    def log_parts(self) -> list[DataFile]:
         """The log's parts."""
         return self._find(LOG)
 
     @cached_property
-    def videos(self) -> files.DataFile:
+    def videos(self) -> DataFile:
         """The video features."""
         return self._find(VIDEOS)[0]
 
@@ -215,10 +217,10 @@ class KuaiRandSource:
         )
         return median.rename_columns(["video_id", "seconds"])
 
-    def _find(self, stem: str, *, required: bool = True) -> list[files.DataFile]:
-        found: dict[str, files.DataFile] = {}
+    def _find(self, stem: str, *, required: bool = True) -> list[DataFile]:
+        found: dict[str, DataFile] = {}
         for ending in ("csv", "csv.gz", "parquet"):  # of two copies of a part, Parquet is read
-            for part in files.find(f"{self.data_dir}/{stem}.{ending}").files:
+            for part in find(f"{self.data_dir}/{stem}.{ending}").files:
                 found[PurePosixPath(part.path).name.split(".")[0]] = part
         if required and not found:
             remedy = f"no file {stem}.csv or {stem}.parquet in it. {REMEDY}"
@@ -257,12 +259,12 @@ def read_npz_vectors(url: str) -> pa.Table | None:
 
 
 @contextmanager
-def _named(file: files.DataFile) -> Iterator[None]:
+def _named(file: DataFile) -> Iterator[None]:
     """Values that are no numbers are not KuaiRand's: the message names the file."""
     try:
         yield
     except pa.ArrowInvalid as error:
-        raise ValueError(f"{file.path}: {files.shown(error)}. {REMEDY}") from error
+        raise ValueError(f"{file.path}: {shown(error)}. {REMEDY}") from error
 
 
 def _events(table: pa.Table, day: date) -> pa.Table:

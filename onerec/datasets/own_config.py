@@ -4,7 +4,7 @@ import re
 from collections.abc import Collection
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from pydantic import (
@@ -23,8 +23,9 @@ from pydantic_core import ErrorDetails
 from onerec.config import SettingError, read_yaml, require
 from onerec.config.feedback import Condition, DeclaredFeedback, Signal, as_text
 from onerec.config.fields import raised_by_validator, shortened, shortened_key
+from onerec.datasets.data_file import Format
 from onerec.datasets.dated_paths import is_dated
-from onerec.datasets.files import CsvStyle, Format
+from onerec.datasets.text_rows import CsvStyle
 from onerec.urls import redact_url, require_no_credentials
 
 HELP = "see docs/own_data.md"
@@ -353,6 +354,7 @@ class UserFiles(_Files):
         return features
 
 
+LogSection: TypeAlias = EventFiles | ItemFiles | HistoryFiles | VectorFiles | UserFiles
 Day = Annotated[date, Field(ge=FIRST_POSSIBLE_DAY, le=LAST_POSSIBLE_DAY)]
 
 

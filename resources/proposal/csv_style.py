@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from onerec.datasets.files import DataFile
+from onerec.datasets.data_file import DataFile
 
 DELIMITERS = ("\t", ",", ";", "|", "^", "~", "\x01", "\x1f")
 DELIMITER_LINES = 6

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import replace
 
-from onerec.datasets.files import DataFile
+from onerec.datasets.data_file import DataFile
 from resources.proposal.roles import EVENTS, REQUIRED, choose
 from resources.proposal.tables import FoundTable
 

@@ -12,7 +12,8 @@ import pyarrow as pa
 
 from onerec import schema
 from onerec.config import SettingError
-from onerec.datasets.files import DataFile, find
+from onerec.datasets.data_file import DataFile
+from onerec.datasets.file_search import find
 from onerec.urls import redact_url
 from resources.casts import NumberStyle, RawColumn, TimeStyle, typed
 from resources.json_lines import LINES, cells

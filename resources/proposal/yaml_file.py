@@ -9,7 +9,7 @@ from pathlib import Path
 
 from onerec.config import SettingError
 from onerec.datasets.file_problems import loose
-from onerec.datasets.files import ENDINGS, find
+from onerec.datasets.file_search import ENDINGS, find
 from onerec.datasets.own_config import EventColumns, ItemColumns
 from resources.proposal.csv_style import FALLBACK_ENCODING
 from resources.proposal.log_parts import join_parts

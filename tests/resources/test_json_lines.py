@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from onerec.config import SettingError
-from onerec.datasets import own
+from onerec.datasets import late_keys
 from resources.file_source import FileSource, open_source
 from resources.proposal.yaml_file import propose
 from tests.resources.own_files import DAY, NOON_MS, events_frame, kept_text, opened, section
@@ -137,6 +137,23 @@ def test_a_late_key_is_read_where_it_is_named_and_stops_the_run_else(tmp_path: P
         read(tmp_path, is_like="likd")
 
 
+def test_a_key_behind_all_that_is_looked_through_is_read_or_named_in_a_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(late_keys, "LOOKED_THROUGH", 1 << 20)  # bytes: as many as names come from
+    write_lines(tmp_path / "log.jsonl", [*LATE, ROW | {"Is_Like ": 1}])
+    with pytest.raises(
+        ValueError,
+        match=r"log\.jsonl: line 15001 has the key Is_Like .*columns, \{ is_like: 'Is_Like '",
+    ):
+        read(tmp_path)
+    assert [row["is_like"] for row in read(tmp_path, is_like="Is_Like ")][-2:] == [None, True]
+    # in a record, or in a value, it is no column
+    rows = [ROW | {"context": {"is_like": 1}}, ROW | {"text": '"is_like": 1'}]
+    write_lines(tmp_path / "log.jsonl", [*LATE, *rows])
+    assert not any(row["is_like"] for row in read(tmp_path))
+
+
 def test_a_late_key_is_looked_for_in_the_newest_lines_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -145,8 +162,11 @@ def test_a_late_key_is_looked_for_in_the_newest_lines_only(
     events = {"path": "{date}.jsonl", "columns": COLUMNS | {"is_like": "likd"}}
     with pytest.raises(SettingError, match="likd"):
         opened(tmp_path, events=events)
-    monkeypatch.setattr(own, "LOOKED_THROUGH", 1000)  # bytes: the newest file, and no other
-    assert opened(tmp_path, events=events).events(DAY)["is_like"].null_count == 100
+    monkeypatch.setattr(late_keys, "LOOKED_THROUGH", 1000)  # bytes: the newest file, and no other
+    source = opened(tmp_path, events=events)
+    assert source.events(DAY)["is_like"].null_count == 100
+    (note,) = source.notes()
+    assert note.startswith("events.columns.is_like='likd' is in none of the newest")
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from onerec.datasets import local_search
-from onerec.datasets.files import find
+from onerec.datasets.file_search import find
 from onerec.datasets.local_search import BoundedLocalFileSystem
 
 
