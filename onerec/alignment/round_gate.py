@@ -36,6 +36,7 @@ from onerec.evaluation.metric_table import Metric
 from onerec.evaluation.ranking_metrics import per_case_metrics
 from onerec.evaluation.recency import RecencyCases
 from onerec.generation import Trie
+from onerec.model import OneRec
 from onerec.reward.ensemble import RewardEnsemble
 from onerec.session_dataset.generator_sessions import SessionTensors
 from onerec.statistics import NO_VALUE, Interval, paired_difference
@@ -132,8 +133,29 @@ def measure_round(
     return {"reward": reward, "recall": recall}
 
 
+def why_unheard(start: OneRec) -> str:
+    """Why lists and sessions stay as they are whatever a round learns; empty where they need not.
+
+    Alignment trains the generator. Where a dense head with its own encoder has all of the share,
+    the generator's probabilities count with 0 (`onerec.generation.beam.generated_share`).
+    """
+    head = start.dense
+    if head is None or head.encoder is None or start.dense_share < 1:
+        return ""
+    return (
+        f"the start has dense_share={start.dense_share:g}: its lists and sessions are those of the "
+        "dense head with its own encoder alone, which no round trains. Set "
+        "model.dense_encoder_layers=0, where the head reads the generator's encoder, or "
+        "model.dense_head=false; or leave it, since the next pretraining chooses the share anew"
+    )
+
+
 def decide_round(
-    before: Values, after: Values, alignment: AlignmentConfig, evaluation: EvaluationConfig
+    before: Values,
+    after: Values,
+    alignment: AlignmentConfig,
+    evaluation: EvaluationConfig,
+    unheard: str = "",
 ) -> RoundDecision:
     """Apply the two gates of this module's description.
 
@@ -142,6 +164,7 @@ def decide_round(
         after: The trained model's, of the same cases.
         alignment: `recall_tolerance`.
         evaluation: Confidence, resamples and seed of the intervals.
+        unheard: See `why_unheard`.
     """
     reward, recall = (
         paired_difference(
@@ -160,7 +183,7 @@ def decide_round(
         for name in ("reward", "recall")
     )
     cases, held_out = len(before["reward"]), len(before["recall"])
-    gates = [_reward_gate(reward, cases)] if cases else []
+    gates = [_reward_gate(reward, cases, unheard)] if cases else []
     if held_out:
         gates.append(_recall_gate(recall, start_recall, held_out, alignment.recall_tolerance))
     measured = {
@@ -192,13 +215,14 @@ class _Gate(NamedTuple):
     """Why not, if it is not passed."""
 
 
-def _reward_gate(gain: Interval, users: int) -> _Gate:
+def _reward_gate(gain: Interval, users: int, unheard: str) -> _Gate:
     shown = gain.text(signed=True)
+    cause = f", since {unheard}" if unheard else ""
     return _Gate(
         "evaluator_reward_rises",
         gain.low > 0,
         f"evaluator reward of {users} users: {shown}; limit: a lower confidence bound above 0",
-        f"the evaluator's reward of the best session does not rise significantly ({shown})",
+        f"the evaluator's reward of the best session does not rise significantly ({shown}){cause}",
     )
 
 

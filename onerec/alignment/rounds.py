@@ -18,7 +18,12 @@ from onerec.alignment.candidates import (
 )
 from onerec.alignment.logged_pairs import logged_pairs
 from onerec.alignment.preferences import Preferences, load_preferences, make_preferences
-from onerec.alignment.round_gate import RoundDecision, decide_round, measure_round
+from onerec.alignment.round_gate import (
+    RoundDecision,
+    decide_round,
+    measure_round,
+    why_unheard,
+)
 from onerec.alignment.round_inputs import RoundInputs
 from onerec.alignment.sharded_candidates import ShardedCandidates
 from onerec.alignment.train import AlignmentData, AlignmentReport, Numbers, fit_alignment
@@ -159,7 +164,7 @@ def check_round(
     aligned = replace(start, model=trained.to(runtime.torch_device()).eval())
     with reproducible(runtime):
         before, after = (measure_round(g, measured_by, cases) for g in (start, aligned))
-    return decide_round(before, after, alignment, evaluation)
+    return decide_round(before, after, alignment, evaluation, why_unheard(start.model))
 
 
 def set_reward_weight(

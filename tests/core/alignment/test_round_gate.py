@@ -15,6 +15,7 @@ from onerec.alignment.round_gate import (
     apply_decision,
     decide_round,
     measure_round,
+    why_unheard,
 )
 from onerec.config import AlignmentConfig, BeamConfig, EvaluationConfig
 from onerec.evaluation.recency import RecencyCases
@@ -25,8 +26,11 @@ from onerec.reward.scoring import scalar_reward, score_sessions
 from onerec.session_dataset.eval_users import EvalUsers
 from tests.core.alignment.world import (
     CATALOGUE,
+    CODES,
+    HISTORY,
     ITEMS,
     REWARD,
+    SID_TOKENS,
     TRIE,
     ensemble,
     generator,
@@ -184,6 +188,50 @@ def test_the_start_is_kept_when_nothing_was_gained(tmp_path: Path):
     settle(tmp_path, trained, decision)
     assert is_start(tmp_path)
     assert json.loads((tmp_path / "out" / "round.json").read_text())["published"] is False
+
+
+@pytest.mark.parametrize("own_layers", [1, 0])
+def test_a_round_that_nobody_hears_says_why(own_layers: int):
+    """Another generator beside the same dense head, which has all of the share."""
+    start, trained = (with_dense_head(seed, own_layers) for seed in (0, 1))
+    cases = gate_cases(contexts=60, held_out=60)
+    before, after = (
+        measure_round(session_generator(model, decoding=DECODING), ensemble(), cases)
+        for model in (start, trained)
+    )
+    same = {name: bool((before[name] == after[name]).all()) for name in before}
+    assert same == dict.fromkeys(before, own_layers > 0)
+    decision = decide_round(before, after, CONFIG, EVALUATION, why_unheard(start))
+    said = [
+        f"{setting}" in " ".join(decision.reasons)
+        for setting in ("dense_share=1:", "model.dense_encoder_layers=0", "model.dense_head=false")
+    ]
+    assert said == [own_layers > 0] * 3
+    if own_layers:
+        assert "(+0.0000 [+0.0000, +0.0000]), since the start has" in decision.reasons[0]
+    start.dense_share = 0.8
+    assert why_unheard(start) == ""
+
+
+def with_dense_head(seed: int, own_layers: int) -> OneRec:
+    """A generator of a seed, and a dense head that is the same for all, with all of the share."""
+    shape = dataclasses.replace(
+        generator().config, dense_head=True, dense_encoder_layers=own_layers
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = OneRec(
+            shape,
+            codebook_size=CODES,
+            num_sid_tokens=SID_TOKENS,
+            history_length=HISTORY,
+            session_items=ITEMS,
+        )
+        torch.manual_seed(7)
+        head = model.add_dense_head(len(CATALOGUE), 4)
+        torch.nn.init.normal_(head.items.weight)
+    model.dense_share = 1.0
+    return model.eval()
 
 
 def test_a_published_round_keeps_its_weights(tmp_path: Path):
