@@ -183,14 +183,17 @@ def _job(
 
 def list_weights(
     report: "TrainingReport", before: NightsBefore, checkpoint: Path
-) -> dict[str, dg.MetadataValue | float]:
+) -> dict[str, Any]:
     """Metadata of the weights that were chosen for lists."""
     from onerec.evaluation.ndcg_by_weight import pooled
     from onerec.model import read_config
 
     chosen = read_config(checkpoint)
     ndcg = pooled([report.recency_ndcg, *before.measured.get("recency", ())])
+    is_left = chosen["model"]["dense_encoder_layers"] and not report.dense_history
+    untrained = {"dense head": "not trained: no user of the validation day chooses its share"}
     return {
+        **(untrained if is_left else {}),
         "recency prior": chosen["recency_prior"]["weight"],
         "dense share": chosen["dense_share"],
         "earlier days that chose them": len(before.artifacts),

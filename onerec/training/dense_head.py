@@ -107,12 +107,11 @@ def fit_dense_head(
         rows: Sessions.
         batches: Row numbers of global batches.
         settings: Budget and optimiser; with `cases` the rate is constant after warming up.
-        cases: Users whose NDCG@10 chooses the epoch; None, or no user, keeps the last one.
+        cases: Users whose NDCG@10 chooses the epoch; None keeps the last one.
         runtime: Hardware.
         scratch: Directory to resume from.
         on_progress: Called with the progress every so many steps.
     """
-    cases = cases if cases is not None and len(cases.users) else None
     if cases is not None:  # the rate stays: how many epochs there are is not known before
         settings = dataclasses.replace(
             settings, schedule="constant", monitor=MONITOR, mode="max", patience=PATIENCE

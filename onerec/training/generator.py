@@ -5,7 +5,6 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,7 +62,8 @@ class TrainingReport:
             phase.
         dense_ndcg: The same by share of the dense head.
         dense_history: One entry an epoch of a dense head with its own encoder: `epoch`,
-            `train_loss`, `ndcg@10` on the validation day, `learning_rate`.
+            `train_loss`, `ndcg@10` on the validation day, `learning_rate`; empty without a user of
+            that day, where it is not trained.
         padding_waste: Share of the tokens of an epoch (the first) that are padding.
         loading_share: Share of training time spent on making batches; None as above.
     """
@@ -112,6 +112,11 @@ class PretrainingData:
     list_cases: RecencyCases | None = None
     earlier: Earlier = dataclasses.field(default_factory=dict)
 
+    @property
+    def chooses_weights(self) -> bool:
+        """Whether a user of the validation day is there to choose the weights of lists."""
+        return self.list_cases is not None and len(self.list_cases.users) > 0
+
 
 def fit_generator(
     config: TrainingConfig,
@@ -127,7 +132,8 @@ def fit_generator(
     """Train a generator; write `model.safetensors`, `config.json` and `history.json`.
 
     The validation loss chooses the epoch; a dense head with its own encoder is then trained on the
-    same sessions, and has the epoch with the best lists. A last phase then trains both on
+    same sessions, and has the epoch with the best lists. Where no user can choose its share, which
+    then is 0, it is left as it starts. A last phase then trains both on
     `data.newest`, without validation (`TrainingConfig.fresh_epochs`). The weights of lists are
     chosen on the validation day by the model as that phase would have left it a day earlier, since
     a model that has learned the newest days needs less of a recency prior than one that has not.
@@ -158,17 +164,16 @@ def fit_generator(
         model = _start(model_config, data, initial)
         if runtime.compile:
             compile_blocks(model)
-        codes = data.semantic_ids.codes
-        learn = partial(_learn, model, codes, runtime=runtime, on_progress=on_progress)
-        chosen = learn(data.train, config, _Validation(data.valid, data.list_cases), scratch=work)
-        learn_newest = partial(_learn_newest, learn, config, work)
+        codes, cases = data.semantic_ids.codes, data.list_cases
+        learner = _Learner(model, codes, data.chooses_weights, runtime, on_progress)
+        chosen = learner.learn(data.train, config, work, _Validation(data.valid, cases))
         tried = TriedWeights()
-        if data.list_cases is not None:
+        if cases is not None:
             with weights_put_back(model):
-                learn_newest(data.newest_before, "newest_days_before")
+                learner.learn_newest(data.newest_before, config, work, "newest_days_before")
                 if process_rank(runtime) == 0:
-                    tried = choose_list_weights(model, codes, data.list_cases, config, data.earlier)
-        newest = learn_newest(data.newest, "newest_days")
+                    tried = choose_list_weights(model, codes, cases, config, data.earlier)
+        newest = learner.learn_newest(data.newest, config, work, "newest_days")
     report = _report(chosen, newest, model, config, tried)
     if process_rank(runtime) == 0:
         _write(model, report, data, out_dir)
@@ -192,68 +197,77 @@ class _Phase(NamedTuple):
     head: FitResult | None
 
 
-def _learn(
-    model: OneRec,
-    codes: Tensor,
-    sessions: SessionTensors,
-    config: TrainingConfig,
-    validation: _Validation | None = None,
-    *,
-    runtime: Runtime,
-    scratch: Scratch,
-    on_progress: Callable[[TrainingProgress], None] | None,
-) -> _Phase:
-    """Train the model in place; without validation the last epoch's weights are kept."""
-    valid, cases = validation or (None, None)
-    model.train()  # an earlier phase has left it in evaluation mode, without dropout
-    rows = SessionRows.of(model, sessions)
-    batches = LengthGroupedBatches(
-        sessions.history,
-        sessions.targets,
-        config.batch_size,
-        config.seed,
-        history_tokens=model.tokens_per_history_item,
-        target_tokens=model.num_sid_tokens + 1,
-    )
-    settings = pretraining_settings(config, steps=config.max_epochs * len(batches))
-    if valid is None:
-        settings = dataclasses.replace(settings, monitor=None, patience=0)
-    result = fit(
-        GeneratorModule(model, codes, valid, batch_size=config.batch_size),
-        rows,
-        batches,
-        settings,
-        runtime=runtime,
-        scratch=scratch,
-        on_progress=on_progress,
-    )
-    head = None
-    if model.dense is not None and model.dense.encoder is not None:
-        head = fit_dense_head(
-            model.dense,
-            SessionRows(sessions.history, sessions.targets),
-            batches,
-            dataclasses.replace(settings, learning_rate=config.dense_learning_rate),
-            cases=cases,
-            runtime=runtime,
-            scratch=dataclasses.replace(scratch, directory=scratch.directory / "dense_head"),
-            on_progress=on_progress,
+@dataclass(frozen=True)
+class _Learner:
+    """Trains a model in place.
+
+    Attributes:
+        model: A generator.
+        codes: (N, T) semantic IDs.
+        learns_head: A dense head with its own encoder is trained, too.
+        runtime: Hardware.
+        on_progress: Called with the progress every so many steps.
+    """
+
+    model: OneRec
+    codes: Tensor
+    learns_head: bool
+    runtime: Runtime
+    on_progress: Callable[[TrainingProgress], None] | None
+
+    def learn(
+        self,
+        sessions: SessionTensors,
+        config: TrainingConfig,
+        scratch: Scratch,
+        validation: _Validation | None = None,
+    ) -> _Phase:
+        """A phase of training; without validation the last epoch's weights are kept."""
+        model, (valid, cases) = self.model, validation or (None, None)
+        model.train()  # an earlier phase has left it in evaluation mode, without dropout
+        rows = SessionRows.of(model, sessions)
+        batches = LengthGroupedBatches(
+            sessions.history,
+            sessions.targets,
+            config.batch_size,
+            config.seed,
+            history_tokens=model.tokens_per_history_item,
+            target_tokens=model.num_sid_tokens + 1,
         )
-    return _Phase(result, rows, batches, head)
+        settings = pretraining_settings(config, steps=config.max_epochs * len(batches))
+        if valid is None:
+            settings = dataclasses.replace(settings, monitor=None, patience=0)
+        result = fit(
+            GeneratorModule(model, self.codes, valid, batch_size=config.batch_size),
+            rows,
+            batches,
+            settings,
+            runtime=self.runtime,
+            scratch=scratch,
+            on_progress=self.on_progress,
+        )
+        head = None
+        if self.learns_head and model.dense is not None and model.dense.encoder is not None:
+            head = fit_dense_head(
+                model.dense,
+                SessionRows(sessions.history, sessions.targets),
+                batches,
+                dataclasses.replace(settings, learning_rate=config.dense_learning_rate),
+                cases=cases,
+                runtime=self.runtime,
+                scratch=dataclasses.replace(scratch, directory=scratch.directory / "dense_head"),
+                on_progress=self.on_progress,
+            )
+        return _Phase(result, rows, batches, head)
 
-
-def _learn_newest(
-    learn: Callable[..., _Phase],
-    config: TrainingConfig,
-    scratch: Scratch,
-    sessions: SessionTensors | None,
-    name: str,
-) -> _Phase | None:
-    """A last phase, whose unfinished work has a directory of its own; None without sessions."""
-    if sessions is None or not len(sessions) or not config.fresh_epochs:
-        return None
-    own = dataclasses.replace(scratch, directory=scratch.directory / name)
-    return learn(sessions, last_phase(config), scratch=own)
+    def learn_newest(
+        self, sessions: SessionTensors | None, config: TrainingConfig, scratch: Scratch, name: str
+    ) -> _Phase | None:
+        """A last phase, whose unfinished work has a directory of its own; None without sessions."""
+        if sessions is None or not len(sessions) or not config.fresh_epochs:
+            return None
+        own = dataclasses.replace(scratch, directory=scratch.directory / name)
+        return self.learn(sessions, last_phase(config), own)
 
 
 def _identity(

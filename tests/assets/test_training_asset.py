@@ -7,18 +7,20 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from assets.nights_before import as_metadata
+from assets.nights_before import NightsBefore, as_metadata
 from assets.training import (
     CHECKPOINT,
     PretrainLaunchpad,
+    list_weights,
     pretrained_checkpoint,
     pretrained_checkpoint_checks,
 )
-from onerec.artifacts import Artifact, ArtifactStore, read_json
+from onerec.artifacts import Artifact, ArtifactStore, read_json, write_json
 from onerec.config import ModelConfig, SessionConfig, TrainingConfig
 from onerec.evaluation.ndcg_by_weight import NdcgByWeight
 from onerec.evaluation.recency import PRIOR_WEIGHTS
 from onerec.model import read_config
+from onerec.training import read_report
 from resources.stores import Artifacts, Compute
 from tests.core.training.small import (
     HISTORY,
@@ -259,6 +261,19 @@ def test_a_checkpoint_no_better_than_a_guess_stops_the_run(store: ArtifactStore)
         "loss_is_finite": True,
         "beats_a_uniform_guess": False,
     }
+
+
+@pytest.mark.parametrize("epochs", [[], [{"epoch": 1}]])
+def test_the_metadata_say_that_a_dense_head_was_not_trained(
+    tmp_path: Path, epochs: list[dict[str, Any]]
+) -> None:
+    chosen = {"model": {"dense_encoder_layers": 2}, "recency_prior": {"weight": 0.0}}
+    write_json(tmp_path / "config.json", chosen | {"dense_share": 0.0})
+    measured = {n: NdcgByWeight().as_json() for n in ("recency_ndcg", "dense_ndcg")}
+    summary = {"dense_history": epochs, **measured}
+    write_json(tmp_path / "history.json", {"epochs": [], "summary": summary})
+    shown = list_weights(read_report(tmp_path), NightsBefore([]), tmp_path)
+    assert ("not trained" in shown.get("dense head", "")) == (not epochs)
 
 
 def test_the_launchpad_offers_every_setting() -> None:

@@ -7,8 +7,6 @@ from onerec.datasets.file_search import find
 from onerec.datasets.text_rows import CsvStyle
 
 TEXT = b'a,b,c\r\n1,"x, ""y""\nz",3\n4,,""\n'
-
-
 ROWS = [{"a": "1", "b": 'x, "y"\nz', "c": "3"}, {"a": "4", "b": None, "c": None}]
 
 

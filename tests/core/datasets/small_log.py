@@ -10,8 +10,6 @@ import yaml
 from onerec.datasets.own import OwnLog, open_source
 
 DAY = date(2026, 3, 2)
-
-
 COLUMNS = {"user_id": 1, "item_id": 2, "event_time": "2026-03-02T10:00:00Z", "watch_seconds": 3}
 
 

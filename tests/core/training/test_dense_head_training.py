@@ -61,7 +61,7 @@ def test_it_learns_what_follows_and_gets_a_share(tmp_path: Path, negatives: int)
     assert tuple(report.dense_ndcg.ndcg) == DENSE_SHARES
     assert report.dense_ndcg.ndcg[model.dense_share] == max(report.dense_ndcg.ndcg.values())
     once = dataclasses.replace(CONFIG, max_epochs=1, dense_learning_rate=1e-3)
-    fit(tmp_path / "b", once, shape, initial=model, vectors=VECTORS)
+    fit(tmp_path / "b", once, shape, initial=model, vectors=VECTORS, list_cases=CASES)
     assert loss(checkpoint(tmp_path / "b")) < 1.1 * loss(model), "a warm start goes on with it"
 
 
@@ -85,7 +85,7 @@ def test_ndcg_is_that_of_the_best_candidates() -> None:
 
 def test_the_generator_is_the_one_without_it(tmp_path: Path) -> None:
     config = dataclasses.replace(CONFIG, max_epochs=2)
-    fit(tmp_path / "with", config, HEAD, vectors=VECTORS, newest=NEWEST)
+    fit(tmp_path / "with", config, HEAD, vectors=VECTORS, newest=NEWEST, list_cases=CASES)
     alone = dataclasses.replace(HEAD, dense_head=False, dense_encoder_layers=0)
     fit(tmp_path / "alone", config, alone, vectors=VECTORS, newest=NEWEST)
     weights = load_file(tmp_path / "with" / "out" / "model.safetensors")
@@ -95,11 +95,37 @@ def test_the_generator_is_the_one_without_it(tmp_path: Path) -> None:
 
 def test_every_weight_of_it_moves_in_the_last_phase_too(tmp_path: Path) -> None:
     once = dataclasses.replace(CONFIG, max_epochs=1, fresh_epochs=1)
-    fit(tmp_path / "before", once, HEAD, vectors=VECTORS)
-    fit(tmp_path / "after", once, HEAD, vectors=VECTORS, newest=NEWEST)
+    fit(tmp_path / "before", once, HEAD, vectors=VECTORS, list_cases=CASES)
+    fit(tmp_path / "after", once, HEAD, vectors=VECTORS, list_cases=CASES, newest=NEWEST)
     before, after = (checkpoint(tmp_path / name).state_dict() for name in ("before", "after"))
     own = {name for name in before if name.startswith("dense.") and name != "dense.vectors"}
     assert [name for name in sorted(own) if torch.equal(before[name], after[name])] == []
+
+
+NOBODY = dataclasses.replace(CASES, users=CASES.users.rows(np.zeros(0, dtype=int)))
+
+
+@pytest.mark.parametrize("cases", [None, NOBODY])
+def test_it_is_left_as_it_starts_where_nobody_can_choose_its_share(
+    tmp_path: Path, cases: RecencyCases | None
+) -> None:
+    once = dataclasses.replace(CONFIG, max_epochs=1, fresh_epochs=1)
+    fit(tmp_path / "first", once, HEAD, vectors=VECTORS, list_cases=CASES)
+    learned = checkpoint(tmp_path / "first")
+    seen: list[TrainingProgress] = []
+    again = {"newest": NEWEST, "list_cases": cases, "on_progress": seen.append}
+    report = fit(tmp_path / "again", once, HEAD, vectors=VECTORS, initial=learned, **again)
+    assert report.dense_history == []
+    assert not any(progress.part for progress in seen)
+    model = checkpoint(tmp_path / "again")
+    for name, tensor in learned.state_dict().items():
+        assert torch.equal(model.state_dict()[name], tensor) == name.startswith("dense."), name
+    assert model.dense_share == 0
+    assert ndcg(model) == pytest.approx(ndcg(learned))
+    # and the next night goes on with it
+    report = fit(tmp_path / "next", once, HEAD, vectors=VECTORS, initial=model, list_cases=CASES)
+    assert len(report.dense_history) == 1
+    assert loss(checkpoint(tmp_path / "next")) < loss(learned)
 
 
 def test_every_phase_has_dropout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
