@@ -190,7 +190,8 @@ def list_weights(
 
     chosen = read_config(checkpoint)
     ndcg = pooled([report.recency_ndcg, *before.measured.get("recency", ())])
-    is_left = chosen["model"]["dense_encoder_layers"] and not report.dense_history
+    has_own_encoder = chosen["model"]["dense_head"] and chosen["model"]["dense_encoder_layers"]
+    is_left = has_own_encoder and not report.dense_history
     untrained = {"dense head": "not trained: no user of the validation day chooses its share"}
     return {
         **(untrained if is_left else {}),

@@ -264,16 +264,18 @@ def test_a_checkpoint_no_better_than_a_guess_stops_the_run(store: ArtifactStore)
 
 
 @pytest.mark.parametrize("epochs", [[], [{"epoch": 1}]])
+@pytest.mark.parametrize("has_head", [True, False])
 def test_the_metadata_say_that_a_dense_head_was_not_trained(
-    tmp_path: Path, epochs: list[dict[str, Any]]
+    tmp_path: Path, epochs: list[dict[str, Any]], has_head: bool
 ) -> None:
-    chosen = {"model": {"dense_encoder_layers": 2}, "recency_prior": {"weight": 0.0}}
-    write_json(tmp_path / "config.json", chosen | {"dense_share": 0.0})
+    shape = {"dense_head": has_head, "dense_encoder_layers": 2}
+    chosen = {"model": shape, "recency_prior": {"weight": 0.0}, "dense_share": 0.0}
+    write_json(tmp_path / "config.json", chosen)
     measured = {n: NdcgByWeight().as_json() for n in ("recency_ndcg", "dense_ndcg")}
     summary = {"dense_history": epochs, **measured}
     write_json(tmp_path / "history.json", {"epochs": [], "summary": summary})
     shown = list_weights(read_report(tmp_path), NightsBefore([]), tmp_path)
-    assert ("not trained" in shown.get("dense head", "")) == (not epochs)
+    assert ("not trained" in shown.get("dense head", "")) == (has_head and not epochs)
 
 
 def test_the_launchpad_offers_every_setting() -> None:
