@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, timedelta
 from typing import Any
 
@@ -29,7 +29,7 @@ from onerec.config import SessionConfig
 from onerec.config.feedback import VIDEO, Feedback
 from resources import log_quality
 from resources.dbt import SessionDbt, dbt_project
-from resources.warehouse import Warehouse
+from resources.warehouse import DeliveredDay, Warehouse
 
 PROJECT = dbt_project(SETTINGS.root / "dbt", SETTINGS.warehouse_path)
 
@@ -105,21 +105,23 @@ def session_sql(
 
     Earlier days are built too that were landed, or corrected, since they were built: of the window
     where the run is for a single day, of the lateness window in any case. So are deliveries of the
-    lateness window after the last day: one of their rows may now be a duplicate, or no longer.
+    lateness window after the last day: one of their rows may now be a duplicate, or no longer. And
+    so are those after them that were landed and not built: they may have late rows of these days.
     """
     days = sorted(date.fromisoformat(p) for p in context.partition_keys)
     settings = to_core(config, PIPELINE.sessions)
     late = timedelta(days=settings.lateness_days)
     back = max(late, timedelta(days=config.window_days)) if len(days) == 1 else late
-    delivered = warehouse.delivered_days(days[0] - back, days[-1])
-    others = [d for d in delivered if d.day < days[0] and not d.is_built]
+    delivered = warehouse.delivered_days(days[0] - back, date.max)
+    end = last_to_build(days[-1], late, delivered)
+    others = [d for d in delivered if not d.is_built and d.day not in days and d.day <= end]
     start = min([d.day for d in others] + days)
     versions = {}  # a range of days has none of its own
     if len(days) == 1:
         fingerprint = next((d.fingerprint for d in delivered if d.day == days[0]), "")
         versions = _versions(context, fingerprint, settings)
     variables = session_variables(settings, SETTINGS.feedback)
-    for event in dbt.build(context, variables, (start, days[-1] + late)):
+    for event in dbt.build(context, variables, (start, end)):
         if isinstance(event, dg.Output) and versions:
             version = versions[context.asset_key_for_output(event.output_name)]
             yield dg.Output(
@@ -132,6 +134,21 @@ def session_sql(
             yield event
     for other in others:
         record_day(context, other.day, _versions(context, other.fingerprint, settings))
+
+
+def last_to_build(last: date, late: timedelta, delivered: Sequence[DeliveredDay]) -> date:
+    """The last delivery that a build up to a day reads.
+
+    Args:
+        last: The last day that is asked for.
+        late: So much later than its day a row may be delivered.
+        delivered: Days of the log, oldest first.
+    """
+    end = last + late
+    for other in delivered:
+        if end < other.day <= end + late and not other.is_built:
+            end = other.day
+    return end
 
 
 def _versions(

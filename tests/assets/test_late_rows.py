@@ -168,3 +168,23 @@ def test_a_corrected_day_shows_down_to_the_recommendations() -> None:
         assert stale() == set()
         record(sessions, corrected, "b")
         assert stale() == rests_on_the_log
+
+
+def test_a_rerun_builds_what_was_landed_after_its_days_and_not_built(home: Path) -> None:
+    """Else the day of a late row counts as built from a delivery whose rows were never read."""
+    night(home, LAST)
+    late = {
+        "event_id": "late",
+        "user_id": "a user of their own",
+        "item_id": "item 0",
+        "event_time": f"{SECOND} 12:00:00",
+        "watch_seconds": "31",
+        **dict.fromkeys(random_log.FLAGS),
+    }
+    rows = [*random_log.deliveries()[f"events-{LAST}"], late]
+    delivered.deliver(home / "delivered", f"events-{LAST}", rows)
+    delivered.materialize(home, [raw.raw_events], LAST)  # its build failed
+    night(home, FIRST)
+    night(home, LAST)
+    wanted, _ = expected(random_log.CONFIG, {f"events-{LAST}": rows})
+    assert examples(home) == wanted
