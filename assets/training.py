@@ -4,6 +4,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,7 +84,8 @@ def pretrained_checkpoint(
     refused = why_not_start_from(previous.path if previous else None, job)
     context.log.info(f"random weights: {refused}" if refused else f"starts from {previous}")
     if previous and not refused:
-        read[CHECKPOINT], job = previous, job.starting_from(previous.path)
+        day_before = date.fromisoformat(previous.partition)
+        read[CHECKPOINT], job = previous, job.starting_from(previous.path, day_before)
     key: dict[str, Any] = {
         "config": {"model": asdict(job.model), "training": asdict(job.training)},
         "upstream": {name: artifact.version for name, artifact in read.items()},
@@ -191,7 +193,7 @@ def list_weights(
     chosen = read_config(checkpoint)
     ndcg = pooled([report.recency_ndcg, *before.measured.get("recency", ())])
     has_own_encoder = chosen["model"]["dense_head"] and chosen["model"]["dense_encoder_layers"]
-    is_left = has_own_encoder and not report.dense_history
+    is_left = has_own_encoder and not report.dense_ndcg.users
     untrained = {"dense head": "not trained: no user of the validation day chooses its share"}
     return {
         **(untrained if is_left else {}),
@@ -208,11 +210,11 @@ def facts(report: "TrainingReport") -> dict[str, Any]:
     """Metadata of a training, with its loss curve."""
     from onerec.report.pictures import line_chart, svg_markdown
 
-    lines = {
-        "training": [e["train_loss"] for e in report.history],
-        "validation": [e["valid_loss"] for e in report.history],
-    }
-    epochs = [e["epoch"] for e in report.history]
+    shown = report.history or report.newest_history
+    lines = {"training": [e["train_loss"] for e in shown]}
+    if report.history:
+        lines["validation"] = [e["valid_loss"] for e in shown]
+    epochs = [e["epoch"] for e in shown]
     curve = line_chart(lines, "Loss per epoch", "epoch", "nats per token", x=epochs)
     return {
         "loss curve": dg.MetadataValue.md(svg_markdown(curve)),

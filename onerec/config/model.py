@@ -173,6 +173,13 @@ class TrainingConfig(ValidatedConfig):
         1.0, "Largest gradient norm; 0 does not clip", ge=0, le=LARGEST_WEIGHT
     )
     warm_start: bool = option(True, "Start from the last checkpoint of the same tokenizer version")
+    warm_epochs: int = option(
+        0,
+        "Passes over the good sessions after such a start, at most; 0: it learns in its last phase "
+        "only the days that the checkpoint has not learned",
+        ge=0,
+        le=MOST_EPOCHS,
+    )
     history_sessions: bool = option(
         True,
         "A training from random weights also learns everything that users watched or liked before "
@@ -181,7 +188,8 @@ class TrainingConfig(ValidatedConfig):
     fresh_days: int = option(
         3,
         "When the epoch is chosen, a last phase learns everything that users watched or liked on "
-        "this many days before the test day, the validation day included",
+        "this many days before the test day, the validation day included; after a warm start, on "
+        "the days since its checkpoint",
         ge=1,
         le=366,
     )

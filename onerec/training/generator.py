@@ -21,7 +21,7 @@ from onerec.tokenizer.semantic_ids import SemanticIds
 from onerec.training.batches import LengthGroupedBatches, SessionRows, lengths
 from onerec.training.dense_head import fit_dense_head
 from onerec.training.fit_settings import FitSettings
-from onerec.training.generator_module import GeneratorModule
+from onerec.training.generator_module import GeneratorModule, validation_losses
 from onerec.training.list_weights import TriedWeights, choose_list_weights
 from onerec.training.progress import TrainingProgress
 from onerec.training.runtime import (
@@ -46,7 +46,8 @@ class TrainingReport:
     Attributes:
         history: One entry an epoch: `epoch` (from 1), `train_loss`, `valid_loss`,
             `valid_token_losses`, `learning_rate`.
-        best_epoch: The epoch whose weights were kept.
+        best_epoch: The epoch whose weights were kept; 0 where the newest days alone were learned,
+            so that the validation figures are of the weights it starts from.
         best_valid_loss: Its mean negative log-likelihood per token, in nats.
         uniform_loss: log K, the loss of a uniform distribution.
         token_perplexity: Perplexity per SID token, of the kept weights on the validation sessions.
@@ -63,7 +64,7 @@ class TrainingReport:
         dense_ndcg: The same by share of the dense head.
         dense_history: One entry an epoch of a dense head with its own encoder: `epoch`,
             `train_loss`, `ndcg@10` on the validation day, `learning_rate`; empty without a user of
-            that day, where it is not trained.
+            that day, where it is not trained, and where the newest days alone were learned.
         padding_waste: Share of the tokens of an epoch (the first) that are padding.
         loading_share: Share of training time spent on making batches; None as above.
     """
@@ -101,6 +102,8 @@ class PretrainingData:
         list_cases: Users of the validation day on whom the weights of recency prior and dense head
             are chosen; None: the weights are 0.
         earlier: What nightly runs before measured of those weights, see `choose_list_weights`.
+        continues: The weights to start from have learned all before the newest days, so that
+            `train` is learned for `TrainingConfig.warm_epochs` only.
     """
 
     train: SessionTensors
@@ -111,6 +114,7 @@ class PretrainingData:
     newest_before: SessionTensors | None = None
     list_cases: RecencyCases | None = None
     earlier: Earlier = dataclasses.field(default_factory=dict)
+    continues: bool = False
 
     @property
     def chooses_weights(self) -> bool:
@@ -137,6 +141,7 @@ def fit_generator(
     `data.newest`, without validation (`TrainingConfig.fresh_epochs`). The weights of lists are
     chosen on the validation day by the model as that phase would have left it a day earlier, since
     a model that has learned the newest days needs less of a recency prior than one that has not.
+    Weights that have learned the sessions already (`data.continues`) go on with the newest days.
 
     Killed at any moment and called again with the same arguments, it resumes from the last saved
     state and writes the same bytes as an uninterrupted run (see `fit`). On several devices every
@@ -166,7 +171,10 @@ def fit_generator(
             compile_blocks(model)
         codes, cases = data.semantic_ids.codes, data.list_cases
         learner = _Learner(model, codes, data.chooses_weights, runtime, on_progress)
-        chosen = learner.learn(data.train, config, work, _Validation(data.valid, cases))
+        chosen = learner.learn_all(data, config, work)
+        if chosen is None:  # no training has moved it yet
+            model.to(runtime.torch_device())
+        validation = chosen.best if chosen else validation_losses(model, codes, data.valid, config)
         tried = TriedWeights()
         if cases is not None:
             with weights_put_back(model):
@@ -174,7 +182,7 @@ def fit_generator(
                 if process_rank(runtime) == 0:
                     tried = choose_list_weights(model, codes, cases, config, data.earlier)
         newest = learner.learn_newest(data.newest, config, work, "newest_days")
-    report = _report(chosen, newest, model, config, tried)
+    report = _report(chosen, newest, model, config, tried, validation)
     if process_rank(runtime) == 0:
         _write(model, report, data, out_dir)
     return report
@@ -196,6 +204,11 @@ class _Phase(NamedTuple):
     batches: LengthGroupedBatches
     head: FitResult | None
 
+    @property
+    def best(self) -> dict[str, Any]:
+        """Metrics of the epoch whose weights were kept."""
+        return self.result.history[self.result.best_epoch - 1]
+
 
 @dataclass(frozen=True)
 class _Learner:
@@ -214,6 +227,17 @@ class _Learner:
     learns_head: bool
     runtime: Runtime
     on_progress: Callable[[TrainingProgress], None] | None
+
+    def learn_all(
+        self, data: PretrainingData, config: TrainingConfig, scratch: Scratch
+    ) -> _Phase | None:
+        """The phase whose epoch is chosen; None where the newest days alone are to be learned."""
+        if data.continues and config.fresh_epochs and data.newest is not None and len(data.newest):
+            if not config.warm_epochs:
+                return None
+            config = dataclasses.replace(config, max_epochs=config.warm_epochs)
+        validation = _Validation(data.valid, data.list_cases)
+        return self.learn(data.train, config, scratch, validation)
 
     def learn(
         self,
@@ -394,33 +418,36 @@ def _load_weights(model: OneRec, initial: OneRec) -> None:
 
 
 def _report(
-    chosen: _Phase,
+    chosen: _Phase | None,
     newest: _Phase | None,
     model: OneRec,
     config: TrainingConfig,
     tried: TriedWeights,
+    validation: Mapping[str, Any],
 ) -> TrainingReport:
-    result, rows, batches, head = chosen
-    entry = result.history[result.best_epoch - 1]
+    phase = chosen or newest
+    assert phase is not None, "there are newest days, or all sessions were learned"
+    result, rows, batches, _ = phase
     items = sum(int(lengths(t).sum()) for t in rows.tensors[:2])
     rate = result.rows_per_second
     batches.set_epoch(0)  # a resumed run reports the same as an uninterrupted one
+    history = chosen.result.history if chosen else []
     return TrainingReport(
-        history=result.history,
-        best_epoch=result.best_epoch,
-        best_valid_loss=entry["valid_loss"],
+        history=history,
+        best_epoch=chosen.result.best_epoch if chosen else 0,
+        best_valid_loss=validation["valid_loss"],
         uniform_loss=math.log(model.codebook_size),
         # a diverged model's loss may be far beyond what exp can hold
-        token_perplexity=[math.exp(min(loss, 100.0)) for loss in entry["valid_token_losses"]],
+        token_perplexity=[math.exp(min(loss, 100.0)) for loss in validation["valid_token_losses"]],
         expert_load=expert_load(model),
         num_parameters=sum(p.numel() for p in model.parameters()),
-        stopped_early=len(result.history) < config.max_epochs,
+        stopped_early=0 < len(history) < config.max_epochs,
         tokens_per_second=rate and rate * items * model.num_sid_tokens / len(rows),
         padding_waste=batches.padding_waste(),
         newest_history=newest.result.history if newest else [],
         recency_ndcg=tried.recency,
         dense_ndcg=tried.dense,
-        dense_history=head.history if head else [],
+        dense_history=chosen.head.history if chosen and chosen.head else [],
         loading_share=rate and rows.seconds / max(result.seconds, 1e-9),
     )
 

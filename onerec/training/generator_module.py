@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from onerec.config import TrainingConfig
 from onerec.model import Histories, Memory, OneRec, encoder_input, lookup, session_nll
 from onerec.model.blocks import EncoderBlock
 from onerec.model.moe import SparseMoE
@@ -69,6 +70,34 @@ def token_nll(model: OneRec, history: Histories, targets: Tensor, codes: Tensor)
     return torch.cat([sums, session_mask.sum().to(sums).unsqueeze(0)]).cpu().double()
 
 
+def _losses_per_token(sums: Tensor) -> dict[str, Any]:
+    """Validation metrics of the sums of `token_nll` over all sessions."""
+    *token_sums, items = sums.tolist()
+    losses = [total / items for total in token_sums]
+    return {"valid_loss": math.fsum(losses) / len(losses), "valid_token_losses": losses}
+
+
+@torch.no_grad()
+def validation_losses(
+    model: OneRec, codes: Tensor, valid: SessionTensors, config: TrainingConfig
+) -> dict[str, Any]:
+    """The metrics of `GeneratorModule.validation_metrics`, outside of a training.
+
+    Args:
+        model: The generator; is left in evaluation mode.
+        codes: (N, T) semantic IDs.
+        valid: Sessions.
+        config: `batch_size`.
+    """
+    model.eval()
+    rows, codes = SessionRows.of(model, valid), codes.long().to(model.device)
+    sums = torch.zeros(codes.shape[1] + 1, dtype=torch.float64)
+    order = DistributedBatches(OrderedBatches(len(valid), config.batch_size), rank=0, world_size=1)
+    for history, targets, _ in loader_of(order, rows):
+        sums += token_nll(model, history.to(model.device), targets.to(model.device), codes)
+    return _losses_per_token(sums)
+
+
 class GeneratorModule(FitModule):
     """Trains a `OneRec` on shares (history (B, H), targets (B, M), weight) of item indices."""
 
@@ -121,6 +150,4 @@ class GeneratorModule(FitModule):
         if processes > 1:
             sums = sums.to(self.device)
             torch.distributed.all_reduce(sums)
-        *token_sums, items = sums.tolist()
-        losses = [total / items for total in token_sums]
-        return {"valid_loss": math.fsum(losses) / len(losses), "valid_token_losses": losses}
+        return _losses_per_token(sums)

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ class TrainingJob:
         history_length: H, history items that the generator reads.
         session_items: M, items of a session that it generates.
         initial: Files of a checkpoint to start from; random weights by default.
+        initial_day: Its day D, before which it has learned everything; None: not known.
         numbered_like: Tokenizer version whose numbers the codes of the semantic IDs have; a
             checkpoint of it can be started from, too.
         model: Shape of the generator.
@@ -63,15 +65,16 @@ class TrainingJob:
     history_length: int
     session_items: int
     initial: Path | None = None
+    initial_day: date | None = None
     numbered_like: str | None = None
     model: ModelConfig = field(default_factory=ModelConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     runtime: Runtime = field(default_factory=Runtime)
     earlier: Earlier = field(default_factory=dict)
 
-    def starting_from(self, checkpoint: Path) -> "TrainingJob":
-        """The same job with a warm start."""
-        return dataclasses.replace(self, initial=checkpoint)
+    def starting_from(self, checkpoint: Path, day: date | None = None) -> "TrainingJob":
+        """The same job with a warm start from the checkpoint of a day."""
+        return dataclasses.replace(self, initial=checkpoint, initial_day=day)
 
     def run(self, out_dir: Path, *, scratch: Path, log: Callable[[str], None]) -> dict[str, float]:
         """Train the generator; see `train`."""
@@ -92,9 +95,9 @@ def train(
     """Read the artifacts, fit the generator to the good sessions, write the checkpoint.
 
     A training from random weights or another tokenizer version also learns from all watched items
-    outside good sessions (`TrainingConfig.history_sessions`); any other warm start has learned them
-    before. A dense head of another tokenizer version is not taken over. All end with a phase on the
-    newest days (`TrainingConfig.fresh_days`), the validation day included.
+    outside good sessions (`TrainingConfig.history_sessions`). A checkpoint of the same version has
+    learned all that: it goes on with the days since its own. Dense heads of another version are not
+    taken over. All end with a phase on the newest days, the validation day included.
 
     Args:
         job: Data, settings and hardware.
@@ -140,7 +143,8 @@ def _pretraining_data(job: TrainingJob, semantic_ids: SemanticIds) -> Pretrainin
         for split in ("train", "valid")
     )
     require_sessions(sessions, valid_sessions, made_with=_settings_of(job.session_dataset))
-    if job.training.history_sessions and not _has_learned(job.initial, semantic_ids):
+    continues = _has_learned(job.initial, semantic_ids)
+    if job.training.history_sessions and not continues:
         watched = sessions_of_sequences(
             load_user_sequences(job.session_dataset, semantic_ids),
             history_length=job.history_length,
@@ -157,9 +161,10 @@ def _pretraining_data(job: TrainingJob, semantic_ids: SemanticIds) -> Pretrainin
         )
     newest = newest_before = None
     if job.training.fresh_epochs:
-        newest = newest_sessions(job, semantic_ids)
+        since = job.initial_day if continues else None
+        newest = newest_sessions(job, semantic_ids, since=since)
         if list_cases is not None and len(list_cases.users):
-            newest_before = newest_sessions(job, semantic_ids, splits=("train",))
+            newest_before = newest_sessions(job, semantic_ids, splits=("train",), since=since)
     return PretrainingData(
         train=sessions,
         valid=valid_sessions,
@@ -169,6 +174,7 @@ def _pretraining_data(job: TrainingJob, semantic_ids: SemanticIds) -> Pretrainin
         newest_before=newest_before,
         list_cases=list_cases,
         earlier=job.earlier,
+        continues=continues,
     )
 
 
@@ -180,20 +186,30 @@ def _has_learned(checkpoint: Path | None, semantic_ids: SemanticIds) -> bool:
 
 
 def newest_sessions(
-    job: TrainingJob, semantic_ids: SemanticIds, *, splits: Sequence[str] = LEARNED
+    job: TrainingJob,
+    semantic_ids: SemanticIds,
+    *,
+    splits: Sequence[str] = LEARNED,
+    since: date | None = None,
 ) -> SessionTensors:
     """Positives of the newest days of some splits, cut into sessions.
 
     Held-out users lack the validation day, see `load_newest_sequences`.
+
+    Args:
+        job: The data, and how many days are the newest ones.
+        semantic_ids: The catalogue.
+        splits: Splits to read.
+        since: The first of the days, in place of that number.
     """
-    sequences, since = load_newest_sequences(
+    sequences, first = load_newest_sequences(
         job.session_dataset, semantic_ids, days=job.training.fresh_days, splits=splits
     )
     return sessions_of_sequences(
         sequences,
         history_length=job.history_length,
         session_items=job.session_items,
-        since=since,
+        since=first if since is None else since,
     )
 
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -305,11 +306,51 @@ def test_the_newest_days_are_learned_when_the_epoch_is_chosen(
     assert 0 < summary["newest_sessions"] < watched  # of the last day alone
 
 
+def last_day_of(artifacts: Path) -> date:
+    sequences = load_user_sequences(artifacts / "session_dataset", catalogue(), splits=LEARNED)
+    return sequences.day[~np.isnat(sequences.day)].max().astype(date)
+
+
+def test_the_next_night_learns_the_days_since_its_checkpoint(
+    artifacts: Path, tmp_path: Path
+) -> None:
+    job, day, learned = job_of(artifacts, max_epochs=1), last_day_of(artifacts), {}
+    train(job, out_dir=tmp_path / "old", scratch=tmp_path / "old.scratch")
+    old, _ = load_model(tmp_path / "old", expected_tokenizer_version="a-version")
+    for since in (day, day - timedelta(days=5)):
+        out = tmp_path / str(since)
+        report = train(
+            job.starting_from(tmp_path / "old", since), out_dir=out, scratch=tmp_path / f"{since}.s"
+        )
+        learned[since] = read_json(out / "history.json")["summary"]["newest_sessions"]
+        assert (report.history, report.best_epoch, report.stopped_early) == ([], 0, False)
+        assert len(report.newest_history) == job.training.fresh_epochs
+        new, _ = load_model(out, expected_tokenizer_version="a-version")
+        assert not torch.equal(new.sid_embedding.weight, old.sid_embedding.weight)
+        valid = load_session_tensors(
+            artifacts / "session_dataset", "valid", catalogue(),
+            history_length=HISTORY, session_items=ITEMS, good_only=True,
+        )  # fmt: skip
+        with torch.no_grad():
+            loss = next_token_loss(old, valid.history, valid.targets, catalogue().codes.long())
+        assert report.best_valid_loss == pytest.approx(float(loss), rel=1e-4)
+    assert 0 < learned[day] < learned[day - timedelta(days=5)]
+    again = dataclasses.replace(job, training=dataclasses.replace(job.training, warm_epochs=2))
+    again = again.starting_from(tmp_path / "old", day)
+    report = train(again, out_dir=tmp_path / "2", scratch=tmp_path / "2.scratch")
+    assert len(report.history) == 2
+
+
+@pytest.mark.parametrize("starts", ["cold", "warm"])
 @pytest.mark.parametrize("phase", ["newest_days_before", "newest_days"])
 def test_interrupted_among_the_newest_days_ends_in_the_same_bytes(
-    artifacts: Path, tmp_path: Path, phase: str
+    artifacts: Path, tmp_path: Path, phase: str, starts: str
 ) -> None:
     job = job_of(artifacts, max_epochs=1, fresh_epochs=3)
+    if starts == "warm":
+        train(job, out_dir=tmp_path / "old", scratch=tmp_path / "old.scratch")
+        since = last_day_of(artifacts) - timedelta(days=5)
+        job = job.starting_from(tmp_path / "old", since)
 
     def stop(progress: TrainingProgress) -> None:
         at = tmp_path / "scratch" / phase / RESUME
