@@ -137,10 +137,11 @@ def pretrained_checkpoint_checks(
     history = read_json(
         artifacts.store.latest(CHECKPOINT, context.partition_key).path / "history.json"
     )
-    losses = [epoch[name] for epoch in history["epochs"] for name in ("train_loss", "valid_loss")]
+    epochs = [*history["epochs"], *history["summary"].get("newest_history", [])]
+    losses = [e[name] for e in epochs for name in ("train_loss", "valid_loss") if name in e]
     best, uniform = (history["summary"][name] for name in ("best_valid_loss", "uniform_loss"))
     for name, passed, metadata in (
-        ("loss_is_finite", all(map(isfinite, losses)), {"epochs": len(history["epochs"])}),
+        ("loss_is_finite", all(map(isfinite, losses)), {"epochs": len(epochs)}),
         ("beats_a_uniform_guess", best < uniform, {"validation loss": best, "log K": uniform}),
     ):
         yield dg.AssetCheckResult(

@@ -69,7 +69,10 @@ def artifact_pictures(store: ArtifactStore, day: str) -> dict[str, str]:
             usage, "Items per code", "code, most used first", "items"
         )
     for asset in ("pretrained_checkpoint", "dpo_checkpoint"):
-        curves = _losses(_read(store, asset, day, "history.json").get("epochs") or [])
+        history = _read(store, asset, day, "history.json")
+        # after a warm start the newest days alone are learned
+        newest = history.get("summary", {}).get("newest_history", [])
+        curves = _losses(history.get("epochs") or newest)
         if curves:
             title = f"{asset}: losses"
             drawn[title] = pictures.line_chart(curves, title, "epoch", "loss (nats)")
