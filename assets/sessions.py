@@ -147,7 +147,7 @@ def last_to_build(last: date, late: timedelta, delivered: Sequence[DeliveredDay]
     end = last + late
     for other in delivered:
         if end < other.day <= end + late and not other.is_built:
-            end = other.day
+            end = other.day + late
     return end
 
 

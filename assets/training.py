@@ -73,7 +73,8 @@ def pretrained_checkpoint(
 
     It starts from the last checkpoint of the same tokenizer version and shape, or of the version
     whose numbers the codes have, that has not learned the validation day, else from random
-    weights. Killed and run again, it goes on from the last state written.
+    weights. From one of the same version it goes on with the newest days alone. Killed and run
+    again, it goes on from the last state written.
     """
     from onerec.training import known_values, read_report, why_not_start_from
 

@@ -21,6 +21,7 @@ from onerec.artifacts import MANIFEST
 from onerec.config import PipelineConfig
 from onerec.datasets import EventSource
 from onerec.embeddings.item_embeddings import ItemEmbeddings
+from onerec.evaluation.reward_weight import load_held_out_cases
 from onerec.tokenizer.semantic_ids import load_semantic_ids
 from onerec.tokenizer.tokenized_catalogue import (
     TokenizedCatalogue,
@@ -198,12 +199,25 @@ def _train_on_elites(run: VariantRun, inputs: RoundInputs, out_dir: Path) -> Non
     assert share is not None
     with reproducible(run.runtime):
         elites = elite_sessions(inputs, run.settings, share, runtime=run.runtime)
+    alignment = run.settings.alignment
+    # of the others the start has learned the validation day
+    cases = load_held_out_cases(
+        inputs.session_dataset,
+        inputs.ids,
+        inputs.model,
+        most=alignment.gate_recall_cases,
+        seed=alignment.seed,
+    )
     with TemporaryDirectory() as scratch:
         fit_generator(
             run.settings.training,
             run.settings.model,
             PretrainingData(
-                train=elites, valid=inputs.sessions("valid", held_out=True), semantic_ids=inputs.ids
+                train=elites,
+                valid=inputs.sessions("valid", held_out=True),
+                semantic_ids=inputs.ids,
+                vectors=load_file(inputs.semantic_ids / "vectors.safetensors")["vectors"],
+                list_cases=cases,
             ),
             out_dir=out_dir,
             scratch=Path(scratch),

@@ -175,8 +175,8 @@ class TrainingConfig(ValidatedConfig):
     warm_start: bool = option(True, "Start from the last checkpoint of the same tokenizer version")
     warm_epochs: int = option(
         0,
-        "Passes over the good sessions after such a start, at most; 0: it learns in its last phase "
-        "only the days that the checkpoint has not learned",
+        "Passes over the good sessions after such a start, at most; 0: it learns the newest days "
+        "alone (fresh_days), since the checkpoint has learned the others",
         ge=0,
         le=MOST_EPOCHS,
     )
@@ -188,8 +188,8 @@ class TrainingConfig(ValidatedConfig):
     fresh_days: int = option(
         3,
         "When the epoch is chosen, a last phase learns everything that users watched or liked on "
-        "this many days before the test day, the validation day included; after a warm start, on "
-        "the days since its checkpoint",
+        "this many days before the test day, the validation day included; after a warm start also "
+        "on those since its checkpoint, where they are more",
         ge=1,
         le=366,
     )

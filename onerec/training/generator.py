@@ -172,7 +172,7 @@ def fit_generator(
         codes, cases = data.semantic_ids.codes, data.list_cases
         learner = _Learner(model, codes, data.chooses_weights, runtime, on_progress)
         chosen = learner.learn_all(data, config, work)
-        if chosen is None:  # no training has moved it yet
+        if chosen is None and runtime.processes == 1:  # no training has moved it yet
             model.to(runtime.torch_device())
         validation = chosen.best if chosen else validation_losses(model, codes, data.valid, config)
         tried = TriedWeights()
@@ -182,7 +182,7 @@ def fit_generator(
                 if process_rank(runtime) == 0:
                     tried = choose_list_weights(model, codes, cases, config, data.earlier)
         newest = learner.learn_newest(data.newest, config, work, "newest_days")
-    report = _report(chosen, newest, model, config, tried, validation)
+    report = _report(chosen, newest, model, tried, validation)
     if process_rank(runtime) == 0:
         _write(model, report, data, out_dir)
     return report
@@ -199,6 +199,7 @@ class _Validation(NamedTuple):
 class _Phase(NamedTuple):
     """A finished phase of training; `head` is of a dense head with its own encoder."""
 
+    max_epochs: int
     result: FitResult
     rows: SessionRows
     batches: LengthGroupedBatches
@@ -282,7 +283,7 @@ class _Learner:
                 scratch=dataclasses.replace(scratch, directory=scratch.directory / "dense_head"),
                 on_progress=self.on_progress,
             )
-        return _Phase(result, rows, batches, head)
+        return _Phase(config.max_epochs, result, rows, batches, head)
 
     def learn_newest(
         self, sessions: SessionTensors | None, config: TrainingConfig, scratch: Scratch, name: str
@@ -402,7 +403,7 @@ def _vocabulary(
 
 def _load_weights(model: OneRec, initial: OneRec) -> None:
     ours, theirs = model.state_dict(), initial.state_dict()
-    if initial.dense is None:  # one with its own encoder starts anew
+    if initial.dense is None and model.config.dense_encoder_layers:  # such a head starts anew
         theirs |= {name: ours[name] for name in ours if name.startswith("dense.")}
     differing = sorted(
         name
@@ -421,13 +422,12 @@ def _report(
     chosen: _Phase | None,
     newest: _Phase | None,
     model: OneRec,
-    config: TrainingConfig,
     tried: TriedWeights,
     validation: Mapping[str, Any],
 ) -> TrainingReport:
     phase = chosen or newest
     assert phase is not None, "there are newest days, or all sessions were learned"
-    result, rows, batches, _ = phase
+    _, result, rows, batches, _ = phase
     items = sum(int(lengths(t).sum()) for t in rows.tensors[:2])
     rate = result.rows_per_second
     batches.set_epoch(0)  # a resumed run reports the same as an uninterrupted one
@@ -441,7 +441,7 @@ def _report(
         token_perplexity=[math.exp(min(loss, 100.0)) for loss in validation["valid_token_losses"]],
         expert_load=expert_load(model),
         num_parameters=sum(p.numel() for p in model.parameters()),
-        stopped_early=0 < len(history) < config.max_epochs,
+        stopped_early=chosen is not None and len(history) < chosen.max_epochs,
         tokens_per_second=rate and rate * items * model.num_sid_tokens / len(rows),
         padding_waste=batches.padding_waste(),
         newest_history=newest.result.history if newest else [],

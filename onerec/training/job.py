@@ -50,7 +50,8 @@ class TrainingJob:
         history_length: H, history items that the generator reads.
         session_items: M, items of a session that it generates.
         initial: Files of a checkpoint to start from; random weights by default.
-        initial_day: Its day D, before which it has learned everything; None: not known.
+        initial_day: Its day D, before which it has learned everything; None: not known, so that the
+            training passes over all good sessions.
         numbered_like: Tokenizer version whose numbers the codes of the semantic IDs have; a
             checkpoint of it can be started from, too.
         model: Shape of the generator.
@@ -96,8 +97,9 @@ def train(
 
     A training from random weights or another tokenizer version also learns from all watched items
     outside good sessions (`TrainingConfig.history_sessions`). A checkpoint of the same version has
-    learned all that: it goes on with the days since its own. Dense heads of another version are not
-    taken over. All end with a phase on the newest days, the validation day included.
+    learned all that, and goes on with the newest days, those since its own among them. A dense head
+    of another version is not taken over. All end with a phase on the newest days, the validation
+    day included.
 
     Args:
         job: Data, settings and hardware.
@@ -143,8 +145,8 @@ def _pretraining_data(job: TrainingJob, semantic_ids: SemanticIds) -> Pretrainin
         for split in ("train", "valid")
     )
     require_sessions(sessions, valid_sessions, made_with=_settings_of(job.session_dataset))
-    continues = _has_learned(job.initial, semantic_ids)
-    if job.training.history_sessions and not continues:
+    has_learned = _has_learned(job.initial, semantic_ids)
+    if job.training.history_sessions and not has_learned:
         watched = sessions_of_sequences(
             load_user_sequences(job.session_dataset, semantic_ids),
             history_length=job.history_length,
@@ -159,12 +161,11 @@ def _pretraining_data(job: TrainingJob, semantic_ids: SemanticIds) -> Pretrainin
             history_length=job.history_length,
             days=job.training.recency_days,
         )
-    newest = newest_before = None
+    continues, newest, newest_before = has_learned and job.initial_day is not None, None, None
     if job.training.fresh_epochs:
-        since = job.initial_day if continues else None
-        newest = newest_sessions(job, semantic_ids, since=since)
+        newest = newest_sessions(job, semantic_ids)
         if list_cases is not None and len(list_cases.users):
-            newest_before = newest_sessions(job, semantic_ids, splits=("train",), since=since)
+            newest_before = newest_sessions(job, semantic_ids, splits=("train",))
     return PretrainingData(
         train=sessions,
         valid=valid_sessions,
@@ -186,30 +187,24 @@ def _has_learned(checkpoint: Path | None, semantic_ids: SemanticIds) -> bool:
 
 
 def newest_sessions(
-    job: TrainingJob,
-    semantic_ids: SemanticIds,
-    *,
-    splits: Sequence[str] = LEARNED,
-    since: date | None = None,
+    job: TrainingJob, semantic_ids: SemanticIds, *, splits: Sequence[str] = LEARNED
 ) -> SessionTensors:
     """Positives of the newest days of some splits, cut into sessions.
 
-    Held-out users lack the validation day, see `load_newest_sequences`.
-
-    Args:
-        job: The data, and how many days are the newest ones.
-        semantic_ids: The catalogue.
-        splits: Splits to read.
-        since: The first of the days, in place of that number.
+    After a warm start these are at least the days that the checkpoint has not learned; without the
+    validation day they are those alone. Held-out users lack the validation day, see
+    `load_newest_sequences`.
     """
-    sequences, first = load_newest_sequences(
+    sequences, since = load_newest_sequences(
         job.session_dataset, semantic_ids, days=job.training.fresh_days, splits=splits
     )
+    if _has_learned(job.initial, semantic_ids) and job.initial_day is not None:
+        since = min(since, job.initial_day) if "valid" in splits else job.initial_day
     return sessions_of_sequences(
         sequences,
         history_length=job.history_length,
         session_items=job.session_items,
-        since=first if since is None else since,
+        since=since,
     )
 
 

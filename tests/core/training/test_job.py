@@ -314,7 +314,7 @@ def last_day_of(artifacts: Path) -> date:
 def test_the_next_night_learns_the_days_since_its_checkpoint(
     artifacts: Path, tmp_path: Path
 ) -> None:
-    job, day, learned = job_of(artifacts, max_epochs=1), last_day_of(artifacts), {}
+    job, day, learned = job_of(artifacts, max_epochs=1, fresh_days=1), last_day_of(artifacts), {}
     train(job, out_dir=tmp_path / "old", scratch=tmp_path / "old.scratch")
     old, _ = load_model(tmp_path / "old", expected_tokenizer_version="a-version")
     for since in (day, day - timedelta(days=5)):
@@ -338,7 +338,10 @@ def test_the_next_night_learns_the_days_since_its_checkpoint(
     again = dataclasses.replace(job, training=dataclasses.replace(job.training, warm_epochs=2))
     again = again.starting_from(tmp_path / "old", day)
     report = train(again, out_dir=tmp_path / "2", scratch=tmp_path / "2.scratch")
-    assert len(report.history) == 2
+    assert (len(report.history), report.stopped_early) == (2, False)
+    unknown = job.starting_from(tmp_path / "old")
+    report = train(unknown, out_dir=tmp_path / "3", scratch=tmp_path / "3.scratch")
+    assert len(report.history) == 1, "nobody knows what the checkpoint has not learned"
 
 
 @pytest.mark.parametrize("starts", ["cold", "warm"])
