@@ -71,10 +71,9 @@ def pretrained_checkpoint(
 ) -> dg.MaterializeResult:
     """The generator, fitted to the window's good sessions; day D - 1 chooses the epoch.
 
-    It starts from the last checkpoint of the same tokenizer version and shape, or of the version
-    whose numbers the codes have, that has not learned the validation day, else from random
-    weights. From one of the same version it goes on with the newest days alone. Killed and run
-    again, it goes on from the last state written.
+    It starts from the last checkpoint of the same tokenizer version and shape, which goes on with
+    the newest days, or of the version whose numbers the codes have, if it has not learned the
+    validation day; else from random weights. Killed and run again, it goes on from its last state.
     """
     from onerec.training import known_values, read_report, why_not_start_from
 

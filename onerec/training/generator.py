@@ -137,15 +137,13 @@ def fit_generator(
 
     The validation loss chooses the epoch; a dense head with its own encoder is then trained on the
     same sessions, and has the epoch with the best lists. Where no user can choose its share, which
-    then is 0, it is left as it starts. A last phase then trains both on
-    `data.newest`, without validation (`TrainingConfig.fresh_epochs`). The weights of lists are
-    chosen on the validation day by the model as that phase would have left it a day earlier, since
-    a model that has learned the newest days needs less of a recency prior than one that has not.
-    Weights that have learned the sessions already (`data.continues`) go on with the newest days.
+    then is 0, it is left as it starts. A last phase trains both on `data.newest`, without
+    validation (`TrainingConfig.fresh_epochs`); weights that have learned the sessions already
+    (`data.continues`) have no other. The weights of lists are chosen on the validation day by the
+    model as that phase would have left it a day earlier: it needs more of a recency prior.
 
-    Killed at any moment and called again with the same arguments, it resumes from the last saved
-    state and writes the same bytes as an uninterrupted run (see `fit`). On several devices every
-    process calls it with the same arguments; the first one writes.
+    Killed and called again with the same arguments, it resumes from the last saved state and writes
+    the same bytes (see `fit`). On several devices every process calls it; the first one writes.
 
     Args:
         config: Optimiser and schedule.
@@ -172,9 +170,7 @@ def fit_generator(
         codes, cases = data.semantic_ids.codes, data.list_cases
         learner = _Learner(model, codes, data.chooses_weights, runtime, on_progress)
         chosen = learner.learn_all(data, config, work)
-        if chosen is None and runtime.processes == 1:  # no training has moved it yet
-            model.to(runtime.torch_device())
-        validation = chosen.best if chosen else validation_losses(model, codes, data.valid, config)
+        validation = chosen.best if chosen else learner.start_losses(data.valid, config)
         tried = TriedWeights()
         if cases is not None:
             with weights_put_back(model):
@@ -239,6 +235,12 @@ class _Learner:
             config = dataclasses.replace(config, max_epochs=config.warm_epochs)
         validation = _Validation(data.valid, data.list_cases)
         return self.learn(data.train, config, scratch, validation)
+
+    def start_losses(self, valid: SessionTensors, config: TrainingConfig) -> dict[str, Any]:
+        """Validation losses of the weights it starts from."""
+        if self.runtime.processes == 1:  # no training has moved the model yet
+            self.model.to(self.runtime.torch_device())
+        return validation_losses(self.model, self.codes, valid, config)
 
     def learn(
         self,
