@@ -173,3 +173,12 @@ def test_elite_sessions_are_learned_from(
     evaluate_variant(run, files, tmp_path)
     contexts = 30  # one of each user; half of 4 candidates are elite
     assert read_json(tmp_path / "facts.json")["train_sessions"] == contexts * 2
+
+
+def test_elite_sessions_are_learned_beside_a_dense_head(night: PublishedNightlyRun, tmp_path: Path):
+    head = {"model": {"dense_head": True, "dense_encoder_layers": 1}}
+    start = pretrain_variant(a_run(night, overrides=head), tmp_path / "start", tmp_path / "scratch")
+    (tmp_path / "elite").mkdir()
+    align_variant(a_run(night, overrides=head, elite_share=0.5), start, tmp_path / "elite")
+    measured = read_json(tmp_path / "elite" / "history.json")["summary"]["dense_ndcg"]
+    assert measured["users"] > 0, "held-out users choose its share"
