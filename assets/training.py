@@ -194,10 +194,10 @@ def list_weights(
     chosen = read_config(checkpoint)
     ndcg = pooled([report.recency_ndcg, *before.measured.get("recency", ())])
     has_own_encoder = chosen["model"]["dense_head"] and chosen["model"]["dense_encoder_layers"]
-    is_left = has_own_encoder and not report.dense_ndcg.users
+    is_untrained = has_own_encoder and not report.dense_ndcg.users
     untrained = {"dense head": "not trained: no user of the validation day chooses its share"}
     return {
-        **(untrained if is_left else {}),
+        **(untrained if is_untrained else {}),
         "recency prior": chosen["recency_prior"]["weight"],
         "dense share": chosen["dense_share"],
         "earlier days that chose them": len(before.artifacts),

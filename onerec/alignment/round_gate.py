@@ -133,7 +133,7 @@ def measure_round(
     return {"reward": reward, "recall": recall}
 
 
-def why_unheard(start: OneRec) -> str:
+def why_without_effect(start: OneRec) -> str:
     """Why lists and sessions stay as they are whatever a round learns; empty where they need not.
 
     Alignment trains the generator. Where a dense head with its own encoder has all of the share,
@@ -155,7 +155,7 @@ def decide_round(
     after: Values,
     alignment: AlignmentConfig,
     evaluation: EvaluationConfig,
-    unheard: str = "",
+    without_effect: str = "",
 ) -> RoundDecision:
     """Apply the two gates of this module's description.
 
@@ -164,7 +164,7 @@ def decide_round(
         after: The trained model's, of the same cases.
         alignment: `recall_tolerance`.
         evaluation: Confidence, resamples and seed of the intervals.
-        unheard: See `why_unheard`.
+        without_effect: See `why_without_effect`.
     """
     reward, recall = (
         paired_difference(
@@ -183,7 +183,7 @@ def decide_round(
         for name in ("reward", "recall")
     )
     cases, held_out = len(before["reward"]), len(before["recall"])
-    gates = [_reward_gate(reward, cases, unheard)] if cases else []
+    gates = [_reward_gate(reward, cases, without_effect)] if cases else []
     if held_out:
         gates.append(_recall_gate(recall, start_recall, held_out, alignment.recall_tolerance))
     measured = {
@@ -215,9 +215,9 @@ class _Gate(NamedTuple):
     """Why not, if it is not passed."""
 
 
-def _reward_gate(gain: Interval, users: int, unheard: str) -> _Gate:
+def _reward_gate(gain: Interval, users: int, without_effect: str) -> _Gate:
     shown = gain.text(signed=True)
-    cause = f", since {unheard}" if unheard else ""
+    cause = f", since {without_effect}" if without_effect else ""
     return _Gate(
         "evaluator_reward_rises",
         gain.low > 0,

@@ -22,7 +22,7 @@ from onerec.alignment.round_gate import (
     RoundDecision,
     decide_round,
     measure_round,
-    why_unheard,
+    why_without_effect,
 )
 from onerec.alignment.round_inputs import RoundInputs
 from onerec.alignment.sharded_candidates import ShardedCandidates
@@ -164,7 +164,7 @@ def check_round(
     aligned = replace(start, model=trained.to(runtime.torch_device()).eval())
     with reproducible(runtime):
         before, after = (measure_round(g, measured_by, cases) for g in (start, aligned))
-    return decide_round(before, after, alignment, evaluation, why_unheard(start.model))
+    return decide_round(before, after, alignment, evaluation, why_without_effect(start.model))
 
 
 def set_reward_weight(

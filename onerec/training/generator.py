@@ -170,7 +170,7 @@ def fit_generator(
         codes, cases = data.semantic_ids.codes, data.list_cases
         learner = _Learner(model, codes, data.chooses_weights, runtime, on_progress)
         chosen = learner.learn_all(data, config, work)
-        validation = chosen.best if chosen else learner.start_losses(data.valid, config)
+        validation = chosen.best if chosen else learner.start_losses(data.valid, config.batch_size)
         tried = TriedWeights()
         if cases is not None:
             with weights_put_back(model):
@@ -236,11 +236,11 @@ class _Learner:
         validation = _Validation(data.valid, data.list_cases)
         return self.learn(data.train, config, scratch, validation)
 
-    def start_losses(self, valid: SessionTensors, config: TrainingConfig) -> dict[str, Any]:
+    def start_losses(self, valid: SessionTensors, batch_size: int) -> dict[str, Any]:
         """Validation losses of the weights it starts from."""
         if self.runtime.processes == 1:  # no training has moved the model yet
             self.model.to(self.runtime.torch_device())
-        return validation_losses(self.model, self.codes, valid, config)
+        return validation_losses(self.model, self.codes, valid, batch_size=batch_size)
 
     def learn(
         self,

@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from onerec.config import TrainingConfig
 from onerec.model import Histories, Memory, OneRec, encoder_input, lookup, session_nll
 from onerec.model.blocks import EncoderBlock
 from onerec.model.moe import SparseMoE
@@ -79,7 +78,7 @@ def _losses_per_token(sums: Tensor) -> dict[str, Any]:
 
 @torch.no_grad()
 def validation_losses(
-    model: OneRec, codes: Tensor, valid: SessionTensors, config: TrainingConfig
+    model: OneRec, codes: Tensor, valid: SessionTensors, *, batch_size: int
 ) -> dict[str, Any]:
     """The metrics of `GeneratorModule.validation_metrics`, outside of a training.
 
@@ -87,12 +86,12 @@ def validation_losses(
         model: The generator; is left in evaluation mode.
         codes: (N, T) semantic IDs.
         valid: Sessions.
-        config: `batch_size`.
+        batch_size: Sessions per batch.
     """
     model.eval()
     rows, codes = SessionRows.of(model, valid), codes.long().to(model.device)
     sums = torch.zeros(codes.shape[1] + 1, dtype=torch.float64)
-    order = DistributedBatches(OrderedBatches(len(valid), config.batch_size), rank=0, world_size=1)
+    order = DistributedBatches(OrderedBatches(len(valid), batch_size), rank=0, world_size=1)
     for history, targets, _ in loader_of(order, rows):
         sums += token_nll(model, history.to(model.device), targets.to(model.device), codes)
     return _losses_per_token(sums)

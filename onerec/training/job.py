@@ -145,8 +145,7 @@ def _pretraining_data(job: TrainingJob, semantic_ids: SemanticIds) -> Pretrainin
         for split in ("train", "valid")
     )
     require_sessions(sessions, valid_sessions, made_with=_settings_of(job.session_dataset))
-    has_learned = _has_learned(job.initial, semantic_ids)
-    if job.training.history_sessions and not has_learned:
+    if job.training.history_sessions and not _has_learned(job.initial, semantic_ids):
         watched = sessions_of_sequences(
             load_user_sequences(job.session_dataset, semantic_ids),
             history_length=job.history_length,
@@ -161,7 +160,7 @@ def _pretraining_data(job: TrainingJob, semantic_ids: SemanticIds) -> Pretrainin
             history_length=job.history_length,
             days=job.training.recency_days,
         )
-    continues, newest, newest_before = has_learned and job.initial_day is not None, None, None
+    newest = newest_before = None
     if job.training.fresh_epochs:
         newest = newest_sessions(job, semantic_ids)
         if list_cases is not None and len(list_cases.users):
@@ -175,7 +174,7 @@ def _pretraining_data(job: TrainingJob, semantic_ids: SemanticIds) -> Pretrainin
         newest_before=newest_before,
         list_cases=list_cases,
         earlier=job.earlier,
-        continues=continues,
+        continues=_first_unlearned(job, semantic_ids) is not None,
     )
 
 
@@ -184,6 +183,12 @@ def _has_learned(checkpoint: Path | None, semantic_ids: SemanticIds) -> bool:
     if checkpoint is None:
         return False
     return read_config(checkpoint)["tokenizer_version"] == semantic_ids.tokenizer_version
+
+
+def _first_unlearned(job: TrainingJob, semantic_ids: SemanticIds) -> date | None:
+    """The first day that the checkpoint to start from has not learned; None where it has to learn
+    all of them, or nobody knows."""
+    return job.initial_day if _has_learned(job.initial, semantic_ids) else None
 
 
 def newest_sessions(
@@ -198,8 +203,8 @@ def newest_sessions(
     sequences, since = load_newest_sequences(
         job.session_dataset, semantic_ids, days=job.training.fresh_days, splits=splits
     )
-    if _has_learned(job.initial, semantic_ids) and job.initial_day is not None:
-        since = min(since, job.initial_day) if "valid" in splits else job.initial_day
+    if unlearned := _first_unlearned(job, semantic_ids):
+        since = min(since, unlearned) if "valid" in splits else unlearned
     return sessions_of_sequences(
         sequences,
         history_length=job.history_length,

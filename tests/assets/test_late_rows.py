@@ -16,6 +16,15 @@ from tests.sql import delivered, random_log
 from tests.sql.test_session_sql import examples, expected
 
 FIRST, SECOND, THIRD, LAST = random_log.DAYS
+LATE_ROW = {
+    "event_id": "late",
+    "user_id": "a user of their own",
+    "item_id": "item 0",
+    "event_time": f"{SECOND} 12:00:00",
+    "watch_seconds": "31",
+    **dict.fromkeys(random_log.FLAGS),
+}
+"""Of the second day, delivered with a later one."""
 
 
 @pytest.fixture(scope="module")
@@ -52,30 +61,26 @@ def test_a_corrected_day_is_landed_and_built_again(home: Path) -> None:
 
 
 def test_late_rows_reopen_their_day(home: Path) -> None:
-    late = {
-        "event_id": "late",
-        "user_id": "a user of their own",
-        "item_id": "item 0",
-        "event_time": f"{SECOND} 12:00:00",
-        "watch_seconds": "31",
-        **dict.fromkeys(random_log.FLAGS),
+    too_late = {
+        **LATE_ROW,
+        "event_id": "too late",
+        "event_time": f"{SECOND - timedelta(9)} 12:00:00",
     }
-    too_late = {**late, "event_id": "too late", "event_time": f"{SECOND - timedelta(9)} 12:00:00"}
-    rows = [*random_log.deliveries()[f"events-{THIRD}"], late, late, too_late]
+    rows = [*random_log.deliveries()[f"events-{THIRD}"], LATE_ROW, LATE_ROW, too_late]
     delivered.deliver(home / "delivered", f"events-{THIRD}", rows)
     result = night(home, THIRD)
     assert recorded(result, "raw_events") == [THIRD]  # its own file did not change
     assert recorded(result, "sessions") == [SECOND, THIRD]
     wanted, refused = expected(random_log.CONFIG, {f"events-{THIRD}": rows, f"events-{LAST}": []})
     assert examples(home) == wanted
-    (session,) = [row for row in examples(home) if row["user_id"] == late["user_id"]]
+    (session,) = [row for row in examples(home) if row["user_id"] == LATE_ROW["user_id"]]
     assert session["session_date"] == SECOND
     assert session["item_ids"] == ["item 0"]
     reasons = dict(
         read(
             home,
             "select reason, count(*) from rejected_events "
-            f"where delivered_on = '{THIRD}' and user_id = '{late['user_id']}' group by 1",
+            f"where delivered_on = '{THIRD}' and user_id = '{LATE_ROW['user_id']}' group by 1",
         )
     )
     assert reasons == {
@@ -173,15 +178,7 @@ def test_a_corrected_day_shows_down_to_the_recommendations() -> None:
 def test_a_rerun_builds_what_was_landed_after_its_days_and_not_built(home: Path) -> None:
     """Else the day of a late row counts as built from a delivery whose rows were never read."""
     night(home, LAST)
-    late = {
-        "event_id": "late",
-        "user_id": "a user of their own",
-        "item_id": "item 0",
-        "event_time": f"{SECOND} 12:00:00",
-        "watch_seconds": "31",
-        **dict.fromkeys(random_log.FLAGS),
-    }
-    rows = [*random_log.deliveries()[f"events-{LAST}"], late]
+    rows = [*random_log.deliveries()[f"events-{LAST}"], LATE_ROW]
     delivered.deliver(home / "delivered", f"events-{LAST}", rows)
     delivered.materialize(home, [raw.raw_events], LAST)  # its build failed
     night(home, FIRST)

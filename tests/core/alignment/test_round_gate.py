@@ -15,7 +15,7 @@ from onerec.alignment.round_gate import (
     apply_decision,
     decide_round,
     measure_round,
-    why_unheard,
+    why_without_effect,
 )
 from onerec.config import AlignmentConfig, BeamConfig, EvaluationConfig
 from onerec.evaluation.recency import RecencyCases
@@ -201,7 +201,7 @@ def test_a_round_that_nobody_hears_says_why(own_layers: int):
     )
     same = {name: bool((before[name] == after[name]).all()) for name in before}
     assert same == dict.fromkeys(before, own_layers > 0)
-    decision = decide_round(before, after, CONFIG, EVALUATION, why_unheard(start))
+    decision = decide_round(before, after, CONFIG, EVALUATION, why_without_effect(start))
     said = [
         f"{setting}" in " ".join(decision.reasons)
         for setting in ("dense_share=1:", "model.dense_encoder_layers=0", "model.dense_head=false")
@@ -210,7 +210,7 @@ def test_a_round_that_nobody_hears_says_why(own_layers: int):
     if own_layers:
         assert "(+0.0000 [+0.0000, +0.0000]), since the start has" in decision.reasons[0]
     start.dense_share = 0.8
-    assert why_unheard(start) == ""
+    assert why_without_effect(start) == ""
 
 
 def with_dense_head(seed: int, own_layers: int) -> OneRec:
