@@ -14,7 +14,6 @@ import dagster as dg
 
 from assets.alignment_checks import checks_of_checkpoint, checks_of_pairs
 from assets.code_version import code_version
-from assets.nights_before import NightsBefore, as_metadata, nights_before, on_nights_before
 from assets.support import (
     CORRECTABLE,
     DAILY,
@@ -39,13 +38,9 @@ if TYPE_CHECKING:
     from onerec.alignment.train import AlignmentReport
     from onerec.artifacts import Artifact
 
-MODELS = ("reward_model", "pretrained_checkpoint", "session_dataset")
-"""What has to have had the same settings where an earlier nightly run helps to choose the weight of
-the reward."""
 READ_BY_A_ROUND = ("semantic_ids", "session_dataset", "evaluator_model", "reward_model")
 """What a round's training reads beside its pairs and its start."""
 ROUNDS = PIPELINE.alignment.rounds
-WEIGHT_DAYS = PIPELINE.alignment.reward_weight_days
 PAIRS_CODE = code_version(__name__, "pairs_of_round")
 DPO_CODE = code_version(__name__, "checkpoint_of_round")
 
@@ -169,7 +164,7 @@ def checkpoint_of_round(number: int) -> dg.AssetsDefinition:
         kinds={"pytorch"},
         pool=POOL_TRAINER,
         code_version=DPO_CODE,
-        deps=[CORRECTABLE, *map(upstream, sources), *on_nights_before(name, WEIGHT_DAYS)],
+        deps=[CORRECTABLE, *map(upstream, sources)],
         description=f"{start} after one round of L_NTP + lambda * a preference loss (IPA's by "
         "default) against itself, frozen; or that checkpoint itself, when the round does not pass "
         "its gate on the validation day.",
@@ -191,9 +186,6 @@ def checkpoint_of_round(number: int) -> dg.AssetsDefinition:
             "upstream": {source: a.version for source, a in read.items()},
             "code_version": DPO_CODE,
         }
-        settings_now, days = key["config"], settings.reward_weight_days
-        before = nights_before(context, artifacts.store, name, settings_now, days, beside=MODELS)
-        key["upstream"] |= before.upstream
         scratch = artifacts.store.scratch(name, day, key)
         with artifacts.store.write(name, day, seed=settings.seed, **key) as draft:
             job = AlignmentJob(
@@ -205,7 +197,7 @@ def checkpoint_of_round(number: int) -> dg.AssetsDefinition:
             run_training(context, job, out_dir=draft.path, scratch=scratch)
             report = read_alignment_report(draft.path, job.inputs.ids.tokenizer_version)
             decision = _check(job, report, read["evaluator_model"].path, draft.path, config)
-            draft.metadata |= _set_reward_weight(job, draft.path, config, before)
+            _set_reward_weight(job, draft.path, config)
         shutil.rmtree(scratch)
         _log(context, decision, start)
         learned = _training_metadata(report.steps, report.epochs)
@@ -240,20 +232,13 @@ def _check(
     return decision
 
 
-def _set_reward_weight(
-    job: "AlignmentJob",
-    checkpoint: Path,
-    config: AlignmentLaunchpad,
-    before: NightsBefore,
-) -> dict[str, Any]:
-    """Choose how much the reward counts in the lists of a published round; what was measured."""
+def _set_reward_weight(job: "AlignmentJob", checkpoint: Path, config: AlignmentLaunchpad) -> None:
+    """Choose how much the reward counts in the lists of a round, until test days choose it."""
     from onerec.alignment.round_gate import REWARD_WEIGHT
     from onerec.alignment.rounds import set_reward_weight
     from onerec.artifacts import write_json
-    from onerec.evaluation.ndcg_by_weight import pooled
     from onerec.session_dataset.repeats import with_seen_items
 
-    earlier = before.measured.get("reward", ())
     decoding = to_core(config.decoding, PIPELINE.decoding)
     measured = set_reward_weight(
         job.inputs,
@@ -261,11 +246,8 @@ def _set_reward_weight(
         alignment=job.alignment,
         decoding=with_seen_items(decoding, job.inputs.session_dataset),
         runtime=job.runtime.on_one_device(),
-        earlier=earlier,
     )
-    ndcg = pooled([measured, *earlier])
-    write_json(checkpoint / REWARD_WEIGHT, {str(weight): value for weight, value in ndcg.items()})
-    return as_metadata({"reward": measured})
+    write_json(checkpoint / REWARD_WEIGHT, measured.as_json()["ndcg"])
 
 
 def _log(context: dg.AssetExecutionContext, decision: "RoundDecision", start: str) -> None:
@@ -297,7 +279,7 @@ def _round_metadata(decision: "RoundDecision", checkpoint: Path) -> dict[str, An
         "reasons": listed(decision.reasons),
         "findings": listed(decision.findings),
         **{f"validation day: {name}": value for name, value in decision.numbers.items()},
-        "NDCG@10 by weight of the reward, all days that chose it": tried,
+        "validation day: NDCG@10 by weight of the reward": tried,
     }
 
 

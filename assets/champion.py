@@ -101,7 +101,7 @@ def champion(
     description["reward_weight"] = serving_reward_weight(
         metrics,
         decision.challenger_system,
-        challenger.path,
+        read["offline_metrics"].manifest["metadata"].get("reward_weight", 0.0),
         tolerance=settings.recall_tolerance,
     )
     description, kept = _overruled(store, config.by_hand, description, incumbent)
@@ -185,6 +185,7 @@ def _write_champion(
             checkpoint=challenger,
             semantic_ids=read["semantic_ids"].path,
             reward=read["reward_model"].path if description["reward_weight"] else None,
+            reward_weight=description["reward_weight"],
             config=decoding,
         )
     elif kept is not None and description["serves"] in ("incumbent", "earlier champion"):

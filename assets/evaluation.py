@@ -1,6 +1,6 @@
 """Offline metrics: every system on the cases of day D, with intervals."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from assets.code_version import code_version
+from assets.nights_before import NightsBefore, as_metadata, nights_before
 from assets.support import (
     CORRECTABLE,
     DAILY,
@@ -21,12 +22,13 @@ from assets.support import (
     to_core,
     upstream,
 )
-from onerec.artifacts import Artifact
+from onerec.artifacts import Artifact, ArtifactStore
 from onerec.config import (
     ALIGNED,
     BASELINES,
     PRETRAINED,
     SERVED,
+    AlignmentConfig,
     BeamConfig,
     EvaluationConfig,
     RewardConfig,
@@ -34,7 +36,11 @@ from onerec.config import (
 from resources.stores import Artifacts, Compute
 
 if TYPE_CHECKING:
+    from onerec.artifacts import Draft
+    from onerec.evaluation.data import EvaluationData
+    from onerec.evaluation.measure import SystemResult
     from onerec.evaluation.metric_table import MetricTable
+    from onerec.evaluation.ndcg_by_weight import NdcgByWeight
     from onerec.evaluation.sharded_ranking import NightlyEvaluation
 
 EVALUATED_WITH = (
@@ -46,6 +52,9 @@ EVALUATED_WITH = (
 )
 CHECKPOINTS = {PRETRAINED: "pretrained_checkpoint", ALIGNED: "dpo_checkpoint"}
 """Name in metrics -> asset."""
+ALIGNED_WITH = (CHECKPOINTS[ALIGNED], "reward_model", "pretrained_checkpoint", "session_dataset")
+"""What has to have had the same settings where earlier test days choose the weight of the reward.
+"""
 BEATS_SIMPLE = "beats_best_simple_system"
 METRIC_SETTINGS = ("baselines", "cutoffs", "bootstrap_samples", "confidence", "max_cases", "seed")
 """Settings of the evaluation stage that decide what is measured of them and of the generators."""
@@ -72,9 +81,10 @@ class MetricsLaunchpad(launchpad(PIPELINE.evaluation, *METRIC_SETTINGS)):
     deps=[
         CORRECTABLE,
         *(upstream(name) for name in (*EVALUATED_WITH, *CHECKPOINTS.values())),
-        # The champion before is read, too. Dagster knows no dependency that comes back to an asset
-        # by way of another one; but that champion was decided from the metrics of its own day.
-        upstream("offline_metrics", first=-1, last=-1),
+        # Their test days choose the weight of the reward. The champion before is read, too. Dagster
+        # knows no dependency that comes back to an asset by way of another one; but that champion
+        # was decided from the metrics of its own day.
+        upstream("offline_metrics", first=-PIPELINE.alignment.reward_weight_days, last=-1),
     ],
 )
 def offline_metrics(
@@ -84,45 +94,99 @@ def offline_metrics(
     compute: Compute,
 ) -> dg.MaterializeResult:
     """Every system on the cases of day D, the champion before among them, with intervals."""
-    from onerec.evaluation.measure import evaluate, reward_aucs, summarise
-    from onerec.evaluation.metric_table import MetricTable, write_case_metrics
-    from onerec.evaluation.protocol import EvaluationProtocol
+    from onerec.evaluation.measure import evaluate
+    from onerec.evaluation.ndcg_by_weight import NOT_MEASURED
+    from onerec.evaluation.reward_weight import measured_on_test_day, weight_of_test_days
     from onerec.evaluation.sharded_ranking import ranked_by_shards
-    from onerec.promotion.champion import previous_champion
     from onerec.session_dataset.repeats import with_seen_items
 
     day, store = context.partition_key, artifacts.store
     settings = to_core(config, PIPELINE.evaluation)
-    read = {n: store.latest(n, day) for n in (*EVALUATED_WITH, *CHECKPOINTS.values())}
-    incumbent = previous_champion(store, day)
-    read |= {} if incumbent is None else {"champion": incumbent}
-    decoding = to_core(config.decoding, PIPELINE.decoding)
-    decoding = with_seen_items(decoding, read["session_dataset"].path)
+    read = _read(store, day)
+    sessions = read["session_dataset"].path
+    decoding = with_seen_items(to_core(config.decoding, PIPELINE.decoding), sessions)
+    alignment, decoded = alignment_of(read[CHECKPOINTS[ALIGNED]]), {"decoding": asdict(decoding)}
+    before = _test_days_before(context, store, alignment, decoded)
     key = {
-        "config": asdict(settings) | {"decoding": asdict(decoding)},
-        "upstream": {name: artifact.version for name, artifact in read.items()},
+        "config": asdict(settings) | decoded,
+        "upstream": {name: artifact.version for name, artifact in read.items()} | before.upstream,
         "code_version": CODE,
         "seed": settings.seed,
     }
-    evaluation = nightly_evaluation(day, read, settings, decoding, compute.torch_device())
-    data = evaluation.data()
-    results, metrics = {}, MetricTable(tuple(reward_aucs(read["reward_model"].path)))
+    weight = weight_of_test_days(before.measured.get("reward", ()), alignment)
+    evaluation = nightly_evaluation(day, read, settings, decoding, compute.torch_device(), weight)
+    data, results, by_weight = evaluation.data(), {}, {"reward": NOT_MEASURED}
     if len(data.user_ids):
         systems = evaluation.systems(data)
+        by_weight["reward"] = measured_on_test_day(data, systems[ALIGNED], decoding, alignment)
         with compute.shard_pool(store, "offline_metrics", day, key, context.log.info) as pool:
             ranked = ranked_by_shards(evaluation, data, systems, pool)
         results = evaluate(data, systems, ranked=ranked, on_progress=context.log.info)
-        metrics = MetricTable((*summarise(data, results).rows, *metrics.rows))
     with store.write("offline_metrics", day, **key) as draft:
-        metrics.save(draft.path)
-        EvaluationProtocol.of(data, filter_seen=decoding.filter_seen).save(draft.path)
-        by_user = {name: result.values for name, result in results.items()}
-        draft.row_counts["case values"] = write_case_metrics(draft.path, data.user_ids, by_user)
-        draft.row_counts["rows"] = len(metrics.rows)
+        metrics = _write(draft, evaluation, data, results)
+        draft.metadata |= {"reward_weight": evaluation.reward_weight, **as_metadata(by_weight)}
     if not results:
         return published(draft.artifact, {"metrics": SKIPPED, "users": 0})
-    shown = _shown(metrics, day, read[CHECKPOINTS[ALIGNED]].path)
+    shown = _shown(metrics, day, evaluation.generators.aligned)
+    shown |= _shown_weight(evaluation, by_weight["reward"], before)
     return published(draft.artifact, shown | _plotted(metrics, len(data.user_ids)))
+
+
+def _read(store: ArtifactStore, day: str) -> dict[str, Artifact]:
+    """What is read of the nightly run, and the champion before where there is one."""
+    from onerec.promotion.champion import previous_champion
+
+    read = {n: store.latest(n, day) for n in (*EVALUATED_WITH, *CHECKPOINTS.values())}
+    incumbent = previous_champion(store, day)
+    return read if incumbent is None else {**read, "champion": incumbent}
+
+
+def _test_days_before(
+    context: dg.AssetExecutionContext,
+    store: ArtifactStore,
+    alignment: AlignmentConfig,
+    decoded: Mapping[str, Any],
+) -> NightsBefore:
+    days = alignment.reward_weight_days + 1  # D's own is one of them
+    return nights_before(context, store, "offline_metrics", decoded, days, beside=ALIGNED_WITH)
+
+
+def _write(
+    draft: "Draft",
+    evaluation: "NightlyEvaluation",
+    data: "EvaluationData",
+    results: "Mapping[str, SystemResult]",
+) -> "MetricTable":
+    """Write the table, the protocol and the values of every case; the table."""
+    from onerec.evaluation.measure import reward_aucs, summarise
+    from onerec.evaluation.metric_table import MetricTable, write_case_metrics
+    from onerec.evaluation.protocol import EvaluationProtocol
+
+    rows = summarise(data, results).rows if results else ()
+    metrics = MetricTable((*rows, *reward_aucs(evaluation.files.reward_model)))
+    metrics.save(draft.path)
+    EvaluationProtocol.of(data, filter_seen=evaluation.decoding.filter_seen).save(draft.path)
+    by_user = {name: result.values for name, result in results.items()}
+    draft.row_counts["case values"] = write_case_metrics(draft.path, data.user_ids, by_user)
+    draft.row_counts["rows"] = len(metrics.rows)
+    return metrics
+
+
+def alignment_of(aligned: Artifact) -> AlignmentConfig:
+    """The settings that an aligned checkpoint was made with."""
+    return AlignmentConfig(**{k: v for k, v in aligned.manifest["config"].items() if k != "gate"})
+
+
+def _shown_weight(
+    evaluation: "NightlyEvaluation", measured: "NdcgByWeight", before: NightsBefore
+) -> dict[str, Any]:
+    """How much the reward counts in served lists, and what the next nightly runs will count."""
+    ndcg = {str(weight): value for weight, value in measured.ndcg.items()}
+    return {
+        "weight of the reward": evaluation.reward_weight,
+        "earlier test days that chose it": len(before.artifacts),
+        "NDCG@10 by weight of the reward, for the next nightly runs": dg.MetadataValue.json(ndcg),
+    }
 
 
 def _shown(metrics: "MetricTable", day: str, aligned: Path) -> dict[str, Any]:
@@ -239,13 +303,19 @@ def nightly_evaluation(
     settings: EvaluationConfig,
     decoding: BeamConfig,
     device: str,
+    reward_weight: float | None,
 ) -> "NightlyEvaluation":
-    """The cases of day D and the systems of a nightly run, from its artifacts; the champion before
-    is one of them where it is read."""
+    """The cases of day D and the systems of a nightly run, from its artifacts.
+
+    The champion before is one of them where it is read. Without a weight of the reward that of the
+    aligned checkpoint counts.
+    """
     from onerec.evaluation.data import EvaluationFiles
     from onerec.evaluation.sharded_ranking import NightlyEvaluation
     from onerec.evaluation.systems import NightlyGenerators
+    from onerec.model import read_config
 
+    own = read_config(read[CHECKPOINTS[ALIGNED]].path).get("reward_weight", 0.0)
     return NightlyEvaluation(
         files=EvaluationFiles(
             session_dataset=read["session_dataset"].path,
@@ -264,5 +334,6 @@ def nightly_evaluation(
         config=settings,
         reward=RewardConfig(**read["reward_model"].manifest["config"]),
         decoding=decoding,
+        reward_weight=own if reward_weight is None else reward_weight,
         device=device,
     )

@@ -52,7 +52,8 @@ def user_examples(
     measured_with = dict(metrics.manifest["config"])
     decoding = BeamConfig(**measured_with.pop("decoding"))
     settings = EvaluationConfig(**measured_with)
-    evaluation = nightly_evaluation(day, read, settings, decoding, compute.torch_device())
+    weight = metrics.manifest["metadata"].get("reward_weight")
+    evaluation = nightly_evaluation(day, read, settings, decoding, compute.torch_device(), weight)
     data = evaluation.data()
     page = "nobody watched anything on this day"
     if len(data.user_ids):

@@ -4,7 +4,7 @@ For the nightly assets and for the variants of an experiment, which run the same
 inputs.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -174,9 +174,11 @@ def set_reward_weight(
     alignment: AlignmentConfig,
     decoding: BeamConfig,
     runtime: Runtime,
-    earlier: Sequence[NdcgByWeight] = (),
 ) -> NdcgByWeight:
     """Choose the weight of the reward in the lists of a round's checkpoint, and write it there.
+
+    It counts until nightly runs have measured weights on their test days
+    (`onerec.evaluation.reward_weight`).
 
     Args:
         inputs: What the round read.
@@ -184,10 +186,9 @@ def set_reward_weight(
         alignment: `reward_weights` and how they are chosen; `gate_cases` users at most.
         decoding: Beam, batch size, and whether seen items are left out.
         runtime: Hardware and threads.
-        earlier: What nightly runs before measured with the same settings.
 
     Returns:
-        What was measured on this validation day.
+        What was measured on the validation day.
     """
     ids, version = inputs.ids, inputs.ids.tokenizer_version
     model, _ = load_model(
@@ -205,7 +206,6 @@ def set_reward_weight(
             cases,
             decoding,
             alignment,
-            earlier,
         )
     save_model(model, checkpoint, tokenizer_version=version)
     return measured

@@ -124,8 +124,8 @@ class AlignmentConfig(ValidatedConfig):
     epochs: int = option(2, "Passes over the pairs", ge=1, le=MOST_EPOCHS)
     gate_cases: int = option(
         500,
-        "Users of the validation day on whom the evaluator's reward must rise, and the weight of "
-        "the reward is chosen, at most; 0 publishes every round",
+        "Users of the validation day on whom the evaluator's reward must rise, and a first nightly "
+        "run chooses the weight of the reward, at most; 0 publishes every round",
         ge=0,
         le=MOST_USERS,
     )
@@ -144,14 +144,14 @@ class AlignmentConfig(ValidatedConfig):
     reward_weights: str = option(
         "0,0.01,0.03,0.1,0.3,1,3",
         "Weights w tried for served lists, which are ordered by log-probability + w x reward, "
-        "comma-separated and increasing: the largest one that loses little NDCG@10 on held-out "
-        "users of the last validation days (reward_weight_days); a single one is not tried",
+        "comma-separated and increasing: the largest one that loses little NDCG@10 on the test "
+        "days of the nightly runs before (reward_weight_days), in a first nightly run on held-out "
+        "users of the validation day; a single one is not tried",
     )
     reward_weight_days: int = option(
         7,
-        "Days up to the validation day whose held-out users choose that weight: those of the "
-        "nightly runs before count as they measured them, where alignment, reward model and "
-        "generator have the same settings",
+        "Days before day D whose nightly runs choose that weight, by what each measured on its "
+        "test day, where decoding, alignment, reward model and generator have the same settings",
         ge=1,
         le=366,
     )

@@ -2,10 +2,11 @@
 
 That is the policy that maximises reward minus 1 / w times the KL divergence to the generator's own:
 p(S) exp(w r(S)), up to a constant (Rafailov et al., 2023, Eq. 4). The weight is chosen on the
-validation day, on the held-out users, whose validation day no model has learned
-(`onerec.session_dataset.holdout`): the largest one whose lists lose no more than a tolerated share
-of the NDCG@10 that those of the smallest weight have. What the nightly runs before measured on
-theirs counts as well (`ndcg_by_weight`).
+days before day D that the nightly runs before had as their test days: the largest one whose lists
+lose no more than a tolerated share of the NDCG@10 that those of the smallest weight have. A first
+nightly run takes the validation day, on the held-out users, whose validation day no model has
+learned (`onerec.session_dataset.holdout`). That flatters the reward: the aligned model has learned
+that day from other users, so its sessions fit that day better than the next one.
 
 Shapes: U users, N items, Dv vector width.
 """
@@ -18,12 +19,22 @@ import numpy as np
 from torch import Tensor
 
 from onerec.config import AlignmentConfig, BeamConfig
+from onerec.evaluation.data import EvaluationData
+from onerec.evaluation.generators import SessionGenerator
 from onerec.evaluation.ndcg_by_weight import NOT_MEASURED, NdcgByWeight, pooled
 from onerec.evaluation.ranking_metrics import per_case_metrics
-from onerec.evaluation.recency import CUTOFF, MONITOR, RecencyCases, load_recency_cases
+from onerec.evaluation.recency import (
+    CUTOFF,
+    MONITOR,
+    MOST_CASES,
+    RecencyCases,
+    load_recency_cases,
+)
+from onerec.evaluation.systems import System, served
 from onerec.model import OneRec
 from onerec.reward.model import RewardModel
 from onerec.serving.recommender import Recommender
+from onerec.session_dataset.eval_users import EvalUsers
 from onerec.session_dataset.holdout import held_out_users
 from onerec.tokenizer.semantic_ids import SemanticIds
 
@@ -76,43 +87,25 @@ def choose_reward_weight(
     cases: RecencyCases | None,
     decoding: BeamConfig,
     alignment: AlignmentConfig,
-    earlier: Sequence[NdcgByWeight] = (),
 ) -> NdcgByWeight:
-    """Give a model the weight of the reward in its lists.
+    """Give a model the weight of the reward in its lists that the validation day chooses.
 
     Args:
         model: In evaluation mode; has not learned the cases.
         ids: The catalogue.
         reward: What scores the lists.
-        cases: Users of the validation day; without one and without earlier ones the smallest weight
-            is taken.
+        cases: Users of the validation day; without one the smallest weight is taken.
         decoding: Beam, batch size, and whether seen items are left out.
         alignment: `reward_weights`, a single one of which is taken as it is, and
             `reward_ndcg_tolerance`.
-        earlier: What nightly runs before measured with the same settings.
 
     Returns:
         What was measured on the cases.
     """
     weights = alignment.tried_reward_weights
     model.reward_weight = weights[0]
-    measured = NOT_MEASURED
-    if len(weights) > 1 and cases is not None and len(cases.users):
-        measured = _measured(model, ids, reward, cases, decoding, weights)
-    ndcg = pooled([measured, *earlier])
-    if len(weights) > 1 and ndcg:
-        model.reward_weight = largest_within(ndcg, alignment.reward_ndcg_tolerance)
-    return measured
-
-
-def _measured(
-    model: OneRec,
-    ids: SemanticIds,
-    reward: ServingReward,
-    cases: RecencyCases,
-    decoding: BeamConfig,
-    weights: Sequence[float],
-) -> NdcgByWeight:
+    if len(weights) == 1 or cases is None or not len(cases.users):
+        return NOT_MEASURED
     recommender = Recommender(
         model,
         ids,
@@ -121,19 +114,88 @@ def _measured(
         vectors=reward.vectors,
         prior=model.recency_prior.of(cases.watches),
     )
-    seen, targets = cases.users.history, cases.users.targets
+    measured = ndcg_by_reward_weight(
+        recommender, cases.users, weights, cases.candidates, filter_seen=decoding.filter_seen
+    )
+    model.reward_weight = largest_within(measured.ndcg, alignment.reward_ndcg_tolerance)
+    return measured
+
+
+def weight_of_test_days(
+    measured: Sequence[NdcgByWeight], alignment: AlignmentConfig
+) -> float | None:
+    """The weight that the test days of the nightly runs before choose.
+
+    Args:
+        measured: What each measured on its test day, with the same settings.
+        alignment: `reward_weights` and `reward_ndcg_tolerance`.
+
+    Returns:
+        None where none measured the weights that are tried.
+    """
+    ndcg = pooled([day for day in measured if tuple(day.ndcg) == alignment.tried_reward_weights])
+    return largest_within(ndcg, alignment.reward_ndcg_tolerance) if ndcg else None
+
+
+def measured_on_test_day(
+    data: EvaluationData,
+    aligned: System,
+    decoding: BeamConfig,
+    alignment: AlignmentConfig,
+) -> NdcgByWeight:
+    """What a nightly run measures on its test day for those after it.
+
+    Args:
+        data: Of the test day; at most `MOST_CASES` of its cases, a seeded sample.
+        aligned: A `SessionGenerator`, whose lists the reward reorders.
+        decoding: Beam, batch size, and whether seen items are left out.
+        alignment: `reward_weights`; a single one is not measured.
+    """
+    weights = alignment.tried_reward_weights
+    if len(weights) == 1 or not len(data.user_ids):
+        return NOT_MEASURED
+    assert isinstance(aligned.ranker, SessionGenerator)
+    config = replace(decoding, serving_precision="float32")
+    users = EvalUsers(data.user_ids, data.histories, data.targets, data.attributes)
+    sample = np.random.default_rng(alignment.seed).permutation(len(users))[:MOST_CASES]
+    return ndcg_by_reward_weight(
+        served(data, aligned.ranker, config, with_reward=True),
+        users.rows(np.sort(sample)),
+        weights,
+        data.candidates,
+        filter_seen=decoding.filter_seen,
+    )
+
+
+def ndcg_by_reward_weight(
+    recommender: Recommender,
+    users: EvalUsers,
+    weights: Sequence[float],
+    candidates: np.ndarray,
+    *,
+    filter_seen: bool,
+) -> NdcgByWeight:
+    """NDCG@10 of served lists by the weight of the reward, from a single beam search.
+
+    Args:
+        recommender: With a reward model; in evaluation mode.
+        users: Their histories and targets.
+        weights: In increasing order.
+        candidates: (N,) booleans: items that may be listed.
+        filter_seen: Whether items of the histories are left out.
+    """
     lists = recommender.rank_by_reward_weight(
-        seen,
+        users.history,
         CUTOFF,
         weights,
-        exclude=seen if decoding.filter_seen else None,
-        candidates=cases.candidates,
-        attributes=cases.users.attributes,
+        exclude=users.history if filter_seen else None,
+        candidates=candidates,
+        attributes=users.attributes,
     )
     return NdcgByWeight(
-        len(cases.users),
+        len(users),
         {
-            weight: float(per_case_metrics(listed.items, targets, (CUTOFF,))[MONITOR].mean())
+            weight: float(per_case_metrics(listed.items, users.targets, (CUTOFF,))[MONITOR].mean())
             for weight, listed in lists.items()
         },
     )

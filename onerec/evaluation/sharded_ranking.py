@@ -39,6 +39,8 @@ class NightlyEvaluation:
         config: Settings of the evaluation.
         reward: Weights of the scalar reward.
         decoding: Beam and batch size.
+        reward_weight: How much the reward counts in served lists; None: as the aligned checkpoint
+            says.
         device: Where models run.
     """
 
@@ -48,6 +50,7 @@ class NightlyEvaluation:
     config: EvaluationConfig
     reward: RewardConfig
     decoding: BeamConfig
+    reward_weight: float | None = None
     device: str = "cpu"
 
     def data(self) -> EvaluationData:
@@ -58,7 +61,13 @@ class NightlyEvaluation:
 
     def systems(self, data: EvaluationData) -> dict[str, System]:
         """The systems by name."""
-        return nightly_systems(data, self.generators, self.decoding, device=self.device)
+        return nightly_systems(
+            data,
+            self.generators,
+            self.decoding,
+            reward_weight=self.reward_weight,
+            device=self.device,
+        )
 
 
 def ranked_by_shards(

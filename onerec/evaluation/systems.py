@@ -18,7 +18,6 @@ from onerec.config import (
 from onerec.evaluation.data import EvaluationData
 from onerec.evaluation.generators import SessionGenerator, load_generator, load_incumbent
 from onerec.ranked_lists import Ranker
-from onerec.reward.model import RewardModel
 from onerec.serving.recommender import Recommender
 from onerec.tokenizer.semantic_ids import load_semantic_ids
 
@@ -58,6 +57,7 @@ def nightly_systems(
     generators: NightlyGenerators,
     decoding: BeamConfig,
     *,
+    reward_weight: float | None = None,
     device: str = "cpu",
 ) -> dict[str, System]:
     """Every system by its name in the metrics.
@@ -71,6 +71,8 @@ def nightly_systems(
         data: What they are evaluated with.
         generators: Their checkpoints.
         decoding: Beam and batch size.
+        reward_weight: How much the reward counts in the lists of `WITH_REWARD`; None: as much as
+            the aligned checkpoint says.
         device: Where generators run; the baselines of `data` are on a device already.
 
     Raises:
@@ -82,6 +84,8 @@ def nightly_systems(
         load_generator(checkpoint, data.semantic_ids, decoding, watches=data.watches, device=device)
         for checkpoint in (generators.pretrained, generators.aligned)
     )
+    if reward_weight is not None:
+        aligned.model.reward_weight = reward_weight
     before = () if generators.champion is None else (CHAMPION,)
     systems[PRETRAINED] = System(pretrained, (*baselines, *before))
     if pretrained.trie.prior is not None:
@@ -124,21 +128,35 @@ def serving_systems(
     data: EvaluationData, generator: SessionGenerator, decoding: BeamConfig
 ) -> dict[str, System]:
     """A generator as `Recommender` serves it, without and with the weighted reward."""
-
-    def recommender(reward: RewardModel | None) -> Recommender:
-        # copies, because it serves in a precision of its own
-        return Recommender(
-            copy.deepcopy(generator.model),
-            data.semantic_ids,
-            config=decoding,
-            reward=copy.deepcopy(reward),
-            vectors=None if reward is None else data.vectors,
-            prior=generator.trie.prior,
-        )
-
     seen = decoding.filter_seen
-    reward = data.reward_models["training"] if generator.model.reward_weight else None
+    plain = served(data, generator, decoding)
+    rewarded = served(data, generator, decoding, with_reward=generator.model.reward_weight > 0)
     return {
-        BY_PROBABILITY: System(recommender(None), excludes_seen=seen),
-        WITH_REWARD: System(recommender(reward), (BY_PROBABILITY,), excludes_seen=seen),
+        BY_PROBABILITY: System(plain, excludes_seen=seen),
+        WITH_REWARD: System(rewarded, (BY_PROBABILITY,), excludes_seen=seen),
     }
+
+
+def served(
+    data: EvaluationData,
+    generator: SessionGenerator,
+    decoding: BeamConfig,
+    *,
+    with_reward: bool = False,
+) -> Recommender:
+    """A generator as users get its lists: a copy, because it serves in a precision of its own.
+
+    Args:
+        data: The catalogue, the item vectors and the reward model that trained the generator.
+        generator: It.
+        decoding: Beam, batch size and precision.
+        with_reward: Whether the reward counts, with the weight `generator.model.reward_weight`.
+    """
+    return Recommender(
+        copy.deepcopy(generator.model),
+        data.semantic_ids,
+        config=decoding,
+        reward=copy.deepcopy(data.reward_models["training"]) if with_reward else None,
+        vectors=data.vectors if with_reward else None,
+        prior=generator.trie.prior,
+    )

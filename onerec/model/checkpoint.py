@@ -56,6 +56,15 @@ def save_model(model: OneRec, directory: Path, *, tokenizer_version: str) -> Non
         "session_items": model.session_items,
         "tokenizer_version": tokenizer_version,
     }
+    _write_config(directory, description)
+
+
+def write_reward_weight(directory: Path, weight: float) -> None:
+    """Give a checkpoint another weight of the reward; its weights stay as they are."""
+    _write_config(directory, {**read_config(directory), "reward_weight": weight})
+
+
+def _write_config(directory: Path, description: Mapping[str, Any]) -> None:
     (directory / CONFIG).write_text(json.dumps(description, indent=2, sort_keys=True) + "\n")
 
 

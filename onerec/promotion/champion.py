@@ -25,7 +25,6 @@ from onerec.config import (
 )
 from onerec.evaluation.measure import HEADLINE
 from onerec.evaluation.metric_table import MetricTable
-from onerec.model.checkpoint import read_config
 from onerec.promotion.rule import (
     DECISION,
     Challenger,
@@ -153,18 +152,16 @@ def evidence_of(
 
 
 def serving_reward_weight(
-    metrics: MetricTable, system: str, checkpoint: Path, *, tolerance: float
+    metrics: MetricTable, system: str, weight: float, *, tolerance: float
 ) -> float:
     """How much the reward counts in what users get, beside the log-probability.
 
-    The weight that was chosen for the checkpoint on the validation day, where its lists lose no
-    more than the tolerated share of the Recall@10 that lists by log-probability have; else 0.
-    Only the aligned model's lists are measured with the reward, so a pretrained one serves by
-    log-probability.
+    The weight that the lists of `WITH_REWARD` were measured with, where they lose no more than the
+    tolerated share of the Recall@10 that lists by log-probability have; else 0. Only the aligned
+    model's lists are measured with the reward, so a pretrained one serves by log-probability.
     """
     if system != ALIGNED:
         return 0.0
-    weight = read_config(checkpoint).get("reward_weight", 0.0)
     with_reward, by_probability = (metrics.find(s, RECALL).mean for s in reversed(SERVED))
     kept = with_reward >= (1 - tolerance) * by_probability  # not where either is NaN
     return weight if kept else 0.0

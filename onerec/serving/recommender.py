@@ -42,6 +42,7 @@ from onerec.model import (
     load_model,
     read_config,
 )
+from onerec.model.checkpoint import write_reward_weight
 from onerec.ranked_lists import (
     RankedLists,
     first_occurrences,
@@ -409,6 +410,7 @@ def write_bundle(
     checkpoint: Path,
     semantic_ids: Path,
     reward: Path | None = None,
+    reward_weight: float | None = None,
     config: BeamConfig | None = None,
 ) -> None:
     """Copy what serving needs into one directory.
@@ -418,6 +420,7 @@ def write_bundle(
         checkpoint: Directory of the generator's checkpoint.
         semantic_ids: Directory of the semantic IDs; their vectors are copied for a reward model.
         reward: Directory of a reward model.
+        reward_weight: How much it counts in the lists; None: as much as the checkpoint says.
         config: Beam width and batch size.
 
     Raises:
@@ -430,6 +433,8 @@ def write_bundle(
     directory.mkdir(parents=True, exist_ok=True)
     for name in _CHECKPOINT_FILES:
         shutil.copyfile(checkpoint / name, directory / name)
+    if reward_weight is not None:
+        write_reward_weight(directory, reward_weight)
     shutil.copyfile(semantic_ids / "semantic_ids.parquet", directory / "semantic_ids.parquet")
     if reward is not None or read_config(checkpoint)["model"].get("dense_head"):
         shutil.copyfile(semantic_ids / VECTORS, directory / VECTORS)

@@ -1,11 +1,19 @@
 """Offline metrics: what they show, and what stops the night."""
 
 import re
+import shutil
+from datetime import date, timedelta
+from pathlib import Path
 
 import dagster as dg
 
-from assets import evaluation
+from assets import champion, evaluation
+from assets.nights_before import as_metadata
+from onerec.artifacts import ArtifactStore, read_json
+from onerec.config import AlignmentConfig
 from onerec.evaluation.metric_table import MetricRow, MetricTable
+from onerec.evaluation.ndcg_by_weight import NdcgByWeight
+from tests.assets.small_night import DAY, resources
 
 
 def test_metadata_shows_the_table_and_pictures(night_result: dg.ExecuteInProcessResult) -> None:
@@ -37,3 +45,43 @@ def test_one_repeat_in_a_thousand_sessions_stops_the_night() -> None:
     assert specs["sessions_are_repeat_free"]
     assert specs["every_id_is_legal"]
     assert not specs["beats_best_simple_system"]
+
+
+def test_test_days_before_choose_the_weight_of_the_reward(
+    night_home: Path, night_result: dg.ExecuteInProcessResult, tmp_path: Path
+) -> None:
+    """They outvote the validation day, and the champion's bundle has what was measured."""
+    shutil.copytree(night_home / "artifacts", tmp_path / "artifacts")
+    store = ArtifactStore(str(tmp_path / "artifacts"))
+    first = store.latest("offline_metrics", DAY)
+    own = read_json(store.latest("dpo_checkpoint", DAY).path / "config.json")["reward_weight"]
+    assert first.manifest["metadata"]["reward_weight"] == own
+    weights = AlignmentConfig().tried_reward_weights
+    measured = NdcgByWeight.from_json(first.manifest["metadata"]["ndcg_by_weight"]["reward"])
+    assert tuple(measured.ndcg) == weights
+    assert measured.users > 0
+
+    eve = (date.fromisoformat(DAY) - timedelta(1)).isoformat()
+    chosen = next(w for w in weights if w not in (0, own))
+    ndcg = {w: 0.1 if w <= chosen else 0.01 for w in weights}
+    for name in ("offline_metrics", *evaluation.ALIGNED_WITH):
+        config = store.latest(name, DAY).manifest["config"]
+        with store.write(name, eve, config=config, upstream={}, code_version="1") as draft:
+            (draft.path / "file").write_text(name)
+            if name == "offline_metrics":
+                draft.metadata |= as_metadata({"reward": NdcgByWeight(1000, ndcg)})
+    with dg.DagsterInstance.ephemeral() as instance:
+        run = dg.materialize(
+            [evaluation.offline_metrics, champion.champion],
+            partition_key=DAY,
+            resources=resources(tmp_path),
+            instance=instance,
+        )
+    assert run.success
+    again = store.latest("offline_metrics", DAY)
+    assert again.manifest["metadata"]["reward_weight"] == chosen
+    upstream = again.manifest["upstream"]
+    assert upstream[f"offline_metrics[{eve}]"] == store.latest("offline_metrics", eve).version
+    shown = run.asset_materializations_for_node("offline_metrics")[0].metadata
+    assert shown["weight of the reward"].value == chosen
+    assert shown["earlier test days that chose it"].value == 1

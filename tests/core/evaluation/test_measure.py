@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from onerec.config import EvaluationConfig
+from onerec.config import AlignmentConfig, EvaluationConfig
 from onerec.evaluation.data import (
     EvaluationData,
     sample_cases,
@@ -19,10 +19,13 @@ from onerec.evaluation.metric_table import (
     read_case_metrics,
     write_case_metrics,
 )
+from onerec.evaluation.ndcg_by_weight import NOT_MEASURED
 from onerec.evaluation.protocol import EvaluationProtocol
 from onerec.evaluation.ranking_metrics import per_case_metrics
+from onerec.evaluation.reward_weight import measured_on_test_day
 from onerec.evaluation.systems import (
     NightlyGenerators,
+    System,
     baseline_systems,
     nightly_systems,
     serving_systems,
@@ -30,6 +33,7 @@ from onerec.evaluation.systems import (
 from onerec.model import TokenizerVersionMismatchError, load_model, save_model
 from onerec.model.recency_prior import RecencyPrior
 from onerec.ranked_lists import is_excluded
+from onerec.serving.recommender import Recommender
 from onerec.statistics import bootstrap_mean
 from tests.core.evaluation import night as small
 from tests.core.evaluation.night import DAY
@@ -206,6 +210,35 @@ def test_the_aligned_model_is_measured_as_users_would_get_it(
     assert (listed.rewards is not None) == (way == "with_reward"), (
         "a reward model scores only there"
     )
+
+
+def test_a_test_day_measures_every_weight_of_the_reward(
+    night: EvaluationData, artifacts: Path, measured: Results
+) -> None:
+    """On all cases here, so that the two ends are what the table has for lists of those weights."""
+    aligned = load_generator(artifacts / "dpo", night.semantic_ids, small.DECODING)
+    weights = AlignmentConfig(reward_weights="0,0.25,0.5")
+    found = measured_on_test_day(night, System(aligned), small.DECODING, weights)
+    assert found.users == len(night.user_ids)
+    assert tuple(found.ndcg) == (0.0, 0.25, 0.5)
+    assert aligned.model.reward_weight == 0.5
+    for weight, way in ((0.0, "by_probability"), (0.5, "with_reward")):
+        expected = measured[way].values[Metric("ndcg@10")].mean()
+        assert found.ndcg[weight] == pytest.approx(expected, abs=1e-6)
+    one = AlignmentConfig(reward_weights="0.5")
+    assert measured_on_test_day(night, System(aligned), small.DECODING, one) == NOT_MEASURED
+
+
+def test_a_weight_of_earlier_test_days_replaces_the_checkpoints(
+    night: EvaluationData, artifacts: Path
+) -> None:
+    generators = NightlyGenerators(pretrained=artifacts / "pretrained", aligned=artifacts / "dpo")
+    for weight, counts in ((None, 0.5), (2.0, 2.0), (0.0, 0.0)):
+        systems = nightly_systems(night, generators, small.DECODING, reward_weight=weight)
+        served = systems["with_reward"].ranker
+        assert isinstance(served, Recommender)
+        assert served.model.reward_weight == counts
+        assert (served.reward is None) == (counts == 0)
 
 
 def test_no_baseline_lists_what_came_on_the_day(night: EvaluationData) -> None:

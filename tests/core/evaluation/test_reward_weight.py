@@ -1,6 +1,5 @@
-"""The weight of the reward in served lists, chosen on the held-out users of the validation day."""
+"""The weight of the reward in served lists, by test days before and by the validation day."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from onerec.evaluation.reward_weight import (
     ServingReward,
     choose_reward_weight,
     load_held_out_cases,
+    weight_of_test_days,
 )
 from onerec.model import OneRec
 from onerec.serving.recommender import Recommender
@@ -95,23 +95,27 @@ def test_a_reward_counts_as_much_as_costs_little_ndcg(
     assert model.reward_weight == chosen
     assert NdcgByWeight.from_json(measured.as_json()) == measured
 
-    # many users of an earlier day who found the opposite outvote these, few do not
-    opposite = {w: 1 - v for w, v in measured.ndcg.items()}
-    for users, outvoted in ((1, False), (100_000, True)):
-        earlier = [NdcgByWeight(users, opposite), NOT_MEASURED]
-        strict = replace(tried, reward_ndcg_tolerance=0.0)
-        again = choose_reward_weight(model, catalogue(), reward, cases, DECODING, strict, earlier)
-        assert again == measured
-        assert model.reward_weight == (100.0 if (sign > 0) != outvoted else 0.0)
 
-
-def test_a_day_without_held_out_users_takes_the_weight_of_the_days_before(model: OneRec) -> None:
+def test_a_day_without_held_out_users_takes_the_smallest_weight(model: OneRec) -> None:
     reward = ServingReward(NoReward(), torch.zeros(NUM_ITEMS, 2))  # pyright: ignore[reportArgumentType]
-    tried = AlignmentConfig(reward_weights="0,1,3")
-    earlier = [NdcgByWeight(10, {0.0: 0.1, 1.0: 0.1, 3.0: 0.0})]
-    measured = choose_reward_weight(model, catalogue(), reward, None, DECODING, tried, earlier)
+    tried = AlignmentConfig(reward_weights="0.5,1,3")
+    measured = choose_reward_weight(model, catalogue(), reward, None, DECODING, tried)
     assert measured == NOT_MEASURED
-    assert model.reward_weight == 1.0
+    assert model.reward_weight == 0.5
+
+
+def test_test_days_before_choose_by_all_their_users() -> None:
+    tried = AlignmentConfig(reward_weights="0,1,3", reward_ndcg_tolerance=0.1)
+    few, many = (
+        NdcgByWeight(10, {0.0: 0.1, 1.0: 0.1, 3.0: 0.2}),
+        NdcgByWeight(90, {0.0: 0.1, 1.0: 0.1, 3.0: 0.0}),
+    )
+    assert weight_of_test_days([few, NOT_MEASURED], tried) == 3.0
+    assert weight_of_test_days([few, many], tried) == 1.0
+    other_weights = NdcgByWeight(1000, {0.0: 0.1, 3.0: 0.2})
+    assert weight_of_test_days([other_weights, few, many], tried) == 1.0
+    assert weight_of_test_days([other_weights], tried) is None
+    assert weight_of_test_days([], tried) is None
 
 
 def test_a_single_weight_is_not_tried(model: OneRec, cases: RecencyCases) -> None:

@@ -66,7 +66,7 @@ def metric_table(
     ("with_reward", "counts"), [(0.11, True), (0.0901, True), (0.0899, False), (None, False)]
 )
 def test_the_reward_counts_in_lists_where_that_costs_little_recall(
-    tmp_path: Path, with_reward: float | None, counts: bool
+    with_reward: float | None, counts: bool
 ) -> None:
     found = {"by_probability": 0.1, "with_reward": with_reward}
     rows = (
@@ -74,11 +74,10 @@ def test_the_reward_counts_in_lists_where_that_costs_little_recall(
         for name, value in found.items()
         if value is not None
     )
-    (tmp_path / "config.json").write_text('{"reward_weight": 0.3}')
     metrics = MetricTable(tuple(rows))
-    weight = serving_reward_weight(metrics, "dpo", tmp_path, tolerance=0.1)
+    weight = serving_reward_weight(metrics, "dpo", 0.3, tolerance=0.1)
     assert weight == (0.3 if counts else 0.0)
-    assert serving_reward_weight(metrics, "pretrained", tmp_path, tolerance=0.1) == 0
+    assert serving_reward_weight(metrics, "pretrained", 0.3, tolerance=0.1) == 0
 
 
 @pytest.mark.parametrize(
