@@ -57,6 +57,7 @@ SAMPLED_WITH = (
 LEARNED_WITH = all_but(
     PIPELINE.alignment,
     "rounds", "sample_users", "pairs", "group_size", "num_rejected", "temperature",
+    "reward_weight_days",
 )  # fmt: skip
 """Those that say how it is learned; `method` must be the same in both."""
 

@@ -58,6 +58,8 @@ ALIGNED_WITH = (CHECKPOINTS[ALIGNED], "reward_model", "pretrained_checkpoint", "
 BEATS_SIMPLE = "beats_best_simple_system"
 METRIC_SETTINGS = ("baselines", "cutoffs", "bootstrap_samples", "confidence", "max_cases", "seed")
 """Settings of the evaluation stage that decide what is measured of them and of the generators."""
+REWARD_WEIGHT = ("reward_weights", "reward_weight_days", "reward_ndcg_tolerance")
+"""Settings of the alignment stage that choose the weight of the reward in served lists."""
 SKIPPED = "metrics were skipped: nobody watched a candidate on the test day"
 CODE = code_version(__name__, "offline_metrics")
 
@@ -66,10 +68,15 @@ class EvaluationDecoding(launchpad(PIPELINE.decoding, *all_but(PIPELINE.decoding
     """How generators are decoded; the champion serves in the same way."""
 
 
+class ServedReward(launchpad(PIPELINE.alignment, *REWARD_WEIGHT)):
+    """How the weight of the reward in served lists is chosen."""
+
+
 class MetricsLaunchpad(launchpad(PIPELINE.evaluation, *METRIC_SETTINGS)):
     """Which systems, on which cases, with which intervals."""
 
     decoding: EvaluationDecoding = EvaluationDecoding()
+    alignment: ServedReward = ServedReward()
 
 
 @dg.asset(
@@ -105,10 +112,10 @@ def offline_metrics(
     read = _read(store, day)
     sessions = read["session_dataset"].path
     decoding = with_seen_items(to_core(config.decoding, PIPELINE.decoding), sessions)
-    alignment, decoded = alignment_of(read[CHECKPOINTS[ALIGNED]]), {"decoding": asdict(decoding)}
-    before = _test_days_before(context, store, alignment, decoded)
+    alignment = to_core(config.alignment, PIPELINE.alignment)
+    before = _test_days_before(context, store, alignment, decoding)
     key = {
-        "config": asdict(settings) | decoded,
+        "config": _measured_with(settings, decoding, alignment),
         "upstream": {name: artifact.version for name, artifact in read.items()} | before.upstream,
         "code_version": CODE,
         "seed": settings.seed,
@@ -145,10 +152,26 @@ def _test_days_before(
     context: dg.AssetExecutionContext,
     store: ArtifactStore,
     alignment: AlignmentConfig,
-    decoded: Mapping[str, Any],
+    decoding: BeamConfig,
 ) -> NightsBefore:
+    """The nightly runs whose test days choose the weight of the reward."""
     days = alignment.reward_weight_days + 1  # D's own is one of them
-    return nights_before(context, store, "offline_metrics", decoded, days, beside=ALIGNED_WITH)
+    same = {"decoding": asdict(decoding)}
+    return nights_before(context, store, "offline_metrics", same, days, beside=ALIGNED_WITH)
+
+
+def _measured_with(
+    settings: EvaluationConfig, decoding: BeamConfig, alignment: AlignmentConfig
+) -> dict[str, Any]:
+    """Settings of the manifest, by stage but for those of the evaluation."""
+    chosen_by = {name: getattr(alignment, name) for name in REWARD_WEIGHT}
+    return {**asdict(settings), "decoding": asdict(decoding), "alignment": chosen_by}
+
+
+def evaluation_settings(metrics: Artifact) -> EvaluationConfig:
+    """The settings of the evaluation stage that metrics were made with."""
+    own = all_but(PIPELINE.evaluation)
+    return EvaluationConfig(**{name: metrics.manifest["config"][name] for name in own})
 
 
 def _write(
@@ -170,11 +193,6 @@ def _write(
     draft.row_counts["case values"] = write_case_metrics(draft.path, data.user_ids, by_user)
     draft.row_counts["rows"] = len(metrics.rows)
     return metrics
-
-
-def alignment_of(aligned: Artifact) -> AlignmentConfig:
-    """The settings that an aligned checkpoint was made with."""
-    return AlignmentConfig(**{k: v for k, v in aligned.manifest["config"].items() if k != "gate"})
 
 
 def _shown_weight(

@@ -5,7 +5,12 @@ from datetime import date
 import dagster as dg
 
 from assets.code_version import code_version
-from assets.evaluation import CHECKPOINTS, EVALUATED_WITH, nightly_evaluation
+from assets.evaluation import (
+    CHECKPOINTS,
+    EVALUATED_WITH,
+    evaluation_settings,
+    nightly_evaluation,
+)
 from assets.support import (
     CORRECTABLE,
     DAILY,
@@ -14,7 +19,7 @@ from assets.support import (
     published,
     upstream,
 )
-from onerec.config import ALIGNED, PRETRAINED, BeamConfig, EvaluationConfig
+from onerec.config import ALIGNED, PRETRAINED, BeamConfig
 from resources.stores import Artifacts, Compute
 from resources.warehouse import Warehouse
 
@@ -49,9 +54,8 @@ def user_examples(
     day, store = context.partition_key, artifacts.store
     read = {n: store.latest(n, day) for n in (*EVALUATED_WITH, *CHECKPOINTS.values())}
     metrics = store.latest("offline_metrics", day)
-    measured_with = dict(metrics.manifest["config"])
-    decoding = BeamConfig(**measured_with.pop("decoding"))
-    settings = EvaluationConfig(**measured_with)
+    decoding = BeamConfig(**metrics.manifest["config"]["decoding"])
+    settings = evaluation_settings(metrics)
     weight = metrics.manifest["metadata"].get("reward_weight")
     evaluation = nightly_evaluation(day, read, settings, decoding, compute.torch_device(), weight)
     data = evaluation.data()
