@@ -188,11 +188,12 @@ def list_weights(
     report: "TrainingReport", before: NightsBefore, checkpoint: Path
 ) -> dict[str, Any]:
     """Metadata of the weights that were chosen for lists."""
-    from onerec.evaluation.ndcg_by_weight import pooled
+    from onerec.evaluation.ndcg_by_weight import counted, pooled
     from onerec.model import read_config
 
     chosen = read_config(checkpoint)
-    ndcg = pooled([report.recency_ndcg, *before.measured.get("recency", ())])
+    measured = [report.recency_ndcg, *before.measured.get("recency", ())]
+    ndcg, earlier = pooled(measured), [day for day in counted(measured) if day is not measured[0]]
     has_own_encoder = chosen["model"]["dense_head"] and chosen["model"]["dense_encoder_layers"]
     is_untrained = has_own_encoder and not report.dense_ndcg.users
     untrained = {"dense head": "not trained: no user of the validation day chooses its share"}
@@ -200,7 +201,7 @@ def list_weights(
         **(untrained if is_untrained else {}),
         "recency prior": chosen["recency_prior"]["weight"],
         "dense share": chosen["dense_share"],
-        "earlier days that chose them": len(before.artifacts),
+        "earlier days that chose the recency prior": len(earlier),
         "NDCG@10 by weight of the recency prior, all days that chose it": dg.MetadataValue.json(
             {str(weight): value for weight, value in ndcg.items()}
         ),

@@ -1,9 +1,13 @@
-"""NDCG@10 by a weight that is chosen by it, over the users of several validation days.
+"""NDCG@10 by a weight that is chosen by it, over the users of several days.
 
 One day's choice is mostly chance: it has few users, and each day its own fashions. So a nightly run
 measures its own validation day, and counts what the nightly runs before measured on theirs as well.
 A measurement is about users and their lists, not about tokens, so one of an older tokenizer version
 counts like any other.
+
+The best measurement is that of a model as it serves, on the day that it served: a warm start makes
+one, because its validation day is the first that its checkpoint has not learned. A training from
+random weights has none, and measures a model like it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,19 +24,23 @@ class NdcgByWeight:
     Attributes:
         users: Users that were measured.
         ndcg: Their mean by weight; empty where no weights were compared.
+        as_served: The model served, or could have served, lists on that day.
     """
 
     users: int = 0
     ndcg: Mapping[float, float] = field(default_factory=dict)
+    as_served: bool = False
 
     def as_json(self) -> dict[str, Any]:
         """As it is stored in files and manifests."""
-        return {"users": self.users, "ndcg": {str(w): value for w, value in self.ndcg.items()}}
+        ndcg = {str(weight): value for weight, value in self.ndcg.items()}
+        return {"users": self.users, "ndcg": ndcg, "as_served": self.as_served}
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> "NdcgByWeight":
         """Read what `as_json` made."""
-        return cls(stored["users"], {float(w): value for w, value in stored["ndcg"].items()})
+        ndcg = {float(weight): value for weight, value in stored["ndcg"].items()}
+        return cls(stored["users"], ndcg, stored.get("as_served", False))
 
 
 NOT_MEASURED = NdcgByWeight()
@@ -41,12 +49,23 @@ Earlier = Mapping[str, tuple[NdcgByWeight, ...]]
 """What nightly runs before measured, by name of what the weight is of."""
 
 
-def pooled(days: Sequence[NdcgByWeight]) -> dict[float, float]:
-    """NDCG@10 by weight over the users of all days; empty where none compared weights.
+def counted(days: Sequence[NdcgByWeight]) -> list[NdcgByWeight]:
+    """The measurements that choose: those of models as served where there are any.
 
     Args:
         days: What each measured. Those that compared other weights than the first, because another
             version of the code made them, do not count.
+    """
+    compared = [day for day in days if day.users]
+    same = [day for day in compared if day.ndcg.keys() == compared[0].ndcg.keys()]
+    return [day for day in same if day.as_served] or same
+
+
+def pooled(days: Sequence[NdcgByWeight]) -> dict[float, float]:
+    """NDCG@10 by weight over the users of all days that count; empty where none does.
+
+    Args:
+        days: What each measured; see `counted`.
 
     Examples:
         >>> first = NdcgByWeight(100, {0.0: 0.25, 1.0: 0.125})
@@ -54,15 +73,11 @@ def pooled(days: Sequence[NdcgByWeight]) -> dict[float, float]:
         >>> pooled([first, second, NOT_MEASURED, NdcgByWeight(50, {0.0: 0.5, 3.0: 0.75})])
         {0.0: 0.4375, 1.0: 0.40625}
     """
-    compared = [day for day in days if day.users]
-    if not compared:
-        return {}
-    weights = compared[0].ndcg.keys()
-    same = [day for day in compared if day.ndcg.keys() == weights]
-    users = [day.users for day in same]
+    measured = counted(days)
+    users = [day.users for day in measured]
     return {
-        weight: float(np.average([day.ndcg[weight] for day in same], weights=users))
-        for weight in weights
+        weight: float(np.average([day.ndcg[weight] for day in measured], weights=users))
+        for weight in (measured[0].ndcg if measured else ())
     }
 
 

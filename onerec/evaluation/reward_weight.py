@@ -158,13 +158,14 @@ def measured_on_test_day(
     config = replace(decoding, serving_precision="float32")
     users = EvalUsers(data.user_ids, data.histories, data.targets, data.attributes)
     sample = np.random.default_rng(alignment.seed).permutation(len(users))[:MOST_CASES]
-    return ndcg_by_reward_weight(
+    measured = ndcg_by_reward_weight(
         served(data, aligned.ranker, config, with_reward=True),
         users.rows(np.sort(sample)),
         weights,
         data.candidates,
         filter_seen=decoding.filter_seen,
     )
+    return replace(measured, as_served=True)
 
 
 def ndcg_by_reward_weight(

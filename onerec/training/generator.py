@@ -176,7 +176,9 @@ def fit_generator(
             with weights_put_back(model):
                 learner.learn_newest(data.newest_before, config, work, "newest_days_before")
                 if process_rank(runtime) == 0:
-                    tried = choose_list_weights(model, codes, cases, config, data.earlier)
+                    tried = choose_list_weights(
+                        model, codes, cases, config, data.earlier, as_served=chosen is None
+                    )
         newest = learner.learn_newest(data.newest, config, work, "newest_days")
     report = _report(chosen, newest, model, tried, validation)
     if process_rank(runtime) == 0:

@@ -56,6 +56,8 @@ def choose_list_weights(
     cases: RecencyCases,
     config: TrainingConfig,
     earlier: Earlier | None = None,
+    *,
+    as_served: bool = False,
 ) -> TriedWeights:
     """Set the weights with the best NDCG@10 on the cases and on those of earlier nightly runs.
 
@@ -68,6 +70,8 @@ def choose_list_weights(
         config: `recency_prior`, and the seed of the sample of users.
         earlier: What nightly runs before measured with the same settings, by the names of
             `TriedWeights`.
+        as_served: The model could serve lists of the cases' day: it is the checkpoint of the night
+            before.
 
     Returns:
         What was measured on the cases.
@@ -88,11 +92,12 @@ def choose_list_weights(
             for share in DENSE_SHARES
         }
         ndcg = {share: ndcg_at_10(found, cases) for share, found in mixed.items()}
-        tried = replace(tried, dense=NdcgByWeight(len(cases.users), ndcg))
+        tried = replace(tried, dense=NdcgByWeight(len(cases.users), ndcg, as_served))
         model.dense_share = best_of(pooled([tried.dense, *before.get("dense", ())]))
         lists = mixed[model.dense_share]
     if config.recency_prior:
-        tried = replace(tried, recency=ndcg_by_weight(lists, cases))
+        measured = replace(ndcg_by_weight(lists, cases), as_served=as_served)
+        tried = replace(tried, recency=measured)
         weight = best_of(pooled([tried.recency, *before.get("recency", ())]))
         model.recency_prior = RecencyPrior(weight=weight, days=cases.days)
     model.train(was_training)

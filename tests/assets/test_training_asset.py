@@ -204,7 +204,7 @@ def test_one_odd_day_of_a_week_does_not_move_the_recency_prior(store: ArtifactSt
     training = replace(TRAINING, max_epochs=2, warm_start=False, recency_weight_days=6)
     settings = SETTINGS | {"training": asdict(training)}
     alone, first, metadata = weight_and_artifact(store, settings)
-    assert metadata["earlier days that chose them"] == 0
+    assert metadata["earlier days that chose the recency prior"] == 0
     usual, odd = [weight for weight in (0.5, 1.0, 1.5) if weight != alone][:2]
     week = ["2026-05-30", "2026-05-31", "2026-06-01", "2026-06-02", "2026-06-03"]
     for day in week:
@@ -212,7 +212,7 @@ def test_one_odd_day_of_a_week_does_not_move_the_recency_prior(store: ArtifactSt
     measured_by(store, "2026-05-29", odd, settings)  # too old
     chosen, artifact, metadata = weight_and_artifact(store, settings)
     assert (chosen, metadata["recency prior"]) == (usual, usual)
-    assert metadata["earlier days that chose them"] == 5
+    assert metadata["earlier days that chose the recency prior"] == 5
     own = first.manifest["metadata"]
     assert own["ndcg_by_weight"]["recency"]["users"] > 0
     assert artifact.manifest["metadata"] == own, "what it measured is of its own day alone"
@@ -229,11 +229,11 @@ def test_one_odd_day_of_a_week_does_not_move_the_recency_prior(store: ArtifactSt
     for day in week:  # other items counted as watched: another question
         measured_by(store, day, odd, settings, SESSIONS | {"watched_min_share": 0.9})
     _, _, metadata = weight_and_artifact(store, settings)
-    assert metadata["earlier days that chose them"] == 0
+    assert metadata["earlier days that chose the recency prior"] == 0
 
     others = settings | {"training": asdict(replace(training, seed=1))}
     _, artifact, metadata = weight_and_artifact(store, others)
-    assert metadata["earlier days that chose them"] == 0
+    assert metadata["earlier days that chose the recency prior"] == 0
     assert len(artifact.manifest["upstream"]) == 2
 
 

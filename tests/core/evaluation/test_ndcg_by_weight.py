@@ -45,6 +45,18 @@ def test_a_day_that_compared_other_weights_does_not_count():
     assert pooled([now, before]) == pytest.approx(now.ndcg)
 
 
+def test_models_as_they_served_choose_where_there_are_any():
+    first = NdcgByWeight(10**6, {0.0: 0.9, 1.0: 0.1})
+    served = NdcgByWeight(10, {0.0: 0.1, 1.0: 0.2}, as_served=True)
+    again = NdcgByWeight(30, {0.0: 0.3, 1.0: 0.2}, as_served=True)
+    for days in itertools.permutations([first, served, again, NOT_MEASURED]):
+        assert pooled(days) == pytest.approx(pooled([served, again]))
+    assert pooled([first, first]) == pytest.approx(first.ndcg)
+    assert NdcgByWeight.from_json(served.as_json()) == served
+    old = {"users": 10, "ndcg": {"0.0": 0.1, "1.0": 0.2}}
+    assert not NdcgByWeight.from_json(old).as_served, "of a version that knew no difference"
+
+
 def test_reads_what_it_writes():
     day = NdcgByWeight(7, {0.0: 0.1, 0.25: 1 / 3})
     assert NdcgByWeight.from_json(day.as_json()) == day

@@ -315,7 +315,9 @@ def test_the_next_night_learns_the_days_since_its_checkpoint(
     artifacts: Path, tmp_path: Path
 ) -> None:
     job, day, learned = job_of(artifacts, max_epochs=1, fresh_days=1), last_day_of(artifacts), {}
-    train(job, out_dir=tmp_path / "old", scratch=tmp_path / "old.scratch")
+    first = train(job, out_dir=tmp_path / "old", scratch=tmp_path / "old.scratch")
+    assert first.recency_ndcg.users
+    assert not first.recency_ndcg.as_served, "by a model that did not serve"
     old, _ = load_model(tmp_path / "old", expected_tokenizer_version="a-version")
     for since in (day, day - timedelta(days=5)):
         out = tmp_path / str(since)
@@ -325,6 +327,7 @@ def test_the_next_night_learns_the_days_since_its_checkpoint(
         learned[since] = read_json(out / "history.json")["summary"]["newest_sessions"]
         assert (report.history, report.best_epoch, report.stopped_early) == ([], 0, False)
         assert len(report.newest_history) == job.training.fresh_epochs
+        assert report.recency_ndcg.as_served
         new, _ = load_model(out, expected_tokenizer_version="a-version")
         assert not torch.equal(new.sid_embedding.weight, old.sid_embedding.weight)
         valid = load_session_tensors(
@@ -339,6 +342,7 @@ def test_the_next_night_learns_the_days_since_its_checkpoint(
     again = again.starting_from(tmp_path / "old", day)
     report = train(again, out_dir=tmp_path / "2", scratch=tmp_path / "2.scratch")
     assert (len(report.history), report.stopped_early) == (2, False)
+    assert not report.recency_ndcg.as_served
     unknown = job.starting_from(tmp_path / "old")
     report = train(unknown, out_dir=tmp_path / "3", scratch=tmp_path / "3.scratch")
     assert len(report.history) == 1, "nobody knows what the checkpoint has not learned"
