@@ -172,7 +172,10 @@ def running_ui(environ: Mapping[str, str], directory: Path) -> Iterator[Launcher
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ValueError(f"{directory}: another make tables works on it; wait for it") from None
+            raise ValueError(
+                f"{directory}: another make tables works on it; wait for it. Where none does, the "
+                f"Dagster UI of one that was killed still runs: end it (fuser {lock.name} names it)"
+            ) from None
         prepare_home(load_settings(environ))
         with dg.DagsterInstance.get() as instance:
             cancel_unfinished(instance)

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -217,6 +218,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="tiny sizes, and no page")
     parser.add_argument("--seeds", nargs="*", type=int, default=[], help="instead of each table's")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the UI, too, as Ctrl-C does
     try:
         tables = chosen_tables(tuple(given.tables))
     except ValueError as error:

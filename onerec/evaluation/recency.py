@@ -29,8 +29,9 @@ PRIOR_WEIGHTS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0)
 """What is tried; of equals the first."""
 POOL = 100
 """Items of a list that the prior may reorder."""
-MOST_CASES = 2000
-"""Users of the validation day that decide, a seeded sample beyond that."""
+MOST_CASES = 10_000
+"""Users of the validation day that decide, a seeded sample beyond that. With 2,000 the noise of the
+sample was larger than what weights are worth (docs/log.md, 2026-11-29)."""
 CUTOFF = 10
 MONITOR = f"ndcg@{CUTOFF}"
 FILE = "recency_prior.json"

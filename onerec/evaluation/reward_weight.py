@@ -26,7 +26,6 @@ from onerec.evaluation.ranking_metrics import per_case_metrics
 from onerec.evaluation.recency import (
     CUTOFF,
     MONITOR,
-    MOST_CASES,
     RecencyCases,
     load_recency_cases,
 )
@@ -37,6 +36,10 @@ from onerec.serving.recommender import Recommender
 from onerec.session_dataset.eval_users import EvalUsers
 from onerec.session_dataset.holdout import held_out_users
 from onerec.tokenizer.semantic_ids import SemanticIds
+
+MOST_MEASURED = 2000
+"""Users of a test day on whom weights of the reward are measured, a seeded sample beyond that: the
+beams of their sessions take long."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +149,7 @@ def measured_on_test_day(
     """What a nightly run measures on its test day for those after it.
 
     Args:
-        data: Of the test day; at most `MOST_CASES` of its cases, a seeded sample.
+        data: Of the test day; at most `MOST_MEASURED` of its cases, a seeded sample.
         aligned: A `SessionGenerator`, whose lists the reward reorders.
         decoding: Beam, batch size, and whether seen items are left out.
         alignment: `reward_weights`; a single one is not measured.
@@ -157,7 +160,7 @@ def measured_on_test_day(
     assert isinstance(aligned.ranker, SessionGenerator)
     config = replace(decoding, serving_precision="float32")
     users = EvalUsers(data.user_ids, data.histories, data.targets, data.attributes)
-    sample = np.random.default_rng(alignment.seed).permutation(len(users))[:MOST_CASES]
+    sample = np.random.default_rng(alignment.seed).permutation(len(users))[:MOST_MEASURED]
     measured = ndcg_by_reward_weight(
         served(data, aligned.ranker, config, with_reward=True),
         users.rows(np.sort(sample)),
