@@ -60,6 +60,8 @@ LEARNED_WITH = all_but(
     "reward_weight_days",
 )  # fmt: skip
 """Those that say how it is learned; `method` must be the same in both."""
+DEPENDED_ON = all_but(PIPELINE.alignment, "reward_weight_days")
+"""Those that a checkpoint depends on."""
 
 
 class CandidateDecoding(launchpad(PIPELINE.decoding, "candidates", "batch_size", "filter_seen")):
@@ -183,7 +185,7 @@ def checkpoint_of_round(number: int) -> dg.AssetsDefinition:
         gate = config.model_dump(include={"decoding", "evaluation"})
         read = {source: artifacts.store.latest(source, day) for source in sources}
         key: dict[str, Any] = {
-            "config": asdict(settings) | {"gate": gate},
+            "config": {n: getattr(settings, n) for n in DEPENDED_ON} | {"gate": gate},
             "upstream": {source: a.version for source, a in read.items()},
             "code_version": DPO_CODE,
         }

@@ -8,7 +8,7 @@ import dagster as dg
 import pydantic
 
 from assets.code_version import code_version
-from assets.evaluation import CHECKPOINTS
+from assets.evaluation import CHECKPOINTS, measured_reward_weight
 from assets.support import (
     CORRECTABLE,
     DAILY,
@@ -101,7 +101,7 @@ def champion(
     description["reward_weight"] = serving_reward_weight(
         metrics,
         decision.challenger_system,
-        read["offline_metrics"].manifest["metadata"].get("reward_weight", 0.0),
+        measured_reward_weight(read["offline_metrics"], read[CHECKPOINTS[ALIGNED]]),
         tolerance=settings.recall_tolerance,
     )
     description, kept = _overruled(store, config.by_hand, description, incumbent)

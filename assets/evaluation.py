@@ -58,7 +58,7 @@ ALIGNED_WITH = (CHECKPOINTS[ALIGNED], "reward_model", "pretrained_checkpoint", "
 BEATS_SIMPLE = "beats_best_simple_system"
 METRIC_SETTINGS = ("baselines", "cutoffs", "bootstrap_samples", "confidence", "max_cases", "seed")
 """Settings of the evaluation stage that decide what is measured of them and of the generators."""
-REWARD_WEIGHT = ("reward_weights", "reward_weight_days", "reward_ndcg_tolerance")
+REWARD_WEIGHT_SETTINGS = ("reward_weights", "reward_weight_days", "reward_ndcg_tolerance")
 """Settings of the alignment stage that choose the weight of the reward in served lists."""
 SKIPPED = "metrics were skipped: nobody watched a candidate on the test day"
 CODE = code_version(__name__, "offline_metrics")
@@ -68,7 +68,7 @@ class EvaluationDecoding(launchpad(PIPELINE.decoding, *all_but(PIPELINE.decoding
     """How generators are decoded; the champion serves in the same way."""
 
 
-class ServedReward(launchpad(PIPELINE.alignment, *REWARD_WEIGHT)):
+class ServedReward(launchpad(PIPELINE.alignment, *REWARD_WEIGHT_SETTINGS)):
     """How the weight of the reward in served lists is chosen."""
 
 
@@ -113,29 +113,31 @@ def offline_metrics(
     sessions = read["session_dataset"].path
     decoding = with_seen_items(to_core(config.decoding, PIPELINE.decoding), sessions)
     alignment = to_core(config.alignment, PIPELINE.alignment)
-    before = _test_days_before(context, store, alignment, decoding)
+    before = test_days_before(context, store, alignment, decoding)
     key = {
         "config": _measured_with(settings, decoding, alignment),
         "upstream": {name: artifact.version for name, artifact in read.items()} | before.upstream,
         "code_version": CODE,
         "seed": settings.seed,
     }
-    weight = weight_of_test_days(before.measured.get("reward", ()), alignment)
+    own = _own_reward_weight(read[CHECKPOINTS[ALIGNED]])
+    weight = weight_of_test_days(before.measured.get("reward", ()), alignment, without=own)
     evaluation = nightly_evaluation(day, read, settings, decoding, compute.torch_device(), weight)
-    data, results, by_weight = evaluation.data(), {}, {"reward": NOT_MEASURED}
+    data, results, by_weight = evaluation.data(), {}, NOT_MEASURED
     if len(data.user_ids):
         systems = evaluation.systems(data)
-        by_weight["reward"] = measured_on_test_day(data, systems[ALIGNED], decoding, alignment)
+        context.log.info("NDCG@10 by weight of the reward")
+        by_weight = measured_on_test_day(data, systems[ALIGNED], decoding, alignment)
         with compute.shard_pool(store, "offline_metrics", day, key, context.log.info) as pool:
             ranked = ranked_by_shards(evaluation, data, systems, pool)
         results = evaluate(data, systems, ranked=ranked, on_progress=context.log.info)
     with store.write("offline_metrics", day, **key) as draft:
         metrics = _write(draft, evaluation, data, results)
-        draft.metadata |= {"reward_weight": evaluation.reward_weight, **as_metadata(by_weight)}
+        draft.metadata |= {"reward_weight": weight, **as_metadata({"reward": by_weight})}
     if not results:
         return published(draft.artifact, {"metrics": SKIPPED, "users": 0})
     shown = _shown(metrics, day, evaluation.generators.aligned)
-    shown |= _shown_weight(evaluation, by_weight["reward"], before)
+    shown |= _shown_weight(weight, by_weight, before)
     return published(draft.artifact, shown | _plotted(metrics, len(data.user_ids)))
 
 
@@ -148,30 +150,55 @@ def _read(store: ArtifactStore, day: str) -> dict[str, Artifact]:
     return read if incumbent is None else {**read, "champion": incumbent}
 
 
-def _test_days_before(
+def test_days_before(
     context: dg.AssetExecutionContext,
     store: ArtifactStore,
     alignment: AlignmentConfig,
     decoding: BeamConfig,
 ) -> NightsBefore:
     """The nightly runs whose test days choose the weight of the reward."""
-    days = alignment.reward_weight_days + 1  # D's own is one of them
-    same = {"decoding": asdict(decoding)}
-    return nights_before(context, store, "offline_metrics", same, days, beside=ALIGNED_WITH)
+    found = nights_before(
+        context,
+        store,
+        "offline_metrics",
+        {"decoding": asdict(decoding)},
+        alignment.reward_weight_days + 1,  # D's own is one of them
+        beside=ALIGNED_WITH,
+        apart_from=(*REWARD_WEIGHT_SETTINGS, "gate"),
+    )
+    tried = set(alignment.tried_reward_weights)
+    measured = zip(found.artifacts, found.measured.get("reward", ()), strict=True)
+    counted = [artifact for artifact, ndcg in measured if ndcg.ndcg.keys() == tried]
+    if not counted:
+        context.log.info("weight of the reward: as the validation day chose it")
+    return NightsBefore(counted)
 
 
 def _measured_with(
     settings: EvaluationConfig, decoding: BeamConfig, alignment: AlignmentConfig
 ) -> dict[str, Any]:
     """Settings of the manifest, by stage but for those of the evaluation."""
-    chosen_by = {name: getattr(alignment, name) for name in REWARD_WEIGHT}
+    chosen_by = {name: getattr(alignment, name) for name in REWARD_WEIGHT_SETTINGS}
     return {**asdict(settings), "decoding": asdict(decoding), "alignment": chosen_by}
 
 
 def evaluation_settings(metrics: Artifact) -> EvaluationConfig:
     """The settings of the evaluation stage that metrics were made with."""
-    own = all_but(PIPELINE.evaluation)
-    return EvaluationConfig(**{name: metrics.manifest["config"][name] for name in own})
+    made_with, own = metrics.manifest["config"], all_but(PIPELINE.evaluation)
+    return EvaluationConfig(**{name: made_with[name] for name in own if name in made_with})
+
+
+def measured_reward_weight(metrics: Artifact, aligned: Artifact) -> float:
+    """The weight of the reward in the lists that metrics measured."""
+    measured = metrics.manifest["metadata"].get("reward_weight")  # an earlier version has none
+    return _own_reward_weight(aligned) if measured is None else measured
+
+
+def _own_reward_weight(aligned: Artifact) -> float:
+    """The weight that the validation day of an aligned checkpoint chose."""
+    from onerec.model import read_config
+
+    return read_config(aligned.path).get("reward_weight", 0.0)
 
 
 def _write(
@@ -195,13 +222,11 @@ def _write(
     return metrics
 
 
-def _shown_weight(
-    evaluation: "NightlyEvaluation", measured: "NdcgByWeight", before: NightsBefore
-) -> dict[str, Any]:
-    """How much the reward counts in served lists, and what the next nightly runs will count."""
-    ndcg = {str(weight): value for weight, value in measured.ndcg.items()}
+def _shown_weight(weight: float, measured: "NdcgByWeight", before: NightsBefore) -> dict[str, Any]:
+    """How much the reward counts in served lists, and what this test day tells the next runs."""
+    ndcg = {str(tried): value for tried, value in measured.ndcg.items()}
     return {
-        "weight of the reward": evaluation.reward_weight,
+        "weight of the reward": weight,
         "earlier test days that chose it": len(before.artifacts),
         "NDCG@10 by weight of the reward, for the next nightly runs": dg.MetadataValue.json(ndcg),
     }
@@ -321,19 +346,14 @@ def nightly_evaluation(
     settings: EvaluationConfig,
     decoding: BeamConfig,
     device: str,
-    reward_weight: float | None,
+    reward_weight: float,
 ) -> "NightlyEvaluation":
-    """The cases of day D and the systems of a nightly run, from its artifacts.
-
-    The champion before is one of them where it is read. Without a weight of the reward that of the
-    aligned checkpoint counts.
-    """
+    """The cases of day D and the systems of a nightly run, from its artifacts; the champion before
+    is one of them where it is read."""
     from onerec.evaluation.data import EvaluationFiles
     from onerec.evaluation.sharded_ranking import NightlyEvaluation
     from onerec.evaluation.systems import NightlyGenerators
-    from onerec.model import read_config
 
-    own = read_config(read[CHECKPOINTS[ALIGNED]].path).get("reward_weight", 0.0)
     return NightlyEvaluation(
         files=EvaluationFiles(
             session_dataset=read["session_dataset"].path,
@@ -352,6 +372,6 @@ def nightly_evaluation(
         config=settings,
         reward=RewardConfig(**read["reward_model"].manifest["config"]),
         decoding=decoding,
-        reward_weight=own if reward_weight is None else reward_weight,
+        reward_weight=reward_weight,
         device=device,
     )

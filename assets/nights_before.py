@@ -1,7 +1,7 @@
-"""What nightly runs before measured of a weight that is chosen on several validation days.
+"""What nightly runs before measured of a weight that is chosen on several days.
 
-An asset that chooses such weights depends on itself, some days back. Its manifest has what its own
-validation day measured, and the versions of earlier ones that it counted as well.
+An asset that chooses such weights depends on itself, some days back. Its manifest has what it
+measured on its own validation or test day, and the versions of earlier ones that it counted.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from onerec.evaluation.ndcg_by_weight import Earlier, NdcgByWeight
 
 BY_WEIGHT = "ndcg_by_weight"
-"""In a manifest's metadata: what the validation day measured, by name of what the weight is of."""
+"""In a manifest's metadata: what its day measured, by name of what the weight is of."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,7 @@ def nights_before(
     days: int,
     *,
     beside: Sequence[str] = (),
+    apart_from: Sequence[str] = (),
 ) -> NightsBefore:
     """The nightly runs of the days before that measured weights with the same settings.
 
@@ -69,14 +70,18 @@ def nights_before(
         asset: What has the measurements in its manifest.
         config: Settings of the asset as it is made now, as in its manifest; those that are not
             named may differ.
-        days: How many validation days choose, that of D included.
+        days: How many days choose, that of D included.
         beside: Further assets of the same nightly run whose settings have to be D's.
+        apart_from: Settings of these assets that may differ.
 
     Raises:
         ArtifactError: One of `beside` is not there on day D.
     """
     day, log = context.partition_key, context.log.info
-    now = [store.latest(name, day).manifest["config"] for name in beside]
+    now = [
+        {k: v for k, v in store.latest(name, day).manifest["config"].items() if k not in apart_from}
+        for name in beside
+    ]
     first = (date.fromisoformat(day) - timedelta(days - 1)).isoformat()
     found = []
     for partition in (p for p in store.partitions(asset) if first <= p < day):
@@ -100,6 +105,6 @@ def nights_before(
 
 
 def as_metadata(measured: "Mapping[str, NdcgByWeight]") -> dict[str, Any]:
-    """Metadata of a manifest with what a validation day measured."""
+    """Metadata of a manifest with what a day measured."""
     stored = {name: ndcg.as_json() for name, ndcg in measured.items() if ndcg.users}
     return {BY_WEIGHT: stored} if stored else {}

@@ -9,6 +9,7 @@ from assets.evaluation import (
     CHECKPOINTS,
     EVALUATED_WITH,
     evaluation_settings,
+    measured_reward_weight,
     nightly_evaluation,
 )
 from assets.support import (
@@ -56,7 +57,7 @@ def user_examples(
     metrics = store.latest("offline_metrics", day)
     decoding = BeamConfig(**metrics.manifest["config"]["decoding"])
     settings = evaluation_settings(metrics)
-    weight = metrics.manifest["metadata"].get("reward_weight")
+    weight = measured_reward_weight(metrics, read[CHECKPOINTS[ALIGNED]])
     evaluation = nightly_evaluation(day, read, settings, decoding, compute.torch_device(), weight)
     data = evaluation.data()
     page = "nobody watched anything on this day"

@@ -99,7 +99,7 @@ def _settings(store: ArtifactStore, read: Mapping[str, Artifact]) -> PipelineCon
     pairs, measured = made_with("preference_pairs"), made_with("offline_metrics")
     decoding = pairs.pop("decoding")
     del measured["decoding"]
-    measured.pop("alignment", None)  # absent in those of an earlier version
+    pairs |= measured.pop("alignment", {})  # absent in those of an earlier version
     aligned = made_with("dpo_checkpoint")
     aligned.pop("gate", None)  # absent in those of an earlier version
     alignment = AlignmentConfig(**aligned)

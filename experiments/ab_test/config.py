@@ -129,8 +129,8 @@ class ABTestConfig(ValidatedConfig):
     beam: int = option(16, "Sessions a generator searches for a list")
     reward_weight: float | None = option(
         None,
-        "Weight of the reward in the lists of every arm that counts it; none: each checkpoint's "
-        "own, chosen on the validation day",
+        "Weight of the reward in the lists of every arm that counts it; none: chosen for each "
+        "checkpoint on the validation day, as a first nightly run does",
         ge=0,
     )
     recency_prior: bool = option(

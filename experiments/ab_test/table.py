@@ -102,7 +102,8 @@ NIGHT_OF_EACH_DAY = (
     "daily, frozen ones with the frozen cascade."
 )
 CHOSEN_WEIGHTS = (
-    "Lists as served count the reward with the weight that the validation day chose for each arm."
+    "Lists as served count the reward with the weight that the validation day chose for each arm, "
+    "as in a first nightly run; later ones choose on the test days before."
 )
 ONE_WEIGHT = (
     "Lists as served count the reward with weight {weight:g} in every arm, so that arms differ by "

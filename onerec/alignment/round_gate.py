@@ -43,7 +43,7 @@ from onerec.statistics import NO_VALUE, Interval, paired_difference
 
 ROUND = "round.json"
 REWARD_WEIGHT = "reward_weight.json"
-"""NDCG@10 of served lists by weight of the reward, over the days that chose it."""
+"""NDCG@10 of served lists by weight of the reward, on the held-out users of the validation day."""
 LENGTH = 10
 WEIGHTS = ("model.safetensors", "config.json")
 """What a refused round takes over from its start."""

@@ -1,13 +1,13 @@
 """NDCG@10 by a weight that is chosen by it, over the users of several days.
 
 One day's choice is mostly chance: it has few users, and each day its own fashions. So a nightly run
-measures its own validation day, and counts what the nightly runs before measured on theirs as well.
+measures one day, and counts what the nightly runs before measured on theirs as well.
 A measurement is about users and their lists, not about tokens, so one of an older tokenizer version
 counts like any other.
 
-The best measurement is that of a model as it serves, on the day that it served: a warm start makes
-one, because its validation day is the first that its checkpoint has not learned. A training from
-random weights has none, and measures a model like it.
+The best measurement is that of a model as it serves, on the day that it served: a warm start that
+learns only the days since its checkpoint makes one, because its validation day is the first that
+this model has not learned. A training of all days has none, and measures a model like it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class NdcgByWeight:
-    """NDCG@10 of a model's lists on users of one validation day.
+    """NDCG@10 of a model's lists on users of one day.
 
     Attributes:
         users: Users that were measured.

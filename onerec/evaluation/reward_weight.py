@@ -29,7 +29,7 @@ from onerec.evaluation.recency import (
     RecencyCases,
     load_recency_cases,
 )
-from onerec.evaluation.systems import System, served
+from onerec.evaluation.systems import System, served_recommender
 from onerec.model import OneRec
 from onerec.reward.model import RewardModel
 from onerec.serving.recommender import Recommender
@@ -37,7 +37,7 @@ from onerec.session_dataset.eval_users import EvalUsers
 from onerec.session_dataset.holdout import held_out_users
 from onerec.tokenizer.semantic_ids import SemanticIds
 
-MOST_MEASURED = 2000
+MOST_TEST_USERS = 2000
 """Users of a test day on whom weights of the reward are measured, a seeded sample beyond that: the
 beams of their sessions take long."""
 
@@ -125,19 +125,21 @@ def choose_reward_weight(
 
 
 def weight_of_test_days(
-    measured: Sequence[NdcgByWeight], alignment: AlignmentConfig
-) -> float | None:
+    measured: Sequence[NdcgByWeight], alignment: AlignmentConfig, *, without: float
+) -> float:
     """The weight that the test days of the nightly runs before choose.
 
     Args:
-        measured: What each measured on its test day, with the same settings.
-        alignment: `reward_weights` and `reward_ndcg_tolerance`.
-
-    Returns:
-        None where none measured the weights that are tried.
+        measured: What each measured on its test day, of the weights that are tried now.
+        alignment: `reward_weights`, a single one of which is taken as it is, and
+            `reward_ndcg_tolerance`.
+        without: What the validation day chose; it counts where no test day was measured, if it is
+            among the weights that are tried. If not, the smallest one does.
     """
-    ndcg = pooled([day for day in measured if tuple(day.ndcg) == alignment.tried_reward_weights])
-    return largest_within(ndcg, alignment.reward_ndcg_tolerance) if ndcg else None
+    tried = alignment.tried_reward_weights
+    if len(tried) > 1 and (ndcg := pooled(measured)):
+        return largest_within(ndcg, alignment.reward_ndcg_tolerance)
+    return without if without in tried else tried[0]
 
 
 def measured_on_test_day(
@@ -146,10 +148,10 @@ def measured_on_test_day(
     decoding: BeamConfig,
     alignment: AlignmentConfig,
 ) -> NdcgByWeight:
-    """What a nightly run measures on its test day for those after it.
+    """What a nightly run measures on its test day for those after it; in one process.
 
     Args:
-        data: Of the test day; at most `MOST_MEASURED` of its cases, a seeded sample.
+        data: Of the test day; at most `MOST_TEST_USERS` of its cases, a seeded sample.
         aligned: A `SessionGenerator`, whose lists the reward reorders.
         decoding: Beam, batch size, and whether seen items are left out.
         alignment: `reward_weights`; a single one is not measured.
@@ -160,15 +162,14 @@ def measured_on_test_day(
     assert isinstance(aligned.ranker, SessionGenerator)
     config = replace(decoding, serving_precision="float32")
     users = EvalUsers(data.user_ids, data.histories, data.targets, data.attributes)
-    sample = np.random.default_rng(alignment.seed).permutation(len(users))[:MOST_MEASURED]
-    measured = ndcg_by_reward_weight(
-        served(data, aligned.ranker, config, with_reward=True),
+    sample = np.random.default_rng(alignment.seed).permutation(len(users))[:MOST_TEST_USERS]
+    return ndcg_by_reward_weight(
+        served_recommender(data, aligned.ranker, config, with_reward=True),
         users.rows(np.sort(sample)),
         weights,
         data.candidates,
         filter_seen=decoding.filter_seen,
     )
-    return replace(measured, as_served=True)
 
 
 def ndcg_by_reward_weight(
@@ -180,6 +181,8 @@ def ndcg_by_reward_weight(
     filter_seen: bool,
 ) -> NdcgByWeight:
     """NDCG@10 of served lists by the weight of the reward, from a single beam search.
+
+    Without the places that `BeamConfig.new_item_share` keeps for new items.
 
     Args:
         recommender: With a reward model; in evaluation mode.

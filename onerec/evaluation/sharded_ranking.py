@@ -39,8 +39,7 @@ class NightlyEvaluation:
         config: Settings of the evaluation.
         reward: Weights of the scalar reward.
         decoding: Beam and batch size.
-        reward_weight: How much the reward counts in served lists; None: as the aligned checkpoint
-            says.
+        reward_weight: How much the reward counts in served lists.
         device: Where models run.
     """
 
@@ -50,7 +49,7 @@ class NightlyEvaluation:
     config: EvaluationConfig
     reward: RewardConfig
     decoding: BeamConfig
-    reward_weight: float | None = None
+    reward_weight: float
     device: str = "cpu"
 
     def data(self) -> EvaluationData:

@@ -129,15 +129,16 @@ def serving_systems(
 ) -> dict[str, System]:
     """A generator as `Recommender` serves it, without and with the weighted reward."""
     seen = decoding.filter_seen
-    plain = served(data, generator, decoding)
-    rewarded = served(data, generator, decoding, with_reward=generator.model.reward_weight > 0)
+    plain = served_recommender(data, generator, decoding)
+    counts = generator.model.reward_weight > 0
+    rewarded = served_recommender(data, generator, decoding, with_reward=counts)
     return {
         BY_PROBABILITY: System(plain, excludes_seen=seen),
         WITH_REWARD: System(rewarded, (BY_PROBABILITY,), excludes_seen=seen),
     }
 
 
-def served(
+def served_recommender(
     data: EvaluationData,
     generator: SessionGenerator,
     decoding: BeamConfig,
@@ -148,7 +149,7 @@ def served(
 
     Args:
         data: The catalogue, the item vectors and the reward model that trained the generator.
-        generator: It.
+        generator: The aligned generator.
         decoding: Beam, batch size and precision.
         with_reward: Whether the reward counts, with the weight `generator.model.reward_weight`.
     """

@@ -70,8 +70,8 @@ def choose_list_weights(
         config: `recency_prior`, and the seed of the sample of users.
         earlier: What nightly runs before measured with the same settings, by the names of
             `TriedWeights`.
-        as_served: The model could serve lists of the cases' day: it is the checkpoint of the night
-            before.
+        as_served: The model could have served lists on the cases' day: it is a checkpoint that has
+            learned nothing since but the days after it.
 
     Returns:
         What was measured on the cases.

@@ -2,15 +2,17 @@
 
 import re
 import shutil
+from dataclasses import asdict
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
 from assets import champion, evaluation
 from assets.nights_before import as_metadata
 from onerec.artifacts import ArtifactStore, read_json
-from onerec.config import AlignmentConfig
+from onerec.config import AlignmentConfig, BeamConfig
 from onerec.evaluation.metric_table import MetricRow, MetricTable
 from onerec.evaluation.ndcg_by_weight import NdcgByWeight
 from tests.assets.small_night import DAY, resources
@@ -85,3 +87,23 @@ def test_test_days_before_choose_the_weight_of_the_reward(
     shown = run.asset_materializations_for_node("offline_metrics")[0].metadata
     assert shown["weight of the reward"].value == chosen
     assert shown["earlier test days that chose it"].value == 1
+
+
+def test_a_test_day_counts_where_it_measured_the_weights_that_are_tried(tmp_path: Path) -> None:
+    """Also where a manifest sorts them as texts, and where other settings chose among them."""
+    store, eve = ArtifactStore(str(tmp_path)), (date.fromisoformat(DAY) - timedelta(1)).isoformat()
+    decoding = BeamConfig()
+    for day in (eve, DAY):
+        for name in ("offline_metrics", *evaluation.ALIGNED_WITH):
+            config: dict[str, Any] = {"decoding": asdict(decoding), "gate": day}
+            config["reward_ndcg_tolerance"] = float(day == DAY)
+            with store.write(name, day, config=config, upstream={}, code_version="1") as draft:
+                (draft.path / "file").write_text(name)
+                if name == "offline_metrics":
+                    ndcg = NdcgByWeight(9, {0.0: 0.3, 3.0: 0.2, 10.0: 0.1})
+                    draft.metadata |= as_metadata({"reward": ndcg})
+    context = dg.build_asset_context(partition_key=DAY)
+    for weights, days in (("0,3,10", [eve]), ("0,3", []), ("0", [])):
+        tried = AlignmentConfig(reward_weights=weights)
+        found = evaluation.test_days_before(context, store, tried, decoding)
+        assert [artifact.partition for artifact in found.artifacts] == days

@@ -123,6 +123,7 @@ def test_lists_and_sessions_of_offline_metrics(root: Path, tmp_path: Path, engin
         config=small.EVALUATION,
         reward=small.REWARD,
         decoding=small.DECODING.__class__(beam=8, batch_size=4),
+        reward_weight=0.5,
     )
     data = evaluation.data()
     systems = evaluation.systems(data)

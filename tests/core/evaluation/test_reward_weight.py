@@ -110,12 +110,17 @@ def test_test_days_before_choose_by_all_their_users() -> None:
         NdcgByWeight(10, {0.0: 0.1, 1.0: 0.1, 3.0: 0.2}),
         NdcgByWeight(90, {0.0: 0.1, 1.0: 0.1, 3.0: 0.0}),
     )
-    assert weight_of_test_days([few, NOT_MEASURED], tried) == 3.0
-    assert weight_of_test_days([few, many], tried) == 1.0
-    other_weights = NdcgByWeight(1000, {0.0: 0.1, 3.0: 0.2})
-    assert weight_of_test_days([other_weights, few, many], tried) == 1.0
-    assert weight_of_test_days([other_weights], tried) is None
-    assert weight_of_test_days([], tried) is None
+    assert weight_of_test_days([few, NOT_MEASURED], tried, without=0.0) == 3.0
+    assert weight_of_test_days([few, many], tried, without=0.0) == 1.0
+
+
+def test_without_a_test_day_the_validation_day_chooses_among_the_weights_that_are_tried() -> None:
+    tried = AlignmentConfig(reward_weights="0.5,1,3")
+    assert weight_of_test_days([], tried, without=3.0) == 3.0
+    assert weight_of_test_days([], tried, without=10.0) == 0.5
+    one, day = AlignmentConfig(reward_weights="0"), NdcgByWeight(10, {0.0: 0.1})
+    assert weight_of_test_days([], one, without=3.0) == 0.0
+    assert weight_of_test_days([day], one, without=3.0) == 0.0
 
 
 def test_a_single_weight_is_not_tried(model: OneRec, cases: RecencyCases) -> None:
