@@ -22,7 +22,7 @@ from assets.support import (
     upstream,
 )
 from onerec.artifacts import Artifact, ArtifactStore
-from onerec.config import CHALLENGER_SERVES, BeamConfig, EvaluationConfig, RewardConfig
+from onerec.config import ALIGNED, CHALLENGER_SERVES, BeamConfig, EvaluationConfig, RewardConfig
 from resources.stores import Artifacts
 
 if TYPE_CHECKING:

@@ -167,18 +167,11 @@ def fit_generator(
         model = _start(model_config, data, initial)
         if runtime.compile:
             compile_blocks(model)
-        codes, cases = data.semantic_ids.codes, data.list_cases
+        codes = data.semantic_ids.codes
         learner = _Learner(model, codes, data.chooses_weights, runtime, on_progress)
         chosen = learner.learn_all(data, config, work)
         validation = chosen.best if chosen else learner.start_losses(data.valid, config.batch_size)
-        tried = TriedWeights()
-        if cases is not None:
-            with weights_put_back(model):
-                learner.learn_newest(data.newest_before, config, work, "newest_days_before")
-                if process_rank(runtime) == 0:
-                    tried = choose_list_weights(
-                        model, codes, cases, config, data.earlier, as_served=chosen is None
-                    )
+        tried = _choose_weights(learner, data, config, work, as_served=chosen is None)
         newest = learner.learn_newest(data.newest, config, work, "newest_days")
     report = _report(chosen, newest, model, tried, validation)
     if process_rank(runtime) == 0:
@@ -297,6 +290,27 @@ class _Learner:
             return None
         own = dataclasses.replace(scratch, directory=scratch.directory / name)
         return self.learn(sessions, last_phase(config), own)
+
+
+def _choose_weights(
+    learner: _Learner,
+    data: PretrainingData,
+    config: TrainingConfig,
+    scratch: Scratch,
+    *,
+    as_served: bool,
+) -> TriedWeights:
+    """Give the model weights of lists, as it would be after the last phase of the day before."""
+    if data.list_cases is None:
+        return TriedWeights()
+    model, codes = learner.model, learner.codes
+    with weights_put_back(model):
+        learner.learn_newest(data.newest_before, config, scratch, "newest_days_before")
+        if process_rank(learner.runtime) != 0:
+            return TriedWeights()
+        return choose_list_weights(
+            model, codes, data.list_cases, config, data.earlier, as_served=as_served
+        )
 
 
 def _identity(
