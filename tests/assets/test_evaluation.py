@@ -57,14 +57,15 @@ def test_test_days_before_choose_the_weight_of_the_reward(
     store = ArtifactStore(str(tmp_path / "artifacts"))
     first = store.latest("offline_metrics", DAY)
     own = read_json(store.latest("dpo_checkpoint", DAY).path / "config.json")["reward_weight"]
-    assert first.manifest["metadata"]["reward_weight"] == own
     weights = AlignmentConfig().tried_reward_weights
+    alone = own if own in weights else 0
+    assert first.manifest["metadata"]["reward_weight"] == alone
     measured = NdcgByWeight.from_json(first.manifest["metadata"]["ndcg_by_weight"]["reward"])
     assert tuple(measured.ndcg) == weights
     assert measured.users > 0
 
     eve = (date.fromisoformat(DAY) - timedelta(1)).isoformat()
-    chosen = next(w for w in weights if w not in (0, own))
+    chosen = next(w for w in weights if w not in (0, alone))
     ndcg = {w: 0.1 if w <= chosen else 0.01 for w in weights}
     for name in ("offline_metrics", *evaluation.ALIGNED_WITH):
         config = store.latest(name, DAY).manifest["config"]
