@@ -139,7 +139,7 @@ def weight_of_test_days(
     tried = alignment.tried_reward_weights
     if len(tried) > 1 and (ndcg := pooled(measured)):
         return largest_within(ndcg, alignment.reward_ndcg_tolerance)
-    return without if without in tried else tried[0]
+    return without if without in tried else min(tried)
 
 
 def measured_on_test_day(
