@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -30,6 +31,8 @@ def main() -> None:
     command = ["dev", "-w", str(CHECKOUT / "workspace.yaml"), "-h", "127.0.0.1", "-p", str(port)]
     # `dagster dev` is superseded by `dg dev`, which wants another layout; it works the same
     os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning")
+    # a shell's background jobs ignore SIGINT, and then `dagster dev` ignores SIGTERM as well
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.execv(dagster, [str(dagster), *command])
 
 

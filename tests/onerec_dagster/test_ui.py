@@ -55,13 +55,14 @@ def _ready(url: str) -> bool:
 
 @pytest.fixture(scope="module")
 def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """URL of a running `make dev`."""
+    """URL of a running `make dev`, started as a shell's background job is: with SIGINT ignored."""
     home = tmp_path_factory.mktemp("ui")
     (home / "small.yaml").write_text(SMALL)
     port = _free_port()
+    command = [sys.executable, "-m", "onerec_dagster.dev", "--port", str(port)]
     with (home / "log.txt").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "onerec_dagster.dev", "--port", str(port)],
+            ["sh", "-c", 'trap "" INT; exec "$@"', "sh", *command],
             cwd=CHECKOUT,
             env=environment(home, home / "small.yaml", "simulated"),
             stdout=log,
@@ -77,12 +78,13 @@ def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             time.sleep(0.5)
         yield url
     finally:
-        os.killpg(process.pid, signal.SIGINT)
+        process.terminate()
         try:
-            process.wait(timeout=30)
+            process.wait(timeout=120)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+            raise
         # the log a user would see holds no deprecation
         assert "DeprecationWarning" not in (home / "log.txt").read_text()
 
