@@ -251,16 +251,22 @@ def test_a_window_without_good_sessions_fails_with_its_thresholds(store: Artifac
     assert store.partitions(CHECKPOINT) == []
 
 
-def test_a_checkpoint_no_better_than_a_guess_stops_the_run(store: ArtifactStore) -> None:
+@pytest.mark.parametrize("phase", ["learning_rate", "fresh_learning_rate"])
+def test_a_checkpoint_no_better_than_a_guess_stops_the_run(
+    store: ArtifactStore, phase: str
+) -> None:
     steps_too_far = SETTINGS["training"] | {
-        "learning_rate": 1.0, "schedule": "constant", "warmup_share": 0.0, "max_epochs": 1
+        phase: 1.0, "schedule": "constant", "warmup_share": 0.0, "max_epochs": 1, "fresh_epochs": 1
     }  # fmt: skip
     result = run(store, settings=SETTINGS | {"training": steps_too_far}, raise_on_error=False)
     assert not result.success
-    assert {e.check_name: e.passed for e in result.get_asset_check_evaluations()} == {
+    checks = {e.check_name: e for e in result.get_asset_check_evaluations()}
+    assert {name: check.passed for name, check in checks.items()} == {
         "loss_is_finite": True,
         "beats_a_uniform_guess": False,
     }
+    found = {k: v.value for k, v in checks["beats_a_uniform_guess"].metadata.items()}
+    assert (found["validation loss"] > found["log K"]) == (phase == "learning_rate")
 
 
 @pytest.mark.parametrize("users", [0, 7])
