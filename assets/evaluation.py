@@ -170,7 +170,7 @@ def test_days_before(
     measured = zip(found.artifacts, found.measured.get("reward", ()), strict=True)
     counted = [artifact for artifact, ndcg in measured if ndcg.ndcg.keys() == tried]
     if not counted:
-        context.log.info("weight of the reward: as the validation day chose it")
+        context.log.info("no test day before chooses the weight of the reward")
     return NightsBefore(counted)
 
 
