@@ -92,9 +92,9 @@ def test_test_days_before_choose_the_weight_of_the_reward(
 
 def test_a_test_day_counts_where_it_measured_the_weights_that_are_tried(tmp_path: Path) -> None:
     """Also where a manifest sorts them as texts, and where other settings chose among them."""
-    store, eve = ArtifactStore(str(tmp_path)), (date.fromisoformat(DAY) - timedelta(1)).isoformat()
-    decoding = BeamConfig()
-    for day in (eve, DAY):
+    store, decoding = ArtifactStore(str(tmp_path)), BeamConfig()
+    before, eve = ((date.fromisoformat(DAY) - timedelta(n)).isoformat() for n in (2, 1))
+    for day in (before, eve, DAY):
         for name in ("offline_metrics", *evaluation.ALIGNED_WITH):
             config: dict[str, Any] = {"decoding": asdict(decoding), "gate": day}
             config["reward_ndcg_tolerance"] = float(day == DAY)
@@ -104,7 +104,12 @@ def test_a_test_day_counts_where_it_measured_the_weights_that_are_tried(tmp_path
                     ndcg = NdcgByWeight(9, {0.0: 0.3, 3.0: 0.2, 10.0: 0.1})
                     draft.metadata |= as_metadata({"reward": ndcg})
     context = dg.build_asset_context(partition_key=DAY)
-    for weights, days in (("0,3,10", [eve]), ("0,3", []), ("0", [])):
-        tried = AlignmentConfig(reward_weights=weights)
+    for weights, last, days in (
+        ("0,3,10", 2, [before, eve]),
+        ("0,3,10", 1, [eve]),
+        ("0,3", 2, []),
+        ("0", 2, []),
+    ):
+        tried = AlignmentConfig(reward_weights=weights, reward_weight_days=last)
         found = evaluation.test_days_before(context, store, tried, decoding)
         assert [artifact.partition for artifact in found.artifacts] == days
