@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from assets.code_version import code_version
-from assets.nights_before import NightsBefore, as_metadata, nights_before
+from assets.nights_before import NightsBefore, as_metadata, nights_before, on_nights_before
 from assets.support import (
     CORRECTABLE,
     DAILY,
@@ -91,7 +91,7 @@ class MetricsLaunchpad(launchpad(PIPELINE.evaluation, *METRIC_SETTINGS)):
         # Their test days choose the weight of the reward. The champion before is read, too. Dagster
         # knows no dependency that comes back to an asset by way of another one; but that champion
         # was decided from the metrics of its own day.
-        upstream("offline_metrics", first=-PIPELINE.alignment.reward_weight_days, last=-1),
+        *on_nights_before("offline_metrics", 1 + PIPELINE.alignment.reward_weight_days),
     ],
 )
 def offline_metrics(
@@ -126,7 +126,7 @@ def offline_metrics(
     data, results, by_weight = evaluation.data(), {}, NOT_MEASURED
     if len(data.user_ids):
         systems = evaluation.systems(data)
-        context.log.info("NDCG@10 by weight of the reward")
+        context.log.info("measures NDCG@10 of lists by weight of the reward")
         by_weight = measured_on_test_day(data, systems[ALIGNED], decoding, alignment)
         with compute.shard_pool(store, "offline_metrics", day, key, context.log.info) as pool:
             ranked = ranked_by_shards(evaluation, data, systems, pool)

@@ -2,14 +2,10 @@
 
 from onerec.training.fit_module import FitModule
 from onerec.training.fit_settings import FitSettings
-from onerec.training.generator import (
-    PretrainingData,
-    TrainingReport,
-    fit_generator,
-    read_report,
-)
+from onerec.training.generator import PretrainingData, fit_generator
 from onerec.training.job import TrainingJob, known_values, train, why_not_start_from
 from onerec.training.progress import TrainingProgress
+from onerec.training.report import TrainingReport, read_report
 from onerec.training.runtime import Runtime, reproducible
 from onerec.training.scratch import Scratch
 from onerec.training.trainer import FitResult, TrainingDivergedError, fit

@@ -30,13 +30,9 @@ from onerec.session_dataset.user_attributes import (
 )
 from onerec.session_dataset.user_sequences import load_user_sequences, sessions_of_sequences
 from onerec.tokenizer.semantic_ids import SemanticIds, load_semantic_ids
-from onerec.training.generator import (
-    PretrainingData,
-    TrainingReport,
-    fit_generator,
-    require_sessions,
-)
+from onerec.training.generator import PretrainingData, fit_generator, require_sessions
 from onerec.training.progress import TrainingProgress
+from onerec.training.report import TrainingReport
 from onerec.training.runtime import Runtime
 
 
