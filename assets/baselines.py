@@ -3,12 +3,12 @@
 import shutil
 from dataclasses import replace
 from datetime import date
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from assets.code_version import code_version
-from assets.nights_before import as_metadata, nights_before, on_nights_before
+from assets.nights_before import NightsBefore, as_metadata, nights_before, on_nights_before
 from assets.support import (
     CORRECTABLE,
     DAILY,
@@ -21,7 +21,11 @@ from assets.support import (
     upstream,
 )
 from assets.training_process import run_training
+from onerec.artifacts import Artifact
 from resources.stores import Artifacts, Compute
+
+if TYPE_CHECKING:
+    from onerec.evaluation.baselines.job import BaselinesJob
 
 FITTED_WITH = (
     "baselines", "baseline_epochs", "baseline_width", "baseline_trials", "baseline_last_phase",
@@ -93,6 +97,10 @@ def baselines(
     )
     key["upstream"] |= before.upstream
     job = replace(job, earlier=before.measured)
+    served = _night_before(before, job)
+    if served is not None:
+        context.log.info(f"recency priors of sequence baselines are chosen by those of {served}")
+        job = replace(job, night_before=served.path)
     scratch = artifacts.store.scratch("baselines", day, key)
     with artifacts.store.write("baselines", day, **key) as draft:
         clocked = run_training(context, job, out_dir=draft.path, scratch=scratch)
@@ -104,3 +112,14 @@ def baselines(
     picture = dg.MetadataValue.md(svg_markdown(shown))
     facts = {"earlier days that chose recency priors": len(before.artifacts), **fitted.facts()}
     return published(draft.artifact, {"exposures per item": picture, **facts, **clocked})
+
+
+def _night_before(before: NightsBefore, job: "BaselinesJob") -> Artifact | None:
+    """The baselines that could serve on the validation day, if they were fitted to the same kind of
+    data."""
+    from onerec.evaluation.baselines.job import is_comparable
+    from onerec.session_dataset.newest_watches import split_day
+
+    valid_day = split_day(job.session_dataset, "valid")
+    served = [a for a in before.artifacts if valid_day and a.partition == valid_day.isoformat()]
+    return next((a for a in served if is_comparable(a.path, job)), None)

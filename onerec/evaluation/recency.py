@@ -148,6 +148,7 @@ def chosen_prior(
     *,
     seed: int,
     earlier: Sequence[NdcgByWeight] = (),
+    as_served: bool = False,
 ) -> ChosenPrior:
     """The prior whose weight is best over the users of the cases and of earlier nightly runs.
 
@@ -157,6 +158,7 @@ def chosen_prior(
         cases: What is measured.
         seed: Of the sample of users.
         earlier: What nightly runs before measured with the same settings.
+        as_served: The ranker could have served lists on the day of the cases.
     """
     measured = NOT_MEASURED
     if ranker is not None and len(cases.users):
@@ -165,7 +167,7 @@ def chosen_prior(
         lists = ranker.rank(
             users.history, POOL, candidates=cases.candidates, attributes=users.attributes
         )
-        measured = ndcg_by_weight(lists, cases)
+        measured = replace(ndcg_by_weight(lists, cases), as_served=as_served)
     weight = best_of(pooled([measured, *earlier]))
     return ChosenPrior(weight=weight, days=cases.days, measured=measured)
 

@@ -5,8 +5,9 @@ Successive shortest paths on the graph of clusters: an edge a -> b costs what th
 with room. Chains that share no cluster are processed together, so the loop is over rounds, not
 over items.
 
-Only the cheapest items to move of each cluster are considered, so the cost of a round does not grow
-with N. The graph is small and changes every round: NumPy's single thread beats a thread pool here.
+Only the cheapest items to move of each cluster are considered, so the cost of a chain does not grow
+with N; all items are scored again when a cluster has none of them left. The graph is small and
+changes every round: NumPy's single thread beats a thread pool here.
 Shapes: N items, D width, K clusters, P items that may move.
 """
 
@@ -18,10 +19,12 @@ from torch import Tensor
 
 from onerec.tokenizer.distances import Rows, blocks, ranks_within, scores
 
-POOL_SCORES = 1 << 24
-"""Most scores of movable items in memory at once (64 MiB)."""
+POOL_SCORES = 1 << 26
+"""Most scores of movable items in memory at once (256 MiB)."""
 POOL_PER_CLUSTER = 160
-"""Items per cluster that may move before the pool is drawn again."""
+"""Items per cluster that may move before the pool is drawn again, at least."""
+POOL_PER_SURPLUS = 4
+"""The same for each item that the most overfull cluster has too many."""
 
 
 def round_to_capacity(rows: Rows, centroids: Tensor, prices: Tensor, labels: Tensor) -> Tensor:
@@ -43,13 +46,12 @@ def round_to_capacity(rows: Rows, centroids: Tensor, prices: Tensor, labels: Ten
     capacity = torch.full((num_codes,), num_items // num_codes)
     capacity[demand.argsort(descending=True, stable=True)[: num_items % num_codes]] += 1
     left = num_items + 1
-    while surplus := int(
-        (torch.bincount(labels, minlength=num_codes) - capacity).clamp(min=0).sum()
-    ):
+    room = (capacity - demand).numpy()
+    while surplus := int(-room[room < 0].sum()):
         assert surplus < left, "a fresh pool always has an item to move"
         left = surplus
-        pool = _movable(rows, centroids, prices, labels)
-        room = (capacity - torch.bincount(labels, minlength=num_codes)).numpy()
+        per_cluster = max(POOL_PER_CLUSTER, POOL_PER_SURPLUS * int(-room.min()))
+        pool = _movable(rows, centroids, prices, labels, per_cluster)
         costs = scores(rows[pool], centroids).numpy()
         here = labels[pool].numpy()
         _drain(costs, here, room, prices.numpy(), at_most=max(1, num_items // num_codes // 32))
@@ -57,8 +59,11 @@ def round_to_capacity(rows: Rows, centroids: Tensor, prices: Tensor, labels: Ten
     return labels
 
 
-def _movable(rows: Rows, centroids: Tensor, prices: Tensor, labels: Tensor) -> Tensor:
-    """Row numbers of the items of each cluster that are cheapest to move."""
+def _movable(
+    rows: Rows, centroids: Tensor, prices: Tensor, labels: Tensor, per_cluster: int
+) -> Tensor:
+    """Row numbers of the items of each cluster that are cheapest to move, as many as may be in
+    memory."""
     num_codes = len(centroids)
     loss = torch.empty(len(rows))
     for block in blocks(len(rows), num_codes):
@@ -66,7 +71,7 @@ def _movable(rows: Rows, centroids: Tensor, prices: Tensor, labels: Tensor) -> T
         own = labels[block, None]
         stay = costs.gather(1, own)[:, 0]
         loss[block] = costs.scatter_(1, own, torch.inf).amin(1) - stay
-    per_cluster = min(POOL_PER_CLUSTER, max(4, POOL_SCORES // num_codes**2))
+    per_cluster = min(per_cluster, max(4, POOL_SCORES // num_codes**2))
     order = loss.argsort(stable=True)
     return order[ranks_within(labels[order]) < per_cluster]
 

@@ -4,10 +4,11 @@ import shutil
 from pathlib import Path
 
 import dagster as dg
+import torch
 
 from assets import baselines, evaluation
 from assets.nights_before import as_metadata
-from onerec.artifacts import Artifact, ArtifactStore, read_json
+from onerec.artifacts import Artifact, ArtifactStore, read_json, write_json
 from onerec.evaluation.baselines import load_baselines
 from onerec.evaluation.metric_table import MetricTable
 from onerec.evaluation.ndcg_by_weight import NdcgByWeight
@@ -80,3 +81,50 @@ def test_earlier_nightly_runs_help_to_choose_the_recency_prior_of_a_baseline(
         "baselines[2026-06-12]": version
     }
     assert made().version == again.version
+
+
+def test_sasrec_of_the_night_before_chooses_the_recency_prior(
+    night_home: Path, tmp_path: Path
+) -> None:
+    """It could serve on the validation day; one of other items or histories could not."""
+    shutil.copytree(night_home / "artifacts", tmp_path / "artifacts")
+    store = ArtifactStore(str(tmp_path / "artifacts"))
+    settings = {"baselines": "popularity,sasrec_ce", "baseline_epochs": 1, "baseline_width": 8}
+
+    def made() -> tuple[Artifact, bool]:
+        dg.materialize(
+            [baselines.baselines],
+            partition_key=DAY,
+            resources=resources(tmp_path),
+            run_config={"ops": {"baselines": {"config": settings}}},
+        )
+        found = store.latest("baselines", DAY)
+        return found, found.manifest["metadata"]["ndcg_by_weight"]["sasrec_ce"]["as_served"]
+
+    first, as_served = made()
+    assert not as_served, "there was no night before"
+    made_with = {"upstream": {}, "code_version": "1"}
+    sessions = store.latest("session_dataset", DAY).manifest["config"]
+
+    def night_of(day: str, **fitted_on: object) -> None:
+        with store.write("session_dataset", day, config=sessions, **made_with):
+            pass
+        with store.write("baselines", day, config=first.manifest["config"], **made_with) as draft:
+            shutil.copytree(first.path, draft.path, dirs_exist_ok=True)
+            (draft.path / "manifest.json").unlink()
+            stored = read_json(draft.path / "fitted_on.json")
+            write_json(draft.path / "fitted_on.json", stored | fitted_on)
+            draft.metadata |= first.manifest["metadata"]
+
+    night_of("2026-06-12")
+    assert not made()[1], "it has not learned the day before the validation day"
+    night_of("2026-06-13")
+    second, as_served = made()
+    assert as_served
+    weights = [
+        load_baselines(a.path).learned["sasrec_ce"].model.state_dict() for a in (first, second)
+    ]
+    assert all(torch.equal(weights[0][key], value) for key, value in weights[1].items())
+    for other in ({"tokenizer_version": "version-z"}, {"history_length": 99}):
+        night_of("2026-06-13", **other)
+        assert not made()[1], other

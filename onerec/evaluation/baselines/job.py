@@ -4,7 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
+from typing import Any
 
+from onerec.artifacts import read_json, write_json
 from onerec.config import EvaluationConfig, Runtime, TrainingConfig
 from onerec.evaluation.baselines.registry import (
     BaselineInputs,
@@ -15,9 +17,11 @@ from onerec.evaluation.baselines.registry import (
 from onerec.evaluation.ndcg_by_weight import Earlier
 from onerec.session_dataset.interactions import load_interactions
 from onerec.session_dataset.reader import read_session_config
+from onerec.tokenizer.semantic_ids import load_semantic_ids
 from onerec.tokenizer.tokenized_catalogue import load_tokenized
 from onerec.training.runtime import process_rank
 
+FITTED_ON = "fitted_on.json"
 ONE_PROCESS_FITS = ("cascade",)
 """Learned systems that no process but the first fits: they are not trained batch by batch."""
 
@@ -34,6 +38,7 @@ class BaselinesJob:
         training: How the generator learns and counts the newest days, for sequence baselines.
         runtime: Hardware.
         earlier: What nightly runs before measured of the recency priors' weights, by system.
+        night_before: See `BaselineInputs`; `is_comparable` says whether it can be one.
     """
 
     session_dataset: Path
@@ -43,6 +48,7 @@ class BaselinesJob:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     runtime: Runtime = field(default_factory=Runtime)
     earlier: Earlier = field(default_factory=dict)
+    night_before: Path | None = None
 
     def run(self, out_dir: Path, *, scratch: Path, log: Callable[[str], None]) -> dict[str, float]:
         """Fit and write them; see `fit_baselines` and `fit_learned`."""
@@ -68,7 +74,15 @@ class BaselinesJob:
                 newest_watches=inputs.newest_watches,
                 item_knn_prior=fit_item_knn_prior(inputs, config),
             ).save(out_dir)
+            write_json(out_dir / FITTED_ON, self.fitted_on())
         return seconds
+
+    def fitted_on(self) -> dict[str, Any]:
+        """What has to be the same where the models of another day rank for this one."""
+        return {
+            "tokenizer_version": load_semantic_ids(self.semantic_ids).tokenizer_version,
+            "history_length": read_session_config(self.session_dataset).history_length,
+        }
 
     def _inputs(self, scratch: Path) -> BaselineInputs:
         tokenized, config = load_tokenized(self.semantic_ids), self.evaluation
@@ -83,5 +97,13 @@ class BaselinesJob:
             recency_days=self.training.recency_days if config.baseline_recency else None,
             runtime=self.runtime,
             earlier=self.earlier,
+            night_before=self.night_before,
             scratch=scratch if self.runtime.processes > 1 else None,
         )
+
+
+def is_comparable(baselines: Path, job: BaselinesJob) -> bool:
+    """Whether the sequence models of an earlier artifact read the histories and know the items that
+    those of a job do: only inside a tokenizer version items keep their places."""
+    stored = baselines / FITTED_ON  # not in artifacts of before
+    return stored.exists() and read_json(stored) == job.fitted_on()

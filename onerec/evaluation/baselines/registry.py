@@ -36,7 +36,11 @@ from onerec.evaluation.baselines.simple import (
     fit_item_knn,
 )
 from onerec.evaluation.baselines.tiger import TigerRanker, load_tiger, tiger_codes
-from onerec.evaluation.baselines.transformer import SequenceRanker, load_sequence_ranker
+from onerec.evaluation.baselines.transformer import (
+    SequenceRanker,
+    grown,
+    load_sequence_ranker,
+)
 from onerec.evaluation.ndcg_by_weight import Earlier, NdcgByWeight
 from onerec.evaluation.recency import (
     NOT_CHOSEN,
@@ -191,6 +195,8 @@ class BaselineInputs:
         recency_days: The newest days that recency priors count; None leaves the priors out.
         earlier: What nightly runs before measured of the priors' weights, by system.
         scratch: Directory of their unfinished work, which several processes share.
+        night_before: Files of the `baselines` artifact of the validation day, fitted with the same
+            settings: the sequence models that could serve then.
     """
 
     session_dataset: Path
@@ -204,6 +210,7 @@ class BaselineInputs:
     recency_days: int | None = None
     earlier: Earlier = field(default_factory=dict)
     scratch: Path | None = None
+    night_before: Path | None = None
 
     def scratch_of(self, name: str) -> Path | None:
         """The directory of one system's unfinished work."""
@@ -250,7 +257,12 @@ class BaselineInputs:
 
     def sequences_of(self, name: str) -> WindowData:
         """The same for one system."""
-        return replace(self.sequences, earlier=self.earlier.get(name, ()))
+        served = None
+        directory = self.night_before and self.night_before / name
+        if directory is not None and name in LOSSES and directory.is_dir():
+            served = load_sequence_ranker(directory, self.candidates, "cpu")
+            served = replace(served, model=grown(served.model, len(self.candidates)))
+        return replace(self.sequences, served=served, earlier=self.earlier.get(name, ()))
 
     def prior_of(
         self, name: str, seed: int, fit_before: Callable[[date, np.ndarray], Ranker | None]

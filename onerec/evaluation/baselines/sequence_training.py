@@ -314,9 +314,13 @@ def best_trial(
 
     learn_newest = partial(_learn_newest, model, loss, recipe, newest, execution, config.seed)
     if data.recency is not None:
-        with weights_put_back(model):
-            learn_newest(data.newest_before, "newest_before")
-            prior = chosen_prior(ranker, data.recency, seed=config.seed, earlier=data.earlier)
+        choose = partial(chosen_prior, cases=data.recency, seed=config.seed, earlier=data.earlier)
+        if data.served is not None:
+            prior = choose(data.served, as_served=True)
+        else:
+            with weights_put_back(model):
+                learn_newest(data.newest_before, "newest_before")
+                prior = choose(ranker)
         ranker = replace(ranker, recency_prior=prior)
     learn_newest(data.newest, "newest")
     return ranker

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from onerec.catalogue import Catalogue
+from onerec.evaluation.baselines.transformer import SequenceRanker
 from onerec.evaluation.ndcg_by_weight import NdcgByWeight
 from onerec.evaluation.recency import RecencyCases
 from onerec.session_dataset.eval_users import EvalUsers
@@ -31,6 +32,8 @@ class WindowData:
         newest: What a last phase learns when the epoch is chosen; None leaves the phase out.
         newest_before: The same a day earlier, without the validation day.
         recency: What the weight of the recency prior is chosen on; None leaves the prior out.
+        served: The model that could serve lists on the validation day, whose lists choose that
+            weight; None: the trained model as it would be without that day.
         earlier: What nightly runs before measured of that weight, for the same model.
     """
 
@@ -40,6 +43,7 @@ class WindowData:
     newest: "NewestWindows | None" = None
     newest_before: "NewestWindows | None" = None
     recency: RecencyCases | None = None
+    served: SequenceRanker | None = None
     earlier: Sequence[NdcgByWeight] = ()
 
 

@@ -3,7 +3,7 @@
 Shapes: B users, L items of a sequence, S = L + 1 tokens with the start token, N items, D width.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -142,6 +142,16 @@ class SequenceModel(nn.Module):
             place = count + 1
         hidden = self(sequence)
         return hidden.gather(1, place[..., None].expand(-1, -1, hidden.shape[-1])).squeeze(1)
+
+
+def grown(model: SequenceModel, num_items: int) -> SequenceModel:
+    """The same model for a catalogue that items were appended to, which have random embeddings; in
+    evaluation mode."""
+    known, larger = model.shape.num_items, SequenceModel(replace(model.shape, num_items=num_items))
+    weights, items = model.state_dict(), larger.items.weight.detach().clone()
+    items[:known], items[-1] = weights["items.weight"][:known], weights["items.weight"][-1]
+    larger.load_state_dict({**weights, "items.weight": items})
+    return larger.eval()
 
 
 def _block(shape: SequenceShape) -> nn.Module:

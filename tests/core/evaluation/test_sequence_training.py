@@ -164,6 +164,34 @@ def test_the_prior_is_chosen_by_a_model_that_has_learned_the_newest_days_before(
     assert all(torch.equal(weights[0][key], value) for key, value in weights[1].items())
 
 
+def test_the_model_that_could_serve_chooses_the_prior() -> None:
+    """It is measured as it is, and the training of the new model stays the same."""
+    last = HISTORY[:, 3:4]
+    watches = np.where(np.arange(MANY) % 2 == 0, 50.0, 0.0)
+    cases = RecencyCases(
+        users=EvalUsers(
+            np.array([f"u{n}" for n in range(MANY)], object), HISTORY, (last + 1) % MANY
+        ),
+        watches=watches,
+        candidates=np.ones(MANY, dtype=bool),
+    )
+    config = dataclasses.replace(CONFIG, baseline_epochs=3)
+    untrained = SequenceRanker(
+        SequenceModel(SequenceShape(num_items=MANY, length=LENGTH, width=8)).eval(), DATA.candidates
+    )
+    found = [
+        fit_sequence_model(
+            NextItem(), dataclasses.replace(DATA, recency=cases, served=served), config
+        )
+        for served in (None, untrained)
+    ]
+    assert [ranker.recency_prior.measured.as_served for ranker in found] == [False, True]
+    measured = found[1].recency_prior.measured.ndcg[0.0]
+    assert measured == pytest.approx(validation(untrained, cases.users)["ndcg@10"])
+    weights = [ranker.model.state_dict() for ranker in found]
+    assert all(torch.equal(weights[0][key], value) for key, value in weights[1].items())
+
+
 def test_a_killed_training_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     """Orders and masks come from one stream of randomness, whose state is kept."""
     settings = FitSettings(max_epochs=4, learning_rate=1e-2, warmup_steps=3, schedule="cosine")

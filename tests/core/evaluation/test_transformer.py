@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from onerec.evaluation.baselines.transformer import SequenceRanker, load_sequence_ranker
+from onerec.evaluation.baselines.transformer import SequenceRanker, grown, load_sequence_ranker
 from tests.core.evaluation.small_sequences import NUM, model
 
 
@@ -29,3 +29,14 @@ def test_lists_hold_candidates_only_and_end_where_they_do(tmp_path: Path) -> Non
     ranker.save(tmp_path)
     again = load_sequence_ranker(tmp_path, candidates, "cpu")
     assert (again.rank(history, 6).items == ranked).all()
+
+
+def test_a_model_of_a_grown_catalogue_scores_known_items_as_before() -> None:
+    for causal in (True, False):
+        before = model(causal=causal).eval()
+        after = grown(before, NUM + 3).eval()
+        history = torch.tensor([[1, 2, 3, 4, 5], [7, -1, -1, -1, -1]])
+        scores = after.scores(after.next_hidden(history))
+        assert scores.shape == (2, NUM + 3)
+        torch.testing.assert_close(scores[:, :NUM], before.scores(before.next_hidden(history)))
+        assert scores[:, NUM:].std() > 0, "new items start at random"

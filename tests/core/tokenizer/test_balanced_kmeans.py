@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from onerec.tokenizer import min_cost_flow
 from onerec.tokenizer.balanced_kmeans import Partition, balanced_kmeans
 from onerec.tokenizer.clusterers import algorithm_1
 from onerec.tokenizer.min_cost_flow import round_to_capacity
@@ -63,6 +64,24 @@ def test_rounding_alone_is_close_to_the_cheapest(seed: int) -> None:
     assert torch.bincount(labels).tolist() == [40] * 12
     exact = inertia(vectors, centroids, exact_labels(vectors, centroids))
     assert inertia(vectors, centroids, labels) <= exact * 1.02
+
+
+def test_a_cluster_far_too_large_takes_few_passes_over_all_items(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    passes = []
+
+    def counted(*args):
+        passes.append(args)
+        return movable(*args)
+
+    movable = min_cost_flow._movable
+    monkeypatch.setattr(min_cost_flow, "_movable", counted)
+    vectors = topical(6000, 8)
+    centroids = vectors[:6]
+    labels = round_to_capacity(vectors, centroids, torch.zeros(6), torch.zeros(6000).long())
+    assert torch.bincount(labels).tolist() == [1000] * 6
+    assert len(passes) <= 3, "5,000 items have to leave the first cluster"
 
 
 def test_as_good_as_lloyd_steps_with_exact_assignments() -> None:
