@@ -103,7 +103,7 @@ def pretrained_checkpoint(
         clocked = run_training(context, job, out_dir=draft.path, scratch=scratch)
         report = read_report(draft.path)
         draft.metadata["best_valid_loss"] = report.best_valid_loss
-        draft.metadata |= as_metadata({"recency": report.recency_ndcg, "dense": report.dense_ndcg})
+        draft.metadata |= as_metadata(report.ndcg_by_weight)
     shutil.rmtree(scratch)
     starts = refused or f"{CHECKPOINT}[{read[CHECKPOINT].partition}]"
     shown = {"starts from": starts, "seconds": time.monotonic() - began, **facts(report)}
@@ -206,6 +206,7 @@ def list_weights(
         **(untrained if is_untrained else {}),
         "recency prior": chosen["recency_prior"]["weight"],
         "dense share": chosen["dense_share"],
+        "weight of item neighbours": chosen["neighbour_weight"],
         "earlier days that chose the recency prior": len(earlier),
         "NDCG@10 by weight of the recency prior, all days that chose it": dg.MetadataValue.json(
             {str(weight): value for weight, value in ndcg.items()}

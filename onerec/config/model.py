@@ -203,9 +203,17 @@ class TrainingConfig(ValidatedConfig):
         "w is chosen on the last validation days (recency_weight_days), 0 among its values",
     )
     recency_days: int = option(1, "The newest days that this prior counts", ge=1, le=366)
+    neighbours: int = option(
+        50,
+        "Lists add w log(similarity) of an item to the history's items, by who watched both; this "
+        "many neighbours are kept per item. The weight w is chosen as the recency prior's is. 0 "
+        "leaves the term out",
+        ge=0,
+        le=100_000,
+    )
     recency_weight_days: int = option(
         7,
-        "Days up to the validation day whose users choose that weight, and the share of a dense "
+        "Days up to the validation day whose users choose these weights and the share of a dense "
         "head: those of the nightly runs before count as they measured them, where the generator "
         "has the same settings",
         ge=1,

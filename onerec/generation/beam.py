@@ -181,15 +181,20 @@ def generated_share(model: OneRec) -> float:
 
 def added_scores(model: OneRec, memory: Memory, trie: Trie) -> Tensor | None:
     """What is added to the log-probability of an item, or to its share of it (`generated_share`):
-    the trie's prior, and the dense head's log-probability times its share.
+    the trie's prior, the dense head's log-probability times its share, and what item neighbours say
+    times their weight.
 
     Returns:
-        (N,), or (B, N) with a dense head; None where nothing is added.
+        (N,), or (B, N) with a dense head or neighbours; None where nothing is added.
     """
-    if not model.mixes_dense:
-        return trie.prior
-    added = model.dense_share * model.dense_logits(memory).log_softmax(-1)
-    return added if trie.prior is None else added + trie.prior.to(added)
+    added = trie.prior
+    if model.mixes_dense:
+        dense = model.dense_share * model.dense_logits(memory).log_softmax(-1)
+        added = dense if added is None else dense + added.to(dense)
+    if memory.neighbours is not None:
+        near = model.neighbour_weight * memory.neighbours
+        added = near if added is None else near + added.to(near)
+    return added
 
 
 def _best_added(model: OneRec, memory: Memory, trie: Trie) -> tuple[Tensor, ...] | None:
@@ -220,10 +225,13 @@ def read_histories(model: OneRec, history: Histories, codes: Tensor) -> Memory:
     users = ENCODE_USERS if model.device.type == "cpu" else max(len(history), 1)
     parts = [model.encode(*encode_items(model, p, codes)) for p in history.split(users)]
     states, masks = [part.states for part in parts], [part.mask for part in parts]
-    memory = Memory(torch.cat(states), torch.cat(masks))
+    memory, items = Memory(torch.cat(states), torch.cat(masks)), items_of(history).to(model.device)
+    if model.neighbours is not None and model.neighbour_weight > 0:
+        near = model.neighbours.log_similarity(items, len(codes))
+        memory = memory._replace(neighbours=near)
     if model.dense is None or model.dense.encoder is None:
         return memory
-    return memory._replace(dense=model.dense.state_after(items_of(history).to(model.device)))
+    return memory._replace(dense=model.dense.state_after(items))
 
 
 def filtered_view(

@@ -155,10 +155,9 @@ def score_items(
     """The scores of lists for items of sessions (B, M), -1 padded: log-probability of each given
     the history and the items before it, plus what is added to it (`added_scores`)."""
     scores = generated_share(model) * item_logp(model, history, items, codes)
-    if trie.prior is None and not model.mixes_dense:
-        return scores
     added = added_scores(model, read_histories(model, history, codes), trie)
-    assert added is not None, "a prior or a dense head adds something"
+    if added is None:
+        return scores
     at = items.clamp(min=0).to(added.device)
     return scores + (added[at] if added.dim() == 1 else added.gather(1, at))
 

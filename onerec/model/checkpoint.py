@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from onerec.config import ModelConfig
+from onerec.model.item_neighbours import ItemNeighbours
 from onerec.model.onerec import OneRec
 from onerec.model.recency_prior import RecencyPrior
 from onerec.model.user_features import UserVocabulary
@@ -48,6 +49,7 @@ def save_model(model: OneRec, directory: Path, *, tokenizer_version: str) -> Non
         "model": dataclasses.asdict(model.config),
         "recency_prior": dataclasses.asdict(model.recency_prior),
         "dense_share": model.dense_share,
+        "neighbour_weight": model.neighbour_weight,
         "reward_weight": model.reward_weight,
         "user_attributes": {} if model.users is None else dict(model.users.vocabulary.values),
         "codebook_size": model.codebook_size,
@@ -130,6 +132,7 @@ def load_model(
         )
     model.recency_prior = RecencyPrior(**description.get("recency_prior", {}))
     model.dense_share = description.get("dense_share", 0.0)
+    model.neighbour_weight = description.get("neighbour_weight", 0.0)
     model.reward_weight = description.get("reward_weight", 0.0)
     if (vocabulary := read_user_vocabulary(description)) is not None:
         model.add_user_features(vocabulary)
@@ -138,6 +141,8 @@ def load_model(
         if config.dense_head:
             with torch.random.fork_rng(devices=[]):
                 model.add_dense_head(*weights["dense.vectors"].shape)
+        if "neighbours.item" in weights:
+            model.neighbours = ItemNeighbours(*weights["neighbours.item"].shape)
         model.load_state_dict(weights, strict=True)
     except (KeyError, RuntimeError, SafetensorError) as error:
         raise ValueError(

@@ -17,12 +17,14 @@ class Memory(NamedTuple):
     """What the decoder attends to: a user's states (B, S, D) and mask (B, S), true where visible.
 
     The states of a lazy decoder are its keys and values, `lazy_decoder.context_width` wide. A dense
-    head's own encoder has read the history, too: (B, D).
+    head's own encoder has read the history, too: (B, D). Where item neighbours count in lists, they
+    have scored the catalogue: (B, N).
     """
 
     states: Tensor
     mask: Tensor
     dense: Tensor | None = None
+    neighbours: Tensor | None = None
 
 
 @dataclasses.dataclass

@@ -19,6 +19,7 @@ from onerec.model.cache import Cache, Caches, RowCaches, SharedCaches
 from onerec.model.decoder_state import DecoderState, Memory
 from onerec.model.dense_head import DenseHead, ItemEncoder
 from onerec.model.initialisation import initialise
+from onerec.model.item_neighbours import ItemNeighbours
 from onerec.model.lazy_decoder import ContextProcessor, LazyBlock
 from onerec.model.moe import SparseMoE
 from onerec.model.recency_prior import NO_PRIOR
@@ -52,6 +53,9 @@ class OneRec(nn.Module):
         dense: Its dense head, see `add_dense_head`; None without one.
         dense_share: Share of the dense head's log-probability of an item in that of lists: 0 is
             the generated one alone, 1 the head's; chosen and kept like the prior.
+        neighbours: What it knows of co-watching; None without.
+        neighbour_weight: How much that counts in lists beside the log-probability; chosen and kept
+            like the prior.
         users: What it knows of users, see `add_user_features`; None where a log has no attributes.
         reward_weight: How much the reward counts beside the log-probability where a reward model
             scores the served lists; chosen after alignment and kept like the prior.
@@ -75,6 +79,8 @@ class OneRec(nn.Module):
         self.recency_prior = NO_PRIOR
         self.dense: DenseHead | None = None
         self.dense_share = 0.0
+        self.neighbours: ItemNeighbours | None = None
+        self.neighbour_weight = 0.0
         self.users: UserFeatures | None = None
         self.reward_weight = 0.0
         width = config.d_model

@@ -49,6 +49,33 @@ def co_occurrence_blocks(
         yield int(first), sp.csr_array(block)
 
 
+def nearest_items(rows: Incidence, most: int) -> sp.csr_array:
+    """Cosine similarities of the items' sets of rows, the nearest neighbours of each item kept.
+
+    Pairs are counted exactly, a block of items at a time: memory grows with N x `most`, not with
+    the rows. Of a row of more than `incidence.LONGEST_ROW` items a sample counts.
+
+    Args:
+        rows: (R, N), such as the items that each user watched.
+        most: Neighbours kept per item; equal similarities keep the lower item index.
+
+    Returns:
+        (N, N) sparse, neighbours of item i in row i. An item is not its own neighbour.
+    """
+    count = rows.counts().astype(float)
+    blocks = []
+    for first, block in co_occurrence_blocks(rows):
+        num_rows = len(block.indptr) - 1
+        row, column = np.repeat(np.arange(num_rows), np.diff(block.indptr)), block.indices
+        cosine = block.data / np.sqrt(count[row + first] * count[column])
+        itself = column == row + first
+        cosine[itself] = -np.inf
+        near = largest_per_row(block.indptr, column, cosine, most) & ~itself
+        nearest, shape = (cosine[near], (row[near], column[near])), (num_rows, len(count))
+        blocks.append(sp.coo_array(nearest, shape=shape).tocsr())
+    return sp.csr_array(sp.vstack(blocks, format="csr"))
+
+
 def largest_per_row(
     starts: np.ndarray, columns: np.ndarray, values: np.ndarray, most: int
 ) -> np.ndarray:

@@ -5,7 +5,7 @@ baselines and generator learn from the same days. A batch of sessions is in memo
 counts are per item, and what users watched is on disk.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from itertools import chain
@@ -13,8 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from onerec.catalogue import Catalogue
+from onerec.session_dataset.holdout import held_out_users
 from onerec.session_dataset.incidence import Incidence, UserItemPairs
 from onerec.session_dataset.reader import (
     dates_of,
@@ -53,6 +55,7 @@ def load_interactions(
     *,
     test_day: date,
     splits: Sequence[str] = LEARNED,
+    hold_out: bool = False,
 ) -> Interactions:
     """Read the window of a `session_dataset` artifact.
 
@@ -61,6 +64,7 @@ def load_interactions(
         catalogue: Items it does not know are dropped.
         test_day: Day D; every session read is of an earlier day.
         splits: Days read; without `valid` the day before D is left out, too.
+        hold_out: Leave out what held-out users did on the validation day (`holdout`).
 
     Raises:
         ValueError: The window holds nothing, or a session of the test day or later.
@@ -68,7 +72,7 @@ def load_interactions(
     num_items = len(catalogue)
     exposures, num_sessions = np.zeros(num_items, np.int64), 0
     watches, recent = np.zeros(num_items), np.zeros(num_items)
-    batches = chain(*(session_batches(directory, split, COLUMNS) for split in splits))
+    batches = chain(*(_batches(directory, split, hold_out) for split in splits))
     with UserItemPairs(num_items) as pairs:
         for table in batches:
             num_sessions += table.num_rows
@@ -92,6 +96,14 @@ def load_interactions(
         return Interactions(
             exposures=exposures, watches=watches, recent_watches=recent, watched=pairs.finish()
         )
+
+
+def _batches(directory: Path, split: str, hold_out: bool) -> Iterator[pa.Table]:
+    for table in session_batches(directory, split, COLUMNS):
+        if hold_out and split == "valid":
+            users = table.column("user_id").to_numpy()
+            table = table.filter(pa.array(~held_out_users(directory, users)))
+        yield table
 
 
 def _days_before(test_day: date, days: np.ndarray, directory: Path) -> np.ndarray:

@@ -16,6 +16,7 @@ from onerec.config import ModelConfig, TrainingConfig, require
 from onerec.evaluation.ndcg_by_weight import Earlier
 from onerec.evaluation.recency import RecencyCases
 from onerec.model import OneRec, UserVocabulary, expert_load, init_from_content, save_model
+from onerec.model.item_neighbours import ItemNeighbours
 from onerec.session_dataset.generator_sessions import SessionTensors
 from onerec.tokenizer.semantic_ids import SemanticIds
 from onerec.training.batches import LengthGroupedBatches, SessionRows, lengths
@@ -54,6 +55,8 @@ class PretrainingData:
         newest_before: The same a day earlier, without the validation day.
         list_cases: Users of the validation day on whom the weights of recency prior and dense head
             are chosen; None: the weights are 0.
+        neighbours: Item neighbours by all days before the test day; None: lists have none.
+        neighbours_before: The same without the validation day, by which their weight is chosen.
         earlier: What nightly runs before measured of those weights, see `choose_list_weights`.
         continues: The weights to start from have learned all before the newest days, so that
             `train` is learned for `TrainingConfig.warm_epochs` only.
@@ -66,6 +69,8 @@ class PretrainingData:
     newest: SessionTensors | None = None
     newest_before: SessionTensors | None = None
     list_cases: RecencyCases | None = None
+    neighbours: ItemNeighbours | None = None
+    neighbours_before: ItemNeighbours | None = None
     earlier: Earlier = dataclasses.field(default_factory=dict)
     continues: bool = False
 
@@ -126,6 +131,7 @@ def fit_generator(
         validation = chosen.best if chosen else learner.start_losses(data.valid, config.batch_size)
         tried = _choose_weights(learner, data, config, work, as_served=chosen is None)
         newest = learner.learn_newest(data.newest, config, work, "newest_days")
+        model.neighbours = data.neighbours if model.neighbour_weight else None
     report = _report(chosen, newest, model, tried, validation)
     if process_rank(runtime) == 0:
         _write(model, report, data, out_dir)
@@ -262,7 +268,13 @@ def _choose_weights(
         if process_rank(learner.runtime) != 0:
             return TriedWeights()
         return choose_list_weights(
-            model, codes, data.list_cases, config, data.earlier, as_served=as_served
+            model,
+            codes,
+            data.list_cases,
+            config,
+            data.earlier,
+            as_served=as_served,
+            neighbours=data.neighbours_before,
         )
 
 
@@ -364,6 +376,7 @@ def _vocabulary(
 
 def _load_weights(model: OneRec, initial: OneRec) -> None:
     ours, theirs = model.state_dict(), initial.state_dict()
+    theirs = {n: value for n, value in theirs.items() if not n.startswith("neighbours.")}
     if initial.dense is None and model.config.dense_encoder_layers:  # such a head starts anew
         theirs |= {name: ours[name] for name in ours if name.startswith("dense.")}
     differing = sorted(
@@ -408,6 +421,7 @@ def _report(
         newest_history=newest.result.history if newest else [],
         recency_ndcg=tried.recency,
         dense_ndcg=tried.dense,
+        neighbour_ndcg=tried.neighbours,
         dense_history=chosen.head.history if chosen and chosen.head else [],
         loading_share=rate and rows.seconds / max(result.seconds, 1e-9),
     )

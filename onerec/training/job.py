@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,16 @@ from onerec.evaluation.ndcg_by_weight import Earlier
 from onerec.evaluation.recency import load_recency_cases
 from onerec.model import load_model, read_config
 from onerec.model.checkpoint import read_user_vocabulary
+from onerec.model.item_neighbours import ItemNeighbours
+from onerec.session_dataset.co_occurrence import nearest_items
 from onerec.session_dataset.generator_sessions import (
     SessionTensors,
     concatenate_sessions,
     load_session_tensors,
 )
 from onerec.session_dataset.holdout import load_newest_sequences
+from onerec.session_dataset.interactions import load_interactions
+from onerec.session_dataset.newest_watches import split_day
 from onerec.session_dataset.splits import LEARNED
 from onerec.session_dataset.user_attributes import (
     attribute_names,
@@ -149,7 +153,7 @@ def _pretraining_data(job: TrainingJob, semantic_ids: SemanticIds) -> Pretrainin
         )
         sessions = concatenate_sessions(sessions, watched)
     list_cases = None
-    if job.training.recency_prior or job.model.dense_head:
+    if job.training.recency_prior or job.model.dense_head or job.training.neighbours:
         list_cases = load_recency_cases(
             job.session_dataset,
             semantic_ids,
@@ -169,6 +173,8 @@ def _pretraining_data(job: TrainingJob, semantic_ids: SemanticIds) -> Pretrainin
         newest=newest,
         newest_before=newest_before,
         list_cases=list_cases,
+        neighbours=_neighbours(job, semantic_ids, LEARNED),
+        neighbours_before=_neighbours(job, semantic_ids, ("train",)),
         earlier=job.earlier,
         continues=_first_unlearned(job, semantic_ids) is not None,
     )
@@ -207,6 +213,23 @@ def newest_sessions(
         session_items=job.session_items,
         since=since,
     )
+
+
+def _neighbours(
+    job: TrainingJob, semantic_ids: SemanticIds, splits: Sequence[str]
+) -> ItemNeighbours | None:
+    """Item neighbours by the days of some splits; held-out users lack the validation day."""
+    test_day = split_day(job.session_dataset, "valid")
+    if not job.training.neighbours or test_day is None:
+        return None
+    window = load_interactions(
+        job.session_dataset,
+        semantic_ids,
+        test_day=test_day + timedelta(days=1),
+        splits=splits,
+        hold_out=True,
+    )
+    return ItemNeighbours.of(nearest_items(window.watched, job.training.neighbours))
 
 
 def _item_vectors(semantic_ids: Path) -> Tensor | None:

@@ -26,6 +26,7 @@ from onerec.evaluation.recency import POOL, RecencyCases, ndcg_at_10, ndcg_by_we
 from onerec.generation import Trie, rank_first_items
 from onerec.generation.beam import read_histories
 from onerec.model import Histories, OneRec
+from onerec.model.item_neighbours import ItemNeighbours
 from onerec.model.recency_prior import RecencyPrior
 from onerec.ranked_lists import RankedLists
 
@@ -33,6 +34,8 @@ DENSE_SHARES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 """Candidate shares of the dense head; ties go to the first."""
 SEARCHED_SHARE = 0.5
 """Share of the dense head when candidate lists are made, which all shares then rerank."""
+NEIGHBOUR_WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7)
+"""Candidate weights of item neighbours; ties go to the first."""
 USERS_AT_ONCE = 64
 
 
@@ -41,11 +44,13 @@ class TriedWeights:
     """NDCG@10 on the validation day by weight.
 
     Attributes:
-        dense: By share of the dense head, without a recency prior.
-        recency: By weight of the recency prior, beside the chosen share of the dense head.
+        dense: By share of the dense head, without item neighbours and a recency prior.
+        neighbours: By weight of item neighbours, beside the chosen share of the dense head.
+        recency: By weight of the recency prior, beside both.
     """
 
     dense: NdcgByWeight = NOT_MEASURED
+    neighbours: NdcgByWeight = NOT_MEASURED
     recency: NdcgByWeight = NOT_MEASURED
 
 
@@ -58,6 +63,7 @@ def choose_list_weights(
     earlier: Earlier | None = None,
     *,
     as_served: bool = False,
+    neighbours: ItemNeighbours | None = None,
 ) -> TriedWeights:
     """Set the weights with the best NDCG@10 on the cases and on those of earlier nightly runs.
 
@@ -72,6 +78,7 @@ def choose_list_weights(
             `TriedWeights`.
         as_served: The model could have served lists on the cases' day: it is a checkpoint that has
             learned nothing since but the days after it.
+        neighbours: Item neighbours by the days before that day; None leaves them out.
 
     Returns:
         What was measured on the cases.
@@ -95,6 +102,16 @@ def choose_list_weights(
         tried = replace(tried, dense=NdcgByWeight(len(cases.users), ndcg, as_served))
         model.dense_share = best_of(pooled([tried.dense, *before.get("dense", ())]))
         lists = mixed[model.dense_share]
+    if neighbours is not None:
+        near = _log_similarity(neighbours, cases, lists.items)
+        with_near = {
+            weight: replace(lists, scores=lists.scores + weight * near)
+            for weight in NEIGHBOUR_WEIGHTS
+        }
+        ndcg = {weight: ndcg_at_10(found, cases) for weight, found in with_near.items()}
+        tried = replace(tried, neighbours=NdcgByWeight(len(cases.users), ndcg, as_served))
+        model.neighbour_weight = best_of(pooled([tried.neighbours, *before.get("neighbours", ())]))
+        lists = with_near[model.neighbour_weight]
     if config.recency_prior:
         measured = replace(ndcg_by_weight(lists, cases), as_served=as_served)
         tried = replace(tried, recency=measured)
@@ -122,6 +139,19 @@ def _lists(model: OneRec, codes: Tensor, cases: RecencyCases) -> RankedLists:
 
 def _histories(model: OneRec, cases: RecencyCases) -> Histories:
     return model.histories(torch.from_numpy(cases.users.history), cases.users.attributes)
+
+
+def _log_similarity(
+    neighbours: ItemNeighbours, cases: RecencyCases, items: np.ndarray
+) -> np.ndarray:
+    """(C, K) what neighbours say of listed items; 0 where there is no item."""
+    histories = torch.from_numpy(cases.users.history).split(USERS_AT_ONCE)
+    listed = torch.from_numpy(items).split(USERS_AT_ONCE)
+    parts = []
+    for history, row in zip(histories, listed, strict=True):
+        near = neighbours.log_similarity(history, len(cases.candidates))
+        parts.append(near.gather(1, row.clamp(min=0)) * (row >= 0))
+    return torch.cat(parts).double().numpy()
 
 
 def _dense_logp(model: OneRec, codes: Tensor, cases: RecencyCases, items: np.ndarray) -> np.ndarray:

@@ -34,6 +34,7 @@ class TrainingReport:
         recency_ndcg: NDCG@10 on the validation day by weight of the recency prior, before the last
             phase.
         dense_ndcg: The same by share of the dense head.
+        neighbour_ndcg: The same by weight of item neighbours.
         dense_history: One entry an epoch of a dense head with its own encoder: `epoch`,
             `train_loss`, `ndcg@10` on the validation day, `learning_rate`; empty without a user of
             that day, where it is not trained, and where the newest days alone were learned.
@@ -55,7 +56,17 @@ class TrainingReport:
     newest_history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     recency_ndcg: NdcgByWeight = NOT_MEASURED
     dense_ndcg: NdcgByWeight = NOT_MEASURED
+    neighbour_ndcg: NdcgByWeight = NOT_MEASURED
     dense_history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+
+    @property
+    def ndcg_by_weight(self) -> dict[str, NdcgByWeight]:
+        """What was measured of the weights in lists, by the names of `TriedWeights`."""
+        return {
+            "recency": self.recency_ndcg,
+            "dense": self.dense_ndcg,
+            "neighbours": self.neighbour_ndcg,
+        }
 
 
 def read_report(directory: Path) -> TrainingReport:
@@ -63,6 +74,6 @@ def read_report(directory: Path) -> TrainingReport:
     written = read_json(directory / HISTORY)
     names = {f.name for f in dataclasses.fields(TrainingReport)} - {"history"}
     summary = {name: written["summary"].get(name) for name in names}
-    for name in ("recency_ndcg", "dense_ndcg"):
+    for name in ("recency_ndcg", "dense_ndcg", "neighbour_ndcg"):
         summary[name] = NdcgByWeight.from_json(summary[name])
     return TrainingReport(history=written["epochs"], **summary)

@@ -6,8 +6,9 @@ import numpy as np
 import pyarrow as pa
 import scipy.sparse as sp
 
+from onerec.model.item_neighbours import SMOOTHING
 from onerec.ranked_lists import RankedLists, exclude_scores, is_excluded, narrowed
-from onerec.session_dataset.co_occurrence import co_occurrence_blocks, largest_per_row
+from onerec.session_dataset.co_occurrence import nearest_items
 from onerec.session_dataset.interactions import Interactions
 from onerec.session_dataset.padding import distinct
 
@@ -15,8 +16,6 @@ CHUNK_CELLS = 4_000_000
 """Scores held at once."""
 TIE_SHARE = 1e-9
 """Weight of popularity beside item-KNN's scores: decides ties and nothing else."""
-SMOOTHING = 0.01
-"""Similarity that every item has at least, where item-KNN's scores become log-probabilities."""
 
 
 @dataclass(frozen=True)
@@ -181,31 +180,14 @@ def repeat_scores(histories: np.ndarray) -> np.ndarray:
 
 
 def fit_item_knn(interactions: Interactions, candidates: np.ndarray, *, neighbours: int) -> ItemKNN:
-    """Cosine similarity of the items' sets of watchers, the nearest neighbours of each item kept.
-
-    Pairs are counted exactly, a block of items at a time: memory grows with N x `neighbours`, not
-    with the window. Of a user with more than `incidence.LONGEST_ROW` items a sample counts.
+    """The nearest neighbours of each item by its watchers, see `nearest_items`.
 
     Args:
         interactions: The window; a user's histories count as watched.
         candidates: (N,) booleans.
-        neighbours: Neighbours kept per item; equal similarities keep the lower item index.
-
-    Returns:
-        A ranker. An item is not its own neighbour.
+        neighbours: Neighbours kept per item.
     """
-    watchers = interactions.watched.counts().astype(float)
-    blocks = []
-    for first, block in co_occurrence_blocks(interactions.watched):
-        num_rows = len(block.indptr) - 1
-        row, column = np.repeat(np.arange(num_rows), np.diff(block.indptr)), block.indices
-        cosine = block.data / np.sqrt(watchers[row + first] * watchers[column])
-        itself = column == row + first
-        cosine[itself] = -np.inf
-        near = largest_per_row(block.indptr, column, cosine, neighbours) & ~itself
-        nearest, shape = (cosine[near], (row[near], column[near])), (num_rows, len(watchers))
-        blocks.append(sp.coo_array(nearest, shape=shape).tocsr())
-    similarity = sp.csr_array(sp.vstack(blocks, format="csr"))
+    similarity = nearest_items(interactions.watched, neighbours)
     return ItemKNN(similarity, interactions.watches, candidates)
 
 

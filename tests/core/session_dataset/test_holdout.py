@@ -8,6 +8,7 @@ import pytest
 
 from onerec.artifacts import write_json
 from onerec.session_dataset.holdout import held_out_users, load_newest_sequences
+from onerec.session_dataset.interactions import load_interactions
 from onerec.tokenizer.semantic_ids import SemanticIds
 from tests.core.session_dataset.test_readers import (  # noqa: F401  (a fixture)
     TEST_DAY,
@@ -51,6 +52,29 @@ def test_against_plain_python(
     assert since == VALIDATION_DAY - timedelta(days=1)
     names = found.user_ids[found.user].tolist()
     assert list(zip(names, found.item.tolist(), strict=True)) == expected
+
+
+def test_watches_of_held_out_users_on_the_validation_day_are_not_counted(
+    tmp_path: Path,
+    catalogue: SemanticIds,  # noqa: F811
+) -> None:
+    rows = random_rows(2)
+    directory = with_share(write_session_dataset(tmp_path, rows), 0.4)
+    learned = [row for row in rows if row["split"] != "test"]
+    users = sorted({row["user_id"] for row in learned})
+    held_out = dict(zip(users, held_out_users(directory, np.array(users, object)), strict=True))
+
+    def watches(counted: list[dict]) -> int:
+        return sum(
+            len(known([i for i, w in zip(r["item_ids"], r["is_watched"], strict=True) if w]))
+            for r in counted
+        )
+
+    kept = [r for r in learned if not (held_out[r["user_id"]] and r["split"] == "valid")]
+    assert watches(kept) < watches(learned)
+    for hold_out, counted in ((True, kept), (False, learned)):
+        found = load_interactions(directory, catalogue, test_day=TEST_DAY, hold_out=hold_out)
+        assert found.watches.sum() == watches(counted)
 
 
 def test_a_user_is_held_out_on_every_day_or_on_none(tmp_path: Path) -> None:

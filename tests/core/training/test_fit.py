@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 import torch
 
 from onerec.config import ModelConfig, TrainingConfig
 from onerec.evaluation.ndcg_by_weight import NOT_MEASURED, Earlier, NdcgByWeight
 from onerec.evaluation.recency import PRIOR_WEIGHTS, RecencyCases
 from onerec.model import OneRec, encode_items, load_model
+from onerec.model.item_neighbours import ItemNeighbours
 from onerec.session_dataset.eval_users import EvalUsers
 from onerec.session_dataset.generator_sessions import SessionTensors
 from onerec.training import (
@@ -28,7 +30,7 @@ from onerec.training import (
     read_report,
 )
 from onerec.training.generator_module import dense_nll
-from onerec.training.list_weights import DENSE_SHARES
+from onerec.training.list_weights import DENSE_SHARES, NEIGHBOUR_WEIGHTS
 from onerec.training.resume import RESUME
 from tests.core.training.small import (
     HISTORY,
@@ -59,6 +61,8 @@ def fit(
     earlier: Earlier | None = None,
     newest: SessionTensors | None = None,
     newest_before: SessionTensors | None = None,
+    neighbours: ItemNeighbours | None = None,
+    neighbours_before: ItemNeighbours | None = None,
 ) -> TrainingReport:
     return fit_generator(
         config,
@@ -72,6 +76,8 @@ def fit(
             earlier=earlier or {},
             newest=newest,
             newest_before=newest_before,
+            neighbours=neighbours,
+            neighbours_before=neighbours_before,
         ),
         out_dir=directory / "out",
         scratch=directory / "scratch",
@@ -178,6 +184,46 @@ def test_many_users_of_earlier_days_outvote_those_of_this_one(tmp_path: Path) ->
     assert report.dense_ndcg == alone.dense_ndcg, "what is measured is of this day alone"
     assert (model.recency_prior.weight > 0, after.recency_prior.weight) == (True, 0.0)
     assert after.dense_share == share
+
+
+def neighbours_of(item: int) -> ItemNeighbours:
+    """Item 3 has one neighbour."""
+    return ItemNeighbours.of(sp.csr_array(([1.0], ([3], [item])), shape=(NUM_ITEMS, NUM_ITEMS)))
+
+
+def test_the_weight_of_item_neighbours_is_chosen_by_those_without_the_validation_day(
+    tmp_path: Path,
+) -> None:
+    config = dataclasses.replace(TRAINING, max_epochs=1)
+    cases = cases_of_recency(weight_pays=False)
+    cases.users.history[:, 0] = 3
+    pays, does_not = neighbours_of(7), neighbours_of(6)
+    report = fit(
+        tmp_path / "a", config, list_cases=cases, neighbours=does_not, neighbours_before=pays
+    )
+    assert tuple(report.neighbour_ndcg.ndcg) == NEIGHBOUR_WEIGHTS
+    model, _ = load_model(tmp_path / "a" / "out", expected_tokenizer_version=None)
+    best = max(report.neighbour_ndcg.ndcg.values())
+    assert report.neighbour_ndcg.ndcg[0.0] < best
+    assert report.neighbour_ndcg.ndcg[model.neighbour_weight] == best
+    assert model.neighbours is not None
+    assert torch.equal(model.neighbours.item, does_not.item), "lists have those of all days"
+    assert read_report(tmp_path / "a" / "out").neighbour_ndcg == report.neighbour_ndcg
+    after = fit(tmp_path / "b", config, initial=model, list_cases=cases, neighbours_before=does_not)
+    later, _ = load_model(tmp_path / "b" / "out", expected_tokenizer_version=None)
+    assert (later.neighbour_weight, later.neighbours) == (0.0, None), "a warm start has its own"
+    assert after.neighbour_ndcg.users == len(cases.users)
+    many = {"neighbours": (NdcgByWeight(10**6, {w: w == 0.5 for w in NEIGHBOUR_WEIGHTS}),)}
+    fit(
+        tmp_path / "c",
+        config,
+        list_cases=cases,
+        earlier=many,
+        neighbours=pays,
+        neighbours_before=does_not,
+    )
+    outvoted, _ = load_model(tmp_path / "c" / "out", expected_tokenizer_version=None)
+    assert outvoted.neighbour_weight == 0.5
 
 
 def test_a_generator_without_a_recency_prior_gets_no_weight(tmp_path: Path) -> None:

@@ -28,13 +28,17 @@ from onerec.model import (
     read_config,
     save_model,
 )
+from onerec.model.item_neighbours import ItemNeighbours
+from onerec.session_dataset.co_occurrence import nearest_items
 from onerec.session_dataset.generator_sessions import load_session_tensors
+from onerec.session_dataset.interactions import load_interactions
 from onerec.session_dataset.splits import LEARNED
 from onerec.session_dataset.user_sequences import load_user_sequences, sessions_of_sequences
 from onerec.training.__main__ import main
 from onerec.training.generator_module import next_token_loss
 from onerec.training.job import TrainingJob, train, why_not_start_from
 from onerec.training.launch import job_to_json, parse_job, run_job_file
+from onerec.training.list_weights import NEIGHBOUR_WEIGHTS
 from onerec.training.progress import TrainingProgress
 from onerec.training.resume import RESUME
 from onerec.training.runtime import Runtime
@@ -111,6 +115,31 @@ def test_the_recency_prior_counts_the_days_of_the_settings(artifacts: Path, tmp_
     main(["--config", config_file(tmp_path / "job.json", values)])
     model, _ = load_model(tmp_path / "out", expected_tokenizer_version=None)
     assert model.recency_prior.days == 2
+
+
+def test_item_neighbours_are_kept_as_the_settings_say(artifacts: Path, tmp_path: Path) -> None:
+    def checkpoint(neighbours: int) -> Path:
+        out = tmp_path / f"{neighbours}"
+        job = job_of(artifacts, max_epochs=1, neighbours=neighbours)
+        weights = {"neighbours": (NdcgByWeight(10**6, {w: w == 0.3 for w in NEIGHBOUR_WEIGHTS}),)}
+        train(dataclasses.replace(job, earlier=weights), out_dir=out, scratch=tmp_path / "scratch")
+        return out
+
+    model, _ = load_model(checkpoint(2), expected_tokenizer_version=None)
+    assert model.neighbour_weight == 0.3
+    assert model.neighbours is not None
+    window = load_interactions(
+        artifacts / "session_dataset",
+        catalogue(),
+        test_day=last_day_of(artifacts) + timedelta(days=1),
+        hold_out=True,
+    )
+    expected = ItemNeighbours.of(nearest_items(window.watched, 2))
+    assert expected.item.shape[1] == 2
+    assert torch.equal(model.neighbours.item, expected.item)
+    assert torch.equal(model.neighbours.similarity, expected.similarity)
+    model, _ = load_model(checkpoint(0), expected_tokenizer_version=None)
+    assert (model.neighbours, model.neighbour_weight) == (None, 0.0)
 
 
 def test_wrong_jobs_are_refused_by_name(artifacts: Path, tmp_path: Path) -> None:
