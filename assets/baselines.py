@@ -59,7 +59,8 @@ class BaselinesLaunchpad(launchpad(PIPELINE.evaluation, *FITTED_WITH)):
         CORRECTABLE,
         upstream("session_dataset"),
         upstream("semantic_ids"),
-        *on_nights_before("baselines", PIPELINE.training.recency_weight_days),
+        # the night before measures for this one, even where no other day counts
+        *on_nights_before("baselines", max(2, PIPELINE.training.recency_weight_days)),
     ],
 )
 def baselines(
@@ -93,10 +94,10 @@ def baselines(
     alike = {name: value for name, value in key["config"].items() if name != "baselines"}
     days = phase.recency_weight_days
     before = nights_before(
-        context, artifacts.store, "baselines", alike, days, beside=("session_dataset",)
+        context, artifacts.store, "baselines", alike, max(2, days), beside=("session_dataset",)
     )
     key["upstream"] |= before.upstream
-    job = replace(job, earlier=before.measured)
+    job = replace(job, earlier=before.measured if days > 1 else {})
     served = _night_before(before, job)
     if served is not None:
         context.log.info(f"recency priors of sequence baselines are chosen by those of {served}")

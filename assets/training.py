@@ -206,7 +206,7 @@ def list_weights(
         **(untrained if is_untrained else {}),
         "recency prior": chosen["recency_prior"]["weight"],
         "dense share": chosen["dense_share"],
-        "weight of item neighbours": chosen["neighbour_weight"],
+        "weight of item neighbours": chosen.get("neighbour_weight", 0.0),
         "earlier days that chose the recency prior": len(earlier),
         "NDCG@10 by weight of the recency prior, all days that chose it": dg.MetadataValue.json(
             {str(weight): value for weight, value in ndcg.items()}

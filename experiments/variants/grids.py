@@ -75,6 +75,7 @@ def pretrained_variants(base: PipelineConfig) -> dict[str, Variant]:
         "tokens_algorithm_1": {"tokenizer": {"method": "algorithm_1"}},
         "dense": {"model": {"num_experts": model.active_experts}},
         "no_dense_head": {"model": {"dense_head": False}},
+        "no_item_neighbours": {"training": {"item_neighbours": 0}},
         "lazy_decoder": {"model": {"architecture": "lazy_decoder", "decoder_layers": layers}},
         "point_wise": {"sessions": {"session_items": 1}},
         "good_sessions_alone": elite(),

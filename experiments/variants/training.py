@@ -208,6 +208,7 @@ def _train_on_elites(run: VariantRun, inputs: RoundInputs, out_dir: Path) -> Non
         most=alignment.gate_recall_cases,
         seed=alignment.seed,
     )
+    neighbours = inputs.model.neighbours
     with TemporaryDirectory() as scratch:
         fit_generator(
             run.settings.training,
@@ -218,6 +219,8 @@ def _train_on_elites(run: VariantRun, inputs: RoundInputs, out_dir: Path) -> Non
                 semantic_ids=inputs.ids,
                 vectors=load_file(inputs.semantic_ids / "vectors.safetensors")["vectors"],
                 list_cases=cases,
+                # of the days that `cases` are not among
+                item_neighbours=None if neighbours is None else lambda splits: neighbours,
             ),
             out_dir=out_dir,
             scratch=Path(scratch),

@@ -152,6 +152,7 @@ def fit_alignment(
             scratch=execution.scratch_of("alignment"),
             on_epoch=lambda entry: on_epoch(_numbers(entry)),
         )
+    module.model.neighbours = copy.deepcopy(start.neighbours)
     report = _report(module.model, result)
     save_model(report.model, out_dir, tokenizer_version=tokenizer_version)
     history = {"pairs": num_pairs, "pairs_held_out": len(held_out), **report.to_json()}
@@ -209,6 +210,13 @@ def _numbers(entry: dict[str, Any]) -> Numbers:
     return {k: v for k, v in entry.items() if k not in ("train_loss", "learning_rate")}
 
 
+def _copied(start: OneRec) -> OneRec:
+    """A copy for losses, which need no item neighbours."""
+    copied = copy.deepcopy(start)
+    copied.neighbours = None
+    return copied
+
+
 class AlignmentModule(FitModule):
     """Trains a policy on row numbers (B,) of preferences and a weight, against its frozen start."""
 
@@ -233,10 +241,10 @@ class AlignmentModule(FitModule):
             objective: The preference loss.
             measured: Row numbers of the preferences that validation metrics are of.
         """
-        super().__init__(copy.deepcopy(start).requires_grad_(True).eval())
+        super().__init__(_copied(start).requires_grad_(True).eval())
         self.data, self.config, self.objective, self.measured = data, config, objective, measured
         # In a list, so that the start is no part of what is trained, moved or saved.
-        self.frozen = [copy.deepcopy(start).eval()]
+        self.frozen = [_copied(start).eval()]
         self.register_buffer("codes", data.codes.long(), persistent=False)
         self.history = start.histories(data.preferences.history, data.attributes)
         self.trie = Trie.build(data.codes.long(), start.codebook_size)

@@ -203,13 +203,13 @@ class TrainingConfig(ValidatedConfig):
         "w is chosen on the last validation days (recency_weight_days), 0 among its values",
     )
     recency_days: int = option(1, "The newest days that this prior counts", ge=1, le=366)
-    neighbours: int = option(
-        50,
+    item_neighbours: int = option(
+        0,
         "Lists add w log(similarity) of an item to the history's items, by who watched both; this "
         "many neighbours are kept per item. The weight w is chosen as the recency prior's is. 0 "
         "leaves the term out",
         ge=0,
-        le=100_000,
+        le=1000,
     )
     recency_weight_days: int = option(
         7,

@@ -50,14 +50,18 @@ class PipelineConfig:
         return dataclasses.replace(self, **replaced)
 
 
-# On KuaiRand the generator is above SASRec with such a head only (docs/log.md, 2026-11-28)
-WITH_DENSE_HEAD = PipelineConfig().override(
-    {"model": {"dense_head": True, "dense_encoder_layers": 2}}
+# On KuaiRand the generator is above SASRec with both only (docs/log.md, 2026-11-28 and 29); both
+# score the whole catalogue for every user, which the larger presets are not for.
+WITH_CATALOGUE_SCORES = PipelineConfig().override(
+    {
+        "model": {"dense_head": True, "dense_encoder_layers": 2},
+        "training": {"item_neighbours": 50},
+    }
 )
 
 PRESETS: dict[str, PipelineConfig] = {
-    "tiny": WITH_DENSE_HEAD,
-    "small": WITH_DENSE_HEAD.override(
+    "tiny": WITH_CATALOGUE_SCORES,
+    "small": WITH_CATALOGUE_SCORES.override(
         {
             "sessions": {"history_length": 64},
             "tokenizer": {"codebook_size": 256},

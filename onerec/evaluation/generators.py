@@ -118,7 +118,7 @@ class SessionGenerator:
         return Trie.build(self.codes, self.model.codebook_size, allowed, self.trie.prior)
 
     def without_prior(self) -> "SessionGenerator":
-        """The same by log-probability alone."""
+        """The same without what the trie adds, a recency prior."""
         allowed = self.trie.leaf_of_item >= 0
         return replace(self, trie=Trie.build(self.codes, self.model.codebook_size, allowed))
 

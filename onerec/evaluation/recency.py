@@ -3,6 +3,7 @@
 The weight is chosen on the validation day with the watches of the days before it, by a model that
 has not learned that day; it is then used with the watches of the validation day on the test day. A
 model that learns the newest days last has learned those before the validation day when it chooses.
+Where the model of the night before is there, which served on the validation day, it chooses.
 What earlier nightly runs measured on their validation days counts, too (`ndcg_by_weight`).
 
 Shapes: C cases, K places of a list, N items.

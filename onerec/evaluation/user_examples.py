@@ -29,7 +29,7 @@ On {{ day }}: {{ user.targets | join(", ") }}
 {{ markdown_table(list_columns, user.lists) }}
 
 {{ markdown_table(
-    ["item", "nearest by semantic ID", "nearest by vector", "probability"], user.reasons
+    ["item", "nearest by semantic ID", "nearest by vector", "score"], user.reasons
 ) }}
 
 The reward model of the list of {{ explained }}: {{ user.towers | join(", ") }}
@@ -62,7 +62,7 @@ class UserExamples:
     Attributes:
         data: The cases alone, with what they are measured with.
         lists: System -> (U, K) item indices, best first, -1 padded.
-        probabilities: (U, K) of the explained system: that of the session the item is in.
+        scores: (U, K) of the explained system: what its lists are sorted by.
         reasons: Of the explained system's items.
         towers: Signal -> (U,) its probability for the explained system's first items, by the
             reward model.
@@ -71,7 +71,7 @@ class UserExamples:
 
     data: EvaluationData
     lists: Mapping[str, np.ndarray]
-    probabilities: np.ndarray
+    scores: np.ndarray
     reasons: Reasons
     towers: Mapping[str, np.ndarray]
     explained: str
@@ -114,7 +114,7 @@ def collect_user_examples(
     return UserExamples(
         data=few,
         lists={name: found.items[:, :LIST_LENGTH] for name, found in ranked.items()},
-        probabilities=np.exp(listed.scores[:, :LIST_LENGTH]),
+        scores=listed.scores[:, :LIST_LENGTH],
         reasons=nearest_in_history(
             torch.from_numpy(few.histories),
             torch.from_numpy(listed.items[:, :LIST_LENGTH]),
@@ -225,6 +225,6 @@ def _reasons_of(examples: UserExamples, row: int, named: Callable[[int], str]) -
             continue
         by_tokens = f"{named(why.by_tokens[row, place])}: {why.shared_tokens[row, place]}"
         by_vector = f"{named(why.by_vector[row, place])}: {why.cosine[row, place]:.2f}"
-        probability = f"{examples.probabilities[row, place]:.2g}"
-        lines.append([named(item), f"{by_tokens} of {tokens} tokens", by_vector, probability])
+        score = f"{examples.scores[row, place]:.2f}"
+        lines.append([named(item), f"{by_tokens} of {tokens} tokens", by_vector, score])
     return lines

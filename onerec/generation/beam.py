@@ -191,9 +191,11 @@ def added_scores(model: OneRec, memory: Memory, trie: Trie) -> Tensor | None:
     if model.mixes_dense:
         dense = model.dense_share * model.dense_logits(memory).log_softmax(-1)
         added = dense if added is None else dense + added.to(dense)
-    if memory.neighbours is not None:
-        near = model.neighbour_weight * memory.neighbours
-        added = near if added is None else near + added.to(near)
+    if model.neighbours is not None and model.neighbour_weight > 0:
+        assert memory.items is not None, "`read_histories` made the memory"
+        near = model.neighbours.log_similarity(memory.items, trie.num_items)
+        near.mul_(model.neighbour_weight)
+        added = near if added is None else near.add_(added)
     return added
 
 
@@ -226,9 +228,8 @@ def read_histories(model: OneRec, history: Histories, codes: Tensor) -> Memory:
     parts = [model.encode(*encode_items(model, p, codes)) for p in history.split(users)]
     states, masks = [part.states for part in parts], [part.mask for part in parts]
     memory, items = Memory(torch.cat(states), torch.cat(masks)), items_of(history).to(model.device)
-    if model.neighbours is not None and model.neighbour_weight > 0:
-        near = model.neighbours.log_similarity(items, len(codes))
-        memory = memory._replace(neighbours=near)
+    if model.neighbours is not None:
+        memory = memory._replace(items=items)
     if model.dense is None or model.dense.encoder is None:
         return memory
     return memory._replace(dense=model.dense.state_after(items))

@@ -1,7 +1,7 @@
 """How a session generator becomes a ranked list, and the exact scores against which it is checked.
 
 The list is written down here once: items by the log-probability of being the session's first item,
-plus what is added to it: a prior of the trie's, and the dense head's part.
+plus what is added to it: a prior of the trie's, the dense head's part, and item neighbours'.
 
 Shapes: B batch, H history items, N items, T SID tokens, V nodes of one depth, C codes.
 """

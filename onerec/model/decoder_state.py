@@ -18,13 +18,13 @@ class Memory(NamedTuple):
 
     The states of a lazy decoder are its keys and values, `lazy_decoder.context_width` wide. A dense
     head's own encoder has read the history, too: (B, D). Where item neighbours count in lists, they
-    have scored the catalogue: (B, N).
+    know the items that were read: (B, H).
     """
 
     states: Tensor
     mask: Tensor
     dense: Tensor | None = None
-    neighbours: Tensor | None = None
+    items: Tensor | None = None
 
 
 @dataclasses.dataclass

@@ -1,7 +1,8 @@
 """Item neighbours: what lists add for items whose watchers are those of the history's items.
 
 Item-KNN as a term beside the generated log-probability and the dense head's: counts of who watched
-what hold pairs of items that neither has learned yet. Refitted every night, without training.
+what hold pairs of items that neither has learned yet. Counted anew for every training; a champion
+that stays keeps those of its own.
 
 Shapes: B batch, H history items, N items, n neighbours of an item.
 """
@@ -60,4 +61,4 @@ class ItemNeighbours(nn.Module):
         similarity = self.similarity[row] * known.unsqueeze(2)
         total = similarity.new_zeros(len(history), num_items)
         total.scatter_add_(1, self.item[row].flatten(1).long(), similarity.flatten(1))
-        return (total + SMOOTHING).log()
+        return total.add_(SMOOTHING).log_()

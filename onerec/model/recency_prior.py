@@ -1,7 +1,7 @@
 """A prior for what is watched at present, added to log-probabilities when lists are made.
 
 A generator's weights are as old as its training; counts of the newest day cost nothing. With weight
-w an item counts log p(item | history) + w log(1 + watches on the newest days). Which w is best say
+w an item counts w log(1 + watches on the newest days) more. Which w is best say
 the last validation days (`onerec.evaluation.recency`).
 """
 

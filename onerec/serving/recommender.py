@@ -185,7 +185,7 @@ class Recommender(ItemIdRecommender):
         Returns:
             The lists; `config.new_item_share` of their places are kept for new items, ordered by
             `rank_by_content` with a dense head and as the lists are without. A score is
-            the item's log-probability plus recency prior and the dense head's share: as a first
+            the item's log-probability plus what `added_scores` adds: as a first
             item, or conditional on the items before it inside a session that begins the list. The
             reward is that of the session, or of the item alone behind it.
         """
@@ -369,8 +369,8 @@ class Recommender(ItemIdRecommender):
 
 
 class _Found(NamedTuple):
-    """Beam search results of a batch. Log-probabilities include prior and dense head; rewards are
-    NaN without a reward model.
+    """Beam search results of a batch. Log-probabilities include what `added_scores` adds; rewards
+    are NaN without a reward model.
 
     Attributes:
         sessions: (B, K, M) item indices, -1 where there is none; K is 0 where no list begins with

@@ -20,9 +20,9 @@ from torch import Tensor
 from onerec.tokenizer.distances import Rows, blocks, ranks_within, scores
 
 POOL_SCORES = 1 << 26
-"""Most scores of movable items in memory at once (256 MiB)."""
+"""Most scores of movable items in memory at once, three times (768 MiB)."""
 POOL_PER_CLUSTER = 160
-"""Items per cluster that may move before the pool is drawn again, at least."""
+"""Items per cluster that may move before the pool is drawn again, if there is memory for them."""
 POOL_PER_SURPLUS = 4
 """The same for each item that the most overfull cluster has too many."""
 

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +18,7 @@ from onerec.evaluation.recency import RecencyCases
 from onerec.model import OneRec, UserVocabulary, expert_load, init_from_content, save_model
 from onerec.model.item_neighbours import ItemNeighbours
 from onerec.session_dataset.generator_sessions import SessionTensors
+from onerec.session_dataset.splits import LEARNED
 from onerec.tokenizer.semantic_ids import SemanticIds
 from onerec.training.batches import LengthGroupedBatches, SessionRows, lengths
 from onerec.training.dense_head import fit_dense_head
@@ -53,10 +54,10 @@ class PretrainingData:
         newest: Sessions of the newest days, the validation day included, for a last phase after the
             epoch is chosen; None: no last phase.
         newest_before: The same a day earlier, without the validation day.
-        list_cases: Users of the validation day on whom the weights of recency prior and dense head
-            are chosen; None: the weights are 0.
-        neighbours: Item neighbours by all days before the test day; None: lists have none.
-        neighbours_before: The same without the validation day, by which their weight is chosen.
+        list_cases: Users of the validation day on whom the weights of recency prior, item
+            neighbours and dense head are chosen; None: the weights are 0.
+        item_neighbours: From splits to item neighbours by their days. Those without the validation
+            day choose the weight; None: lists have none.
         earlier: What nightly runs before measured of those weights, see `choose_list_weights`.
         continues: The weights to start from have learned all before the newest days, so that
             `train` is learned for `TrainingConfig.warm_epochs` only.
@@ -69,8 +70,7 @@ class PretrainingData:
     newest: SessionTensors | None = None
     newest_before: SessionTensors | None = None
     list_cases: RecencyCases | None = None
-    neighbours: ItemNeighbours | None = None
-    neighbours_before: ItemNeighbours | None = None
+    item_neighbours: Callable[[Sequence[str]], ItemNeighbours] | None = None
     earlier: Earlier = dataclasses.field(default_factory=dict)
     continues: bool = False
 
@@ -131,7 +131,8 @@ def fit_generator(
         validation = chosen.best if chosen else learner.start_losses(data.valid, config.batch_size)
         tried = _choose_weights(learner, data, config, work, as_served=chosen is None)
         newest = learner.learn_newest(data.newest, config, work, "newest_days")
-        model.neighbours = data.neighbours if model.neighbour_weight else None
+        if data.item_neighbours and model.neighbour_weight:  # the first process alone has one
+            model.neighbours = data.item_neighbours(LEARNED)
     report = _report(chosen, newest, model, tried, validation)
     if process_rank(runtime) == 0:
         _write(model, report, data, out_dir)
@@ -267,6 +268,7 @@ def _choose_weights(
         learner.learn_newest(data.newest_before, config, scratch, "newest_days_before")
         if process_rank(learner.runtime) != 0:
             return TriedWeights()
+        count = data.item_neighbours if data.chooses_weights else None
         return choose_list_weights(
             model,
             codes,
@@ -274,7 +276,7 @@ def _choose_weights(
             config,
             data.earlier,
             as_served=as_served,
-            neighbours=data.neighbours_before,
+            neighbours=count and count(("train",)),
         )
 
 

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +58,8 @@ class TrainingJob:
         model: Shape of the generator.
         training: Optimiser and schedule.
         runtime: Hardware.
-        earlier: What nightly runs before measured of the weights in lists, by name: `recency` of
-            the prior, `dense` of the dense head's share.
+        earlier: What nightly runs before measured of the weights in lists, by the names of
+            `TriedWeights`.
     """
 
     session_dataset: Path
@@ -153,7 +154,7 @@ def _pretraining_data(job: TrainingJob, semantic_ids: SemanticIds) -> Pretrainin
         )
         sessions = concatenate_sessions(sessions, watched)
     list_cases = None
-    if job.training.recency_prior or job.model.dense_head or job.training.neighbours:
+    if job.training.recency_prior or job.model.dense_head or job.training.item_neighbours:
         list_cases = load_recency_cases(
             job.session_dataset,
             semantic_ids,
@@ -173,8 +174,9 @@ def _pretraining_data(job: TrainingJob, semantic_ids: SemanticIds) -> Pretrainin
         newest=newest,
         newest_before=newest_before,
         list_cases=list_cases,
-        neighbours=_neighbours(job, semantic_ids, LEARNED),
-        neighbours_before=_neighbours(job, semantic_ids, ("train",)),
+        item_neighbours=partial(count_neighbours, job, semantic_ids)
+        if job.training.item_neighbours
+        else None,
         earlier=job.earlier,
         continues=_first_unlearned(job, semantic_ids) is not None,
     )
@@ -215,21 +217,20 @@ def newest_sessions(
     )
 
 
-def _neighbours(
+def count_neighbours(
     job: TrainingJob, semantic_ids: SemanticIds, splits: Sequence[str]
-) -> ItemNeighbours | None:
+) -> ItemNeighbours:
     """Item neighbours by the days of some splits; held-out users lack the validation day."""
-    test_day = split_day(job.session_dataset, "valid")
-    if not job.training.neighbours or test_day is None:
-        return None
+    last_day = split_day(job.session_dataset, "valid")
+    assert last_day is not None, "a training has validation sessions"
     window = load_interactions(
         job.session_dataset,
         semantic_ids,
-        test_day=test_day + timedelta(days=1),
+        test_day=last_day + timedelta(days=1),
         splits=splits,
         hold_out=True,
     )
-    return ItemNeighbours.of(nearest_items(window.watched, job.training.neighbours))
+    return ItemNeighbours.of(nearest_items(window.watched, job.training.item_neighbours))
 
 
 def _item_vectors(semantic_ids: Path) -> Tensor | None:

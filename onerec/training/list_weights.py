@@ -1,9 +1,9 @@
-"""Weights of dense head and recency prior in a model's lists, chosen on the last validation days.
+"""Weights of the terms of a model's lists, chosen on the last validation days.
 
 They are chosen by a model that has learned the newest days before the validation day, as the one
 that serves has learned the newest days before its own (`fit_generator`): first the share of the
-dense head, then the weight of the recency prior. Nightly runs before count as they measured theirs
-(`onerec.evaluation.ndcg_by_weight`).
+dense head, then the weight of item neighbours, then that of the recency prior. Nightly runs before
+count as they measured theirs (`onerec.evaluation.ndcg_by_weight`).
 
 Shapes: C users, K places of a list, N items, T SID tokens.
 """

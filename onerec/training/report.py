@@ -75,5 +75,6 @@ def read_report(directory: Path) -> TrainingReport:
     names = {f.name for f in dataclasses.fields(TrainingReport)} - {"history"}
     summary = {name: written["summary"].get(name) for name in names}
     for name in ("recency_ndcg", "dense_ndcg", "neighbour_ndcg"):
-        summary[name] = NdcgByWeight.from_json(summary[name])
+        # a report of before has none of item neighbours
+        summary[name] = NdcgByWeight.from_json(summary[name]) if summary[name] else NOT_MEASURED
     return TrainingReport(history=written["epochs"], **summary)

@@ -125,6 +125,7 @@ def test_sasrec_of_the_night_before_chooses_the_recency_prior(
         load_baselines(a.path).learned["sasrec_ce"].model.state_dict() for a in (first, second)
     ]
     assert all(torch.equal(weights[0][key], value) for key, value in weights[1].items())
-    for other in ({"tokenizer_version": "version-z"}, {"history_length": 99}):
+    others = ({"tokenizer_version": "version-z"}, {"history_length": 99}, {"items": 10**6})
+    for other in others:
         night_of("2026-06-13", **other)
         assert not made()[1], other

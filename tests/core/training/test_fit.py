@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +61,7 @@ def fit(
     earlier: Earlier | None = None,
     newest: SessionTensors | None = None,
     newest_before: SessionTensors | None = None,
-    neighbours: ItemNeighbours | None = None,
-    neighbours_before: ItemNeighbours | None = None,
+    item_neighbours: Callable[[Sequence[str]], ItemNeighbours] | None = None,
 ) -> TrainingReport:
     return fit_generator(
         config,
@@ -76,8 +75,7 @@ def fit(
             earlier=earlier or {},
             newest=newest,
             newest_before=newest_before,
-            neighbours=neighbours,
-            neighbours_before=neighbours_before,
+            item_neighbours=item_neighbours,
         ),
         out_dir=directory / "out",
         scratch=directory / "scratch",
@@ -186,9 +184,14 @@ def test_many_users_of_earlier_days_outvote_those_of_this_one(tmp_path: Path) ->
     assert after.dense_share == share
 
 
-def neighbours_of(item: int) -> ItemNeighbours:
-    """Item 3 has one neighbour."""
-    return ItemNeighbours.of(sp.csr_array(([1.0], ([3], [item])), shape=(NUM_ITEMS, NUM_ITEMS)))
+def neighbours_of(item: int, before: int) -> Callable[[Sequence[str]], ItemNeighbours]:
+    """Item 3 has one neighbour, and another one without the validation day."""
+
+    def count(splits: Sequence[str]) -> ItemNeighbours:
+        near = item if "valid" in splits else before
+        return ItemNeighbours.of(sp.csr_array(([1.0], ([3], [near])), shape=(NUM_ITEMS, NUM_ITEMS)))
+
+    return count
 
 
 def test_the_weight_of_item_neighbours_is_chosen_by_those_without_the_validation_day(
@@ -197,31 +200,22 @@ def test_the_weight_of_item_neighbours_is_chosen_by_those_without_the_validation
     config = dataclasses.replace(TRAINING, max_epochs=1)
     cases = cases_of_recency(weight_pays=False)
     cases.users.history[:, 0] = 3
-    pays, does_not = neighbours_of(7), neighbours_of(6)
-    report = fit(
-        tmp_path / "a", config, list_cases=cases, neighbours=does_not, neighbours_before=pays
-    )
+    counted = neighbours_of(6, before=7)
+    report = fit(tmp_path / "a", config, list_cases=cases, item_neighbours=counted)
     assert tuple(report.neighbour_ndcg.ndcg) == NEIGHBOUR_WEIGHTS
     model, _ = load_model(tmp_path / "a" / "out", expected_tokenizer_version=None)
     best = max(report.neighbour_ndcg.ndcg.values())
     assert report.neighbour_ndcg.ndcg[0.0] < best
     assert report.neighbour_ndcg.ndcg[model.neighbour_weight] == best
     assert model.neighbours is not None
-    assert torch.equal(model.neighbours.item, does_not.item), "lists have those of all days"
+    assert torch.equal(model.neighbours.item, counted(("train", "valid")).item), "of all days"
     assert read_report(tmp_path / "a" / "out").neighbour_ndcg == report.neighbour_ndcg
-    after = fit(tmp_path / "b", config, initial=model, list_cases=cases, neighbours_before=does_not)
+    misleading = neighbours_of(7, before=6)
+    fit(tmp_path / "b", config, initial=model, list_cases=cases, item_neighbours=misleading)
     later, _ = load_model(tmp_path / "b" / "out", expected_tokenizer_version=None)
     assert (later.neighbour_weight, later.neighbours) == (0.0, None), "a warm start has its own"
-    assert after.neighbour_ndcg.users == len(cases.users)
-    many = {"neighbours": (NdcgByWeight(10**6, {w: w == 0.5 for w in NEIGHBOUR_WEIGHTS}),)}
-    fit(
-        tmp_path / "c",
-        config,
-        list_cases=cases,
-        earlier=many,
-        neighbours=pays,
-        neighbours_before=does_not,
-    )
+    many = {"neighbours": (NdcgByWeight(10**6, {w: float(w == 0.5) for w in NEIGHBOUR_WEIGHTS}),)}
+    fit(tmp_path / "c", config, list_cases=cases, earlier=many, item_neighbours=misleading)
     outvoted, _ = load_model(tmp_path / "c" / "out", expected_tokenizer_version=None)
     assert outvoted.neighbour_weight == 0.5
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from datetime import date, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ from onerec.session_dataset.splits import LEARNED
 from onerec.session_dataset.user_sequences import load_user_sequences, sessions_of_sequences
 from onerec.training.__main__ import main
 from onerec.training.generator_module import next_token_loss
-from onerec.training.job import TrainingJob, train, why_not_start_from
+from onerec.training.job import TrainingJob, count_neighbours, train, why_not_start_from
 from onerec.training.launch import job_to_json, parse_job, run_job_file
 from onerec.training.list_weights import NEIGHBOUR_WEIGHTS
 from onerec.training.progress import TrainingProgress
@@ -120,24 +121,32 @@ def test_the_recency_prior_counts_the_days_of_the_settings(artifacts: Path, tmp_
 def test_item_neighbours_are_kept_as_the_settings_say(artifacts: Path, tmp_path: Path) -> None:
     def checkpoint(neighbours: int) -> Path:
         out = tmp_path / f"{neighbours}"
-        job = job_of(artifacts, max_epochs=1, neighbours=neighbours)
-        weights = {"neighbours": (NdcgByWeight(10**6, {w: w == 0.3 for w in NEIGHBOUR_WEIGHTS}),)}
-        train(dataclasses.replace(job, earlier=weights), out_dir=out, scratch=tmp_path / "scratch")
+        job = job_of(artifacts, max_epochs=1, item_neighbours=neighbours)
+        crowd = NdcgByWeight(10**6, {w: float(w == 0.3) for w in NEIGHBOUR_WEIGHTS})
+        job = dataclasses.replace(job, earlier={"neighbours": (crowd,)})
+        train(job, out_dir=out, scratch=tmp_path / "scratch")
         return out
+
+    def expected(splits: tuple[str, ...]) -> ItemNeighbours:
+        window = load_interactions(
+            artifacts / "session_dataset",
+            catalogue(),
+            test_day=last_day_of(artifacts) + timedelta(days=1),
+            splits=splits,
+            hold_out=True,
+        )
+        return ItemNeighbours.of(nearest_items(window.watched, 2))
 
     model, _ = load_model(checkpoint(2), expected_tokenizer_version=None)
     assert model.neighbour_weight == 0.3
     assert model.neighbours is not None
-    window = load_interactions(
-        artifacts / "session_dataset",
-        catalogue(),
-        test_day=last_day_of(artifacts) + timedelta(days=1),
-        hold_out=True,
-    )
-    expected = ItemNeighbours.of(nearest_items(window.watched, 2))
-    assert expected.item.shape[1] == 2
-    assert torch.equal(model.neighbours.item, expected.item)
-    assert torch.equal(model.neighbours.similarity, expected.similarity)
+    assert model.neighbours.item.shape[1] == 2
+    assert torch.equal(model.neighbours.similarity, expected(LEARNED).similarity)
+    assert torch.equal(model.neighbours.item, expected(LEARNED).item)
+    count = partial(count_neighbours, job_of(artifacts, item_neighbours=2), catalogue())
+    before = count(("train",))
+    assert torch.equal(before.similarity, expected(("train",)).similarity)
+    assert not torch.equal(before.similarity, model.neighbours.similarity)
     model, _ = load_model(checkpoint(0), expected_tokenizer_version=None)
     assert (model.neighbours, model.neighbour_weight) == (None, 0.0)
 
