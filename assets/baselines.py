@@ -25,6 +25,7 @@ from onerec.artifacts import Artifact
 from resources.stores import Artifacts, Compute
 
 if TYPE_CHECKING:
+    from onerec.evaluation.baselines import FittedBaselines
     from onerec.evaluation.baselines.job import BaselinesJob
 
 FITTED_WITH = (
@@ -72,7 +73,6 @@ def baselines(
     """Popularity, item-KNN and what else the settings name, fitted on [D - W, D - 1] alone."""
     from onerec.evaluation.baselines import load_baselines
     from onerec.evaluation.baselines.job import BaselinesJob
-    from onerec.report.pictures import histogram, svg_markdown
 
     day, settings = context.partition_key, to_core(config, PIPELINE.evaluation)
     phase = to_core(config.training, PIPELINE.training)
@@ -97,11 +97,14 @@ def baselines(
         context, artifacts.store, "baselines", alike, max(2, days), beside=("session_dataset",)
     )
     key["upstream"] |= before.upstream
-    job = replace(job, earlier=before.measured if days > 1 else {})
-    served = _night_before(before, job)
+    served = _served(before, job)
     if served is not None:
         context.log.info(f"recency priors of sequence baselines are chosen by those of {served}")
-        job = replace(job, night_before=served.path)
+    job = replace(
+        job,
+        earlier=before.measured if days > 1 else {},
+        night_before=None if served is None else served.path,
+    )
     scratch = artifacts.store.scratch("baselines", day, key)
     with artifacts.store.write("baselines", day, **key) as draft:
         clocked = run_training(context, job, out_dir=draft.path, scratch=scratch)
@@ -109,13 +112,19 @@ def baselines(
         draft.row_counts["rows"] = int(fitted.candidates.sum())
         draft.metadata |= as_metadata(fitted.recency_ndcg)
     shutil.rmtree(scratch)
+    earlier = {"earlier days that chose recency priors": len(before.artifacts)}
+    return published(draft.artifact, {**_exposures(fitted), **earlier, **fitted.facts(), **clocked})
+
+
+def _exposures(fitted: "FittedBaselines") -> dict[str, dg.MetadataValue]:
+    """A picture of how often items are shown."""
+    from onerec.report.pictures import histogram, svg_markdown
+
     shown = histogram(fitted.exposures.tolist(), "How often items are shown", "exposures", "items")
-    picture = dg.MetadataValue.md(svg_markdown(shown))
-    facts = {"earlier days that chose recency priors": len(before.artifacts), **fitted.facts()}
-    return published(draft.artifact, {"exposures per item": picture, **facts, **clocked})
+    return {"exposures per item": dg.MetadataValue.md(svg_markdown(shown))}
 
 
-def _night_before(before: NightsBefore, job: "BaselinesJob") -> Artifact | None:
+def _served(before: NightsBefore, job: "BaselinesJob") -> Artifact | None:
     """The baselines that could serve on the validation day, if they were fitted to the same kind of
     data."""
     from onerec.evaluation.baselines.job import is_comparable

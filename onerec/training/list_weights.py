@@ -94,24 +94,17 @@ def choose_list_weights(
     if model.dense is not None:
         dense = _dense_logp(model, codes, cases, lists.items)
         generated = (lists.scores - SEARCHED_SHARE * dense) / (1 - SEARCHED_SHARE)
-        mixed = {
-            share: replace(lists, scores=(1 - share) * generated + share * dense)
-            for share in DENSE_SHARES
-        }
+        mixed = {s: replace(lists, scores=(1 - s) * generated + s * dense) for s in DENSE_SHARES}
         ndcg = {share: ndcg_at_10(found, cases) for share, found in mixed.items()}
         tried = replace(tried, dense=NdcgByWeight(len(cases.users), ndcg, as_served))
         model.dense_share = best_of(pooled([tried.dense, *before.get("dense", ())]))
         lists = mixed[model.dense_share]
     if neighbours is not None:
-        near = _log_similarity(neighbours, cases, lists.items)
-        with_near = {
-            weight: replace(lists, scores=lists.scores + weight * near)
-            for weight in NEIGHBOUR_WEIGHTS
-        }
-        ndcg = {weight: ndcg_at_10(found, cases) for weight, found in with_near.items()}
+        added = _with_neighbours(neighbours, cases, lists)
+        ndcg = {weight: ndcg_at_10(found, cases) for weight, found in added.items()}
         tried = replace(tried, neighbours=NdcgByWeight(len(cases.users), ndcg, as_served))
         model.neighbour_weight = best_of(pooled([tried.neighbours, *before.get("neighbours", ())]))
-        lists = with_near[model.neighbour_weight]
+        lists = added[model.neighbour_weight]
     if config.recency_prior:
         measured = replace(ndcg_by_weight(lists, cases), as_served=as_served)
         tried = replace(tried, recency=measured)
@@ -141,17 +134,18 @@ def _histories(model: OneRec, cases: RecencyCases) -> Histories:
     return model.histories(torch.from_numpy(cases.users.history), cases.users.attributes)
 
 
-def _log_similarity(
-    neighbours: ItemNeighbours, cases: RecencyCases, items: np.ndarray
-) -> np.ndarray:
-    """(C, K) what neighbours say of listed items; 0 where there is no item."""
+def _with_neighbours(
+    neighbours: ItemNeighbours, cases: RecencyCases, lists: RankedLists
+) -> dict[float, RankedLists]:
+    """The lists by weight of item neighbours."""
     histories = torch.from_numpy(cases.users.history).split(USERS_AT_ONCE)
-    listed = torch.from_numpy(items).split(USERS_AT_ONCE)
+    listed = torch.from_numpy(lists.items).split(USERS_AT_ONCE)
     parts = []
     for history, row in zip(histories, listed, strict=True):
         near = neighbours.log_similarity(history, len(cases.candidates))
         parts.append(near.gather(1, row.clamp(min=0)) * (row >= 0))
-    return torch.cat(parts).double().numpy()
+    near = torch.cat(parts).double().numpy()
+    return {w: replace(lists, scores=lists.scores + w * near) for w in NEIGHBOUR_WEIGHTS}
 
 
 def _dense_logp(model: OneRec, codes: Tensor, cases: RecencyCases, items: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ from onerec.evaluation.baselines.sequences import NewestWindows, WindowData
 from onerec.evaluation.baselines.tiger import TigerRanker, tiger_shape, window_loss
 from onerec.evaluation.baselines.transformer import SequenceModel, SequenceRanker, SequenceShape
 from onerec.evaluation.ranking_metrics import per_case_metrics
-from onerec.evaluation.recency import chosen_prior
+from onerec.evaluation.recency import ChosenPrior, RecencyCases, chosen_prior
 from onerec.model import OneRec
 from onerec.ranked_lists import Ranker
 from onerec.session_dataset.eval_users import EvalUsers
@@ -314,16 +314,24 @@ def best_trial(
 
     learn_newest = partial(_learn_newest, model, loss, recipe, newest, execution, config.seed)
     if data.recency is not None:
-        choose = partial(chosen_prior, cases=data.recency, seed=config.seed, earlier=data.earlier)
-        if data.served is not None:
-            prior = choose(data.served, as_served=True)
-        else:
-            with weights_put_back(model):
+        with weights_put_back(model):
+            if data.served is None:
                 learn_newest(data.newest_before, "newest_before")
-                prior = choose(ranker)
+            prior = _chosen_prior(ranker, data, data.recency, config.seed)
         ranker = replace(ranker, recency_prior=prior)
     learn_newest(data.newest, "newest")
     return ranker
+
+
+def _chosen_prior(ranker: Ranker, data: WindowData, cases: RecencyCases, seed: int) -> ChosenPrior:
+    """By the model that served on the validation day, else by this one without that day."""
+    return chosen_prior(
+        data.served or ranker,
+        cases,
+        seed=seed,
+        earlier=data.earlier,
+        as_served=data.served is not None,
+    )
 
 
 def _learn_newest(
