@@ -74,9 +74,10 @@ def baselines(
     from onerec.evaluation.baselines import load_baselines
     from onerec.evaluation.baselines.job import BaselinesJob
 
-    day, settings = context.partition_key, to_core(config, PIPELINE.evaluation)
+    day, store = context.partition_key, artifacts.store
+    settings = to_core(config, PIPELINE.evaluation)
     phase = to_core(config.training, PIPELINE.training)
-    read = {n: artifacts.store.latest(n, day) for n in ("session_dataset", "semantic_ids")}
+    read = {n: store.latest(n, day) for n in ("session_dataset", "semantic_ids")}
     job = BaselinesJob(
         session_dataset=read["session_dataset"].path,
         semantic_ids=read["semantic_ids"].path,
@@ -92,21 +93,15 @@ def baselines(
         "code_version": CODE,
     }
     alike = {name: value for name, value in key["config"].items() if name != "baselines"}
-    days = phase.recency_weight_days
-    before = nights_before(
-        context, artifacts.store, "baselines", alike, max(2, days), beside=("session_dataset",)
-    )
+    days, beside = phase.recency_weight_days, ("session_dataset",)
+    before = nights_before(context, store, "baselines", alike, max(2, days), beside=beside)
     key["upstream"] |= before.upstream
-    served = _served(before, job)
-    if served is not None:
+    job = replace(job, earlier=before.measured if days > 1 else {})
+    if served := _served(before, job):
         context.log.info(f"recency priors of sequence baselines are chosen by those of {served}")
-    job = replace(
-        job,
-        earlier=before.measured if days > 1 else {},
-        night_before=None if served is None else served.path,
-    )
-    scratch = artifacts.store.scratch("baselines", day, key)
-    with artifacts.store.write("baselines", day, **key) as draft:
+        job = replace(job, night_before=served.path)
+    scratch = store.scratch("baselines", day, key)
+    with store.write("baselines", day, **key) as draft:
         clocked = run_training(context, job, out_dir=draft.path, scratch=scratch)
         fitted = load_baselines(draft.path)
         draft.row_counts["rows"] = int(fitted.candidates.sum())
