@@ -37,7 +37,7 @@ class ItemNeighbours(nn.Module):
     def of(cls, similarity: sp.csr_array) -> "ItemNeighbours":
         """The neighbours in the rows of a matrix (N, N) of similarities, 0 where it has none."""
         counts = np.diff(similarity.indptr)
-        found = cls(similarity.shape[0], max(int(counts.max(initial=0)), 1))
+        found = cls(len(counts), max(int(counts.max(initial=0)), 1))
         row = np.repeat(np.arange(len(counts)), counts)
         place = np.arange(len(row)) - np.repeat(similarity.indptr[:-1], counts)
         at = torch.from_numpy(row), torch.from_numpy(place)
