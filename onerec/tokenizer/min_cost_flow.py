@@ -19,8 +19,8 @@ from torch import Tensor
 
 from onerec.tokenizer.distances import Rows, blocks, ranks_within, scores
 
-POOL_SCORES = 1 << 26
-"""Most scores of movable items in memory at once, three times (768 MiB)."""
+POOL_CELLS = 1 << 26
+"""Most scores of movable items in memory at once, three times (768 MiB), and most components."""
 POOL_PER_CLUSTER = 160
 """Items per cluster that may move before the pool is drawn again, if there is memory for them."""
 POOL_PER_SURPLUS = 4
@@ -71,7 +71,7 @@ def _movable(
         own = labels[block, None]
         stay = costs.gather(1, own)[:, 0]
         loss[block] = costs.scatter_(1, own, torch.inf).amin(1) - stay
-    per_cluster = min(per_cluster, max(4, POOL_SCORES // num_codes**2))
+    per_cluster = min(per_cluster, max(4, POOL_CELLS // (num_codes * max(centroids.shape))))
     order = loss.argsort(stable=True)
     return order[ranks_within(labels[order]) < per_cluster]
 

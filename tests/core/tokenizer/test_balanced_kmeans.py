@@ -121,7 +121,7 @@ def test_centroids_are_the_means_of_their_members() -> None:
 def test_blocks_do_not_have_to_hold_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     vectors = topical(700, 8)
     monkeypatch.setattr("onerec.tokenizer.distances.BLOCK_SCORES", 16 * 64)
-    monkeypatch.setattr("onerec.tokenizer.min_cost_flow.POOL_SCORES", 1)
+    monkeypatch.setattr("onerec.tokenizer.min_cost_flow.POOL_CELLS", 1)
     monkeypatch.setattr("onerec.tokenizer.balanced_kmeans.POINTS_PER_CLUSTER", 20)
     found = fit(vectors, 16)
     sizes = torch.bincount(found.labels)

@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from onerec.tokenizer import distances
+from onerec.tokenizer import distances, min_cost_flow
 from onerec.tokenizer.balanced_kmeans import balanced_kmeans
 from onerec.tokenizer.codebook import check_vectors
 from onerec.tokenizer.distances import Residuals
 from tests.core.tokenizer.peers import topical
 
-NUM_ITEMS, NUM_CODES = 6000, 8
+NUM_ITEMS, NUM_CODES, WIDTH = 6000, 8, 16
 
 
 class Counted:
@@ -32,7 +32,8 @@ def test_balanced_kmeans_reads_parts_whatever_the_number_of_items(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(distances, "BLOCK_SCORES", 500 * NUM_CODES)
-    rows = Counted(topical(NUM_ITEMS, 16))
+    monkeypatch.setattr(min_cost_flow, "POOL_CELLS", 160 * NUM_CODES * WIDTH)
+    rows = Counted(topical(NUM_ITEMS, WIDTH))
     found, wanted = (
         balanced_kmeans(of, NUM_CODES, iterations=3, generator=torch.Generator().manual_seed(0))
         for of in (rows, rows.rows)
