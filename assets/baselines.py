@@ -96,7 +96,8 @@ def baselines(
     days, beside = phase.recency_weight_days, ("session_dataset",)
     before = nights_before(context, store, "baselines", alike, max(2, days), beside=beside)
     key["upstream"] |= before.upstream
-    job = replace(job, earlier=before.measured if days > 1 else {})
+    counted = before if days > 1 else NightsBefore([])
+    job = replace(job, earlier=counted.measured)
     if served := _served(before, job):
         context.log.info(f"recency priors of sequence baselines are chosen by those of {served}")
         job = replace(job, night_before=served.path)
@@ -107,16 +108,19 @@ def baselines(
         draft.row_counts["rows"] = int(fitted.candidates.sum())
         draft.metadata |= as_metadata(fitted.recency_ndcg)
     shutil.rmtree(scratch)
-    earlier = {"earlier days that chose recency priors": len(before.artifacts)}
-    return published(draft.artifact, {**_exposures(fitted), **earlier, **fitted.facts(), **clocked})
+    return published(draft.artifact, {**_shown(fitted, counted), **clocked})
 
 
-def _exposures(fitted: "FittedBaselines") -> dict[str, dg.MetadataValue]:
-    """A picture of how often items are shown."""
+def _shown(fitted: "FittedBaselines", counted: NightsBefore) -> dict[str, Any]:
+    """What was fitted, and a picture of how often items are shown."""
     from onerec.report.pictures import histogram, svg_markdown
 
     shown = histogram(fitted.exposures.tolist(), "How often items are shown", "exposures", "items")
-    return {"exposures per item": dg.MetadataValue.md(svg_markdown(shown))}
+    return {
+        "exposures per item": dg.MetadataValue.md(svg_markdown(shown)),
+        "earlier days that chose recency priors": len(counted.artifacts),
+        **fitted.facts(),
+    }
 
 
 def _served(before: NightsBefore, job: "BaselinesJob") -> Artifact | None:

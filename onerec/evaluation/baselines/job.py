@@ -79,10 +79,11 @@ class BaselinesJob:
 
     def fitted_on(self) -> dict[str, Any]:
         """What has to be the same where the models of another day rank for this one."""
+        ids = load_semantic_ids(self.semantic_ids)
         return {
-            "tokenizer_version": load_semantic_ids(self.semantic_ids).tokenizer_version,
+            "tokenizer_version": ids.tokenizer_version,
             "history_length": read_session_config(self.session_dataset).history_length,
-            "items": len(load_semantic_ids(self.semantic_ids)),
+            "items": len(ids),
         }
 
     def _inputs(self, scratch: Path) -> BaselineInputs:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from onerec.config import ModelConfig
+from onerec.generation import Trie, rank_items, score_items
 from onerec.model import OneRec
 
 LAZY: dict[str, Any] = {"architecture": "lazy_decoder"}
@@ -53,3 +54,18 @@ def unique_codes(num_items: int, codebook_size: int, num_sid_tokens: int, seed: 
 def histories(*rows: list[int], length: int = 6) -> Tensor:
     """Item indices, right-padded with -1."""
     return torch.tensor([row + [-1] * (length - len(row)) for row in rows])
+
+
+def assert_lists_are_sorted_by(
+    scores: Tensor, model: OneRec, history: Tensor, codes: Tensor, trie: Trie
+) -> None:
+    """Whole lists, the first item alone and the score of a given item follow scores (B, N)."""
+    num_items = scores.shape[1]
+    expected, order = scores.sort(dim=1, descending=True)
+    items, found = rank_items(model, history, codes, trie, top_k=num_items, beam=num_items)
+    assert torch.equal(items, order)
+    torch.testing.assert_close(found, expected)
+    again = score_items(model, history, items[:, :1], codes, trie)
+    torch.testing.assert_close(again, expected[:, :1])
+    first, _ = rank_items(model, history, codes, trie, top_k=1, beam=num_items)
+    assert torch.equal(first, order[:, :1])

@@ -5,11 +5,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from onerec.generation import Trie, generate_sessions, rank_items, score_catalogue, score_items
+from onerec.generation import Trie, generate_sessions, rank_items, score_catalogue
 from onerec.generation.beam import read_histories
 from onerec.model import load_model, save_model, session_logp
 from onerec.model.dense_head import DenseHead
-from tests.core.model.small import histories, small_model, unique_codes
+from tests.core.model.small import (
+    assert_lists_are_sorted_by,
+    histories,
+    small_model,
+    unique_codes,
+)
 
 ITEMS, KNOWN = 20, 5
 HISTORY = histories([0, 3, 2], [], [1, 1, 4, 5, 0, 2])
@@ -45,12 +50,7 @@ def test_lists_are_sorted_by_both_log_probabilities(shape) -> None:
     prior = torch.linspace(0, 2, ITEMS)
     trie = Trie.build(codes, 4, prior=prior)
     scores = 0.3 * score_catalogue(model, HISTORY, codes) + 0.7 * dense_logp(model, codes) + prior
-    expected, order = scores.sort(dim=1, descending=True)
-    items, found = rank_items(model, HISTORY, codes, trie, top_k=ITEMS, beam=ITEMS)
-    assert torch.equal(items, order)
-    torch.testing.assert_close(found, expected)
-    again = score_items(model, HISTORY, items[:, :1], codes, trie)
-    torch.testing.assert_close(again, expected[:, :1])
+    assert_lists_are_sorted_by(scores, model, HISTORY, codes, trie)
 
 
 def test_every_item_of_a_session_is_scored_by_both() -> None:
