@@ -4,6 +4,7 @@ Shapes: B batch, H history items, M items of a session, T towers of which Tb are
     width, N items, Dv item-vector width, Fi facts of an item, Fu facts of a user, Q quantiles.
 """
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -250,13 +251,14 @@ class RewardModel(nn.Module):
         """(..., D) representations of item indices; zero where the index is -1."""
         present = (items >= 0)[..., None]
         # Unit vectors have entries of about 1/sqrt(Dv); the projection wants entries of about 1.
-        frozen = vectors[items.clamp(min=0)] * vectors.shape[1] ** 0.5
+        scale = vectors.shape[1] ** 0.5
+        frozen = _of_items(lambda of: self.project(of * scale), vectors, items)
         unknown = self.shape.num_items
         rows = torch.where((items >= 0) & (items < unknown), items, unknown)
         if self.training:  # so that items without an embedding also occur in training
             dropped = torch.rand(rows.shape, device=rows.device) < self.config.embedding_dropout
             rows = rows.masked_fill(dropped, unknown)
-        return (self.project(frozen) + self.embed(rows)) * present
+        return (frozen + self.embed(rows)) * present
 
     def _age(self, seen: Tensor) -> Tensor:
         """(B, H) 0 for the newest history item, 1 for the one before...; padding gets 0."""
@@ -264,12 +266,26 @@ class RewardModel(nn.Module):
         return newer.clamp(0, self.shape.history_length - 1)
 
 
+def _of_items(function: Callable[[Tensor], Tensor], vectors: Tensor, items: Tensor) -> Tensor:
+    """(..., D) what a function makes of the vectors (N, Dv) of items (...), of item 0 at -1.
+
+    Where there are more items than vectors, it sees every vector once.
+    """
+    at = items.clamp(min=0)
+    many = at.numel() > len(vectors)
+    return F.embedding(at, function(vectors)) if many else function(F.embedding(at, vectors))
+
+
+def _unit(vectors: Tensor) -> Tensor:
+    return F.normalize(vectors, dim=-1)
+
+
 def _similarity(vectors: Tensor, items: Tensor, history: Tensor) -> Tensor:
     """(B, M, 2) mean and largest cosine of each item with a history; 0 where there is none.
 
     Cosines of unrelated unit vectors are about 1/sqrt(Dv); they are scaled to be about 1.
     """
-    item, past = (F.normalize(vectors[x.clamp(min=0)], dim=-1) for x in (items, history))
+    item, past = (_of_items(_unit, vectors, x) for x in (items, history))
     cosine = item @ past.transpose(1, 2) * vectors.shape[1] ** 0.5
     known = ((items >= 0)[:, :, None] & (history >= 0)[:, None, :]).to(cosine.dtype)
     mean = (cosine * known).sum(-1) / known.sum(-1).clamp(min=1)
