@@ -82,7 +82,10 @@ class Dataset:
 
 
 DATASETS: dict[str, Dataset] = {
-    "simulated": Dataset("onerec.datasets.simulated", sections=("simulator",)),
+    # Ten epochs from random weights gain nothing over six here (docs/log.md, 2026-11-29)
+    "simulated": Dataset(
+        "onerec.datasets.simulated", {"training": {"max_epochs": 6}}, sections=("simulator",)
+    ),
     # A user-day is the session: Pure keeps only exposures of 7.6 k videos, so 30-minute sessions
     # hold 1.2 views. Watched = the log's own long_view rule: complete, or at least 18 seconds.
     "kuairand": Dataset(
