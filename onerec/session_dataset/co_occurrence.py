@@ -49,7 +49,7 @@ def co_occurrence_blocks(
         yield int(first), sp.csr_array(block)
 
 
-def nearest_items(rows: Incidence, most: int) -> sp.csr_array:
+def nearest_items(rows: Incidence, most: int, listed: np.ndarray) -> sp.csr_array:
     """Cosine similarities of the items' sets of rows, the nearest neighbours of each item kept.
 
     Pairs are counted exactly, a block of items at a time: memory grows with N x `most`, not with
@@ -58,6 +58,7 @@ def nearest_items(rows: Incidence, most: int) -> sp.csr_array:
     Args:
         rows: (R, N), such as the items that each user watched.
         most: Neighbours kept per item; equal similarities keep the lower item index.
+        listed: (N,) booleans: items that may be listed. No other one takes a neighbour's place.
 
     Returns:
         (N, N) sparse, neighbours of item i in row i. An item is not its own neighbour.
@@ -68,9 +69,9 @@ def nearest_items(rows: Incidence, most: int) -> sp.csr_array:
         num_rows = len(block.indptr) - 1
         row, column = np.repeat(np.arange(num_rows), np.diff(block.indptr)), block.indices
         cosine = block.data / np.sqrt(count[row + first] * count[column])
-        itself = column == row + first
-        cosine[itself] = -np.inf
-        near = largest_per_row(block.indptr, column, cosine, most) & ~itself
+        no_neighbour = (column == row + first) | ~listed[column]
+        cosine[no_neighbour] = -np.inf
+        near = largest_per_row(block.indptr, column, cosine, most) & ~no_neighbour
         nearest, shape = (cosine[near], (row[near], column[near])), (num_rows, len(count))
         blocks.append(sp.coo_array(nearest, shape=shape).tocsr())
     return sp.csr_array(sp.vstack(blocks, format="csr"))

@@ -223,14 +223,12 @@ def count_neighbours(
     """Item neighbours by the days of some splits; held-out users lack the validation day."""
     last_day = split_day(job.session_dataset, "valid")
     assert last_day is not None, "a training has validation sessions"
+    day = last_day + timedelta(days=1)
     window = load_interactions(
-        job.session_dataset,
-        semantic_ids,
-        test_day=last_day + timedelta(days=1),
-        splits=splits,
-        hold_out=True,
+        job.session_dataset, semantic_ids, test_day=day, splits=splits, hold_out=True
     )
-    return ItemNeighbours.of(nearest_items(window.watched, job.training.item_neighbours))
+    most, listed = job.training.item_neighbours, semantic_ids.candidates(day)
+    return ItemNeighbours.of(nearest_items(window.watched, most, listed))
 
 
 def _item_vectors(semantic_ids: Path) -> Tensor | None:

@@ -187,7 +187,7 @@ def fit_item_knn(interactions: Interactions, candidates: np.ndarray, *, neighbou
         candidates: (N,) booleans.
         neighbours: Neighbours kept per item.
     """
-    similarity = nearest_items(interactions.watched, neighbours)
+    similarity = nearest_items(interactions.watched, neighbours, candidates)
     return ItemKNN(similarity, interactions.watches, candidates)
 
 

@@ -10,7 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onerec.session_dataset import co_occurrence, incidence
-from onerec.session_dataset.co_occurrence import co_occurrence_blocks, largest_per_row
+from onerec.session_dataset.co_occurrence import (
+    co_occurrence_blocks,
+    largest_per_row,
+    nearest_items,
+)
 from onerec.session_dataset.incidence import (
     Incidence,
     IncidenceWriter,
@@ -66,6 +70,21 @@ def test_blocks_are_rows_of_the_product(chunk: int) -> None:
             assert (block.toarray() == expected[first:seen]).all()
             assert block.nnz <= chunk + ITEMS  # a row over the limit at most
         assert seen == ITEMS
+
+
+def test_neighbours_are_the_nearest_of_the_items_that_may_be_listed(chunk: int) -> None:
+    rows, ones = random_matrix(seed=3)
+    listed = np.random.default_rng(0).random(ITEMS) < 0.6
+    norm = np.sqrt(np.maximum(ones.sum(0), 1))
+    cosine = (ones.T @ ones) / np.outer(norm, norm)
+    np.fill_diagonal(cosine, 0)
+    cosine[:, ~listed] = 0
+    found = nearest_items(rows, 4, listed).toarray()
+    for item in range(ITEMS):
+        nearest = np.lexsort((np.arange(ITEMS), -cosine[item]))[:4]
+        expected = np.zeros(ITEMS)
+        expected[nearest] = cosine[item, nearest]
+        np.testing.assert_allclose(found[item], expected)
 
 
 def test_memory_does_not_grow_with_the_rows(monkeypatch) -> None:

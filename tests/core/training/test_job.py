@@ -135,7 +135,8 @@ def test_item_neighbours_are_kept_as_the_settings_say(artifacts: Path, tmp_path:
             splits=splits,
             hold_out=True,
         )
-        return ItemNeighbours.of(nearest_items(window.watched, 2))
+        everything = np.ones(len(window.watches), bool)
+        return ItemNeighbours.of(nearest_items(window.watched, 2, everything))
 
     model, _ = load_model(checkpoint(2), expected_tokenizer_version=None)
     assert model.neighbour_weight == 0.3
@@ -149,6 +150,16 @@ def test_item_neighbours_are_kept_as_the_settings_say(artifacts: Path, tmp_path:
     assert not torch.equal(before.similarity, model.neighbours.similarity)
     model, _ = load_model(checkpoint(0), expected_tokenizer_version=None)
     assert (model.neighbours, model.neighbour_weight) == (None, 0.0)
+
+
+def test_withdrawn_items_take_no_places_among_neighbours(artifacts: Path) -> None:
+    gone = np.full(len(catalogue()), "NaT", "datetime64[D]")
+    gone[::2] = np.datetime64(last_day_of(artifacts), "D")
+    today = dataclasses.replace(catalogue(), withdrawn_on=gone)
+    found = count_neighbours(job_of(artifacts, item_neighbours=2), today, LEARNED)
+    near = found.item[found.similarity > 0]
+    assert len(near)
+    assert (near % 2 == 1).all()
 
 
 def test_wrong_jobs_are_refused_by_name(artifacts: Path, tmp_path: Path) -> None:
