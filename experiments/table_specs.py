@@ -256,7 +256,7 @@ TABLES = (
         environment=SIMULATED,
         files=("cold_items_simulated",),
         asset="cold_items_table",
-        expected="a nightly run of 5 minutes and two trainings of as long",
+        expected="a nightly run of 5 minutes and six trainings of as long",
     ),
     TableSpec(
         name="reward_quality",

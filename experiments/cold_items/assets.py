@@ -29,7 +29,9 @@ class ColdItemsLaunchpad(dg.Config):
     """Which items are held out."""
 
     share: float = Field(default=0.2, gt=0, lt=1, description="Share of the items held out")
-    seed: int = Field(default=0, ge=0, description="Another seed holds other items out")
+    seeds: list[int] = Field(
+        default=[0, 1, 2], min_length=1, description="Each holds other items out"
+    )
 
 
 class MovieLensLaunchpad(ColdItemsLaunchpad):
@@ -72,15 +74,14 @@ def cold_items_table(
         supplied=None if supplied is None else usable_vectors(supplied)[0],
         embeddings=EmbeddingConfig(**embedded.manifest["config"]),
         share=config.share,
-        seed=config.seed,
+        seed=config.seeds[0],
         runtime=compute.runtime().on_one_device(),
         scratch=store.scratch("cold_items_table", day, _key(config, read)),
         on_progress=context.log.info,
     )
     base = replace(night.base, training=replace(night.base.training, fresh_epochs=0))
-    seeds, settings = [base.training.seed], asdict(base)
-    made = provenance(context.instance, store, [day], settings, seeds, _budget(test))
-    return _written(test, SETTINGS.dataset, made)
+    made = provenance(context.instance, store, [day], asdict(base), config.seeds, _budget(test))
+    return _written(test, SETTINGS.dataset, config.seeds, made)
 
 
 @dg.asset(
@@ -120,7 +121,7 @@ def cold_items_movielens_table(
         supplied=None,
         embeddings=PIPELINE.embeddings,
         share=config.share,
-        seed=config.seed,
+        seed=config.seeds[0],
         runtime=compute.runtime().on_one_device(),
         scratch=scratch,
         on_progress=context.log.info,
@@ -128,11 +129,11 @@ def cold_items_movielens_table(
     made = Provenance(
         data=f"MovieLens-100k {'+'.join(read.values())}",
         config=f"{SETTINGS.preset} preset",
-        seeds=[PIPELINE.training.seed],
+        seeds=config.seeds,
         budget=_budget(test),
         commit=current_commit(),
     )
-    return _written(test, "movielens", made)
+    return _written(test, "movielens", config.seeds, made)
 
 
 def _key(config: ColdItemsLaunchpad, read: dict[str, str]) -> dict[str, Any]:
@@ -142,15 +143,22 @@ def _key(config: ColdItemsLaunchpad, read: dict[str, str]) -> dict[str, Any]:
 
 def _budget(test: "ColdItems") -> str:
     return (
-        f"two generators of at most {test.base.training.max_epochs} epochs; the setting for new "
-        "items chosen on the validation day"
+        f"two generators a seed, of at most {test.base.training.max_epochs} epochs; the setting "
+        "for new items chosen on the validation day"
     )
 
 
-def _written(test: "ColdItems", dataset: str, made: "Provenance") -> dg.MaterializeResult:
+def _written(
+    test: "ColdItems", dataset: str, seeds: list[int], made: "Provenance"
+) -> dg.MaterializeResult:
     from experiments.cold_items.experiment import run_cold_items
-    from experiments.cold_items.table import table_of_cold_items
+    from experiments.cold_items.table import pooled, table_of_cold_items
 
-    table = table_of_cold_items(run_cold_items(test, dataset), made)
+    runs = []
+    for seed in seeds:
+        test.on_progress(f"items held out by seed {seed}")
+        one = replace(test, seed=seed, scratch=test.scratch / f"seed_{seed}")
+        runs.append(run_cold_items(one, dataset))
+    table = table_of_cold_items(pooled(runs), made)
     shutil.rmtree(test.scratch)
     return written([table], {"nightly run": test.test_day.isoformat()})

@@ -15,18 +15,16 @@ from experiments.cold_items.held_out import (
     open_held_out,
     shown,
 )
-from experiments.cold_items.systems import SETTINGS, ContentKNN, generator_systems
+from experiments.cold_items.systems import ContentKNN, WithContentItems, generator_systems
 from experiments.cold_items.table import (
     CONTENT_KNN,
-    HELD_OUT,
-    RECALL,
+    ITEM_KNN,
+    WITH_CONTENT,
     ColdItemsRun,
-    choose_setting,
     measure,
 )
 from onerec.config import EmbeddingConfig, PipelineConfig
 from onerec.evaluation.baselines import fit_baselines
-from onerec.evaluation.metric_table import Metric
 from onerec.ranked_lists import Ranker
 from onerec.session_dataset.interactions import load_interactions
 from onerec.session_dataset.newest_watches import WatchesBefore, split_day
@@ -52,7 +50,7 @@ class ColdItems:
         supplied: The log's own item vectors, if it has any.
         embeddings: Settings of the item vectors.
         share: Share of the items that are held out.
-        seed: Of the choice of items.
+        seed: Of the choice of items, and added to that of the trainings.
         runtime: Hardware and threads.
         scratch: Keeps finished parts; a run that was killed goes on from there.
         on_progress: Called with a line of text now and then.
@@ -72,7 +70,7 @@ class ColdItems:
 
 
 def run_cold_items(test: ColdItems, dataset: str) -> ColdItemsRun:
-    """Hold items out, train, choose a setting on the validation day, measure the test day.
+    """Hold items out, train, measure the validation day and the test day.
 
     Args:
         test: The experiment.
@@ -90,7 +88,7 @@ def run_cold_items(test: ColdItems, dataset: str) -> ColdItemsRun:
         )
     held = _held_out(test)
     checkpoints = {name: _trained(test, held, name) for name in CHECKPOINTS}
-    measured, cold_cases = {}, 0
+    measured = {}
     for split, of_day in (("valid", valid_day), ("test", day)):
         cases = held.cases(
             sessions, split, of_day, history_length=test.base.sessions.history_length
@@ -99,15 +97,8 @@ def run_cold_items(test: ColdItems, dataset: str) -> ColdItemsRun:
         test.on_progress(f"{split}: {len(cases)} users")
         rankers = _rankers(test, held, checkpoints, of_day, candidates)
         measured[split] = measure(rankers, cases, held.is_held_out, candidates)
-        on_cold = measured[split]["generator"].values[Metric(RECALL.name, HELD_OUT)]
-        cold_cases = int(np.isfinite(on_cold).sum())
     return ColdItemsRun(
-        dataset=dataset,
-        valid=measured["valid"],
-        test=measured["test"],
-        chosen=choose_setting(measured["valid"], SETTINGS),
-        share=test.share,
-        cold_cases=cold_cases,
+        dataset=dataset, valid=measured["valid"], test=measured["test"], share=test.share
     )
 
 
@@ -140,7 +131,9 @@ def _trained(test: ColdItems, held: HeldOutCatalogue, name: str) -> Path:
             history_length=base.sessions.history_length,
             session_items=base.sessions.session_items,
             model=replace(base.model, **CHECKPOINTS[name]),
-            training=replace(base.training, warm_start=False, fresh_epochs=0),
+            training=replace(
+                base.training, warm_start=False, fresh_epochs=0, seed=base.training.seed + test.seed
+            ),
             runtime=test.runtime,
         )
         train(
@@ -164,16 +157,20 @@ def _rankers(
     log = load_interactions(sessions, held.learned, test_day=test.test_day)
     counted = fit_baselines(log, candidates, neighbours=base.evaluation.neighbours)
     content = ContentKNN(held.content, counted.popularity.weights, candidates)
+    new = held.is_held_out | ~shown(sessions, held.learned, test.test_day)
     return {
         "popularity": counted.popularity,
         "popularity of the last days": counted.popularity_recent,
-        "item-KNN": counted.item_knn,
+        ITEM_KNN: counted.item_knn,
         CONTENT_KNN: content,
+        **{
+            name: WithContentItems(counted.item_knn, content, new, share)
+            for name, share in WITH_CONTENT.items()
+        },
         **generator_systems(
             checkpoints,
             held,
-            shown(sessions, held.learned, test.test_day),
-            content,
+            new,
             decoding=base.decoding,
             watches=WatchesBefore(sessions, day),
             device=test.runtime.torch_device(),

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from experiments.cold_items.held_out import HeldOutCatalogue
+from experiments.cold_items.table import GENERATOR, HEAD, SHARES
 from onerec.config import BeamConfig
 from onerec.evaluation.baselines.simple import TIE_SHARE
 from onerec.evaluation.generators import load_generator
@@ -23,18 +24,6 @@ from onerec.ranked_lists import (
 )
 from onerec.serving.recommender import Recommender
 from onerec.session_dataset.newest_watches import WatchesBefore
-
-TENTH, FIFTH = ", a tenth for new", ", a fifth for new"
-SETTINGS = (
-    f"generator{TENTH}",
-    f"generator{FIFTH}",
-    f"generator{TENTH} by content",
-    f"generator{FIFTH} by content",
-    "dense head",
-    f"dense head{TENTH}",
-    f"dense head{FIFTH}",
-)
-"""What the validation day chooses from, beside the generator as it is."""
 
 
 @dataclass(frozen=True)
@@ -71,16 +60,16 @@ class ContentKNN:
 
 @dataclass(frozen=True)
 class WithContentItems:
-    """A generator's lists in which content orders what the kept places hold.
+    """Lists of another ranker, a share of whose places content fills with new items.
 
     Attributes:
-        generator: Makes the lists, without kept places.
+        ranker: Makes the other places.
         content: Orders the new items.
         new: (N,) booleans: the new items.
         share: Of the places.
     """
 
-    generator: Ranker
+    ranker: Ranker
     content: ContentKNN
     new: np.ndarray
     share: float
@@ -94,7 +83,7 @@ class WithContentItems:
         attributes: pa.Table | None = None,
     ) -> RankedLists:
         """See `Ranker.rank`."""
-        lists = self.generator.rank(histories, top_k, exclude, candidates, attributes)
+        lists = self.ranker.rank(histories, top_k, exclude, candidates, attributes)
         new = narrowed(self.new, candidates)
         kept = self.content.rank(histories, int(top_k * self.share), exclude, new)
         return with_kept_places(lists, kept, self.share)
@@ -103,26 +92,22 @@ class WithContentItems:
 def generator_systems(
     checkpoints: Mapping[str, Path],
     catalogue: HeldOutCatalogue,
-    seen: np.ndarray,
-    content: ContentKNN,
+    new: np.ndarray,
     *,
     decoding: BeamConfig,
     watches: WatchesBefore,
     device: str,
 ) -> dict[str, Ranker]:
-    """The rows of generators, as they serve but for those `by content`.
+    """The rows of generators, as they serve.
 
     Args:
         checkpoints: `plain` and `dense`, without and with a dense head.
         catalogue: Of the experiment.
-        seen: (N,) booleans: items with an exposure on the training days; the others, held-out items
-            among them, are the new ones that places are kept for.
-        content: Orders new items in the rows `by content`.
+        new: (N,) booleans: what places are kept for.
         decoding: Beam and batch size.
         watches: What recency priors count.
         device: Where the generators run.
     """
-    new = catalogue.is_held_out | ~seen
     day = np.datetime64(watches.day, "D")
     ids = replace(catalogue.learned, first_seen=np.where(new, day - 1, day - 2))
 
@@ -133,13 +118,8 @@ def generator_systems(
         )
         return Recommender(made.model, ids, config=config, prior=made.trie.prior)
 
-    shares = {TENTH: 0.1, FIFTH: 0.2}
-    systems: dict[str, Ranker] = {
+    return {
         f"{system}{suffix}": served(name, share)
-        for system, name in (("generator", "plain"), ("dense head", "dense"))
-        for suffix, share in {"": 0.0, **shares}.items()
+        for system, name in ((GENERATOR, "plain"), (HEAD, "dense"))
+        for suffix, share in {"": 0.0, **SHARES}.items()
     }
-    for suffix, share in shares.items():
-        by_content = WithContentItems(systems["generator"], content, new, share)
-        systems[f"generator{suffix} by content"] = by_content
-    return {name: systems[name] for name in ("generator", *SETTINGS)}

@@ -4,7 +4,7 @@ Shapes: C cases, K places of a list, N items.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -27,7 +27,16 @@ LISTED = Metric("held_out_share")
 """Share of the listed items that were held out."""
 METRICS = (RECALL, Metric(RECALL.name, LEARNED), Metric(RECALL.name, HELD_OUT), LISTED)
 GENERATOR, CONTENT_KNN = "generator", "item-KNN on content vectors"
-BASELINES = ("popularity", "popularity of the last days", "item-KNN", CONTENT_KNN)
+ITEM_KNN = "item-KNN"
+TENTH, FIFTH = ", a tenth for new", ", a fifth for new"
+SHARES = {TENTH: 0.1, FIFTH: 0.2}
+"""Share of the places that is kept for new items, by the end of a system's name."""
+WITH_CONTENT = {f"{ITEM_KNN}{suffix} by content": share for suffix, share in SHARES.items()}
+"""Baselines whose kept places content fills, with their shares."""
+BASELINES = ("popularity", "popularity of the last days", ITEM_KNN, CONTENT_KNN, *WITH_CONTENT)
+HEAD = "dense head"
+SETTINGS = (*(GENERATOR + suffix for suffix in SHARES), *(HEAD + s for s in ("", *SHARES)))
+"""What the validation day chooses from, beside the generator as it is."""
 
 
 def measure(
@@ -88,19 +97,50 @@ class ColdItemsRun:
 
     Attributes:
         dataset: Name of the data set.
-        valid: Values of the validation day by system.
+        valid: Values of the validation day by system, a row for every choice of held-out items.
         test: Those of the test day.
-        chosen: The setting that the validation day chose.
         share: Share of the items held out.
-        cold_cases: Users who watched a held-out item on the test day.
     """
 
     dataset: str
     valid: Mapping[str, SeededValues]
     test: Mapping[str, SeededValues]
-    chosen: str
     share: float
-    cold_cases: int
+
+    @property
+    def chosen(self) -> str:
+        """The setting that the validation day chooses."""
+        return choose_setting(self.valid, SETTINGS)
+
+    @property
+    def cold_cases(self) -> int:
+        """Times that a user watched a held-out item on the test day."""
+        cold = self.test[GENERATOR].values[Metric(RECALL.name, HELD_OUT)]
+        return int(np.isfinite(cold).sum())
+
+
+def pooled(runs: Sequence[ColdItemsRun]) -> ColdItemsRun:
+    """Runs over the same users that hold other items out, as one.
+
+    Args:
+        runs: At least one.
+    """
+    days = {"valid": [run.valid for run in runs], "test": [run.test for run in runs]}
+    return replace(
+        runs[0],
+        **{
+            day: {
+                name: SeededValues(
+                    {
+                        metric: np.concatenate([run[name].values[metric] for run in measured])
+                        for metric in measured[0][name].values
+                    }
+                )
+                for name in measured[0]
+            }
+            for day, measured in days.items()
+        },
+    )
 
 
 def table_of_cold_items(run: ColdItemsRun, provenance: Provenance) -> ResultTable:
@@ -142,10 +182,11 @@ def table_of_cold_items(run: ColdItemsRun, provenance: Provenance) -> ResultTabl
         title=f"Cold items on {run.dataset}",
         text=f"{run.share:.0%} of the items, a seeded sample, leave the training days: no model, "
         "count or co-watching vector has seen an event of them. Texts, categories and semantic IDs "
-        "stay. Targets of the test day are those of the whole catalogue, "
-        f"{run.cold_cases:,} users watched a held-out item. Histories lack held-out items. "
-        "Generators are trained without a last phase, so that settings could be compared on the "
-        "validation day; users are resampled, differences are paired.",
+        "stay. Targets of the test day are those of the whole catalogue. A seed is another sample "
+        f"and other trainings; in all {run.cold_cases:,} times a user watched a held-out item. "
+        "Histories lack held-out items. Generators are trained without a last phase, so that "
+        "settings could be compared on the validation day; users and seeds are resampled, "
+        "differences are paired.",
         metrics=metrics,
         provenance=provenance,
         columns=columns,

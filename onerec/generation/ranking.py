@@ -22,8 +22,12 @@ from onerec.generation.beam import (
     search,
 )
 from onerec.generation.trie import Trie
-from onerec.model import DecoderState, Histories, Memory, OneRec, item_logp
+from onerec.model import DecoderState, Histories, Memory, OneRec, item_logp, items_of
 from onerec.ranked_lists import RankedLists, exclude_scores
+
+CONTENT_SIMILARITY = 5.0
+"""Weight of the mean cosine with the history's items where content orders new ones. Chosen on the
+validation days of the simulated app and of MovieLens (docs/log.md, 2026-11-29)."""
 
 
 @torch.no_grad()
@@ -119,10 +123,11 @@ def rank_by_content(
     prior: Tensor | None = None,
     exclude: np.ndarray | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Each user's best items by the dense head without its learned embeddings.
+    """Each user's best items by content: the dense head without its learned embeddings, and how
+    like the history's items they are.
 
-    Those of items that have hardly been shown have learned as negatives only that nobody watches
-    them; the projection of what is known of an item carries over to new ones.
+    Learned embeddings of items that have hardly been shown have learned as negatives only that
+    nobody watches them; the projection of what is known of an item carries over to new ones.
 
     Args:
         model: With a dense head, in evaluation mode.
@@ -134,12 +139,14 @@ def rank_by_content(
         exclude: (B, E) item indices that a user must not get, -1 padded.
 
     Returns:
-        (B, top_k) item indices, -1 where fewer are allowed, and their log-probabilities plus prior,
-        -inf there.
+        (B, top_k) item indices, -1 where fewer are allowed, and their log-probabilities plus prior
+        plus `CONTENT_SIMILARITY` times the mean cosine with the history's items, -inf there.
     """
     assert model.dense is not None, "content is what a dense head reads"
     memory = read_histories(model, history, codes)
     scores = model.dense_logits(memory, model.dense.content()).log_softmax(-1)
+    near = model.dense.similarity(items_of(history).to(scores.device))
+    scores = scores + CONTENT_SIMILARITY * near
     if prior is not None:
         scores = scores + prior
     scores = scores.masked_fill(~allowed, NO_SCORE)

@@ -130,6 +130,13 @@ class DenseHead(nn.Module):
         """(N, D) vectors of all items by what is known of them, without the learned embeddings."""
         return self.known(self.vectors)
 
+    def similarity(self, history: Tensor) -> Tensor:
+        """(B, N) products of what is known of the items with its mean over histories (B, H) of item
+        indices, -1 padded: of unit vectors the mean cosine. 0 after an empty history."""
+        there = (history >= 0).to(self.vectors).unsqueeze(-1)
+        total = (self.vectors[history.clamp(min=0)] * there).sum(1)
+        return total / there.sum(1).clamp(min=1) @ self.vectors.T
+
     def of(self, items: Tensor) -> Tensor:
         """(..., D) vectors of item indices (...), as `table` has them; of item 0 at padding."""
         items = items.clamp(min=0).to(self.vectors.device)

@@ -6,6 +6,7 @@ import torch
 
 from onerec.generation import Trie, rank_by_content, rank_first_items, score_catalogue
 from onerec.generation.beam import read_histories
+from onerec.generation.ranking import CONTENT_SIMILARITY
 from onerec.model import load_model, save_model
 from onerec.model.dense_head import followed_by
 from onerec.training.dense_head import next_item_loss
@@ -124,7 +125,12 @@ def test_new_items_are_ordered_by_content_and_a_checkpoint_keeps_it(tmp_path: Pa
     assert model.dense is not None
     memory = read_histories(model, HISTORY, codes)
     with torch.no_grad():
-        expected = model.dense_logits(memory, model.dense.content()).argsort(1, descending=True)
+        logp = model.dense_logits(memory, model.dense.content()).log_softmax(1)
+        nothing = torch.zeros(1, model.dense.vectors.shape[1])
+        known = [model.dense.vectors[h[h >= 0]] for h in HISTORY]
+        mean = torch.stack([(v if len(v) else nothing).mean(0) for v in known])
+        near = mean @ model.dense.vectors.T
+        expected = (logp + CONTENT_SIMILARITY * near).argsort(1, descending=True)
     items, _ = rank_by_content(model, HISTORY, codes, torch.ones(ITEMS, dtype=torch.bool), top_k=4)
     assert torch.equal(items, expected[:, :4])
     save_model(model, tmp_path, tokenizer_version="g")

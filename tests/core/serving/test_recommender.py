@@ -16,6 +16,7 @@ from onerec.evaluation.baselines import FittedBaselines
 from onerec.evaluation.baselines.simple import ItemKNN, Popularity
 from onerec.generation import generate_sessions, rank_items
 from onerec.generation.beam import read_histories
+from onerec.generation.ranking import CONTENT_SIMILARITY
 from onerec.model import TokenizerVersionMismatchError, save_model, session_logp
 from onerec.ranked_lists import last_items
 from onerec.reward.model import RewardModel, RewardShape, save_reward
@@ -218,7 +219,10 @@ def test_a_dense_head_orders_the_new_items_by_content_alone(parts, rewarded, own
             content = (vectors @ head.known.weight.T).double()
             state = memory.states[0, 0] if memory.dense is None else memory.dense[0]
             state = head.state(state.float()).double()
-            scores = (content @ state).log_softmax(0) + prior
+            near = torch.zeros(N)
+            if (recent[0] >= 0).any():
+                near = torch.stack([vectors @ vectors[i] for i in recent[0] if i >= 0]).mean(0)
+            scores = (content @ state).log_softmax(0) + prior + CONTENT_SIMILARITY * near
         seen = {int(i) for i in rows[0] if i >= 0}
         best = sorted((i for i in range(7, 17) if i not in seen), key=lambda i: -scores[i])[:2]
         place = [r.item_id for r in row]

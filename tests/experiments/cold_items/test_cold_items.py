@@ -9,15 +9,18 @@ from safetensors.numpy import load_file
 
 from experiments.cold_items.experiment import CHECKPOINTS, ColdItems, run_cold_items
 from experiments.cold_items.held_out import RENAMED, HeldOutCatalogue, choose_held_out, hold_out
-from experiments.cold_items.systems import SETTINGS, TENTH, ContentKNN, WithContentItems
+from experiments.cold_items.systems import ContentKNN, WithContentItems
 from experiments.cold_items.table import (
     GENERATOR,
     HELD_OUT,
     LEARNED,
     LISTED,
     RECALL,
+    SETTINGS,
+    TENTH,
     choose_setting,
     measure,
+    pooled,
     table_of_cold_items,
 )
 from experiments.nightly_artifacts import PublishedNightlyRun, latest_night
@@ -222,8 +225,11 @@ def test_from_a_night_to_the_table_and_again_after_a_kill(
         for metric, column in system.values.items():
             np.testing.assert_array_equal(again.test[name].values[metric], column)
     assert trained == {name: file.stat().st_mtime_ns for name, file in files.items()}
+    two = pooled([made, again])
+    assert two.test[GENERATOR].values[RECALL].shape == (2, made.test[GENERATOR].values[RECALL].size)
+    assert two.cold_cases == 2 * made.cold_cases
     table = table_of_cold_items(
-        made, Provenance(data="toy", config="x", seeds=(0,), budget="none", commit="abc")
+        two, Provenance(data="toy", config="x", seeds=(0,), budget="none", commit="abc")
     )
     assert table.systems[:1] == ["popularity"]
     assert "Chosen on the validation day" in table.findings[0]
