@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-from pydantic import Field
+from pydantic import Field, NonNegativeInt
 
 from assets.code_version import code_version
-from assets.support import PIPELINE, POOL_TRAINER, SETTINGS, upstream
+from assets.support import POOL_TRAINER, SETTINGS, upstream
 from experiments.cold_items import MOVIELENS_FILES
 from experiments.nightly_artifacts import NEEDED, latest_night
 from experiments.table_assets import GROUP, provenance, written
@@ -29,8 +29,10 @@ class ColdItemsLaunchpad(dg.Config):
     """Which items are held out."""
 
     share: float = Field(default=0.2, gt=0, lt=1, description="Share of the items held out")
-    seeds: list[int] = Field(
-        default=[0, 1, 2], min_length=1, description="Each holds other items out"
+    seeds: list[NonNegativeInt] = Field(
+        default=[0, 1, 2],
+        min_length=1,
+        description="Each holds other items out; a repeated one counts once",
     )
 
 
@@ -79,7 +81,9 @@ def cold_items_table(
         scratch=store.scratch("cold_items_table", day, _key(config, read)),
         on_progress=context.log.info,
     )
-    base = replace(night.base, training=replace(night.base.training, fresh_epochs=0))
+    base = replace(
+        night.base, training=replace(night.base.training, fresh_epochs=0, item_neighbours=0)
+    )
     made = provenance(context.instance, store, [day], asdict(base), config.seeds, _budget(test))
     return _written(test, SETTINGS.dataset, config.seeds, made)
 
@@ -100,6 +104,7 @@ def cold_items_movielens_table(
     from experiments.cold_items import movielens
     from experiments.cold_items.experiment import ColdItems
     from experiments.reporting.result_tables import Provenance
+    from onerec.config import PRESETS
     from resources.commit import current_commit
 
     directory = Path(config.directory)
@@ -108,7 +113,10 @@ def cold_items_movielens_table(
         for name in MOVIELENS_FILES
     }
     scratch = artifacts.store.scratch("cold_items_movielens_table", "all", _key(config, read))
-    sessions, lengths = scratch / "sessions", PIPELINE.sessions
+    base = PRESETS[
+        SETTINGS.preset
+    ]  # what the code location's own data set changes is not MovieLens'
+    sessions, lengths = scratch / "sessions", base.sessions
     shutil.rmtree(sessions, ignore_errors=True)
     movielens.write_sessions(
         directory, sessions, history_length=lengths.history_length, targets=lengths.session_items
@@ -116,10 +124,10 @@ def cold_items_movielens_table(
     test = ColdItems(
         session_dataset=sessions,
         test_day=movielens.DAY,
-        base=PIPELINE,
+        base=base,
         catalogue=movielens.read_items(directory),
         supplied=None,
-        embeddings=PIPELINE.embeddings,
+        embeddings=base.embeddings,
         share=config.share,
         seed=config.seeds[0],
         runtime=compute.runtime().on_one_device(),
@@ -155,7 +163,7 @@ def _written(
     from experiments.cold_items.table import pooled, table_of_cold_items
 
     runs = []
-    for seed in seeds:
+    for seed in dict.fromkeys(seeds):
         test.on_progress(f"items held out by seed {seed}")
         one = replace(test, seed=seed, scratch=test.scratch / f"seed_{seed}")
         runs.append(run_cold_items(one, dataset))

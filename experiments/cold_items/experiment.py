@@ -13,7 +13,6 @@ from experiments.cold_items.held_out import (
     choose_held_out,
     hold_out,
     open_held_out,
-    shown,
 )
 from experiments.cold_items.systems import ContentKNN, WithContentItems, generator_systems
 from experiments.cold_items.table import (
@@ -26,8 +25,9 @@ from experiments.cold_items.table import (
 from onerec.config import EmbeddingConfig, PipelineConfig
 from onerec.evaluation.baselines import fit_baselines
 from onerec.ranked_lists import Ranker
-from onerec.session_dataset.interactions import load_interactions
+from onerec.session_dataset.interactions import Interactions, load_interactions
 from onerec.session_dataset.newest_watches import WatchesBefore, split_day
+from onerec.session_dataset.splits import LEARNED
 from onerec.training import Runtime, TrainingJob, train
 
 DONE = "finished"
@@ -95,7 +95,9 @@ def run_cold_items(test: ColdItems, dataset: str) -> ColdItemsRun:
         )
         candidates = held.learned.candidates(of_day)
         test.on_progress(f"{split}: {len(cases)} users")
-        rankers = _rankers(test, held, checkpoints, of_day, candidates)
+        splits = ("train",) if split == "valid" else LEARNED
+        log = load_interactions(sessions, held.learned, test_day=of_day, splits=splits)
+        rankers = _rankers(test, held, checkpoints, of_day, candidates, log)
         measured[split] = measure(rankers, cases, held.is_held_out, candidates)
     return ColdItemsRun(
         dataset=dataset, valid=measured["valid"], test=measured["test"], share=test.share
@@ -121,7 +123,10 @@ def _held_out(test: ColdItems) -> HeldOutCatalogue:
 
 
 def _trained(test: ColdItems, held: HeldOutCatalogue, name: str) -> Path:
-    """Directory of a generator trained without the held-out items' events, and no last phase."""
+    """Directory of a generator trained without the held-out items' events.
+
+    It has no last phase and no item neighbours, which would have read the validation day.
+    """
     base, out_dir = test.base, test.scratch / name
     if not (out_dir / DONE).exists():
         out_dir.mkdir(parents=True, exist_ok=True)
@@ -132,7 +137,11 @@ def _trained(test: ColdItems, held: HeldOutCatalogue, name: str) -> Path:
             session_items=base.sessions.session_items,
             model=replace(base.model, **CHECKPOINTS[name]),
             training=replace(
-                base.training, warm_start=False, fresh_epochs=0, seed=base.training.seed + test.seed
+                base.training,
+                warm_start=False,
+                fresh_epochs=0,
+                item_neighbours=0,
+                seed=base.training.seed + test.seed,
             ),
             runtime=test.runtime,
         )
@@ -152,12 +161,12 @@ def _rankers(
     checkpoints: Mapping[str, Path],
     day: date,
     candidates: np.ndarray,
+    log: Interactions,
 ) -> dict[str, Ranker]:
-    sessions, base = test.session_dataset, test.base
-    log = load_interactions(sessions, held.learned, test_day=test.test_day)
+    base = test.base
     counted = fit_baselines(log, candidates, neighbours=base.evaluation.neighbours)
     content = ContentKNN(held.content, counted.popularity.weights, candidates)
-    new = held.is_held_out | ~shown(sessions, held.learned, test.test_day)
+    new = held.is_held_out | (log.exposures == 0)
     return {
         "popularity": counted.popularity,
         "popularity of the last days": counted.popularity_recent,
@@ -172,7 +181,7 @@ def _rankers(
             held,
             new,
             decoding=base.decoding,
-            watches=WatchesBefore(sessions, day),
+            watches=WatchesBefore(test.session_dataset, day),
             device=test.runtime.torch_device(),
         ),
     }

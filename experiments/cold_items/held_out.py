@@ -21,7 +21,6 @@ from onerec.config import EmbeddingConfig, TokenizerConfig, require
 from onerec.embeddings.item_embeddings import embed_items
 from onerec.ranked_lists import last_items
 from onerec.session_dataset.eval_users import EvalUsers, load_eval_users
-from onerec.session_dataset.interactions import load_interactions
 from onerec.tokenizer.semantic_ids import SemanticIds
 from onerec.tokenizer.tokenized_catalogue import (
     extend_tokenized,
@@ -157,8 +156,3 @@ def open_held_out(directory: Path) -> HeldOutCatalogue:
     real = replace(made.ids, item_ids=names)
     content = load_file(directory / CONTENT_FILE)["vectors"]
     return HeldOutCatalogue(made.ids, real, made.vectors, content, directory)
-
-
-def shown(session_dataset: Path, ids: SemanticIds, day: date) -> np.ndarray:
-    """(N,) booleans: items with an exposure on the training days."""
-    return load_interactions(session_dataset, ids, test_day=day).exposures > 0

@@ -45,7 +45,8 @@ class BeamConfig(ValidatedConfig):
     new_item_share: float = option(
         0.0,
         "Share of every list of recommendations that is kept for new items, ordered by the content "
-        "vectors of the dense head (model.dense_head), without one as the list is; 0 keeps none",
+        "vectors of the dense head (model.dense_head) and how like the history they are, without a "
+        "head as the list is; 0 keeps none",
         ge=0,
         lt=1,
     )

@@ -82,7 +82,7 @@ class Dataset:
 
 
 DATASETS: dict[str, Dataset] = {
-    # Ten epochs from random weights gain nothing over six here (docs/log.md, 2026-11-29)
+    # Ten epochs from random weights gained nothing over six, preset tiny (docs/log.md, 2026-11-29)
     "simulated": Dataset(
         "onerec.datasets.simulated", {"training": {"max_epochs": 6}}, sections=("simulator",)
     ),

@@ -183,9 +183,9 @@ class Recommender(ItemIdRecommender):
             on_batch: Called after every batch with the number of users done and of all users.
 
         Returns:
-            The lists; `config.new_item_share` of their places are kept for new items, ordered by
-            `rank_by_content` with a dense head and as the lists are without. A score is
-            the item's log-probability plus what `added_scores` adds: as a first
+            The lists; `config.new_item_share` of their places are kept for new items, ordered with
+            a dense head by `rank_by_content`, whose scores they have, and as the lists are without.
+            Other scores are the item's log-probability plus what `added_scores` adds: as a first
             item, or conditional on the items before it inside a session that begins the list. The
             reward is that of the session, or of the item alone behind it.
         """

@@ -227,7 +227,8 @@ def count_neighbours(
     window = load_interactions(
         job.session_dataset, semantic_ids, test_day=day, splits=splits, hold_out=True
     )
-    most, listed = job.training.item_neighbours, semantic_ids.candidates(day)
+    of_day = day if "valid" in splits else last_day  # the day whose lists read them
+    most, listed = job.training.item_neighbours, semantic_ids.candidates(of_day)
     return ItemNeighbours.of(nearest_items(window.watched, most, listed))
 
 

@@ -133,6 +133,10 @@ def test_only_the_nearest_neighbours_are_kept(small) -> None:
     similarity = fit_item_knn(window, candidates, neighbours=1).similarity.toarray()
     assert (similarity > 0).sum(1).max() == 1
     assert similarity[0, 5] > 0
+    without = candidates & (np.arange(len(candidates)) != 5)
+    similarity = fit_item_knn(window, without, neighbours=1).similarity.toarray()
+    assert (similarity[0] > 0).sum() == 1
+    assert similarity[0, 5] == 0, "what cannot be listed takes no place"
 
 
 def test_item_knn_against_brute_force(tmp_path: Path, monkeypatch) -> None:

@@ -160,6 +160,8 @@ def test_withdrawn_items_take_no_places_among_neighbours(artifacts: Path) -> Non
     near = found.item[found.similarity > 0]
     assert len(near)
     assert (near % 2 == 1).all()
+    before = count_neighbours(job_of(artifacts, item_neighbours=2), today, ("train",))
+    assert (before.item[before.similarity > 0] % 2 == 0).any(), "the day before lists them"
 
 
 def test_wrong_jobs_are_refused_by_name(artifacts: Path, tmp_path: Path) -> None:

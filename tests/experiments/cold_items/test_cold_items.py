@@ -11,6 +11,7 @@ from experiments.cold_items.experiment import CHECKPOINTS, ColdItems, run_cold_i
 from experiments.cold_items.held_out import RENAMED, HeldOutCatalogue, choose_held_out, hold_out
 from experiments.cold_items.systems import ContentKNN, WithContentItems
 from experiments.cold_items.table import (
+    BASELINES,
     GENERATOR,
     HELD_OUT,
     LEARNED,
@@ -18,6 +19,7 @@ from experiments.cold_items.table import (
     RECALL,
     SETTINGS,
     TENTH,
+    ColdItemsRun,
     choose_setting,
     measure,
     pooled,
@@ -28,7 +30,7 @@ from experiments.reporting.result_tables import Provenance
 from experiments.reporting.seed_intervals import SeededValues
 from onerec.config import EmbeddingConfig
 from onerec.evaluation.baselines import Popularity
-from onerec.evaluation.metric_table import Metric
+from onerec.evaluation.metric_table import Metric, TableColumn
 from onerec.ranked_lists import RankedLists
 from onerec.schema import ITEMS
 from onerec.session_dataset.eval_users import EvalUsers, load_eval_users
@@ -182,6 +184,26 @@ def test_the_setting_loses_nothing_overall_and_finds_most_held_out_items():
     assert choose_setting(measured, ["greedy"]) == GENERATOR
 
 
+def test_seeds_become_rows_and_count_alike():
+    def run(everything: float, cold: float, users_with_cold: int) -> ColdItemsRun:
+        system = values(everything, cold)
+        system.values[Metric(RECALL.name, HELD_OUT)][0, users_with_cold:] = np.nan
+        measured = {name: system for name in (GENERATOR, *SETTINGS, *BASELINES)}
+        return ColdItemsRun(dataset="toy", valid=measured, test=measured, share=SHARE)
+
+    one, other = run(0.1, 0.2, 40), run(0.3, 0.4, 4)
+    both = pooled([one, other])
+    for metric in (RECALL, Metric(RECALL.name, HELD_OUT), LISTED):
+        rows = both.test[GENERATOR].values[metric]
+        np.testing.assert_array_equal(rows[0], one.test[GENERATOR].values[metric][0])
+        np.testing.assert_array_equal(rows[1], other.test[GENERATOR].values[metric][0])
+    assert both.cold_cases == 44
+    made = Provenance(data="toy", config="x", seeds=(0, 1), budget="none", commit="abc")
+    table = table_of_cold_items(both, made)
+    cold = table.metrics.cell(GENERATOR, TableColumn(RECALL.name, HELD_OUT))
+    assert cold.mean == pytest.approx(0.3, abs=0.001), "seeds count alike, not users"
+
+
 def test_recall_by_slice_by_hand():
     class Same:
         def rank(
@@ -225,11 +247,8 @@ def test_from_a_night_to_the_table_and_again_after_a_kill(
         for metric, column in system.values.items():
             np.testing.assert_array_equal(again.test[name].values[metric], column)
     assert trained == {name: file.stat().st_mtime_ns for name, file in files.items()}
-    two = pooled([made, again])
-    assert two.test[GENERATOR].values[RECALL].shape == (2, made.test[GENERATOR].values[RECALL].size)
-    assert two.cold_cases == 2 * made.cold_cases
     table = table_of_cold_items(
-        two, Provenance(data="toy", config="x", seeds=(0,), budget="none", commit="abc")
+        made, Provenance(data="toy", config="x", seeds=(0,), budget="none", commit="abc")
     )
     assert table.systems[:1] == ["popularity"]
     assert "Chosen on the validation day" in table.findings[0]
