@@ -35,14 +35,23 @@ from experiments.table_specs import (
 )
 from experiments.variants.stored_results import current_result
 from onerec.artifacts import ArtifactStore
+from onerec.config import PRESETS
+from onerec.datasets import DATASETS
 from resources.settings import CHECKOUT, Settings, load_settings
 
 PAGE = CHECKOUT / "docs" / "results.md"
+PRESET = "tiny"
 
 
 def home_of(environment: Environment, tables_dir: Path, data_dir: str) -> Path:
-    """Where the state of an environment lives: one home for each combination of settings."""
-    settings = {**asdict(environment), "data_dir": data_dir if environment.needs_files else ""}
+    """Where the state of an environment lives: one home for each combination of settings, defaults
+    of today among them."""
+    defaults = PRESETS[PRESET].override(DATASETS[environment.dataset].stages)
+    settings = {
+        **asdict(environment),
+        "defaults": asdict(defaults),
+        "data_dir": data_dir if environment.needs_files else "",
+    }
     text = json.dumps(settings, sort_keys=True, default=str)
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     return tables_dir / "runs" / f"{environment.name}-{digest}"
@@ -77,7 +86,7 @@ def process_environment(
         "ONEREC_DATASET": environment.dataset,
         "ONEREC_DATA_DIR": data_dir if environment.needs_files else "",
         "ONEREC_CONFIG": str(config),
-        "ONEREC_PRESET": "tiny",
+        "ONEREC_PRESET": PRESET,
         "ONEREC_ARTIFACTS": str(home / environment.dataset / "artifacts"),
     }
 

@@ -37,6 +37,7 @@ from experiments.variants import assets
 from experiments.variants.grids import ALIGNED, PRETRAINED
 from onerec.artifacts import ArtifactStore
 from onerec.config import PRESETS
+from onerec.datasets import DATASETS
 from resources.settings import load_settings
 from tests.experiments import published_night as small
 
@@ -88,6 +89,13 @@ def test_an_environment_with_other_settings_has_another_home(tmp_path: Path):
     }  # fmt: skip
     assert len(homes) == 4
     assert home_of(SIMULATED, tmp_path, "a") == home_of(SIMULATED, tmp_path, "b")
+
+
+def test_a_changed_default_has_another_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    before = home_of(SIMULATED, tmp_path, "")
+    changed = replace(DATASETS["simulated"], stages={"training": {"max_epochs": 3}})
+    monkeypatch.setitem(DATASETS, "simulated", changed)
+    assert home_of(SIMULATED, tmp_path, "") != before
 
 
 def test_a_seed_has_a_home_of_its_own_and_moves_the_seed_of_every_stage_that_draws(tmp_path: Path):
