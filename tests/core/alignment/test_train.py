@@ -14,7 +14,9 @@ from onerec.training import TrainingDivergedError
 from tests.core.alignment.world import CATALOGUE, generator, good_sessions, planted_pairs
 
 TRAJECTORY = Path(__file__).with_name("trajectory.json")
-CONFIG = AlignmentConfig(batch_size=16, epochs=2, learning_rate=3e-3, ntp_sessions_per_pair=1)
+CONFIG = AlignmentConfig(
+    batch_size=16, epochs=2, learning_rate=3e-3, ntp_sessions_per_pair=1, dpo_weight=0.3
+)
 
 
 def _fit(out: Path, start: OneRec | None = None, num: int = 80, **changes) -> AlignmentReport:
