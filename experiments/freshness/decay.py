@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from safetensors.torch import load_file
 
 from experiments.reporting.result_tables import Provenance, ResultTable
 from onerec.config import BeamConfig, EvaluationConfig
@@ -84,6 +85,7 @@ def rankers(
             served.ids,
             decoding,
             test_day=served.day,
+            vectors=load_file(served.files["semantic_ids"] / "vectors.safetensors")["vectors"],
         ),
         "popularity_recent": Popularity(weights, served.ids.known_before(served.day)),
     }

@@ -16,7 +16,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from onerec.config import BeamConfig
+from onerec.config import BeamConfig, require
 from onerec.evaluation.generated_sessions import GeneratedSessions
 from onerec.generation import Trie, generate_sessions, rank_first_items
 from onerec.model import Histories, OneRec, load_model
@@ -142,10 +142,21 @@ def load_generator(
         watches: What its recency prior counts; without it there is none.
         vectors: (N, Dv) of the catalogue, where a dense head was trained on an earlier day of it.
         device: Where it runs.
+
+    Raises:
+        ValueError: A dense head knows fewer items than the catalogue, and no vectors are given.
     """
     model, _ = load_model(checkpoint, expected_tokenizer_version=semantic_ids.tokenizer_version)
-    if model.dense is not None and vectors is not None:
-        model.dense.cover(vectors)
+    if model.dense is not None:
+        if vectors is not None:
+            model.dense.cover(vectors)
+        require(
+            model.dense.num_items == len(semantic_ids),
+            "vectors",
+            None if vectors is None else tuple(vectors.shape),
+            f"{checkpoint}: the dense head knows {model.dense.num_items} items, the catalogue has "
+            f"{len(semantic_ids)}; pass the catalogue's vectors",
+        )
     model = model.to(device).eval()
     codes = semantic_ids.codes.to(device)
     trie = Trie.build(

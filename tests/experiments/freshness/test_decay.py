@@ -1,5 +1,6 @@
 """Ages are compared on the same users and days, by hand arithmetic; a model serves later days."""
 
+import dataclasses
 import shutil
 from datetime import date, timedelta
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from experiments.freshness.decay import (
     OF_THE_DAY,
@@ -19,7 +21,9 @@ from experiments.freshness.decay import (
 from experiments.reporting.result_tables import Provenance
 from onerec.config import EvaluationConfig
 from onerec.evaluation.baselines import fit_baselines, load_baselines
+from onerec.evaluation.generators import load_generator
 from onerec.evaluation.metric_table import TableColumn
+from onerec.model import OneRec, save_model
 from onerec.session_dataset.interactions import load_interactions
 from tests.core.evaluation import night as small
 
@@ -103,6 +107,29 @@ def test_counts_of_another_catalogue_go_to_the_same_items(
     weights = load_baselines(made.files["baselines"]).popularity_recent.weights
     found = rankers(made, reordered, small.DECODING)["popularity_recent"]
     assert found.weights.tolist() == weights[::-1].tolist()  # pyright: ignore
+
+
+def test_a_dense_head_reads_the_vectors_of_items_that_came_since(
+    nights: dict[date, NightlyRunFiles],
+) -> None:
+    made, served = nights[EVE], nights[small.DAY]
+    checkpoint = made.files["pretrained_checkpoint"]
+    model = OneRec(
+        dataclasses.replace(small.SHAPE, dense_head=True, dense_encoder_layers=1),
+        codebook_size=small.CODES,
+        num_sid_tokens=small.SID_TOKENS,
+        history_length=small.HISTORY,
+        session_items=small.SESSION,
+    )
+    head = model.add_dense_head(len(served.ids) - 8, 6)
+    torch.nn.init.normal_(head.known.weight)  # content counts for more than learned embeddings
+    model.dense_share = 0.9
+    save_model(model.eval(), checkpoint, tokenizer_version="version-a")
+    cases = served.cases(EVALUATION)
+    lists = rankers(made, served, small.DECODING)["pretrained"].rank(cases.history, 10)
+    assert (lists.items >= len(served.ids) - 8).any()
+    with pytest.raises(ValueError, match="pass the catalogue's vectors"):
+        load_generator(checkpoint, served.ids, small.DECODING)
 
 
 def test_one_night_alone_is_refused(nights: dict[date, NightlyRunFiles]) -> None:
