@@ -103,7 +103,7 @@ class AlignmentConfig(ValidatedConfig):
     early_clip: float = option(0.1, "delta of 'ecpo'", gt=0, le=100)
     kl_weight: float = option(0.0, "beta_KL of 'grpo'", ge=0, le=LARGEST_WEIGHT)
     dpo_weight: float = option(
-        3.0, "lambda: weight of the preference loss beside L_NTP", ge=0, le=LARGEST_WEIGHT
+        1.0, "lambda: weight of the preference loss beside L_NTP", ge=0, le=LARGEST_WEIGHT
     )
     ntp_weight: float = option(
         1.0, "Weight of L_NTP; 0 leaves the log out", ge=0, le=LARGEST_WEIGHT
