@@ -31,7 +31,7 @@ METHODS: dict[str, Mapping[str, Any]] = {
 """Settings of `alignment` per method. All but `dpo` add L_NTP to the preference loss with the same
 weights, so that only the losses differ; `dpo` is the preference loss alone, `ntp_only` L_NTP alone.
 The two group methods learn from sampled sessions, as policy gradients require, with ten times the
-weight, as their gradients are much smaller (docs/log.md)."""
+weight, as their gradients are much smaller (at 3 against .3, docs/log.md)."""
 SHARES = {f"share_{percent}_percent": percent / 100 for percent in (1, 2, 3, 4, 5)}
 UNGATED = {"gate_cases": 0}
 """Rounds have no gate here: a refused round would publish its start, and the table its metrics."""

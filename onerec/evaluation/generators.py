@@ -144,7 +144,7 @@ def load_generator(
         device: Where it runs.
 
     Raises:
-        ValueError: A dense head knows fewer items than the catalogue, and no vectors are given.
+        ValueError: The dense head knows another number of items than the catalogue.
     """
     model, _ = load_model(checkpoint, expected_tokenizer_version=semantic_ids.tokenizer_version)
     if model.dense is not None:
@@ -155,7 +155,7 @@ def load_generator(
             "vectors",
             None if vectors is None else tuple(vectors.shape),
             f"{checkpoint}: the dense head knows {model.dense.num_items} items, the catalogue has "
-            f"{len(semantic_ids)}; pass the catalogue's vectors",
+            f"{len(semantic_ids)}; pass the catalogue's vectors, or train on these semantic IDs",
         )
     model = model.to(device).eval()
     codes = semantic_ids.codes.to(device)

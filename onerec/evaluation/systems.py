@@ -81,7 +81,14 @@ def nightly_systems(
     systems = baseline_systems(data)
     baselines = tuple(systems)
     pretrained, aligned = (
-        load_generator(checkpoint, data.semantic_ids, decoding, watches=data.watches, device=device)
+        load_generator(
+            checkpoint,
+            data.semantic_ids,
+            decoding,
+            watches=data.watches,
+            vectors=data.vectors,
+            device=device,
+        )
         for checkpoint in (generators.pretrained, generators.aligned)
     )
     if reward_weight is not None:
