@@ -180,7 +180,8 @@ def table_of_ages(
         "and of later ones, with the histories and the catalogue of the day that is served. A loss "
         "is against the model of that day, of the same users; ages are measured on unlike days, so "
         "that the losses compare and the levels do not. A user's days are averaged, users are "
-        "resampled. Lists have no recency prior. Beside them recent popularity, counted as long ago.",
+        "resampled. Lists have no recency prior. Beside them recent popularity, counted as long "
+        "ago.",
         metrics=MetricTable(tuple(rows)),
         provenance=provenance,
         columns={
