@@ -210,8 +210,9 @@ def test_prior_history_is_replaced(tmp_path: Path) -> None:
 def test_a_held_file_is_waited_for_and_then_named(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("resources.warehouse._LONGEST_LOCK_WAIT_SECONDS", 0.1)
-    warehouse = Warehouse(path=str(tmp_path / "w.duckdb"), lock_wait_seconds=0.3)
+    for name in ("_FIRST_LOCK_WAIT_SECONDS", "_LONGEST_LOCK_WAIT_SECONDS"):
+        monkeypatch.setattr(f"resources.warehouse.{name}", 0.05)  # said before the first pause
+    warehouse = Warehouse(path=str(tmp_path / "w.duckdb"), lock_wait_seconds=2)
     with warehouse.connect():
         pass
     hold = "import duckdb,sys; c=duckdb.connect(sys.argv[1]); print('held', flush=True); input()"
@@ -222,7 +223,7 @@ def test_a_held_file_is_waited_for_and_then_named(
     ) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline().strip() == b"held"
-        with pytest.raises(WarehouseError, match=r"w\.duckdb was held .* 0\.3 seconds: close"):
+        with pytest.raises(WarehouseError, match=r"w\.duckdb was held .* 2 seconds: close"):
             warehouse.require_ready()
         assert "another process holds" in caplog.text
         holder.communicate(b"\n")
