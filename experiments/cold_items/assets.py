@@ -32,7 +32,7 @@ class ColdItemsLaunchpad(dg.Config):
     seeds: list[NonNegativeInt] = Field(
         default=[0, 1, 2],
         min_length=1,
-        description="Each holds other items out; a repeated one counts once",
+        description="Each holds other items out and trains anew; a repeated one counts once",
     )
 
 
@@ -113,9 +113,8 @@ def cold_items_movielens_table(
         for name in MOVIELENS_FILES
     }
     scratch = artifacts.store.scratch("cold_items_movielens_table", "all", _key(config, read))
-    base = PRESETS[
-        SETTINGS.preset
-    ]  # what the code location's own data set changes is not MovieLens'
+    # Not the settings of the code location, which its own data set changes
+    base = PRESETS[SETTINGS.preset]
     sessions, lengths = scratch / "sessions", base.sessions
     shutil.rmtree(sessions, ignore_errors=True)
     movielens.write_sessions(
