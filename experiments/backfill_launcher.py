@@ -22,6 +22,7 @@ from onerec_dagster.dagster_home import prepare_home
 from resources.settings import CHECKOUT, load_settings
 
 CODE_VERSIONS = "query { assetNodes { assetKey { path } opVersion } }"
+LINEAGE = "query { assetNodes { assetKey { path } jobNames dependencyKeys { path } } }"
 LAUNCH_RUN = """mutation($params: ExecutionParams!) { launchRun(executionParams: $params) {
   ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
 LAUNCH_BACKFILL = """mutation($params: LaunchBackfillParams!) {
@@ -66,6 +67,23 @@ class Launcher:
         """Present code version by asset, of those that have one."""
         nodes = self.query(CODE_VERSIONS)["assetNodes"]
         return {"/".join(n["assetKey"]["path"]): n["opVersion"] for n in nodes if n["opVersion"]}
+
+    def upstream_of(self, names: Sequence[str], job: str) -> list[str]:
+        """These assets of a job and all of its assets that they depend on, in order of name."""
+        nodes = [n for n in self.query(LINEAGE)["assetNodes"] if job in n["jobNames"]]
+        above = {
+            "/".join(node["assetKey"]["path"]): [
+                "/".join(key["path"]) for key in node["dependencyKeys"]
+            ]
+            for node in nodes
+        }
+        found, seen = [name for name in names if name in above], set()
+        while found:
+            name = found.pop()
+            if name not in seen:
+                seen.add(name)
+                found += [key for key in above[name] if key in above]
+        return sorted(seen)
 
     def run_job(
         self,

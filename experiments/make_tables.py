@@ -112,6 +112,8 @@ def night_is_current(
 def run_nights(ui: Launcher, days: Sequence[str], settings: Settings, store: ArtifactStore) -> None:
     """Ingest the days before, and launch the nightly runs that are missing, in order.
 
+    They leave out what no experiment reads: promotion, recommendations, and the report.
+
     Raises:
         RuntimeError: A run failed.
     """
@@ -128,7 +130,8 @@ def run_nights(ui: Launcher, days: Sequence[str], settings: Settings, store: Art
                 span = {"start": first.isoformat(), "end": eve.isoformat()}
                 ingested = {f"dagster/asset_partition_range_{k}": v for k, v in span.items()}
                 _run(ui, "onerec_dagster.definitions", "ingest", ingested)
-            _run(ui, "onerec_dagster.definitions", job, {"dagster/partition": day})
+            night = {"dagster/partition": day}
+            _run(ui, "onerec_dagster.definitions", job, night, ui.upstream_of(NEEDED, job))
         first, job = test_day + timedelta(days=1), "nightly"
 
 

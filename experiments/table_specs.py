@@ -117,10 +117,18 @@ KUAIRAND = Environment(
     },
     needs_files=True,
 )
-KUAIRAND_NIGHTS = replace(
-    KUAIRAND,
+KUAIRAND_NIGHTS = Environment(
     name="kuairand_nights",
+    dataset="kuairand",
     test_days=tuple(f"2022-05-{day:02}" for day in range(1, 7)),
+    settings={
+        "stages": {
+            "evaluation": {
+                "baselines": "popularity,popularity_recent,own_repeats,itemknn,cascade,sasrec_ce"
+            }
+        }
+    },
+    needs_files=True,
 )
 """Consecutive nightly runs, the first from random weights; all of them development days."""
 SIMULATED = Environment(

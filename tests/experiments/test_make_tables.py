@@ -1,7 +1,7 @@
 """`make tables`: which tables, where each runs, and what is not launched again."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -21,6 +21,7 @@ from experiments.make_tables import (
     run_nights,
     take_files,
 )
+from experiments.nightly_artifacts import NEEDED
 from experiments.table_specs import (
     KUAIRAND,
     KUAIRAND_NIGHTS,
@@ -154,14 +155,19 @@ class Launches:
 
     def __init__(self) -> None:
         self.jobs: list[tuple[str, dict[str, str]]] = []
+        self.assets: list[tuple[str, ...]] = []
         self.configs: list[dict] = []
 
     def code_versions(self) -> dict[str, str]:
         return {}
 
+    def upstream_of(self, names: Sequence[str], job: str) -> list[str]:
+        return [*names, job]
+
     def run_job(
         self, location: str, job: str, tags: dict[str, str], assets=(), config=None
     ) -> bool:
+        self.assets.append(tuple(assets))
         self.jobs.append((job, {key.removeprefix("dagster/"): tags[key] for key in tags}))
         self.configs += [config] if config else []
         return job != "ingest" or "asset_partition_range_end" in str(self.jobs[-1])
@@ -182,6 +188,8 @@ def test_nights_run_one_after_the_other_and_days_between_are_ingested(tmp_path: 
         ("ingest", spans[1]),
         ("nightly", {"partition": "2026-06-08"}),
     ]
+    wanted = [() if job == "ingest" else (*NEEDED, job) for job, _ in ui.jobs]
+    assert ui.assets == wanted
 
 
 def test_nights_of_every_seed_have_their_own_store_and_are_pooled(
