@@ -26,9 +26,11 @@ from onerec.model import DecoderState, Histories, Memory, OneRec, item_logp, ite
 from onerec.ranked_lists import RankedLists, exclude_scores
 
 CONTENT_SIMILARITY = 5.0
-"""Weight of the mean cosine with the history's items where content orders new ones. 5 and 10 were
-best on the validation days of the simulated app and MovieLens together (docs/log.md, 2026-11-29).
+"""Weight of how like the history a new item is, beside its log-probability by content. Chosen with
+`SOFTNESS` on the validation days of the simulated app and MovieLens (docs/log.md, 2026-11-29).
 """
+SIMILARITIES_AT_ONCE = 1 << 24
+"""Cosines of users' history items with new items that are in memory together."""
 
 
 @torch.no_grad()
@@ -141,14 +143,14 @@ def rank_by_content(
 
     Returns:
         (B, top_k) item indices, -1 where fewer are allowed, and their log-probabilities plus prior
-        plus `CONTENT_SIMILARITY` times the mean cosine with the history's items, -inf there.
+        plus `CONTENT_SIMILARITY` times `DenseHead.similarity` to the history, -inf there.
     """
     assert model.dense is not None, "content is what a dense head reads"
     memory = read_histories(model, history, codes)
     scores = model.dense_logits(memory, model.dense.content()).log_softmax(-1)
-    near = model.dense.similarity(items_of(history).to(scores.device))
-    scores.add_(near, alpha=CONTENT_SIMILARITY)
-    del near  # as large as the scores
+    read = items_of(history).to(scores.device)
+    for part in allowed.nonzero()[:, 0].split(max(SIMILARITIES_AT_ONCE // max(read.numel(), 1), 1)):
+        scores[:, part] += CONTENT_SIMILARITY * model.dense.similarity(read, part)
     if prior is not None:
         scores = scores + prior
     scores = scores.masked_fill(~allowed, NO_SCORE)

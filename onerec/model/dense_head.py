@@ -20,6 +20,9 @@ from onerec.config import ModelConfig
 from onerec.model.blocks import EncoderBlock, causal_mask
 from onerec.model.initialisation import initialise
 
+SOFTNESS = 0.15
+"""Of the soft maximum of an item's cosines with a history's items (docs/log.md, 2026-11-29)."""
+
 
 class ItemEncoder(nn.Module):
     """Reads sequences of item vectors from left to right, as SASRec does.
@@ -130,12 +133,26 @@ class DenseHead(nn.Module):
         """(N, D) vectors of all items by what is known of them, without the learned embeddings."""
         return self.known(self.vectors)
 
-    def similarity(self, history: Tensor) -> Tensor:
-        """(B, N) products of what is known of the items with its mean over histories (B, H) of item
-        indices, -1 padded: of unit vectors the mean cosine. 0 after an empty history."""
-        there = (history >= 0).to(self.vectors).unsqueeze(-1)
-        total = (self.vectors[history.clamp(min=0)] * there).sum(1)
-        return total / there.sum(1).clamp(min=1) @ self.vectors.T
+    def similarity(self, history: Tensor, items: Tensor) -> Tensor:
+        """How like the items of histories other items are, those nearest to them counting most.
+
+        Of the cosines c of an item with the history's, the soft maximum s log(mean(exp(c / s))),
+        s being `SOFTNESS`: between the mean (s large) and the largest (s small).
+
+        Args:
+            history: (B, H) item indices, -1 padded.
+            items: (A,) item indices.
+
+        Returns:
+            (B, A); 0 after an empty history. Memory grows with B H A.
+        """
+        unit = nn.functional.normalize(self.vectors[items], dim=1)
+        there = history >= 0
+        read = nn.functional.normalize(self.vectors[history.clamp(min=0)], dim=2)
+        cosine = (read @ unit.T).masked_fill(~there.unsqueeze(2), -torch.inf)
+        count = there.sum(1, keepdim=True)
+        found = SOFTNESS * ((cosine / SOFTNESS).logsumexp(1) - count.clamp(min=1).log())
+        return found.masked_fill(count == 0, 0.0)
 
     def of(self, items: Tensor) -> Tensor:
         """(..., D) vectors of item indices (...), as `table` has them; of item 0 at padding."""

@@ -1,14 +1,16 @@
 """A dense head with an encoder of its own: what it reads, learns, and leaves alone."""
 
+import math
 from pathlib import Path
 
+import pytest
 import torch
 
 from onerec.generation import Trie, rank_by_content, rank_first_items, score_catalogue
 from onerec.generation.beam import read_histories
 from onerec.generation.ranking import CONTENT_SIMILARITY
 from onerec.model import load_model, save_model
-from onerec.model.dense_head import followed_by
+from onerec.model.dense_head import SOFTNESS, followed_by
 from onerec.training.dense_head import next_item_loss
 from onerec.training.generator_module import next_token_loss
 from tests.core.model.small import histories, unique_codes
@@ -120,16 +122,30 @@ def test_later_items_do_not_change_the_state_before_them() -> None:
     assert not torch.allclose(one[1], changed[1])
 
 
-def test_new_items_are_ordered_by_content_and_a_checkpoint_keeps_it(tmp_path: Path) -> None:
+def test_similarity_is_the_soft_maximum_of_the_cosines_with_the_history() -> None:
+    model = own_encoder()
+    assert model.dense is not None
+    wanted = torch.tensor([5, 0, 11])
+    unit = torch.nn.functional.normalize(model.dense.vectors, dim=1).double()
+    for history, row in zip(HISTORY, model.dense.similarity(HISTORY, wanted), strict=True):
+        read = [int(item) for item in history if item >= 0]
+        for item, found in zip(wanted, row, strict=True):
+            powers = [math.exp(float(unit[i] @ unit[item]) / SOFTNESS) for i in read]
+            expected = SOFTNESS * math.log(sum(powers) / len(read)) if read else 0.0
+            assert float(found) == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("at_once", [1, 1 << 24])
+def test_new_items_are_ordered_by_content_and_a_checkpoint_keeps_it(
+    at_once: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("onerec.generation.ranking.SIMILARITIES_AT_ONCE", at_once)
     model, codes = own_encoder(), unique_codes(ITEMS, 4, 3)
     assert model.dense is not None
     memory = read_histories(model, HISTORY, codes)
     with torch.no_grad():
         logp = model.dense_logits(memory, model.dense.content()).log_softmax(1)
-        nothing = torch.zeros(1, model.dense.vectors.shape[1])
-        known = [model.dense.vectors[h[h >= 0]] for h in HISTORY]
-        mean = torch.stack([(v if len(v) else nothing).mean(0) for v in known])
-        near = mean @ model.dense.vectors.T
+        near = model.dense.similarity(HISTORY, torch.arange(ITEMS))
         expected = (logp + CONTENT_SIMILARITY * near).argsort(1, descending=True)
     items, _ = rank_by_content(model, HISTORY, codes, torch.ones(ITEMS, dtype=torch.bool), top_k=4)
     assert torch.equal(items, expected[:, :4])

@@ -219,9 +219,7 @@ def test_a_dense_head_orders_the_new_items_by_content_alone(parts, rewarded, own
             content = (vectors @ head.known.weight.T).double()
             state = memory.states[0, 0] if memory.dense is None else memory.dense[0]
             state = head.state(state.float()).double()
-            near = torch.zeros(N)
-            if (recent[0] >= 0).any():
-                near = torch.stack([vectors @ vectors[i] for i in recent[0] if i >= 0]).mean(0)
+            near = head.similarity(recent, torch.arange(N))[0]
             scores = (content @ state).log_softmax(0) + prior + CONTENT_SIMILARITY * near
         seen = {int(i) for i in rows[0] if i >= 0}
         best = sorted((i for i in range(7, 17) if i not in seen), key=lambda i: -scores[i])[:2]
