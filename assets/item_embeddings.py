@@ -49,8 +49,8 @@ def item_embeddings(
     compute: Compute,
 ) -> dg.MaterializeResult:
     """A unit vector per item first seen up to day D, learned from the days before D."""
-    from onerec.datasets.vectors import usable_vectors
     from onerec.embeddings.item_embeddings import embed_items
+    from onerec.embeddings.supplied_vectors import usable_vectors
 
     core, day = to_core(config, PIPELINE.embeddings), date.fromisoformat(context.partition_key)
     catalogue = warehouse.catalogue(day)

@@ -35,6 +35,11 @@ class ColdItemsLaunchpad(dg.Config):
         description="Each holds other items out and trains anew; a repeated one counts once",
     )
 
+    @property
+    def held_out(self) -> list[int]:
+        """The seeds, each once."""
+        return list(dict.fromkeys(self.seeds))
+
 
 class MovieLensLaunchpad(ColdItemsLaunchpad):
     """Which items are held out, and where the files are."""
@@ -62,7 +67,7 @@ def cold_items_table(
     """Baselines and generators with a share of the latest nightly run's items held out."""
     from experiments.cold_items.experiment import ColdItems
     from onerec.config import EmbeddingConfig
-    from onerec.datasets.vectors import usable_vectors
+    from onerec.embeddings.supplied_vectors import usable_vectors
 
     store, night = artifacts.store, latest_night(artifacts.store)
     day, supplied = night.test_day.isoformat(), source.open().item_vectors()
@@ -81,11 +86,9 @@ def cold_items_table(
         scratch=store.scratch("cold_items_table", day, _key(config, read)),
         on_progress=context.log.info,
     )
-    base = replace(
-        night.base, training=replace(night.base.training, fresh_epochs=0, item_neighbours=0)
-    )
-    made = provenance(context.instance, store, [day], asdict(base), config.seeds, _budget(test))
-    return _written(test, SETTINGS.dataset, config.seeds, made)
+    settings = asdict(replace(night.base, training=test.training))
+    made = provenance(context.instance, store, [day], settings, config.held_out, _budget(test))
+    return _written(test, SETTINGS.dataset, config.held_out, made)
 
 
 @dg.asset(
@@ -136,11 +139,11 @@ def cold_items_movielens_table(
     made = Provenance(
         data=f"MovieLens-100k {'+'.join(read.values())}",
         config=f"{SETTINGS.preset} preset",
-        seeds=config.seeds,
+        seeds=config.held_out,
         budget=_budget(test),
         commit=current_commit(),
     )
-    return _written(test, "movielens", config.seeds, made)
+    return _written(test, "movielens", config.held_out, made)
 
 
 def _key(config: ColdItemsLaunchpad, read: dict[str, str]) -> dict[str, Any]:
@@ -162,7 +165,7 @@ def _written(
     from experiments.cold_items.table import pooled, table_of_cold_items
 
     runs = []
-    for seed in dict.fromkeys(seeds):
+    for seed in seeds:
         test.on_progress(f"items held out by seed {seed}")
         one = replace(test, seed=seed, scratch=test.scratch / f"seed_{seed}")
         runs.append(run_cold_items(one, dataset))

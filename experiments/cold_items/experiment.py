@@ -22,7 +22,7 @@ from experiments.cold_items.table import (
     ColdItemsRun,
     measure,
 )
-from onerec.config import EmbeddingConfig, PipelineConfig
+from onerec.config import EmbeddingConfig, PipelineConfig, TrainingConfig
 from onerec.evaluation.baselines import fit_baselines
 from onerec.ranked_lists import Ranker
 from onerec.session_dataset.interactions import Interactions, load_interactions
@@ -67,6 +67,12 @@ class ColdItems:
     runtime: Runtime
     scratch: Path
     on_progress: Callable[[str], None] = lambda message: None
+
+    @property
+    def training(self) -> TrainingConfig:
+        """Of the generators: from random weights, and with nothing that reads the validation day,
+        on which settings are compared."""
+        return replace(self.base.training, warm_start=False, fresh_epochs=0, item_neighbours=0)
 
 
 def run_cold_items(test: ColdItems, dataset: str) -> ColdItemsRun:
@@ -123,10 +129,7 @@ def _held_out(test: ColdItems) -> HeldOutCatalogue:
 
 
 def _trained(test: ColdItems, held: HeldOutCatalogue, name: str) -> Path:
-    """Directory of a generator trained without the held-out items' events.
-
-    It has no last phase and no item neighbours, which would have read the validation day.
-    """
+    """Directory of a generator trained without the held-out items' events."""
     base, out_dir = test.base, test.scratch / name
     if not (out_dir / DONE).exists():
         out_dir.mkdir(parents=True, exist_ok=True)
@@ -136,13 +139,7 @@ def _trained(test: ColdItems, held: HeldOutCatalogue, name: str) -> Path:
             history_length=base.sessions.history_length,
             session_items=base.sessions.session_items,
             model=replace(base.model, **CHECKPOINTS[name]),
-            training=replace(
-                base.training,
-                warm_start=False,
-                fresh_epochs=0,
-                item_neighbours=0,
-                seed=base.training.seed + test.seed,
-            ),
+            training=replace(test.training, seed=test.training.seed + test.seed),
             runtime=test.runtime,
         )
         train(

@@ -3,7 +3,7 @@
 import pyarrow as pa
 
 from onerec.config.feedback import Condition
-from onerec.datasets.vectors import usable_vectors
+from onerec.embeddings.supplied_vectors import usable_vectors
 from onerec.session_dataset.splits import FEWEST_DAYS_BEFORE, window
 from resources.inspection.findings import Finding, Inspected, Level
 

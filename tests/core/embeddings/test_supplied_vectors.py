@@ -3,7 +3,7 @@
 import numpy as np
 import pyarrow as pa
 
-from onerec.datasets.vectors import usable_vectors
+from onerec.embeddings.supplied_vectors import usable_vectors
 from onerec.schema import ITEM_VECTORS
 
 
