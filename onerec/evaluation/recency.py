@@ -29,7 +29,10 @@ from onerec.session_dataset.newest_watches import newest_watches, split_day
 PRIOR_WEIGHTS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0)
 """What is tried; of equals the first."""
 POOL = 100
-"""Items of a list that the prior may reorder."""
+"""Items of a generator's list that are reordered when weights are chosen; its search adds the prior
+to all items."""
+DEPTH = 1_000
+"""Items of a baseline's list that the prior may reorder."""
 MOST_CASES = 10_000
 """Users of the validation day that decide, a seeded sample beyond that. With 2,000 the noise of the
 sample was larger than what weights are worth (docs/log.md, 2026-11-29)."""
@@ -123,7 +126,7 @@ class WithRecency:
 
     Attributes:
         ranker: Its scores are log-probabilities, up to a constant of the user's; the prior reorders
-            its best `POOL` items.
+            its best `DEPTH` items.
         prior: (N,).
     """
 
@@ -139,7 +142,8 @@ class WithRecency:
         attributes: pa.Table | None = None,
     ) -> RankedLists:
         """See `Ranker.rank`."""
-        lists = self.ranker.rank(histories, max(POOL, top_k), exclude, candidates, attributes)
+        depth = max(min(DEPTH, len(self.prior)), top_k)
+        lists = self.ranker.rank(histories, depth, exclude, candidates, attributes)
         return reordered(lists, self.prior, top_k)
 
 
@@ -165,8 +169,9 @@ def chosen_prior(
     if ranker is not None and len(cases.users):
         cases = cases.sampled(seed)
         users = cases.users
+        depth = min(DEPTH, len(cases.candidates))
         lists = ranker.rank(
-            users.history, POOL, candidates=cases.candidates, attributes=users.attributes
+            users.history, depth, candidates=cases.candidates, attributes=users.attributes
         )
         measured = replace(ndcg_by_weight(lists, cases), as_served=as_served)
     weight = best_of(pooled([measured, *earlier]))
@@ -177,7 +182,7 @@ def ndcg_by_weight(lists: RankedLists, cases: RecencyCases) -> NdcgByWeight:
     """NDCG@10 on the cases by weight of the prior.
 
     Args:
-        lists: `POOL` items for each user of the cases, without a prior; the scores are
+        lists: The best items for each user of the cases, without a prior; the scores are
             log-probabilities, up to a constant of the user's.
         cases: What is measured.
     """

@@ -8,8 +8,8 @@ the whole window for the test day.
 The recency prior is added to the ranker's scores as they are. LambdaMART models the probability
 that one candidate is better than another as the sigmoid of the difference of their scores, so the
 scores are the log-strengths of a Bradley-Terry model: log-probabilities, up to a constant of the
-user's. What the prior lifts has been retrieved: the items watched most on the newest day are those
-of recent popularity, which has a half-life of a day.
+user's. It reorders what was retrieved: the items watched most on the newest day are among those of
+recent popularity, which has a half-life of a day.
 
 Shapes: C cases, H history items, K candidates of a case, R candidates of all cases, F features,
 N items.

@@ -244,12 +244,14 @@ class BaselineInputs:
         load_newest = phase and partial(
             load_newest_windows, data, ids, history_length=length, days=phase.fresh_days
         )
-        cases = self.recency_cases
+        cases, day = self.recency_cases, split_day(data, "valid")
+        listed = None if day is None else ids.candidates(day)
         chooses_prior = cases is not None and len(cases.users) > 0
         return WindowData(
             windows=load_windows(data, ids, history_length=length),
-            valid=load_eval_users(data, "valid", ids, history_length=length),
+            valid=load_eval_users(data, "valid", ids, history_length=length, rankable=listed),
             candidates=self.candidates,
+            valid_candidates=listed,
             recency=cases,
             newest=load_newest and load_newest(),
             newest_before=load_newest(splits=("train",)) if load_newest and chooses_prior else None,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -289,9 +290,9 @@ def best_trial(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             ranker, model, loss = build(trial)
-            measure = (lambda r=ranker: validation(r, data.valid)) if measured else None
+            measure = partial(validation, ranker, data.valid, data.valid_candidates)
             result = fit_windows(
-                WindowModule(model, loss, seed=config.seed, measure=measure),
+                WindowModule(model, loss, seed=config.seed, measure=measure if measured else None),
                 windows,
                 recipe,
                 FitSettings(
@@ -365,8 +366,11 @@ def _learn_newest(
         )
 
 
-def validation(ranker: Ranker, valid: EvalUsers) -> dict[str, float]:
-    """Means over the users of a validation day at the cutoff that chooses epochs."""
-    lists = ranker.rank(valid.history, CUTOFF)
+def validation(
+    ranker: Ranker, valid: EvalUsers, candidates: np.ndarray | None = None
+) -> dict[str, float]:
+    """Means over the users of a validation day at the cutoff that chooses epochs, by lists of the
+    candidates (N,)."""
+    lists = ranker.rank(valid.history, CUTOFF, candidates=candidates)
     found = per_case_metrics(lists.items, valid.targets, (CUTOFF,))
     return {name: float(found[name].mean()) for name in (f"recall@{CUTOFF}", MONITOR)}

@@ -29,6 +29,8 @@ class WindowData:
         windows: (W, L + 1) item indices of the training days, -1 padded on the right.
         valid: Users of the validation day; without any the last epoch counts.
         candidates: (N,) booleans: items that may be listed.
+        valid_candidates: (N,) booleans: of them those that could be listed on the validation day;
+            None: all.
         newest: What a last phase learns when the epoch is chosen; None leaves the phase out.
         newest_before: The same a day earlier, without the validation day.
         recency: What the weight of the recency prior is chosen on; None leaves the prior out.
@@ -40,6 +42,7 @@ class WindowData:
     windows: np.ndarray
     valid: EvalUsers
     candidates: np.ndarray
+    valid_candidates: np.ndarray | None = None
     newest: "NewestWindows | None" = None
     newest_before: "NewestWindows | None" = None
     recency: RecencyCases | None = None

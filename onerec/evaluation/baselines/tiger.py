@@ -34,6 +34,8 @@ from onerec.tokenizer.semantic_ids import (
 
 BEAM = 30
 """Beams kept; the list is no longer than the beam unless `top_k` is larger."""
+LONGEST = 100
+"""Items of a list; a wider search would cost as many beams."""
 USERS_AT_ONCE = 64
 
 
@@ -80,23 +82,26 @@ class TigerRanker:
         candidates: np.ndarray | None = None,
         attributes: pa.Table | None = None,
     ) -> RankedLists:
-        """See `Ranker.rank`: beam search over the trie of the candidates."""
+        """See `Ranker.rank`: beam search over the trie of the candidates, for lists of at most
+        `LONGEST` items."""
         device, codes = self.model.device, self.codes.to(self.model.device)
         allowed = torch.from_numpy(narrowed(self.candidates, candidates))
         trie = Trie.build(self.codes, self.model.codebook_size, allowed).to(device)
-        beam = min(max(BEAM, top_k), trie.num_leaves)
+        wanted = min(top_k, LONGEST)
+        beam = min(max(BEAM, wanted), trie.num_leaves)
         rows = torch.from_numpy(np.ascontiguousarray(histories)).long().to(device)
         rows = last_items(rows, min(self.model.history_length, rows.shape[1]))
-        return rank_first_items(
+        lists = rank_first_items(
             self.model,
             rows,
             codes,
             trie,
-            top_k=top_k,
+            top_k=wanted,
             beam=beam,
             batch_size=USERS_AT_ONCE,
             exclude=exclude,
         )
+        return RankedLists.padded(lists.items, lists.scores, top_k)
 
     def save(self, directory: Path) -> None:
         """Write the checkpoint, `codes.safetensors` and `recency_prior.json`."""

@@ -1,6 +1,6 @@
 """Item-KNN with a recency prior: what it lists, and how the prior's weight is chosen."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 
@@ -19,7 +19,14 @@ from onerec.evaluation.baselines import (
 from onerec.evaluation.baselines.simple import SMOOTHING
 from onerec.evaluation.ndcg_by_weight import NdcgByWeight
 from onerec.evaluation.ranking_metrics import per_case_metrics
-from onerec.evaluation.recency import NOT_CHOSEN, PRIOR_WEIGHTS, ChosenPrior, chosen_prior
+from onerec.evaluation.recency import (
+    NOT_CHOSEN,
+    PRIOR_WEIGHTS,
+    ChosenPrior,
+    WithRecency,
+    chosen_prior,
+)
+from onerec.ranked_lists import RankedLists
 from onerec.session_dataset.interactions import load_interactions
 from tests.core.training.small import HISTORY, NUM_ITEMS, catalogue, write_patterned_dataset
 
@@ -73,6 +80,24 @@ def test_lists_are_sorted_by_log_similarity_plus_prior(
     without = fitted(inputs, NOT_CHOSEN).rankers
     assert "itemknn_without_recency" not in without
     assert np.array_equal(without["itemknn"].rank(histories, 10).items, plain.items)
+
+
+@dataclass(frozen=True)
+class InOrder:
+    """Lists of items 0, 1, 2 and so on, each a little less likely than the one before it."""
+
+    num_items: int
+
+    def rank(self, histories, top_k, exclude=None, candidates=None, attributes=None) -> RankedLists:
+        items = np.tile(np.arange(self.num_items), (len(histories), 1))
+        return RankedLists.best(items, -0.001 * items, top_k)
+
+
+def test_a_prior_lifts_an_item_from_far_below_the_list() -> None:
+    prior = np.zeros(2_000)
+    prior[[700, 1_500]] = 5.0
+    lists = WithRecency(InOrder(2_000), prior).rank(np.zeros((2, 1), dtype=int), 3)
+    assert lists.items.tolist() == [[700, 0, 1]] * 2, "item 1,500 is not among the first 1,000"
 
 
 def test_the_weight_is_chosen_on_the_validation_day_by_what_was_before_it(

@@ -85,6 +85,22 @@ def test_the_best_trial_by_the_validation_day_counts() -> None:
     assert by_trial[3] > by_trial[1], "three times the rate learns more in eight epochs"
 
 
+def test_what_could_not_be_listed_on_the_validation_day_chooses_no_epoch() -> None:
+    listed = np.arange(MANY) % 2 == 0
+    ranker = SequenceRanker(
+        SequenceModel(SequenceShape(num_items=MANY, length=LENGTH, width=8)).eval(), DATA.candidates
+    )
+    lists = ranker.rank(DATA.valid.history, 10, candidates=listed)
+    assert listed[lists.items].all()
+    seen: list[dict[str, float]] = []
+    config = dataclasses.replace(CONFIG, baseline_epochs=2)
+    data = dataclasses.replace(DATA, valid_candidates=listed)
+    best = fit_sequence_model(NextItem(), data, config, on_epoch=seen.append)
+    measured = validation(best, data.valid, listed)["ndcg@10"]
+    assert measured == max(entry["ndcg@10"] for entry in seen)
+    assert measured != validation(best, data.valid)["ndcg@10"]
+
+
 def test_without_a_validation_day_only_the_usual_settings_are_tried() -> None:
     tried = []
 
