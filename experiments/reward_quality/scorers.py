@@ -19,6 +19,7 @@ from onerec.config import RewardConfig
 from onerec.reward.ensemble import load_ensemble
 from onerec.reward.scoring import score_blocks
 from onerec.reward.training import blocks_of, fit_reward, users_of_part, with_facts_of
+from onerec.schema import SPLITS
 from onerec.session_dataset.item_attributes import load_item_attributes
 from onerec.session_dataset.reader import read_session_config
 from onerec.session_dataset.reward_blocks import RewardBlocks, load_reward_blocks
@@ -78,7 +79,7 @@ def load_blocks(
     attributes = load_item_attributes(session_dataset, ids)
     log = None
     if attributes is not None and config.facts:
-        log = load_exposure_log(session_dataset, ids, attributes)
+        log = load_exposure_log(session_dataset, ids, attributes, SPLITS)
 
     def load(split: str, block_items: int, like: RewardBlocks | None = None) -> RewardBlocks:
         blocks = load_reward_blocks(

@@ -43,10 +43,12 @@ class ScoredCandidates(NamedTuple):
     Attributes:
         row: (B,) rows of the contexts.
         items: (B, N, M) item indices, most probable first; of equal draws the first drawn.
-        logp: (B, N) under the sampler, -inf where there is no session.
+        logp: (B, N) scores that order the beams: log-probabilities plus what `added_scores` adds
+            (dense head, item neighbours, a prior); of sampled sessions their log-probabilities
+            alone. -inf where there is no session.
         rewards: (B, N) mean scalar reward of the models.
         lower_bounds: (B, N) lower confidence bounds of the reward.
-        towers: (B, N, 4) probabilities.
+        towers: (B, N, T) predictions of each signal, the models' mean.
     """
 
     row: Tensor

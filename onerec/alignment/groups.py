@@ -34,7 +34,7 @@ class PreferenceGroups:
         sessions: (P, G, M); for S-DPO the best one comes first.
         targets: (P, M) the logged good session of the same context, for L_NTP.
         rewards: (P, G) scalar rewards.
-        logp: (P, G) log-probability under the sampler.
+        logp: (P, G) see `ScoredCandidates`.
         stats: What `stats.json` holds.
     """
 

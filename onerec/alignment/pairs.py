@@ -42,7 +42,7 @@ class PreferencePairs:
         targets: (P, M) the logged good session of the same context, for L_NTP.
         chosen_reward: (P,) scalar reward.
         rejected_reward: (P,).
-        chosen_logp: (P,) log-probability under the sampler.
+        chosen_logp: (P,) see `ScoredCandidates`.
         rejected_logp: (P,).
         stats: What `stats.json` holds.
     """

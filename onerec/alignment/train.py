@@ -241,7 +241,10 @@ class AlignmentModule(FitModule):
             objective: The preference loss.
             measured: Row numbers of the preferences that validation metrics are of.
         """
-        super().__init__(_copied(start).requires_grad_(True).eval())
+        policy = _copied(start).requires_grad_(True).eval()
+        if policy.dense is not None:  # no loss reads a head with its own encoder
+            policy.dense.requires_grad_(policy.dense.encoder is None)
+        super().__init__(policy)
         self.data, self.config, self.objective, self.measured = data, config, objective, measured
         # In a list, so that the start is no part of what is trained, moved or saved.
         self.frozen = [_copied(start).eval()]

@@ -29,7 +29,7 @@ class SessionScores(NamedTuple):
     Attributes:
         reward: (B, K) mean scalar reward.
         lower_bound: (B, K) mean minus `ensemble_caution` standard deviations over the models.
-        towers: (B, K, T) mean probabilities.
+        towers: (B, K, T) mean predictions: probabilities, then expected values.
     """
 
     reward: Tensor

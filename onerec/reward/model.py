@@ -1,7 +1,8 @@
 """The reward model R(u, S): predicts a user's feedback on a session, one tower per signal.
 
-Shapes: B batch, H history items, M items of a session, T towers of which Tb are probabilities, D
-    width, N items, Dv item-vector width, Fi facts of an item, Fu facts of a user, Q quantiles.
+Shapes: B sessions, U users, H history items, M items of a session, T towers of which Tb are
+    probabilities, D width, N items, Dv item-vector width, Fi facts of an item, Fu facts of a user,
+    Q quantiles.
 """
 
 from collections.abc import Callable
@@ -162,19 +163,23 @@ class RewardModel(nn.Module):
 
         Args:
             vectors: (N, Dv) frozen item vectors.
-            history: (B, H) item indices, oldest first, -1 where there is none; may be all -1.
-            sessions: (B, M) item indices, -1 where there is none.
+            history: (U, H) item indices, oldest first, -1 where there is none; may be all -1.
+            sessions: (B, M) item indices, -1 where there is none: as many of each user, one user
+                after the other.
             item_facts: (B, M, Fi) facts of the sessions' items; by default those of the model's
                 day.
             user_facts: (B, Fu) facts of the users; by default the users are unknown.
         """
         seen = history >= 0
         item_BMD = self._items(vectors, sessions)
-        past_BHD = self._items(vectors, history) + self.recency(self._age(seen))
+        past_UHD = self._items(vectors, history) + self.recency(self._age(seen))
         start = self.no_history.expand(len(history), -1, -1)
-        memory = torch.cat([start, past_BHD], 1)
+        memory = torch.cat([start, past_UHD], 1)
         known = F.pad(seen, (1, 0), value=True)
-        user_BMD = self.over_history(item_BMD, memory, known[:, None, None, :])
+        each = len(sessions) // max(len(history), 1)
+        asked = item_BMD.reshape(len(history), each * sessions.shape[1], item_BMD.shape[-1])
+        user_BMD = self.over_history(asked, memory, known[:, None, None, :]).reshape_as(item_BMD)
+        history = history.repeat_interleave(each, 0)
         parts = [item_BMD, user_BMD, item_BMD * user_BMD]
         plain = []
         if self.config.history_similarity:
@@ -194,7 +199,7 @@ class RewardModel(nn.Module):
         if self.wide is not None:
             read = _mean_and_largest(torch.cat(plain, -1), shown)
             pooled = pooled + self.wide(read)
-            facts = torch.cat([read, seen.sum(1, keepdim=True)], -1)
+            facts = torch.cat([read, (history >= 0).sum(1, keepdim=True)], -1)
         towers = [tower(pooled) for tower in self.towers]
         logits = torch.cat(towers, -1) if towers else pooled[:, :0]
         return RewardOutput(logits, self.share(h_BMD) if self.shape.quantiles else None, facts)

@@ -35,20 +35,17 @@ def score_sessions(
         vectors: (N, Dv) item vectors of the partition it was trained in.
         history: (B, H) item indices, -1 padded.
         sessions: (B, M) one session a user, or (B, K, M) several.
-        batch_size: Sessions per batch.
+        batch_size: Sessions per batch, as far as it holds whole users.
 
     Returns:
         (B, T) or (B, K, T) in the order of `model.signals`, on the CPU: probabilities, then
         expected values where the model has them.
     """
     shape = sessions.shape[:-1]
-    owner = torch.arange(shape[0]).repeat_interleave(shape[1] if len(shape) == 2 else 1)
-    flat = sessions.reshape(-1, sessions.shape[-1])
+    users = max(batch_size // max(shape[1:].numel(), 1), 1)
     parts = [
-        (history[rows], flat[part])
-        for part, rows in zip(
-            torch.arange(len(flat)).split(batch_size), owner.split(batch_size), strict=True
-        )
+        (of_users, some.flatten(0, -2))
+        for of_users, some in zip(history.split(users), sessions.split(users), strict=True)
     ]
     return _predictions(model, vectors, parts).reshape(*shape, len(model.signals))
 

@@ -15,6 +15,7 @@ import numpy as np
 from onerec.artifacts import MANIFEST, read_json
 from onerec.catalogue import Catalogue
 from onerec.config import WindowConfig
+from onerec.session_dataset.newest_watches import split_day
 from onerec.session_dataset.splits import LEARNED, split_users
 from onerec.session_dataset.user_sequences import UserSequences, load_user_sequences
 
@@ -59,7 +60,9 @@ def load_newest_sequences(
     known = sequences.day[~np.isnat(sequences.day)]
     last_day = known.max() if len(known) else np.datetime64(0, "D")
     kept = np.ones(len(sequences.user), dtype=bool)
-    if "valid" in splits:
+    valid_day = split_day(directory, "valid") if "valid" in splits else None
+    if valid_day is not None:
+        last_day = np.datetime64(valid_day, "D")  # though nobody may have watched anything on it
         held_out = held_out_users(directory, sequences.user_ids)
         kept = ~(held_out[sequences.user] & (sequences.day == last_day))
     learned = dataclasses.replace(

@@ -11,6 +11,7 @@ exposures, on either side.
 Shapes: E exposures, S outcomes, N items, R blocks, M items of a block, U users, Fi and Fu facts.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,6 @@ import torch
 from torch import Tensor
 
 from onerec.catalogue import Catalogue
-from onerec.schema import SPLITS
 from onerec.session_dataset.item_attributes import ItemAttributes
 from onerec.session_dataset.reader import (
     dates_of,
@@ -31,6 +31,7 @@ from onerec.session_dataset.reader import (
     users_of,
 )
 from onerec.session_dataset.reward_blocks import RewardBlocks, watched_share
+from onerec.session_dataset.splits import LEARNED
 
 SMOOTHING = 10.0
 """Pseudo-count: exposures of average outcome that smooth the rates of items, authors and users."""
@@ -195,17 +196,21 @@ class ExposureLog:
 
 
 def load_exposure_log(
-    directory: Path, catalogue: Catalogue, attributes: ItemAttributes
+    directory: Path,
+    catalogue: Catalogue,
+    attributes: ItemAttributes,
+    splits: Sequence[str] = LEARNED,
 ) -> ExposureLog:
-    """Read the exposures of all splits of a session dataset.
+    """Read the exposures of a session dataset.
 
     Args:
         directory: Files of the artifact.
         catalogue: Exposures of items that it does not know are left out.
         attributes: Of its items.
+        splits: `test` belongs to them only where blocks of the test day want their facts.
     """
     columns = ["user_id", "session_date", "started_at", "item_ids", "watch_seconds", "signals"]
-    table, declared = read_sessions(directory, SPLITS, columns), read_signals(directory)
+    table, declared = read_sessions(directory, splits, columns), read_signals(directory)
     item, session = items_of(table, "item_ids", catalogue)
     user_ids, user = users_of(table)
     started = table["started_at"].to_numpy().astype("datetime64[us]")

@@ -46,7 +46,7 @@ class UserSequences:
     """What every user watched or liked, in order of time.
 
     Attributes:
-        user_ids: (U,) users of the training days, sorted.
+        user_ids: (U,) users of the splits that were read, sorted.
         first_day: (U,) datetime64[D], day of their first session of the splits read.
         user: (E,) rows of `user_ids`, sorted.
         item: (E,) int32 item indices; within a user, oldest first.

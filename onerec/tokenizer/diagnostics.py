@@ -17,7 +17,7 @@ def tokenizer_diagnostics(codebook: Codebook, codes: Tensor, vectors: Tensor) ->
     """Measure codes of a catalogue.
 
     Args:
-        codebook: (L, K, Dv).
+        codebook: (L, K, Dv); of an RQ-VAE (L, K, Z), Z the width of its latent vectors.
         codes: (N, L) or (N, T); a disambiguation token is ignored.
         vectors: (N, Dv) the vectors that were tokenized.
 

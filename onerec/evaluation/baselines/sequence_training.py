@@ -161,26 +161,27 @@ def fit_windows(
         on_epoch: Called with the numbers of every epoch.
         scratch: Where a killed training is resumed from, after its last whole epoch.
     """
-    lengths = (windows >= 0).sum(1)
     # orders, masks and negatives are drawn on the CPU, whose generator is kept after each epoch
     runtime = replace(runtime.of_small_model(), precision="32-true")
-
-    def batches(generator: torch.Generator) -> Sequence[Tensor]:
-        if recipe.batch_items:
-            return length_buckets(lengths, recipe.batch_items, generator)
-        return torch.randperm(len(windows), generator=generator).split(recipe.batch_size)
 
     module.train()  # with dropout; an earlier phase has left it in evaluation mode
     with reproducible(runtime):
         return fit(
             module,
             WeightedRows(windows, windows >= 0 if learned is None else learned),
-            DrawnBatches(batches, module.generator),
+            DrawnBatches(partial(_batches, windows, recipe), module.generator),
             settings,
             runtime=runtime,
             scratch=scratch,
             on_epoch=on_epoch,
         )
+
+
+def _batches(windows: Tensor, recipe: Recipe, generator: torch.Generator) -> Sequence[Tensor]:
+    """Row numbers of each batch of an epoch."""
+    if recipe.batch_items:
+        return length_buckets((windows >= 0).sum(1), recipe.batch_items, generator)
+    return torch.randperm(len(windows), generator=generator).split(recipe.batch_size)
 
 
 def fit_sequence_model(
@@ -350,9 +351,8 @@ def _learn_newest(
     if training is None or not training.fresh_epochs or newest is None or not len(newest.items):
         return
     items, phase = torch.from_numpy(newest.items).long(), last_phase(training)
-    settings = pretraining_settings(
-        phase, steps=phase.max_epochs * -(-len(items) // recipe.batch_size)
-    )
+    batches = len(_batches(items, recipe, torch.Generator().manual_seed(seed)))
+    settings = pretraining_settings(phase, steps=phase.max_epochs * batches)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         fit_windows(

@@ -85,6 +85,25 @@ def test_a_user_is_held_out_on_every_day_or_on_none(tmp_path: Path) -> None:
     assert not held_out_users(with_share(tmp_path, 0.0), users).any()
 
 
+def test_a_validation_day_without_a_watch_keeps_the_day_before(
+    tmp_path: Path,
+    catalogue: SemanticIds,  # noqa: F811
+) -> None:
+    """Held-out users lose the validation day alone, though it was not the last to hold a watch."""
+    nothing = {"is_watched": [], "is_positive": []}
+    rows = [
+        row | {n: [False] * len(row["item_ids"]) for n in nothing}
+        if row["session_date"] == VALIDATION_DAY
+        else row
+        for row in random_rows(4)
+    ]
+    directory = with_share(write_session_dataset(tmp_path, rows), 0.4)
+    found, since = load_newest_sequences(directory, catalogue, days=1)
+    before, _ = load_newest_sequences(directory, catalogue, days=1, splits=("train",))
+    assert since == VALIDATION_DAY
+    assert np.sum(~np.isnat(found.day)) == np.sum(~np.isnat(before.day))
+
+
 def test_nothing_watched_is_nothing_to_learn(
     tmp_path: Path,
     catalogue: SemanticIds,  # noqa: F811

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from onerec.catalogue import Catalogue
-from onerec.schema import SESSION_DATASET
+from onerec.schema import SESSION_DATASET, SPLITS
 from onerec.session_dataset.item_attributes import load_item_attributes, write_item_attributes
 from onerec.session_dataset.reward_blocks import RewardBlocks, load_reward_blocks
 from onerec.session_dataset.reward_facts import (
@@ -70,7 +70,7 @@ def loaded(directory: Path, rows: list[dict]) -> tuple[ExposureLog, RewardBlocks
     blocks = load_reward_blocks(
         directory, "valid", CATALOGUE, history_length=3, block_items=M, attributes=attributes
     )
-    return load_exposure_log(directory, CATALOGUE, attributes), blocks
+    return load_exposure_log(directory, CATALOGUE, attributes, SPLITS), blocks
 
 
 def exposures(rows: list[dict]) -> list[dict]:
@@ -165,6 +165,19 @@ def test_nothing_of_the_block_or_later_is_known(tmp_path: Path):
         strict=True,
     ):
         np.testing.assert_array_equal(mine, theirs)
+
+
+def test_the_test_day_decides_no_fact(tmp_path: Path):
+    """A signal that is first met on the test day would be a fact by what that day holds."""
+    rows = [
+        {**row, "is_like": [row["split"] == "test"] * len(row["item_ids"])} for row in sessions(5)
+    ]
+    log, _ = loaded(tmp_path, rows)
+    attributes = load_item_attributes(tmp_path, CATALOGUE)
+    assert attributes is not None
+    learned = load_exposure_log(tmp_path, CATALOGUE, attributes)
+    assert set(log.names) - set(learned.names) == {"ltr"}
+    assert learned.day.max() < log.day.max()
 
 
 def test_a_user_without_exposures_is_unknown(tmp_path: Path):
