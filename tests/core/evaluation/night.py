@@ -1,5 +1,6 @@
 """A night small enough to check by hand: artifacts of every stage that evaluation reads."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime, time, timedelta
 from pathlib import Path
@@ -120,17 +121,22 @@ def write_generator(
     tokenizer_version: str = "version-a",
     history_length: int = HISTORY,
     session_items: int = SESSION,
+    dense_layers: int = 0,
 ) -> Path:
-    """An untrained checkpoint."""
+    """An untrained checkpoint; with layers it has a dense head with an encoder of its own."""
     torch.manual_seed(seed)
+    head = {"dense_head": dense_layers > 0, "dense_encoder_layers": dense_layers}
     model = OneRec(
-        SHAPE,
+        dataclasses.replace(SHAPE, **head),
         codebook_size=CODES,
         num_sid_tokens=SID_TOKENS,
         history_length=history_length,
         session_items=session_items,
     )
     model.reward_weight = 0.5
+    if dense_layers:
+        model.add_dense_head(NUM_ITEMS, 6)
+        model.dense_share = 0.4
     save_model(model.eval(), directory, tokenizer_version=tokenizer_version)
     return directory
 

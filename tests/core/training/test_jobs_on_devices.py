@@ -57,6 +57,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_json(directory / "session_dataset" / MANIFEST, {"config": {"sessions": lengths}})
     small.write_catalogue(directory / "semantic_ids", ids)
     small.write_generator(directory / "start", seed=3)
+    small.write_generator(directory / "start with a head", seed=3, dense_layers=1)
     return directory
 
 
@@ -101,7 +102,8 @@ def test_reward_models(data: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_an_alignment_round(data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("start", ["start", "start with a head"])
+def test_an_alignment_round(data: Path, tmp_path: Path, start: str) -> None:
     reward = RewardJob(
         session_dataset=data / "session_dataset",
         semantic_ids=data / "semantic_ids",
@@ -111,7 +113,7 @@ def test_an_alignment_round(data: Path, tmp_path: Path) -> None:
     inputs = RoundInputs(
         session_dataset=data / "session_dataset",
         semantic_ids=data / "semantic_ids",
-        start=data / "start",
+        start=data / start,
         reward_model=trained(reward, tmp_path / "reward"),
         test_day=small.DAY,
     )
