@@ -24,10 +24,11 @@ from resources.settings import CHECKOUT, load_settings
 CODE_VERSIONS = "query { assetNodes { assetKey { path } opVersion } }"
 LINEAGE = "query { assetNodes { assetKey { path } jobNames dependencyKeys { path } } }"
 LAUNCH_RUN = """mutation($params: ExecutionParams!) { launchRun(executionParams: $params) {
-  ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
+  ... on LaunchRunSuccess { run { runId } } ... on Error { message }
+  ... on RunConfigValidationInvalid { errors { message } } } }"""
 LAUNCH_BACKFILL = """mutation($params: LaunchBackfillParams!) {
   launchPartitionBackfill(backfillParams: $params) {
-  ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }"""
+  ... on LaunchBackfillSuccess { backfillId } ... on Error { message } } }"""
 STARTS_WITHIN_SECONDS = 240
 POLL_SECONDS = 2.0
 
@@ -39,10 +40,12 @@ class Launcher:
     Attributes:
         port: Of the UI, on this machine.
         instance: Of the same home.
+        process: The UI.
     """
 
     port: int
     instance: dg.DagsterInstance
+    process: subprocess.Popen
     _shown: set[str] = field(default_factory=set)
 
     @property
@@ -59,7 +62,8 @@ class Launcher:
         body = {"query": query, "variables": variables}
         answer = requests.post(f"{self.url}/graphql", json=body, timeout=120).json()
         data = answer.get("data") or {}
-        if answer.get("errors") or any("message" in part for part in data.values()):
+        refused = any("message" in part or "errors" in part for part in data.values())
+        if answer.get("errors") or refused:
             raise RuntimeError(f"Dagster refused: {str(answer)[:2000]}")
         return data
 
@@ -120,7 +124,7 @@ class Launcher:
             (run,) = self._show_ended(dg.RunsFilter(run_ids=[run_id]))
             if run.is_finished:
                 return run.is_success
-            time.sleep(POLL_SECONDS)
+            self._wait()
 
     def backfill(self, partitions: Mapping[str, Sequence[str]]) -> None:
         """Backfill partitions of assets to its end; those that failed are shown, and no error.
@@ -142,7 +146,13 @@ class Launcher:
             self._show_ended(dg.RunsFilter(tags={"dagster/backfill": backfill_id}))
             if found is not None and found.status.name.startswith(("COMPLETED", "FAILED", "CANC")):
                 return
-            time.sleep(POLL_SECONDS)
+            self._wait()
+
+    def _wait(self) -> None:
+        """Raises: RuntimeError: The UI has ended, and its runs with it."""
+        if self.process.poll() is not None:
+            raise RuntimeError(f"the Dagster UI ended (exit status {self.process.returncode})")
+        time.sleep(POLL_SECONDS)
 
     def _show_ended(self, wanted: dg.RunsFilter) -> list[dg.DagsterRun]:
         """Print the runs that have ended and were not shown yet; returns all of them."""
@@ -205,9 +215,9 @@ def running_ui(environ: Mapping[str, str], directory: Path) -> Iterator[Launcher
                 stderr=subprocess.STDOUT,
                 pass_fds=[lock.fileno()],  # a UI that outlives this process keeps the lock
             )
-            launcher = Launcher(port, instance)
+            launcher = Launcher(port, instance, process)
             try:
-                _wait_for(launcher, process, directory / "dagster.log")
+                _wait_for(launcher, directory / "dagster.log")
                 yield launcher
             finally:
                 process.send_signal(signal.SIGINT)
@@ -218,14 +228,14 @@ def running_ui(environ: Mapping[str, str], directory: Path) -> Iterator[Launcher
                     process.wait()
 
 
-def _wait_for(launcher: Launcher, process: subprocess.Popen, log: Path) -> None:
+def _wait_for(launcher: Launcher, log: Path) -> None:
     deadline = time.monotonic() + STARTS_WITHIN_SECONDS
     while True:
         try:
             launcher.code_versions()
             return
         except (OSError, RuntimeError):  # those of requests are OSErrors
-            if process.poll() is not None or time.monotonic() > deadline:
+            if launcher.process.poll() is not None or time.monotonic() > deadline:
                 end = log.read_text(errors="replace")[-2000:]
                 raise RuntimeError(f"the Dagster UI did not start ({log}):\n{end}") from None
         time.sleep(0.5)

@@ -14,7 +14,8 @@ import shutil
 import signal
 import sys
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -34,11 +35,20 @@ from experiments.table_specs import (
     quick_table,
 )
 from experiments.variants.stored_results import current_result
-from onerec.artifacts import ArtifactStore
+from onerec.artifacts import ArtifactError, ArtifactStore
 from onerec.config import PRESETS
 from onerec.datasets import DATASETS
 from resources.settings import CHECKOUT, Settings, load_settings
 
+OF_MACHINE = tuple(
+    f"ONEREC_{name}"
+    for name in (
+        *("ACCELERATOR", "AMAZON_BEAUTY", "COMPILE", "DEVICES", "DUCKDB_MEMORY", "DUCKDB_THREADS"),
+        *("MIN_FREE_GIB", "NUM_WORKERS", "PRECISION", "SHARD_ROWS", "SHARDING", "STEPS_AT_ONCE"),
+        *("STRATEGY", "THREADS", "WORKERS"),
+    )
+)
+"""Variables that tables keep. Others would reach what serves: consumers, warehouse, alerts."""
 PAGE = CHECKOUT / "docs" / "results.md"
 PRESET = "tiny"
 
@@ -65,7 +75,7 @@ def process_environment(
     Args:
         environment: Data and settings.
         tables_dir: Of the project's result tables; the environment's home lies inside.
-        environ: Of this process.
+        environ: Of this process; of its own variables those in `OF_MACHINE` are kept.
 
     Raises:
         ValueError: The data set reads files, and DATA_DIR is not given.
@@ -80,8 +90,13 @@ def process_environment(
     home.mkdir(parents=True, exist_ok=True)
     config = home / "tables.yaml"
     config.write_text(yaml.safe_dump(dict(environment.settings)))
+    kept = {
+        name: value
+        for name, value in environ.items()
+        if name in OF_MACHINE or not name.startswith(("ONEREC_", "DAGSTER_"))
+    }
     return {
-        **environ,
+        **kept,
         "ONEREC_HOME": str(home),
         "ONEREC_DATASET": environment.dataset,
         "ONEREC_DATA_DIR": data_dir if environment.needs_files else "",
@@ -147,6 +162,18 @@ def _run(
         raise RuntimeError(f"{', '.join(assets) or job} failed")
 
 
+@contextmanager
+def _ui(environ: Mapping[str, str], home: Path) -> Iterator[Launcher]:
+    """`running_ui`; what fails in it says where to look."""
+    with running_ui(environ, home) as ui:
+        print(f"watch it at {ui.url}", flush=True)
+        try:
+            yield ui
+        except (RuntimeError, ArtifactError, OSError) as error:
+            where = f"make dev ONEREC_HOME={home} shows why"
+            raise RuntimeError(f"{error}\n  {where}") from error
+
+
 def nights_of_other_seeds(table: TableSpec, tables_dir: Path) -> list[str]:
     """Launch the nightly runs of every seed but the first; returns their artifact stores."""
     stores = []
@@ -154,8 +181,8 @@ def nights_of_other_seeds(table: TableSpec, tables_dir: Path) -> list[str]:
         environment = environment_of_seed(table.environment, seed)
         environ = process_environment(environment, tables_dir, os.environ)
         settings, store = load_settings(environ), ArtifactStore(environ["ONEREC_ARTIFACTS"])
-        with running_ui(environ, settings.home) as ui:
-            print(f"seed {seed}: watch it at {ui.url}", flush=True)
+        print(f"seed {seed}", flush=True)
+        with _ui(environ, settings.home) as ui:
             run_nights(ui, environment.test_days, settings, store)
         stores.append(environ["ONEREC_ARTIFACTS"])
     return stores
@@ -199,8 +226,7 @@ def make_result_table(table: TableSpec, tables_dir: Path) -> list[str]:
     environ = process_environment(environment, tables_dir, os.environ)
     settings, store = load_settings(environ), ArtifactStore(environ["ONEREC_ARTIFACTS"])
     config = {"ops": {table.asset: {"config": {"other_seeds": others}}}} if others else {}
-    with running_ui(environ, settings.home) as ui:
-        print(f"watch it at {ui.url}", flush=True)
+    with _ui(environ, settings.home) as ui:
         run_nights(ui, table.environment.test_days, settings, store)
         missing = missing_partitions(table, store, ui.code_versions())
         if missing:
@@ -248,9 +274,7 @@ def main() -> None:
             )
         except (ValueError, RuntimeError) as error:
             failed.append(table.name)
-            data_dir = os.environ.get("ONEREC_DATA_DIR", "")
-            home = home_of(table.environment, tables_dir, data_dir)
-            print(f"{table.name} was not made: {error}\n  make dev ONEREC_HOME={home} shows why")
+            print(f"{table.name} was not made: {error}", flush=True)
     if not given.quick:
         found = assemble_page(tables_dir, PAGE, PAGE_ORDER)
         print(f"\n{PAGE.relative_to(CHECKOUT)}: {', '.join(found) or 'no table yet'}")

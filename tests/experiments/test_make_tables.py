@@ -1,6 +1,8 @@
 """`make tables`: which tables, where each runs, and what is not launched again."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -11,7 +13,7 @@ import pytest
 import yaml
 
 from experiments import make_tables
-from experiments.backfill_launcher import cancel_unfinished, running_ui
+from experiments.backfill_launcher import Launcher, cancel_unfinished, running_ui
 from experiments.definitions import defs
 from experiments.make_tables import (
     home_of,
@@ -80,6 +82,36 @@ def test_an_environment_has_a_home_and_settings_of_its_own(tmp_path: Path):
     assert other.data_dir is None
     config = process_environment(QUICK, tmp_path, {})["ONEREC_CONFIG"]
     assert yaml.safe_load(Path(config).read_text())["simulator"]["initial_users"] == 260
+
+
+def test_tables_do_not_reach_what_serves(tmp_path: Path):
+    machine = {"ONEREC_THREADS": "3", "PATH": "/bin"}
+    serving = {
+        name: "production"
+        for name in (
+            *("ONEREC_SERVING_DIR", "ONEREC_WAREHOUSE", "ONEREC_POSTGRES_URL", "DAGSTER_HOME"),
+            *("ONEREC_ALERT_WEBHOOK", "ONEREC_ALERT_EMAIL_TO", "ONEREC_TEST_DAY", "ONEREC_HOME"),
+        )
+    }
+    found = process_environment(QUICK, tmp_path, machine | serving)
+    assert machine.items() <= found.items()
+    assert "production" not in found.values()
+
+
+def test_a_run_is_not_awaited_when_the_ui_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    with (
+        dg.DagsterInstance.local_temp(str(tmp_path)) as instance,
+        subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"]) as ended,
+    ):
+        ended.wait()
+        run = instance.create_run_for_job(dg.GraphDefinition(name="lost").to_job())
+        launcher = Launcher(0, instance, ended)
+        launched = {"launchRun": {"run": {"runId": run.run_id}}}
+        monkeypatch.setattr(Launcher, "query", lambda self, *query, **variables: launched)
+        with pytest.raises(RuntimeError, match=r"the Dagster UI ended \(exit status 3\)"):
+            launcher.run_job("nowhere", "lost", {})
 
 
 def test_an_environment_with_other_settings_has_another_home(tmp_path: Path):
