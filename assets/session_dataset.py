@@ -63,7 +63,8 @@ class SessionDatasetLaunchpad(
     deps=[
         upstream(name, first=-W)
         for name in ("sessions", "good_sessions", "session_examples", "rejected_events")
-    ],
+    ]
+    + [upstream("session_days", first=-W), upstream("stg_items")],
 )
 def session_dataset(
     context: dg.AssetExecutionContext,

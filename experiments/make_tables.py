@@ -146,9 +146,7 @@ def run_nights(ui: Launcher, days: Sequence[str], settings: Settings, store: Art
                 ingested = {f"dagster/asset_partition_range_{k}": v for k, v in span.items()}
                 _run(ui, "onerec_dagster.definitions", "ingest", ingested)
             night = {"dagster/partition": day}
-            # the splits of a session dataset are read from session_days
-            assets = ui.upstream_of((*NEEDED, "session_days"), job)
-            _run(ui, "onerec_dagster.definitions", job, night, assets)
+            _run(ui, "onerec_dagster.definitions", job, night, ui.upstream_of(NEEDED, job))
         first, job = test_day + timedelta(days=1), "nightly"
 
 

@@ -1,5 +1,6 @@
 """The code location: loads fast and light, holds the promised jobs and checks."""
 
+import inspect
 import subprocess
 import sys
 
@@ -107,6 +108,33 @@ TRAINED = {
     "dpo_checkpoint",
     "baselines",
 }
+
+
+READ_FROM = {
+    "sessions_per_day": "session_days",
+    "catalogue": "stg_items",
+    "titles": "stg_items",
+    "num_delivered": "raw_events",
+}
+"""Tables that methods of the warehouse read."""
+
+
+def test_what_an_asset_reads_of_the_warehouse_is_upstream_of_it():
+    """Else a run of the asset and all upstream of it would read what an earlier run left there."""
+    readers = {
+        definition.key: [
+            table
+            for method, table in READ_FROM.items()
+            if f"warehouse.{method}(" in inspect.getsource(definition.op.compute_fn.decorated_fn)
+        ]
+        for definition in defs.assets or ()
+        if isinstance(definition, dg.AssetsDefinition) and len(definition.keys) == 1
+    }
+    graph = defs.resolve_asset_graph()
+    for asset, tables in readers.items():
+        above = dg.AssetSelection.assets(asset).upstream().resolve(graph)
+        assert {dg.AssetKey(table) for table in tables} <= above, asset
+    assert readers[dg.AssetKey("session_dataset")] == ["session_days", "stg_items", "raw_events"]
 
 
 def test_what_trains_waits_for_the_trainer():
