@@ -9,6 +9,7 @@ import dagster as dg
 from onerec.artifacts import ArtifactError, ArtifactStore
 from onerec.disk import DiskFullError, require_free_space
 from onerec.serving.current import problem_of_current, read_served
+from onerec_dagster.nights import TERMINATE
 from onerec_dagster.sensor_health import dead_sensors, silent_daemons
 from resources.settings import Settings
 from resources.warehouse import Warehouse, WarehouseError
@@ -115,8 +116,8 @@ def _runs(instance: dg.DagsterInstance, own_run: str | None) -> Iterator[Diagnos
     long_ago = datetime.now(UTC) - LONG_RUN
     records = [r for r in instance.get_run_records(started) if r.dagster_run.run_id != own_run]
     stuck = [r.dagster_run.run_id for r in records if r.create_timestamp < long_ago]
-    remedy = f"under way for more than {LONG_RUN}: {', '.join(stuck)}" if stuck else ""
-    yield Diagnosis(f"runs: {len(records)} under way", remedy)
+    remedy = f"under way for more than {LONG_RUN}: {', '.join(stuck)}: wait, or {TERMINATE}"
+    yield Diagnosis(f"runs: {len(records)} under way", remedy if stuck else "")
     storage, orphaned = instance.event_log_storage, set()
     for pool in storage.get_concurrency_keys():
         info = storage.get_concurrency_info(pool)

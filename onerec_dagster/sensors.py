@@ -9,6 +9,7 @@ from onerec.datasets import EventSource
 from onerec_dagster.alerts import ALERTS
 from onerec_dagster.degraded import degraded_run
 from onerec_dagster.jobs import nightly, serve_degraded, weekly_retokenize
+from onerec_dagster.killed_runs import killed_runs
 from onerec_dagster.nights import job_for, next_night, nightly_runs, published_days
 from resources.stores import Source
 
@@ -68,4 +69,4 @@ def nights(context: dg.SensorEvaluationContext, source: Source):
     return night_request(context.instance, source.open(), datetime.now(UTC))
 
 
-SENSORS = [nights, *ALERTS, serve_after_failure]
+SENSORS = [nights, *ALERTS, serve_after_failure, killed_runs]
