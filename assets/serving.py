@@ -82,8 +82,9 @@ def recommendations(
     """A list per active user for day D + 1, made by the champion.
 
     Histories reach through the end of day D. A simple system's name is its model version. In a run
-    of `serve_degraded` the last champion serves on the newest valid sessions. Consumers read
-    `serving/current/`; the warehouse's table is for SQL beside other tables.
+    of `serve_degraded` the last champion serves on the newest valid sessions, but never in the
+    place of what the day's own nightly run made. Consumers read `serving/current/`; the warehouse's
+    table is for SQL beside other tables.
     """
     import pyarrow.parquet as pq
 
@@ -94,6 +95,9 @@ def recommendations(
     day, store, fallback = context.partition_key, artifacts.store, None
     lists, degraded = to_core(config.serving, PIPELINE.serving), config.degraded
     if degraded.reason:
+        if own := _own_recommendations(store, day):
+            context.log.info("the day's own recommendations are there: they are published again")
+            return _publish(own, pq.read_table(own.path / TABLE), warehouse, consumers)
         fallback = fallback_inputs(store, day, degraded.sessions_until or day)
     read = fallback.read if fallback else {name: store.latest(name, day) for name in READ}
     settings = with_seen_items(to_core(config, PIPELINE.decoding), read["session_dataset"].path)
@@ -114,8 +118,24 @@ def recommendations(
         draft.row_counts |= {"users": users, "rows": table.num_rows}
         draft.metadata |= {"degraded": degraded.reason or None}
         draft.metadata |= {"sessions_until": sessions.partition, "model_version": version}
-    shown = publish(draft.artifact, table, warehouse, Path(consumers.root))
-    return published(draft.artifact, shown | draft.metadata | {"first users": _preview(table)})
+    return _publish(draft.artifact, table, warehouse, consumers)
+
+
+def _own_recommendations(store: ArtifactStore, day: str) -> Artifact | None:
+    """What the day's own nightly run made, if it is undamaged.
+
+    It may have come to its end after the run of `serve_degraded` was requested.
+    """
+    made = store.made_with("recommendations", day, {})
+    return None if made is None or made.manifest["metadata"]["degraded"] else made
+
+
+def _publish(
+    artifact: Artifact, table: "pa.Table", warehouse: Warehouse, consumers: Consumers
+) -> dg.MaterializeResult:
+    shown = publish(artifact, table, warehouse, Path(consumers.root))
+    facts = artifact.manifest["metadata"]
+    return published(artifact, shown | facts | {"first users": _preview(table)})
 
 
 def publish(
