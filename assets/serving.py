@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dagster as dg
+import duckdb
 import pydantic
 
 from assets.code_version import code_version
@@ -40,6 +41,8 @@ CODE = code_version(__name__, "recommendations")
 READ = ("champion", "session_dataset", "semantic_ids", "reward_model")
 BUNDLE = "bundle"
 TABLE = "recommendations.parquet"
+UNUSABLE = (WarehouseError, duckdb.Error)
+"""A warehouse that is held, damaged, or not there."""
 
 
 class ListsLaunchpad(launchpad(PIPELINE.serving, "list_length")):
@@ -143,7 +146,8 @@ def publish(
 ) -> dict[str, str]:
     """Publish recommendations: the consumers' directory first, then the warehouse's table.
 
-    A warehouse that another process holds stops neither: titles or that table are then missing.
+    A warehouse that is held or damaged does not stop the first: titles, or that table, are then
+    missing.
     """
     import pyarrow as pa
 
@@ -153,7 +157,7 @@ def publish(
     shown = {"warehouse": "written"}
     try:
         titles = warehouse.titles(day)
-    except WarehouseError as error:
+    except UNUSABLE as error:
         titles = pa.table({"item_id": pa.array([], pa.string()), "title": []})
         shown["titles"] = str(error)
     served = ServedVersion(
@@ -168,7 +172,7 @@ def publish(
     shown["current"] = "yes" if moved else "no, a later day is"
     try:
         warehouse.replace_partition("recommendations", day, table)
-    except WarehouseError as error:
+    except UNUSABLE as error:
         shown["warehouse"] = str(error)
     return shown
 
@@ -183,7 +187,7 @@ def _catalogue_of(warehouse: Warehouse, day: date) -> "Catalogue | None":
 
     try:
         rows = warehouse.catalogue(day)
-    except WarehouseError as error:
+    except UNUSABLE as error:
         log.warning("items withdrawn since the last champion are not left out: %s", error)
         return None
     item_ids = rows["item_id"].to_numpy(zero_copy_only=False)

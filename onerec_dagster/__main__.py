@@ -61,7 +61,7 @@ class Operator:
     def run(self, request: RunRequest) -> None:
         """Run a job; a nightly run that fails gets its day served in a degraded way."""
         print(f"{request.job} {' '.join(request.tags.values())}")
-        run_night(self.instance, request, self.store, self.log)
+        run_night(self.instance, request, self.settings.serving_dir, self.log)
 
 
 @contextmanager

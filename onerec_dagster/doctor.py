@@ -8,7 +8,7 @@ import dagster as dg
 
 from onerec.artifacts import ArtifactError, ArtifactStore
 from onerec.disk import DiskFullError, require_free_space
-from onerec.serving.current import problem_of_current, read_served
+from onerec.serving.current import PUBLISH_AGAIN, problem_of_current, read_served
 from onerec_dagster.nights import TERMINATE
 from onerec_dagster.sensor_health import dead_sensors, silent_daemons
 from resources.settings import Settings
@@ -107,7 +107,8 @@ def _consumers(settings: Settings, store: ArtifactStore) -> Diagnosis:
         )
         return Diagnosis(subject, remedy)
     if newest and newest[0] > served.day:
-        return Diagnosis(subject, f"recommendations of {newest[0]} are there and not current")
+        problem = f"recommendations of {newest[0]} are there and not current: {PUBLISH_AGAIN}"
+        return Diagnosis(subject, problem)
     return Diagnosis(subject)
 
 

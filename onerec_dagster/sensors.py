@@ -24,7 +24,7 @@ from resources.stores import Source
 def serve_after_failure(context: dg.RunFailureSensorContext) -> dg.RunRequest | dg.SkipReason:
     """Request `serve_degraded` once per failed run, unless the day has recommendations."""
     failed = context.dagster_run
-    makeup = degraded_run(context.instance, failed, SETTINGS.artifact_store())
+    makeup = degraded_run(context.instance, failed, SETTINGS.serving_dir)
     if makeup is None:
         return dg.SkipReason("the day has recommendations already, or the run was of no one day")
     day, config = makeup

@@ -23,6 +23,7 @@ from onerec.serving.recommender import write_bundle
 from resources.warehouse import Warehouse
 from tests.assets.small_night import ASSETS, CHECKS, DAY, NEXT_DAY, RUN, resources
 from tests.core.evaluation import night as small
+from tests.damaged_warehouse import write_damaged
 
 
 def test_recommendations_are_in_parquet_and_in_the_warehouse(
@@ -189,6 +190,16 @@ def store_own(store: ArtifactStore, item_id: str) -> Artifact:
         )
         draft.metadata |= {"degraded": None, "sessions_until": DAY, "model_version": "own"}
     return draft.artifact
+
+
+def test_a_damaged_warehouse_does_not_keep_consumers_waiting(tmp_path: Path) -> None:
+    own = store_own(ArtifactStore(str(tmp_path / "artifacts")), "a")
+    file = tmp_path / "warehouse.duckdb"
+    write_damaged(file)
+    table = pq.read_table(own.path / serving.TABLE)
+    shown = serving.publish(own, table, Warehouse(path=str(file)), tmp_path / "serving")
+    assert shown["current"] == "yes"
+    assert "Corrupt" in shown["titles"]
 
 
 def serve_degraded(home: Path) -> dg.ExecuteInProcessResult:
