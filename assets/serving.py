@@ -43,6 +43,8 @@ BUNDLE = "bundle"
 TABLE = "recommendations.parquet"
 UNUSABLE = (WarehouseError, duckdb.Error)
 """A warehouse that is held, damaged, or not there."""
+RETRIES = dg.RetryPolicy(max_retries=3, delay=15, backoff=dg.Backoff.EXPONENTIAL)
+"""A store or disk that fails for a minute must not leave consumers with an older day."""
 
 
 class ListsLaunchpad(launchpad(PIPELINE.serving, "list_length")):
@@ -72,6 +74,7 @@ class ServingLaunchpad(launchpad(PIPELINE.decoding, *all_but(PIPELINE.decoding, 
     kinds={"pytorch", "parquet", "duckdb"},
     pool=POOL_WAREHOUSE,
     code_version=CODE,
+    retry_policy=RETRIES,
     deps=[CORRECTABLE, *map(upstream, READ)],
 )
 def recommendations(

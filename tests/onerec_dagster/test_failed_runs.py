@@ -158,3 +158,21 @@ def test_the_daemon_s_sensor_requests_the_run_that_makes_up_for_it(
     assert dg.validate_run_config(job, request.run_config)
     serve(tmp_path, DAY)
     assert isinstance(requested(instance, run), dg.SkipReason)
+
+
+def test_a_store_that_cannot_be_reached_loses_no_run_that_makes_up_for_a_failed_one(
+    instance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dagster does not evaluate the sensor for that run again: the asset tries several times."""
+
+    class Unreachable:
+        serving_dir = tmp_path
+
+        def artifact_store(self) -> None:
+            raise OSError("the store cannot be reached")
+
+    monkeypatch.setattr(sensors, "SETTINGS", Unreachable())
+    run = failed_night(instance, asset="pretrained_checkpoint", by_check=False)
+    assert isinstance(requested(instance, run), dg.RunRequest)
+    node = defs.resolve_job_def("serve_degraded").get_node_named("recommendations")
+    assert node.definition.retry_policy.max_retries > 0
