@@ -18,7 +18,7 @@ from assets.support import DAILY, SETTINGS
 from onerec.artifacts import ArtifactStore, read_json
 from onerec.serving.current import read_served
 from onerec_dagster.jobs import nightly, weekly_retokenize
-from onerec_dagster.run_findings import RunFindings, run_findings
+from onerec_dagster.run_findings import RunFindings, run_findings, why_it_ended
 from onerec_dagster.sensor_health import FAILED_TICKS, dead_sensors
 from onerec_dagster.webhook import WEBHOOK, post
 
@@ -55,7 +55,7 @@ def failure_text(run: dg.DagsterRun, findings: RunFindings) -> str:
     """A failed run: what failed first, and where to look."""
     day = run.tags.get("dagster/partition")
     of_day = f" for {day}" if day else ""
-    return f"{run.job_name}{of_day} failed: {findings.first()} ({link_to(run.run_id)})"
+    return f"{run.job_name}{of_day} failed: {why_it_ended(run, findings)} ({link_to(run.run_id)})"
 
 
 def night_texts(run: dg.DagsterRun, findings: RunFindings, store: ArtifactStore) -> Iterator[str]:
@@ -95,6 +95,19 @@ def late_day(now: datetime, served: date | None, expected: str | None) -> str | 
 )
 def run_failure_alert(context: dg.RunFailureSensorContext) -> None:
     """Alert of a failed run."""
+    run = context.dagster_run
+    send(context.log, failure_text(run, run_findings(context.instance, run.run_id)))
+
+
+@dg.run_status_sensor(
+    name="run_cancellation_alert",
+    run_status=dg.DagsterRunStatus.CANCELED,
+    monitored_jobs=[nightly, weekly_retokenize],
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Alerts of a nightly run that was terminated.",
+)
+def run_cancellation_alert(context: dg.RunStatusSensorContext) -> None:
+    """Alert of a terminated nightly run."""
     run = context.dagster_run
     send(context.log, failure_text(run, run_findings(context.instance, run.run_id)))
 
@@ -183,6 +196,7 @@ def email_alerts(environ: Mapping[str, str] = os.environ) -> list[dg.SensorDefin
 
 ALERTS = [
     run_failure_alert,
+    run_cancellation_alert,
     nightly_run_alert,
     late_night_alert,
     dead_sensor_alert,

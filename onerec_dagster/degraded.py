@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 
 from onerec.serving.current import read_served
-from onerec_dagster.run_findings import RunFindings, run_findings
+from onerec_dagster.run_findings import RunFindings, run_findings, why_it_ended
 
 NIGHTLY_JOBS = ("nightly", "weekly_retokenize")
 INGESTED = {"raw", "sessions"}
@@ -35,7 +35,7 @@ def degraded_run(
     until = day  # where the day has no sessions, the newest before it serve
     if not _sessions_are_valid(findings):
         until = (date.fromisoformat(day) - timedelta(days=1)).isoformat()
-    fields = {"reason": f"{run.job_name}: {findings.first()}", "sessions_until": until}
+    fields = {"reason": f"{run.job_name}: {why_it_ended(run, findings)}", "sessions_until": until}
     return day, {"ops": {"recommendations": {"config": {"degraded": fields}}}}
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from onerec.artifacts import write_json
 from onerec.serving.current import CURRENT, SERVED
-from onerec_dagster import sensors
+from onerec_dagster import alerts, sensors
 from onerec_dagster.definitions import defs
 from onerec_dagster.degraded import degraded_run
 from onerec_dagster.run_findings import run_findings
@@ -176,3 +176,31 @@ def test_a_store_that_cannot_be_reached_loses_no_run_that_makes_up_for_a_failed_
     assert isinstance(requested(instance, run), dg.RunRequest)
     node = defs.resolve_job_def("serve_degraded").get_node_named("recommendations")
     assert node.definition.retry_policy.max_retries > 0
+
+
+def test_a_terminated_night_is_made_up_for_and_alerted_of(
+    instance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Elsewhere:
+        serving_dir = tmp_path
+
+    monkeypatch.setattr(sensors, "SETTINGS", Elsewhere())
+    tags = {"dagster/partition": DAY}
+    run = dg.DagsterRun(job_name="nightly", status=dg.DagsterRunStatus.CANCELED, tags=tags)
+    instance.add_run(run)
+    context = dg.build_run_status_sensor_context(
+        sensor_name="serve_after_cancellation",
+        dagster_instance=instance,
+        dagster_run=run,
+        dagster_event=dg.DagsterEvent(dg.DagsterEventType.RUN_CANCELED.value, "nightly"),
+    )
+    request = sensors.serve_after_cancellation(context)
+    assert isinstance(request, dg.RunRequest)
+    degraded = request.run_config["ops"]["recommendations"]["config"]["degraded"]
+    assert degraded == {"reason": "nightly: it was terminated", "sessions_until": DAY}
+    sent: list[str] = []
+    monkeypatch.setattr(alerts, "send", lambda _, text: sent.append(text))
+    alerts.run_cancellation_alert(context)
+    assert sent == [f"nightly for {DAY} failed: it was terminated (run {run.run_id})"]
+    names = {sensor.name for sensor in defs.sensors or ()}
+    assert {"serve_after_cancellation", "run_cancellation_alert"} <= names
