@@ -8,7 +8,7 @@ and its finding, and links to the run where `ONEREC_UI_URL` says where the UI is
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -37,6 +37,22 @@ def send(log: logging.Logger | dg.DagsterLogManager, text: str) -> None:
     url = os.environ.get(WEBHOOK)
     if url:
         post(url, text)
+
+
+def send_all(log: logging.Logger | dg.DagsterLogManager, texts: Iterable[str]) -> None:
+    """Send alerts one by one; one that cannot be sent does not stop the next.
+
+    Raises:
+        ExceptionGroup: Some could not be sent.
+    """
+    failed: list[Exception] = []
+    for text in texts:
+        try:
+            send(log, text)
+        except (OSError, ValueError) as error:
+            failed.append(error)
+    if failed:
+        raise ExceptionGroup(f"{len(failed)} alerts could not be sent", failed)
 
 
 def link_to(run_id: str) -> str:
@@ -124,8 +140,7 @@ def nightly_run_alert(context: dg.RunStatusSensorContext) -> None:
     """Alert of what a successful nightly run found."""
     run = context.dagster_run
     findings = run_findings(context.instance, run.run_id)
-    for text in night_texts(run, findings, SETTINGS.artifact_store()):
-        send(context.log, text)
+    send_all(context.log, night_texts(run, findings, SETTINGS.artifact_store()))
 
 
 @dg.sensor(
