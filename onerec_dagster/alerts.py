@@ -10,6 +10,7 @@ import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import dagster as dg
@@ -88,11 +89,18 @@ def night_texts(run: dg.DagsterRun, findings: RunFindings, store: ArtifactStore)
     if day in store.partitions("champion"):
         decision = read_json(store.latest("champion", day).path / "champion.json")
         if not decision["promoted"]:
-            why = "; ".join(decision["reasons"])
-            yield (
-                f"{run.job_name} for {day}: the challenger is refused, {decision['serves']} "
-                f"serves: {why} ({link})"
-            )
+            yield f"{run.job_name} for {day}: {_unpromoted(decision)} ({link})"
+
+
+def _unpromoted(decision: Mapping[str, Any]) -> str:
+    """Why the challenger does not serve, and what does."""
+    from onerec.promotion.champion import what_serves  # loads torch
+
+    if "by_hand" in decision:
+        by_rule = f"the promotion rule said {decision['rule_said']}"
+        return f"{what_serves(decision)} serves by hand ({decision['by_hand']}); {by_rule}"
+    why = "; ".join(decision["reasons"])
+    return f"the challenger is refused, {what_serves(decision)} serves: {why}"
 
 
 def late_day(now: datetime, served: date | None, expected: str | None) -> str | None:
