@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
+import duckdb
 
 from onerec.artifacts import ArtifactError, ArtifactStore
 from onerec.disk import DiskFullError, require_free_space
@@ -12,7 +13,7 @@ from onerec.serving.current import PUBLISH_AGAIN, problem_of_current, read_serve
 from onerec_dagster.nights import TERMINATE
 from onerec_dagster.sensor_health import dead_sensors, silent_daemons
 from resources.settings import Settings
-from resources.warehouse import Warehouse, WarehouseError
+from resources.warehouse import RESTORE, Warehouse, WarehouseError
 
 LOCK_WAIT_SECONDS = 2.0
 LONG_RUN = timedelta(hours=12)
@@ -84,6 +85,8 @@ def _warehouse(settings: Settings) -> Diagnosis:
                 connection.execute(f"select count(*) from {table}").fetchall()
     except (WarehouseError, OSError) as error:
         return Diagnosis(f"warehouse {path}", str(error))
+    except duckdb.Error as error:
+        return Diagnosis(f"warehouse {path}", f"it cannot be read: {error}. {RESTORE}")
     return Diagnosis(f"warehouse {path}: {len(rows)} tables")
 
 
