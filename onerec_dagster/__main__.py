@@ -180,12 +180,20 @@ def days_with_champion(op: Operator) -> Sequence[str]:
 
 
 def _last_other_champion(store: ArtifactStore, days: Sequence[str]) -> str | None:
-    """The newest day whose champion is another one than the newest day's."""
+    """The newest day with an undamaged champion that is another one than the newest day's."""
     from onerec.promotion.champion import DECISION
 
-    models = {d: read_json(store.latest("champion", d).path / DECISION)["model"] for d in days}
-    others = [day for day in days if models[day] != models[days[-1]]]
-    return others[-1] if others else None
+    def model(day: str) -> object:
+        return read_json(store.latest("champion", day).path / DECISION)["model"]
+
+    newest = model(days[-1])
+    for day in reversed(days[:-1]):
+        try:
+            if model(day) != newest:
+                return day
+        except ArtifactError as error:
+            print(f"warning: the champion of {day} is passed over: {error}", file=sys.stderr)
+    return None
 
 
 def decide_by_hand(op: Operator, serve: str, reason: str) -> None:

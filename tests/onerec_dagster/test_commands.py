@@ -138,6 +138,23 @@ def test_a_rollback_takes_the_last_other_champion_on_the_newest_night(op: Record
     assert by_hand == {"serve": "2026-06-10", "reason": "complaints"}
 
 
+def test_a_rollback_passes_over_a_damaged_champion_and_reads_no_older_one_than_it_needs(
+    op: Recorded, capsys: pytest.CaptureFixture[str]
+) -> None:
+    days = ["2026-06-09", "2026-06-10", "2026-06-11", "2026-06-12"]
+    for day, model in zip(days, "abcd", strict=True):
+        publish_champion(op.store, day, model)
+    publish_recommendations(op.store, days[-1], None)
+    for day in (days[0], days[2]):
+        (op.store.latest("champion", day).path / "champion.json").write_text("{}")
+    call(op, "rollback")
+    (request,) = op.requests
+    assert request.config["ops"]["champion"]["config"]["by_hand"]["serve"] == "2026-06-10"
+    warned = capsys.readouterr().err
+    assert "the champion of 2026-06-11 is passed over" in warned
+    assert "2026-06-09" not in warned
+
+
 def test_a_later_degraded_day_is_served_by_the_new_decision_too(op: Recorded) -> None:
     publish_champion(op.store, "2026-06-12", "a")
     publish_recommendations(op.store, "2026-06-13", "no memory")
