@@ -240,6 +240,36 @@ def test_resume_takes_the_newest_failed_run_and_its_configuration(op: Recorded) 
             call(op, "resume", "00000002-0000-0000-0000-000000000000")
 
 
+def test_resume_leaves_alone_what_a_later_run_of_the_day_has_repaired(op: Recorded) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        op.instance = instance
+        for job, status, day in (
+            ("nightly", "FAILURE", "2026-06-10"),
+            ("nightly", "SUCCESS", "2026-06-11"),  # of another day
+            ("ingest", "SUCCESS", "2026-06-10"),  # of another job
+            ("nightly", "FAILURE", "2026-06-12"),
+            ("weekly_retokenize", "SUCCESS", "2026-06-12"),
+            ("nightly", "FAILURE", "2026-06-13"),
+            ("nightly", "SUCCESS", "2026-06-13"),
+        ):
+            tags = {"dagster/partition": day}
+            if status == "FAILURE":  # requested by the daemon
+                tags["dagster/partition_set"] = f"{job}_partition_set"
+            found = dg.DagsterRunStatus(status)
+            instance.add_run(dg.DagsterRun(job_name=job, status=found, tags=tags))
+        call(op, "resume")
+        assert op.asked == [("nightly", "2026-06-10")]
+        instance.add_run(
+            dg.DagsterRun(
+                job_name="nightly",
+                status=dg.DagsterRunStatus.SUCCESS,
+                tags={"dagster/partition": "2026-06-10"},
+            )
+        )
+        with pytest.raises(ValueError, match="nothing to go on with"):
+            call(op, "resume")
+
+
 def test_what_a_user_can_correct_ends_a_command_in_one_line(
     monkeypatch: pytest.MonkeyPatch, op: Recorded
 ) -> None:
