@@ -95,7 +95,7 @@ def champion(
     incumbent = previous_champion(store, day)
     metrics = MetricTable.load(read["offline_metrics"].path)
     check_incumbent(read["offline_metrics"], incumbent)
-    decision = _decide(metrics, read, settings, has_incumbent=incumbent is not None)
+    decision = _decide(metrics, read, settings, _what_stays(store, day, incumbent))
     challenger = read[CHECKPOINTS[decision.challenger_system]]
     description = describe(decision, challenger, incumbent, read["baselines"])
     description["reward_weight"] = serving_reward_weight(
@@ -115,13 +115,22 @@ def champion(
     return published(draft.artifact, _decision_metadata(description))
 
 
+def _what_stays(store: ArtifactStore, day: str, incumbent: Artifact | None) -> "Decision":
+    """The decision where nothing was measured."""
+    from onerec.promotion.champion import previous_simple_system
+    from onerec.promotion.rule import unmeasured
+
+    simple_system = previous_simple_system(store, day)
+    return unmeasured(has_incumbent=incumbent is not None, simple_system=simple_system)
+
+
 def _decide(
     metrics: "MetricTable",
     read: dict[str, Artifact],
     settings: EvaluationConfig,
-    *,
-    has_incumbent: bool,
+    stays: "Decision",
 ) -> "Decision":
+    """The decision of the rule; `stays` where nothing was measured."""
     from onerec.evaluation.measure import nothing_measured
     from onerec.promotion.champion import (
         counted_signals,
@@ -129,10 +138,10 @@ def _decide(
         filters_seen,
         weak_towers,
     )
-    from onerec.promotion.rule import decide, unmeasured
+    from onerec.promotion.rule import decide
 
     if nothing_measured(metrics):
-        return unmeasured(has_incumbent=has_incumbent)
+        return stays
     rewards = (read["reward_model"].path, RewardConfig(**read["reward_model"].manifest["config"]))
     evidence = evidence_of(
         metrics,

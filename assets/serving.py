@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dagster as dg
+import duckdb
 import pydantic
 
 from assets.code_version import code_version
@@ -40,6 +41,10 @@ CODE = code_version(__name__, "recommendations")
 READ = ("champion", "session_dataset", "semantic_ids", "reward_model")
 BUNDLE = "bundle"
 TABLE = "recommendations.parquet"
+UNUSABLE = (WarehouseError, duckdb.Error)
+"""A warehouse that is held, damaged, or not there."""
+RETRIES = dg.RetryPolicy(max_retries=3, delay=15, backoff=dg.Backoff.EXPONENTIAL)
+"""A store or disk that fails for a minute must not leave consumers with an older day."""
 
 
 class ListsLaunchpad(launchpad(PIPELINE.serving, "list_length")):
@@ -69,6 +74,7 @@ class ServingLaunchpad(launchpad(PIPELINE.decoding, *all_but(PIPELINE.decoding, 
     kinds={"pytorch", "parquet", "duckdb"},
     pool=POOL_WAREHOUSE,
     code_version=CODE,
+    retry_policy=RETRIES,
     deps=[CORRECTABLE, *map(upstream, READ)],
 )
 def recommendations(
@@ -82,8 +88,9 @@ def recommendations(
     """A list per active user for day D + 1, made by the champion.
 
     Histories reach through the end of day D. A simple system's name is its model version. In a run
-    of `serve_degraded` the last champion serves on the newest valid sessions. Consumers read
-    `serving/current/`; the warehouse's table is for SQL beside other tables.
+    of `serve_degraded` the last champion serves on the newest valid sessions, but never in the
+    place of what the day's own nightly run made. Consumers read `serving/current/`; the warehouse's
+    table is for SQL beside other tables.
     """
     import pyarrow.parquet as pq
 
@@ -94,6 +101,9 @@ def recommendations(
     day, store, fallback = context.partition_key, artifacts.store, None
     lists, degraded = to_core(config.serving, PIPELINE.serving), config.degraded
     if degraded.reason:
+        if own := _own_recommendations(store, day):
+            context.log.info("the day's own recommendations are there: they are published again")
+            return _publish(own, pq.read_table(own.path / TABLE), warehouse, consumers)
         fallback = fallback_inputs(store, day, degraded.sessions_until or day)
     read = fallback.read if fallback else {name: store.latest(name, day) for name in READ}
     settings = with_seen_items(to_core(config, PIPELINE.decoding), read["session_dataset"].path)
@@ -114,8 +124,24 @@ def recommendations(
         draft.row_counts |= {"users": users, "rows": table.num_rows}
         draft.metadata |= {"degraded": degraded.reason or None}
         draft.metadata |= {"sessions_until": sessions.partition, "model_version": version}
-    shown = publish(draft.artifact, table, warehouse, Path(consumers.root))
-    return published(draft.artifact, shown | draft.metadata | {"first users": _preview(table)})
+    return _publish(draft.artifact, table, warehouse, consumers)
+
+
+def _own_recommendations(store: ArtifactStore, day: str) -> Artifact | None:
+    """What the day's own nightly run made, if it is undamaged.
+
+    It may have come to its end after the run of `serve_degraded` was requested.
+    """
+    made = store.made_with("recommendations", day, {})
+    return None if made is None or made.manifest["metadata"]["degraded"] else made
+
+
+def _publish(
+    artifact: Artifact, table: "pa.Table", warehouse: Warehouse, consumers: Consumers
+) -> dg.MaterializeResult:
+    shown = publish(artifact, table, warehouse, Path(consumers.root))
+    facts = artifact.manifest["metadata"]
+    return published(artifact, shown | facts | {"first users": _preview(table)})
 
 
 def publish(
@@ -123,7 +149,8 @@ def publish(
 ) -> dict[str, str]:
     """Publish recommendations: the consumers' directory first, then the warehouse's table.
 
-    A warehouse that another process holds stops neither: titles or that table are then missing.
+    A warehouse that is held or damaged does not stop the first: titles, or that table, are then
+    missing.
     """
     import pyarrow as pa
 
@@ -133,7 +160,7 @@ def publish(
     shown = {"warehouse": "written"}
     try:
         titles = warehouse.titles(day)
-    except WarehouseError as error:
+    except UNUSABLE as error:
         titles = pa.table({"item_id": pa.array([], pa.string()), "title": []})
         shown["titles"] = str(error)
     served = ServedVersion(
@@ -148,7 +175,7 @@ def publish(
     shown["current"] = "yes" if moved else "no, a later day is"
     try:
         warehouse.replace_partition("recommendations", day, table)
-    except WarehouseError as error:
+    except UNUSABLE as error:
         shown["warehouse"] = str(error)
     return shown
 
@@ -163,7 +190,7 @@ def _catalogue_of(warehouse: Warehouse, day: date) -> "Catalogue | None":
 
     try:
         rows = warehouse.catalogue(day)
-    except WarehouseError as error:
+    except UNUSABLE as error:
         log.warning("items withdrawn since the last champion are not left out: %s", error)
         return None
     item_ids = rows["item_id"].to_numpy(zero_copy_only=False)

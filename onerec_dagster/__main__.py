@@ -19,6 +19,7 @@ from onerec.artifacts import ArtifactError, ArtifactStore, read_json
 from onerec.config import CHALLENGER_SERVES, SettingError, require
 from onerec.disk import require_free_space
 from onerec_dagster.dagster_home import prepare_home
+from onerec_dagster.degraded import NIGHTLY_JOBS
 from onerec_dagster.job_runner import (
     RESUMED,
     RunRequest,
@@ -34,6 +35,10 @@ from onerec_dagster.state_errors import state_errors_named
 from resources.settings import Settings, load_settings
 
 MOST_KEPT = 100_000
+_RANGE = "dagster/asset_partition_range"
+PARTITION_TAGS = ("dagster/partition", f"{_RANGE}_start", f"{_RANGE}_end")
+NEWEST_FAILED = 100
+"""Newest failed runs among which `resume` looks for one to go on with."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,7 @@ class Operator:
     def run(self, request: RunRequest) -> None:
         """Run a job; a nightly run that fails gets its day served in a degraded way."""
         print(f"{request.job} {' '.join(request.tags.values())}")
-        run_night(self.instance, request, self.store, self.log)
+        run_night(self.instance, request, self.settings.serving_dir, self.log)
 
 
 @contextmanager
@@ -122,22 +127,45 @@ def night(op: Operator, day: date, *, retokenize: bool) -> None:
 
 def resume(args: argparse.Namespace, op: Operator) -> None:
     """Goes on with a failed run: what it made is not made again."""
-    if args.run_id:
-        run = op.instance.get_run_by_id(args.run_id)
-    else:
-        failed = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE])
-        runs = op.instance.get_runs(failed, limit=100)
-        run = next((run for run in runs if run.job_name in RESUMED), None)
+    run = op.instance.get_run_by_id(args.run_id) if args.run_id else _unrepaired(op.instance)
     if run is None or run.status != dg.DagsterRunStatus.FAILURE:
         remedy = "no failed run of that id: copy it from the UI's page of runs, or leave it out"
         if not args.run_id:
-            remedy = f"no run of {', '.join(RESUMED)} has failed: there is nothing to go on with"
+            remedy = (
+                f"no run of {', '.join(RESUMED)} has failed and not succeeded since: there is "
+                "nothing to go on with"
+            )
         raise SettingError("RUN_ID", args.run_id, remedy)
-    kept = {
-        k: v for k, v in run.tags.items() if k.startswith(("dagster/partition", "dagster/asset"))
-    }
-    request = RunRequest(job=run.job_name, tags=kept, config=run.run_config, continues=run.run_id)
+    request = RunRequest(
+        job=run.job_name, tags=_days_of(run), config=run.run_config, continues=run.run_id
+    )
     op.run(request.by(getpass.getuser()))
+
+
+def _days_of(run: dg.DagsterRun) -> dict[str, str]:
+    """The tags that choose a run's partitions, whoever requested it."""
+    return {name: run.tags[name] for name in PARTITION_TAGS if name in run.tags}
+
+
+def _unrepaired(instance: dg.DagsterInstance) -> dg.DagsterRun | None:
+    """The newest failed run that no later one of its days has made up for, if any."""
+    failed = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE])
+    for record in instance.get_run_records(failed, limit=NEWEST_FAILED):
+        run = record.dagster_run
+        if run.job_name not in RESUMED:
+            continue
+        of_days = dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS], tags=_days_of(run))
+        if not any(
+            later.storage_id > record.storage_id and _makes_up_for(later.dagster_run, run)
+            for later in instance.get_run_records(of_days)
+        ):
+            return run
+    return None
+
+
+def _makes_up_for(later: dg.DagsterRun, run: dg.DagsterRun) -> bool:
+    """Whether it is of the same job; either nightly run makes up for the other."""
+    return later.job_name == run.job_name or {later.job_name, run.job_name} == set(NIGHTLY_JOBS)
 
 
 def promote(args: argparse.Namespace, op: Operator) -> None:
@@ -180,12 +208,20 @@ def days_with_champion(op: Operator) -> Sequence[str]:
 
 
 def _last_other_champion(store: ArtifactStore, days: Sequence[str]) -> str | None:
-    """The newest day whose champion is another one than the newest day's."""
+    """The newest day with an undamaged champion that is another one than the newest day's."""
     from onerec.promotion.champion import DECISION
 
-    models = {d: read_json(store.latest("champion", d).path / DECISION)["model"] for d in days}
-    others = [day for day in days if models[day] != models[days[-1]]]
-    return others[-1] if others else None
+    def model(day: str) -> object:
+        return read_json(store.latest("champion", day).path / DECISION)["model"]
+
+    newest = model(days[-1])
+    for day in reversed(days[:-1]):
+        try:
+            if model(day) != newest:
+                return day
+        except ArtifactError as error:
+            print(f"warning: the champion of {day} is passed over: {error}", file=sys.stderr)
+    return None
 
 
 def decide_by_hand(op: Operator, serve: str, reason: str) -> None:

@@ -8,8 +8,9 @@ and its finding, and links to the run where `ONEREC_UI_URL` says where the UI is
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import dagster as dg
@@ -18,7 +19,7 @@ from assets.support import DAILY, SETTINGS
 from onerec.artifacts import ArtifactStore, read_json
 from onerec.serving.current import read_served
 from onerec_dagster.jobs import nightly, weekly_retokenize
-from onerec_dagster.run_findings import RunFindings, run_findings
+from onerec_dagster.run_findings import RunFindings, run_findings, why_it_ended
 from onerec_dagster.sensor_health import FAILED_TICKS, dead_sensors
 from onerec_dagster.webhook import WEBHOOK, post
 
@@ -39,6 +40,22 @@ def send(log: logging.Logger | dg.DagsterLogManager, text: str) -> None:
         post(url, text)
 
 
+def send_all(log: logging.Logger | dg.DagsterLogManager, texts: Iterable[str]) -> None:
+    """Send alerts one by one; one that cannot be sent does not stop the next.
+
+    Raises:
+        ExceptionGroup: Some could not be sent.
+    """
+    failed: list[Exception] = []
+    for text in texts:
+        try:
+            send(log, text)
+        except (OSError, ValueError) as error:
+            failed.append(error)
+    if failed:
+        raise ExceptionGroup(f"{len(failed)} alerts could not be sent", failed)
+
+
 def link_to(run_id: str) -> str:
     """Where to look: a URL of the run where `ONEREC_UI_URL` is set, else its id."""
     base = os.environ.get(UI_URL)
@@ -55,7 +72,7 @@ def failure_text(run: dg.DagsterRun, findings: RunFindings) -> str:
     """A failed run: what failed first, and where to look."""
     day = run.tags.get("dagster/partition")
     of_day = f" for {day}" if day else ""
-    return f"{run.job_name}{of_day} failed: {findings.first()} ({link_to(run.run_id)})"
+    return f"{run.job_name}{of_day} failed: {why_it_ended(run, findings)} ({link_to(run.run_id)})"
 
 
 def night_texts(run: dg.DagsterRun, findings: RunFindings, store: ArtifactStore) -> Iterator[str]:
@@ -72,11 +89,18 @@ def night_texts(run: dg.DagsterRun, findings: RunFindings, store: ArtifactStore)
     if day in store.partitions("champion"):
         decision = read_json(store.latest("champion", day).path / "champion.json")
         if not decision["promoted"]:
-            why = "; ".join(decision["reasons"])
-            yield (
-                f"{run.job_name} for {day}: the challenger is refused, {decision['serves']} "
-                f"serves: {why} ({link})"
-            )
+            yield f"{run.job_name} for {day}: {_unpromoted(decision)} ({link})"
+
+
+def _unpromoted(decision: Mapping[str, Any]) -> str:
+    """Why the challenger does not serve, and what does."""
+    from onerec.promotion.champion import what_serves  # loads torch
+
+    if "by_hand" in decision:
+        by_rule = f"the promotion rule said {decision['rule_said']}"
+        return f"{what_serves(decision)} serves by hand ({decision['by_hand']}); {by_rule}"
+    why = "; ".join(decision["reasons"])
+    return f"the challenger is refused, {what_serves(decision)} serves: {why}"
 
 
 def late_day(now: datetime, served: date | None, expected: str | None) -> str | None:
@@ -100,6 +124,19 @@ def run_failure_alert(context: dg.RunFailureSensorContext) -> None:
 
 
 @dg.run_status_sensor(
+    name="run_cancellation_alert",
+    run_status=dg.DagsterRunStatus.CANCELED,
+    monitored_jobs=[nightly, weekly_retokenize],
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Alerts of a nightly run that was terminated.",
+)
+def run_cancellation_alert(context: dg.RunStatusSensorContext) -> None:
+    """Alert of a terminated nightly run."""
+    run = context.dagster_run
+    send(context.log, failure_text(run, run_findings(context.instance, run.run_id)))
+
+
+@dg.run_status_sensor(
     name="nightly_run_alert",
     run_status=dg.DagsterRunStatus.SUCCESS,
     monitored_jobs=[nightly, weekly_retokenize],
@@ -111,8 +148,7 @@ def nightly_run_alert(context: dg.RunStatusSensorContext) -> None:
     """Alert of what a successful nightly run found."""
     run = context.dagster_run
     findings = run_findings(context.instance, run.run_id)
-    for text in night_texts(run, findings, SETTINGS.artifact_store()):
-        send(context.log, text)
+    send_all(context.log, night_texts(run, findings, SETTINGS.artifact_store()))
 
 
 @dg.sensor(
@@ -183,6 +219,7 @@ def email_alerts(environ: Mapping[str, str] = os.environ) -> list[dg.SensorDefin
 
 ALERTS = [
     run_failure_alert,
+    run_cancellation_alert,
     nightly_run_alert,
     late_night_alert,
     dead_sensor_alert,

@@ -12,6 +12,7 @@ import assets  # noqa: E402
 from assets.support import SETTINGS  # noqa: E402
 from onerec_dagster.asset_specs import described  # noqa: E402
 from onerec_dagster.jobs import JOBS  # noqa: E402
+from onerec_dagster.killed_runs import with_lock  # noqa: E402
 from onerec_dagster.maintenance import MAINTENANCE  # noqa: E402
 from onerec_dagster.nights import (  # noqa: E402
     earlier_nights_have_ended,
@@ -50,5 +51,5 @@ defs = dg.Definitions(
     jobs=[*JOBS, *MAINTENANCE],
     sensors=SENSORS,
     resources=RESOURCES,
-    executor=EXECUTOR,
+    executor=with_lock(EXECUTOR),
 ).map_resolved_asset_specs(func=described)

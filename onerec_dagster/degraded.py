@@ -1,12 +1,13 @@
 """Recommendations for a day whose nightly run failed."""
 
 from datetime import date, timedelta
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
-from onerec.artifacts import ArtifactStore
-from onerec_dagster.run_findings import RunFindings, run_findings
+from onerec.serving.current import read_served
+from onerec_dagster.run_findings import RunFindings, run_findings, why_it_ended
 
 NIGHTLY_JOBS = ("nightly", "weekly_retokenize")
 INGESTED = {"raw", "sessions"}
@@ -14,26 +15,37 @@ INGESTED = {"raw", "sessions"}
 
 
 def degraded_run(
-    instance: dg.DagsterInstance, run: dg.DagsterRun, store: ArtifactStore
+    instance: dg.DagsterInstance, run: dg.DagsterRun, serving: Path
 ) -> tuple[str, dict[str, Any]] | None:
     """Day and configuration of the `serve_degraded` run that makes up for a failed nightly run.
 
-    None where there is nothing to make up for: it is no nightly run, or its day has recommendations
-    already.
+    Args:
+        instance: Where the run is recorded.
+        run: The nightly run.
+        serving: The directory that consumers read.
+
+    Returns:
+        None where there is nothing to make up for: it is no nightly run, or consumers read
+        recommendations of its day or of a later one already.
     """
     day = run.tags.get("dagster/partition")
-    if (
-        run.job_name not in NIGHTLY_JOBS
-        or day is None
-        or day in store.partitions("recommendations")
-    ):
+    if run.job_name not in NIGHTLY_JOBS or day is None or _is_served(serving, day):
         return None
     findings = run_findings(instance, run.run_id)
-    until = day
-    if not _sessions_are_valid(findings) or day not in store.partitions("session_dataset"):
+    until = day  # where the day has no sessions, the newest before it serve
+    if not _sessions_are_valid(findings):
         until = (date.fromisoformat(day) - timedelta(days=1)).isoformat()
-    fields = {"reason": f"{run.job_name}: {findings.first()}", "sessions_until": until}
+    fields = {"reason": f"{run.job_name}: {why_it_ended(run, findings)}", "sessions_until": until}
     return day, {"ops": {"recommendations": {"config": {"degraded": fields}}}}
+
+
+def _is_served(serving: Path, day: str) -> bool:
+    """Whether consumers read recommendations of a day or of a later one: stored is not served."""
+    try:
+        served = read_served(serving)
+    except (ValueError, OSError):
+        return False  # the run publishes it again
+    return served is not None and served.day >= day
 
 
 def _sessions_are_valid(findings: RunFindings) -> bool:

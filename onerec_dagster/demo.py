@@ -120,7 +120,7 @@ def run_demo(settings: Settings, first: date, last: date) -> None:
         )
         print(f"2/2 nightly run for {last}: tokenise, train, align, measure, promote, recommend")
         request = RunRequest.of_day("weekly_retokenize", last.isoformat())
-        night = run_night(instance, request, settings.artifact_store(), log)
+        night = run_night(instance, request, settings.serving_dir, log)
     table = write_demo_report(settings, last.isoformat(), [ingested, night], peak)
     print(f"\n{table}\n")
     print(f"{time.monotonic() - started:.0f} s, peak memory {peak.gib:.2f} GiB. Where to look:")

@@ -5,13 +5,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
+import duckdb
 
 from onerec.artifacts import ArtifactError, ArtifactStore
 from onerec.disk import DiskFullError, require_free_space
-from onerec.serving.current import problem_of_current, read_served
+from onerec.serving.current import PUBLISH_AGAIN, problem_of_current, read_served
+from onerec_dagster.nights import TERMINATE
 from onerec_dagster.sensor_health import dead_sensors, silent_daemons
 from resources.settings import Settings
-from resources.warehouse import Warehouse, WarehouseError
+from resources.warehouse import RESTORE, Warehouse, WarehouseError
 
 LOCK_WAIT_SECONDS = 2.0
 LONG_RUN = timedelta(hours=12)
@@ -83,6 +85,8 @@ def _warehouse(settings: Settings) -> Diagnosis:
                 connection.execute(f"select count(*) from {table}").fetchall()
     except (WarehouseError, OSError) as error:
         return Diagnosis(f"warehouse {path}", str(error))
+    except duckdb.Error as error:
+        return Diagnosis(f"warehouse {path}", f"it cannot be read: {error}. {RESTORE}")
     return Diagnosis(f"warehouse {path}: {len(rows)} tables")
 
 
@@ -106,7 +110,8 @@ def _consumers(settings: Settings, store: ArtifactStore) -> Diagnosis:
         )
         return Diagnosis(subject, remedy)
     if newest and newest[0] > served.day:
-        return Diagnosis(subject, f"recommendations of {newest[0]} are there and not current")
+        problem = f"recommendations of {newest[0]} are there and not current: {PUBLISH_AGAIN}"
+        return Diagnosis(subject, problem)
     return Diagnosis(subject)
 
 
@@ -115,8 +120,8 @@ def _runs(instance: dg.DagsterInstance, own_run: str | None) -> Iterator[Diagnos
     long_ago = datetime.now(UTC) - LONG_RUN
     records = [r for r in instance.get_run_records(started) if r.dagster_run.run_id != own_run]
     stuck = [r.dagster_run.run_id for r in records if r.create_timestamp < long_ago]
-    remedy = f"under way for more than {LONG_RUN}: {', '.join(stuck)}" if stuck else ""
-    yield Diagnosis(f"runs: {len(records)} under way", remedy)
+    remedy = f"under way for more than {LONG_RUN}: {', '.join(stuck)}: wait, or {TERMINATE}"
+    yield Diagnosis(f"runs: {len(records)} under way", remedy if stuck else "")
     storage, orphaned = instance.event_log_storage, set()
     for pool in storage.get_concurrency_keys():
         info = storage.get_concurrency_info(pool)

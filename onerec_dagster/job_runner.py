@@ -15,7 +15,6 @@ from typing import IO, Any
 import dagster as dg
 import psutil
 
-from onerec.artifacts import ArtifactStore
 from onerec.disk import DiskFullError, disk_named
 from onerec_dagster.degraded import degraded_run
 from onerec_dagster.killed_runs import lock_of_this_process
@@ -313,9 +312,15 @@ def how_to_go_on(job: str, run_id: str) -> list[str]:
 
 
 def run_night(
-    instance: dg.DagsterInstance, request: RunRequest, store: ArtifactStore, log: Path
+    instance: dg.DagsterInstance, request: RunRequest, serving: Path, log: Path
 ) -> dict[str, tuple[float, float]]:
     """`run_job` of a nightly run; if it fails, its day gets degraded recommendations.
+
+    Args:
+        instance: Where runs are recorded.
+        request: What to run.
+        serving: The directory that consumers read.
+        log: File for everything that is printed.
 
     Raises:
         RunFailedError: The nightly run failed, whether or not its day could be served.
@@ -324,7 +329,7 @@ def run_night(
         return run_job(instance, request, log)
     except RunFailedError as failed:
         run = instance.get_run_by_id(failed.run_id)
-        makeup = None if run is None else degraded_run(instance, run, store)
+        makeup = None if run is None else degraded_run(instance, run, serving)
         if makeup is None:
             raise
         day, config = makeup

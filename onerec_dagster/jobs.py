@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from onerec_dagster.killed_runs import with_lock
 from onerec_dagster.nights import NIGHT_TAG, earlier_nights_have_ended
 
 # a look at the log that someone asks for, see `make inspect`
@@ -18,7 +19,8 @@ RETOKENIZE = dg.AssetSelection.assets("codebook")
 ingest = dg.define_asset_job(
     "ingest",
     selection=INGEST,
-    executor_def=dg.in_process_executor,  # DuckDB and dbt work: a process a step only adds start-up
+    # DuckDB and dbt work: a process a step only adds start-up
+    executor_def=with_lock(dg.in_process_executor),
     description="Logs into the warehouse, and the session SQL; a range of days is one run.",
 )
 

@@ -19,6 +19,8 @@ STARTS_AT = SETTINGS.night_starts_at
 SUNDAY = 6
 NEWEST_RUNS = 200
 """Newest runs of each job that are examined."""
+TERMINATE = "terminate it on the UI's page of runs, with force where its process is gone"
+"""What to do with a run that does not end."""
 
 _FAILED = (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 
@@ -118,7 +120,11 @@ def next_night(
     """
     unfinished = [run for run in runs.values() if not run.has_ended]
     if unfinished:
-        return f"the nightly run for {min(run.day for run in unfinished)} has not ended yet"
+        first = min(unfinished, key=lambda run: run.day)
+        return (
+            f"the nightly run for {first.day} (run {first.run_id}) has not ended yet: wait for it, "
+            f"or {TERMINATE}"
+        )
     done = [day for day in published if day not in runs or not runs[day].failed]
     if not done:
         return "nothing was published yet: start weekly_retokenize for the first day by hand"
@@ -190,7 +196,7 @@ def earlier_nights_have_ended(context: dg.AssetCheckExecutionContext) -> dg.Asse
             + (
                 "repair it, then start the backfill again from that day"
                 if earlier.failed
-                else "wait for it, or terminate it if its process was killed"
+                else f"wait for it, or {TERMINATE}"
             )
         ),
     )

@@ -91,6 +91,16 @@ class RunFindings:
         return f"check {error.name} of {error.asset} failed{finding}"
 
 
+def why_it_ended(run: dg.DagsterRun, findings: RunFindings) -> str:
+    """Why a run did not come to its end, in one line.
+
+    The step that a terminated run was in reports an error of its own: it is not the reason.
+    """
+    if run.status is dg.DagsterRunStatus.CANCELED:
+        return "it was terminated"
+    return findings.first()
+
+
 def run_findings(instance: dg.DagsterInstance, run_id: str) -> RunFindings:
     """Read a run's events."""
     wanted = {DagsterEventType.STEP_FAILURE, DagsterEventType.ASSET_CHECK_EVALUATION}

@@ -9,6 +9,7 @@ from onerec.datasets import EventSource
 from onerec_dagster.alerts import ALERTS
 from onerec_dagster.degraded import degraded_run
 from onerec_dagster.jobs import nightly, serve_degraded, weekly_retokenize
+from onerec_dagster.killed_runs import killed_runs
 from onerec_dagster.nights import job_for, next_night, nightly_runs, published_days
 from resources.stores import Source
 
@@ -21,11 +22,29 @@ from resources.stores import Source
     description="Has the last champion serve a day whose nightly run failed, marked degraded.",
 )
 def serve_after_failure(context: dg.RunFailureSensorContext) -> dg.RunRequest | dg.SkipReason:
-    """Request `serve_degraded` once per failed run, unless the day has recommendations."""
+    """Request `serve_degraded` once per failed run, unless the day is served."""
+    return makeup_request(context)
+
+
+@dg.run_status_sensor(
+    name="serve_after_cancellation",
+    run_status=dg.DagsterRunStatus.CANCELED,
+    monitored_jobs=[nightly, weekly_retokenize],
+    request_job=serve_degraded,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Has the last champion serve a day whose nightly run was terminated.",
+)
+def serve_after_cancellation(context: dg.RunStatusSensorContext) -> dg.RunRequest | dg.SkipReason:
+    """Request `serve_degraded` once per terminated run, unless the day is served."""
+    return makeup_request(context)
+
+
+def makeup_request(context: dg.RunStatusSensorContext) -> dg.RunRequest | dg.SkipReason:
+    """The run that makes up for a nightly run that did not come to its end."""
     failed = context.dagster_run
-    makeup = degraded_run(context.instance, failed, SETTINGS.artifact_store())
+    makeup = degraded_run(context.instance, failed, SETTINGS.serving_dir)
     if makeup is None:
-        return dg.SkipReason("the day has recommendations already, or the run was of no one day")
+        return dg.SkipReason("the day is served already, or the run was of no one day")
     day, config = makeup
     return dg.RunRequest(
         run_key=f"serve-{failed.run_id}",
@@ -68,4 +87,4 @@ def nights(context: dg.SensorEvaluationContext, source: Source):
     return night_request(context.instance, source.open(), datetime.now(UTC))
 
 
-SENSORS = [nights, *ALERTS, serve_after_failure]
+SENSORS = [nights, *ALERTS, serve_after_failure, serve_after_cancellation, killed_runs]

@@ -2,6 +2,7 @@
 
 import ipaddress
 import json
+import time
 import urllib.request
 from typing import Any
 from urllib.error import HTTPError
@@ -10,22 +11,34 @@ from urllib.parse import urlsplit
 from onerec.config import require
 
 WEBHOOK = "ONEREC_ALERT_WEBHOOK"
+PAUSES = (1.0, 3.0)
+"""Seconds before another try; all tries of two texts fit into a sensor's minute."""
+TIMEOUT_SECONDS = 5
 
 
 def post(url: str, text: str) -> None:
-    """POST `{"text": ...}`, the form chat webhooks take.
+    """POST `{"text": ...}`, the form chat webhooks take; tries again after a failure.
 
     Raises:
         SettingError: The URL would carry the alert in the clear.
         ValueError: The server redirects it elsewhere.
-        OSError: The server cannot be reached or answers with an error.
+        OSError: The server cannot be reached or answers with an error, at every try.
     """
     require_webhook(url)
+    for pause in PAUSES:
+        try:
+            return _post_once(url, text)
+        except OSError:
+            time.sleep(pause)
+    return _post_once(url, text)
+
+
+def _post_once(url: str, text: str) -> None:
     request = urllib.request.Request(
         url, json.dumps({"text": text}).encode(), {"Content-Type": "application/json"}
     )
     try:
-        with urllib.request.build_opener(_NoRedirect).open(request, timeout=10):
+        with urllib.request.build_opener(_NoRedirect).open(request, timeout=TIMEOUT_SECONDS):
             pass
     except HTTPError as error:
         error.close()

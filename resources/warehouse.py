@@ -30,6 +30,8 @@ from resources.session_stream import ListLengths, stream_sessions
 
 log = logging.getLogger("onerec.warehouse")
 """Below `onerec`: Dagster keeps what its loggers say in the run's log, and commands print it."""
+RESTORE = "Restore it, or move it away: the next nightly run ingests the days of its window again"
+"""What to do with a damaged warehouse."""
 PARTITIONED = ("recommendations", "semantic_ids")
 """Tables that Python stages publish beside their artifacts, day by day."""
 
@@ -140,8 +142,7 @@ class Warehouse(dg.ConfigurableResource):
                     remedy = (
                         "This user has to be able to read and write it"
                         if "Permission denied" in str(error)
-                        else "Restore it, or move it away: the next nightly run ingests the days "
-                        "of its window again"
+                        else RESTORE
                     )
                     raise WarehouseError(
                         f"the warehouse {file} cannot be opened: {error}. {remedy}"

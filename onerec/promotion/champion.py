@@ -27,6 +27,7 @@ from onerec.evaluation.measure import HEADLINE
 from onerec.evaluation.metric_table import MetricTable
 from onerec.promotion.rule import (
     DECISION,
+    POPULARITY,
     Challenger,
     Decision,
     Evidence,
@@ -52,6 +53,18 @@ def previous_champion(store: ArtifactStore, day: str) -> Artifact | None:
     if earlier is None or not is_model(read_json(earlier.path / DECISION)["model"]):
         return None
     return earlier
+
+
+def previous_simple_system(store: ArtifactStore, day: str) -> str:
+    """The simple system that serves where nothing is measured and no model is the champion.
+
+    It is the champion of the latest day before, in the form that the nightly run fitted; popularity
+    where that was none.
+    """
+    earlier = store.latest_until("champion", day, inclusive=False)
+    model = read_json(earlier.path / DECISION)["model"] if earlier else None
+    system = (model or {}).get("system")
+    return system if system in SIMPLE_SYSTEMS else POPULARITY
 
 
 def filters_seen(offline_metrics: Artifact) -> bool:

@@ -35,6 +35,8 @@ from onerec.statistics import NO_VALUE, Interval
 
 DECISION = "champion.json"
 """The file that holds a nightly run's decision."""
+POPULARITY = "popularity"
+"""The simple system that serves where none was measured."""
 Serves = Literal["challenger", "incumbent", "simple system"]
 
 
@@ -267,14 +269,16 @@ def _gates_of_incumbent(e: Evidence) -> list[Gate]:
     ]
 
 
-def unmeasured(*, has_incumbent: bool) -> Decision:
-    """The decision on a test day without users: nothing was measured, so the incumbent stays.
+def unmeasured(*, has_incumbent: bool, simple_system: str = POPULARITY) -> Decision:
+    """The decision on a test day without users: nothing was measured, so what serves stays.
 
-    Without one, popularity serves.
+    Args:
+        has_incumbent: The champion before is a model.
+        simple_system: What serves otherwise: the champion before, where that is a simple system.
     """
     reason = "nobody watched a candidate on the test day, so nothing was measured"
     serves: Serves = "incumbent" if has_incumbent else "simple system"
-    return Decision(serves, "popularity", [reason], {"test_day_has_users": False}, [], {})
+    return Decision(serves, simple_system, [reason], {"test_day_has_users": False}, [], {})
 
 
 def _numbers(e: Evidence) -> dict[str, float]:

@@ -14,6 +14,7 @@ from onerec.catalogue import Catalogue
 from onerec.config import BeamConfig
 from onerec.evaluation.metric_table import MetricTable
 from onerec.promotion.champion import DECISION, best_simple_system, filters_seen
+from onerec.promotion.rule import POPULARITY
 from onerec.serving.bundle import add_recency_prior, copy_bundle
 from onerec.serving.simple_recommender import write_simple_bundle
 from onerec.session_dataset.newest_watches import WatchesBefore
@@ -21,9 +22,6 @@ from onerec.session_dataset.reader import read_session_config
 from onerec.tokenizer.semantic_ids import load_semantic_ids
 
 log = logging.getLogger(__name__)
-
-POPULARITY = "popularity"
-"""The simple system that serves where the metrics of none exist."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,10 +3,12 @@
 import shutil
 import subprocess
 import sys
+from datetime import date
 from pathlib import Path
 
 import dagster as dg
 import duckdb
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from assets import serving
@@ -14,11 +16,14 @@ from assets.support import PIPELINE
 from onerec.artifacts import Artifact, ArtifactStore, read_json, write_json
 from onerec.evaluation.metric_table import MetricTable
 from onerec.promotion.champion import best_simple_system
+from onerec.schema import RECOMMENDATIONS
 from onerec.serving.bundle import load_bundle
+from onerec.serving.current import read_served
 from onerec.serving.recommender import write_bundle
 from resources.warehouse import Warehouse
 from tests.assets.small_night import ASSETS, CHECKS, DAY, NEXT_DAY, RUN, resources
 from tests.core.evaluation import night as small
+from tests.damaged_warehouse import write_damaged
 
 
 def test_recommendations_are_in_parquet_and_in_the_warehouse(
@@ -162,7 +167,8 @@ def test_after_a_failure_without_a_champion_the_best_simple_system_serves(
     shutil.copytree(night_home / "artifacts", tmp_path / "artifacts")
     store = ArtifactStore(str(tmp_path / "artifacts"))
     measured = MetricTable.load(store.latest("offline_metrics", DAY).path)
-    shutil.rmtree(tmp_path / "artifacts" / "champion")
+    for name in ("champion", "recommendations"):
+        shutil.rmtree(tmp_path / "artifacts" / name)
     made = degraded(tmp_path, "champion: no memory")
     table = pq.read_table(made.path / "recommendations.parquet")
     assert set(table.column("model_version").to_pylist()) == {best_simple_system(measured)}
@@ -170,3 +176,51 @@ def test_after_a_failure_without_a_champion_the_best_simple_system_serves(
     made = degraded(tmp_path, "offline_metrics: no memory")
     table = pq.read_table(made.path / "recommendations.parquet")
     assert set(table.column("model_version").to_pylist()) == {"popularity"}
+
+
+def store_own(store: ArtifactStore, item_id: str) -> Artifact:
+    """Recommendations as the day's own nightly run stores them before it publishes them."""
+    row = {"user_id": "u", "serve_date": date.fromisoformat(NEXT_DAY), "rank": 1, "score": 0.0}
+    row |= {"item_id": item_id, "model_version": "own", "tokenizer_version": "t"}
+    with store.write("recommendations", DAY, config={}, upstream={}, code_version="1") as draft:
+        (draft.path / "bundle").mkdir()
+        write_json(draft.path / "bundle" / "simple_system.json", {})
+        pq.write_table(
+            pa.Table.from_pylist([row], schema=RECOMMENDATIONS), draft.path / serving.TABLE
+        )
+        draft.metadata |= {"degraded": None, "sessions_until": DAY, "model_version": "own"}
+    return draft.artifact
+
+
+def test_a_damaged_warehouse_does_not_keep_consumers_waiting(tmp_path: Path) -> None:
+    own = store_own(ArtifactStore(str(tmp_path / "artifacts")), "a")
+    file = tmp_path / "warehouse.duckdb"
+    write_damaged(file)
+    table = pq.read_table(own.path / serving.TABLE)
+    shown = serving.publish(own, table, Warehouse(path=str(file)), tmp_path / "serving")
+    assert shown["current"] == "yes"
+    assert "Corrupt" in shown["titles"]
+
+
+def serve_degraded(home: Path) -> dg.ExecuteInProcessResult:
+    fields = {"reason": "champion: no memory"}
+    with dg.DagsterInstance.ephemeral() as instance:
+        return dg.materialize(
+            [serving.recommendations],
+            partition_key=DAY,
+            resources=resources(home),
+            run_config={"ops": {"recommendations": {"config": {"degraded": fields}}}},
+            instance=instance,
+        )
+
+
+def test_what_a_day_s_own_nightly_run_made_is_published_and_never_replaced(tmp_path: Path) -> None:
+    """It may have come to its end since the run of `serve_degraded` was requested."""
+    store = ArtifactStore(str(tmp_path / "artifacts"))
+    own = store_own(store, "a")
+    for _ in range(2):
+        assert serve_degraded(tmp_path).success
+        assert store.latest("recommendations", DAY).version == own.version
+        served = read_served(tmp_path / "serving")
+        assert served is not None
+        assert (served.version, served.degraded) == (own.version, None)

@@ -51,12 +51,32 @@ def test_a_successful_run_tells_of_failed_checks_and_a_refused_challenger(
     store = ArtifactStore(str(tmp_path))
     assert list(night_texts(RUN, NOTHING, store)) == []
     with store.write("champion", DAY, config={}, upstream={}, code_version="1") as draft:
+        model = {"asset": "dpo_checkpoint", "partition": "2026-06-13", "version": "v"}
         decision = {"promoted": False, "serves": "incumbent", "reasons": ["its Recall@10 fell"]}
-        write_json(draft.path / "champion.json", decision)
+        write_json(draft.path / "champion.json", decision | {"model": model})
     findings = RunFindings(steps=(), checks=(check("ERROR"), check("WARN")))
     failed, refused = night_texts(RUN, findings, store)
     assert "succeeded with 1 failed checks: rejected_share_below_threshold" in failed
     assert "the challenger is refused, incumbent serves: its Recall@10 fell" in refused
+
+
+def test_what_serves_in_a_challenger_s_place_is_named(tmp_path: Path) -> None:
+    store = ArtifactStore(str(tmp_path))
+
+    def alert(**decision: object) -> str:
+        with store.write("champion", DAY, config={}, upstream={}, code_version="1") as draft:
+            write_json(draft.path / "champion.json", {"promoted": False, **decision})
+        (text,) = night_texts(RUN, NOTHING, store)
+        return text
+
+    simple = {"model": {"system": "itemknn"}, "serves": "simple system", "reasons": ["a draw"]}
+    assert "the challenger is refused, itemknn serves: a draw" in alert(**simple)
+    pinned = {"rule_said": "challenger", "by_hand": "pinned: calm", "reasons": []}
+    pinned |= {"serves": "earlier champion", "model": {"version": "v"}}
+    assert (
+        "earlier champion serves by hand (pinned: calm); the promotion rule said challenger"
+        in alert(**pinned)
+    )
 
 
 @pytest.mark.parametrize(

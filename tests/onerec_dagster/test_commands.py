@@ -138,6 +138,23 @@ def test_a_rollback_takes_the_last_other_champion_on_the_newest_night(op: Record
     assert by_hand == {"serve": "2026-06-10", "reason": "complaints"}
 
 
+def test_a_rollback_passes_over_a_damaged_champion_and_reads_no_older_one_than_it_needs(
+    op: Recorded, capsys: pytest.CaptureFixture[str]
+) -> None:
+    days = ["2026-06-09", "2026-06-10", "2026-06-11", "2026-06-12"]
+    for day, model in zip(days, "abcd", strict=True):
+        publish_champion(op.store, day, model)
+    publish_recommendations(op.store, days[-1], None)
+    for day in (days[0], days[2]):
+        (op.store.latest("champion", day).path / "champion.json").write_text("{}")
+    call(op, "rollback")
+    (request,) = op.requests
+    assert request.config["ops"]["champion"]["config"]["by_hand"]["serve"] == "2026-06-10"
+    warned = capsys.readouterr().err
+    assert "the champion of 2026-06-11 is passed over" in warned
+    assert "2026-06-09" not in warned
+
+
 def test_a_later_degraded_day_is_served_by_the_new_decision_too(op: Recorded) -> None:
     publish_champion(op.store, "2026-06-12", "a")
     publish_recommendations(op.store, "2026-06-13", "no memory")
@@ -221,6 +238,36 @@ def test_resume_takes_the_newest_failed_run_and_its_configuration(op: Recorded) 
         assert "onerec/lock" not in request.tags
         with pytest.raises(ValueError, match="no failed run of that id"):
             call(op, "resume", "00000002-0000-0000-0000-000000000000")
+
+
+def test_resume_leaves_alone_what_a_later_run_of_the_day_has_repaired(op: Recorded) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        op.instance = instance
+        for job, status, day in (
+            ("nightly", "FAILURE", "2026-06-10"),
+            ("nightly", "SUCCESS", "2026-06-11"),  # of another day
+            ("ingest", "SUCCESS", "2026-06-10"),  # of another job
+            ("nightly", "FAILURE", "2026-06-12"),
+            ("weekly_retokenize", "SUCCESS", "2026-06-12"),
+            ("nightly", "FAILURE", "2026-06-13"),
+            ("nightly", "SUCCESS", "2026-06-13"),
+        ):
+            tags = {"dagster/partition": day}
+            if status == "FAILURE":  # requested by the daemon
+                tags["dagster/partition_set"] = f"{job}_partition_set"
+            found = dg.DagsterRunStatus(status)
+            instance.add_run(dg.DagsterRun(job_name=job, status=found, tags=tags))
+        call(op, "resume")
+        assert op.asked == [("nightly", "2026-06-10")]
+        instance.add_run(
+            dg.DagsterRun(
+                job_name="nightly",
+                status=dg.DagsterRunStatus.SUCCESS,
+                tags={"dagster/partition": "2026-06-10"},
+            )
+        )
+        with pytest.raises(ValueError, match="nothing to go on with"):
+            call(op, "resume")
 
 
 def test_what_a_user_can_correct_ends_a_command_in_one_line(

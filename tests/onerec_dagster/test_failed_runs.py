@@ -5,8 +5,9 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from onerec.artifacts import ArtifactStore
-from onerec_dagster import sensors
+from onerec.artifacts import write_json
+from onerec.serving.current import CURRENT, SERVED
+from onerec_dagster import alerts, sensors
 from onerec_dagster.definitions import defs
 from onerec_dagster.degraded import degraded_run
 from onerec_dagster.run_findings import run_findings
@@ -85,22 +86,18 @@ def test_a_failed_step_is_shown_with_its_error(instance) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asset", "by_check", "ingested", "until"),
+    ("asset", "by_check", "until"),
     [
-        ("pretrained_checkpoint", False, True, DAY),
-        # the sessions of the day were never made, or are not valid
-        ("raw_events", False, False, DAY_BEFORE),
-        ("rejected_events", True, True, DAY_BEFORE),
+        ("pretrained_checkpoint", False, DAY),
+        # the sessions of the day are not valid
+        ("rejected_events", True, DAY_BEFORE),
     ],
 )
 def test_a_failed_night_is_made_up_for_on_the_newest_valid_sessions(
-    instance, tmp_path: Path, asset: str, by_check: bool, ingested: bool, until: str
+    instance, tmp_path: Path, asset: str, by_check: bool, until: str
 ) -> None:
-    store = ArtifactStore(str(tmp_path))
-    if ingested:
-        publish(store, "session_dataset")
     run = failed_night(instance, asset=asset, by_check=by_check)
-    found = degraded_run(instance, run, store)
+    found = degraded_run(instance, run, tmp_path)
     assert found is not None
     day, config = found
     assert day == DAY
@@ -110,22 +107,28 @@ def test_a_failed_night_is_made_up_for_on_the_newest_valid_sessions(
     assert asset in fields["reason"]
 
 
-def test_a_day_that_was_served_already_is_left_alone(instance, tmp_path: Path) -> None:
-    store = ArtifactStore(str(tmp_path))
-    publish(store, "recommendations")
-    run = failed_night(instance, asset="pretrained_checkpoint", by_check=False)
-    assert degraded_run(instance, run, store) is None
+def serve(serving: Path, day: str) -> None:
+    """What consumers read is of a day."""
+    (serving / CURRENT).mkdir(parents=True, exist_ok=True)
+    facts = {"day": day, "serve_date": day, "version": "v", "model_version": "m", "degraded": None}
+    write_json(serving / CURRENT / SERVED, facts)
 
 
-def test_the_daemon_s_sensor_requests_the_run_that_makes_up_for_it(
-    instance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("served", "is_made_up_for"), [(DAY_BEFORE, True), (DAY, False), ("2026-06-16", False)]
+)
+def test_a_day_is_made_up_for_unless_consumers_read_it_already(
+    instance, tmp_path: Path, served: str, is_made_up_for: bool
 ) -> None:
-    class Elsewhere:
-        def artifact_store(self) -> ArtifactStore:
-            return ArtifactStore(str(tmp_path))
+    run = failed_night(instance, asset="recommendations", by_check=False)
+    serve(tmp_path, served)
+    assert (degraded_run(instance, run, tmp_path) is not None) == is_made_up_for
+    (tmp_path / CURRENT / SERVED).write_text("{")
+    assert degraded_run(instance, run, tmp_path) is not None
 
-    monkeypatch.setattr(sensors, "SETTINGS", Elsewhere())
-    run = failed_night(instance, asset="pretrained_checkpoint", by_check=False)
+
+def requested(instance: dg.DagsterInstance, run: dg.DagsterRun) -> object:
+    """What the daemon's sensor answers to a failed run."""
     (failure,) = [
         entry.dagster_event
         for entry in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.RUN_FAILURE)
@@ -136,16 +139,68 @@ def test_the_daemon_s_sensor_requests_the_run_that_makes_up_for_it(
         dagster_run=run,
         dagster_event=failure,
     ).for_run_failure()
-    request = sensors.serve_after_failure(context)
+    return sensors.serve_after_failure(context)
+
+
+def test_the_daemon_s_sensor_requests_the_run_that_makes_up_for_it(
+    instance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Elsewhere:
+        serving_dir = tmp_path
+
+    monkeypatch.setattr(sensors, "SETTINGS", Elsewhere())
+    run = failed_night(instance, asset="pretrained_checkpoint", by_check=False)
+    request = requested(instance, run)
     assert isinstance(request, dg.RunRequest)
     assert request.partition_key == DAY
     assert request.run_config["ops"]["recommendations"]["config"]["degraded"]["reason"]
     job = defs.resolve_job_def("serve_degraded")
     assert dg.validate_run_config(job, request.run_config)
-    publish(ArtifactStore(str(tmp_path)), "recommendations")
-    assert isinstance(sensors.serve_after_failure(context), dg.SkipReason)
+    serve(tmp_path, DAY)
+    assert isinstance(requested(instance, run), dg.SkipReason)
 
 
-def publish(store: ArtifactStore, asset: str) -> None:
-    with store.write(asset, DAY, config={}, upstream={}, code_version="1"):
-        pass
+def test_a_store_that_cannot_be_reached_loses_no_run_that_makes_up_for_a_failed_one(
+    instance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dagster does not evaluate the sensor for that run again: the asset tries several times."""
+
+    class Unreachable:
+        serving_dir = tmp_path
+
+        def artifact_store(self) -> None:
+            raise OSError("the store cannot be reached")
+
+    monkeypatch.setattr(sensors, "SETTINGS", Unreachable())
+    run = failed_night(instance, asset="pretrained_checkpoint", by_check=False)
+    assert isinstance(requested(instance, run), dg.RunRequest)
+    node = defs.resolve_job_def("serve_degraded").get_node_named("recommendations")
+    assert node.definition.retry_policy.max_retries > 0
+
+
+def test_a_terminated_night_is_made_up_for_and_alerted_of(
+    instance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Elsewhere:
+        serving_dir = tmp_path
+
+    monkeypatch.setattr(sensors, "SETTINGS", Elsewhere())
+    tags = {"dagster/partition": DAY}
+    run = dg.DagsterRun(job_name="nightly", status=dg.DagsterRunStatus.CANCELED, tags=tags)
+    instance.add_run(run)
+    context = dg.build_run_status_sensor_context(
+        sensor_name="serve_after_cancellation",
+        dagster_instance=instance,
+        dagster_run=run,
+        dagster_event=dg.DagsterEvent(dg.DagsterEventType.RUN_CANCELED.value, "nightly"),
+    )
+    request = sensors.serve_after_cancellation(context)
+    assert isinstance(request, dg.RunRequest)
+    degraded = request.run_config["ops"]["recommendations"]["config"]["degraded"]
+    assert degraded == {"reason": "nightly: it was terminated", "sessions_until": DAY}
+    sent: list[str] = []
+    monkeypatch.setattr(alerts, "send", lambda _, text: sent.append(text))
+    alerts.run_cancellation_alert(context)
+    assert sent == [f"nightly for {DAY} failed: it was terminated (run {run.run_id})"]
+    names = {sensor.name for sensor in defs.sensors or ()}
+    assert {"serve_after_cancellation", "run_cancellation_alert"} <= names

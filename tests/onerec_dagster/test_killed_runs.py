@@ -8,11 +8,14 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from onerec_dagster.definitions import defs
 from onerec_dagster.killed_runs import (
     LOCK_TAG,
     _is_locked,
     fail_killed_runs,
+    killed_runs,
     lock_of_this_process,
+    with_lock,
 )
 from tests.other_user import without_rights
 
@@ -112,3 +115,78 @@ def test_another_process_with_the_id_of_the_killed_one_does_not_keep_its_run_ali
     (Path(instance.root_directory) / "locks" / tags[LOCK_TAG]).write_text(str(os.getpid()))
     run_holding_the_pool(instance, dg.DagsterRunStatus.STARTED, tags)
     assert fail_killed_runs(instance) == 1
+
+
+WAITS = "waits"
+"""File that shows that the step of `launched` works."""
+
+
+@dg.op
+def wait_for_the_end(context: dg.OpExecutionContext) -> None:
+    (Path(context.instance.root_directory) / WAITS).touch()
+    signal.pause()
+
+
+@dg.job(executor_def=with_lock(dg.in_process_executor))
+def launched() -> None:
+    wait_for_the_end()
+
+
+def run_launched(home: str) -> None:
+    """A run as the daemon launches it: no command holds a lock for it."""
+    with dg.DagsterInstance.local_temp(home) as instance:
+        dg.execute_job(dg.reconstructable(launched), instance=instance)
+
+
+def test_a_run_of_the_daemon_is_alive_until_its_process_is_killed(instance, tmp_path: Path):
+    process = multiprocessing.get_context("spawn").Process(
+        target=run_launched, args=(str(tmp_path),)
+    )
+    process.start()
+    try:
+        while not (tmp_path / WAITS).exists():
+            process.join(0.1)
+            assert process.is_alive()
+        (run,) = instance.get_runs()
+        assert run.status == dg.DagsterRunStatus.STARTED
+        context = dg.build_sensor_context(instance)
+        assert killed_runs(context).skip_message == "0 runs had been killed"
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+    assert killed_runs(context).skip_message == "1 runs had been killed"
+    assert instance.get_run_by_id(run.run_id).status == dg.DagsterRunStatus.FAILURE
+
+
+def test_a_run_that_repeats_a_killed_one_does_not_count_by_the_copied_tag(instance):
+    tags = {LOCK_TAG: "gone.lock"}
+    run_id = run_holding_the_pool(instance, dg.DagsterRunStatus.FAILURE, tags)
+    again = dg.DagsterRun(
+        job_name="night",
+        status=dg.DagsterRunStatus.STARTED,
+        tags={**tags, "dagster/parent_run_id": run_id, "dagster/root_run_id": run_id},
+        parent_run_id=run_id,
+        root_run_id=run_id,
+    )
+    instance.add_run(again)
+    assert fail_killed_runs(instance) == 0
+
+
+def test_a_run_that_ends_meanwhile_was_not_killed(instance, monkeypatch: pytest.MonkeyPatch):
+    run_id = run_holding_the_pool(instance, dg.DagsterRunStatus.STARTED, {LOCK_TAG: "a.lock"})
+
+    def ends(path: Path) -> bool:
+        instance.report_dagster_event(
+            dg.DagsterEvent(dg.DagsterEventType.RUN_SUCCESS.value, "night"), run_id
+        )
+        return _is_locked(path)
+
+    monkeypatch.setattr("onerec_dagster.killed_runs._is_locked", ends)
+    assert fail_killed_runs(instance) == 0
+    assert instance.get_run_by_id(run_id).status == dg.DagsterRunStatus.SUCCESS
+
+
+@pytest.mark.parametrize("job", ["ingest", "nightly", "weekly_retokenize", "serve_degraded"])
+def test_every_run_of_a_day_holds_a_lock(job: str):
+    create = defs.resolve_job_def(job).executor_def.executor_creation_fn
+    assert create.__qualname__.startswith(with_lock.__name__)

@@ -16,6 +16,7 @@ from onerec_dagster.jobs import INGEST, NIGHT
 from onerec_dagster.nights import (
     NIGHT_TAG,
     PUBLISHED,
+    TERMINATE,
     NightlyRun,
     due_at,
     earlier_nights_have_ended,
@@ -47,7 +48,9 @@ def test_the_oldest_missing_day_comes_first_and_one_after_the_other():
     while isinstance(day := next_night(published, {}, LAST, NOW), date):
         asked.append(day)
         unfinished = runs(run(day, Status.QUEUED))
-        assert "has not ended" in str(next_night(published, unfinished, LAST, NOW))
+        waits = str(next_night(published, unfinished, LAST, NOW))
+        assert f"(run run-{day}) has not ended" in waits
+        assert TERMINATE in waits
         published.add(day)
     assert asked == DAYS[1:]
     assert f"{LAST} is the newest" in str(day)

@@ -1,6 +1,7 @@
 """Alerts reach the configured host and no other."""
 
 import json
+import logging
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -8,6 +9,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from onerec.config import SettingError
+from onerec_dagster import webhook
+from onerec_dagster.alerts import send_all
 from onerec_dagster.webhook import WEBHOOK, post, require_webhook
 
 
@@ -15,11 +18,14 @@ class _Hook(BaseHTTPRequestHandler):
     received: list[tuple[str, bytes]]
     redirect: str | None = None
     code = 302
+    failures = 0
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         self.received.append((self.path, body))
-        if self.redirect and self.path == "/moved":
+        if len(self.received) <= self.failures:
+            self.send_response(503)
+        elif self.redirect and self.path == "/moved":
             self.send_response(self.code)
             self.send_header("Location", self.redirect)
         else:
@@ -49,6 +55,22 @@ def test_the_text_arrives(hook: tuple[str, type[_Hook]]) -> None:
     ((path, body),) = handler.received
     assert path == "/T0/secret"
     assert json.loads(body) == {"text": "nightly for 2026-06-14 failed"}
+
+
+def test_a_text_arrives_although_tries_fail_and_another_text_never_does(
+    hook: tuple[str, type[_Hook]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhook, "PAUSES", (0.0, 0.0))
+    url, handler = hook
+    handler.failures = 2
+    post(url, "late")
+    assert len(handler.received) == 3
+    handler.received.clear()
+    handler.failures = 3  # every try of the first text
+    monkeypatch.setenv(WEBHOOK, url)
+    with pytest.raises(ExceptionGroup, match="1 alerts could not be sent"):
+        send_all(logging.getLogger("test"), ["first", "second"])
+    assert json.loads(handler.received[-1][1]) == {"text": "second"}
 
 
 @pytest.mark.parametrize("code", [301, 302, 303, 307, 308])

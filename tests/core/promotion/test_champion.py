@@ -16,11 +16,12 @@ from onerec.promotion.champion import (
     evidence_of,
     keep_bundle,
     previous_champion,
+    previous_simple_system,
     serving_reward_weight,
     weak_towers,
     write_decision,
 )
-from onerec.promotion.rule import Decision, Serves, decide
+from onerec.promotion.rule import Decision, Serves, decide, unmeasured
 from tests.core.evaluation import night as small
 
 USERS = 400
@@ -205,6 +206,30 @@ def test_a_chain_of_nights_keeps_the_champion_until_one_is_better(tmp_path: Path
     assert refused["promoted"] is False
     assert refused["reasons"] == ["because"]
     assert refused["incumbent"]["partition"] == "2026-06-02"
+
+
+@pytest.mark.parametrize(
+    ("champion", "stays"),
+    [
+        (None, "popularity"),
+        ({"version": "v", "system": "itemknn"}, "itemknn"),
+        ({"version": "v", "system": "of an earlier version"}, "popularity"),
+    ],
+)
+def test_on_a_day_without_users_the_simple_system_that_serves_stays(
+    tmp_path: Path, champion: dict[str, str] | None, stays: str
+) -> None:
+    store = ArtifactStore(str(tmp_path))
+    if champion:
+        publish(store, "champion", "2026-06-01", {"champion.json": {"model": champion}})
+    day = "2026-06-02"
+    decision = unmeasured(
+        has_incumbent=previous_champion(store, day) is not None,
+        simple_system=previous_simple_system(store, day),
+    )
+    challenger, baselines = (publish(store, name, day, {}) for name in ("dpo_checkpoint", "base"))
+    description = describe(decision, challenger, None, baselines)
+    assert (description["serves"], description["model"]["system"]) == ("simple system", stays)
 
 
 def test_the_champion_of_the_night_itself_is_not_its_own_incumbent(tmp_path: Path) -> None:
