@@ -150,6 +150,17 @@ def test_a_wrong_request_is_refused(
     assert status_of(port, "/recommend", body) == 422
 
 
+def test_ids_may_be_texts_and_integers_of_any_size_in_one_request(
+    service: tuple[Path, int], bundles: dict[str, Path]
+) -> None:
+    root, port = service
+    publish(root, bundles["simple"], "2026-06-14", "itemknn")
+    until(lambda: status_of(port, "/health") == 200)
+    expected = post(port, {"history": ["i01", "5", "v1"], "k": 3})["items"]
+    for history in (["i01", 5, "v1"], [5, "i01", "v1"], ["i01", 10**30, -1]):
+        assert post(port, {"history": history, "k": 3})["items"] == expected
+
+
 def test_attributes_of_users_go_by_their_names(
     service: tuple[Path, int], bundles: dict[str, Path]
 ) -> None:
