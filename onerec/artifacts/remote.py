@@ -107,6 +107,10 @@ class RemoteStorage:
         self._put(files / MANIFEST, f"{name}/{MANIFEST}")
         self._keep(files, self._copy_of(name), manifest)
 
+    def drop_copy(self, name: str) -> None:
+        """Delete the copy of a version in the cache, if there is one."""
+        self._discard(self._copy_of(name))
+
     def replace(self, name: str, body: bytes, aside: Path) -> None:
         """Replace a small file; one PUT is atomic on object stores."""
         self.call(self.fs.pipe_file, f"{self.root}/{name}", body, must_exist=True)

@@ -202,14 +202,16 @@ class ArtifactStore:
         return self.place.call(self.fs.du, f"{self.root}/{asset}/{partition}/{version}")
 
     def remove(self, asset: str, partition: str, version: str) -> None:
-        """Delete a version; a partition that loses its current version is no longer there.
+        """Delete a version, and this machine's copy of it, if any.
 
-        The pointer goes first, so that no reader is led to a version that is half gone.
+        A partition that loses its current version is no longer there. The pointer goes first, so
+        that no reader is led to a version that is half gone.
         """
         require(bool(_VERSION.fullmatch(version)), "version", version, "use 16 hex digits")
         where = f"{self.root}/{asset}/{partition}"
         if self.current_version(asset, partition) == version:
             self.place.call(self.fs.rm, f"{where}/{POINTER}")
+        self.place.drop_copy(f"{asset}/{partition}/{version}")
         self.place.call(self.fs.rm, f"{where}/{version}", recursive=True)
 
     def _directories(self, name: str) -> list[str]:

@@ -1,5 +1,6 @@
 """A forgotten user is in no file of the artifacts any more."""
 
+import uuid
 from pathlib import Path
 
 import pyarrow as pa
@@ -43,3 +44,13 @@ def test_rows_of_the_users_are_gone_from_every_version(tmp_path: Path) -> None:
     assert after.manifest["upstream"] == {"u": "v"}
     assert after.manifest["metadata"]["erased_rows"] == 5
     assert list(erase_users(store, ["a"])) == []
+
+
+def test_the_copy_of_a_remote_version_goes_with_it(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    store = ArtifactStore(f"memory://{uuid.uuid4().hex}", cache_dir=str(cache))
+    publish(store, "session_dataset", "2026-06-01", ["a", "b"])
+    publish(store, "session_dataset", "2026-06-01", ["a", "b", "c"])
+    assert len(list(erase_users(store, ["a"]))) == 2
+    tables = [pq.read_table(file) for file in cache.rglob("part.parquet")]
+    assert [table["user_id"].to_pylist() for table in tables] == [["b", "c"]]
