@@ -12,7 +12,7 @@ import dagster as dg
 from pydantic import Field
 
 from assets.support import POOL_WAREHOUSE, SETTINGS
-from onerec.artifacts import ArtifactStore
+from onerec.artifacts import ArtifactError, ArtifactStore
 from onerec.serving.current import VERSIONS, read_served
 from onerec_dagster.doctor import examine
 from onerec_dagster.prune import PruneConfig, State, remove_superseded
@@ -87,10 +87,13 @@ def erase_everywhere(
 
     Yields:
         What was erased, then what still holds the users and until when.
+
+    Raises:
+        ArtifactError: A current version is damaged. All others were erased.
     """
     from onerec.retention.erasure import erase_users
 
-    held = 0
+    held, problems = 0, []
     if Path(warehouse.path).exists():
         for table, rows in warehouse.erase_users(users).items():
             held += rows
@@ -98,11 +101,14 @@ def erase_everywhere(
         warehouse.compact()
     for erased in erase_users(store, users):
         held += erased.rows
-        yield f"artifact {erased.asset} of {erased.partition}: {erased.rows} rows, {erased.remedy}"
+        problems += [erased.problem] if erased.problem else []
+        yield f"artifact {erased.asset} of {erased.partition}: {erased.rows} rows, {erased.done}"
     if not held:
         yield "nothing held rows of these users: check their ids"
     yield from _forget_served(store, warehouse, serving)
     yield from _still_held(store)
+    if problems:
+        raise ArtifactError("may still hold them: " + "; ".join(problems))
 
 
 def _forget_served(store: ArtifactStore, warehouse: Warehouse, serving: Path) -> Iterator[str]:

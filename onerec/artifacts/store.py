@@ -172,6 +172,8 @@ class ArtifactStore:
         """One version by name; errors as for `latest`."""
         artifact = self._read(asset, partition, version) if _VERSION.fullmatch(version) else None
         if artifact is None:
+            if (partition, version) in self.versions(asset):
+                raise damaged(f"{asset}/{partition}/{version}", f"{MANIFEST} is gone")
             raise ArtifactError(f"{asset}[{partition}] has no published version {version}")
         return artifact
 
