@@ -139,7 +139,10 @@ def _still_held(store: ArtifactStore) -> Iterator[str]:
                 f"still learned from them: {asset} of {partitions[0]} to {partitions[-1]}, until "
                 "each is pruned; new ones do not, after the next weekly_retokenize (random weights)"
             )
-    yield "still holds them: sample rows in the logs of runs, until prune removes those runs"
+    yield (
+        "still holds them: the events and logs of runs (sample rows, first users of "
+        "recommendations, user_examples), until prune removes those runs"
+    )
     yield "still holds them: the configuration of this run, which records who was forgotten"
     yield (
         "still holds them: the source. A day that is ingested again brings them back: take them "

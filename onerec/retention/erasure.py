@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from onerec.artifacts import Artifact, ArtifactStore, DamagedArtifactError
 from onerec.artifacts.manifest import MANIFEST
+from onerec.evaluation.user_examples import PAGE_FILE, without_users
 
 USER = "user_id"
 
@@ -24,7 +25,7 @@ class Erased(NamedTuple):
     Attributes:
         asset: Name of the asset.
         partition: The partition.
-        rows: How many rows of theirs were found.
+        rows: How many rows of theirs were found, and examples on a page.
         done: What was done.
         problem: Why the version is left as it is, with the remedy; empty where it is not.
     """
@@ -44,7 +45,8 @@ def erase_users(store: ArtifactStore, users: Sequence[str]) -> Iterator[Erased]:
     damaged version holds is not known: it is removed, or is a problem where it is the current one.
 
     Args:
-        store: The artifacts; every Parquet file with a column `user_id` is read.
+        store: The artifacts; every Parquet file with a column `user_id` is read, and the pages of
+            example users.
         users: Ids of the users.
     """
     wanted = pa.array(users, pa.string())
@@ -61,6 +63,7 @@ def _erase(
     try:
         artifact = store.get(asset, partition, version)
         rows = sum(_rows_of(path, users) for path in _tables(artifact.path))
+        rows += sum(_without(path, users)[1] for path in artifact.path.rglob(PAGE_FILE))
     except DamagedArtifactError as error:
         if is_current:
             return Erased(
@@ -91,6 +94,8 @@ def _publish_without(store: ArtifactStore, artifact: Artifact, users: pa.Array, 
         shutil.copytree(artifact.path, draft.path, ignore=left_out, dirs_exist_ok=True)
         for path in _tables(draft.path):
             _write_without(path, users)
+        for path in draft.path.rglob(PAGE_FILE):
+            path.write_text(_without(path, users)[0], encoding="utf-8")
         draft.row_counts |= made["row_counts"]
         draft.metadata |= made["metadata"]
         draft.metadata["erased_rows"] = rows + made["metadata"].get("erased_rows", 0)
@@ -105,6 +110,10 @@ def _tables(directory: Path) -> list[Path]:
 def _rows_of(path: Path, users: pa.Array) -> int:
     column = pq.read_table(path, columns=[USER]).column(USER).cast(pa.string())
     return int(pc.sum(pc.is_in(column, value_set=users)).as_py() or 0)
+
+
+def _without(page: Path, users: pa.Array) -> tuple[str, int]:
+    return without_users(page.read_text(encoding="utf-8"), users.to_pylist())
 
 
 def _write_without(path: Path, users: pa.Array) -> None:

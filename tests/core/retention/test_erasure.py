@@ -82,3 +82,17 @@ def test_an_earlier_version_that_is_damaged_goes_and_a_current_one_is_a_problem(
     assert f"session_dataset/2026-06-02/{current}/{damaged}" in found[2].problem
     assert remedy in found[2].problem
     assert len(list(store.versions("session_dataset"))) == 3
+
+
+def test_examples_of_the_users_go_from_their_page(tmp_path: Path) -> None:
+    store = ArtifactStore(str(tmp_path))
+    page = "Refused.\n\n## a\n\nBefore: i1\n\n## ab\n\nBefore: i2\n"
+    with store.write(
+        "user_examples", "2026-06-01", config={}, upstream={}, code_version="1"
+    ) as draft:
+        (draft.path / "user_examples.md").write_text(page)
+    assert [e.rows for e in erase_users(store, ["a", "b"])] == [1]
+    (file,) = tmp_path.rglob("*.md")
+    assert file.is_relative_to(store.latest("user_examples", "2026-06-01").path)
+    assert file.read_text() == "Refused.\n\n## ab\n\nBefore: i2\n"
+    assert list(erase_users(store, ["a", "b"])) == []
