@@ -67,8 +67,15 @@ def publish_current(
         bundle: Directory of the bundle that made the table.
 
     Returns:
-        Whether `current` is now this version; False where it already is of a later day.
+        Whether `current` is now this version; False where it already is of a later day, and nothing
+        is written.
     """
+    try:
+        standing = read_served(root)
+    except ValueError:
+        standing = None  # damaged: this version takes its place
+    if standing is not None and standing.day > served.day:
+        return False
     versions = root / VERSIONS
     versions.mkdir(parents=True, exist_ok=True)
     aside = versions / f".{uuid.uuid4().hex}"
@@ -91,12 +98,6 @@ def publish_current(
         mode = directory.stat().st_mode
         if mode & 0o755 != 0o755:  # only its owner may change it
             directory.chmod(mode | 0o755)
-    try:
-        standing = read_served(root)
-    except ValueError:
-        standing = None  # damaged: this version takes its place
-    if standing is not None and standing.day > served.day:
-        return False
     current = root / CURRENT
     if current.is_dir() and not current.is_symlink():
         shutil.rmtree(current)  # a copy of the state that followed the link

@@ -82,8 +82,10 @@ def test_another_user_may_read_everything(tmp_path: Path, umask: int) -> None:
 def test_an_earlier_day_does_not_become_current(tmp_path: Path) -> None:
     root = tmp_path / "serving"
     assert publish(root, tmp_path / "bundle", "2026-06-14", "v1")
-    assert not publish(root, tmp_path / "bundle", "2026-06-10", "v2")
+    for day in ("2026-06-10", "2026-06-11"):
+        assert not publish(root, tmp_path / "bundle", day, "v2")
     assert (root / CURRENT).resolve().name == "2026-06-14-v1"
+    assert len(list((root / VERSIONS).iterdir())) == 1  # not even a copy that nobody reads
     # the same day made again does: a rollback, or a rerun
     assert publish(root, tmp_path / "bundle", "2026-06-14", "v3")
     assert (root / CURRENT).resolve().name == "2026-06-14-v3"
