@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 
 from onerec.artifacts import read_json, write_json
 from onerec.artifacts.files import sync, sync_tree
+from onerec.artifacts.staging import is_left_behind
 from onerec.schema import RECOMMENDATIONS
 
 CURRENT, VERSIONS, BUNDLE = "current", "versions", "bundle"
@@ -169,7 +170,10 @@ def _open_to_everyone(directory: Path) -> None:
 
 def _drop_old(versions: Path, in_use: set[str]) -> None:
     """Keep the newest versions by the time they were published, the current one and the one before,
-    which readers may have open."""
+    which readers may have open. What killed processes left half-written goes, too."""
+    for unfinished in versions.glob(".*"):
+        if is_left_behind(unfinished):
+            shutil.rmtree(unfinished, ignore_errors=True)
     there = [p for p in versions.iterdir() if not p.name.startswith(".") and p.name not in in_use]
     there.sort(key=lambda path: path.stat().st_mtime)
     for old in there[: max(0, len(there) - (KEPT - len(in_use)))]:
