@@ -13,6 +13,7 @@ from pydantic import Field
 
 from assets.support import POOL_WAREHOUSE, SETTINGS
 from onerec.artifacts import ArtifactError, ArtifactStore
+from onerec.artifacts.staging import left_behind, unfinished
 from onerec.serving.current import VERSIONS, read_served
 from onerec_dagster.doctor import examine
 from onerec_dagster.prune import PruneConfig, State, remove_superseded
@@ -105,10 +106,21 @@ def erase_everywhere(
         yield f"artifact {erased.asset} of {erased.partition}: {erased.rows} rows, {erased.done}"
     if not held:
         yield "nothing held rows of these users: check their ids"
+    yield from _forget_set_aside(store)
     yield from _forget_served(store, warehouse, serving)
     yield from _still_held(store)
     if problems:
         raise ArtifactError("may still hold them: " + "; ".join(problems))
+
+
+def _forget_set_aside(store: ArtifactStore) -> Iterator[str]:
+    """Damaged versions and drafts of killed processes: whoever is in them, many are unreadable."""
+    for asset, partition in store.set_aside():
+        store.remove_set_aside(asset, partition)
+        yield f"artifact {asset} of {partition}: what was set aside as damaged, removed"
+    for path in left_behind(store.work):
+        shutil.rmtree(path, ignore_errors=True)
+        yield f"{path}: a draft of a killed process, removed"
 
 
 def _forget_served(store: ArtifactStore, warehouse: Warehouse, serving: Path) -> Iterator[str]:
@@ -139,6 +151,13 @@ def _still_held(store: ArtifactStore) -> Iterator[str]:
                 f"still learned from them: {asset} of {partitions[0]} to {partitions[-1]}, until "
                 "each is pruned; new ones do not, after the next weekly_retokenize (random weights)"
             )
+    for path in unfinished(store.work):
+        yield f"may still hold them: {path}, until what writes there ends or prune removes it"
+    if str(store.work) != store.root:
+        yield (
+            f"may still hold them: copies in {store.work} of versions that were removed elsewhere, "
+            "and caches of other machines: they may be deleted while nothing runs"
+        )
     yield (
         "still holds them: the events and logs of runs (sample rows, first users of "
         "recommendations, user_examples), until prune removes those runs"

@@ -54,3 +54,13 @@ def left_behind(work: Path) -> list[Path]:
     """
     found = [path for depth in ("*/*", "*/*/*") for path in (work / STAGING).glob(depth)]
     return [path for path in found if ProcessTag.parse(path.name) and is_left_behind(path)]
+
+
+def unfinished(work: Path) -> list[Path]:
+    """Drafts, downloads and unfinished work that are there, by asset and partition.
+
+    Args:
+        work: `ArtifactStore.work`.
+    """
+    found = [path for name in (STAGING, SCRATCH) for path in (work / name).glob("*/*")]
+    return sorted(path for path in found if any(path.iterdir()))

@@ -85,3 +85,23 @@ def test_damaged_versions_and_drafts_of_killed_processes_are_pruned(
     prune(store, tmp_path, dry_run=False)
     assert store.set_aside() == [("session_dataset", FIRST)]
     assert not left.exists()
+
+
+def test_a_forgotten_user_is_in_no_damaged_version_and_unfinished_work_is_named(
+    store: ArtifactStore, tmp_path: Path
+) -> None:
+    damage_and_repair(store, FIRST)
+    gone = dataclasses.replace(ProcessTag.mine(), started="1")
+    left = store.work / ".staging" / "session_dataset" / FIRST / f"{gone}~0"
+    left.mkdir(parents=True)
+    scratch = store.scratch("reward_model", FIRST, {})
+    (scratch / "resume").write_bytes(b"half way")
+    said: list[str] = []
+    erase(store, tmp_path, "a", said)
+    assert store.set_aside() == []
+    assert not left.exists()
+    assert f"artifact session_dataset of {FIRST}: what was set aside as damaged, removed" in said
+    named = [line for line in said if line.startswith("may still hold them")]
+    assert str(scratch.parent) in named[0]
+    is_remote = str(store.work) != store.root
+    assert ["caches of other machines" in line for line in named[1:]] == [True] * is_remote
