@@ -107,7 +107,7 @@ bench: $(BENCH_STAMP)
 soak: $(STAMP)
 	@$(BIN)/python -m soak $(if $(NIGHTS),--nights $(NIGHTS))
 
-# The result tables of docs/results.md, or some of them: make tables TABLES="alignment ablation"
+# The result tables of docs/results.md, or some of them: make tables TABLES="alignment ablation_training"
 tables: $(STAMP)
 	@$(BIN)/python -m experiments.make_tables $(TABLES) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(QUICK),--quick)
 

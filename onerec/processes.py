@@ -47,9 +47,14 @@ class ProcessTag:
     def __str__(self) -> str:
         return _SEPARATOR.join((self.host, self.boot, str(self.pid), self.started))
 
+    @property
+    def is_of_this_host(self) -> bool:
+        """Whether this machine can know if the process has ended."""
+        return self.host == socket.gethostname()
+
     def has_ended(self) -> bool:
         """True only where this machine can know it: it is the same host, rebooted or without it."""
-        if self.host != socket.gethostname():
+        if not self.is_of_this_host:
             return False
         return self.boot != _boot() or _start_of(self.pid) != self.started
 

@@ -1,4 +1,4 @@
-"""Runs deleted without a trace: Dagster itself leaves their check results, files and free pages."""
+"""Runs deleted without a trace: Dagster itself leaves output, check results, files, free pages."""
 
 import sqlite3
 from collections.abc import Collection
@@ -16,13 +16,15 @@ LOCK_WAIT_SECONDS = 5.0
 
 
 def delete_runs(instance: dg.DagsterInstance, run_ids: Collection[str]) -> None:
-    """Delete runs with their events, results of checks and, on SQLite, their files.
+    """Delete runs with their events, output, results of checks and, on SQLite, their files.
 
     Args:
         instance: Where they are recorded.
         run_ids: Runs that have ended.
     """
     for run_id in run_ids:
+        # before the run, so that a prune that is killed between the two finds it again
+        instance.compute_log_manager.delete_logs(prefix=[run_id])
         instance.delete_run(run_id)
     storage = instance.event_log_storage
     if isinstance(storage, SqlEventLogStorage):

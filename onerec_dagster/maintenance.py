@@ -12,7 +12,8 @@ import dagster as dg
 from pydantic import Field
 
 from assets.support import POOL_WAREHOUSE, SETTINGS
-from onerec.artifacts import ArtifactStore
+from onerec.artifacts import ArtifactError, ArtifactStore
+from onerec.artifacts.staging import left_behind, unfinished
 from onerec.serving.current import VERSIONS, read_served
 from onerec_dagster.doctor import examine
 from onerec_dagster.prune import PruneConfig, State, remove_superseded
@@ -87,10 +88,13 @@ def erase_everywhere(
 
     Yields:
         What was erased, then what still holds the users and until when.
+
+    Raises:
+        ArtifactError: A current version is damaged. All others were erased.
     """
     from onerec.retention.erasure import erase_users
 
-    held = 0
+    held, problems = 0, []
     if Path(warehouse.path).exists():
         for table, rows in warehouse.erase_users(users).items():
             held += rows
@@ -98,11 +102,25 @@ def erase_everywhere(
         warehouse.compact()
     for erased in erase_users(store, users):
         held += erased.rows
-        yield f"artifact {erased.asset} of {erased.partition}: {erased.rows} rows, {erased.remedy}"
+        problems += [erased.problem] if erased.problem else []
+        yield f"artifact {erased.asset} of {erased.partition}: {erased.rows} rows, {erased.done}"
     if not held:
         yield "nothing held rows of these users: check their ids"
+    yield from _forget_set_aside(store)
     yield from _forget_served(store, warehouse, serving)
     yield from _still_held(store)
+    if problems:
+        raise ArtifactError("may still hold them: " + "; ".join(problems))
+
+
+def _forget_set_aside(store: ArtifactStore) -> Iterator[str]:
+    """Damaged versions and drafts of killed processes: whoever is in them, many are unreadable."""
+    for asset, partition in store.set_aside():
+        store.remove_set_aside(asset, partition)
+        yield f"artifact {asset} of {partition}: what was set aside as damaged, removed"
+    for path in left_behind(store.work):
+        shutil.rmtree(path, ignore_errors=True)
+        yield f"{path}: a draft of a killed process, removed"
 
 
 def _forget_served(store: ArtifactStore, warehouse: Warehouse, serving: Path) -> Iterator[str]:
@@ -133,7 +151,17 @@ def _still_held(store: ArtifactStore) -> Iterator[str]:
                 f"still learned from them: {asset} of {partitions[0]} to {partitions[-1]}, until "
                 "each is pruned; new ones do not, after the next weekly_retokenize (random weights)"
             )
-    yield "still holds them: sample rows in the logs of runs, until prune removes those runs"
+    for path in unfinished(store.work):
+        yield f"may still hold them: {path}, until what writes there ends or prune removes it"
+    if str(store.work) != store.root:
+        yield (
+            f"may still hold them: copies in {store.work} of versions that were removed elsewhere, "
+            "and caches of other machines: they may be deleted while nothing runs"
+        )
+    yield (
+        "still holds them: the events and logs of runs (sample rows, first users of "
+        "recommendations, user_examples), until prune removes those runs"
+    )
     yield "still holds them: the configuration of this run, which records who was forgotten"
     yield (
         "still holds them: the source. A day that is ingested again brings them back: take them "

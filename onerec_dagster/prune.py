@@ -14,6 +14,7 @@ import dagster as dg
 from pydantic import Field
 
 from onerec.artifacts import ArtifactStore
+from onerec.artifacts.staging import SCRATCH, left_behind
 from onerec.config import require
 from onerec.disk import GIB
 from onerec.retention.pruning import Removal, Version, removals
@@ -22,9 +23,6 @@ from onerec_dagster.delete_runs import delete_runs
 from resources.settings import Settings
 from resources.warehouse import Warehouse
 
-SET_ASIDE = (".damaged", ".scratch")
-"""Directories of the artifact store with damaged versions and unfinished trainings, by asset and
-day."""
 ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 PARTITION, RANGE_END = "dagster/partition", "dagster/asset_partition_range_end"
 
@@ -151,16 +149,16 @@ def _artifacts(state: State, gone: list[Removal], config: PruneConfig) -> Iterat
 
 
 def _set_aside(state: State, kept: Kept) -> Iterator[str]:
-    """Damaged versions that were moved aside, and unfinished trainings, of days that are gone."""
-    found = [
-        path
-        for name in SET_ASIDE
-        for path in (state.store.work / name).glob("*/*")
-        if not kept.run(path.name)
-    ]
-    yield from _files(found, "days of damaged or unfinished artifacts", kept.config)
-    if not kept.config.dry_run:
-        _remove_empty_directories(state.store.work, kept)
+    """Damaged and unfinished artifacts of days that are gone, and drafts of killed processes."""
+    store, work, dry_run = state.store, state.store.work, kept.config.dry_run
+    damaged = [where for where in store.set_aside() if not kept.run(where[1])]
+    size = sum(store.remove_set_aside(*where, dry_run=dry_run) for where in damaged)
+    yield f"{len(damaged)} days of damaged artifacts, {size / GIB:.3f} GiB"
+    unfinished = [path for path in (work / SCRATCH).glob("*/*") if not kept.run(path.name)]
+    yield from _files(unfinished, "days of unfinished artifacts", kept.config)
+    yield from _files(left_behind(work), "drafts of killed processes", kept.config)
+    if not dry_run:
+        _remove_empty_directories(work, kept)
 
 
 def _remove_empty_directories(work: Path, kept: Kept) -> None:

@@ -4,6 +4,7 @@ import re
 import subprocess
 from pathlib import Path
 
+import pytest
 import yaml
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -99,3 +100,20 @@ def test_every_public_package_of_the_core_is_on_an_api_page():
         f"onerec.{p.stem}" for p in entries if p.suffix == ".py" or (p / "__init__.py").exists()
     }
     assert public == {name for name in named if name.count(".") == 1}
+
+
+def test_commands_of_the_documents_name_what_exists(capsys: pytest.CaptureFixture[str]):
+    from experiments.table_specs import chosen_tables
+    from onerec_dagster.__main__ import parser
+
+    pages = [path for path in DOCS.rglob("*.md") if path.name != "log.md"]
+    places = [*pages, CHECKOUT / "README.md", CHECKOUT / "Makefile"]
+    text = "\n".join(path.read_text() for path in places)
+    for quoted, one in re.findall(r'TABLES=(?:"([^"]+)"|([a-z_]+))', text):
+        assert chosen_tables(tuple((quoted or one).split()))
+    for command in set(re.findall(r"python -m onerec_dagster ([a-z]+)", text)):
+        with pytest.raises(SystemExit) as ended:
+            parser().parse_args([command, "--help"])
+        assert ended.value.code == 0, command
+    for line in text.splitlines():  # two code locations: Dagster asks for one of them
+        assert "-w workspace.yaml" not in line or " -l onerec_dagster.definitions" in line

@@ -75,6 +75,9 @@ class LocalStorage:
         for parent in (target.parent, target.parent.parent, self.root):
             sync(parent)
 
+    def drop_copy(self, name: str) -> None:
+        """Delete a copy of a version on this machine: there is none beside the version itself."""
+
     def replace(self, name: str, body: bytes, aside: Path) -> None:
         """Replace a small file in one step; `aside` is a path on the same file system."""
         aside.write_bytes(body)

@@ -77,7 +77,7 @@ class RemoteStorage:
             damage = self._download(name, manifest, aside)
             if damage:
                 raise damaged(name, damage)
-            self._keep(aside, target)
+            self._keep(aside, target, manifest)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
         return target
@@ -105,7 +105,11 @@ class RemoteStorage:
                     f"{entry['size_bytes']}; nothing was published, run it again"
                 )
         self._put(files / MANIFEST, f"{name}/{MANIFEST}")
-        self._keep(files, self._copy_of(name))
+        self._keep(files, self._copy_of(name), manifest)
+
+    def drop_copy(self, name: str) -> None:
+        """Delete the copy of a version in the cache, if there is one."""
+        self._discard(self._copy_of(name))
 
     def replace(self, name: str, body: bytes, aside: Path) -> None:
         """Replace a small file; one PUT is atomic on object stores."""
@@ -163,17 +167,23 @@ class RemoteStorage:
     def _copy_of(self, name: str) -> Path:
         return self.work / digest_of({"url": self.fs.unstrip_protocol(f"{self.root}/{name}")})
 
-    def _keep(self, files: Path, target: Path) -> None:
+    def _keep(self, files: Path, target: Path, manifest: Mapping[str, Any]) -> None:
         try:
             os.rename(files, target)
-        except OSError:  # another process fetched it meanwhile, or a damaged copy lies there
+        except OSError:
+            if damage_of(target, manifest) is None:
+                return  # another process fetched it meanwhile, and may be reading it
             self._discard(target)
             os.rename(files, target)
 
     def _discard(self, copy: Path) -> None:
         aside = staging_directory(self.work / STAGING / "discarded")
-        os.rename(copy, aside / copy.name)  # in one step: no reader sees it half deleted
-        shutil.rmtree(aside)
+        try:
+            os.rename(copy, aside / copy.name)  # in one step: no reader sees it half deleted
+        except FileNotFoundError:
+            pass  # another process discarded it meanwhile
+        finally:
+            shutil.rmtree(aside)
 
     def call(
         self, operation: Callable[..., T], *args: Any, must_exist: bool = False, **kwargs: Any

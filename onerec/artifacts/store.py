@@ -2,7 +2,7 @@
 
     <root>/<asset>/<partition>/<version>/   files..., manifest.json
     <root>/<asset>/<partition>/current.json the pointer, replaced in one atomic step
-    <root>/.damaged/...                     versions that did not verify when they were made again
+    <root>/.damaged/<asset>/<partition>/    versions that did not verify when they were made again
 
 A writer fills a directory aside; publishing hashes every file, writes `manifest.json` last, moves
 the directory to its version (a hash of files, settings, seed, code and upstream versions) and only
@@ -27,7 +27,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from onerec.artifacts.files import open_to_readers, write_json
-from onerec.artifacts.local import LocalStorage
+from onerec.artifacts.local import DAMAGED, LocalStorage
 from onerec.artifacts.manifest import (
     MANIFEST,
     Artifact,
@@ -39,7 +39,7 @@ from onerec.artifacts.manifest import (
     parse_manifest,
 )
 from onerec.artifacts.remote import RemoteStorage
-from onerec.artifacts.staging import STAGING, staging_directory
+from onerec.artifacts.staging import SCRATCH, STAGING, staging_directory
 from onerec.config.fields import SettingError, require
 from onerec.disk import disk_named
 from onerec.urls import require_no_credentials
@@ -172,6 +172,8 @@ class ArtifactStore:
         """One version by name; errors as for `latest`."""
         artifact = self._read(asset, partition, version) if _VERSION.fullmatch(version) else None
         if artifact is None:
+            if (partition, version) in self.versions(asset):
+                raise damaged(f"{asset}/{partition}/{version}", f"{MANIFEST} is gone")
             raise ArtifactError(f"{asset}[{partition}] has no published version {version}")
         return artifact
 
@@ -202,15 +204,33 @@ class ArtifactStore:
         return self.place.call(self.fs.du, f"{self.root}/{asset}/{partition}/{version}")
 
     def remove(self, asset: str, partition: str, version: str) -> None:
-        """Delete a version; a partition that loses its current version is no longer there.
+        """Delete a version, and this machine's copy of it, if any.
 
-        The pointer goes first, so that no reader is led to a version that is half gone.
+        A partition that loses its current version is no longer there. The pointer goes first, so
+        that no reader is led to a version that is half gone.
         """
         require(bool(_VERSION.fullmatch(version)), "version", version, "use 16 hex digits")
         where = f"{self.root}/{asset}/{partition}"
         if self.current_version(asset, partition) == version:
             self.place.call(self.fs.rm, f"{where}/{POINTER}")
+        self.place.drop_copy(f"{asset}/{partition}/{version}")
         self.place.call(self.fs.rm, f"{where}/{version}", recursive=True)
+
+    def set_aside(self) -> list[tuple[str, str]]:
+        """Asset and partition of the damaged versions that were set aside."""
+        return [
+            (asset, partition)
+            for asset in self._directories(DAMAGED)
+            for partition in self._directories(f"{DAMAGED}/{asset}")
+        ]
+
+    def remove_set_aside(self, asset: str, partition: str, *, dry_run: bool = False) -> int:
+        """Delete the damaged versions of a partition that were set aside; returns their bytes."""
+        where = f"{self.root}/{DAMAGED}/{asset}/{partition}"
+        size = self.place.call(self.fs.du, where)
+        if not dry_run:
+            self.place.call(self.fs.rm, where, recursive=True)
+        return size
 
     def _directories(self, name: str) -> list[str]:
         try:
@@ -260,7 +280,7 @@ class ArtifactStore:
         `key` names everything the unfinished work depends on: with another key the directory is
         another one, and those of older keys are deleted. The caller removes it when done.
         """
-        parent = self.work / ".scratch" / asset / partition
+        parent = self.work / SCRATCH / asset / partition
         mine = parent / digest_of(dict(key))
         for old in parent.iterdir() if parent.exists() else ():
             if old != mine:

@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 
 from onerec.artifacts import read_json, write_json
 from onerec.artifacts.files import sync, sync_tree
+from onerec.artifacts.staging import is_left_behind
 from onerec.schema import RECOMMENDATIONS
 
 CURRENT, VERSIONS, BUNDLE = "current", "versions", "bundle"
@@ -67,8 +68,15 @@ def publish_current(
         bundle: Directory of the bundle that made the table.
 
     Returns:
-        Whether `current` is now this version; False where it already is of a later day.
+        Whether `current` is now this version; False where it already is of a later day, and nothing
+        is written.
     """
+    try:
+        standing = read_served(root)
+    except ValueError:
+        standing = None  # damaged: this version takes its place
+    if standing is not None and standing.day > served.day:
+        return False
     versions = root / VERSIONS
     versions.mkdir(parents=True, exist_ok=True)
     aside = versions / f".{uuid.uuid4().hex}"
@@ -91,12 +99,6 @@ def publish_current(
         mode = directory.stat().st_mode
         if mode & 0o755 != 0o755:  # only its owner may change it
             directory.chmod(mode | 0o755)
-    try:
-        standing = read_served(root)
-    except ValueError:
-        standing = None  # damaged: this version takes its place
-    if standing is not None and standing.day > served.day:
-        return False
     current = root / CURRENT
     if current.is_dir() and not current.is_symlink():
         shutil.rmtree(current)  # a copy of the state that followed the link
@@ -168,7 +170,10 @@ def _open_to_everyone(directory: Path) -> None:
 
 def _drop_old(versions: Path, in_use: set[str]) -> None:
     """Keep the newest versions by the time they were published, the current one and the one before,
-    which readers may have open."""
+    which readers may have open. What killed processes left half-written goes, too."""
+    for unfinished in versions.glob(".*"):
+        if is_left_behind(unfinished):
+            shutil.rmtree(unfinished, ignore_errors=True)
     there = [p for p in versions.iterdir() if not p.name.startswith(".") and p.name not in in_use]
     there.sort(key=lambda path: path.stat().st_mtime)
     for old in there[: max(0, len(there) - (KEPT - len(in_use)))]:

@@ -3,7 +3,8 @@
     POST /recommend   {"history": ["v1", "v2"], "k": 20}   items with title, score and reward;
                       "user": {"country": "DE"}, what is known of the user; names that what is
                       served now does not know come back as "ignored"
-    GET  /health      503 until a bundle is loaded; whether serving is degraded
+    GET  /health      503 until a bundle is loaded; whether serving is degraded; "status": "stale"
+                      with the problem where what is current cannot be loaded
     GET  /version     day and model version
 
 It listens on localhost only and follows the link `current` (`onerec.serving.current`): when that
@@ -42,6 +43,8 @@ log = logging.getLogger(__name__)
 HOST = "127.0.0.1"
 CHECK_SECONDS = 1.0
 """Seconds between two checks whether `current` moved."""
+LONGEST_PAUSE_SECONDS = 300.0
+"""Between two attempts to load a bundle that could not be loaded; the first pauses are shorter."""
 LONGEST_HISTORY, LONGEST_LIST, MOST_ATTRIBUTES = 10_000, 1000, 1000
 
 
@@ -88,32 +91,46 @@ class CurrentBundle:
         self.root, self.device = root, device
         self.loaded: LoadedBundle | None = None
         self.problem = f"nothing is served in {root} yet: make a nightly run first, rerun DAY"
-        """Why nothing is loaded."""
+        """Why what `current` names is not what serves; empty where it is."""
         self.computing = threading.Lock()
         """Lists are made one at a time: torch uses all cores for each."""
         self._stop = threading.Event()
+        self._failed: Path | None = None
+        self._pause = self._again_at = 0.0
 
     def refresh(self) -> bool:
         """Load the bundle that `current` names unless it is loaded; returns whether it loaded one.
 
-        A bundle that cannot be loaded is logged, and the previous one goes on serving.
+        A bundle that cannot be loaded is logged once and tried again after ever longer pauses; the
+        previous one goes on serving.
         """
         link = self.root / CURRENT
         if not link.exists():
             return False
         where = link.resolve()
         if self.loaded is not None and self.loaded.where == where:
+            self._failed, self.problem = None, ""
+            return False
+        if where == self._failed and time.monotonic() < self._again_at:
             return False
         try:
             served = ServedVersion(**read_json(where / SERVED))
             bundle = load_bundle(where / BUNDLE, device=self.device)
             self.loaded = LoadedBundle(where, served, bundle, _titles(where))
         except Exception as error:
-            self.problem = f"{where} cannot be loaded ({error}): {PUBLISH_AGAIN}"
-            log.exception("%s cannot be loaded; what was loaded before goes on serving", where)
+            self._put_off(where, error)
             return False
+        self._failed, self.problem = None, ""
         log.info("serving %s of %s", served.model_version, served.day)
         return True
+
+    def _put_off(self, where: Path, error: Exception) -> None:
+        self.problem = f"{where} cannot be loaded ({error}): {PUBLISH_AGAIN}"
+        if where != self._failed:
+            self._failed, self._pause = where, CHECK_SECONDS
+            log.exception("%s cannot be loaded; what was loaded before goes on serving", where)
+        self._pause = min(2 * self._pause, LONGEST_PAUSE_SECONDS)
+        self._again_at = time.monotonic() + self._pause
 
     def follow(self) -> threading.Thread:
         """Start a thread that calls `refresh` until `stop`."""
@@ -179,7 +196,12 @@ def application(root: Path, device: str = "cpu") -> FastAPI:
 
     @app.get("/health")
     def health() -> dict[str, Any]:
-        return {"status": "ok", "degraded": loaded().served.degraded}
+        degraded, problem = loaded().served.degraded, current.problem
+        return {
+            "status": "stale" if problem else "ok",
+            "degraded": degraded,
+            "problem": problem or None,
+        }
 
     @app.get("/version")
     def version() -> dict[str, Any]:

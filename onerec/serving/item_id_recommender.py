@@ -168,9 +168,8 @@ class ItemIdRecommender(ABC):
         """Item ids of many users -> (U, longest) item indices, -1 padded, without unknown ids."""
         lists: Any = histories  # pyarrow's types are not known to type checkers
         if not isinstance(lists, pa.Array | pa.ChunkedArray):
-            lists = pa.array([list(h) for h in histories])
-            if pa.types.is_null(getattr(lists.type, "value_type", lists.type)):
-                lists = lists.cast(pa.list_(pa.string()))  # all histories are empty
+            texts = [[i if i is None else str(i) for i in history] for history in histories]
+            lists = pa.array(texts, pa.list_(pa.string()))
         if isinstance(lists, pa.ChunkedArray):
             lists = lists.combine_chunks()
         lengths = np.asarray(lists.value_lengths().fill_null(0))

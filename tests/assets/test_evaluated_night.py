@@ -5,11 +5,14 @@ import shutil
 from pathlib import Path
 
 import dagster as dg
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from assets import evaluation, report
+from assets import evaluation, report, user_examples
 from onerec.artifacts import ArtifactStore, read_json
+from onerec.evaluation.user_examples import without_ids
+from resources.warehouse import Warehouse
 from tests.assets.small_night import ASSETS, CHECKS, DAY, RUN, publish, resources
 from tests.core.evaluation import night as small
 
@@ -58,3 +61,26 @@ def test_a_test_day_without_users_publishes_recommendations_and_skips_the_metric
     assert "nobody watched" in decision["reasons"][0]
     served = pq.read_table(store.latest("recommendations", DAY).path / "recommendations.parquet")
     assert set(served["user_id"].to_pylist()) == {row["user_id"] for row in rows}
+
+
+def test_ids_of_example_users_stand_in_their_file_and_in_no_event(
+    night_result: dg.ExecuteInProcessResult, night_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    titles = pa.table({"item_id": pa.array([], pa.string()), "title": pa.array([], pa.string())})
+    monkeypatch.setattr(Warehouse, "catalogue", lambda self, day: titles)
+    with dg.DagsterInstance.ephemeral() as instance:
+        made = dg.materialize(
+            [user_examples.user_examples],
+            partition_key=DAY,
+            resources=resources(night_home),
+            instance=instance,
+        )
+    (event,) = made.asset_materializations_for_node("user_examples")
+    file = ArtifactStore(str(night_home / "artifacts")).latest("user_examples", DAY).path
+    page = (file / "user_examples.md").read_text()
+    users = {row["user_id"] for row in small.rows()}
+    shown = {line.removeprefix("## ") for line in page.splitlines() if line.startswith("## ")}
+    assert shown
+    assert shown <= users
+    assert event.metadata["users"].value == without_ids(page)
+    assert night_result.success

@@ -9,7 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from onerec.artifacts.staging import staging_directory
+from onerec.artifacts import staging
+from onerec.artifacts.staging import left_behind, staging_directory
 from onerec.processes import ProcessTag
 
 MINE = ProcessTag.mine()
@@ -74,3 +75,20 @@ def test_only_what_ended_processes_of_this_host_left_is_deleted(tmp_path: Path) 
         mine.name,
     }
     assert ProcessTag.parse(mine.name) == MINE
+
+
+def test_what_another_host_left_is_deleted_when_nothing_was_written_for_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = dataclasses.replace(MINE, started="1")
+    elsewhere = dataclasses.replace(gone, host="elsewhere")
+    place = tmp_path / staging.STAGING / "codebook" / "2026-06-14"
+    for tag in (gone, elsewhere, MINE):
+        (place / f"{tag}~0" / "files").mkdir(parents=True)
+    (tmp_path / staging.STAGING / "downloads" / f"{gone}~0").mkdir(parents=True)
+    assert {p.parent.name for p in left_behind(tmp_path)} == {"2026-06-14", "downloads"}
+    assert {p.name for p in left_behind(tmp_path)} == {f"{gone}~0"}
+    monkeypatch.setattr(staging, "LEFT_AFTER_DAYS", -1.0)
+    assert {p.name for p in left_behind(tmp_path)} == {f"{gone}~0", f"{elsewhere}~0"}
+    mine = staging_directory(place)
+    assert {p.name for p in place.iterdir()} == {f"{MINE}~0", mine.name}

@@ -1,11 +1,14 @@
 """The files of deploy/: what can be started without containers is started."""
 
 import configparser
+import os
+import subprocess
 from pathlib import Path
 
 import dagster as dg
 import pytest
 import yaml
+from sqlalchemy import make_url
 
 from resources.settings import CHECKOUT
 from tests.deploy.postgres import postgres
@@ -28,6 +31,34 @@ def test_every_service_has_limits_and_a_health_check_and_ours_have_no_privileges
         assert service["cap_drop"] == ["ALL"]
         url = service["environment"]["ONEREC_POSTGRES_URL"]
         assert url.startswith("postgresql+psycopg2://")
+
+
+def test_every_variable_of_the_file_beside_it_reaches_our_containers() -> None:
+    for name in OURS:
+        service = COMPOSE["services"][name]
+        assert service["env_file"] == [{"path": ".env", "required": False}]
+        for variable, value in service["environment"].items():
+            # another value than that of the file would win over it
+            assert value.startswith(f"${{{variable}:-") or variable == "ONEREC_POSTGRES_URL"
+    assert "**/.env" in (CHECKOUT / ".dockerignore").read_text().splitlines()
+
+
+@pytest.mark.parametrize(
+    ("password", "status"), [("a/b+c=", 0), ("a%40b", 0), ("a@b", 2), ("a@b@c", 2)]
+)
+def test_a_password_that_would_change_the_url_is_refused(
+    tmp_path: Path, password: str, status: int
+) -> None:
+    url = f"postgresql+psycopg2://onerec:{password}@postgres:5432/dagster"
+    env = os.environ | {"ONEREC_HOME": str(tmp_path), "ONEREC_POSTGRES_URL": url}
+    started = subprocess.run(
+        [str(DEPLOY / "entrypoint.sh"), "true"], env=env, capture_output=True, text=True
+    )
+    assert started.returncode == status, started.stderr
+    assert ("POSTGRES_PASSWORD" in started.stderr) is bool(status)
+    assert password not in started.stderr
+    if not status:
+        assert make_url(url).host == "postgres"
 
 
 def test_units_start_the_same_processes_and_come_back() -> None:

@@ -99,6 +99,8 @@ def test_a_failed_night_is_served_resumed_and_cleaned_up_after(tmp_path: Path) -
     for file in (tmp_path / "simulated").rglob("*.parquet"):
         if "user_id" in pq.read_schema(file).names:
             assert user not in pq.read_table(file, columns=["user_id"]).column(0).to_pylist(), file
+    for page in (tmp_path / "simulated").rglob("user_examples.md"):
+        assert f"## {user}\n" not in page.read_text(), page
     status, text = op.command("doctor")
     assert status == 0, text
     assert "PROBLEM" not in text

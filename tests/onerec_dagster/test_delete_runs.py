@@ -5,8 +5,10 @@ from contextlib import closing
 from pathlib import Path
 
 import dagster as dg
+import yaml
 
 from onerec_dagster.delete_runs import delete_runs
+from resources.settings import CHECKOUT
 
 
 @dg.asset
@@ -44,3 +46,15 @@ def test_results_of_runs_deleted_in_the_ui_go_too(tmp_path: Path) -> None:
         delete_runs(instance, [])
         with closing(sqlite3.connect(tmp_path / "history" / "runs" / "index.db")) as database:
             assert database.execute("select * from asset_check_executions").fetchall() == []
+
+
+def test_the_output_of_runs_goes_wherever_it_is_kept(tmp_path: Path) -> None:
+    logs = tmp_path / "logs"  # not in the storage directory: so in a deployment
+    manager = yaml.safe_load((CHECKOUT / "deploy" / "dagster.yaml").read_text())["compute_logs"]
+    overrides = {"compute_logs": manager | {"config": {"base_dir": str(logs)}}}
+    (tmp_path / "home").mkdir()
+    with dg.DagsterInstance.local_temp(str(tmp_path / "home"), overrides) as instance:
+        kept, gone = run_of(instance), run_of(instance)
+        assert {path.name for path in logs.iterdir()} == {kept, gone}
+        delete_runs(instance, [gone])
+        assert {path.name for path in logs.iterdir()} == {kept}

@@ -200,6 +200,10 @@ def test_damage_in_the_store_is_an_error_until_it_is_made_again(
     assert aside.get("text.txt") == body
     assert {"manifest.json", "numbers.json"} <= aside.keys()
     assert [r.getMessage() for r in caplog.records if made.version in r.getMessage()]
+    assert store.set_aside() == [("codebook", DAY)]
+    assert store.remove_set_aside("codebook", DAY) > 0
+    assert store.set_aside() == []
+    assert not [name for name in objects(root) if name.startswith(".damaged/")]
 
 
 def test_a_damaged_copy_is_fetched_again(store: ArtifactStore, tmp_path: Path) -> None:

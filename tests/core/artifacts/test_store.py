@@ -244,6 +244,25 @@ def test_a_remote_version_is_downloaded_once(tmp_path: Path) -> None:
     assert (elsewhere.latest("codebook", DAY).verify().path / "text.txt").read_text() == "hello"
 
 
+def test_a_second_download_leaves_the_copy_that_another_step_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = f"memory://{uuid.uuid4().hex}"
+    publish(ArtifactStore(root, cache_dir=str(tmp_path / "writer")))
+    one, other = (ArtifactStore(root, cache_dir=str(tmp_path / "shared")) for _ in range(2))
+    get_file, reads = one.fs.get_file, []
+
+    def overtaken(remote_path: str, local_path: str) -> None:
+        monkeypatch.setattr(one.fs, "get_file", get_file)
+        reads.append(other.latest("codebook", DAY).path.stat().st_ino)
+        get_file(remote_path, local_path)
+
+    monkeypatch.setattr(one.fs, "get_file", overtaken)
+    path = one.latest("codebook", DAY).path
+    assert [path.stat().st_ino] == reads
+    assert not list((tmp_path / "shared" / ".staging" / "downloads").iterdir())
+
+
 def test_what_was_made_with_the_same_is_found_while_it_verifies(store: ArtifactStore) -> None:
     key = {"config": {"k": 32, "widths": (1, 2)}, "code_version": "c"}
     assert store.made_with("codebook", DAY, key) is None

@@ -12,6 +12,8 @@ from onerec.evaluation.user_examples import (
     as_markdown,
     collect_user_examples,
     nearest_in_history,
+    without_ids,
+    without_users,
 )
 from tests.core.evaluation.night import load_artifacts, write_artifacts
 
@@ -58,6 +60,11 @@ def test_a_page_shows_titles_hits_and_every_system(tmp_path) -> None:
     page = as_markdown(examples, {ids[n]: f"film {n} | part 2" for n in range(0, len(ids), 2)})
     for user in examples.data.user_ids:
         assert f"## {user}" in page
+    someone = examples.data.user_ids[0]
+    fewer, gone = without_users(page, [someone, "nobody"])
+    assert gone == 1
+    assert fewer == page[page.index(f"## {examples.data.user_ids[1]}\n") :]
+    assert not any(f"## {user}\n" in without_ids(page) for user in examples.data.user_ids)
     for row in range(len(examples.data.user_ids)):
         hits = set(examples.data.targets[row]) & set(examples.lists["popularity"][row]) - {-1}
         for item in hits:

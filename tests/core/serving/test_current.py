@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from onerec.artifacts import staging
 from onerec.schema import RECOMMENDATIONS
 from onerec.serving.current import (
     BUNDLE,
@@ -82,8 +83,10 @@ def test_another_user_may_read_everything(tmp_path: Path, umask: int) -> None:
 def test_an_earlier_day_does_not_become_current(tmp_path: Path) -> None:
     root = tmp_path / "serving"
     assert publish(root, tmp_path / "bundle", "2026-06-14", "v1")
-    assert not publish(root, tmp_path / "bundle", "2026-06-10", "v2")
+    for day in ("2026-06-10", "2026-06-11"):
+        assert not publish(root, tmp_path / "bundle", day, "v2")
     assert (root / CURRENT).resolve().name == "2026-06-14-v1"
+    assert len(list((root / VERSIONS).iterdir())) == 1  # not even a copy that nobody reads
     # the same day made again does: a rollback, or a rerun
     assert publish(root, tmp_path / "bundle", "2026-06-14", "v3")
     assert (root / CURRENT).resolve().name == "2026-06-14-v3"
@@ -147,3 +150,16 @@ def test_a_directory_that_a_group_shares_stays_so(tmp_path: Path) -> None:
     root.chmod(0o2775)
     publish(root, tmp_path / "bundle", "2026-06-14", "v1")
     assert stat.S_IMODE(root.stat().st_mode) == 0o2775
+
+
+def test_a_copy_that_a_killed_process_left_goes_when_it_is_old(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "serving"
+    left = root / VERSIONS / ".0123456789abcdef"
+    (left / BUNDLE).mkdir(parents=True)
+    publish(root, tmp_path / "bundle", "2026-06-14", "v1")
+    assert left.exists()  # it may still be written
+    monkeypatch.setattr(staging, "LEFT_AFTER_DAYS", -1.0)
+    publish(root, tmp_path / "bundle", "2026-06-15", "v1")
+    assert {path.name for path in (root / VERSIONS).iterdir()} == {"2026-06-14-v1", "2026-06-15-v1"}

@@ -8,6 +8,7 @@ import urllib.request
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.error import HTTPError
 
 import pyarrow as pa
@@ -119,7 +120,7 @@ def test_it_follows_what_is_current_and_answers_like_the_bundle(
     assert status_of(port, "/health") == 503
     publish(root, bundles["simple"], "2026-06-14", "itemknn", degraded="no memory")
     until(lambda: status_of(port, "/health") == 200)
-    assert get(port, "/health") == {"status": "ok", "degraded": "no memory"}
+    assert get(port, "/health") == {"status": "ok", "degraded": "no memory", "problem": None}
     publish(root, bundles["generator"], "2026-06-15", "model-1")
     until(lambda: get(port, "/version")["day"] == "2026-06-15")
     history = ["i01", "i02", "unknown"]
@@ -147,6 +148,17 @@ def test_a_wrong_request_is_refused(
     publish(root, bundles["simple"], "2026-06-14", "itemknn")
     until(lambda: status_of(port, "/health") == 200)
     assert status_of(port, "/recommend", body) == 422
+
+
+def test_ids_may_be_texts_and_integers_of_any_size_in_one_request(
+    service: tuple[Path, int], bundles: dict[str, Path]
+) -> None:
+    root, port = service
+    publish(root, bundles["simple"], "2026-06-14", "itemknn")
+    until(lambda: status_of(port, "/health") == 200)
+    expected = post(port, {"history": ["i01", "5", "v1"], "k": 3})["items"]
+    for history in (["i01", 5, "v1"], [5, "i01", "v1"], ["i01", 10**30, -1]):
+        assert post(port, {"history": history, "k": 3})["items"] == expected
 
 
 def test_attributes_of_users_go_by_their_names(
@@ -190,7 +202,8 @@ def test_a_bundle_that_is_damaged_does_not_stop_the_service(
     until(lambda: status_of(port, "/health") == 200)
     (bundles["generator"] / "model.safetensors").write_bytes(b"")
     publish(root, bundles["generator"], "2026-06-15", "model-1")
-    time.sleep(1.5)
+    until(lambda: get(port, "/health")["status"] == "stale")
+    assert "2026-06-15-v cannot be loaded" in get(port, "/health")["problem"]
     assert get(port, "/version")["model_version"] == "itemknn"
     assert len(ask(port, ["i01"], 5)[0]) == 5
 
@@ -207,3 +220,37 @@ def test_a_bundle_that_cannot_be_loaded_is_said_with_the_remedy(
     assert not current.refresh()
     assert "cannot be loaded" in current.problem
     assert "publish it again" in current.problem
+
+
+def test_a_bundle_that_cannot_be_loaded_is_said_once_and_tried_again_after_longer_pauses(
+    tmp_path: Path,
+    bundles: dict[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    from onerec.serving import http_service
+
+    now, attempts, load = [0.0], [], http_service.load_bundle
+
+    def counted(directory: Path, device: str):
+        attempts.append(now[0])
+        return load(directory, device=device)
+
+    monkeypatch.setattr(http_service, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(http_service, "load_bundle", counted)
+    publish(tmp_path, bundles["simple"], "2026-06-14", "itemknn")
+    current = http_service.CurrentBundle(tmp_path, "cpu")
+    assert current.refresh()
+    attempts.clear()
+    weights = (bundles["generator"] / "model.safetensors").read_bytes()
+    (bundles["generator"] / "model.safetensors").write_bytes(b"")
+    publish(tmp_path, bundles["generator"], "2026-06-15", "model-1")
+    for second in range(1000):
+        now[0] = float(second)
+        assert not current.refresh()
+    assert attempts == [0, 2, 6, 14, 30, 62, 126, 254, 510, 810]
+    assert len([record for record in caplog.records if record.exc_info]) == 1
+    (bundles["generator"] / "model.safetensors").write_bytes(weights)
+    publish(tmp_path, bundles["generator"], "2026-06-15", "model-1")
+    assert current.refresh()  # another version: at once
+    assert current.problem == ""

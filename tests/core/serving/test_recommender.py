@@ -87,6 +87,31 @@ def test_the_same_alone_in_a_batch_and_as_arrow(recommender, k):
             )
 
 
+@pytest.mark.parametrize(
+    "histories",
+    [
+        [["item-1", 5]],
+        [[5, "item-1"]],
+        [["item-1"], [5]],
+        [[2**80, "item-1", None]],
+        [[]],
+        [np.array([5, 7])],
+    ],
+)
+def test_integers_are_read_as_text_beside_texts_too(recommender, histories):
+    ids = recommender.semantic_ids.item_ids.copy()
+    ids[5:7] = ["5", str(2**80)]
+    numbered = Recommender(
+        small_model(),
+        dataclasses.replace(recommender.semantic_ids, item_ids=ids),
+        config=recommender.config,
+    )
+    index = {item: place for place, item in enumerate(ids)}
+    known = [[index[str(i)] for i in history if str(i) in index] for history in histories]
+    found = numbered.index_histories(histories)
+    assert [[i for i in row if i >= 0] for row in found.tolist()] == known
+
+
 def test_precision_goes_with_the_bundle_and_batches_are_told(parts):
     found = {}
     for precision in ("float32", "float64"):
