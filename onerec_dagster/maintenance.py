@@ -16,11 +16,13 @@ from onerec.artifacts import ArtifactError, ArtifactStore
 from onerec.artifacts.staging import left_behind, unfinished
 from onerec.serving.current import VERSIONS, read_served
 from onerec_dagster.doctor import examine
+from onerec_dagster.killed_runs import with_lock
 from onerec_dagster.prune import PruneConfig, State, remove_superseded
 from resources.stores import Artifacts, Consumers
 from resources.warehouse import Warehouse
 
 LONGEST_USERS = 1000
+EXECUTOR = with_lock(dg.in_process_executor)
 
 
 class ForgetConfig(dg.Config):
@@ -169,22 +171,22 @@ def _still_held(store: ArtifactStore) -> Iterator[str]:
     )
 
 
-@dg.job(name="prune", executor_def=dg.in_process_executor, description=prune_state.__doc__)
+@dg.job(name="prune", executor_def=EXECUTOR, description=prune_state.__doc__)
 def prune_job() -> None:
     prune_state()
 
 
-@dg.job(name="forget", executor_def=dg.in_process_executor, description=forget_users.__doc__)
+@dg.job(name="forget", executor_def=EXECUTOR, description=forget_users.__doc__)
 def forget_job() -> None:
     forget_users()
 
 
-@dg.job(name="doctor", executor_def=dg.in_process_executor, description=examine_state.__doc__)
+@dg.job(name="doctor", executor_def=EXECUTOR, description=examine_state.__doc__)
 def doctor_job() -> None:
     examine_state()
 
 
-@dg.job(name="pin_champion", executor_def=dg.in_process_executor, description=change_pin.__doc__)
+@dg.job(name="pin_champion", executor_def=EXECUTOR, description=change_pin.__doc__)
 def pin_job() -> None:
     change_pin()
 
