@@ -58,7 +58,7 @@ class ColumnFacts:
         whole_days: No time has a time of day.
         clocks: Share that are times of day, without a date.
         flags: Share that are yes or no.
-        vectors: The values are lists of numbers.
+        vectors: The values are lists of numbers, as many in each.
     """
 
     name: str
@@ -264,9 +264,7 @@ def _column(
     ).fetchall()[0]
     frequent = tuple(frequent or ())
     kind_of_number = _RATING if is_text_of_ratings(frequent) else _NUMBER
-    is_vector = f"try_cast({raw.sql} as float[])" if raw.is_text else "cast(null as float[])"
-    ((vectors,),) = connection.execute(f"select count({is_vector}) from sample").fetchall()
-    is_list = kind.endswith("]") or vectors > 0
+    is_list, vectors = _lists(connection, RawColumn("value", kind))
     decimal = _decimal(frequent, delimiter) if raw.is_text and not is_list else None
     number = typed(kind_of_number, raw, numbers=NumberStyle(decimal=decimal))
     flag = typed(_FLAG, raw)
@@ -296,8 +294,33 @@ def _column(
         whole_days=times.whole_days,
         clocks=clocks * share,
         flags=flags * share,
-        vectors=kind.startswith(("FLOAT[", "DOUBLE[")) or vectors * share >= MOST,
+        vectors=vectors >= MOST,
     )
+
+
+def _lists(connection: duckdb.DuckDBPyConnection, raw: RawColumn) -> tuple[bool, float]:
+    """Whether a column holds lists, and the share of vectors: numbers, as many as in most others.
+
+    Empty lists do not count. A word in a list becomes null.
+    """
+    if not raw.is_text and not raw.kind.startswith(("FLOAT[", "DOUBLE[")):
+        return raw.kind.endswith("]"), 0.0
+    return connection.execute(
+        f"""
+        with lists as (
+            select try_cast({raw.sql} as float[]) as numbers from sample where not {raw.is_blank}
+        ),
+        lengths as (
+            select len(list_filter(numbers, lambda x: x is not null)) as n from lists
+            where len(numbers) is distinct from 0
+        ),
+        usual as (select mode(n) filter (n > 0) as n from lengths)
+        select
+            (select count(numbers) > 0 from lists),
+            coalesce(count(*) filter (lengths.n = usual.n) / count(*), 0)
+        from lengths, usual
+        """
+    ).fetchall()[0]
 
 
 def is_text_of_ratings(values: Sequence[str]) -> bool:

@@ -215,6 +215,39 @@ def test_a_catalogue_with_duplicates_beside_vectors_as_text(tmp_path: Path) -> N
     assert read["vector"].to_pylist()[1][:3] == [0.25, 1.0, -3.5]
 
 
+def test_a_catalogue_with_a_column_of_vectors_is_both(tmp_path: Path) -> None:
+    write(tmp_path, log())
+    vectors = pd.Series([[0.5, float(k)] if k else [] for k in range(7)])
+    write(tmp_path, catalogue().assign(emb=vectors), "items.parquet")
+    found = proposed(tmp_path)
+    assert columns(found["items"]) == {"item_id": "item_id", "title": "title"}
+    assert found["item_vectors"]["path"] == found["items"]["path"] == "data/items.parquet"
+    assert columns(found["item_vectors"]) == {"item_id": "item_id", "vector": "emb"}
+    assert "not used" not in (tmp_path / "my_data.yaml").read_text()
+    read = opened(tmp_path).item_vectors()
+    assert read is not None
+    assert len(read) == 7
+
+
+@pytest.mark.parametrize(
+    "lists",
+    [
+        ["['a','b']", "[]"] * 4,
+        ["[]"] * 8,
+        ["[1, 2]", "[3]", "[1, 4, 5]", "[2, 3]"] * 2,  # of ids: a vector has one length
+    ],
+)
+def test_lists_that_are_no_vectors_leave_a_catalogue_as_it_is(
+    tmp_path: Path, lists: list[str]
+) -> None:
+    write(tmp_path, log())
+    write(tmp_path, catalogue().assign(tags=lists[:7]), "items.csv")
+    found = proposed(tmp_path)
+    assert columns(found["items"])["title"] == "title"
+    assert "item_vectors" not in found
+    assert len(opened(tmp_path).items(FIRST.date())) == 7
+
+
 def test_the_glob_of_some_files_finds_no_others(tmp_path: Path) -> None:
     write(tmp_path, log()[:20], "events_a.csv")
     write(tmp_path, log()[20:], "events_b.csv")
