@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from onerec.datasets.data_file import DataFile
+from resources.log_times import holds_value
 
 DELIMITERS = ("\t", ",", ";", "|", "^", "~", "\x01", "\x1f")
 DELIMITER_LINES = 6
@@ -36,7 +37,7 @@ def with_own_style(file: DataFile) -> DataFile:
     if any(re.search(rf'\\"[^"{re.escape(delimiter)}]', line) for line in lines):
         style = replace(style, escape="\\")
     cells = next(csv.reader([lines[0]], delimiter=delimiter))
-    if any(re.fullmatch(r"[-+]?[0-9][-+0-9.:T ]*", cell.strip()) for cell in cells):
+    if holds_value(tuple(cells)):
         style = replace(style, names=tuple(f"column_{n}" for n in range(1, len(cells) + 1)))
     return replace(file, style=style)
 

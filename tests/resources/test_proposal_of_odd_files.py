@@ -107,6 +107,16 @@ def test_times_in_words(
 
 
 @pytest.mark.parametrize(
+    "time_format", ["%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%d %H:%M:%S UTC", "%m/%d/%Y %I:%M:%S %p"]
+)
+def test_a_first_row_with_a_time_is_no_header(tmp_path: Path, time_format: str) -> None:
+    write(tmp_path, log(event_time=texts(time_format)), header=False)
+    found = proposed(tmp_path)["events"]
+    assert found["names"] == ["column_1", "column_2", "column_3"]
+    assert [row["event_time"] for row in landed(opened(tmp_path))] == TIMES
+
+
+@pytest.mark.parametrize(
     ("style", "proposal"),
     [
         ({"sep": "^"}, {"delimiter": "^"}),
