@@ -24,7 +24,7 @@ from onerec.config import SettingError, read_yaml, require
 from onerec.config.feedback import Condition, DeclaredFeedback, Signal, as_text
 from onerec.config.fields import raised_by_validator, shortened, shortened_key
 from onerec.datasets.data_file import Format
-from onerec.datasets.dated_paths import is_dated
+from onerec.datasets.dated_paths import any_day, is_dated, names_days
 from onerec.datasets.text_rows import CsvStyle
 from onerec.urls import redact_url, require_no_credentials
 
@@ -272,6 +272,16 @@ class EventFiles(_Files):
     """Where the exposures are."""
 
     columns: EventColumns = EventColumns()
+
+    @field_validator("path")
+    @classmethod
+    def _is_of_days(cls, path: str) -> str:
+        remedy = (
+            f"its {{date}} is of no single day that can be read back, e.g. {{date:%Y-%m-%d}}: if "
+            f"files hold whole weeks, months or years, name them all by a glob, {any_day(path)}"
+        )
+        require(not is_dated(path) or names_days(path), "path", path, remedy)
+        return path
 
 
 class ItemFiles(_Files):
