@@ -130,6 +130,7 @@ def _line_for(note: str) -> str:
     """The line of the YAML file that a note of the files is about."""
     for words, line in (
         ("name no zone", "events.time_zone"),
+        ("is a table of", "events.path, items.path"),
         ("no header", "events.names, items.names, users.names"),
         ("endings", "events.format"),
         ("may not list", "events.path"),

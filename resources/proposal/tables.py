@@ -14,6 +14,7 @@ from onerec import schema
 from onerec.config import SettingError
 from onerec.datasets.data_file import DataFile
 from onerec.datasets.file_search import find
+from onerec.datasets.table_formats import about_table_around
 from onerec.urls import redact_url
 from resources.casts import NumberStyle, RawColumn, TimeStyle, typed
 from resources.json_lines import LINES, cells
@@ -143,7 +144,7 @@ def find_tables(data: str) -> tuple[list[FoundTable], tuple[str, ...]]:
         SettingError: Nothing is found, or no file can be read.
     """
     try:
-        found, problems = find(data), list[str]()
+        found, around, problems = find(data), about_table_around(data), list[str]()
     except ValueError as error:
         raise SettingError("DATA", redact_url(data), str(error)) from error
     groups: dict[tuple[object, ...], list[DataFile]] = {}
@@ -161,7 +162,8 @@ def find_tables(data: str) -> tuple[list[FoundTable], tuple[str, ...]]:
             "Name a directory, a glob or a file"
         )
         raise SettingError("DATA", data, remedy)
-    not_read = [f"not read: {problem}" for problem in problems]
+    not_read = [f"all files that are named are looked at, but {around}"] if around else []
+    not_read += [f"not read: {problem}" for problem in problems]
     looked_at = {file.path for file in found.json_beside_tables}
     if skipped := [path for path in found.skipped if path not in looked_at]:
         names = ", ".join(skipped[:5])
