@@ -210,6 +210,7 @@ def test_ids_that_differ_in_little_are_shown_side_by_side() -> None:
         ("1.234,5", "events.decimal"),
         ("much", "events.columns.watch_seconds"),
         ("85%", "events.columns.watch_seconds: a column of plain numbers"),
+        ("-5.0", "events.columns.watch_seconds: a column of lengths of time, or 0 where nothing"),
     ],
 )
 def test_numbers_with_a_comma_name_the_setting_that_reads_them(value: str, setting: str) -> None:
