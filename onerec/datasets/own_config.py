@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Collection
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
@@ -365,7 +365,23 @@ class UserFiles(_Files):
 
 
 LogSection: TypeAlias = EventFiles | ItemFiles | HistoryFiles | VectorFiles | UserFiles
-Day = Annotated[date, Field(ge=FIRST_POSSIBLE_DAY, le=LAST_POSSIBLE_DAY)]
+
+
+def _day(value: Any) -> date:
+    if type(value) is date:
+        return value
+    text = str(value.date() if isinstance(value, datetime) else value)
+    try:
+        day = date.fromisoformat(text)
+    except ValueError:
+        remedy = "write a day that the calendar has, year first, 2026-06-08 say"
+        raise ValueError(remedy) from None
+    if text != value:
+        raise ValueError(f"write {day}")
+    return day
+
+
+Day = Annotated[date, BeforeValidator(_day), Field(ge=FIRST_POSSIBLE_DAY, le=LAST_POSSIBLE_DAY)]
 
 
 class OwnData(_Section):
@@ -438,7 +454,7 @@ def _setting_error(error: ErrorDetails) -> SettingError:
         remedy = f"no such key; use {_known_keys(error['loc'])}"
     else:
         remedy = _REMEDIES.get(error["type"]) or error["msg"].removeprefix("Value error, ")
-    given = error["input"]
+    given = str(error["input"]) if isinstance(error["input"], date) else error["input"]
     return SettingError(name, redact_url(given) if isinstance(given, str) else given, remedy)
 
 
