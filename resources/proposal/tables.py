@@ -53,6 +53,7 @@ class ColumnFacts:
         least: Of the numbers.
         largest: Of the numbers.
         times: Share that are times of a log, read with `time_format`.
+        no_times: Some of those that are not, as text.
         time_format: strptime format, where the text is not ISO 8601.
         also_iso: Some of the texts are.
         either_way: Day and month could be the other way round.
@@ -73,6 +74,7 @@ class ColumnFacts:
     least: float | None
     largest: float | None
     times: float
+    no_times: tuple[str, ...]
     time_format: str | None
     also_iso: bool
     either_way: bool
@@ -277,7 +279,7 @@ def _column(
         f"from sample where not {raw.is_blank}"
     ).fetchall()[0]
     share = 1 / max(known, 1)
-    times = _times(connection, raw, frequent)
+    times = _times(connection, raw)
     return ColumnFacts(
         name=name,
         kind=kind,
@@ -290,6 +292,7 @@ def _column(
         least=least,
         largest=largest,
         times=times.share,
+        no_times=times.others,
         time_format=times.time_format,
         also_iso=times.also_iso,
         either_way=times.either_way,
@@ -348,6 +351,7 @@ class _Times:
 
     Attributes:
         share: Of the values that are times of a log.
+        others: Some of those that are not, as text.
         whole_days: None has a time of day.
         span_days: Between the first and the last of them.
         time_format: strptime format; None for ISO 8601.
@@ -356,6 +360,7 @@ class _Times:
     """
 
     share: float
+    others: tuple[str, ...]
     whole_days: bool
     span_days: int
     time_format: str | None = None
@@ -363,13 +368,13 @@ class _Times:
     either_way: bool = False
 
 
-def _times(connection: duckdb.DuckDBPyConnection, raw: RawColumn, values: Sequence[str]) -> _Times:
-    """As ISO 8601 or numbers; else in the format that fits most values, and of several that fit
-    all of them in the one that makes the shortest log."""
+def _times(connection: duckdb.DuckDBPyConnection, raw: RawColumn) -> _Times:
+    """As ISO 8601 or numbers; what that leaves in the format that fits most values, and of several
+    that fit all of them in the one that makes the shortest log."""
     plain = _times_in(connection, raw)
     if plain.share >= MOST or not raw.is_text:
         return plain
-    formats = dict.fromkeys(f for value in values for f in likely_formats(value))
+    formats = dict.fromkeys(f for value in plain.others for f in likely_formats(value))
     read = [_times_in(connection, raw, f, also_iso=plain.share > 0) for f in formats]
     fitting = sorted(
         (times for times in read if times.share >= MOST), key=lambda t: (-t.share, t.span_days)
@@ -389,14 +394,18 @@ def _times_in(
 ) -> _Times:
     formats = (*((time_format,) if time_format else ()), *(("iso",) if also_iso else ()))
     moment = typed(_TIME, raw, times=TimeStyle(formats=formats))
-    usable, known, whole_days, span = connection.execute(
+    usable, known, others, whole_days, span = connection.execute(
         f"select count(*) filter ({plausible('t')}), count(*), "
+        # in the order of a hash: of each of several styles there are some
+        f"list(distinct v order by hash(v)) filter (({plausible('t')}) is not true), "
         "coalesce(bool_and(t = date_trunc('day', t)), false), "
         "coalesce(date_diff('day', min(t), max(t)), 0) "
-        f"from (select {moment} as t from sample where not {raw.is_blank})"
+        f"from (select {moment} as t, cast({raw.sql} as varchar) as v from sample "
+        f"where not {raw.is_blank})"
     ).fetchall()[0]
     return _Times(
         share=usable / max(known, 1),
+        others=tuple((others or ())[:MOST_FREQUENT]),
         whole_days=whole_days,
         span_days=span,
         time_format=time_format,

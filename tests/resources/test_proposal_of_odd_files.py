@@ -106,6 +106,15 @@ def test_times_in_words(
     assert ("name no zone" in text) == ("%z" not in time_format and "+00" not in time_format)
 
 
+def test_times_of_several_styles_in_one_column(tmp_path: Path) -> None:
+    seconds = [str(t.timestamp()) for t in TIMES]
+    styles = [seconds, texts("%a, %d %b %Y %H:%M:%S GMT"), texts("%Y-%m-%d %H:%M:%S,000+00")]
+    write(tmp_path, log(event_time=[styles[k % 3][k] for k in range(40)]))
+    events = proposed(tmp_path)["events"]
+    assert events["timestamp_format"] == ["%a, %d %b %Y %H:%M:%S %Z", "iso"]
+    assert [row["event_time"] for row in landed(opened(tmp_path))] == TIMES
+
+
 @pytest.mark.parametrize(
     "time_format", ["%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%d %H:%M:%S UTC", "%m/%d/%Y %I:%M:%S %p"]
 )
@@ -291,6 +300,11 @@ LISTS = log(item_id=[ITEMS[k % 5 : k % 5 + 2] for k in range(40)])
             "spreadsheet's number of a day it is 2026-",
         ),
         ("a.csv", log(event_time=texts("%H:%M")), "a time of day has no date"),
+        (
+            "a.csv",
+            log(event_time=[f"week {k}" if k % 4 else str(t) for k, t in enumerate(TIMES)]),
+            "25% of the values in column 'event_time' are times, and others are not, e.g. 'week ",
+        ),
         ("a.csv", log(event_time=""), "column 'event_time' is empty"),
         (
             "a.parquet",
