@@ -218,6 +218,8 @@ def ids(log: Inspected) -> list[Finding]:
         from logged full join known on logged.item_id = known.item_id
         """
     )
+    if counts["logged"] and not counts["known"]:
+        return [_no_catalogue(log)]
     found = [
         Finding(
             topic="Ids",
@@ -238,6 +240,18 @@ def ids(log: Inspected) -> list[Finding]:
         ),
     ]
     return found
+
+
+def _no_catalogue(log: Inspected) -> Finding:
+    rows = log.row("select count(*) as rows from raw.raw_items")["rows"]
+    return Finding(
+        topic="Ids",
+        level="error",
+        text=f"the catalogue has {rows:,} rows up to {log.days[1]}"
+        + (", and none of them is of an item that can be used" if rows else "")
+        + ": every event is of an unknown item",
+        setting="items.path: a file with rows; or without `items` the log is the catalogue",
+    )
 
 
 def withdrawn(log: Inspected) -> list[Finding]:

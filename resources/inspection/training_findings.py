@@ -266,6 +266,15 @@ def tokenizer(log: Inspected) -> list[Finding]:
         day=log.days[1],
     )
     number, config = counts["items"], log.stages.tokenizer
+    if not number:
+        return [
+            Finding(
+                topic="Tokenizer",
+                level="error",
+                text=f"no item is known before {log.days[1]}: there is nothing to tokenize",
+                setting="items.path, items.columns.published_at, or first_day: an earlier one",
+            )
+        ]
     size = config.codes_per_level(number)
     too_few = number < max(size, 2)
     text = f"{number:,} items before {log.days[1]}, {size} codes a level"

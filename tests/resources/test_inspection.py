@@ -1,6 +1,7 @@
 """A look at a log finds what is wrong with it, and names the line that changes it."""
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date
@@ -298,6 +299,27 @@ def test_items_that_leave_the_daily_catalogue_are_shown(tmp_path: Path) -> None:
     changes = {"path": "items-{date}.csv", "delivery": "partial"}
     kept = look(tmp_path, opened(tmp_path, items=changes))
     assert not [f for f in kept if "withdrawn" in f.text]
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [("range(0)", "has 0 rows up to"), ("range(3)", "has 3 rows up to .*, and none of them")],
+)
+def test_a_catalogue_without_an_item_is_named(rows: str, said: str) -> None:
+    tables = f"""
+    create schema raw;
+    create table raw.raw_events as select 'a1' as item_id;
+    create table raw.raw_items as select null as item_id from {rows};
+    create table stg_items as select null as title, null as category, null as author_id,
+        'x' as item_id, date '2026-06-01' as first_seen, date '2026-06-01' as valid_from limit 0;
+    """
+    log = inspected(FEEDBACK["video"], tables)
+    (found,) = delivery_findings.ids(log)
+    assert re.search(f"the catalogue {said}", found.text)
+    assert (found.level, found.setting[:10]) == ("error", "items.path")
+    (tokens,) = training_findings.tokenizer(log)
+    assert "no item is known before 2026-06-04" in tokens.text
+    assert "codebook_size" not in tokens.setting
 
 
 @pytest.mark.parametrize(("size", "level"), [(0, "ok"), (16, "ok"), (32, "error")])
