@@ -35,6 +35,7 @@ INSPECTIONS: tuple[Callable[[Inspected], list[Finding]], ...] = (
     delivery_findings.ties,
     training_findings.repeats,
     training_findings.sessions,
+    training_findings.users_of_two_models,
     training_findings.last_day,
     volume_findings.tested_day,
     delivery_findings.accounts,

@@ -302,6 +302,26 @@ def test_items_that_leave_the_daily_catalogue_are_shown(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("users", "said", "setting"),
+    [
+        (1, "of 1 users with sessions to train on", "events.path: a log of two users or more"),
+        (2, "of 2 users with sessions to train on", "stages.reward.seed: 0 (now 1)"),
+        (8, None, None),
+    ],
+)
+def test_users_for_the_reward_model_and_the_evaluator(
+    users: int, said: str | None, setting: str | None
+) -> None:
+    days = "date '2026-06-01' + cast(d as integer) as session_date, true as is_good"
+    tables = f"create table sessions as select 'u' || u as user_id, {days} from range(4) as t(d), "
+    log = inspected(FEEDBACK["video"], f"{tables} range({users}) as s(u)")
+    found = training_findings.users_of_two_models(log)
+    assert [f.level for f in found] == ([] if said is None else ["error"])
+    assert said is None or said in found[0].text
+    assert setting is None or found[0].setting.startswith(setting)
+
+
+@pytest.mark.parametrize(
     ("rows", "said"),
     [("range(0)", "has 0 rows up to"), ("range(3)", "has 3 rows up to .*, and none of them")],
 )
