@@ -262,6 +262,11 @@ def _about_ragged(layout: CsvLayout, row: str | None, wanted: str, got: str, tex
         return problem + (
             "A backslash escapes its quotes: set escape: '\\', or write the quotes doubled"
         )
+    if layout.delimiter == ":" and "::" in text:
+        return problem + (
+            "Two colons part its cells, and one stands in a cell as well: put another delimiter "
+            "between the cells, sed 's/::/\\t/g' file > file.tsv"
+        )
     if int(got) < int(wanted):
         return problem + (
             "Its end is missing, it is no row of the table, or a line break stands in a cell "

@@ -8,6 +8,7 @@ from typing import TypeVar
 from zoneinfo import available_timezones
 
 import duckdb
+import fsspec
 import pyarrow as pa
 
 from onerec import schema
@@ -158,11 +159,13 @@ def find_tables(data: str) -> tuple[list[FoundTable], tuple[str, ...]]:
     if problems and not tables:
         raise SettingError("DATA", data, problems[0])
     if not tables:
-        others = f"; files of other endings: {', '.join(found.skipped)}" if found.skipped else ""
-        remedy = (
-            f"no Parquet, CSV or JSON-lines file is found there{others}. "
-            "Name a directory, a glob or a file"
-        )
+        others, remedy = "", "Name a directory, a glob or a file"
+        if found.skipped:
+            others = f"; files of other endings: {', '.join(found.skipped)}"
+            filesystem, _ = fsspec.core.url_to_fs(data)
+            ending = os.path.splitext(max(found.skipped, key=filesystem.size))[1]
+            remedy = f"If they hold data, name them: make init DATA='{redact_url(data)}/*{ending}'"
+        remedy = f"no Parquet, CSV or JSON-lines file is found there{others}. {remedy}"
         raise SettingError("DATA", data, remedy)
     not_read = [f"all files that are named are looked at, but {around}"] if around else []
     not_read += [f"not read: {problem}" for problem in problems]
@@ -214,6 +217,7 @@ def _look_at(files: Sequence[DataFile]) -> FoundTable:
             _column(connection, table, name, delimiter)
             for table in (rows, in_path)
             for name in table.column_names
+            if file.style.names is None or not re.fullmatch("_[0-9]+", name)  # between two colons
         )
     finally:
         connection.close()

@@ -138,8 +138,12 @@ def _head(name: str, table: FoundTable, beside: Path) -> list[str]:
     if table.files[0].style.encoding == FALLBACK_ENCODING:
         lines[-1] += " # a guess: there are bytes that are not UTF-8"
     if not table.has_header:
-        names = ", ".join(c.name for c in table.columns if c.name in table.rows.column_names)
-        lines.append(f"  names: [{names}] # the first row is no header: rename them as you like")
+        style = table.files[0].style
+        names = ", ".join(map(_scalar, style.names or ()))
+        if style.skip_rows:
+            lines.append(f"  skip_rows: {style.skip_rows} # the header, whose names these are")
+        about = "" if style.skip_rows else " # the first row is no header: rename them as you like"
+        lines.append(f"  names: [{names}]{about}")
     return lines
 
 

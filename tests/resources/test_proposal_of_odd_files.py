@@ -126,6 +126,33 @@ def test_a_first_row_with_a_time_is_no_header(tmp_path: Path, time_format: str) 
 
 
 @pytest.mark.parametrize(
+    "header", [[], ["user_id", "item_id", "event_time"], ["userId", "movie", "time"]]
+)
+def test_cells_parted_by_two_colons(tmp_path: Path, header: list[str]) -> None:
+    rows = log(event_time=[int(t.timestamp()) for t in TIMES]).astype(str).to_numpy().tolist()
+    (tmp_path / "data").mkdir()
+    lines = ["::".join(row) for row in ([header] if header else []) + rows]
+    (tmp_path / "data" / "log.dat").write_text("\n".join(lines))
+    (tmp_path / "data" / "README").write_text("of movies")
+    with pytest.raises(SettingError, match=r"name them: make init DATA='.*data/\*\.dat'"):
+        propose(str(tmp_path / "data"), tmp_path)
+    events = proposed(tmp_path, "data/*.dat")["events"]
+    user, item, time = header or ["column_1", "column_2", "column_3"]
+    assert (events["format"], events["delimiter"]) == ("csv", ":")
+    assert events["names"] == [user, "_1", item, "_2", time]
+    assert columns(events) == {"user_id": user, "item_id": item, "event_time": time}
+    assert [row["event_time"] for row in landed(opened(tmp_path))] == TIMES
+
+
+def test_a_colon_in_a_cell_between_two_colons_names_what_to_do(tmp_path: Path) -> None:
+    write(tmp_path, log())
+    titles = [f"{k}::Title {k}{': more' if k == 5 else ''}::Drama" for k in range(9)]
+    (tmp_path / "data" / "movies.txt").write_text("\n".join(titles))
+    (note,) = [n for n in propose(str(tmp_path / "data"), tmp_path).notes if "movies.txt" in n]
+    assert "put another delimiter between the cells, sed 's/::/\\t/g'" in note
+
+
+@pytest.mark.parametrize(
     ("style", "proposal"),
     [
         ({"sep": "^"}, {"delimiter": "^"}),
