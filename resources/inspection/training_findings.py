@@ -309,14 +309,7 @@ def tokenizer(log: Inspected) -> list[Finding]:
     )
     number, config = counts["items"], log.stages.tokenizer
     if not number:
-        return [
-            Finding(
-                topic="Tokenizer",
-                level="error",
-                text=f"no item is known before {log.days[1]}: there is nothing to tokenize",
-                setting="items.path, items.columns.published_at, or first_day: an earlier one",
-            )
-        ]
+        return [_nothing_to_tokenize(log)]
     size = config.codes_per_level(number)
     too_few = number < max(size, 2)
     text = f"{number:,} items before {log.days[1]}, {size} codes a level"
@@ -350,6 +343,15 @@ def tokenizer(log: Inspected) -> list[Finding]:
             setting="items.columns.title, or item_vectors.path",
         ),
     ]
+
+
+def _nothing_to_tokenize(log: Inspected) -> Finding:
+    return Finding(
+        topic="Tokenizer",
+        level="error",
+        text=f"no item is known before {log.days[1]}: there is nothing to tokenize",
+        setting="items.path, items.columns.published_at, or first_day: an earlier one",
+    )
 
 
 def vectors(log: Inspected, supplied: pa.Table) -> list[Finding]:
