@@ -169,6 +169,10 @@ def find_tables(data: str) -> tuple[list[FoundTable], tuple[str, ...]]:
         raise SettingError("DATA", data, remedy)
     not_read = [f"all files that are named are looked at, but {around}"] if around else []
     not_read += [f"not read: {problem}" for problem in problems]
+    for names, path in ((t.files[0].names, t.files[0].path) for t in tables):
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            alike = ", ".join(twice)
+            not_read.append(f"{path}: several columns are called {alike}: rename those you mean")
     looked_at = {file.path for file in found.json_beside_tables}
     if skipped := [path for path in found.skipped if path not in looked_at]:
         names = ", ".join(skipped[:5])
@@ -217,7 +221,8 @@ def _look_at(files: Sequence[DataFile]) -> FoundTable:
             _column(connection, table, name, delimiter)
             for table in (rows, in_path)
             for name in table.column_names
-            if file.style.names is None or not re.fullmatch("_[0-9]+", name)  # between two colons
+            if table.column_names.count(name) == 1  # which of two is meant cannot be said
+            and (file.style.names is None or not re.fullmatch("_[0-9]+", name))  # between colons
         )
     finally:
         connection.close()

@@ -304,6 +304,18 @@ def test_the_glob_of_some_files_finds_no_others(tmp_path: Path) -> None:
     assert len(landed(opened(tmp_path))) == 40
 
 
+def test_columns_that_are_called_alike_are_left_out(tmp_path: Path) -> None:
+    frame = log(x=1, y=2)
+    write(tmp_path, frame.rename(columns={"y": "x"}))
+    assert columns(proposed(tmp_path)["events"])["user_id"] == "user_id"
+    assert len(landed(opened(tmp_path))) == 40
+    (note,) = propose(str(tmp_path / "data"), tmp_path).notes
+    assert "several columns are called x: rename those you mean" in note
+    write(tmp_path, NO_TIME.assign(x=1, y=2).rename(columns={"x": "user_id"}))
+    with pytest.raises(SettingError, match="several columns are called user_id"):
+        propose(str(tmp_path / "data"), tmp_path)
+
+
 def test_a_header_among_the_rows_hides_no_flag(tmp_path: Path) -> None:
     write(tmp_path, log(is_like=[k % 2 for k in range(40)]))
     path = tmp_path / "data" / "events.csv"
