@@ -29,6 +29,7 @@ from resources.landing import connected, read_parts
 from resources.log_times import (
     LogTimes,
     first_days_of_items,
+    header_notes,
     part_of,
     read_times,
     require_usable_time,
@@ -270,6 +271,7 @@ class FileSource:
     def notes(self) -> list[str]:
         """Warnings about the files, shown when a run starts."""
         found = [n for n in (self.log.feedback_note(), zone_note(self.log)) if n]
+        found += [*header_notes(self.log), *self.log.within_tables()]
         if self.log.skipped:
             found.append(
                 f"not read, for their endings say neither Parquet nor CSV nor JSON lines, or say "

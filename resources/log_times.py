@@ -7,17 +7,20 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
+from functools import cache
 
 import pyarrow as pa
 
 from onerec import schema
 from onerec.config import SettingError
+from onerec.datasets.file_problems import shown
 from onerec.datasets.mapped_files import MappedFile
 from onerec.datasets.own import OwnLog
 from resources.casts import TimeStyle
 from resources.landing import connected, local_day, plausible, typed_rows
 from resources.parts import Part
-from resources.unusable_times import about_time
+from resources.sql_macros import create_macros
+from resources.unusable_times import about_time, likely_formats
 
 TIMES = pa.schema([schema.EVENTS.field("event_time")])
 IDS = pa.schema([schema.EVENTS.field("item_id"), schema.EVENTS.field("event_time")])
@@ -147,6 +150,41 @@ def zone_note(log: OwnLog) -> str | None:
         "read: set events.time_zone if it is the same in all rows, else write each time with its "
         "offset, 2026-06-01T10:00:00+02:00"
     )
+
+
+@cache
+def holds_value(cells: tuple[str, ...]) -> bool:
+    """Whether a cell of a first row is a number or a time, which no header has as a name.
+
+    >>> holds_value(("user", "date_1")), holds_value(("u0", "06/01/2026 10:34:00 AM"))
+    (False, True)
+    """
+    texts = [cell.strip() for cell in cells if re.search("[0-9]", cell)]
+    if any(re.fullmatch("[-+]?[0-9][-+0-9.:T ]*", text) or likely_formats(text) for text in texts):
+        return True
+    moment = "text_moment(unnest($texts::varchar[]), cast(null as varchar))"
+    with connected() as connection:
+        create_macros(connection)
+        query = f"select count(*) filter ({plausible('t')}) > 0 from (select {moment} as t)"
+        return connection.execute(query, {"texts": texts}).fetchall()[0][0]
+
+
+def header_notes(log: OwnLog) -> list[str]:
+    """Warnings about columns whose name is a number or a time: of files without a header, of which
+    the first row is not read."""
+    notes = []
+    for name in ("events", "items", "users"):
+        file = None if log.section(name) is None else next(log.readable_files(name), None)
+        if file is None or file.file.format != "csv" or file.file.style.names is not None:
+            continue
+        named = tuple(n for column in file.columns.values() for n in column.names)
+        if values := [n for n in named if holds_value((n,))]:
+            notes.append(
+                f"{file.file.path}: a column is called {shown(values[0])!r}, which is a value: its "
+                "first row seems to be no header, and is not read. Name the columns in their order "
+                f"with {name}.names: [...], and take these names in {name}.columns"
+            )
+    return notes
 
 
 def require_usable_time(log: OwnLog, files: Iterable[MappedFile]) -> None:

@@ -32,7 +32,7 @@ _OFFSETS = {
 _REGION_LIST = ", ".join(f"'{name}'" for name in _REGIONS)
 _OFFSET_MAP = ", ".join(f"'{name}': '{offset}'" for name, offset in _OFFSETS.items())
 _CLOCK = r"([0-9]{1,2}):?([0-9]{2})(?::?([0-9]{2})(?:[.,:]([0-9]+))?)?(?:\s*([AaPp])\.?[Mm]\.?)?"
-_ZONE = r"([Zz]|[-+][0-9]{2}:?[0-9]{2}|[A-Za-z][A-Za-z_/+0-9-]*)?(?:\[.*\])?"
+_ZONE = r"([Zz]|[-+][0-9]{2}(?::?[0-9]{2})?|[A-Za-z][A-Za-z_/+0-9-]*)?(?:\[.*\])?"
 _CLOCK_SPAN = r"^\s*(?:([0-9]+):)?([0-9]+):([0-9]{2}(?:\.[0-9]+)?)\s*$"
 _UNIT_SPAN = (
     r"(?i)^\s*(?:PT)?(?:([0-9]+)\s*H)?\s*(?:([0-9]+)\s*M(?:IN)?)?\s*"
@@ -182,6 +182,9 @@ MACROS = (
         end
         || case
             when p.zone = '' then ''
+            -- after a date alone, 2026-06-01-10, it is rather the hour
+            when p.zone[1] in ('+', '-') and len(p.zone) = 3
+                then if(p.hour = '', null, p.zone || ':00')
             when p.zone[1] in ('+', '-')
                 then p.zone[1:3] || ':' || right(p.zone, 2)
             when p.zone in ('Z', 'z') then ' UTC'
@@ -200,7 +203,7 @@ MACROS = (
                         replace(translate(x, '\u5e74\u6708', '--'), '\u65e5', ''),
                         '^([0-9]{{4}})([0-9]{{2}})([0-9]{{2}})', '\\1-\\2-\\3 '
                     ),
-                    'T([0-9]{{2}})([-+Z].*)?$', 'T\\1:00\\2'
+                    'T([0-9]{{2}})(Z.*|[-+][0-9]{{2}}:?[0-9]{{2}}.*)?$', 'T\\1:00\\2'
                 ),
                 '^{_TIME}$',
                 {_PARTS}

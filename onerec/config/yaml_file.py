@@ -26,6 +26,15 @@ class _StrictLoader(yaml.SafeLoader):
             found.append(key)
         return super().construct_mapping(node, deep)
 
+    def construct_yaml_timestamp(self, node: yaml.ScalarNode) -> Any:
+        """A date; one that no calendar has, 2026-06-31, stays a text for its field to refuse."""
+        try:
+            return super().construct_yaml_timestamp(node)
+        except ValueError:
+            return self.construct_scalar(node)
+
+
+_StrictLoader.add_constructor("tag:yaml.org,2002:timestamp", _StrictLoader.construct_yaml_timestamp)
 
 # Numbers as YAML 1.2 has them. PyYAML follows 1.1, which reads 0100 as 64, 1:04 as 64 and 1e-3 as a
 # text
@@ -65,7 +74,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except SettingError as error:
         raise SettingError(f"{path}: {error.field}", error.value, error.remedy) from None
     except (yaml.YAMLError, ValueError, RecursionError, AttributeError, TypeError) as error:
-        # a date or a number that does not exist, 2026-02-30, or a tag that does not fit
+        # a number of too many digits, or a tag that does not fit
         reason = " ".join(str(error).split()) or type(error).__name__
         raise SettingError(str(path), reason, "is not valid YAML; correct the file") from None
     value = {} if value is None else value

@@ -12,6 +12,16 @@ def is_dated(url: str) -> bool:
     return _DATE.search(url) is not None
 
 
+def names_days(url: str) -> bool:
+    """Whether the day can be read back from a dated path: not of one for whole months or weeks.
+
+    >>> names_days("log/{date:%Y/%m/%d}.csv"), names_days("log/{date:%Y-%m}.csv")
+    (True, False)
+    """
+    day = date(2031, 11, 27)  # neither the first nor the last of anything
+    return day_of_path(url, one_day(url, day)) == day
+
+
 def one_day(url: str, day: date) -> str:
     """A dated path, for one day."""
     return _DATE.sub(lambda found: day.strftime(found[1] or _ISO_DAY), url)
@@ -43,26 +53,26 @@ def day_of_path(url: str, path: str) -> date | None:
         return None
     formats = [part[1] or _ISO_DAY for part in parts]
     texts = match.groups()[: len(parts)]
-    try:
-        # %-m is for writing only
-        day = datetime.strptime(" ".join(texts), " ".join(formats).replace("%-", "%")).date()
-    except ValueError:
-        return None  # another file that the wildcard caught
-    return day if [day.strftime(f) for f in formats] == list(texts) else None
+    # one part may hold all of the day, or each a piece of it
+    for text, form in [(" ".join(texts), " ".join(formats)), *zip(texts, formats, strict=True)]:
+        try:
+            day = datetime.strptime(text, form.replace("%-", "%")).date()  # %-m is for writing only
+        except (ValueError, re.error):  # another file that the wildcard caught; %Y stands twice
+            continue
+        if [day.strftime(f) for f in formats] == list(texts):
+            return day
+    return None
 
 
 def _as_written(date_format: str) -> str:
     """A pattern of texts that a format writes."""
-    digits = {
-        "Y": "[0-9]{4}",
-        "y": "[0-9]{2}",
-        "m": "[0-9]{1,2}",
-        "d": "[0-9]{1,2}",
-        "j": "[0-9]{1,3}",
-    }
-    parts = re.split("%-?([A-Za-z])", date_format)
+    digits = {"Y": "4", "y": "2", "m": "2", "d": "2", "j": "3"}
+    digits |= {f"-{letter}": f"1,{most}" for letter, most in digits.items()}
+    parts = re.split("%(-?[A-Za-z])", date_format)
     return "".join(
-        digits.get(part, "[^/]+?") if place % 2 else re.escape(part)
+        (f"[0-9]{{{digits[part]}}}" if part in digits else "[^/]+?")
+        if place % 2
+        else re.escape(part)
         for place, part in enumerate(parts)
     )
 

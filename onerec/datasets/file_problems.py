@@ -136,7 +136,7 @@ def remedy_of_header(name: str, present: Sequence[str], lines: Sequence[str]) ->
         return "Its first line is a comment: set skip_rows to the lines before the header."
     if len(present) == 1 and (likely := _likely_delimiter(present[0])):
         return likely
-    if any(re.fullmatch(r"[-+]?[0-9][-+0-9.:TZ ]*", n) for n in present):
+    if any(re.fullmatch(r"[-+]?[0-9][-+0-9.:/TZ ]*(UTC|GMT|[AaPp][Mm])?", n) for n in present):
         return "Its first row seems to be no header: give the columns' names with names: [...]"
     return None
 
@@ -261,6 +261,11 @@ def _about_ragged(layout: CsvLayout, row: str | None, wanted: str, got: str, tex
     if "\\" + layout.quote in text and not layout.escape:
         return problem + (
             "A backslash escapes its quotes: set escape: '\\', or write the quotes doubled"
+        )
+    if layout.delimiter == ":" and "::" in text:
+        return problem + (
+            "Two colons part its cells, and one stands in a cell as well: put another delimiter "
+            "between the cells, sed 's/::/\\t/g' file > file.tsv"
         )
     if int(got) < int(wanted):
         return problem + (

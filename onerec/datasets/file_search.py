@@ -14,6 +14,7 @@ from onerec.datasets.local_search import (
     TooManyFilesError,
     without_second_ways,
 )
+from onerec.datasets.table_formats import about_table
 from onerec.datasets.text_rows import CsvStyle
 
 ENDINGS: dict[Format, tuple[str, ...]] = {
@@ -21,6 +22,10 @@ ENDINGS: dict[Format, tuple[str, ...]] = {
     "csv": (".csv", ".tsv", ".txt", ".tab"),
     "json": (".jsonl", ".ndjson", ".json"),
 }
+
+
+class TableFormatError(ValueError):
+    """A directory with a log of its own that says which of its files count."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +58,8 @@ def find(url: str, *, format: Format | None = None, style: CsvStyle = CsvStyle()
         style: How CSV files are written.
 
     Raises:
-        ValueError: The URL's file system is not installed or cannot be reached, or too much lies
-            there.
+        ValueError: The URL's file system is not installed or cannot be reached, too much lies
+            there, or a directory is a table of Delta, Iceberg or Hudi.
     """
     formats: dict[str, Format | None]
     try:
@@ -66,7 +71,7 @@ def find(url: str, *, format: Format | None = None, style: CsvStyle = CsvStyle()
         raise ValueError(
             f"{url}: {error}. For s3:// install the extra: pip install 'onerec-dagster[s3]'"
         ) from error
-    except TooManyFilesError:
+    except (TooManyFilesError, TableFormatError):
         raise
     except (ValueError, OSError) as error:
         raise ValueError(f"{url}: cannot be opened ({error}); check the URL") from error
@@ -97,10 +102,13 @@ def _formats(
     formats: dict[str, Format | None] = {}
     inside: set[str] = set()
     for match in map(str, matches):
-        if is_glob and _is_hidden(match.rsplit("/", 1)[-1]):
+        *_, parent, name = match.split("/")
+        if is_glob and (_is_hidden(name) or parent in ("_delta_log", ".hoodie")):
             continue
         if filesystem.isdir(match):
-            found = map(str, filesystem.find(match))
+            found = [str(p) for p in filesystem.find(match)]
+            if about := about_table(found):
+                raise TableFormatError(about)
             below = [p for p in found if not _is_hidden(p.removeprefix(match))]
             formats |= {p: format or _by_ending(p) for p in below}
             inside |= {*below}

@@ -14,9 +14,11 @@ from onerec.config import SettingError, require
 from onerec.config.feedback import Feedback, kind_of
 from onerec.datasets import own_config
 from onerec.datasets.data_file import DataFile
+from onerec.datasets.dated_paths import any_day
 from onerec.datasets.file_problems import shown
 from onerec.datasets.mapped_files import MappedFile, MappedSection
 from onerec.datasets.section_files import SectionFiles
+from onerec.datasets.table_formats import about_table_around
 
 SECTIONS = ("events", "items", "prior_history", "item_vectors", "users")
 WHAT_COUNTS = {
@@ -150,6 +152,12 @@ class OwnLog:
         """Files that the wildcards of a dated path find, but that hold no day as it is written."""
         dated = [files for files in self._configured if files.is_dated]
         return tuple(path for files in dated for path in files.without_day())
+
+    def within_tables(self) -> list[str]:
+        """Warnings about globs and files within tables of Delta, Iceberg and Hudi."""
+        tables = [files for files in self._configured if not files.is_npz]
+        about = (about_table_around(any_day(files.url)) for files in tables)
+        return [f"all files that are named are read, but {said}" for said in about if said]
 
     def unseen_columns(self) -> list[str]:
         """Warnings about columns of long files of JSON lines that nothing has so far."""

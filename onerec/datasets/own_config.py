@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Collection
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
@@ -24,7 +24,7 @@ from onerec.config import SettingError, read_yaml, require
 from onerec.config.feedback import Condition, DeclaredFeedback, Signal, as_text
 from onerec.config.fields import raised_by_validator, shortened, shortened_key
 from onerec.datasets.data_file import Format
-from onerec.datasets.dated_paths import is_dated
+from onerec.datasets.dated_paths import any_day, is_dated, names_days
 from onerec.datasets.text_rows import CsvStyle
 from onerec.urls import redact_url, require_no_credentials
 
@@ -273,6 +273,16 @@ class EventFiles(_Files):
 
     columns: EventColumns = EventColumns()
 
+    @field_validator("path")
+    @classmethod
+    def _is_of_days(cls, path: str) -> str:
+        remedy = (
+            f"its {{date}} is of no single day that can be read back, e.g. {{date:%Y-%m-%d}}: if "
+            f"files hold whole weeks, months or years, name them all by a glob, {any_day(path)}"
+        )
+        require(not is_dated(path) or names_days(path), "path", path, remedy)
+        return path
+
 
 class ItemFiles(_Files):
     """Where the catalogue is.
@@ -355,7 +365,23 @@ class UserFiles(_Files):
 
 
 LogSection: TypeAlias = EventFiles | ItemFiles | HistoryFiles | VectorFiles | UserFiles
-Day = Annotated[date, Field(ge=FIRST_POSSIBLE_DAY, le=LAST_POSSIBLE_DAY)]
+
+
+def _day(value: Any) -> date:
+    if type(value) is date:
+        return value
+    text = str(value.date() if isinstance(value, datetime) else value)
+    try:
+        day = date.fromisoformat(text)
+    except ValueError:
+        remedy = "write a day that the calendar has, year first, 2026-06-08 say"
+        raise ValueError(remedy) from None
+    if text != value:
+        raise ValueError(f"write {day}")
+    return day
+
+
+Day = Annotated[date, BeforeValidator(_day), Field(ge=FIRST_POSSIBLE_DAY, le=LAST_POSSIBLE_DAY)]
 
 
 class OwnData(_Section):
@@ -428,7 +454,7 @@ def _setting_error(error: ErrorDetails) -> SettingError:
         remedy = f"no such key; use {_known_keys(error['loc'])}"
     else:
         remedy = _REMEDIES.get(error["type"]) or error["msg"].removeprefix("Value error, ")
-    given = error["input"]
+    given = str(error["input"]) if isinstance(error["input"], date) else error["input"]
     return SettingError(name, redact_url(given) if isinstance(given, str) else given, remedy)
 
 

@@ -81,6 +81,13 @@ REMEDIES: Sequence[tuple[str, str]] = (
 """How a reason begins, and the line for it; else that of the column."""
 
 
+NO_LENGTH = {
+    "watch_seconds": "0 where nothing was watched, or leave such rows out",
+    "duration_seconds": "leave the cell empty where the length is unknown",
+}
+"""What to write in place of a negative number."""
+
+
 def rejected(log: Inspected) -> list[Finding]:
     """Rejected rows by reason, with samples."""
     totals = log.row("select count(*) as rows from raw.raw_events")
@@ -166,6 +173,8 @@ def _line_of(section: str, field: str, examples: Sequence[Row]) -> str:
         return f"{section}.timestamp_format: {guessed!r}" if guessed else line
     if re.fullmatch(r"\s*-?[0-9][0-9.,' ]*,[0-9]+\s*", value):
         return f'{section}.decimal: "," (or "." if the comma groups the digits)'
+    if field in NO_LENGTH and re.fullmatch(r"\s*-[0-9.eE+-]+\s*", value):
+        return f"{line}: a column of lengths of time, or {NO_LENGTH[field]}"
     if re.match(r"\s*-?[0-9]", value):
         return f"{line}: a column of plain numbers, or write this one without what follows them"
     return line
@@ -209,6 +218,8 @@ def ids(log: Inspected) -> list[Finding]:
         from logged full join known on logged.item_id = known.item_id
         """
     )
+    if counts["logged"] and not counts["known"]:
+        return [_no_catalogue(log)]
     found = [
         Finding(
             topic="Ids",
@@ -229,6 +240,18 @@ def ids(log: Inspected) -> list[Finding]:
         ),
     ]
     return found
+
+
+def _no_catalogue(log: Inspected) -> Finding:
+    rows = log.row("select count(*) as rows from raw.raw_items")["rows"]
+    return Finding(
+        topic="Ids",
+        level="error",
+        text=f"the catalogue has {rows:,} rows up to {log.days[1]}"
+        + (", and none of them is of an item that can be used" if rows else "")
+        + ": every event is of an unknown item",
+        setting="items.path: a file with rows; or without `items` the log is the catalogue",
+    )
 
 
 def withdrawn(log: Inspected) -> list[Finding]:

@@ -35,6 +35,7 @@ INSPECTIONS: tuple[Callable[[Inspected], list[Finding]], ...] = (
     delivery_findings.ties,
     training_findings.repeats,
     training_findings.sessions,
+    training_findings.users_of_two_models,
     training_findings.last_day,
     volume_findings.tested_day,
     delivery_findings.accounts,
@@ -130,6 +131,8 @@ def _line_for(note: str) -> str:
     """The line of the YAML file that a note of the files is about."""
     for words, line in (
         ("name no zone", "events.time_zone"),
+        ("is a table of", "events.path, items.path"),
+        ("no header", "events.names, items.names, users.names"),
         ("endings", "events.format"),
         ("may not list", "events.path"),
         ("hold no day", "events.path"),

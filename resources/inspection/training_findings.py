@@ -1,10 +1,11 @@
 """Findings about what a nightly run would learn from: sessions, test day, signals, tokenizer."""
 
+import numpy as np
 import pyarrow as pa
 
 from onerec.config.feedback import Condition
 from onerec.embeddings.supplied_vectors import usable_vectors
-from onerec.session_dataset.splits import FEWEST_DAYS_BEFORE, window
+from onerec.session_dataset.splits import FEWEST_DAYS_BEFORE, split_users, window
 from resources.inspection.findings import Finding, Inspected, Level
 
 MOST_TYPES = 12
@@ -108,6 +109,47 @@ def _good_sessions_of_days(log: Inspected) -> list[Finding]:
             if (day - log.days[0]).days >= FEWEST_DAYS_BEFORE
             else "events.path, first_day: sessions on two days before the tested one are needed, "
             "one to train and one to validate",
+        )
+    ]
+
+
+def users_of_two_models(log: Inspected) -> list[Finding]:
+    """Whether the reward model and the evaluator have users to learn from: they share none."""
+    first, last = window(log.days[1], log.stages.window.window_days)
+    rows = log.rows(
+        """
+        with learned as (
+            select user_id, session_date from sessions where session_date between $first and $last
+        )
+        select distinct user_id from learned
+        where session_date < (select max(session_date) from learned) order by user_id
+        """,
+        first=first,
+        last=last,
+    )
+    users, config = np.array([row["user_id"] for row in rows], dtype=object), log.stages.reward
+
+    def of_evaluator(seed: int) -> int:
+        return int(split_users(users, config.evaluator_user_share, seed).sum())
+
+    number = of_evaluator(config.seed)
+    if not len(users) or 0 < number < len(users):
+        return []
+    parted = (seed for seed in range(100) if 0 < of_evaluator(seed) < len(users))
+    seed = next(parted, None)
+    setting = "events.path: a log of two users or more, of whom each model needs one"
+    if len(users) > 1:
+        setting = log.setting("reward", "evaluator_user_share", 0.5)
+    if seed is not None:
+        setting = log.setting("reward", "seed", seed)
+    return [
+        Finding(
+            topic="Sessions",
+            level="error",
+            text=f"of {len(users):,} users with sessions to train on, {number:,} are the "
+            f"evaluator's and {len(users) - number:,} the reward model's, which share none: each "
+            "needs one at least, and a nightly run stops",
+            setting=setting,
         )
     ]
 
@@ -266,6 +308,8 @@ def tokenizer(log: Inspected) -> list[Finding]:
         day=log.days[1],
     )
     number, config = counts["items"], log.stages.tokenizer
+    if not number:
+        return [_nothing_to_tokenize(log)]
     size = config.codes_per_level(number)
     too_few = number < max(size, 2)
     text = f"{number:,} items before {log.days[1]}, {size} codes a level"
@@ -299,6 +343,15 @@ def tokenizer(log: Inspected) -> list[Finding]:
             setting="items.columns.title, or item_vectors.path",
         ),
     ]
+
+
+def _nothing_to_tokenize(log: Inspected) -> Finding:
+    return Finding(
+        topic="Tokenizer",
+        level="error",
+        text=f"no item is known before {log.days[1]}: there is nothing to tokenize",
+        setting="items.path, items.columns.published_at, or first_day: an earlier one",
+    )
 
 
 def vectors(log: Inspected, supplied: pa.Table) -> list[Finding]:

@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from onerec.datasets.data_file import DataFile
+from resources.log_times import holds_value
 
 DELIMITERS = ("\t", ",", ";", "|", "^", "~", "\x01", "\x1f")
 DELIMITER_LINES = 6
+TWO_CHARACTERS = "::"
+"""Between cells, as MovieLens writes: to be read as one character, with empty columns between."""
 FALLBACK_ENCODING = "cp1252"
 """Of files that are not UTF-8: which of the one-byte encodings it is cannot be seen."""
 _TWO_BYTES = re.compile(r"set encoding: (utf-16-[lb]e)")
@@ -27,6 +30,8 @@ def with_own_style(file: DataFile) -> DataFile:
     if not lines:
         return file
     first = lines[:DELIMITER_LINES]
+    if all(line.count(TWO_CHARACTERS) > 1 for line in first):
+        return _of_two_characters(file, lines[0])
     delimiter = _delimiter(first)
     own = "\t" if file.path.lower().split(".")[-1] in ("tsv", "tab") else ","
     style = file.style
@@ -36,8 +41,23 @@ def with_own_style(file: DataFile) -> DataFile:
     if any(re.search(rf'\\"[^"{re.escape(delimiter)}]', line) for line in lines):
         style = replace(style, escape="\\")
     cells = next(csv.reader([lines[0]], delimiter=delimiter))
-    if any(re.fullmatch(r"[-+]?[0-9][-+0-9.:T ]*", cell.strip()) for cell in cells):
-        style = replace(style, names=tuple(f"column_{n}" for n in range(1, len(cells) + 1)))
+    if holds_value(tuple(cells)):
+        style = replace(style, names=_made_up(cells))
+    return replace(file, style=style)
+
+
+def _made_up(cells: Sequence[str]) -> tuple[str, ...]:
+    return tuple(f"column_{n}" for n in range(1, len(cells) + 1))
+
+
+def _of_two_characters(file: DataFile, line: str) -> DataFile:
+    cells = line.split(TWO_CHARACTERS)
+    has_header = not holds_value(tuple(cells))
+    named = cells if has_header else _made_up(cells)
+    names = [part for n, name in enumerate(named) for part in (f"_{n}", name)][1:]
+    style = replace(
+        file.style, delimiter=TWO_CHARACTERS[0], names=tuple(names), skip_rows=int(has_header)
+    )
     return replace(file, style=style)
 
 

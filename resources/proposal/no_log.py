@@ -44,6 +44,12 @@ def _called(table: FoundTable, contract: str) -> list[ColumnFacts]:
 def _why_not(column: ColumnFacts, contract: str) -> str:
     if not column.known:
         return f"column {column.name!r} is empty"
+    if contract == "event_time" and column.times:
+        value = column.no_times[0]
+        return (
+            f"{column.times:.0%} of the values in column {column.name!r} are times, and others are "
+            f"not, e.g. {shown(value)!r}: {remedy_of_time(value)}"
+        )
     value = shown(column.frequent[0])
     start = f"column {column.name!r} holds {value!r}"
     if column.is_nested:

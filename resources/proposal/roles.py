@@ -298,7 +298,10 @@ def find_events(tables: list[FoundTable]) -> tuple[FoundTable, dict[str, ChosenC
 def find_items(
     tables: Iterable[FoundTable], log: FoundTable, logged: ChosenColumn
 ) -> tuple[FoundTable, dict[str, ChosenColumn]] | None:
-    """The table whose rows are items of the log; of several the one that says most of them."""
+    """The table whose rows are items of the log; of several the one that says most of them.
+
+    A table of items and vectors says nothing of them.
+    """
     ids = ids_of(log, logged.column.name)
     if ids is None:
         return None
@@ -314,11 +317,13 @@ def find_items(
         if own.column.distinct < MOST_DUPLICATES * own.column.known:
             continue
         shared = pc.sum(pc.is_in(known, value_set=ids)).as_py() or 0
-        if shared and not any(c.vectors for c in table.columns):
+        if shared:
             repeated = "" if own.column.distinct == own.column.known else ", some twice"
             why = f"one row an item{repeated}; {shared:,} of them are in the first rows of the log"
             named["item_id"] = ChosenColumn(contract="item_id", column=own.column, why=why)
-            found.append((table, _described_by_values(table, named)))
+            named = _described_by_values(table, named)
+            if len(named) > 1 or not any(c.vectors for c in table.columns):
+                found.append((table, named))
     return max(found, key=lambda pair: len(pair[1]), default=None)
 
 
@@ -346,7 +351,8 @@ def _described_by_values(
     the category one of few."""
     found = dict(named)
     texts = [c for c in unused(table, found) if c.kind == "VARCHAR" and c.numbers < MOST > c.times]
-    texts = sorted((c for c in texts if c.distinct > 1), key=lambda c: -c.distinct)
+    several = (c for c in texts if c.distinct > 1 and not c.vectors)
+    texts = sorted(several, key=lambda c: -c.distinct)
     if "title" not in found and texts and texts[0].distinct > texts[0].known / 2:
         best = texts.pop(0)
         why = f"a guess, by its values: text, e.g. {short(best.frequent[0])}"
@@ -357,10 +363,12 @@ def _described_by_values(
     return found
 
 
-def find_vectors(tables: Iterable[FoundTable]) -> tuple[FoundTable, dict[str, ChosenColumn]] | None:
-    """The table with an item and a list of numbers in each row."""
+def find_vectors(
+    tables: Iterable[FoundTable], logged: ChosenColumn
+) -> tuple[FoundTable, dict[str, ChosenColumn]] | None:
+    """The table with an item and a list of numbers in each row; it may be the catalogue."""
     for table in tables:
-        own = choose(table, ITEMS[:1]).get("item_id")
+        own = choose(table, ITEMS[:1]).get("item_id") or _same_name(table, logged)
         lists = [c for c in table.columns if c.vectors]
         if own is not None and lists:
             vector = ChosenColumn(contract="vector", column=lists[0], why="lists of numbers")
@@ -368,9 +376,10 @@ def find_vectors(tables: Iterable[FoundTable]) -> tuple[FoundTable, dict[str, Ch
     return None
 
 
-def unused(table: FoundTable, chosen: dict[str, ChosenColumn]) -> Iterator[ColumnFacts]:
+def unused(table: FoundTable, *chosen: dict[str, ChosenColumn]) -> Iterator[ColumnFacts]:
     """Columns without a role."""
-    names = {u.name for c in chosen.values() for u in (c.column, c.date) if u is not None}
+    every = [c for columns in chosen for c in columns.values()]
+    names = {u.name for c in every for u in (c.column, c.date) if u is not None}
     return (c for c in table.columns if c.name not in names)
 
 

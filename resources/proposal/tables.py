@@ -8,12 +8,14 @@ from typing import TypeVar
 from zoneinfo import available_timezones
 
 import duckdb
+import fsspec
 import pyarrow as pa
 
 from onerec import schema
 from onerec.config import SettingError
 from onerec.datasets.data_file import DataFile
 from onerec.datasets.file_search import find
+from onerec.datasets.table_formats import about_table_around
 from onerec.urls import redact_url
 from resources.casts import NumberStyle, RawColumn, TimeStyle, typed
 from resources.json_lines import LINES, cells
@@ -52,13 +54,14 @@ class ColumnFacts:
         least: Of the numbers.
         largest: Of the numbers.
         times: Share that are times of a log, read with `time_format`.
+        no_times: Some of those that are not, as text.
         time_format: strptime format, where the text is not ISO 8601.
         also_iso: Some of the texts are.
         either_way: Day and month could be the other way round.
         whole_days: No time has a time of day.
         clocks: Share that are times of day, without a date.
         flags: Share that are yes or no.
-        vectors: The values are lists of numbers.
+        vectors: The values are lists of numbers, as many in each.
     """
 
     name: str
@@ -72,6 +75,7 @@ class ColumnFacts:
     least: float | None
     largest: float | None
     times: float
+    no_times: tuple[str, ...]
     time_format: str | None
     also_iso: bool
     either_way: bool
@@ -143,7 +147,7 @@ def find_tables(data: str) -> tuple[list[FoundTable], tuple[str, ...]]:
         SettingError: Nothing is found, or no file can be read.
     """
     try:
-        found, problems = find(data), list[str]()
+        found, around, problems = find(data), about_table_around(data), list[str]()
     except ValueError as error:
         raise SettingError("DATA", redact_url(data), str(error)) from error
     groups: dict[tuple[object, ...], list[DataFile]] = {}
@@ -155,13 +159,20 @@ def find_tables(data: str) -> tuple[list[FoundTable], tuple[str, ...]]:
     if problems and not tables:
         raise SettingError("DATA", data, problems[0])
     if not tables:
-        others = f"; files of other endings: {', '.join(found.skipped)}" if found.skipped else ""
-        remedy = (
-            f"no Parquet, CSV or JSON-lines file is found there{others}. "
-            "Name a directory, a glob or a file"
-        )
+        others, remedy = "", "Name a directory, a glob or a file"
+        if found.skipped:
+            others = f"; files of other endings: {', '.join(found.skipped)}"
+            filesystem, _ = fsspec.core.url_to_fs(data)
+            ending = os.path.splitext(max(found.skipped, key=filesystem.size))[1]
+            remedy = f"If they hold data, name them: make init DATA='{redact_url(data)}/*{ending}'"
+        remedy = f"no Parquet, CSV or JSON-lines file is found there{others}. {remedy}"
         raise SettingError("DATA", data, remedy)
-    not_read = [f"not read: {problem}" for problem in problems]
+    not_read = [f"all files that are named are looked at, but {around}"] if around else []
+    not_read += [f"not read: {problem}" for problem in problems]
+    for names, path in ((t.files[0].names, t.files[0].path) for t in tables):
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            alike = ", ".join(twice)
+            not_read.append(f"{path}: several columns are called {alike}: rename those you mean")
     looked_at = {file.path for file in found.json_beside_tables}
     if skipped := [path for path in found.skipped if path not in looked_at]:
         names = ", ".join(skipped[:5])
@@ -210,6 +221,8 @@ def _look_at(files: Sequence[DataFile]) -> FoundTable:
             _column(connection, table, name, delimiter)
             for table in (rows, in_path)
             for name in table.column_names
+            if table.column_names.count(name) == 1  # which of two is meant cannot be said
+            and (file.style.names is None or not re.fullmatch("_[0-9]+", name))  # between colons
         )
     finally:
         connection.close()
@@ -264,9 +277,7 @@ def _column(
     ).fetchall()[0]
     frequent = tuple(frequent or ())
     kind_of_number = _RATING if is_text_of_ratings(frequent) else _NUMBER
-    is_vector = f"try_cast({raw.sql} as float[])" if raw.is_text else "cast(null as float[])"
-    ((vectors,),) = connection.execute(f"select count({is_vector}) from sample").fetchall()
-    is_list = kind.endswith("]") or vectors > 0
+    is_list, vectors = _lists(connection, RawColumn("value", kind))
     decimal = _decimal(frequent, delimiter) if raw.is_text and not is_list else None
     number = typed(kind_of_number, raw, numbers=NumberStyle(decimal=decimal))
     flag = typed(_FLAG, raw)
@@ -277,7 +288,7 @@ def _column(
         f"from sample where not {raw.is_blank}"
     ).fetchall()[0]
     share = 1 / max(known, 1)
-    times = _times(connection, raw, frequent)
+    times = _times(connection, raw)
     return ColumnFacts(
         name=name,
         kind=kind,
@@ -290,14 +301,40 @@ def _column(
         least=least,
         largest=largest,
         times=times.share,
+        no_times=times.others,
         time_format=times.time_format,
         also_iso=times.also_iso,
         either_way=times.either_way,
         whole_days=times.whole_days,
         clocks=clocks * share,
         flags=flags * share,
-        vectors=kind.startswith(("FLOAT[", "DOUBLE[")) or vectors * share >= MOST,
+        vectors=vectors >= MOST,
     )
+
+
+def _lists(connection: duckdb.DuckDBPyConnection, raw: RawColumn) -> tuple[bool, float]:
+    """Whether a column holds lists, and the share of vectors: numbers, as many as in most others.
+
+    Empty lists do not count. A word in a list becomes null.
+    """
+    if not raw.is_text and not raw.kind.startswith(("FLOAT[", "DOUBLE[")):
+        return raw.kind.endswith("]"), 0.0
+    return connection.execute(
+        f"""
+        with lists as (
+            select try_cast({raw.sql} as float[]) as numbers from sample where not {raw.is_blank}
+        ),
+        lengths as (
+            select len(list_filter(numbers, lambda x: x is not null)) as n from lists
+            where len(numbers) is distinct from 0
+        ),
+        usual as (select mode(n) filter (n > 0) as n from lengths)
+        select
+            (select count(numbers) > 0 from lists),
+            coalesce(count(*) filter (lengths.n = usual.n) / count(*), 0)
+        from lengths, usual
+        """
+    ).fetchall()[0]
 
 
 def is_text_of_ratings(values: Sequence[str]) -> bool:
@@ -323,6 +360,7 @@ class _Times:
 
     Attributes:
         share: Of the values that are times of a log.
+        others: Some of those that are not, as text.
         whole_days: None has a time of day.
         span_days: Between the first and the last of them.
         time_format: strptime format; None for ISO 8601.
@@ -331,6 +369,7 @@ class _Times:
     """
 
     share: float
+    others: tuple[str, ...]
     whole_days: bool
     span_days: int
     time_format: str | None = None
@@ -338,13 +377,13 @@ class _Times:
     either_way: bool = False
 
 
-def _times(connection: duckdb.DuckDBPyConnection, raw: RawColumn, values: Sequence[str]) -> _Times:
-    """As ISO 8601 or numbers; else in the format that fits most values, and of several that fit
-    all of them in the one that makes the shortest log."""
+def _times(connection: duckdb.DuckDBPyConnection, raw: RawColumn) -> _Times:
+    """As ISO 8601 or numbers; what that leaves in the format that fits most values, and of several
+    that fit all of them in the one that makes the shortest log."""
     plain = _times_in(connection, raw)
     if plain.share >= MOST or not raw.is_text:
         return plain
-    formats = dict.fromkeys(f for value in values for f in likely_formats(value))
+    formats = dict.fromkeys(f for value in plain.others for f in likely_formats(value))
     read = [_times_in(connection, raw, f, also_iso=plain.share > 0) for f in formats]
     fitting = sorted(
         (times for times in read if times.share >= MOST), key=lambda t: (-t.share, t.span_days)
@@ -364,14 +403,18 @@ def _times_in(
 ) -> _Times:
     formats = (*((time_format,) if time_format else ()), *(("iso",) if also_iso else ()))
     moment = typed(_TIME, raw, times=TimeStyle(formats=formats))
-    usable, known, whole_days, span = connection.execute(
+    usable, known, others, whole_days, span = connection.execute(
         f"select count(*) filter ({plausible('t')}), count(*), "
+        # in the order of a hash: of each of several styles there are some
+        f"list(distinct v order by hash(v)) filter (({plausible('t')}) is not true), "
         "coalesce(bool_and(t = date_trunc('day', t)), false), "
         "coalesce(date_diff('day', min(t), max(t)), 0) "
-        f"from (select {moment} as t from sample where not {raw.is_blank})"
+        f"from (select {moment} as t, cast({raw.sql} as varchar) as v from sample "
+        f"where not {raw.is_blank})"
     ).fetchall()[0]
     return _Times(
         share=usable / max(known, 1),
+        others=tuple((others or ())[:MOST_FREQUENT]),
         whole_days=whole_days,
         span_days=span,
         time_format=time_format,

@@ -69,10 +69,10 @@ def propose(data: str, beside: Path) -> Proposal:
     users, notes = find_users(rest, log, events["user_id"])
     rest = [t for t in rest if users is None or t is not users.table]
     items = find_items(rest, log, events["item_id"])
-    vectors = find_vectors(rest)
-    parts = [_section("events", log, events, beside)]
-    parts += [_section("items", *items, beside)] if items else []
-    parts += [_section("item_vectors", *vectors, beside)] if vectors else []
+    vectors = find_vectors(rest, events["item_id"])
+    sections = {"events": found} | ({"items": items} if items else {})
+    sections |= {"item_vectors": vectors} if vectors else {}
+    parts = [_section(name, sections, beside) for name in sections]
     parts += [_users_section(users, beside)] if users else []
     parts += _feedback(events)
     if events["event_time"].column.whole_days:
@@ -101,17 +101,24 @@ def _if_of_the_log(table: FoundTable) -> str:
     )
 
 
-def _section(name: str, table: FoundTable, chosen: Mapping[str, ChosenColumn], beside: Path) -> str:
+_OPTIONAL = {"events": EventColumns.model_fields, "items": ItemColumns.model_fields}
+"""Columns of the contract that a section reads by their own name where it does not say null."""
+
+
+def _section(
+    name: str, sections: Mapping[str, tuple[FoundTable, dict[str, ChosenColumn]]], beside: Path
+) -> str:
+    table, chosen = sections[name]
     lines = _head(name, table, beside)
-    zones = [c for c in unused(table, dict(chosen)) if c.is_zone]
+    used = [columns for other, columns in sections.values() if other is table]
+    left = [*unused(table, *used)]
+    zones = [c for c in left if c.is_zone]
     lines += [f"  {line}" for line in (*_time_lines(chosen, zones), *_number_lines(chosen))]
     lines.append("  columns:")
-    known = EventColumns.model_fields if name == "events" else chosen
+    optional = _OPTIONAL.get(name, {})
     for contract, choice in chosen.items():
-        mark = "" if contract in known else "# "
-        lines.append(f"    {mark}{contract}: {_source(choice)} # {choice.why}")
-    optional = EventColumns.model_fields if name == "events" else ItemColumns.model_fields
-    for column in unused(table, dict(chosen)):
+        lines.append(f"    {contract}: {_source(choice)} # {choice.why}")
+    for column in left:
         contract = loose(column.name)
         if name == "events" and "event_type" not in chosen and is_called_event(column):
             remedy = "if these are kinds of events, say under feedback which of them count"
@@ -131,8 +138,12 @@ def _head(name: str, table: FoundTable, beside: Path) -> list[str]:
     if table.files[0].style.encoding == FALLBACK_ENCODING:
         lines[-1] += " # a guess: there are bytes that are not UTF-8"
     if not table.has_header:
-        names = ", ".join(c.name for c in table.columns if c.name in table.rows.column_names)
-        lines.append(f"  names: [{names}] # the first row is no header: rename them as you like")
+        style = table.files[0].style
+        names = ", ".join(map(_scalar, style.names or ()))
+        if style.skip_rows:
+            lines.append(f"  skip_rows: {style.skip_rows} # the header, whose names these are")
+        about = "" if style.skip_rows else " # the first row is no header: rename them as you like"
+        lines.append(f"  names: [{names}]{about}")
     return lines
 
 

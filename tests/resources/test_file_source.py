@@ -386,6 +386,20 @@ def test_times_of_other_programs_are_known_by_their_look(
         opened(tmp_path, events=section("log.csv")).require_times()
 
 
+def test_a_column_whose_name_is_a_time_is_warned_about(tmp_path: Path) -> None:
+    times = [f"2026-03-02T{hour}:00:00Z" for hour in (10, 11, 12)]
+    frame = events_frame(times, liked="no")
+    frame.to_csv(tmp_path / "log.csv", index=False, header=False)
+    names = {"user_id": "0", "item_id": "100", "event_time": times[0]}
+    source = opened(tmp_path, events={"path": "log.csv", "columns": names})
+    (note,) = [n for n in source.notes() if "no header" in n]
+    assert "log.csv: a column is called '0', which is a value" in note
+    assert "events.names: [...]" in note
+    columns = {"user_id": "uid", "item_id": "vid", "event_time": "ts"}
+    named = {"path": "log.csv", "columns": columns, "names": [*columns.values(), "ms", "like"]}
+    assert not [n for n in opened(tmp_path, events=named).notes() if "no header" in n]
+
+
 def test_numbers_of_another_epoch_are_warned_about(tmp_path: Path) -> None:
     ticks = 621_355_968_000_000_000 + NOON_MS * 10_000  # .NET
     events_frame([ticks]).to_csv(tmp_path / "log.csv", index=False)

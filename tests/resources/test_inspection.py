@@ -1,6 +1,7 @@
 """A look at a log finds what is wrong with it, and names the line that changes it."""
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date
@@ -210,6 +211,7 @@ def test_ids_that_differ_in_little_are_shown_side_by_side() -> None:
         ("1.234,5", "events.decimal"),
         ("much", "events.columns.watch_seconds"),
         ("85%", "events.columns.watch_seconds: a column of plain numbers"),
+        ("-5.0", "events.columns.watch_seconds: a column of lengths of time, or 0 where nothing"),
     ],
 )
 def test_numbers_with_a_comma_name_the_setting_that_reads_them(value: str, setting: str) -> None:
@@ -297,6 +299,47 @@ def test_items_that_leave_the_daily_catalogue_are_shown(tmp_path: Path) -> None:
     changes = {"path": "items-{date}.csv", "delivery": "partial"}
     kept = look(tmp_path, opened(tmp_path, items=changes))
     assert not [f for f in kept if "withdrawn" in f.text]
+
+
+@pytest.mark.parametrize(
+    ("users", "said", "setting"),
+    [
+        (1, "of 1 users with sessions to train on", "events.path: a log of two users or more"),
+        (2, "of 2 users with sessions to train on", "stages.reward.seed: 0 (now 1)"),
+        (8, None, None),
+    ],
+)
+def test_users_for_the_reward_model_and_the_evaluator(
+    users: int, said: str | None, setting: str | None
+) -> None:
+    days = "date '2026-06-01' + cast(d as integer) as session_date, true as is_good"
+    tables = f"create table sessions as select 'u' || u as user_id, {days} from range(4) as t(d), "
+    log = inspected(FEEDBACK["video"], f"{tables} range({users}) as s(u)")
+    found = training_findings.users_of_two_models(log)
+    assert [f.level for f in found] == ([] if said is None else ["error"])
+    assert said is None or said in found[0].text
+    assert setting is None or found[0].setting.startswith(setting)
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [("range(0)", "has 0 rows up to"), ("range(3)", "has 3 rows up to .*, and none of them")],
+)
+def test_a_catalogue_without_an_item_is_named(rows: str, said: str) -> None:
+    tables = f"""
+    create schema raw;
+    create table raw.raw_events as select 'a1' as item_id;
+    create table raw.raw_items as select null as item_id from {rows};
+    create table stg_items as select null as title, null as category, null as author_id,
+        'x' as item_id, date '2026-06-01' as first_seen, date '2026-06-01' as valid_from limit 0;
+    """
+    log = inspected(FEEDBACK["video"], tables)
+    (found,) = delivery_findings.ids(log)
+    assert re.search(f"the catalogue {said}", found.text)
+    assert (found.level, found.setting[:10]) == ("error", "items.path")
+    (tokens,) = training_findings.tokenizer(log)
+    assert "no item is known before 2026-06-04" in tokens.text
+    assert "codebook_size" not in tokens.setting
 
 
 @pytest.mark.parametrize(("size", "level"), [(0, "ok"), (16, "ok"), (32, "error")])

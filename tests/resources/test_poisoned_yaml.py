@@ -62,6 +62,7 @@ POISONED = [
     (BASE.replace("log.csv", "x" * 5000), "events.path='xxx"),
     (BASE.replace("log.csv", '"a\\nb"'), "events.path='a\\nb': no Parquet, CSV or JSON-lines file"),
     (BASE.replace("log.csv", '"\\ud800.csv"'), "events.path="),
+    (BASE.replace("log.csv", "'{date:%Y-%m}.csv'"), "name them all by a glob, *.csv"),
     (events("quote: ','"), "quote=',': use another character"),
     (events("delimiter: '\"'"), "use another character"),
     (events("timestamp_format: ''"), "events.timestamp_format.0='': must not be empty"),
@@ -86,6 +87,10 @@ POISONED = [
     *((f"{BASE}{name}_day: {day}\n", f"{name}_day=") for name in ("first", "last") for day in (
         "0001-01-01", "9999-12-31", "1970-01-01", "2036-01-01", ".nan", "yes", "2026-06-99"[:7],
     )),
+    (BASE + "last_day: 2026-06-31\n", "last_day='2026-06-31': write a day that the calendar has"),
+    (BASE + "last_day: 20260608\n", "last_day=20260608: write 2026-06-08"),
+    (BASE + "last_day: 2026-06-08 12:00:00\n", "last_day='2026-06-08 12:00:00': write 2026-06-08"),
+    (BASE + "last_day: 06/08/2026\n", "last_day='06/08/2026': write a day that the calendar has"),
     (BASE + "last_day: 2026-05-01\n", "last_day='2026-05-01': the log begins on 2026-06-01"),
     (BASE + "first_day: 2026-07-01\n", "first_day='2026-07-01': the log ends on 2026-06-08"),
     *((f"{BASE}open_ended: {v}\n", "open_ended=") for v in ("1", "'yes'", "maybe", "null")),

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from onerec.config import SettingError
+from onerec_dagster import init
 from resources.file_source import FileSource, open_source
 from resources.proposal.yaml_file import propose
 from resources.settings import CHECKOUT
@@ -213,6 +214,23 @@ def test_the_command_writes_once_and_never_over_a_file(tmp_path: Path) -> None:
     assert done[1].returncode == 1
     assert "my_data.yaml exists and is kept" in done[1].stderr
     assert columns(yaml.safe_load((tmp_path / "my_data.yaml").read_text())["events"])
+
+
+def test_a_proposal_that_cannot_be_opened_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [f"{START + k},{k % 6},{k % 5},30" for k in range(100)]
+    write(tmp_path, "log.csv", "timestamp,user,item,watch_time", rows)
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise SettingError("items.path", "items.csv", "no such file")
+
+    monkeypatch.setattr(init, "open_source", refuse)
+    monkeypatch.setenv("ONEREC_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("ONEREC_CONFIG", str(tmp_path / "my_data.yaml"))
+    with pytest.raises(SystemExit, match="is not kept, correct the data, or write"):
+        init.main()
+    assert not (tmp_path / "my_data.yaml").exists()
 
 
 def test_a_file_that_cannot_be_read_is_named_and_the_others_are_proposed(tmp_path: Path) -> None:

@@ -106,6 +106,52 @@ def test_times_in_words(
     assert ("name no zone" in text) == ("%z" not in time_format and "+00" not in time_format)
 
 
+def test_times_of_several_styles_in_one_column(tmp_path: Path) -> None:
+    seconds = [str(t.timestamp()) for t in TIMES]
+    styles = [seconds, texts("%a, %d %b %Y %H:%M:%S GMT"), texts("%Y-%m-%d %H:%M:%S,000+00")]
+    write(tmp_path, log(event_time=[styles[k % 3][k] for k in range(40)]))
+    events = proposed(tmp_path)["events"]
+    assert events["timestamp_format"] == ["%a, %d %b %Y %H:%M:%S %Z", "iso"]
+    assert [row["event_time"] for row in landed(opened(tmp_path))] == TIMES
+
+
+@pytest.mark.parametrize(
+    "time_format", ["%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%d %H:%M:%S UTC", "%m/%d/%Y %I:%M:%S %p"]
+)
+def test_a_first_row_with_a_time_is_no_header(tmp_path: Path, time_format: str) -> None:
+    write(tmp_path, log(event_time=texts(time_format)), header=False)
+    found = proposed(tmp_path)["events"]
+    assert found["names"] == ["column_1", "column_2", "column_3"]
+    assert [row["event_time"] for row in landed(opened(tmp_path))] == TIMES
+
+
+@pytest.mark.parametrize(
+    "header", [[], ["user_id", "item_id", "event_time"], ["userId", "movie", "time"]]
+)
+def test_cells_parted_by_two_colons(tmp_path: Path, header: list[str]) -> None:
+    rows = log(event_time=[int(t.timestamp()) for t in TIMES]).astype(str).to_numpy().tolist()
+    (tmp_path / "data").mkdir()
+    lines = ["::".join(row) for row in ([header] if header else []) + rows]
+    (tmp_path / "data" / "log.dat").write_text("\n".join(lines))
+    (tmp_path / "data" / "README").write_text("of movies")
+    with pytest.raises(SettingError, match=r"name them: make init DATA='.*data/\*\.dat'"):
+        propose(str(tmp_path / "data"), tmp_path)
+    events = proposed(tmp_path, "data/*.dat")["events"]
+    user, item, time = header or ["column_1", "column_2", "column_3"]
+    assert (events["format"], events["delimiter"]) == ("csv", ":")
+    assert events["names"] == [user, "_1", item, "_2", time]
+    assert columns(events) == {"user_id": user, "item_id": item, "event_time": time}
+    assert [row["event_time"] for row in landed(opened(tmp_path))] == TIMES
+
+
+def test_a_colon_in_a_cell_between_two_colons_names_what_to_do(tmp_path: Path) -> None:
+    write(tmp_path, log())
+    titles = [f"{k}::Title {k}{': more' if k == 5 else ''}::Drama" for k in range(9)]
+    (tmp_path / "data" / "movies.txt").write_text("\n".join(titles))
+    (note,) = [n for n in propose(str(tmp_path / "data"), tmp_path).notes if "movies.txt" in n]
+    assert "put another delimiter between the cells, sed 's/::/\\t/g'" in note
+
+
 @pytest.mark.parametrize(
     ("style", "proposal"),
     [
@@ -215,6 +261,39 @@ def test_a_catalogue_with_duplicates_beside_vectors_as_text(tmp_path: Path) -> N
     assert read["vector"].to_pylist()[1][:3] == [0.25, 1.0, -3.5]
 
 
+def test_a_catalogue_with_a_column_of_vectors_is_both(tmp_path: Path) -> None:
+    write(tmp_path, log())
+    vectors = pd.Series([[0.5, float(k)] if k else [] for k in range(7)])
+    write(tmp_path, catalogue().assign(emb=vectors), "items.parquet")
+    found = proposed(tmp_path)
+    assert columns(found["items"]) == {"item_id": "item_id", "title": "title"}
+    assert found["item_vectors"]["path"] == found["items"]["path"] == "data/items.parquet"
+    assert columns(found["item_vectors"]) == {"item_id": "item_id", "vector": "emb"}
+    assert "not used" not in (tmp_path / "my_data.yaml").read_text()
+    read = opened(tmp_path).item_vectors()
+    assert read is not None
+    assert len(read) == 7
+
+
+@pytest.mark.parametrize(
+    "lists",
+    [
+        ["['a','b']", "[]"] * 4,
+        ["[]"] * 8,
+        ["[1, 2]", "[3]", "[1, 4, 5]", "[2, 3]"] * 2,  # of ids: a vector has one length
+    ],
+)
+def test_lists_that_are_no_vectors_leave_a_catalogue_as_it_is(
+    tmp_path: Path, lists: list[str]
+) -> None:
+    write(tmp_path, log())
+    write(tmp_path, catalogue().assign(tags=lists[:7]), "items.csv")
+    found = proposed(tmp_path)
+    assert columns(found["items"])["title"] == "title"
+    assert "item_vectors" not in found
+    assert len(opened(tmp_path).items(FIRST.date())) == 7
+
+
 def test_the_glob_of_some_files_finds_no_others(tmp_path: Path) -> None:
     write(tmp_path, log()[:20], "events_a.csv")
     write(tmp_path, log()[20:], "events_b.csv")
@@ -223,6 +302,18 @@ def test_the_glob_of_some_files_finds_no_others(tmp_path: Path) -> None:
     (tmp_path / "data" / "loop").symlink_to(".")
     assert proposed(tmp_path)["events"]["path"] == "data/events_*.csv"
     assert len(landed(opened(tmp_path))) == 40
+
+
+def test_columns_that_are_called_alike_are_left_out(tmp_path: Path) -> None:
+    frame = log(x=1, y=2)
+    write(tmp_path, frame.rename(columns={"y": "x"}))
+    assert columns(proposed(tmp_path)["events"])["user_id"] == "user_id"
+    assert len(landed(opened(tmp_path))) == 40
+    (note,) = propose(str(tmp_path / "data"), tmp_path).notes
+    assert "several columns are called x: rename those you mean" in note
+    write(tmp_path, NO_TIME.assign(x=1, y=2).rename(columns={"x": "user_id"}))
+    with pytest.raises(SettingError, match="several columns are called user_id"):
+        propose(str(tmp_path / "data"), tmp_path)
 
 
 def test_a_header_among_the_rows_hides_no_flag(tmp_path: Path) -> None:
@@ -248,6 +339,11 @@ LISTS = log(item_id=[ITEMS[k % 5 : k % 5 + 2] for k in range(40)])
             "spreadsheet's number of a day it is 2026-",
         ),
         ("a.csv", log(event_time=texts("%H:%M")), "a time of day has no date"),
+        (
+            "a.csv",
+            log(event_time=[f"week {k}" if k % 4 else str(t) for k, t in enumerate(TIMES)]),
+            "25% of the values in column 'event_time' are times, and others are not, e.g. 'week ",
+        ),
         ("a.csv", log(event_time=""), "column 'event_time' is empty"),
         (
             "a.parquet",
