@@ -10,6 +10,8 @@ from resources.inspection.findings import Finding, Inspected, Level
 
 MOST_TYPES = 12
 """Event types that are shown."""
+MANY_USERS = 1_000
+"""Users of whom each model has some, whatever the seed."""
 FEW_CASES = 100
 """Users on the test day below which an interval says little."""
 MANY_COPIES = 0.05
@@ -122,11 +124,14 @@ def users_of_two_models(log: Inspected) -> list[Finding]:
             select user_id, session_date from sessions where session_date between $first and $last
         )
         select distinct user_id from learned
-        where session_date < (select max(session_date) from learned) order by user_id
+        where session_date < (select max(session_date) from learned) order by user_id limit $most
         """,
         first=first,
         last=last,
+        most=MANY_USERS,
     )
+    if len(rows) == MANY_USERS:
+        return []
     users, config = np.array([row["user_id"] for row in rows], dtype=object), log.stages.reward
 
     def of_evaluator(seed: int) -> int:
