@@ -53,6 +53,10 @@ class SessionDatasetLaunchpad(
     """
 
 
+OF_WINDOW = ("sessions", "good_sessions", "session_days", "session_examples", "rejected_events")
+"""Tables of which the days of the window are read."""
+
+
 @dg.asset(
     partitions_def=DAILY,
     backfill_policy=DAY_BY_DAY,
@@ -60,11 +64,7 @@ class SessionDatasetLaunchpad(
     kinds={"parquet"},
     pool=POOL_WAREHOUSE,
     code_version=CODE,
-    deps=[
-        upstream(name, first=-W)
-        for name in ("sessions", "good_sessions", "session_examples", "rejected_events")
-    ]
-    + [upstream("session_days", first=-W), upstream("stg_items")],
+    deps=[upstream("stg_items"), *(upstream(name, first=-W) for name in OF_WINDOW)],
 )
 def session_dataset(
     context: dg.AssetExecutionContext,

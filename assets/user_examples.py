@@ -48,8 +48,9 @@ def user_examples(
     users stand in the artifact's file alone.
     """
     from onerec.alignment.round_gate import refusal
-    from onerec.evaluation import user_examples as users
+    from onerec.evaluation.example_page import PAGE_FILE, without_ids
     from onerec.evaluation.metric_table import MetricTable
+    from onerec.evaluation.user_examples import as_markdown, collect_user_examples
     from onerec.promotion.champion import challenger_of
 
     day, store = context.partition_key, artifacts.store
@@ -70,8 +71,8 @@ def user_examples(
             explained = PRETRAINED
         catalogue = warehouse.catalogue(date.fromisoformat(day)).select(["item_id", "title"])
         titles = {r["item_id"]: r["title"] for r in catalogue.to_pylist() if r["title"]}
-        examples = users.collect_user_examples(data, systems, explained=explained)
-        page = users.as_markdown(examples, titles)
+        examples = collect_user_examples(data, systems, explained=explained)
+        page = as_markdown(examples, titles)
         if refused:
             page = f"Alignment round refused: {refused}. {ALIGNED} is {PRETRAINED}.\n\n{page}"
     with store.write(
@@ -81,6 +82,6 @@ def user_examples(
         upstream={n: a.version for n, a in {**read, "offline_metrics": metrics}.items()},
         code_version=CODE,
     ) as draft:
-        (draft.path / users.PAGE_FILE).write_text(page, encoding="utf-8")
+        (draft.path / PAGE_FILE).write_text(page, encoding="utf-8")
     # events cannot be edited: those of an asset hold no ids that `forget` would have to take out
-    return published(draft.artifact, {"users": dg.MetadataValue.md(users.without_ids(page))})
+    return published(draft.artifact, {"users": dg.MetadataValue.md(without_ids(page))})

@@ -149,7 +149,11 @@ class Launcher:
             self._wait()
 
     def _wait(self) -> None:
-        """Raises: RuntimeError: The UI has ended, and its runs with it."""
+        """Pause before the next look.
+
+        Raises:
+            RuntimeError: The UI has ended, and its runs with it.
+        """
         if self.process.poll() is not None:
             raise RuntimeError(f"the Dagster UI ended (exit status {self.process.returncode})")
         time.sleep(POLL_SECONDS)

@@ -16,7 +16,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -36,17 +36,13 @@ from experiments.table_specs import (
 )
 from experiments.variants.stored_results import current_result
 from onerec.artifacts import ArtifactError, ArtifactStore
-from onerec.config import PRESETS
+from onerec.config import PRESETS, Runtime
 from onerec.datasets import DATASETS
 from resources.settings import CHECKOUT, Settings, load_settings
 
-OF_MACHINE = tuple(
-    f"ONEREC_{name}"
-    for name in (
-        *("ACCELERATOR", "AMAZON_BEAUTY", "COMPILE", "DEVICES", "DUCKDB_MEMORY", "DUCKDB_THREADS"),
-        *("MIN_FREE_GIB", "NUM_WORKERS", "PRECISION", "SHARD_ROWS", "SHARDING", "STEPS_AT_ONCE"),
-        *("STRATEGY", "THREADS", "WORKERS"),
-    )
+OF_MACHINE = (
+    *(f"ONEREC_{field.name.upper()}" for field in fields(Runtime)),
+    *("ONEREC_AMAZON_BEAUTY", "ONEREC_MIN_FREE_GIB", "ONEREC_STEPS_AT_ONCE"),
 )
 """Variables that tables keep. Others would reach what serves: consumers, warehouse, alerts."""
 PAGE = CHECKOUT / "docs" / "results.md"

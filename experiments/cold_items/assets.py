@@ -36,7 +36,7 @@ class ColdItemsLaunchpad(dg.Config):
     )
 
     @property
-    def held_out(self) -> list[int]:
+    def distinct_seeds(self) -> list[int]:
         """The seeds, each once."""
         return list(dict.fromkeys(self.seeds))
 
@@ -87,8 +87,10 @@ def cold_items_table(
         on_progress=context.log.info,
     )
     settings = asdict(replace(night.base, training=test.training))
-    made = provenance(context.instance, store, [day], settings, config.held_out, _budget(test))
-    return _written(test, SETTINGS.dataset, config.held_out, made)
+    made = provenance(
+        context.instance, store, [day], settings, config.distinct_seeds, _budget(test)
+    )
+    return _written(test, SETTINGS.dataset, config.distinct_seeds, made)
 
 
 @dg.asset(
@@ -139,11 +141,11 @@ def cold_items_movielens_table(
     made = Provenance(
         data=f"MovieLens-100k {'+'.join(read.values())}",
         config=f"{SETTINGS.preset} preset",
-        seeds=config.held_out,
+        seeds=config.distinct_seeds,
         budget=_budget(test),
         commit=current_commit(),
     )
-    return _written(test, "movielens", config.held_out, made)
+    return _written(test, "movielens", config.distinct_seeds, made)
 
 
 def _key(config: ColdItemsLaunchpad, read: dict[str, str]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from experiments.table_assets import (
     recorded_seconds,
     written,
 )
+from onerec.config import SIMPLE_SYSTEMS
 from resources.stores import Artifacts
 
 
@@ -47,10 +48,13 @@ def walk_forward_table(
     base, *others = (latest_night(of_seed).base for of_seed in stores)
     seeds = [settings.training.seed for settings in (base, *others)]
     learned = base.evaluation
-    budget = (
+    of_sequences = (
         f"sequence baselines the best of {learned.baseline_trials} setting(s), each at most "
         f"{learned.baseline_epochs} epochs of width {learned.baseline_width} with early stopping, "
         f"by the day before{', then the newest days' if learned.baseline_last_phase else ''}; "
+    )
+    budget = (
+        f"{of_sequences if {*learned.systems} - {*SIMPLE_SYSTEMS, 'cascade'} else ''}"
         f"item-KNN with {learned.neighbours} neighbours; generator one setting, "
         f"at most {base.training.max_epochs} epochs a nightly run, chosen on the day before"
     )

@@ -28,9 +28,6 @@ from onerec.session_dataset.newest_watches import newest_watches, split_day
 
 PRIOR_WEIGHTS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0)
 """What is tried; of equals the first."""
-POOL = 100
-"""Items of a generator's list that are reordered when weights are chosen; its search adds the prior
-to all items."""
 DEPTH = 1_000
 """Items of a baseline's list that the prior may reorder."""
 MOST_CASES = 10_000

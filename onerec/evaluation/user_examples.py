@@ -4,10 +4,8 @@ Shapes: U users, H history items, K listed items, T SID tokens, N items.
 """
 
 import dataclasses
-import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import count
 
 import numpy as np
 import torch
@@ -20,7 +18,6 @@ from onerec.reward.scoring import score_sessions
 from onerec.session_dataset.user_attributes import take_rows
 
 NUM_USERS, LIST_LENGTH = 10, 5
-PAGE_FILE = "user_examples.md"
 PAGE = template("""\
 {% for user in users %}
 ## {{ user.id }}
@@ -203,30 +200,6 @@ def as_markdown(examples: UserExamples, titles: Mapping[str, str]) -> str:
         explained=examples.explained,
         list_columns=["system", *range(1, LIST_LENGTH + 1)],
     )
-
-
-def without_users(page: str, users: Collection[str]) -> tuple[str, int]:
-    """The page without some users, and how many of them it showed.
-
-    Examples:
-        >>> without_users("## a\\nlists\\n## ab\\nlists\\n", ["a"])
-        ('## ab\\nlists\\n', 1)
-    """
-    headings = tuple(f"## {user}\n" for user in users)
-    sections = re.split(r"^(?=## )", page, flags=re.MULTILINE)
-    kept = [section for section in sections if not section.startswith(headings)]
-    return "".join(kept), len(sections) - len(kept)
-
-
-def without_ids(page: str) -> str:
-    """The page with numbers in place of the users' ids.
-
-    Examples:
-        >>> without_ids("## a\\nlists\\n## ab\\nlists\\n")
-        '## user 1\\nlists\\n## user 2\\nlists\\n'
-    """
-    numbers = count(1)
-    return re.sub(r"^## .*$", lambda _: f"## user {next(numbers)}", page, flags=re.MULTILINE)
 
 
 def _lists_of(examples: UserExamples, row: int, named: Callable[[int], str]) -> list[list[str]]:

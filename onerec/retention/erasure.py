@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from onerec.artifacts import Artifact, ArtifactStore, DamagedArtifactError
 from onerec.artifacts.manifest import MANIFEST
-from onerec.evaluation.user_examples import PAGE_FILE, without_users
+from onerec.evaluation.example_page import PAGE_FILE, without_users
 
 USER = "user_id"
 

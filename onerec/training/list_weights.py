@@ -22,7 +22,7 @@ from onerec.evaluation.ndcg_by_weight import (
     best_of,
     pooled,
 )
-from onerec.evaluation.recency import POOL, RecencyCases, ndcg_at_10, ndcg_by_weight
+from onerec.evaluation.recency import RecencyCases, ndcg_at_10, ndcg_by_weight
 from onerec.generation import Trie, rank_first_items
 from onerec.generation.beam import read_histories
 from onerec.model import Histories, OneRec
@@ -36,6 +36,8 @@ SEARCHED_SHARE = 0.5
 """Share of the dense head when candidate lists are made, which all shares then rerank."""
 NEIGHBOUR_WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7)
 """Candidate weights of item neighbours; ties go to the first."""
+POOL = 100
+"""Items of a list that are reordered when weights are chosen; the search adds a prior to all."""
 USERS_AT_ONCE = 64
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from assets import evaluation, report, user_examples
 from onerec.artifacts import ArtifactStore, read_json
-from onerec.evaluation.user_examples import without_ids
+from onerec.evaluation.example_page import without_ids
 from resources.warehouse import Warehouse
 from tests.assets.small_night import ASSETS, CHECKS, DAY, RUN, publish, resources
 from tests.core.evaluation import night as small

@@ -249,7 +249,9 @@ class BaselineInputs:
         chooses_prior = cases is not None and len(cases.users) > 0
         return WindowData(
             windows=load_windows(data, ids, history_length=length),
-            valid=load_eval_users(data, "valid", ids, history_length=length, rankable=listed),
+            valid=cases.users
+            if cases is not None
+            else load_eval_users(data, "valid", ids, history_length=length, rankable=listed),
             candidates=self.candidates,
             valid_candidates=listed,
             recency=cases,

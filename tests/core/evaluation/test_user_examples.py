@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from onerec.config import ALIGNED
+from onerec.evaluation.example_page import without_ids, without_users
 from onerec.evaluation.systems import System
 from onerec.evaluation.user_examples import (
     LIST_LENGTH,
@@ -12,8 +13,6 @@ from onerec.evaluation.user_examples import (
     as_markdown,
     collect_user_examples,
     nearest_in_history,
-    without_ids,
-    without_users,
 )
 from tests.core.evaluation.night import load_artifacts, write_artifacts
 
