@@ -20,7 +20,11 @@ from onerec.alignment.rounds import fit_round, round_preferences, with_sample
 from onerec.artifacts import MANIFEST
 from onerec.config import PipelineConfig
 from onerec.datasets import EventSource
-from onerec.embeddings.item_embeddings import ItemEmbeddings
+from onerec.embeddings.item_embeddings import (
+    BEFORE_VALIDATION_FILE,
+    ItemEmbeddings,
+    load_vectors,
+)
 from onerec.evaluation.reward_weight import load_held_out_cases
 from onerec.tokenizer.semantic_ids import load_semantic_ids
 from onerec.tokenizer.tokenized_catalogue import (
@@ -127,7 +131,10 @@ def _retokenize(run: VariantRun, out_dir: Path) -> None:
     source = run.night.files["semantic_ids"]
     published = load_semantic_ids(source)
     vectors = load_file(source / "vectors.safetensors")["vectors"].numpy()
-    catalogue = ItemEmbeddings(published.item_ids, published.first_seen, vectors, {})
+    before = load_vectors(source / BEFORE_VALIDATION_FILE)
+    catalogue = ItemEmbeddings(
+        published.item_ids, published.first_seen, vectors, {}, before_validation=before
+    )
     codebook = out_dir / "codebook"
     codebook.mkdir(parents=True)
     with reproducible(run.runtime):
@@ -141,7 +148,7 @@ def _retokenize(run: VariantRun, out_dir: Path) -> None:
         codes=made.codes[rows],
         first_seen=published.first_seen,
     )
-    TokenizedCatalogue(ids, vectors).save(out_dir)
+    TokenizedCatalogue(ids, vectors, before).save(out_dir)
 
 
 def align_variant(run: VariantRun, start: VariantFiles, out_dir: Path) -> VariantFiles:

@@ -6,6 +6,7 @@ serves the paper's alignment with "real user-item behaviour" (OneRec v1, section
 Shapes: N items, S sessions.
 """
 
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -32,7 +33,9 @@ CONTEXT_SMOOTHING = 0.75
 """Exponent on the context counts, which keeps rare items from looking informative."""
 
 
-def co_watching(sessions: Path, catalogue: Catalogue) -> tuple[sp.csr_array, np.ndarray]:
+def co_watching(
+    sessions: Path, catalogue: Catalogue, splits: Sequence[str] = LEARNED
+) -> tuple[sp.csr_array, np.ndarray]:
     """Count item pairs in the training and validation sessions; the test day is never opened.
 
     Pairs are counted exactly, a block of items at a time: memory grows with the pairs that are
@@ -42,13 +45,14 @@ def co_watching(sessions: Path, catalogue: Catalogue) -> tuple[sp.csr_array, np.
     Args:
         sessions: Directory of a `session_dataset` artifact.
         catalogue: N items; others are left out.
+        splits: The splits whose sessions count.
 
     Returns:
         (N, N) symmetric weights without a diagonal, and (N,) sessions each item was positive in.
         A pair is kept if it is among the `MOST_PAIRS` / N heaviest of either item: all pairs of a
         catalogue of up to 8,000 items.
     """
-    shown, history = _incidences(sessions, catalogue)
+    shown, history = _incidences(sessions, catalogue, splits)
     most = max(1, MOST_PAIRS // len(catalogue))
     blocks, is_whole = [], True
     for first, block in co_occurrence_blocks(shown, history):
@@ -66,10 +70,12 @@ def co_watching(sessions: Path, catalogue: Catalogue) -> tuple[sp.csr_array, np.
     return (pairs if is_whole else sp.csr_array(pairs.maximum(pairs.T))), shown.counts()
 
 
-def _incidences(sessions: Path, catalogue: Catalogue) -> tuple[Incidence, Incidence]:
+def _incidences(
+    sessions: Path, catalogue: Catalogue, splits: Sequence[str]
+) -> tuple[Incidence, Incidence]:
     """(S, N) which items each session holds as positives, and which its history holds."""
     columns = ["item_ids", "is_positive", "history_item_ids"]
-    batches = chain(*(session_batches(sessions, split, columns) for split in LEARNED))
+    batches = chain(*(session_batches(sessions, split, columns) for split in splits))
     with IncidenceWriter(len(catalogue)) as shown, IncidenceWriter(len(catalogue)) as history:
         for table in batches:
             items, session = items_of(table, "item_ids", catalogue)

@@ -12,8 +12,8 @@ Shapes: N items, Dv width of the fused vectors.
 # pyarrow.compute makes its functions at import, where pyright cannot see them
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -36,12 +36,14 @@ from onerec.embeddings.text import (
     item_texts,
     words_of,
 )
+from onerec.session_dataset.splits import LEARNED
 from onerec.shards import ShardPool
 
 log = logging.getLogger(__name__)
 
 FLAGS = ("has_text", "has_collaborative", "has_attributes", "has_supplied")
 ITEMS_FILE, VECTORS_FILE = "items.parquet", "vectors.safetensors"
+BEFORE_VALIDATION_FILE = "vectors_before_validation.safetensors"
 RIDGE_STRENGTH = 0.05
 """Share of the fitted items by which the prediction of co-watching is damped."""
 
@@ -54,10 +56,14 @@ class ItemEmbeddings(Catalogue):
         vectors: (N, Dv) float32, unit norm.
         flags: `has_text`, `has_collaborative`, `has_attributes`, `has_supplied`: (N,) bool each.
             An item with none of them has an arbitrary direction of its own.
+        before_validation: (N, Dv') float32, unit norm, on axes of their own: the vectors without
+            the co-watching of the validation day, for what is chosen on that day; None where
+            nothing depends on it.
     """
 
     vectors: np.ndarray
     flags: dict[str, np.ndarray]
+    before_validation: np.ndarray | None = field(default=None, kw_only=True)
 
     @property
     def has_nothing(self) -> np.ndarray:
@@ -67,13 +73,13 @@ class ItemEmbeddings(Catalogue):
     def rows(self, kept: np.ndarray) -> "ItemEmbeddings":
         """Some of the items, by (N,) bools or by row numbers."""
         flags = {name: flag[kept] for name, flag in self.flags.items()}
-        withdrawn_on = None if self.withdrawn_on is None else self.withdrawn_on[kept]
+        some = {"withdrawn_on": self.withdrawn_on, "before_validation": self.before_validation}
         return ItemEmbeddings(
             self.item_ids[kept],
             self.first_seen[kept],
             self.vectors[kept],
             flags,
-            withdrawn_on=withdrawn_on,
+            **{name: None if rows is None else rows[kept] for name, rows in some.items()},
         )
 
     def save(self, directory: Path) -> None:
@@ -86,6 +92,8 @@ class ItemEmbeddings(Catalogue):
         }
         pq.write_table(pa.table(columns), directory / ITEMS_FILE)
         save_file({"vectors": self.vectors}, directory / VECTORS_FILE)
+        if self.before_validation is not None:
+            save_file({"vectors": self.before_validation}, directory / BEFORE_VALIDATION_FILE)
 
 
 def load_item_embeddings(directory: Path) -> ItemEmbeddings:
@@ -97,7 +105,13 @@ def load_item_embeddings(directory: Path) -> ItemEmbeddings:
         vectors=load_file(directory / VECTORS_FILE)["vectors"],
         flags={name: items[name].to_numpy() for name in FLAGS},
         withdrawn_on=read_withdrawn_on(items),
+        before_validation=load_vectors(directory / BEFORE_VALIDATION_FILE),
     )
+
+
+def load_vectors(file: Path) -> np.ndarray | None:
+    """The vectors of a file; None where there is none, as in artifacts of before."""
+    return load_file(file)["vectors"] if file.exists() else None
 
 
 def embed_items(
@@ -150,16 +164,26 @@ def embed_items(
     content = np.concatenate([np.zeros((len(ids), 0)), *blocks], 1)
     on_progress("co-watching: counting item pairs")
     together, has_together = _collaborative_block(sessions, items, content, fitted_on, config)
-    fused = np.concatenate([content, together * config.collaborative_weight], 1)
-    fused = fused if fused.shape[1] else np.zeros((len(ids), config.text_dim))  # no block at all
+    vectors, before_validation = _fused(content, together, item_ids, config), None
+    if has_together.any():
+        on_progress("co-watching: counting item pairs without the validation day")
+        learned = ("train",)
+        known, _ = _collaborative_block(sessions, items, content, fitted_on, config, learned)
+        before_validation = _fused(content, known, item_ids, config)
     used = {
         "has_text": has_text & (config.text_weight > 0),
         "has_collaborative": has_together & (config.collaborative_weight > 0),
         "has_attributes": has_attributes & (config.attributes_weight > 0),
         "has_supplied": has_supplied & (config.supplied_weight > 0),
     }
-    vectors, gone = _normalised(fused, item_ids), read_withdrawn_on(catalogue)
-    return ItemEmbeddings(item_ids, first_seen, vectors, used, withdrawn_on=gone)
+    return ItemEmbeddings(
+        item_ids,
+        first_seen,
+        vectors,
+        used,
+        withdrawn_on=read_withdrawn_on(catalogue),
+        before_validation=before_validation,
+    )
 
 
 def _text_block(
@@ -228,12 +252,13 @@ def _collaborative_block(
     content: np.ndarray,
     fitted_on: np.ndarray,
     config: EmbeddingConfig,
+    splits: Sequence[str] = LEARNED,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Observed vectors of often watched items, predicted ones of the rest, mixed in between."""
     nothing = np.zeros((len(items), 0)), np.zeros(len(items), bool)
     if config.collaborative_dim == 0 or config.collaborative_weight == 0:
         return nothing
-    pairs, watched = co_watching(sessions, items)
+    pairs, watched = co_watching(sessions, items, splits)
     vectors = collaborative_vectors(pairs, config.collaborative_dim)
     observed = np.abs(vectors).sum(1) > 0
     if not observed.any():
@@ -264,6 +289,15 @@ def _scaled(block: np.ndarray, present: np.ndarray, fitted_on: np.ndarray) -> np
     learn = present & fitted_on
     power = np.square(block[learn]).sum(1).mean() if learn.any() else 0.0
     return block / np.sqrt(power) if power > 1e-12 else np.zeros_like(block)
+
+
+def _fused(
+    content: np.ndarray, together: np.ndarray, item_ids: np.ndarray, config: EmbeddingConfig
+) -> np.ndarray:
+    """(N, Dv) the blocks of content beside weighted co-watching, of unit norm."""
+    fused = np.concatenate([content, together * config.collaborative_weight], 1)
+    fused = fused if fused.shape[1] else np.zeros((len(item_ids), config.text_dim))  # no block
+    return _normalised(fused, item_ids)
 
 
 def _normalised(fused: np.ndarray, item_ids: np.ndarray) -> np.ndarray:

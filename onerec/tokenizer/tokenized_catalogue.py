@@ -17,7 +17,12 @@ from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
 from onerec.config import TokenizerConfig
-from onerec.embeddings.item_embeddings import VECTORS_FILE, ItemEmbeddings
+from onerec.embeddings.item_embeddings import (
+    BEFORE_VALIDATION_FILE,
+    VECTORS_FILE,
+    ItemEmbeddings,
+    load_vectors,
+)
 from onerec.tokenizer.codebook import fit_codebook, load_codebook
 from onerec.tokenizer.diagnostics import tokenizer_diagnostics
 from onerec.tokenizer.relabelling import renumbered
@@ -35,15 +40,22 @@ class TokenizedCatalogue:
     """Attributes:
     ids: N items with their IDs.
     vectors: (N, Dv) float32, row-aligned, in the space of the tokenizer version's codebook.
+    before_validation: (N, Dv) float32, the same without the co-watching of the validation day;
+        None where nothing depends on it.
     """
 
     ids: SemanticIds
     vectors: np.ndarray
+    before_validation: np.ndarray | None = None
 
     def save(self, directory: Path) -> None:
-        """Write `semantic_ids.parquet` and `vectors.safetensors`."""
+        """Write `semantic_ids.parquet`, `vectors.safetensors` and, where there are such vectors,
+        `vectors_before_validation.safetensors`."""
         self.ids.save(directory)
         save_file({"vectors": np.ascontiguousarray(self.vectors)}, directory / VECTORS_FILE)
+        if self.before_validation is not None:
+            vectors = np.ascontiguousarray(self.before_validation)
+            save_file({"vectors": vectors}, directory / BEFORE_VALIDATION_FILE)
 
     def diagnostics(self, codebook_directory: Path) -> dict[str, Any]:
         """Balance, reconstruction and collisions (`tokenizer_diagnostics`)."""
@@ -60,13 +72,16 @@ class TokenizedCatalogue:
             first_seen=self.ids.first_seen[rows],
             withdrawn_on=self.ids.withdrawn_days(item_ids),
         )
-        return TokenizedCatalogue(ids, self.vectors[rows])
+        before = None if self.before_validation is None else self.before_validation[rows]
+        return TokenizedCatalogue(ids, self.vectors[rows], before)
 
 
 def load_tokenized(directory: Path) -> TokenizedCatalogue:
     """Read what `TokenizedCatalogue.save` wrote."""
     return TokenizedCatalogue(
-        load_semantic_ids(directory), load_file(directory / VECTORS_FILE)["vectors"]
+        load_semantic_ids(directory),
+        load_file(directory / VECTORS_FILE)["vectors"],
+        load_vectors(directory / BEFORE_VALIDATION_FILE),
     )
 
 
@@ -132,21 +147,33 @@ def extend_tokenized(
     base = opened
     if previous is not None and previous.ids.tokenizer_version == codebook.tokenizer_version:
         base = previous
-    vectors = _in_codebook_space(embeddings, opened)
+    vectors = _in_codebook_space(embeddings, embeddings.vectors, opened)
     is_new = base.ids.index_of(embeddings.item_ids) < 0
     new = embeddings.rows(is_new)
     ids = extend_semantic_ids(
         base.ids, codebook, new.item_ids, torch.from_numpy(vectors[is_new]), new.first_seen
     )
     ids = replace(ids, withdrawn_on=embeddings.withdrawn_days(ids.item_ids))
-    extended = np.zeros((len(ids), opened.vectors.shape[1]), np.float32)
+    before = embeddings.before_validation
+    if before is not None:
+        before = _extended(base, ids, embeddings, _in_codebook_space(embeddings, before, opened))
+    return TokenizedCatalogue(ids, _extended(base, ids, embeddings, vectors), before)
+
+
+def _extended(
+    base: TokenizedCatalogue, ids: SemanticIds, embeddings: ItemEmbeddings, vectors: np.ndarray
+) -> np.ndarray:
+    """(N, Dv) the day's vectors; of items that have left the catalogue those they had last."""
+    extended = np.zeros((len(ids), vectors.shape[1]), np.float32)
     extended[: len(base.ids)] = base.vectors
     extended[ids.index_of(embeddings.item_ids)] = vectors
-    return TokenizedCatalogue(ids, extended)
+    return extended
 
 
-def _in_codebook_space(embeddings: ItemEmbeddings, opened: TokenizedCatalogue) -> np.ndarray:
-    """(N, Dv): the day's vectors, rotated into the space of the tokenizer version."""
+def _in_codebook_space(
+    embeddings: ItemEmbeddings, vectors: np.ndarray, opened: TokenizedCatalogue
+) -> np.ndarray:
+    """(N, Dv): vectors of the day's items, rotated into the space of the tokenizer version."""
     at = opened.ids.index_of(embeddings.item_ids)
     shared = at >= 0
     if not shared.any():
@@ -155,8 +182,8 @@ def _in_codebook_space(embeddings: ItemEmbeddings, opened: TokenizedCatalogue) -
             "catalogue; materialise codebook again, which opens a new tokenizer version"
         )
     reference = opened.vectors[at[shared]]
-    if np.array_equal(embeddings.vectors[shared], reference):
-        return embeddings.vectors  # the day the codebook was fitted: no rotation is needed
+    if np.array_equal(vectors[shared], reference):
+        return vectors  # the day the codebook was fitted: no rotation is needed
     rows = torch.from_numpy(np.flatnonzero(shared))
-    vectors = torch.from_numpy(embeddings.vectors)
-    return align_vectors(vectors, rows, torch.from_numpy(reference)).numpy()
+    turned = align_vectors(torch.from_numpy(vectors), rows, torch.from_numpy(reference))
+    return turned.numpy()

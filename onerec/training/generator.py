@@ -50,7 +50,9 @@ class PretrainingData:
         valid: Sessions whose loss chooses the epoch.
         semantic_ids: The catalogue.
         vectors: (N, Dv) item vectors that initialise the token embeddings where training does not
-            start from a checkpoint.
+            start from a checkpoint; a dense head reads them.
+        vectors_before_validation: (N, Dv) the same without the co-watching of the validation day,
+            which are read until all that this day chooses is chosen; None: `vectors` are.
         newest: Sessions of the newest days, the validation day included, for a last phase after the
             epoch is chosen; None: no last phase.
         newest_before: The same a day earlier, without the validation day.
@@ -67,12 +69,19 @@ class PretrainingData:
     valid: SessionTensors
     semantic_ids: SemanticIds
     vectors: Tensor | None = None
+    vectors_before_validation: Tensor | None = None
     newest: SessionTensors | None = None
     newest_before: SessionTensors | None = None
     list_cases: RecencyCases | None = None
     item_neighbours: Callable[[Sequence[str]], ItemNeighbours] | None = None
     earlier: Earlier = dataclasses.field(default_factory=dict)
     continues: bool = False
+
+    @property
+    def first_vectors(self) -> Tensor | None:
+        """(N, Dv) item vectors that training starts with."""
+        before = self.vectors_before_validation
+        return self.vectors if before is None else before
 
     @property
     def chooses_weights(self) -> bool:
@@ -98,7 +107,8 @@ def fit_generator(
     then is 0, it is left as it starts. A last phase trains both on `data.newest`, without
     validation (`TrainingConfig.fresh_epochs`); weights that have learned the sessions already
     (`data.continues`) have no other. The weights of lists are chosen on the validation day by the
-    model as that phase would have left it a day earlier: it needs more of a recency prior.
+    model as that phase would have left it a day earlier: it needs more of a recency prior. Until
+    then a dense head reads item vectors without that day's co-watching, which would flatter it.
 
     Killed and called again with the same arguments, it resumes from the last saved state and writes
     the same bytes (see `fit`). On several devices every process calls it; the first one writes.
@@ -130,6 +140,8 @@ def fit_generator(
         chosen = learner.learn_all(data, config, work)
         validation = chosen.best if chosen else learner.start_losses(data.valid, config.batch_size)
         tried = _choose_weights(learner, data, config, work, as_served=chosen is None)
+        if model.dense is not None and data.vectors is not None:
+            model.dense.vectors.copy_(data.vectors)
         newest = learner.learn_newest(data.newest, config, work, "newest_days")
         if data.item_neighbours and model.neighbour_weight:  # the first process alone has one
             model.neighbours = data.item_neighbours(LEARNED)
@@ -343,20 +355,21 @@ def _start(config: ModelConfig, data: PretrainingData, initial: OneRec | None) -
         history_length=data.train.history.shape[1],
         session_items=data.train.targets.shape[1],
     )
+    vectors = data.first_vectors
     if config.dense_head:
-        if data.vectors is None:
+        if vectors is None:
             raise ValueError("dense_head: the semantic IDs have no vectors of the items")
         with torch.random.fork_rng(devices=[]):  # the generator starts as it would without
-            model.add_dense_head(*data.vectors.shape).vectors.copy_(data.vectors)
+            model.add_dense_head(*vectors.shape).vectors.copy_(vectors)
         if initial is not None and initial.dense is not None:
-            initial.dense.cover(data.vectors)
+            initial.dense.cover(vectors)
     vocabulary = _vocabulary(config, data, initial)
     if vocabulary is not None:
         model.add_user_features(vocabulary)
     if initial is not None:
         _load_weights(model, initial)
-    elif data.vectors is not None:
-        init_from_content(model, data.semantic_ids.codes.long(), data.vectors)
+    elif vectors is not None:
+        init_from_content(model, data.semantic_ids.codes.long(), vectors)
     return model
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from onerec.artifacts import MANIFEST, read_json
 from onerec.config import ModelConfig, TrainingConfig
+from onerec.embeddings.item_embeddings import BEFORE_VALIDATION_FILE, VECTORS_FILE
 from onerec.evaluation.ndcg_by_weight import Earlier
 from onerec.evaluation.recency import load_recency_cases
 from onerec.model import load_model, read_config
@@ -170,7 +171,8 @@ def _pretraining_data(job: TrainingJob, semantic_ids: SemanticIds) -> Pretrainin
         train=sessions,
         valid=valid_sessions,
         semantic_ids=semantic_ids,
-        vectors=_item_vectors(job.semantic_ids),
+        vectors=_item_vectors(job.semantic_ids / VECTORS_FILE),
+        vectors_before_validation=_item_vectors(job.semantic_ids / BEFORE_VALIDATION_FILE),
         newest=newest,
         newest_before=newest_before,
         list_cases=list_cases,
@@ -232,8 +234,7 @@ def count_neighbours(
     return ItemNeighbours.of(nearest_items(window.watched, most, listed))
 
 
-def _item_vectors(semantic_ids: Path) -> Tensor | None:
-    file = semantic_ids / "vectors.safetensors"
+def _item_vectors(file: Path) -> Tensor | None:
     return load_file(file)["vectors"] if file.exists() else None
 
 

@@ -124,6 +124,35 @@ def test_items_watched_together_are_near(tmp_path: Path) -> None:
     assert likeness[~same].mean() < 0.2  # which vectors the SVD picks differs between processors
 
 
+def test_the_vectors_before_validation_have_not_seen_that_day(tmp_path: Path) -> None:
+    halves = [[f"i{n:03d}" for n in range(g, 40, 2)] for g in range(2)]
+    rng = np.random.default_rng(0)
+    learned = [list(rng.choice(half, 3, replace=False)) for _ in range(60) for half in halves]
+    of_the_day = [[f"i{n:03d}", f"i{n + 1:03d}"] for n in range(0, 40, 2)] * 5
+    alone = write_sessions(tmp_path / "alone", "train", learned)
+    both = write_sessions(tmp_path / "both", "train", learned)
+    write_sessions(both, "valid", of_the_day)
+    config = dataclasses.replace(HASHED, collaborative_shrinkage=0.0)
+    without, found = (embed_items(two_topics(), where, None, config) for where in (alone, both))
+    assert found.before_validation is not None
+    np.testing.assert_array_equal(found.before_validation, without.vectors)
+    assert np.abs(found.vectors - without.vectors).max() > 0.1
+    found.save(tmp_path)
+    loaded = load_item_embeddings(tmp_path)
+    assert loaded.before_validation is not None
+    np.testing.assert_array_equal(loaded.before_validation, found.before_validation)
+    some = found.rows(np.array([3, 1]))
+    assert some.before_validation is not None
+    np.testing.assert_array_equal(some.before_validation, found.before_validation[[3, 1]])
+
+
+def test_vectors_that_no_watch_moves_are_the_same_before_validation(silent: Path) -> None:
+    found = embed_items(two_topics(), silent, None, HASHED)
+    assert found.before_validation is None
+    found.save(silent)
+    assert load_item_embeddings(silent).before_validation is None
+
+
 def test_histories_count_as_watched_together(tmp_path: Path) -> None:
     evens, odds = ([f"i{n:03d}" for n in range(g, 12, 2)] for g in range(2))
     sessions = [[item] for group in (evens, odds) for item in group]

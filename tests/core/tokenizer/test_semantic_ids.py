@@ -1,6 +1,7 @@
 """IDs are unique, equal in length, append-only, and near."""
 
 import tempfile
+from dataclasses import replace
 from datetime import date
 from functools import cache
 from pathlib import Path
@@ -23,7 +24,11 @@ from onerec.tokenizer.semantic_ids import (
     extend_semantic_ids,
     load_semantic_ids,
 )
-from onerec.tokenizer.tokenized_catalogue import extend_tokenized, tokenize_catalogue
+from onerec.tokenizer.tokenized_catalogue import (
+    extend_tokenized,
+    load_tokenized,
+    tokenize_catalogue,
+)
 from tests.core.tokenizer.peers import topical
 
 DAY = np.datetime64("2026-06-01")
@@ -196,6 +201,30 @@ def test_nights_hold_in_any_order_of_the_catalogue(data: st.DataObject, copies: 
             assert later.ids.num_moved_since(night.ids) == 0
             assert later.ids.num_invalid() == 0
             night = later
+
+
+def test_the_vectors_before_validation_come_into_the_codebooks_space(tmp_path: Path) -> None:
+    vectors = topical(60, 8, seed=3)
+    turn = torch.linalg.qr(torch.randn(8, 8, generator=torch.Generator().manual_seed(0)))[0]
+    first_seen = np.concatenate([days(40), DAY + np.ones(20, int)])
+    night = ItemEmbeddings(
+        names(60), first_seen, vectors.numpy(), {}, before_validation=(vectors @ turn).numpy()
+    )
+    config = TokenizerConfig(num_levels=2, codebook_size=8, iterations=5)
+    tokenize_catalogue(night, date(2026, 6, 2), config, tmp_path)
+    first = extend_tokenized(tmp_path, None, night)
+    assert first.before_validation is not None
+    at = first.ids.index_of(night.item_ids)
+    np.testing.assert_allclose(first.before_validation[at], vectors, atol=1e-5)
+    # what has left the catalogue keeps its last vector
+    left = night.rows(np.arange(1, 60))
+    second = extend_tokenized(tmp_path, first, left)
+    second.save(tmp_path)
+    loaded = load_tokenized(tmp_path)
+    assert loaded.before_validation is not None
+    np.testing.assert_allclose(loaded.before_validation[at], vectors, atol=1e-5)
+    gone = extend_tokenized(tmp_path, second, replace(left, before_validation=None))
+    assert gone.before_validation is None
 
 
 def test_extending_twice_gives_the_same(tmp_path: Path) -> None:

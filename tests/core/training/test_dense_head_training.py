@@ -102,6 +102,33 @@ def test_every_weight_of_it_moves_in_the_last_phase_too(tmp_path: Path) -> None:
     assert [name for name in sorted(own) if torch.equal(before[name], after[name])] == []
 
 
+@pytest.mark.parametrize("own_encoder", [True, False])
+def test_what_the_validation_day_chooses_has_not_seen_its_co_watching(
+    tmp_path: Path, own_encoder: bool
+) -> None:
+    shape = HEAD if own_encoder else dataclasses.replace(HEAD, dense_encoder_layers=0)
+    before = VECTORS.roll(1, dims=0)
+    night = {"model": shape, "list_cases": CASES, "newest": NEWEST}
+    learns_newest = dataclasses.replace(CONFIG, max_epochs=2, fresh_epochs=1)
+    both = {"vectors": VECTORS, "vectors_before_validation": before}
+    report = fit(tmp_path / "night", learns_newest, **both, **night)
+    blind = fit(tmp_path / "blind", learns_newest, vectors=before, **night)
+    assert report.dense_ndcg == blind.dense_ndcg
+    assert report.dense_history == blind.dense_history
+    assert report.history == blind.history
+    # the last phase has the newest vectors, as lists will
+    model, other = checkpoint(tmp_path / "night"), checkpoint(tmp_path / "blind")
+    assert model.dense is not None
+    assert torch.equal(model.dense.vectors, VECTORS)
+    assert other.dense is not None
+    assert not torch.equal(model.dense.known.weight, other.dense.known.weight)
+    # so does a warm start, which chooses by the checkpoint as it served
+    fit(tmp_path / "warm", learns_newest, initial=other, **both, **night)
+    model = checkpoint(tmp_path / "warm")
+    assert model.dense is not None
+    assert torch.equal(model.dense.vectors, VECTORS)
+
+
 NOBODY = dataclasses.replace(CASES, users=CASES.users.rows(np.zeros(0, dtype=int)))
 
 
