@@ -152,38 +152,45 @@ def embed_items(
         raise ValueError(f"before={before}: no item was first seen earlier; choose a later day")
 
     encode = partial(encode_minilm, on_progress=on_progress, pool=pool)
-    text, has_text = _text_block(catalogue, fitted_on, config, encode)
-    attributes, has_attributes = _attributes_block(catalogue, fitted_on, config)
-    own, has_supplied = _supplied_block(supplied, ids, fitted_on)
-    weighted = (
-        (text, config.text_weight),
-        (attributes, config.attributes_weight),
-        (own, config.supplied_weight),
-    )
-    blocks = [block * weight for block, weight in weighted if weight > 0 and block.any()]
-    content = np.concatenate([np.zeros((len(ids), 0)), *blocks], 1)
+    content, used = _content(catalogue, supplied, fitted_on, config, encode)
     on_progress("co-watching: counting item pairs")
-    together, has_together = _collaborative_block(sessions, items, content, fitted_on, config)
+    co_watched = partial(_collaborative_block, sessions, items, content, fitted_on, config)
+    together, has_together = co_watched(LEARNED)
     vectors, before_validation = _fused(content, together, item_ids, config), None
     if has_together.any():
         on_progress("co-watching: counting item pairs without the validation day")
-        learned = ("train",)
-        known, _ = _collaborative_block(sessions, items, content, fitted_on, config, learned)
-        before_validation = _fused(content, known, item_ids, config)
-    used = {
-        "has_text": has_text & (config.text_weight > 0),
-        "has_collaborative": has_together & (config.collaborative_weight > 0),
-        "has_attributes": has_attributes & (config.attributes_weight > 0),
-        "has_supplied": has_supplied & (config.supplied_weight > 0),
-    }
+        before_validation = _fused(content, co_watched(("train",))[0], item_ids, config)
     return ItemEmbeddings(
         item_ids,
         first_seen,
         vectors,
-        used,
+        used | {"has_collaborative": has_together & (config.collaborative_weight > 0)},
         withdrawn_on=read_withdrawn_on(catalogue),
         before_validation=before_validation,
     )
+
+
+def _content(
+    catalogue: pa.Table,
+    supplied: pa.Table | None,
+    fitted_on: np.ndarray,
+    config: EmbeddingConfig,
+    encode: Callable[[np.ndarray], np.ndarray],
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """(N, Dc) weighted blocks of all but co-watching, and which items have which of them."""
+    ids = catalogue["item_id"].combine_chunks().cast(pa.string())
+    found = (
+        ("has_text", config.text_weight, _text_block(catalogue, fitted_on, config, encode)),
+        (
+            "has_attributes",
+            config.attributes_weight,
+            _attributes_block(catalogue, fitted_on, config),
+        ),
+        ("has_supplied", config.supplied_weight, _supplied_block(supplied, ids, fitted_on)),
+    )
+    blocks = [block * w for _, w, (block, _) in found if w > 0 and block.any()]
+    used = {name: has & (w > 0) for name, w, (_, has) in found}
+    return np.concatenate([np.zeros((len(ids), 0)), *blocks], 1), used
 
 
 def _text_block(
@@ -252,7 +259,7 @@ def _collaborative_block(
     content: np.ndarray,
     fitted_on: np.ndarray,
     config: EmbeddingConfig,
-    splits: Sequence[str] = LEARNED,
+    splits: Sequence[str],
 ) -> tuple[np.ndarray, np.ndarray]:
     """Observed vectors of often watched items, predicted ones of the rest, mixed in between."""
     nothing = np.zeros((len(items), 0)), np.zeros(len(items), bool)
