@@ -16,6 +16,7 @@ from torch import Tensor
 
 from experiments.reward_quality.baselines import fit_base_rates, fit_lightgbm
 from onerec.config import RewardConfig
+from onerec.embeddings.item_embeddings import vectors_before_validation
 from onerec.reward.ensemble import load_ensemble
 from onerec.reward.scoring import score_blocks
 from onerec.reward.training import blocks_of, fit_reward, users_of_part, with_facts_of
@@ -36,7 +37,8 @@ class EvaluationBlocks:
         stop: Validation day of the reward part's users, for early stopping.
         test: Test day of all users.
         items: Exposures of the test day as blocks of one item.
-        vectors: (N, Dv) item vectors.
+        vectors: (N, Dv) item vectors, to measure with.
+        vectors_before_validation: (N, Dv) without that day's co-watching, to fit with.
     """
 
     train: RewardBlocks
@@ -44,6 +46,7 @@ class EvaluationBlocks:
     test: RewardBlocks
     items: RewardBlocks
     vectors: Tensor
+    vectors_before_validation: Tensor
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,7 @@ def load_blocks(
         test=test,
         items=_counted_in_blocks(items, session_items, log),
         vectors=load_file(semantic_ids / "vectors.safetensors")["vectors"],
+        vectors_before_validation=torch.from_numpy(vectors_before_validation(semantic_ids)),
     )
 
 
@@ -143,7 +147,9 @@ def fit_systems(
     rates = fit_base_rates(blocks.train)
     scored("base_rate", began, lambda part: [rates.score(part, blocks.vectors)])
     began = time.monotonic()
-    lightgbm = fit_lightgbm(blocks.train, blocks.stop, blocks.vectors, seed=config.seed)
+    lightgbm = fit_lightgbm(
+        blocks.train, blocks.stop, blocks.vectors_before_validation, seed=config.seed
+    )
     scored("lightgbm", began, lambda part: [lightgbm.score(part, blocks.vectors)])
     names = ", ".join(signal.name for signal in blocks.train.signals)
     on_progress(f"lightgbm: {lightgbm.trees()} trees for {names}")
@@ -184,7 +190,7 @@ def _fit_seeds(
             several,
             blocks.train,
             blocks.stop,
-            blocks.vectors,
+            blocks.vectors_before_validation,
             Path(directory),
             on_epoch=lambda n: on_progress(f"  epoch {n['epoch']}: {n['valid_loss']}"),
         )

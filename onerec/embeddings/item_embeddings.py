@@ -114,6 +114,13 @@ def load_vectors(file: Path) -> np.ndarray | None:
     return load_file(file)["vectors"] if file.exists() else None
 
 
+def vectors_before_validation(directory: Path) -> np.ndarray:
+    """(N, Dv) what the validation day may choose with, of a `semantic_ids` artifact: the vectors
+    without that day's co-watching, or all where nothing depends on it."""
+    before = load_vectors(directory / BEFORE_VALIDATION_FILE)
+    return load_file(directory / VECTORS_FILE)["vectors"] if before is None else before
+
+
 def embed_items(
     catalogue: pa.Table,
     sessions: Path,

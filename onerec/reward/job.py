@@ -4,9 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from safetensors.torch import load_file
+import torch
 
 from onerec.config import RewardConfig
+from onerec.embeddings.item_embeddings import vectors_before_validation
 from onerec.reward.training import RewardPart, fit_reward
 from onerec.session_dataset.item_attributes import load_item_attributes
 from onerec.session_dataset.reader import read_session_config
@@ -24,7 +25,8 @@ class RewardJob:
 
     Attributes:
         session_dataset: Files of a `session_dataset` artifact.
-        semantic_ids: Files of a `semantic_ids` artifact, with item vectors.
+        semantic_ids: Files of a `semantic_ids` artifact, with item vectors; those without the
+            validation day's co-watching are learned with, since that day chooses.
         part: Which of the two models: the reward model or the evaluator.
         reward: Settings of the stage.
         runtime: Hardware.
@@ -43,7 +45,7 @@ class RewardJob:
             self.reward,
             train,
             valid,
-            load_file(self.semantic_ids / "vectors.safetensors")["vectors"],
+            torch.from_numpy(vectors_before_validation(self.semantic_ids)),
             out_dir,
             part=self.part,
             execution=Execution(runtime=self.runtime, scratch=scratch),

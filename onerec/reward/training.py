@@ -81,15 +81,14 @@ def fit_reward(
 
     Early stopping and metrics use the same validation day, which makes the metrics slightly
     optimistic; so do LightGBM's trees and shares, chosen on that day too, whose gain over the
-    network looks larger than it is, and the item vectors, whose collaborative part includes that
-    day's co-watching.
+    network looks larger than it is.
 
     Args:
         config: Settings of the stage.
         train: Blocks of the training days, all users. Facts are computed from their exposure `log`,
             those of items over the part's users only; without a log there are no facts.
         valid: Blocks of the validation day, all users.
-        vectors: (N, Dv) frozen item vectors.
+        vectors: (N, Dv) frozen item vectors, without the validation day's co-watching.
         out_dir: Gets `model.safetensors`, `config.json` and `metrics.json`, and `boosting.json`
             where LightGBM counts.
         part: Which of the two models.

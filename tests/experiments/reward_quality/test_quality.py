@@ -34,6 +34,7 @@ def planted(rows: int) -> EvaluationBlocks:
         test=test,
         items=single,
         vectors=VECTORS,
+        vectors_before_validation=VECTORS,
     )
 
 
@@ -129,7 +130,8 @@ def test_labels_of_the_test_day_reach_no_scorer():
 def test_with_facts_the_network_is_measured_beside_its_mean_with_lightgbm():
     train, valid, test = (watched_blocks(TOPICS, n, i) for i, n in enumerate((1600, 600, 300)))
     quick = dataclasses.replace(CONFIG, max_epochs=2)
-    blocks = EvaluationBlocks(train, valid, test, test.rows(torch.arange(50)), VECTORS)
+    items = test.rows(torch.arange(50))
+    blocks = EvaluationBlocks(train, valid, test, items, VECTORS, VECTORS)
     systems = fit_systems(blocks, quick, seeds=1)
     assert {"network_alone", "no_facts"} < set(systems)
     both, alone = systems["reward_model"].test[0, :, -1], systems["network_alone"].test[0, :, -1]
