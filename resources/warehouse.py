@@ -138,7 +138,7 @@ class Warehouse(dg.ConfigurableResource):
             try:
                 return duckdb.connect(str(file), read_only=read_only, config=config)
             except duckdb.IOException as error:
-                if "lock" not in str(error).lower():
+                if not _is_lock(error):
                     remedy = (
                         "This user has to be able to read and write it"
                         if "Permission denied" in str(error)
@@ -408,6 +408,11 @@ class Warehouse(dg.ConfigurableResource):
                 {"day": day},
             )
         return rows.num_rows
+
+
+def _is_lock(error: duckdb.IOException) -> bool:
+    """Whether another process holds the file; its path, which may hold the word, says nothing."""
+    return "Could not set lock" in str(error)
 
 
 def _exists(connection: duckdb.DuckDBPyConnection, schema_name: str, table: str) -> bool:
