@@ -206,12 +206,14 @@ def _changed(contract: pa.Schema, before: str, now: str) -> str:
     day must not hold a part of them.
     """
     # a change of the file or of the row in it is no change of the item
-    rows = f"select {', '.join([*contract.names, 'unreadable', 'is_withdrawn'])} from"
+    columns = ", ".join([*contract.names, "unreadable", "is_withdrawn"])
+    states = [
+        f"select item_id, count(*), sum(cast(hash({columns}) as hugeint)) from {name} group by 1"
+        for name in (now, before)
+    ]
     return (
-        f"select * from {now} as a semi join ("
-        f"select item_id from ({rows} {now} except all {rows} {before}) union "
-        f"select item_id from ({rows} {before} except all {rows} {now})"
-        ") as b on a.item_id is not distinct from b.item_id"
+        f"select * from {now} as a semi join ({' except '.join(states)}) as b "
+        "on a.item_id is not distinct from b.item_id"
     )
 
 
