@@ -66,5 +66,5 @@ def session_build(dbt: SessionDbt) -> "SessionBuild":
     """How the sessions of a log are cut for its inspection."""
     from resources.inspection.log_inspection import SessionBuild
 
-    variables = session_variables(PIPELINE.sessions, SETTINGS.feedback)
+    variables = session_variables(PIPELINE.sessions, SETTINGS.feedback, SETTINGS.time_zone)
     return SessionBuild(dbt=dbt, variables=variables, directory=SETTINGS.root)

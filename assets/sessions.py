@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, timedelta
 from typing import Any
@@ -44,6 +45,9 @@ NOT_FOR_SQL = {
 }
 """Session settings that only the session dataset and its checks read."""
 
+OF_LISTS = {"history_length", "session_items"}
+"""Settings of which the stored tables know nothing: lists are cut when they are read."""
+
 REJECTED_BY_CHOICE = {"user_id has more than max_events_per_user_day events on the day"}
 """Reasons that a setting turns on; they are no sign of a damaged log."""
 
@@ -62,10 +66,16 @@ class OrderLaunchpad(launchpad(PIPELINE.sessions, "session_order", "max_tied_sha
     """When the order of a session counts as unknown."""
 
 
-def session_variables(config: SessionConfig, feedback: Feedback = VIDEO) -> dict[str, Any]:
-    """dbt's variables: the settings under their own names, and what events mean."""
+def session_variables(
+    config: SessionConfig, feedback: Feedback = VIDEO, time_zone: str = "UTC"
+) -> dict[str, Any]:
+    """dbt's variables: the settings under their own names, what events mean, and the time zone of
+    the log's days."""
     settings = {k: v for k, v in dataclasses.asdict(config).items() if k not in NOT_FOR_SQL}
-    return {"user_sample": 1.0} | settings | feedback.variables()
+    variables = {"time_zone": time_zone} | settings | feedback.variables()
+    stored = {name: value for name, value in variables.items() if name not in OF_LISTS}
+    built_with = hashlib.sha256(json.dumps(stored, sort_keys=True).encode()).hexdigest()[:16]
+    return {"built_with": built_with, "user_sample": 1.0} | variables
 
 
 class SessionSqlTranslator(DagsterDbtTranslator):
@@ -103,8 +113,9 @@ def session_sql(
 ) -> Iterator[Any]:
     """Staging, sessions and good sessions of the run's days, in one pass.
 
-    Earlier days are built too that were landed, or corrected, since they were built: of the window
-    where the run is for a single day, of the lateness window in any case. So are deliveries of the
+    Earlier days are built too that were landed, or corrected, since they were built, or built with
+    other settings: of the window where the run is for a single day, of the lateness window in any
+    case, so that models learn from sessions of one kind. So are deliveries of the
     lateness window after the last day: one of their rows may now be a duplicate, or no longer. And
     so are those after them that were landed and not built: they may have late rows of these days.
     """
@@ -112,15 +123,15 @@ def session_sql(
     settings = to_core(config, PIPELINE.sessions)
     late = timedelta(days=settings.lateness_days)
     back = max(late, timedelta(days=config.window_days)) if len(days) == 1 else late
-    delivered = warehouse.delivered_days(days[0] - back, date.max)
+    variables = session_variables(settings, SETTINGS.feedback, SETTINGS.time_zone)
+    delivered = warehouse.delivered_days(days[0] - back, date.max, variables["built_with"])
     end = last_to_build(days[-1], late, delivered)
-    others = [d for d in delivered if not d.is_built and d.day not in days and d.day <= end]
+    others = [d for d in delivered if not d.is_built_alike and d.day not in days and d.day <= end]
     start = min([d.day for d in others] + days)
     versions = {}  # a range of days has none of its own
     if len(days) == 1:
         fingerprint = next((d.fingerprint for d in delivered if d.day == days[0]), "")
         versions = _versions(context, fingerprint, settings)
-    variables = session_variables(settings, SETTINGS.feedback)
     for event in dbt.build(context, variables, (start, end)):
         if isinstance(event, dg.Output) and versions:
             version = versions[context.asset_key_for_output(event.output_name)]

@@ -1,5 +1,6 @@
 """dbt: where its project is, when its manifest is parsed, how a build is reported to Dagster."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -34,6 +35,7 @@ asset_utils.logger.addFilter(lambda record: "dbt subsetted execution" not in rec
 LARGEST_LOG_BYTES = 2**20
 """dbt keeps its log in up to six files of this size."""
 _SOURCES = {".sql", ".yml"}
+_MADE_OF = "manifest_sources.sha256"
 Days = tuple[date, date]
 """The first and the last day of a build."""
 
@@ -186,20 +188,30 @@ def dbt_executable() -> str:
 
 
 def dbt_project(target: Path, warehouse_path: Path) -> DbtProject:
-    """The project, with a manifest in `target` that is as new as the project's files.
+    """The project, with a manifest in `target` that was made of the project's files.
 
     dagster-dbt's own `prepare_if_dev` would parse in every process that loads the code location.
     """
     project = DbtProject(project_dir=PROJECT_DIR, target_path=target.resolve())
-    manifest = project.manifest_path
-    newest = max(
-        f.stat().st_mtime
-        for f in PROJECT_DIR.rglob("*")
-        if f.suffix in _SOURCES and "target" not in f.relative_to(PROJECT_DIR).parts
-    )
-    if not manifest.exists() or manifest.stat().st_mtime < newest:
-        _parse(target.resolve(), warehouse_path)
+    made_of, sources = project.manifest_path.with_name(_MADE_OF), _sources_hash(PROJECT_DIR)
+    known = made_of.read_text() if made_of.exists() and project.manifest_path.exists() else None
+    if known != sources:
+        _parse(target.resolve(), warehouse_path, sources)
     return project
+
+
+def _sources_hash(project_dir: Path) -> str:
+    """Hash of the project's files and of dbt's version.
+
+    Times of files say too little: an image of before, or one that was built before this state was
+    first used, has older files than the manifest of another version; a deleted one has none.
+    """
+    found = hashlib.sha256(metadata.version("dbt-core").encode())
+    for file in sorted(project_dir.rglob("*")):
+        within = file.relative_to(project_dir)
+        if file.suffix in _SOURCES and "target" not in within.parts:
+            found.update(f"\n{within}\n".encode() + file.read_bytes())
+    return found.hexdigest()
 
 
 def session_dbt(target: Path, warehouse_path: Path, **fields: Any) -> SessionDbt:
@@ -224,14 +236,15 @@ def session_dbt_of(settings: Settings) -> SessionDbt:
     return spark_session_dbt(target, settings.warehouse_path, settings.lake)
 
 
-def _parse(target: Path, warehouse_path: Path) -> None:
+def _parse(target: Path, warehouse_path: Path, sources: str) -> None:
     """Parse aside and move the manifest into place, for processes that load at the same time."""
     target.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix="parse-", dir=target))
     try:
         dbt = session_dbt(target, warehouse_path)
         dbt.cli(["parse", "--quiet"], target_path=aside).wait()
-        for name in ("partial_parse.msgpack", "manifest.json"):
+        (aside / _MADE_OF).write_text(sources)
+        for name in ("partial_parse.msgpack", "manifest.json", _MADE_OF):
             if (aside / name).exists():
                 os.replace(aside / name, target / name)
     finally:

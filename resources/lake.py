@@ -97,7 +97,8 @@ class Lake:
 def _write(connection: duckdb.DuckDBPyConnection, query: str, file: Path) -> None:
     """Write a query's rows beside a file and move them into its place."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    aside = file.with_suffix(".aside")
+    # by its name Spark takes what an ended run left for no data
+    aside = file.with_name(f"_{file.name}.aside")
     connection.execute(f"copy ({query}) to '{_quoted(aside)}' (format parquet)")
     aside.replace(file)
 

@@ -166,9 +166,6 @@ def _replace_changes(
         Number of rows delivered.
     """
     (day,) = delivery.days
-    # a change of the file or of the row in it is no change of the item
-    compared = [*contract.names, "unreadable", "is_withdrawn"]
-    same = " and ".join(f"a.{c} is not distinct from b.{c}" for c in compared)
     # all of a result is fetched: DuckDB 2 lets an open one own the connection
     found = connection.execute(
         "select min(delivered_on) from raw.deliveries where table_name = $table "
@@ -188,19 +185,36 @@ def _replace_changes(
     if delivery.is_full and num_rows:  # a delivery without a row is none
         _withdraw(connection, "delivered", day, before="earlier", now="delivered")
     connection.execute(
-        f"insert into raw.{table} by name "
-        f"select a.* from delivered as a anti join earlier as b on {same}"
+        f"insert into raw.{table} by name {_changed(contract, 'earlier', 'delivered')}"
     )
     if next_day:
         _catalogue(connection, "next_after", f"raw.{table}", "<=", next_day)
         connection.execute(
-            f"insert into raw.{table} by name select a.* replace ($day as delivered_on) "
-            f"from next_before as a anti join next_after as b on {same}",
+            f"insert into raw.{table} by name select * replace ($day as delivered_on) "
+            f"from ({_changed(contract, 'next_after', 'next_before')})",
             {"day": next_day},
         )
         if delivery.is_full:
             _withdraw(connection, f"raw.{table}", next_day, before="next_after", now="next_before")
     return num_rows
+
+
+def _changed(contract: pa.Schema, before: str, now: str) -> str:
+    """SQL: rows of a catalogue that are of items with other rows than in the one before.
+
+    All rows of such an item: which of several counts is decided among those of one day, so that a
+    day must not hold a part of them.
+    """
+    # a change of the file or of the row in it is no change of the item
+    columns = ", ".join([*contract.names, "unreadable", "is_withdrawn"])
+    states = [
+        f"select item_id, count(*), sum(cast(hash({columns}) as hugeint)) from {name} group by 1"
+        for name in (now, before)
+    ]
+    return (
+        f"select * from {now} as a semi join ({' except '.join(states)}) as b "
+        "on a.item_id is not distinct from b.item_id"
+    )
 
 
 def _catalogue(

@@ -18,7 +18,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _CLASS = "org.apache.spark.sql.hive.thriftserver.HiveThriftServer2"
@@ -67,7 +67,8 @@ def thrift_server(directory: Path, *, port: int = 0, cores: int = 2) -> Iterator
         _wait_for(server, port, log)
         yield port
     finally:
-        os.killpg(server.pid, signal.SIGTERM)
+        with suppress(ProcessLookupError):  # it has ended by itself
+            os.killpg(server.pid, signal.SIGTERM)
         server.wait()
 
 

@@ -65,13 +65,15 @@ class DeliveredDay:
 
     Attributes:
         day: Which.
-        fingerprint: Of what was delivered of it, late rows included.
+        fingerprint: Of what was delivered of it, late rows and its catalogue included.
         is_built: Its sessions were built from that.
+        is_built_alike: And with the settings asked for.
     """
 
     day: date
     fingerprint: str
     is_built: bool
+    is_built_alike: bool
 
 
 class Warehouse(dg.ConfigurableResource):
@@ -138,7 +140,7 @@ class Warehouse(dg.ConfigurableResource):
             try:
                 return duckdb.connect(str(file), read_only=read_only, config=config)
             except duckdb.IOException as error:
-                if "lock" not in str(error).lower():
+                if not _is_lock(error):
                     remedy = (
                         "This user has to be able to read and write it"
                         if "Permission denied" in str(error)
@@ -209,24 +211,39 @@ class Warehouse(dg.ConfigurableResource):
             ).fetchall()
         return dict(rows)
 
-    def delivered_days(self, first: date, last: date) -> list[DeliveredDay]:
-        """The delivered days of a range, oldest first, and which of them are built as they are."""
+    def delivered_days(self, first: date, last: date, built_with: str) -> list[DeliveredDay]:
+        """The delivered days of a range, oldest first, and which of them are built as they are.
+
+        Args:
+            first: First day of the range.
+            last: Last day of it.
+            built_with: The variable of the session SQL that stands for the settings.
+        """
         with self.connect(read_only=True) as connection:
-            days, built = "delivered_days", "built.fingerprint = days.fingerprint"
+            days, built = "delivered_days", "built.fingerprint"
             join = "left join session_days as built on days.event_date = built.session_date"
             if not _exists(connection, "main", "session_days"):  # before the first build
                 days = (
-                    "(select delivered_on as event_date, fingerprint from raw.deliveries "
-                    "where table_name = 'raw_events')"
+                    "(select delivered_on as event_date, min(fingerprint) filter "
+                    "(table_name = 'raw_events') || '/' || coalesce(min(fingerprint) filter "
+                    "(table_name = 'raw_items'), '') as fingerprint from raw.deliveries "
+                    "group by all having bool_or(table_name = 'raw_events'))"
                 )
-                built, join = "false", ""
+                built, join = "null", ""
             rows = connection.execute(
-                f"select event_date, days.fingerprint, coalesce({built}, false) "
-                f"from {days} as days {join} "
+                f"select event_date, days.fingerprint, {built} from {days} as days {join} "
                 "where event_date between $first and $last order by event_date",
                 {"first": first, "last": last},
             ).fetchall()
-        return [DeliveredDay(*row) for row in rows]
+        return [
+            DeliveredDay(
+                day=day,
+                fingerprint=fingerprint,
+                is_built=(built_from or "").partition("|")[0] == fingerprint,
+                is_built_alike=built_from == f"{fingerprint}|{built_with}",
+            )
+            for day, fingerprint, built_from in rows
+        ]
 
     def sessions_per_day(self, first: date, last: date) -> dict[date, int]:
         """Number of sessions of each day that was built, oldest first; 0 for a day without any."""
@@ -408,6 +425,11 @@ class Warehouse(dg.ConfigurableResource):
                 {"day": day},
             )
         return rows.num_rows
+
+
+def _is_lock(error: duckdb.IOException) -> bool:
+    """Whether another process holds the file; its path, which may hold the word, says nothing."""
+    return "Could not set lock" in str(error)
 
 
 def _exists(connection: duckdb.DuckDBPyConnection, schema_name: str, table: str) -> bool:

@@ -56,6 +56,21 @@
 
 {% macro spark__microseconds_of(time) -%}unix_micros({{ time }}){%- endmacro %}
 
+{# The day of a UTC time in the log's time zone. #}
+{% macro local_day(time) -%}
+    {%- if var("time_zone") == "UTC" -%}cast({{ time }} as date)
+    {%- else -%}{{ adapter.dispatch("local_day")(time) }}
+    {%- endif -%}
+{%- endmacro %}
+
+{% macro default__local_day(time) -%}
+    cast(timezone('{{ var("time_zone") }}', timezone('UTC', {{ time }})) as date)
+{%- endmacro %}
+
+{% macro spark__local_day(time) -%}
+    cast(from_utc_timestamp({{ time }}, '{{ var("time_zone") }}') as date)
+{%- endmacro %}
+
 {# The text under a key of a JSON text; null where there is none. #}
 {% macro json_text(json, key) -%}{{ adapter.dispatch("json_text")(json, key) }}{%- endmacro %}
 

@@ -26,7 +26,7 @@ from onerec.session_dataset.reader import (
 )
 from onerec.session_dataset.splits import split_of, validation_day
 
-_DECIMALS = 6  # of the session SQL's sum of watch seconds
+_PER_SECOND = 10**6  # the session SQL adds up watch seconds of six decimals
 
 
 def recount_sessions(
@@ -57,7 +57,8 @@ def recount_sessions(
     )
     watched = shown.where(exposure_flags(sessions, "is_watched"))
     positive = shown.where(exposure_flags(sessions, "is_positive"))
-    seconds = np.round(shown.totals(exposure_numbers(sessions, "watch_seconds")), _DECIMALS)
+    watch_seconds = exposure_numbers(sessions, "watch_seconds")
+    seconds = shown.totals(np.floor(watch_seconds * _PER_SECOND + 0.5)) / _PER_SECOND
     clicks = np.stack([exposure_flags(sessions, name) for name in INTERACTIONS]).sum(0)
     interactions = shown.totals(clicks).astype(np.int64)
     watched_items = distinct(watched.pairs(len(everything)))

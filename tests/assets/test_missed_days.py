@@ -1,5 +1,6 @@
 """Days that no run has ingested: the next run for a single day lands and builds them first."""
 
+import dataclasses
 from datetime import date
 from pathlib import Path
 
@@ -8,7 +9,9 @@ import duckdb
 import pytest
 
 from assets import raw, sessions
+from onerec.config import SessionConfig
 from tests.sql import delivered, random_log
+from tests.sql.test_session_sql import examples, expected
 
 FIRST, SKIPPED, ALSO_SKIPPED, LAST = random_log.DAYS
 INGEST = [raw.raw_events, raw.raw_items, sessions.session_sql]
@@ -26,8 +29,10 @@ def recorded(result: dg.ExecuteInProcessResult, asset: str) -> list[date]:
     return sorted(date.fromisoformat(str(e.partition)) for e in events)
 
 
-def night(home: Path, day: date, window_days: int = 13) -> dg.ExecuteInProcessResult:
-    config = random_log.run_config().to_config_dict()["ops"]
+def night(
+    home: Path, day: date, window_days: int = 13, settings: SessionConfig = random_log.CONFIG
+) -> dg.ExecuteInProcessResult:
+    config = random_log.run_config(settings).to_config_dict()["ops"]
     config["session_sql"]["config"]["window_days"] = window_days
     window = {"config": {"window_days": window_days}}
     config |= {"raw_events": window, "raw_items": window}
@@ -81,6 +86,28 @@ def test_a_day_without_sessions_is_built_too(home: Path) -> None:
     assert found == [(FIRST, True), (SKIPPED, False), (ALSO_SKIPPED, True)]
     # nothing but the day that has late rows is left to be built by the next night
     assert recorded(night(home, LAST), "sessions") == [ALSO_SKIPPED, LAST]
+
+
+def test_days_that_were_built_with_other_settings_are_built_again(home: Path) -> None:
+    changed = dataclasses.replace(random_log.CONFIG, watched_min_seconds=5.0, session_gap_minutes=9)
+    result = night(home, SKIPPED, settings=changed)
+    assert recorded(result, "sessions") == [FIRST, SKIPPED]
+    later = {f"events-{day}": [] for day in (ALSO_SKIPPED, LAST)}
+    assert examples(home) == expected(changed, later)[0]
+    assert recorded(night(home, SKIPPED, settings=changed), "sessions") == [SKIPPED]
+
+
+def test_a_catalogue_that_comes_late_builds_its_day_again(home: Path) -> None:
+    file = home / "delivered" / f"items-{SKIPPED}.parquet"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-20])
+    result = night(home, ALSO_SKIPPED)
+    assert recorded(result, "raw_items") == [ALSO_SKIPPED]
+    assert SKIPPED in recorded(result, "sessions")  # events of its new items are rejected
+    file.write_bytes(whole)
+    assert SKIPPED in recorded(night(home, LAST), "sessions")
+    for query in ("from session_examples order by session_id", "from rejected_events order by all"):
+        assert read(home, query) == read(delivered.built_home(), query)
 
 
 def test_a_damaged_day_stops_its_own_run_alone(home: Path) -> None:

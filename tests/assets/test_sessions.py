@@ -29,7 +29,11 @@ def key(name: str) -> dg.AssetKey:
 def test_variables_are_the_settings() -> None:
     project = yaml.safe_load((PROJECT_DIR / "dbt_project.yml").read_text())
     variables = sessions.session_variables(SessionConfig())
-    assert variables == project["vars"]
+    assert variables | {"built_with": ""} == project["vars"]
+    longer = sessions.session_variables(SessionConfig(history_length=21))  # cut when it is read
+    assert longer["built_with"] == variables["built_with"]
+    other = sessions.session_variables(SessionConfig(session_gap_minutes=10.0))
+    assert other["built_with"] != variables["built_with"]
     known = {f.name for f in dataclasses.fields(SessionConfig)}
     assert sessions.NOT_FOR_SQL <= known
 

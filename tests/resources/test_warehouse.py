@@ -113,6 +113,15 @@ def test_sessions_of_an_earlier_version_are_refused_with_the_remedy(tmp_path: Pa
     warehouse.require_ready()
 
 
+def test_a_path_with_the_word_lock_in_it_is_no_lock(tmp_path: Path) -> None:
+    file = tmp_path / "blocks" / "warehouse.duckdb"
+    file.parent.mkdir()
+    file.write_bytes(b"no database" * 1000)
+    warehouse = Warehouse(path=str(file), lock_wait_seconds=0.01)
+    with pytest.raises(WarehouseError, match=r"cannot be opened.*Restore it"), warehouse.connect():
+        pass
+
+
 def test_a_warehouse_of_another_user_is_not_to_be_moved_away(tmp_path: Path) -> None:
     with tempfile.TemporaryDirectory() as directory:  # that every user may enter
         Path(directory).chmod(0o755)

@@ -1,6 +1,6 @@
 {#
     Built after everything else of a day, so that a day stands here only if all of it was built: a nightly run
-    builds the days that are missing here or were delivered again since.
+    builds the days that are missing here, were delivered again since, or were built with other settings.
 #}
 {{ config(materialized="incremental", day_column="session_date", partition_by="session_date") }}
 
@@ -26,7 +26,7 @@ sessions as (
 
 select
     days.event_date as session_date,
-    days.fingerprint,
+    days.fingerprint || '|{{ var("built_with") }}' as fingerprint,
     count(sessions.session_id) as num_sessions,
     count(sessions.session_id) filter (where sessions.is_good) as num_good_sessions
 from days

@@ -10,6 +10,17 @@ with deliveries as (
 
 ),
 
+-- what the catalogue of the day changes says which events are accepted, and watched
+catalogues as (
+
+    select
+        delivered_on,
+        fingerprint
+    from {{ source("raw", "deliveries") }}
+    where table_name = 'raw_items'
+
+),
+
 -- a day is what was delivered for it, be it nothing, and the later deliveries that hold rows of it
 parts as (
 
@@ -33,7 +44,9 @@ parts as (
 
 select
     parts.event_date,
-    {{ joined_text("deliveries.fingerprint", "+", "deliveries.delivered_on") }} as fingerprint
+    {{ joined_text("deliveries.fingerprint", "+", "deliveries.delivered_on") }}
+    || '/' || coalesce(max(catalogues.fingerprint), '') as fingerprint
 from parts
 inner join deliveries on parts.delivered_on = deliveries.delivered_on
+left join catalogues on parts.event_date = catalogues.delivered_on
 group by parts.event_date

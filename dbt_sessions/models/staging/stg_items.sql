@@ -37,8 +37,9 @@ select
     coalesce(is_withdrawn, false) as is_withdrawn,
     first_delivered_on,
     -- a catalogue may announce items before they are published
-    greatest(first_delivered_on, coalesce(cast(first_published_at as date), first_delivered_on))
-        as first_seen
+    greatest(
+        first_delivered_on, coalesce({{ local_day("first_published_at") }}, first_delivered_on)
+    ) as first_seen
 from numbered
 -- an item of which no row was accepted was never there
 where version_number > 1 or not coalesce(is_withdrawn, false)
