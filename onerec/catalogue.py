@@ -16,6 +16,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+NO_LONGER_KNOWN = np.datetime64("1970-01-01", "D")
+"""The day of withdrawal of items that a catalogue does not hold: before any on which lists are
+made."""
+
 
 @dataclass(frozen=True)
 class Catalogue:
@@ -73,12 +77,17 @@ class Catalogue:
         return known & ~(self.withdrawn_on < np.datetime64(day, "D"))  # NaT is before no day
 
     def withdrawn_days(self, item_ids: Any) -> np.ndarray:
-        """(M,) datetime64[D] of some ids: their `withdrawn_on`, NaT for unknown ones."""
+        """(M,) datetime64[D] of some ids: their `withdrawn_on`, `NO_LONGER_KNOWN` for those that
+        are not in it: corrected deliveries no longer hold them.
+
+        >>> days = np.array(["2026-06-01"], "datetime64[D]")
+        >>> Catalogue(np.array(["a"], object), days).withdrawn_days(np.array(["a", "z"], object))
+        array([       'NaT', '1970-01-01'], dtype='datetime64[D]')
+        """
         at = self.index_of(item_ids)
-        never = np.full(len(at), "NaT", "datetime64[D]")
-        if self.withdrawn_on is None or not len(self):
-            return never
-        return np.where(at >= 0, self.withdrawn_on[at], never)
+        found, held = np.full(len(at), NO_LONGER_KNOWN), at >= 0
+        found[held] = "NaT" if self.withdrawn_on is None else self.withdrawn_on[at[held]]
+        return found
 
 
 def read_withdrawn_on(table: pa.Table) -> np.ndarray | None:

@@ -8,8 +8,8 @@ depend on the engine or on the number of workers.
 With a directory, shards are Parquet files in it: a finished one is moved into place in one step,
 and a run that was killed goes on with those that are missing.
 
-    <directory>/<hash of the table>/in/00000.parquet      rows of a shard
-    <directory>/<hash of the table>/out/00000.parquet     what the function made of them
+    <directory>/<hash of the table>-<rows>/in/00000.parquet    rows of a shard, so many at most
+    <directory>/<hash of the table>-<rows>/out/00000.parquet   what the function made of them
 """
 
 # the extra `ray` need not be installed:
@@ -102,7 +102,8 @@ def map_shards(
             raise ValueError("engine='ray': name a directory that every worker reaches")
         yield from _in_memory(load, shards, table.num_rows, pool)
         return
-    files = _write_inputs(shards, pool.directory / _digest(table))
+    # shards of another length are others, though the table is the same
+    files = _write_inputs(shards, pool.directory / f"{_digest(table)}-{size}")
     missing = [file for file in files if not _output(file).exists()]
     if len(missing) < len(files):
         log.info("%d of %d shards are there already", len(files) - len(missing), len(files))

@@ -295,14 +295,18 @@ def _reduced(raw: np.ndarray, present: np.ndarray, fitted_on: np.ndarray, dim: i
         return np.zeros((len(raw), 0))
     mean, axes = principal_components(raw, learn, dim)
     projected = (raw - mean) @ axes.T
-    return _scaled(np.where(present[:, None], projected, 0.0), present, fitted_on)
+    power = float(np.square(raw[learn]).sum(1).mean())
+    return _scaled(np.where(present[:, None], projected, 0.0), present, fitted_on, of=power)
 
 
-def _scaled(block: np.ndarray, present: np.ndarray, fitted_on: np.ndarray) -> np.ndarray:
-    """Root-mean-square norm 1 over the rows that are present and learned from."""
+def _scaled(
+    block: np.ndarray, present: np.ndarray, fitted_on: np.ndarray, *, of: float = 1.0
+) -> np.ndarray:
+    """Root-mean-square norm 1 over the rows that are present and learned from; zeros where next to
+    nothing is left of the mean square `of` of what was reduced, as all rows are equal."""
     learn = present & fitted_on
     power = np.square(block[learn]).sum(1).mean() if learn.any() else 0.0
-    return block / np.sqrt(power) if power > 1e-12 else np.zeros_like(block)
+    return block / np.sqrt(power) if power > 1e-12 * of else np.zeros_like(block)
 
 
 def _fused(

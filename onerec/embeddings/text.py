@@ -53,15 +53,17 @@ def encode_minilm(
         on_progress: Called with what is being done.
         pool: How different texts are spread over workers; this process alone if not given.
     """
-    unique, positions = np.unique(texts.astype(str), return_inverse=True)
-    if len(unique) == 0:
+    if len(texts) == 0:
         return np.zeros((0, 384), np.float32)
-    order = np.argsort(np.char.str_len(unique), kind="stable")[::-1]
+    # objects: a NumPy array of texts has room for the longest in every row, 4 GB for a million
+    distinct, positions = np.unique(texts.astype(object), return_inverse=True)
+    unique = pa.array(distinct, pa.string())
+    order = np.argsort(pc.utf8_length(unique).to_numpy(), kind="stable")[::-1]
     pool = replace(
         pool or ShardPool(shard_rows=_CHUNK),
         on_progress=lambda done, total: on_progress(f"text: {done} of {total} encoded"),
     )
-    table = pa.table({"text": pa.array(unique[order], pa.string())})
+    table = pa.table({"text": unique.take(pa.array(order))})
     made = gathered(map_shards(partial(load_minilm, pool.device), table, pool, multiple_of=_CHUNK))
     vectors = np.empty((len(unique), 384), np.float32)
     vectors[order] = made["vectors"]

@@ -26,6 +26,9 @@ NO_SCORE = -torch.inf
 SHARED_BEAMS = 256
 """Up to as many beams of a user share their tokens: beyond, a mask of beams against tokens costs
 more than a copy of the tokens per beam."""
+PER_USER_LEAVES = 2**18
+"""Of a trie of more items, excluded ones still count in a prior's part of a prefix: numbers for
+each user and node would take more memory (400 MiB for 64 users) than all else of a search."""
 ENCODE_USERS = 16
 """Histories read at a time on a CPU: their activations stay in its cache (81 tokens of width 128:
 0.21 s for 64 users at once, 0.17 s in four parts; one core, 2026-11-25)."""
@@ -117,7 +120,7 @@ def search(
         logp=torch.zeros(batch, 1, dtype=model.dtype, device=device),
         node=torch.zeros(batch, 1, dtype=torch.long, device=device),
         taken=torch.full((batch, 1, num_items), -1, device=device),
-        best_added=_best_added(model, memory, trie),
+        best_added=_best_added(model, memory, trie, view),
     )
     for slot in range(num_items):
         beams.node = torch.zeros_like(beams.node)
@@ -199,11 +202,23 @@ def added_scores(model: OneRec, memory: Memory, trie: Trie) -> Tensor | None:
     return added
 
 
-def _best_added(model: OneRec, memory: Memory, trie: Trie) -> tuple[Tensor, ...] | None:
+def _best_added(
+    model: OneRec, memory: Memory, trie: Trie, view: TrieView
+) -> tuple[Tensor, ...] | None:
+    """The most that is added to an item of the view below each node; None where nothing is."""
     added = added_scores(model, memory, trie)
-    if added is None or added.dim() == 1:
+    if added is None:
+        return None
+    per_user = added.dim() == 2 or trie.num_leaves <= PER_USER_LEAVES
+    barred = view.barred(with_excluded=per_user)
+    if barred is None and added.dim() == 1:
         return trie.best_prior
-    return best_below(trie.first_child, added[:, trie.leaf_items])
+    of_leaves = added[..., trie.leaf_items]
+    if barred is None:
+        return best_below(trie.first_child, of_leaves)
+    best = best_below(trie.first_child, torch.where(barred, -torch.inf, of_leaves))
+    # nothing is left below these, so that the view closes them; a number there would be NaN later
+    return tuple(most.masked_fill(most == -torch.inf, 0.0) for most in best)
 
 
 def _added_step(
@@ -212,7 +227,8 @@ def _added_step(
     """What each child (B, K, W) of a beam's node (B, K) changes of the most that is added below it.
 
     The steps of an item sum up to what is added to it. Until then a prefix counts with the best
-    item below it, so that it is not dropped before that item is reached.
+    item below it that the user may get, so that it is not dropped before that item is reached, nor
+    kept for one that never is.
     """
     child = trie.first_child[level][node].unsqueeze(-1) + torch.arange(width, device=node.device)
     child = child.clamp(max=len(trie.code[level]) - 1)

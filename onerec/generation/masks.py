@@ -85,6 +85,18 @@ class TrieView:
         """Items of the view; of the user with the most where users differ."""
         return self.trie.num_leaves if self.counts is None else int(self.counts[0].max())
 
+    def barred(self, *, with_excluded: bool = True) -> Tensor | None:
+        """(A,) or (B, A) bool: leaves that the filters take away; None where they take none.
+
+        Without the excluded items it is by the allow-list alone."""
+        barred = None if self.counts is None else self.counts[-1] == 0
+        if self.removed is None or not with_excluded:
+            return barred
+        size = self.trie.num_leaves
+        gone = self.removed.new_zeros(len(self.removed), size + 2, dtype=torch.bool)
+        gone = gone.scatter_(1, self.removed, True)[:, :size]  # padding lies beyond
+        return gone if barred is None else gone | barred
+
     def close(
         self,
         scores: Tensor,

@@ -120,9 +120,11 @@ class UserFeatures(nn.Module):
         return self.embedding(users + self.first).sum(1) / users.shape[1] ** 0.5
 
 
-@dataclass(frozen=True)
+@dataclass
 class UserHistories:
     """Histories of users of whom a model knows something.
+
+    Not frozen: where a precision converts batches, Lightning sets the fields of a copy.
 
     Attributes:
         items: (B, H) item indices, oldest first, -1 padded.

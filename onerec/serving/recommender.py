@@ -62,6 +62,8 @@ VECTORS = "vectors.safetensors"
 PRIOR = "item_prior.safetensors"
 POOL = 60
 """Fewest items that a reward model reorders behind the session of a list."""
+KEPT_TRIES = 2
+"""Of candidates: all of them, and the new ones among them, which have places of their own."""
 PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
 _CHECKPOINT_FILES = ("model.safetensors", "config.json")
 
@@ -120,7 +122,7 @@ class Recommender(ItemIdRecommender):
         allowed = None if there is None else there.to(self.codes.device)
         prior = None if prior is None else prior.to(device=model.device, dtype=dtype)
         self.trie = Trie.build(self.codes, model.codebook_size, allowed, prior)
-        self._narrowed: tuple[np.ndarray, Trie] | None = None
+        self._narrowed: dict[bytes, Trie] = {}
         self.reward = None if reward is None else reward.to(device=model.device, dtype=dtype)
         self.vectors = None if vectors is None else vectors.to(device=model.device, dtype=dtype)
 
@@ -291,14 +293,16 @@ class Recommender(ItemIdRecommender):
         return RankedLists(items.astype(np.int64), scores, None if self.reward is None else rewards)
 
     def _trie_of(self, candidates: np.ndarray | None) -> Trie:
-        """The trie of the candidates; the last one is cached for the next shard of users."""
+        """The trie of the candidates; the last ones are kept for the next users."""
         if candidates is None:
             return self.trie
-        if self._narrowed is None or self._narrowed[0] is not candidates:
+        key = candidates.tobytes()  # new items are found anew for every call
+        trie = self._narrowed.get(key)
+        if trie is None:
             allowed = torch.from_numpy(candidates).to(self.codes.device)
             trie = Trie.build(self.codes, self.model.codebook_size, allowed, self.trie.prior)
-            self._narrowed = candidates, trie
-        return self._narrowed[1]
+            self._narrowed = {**dict(list(self._narrowed.items())[1 - KEPT_TRIES :]), key: trie}
+        return trie
 
     @torch.no_grad()
     def _found(

@@ -137,7 +137,8 @@ def extend_tokenized(
 
     Returns:
         Every earlier row unchanged, then the new items in the catalogue's order. An item that has
-        left the catalogue keeps its row, its ID and its last vector.
+        left the catalogue, or that the day's does not hold, is withdrawn; it keeps its row, its ID
+        and its last vector.
 
     Raises:
         ValueError: More items than IDs, or nothing in common with the items it opened with.

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -41,7 +42,8 @@ def digest(tensors: Iterable[Tensor]) -> str:
     total = hashlib.sha256()
     for tensor in tensors:
         total.update(str((tensor.dtype, tuple(tensor.shape))).encode())
-        flat = tensor.detach().cpu().contiguous().view(-1).numpy()
+        # as bytes, since NumPy has no bfloat16
+        flat = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()
         total.update(flat.data)  # not copied
     return total.hexdigest()
 

@@ -28,6 +28,9 @@ from onerec.training.scratch import Scratch, claim, digest
 from onerec.training.sharding import strategy_of, whole_weights
 from onerec.training.step_log import NonFiniteError, StepLog
 
+CHANGES_NO_NUMBER = ("checkpoint_every_steps", "workers", "num_workers", "shard_rows")
+"""Fields of the runtime that may change between a killed training and its continuation; but for
+the first they are of other stages."""
 REPORT_EVERY = 50
 """Steps between progress reports, each of which synchronises the device."""
 
@@ -73,8 +76,9 @@ def fit(
     """Train `module.model`, from the weights that it has, in place.
 
     It trains in the mode that it is in, with dropout or without: Lightning changes none. It ends on
-    the CPU in evaluation mode, with the weights of the best epoch by `settings.monitor`,
-    or of the last epoch without one. Call it inside `reproducible(runtime)`.
+    the CPU in evaluation mode and in the type that it had, whatever `Runtime.precision`, with the
+    weights of the best epoch by `settings.monitor`, or of the last epoch without one. Call it
+    inside `reproducible(runtime)`.
 
     Killed at any moment and called again with the same arguments and a `scratch` directory, it
     resumes from the last checkpoint (`Runtime.checkpoint_every_steps`) and ends with the same
@@ -137,6 +141,7 @@ def _fit_to_best_weights(
 ) -> None:
     """Run the trainer, from the last checkpoint if there is one."""
     whole = module.model
+    dtype = next(whole.parameters()).dtype
     if isinstance(trainer.strategy, ModelParallelStrategy):
         module.model = copy.deepcopy(whole)  # shards are cut in place
     trainer.strategy.barrier()  # the first process has claimed the directory
@@ -150,7 +155,7 @@ def _fit_to_best_weights(
     if module.model is not whole:
         whole.load_state_dict(whole_weights(module.model))
         module.model = whole
-    module.cpu().eval()
+    module.to(device="cpu", dtype=dtype).eval()  # 'bf16-true' has converted the model
     if module.settings.monitor is not None:
         module.model.load_state_dict(load_file(selection.best_weights))
     trainer.strategy.barrier()  # the first process may delete what the others have read
@@ -217,7 +222,8 @@ def _fingerprint(
 ) -> dict[str, Any]:
     """Everything that unfinished work depends on, except the code."""
     hardware = dataclasses.asdict(runtime)
-    del hardware["checkpoint_every_steps"]  # changes no number
+    for name in CHANGES_NO_NUMBER:
+        del hardware[name]
     return {
         "settings": dataclasses.asdict(settings),
         "runtime": hardware,

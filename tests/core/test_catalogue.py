@@ -39,6 +39,21 @@ def test_nothing_asked_is_no_index() -> None:
     assert (found.dtype, found.tolist()) == (np.int64, [])
 
 
+@pytest.mark.parametrize("withdrawn_on", [None, np.full(30, "NaT", "datetime64[D]")])
+def test_an_item_that_a_corrected_catalogue_does_not_hold_is_no_candidate(withdrawn_on) -> None:
+    today = Catalogue(ITEMS.item_ids, DAYS, withdrawn_on=withdrawn_on)
+    wider = np.array([*ITEMS.item_ids, "delivered by mistake"], object)
+    days = today.withdrawn_days(wider)
+    first_seen = np.full(31, "2026-06-01", "datetime64[D]")
+    extended = Catalogue(wider, first_seen, withdrawn_on=days)
+    for day in (date(2026, 6, 2), date(2026, 6, 9)):
+        assert extended.candidates(day).tolist() == [True] * 30 + [False]
+    nothing = Catalogue(
+        np.empty(0, object), DAYS[:0], withdrawn_on=None if withdrawn_on is None else DAYS[:0]
+    )
+    assert not np.isnat(nothing.withdrawn_days(wider)).any()
+
+
 def test_an_item_is_known_from_the_day_after_its_first() -> None:
     assert not ITEMS.known_before(date(2026, 6, 1)).any()
     assert ITEMS.known_before(date(2026, 6, 2)).tolist() == [True] * 10 + [False] * 20

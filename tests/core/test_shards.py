@@ -96,6 +96,12 @@ def test_a_killed_run_goes_on_with_the_missing_shards(tmp_path: Path, notes: Pat
     assert [t.to_pylist() for t in map_shards(load, other, again)] == [[{"square": 25}]]
 
 
+def test_a_killed_run_goes_on_with_shards_of_another_length(tmp_path: Path, notes: Path) -> None:
+    for rows, multiple_of in ((2, 1), (3, 1), (3, 4)):
+        pool = ShardPool(shard_rows=rows, directory=tmp_path / "shards")
+        assert squares(pool, notes, multiple_of=multiple_of) == SQUARES
+
+
 def test_arrays_keep_shape_and_type_through_parquet(tmp_path: Path) -> None:
     arrays = {
         "items": np.arange(24, dtype=np.int32).reshape(4, 3, 2),

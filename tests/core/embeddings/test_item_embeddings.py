@@ -1,20 +1,24 @@
 """Every item gets a unit vector, near those it resembles; days to come do not count."""
 
 import dataclasses
+import tracemalloc
 from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
 from onerec.config import EmbeddingConfig
+from onerec.embeddings import text
 from onerec.embeddings.item_embeddings import (
     ItemEmbeddings,
     embed_items,
     load_item_embeddings,
 )
+from onerec.shards import ShardFunction, columns_of
 
 FIRST = date(2026, 6, 1)
 HASHED = EmbeddingConfig(text_encoder="hashed", text_dim=8, collaborative_dim=8, attributes_dim=8)
@@ -274,6 +278,51 @@ def test_co_watching_of_few_sessions_gives_way_to_what_the_text_predicts(tmp_pat
         for s in (0.0, 1e6)
     )
     assert trusted > doubted + 0.2
+
+
+@pytest.mark.parametrize("scale", [1e-20, 1e-7, 1e30])
+def test_the_scale_of_supplied_vectors_does_not_matter(silent: Path, scale: float) -> None:
+    numbers = np.random.default_rng(0).standard_normal((40, 5))
+    ids = [f"i{n:03d}" for n in range(40)]
+    plain, scaled = (
+        embed_items(
+            two_topics(title=None),
+            silent,
+            pa.table({"item_id": ids, "vector": list(vectors.astype(np.float32))}),
+            HASHED,
+        )
+        for vectors in (numbers, numbers * scale)
+    )
+    np.testing.assert_allclose(scaled.vectors, plain.vectors, atol=1e-5)
+
+
+def test_equal_supplied_vectors_say_nothing(silent: Path) -> None:
+    supplied = pa.table(
+        {"item_id": [f"i{n:03d}" for n in range(40)], "vector": [[0.1, 0.7, 1e6]] * 40}
+    )
+    with_them, without = (embed_items(two_topics(), silent, s, HASHED) for s in (supplied, None))
+    np.testing.assert_array_equal(with_them.vectors, without.vectors)
+
+
+def test_texts_are_not_padded_to_the_longest(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(device: str) -> ShardFunction:
+        return lambda table: columns_of(
+            {
+                "vectors": np.repeat(
+                    pc.utf8_length(table["text"]).to_numpy().astype(np.float32)[:, None], 384, 1
+                )
+            }
+        )
+
+    monkeypatch.setattr(text, "load_minilm", load)
+    texts = np.array(["a" * 1000, "bb", "c", "bb", *["d"] * 20_000], object)
+    tracemalloc.start()
+    vectors = text.encode_minilm(texts, lambda line: None)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert vectors[:5, 0].tolist() == [1000, 2, 1, 2, 1]
+    # the vectors, and less than a tenth of a thousand characters of 4 bytes for each
+    assert most < vectors.nbytes + 20_000 * 400
 
 
 def test_supplied_vectors(silent: Path) -> None:

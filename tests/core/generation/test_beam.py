@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onerec.generation import Trie, generate_sessions, rank_items, score_catalogue
+from onerec.generation import beam as beam_module
 from onerec.model import session_logp
+from onerec.model.item_neighbours import ItemNeighbours
 from tests.core.model.small import LAZY, histories, small_model, unique_codes
 
 HISTORY = histories([0, 3, 2], [], [1, 1, 4, 5, 0, 2])
@@ -66,6 +68,43 @@ def test_a_narrow_beam_finds_what_the_prior_lifts():
     prior[least] = 30.0
     found, _ = rank_items(model, HISTORY, codes, Trie.build(codes, 4, prior=prior), top_k=1, beam=1)
     assert (found == least).all()
+
+
+@pytest.mark.parametrize("neighbours", [False, True])
+@pytest.mark.parametrize("barred_by", ["exclude", "allowed", "allowed per user"])
+def test_a_narrow_beam_is_not_held_by_what_the_user_must_not_get(barred_by, neighbours):
+    model, codes = small_model(), unique_codes(40, 4, 3)
+    least = score_catalogue(model, HISTORY, codes).mean(0).argsort()
+    barred, wanted = least[0], next(i for i in least if codes[i, 0] != codes[least[0], 0])
+    prior = torch.zeros(40)
+    prior[barred], prior[wanted] = 60.0, 30.0
+    if neighbours:  # numbers for each user
+        model.neighbours, model.neighbour_weight = ItemNeighbours(40, 1).double(), 1.0
+    allowed = torch.arange(40) != barred
+    filters = {
+        "exclude": {"exclude": barred.expand(len(HISTORY), 1)},
+        "allowed": {"allowed": allowed},
+        "allowed per user": {"allowed": allowed.expand(len(HISTORY), -1)},
+    }[barred_by]
+    trie = Trie.build(codes, 4, prior=prior)
+    found, _ = rank_items(model, HISTORY, codes, trie, top_k=1, beam=1, **filters)
+    assert (found == wanted).all()
+
+
+@pytest.mark.parametrize("leaves", [0, 100])
+def test_filters_and_a_prior_equal_enumeration_at_any_size_of_catalogue(monkeypatch, leaves):
+    monkeypatch.setattr(beam_module, "PER_USER_LEAVES", leaves)
+    model, codes = small_model(), unique_codes(12, 4, 3, seed=1)
+    prior = torch.linspace(-3, 5, 12).double()
+    exclude = torch.tensor([[11, 10, 3, -1], [-1, -1, -1, -1], [2, 11, 9, 8]])
+    scores = score_catalogue(model, HISTORY, codes) + prior
+    for user, row in enumerate(exclude.tolist()):
+        scores[user, [i for i in row if i >= 0]] = -torch.inf
+    expected, order = scores.sort(dim=1, descending=True)
+    trie = Trie.build(codes, 4, prior=prior)
+    items, found = rank_items(model, HISTORY, codes, trie, top_k=12, beam=12, exclude=exclude)
+    torch.testing.assert_close(found, expected)
+    assert torch.equal(items, order.masked_fill(expected == -torch.inf, -1))
 
 
 def test_a_prior_of_another_length_or_infinite_is_refused():

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from onerec.config import BeamConfig, RewardConfig
 from onerec.evaluation.baselines import FittedBaselines
 from onerec.evaluation.baselines.simple import ItemKNN, Popularity
-from onerec.generation import generate_sessions, rank_items
+from onerec.generation import Trie, generate_sessions, rank_items
 from onerec.generation.beam import read_histories
 from onerec.generation.ranking import CONTENT_SIMILARITY
 from onerec.model import TokenizerVersionMismatchError, save_model, session_logp
@@ -178,6 +178,21 @@ def test_a_share_of_the_list_is_kept_for_new_items(recommender, parts, rewarded)
         if not set(before) & set(new[1:]):
             assert [after.index(item) for item in after if item in new[1:]] == [3, 7]
     assert plain.recommend([], 3) == kept.recommend([], 3), "a quarter of three places is none"
+
+
+def test_what_may_be_listed_is_prepared_once(recommender, monkeypatch):
+    first_seen = recommender.semantic_ids.first_seen.copy()
+    first_seen[20:] += np.timedelta64(3, "D")
+    ids = dataclasses.replace(recommender.semantic_ids, first_seen=first_seen)
+    built, build = [], Trie.build
+    monkeypatch.setattr(Trie, "build", staticmethod(lambda *of: built.append(of) or build(*of)))
+    kept = Recommender(small_model(), ids, config=BeamConfig(beam=8, new_item_share=0.25))
+    for _ in range(3):
+        kept.recommend([], 8)
+    assert len(built) == 1 + 1, "all items, and the new ones"
+    for _ in range(3):
+        kept.rank(np.full((2, 3), -1), 8, candidates=np.arange(N) % 2 == 0)
+    assert len(built) == 2 + 2, "the candidates, and the new ones among them"
 
 
 @pytest.mark.parametrize("own_layers", [0, 2])

@@ -1,5 +1,6 @@
 """The one training loop on a small network: which epoch is kept, when it stops, where it starts."""
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from onerec.training import (
 )
 from onerec.training.batches import Rows, ShuffledBatches, length_buckets
 from onerec.training.resume import RESUME
+from onerec.training.scratch import digest
 
 RUNTIME = Runtime(accelerator="cpu", threads=1)
 INPUTS = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
@@ -50,16 +52,18 @@ def network(seed: int = 0) -> nn.Module:
     return nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.2), nn.Linear(4, 1))
 
 
-def train(module: Regression, scratch: Path | None = None, **settings: Any) -> FitResult:
+def train(
+    module: Regression, scratch: Path | None = None, runtime: Runtime = RUNTIME, **settings: Any
+) -> FitResult:
     settings = {"max_epochs": 5, "learning_rate": 0.05} | settings
-    with reproducible(RUNTIME):
+    with reproducible(runtime):
         torch.manual_seed(1)
         return fit(
             module,
             Rows(INPUTS, TARGETS),
             ShuffledBatches(40, 8, seed=3),
             FitSettings(**settings),
-            runtime=RUNTIME,
+            runtime=runtime,
             scratch=Scratch(directory=scratch) if scratch else None,
         )
 
@@ -114,6 +118,34 @@ def test_work_of_another_training_is_not_resumed(tmp_path: Path) -> None:
     assert train(other, tmp_path).rows_per_second is not None
     train(fresh)
     assert not torch.equal(fresh.model[0].weight, other.model[0].weight)
+
+
+def test_what_other_stages_run_on_does_not_throw_work_away(tmp_path: Path) -> None:
+    train(Regression(network(), iter([0.1, 0.2, 0.3])), tmp_path, max_epochs=3, monitor="score")
+    state = (tmp_path / RESUME).stat()
+    other = dataclasses.replace(RUNTIME, workers="ray", num_workers=5, shard_rows=7)
+    again = Regression(network())
+    train(again, tmp_path, runtime=other, max_epochs=3, monitor="score")
+    assert not again.seen, "no epoch was trained again"
+    assert (tmp_path / RESUME).stat() == state
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "64-true"])
+def test_the_model_ends_in_the_type_that_it_had(tmp_path: Path, precision: Any) -> None:
+    """A further phase, which starts from its weights, hashes them."""
+    runtime, model = dataclasses.replace(RUNTIME, precision=precision), network()
+    for phase in ("first", "second"):
+        before = model[0].weight.detach().clone()
+        train(Regression(model), tmp_path / phase, runtime=runtime, max_epochs=1)
+        assert {p.dtype for p in model.parameters()} == {torch.float32}
+        assert not torch.equal(model[0].weight, before)
+
+
+def test_tensors_of_every_type_are_hashed() -> None:
+    kinds = (torch.bfloat16, torch.float64, torch.int32, torch.bool)
+    tensors = [torch.tensor([0, 1]).to(kind) for kind in kinds]
+    assert len({digest([t]) for t in tensors}) == len(kinds)
+    assert digest([torch.empty(0, 2), torch.tensor(1.0)])
 
 
 def test_buckets_hold_rows_of_similar_length_once_each() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from onerec.config import BeamConfig, SettingError
 from onerec.model import UserHistories, load_model, read_config
@@ -101,6 +102,20 @@ def test_what_users_are_decides_what_they_get(bundle: Path) -> None:
     assert unknown == new == alone
     assert {r.item_id for r in unknown} & set(EVEN)  # of either group, learned from forgotten users
     assert {r.item_id for r in unknown} & set(ODD)
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "64-true", "bf16-mixed"])
+def test_known_users_are_learned_in_any_precision(
+    artifacts: Path, tmp_path: Path, precision: Any
+) -> None:
+    job = job_of(artifacts)
+    runtime = dataclasses.replace(job.runtime, precision=precision)
+    training = dataclasses.replace(job.training, max_epochs=1)
+    job = dataclasses.replace(job, runtime=runtime, training=training)
+    train(job, out_dir=tmp_path / "checkpoint", scratch=tmp_path / "scratch")
+    weights = load_file(tmp_path / "checkpoint" / "model.safetensors")
+    assert {w.dtype for w in weights.values()} == {torch.float32}
+    assert weights["users.embedding.weight"].any()
 
 
 def test_served_lists_are_those_of_a_single_request(artifacts: Path, bundle: Path) -> None:
