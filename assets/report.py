@@ -24,7 +24,7 @@ CODE = code_version(__name__, "nightly_report", also=[f"onerec/report/{file}" fo
     ],
 )
 def nightly_report(context: dg.AssetExecutionContext, artifacts: Artifacts) -> dg.MaterializeResult:
-    """`report.html` and `metrics.json` of the day; the newest also in `report/` of the home."""
+    """The day's `report.html` and `metrics.json`; the newest ones also in the home's `report/`."""
     from onerec.report.nightly import load_report, write_report
 
     day, store = context.partition_key, artifacts.store
@@ -43,9 +43,16 @@ def nightly_report(context: dg.AssetExecutionContext, artifacts: Artifacts) -> d
         code_version=CODE,
     ) as draft:
         write_report(draft.path, report, store=store)
-    newest = SETTINGS.report_dir
-    newest.mkdir(parents=True, exist_ok=True)
-    for name in ("report.html", "metrics.json"):
-        shutil.copyfile(draft.artifact.path / name, newest / name)
-    page = newest / "report.html"
-    return published(draft.artifact, {"report": dg.MetadataValue.path(str(page))})
+    made = draft.artifact
+    is_newest = day == max(store.partitions("nightly_report"))
+    if is_newest:  # a nightly run that is made again does not displace that of a later day
+        SETTINGS.report_dir.mkdir(parents=True, exist_ok=True)
+        for name in ("report.html", "metrics.json"):
+            shutil.copyfile(made.path / name, SETTINGS.report_dir / name)
+    return published(
+        made,
+        {
+            "report": dg.MetadataValue.path(str(made.path / "report.html")),
+            "newest": "yes" if is_newest else "no, a later day has one",
+        },
+    )

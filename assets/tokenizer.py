@@ -297,7 +297,7 @@ def tokenizer_metadata(
             if "fit" in diagnostics
             else {}
         ),
-        "items whose codes are the nearest": diagnostics["argmin_agreement"],
+        "share of items whose codes are the nearest": diagnostics["argmin_agreement"],
         "levels": table_of(levels),
         "pictures": dg.MetadataValue.md(
             "\n\n".join(map(svg_markdown, pictures_of(tokenized, diagnostics)))

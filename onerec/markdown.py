@@ -1,5 +1,6 @@
 """Markdown from Jinja2 templates, and the one way to make a Markdown table or list."""
 
+import re
 from collections.abc import Iterable, Sequence
 
 from jinja2 import Environment, StrictUndefined, Template
@@ -8,6 +9,20 @@ from jinja2 import Environment, StrictUndefined, Template
 def cell(value: object) -> str:
     """A value in one cell: on one line, with its bars escaped."""
     return " ".join(str(value).split()).replace("|", "\\|")
+
+
+def plain(value: object) -> str:
+    """What a log says, such as a title or an id, as Markdown that shows it and does nothing else.
+
+    It stands on one line, without control characters and marks that turn the direction of writing.
+    A bar stays as it is: in a table `cell` escapes it.
+
+    Examples:
+        >>> print(plain("<b>snake_case</b>\\n## a `tick`"))
+        \\<b\\>snake\\_case\\</b\\> \\#\\# a \\`tick\\`
+    """
+    line = "".join(c for c in " ".join(str(value).split()) if c.isprintable())
+    return re.sub(r"([\\`*_\[\]<>~&#])", r"\\\1", line)
 
 
 def markdown_table(columns: Sequence[object], rows: Iterable[Iterable[object]]) -> str:

@@ -27,7 +27,7 @@ UI_URL = "ONEREC_UI_URL"
 EMAIL_FROM, EMAIL_TO = "ONEREC_ALERT_EMAIL_FROM", "ONEREC_ALERT_EMAIL_TO"
 SMTP_HOST, SMTP_PASSWORD = "ONEREC_SMTP_HOST", "ONEREC_SMTP_PASSWORD"
 NIGHTS_SENSOR = "nights"
-LATE_AFTER = timedelta(hours=8)
+LATE_HOURS = 8
 """After the end of a day: its recommendations should be published by then."""
 MOST_CHECKS = 5
 
@@ -108,7 +108,9 @@ def late_day(now: datetime, served: date | None, expected: str | None) -> str | 
     if expected is None:
         return None
     due = datetime.fromisoformat(expected).replace(tzinfo=now.tzinfo) + timedelta(days=1)
-    late = now > due + LATE_AFTER and (served is None or served < date.fromisoformat(expected))
+    late = now > due + timedelta(hours=LATE_HOURS) and (
+        served is None or served < date.fromisoformat(expected)
+    )
     return expected if late else None
 
 
@@ -156,7 +158,7 @@ def nightly_run_alert(context: dg.RunStatusSensorContext) -> None:
     minimum_interval_seconds=600,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Alerts once a day while the sensor `nights` runs and yesterday's recommendations "
-    f"are not there {LATE_AFTER} after its end.",
+    f"are not there {LATE_HOURS} hours after its end.",
 )
 def late_night_alert(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     """Alert of a late nightly run; the cursor is the day of the last alert."""
@@ -172,7 +174,7 @@ def late_night_alert(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         return dg.SkipReason("nothing is late, or it was alerted of")
     context.update_cursor(late)
     what = "are degraded" if served is not None and served.day == late else "are not there"
-    send(context.log, f"late: recommendations of {late} {what} {LATE_AFTER} after its end")
+    send(context.log, f"late: recommendations of {late} {what} {LATE_HOURS} hours after its end")
     return dg.SkipReason(f"alerted of {late}")
 
 

@@ -57,13 +57,18 @@ class NightlyRun:
 
 
 def nightly_runs(instance: dg.DagsterInstance) -> dict[date, NightlyRun]:
-    """The latest nightly run for each day, of the newest runs."""
+    """The latest nightly run for each day, of the newest runs.
+
+    A run of the job for a selection of assets without the recommendations, which the UI makes from
+    the job's page, is none once it has ended: it neither serves the day nor says that it failed.
+    """
     found: dict[date, NightlyRun] = {}
     for job in NIGHTS:
         for record in instance.get_run_records(dg.RunsFilter(job_name=job), limit=NEWEST_RUNS):
             run = record.dagster_run
             partition = run.tags.get("dagster/partition")
-            if partition is None:
+            is_part = run.asset_selection is not None and PUBLISHED not in run.asset_selection
+            if partition is None or (is_part and run.is_finished):
                 continue
             ended = record.end_time
             night = NightlyRun(

@@ -10,7 +10,13 @@ from onerec_dagster.alerts import ALERTS
 from onerec_dagster.degraded import degraded_run
 from onerec_dagster.jobs import nightly, serve_degraded, weekly_retokenize
 from onerec_dagster.killed_runs import killed_runs
-from onerec_dagster.nights import job_for, next_night, nightly_runs, published_days
+from onerec_dagster.nights import (
+    STARTS_AT,
+    job_for,
+    next_night,
+    nightly_runs,
+    published_days,
+)
 from resources.stores import Source
 
 
@@ -78,8 +84,9 @@ def night_request(
     jobs=[nightly, weekly_retokenize],
     minimum_interval_seconds=60,
     description=(
-        "Requests the nightly run of the oldest day that has none, from 03:15 of the day after "
-        "on and when the day's log has arrived; one at a time, on Sundays with a new codebook."
+        f"Requests the nightly run of the oldest day that has none, from {STARTS_AT:%H:%M} of the "
+        "day after on and when the day's log has arrived; one at a time, on Sundays with a new "
+        "codebook."
     ),
 )
 def nights(context: dg.SensorEvaluationContext, source: Source):

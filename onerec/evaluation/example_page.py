@@ -7,7 +7,19 @@ import re
 from collections.abc import Collection
 from itertools import count
 
+from onerec.markdown import plain
+
 PAGE_FILE = "user_examples.md"
+
+
+def heading(user: object) -> str:
+    """The line with which the section of a user begins.
+
+    Examples:
+        >>> heading("a\\n## b")
+        '## a \\\\#\\\\# b'
+    """
+    return f"## {plain(user)}"
 
 
 def without_users(page: str, users: Collection[str]) -> tuple[str, int]:
@@ -17,7 +29,8 @@ def without_users(page: str, users: Collection[str]) -> tuple[str, int]:
         >>> without_users("## a\\nlists\\n## ab\\nlists\\n", ["a"])
         ('## ab\\nlists\\n', 1)
     """
-    headings = tuple(f"## {user}\n" for user in users)
+    # pages of earlier versions have the ids as they are
+    headings = tuple(f"{line}\n" for user in users for line in (heading(user), f"## {user}"))
     sections = re.split(r"^(?=## )", page, flags=re.MULTILINE)
     kept = [section for section in sections if not section.startswith(headings)]
     return "".join(kept), len(sections) - len(kept)

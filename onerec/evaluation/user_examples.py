@@ -12,15 +12,18 @@ import torch
 from torch import Tensor
 
 from onerec.evaluation.data import EvaluationData
+from onerec.evaluation.example_page import heading
 from onerec.evaluation.systems import System
-from onerec.markdown import template
+from onerec.markdown import plain, template
 from onerec.reward.scoring import score_sessions
 from onerec.session_dataset.user_attributes import take_rows
 
 NUM_USERS, LIST_LENGTH = 10, 5
+LONGEST = 100
+"""Characters of a title or an item id that are shown."""
 PAGE = template("""\
 {% for user in users %}
-## {{ user.id }}
+{{ user.heading }}
 
 Before, newest last: {{ user.history | join(", ") or "nothing" }}
 
@@ -181,11 +184,11 @@ def as_markdown(examples: UserExamples, titles: Mapping[str, str]) -> str:
         if item < 0:
             return "-"
         title = titles.get(str(ids[item]))
-        return f"{title} ({ids[item]})" if title else str(ids[item])
+        return f"{_shown(title)} ({_shown(ids[item])})" if title else _shown(ids[item])
 
     users = [
         {
-            "id": user,
+            "heading": heading(user),
             "history": [named(i) for i in examples.data.histories[row] if i >= 0][-10:],
             "targets": [named(i) for i in examples.data.targets[row] if i >= 0],
             "lists": _lists_of(examples, row, named),
@@ -200,6 +203,12 @@ def as_markdown(examples: UserExamples, titles: Mapping[str, str]) -> str:
         explained=examples.explained,
         list_columns=["system", *range(1, LIST_LENGTH + 1)],
     )
+
+
+def _shown(text: object) -> str:
+    """A title or an id: its beginning, as nothing but text."""
+    words = str(text)
+    return plain(words if len(words) <= LONGEST else f"{words[:LONGEST]}...")
 
 
 def _lists_of(examples: UserExamples, row: int, named: Callable[[int], str]) -> list[list[str]]:

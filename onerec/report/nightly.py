@@ -209,7 +209,7 @@ def write_report(
         numbers=numbers,
     )
     path = directory / "report.html"
-    path.write_text(page)
+    path.write_text(page, encoding="utf-8")
     return path
 
 

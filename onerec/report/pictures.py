@@ -5,11 +5,14 @@ labels carry the unit. Matplotlib is imported on first use and never touches its
 """
 
 import base64
+import html
 import io
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+from onerec.markdown import plain
 
 MAX_POINTS = 400
 """A longer series is thinned evenly to this many points: a picture stays below 60 kB."""
@@ -145,7 +148,9 @@ def histogram(
     return _picture(draw, title, x_label, y_label, empty=not len(everything))
 
 
-def funnel(steps: Mapping[str, float], title: str, value_label: str = "rows") -> str:
+def funnel(
+    steps: Mapping[str, float], title: str, value_label: str = "number, and its share of the first"
+) -> str:
     """Centred bars of what is left after each step, with its share of the first.
 
     Args:
@@ -233,7 +238,9 @@ def scatter(
 def svg_markdown(svg: str) -> str:
     """A picture as Markdown with the SVG inside, for `MetadataValue.md`."""
     encoded = base64.b64encode(svg.encode()).decode()
-    return f"![](data:image/svg+xml;base64,{encoded})"
+    title = re.match(r'<svg role="img" aria-label="([^"]*)"', svg)
+    text = plain(html.unescape(title[1])) if title else ""
+    return f"![{text}](data:image/svg+xml;base64,{encoded})"
 
 
 _STYLE: Any = {
@@ -291,7 +298,8 @@ def _picture(
         file = io.StringIO()
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
     svg = file.getvalue()
-    svg = svg[svg.index("<svg") :]
+    label = html.escape(title)  # what a screen reader says
+    svg = f'<svg role="img" aria-label="{label}"' + svg[svg.index("<svg") + len("<svg") :]
     # Names of groups are never referred to, and would clash when two pictures share a page.
     return re.sub(r'<g id="[A-Za-z0-9]+_\d+">', "<g>", svg)
 

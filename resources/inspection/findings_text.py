@@ -7,7 +7,7 @@ from resources.inspection.findings import Finding, Row
 
 MARKS = {"ok": "ok", "warning": "WARN", "error": "STOP"}
 LONGEST_TABLE = 14
-"""Rows of a table on the terminal; the UI shows all."""
+"""Rows of a table on the terminal, the first and the last ones; the UI shows all."""
 
 
 def findings_as_text(findings: Sequence[Finding]) -> str:
@@ -19,8 +19,7 @@ def findings_as_text(findings: Sequence[Finding]) -> str:
             topic = finding.topic
             lines += ["", topic]
         lines.append(f"  {MARKS[finding.level]:<4}  {finding.text}")
-        rows = finding.rows if len(finding.rows) <= LONGEST_TABLE else ()
-        lines += [f"          {_in_one_line(row)}" for row in rows]
+        lines += [f"          {line}" for line in _in_lines(finding.rows)]
         lines.append(f"        -> {finding.setting}")
     return "\n".join([*lines, "", summary(findings)])
 
@@ -33,6 +32,15 @@ def summary(findings: Sequence[Finding]) -> str:
     else:
         start = "Nothing found that stops a nightly run"
     return f"{start}; {counts['warning']} warnings"
+
+
+def _in_lines(rows: Sequence[Row]) -> list[str]:
+    lines = [_in_one_line(row) for row in rows]
+    left_out, half = len(lines) - LONGEST_TABLE, LONGEST_TABLE // 2
+    if left_out <= 0:
+        return lines
+    hint = f"... {left_out} more, which the asset log_inspection shows ..."
+    return [*lines[:half], hint, *lines[-half:]]
 
 
 def _in_one_line(row: Row) -> str:

@@ -9,7 +9,7 @@ from onerec.session_dataset.splits import FEWEST_DAYS_BEFORE, split_users, windo
 from resources.inspection.findings import Finding, Inspected, Level
 
 MOST_TYPES = 12
-"""Event types that are shown."""
+"""Event types that are shown, those that count as watched before others."""
 MANY_USERS = 1_000
 """Users of whom each model has some, whatever the seed."""
 FEW_CASES = 100
@@ -202,13 +202,23 @@ def last_day(log: Inspected) -> list[Finding]:
 def kinds_of_events(log: Inspected) -> list[Finding]:
     """Event types and ratings as they stand, with what counts as watched of each."""
     found = []
+    meanings = ("watched", "positive", "negative")
+    watched = log.feedback.watched
+    # those that count as watched first: they may be rare
     types = log.rows(
-        "select event_type, count(*) as events from stg_events where event_type is not null "
-        "group by event_type order by events desc, event_type limit $n",
+        """
+        with counted as (
+            select event_type, count(*) as events,
+                list_contains($named, lower(trim(event_type))) as is_named
+            from stg_events where event_type is not null
+            group by event_type order by is_named desc, events desc, event_type limit $n
+        )
+        select event_type, events from counted order by events desc, event_type
+        """,
+        named=[name.lower() for condition in watched for name in condition.event_type or ()],
         n=MOST_TYPES,
     )
     if types:
-        meanings = ("watched", "positive", "negative")
         rows = [
             {
                 **row,
@@ -221,7 +231,8 @@ def kinds_of_events(log: Inspected) -> list[Finding]:
             }
             for row in types
         ]
-        unknown = not any("watched" in row["counts as"] for row in rows)
+        by_type = all(condition.event_type for condition in watched)
+        unknown = by_type and not any("watched" in row["counts as"] for row in rows)
         found.append(
             Finding(
                 topic="Signals",

@@ -7,7 +7,7 @@ import dagster as dg
 import pytest
 
 from onerec.artifacts import ArtifactStore, write_json
-from onerec_dagster.alerts import UI_URL, failure_text, late_day, night_texts
+from onerec_dagster.alerts import UI_URL, failure_text, late_day, late_night_alert, night_texts
 from onerec_dagster.run_findings import FailedCheck, FailedStep, RunFindings
 
 DAY = "2026-06-14"
@@ -95,3 +95,4 @@ def test_a_night_is_late_eight_hours_after_the_end_of_its_day(
     newest = None if served is None else date.fromisoformat(served)
     assert late_day(now, newest, DAY) == (DAY if late else None)
     assert late_day(now, newest, None) is None
+    assert "not there 8 hours after its end" in (late_night_alert.description or "")

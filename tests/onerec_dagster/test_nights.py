@@ -1,7 +1,8 @@
 """Nightly runs: the oldest due day first, one at a time, and none after one that failed."""
 
+import runpy
 from collections.abc import Iterator
-from datetime import date, datetime, timedelta
+from datetime import date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import yaml
 from dagster import DagsterRunStatus as Status
 from dagster._core.execution.backfill import PartitionBackfill
 
+from onerec_dagster import nights, sensors
 from onerec_dagster.definitions import defs
 from onerec_dagster.jobs import INGEST, NIGHT
 from onerec_dagster.nights import (
@@ -146,6 +148,29 @@ def test_the_request_waits_for_the_log(instance: dg.DagsterInstance, tmp_path: P
     assert isinstance(night_request(instance, source, NOW), dg.SkipReason)
 
 
+def test_a_run_of_some_assets_is_no_nightly_run_once_it_has_ended(
+    instance: dg.DagsterInstance, tmp_path: Path
+):
+    """What the UI starts from the page of the job, for assets that were selected there."""
+    publish(instance, DAYS[0])
+    (tmp_path / f"events-{DAYS[1]}.parquet").touch()
+    selected = frozenset({dg.AssetKey("session_dataset")})
+    job, tags = defs.resolve_job_def("nightly"), {"dagster/partition": str(DAYS[1])}
+    for status in (Status.STARTED, Status.SUCCESS):
+        part = instance.create_run_for_job(job, status=status, tags=tags, asset_selection=selected)
+        request = night_request(instance, FileSource(tmp_path), NOW)
+        if status is Status.STARTED:
+            assert isinstance(request, dg.SkipReason)
+            instance.report_run_failed(part)
+            request = night_request(instance, FileSource(tmp_path), NOW)
+        assert isinstance(request, dg.RunRequest), status
+        assert request.partition_key == str(DAYS[1])
+    whole = selected | {PUBLISHED}
+    failed = instance.create_run_for_job(job, tags=tags, asset_selection=whole)
+    instance.report_run_failed(failed)
+    assert nightly_runs(instance)[DAYS[1]].run_id == failed.run_id
+
+
 def test_on_sundays_the_codebook_is_refitted(instance: dg.DagsterInstance, tmp_path: Path):
     publish(instance, DAYS[4])
     source = FileSource(tmp_path)
@@ -244,3 +269,9 @@ def test_a_backfill_of_assets_is_stopped_in_every_night():
         nodes = {n.name for n in defs.resolve_job_def(job).all_node_defs}
         assert nights_are_backfilled_by_their_job.node_def.name in nodes
     assert next(iter(nights_are_backfilled_by_their_job.check_specs)).blocking
+
+
+def test_the_sensor_says_from_when_on_it_requests_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nights, "STARTS_AT", time(5, 40))  # ONEREC_NIGHT_STARTS_AT
+    sensor = runpy.run_path(sensors.__file__)["nights"]
+    assert "from 05:40 of the day after on" in sensor.description

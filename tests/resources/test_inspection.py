@@ -28,7 +28,7 @@ from resources.inspection import (
     value_findings,
 )
 from resources.inspection.findings import Finding
-from resources.inspection.findings_text import findings_as_text
+from resources.inspection.findings_text import LONGEST_TABLE, findings_as_text
 from resources.inspection.log_inspection import SessionBuild, days_of, inspect_log
 from resources.inspection.temporary_warehouse import every_day, land_catalogue
 from resources.warehouse import Warehouse
@@ -178,6 +178,15 @@ def test_event_types_are_shown_with_what_they_count_as() -> None:
     (found,) = training_findings.kinds_of_events(odd)
     assert found.level == "warning"
     assert "none of them counts as watched" in found.text
+    many = [f"page {n}" for n in range(2 * training_findings.MOST_TYPES)] * 2
+    (found,) = training_findings.kinds_of_events(
+        inspected(FEEDBACK["shop"], events.format([*many, "purchase"]))
+    )
+    assert found.level == "ok"
+    assert len(found.rows) == training_findings.MOST_TYPES
+    assert found.rows[-1]["event_type"] == "purchase"  # the rarest, and the only one that counts
+    rated = inspected(FEEDBACK["ratings"], events.format(["rate", "review"]))
+    assert training_findings.kinds_of_events(rated)[0].level == "ok"  # by the rating, not the type
     untyped = inspected(FEEDBACK["shop"], events.format("cast([null] as varchar[])"))
     assert not training_findings.kinds_of_events(untyped)
 
@@ -239,6 +248,19 @@ def test_every_finding_names_a_line_of_the_yaml_file(findings: list[Finding]) ->
         assert finding.text in text
         assert finding.setting in text
     assert text.endswith(f"; {sum(f.level == 'warning' for f in findings)} warnings")
+
+
+@pytest.mark.parametrize("number", [LONGEST_TABLE, LONGEST_TABLE + 1, 90])
+def test_of_a_long_table_the_first_and_the_last_rows_are_printed(number: int) -> None:
+    days = tuple({"day": day, "rows": 10 * day} for day in range(number))
+    finding = Finding(topic="Days", level="ok", text="days", setting="first_day", rows=days)
+    lines = findings_as_text([finding]).splitlines()
+    shown = [line.strip() for line in lines if " rows " in line]
+    assert len(shown) == LONGEST_TABLE
+    assert shown[0] == "day 0, rows 0"
+    assert shown[-1] == f"day {number - 1}, rows {10 * (number - 1)}"
+    left_out = [line.split()[1] for line in lines if "more, which" in line]
+    assert left_out == ([str(number - LONGEST_TABLE)] if number > LONGEST_TABLE else [])
 
 
 def test_what_would_stop_a_nightly_run_is_marked(tmp_path: Path) -> None:

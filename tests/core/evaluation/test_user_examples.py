@@ -1,5 +1,8 @@
 """Ten users for a person to read: reasons against brute force, titles, hits in bold."""
 
+import dataclasses
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -71,3 +74,30 @@ def test_a_page_shows_titles_hits_and_every_system(tmp_path) -> None:
             assert f"**{title}**" in page
     assert {"swt", "vtr"} <= set(examples.towers)
     assert all(((p >= 0) & (p <= 1)).all() for p in examples.towers.values())
+
+
+def test_titles_and_ids_are_text_and_a_user_is_one_section(tmp_path) -> None:
+    data = load_artifacts(write_artifacts(tmp_path))
+    examples = collect_user_examples(
+        data, {ALIGNED: System(data.baselines.popularity)}, explained=ALIGNED
+    )
+    odd = ["bell\nnext\x07", "_a_|<b>", "\u202eright", "z\n## z"]
+    users = np.array([*odd, *examples.data.user_ids[len(odd) :]], dtype=object)
+    examples = dataclasses.replace(
+        examples, data=dataclasses.replace(examples.data, user_ids=users)
+    )
+    title = "two\n\n## lines <img src=x> **b** [x](javascript:y) \u202e " + "long" * 200
+    page = as_markdown(examples, dict.fromkeys(data.semantic_ids.item_ids, title))
+    assert len(re.findall("^## ", page, flags=re.MULTILINE)) == len(users)
+    assert not re.search(r"[\u202e\x07]|(?<!\\)[<\[]|" + "long" * 30, page)
+    anonymous = without_ids(page)
+    for user, shown in zip(
+        odd, ("bell next", "\\_a\\_|\\<b\\>", "right", "z \\#\\# z"), strict=True
+    ):
+        assert f"## {shown}\n" in page
+        assert shown not in anonymous
+        kept, gone = without_users(page, [user])
+        assert gone == 1
+        assert f"## {shown}\n" not in kept
+        assert len(re.findall("Before, newest last", kept)) == len(users) - 1
+    assert without_users(f"## {odd[1]}\n\nof an earlier version", [odd[1]]) == ("", 1)

@@ -102,6 +102,8 @@ def test_report_is_one_file_and_says_the_data_are_simulated(tmp_path: Path) -> N
     assert tags.tags.count("svg") == 5
     assert "prefers-color-scheme: dark" in page
     assert "The data are simulated" in page
+    assert "<td>seconds of codebook</td><td>1.25</td>" in page  # no dictionary of Python's
+    assert "{" not in page[page.index("<details>") :]
     assert "0.0500 [0.0400, 0.0600]" in page
 
 

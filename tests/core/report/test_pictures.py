@@ -73,5 +73,14 @@ def test_markdown_holds_the_picture() -> None:
     svg = PICTURES["funnel"]()
     markdown = pictures.svg_markdown(svg)
     head, _, encoded = markdown.partition("base64,")
-    assert head == "![](data:image/svg+xml;"
+    assert head == "![Sessions](data:image/svg+xml;"
     assert base64.b64decode(encoded.removesuffix(")")).decode() == svg
+
+
+def test_a_picture_says_its_title_to_those_who_do_not_see_it() -> None:
+    svg = pictures.bar_chart({"a": 1.0}, 'Loss of <b> & "c" [d]')
+    root = ET.fromstring(svg)
+    assert root.get("role") == "img"
+    assert root.get("aria-label") == 'Loss of <b> & "c" [d]'
+    markdown = pictures.svg_markdown(svg)
+    assert markdown.startswith('![Loss of \\<b\\> \\& "c" \\[d\\]](data:image/svg+xml;base64,')
