@@ -26,6 +26,22 @@ from onerec.session_dataset.reader import (
 )
 from onerec.session_dataset.splits import split_of, validation_day
 
+RECOUNTED = (
+    "session_id",
+    "user_id",
+    "session_date",
+    "started_at",
+    "split",
+    "is_good",
+    "history_item_ids",
+    "target_item_ids",
+    "item_ids",
+    "watch_seconds",
+    "is_watched",
+    "is_positive",
+    *INTERACTIONS,
+)
+"""Columns that `recount_sessions` reads."""
 _DECIMALS = 6  # of the session SQL's sum of watch seconds
 
 
@@ -35,7 +51,8 @@ def recount_sessions(
     """Recompute the statistics of each session.
 
     Args:
-        sessions: `schema.SESSION_DATASET`, S rows, ordered by (started_at, session_id).
+        sessions: `RECOUNTED` columns of `schema.SESSION_DATASET`, S rows, ordered by
+            (started_at, session_id).
         config: The settings the sessions were built with.
         test_day: The partition.
         time_zone: Time zone of the log's days.
