@@ -31,8 +31,6 @@ from resources import log_quality
 from resources.dbt import SessionDbt, dbt_project
 from resources.warehouse import DeliveredDay, Warehouse
 
-PROJECT = dbt_project(SETTINGS.root / "dbt", SETTINGS.warehouse_path)
-
 NOT_FOR_SQL = {
     "max_rejected_share",
     "max_withdrawn_share",
@@ -66,6 +64,13 @@ def session_variables(config: SessionConfig, feedback: Feedback = VIDEO) -> dict
     """dbt's variables: the settings under their own names, and what events mean."""
     settings = {k: v for k, v in dataclasses.asdict(config).items() if k not in NOT_FOR_SQL}
     return {"user_sample": 1.0} | settings | feedback.variables()
+
+
+PROJECT = dbt_project(
+    SETTINGS.root / "dbt",
+    SETTINGS.warehouse_path,
+    session_variables(PIPELINE.sessions, SETTINGS.feedback),
+)
 
 
 class SessionSqlTranslator(DagsterDbtTranslator):
