@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from onerec.catalogue import Catalogue
 from onerec.config import SessionConfig
-from onerec.session_dataset.padding import distinct, positions
+from onerec.session_dataset.padding import distinct, ranges
 from onerec.session_dataset.reader import (
     INTERACTIONS,
     dates_of,
@@ -192,18 +192,17 @@ def _history_follows(
 
     known = num_history[before] + num_positives[before]  # all that the session before can pass on
     follows = (before < 0) | (num_history == np.minimum(known, history_length))
-    checked = follows[history.rows] & (before[history.rows] >= 0)
-    rows, items = history.rows[checked], history.items[checked]
-    place = positions(history.rows, len(history))[checked]
-    previous = before[rows]
-    # the same distance from the end of (history before ++ positives before)
-    source = known[rows] - (num_history[rows] - place)
-    in_positives = source >= num_history[previous]
-    everything = np.concatenate([history.items, positives.items])
-    index = np.where(
-        in_positives,
-        len(history.items) + positives.starts[previous] + source - num_history[previous],
-        history.starts[previous] + source,
-    )
-    follows[rows[everything[index] != items]] = False
+    # what is left of the history before stands first, positives of the session before last
+    checked = np.flatnonzero(follows & (before >= 0))
+    previous, own = before[checked], history.starts[checked]
+    forgotten = known[checked] - num_history[checked]
+    of_history = np.maximum(num_history[previous] - forgotten, 0)
+    of_positives = num_history[checked] - of_history
+    after = positives.starts[previous] + num_positives[previous]
+    for source, begin, at, lengths in (
+        (history, history.starts[previous] + forgotten, own, of_history),
+        (positives, after - of_positives, own + of_history, of_positives),
+    ):
+        differs = source.items[ranges(begin, lengths)] != history.items[ranges(at, lengths)]
+        follows[np.repeat(checked, lengths)[differs]] = False
     return follows
