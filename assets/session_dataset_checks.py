@@ -20,6 +20,7 @@ from resources.stores import Artifacts
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
+    import pyarrow.dataset as pads
 
 REMEDY = "Nothing downstream was started; look at the rows, then materialise session_dataset again"
 
@@ -65,12 +66,10 @@ def session_dataset_suites(
     artifact = artifacts.store.latest_until("session_dataset", day.isoformat())
     if artifact is None:
         raise dg.Failure("session_dataset has no partition yet: materialise it first")
-    order = [("started_at", "ascending"), ("session_id", "ascending")]
-    sessions = open_sessions(artifact.path).to_table().sort_by(order)
     built_with = artifact.manifest["config"]
     counted = read_json(artifact.path / "stats.json")["sessions_per_day"]
     yield from suite_results(
-        sessions,
+        open_sessions(artifact.path),
         replace(read_session_config(artifact.path), **config.model_dump()),
         date.fromisoformat(artifact.partition),
         built_with["window"]["window_days"],
@@ -81,7 +80,7 @@ def session_dataset_suites(
 
 
 def suite_results(
-    sessions: "pa.Table",
+    dataset: "pads.Dataset",
     config: SessionConfig,
     day: date,
     window_days: int,
@@ -93,7 +92,7 @@ def suite_results(
     """Every suite on a dataset: one result for each of `CHECKS`, in their order.
 
     Args:
-        sessions: `schema.SESSION_DATASET`, ordered by (started_at, session_id).
+        dataset: `schema.SESSION_DATASET`.
         config: The settings it was built with.
         day: Its partition.
         window_days: W.
@@ -105,10 +104,11 @@ def suite_results(
     from great_expectations import expectations as gxe
 
     from onerec import schema
-    from onerec.session_dataset.session_checks import recount_sessions
+    from onerec.session_dataset.reader import sorted_by_time
+    from onerec.session_dataset.session_checks import RECOUNTED, recount_sessions
     from resources.expectation_checks import check_result
 
-    types, expected = _columns(sessions.schema), _columns(schema.SESSION_DATASET)
+    types, expected = _columns(dataset.schema), _columns(schema.SESSION_DATASET)
     yield check_result(
         "schema_is_the_contract",
         pd.DataFrame(columns=pd.Index(types)),
@@ -122,6 +122,7 @@ def suite_results(
                 check_name=name, passed=False, description="not run: the schema is not the contract"
             )
         return
+    sessions = sorted_by_time(dataset.to_table(columns=list(RECOUNTED)))
     facts = recount_sessions(sessions, config, day, time_zone).to_pandas()
     for name, expectations in _per_session(config, day, window_days).items():
         rows = facts[facts["is_good"]] if name in OF_GOOD_SESSIONS else facts

@@ -32,8 +32,6 @@ from resources import log_quality
 from resources.dbt import SessionDbt, dbt_project
 from resources.warehouse import DeliveredDay, Warehouse
 
-PROJECT = dbt_project(SETTINGS.root / "dbt", SETTINGS.warehouse_path)
-
 NOT_FOR_SQL = {
     "max_rejected_share",
     "max_withdrawn_share",
@@ -76,6 +74,13 @@ def session_variables(
     stored = {name: value for name, value in variables.items() if name not in OF_LISTS}
     built_with = hashlib.sha256(json.dumps(stored, sort_keys=True).encode()).hexdigest()[:16]
     return {"built_with": built_with, "user_sample": 1.0} | variables
+
+
+PROJECT = dbt_project(
+    SETTINGS.root / "dbt",
+    SETTINGS.warehouse_path,
+    session_variables(PIPELINE.sessions, SETTINGS.feedback, SETTINGS.time_zone),
+)
 
 
 class SessionSqlTranslator(DagsterDbtTranslator):

@@ -32,6 +32,8 @@ from resources.warehouse import Warehouse
 PROJECT_DIR = CHECKOUT / "dbt_sessions"
 # At every build of the whole project it says that this is what it does
 asset_utils.logger.addFilter(lambda record: "dbt subsetted execution" not in record.getMessage())
+BUILD = "build"
+"""The directory of builds in that of the project's manifest."""
 LARGEST_LOG_BYTES = 2**20
 """dbt keeps its log in up to six files of this size."""
 _SOURCES = {".sql", ".yml"}
@@ -92,7 +94,7 @@ class SessionDbt(DbtCliResource):
         warehouse = Warehouse(path=self.warehouse_path, memory_limit=self.memory_limit)
         warehouse.require_ready()
         # one directory for every build: the pool lets one run at a time, and none piles up
-        target = Path(self.target_dir) / "build"
+        target = Path(self.target_dir) / BUILD
         with these_days(days):
             invocation = self.cli(build_command(variables), context=context, target_path=target)
         if not self.column_metadata:
@@ -155,7 +157,7 @@ class SessionDbt(DbtCliResource):
         Raises:
             DagsterDbtCliRuntimeError: A model failed; the message is dbt's.
         """
-        command = ["run", "--quiet", "--vars", json.dumps(dict(variables), sort_keys=True)]
+        command = ["run", "--quiet", *_with_variables(variables)]
         with these_days(days):
             self.cli(command, target_path=Path(self.target_dir) / "inspection").wait()
 
@@ -176,9 +178,12 @@ def build_command(variables: Mapping[str, Any]) -> list[str]:
         "build",
         "--exclude-resource-type",
         "unit_test",
-        "--vars",
-        json.dumps(dict(variables), sort_keys=True),
+        *_with_variables(variables),
     ]
+
+
+def _with_variables(variables: Mapping[str, Any]) -> list[str]:
+    return ["--vars", json.dumps(dict(variables), sort_keys=True)]
 
 
 def dbt_executable() -> str:
@@ -187,16 +192,17 @@ def dbt_executable() -> str:
     return str(beside) if beside.exists() else shutil.which("dbt") or "dbt"
 
 
-def dbt_project(target: Path, warehouse_path: Path) -> DbtProject:
+def dbt_project(target: Path, warehouse_path: Path, variables: Mapping[str, Any]) -> DbtProject:
     """The project, with a manifest in `target` that was made of the project's files.
 
+    The variables are those of a build with the settings as they are: one with others parses again.
     dagster-dbt's own `prepare_if_dev` would parse in every process that loads the code location.
     """
     project = DbtProject(project_dir=PROJECT_DIR, target_path=target.resolve())
     made_of, sources = project.manifest_path.with_name(_MADE_OF), _sources_hash(PROJECT_DIR)
     known = made_of.read_text() if made_of.exists() and project.manifest_path.exists() else None
     if known != sources:
-        _parse(target.resolve(), warehouse_path, sources)
+        _parse(target.resolve(), warehouse_path, variables, sources)
     return project
 
 
@@ -236,17 +242,21 @@ def session_dbt_of(settings: Settings) -> SessionDbt:
     return spark_session_dbt(target, settings.warehouse_path, settings.lake)
 
 
-def _parse(target: Path, warehouse_path: Path, sources: str) -> None:
+def _parse(
+    target: Path, warehouse_path: Path, variables: Mapping[str, Any], sources: str
+) -> None:
     """Parse aside and move the manifest into place, for processes that load at the same time."""
     target.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix="parse-", dir=target))
     try:
         dbt = session_dbt(target, warehouse_path)
-        dbt.cli(["parse", "--quiet"], target_path=aside).wait()
+        dbt.cli(["parse", "--quiet", *_with_variables(variables)], target_path=aside).wait()
         (aside / _MADE_OF).write_text(sources)
-        for name in ("partial_parse.msgpack", "manifest.json", _MADE_OF):
-            if (aside / name).exists():
-                os.replace(aside / name, target / name)
+        (target / BUILD).mkdir(exist_ok=True)
+        # the first build goes on from what dbt remembers of this parse
+        for name in (f"{BUILD}/partial_parse.msgpack", "manifest.json", _MADE_OF):
+            if (made := aside / Path(name).name).exists():
+                os.replace(made, target / name)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 

@@ -72,7 +72,24 @@ def read_sessions(
     wanted = list(dict.fromkeys([*columns, *order]))
     dataset = _with_columns(directory, splits, wanted)
     table = dataset.to_table(columns=wanted, filter=pc.field("is_good") if good_only else None)
-    return table.sort_by([(name, "ascending") for name in order]) if order else table
+    return sorted_by_time(table) if in_time_order else table
+
+
+def sorted_by_time(sessions: pa.Table) -> pa.Table:
+    """Sessions ordered by (started_at, session_id). Sorting copies every list, so it is left out
+    where they are in order already, as the files of a dataset are."""
+    names = ("started_at", "session_id")
+    (time, later_time), (id_, later_id) = (
+        (sessions.column(n).slice(0, max(len(sessions) - 1, 0)), sessions.column(n).slice(1))
+        for n in names
+    )
+    follows = pc.or_(
+        pc.less(time, later_time),
+        pc.and_(pc.equal(time, later_time), pc.less_equal(id_, later_id)),
+    )
+    if pc.all(follows, skip_nulls=False, min_count=0).as_py():
+        return sessions
+    return sessions.sort_by([(name, "ascending") for name in names])
 
 
 def session_batches(

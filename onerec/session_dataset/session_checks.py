@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from onerec.catalogue import Catalogue
 from onerec.config import SessionConfig
-from onerec.session_dataset.padding import distinct, positions
+from onerec.session_dataset.padding import distinct, ranges
 from onerec.session_dataset.reader import (
     INTERACTIONS,
     dates_of,
@@ -27,6 +27,22 @@ from onerec.session_dataset.reader import (
 from onerec.session_dataset.splits import split_of, validation_day
 
 _PER_SECOND = 10**6  # the session SQL adds up watch seconds of six decimals
+RECOUNTED = (
+    "session_id",
+    "user_id",
+    "session_date",
+    "started_at",
+    "split",
+    "is_good",
+    "history_item_ids",
+    "target_item_ids",
+    "item_ids",
+    "watch_seconds",
+    "is_watched",
+    "is_positive",
+    *INTERACTIONS,
+)
+"""Columns that `recount_sessions` reads."""
 
 
 def recount_sessions(
@@ -35,7 +51,8 @@ def recount_sessions(
     """Recompute the statistics of each session.
 
     Args:
-        sessions: `schema.SESSION_DATASET`, S rows, ordered by (started_at, session_id).
+        sessions: `RECOUNTED` columns of `schema.SESSION_DATASET`, S rows, ordered by
+            (started_at, session_id).
         config: The settings the sessions were built with.
         test_day: The partition.
         time_zone: Time zone of the log's days.
@@ -176,18 +193,17 @@ def _history_follows(
 
     known = num_history[before] + num_positives[before]  # all that the session before can pass on
     follows = (before < 0) | (num_history == np.minimum(known, history_length))
-    checked = follows[history.rows] & (before[history.rows] >= 0)
-    rows, items = history.rows[checked], history.items[checked]
-    place = positions(history.rows, len(history))[checked]
-    previous = before[rows]
-    # the same distance from the end of (history before ++ positives before)
-    source = known[rows] - (num_history[rows] - place)
-    in_positives = source >= num_history[previous]
-    everything = np.concatenate([history.items, positives.items])
-    index = np.where(
-        in_positives,
-        len(history.items) + positives.starts[previous] + source - num_history[previous],
-        history.starts[previous] + source,
-    )
-    follows[rows[everything[index] != items]] = False
+    # what is left of the history before stands first, positives of the session before last
+    checked = np.flatnonzero(follows & (before >= 0))
+    previous, own = before[checked], history.starts[checked]
+    forgotten = known[checked] - num_history[checked]
+    of_history = np.maximum(num_history[previous] - forgotten, 0)
+    of_positives = num_history[checked] - of_history
+    after = positives.starts[previous] + num_positives[previous]
+    for source, begin, at, lengths in (
+        (history, history.starts[previous] + forgotten, own, of_history),
+        (positives, after - of_positives, own + of_history, of_positives),
+    ):
+        differs = source.items[ranges(begin, lengths)] != history.items[ranges(at, lengths)]
+        follows[np.repeat(checked, lengths)[differs]] = False
     return follows

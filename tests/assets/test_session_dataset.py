@@ -9,6 +9,7 @@ from pathlib import Path
 
 import dagster as dg
 import pyarrow as pa
+import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import pytest
 
@@ -137,7 +138,7 @@ def suites(
 ) -> dict[str, dg.AssetCheckResult]:
     counted = Counter(table.column("session_date").to_pylist())
     results = session_dataset_checks.suite_results(
-        table, config, DAY, WINDOW_DAYS, counted, users=users
+        pads.dataset(table), config, DAY, WINDOW_DAYS, counted, users=users
     )
     return {str(r.check_name): r for r in results}
 
@@ -232,7 +233,9 @@ def test_a_missing_column_is_named(sessions: pa.Table) -> None:
 
 
 def volume(sessions: pa.Table, counted: dict[date, int]) -> dg.AssetCheckResult:
-    results = session_dataset_checks.suite_results(sessions, CONFIG, DAY, WINDOW_DAYS, counted)
+    results = session_dataset_checks.suite_results(
+        pads.dataset(sessions), CONFIG, DAY, WINDOW_DAYS, counted
+    )
     return next(r for r in results if r.check_name == "volume_is_usual")
 
 

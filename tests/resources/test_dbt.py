@@ -18,14 +18,14 @@ def test_the_manifest_is_of_the_files_whatever_their_times(
     model.write_text("select 1")
     other.write_text("select 2")
 
-    def parse(target: Path, warehouse: Path, sources: str) -> None:
+    def parse(target: Path, warehouse: Path, variables: dict[str, Any], sources: str) -> None:
         target.mkdir(exist_ok=True)
         (target / "manifest.json").write_text("{}")
         (target / dbt._MADE_OF).write_text(sources)
         parsed.append(sources)
 
     def num_parsed() -> int:
-        dbt.dbt_project(target, tmp_path / "warehouse.duckdb")
+        dbt.dbt_project(target, tmp_path / "warehouse.duckdb", {})
         return len(parsed)
 
     monkeypatch.setattr(dbt, "PROJECT_DIR", project)

@@ -14,7 +14,14 @@ import pytest
 
 from assets import raw, sessions
 from onerec.config import SessionConfig
-from resources.dbt import PROJECT_DIR, dbt_executable, session_dbt
+from resources.dbt import (
+    BUILD,
+    PROJECT_DIR,
+    build_command,
+    dbt_executable,
+    dbt_project,
+    session_dbt,
+)
 from tests.sql import brute_force, delivered, random_log
 
 DAYS = random_log.DAYS
@@ -225,3 +232,13 @@ def test_dbt_unit_tests_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     done = subprocess.run(command, cwd=PROJECT_DIR, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-4000:]
     assert "Done. PASS=12 " in done.stdout, done.stdout[-500:]
+
+
+def test_the_first_build_goes_on_from_the_parse_that_made_the_manifest(tmp_path: Path) -> None:
+    variables = sessions.session_variables(SessionConfig())
+    project = dbt_project(tmp_path, tmp_path / "warehouse.duckdb", variables)
+    assert project.manifest_path.exists()
+    dbt = session_dbt(tmp_path, tmp_path / "warehouse.duckdb")
+    command = ["parse", *build_command(variables)[-2:]]
+    dbt.cli(command, target_path=tmp_path / BUILD).wait()
+    assert "full parse" not in (tmp_path / BUILD / "dbt.log").read_text()

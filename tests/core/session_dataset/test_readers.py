@@ -22,6 +22,7 @@ from onerec.schema import SESSION_DATASET
 from onerec.session_dataset.eval_users import load_eval_users
 from onerec.session_dataset.generator_sessions import load_session_tensors
 from onerec.session_dataset.histories import load_serving_histories
+from onerec.session_dataset.reader import sorted_by_time
 from onerec.session_dataset.reward_blocks import (
     RewardThresholds,
     load_reward_blocks,
@@ -398,3 +399,15 @@ def test_errors_name_what_is_wrong(tmp_path: Path, catalogue: SemanticIds) -> No
         load_reward_blocks(
             tmp_path / "uneven", rows[0]["split"], catalogue, history_length=H, block_items=M
         )
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_sessions_are_sorted_only_where_they_are_out_of_order(seed: int) -> None:
+    rng = random.Random(seed)
+    ordered = sorted((rng.randrange(3), f"s{number}") for number in range(rng.randrange(9)))
+    rows = [{"started_at": time, "session_id": name} for time, name in ordered]
+    kind = pa.schema([("started_at", pa.int64()), ("session_id", pa.string())])
+    table = pa.concat_tables([pa.Table.from_pylist(part, kind) for part in (rows[:4], rows[4:])])
+    assert sorted_by_time(table) is table
+    mixed = pa.Table.from_pylist(rng.sample(rows, len(rows)), kind)
+    assert sorted_by_time(mixed).to_pylist() == rows
