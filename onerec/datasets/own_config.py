@@ -213,7 +213,7 @@ class _Files(_Section):
     path: Annotated[str, Field(min_length=1)]
     format: Format | None = None
     delimiter: str | None = None
-    quote: str = Field(default='"', min_length=1, max_length=1)
+    quote: str = Field(default='"', max_length=1)
     escape: str | None = Field(default=None, min_length=1, max_length=1)
     encoding: str = "utf8"
     null_values: tuple[str, ...] = CsvStyle().null_values
