@@ -33,10 +33,10 @@ _REGION_LIST = ", ".join(f"'{name}'" for name in _REGIONS)
 _OFFSET_MAP = ", ".join(f"'{name}': '{offset}'" for name, offset in _OFFSETS.items())
 _CLOCK = r"([0-9]{1,2}):?([0-9]{2})(?::?([0-9]{2})(?:[.,:]([0-9]+))?)?(?:\s*([AaPp])\.?[Mm]\.?)?"
 _ZONE = r"([Zz]|[-+][0-9]{2}(?::?[0-9]{2})?|[A-Za-z][A-Za-z_/+0-9-]*)?(?:\[.*\])?"
-_CLOCK_SPAN = r"^\s*(?:([0-9]+):)?([0-9]+):([0-9]{2}(?:\.[0-9]+)?)\s*$"
+_CLOCK_SPAN = r"^\s*(?:([0-9]+) days?,? +)?(?:([0-9]+):)?([0-9]+):([0-9]{2}(?:\.[0-9]+)?)\s*$"
 _UNIT_SPAN = (
-    r"(?i)^\s*(?:PT)?(?:([0-9]+)\s*H)?\s*(?:([0-9]+)\s*M(?:IN)?)?\s*"
-    r"(?:([0-9]+(?:\.[0-9]+)?)\s*S(?:EC)?)?\s*$"
+    r"(?i)^\s*(?:P?([0-9]+)\s*D(?:AYS?)?,?)?\s*(?:P?T)?(?:([0-9]+)\s*H(?:(?:OU)?RS?)?)?\s*"
+    r"(?:([0-9]+)\s*M(?:IN(?:UTE)?S?)?)?\s*(?:([0-9]+(?:\.[0-9]+)?)\s*S(?:EC(?:OND)?S?)?)?\s*$"
 )
 _RATING = (
     r"(?i)^\s*([0-9]+(?:[.,][0-9]+)?)\s*"
@@ -76,18 +76,19 @@ MACROS = (
     end
     """,
     "finite(x) as case when isfinite(x) then x end",
-    # 1:20, 00:01:20, PT1M20S, 80s, 1 min 20 sec
+    # 1:20, 00:01:20, 0 days 00:01:20 (pandas), PT1M20S, P0D, 80s, 1 min 20 sec
     rf"""
     text_span(x) as list_transform(
         [
             case
-                when contains(x, ':') then regexp_extract(x, '{_CLOCK_SPAN}', ['h', 'm', 's'])
-                else regexp_extract(x, '{_UNIT_SPAN}', ['h', 'm', 's'])
+                when contains(x, ':') then regexp_extract(x, '{_CLOCK_SPAN}', ['d', 'h', 'm', 's'])
+                else regexp_extract(x, '{_UNIT_SPAN}', ['d', 'h', 'm', 's'])
             end
         ],
         lambda p: case
-            when p.h || p.m || p.s <> ''
-                then coalesce(try_cast(p.h as double), 0) * 3600
+            when p.d || p.h || p.m || p.s <> ''
+                then coalesce(try_cast(p.d as double), 0) * 86400
+                + coalesce(try_cast(p.h as double), 0) * 3600
                 + coalesce(try_cast(p.m as double), 0) * 60
                 + coalesce(try_cast(p.s as double), 0)
         end

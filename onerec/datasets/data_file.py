@@ -33,7 +33,7 @@ Format = Literal["parquet", "csv", "json"]
 HEADER_BYTES = 1 << 20
 HEADER_LINES = 50
 """Lines among which a header is looked for that is not the first one."""
-_BROKEN = (*compression.BROKEN, csv.Error, LookupError)
+_BROKEN = (*compression.BROKEN, csv.Error, LookupError, file_problems.OpenQuoteError)
 _NO_VALUE_OF_HIVE = "__HIVE_DEFAULT_PARTITION__"
 
 

@@ -51,6 +51,10 @@ _OTHER_FORMATS = (
 )
 
 
+class OpenQuoteError(ValueError):
+    """Rows of a CSV file are within a cell whose quote is not closed."""
+
+
 def shown(value: object) -> str:
     """A value as a message shows it: one line of printable characters, at most `SHOWN`."""
     text = " ".join(str(value).split())
@@ -123,6 +127,12 @@ def remedy_of_header(name: str, present: Sequence[str], lines: Sequence[str]) ->
     alike = [n for n in present if loose(n) == loose(name)]
     if alike:
         return f"Names count to the letter: it is {alike[0]!r} there."
+    record = name.partition(".")[0]
+    if record != name and record in present:
+        return (
+            f"Fields of {record!r} are read in JSON lines only: write {shown(name)} to a column of "
+            "its own"
+        )
     if not lines or not present:
         return None
     if quoted := [n for n in present if n.strip("'\u2019") == name]:
@@ -234,6 +244,8 @@ def about(error: Exception, layout: "CsvLayout | str") -> str:
     """
     if isinstance(error, PermissionError):
         return "may not be read by this user: give it the right to, chmod a+r say"
+    if isinstance(error, OpenQuoteError):
+        return str(error)
     if isinstance(layout, CsvLayout):
         if ragged := _RAGGED.search(str(error)):
             return _about_ragged(layout, *ragged.groups())
@@ -258,7 +270,7 @@ def _about_ragged(layout: CsvLayout, row: str | None, wanted: str, got: str, tex
     beside = " (the header is row 1)" if layout.has_header else ""
     where = f"row {row}{beside}" if row else "a row"
     problem = f"{where} has {got} columns, {first} {wanted}: {shown(text)!r}. "
-    if "\\" + layout.quote in text and not layout.escape:
+    if layout.quote and "\\" + layout.quote in text and not layout.escape:
         return problem + (
             "A backslash escapes its quotes: set escape: '\\', or write the quotes doubled"
         )

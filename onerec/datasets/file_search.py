@@ -1,5 +1,6 @@
 """Foreign Parquet, CSV and JSON-lines files behind a path, a glob, a directory or a URL."""
 
+import glob
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,7 +99,9 @@ def _formats(
     """Files behind a path or a glob with the format of each, see `find`, and those of them that
     lie in a directory that it names."""
     is_glob = any(c in path for c in "*?[") and not filesystem.exists(path)
-    matches = filesystem.glob(path) if is_glob else [path] if filesystem.exists(path) else []
+    matches = [path] if filesystem.exists(path) else []
+    if is_glob:
+        matches = filesystem.glob(_with_literal_directories(filesystem, path))
     formats: dict[str, Format | None] = {}
     inside: set[str] = set()
     for match in map(str, matches):
@@ -115,6 +118,16 @@ def _formats(
         else:
             formats[match] = format or _by_content(filesystem, match)
     return formats, inside
+
+
+def _with_literal_directories(filesystem: Any, path: str) -> str:
+    """A glob in which directories that are called so, `log [v2]` say, match themselves."""
+    parts = path.split("/")
+    literal = [glob.escape(part) for part in parts]
+    for n, part in enumerate(parts):
+        if literal[n] != part and not filesystem.exists("/".join(parts[: n + 1])):
+            return "/".join([*literal[:n], *parts[n:]])
+    return "/".join(literal)
 
 
 def _by_ending(path: str) -> Format | None:

@@ -91,6 +91,7 @@ class MappedSection:
             source = getattr(mapping, contract)
             if contract not in mapping.model_fields_set and contract in alike:
                 source = Column(column=contract if contract in present else alike[contract])
+                self._require_one_alike(file, contract, present)
             if source is None:
                 continue
             source = source.as_named_in(present)
@@ -107,6 +108,17 @@ class MappedSection:
                 self.require_columns(file, contract, source.names, is_elsewhere=is_elsewhere)
         features = {n: f for n, f in self._features.items() if f.column in present or file.is_json}
         return MappedFile(file, number, columns, day, features)
+
+    def _require_one_alike(self, file: DataFile, contract: str, present: set[str]) -> None:
+        """Check that it is clear which column is looked up under the contract's name.
+
+        Raises:
+            SettingError: Several are called so but for case and blanks.
+        """
+        alike = sorted(name for name in present if loose(name) == contract)
+        if contract not in present and len(alike) > 1:
+            remedy = f"{file.path}: is each of {', '.join(map(repr, alike))}: name the one meant"
+            raise SettingError(f"{self.files.name}.columns.{contract}", None, remedy)
 
     def require_optional(self, known: Sequence[DataFile]) -> None:
         """Check the columns that some files may lack: those that all lack have a wrong name.

@@ -213,7 +213,7 @@ class _Files(_Section):
     path: Annotated[str, Field(min_length=1)]
     format: Format | None = None
     delimiter: str | None = None
-    quote: str = Field(default='"', min_length=1, max_length=1)
+    quote: str = Field(default='"', max_length=1)
     escape: str | None = Field(default=None, min_length=1, max_length=1)
     encoding: str = "utf8"
     null_values: tuple[str, ...] = CsvStyle().null_values
@@ -309,13 +309,22 @@ class ItemFiles(_Files):
         return features
 
 
-class HistoryFiles(_Files):
+class _FilesOfNoDay(_Files):
+    @field_validator("path")
+    @classmethod
+    def _is_of_no_day(cls, path: str) -> str:
+        remedy = "is read whole on every day, and has no days: name the newest file, or keep one"
+        require(not is_dated(path), "path", path, remedy)
+        return path
+
+
+class HistoryFiles(_FilesOfNoDay):
     """Where the prior history is."""
 
     columns: HistoryColumns = HistoryColumns()
 
 
-class VectorFiles(_Files):
+class VectorFiles(_FilesOfNoDay):
     """Where the embeddings are."""
 
     columns: VectorColumns = VectorColumns()
@@ -331,7 +340,7 @@ def _by_own_name(value: Any) -> Any:
     return {name: name for name in value}
 
 
-class UserFiles(_Files):
+class UserFiles(_FilesOfNoDay):
     """Where the attributes of users are.
 
     Attributes:
@@ -341,12 +350,6 @@ class UserFiles(_Files):
 
     columns: UserColumns = UserColumns()
     features: Annotated[Features, BeforeValidator(_by_own_name), Field(min_length=1)]
-
-    @field_validator("path")
-    @classmethod
-    def _is_of_no_day(cls, path: str) -> str:
-        require(not is_dated(path), "path", path, "attributes have no day: name the newest file")
-        return path
 
     @field_validator("features")
     @classmethod

@@ -10,8 +10,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.csv as pacsv
 
+from onerec.datasets.open_quotes import WithClosedQuotes
+
 BLOCK_BYTES = 16 << 20
 """A CSV row, or a line of JSON, must fit into one block."""
+TWO_BYTES = ("utf-16", "utf_16", "utf16", "utf-32", "utf_32", "utf32")
+"""How names of encodings begin that write a quote in several bytes."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +24,7 @@ class CsvStyle:
 
     Attributes:
         delimiter: Between cells; None is a tab for `.tsv` and `.tab`, a comma for the others.
-        quote: Around cells that hold a delimiter or a line break.
+        quote: Around cells that hold a delimiter or a line break; empty: quotes are text.
         escape: Before a quote inside of a quoted cell; None: such a quote is doubled.
         encoding: Of the bytes; bytes that are not UTF-8 under `utf8` become U+FFFD.
         null_values: Cells that mean nothing is known.
@@ -70,7 +74,10 @@ def csv_head(start: str, style: CsvStyle, encoding: str) -> CsvHead:
     """
     text = io.StringIO(start, newline="")
     assert style.delimiter is not None
-    rows = csv.reader(text, delimiter=style.delimiter, quotechar=style.quote)
+    quoting = csv.QUOTE_MINIMAL if style.quote else csv.QUOTE_NONE
+    rows = csv.reader(
+        text, delimiter=style.delimiter, quotechar=style.quote or None, quoting=quoting
+    )
     left, number = style.skip_rows, 0
     for number, row in enumerate(rows, start=1):
         if row and not left:
@@ -93,14 +100,19 @@ def csv_batches(
 
     Raises:
         pa.ArrowException: A row does not fit its header.
+        OpenQuoteError: A quote swallows rows.
     """
     assert style.delimiter is not None
+    if style.quote and not head.encoding.startswith(TWO_BYTES):
+        stream = WithClosedQuotes(
+            stream, style.quote, style.delimiter, style.escape, longest=BLOCK_BYTES
+        )
     rows = head.rows
     if style.names is not None:  # the row found is data
         rows = rows - 1 if style.skip_rows else 0
     parse = pacsv.ParseOptions(
         delimiter=style.delimiter,
-        quote_char=style.quote,
+        quote_char=style.quote or False,
         escape_char=style.escape or False,
         newlines_in_values=True,
     )

@@ -171,8 +171,10 @@ def _line_of(section: str, field: str, examples: Sequence[Row]) -> str:
     if field == "published_at":
         guessed = likely_format(value)
         return f"{section}.timestamp_format: {guessed!r}" if guessed else line
-    if re.fullmatch(r"\s*-?[0-9][0-9.,' ]*,[0-9]+\s*", value):
+    if re.fullmatch(r"\s*-?[0-9][0-9.,'\s]*,[0-9]+\s*", value):
         return f'{section}.decimal: "," (or "." if the comma groups the digits)'
+    if re.fullmatch(r"\s*-?[0-9]{1,3}(['\s][0-9]{3})+(\.[0-9]+)?\s*", value):
+        return f'{section}.decimal: ".", which reads digits in groups'
     if field in NO_LENGTH and re.fullmatch(r"\s*-[0-9.eE+-]+\s*", value):
         return f"{line}: a column of lengths of time, or {NO_LENGTH[field]}"
     if re.match(r"\s*-?[0-9]", value):
@@ -299,7 +301,7 @@ def _almost_met(log: Inspected, number: int) -> str:
     """How many of the unknown items would be known, did small differences not count."""
     if not number:
         return ""
-    loose = "ltrim(regexp_replace(lower({0}), '^.*[:/]|[^\\pL\\pN]', '', 'g'), '0')"
+    loose = "ltrim(regexp_replace(strip_accents(lower({0})), '^.*[:/]|[^\\pL\\pN]', '', 'g'), '0')"
     alike = log.row(
         f"""
         with unknown as (
@@ -314,10 +316,12 @@ def _almost_met(log: Inspected, number: int) -> str:
     )
     if not alike["items"]:
         return ""
-    pair = ", ".join(shown(repr(alike[name])) for name in ("logged", "known"))
+    # letters that look alike may be of other characters
+    written = repr if alike["logged"].isascii() else ascii
+    pair = ", ".join(shown(written(alike[name])) for name in ("logged", "known"))
     return (
-        f"; {alike['items']:,} of them differ from one of the catalogue in case, blanks, signs, a "
-        f"prefix or leading zeros only ({pair}): write both alike"
+        f"; {alike['items']:,} of them differ from one of the catalogue in case, blanks, signs, "
+        f"accents or how they are coded, a prefix or leading zeros only ({pair}): write both alike"
     )
 
 

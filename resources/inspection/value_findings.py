@@ -92,12 +92,15 @@ def damaged_ids(log: Inspected) -> list[Finding]:
 
 
 def _ids_with_blanks(log: Inspected, name: str) -> list[Finding]:
-    """Ids that are another one but for blanks around them."""
+    """Ids that are another one but for blanks around them, or for how their accents are coded."""
     row = log.row(
         f"""
         with ids as (select distinct {name} as id from raw.raw_events),
         around as (
-            select id, trim(id, ' ' || chr(9) || chr(10) || chr(13) || chr(160)) as bare from ids
+            select
+                id,
+                nfc_normalize(trim(id, ' ' || chr(9) || chr(10) || chr(13) || chr(160))) as bare
+            from ids
         )
         select count(*) as ids, min(id) as example from around
         where id <> bare and bare in (select id from ids where id is not null)
@@ -109,8 +112,8 @@ def _ids_with_blanks(log: Inspected, name: str) -> list[Finding]:
         Finding(
             topic="Ids",
             level="warning",
-            text=f"{row['ids']:,} ids in {name} are another one but for blanks around them, e.g. "
-            f"{row['example']!r}: they count as different",
+            text=f"{row['ids']:,} ids in {name} are another one but for blanks around them or how "
+            f"accents are coded, e.g. {row['example']!a}: they count as different",
             setting=f"events.columns.{name}, events.path: write both alike",
         )
     ]

@@ -1,15 +1,20 @@
 """How a CSV file is written, guessed from its first lines."""
 
 import csv
+import io
 import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from onerec.datasets.data_file import DataFile
+from onerec.datasets.data_file import HEADER_BYTES, DataFile
+from onerec.datasets.file_problems import OpenQuoteError
+from onerec.datasets.open_quotes import WithClosedQuotes
 from resources.log_times import holds_value
 
 DELIMITERS = ("\t", ",", ";", "|", "^", "~", "\x01", "\x1f")
 DELIMITER_LINES = 6
+MOST_BEFORE = 30
+"""Lines before a table, at most."""
 TWO_CHARACTERS = "::"
 """Between cells, as MovieLens writes: to be read as one character, with empty columns between."""
 FALLBACK_ENCODING = "cp1252"
@@ -32,18 +37,54 @@ def with_own_style(file: DataFile) -> DataFile:
     first = lines[:DELIMITER_LINES]
     if all(line.count(TWO_CHARACTERS) > 1 for line in first):
         return _of_two_characters(file, lines[0])
+    before = _lines_before(lines[:MOST_BEFORE])
+    lines = lines[before:]
+    first = lines[:DELIMITER_LINES]
     delimiter = _delimiter(first)
     own = "\t" if file.path.lower().split(".")[-1] in ("tsv", "tab") else ","
-    style = file.style
+    style = replace(file.style, skip_rows=before)
     if delimiter != own and all(delimiter in line for line in first):
         style = replace(style, delimiter=delimiter)
     # a quoted cell may end with a backslash; quotes inside of a cell are followed by other text
     if any(re.search(rf'\\"[^"{re.escape(delimiter)}]', line) for line in lines):
         style = replace(style, escape="\\")
+    elif _swallows_rows("\n".join(lines), delimiter):
+        style = replace(style, quote="")
     cells = next(csv.reader([lines[0]], delimiter=delimiter))
     if holds_value(tuple(cells)):
         style = replace(style, names=_made_up(cells))
     return replace(file, style=style)
+
+
+def _lines_before(lines: Sequence[str]) -> int:
+    """How many lines come before the table: `sep=;` of Excel, comments, and a report's heading, in
+    which nothing parts cells."""
+    if re.fullmatch(r'"?sep=.?"?', lines[0].strip("\ufeff,; \t"), re.IGNORECASE):
+        return 1
+    parted = [n for n, line in enumerate(lines) if any(d in line for d in DELIMITERS)]
+    row = next((lines[n] for n in parted if lines[n][0] != "#"), "")
+    header = next((n for n in parted if lines[n][0] != "#" or _alike(lines[n], row)), 0)
+    return (
+        header if all(_alike(lines[header], line) for line in lines[header + 1 : header + 2]) else 0
+    )
+
+
+def _alike(line: str, other: str) -> bool:
+    """Whether a delimiter stands as often in both lines."""
+    return any(line.count(d) == other.count(d) > 0 for d in DELIMITERS)
+
+
+def _swallows_rows(text: str, delimiter: str) -> bool:
+    """Whether a quote that opens a cell has whole rows behind it: quotes are text in the file."""
+    start = text.encode()
+    stream = WithClosedQuotes(io.BytesIO(start), '"', delimiter, None, longest=len(start))
+    try:
+        stream.read()
+        if len(start) < HEADER_BYTES // 2:  # all of the file: no cell goes on behind it
+            stream.read()
+    except OpenQuoteError:
+        return True
+    return False
 
 
 def _made_up(cells: Sequence[str]) -> tuple[str, ...]:

@@ -7,10 +7,14 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
+import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from onerec import schema
+from resources.casts import RawColumn, typed
 from resources.proposal.tables import MOST, ColumnFacts, FoundTable, is_text_of_ratings
+from resources.sql_macros import create_macros
 
 EVENT_WORDS = {
     "view", "click", "cart", "addtocart", "add to cart", "purchase", "transaction", "buy", "order",
@@ -18,6 +22,7 @@ EVENT_WORDS = {
 }  # fmt: skip
 """What logs write as the kind of an event."""
 
+_ID = schema.EVENTS.field("item_id")
 MOST_STARS = 5
 MOST_DUPLICATES = 0.5
 """Share of a catalogue's rows that must be of different items."""
@@ -328,14 +333,25 @@ def find_items(
 
 
 def ids_of(table: FoundTable, name: str) -> pa.Array | None:
-    """The different ids in a column's first rows; None where it stands in the path only, or where
-    they are bytes that are no text."""
+    """The different ids in a column's first rows, as they land: `17.0` is `17`. None where it
+    stands in the path only, or where they are bytes that are no text."""
     if name not in table.rows.column_names:
         return None
-    try:
-        return pc.unique(table.rows[name].cast("string"))
-    except pa.ArrowInvalid:
-        return None
+    with duckdb.connect(":memory:", config={"threads": 1}) as connection:
+        create_macros(connection)
+        connection.register("sample", table.rows.select([name]).rename_columns(["value"]))
+        kind = connection.execute("describe from sample").fetchall()[0][1]
+        raw = RawColumn("value", kind)
+        if kind == "BLOB":
+            raw = RawColumn("decode(value)", "VARCHAR")
+        try:
+            ids = typed(_ID, raw.as_text_where_needed())
+            found = connection.sql(
+                f"select distinct id from (select {ids} as id from sample) where id is not null"
+            ).to_arrow_table()
+        except duckdb.ConversionException:
+            return None
+    return pc.unique(found["id"])
 
 
 def _same_name(table: FoundTable, logged: ChosenColumn) -> ChosenColumn | None:

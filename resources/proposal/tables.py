@@ -32,6 +32,8 @@ MOST = 0.95
 """Share of a column's values that must be of a kind for the column to be of it."""
 MOST_FREQUENT = 20
 _CLOCK = r"\s*[0-9]{1,2}:[0-9]{2}(:[0-9]{2}([.][0-9]+)?)?( ?[AaPp][Mm])?\s*"
+_GROUPING = "' \u00a0\u202f"
+"""What may group the digits of a number, beside comma and point."""
 _TIME = schema.EVENTS.field("event_time")
 _NUMBER = schema.EVENTS.field("watch_seconds")
 _RATING = schema.EVENTS.field("rating")
@@ -86,8 +88,10 @@ class ColumnFacts:
 
     @property
     def words(self) -> str:
-        """Its name in lower case, words apart: `visitorId:token` is `visitor id`."""
-        apart = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", self.name.split(":")[0])
+        """Its name in lower case, words apart: `visitorId:token` is `visitor id`, and so is
+        `visitorId.$oid` of MongoDB."""
+        name = re.sub(r"(\.\$[A-Za-z]+)+$", "", self.name.split(":")[0])
+        apart = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name)
         return re.sub(r"[^a-z0-9]+", " ", apart.lower()).strip()
 
     @property
@@ -153,9 +157,10 @@ def find_tables(data: str) -> tuple[list[FoundTable], tuple[str, ...]]:
     groups: dict[tuple[object, ...], list[DataFile]] = {}
     every = _without_links([*found.files, *found.json_beside_tables])
     for file, names in _read_each(_with_names, every, problems):
-        if names:
-            groups.setdefault((*sorted(names), file.format, file.style), []).append(file)
-    tables = _read_each(_look_at, groups.values(), problems)
+        if names:  # where quotes are text, few files may show it
+            written = (file.format, replace(file.style, quote=""))
+            groups.setdefault((*sorted(names), *written), []).append(file)
+    tables = _read_each(_look_at, map(_with_one_quote, groups.values()), problems)
     if problems and not tables:
         raise SettingError("DATA", data, problems[0])
     if not tables:
@@ -191,6 +196,12 @@ def _read_each(read: Callable[[T], R], wanted: Iterable[T], problems: list[str])
         except (OSError, ValueError) as error:
             problems.append(str(error))
     return done
+
+
+def _with_one_quote(files: Sequence[DataFile]) -> list[DataFile]:
+    """Files of one table: quotes are text in all of them, or in none."""
+    quote = min(file.style.quote for file in files)
+    return [replace(file, style=replace(file.style, quote=quote)) for file in files]
 
 
 def _with_names(file: DataFile) -> tuple[DataFile, tuple[str, ...]]:
@@ -343,13 +354,14 @@ def is_text_of_ratings(values: Sequence[str]) -> bool:
 
 
 def _decimal(values: Sequence[str], delimiter: str | None) -> str | None:
-    """How numbers are written that have commas: `,` before decimals, `.` where it groups digits.
+    """How numbers are written that have commas, or grouped digits: what stands before decimals.
 
     Where both are possible, `1,234`, a file with semicolons has decimal commas.
     """
-    written = [v for v in values if re.fullmatch(r"\s*-?[0-9][0-9., ']*\s*", v)]
+    written = [v for v in values if re.fullmatch(rf"\s*-?[0-9][0-9.,{_GROUPING}]*\s*", v)]
     if not any("," in v for v in written):
-        return None
+        has_groups = any(re.search(rf"[0-9][{_GROUPING}][0-9]{{3}}\b", v) for v in written)
+        return "." if has_groups else None
     grouped = all(re.fullmatch(r"\s*-?\d{1,3}(,\d{3})*(\.\d+)?\s*", v) for v in written)
     return "." if grouped and delimiter != ";" else ","
 

@@ -11,7 +11,7 @@ from onerec.config import SettingError
 from onerec.datasets.file_problems import loose
 from onerec.datasets.file_search import ENDINGS, find
 from onerec.datasets.own_config import EventColumns, ItemColumns
-from resources.proposal.csv_style import FALLBACK_ENCODING
+from resources.proposal.csv_style import FALLBACK_ENCODING, TWO_CHARACTERS
 from resources.proposal.log_parts import join_parts
 from resources.proposal.no_log import why_no_log
 from resources.proposal.roles import (
@@ -109,7 +109,10 @@ def _section(
     name: str, sections: Mapping[str, tuple[FoundTable, dict[str, ChosenColumn]]], beside: Path
 ) -> str:
     table, chosen = sections[name]
-    lines = _head(name, table, beside)
+    newest = _newest(table, beside) if name == "item_vectors" else table
+    lines = _head(name, newest, beside)
+    if newest is not table:
+        lines[1] += " # the newest day's: vectors have no day"
     used = [columns for other, columns in sections.values() if other is table]
     left = [*unused(table, *used)]
     zones = [c for c in left if c.is_zone]
@@ -137,11 +140,13 @@ def _head(name: str, table: FoundTable, beside: Path) -> list[str]:
     lines += [f"  {key}: {_scalar(value)}" for key, value in _format(table).items()]
     if table.files[0].style.encoding == FALLBACK_ENCODING:
         lines[-1] += " # a guess: there are bytes that are not UTF-8"
+    style = table.files[0].style
+    if style.skip_rows:
+        is_header = style.delimiter == TWO_CHARACTERS[0]
+        about = "the header, whose names these are" if is_header else "lines before the table"
+        lines.append(f"  skip_rows: {style.skip_rows} # {about}")
     if not table.has_header:
-        style = table.files[0].style
         names = ", ".join(map(_scalar, style.names or ()))
-        if style.skip_rows:
-            lines.append(f"  skip_rows: {style.skip_rows} # the header, whose names these are")
         about = "" if style.skip_rows else " # the first row is no header: rename them as you like"
         lines.append(f"  names: [{names}]{about}")
     return lines
@@ -149,11 +154,9 @@ def _head(name: str, table: FoundTable, beside: Path) -> list[str]:
 
 def _users_section(users: FoundUsers, beside: Path) -> str:
     """The attributes of users; in comments where none is left."""
-    table = users.table
-    dated = _path(table, beside).text
+    table = _newest(users.table, beside)
     comments = ["# a snapshot: keep what was true before the log, and what you may use of people"]
-    if "{date" in dated:
-        table = newest_files(table, [_day_of(file.url) for file in table.files])
+    if table is not users.table:
         comments.append("# the newest day's: attributes have no day")
     lines = _head("users", table, beside)
     lines.append(
@@ -169,6 +172,13 @@ def _users_section(users: FoundUsers, beside: Path) -> str:
         about = f"({_about(column)}): {reason}" if column.known else f"({reason})"
         lines.append(f"    # left out: {_scalar(column.name)} {about}")
     return "\n".join([*comments, *lines]) + "\n"
+
+
+def _newest(table: FoundTable, beside: Path) -> FoundTable:
+    """A table; of one with files of days the newest ones."""
+    if "{date" not in _path(table, beside).text:
+        return table
+    return newest_files(table, [_day_of(file.url) for file in table.files])
 
 
 def _day_of(path: str) -> str:
@@ -217,6 +227,7 @@ def _format(table: FoundTable) -> dict[str, str]:
     style = file.style
     known |= {"delimiter": style.delimiter} if style.delimiter else {}
     known |= {"escape": style.escape} if style.escape else {}
+    known |= {} if style.quote else {"quote": ""}
     return known | ({"encoding": style.encoding} if style.encoding != "utf8" else {})
 
 

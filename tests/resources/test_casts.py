@@ -305,10 +305,26 @@ def test_spans_of_time_are_seconds(connection: duckdb.DuckDBPyConnection) -> Non
     texts = ["0:20", "1:02:03", "00:01:23.5", "PT1M20S", "PT2H", "12.5s", "5 min", "1h 2m 3s"]
     seconds = [20.0, 3723.0, 83.5, 80.0, 7200.0, 12.5, 300.0, 3723.0]
     assert cast(connection, "watch_seconds", texts) == seconds
+    texts = [
+        "0 days 00:01:23.500000",
+        "1 day, 0:00:05",
+        "P0D",
+        "P1DT2M",
+        "1 hour 30 minutes",
+        "90 mins",
+    ]
+    assert cast(connection, "watch_seconds", texts) == [
+        83.5,
+        86_405.0,
+        0.0,
+        86_520.0,
+        5400.0,
+        5400.0,
+    ]
     # of a column in milliseconds, too: a span names its unit
     scaled = cast(connection, "watch_seconds", ["1500", "0:20"], numbers=NumberStyle(0.001))
     assert scaled == [1.5, 20.0]
-    nothing = ["85%", "PT", "abc", "1200ms", "1:2", ":20", ""]
+    nothing = ["85%", "PT", "P", "P1M", "-1 days +23:59:59", "abc", "1200ms", "1:2", ":20", ""]
     assert cast(connection, "watch_seconds", nothing) == [None] * len(nothing)
     assert cast(connection, "rating", ["4:30"]) == [None]
 

@@ -323,6 +323,23 @@ def test_column_names_count_without_case_and_blanks_unless_they_are_mapped(tmp_p
         opened(tmp_path, events=mapped)
 
 
+def test_columns_that_differ_in_case_only_are_not_guessed(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"User_ID": ["a"], "USER_ID": ["b"], "item_id": ["x"]})
+    frame.assign(event_time=NOON_MS, watch_seconds=2.5).to_csv(tmp_path / "log.csv", index=False)
+    with pytest.raises(ValueError, match=r"user_id=None: .*each of 'USER_ID', 'User_ID': name"):
+        opened(tmp_path, events={"path": "log.csv"})
+    named = {"path": "log.csv", "columns": {"user_id": "User_ID"}}
+    assert opened(tmp_path, events=named).events(DAY)["user_id"].to_pylist() == ["a"]
+
+
+@pytest.mark.parametrize("path", ["log/*.csv", "log/{date}.csv", "log", "log/2026-03-02.csv"])
+def test_directories_with_brackets_in_their_names(tmp_path: Path, path: str) -> None:
+    home = tmp_path / "data [v2]" / "a*b"
+    (home / "log").mkdir(parents=True)
+    events_frame([NOON_MS]).to_csv(home / "log" / "2026-03-02.csv", index=False)
+    assert len(opened(home, events=section(path)).events(DAY)) == 1
+
+
 def test_ids_of_bytes_stay_apart_and_ids_of_several_fields_are_refused(tmp_path: Path) -> None:
     table = pa.table(
         {

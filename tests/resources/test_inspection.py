@@ -209,8 +209,26 @@ def test_ids_that_differ_in_little_are_shown_side_by_side() -> None:
     """
     unknown = delivery_findings.ids(inspected(FEEDBACK["shop"], tables))[0]
     assert unknown.text.startswith("4 of 4 items of the log have no catalogue row")
-    assert "3 of them differ from one of the catalogue in case, blanks, signs, a" in unknown.text
+    assert "3 of them differ from one of the catalogue in case, blanks, signs, " in unknown.text
     assert "' a2', 'a2'" in unknown.text
+
+
+def test_letters_of_two_codings_are_told_apart() -> None:
+    tables = """
+    create schema raw;
+    create table raw.raw_events as
+        select 'u' as user_id, unnest(['caf' || chr(233), 'x']) as item_id
+        union all select 'u' || chr(769), 'cafe' || chr(769) union all select chr(250), 'x';
+    create table stg_items as select unnest(['x', 'cafe' || chr(769)]) as item_id;
+    """
+    log = inspected(FEEDBACK["shop"], tables)
+    unknown = delivery_findings.ids(log)[0]
+    assert "accents or how they are coded, a prefix" in unknown.text
+    assert r"('caf\xe9', 'cafe\u0301')" in unknown.text
+    assert [f.text[:19] for f in value_findings.damaged_ids(log)] == [
+        "1 ids in user_id ar",
+        "1 ids in item_id ar",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -218,6 +236,9 @@ def test_ids_that_differ_in_little_are_shown_side_by_side() -> None:
     [
         ("74,34", "events.decimal"),
         ("1.234,5", "events.decimal"),
+        ("1\u00a0234,5", 'events.decimal: ","'),
+        ("1 234.5", 'events.decimal: "."'),
+        ("1'234", 'events.decimal: "."'),
         ("much", "events.columns.watch_seconds"),
         ("85%", "events.columns.watch_seconds: a column of plain numbers"),
         ("-5.0", "events.columns.watch_seconds: a column of lengths of time, or 0 where nothing"),
@@ -472,6 +493,6 @@ def test_ids_that_differ_in_blanks_only_are_named() -> None:
     """
     found = value_findings.damaged_ids(inspected(FEEDBACK["shop"], tables))
     assert [f.text for f in found] == [
-        "1 ids in user_id are another one but for blanks around them, e.g. 'u1 ': they count as "
-        "different"
+        "1 ids in user_id are another one but for blanks around them or how accents are coded, "
+        "e.g. 'u1 ': they count as different"
     ]

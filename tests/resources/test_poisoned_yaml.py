@@ -82,7 +82,11 @@ POISONED = [
     (users("features: [Age]"), "users.features.Age='Age': name it in a-z, 0-9 and _"),
     (users("features: {age: {column: secs, numeric: true}}"), "age.numeric=True: users"),
     (users("features: [user_id]"), "user_id='user_id': names the user: leave it out"),
-    (users("features: [user], path: 'log_{date}.csv'"), "attributes have no day: name the newest"),
+    (users("features: [user], path: 'log_{date}.csv'"), "path='log_{date}.csv': is read whole"),
+    *(
+        (f"{BASE}{name}: {{path: 'x{{date}}.csv'}}\n", f"{name}.path='x{{date}}.csv': is read")
+        for name in ("item_vectors", "prior_history")
+    ),
     (users("features: [user], columns: {user_id: nobody}"), "users.columns.user_id='nobody': "),
     *((f"{BASE}{name}_day: {day}\n", f"{name}_day=") for name in ("first", "last") for day in (
         "0001-01-01", "9999-12-31", "1970-01-01", "2036-01-01", ".nan", "yes", "2026-06-99"[:7],

@@ -1,6 +1,7 @@
 """`make init` on files as exports, lakes and spreadsheets write them: its proposal reads them."""
 
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -176,6 +177,33 @@ def test_how_a_csv_file_is_written(
     assert source.items(source.first_day)["title"].to_pylist() == titles
 
 
+@pytest.mark.parametrize(
+    ("before", "number"),
+    [
+        ("sep=;\n", 1),
+        ("# of the shop; June\n# ---\n\n", 2),
+        ("Report of June\n\nall shops\n", 2),
+        ("#", 0),  # before the name of the first column
+    ],
+)
+def test_lines_before_the_table(tmp_path: Path, before: str, number: int) -> None:
+    write(tmp_path, log().rename(columns={"user_id": "user"}), sep=";")
+    path = tmp_path / "data" / "events.csv"
+    path.write_text(before + path.read_text())
+    assert proposed(tmp_path)["events"].get("skip_rows", 0) == number
+    assert len(landed(opened(tmp_path))) == len(TIMES)
+
+
+def test_quotes_that_are_text(tmp_path: Path) -> None:
+    write(tmp_path, log())
+    titles = ['"Heroes', *(f"title {k}" for k in range(6))]
+    rows = [f"{i}\t{title}" for i, title in zip(ITEMS, titles, strict=True)]
+    (tmp_path / "data" / "items.tsv").write_text("\n".join(["item_id\ttitle", *rows]))
+    assert proposed(tmp_path)["items"]["quote"] == ""
+    source = opened(tmp_path)
+    assert source.items(source.first_day)["title"].to_pylist() == titles
+
+
 WATCHED = [1200.5 + 7 * k for k in range(40)]
 
 
@@ -185,6 +213,9 @@ WATCHED = [1200.5 + 7 * k for k in range(40)]
         ([f"{w:.1f}".replace(".", ",") for w in WATCHED], ";", ",", None),
         ([f"{w:.3f}".replace(".", ",") for w in WATCHED], ";", ",", None),
         ([f"{w:,.1f}" for w in WATCHED], ",", ".", None),
+        ([f"{w:,.1f}".replace(",", "\u202f").replace(".", ",") for w in WATCHED], ";", ",", None),
+        ([f"{w:,.1f}".replace(",", "\u00a0") for w in WATCHED], ",", ".", None),
+        ([f"{w:,.1f}".replace(",", "'") for w in WATCHED], ",", ".", None),
     ],
 )
 def test_numbers_with_commas(
@@ -259,6 +290,42 @@ def test_a_catalogue_with_duplicates_beside_vectors_as_text(tmp_path: Path) -> N
     read = opened(tmp_path).item_vectors()
     assert read is not None
     assert read["vector"].to_pylist()[1][:3] == [0.25, 1.0, -3.5]
+
+
+def test_of_daily_vectors_the_newest_are_named(tmp_path: Path) -> None:
+    write(tmp_path, log())
+    for day in (1, 2):
+        vectors = pd.DataFrame({"item_id": ITEMS, "emb": [[0.5, float(day)]] * 7})
+        write(tmp_path, vectors, f"vectors/2025-06-0{day}.parquet")
+    assert proposed(tmp_path)["item_vectors"]["path"] == "data/vectors/2025-06-02.parquet"
+    read = opened(tmp_path).item_vectors()
+    assert read is not None
+    assert read["vector"].to_pylist() == [[0.5, 2.0]] * 7
+
+
+@pytest.mark.parametrize("ids", [lambda k: float(k), lambda k: f"{k}.0"])
+def test_ids_that_a_gap_made_floats_meet_those_of_the_catalogue(
+    tmp_path: Path, ids: Callable[[int], Any]
+) -> None:
+    write(tmp_path, log(item_id=[ids(k % 7) for k in range(40)]))
+    write(tmp_path, pd.DataFrame({"item_id": range(7), "title": "a title"}), "items.csv")
+    assert proposed(tmp_path)["items"]["path"] == "data/items.csv"
+    source = opened(tmp_path)
+    assert {row["item_id"] for row in landed(source)} == {*map(str, range(7))}
+
+
+def test_exports_of_mongodb(tmp_path: Path) -> None:
+    path = tmp_path / "data" / "events.jsonl"
+    path.parent.mkdir()
+    lines = [
+        {"_id": {"$oid": f"{k:024x}"}, "userId": {"$oid": user}, "itemId": {"$oid": item},
+         "at": {"$date": time.isoformat()}}
+        for k, (user, item, time) in enumerate(log().itertuples(index=False))
+    ]  # fmt: skip
+    path.write_text("\n".join(map(json.dumps, lines)))
+    found = columns(proposed(tmp_path)["events"])
+    assert found["item_id"] == "itemId.$oid"
+    assert len(landed(opened(tmp_path))) == 40
 
 
 def test_a_catalogue_with_a_column_of_vectors_is_both(tmp_path: Path) -> None:

@@ -44,6 +44,12 @@ def test_two_columns_of_one_name_are_not_guessed(tmp_path: Path) -> None:
         only(tmp_path).require_columns(["b", "a"], "")
 
 
+def test_a_field_of_a_record_in_parquet_says_what_to_write(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"user": [{"id": 1}]}), tmp_path / "log.parquet")
+    with pytest.raises(ValueError, match=r"no column 'user.id'.*write user.id to a column of its"):
+        only(tmp_path).require_columns(["user.id"], "")
+
+
 def test_a_wrong_delimiter_is_guessed(tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_bytes(b"user;item;time\n1;2;3\n")
     with pytest.raises(

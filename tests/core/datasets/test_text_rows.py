@@ -1,10 +1,15 @@
 """CSV files, split into cells."""
 
+import csv
+import gzip
+import io
+import random
 from pathlib import Path
 
 import pytest
 
 from onerec.datasets.file_search import find
+from onerec.datasets.open_quotes import WithClosedQuotes
 from onerec.datasets.text_rows import CsvStyle
 from tests.core.datasets.small_files import cells, only
 
@@ -94,3 +99,50 @@ def test_control_characters_that_part_cells_are_text(tmp_path: Path) -> None:
         (tmp_path / "log.csv").write_text(f"user{delimiter}item\n1{delimiter}2\n")
         with pytest.raises(ValueError, match=f"set delimiter: {written}"):
             only(tmp_path).require_columns(["user"], "")
+
+
+SWALLOWING = [
+    b'1\tx\t"Heroes\n' + b"2\ty\tLow\n" * 3,  # up to the end of the file
+    b'1\tx\t"Heroes\n2\ty\tLow\n3\tz\t"Station\n',  # up to a quote of another row
+    b'1\t"x\tHeroes\n2\tthe 12" mix\tLow\n',
+    b'1\tx\t"Heroes\r2\ty\tLow\r3\tz\t"Station\r',
+]
+
+
+@pytest.mark.parametrize("rows", SWALLOWING)
+@pytest.mark.parametrize("name", ["log.tsv", "log.tsv.gz"])
+def test_a_quote_that_swallows_rows_stops_the_reading(
+    tmp_path: Path, rows: bytes, name: str
+) -> None:
+    text = b"id\tuser\ttitle\n" + b"0\tw\tfine\n" * 5 + rows
+    (tmp_path / name).write_bytes(gzip.compress(text) if name.endswith("gz") else text)
+    with pytest.raises(ValueError, match=rf"{name}: line [2-7]: a quote .* set quote: ''"):
+        cells(only(tmp_path))
+    lines = text.replace(b"\r", b"\n").splitlines()
+    assert len(cells(only(tmp_path, quote=""))) == len(lines) - 1
+
+
+def test_a_backslash_before_such_a_quote_is_named(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_bytes(b'id,title\n1,"the\n \\"real\\" story"\n')
+    with pytest.raises(ValueError, match=r"line 2: .* set escape: '\\'"):
+        cells(only(tmp_path))
+    assert cells(only(tmp_path, escape="\\")) == [{"id": "1", "title": 'the\n "real" story'}]
+
+
+def test_cells_of_several_lines_and_quotes_within_a_line_are_text(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_bytes(
+        b'id,title,kind\n1,"a ""b""\n\nc, d" ,x\n2,"Heroes" by Bowie,y\n3,the 12" mix,z\n4,w,"v'
+    )
+    titles = ['a "b"\n\nc, d ', "Heroes by Bowie", 'the 12" mix', "w"]
+    assert [row["title"] for row in cells(only(tmp_path))] == titles
+
+
+def test_what_is_quoted_as_it_should_be_never_stops() -> None:
+    rng = random.Random(0)
+    for _ in range(300):
+        cells_of = ["".join(rng.choices('a,"\n\r x', k=rng.randint(0, 5))) for _ in range(9)]
+        written, end = io.StringIO(), rng.choice(["\n", "\r\n"])
+        csv.writer(written, lineterminator=end).writerows(zip(*[iter(cells_of)] * 3, strict=True))
+        text, size = written.getvalue().encode(), rng.randint(1, 40)
+        stream = WithClosedQuotes(io.BytesIO(text), '"', ",", None, longest=1000)
+        assert b"".join(iter(lambda: stream.read(size), b"")) == text  # noqa: B023 - read at once
