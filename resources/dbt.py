@@ -242,9 +242,7 @@ def session_dbt_of(settings: Settings) -> SessionDbt:
     return spark_session_dbt(target, settings.warehouse_path, settings.lake)
 
 
-def _parse(
-    target: Path, warehouse_path: Path, variables: Mapping[str, Any], sources: str
-) -> None:
+def _parse(target: Path, warehouse_path: Path, variables: Mapping[str, Any], sources: str) -> None:
     """Parse aside and move the manifest into place, for processes that load at the same time."""
     target.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix="parse-", dir=target))
