@@ -141,7 +141,7 @@ EXPECTATIONS = ("mean_seconds", "mean_share")
 """Labels that are numbers: what predicts them is an expected value, not a probability."""
 _BLOCK_TEXTS: dict[str, str] = {
     "any": "an event with {when}",
-    "half": "at least half of the events with {when}",
+    "half": "at least half of the events meet: {when}",
     "median_watch_seconds": "watch seconds per item of at least the training median",
     "continued": "the session goes on after these items",
     "mean_seconds": "watch seconds per item",
