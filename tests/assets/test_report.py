@@ -30,12 +30,13 @@ def test_a_day_that_is_made_again_does_not_displace_the_report_of_a_later_one(
         for asset in ("offline_metrics", "champion"):
             with store.write(asset, day, config={}, upstream={}, code_version="1"):
                 pass
-        made = dg.materialize(
-            [report.nightly_report],
-            partition_key=day,
-            resources={"artifacts": Artifacts(url=url)},
-            instance=dg.DagsterInstance.ephemeral(),
-        )
+        with dg.DagsterInstance.ephemeral() as instance:
+            made = dg.materialize(
+                [report.nightly_report],
+                partition_key=day,
+                resources={"artifacts": Artifacts(url=url)},
+                instance=instance,
+            )
         (event,) = made.asset_materializations_for_node("nightly_report")
         return {name: value.value for name, value in event.metadata.items()}
 

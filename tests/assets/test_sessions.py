@@ -195,6 +195,7 @@ from pathlib import Path
 from assets import raw, sessions
 from resources.dbt import SessionDbt, session_dbt
 from resources.warehouse import Warehouse
+from tests.sql import random_log
 home, started_in = Path(sys.argv[1]), Path.cwd()
 if sys.argv[3] == "kept":
     SessionDbt._adapter = None  # types and lineage must not be looked for
@@ -206,6 +207,7 @@ result = dg.materialize(
         "warehouse": Warehouse(path=str(home / "warehouse.duckdb")),
     },
     partition_key=sys.argv[2],
+    run_config=random_log.run_config(),  # as it was built
 )
 (found,) = result.asset_materializations_for_node("session_sql")
 lineage = found.metadata["dagster/column_lineage"].value.deps_by_column
