@@ -448,8 +448,11 @@ def read_own_config(path: Path) -> OwnData:
 
 
 def _setting_error(error: ErrorDetails) -> SettingError:
-    name = ".".join(shortened_key(part) for part in error["loc"])
-    if raised := raised_by_validator(error):
+    raised, place = raised_by_validator(error), error["loc"]
+    if raised and place and raised.field == place[-1]:  # a field's own validator names it, too
+        place = place[:-1]
+    name = ".".join(shortened_key(part) for part in place)
+    if raised:
         return raised.within(name) if name else raised
     if error["type"] == "missing":
         return SettingError(name, None, "is missing; add it")

@@ -54,7 +54,9 @@ class FitModule(L.LightningModule):
 
     def configure_optimizers(self) -> dict[str, object]:  # pyright: ignore
         settings, total = self.settings, self.total_steps
-        optimizer = adamw(self.model, settings.learning_rate, settings.weight_decay)
+        # Lightning clips no gradients of a fused optimiser in mixed precision
+        fused = not str(self.trainer.precision).endswith("mixed")
+        optimizer = adamw(self.model, settings.learning_rate, settings.weight_decay, fused=fused)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: rate_share(step, total_steps=total, settings=settings)
         )

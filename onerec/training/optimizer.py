@@ -8,8 +8,17 @@ from torch import nn
 from onerec.training.fit_settings import FitSettings
 
 
-def adamw(model: nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW with weight decay on matrices only, not on gains and biases."""
+def adamw(
+    model: nn.Module, learning_rate: float, weight_decay: float, *, fused: bool = True
+) -> torch.optim.AdamW:
+    """AdamW with weight decay on matrices only, not on gains and biases.
+
+    Args:
+        model: Its parameters that need a gradient.
+        learning_rate: Peak.
+        weight_decay: Of matrices.
+        fused: The fused implementation, which is the fastest.
+    """
     parameters = [p for p in model.parameters() if p.requires_grad]
     return torch.optim.AdamW(
         [
@@ -17,7 +26,7 @@ def adamw(model: nn.Module, learning_rate: float, weight_decay: float) -> torch.
             {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
         ],
         lr=learning_rate,
-        fused=True,
+        fused=fused,
     )
 
 

@@ -250,7 +250,7 @@ def test_numbers_with_a_comma_name_the_setting_that_reads_them(value: str, setti
     create schema raw;
     create table raw.raw_events as select 1 as x;
     create table rejected_events as select '{reason}' as reason, 'watch_seconds' as field,
-        '{value}' as value, 'u' as user_id, 'i' as item_id, 'a.csv' as file, 1 as row_in_file,
+        $${value}$$ as value, 'u' as user_id, 'i' as item_id, 'a.csv' as file, 1 as row_in_file,
         date '2026-06-01' as delivered_on;
     create table rejected_items as select 'duplicate of another row of the day' as reason,
         null as field, 'i1' as item_id, null as value, 'b.csv' as file;

@@ -62,6 +62,7 @@ POISONED = [
     (BASE.replace("log.csv", "x" * 5000), "events.path='xxx"),
     (BASE.replace("log.csv", '"a\\nb"'), "events.path='a\\nb': no Parquet, CSV or JSON-lines file"),
     (BASE.replace("log.csv", '"\\ud800.csv"'), "events.path="),
+    (BASE.replace("log.csv", "'{date:%Y-%m}.csv'"), ": events.path='{date:%Y-%m}.csv': its {date}"),
     (BASE.replace("log.csv", "'{date:%Y-%m}.csv'"), "name them all by a glob, *.csv"),
     (events("quote: ','"), "quote=',': use another character"),
     (events("delimiter: '\"'"), "use another character"),
