@@ -74,8 +74,7 @@ def recount_sessions(
     )
     watched = shown.where(exposure_flags(sessions, "is_watched"))
     positive = shown.where(exposure_flags(sessions, "is_positive"))
-    watch_seconds = exposure_numbers(sessions, "watch_seconds")
-    seconds = shown.totals(np.floor(watch_seconds * _PER_SECOND + 0.5)) / _PER_SECOND
+    seconds = _rounded_totals(shown, sessions)
     clicks = np.stack([exposure_flags(sessions, name) for name in INTERACTIONS]).sum(0)
     interactions = shown.totals(clicks).astype(np.int64)
     watched_items = distinct(watched.pairs(len(everything)))
@@ -107,6 +106,12 @@ def recount_sessions(
             "history_follows": _history_follows(users, history, positive, config.history_length),
         }
     )
+
+
+def _rounded_totals(shown: "_Lists", sessions: pa.Table) -> np.ndarray:
+    """(S,) watch seconds, of six decimals before they are added up, as in the session SQL."""
+    watch_seconds = exposure_numbers(sessions, "watch_seconds")
+    return shown.totals(np.floor(watch_seconds * _PER_SECOND + 0.5)) / _PER_SECOND
 
 
 def _is_among(ordered: np.ndarray, values: np.ndarray) -> np.ndarray:

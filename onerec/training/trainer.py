@@ -75,10 +75,9 @@ def fit(
 ) -> FitResult:
     """Train `module.model`, from the weights that it has, in place.
 
-    It trains in the mode that it is in, with dropout or without: Lightning changes none. It ends on
-    the CPU in evaluation mode and in the type that it had, whatever `Runtime.precision`, with the
-    weights of the best epoch by `settings.monitor`, or of the last epoch without one. Call it
-    inside `reproducible(runtime)`.
+    It trains in the mode that it is in, with dropout or without. It ends on the CPU in evaluation
+    mode and in the type that it had, with the weights of the best epoch by `settings.monitor`, or
+    of the last epoch without one. Call it inside `reproducible(runtime)`.
 
     Killed at any moment and called again with the same arguments and a `scratch` directory, it
     resumes from the last checkpoint (`Runtime.checkpoint_every_steps`) and ends with the same

@@ -1,5 +1,7 @@
 """Findings about what a nightly run would learn from: sessions, test day, signals, tokenizer."""
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 
@@ -203,21 +205,7 @@ def kinds_of_events(log: Inspected) -> list[Finding]:
     """Event types and ratings as they stand, with what counts as watched of each."""
     found = []
     meanings = ("watched", "positive", "negative")
-    watched = log.feedback.watched
-    # those that count as watched first: they may be rare
-    types = log.rows(
-        """
-        with counted as (
-            select event_type, count(*) as events,
-                list_contains($named, lower(trim(event_type))) as is_named
-            from stg_events where event_type is not null
-            group by event_type order by is_named desc, events desc, event_type limit $n
-        )
-        select event_type, events from counted order by events desc, event_type
-        """,
-        named=[name.lower() for condition in watched for name in condition.event_type or ()],
-        n=MOST_TYPES,
-    )
+    types = _event_types(log)
     if types:
         rows = [
             {
@@ -231,7 +219,7 @@ def kinds_of_events(log: Inspected) -> list[Finding]:
             }
             for row in types
         ]
-        by_type = all(condition.event_type for condition in watched)
+        by_type = all(condition.event_type for condition in log.feedback.watched)
         unknown = by_type and not any("watched" in row["counts as"] for row in rows)
         found.append(
             Finding(
@@ -260,6 +248,24 @@ def kinds_of_events(log: Inspected) -> list[Finding]:
             )
         )
     return found
+
+
+def _event_types(log: Inspected) -> list[dict[str, Any]]:
+    """Event types and their events; of many those that count as watched first."""
+    watched = [name.lower() for c in log.feedback.watched for name in c.event_type or ()]
+    return log.rows(
+        """
+        with counted as (
+            select event_type, count(*) as events,
+                list_contains($named, lower(trim(event_type))) as is_named
+            from stg_events where event_type is not null
+            group by event_type order by is_named desc, events desc, event_type limit $n
+        )
+        select event_type, events from counted order by events desc, event_type
+        """,
+        named=watched,
+        n=MOST_TYPES,
+    )
 
 
 def _names_type(condition: Condition, event_type: str) -> bool:

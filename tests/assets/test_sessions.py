@@ -207,7 +207,7 @@ result = dg.materialize(
         "warehouse": Warehouse(path=str(home / "warehouse.duckdb")),
     },
     partition_key=sys.argv[2],
-    run_config=random_log.run_config(),  # as it was built
+    run_config={"ops": {"session_sql": random_log.run_config().ops["session_sql"]}},
 )
 (found,) = result.asset_materializations_for_node("session_sql")
 lineage = found.metadata["dagster/column_lineage"].value.deps_by_column

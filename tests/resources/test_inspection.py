@@ -213,7 +213,7 @@ def test_ids_that_differ_in_little_are_shown_side_by_side() -> None:
     assert "' a2', 'a2'" in unknown.text
 
 
-def test_letters_of_two_codings_are_told_apart() -> None:
+def test_letters_of_two_codings_are_named() -> None:
     tables = """
     create schema raw;
     create table raw.raw_events as

@@ -231,7 +231,7 @@ def test_dbt_unit_tests_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     command = [dbt_executable(), "test", "--select", "test_type:unit"]
     done = subprocess.run(command, cwd=PROJECT_DIR, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-4000:]
-    assert "Done. PASS=12 " in done.stdout, done.stdout[-500:]
+    assert "Done. PASS=13 " in done.stdout, done.stdout[-500:]
 
 
 def test_the_first_build_goes_on_from_the_parse_that_made_the_manifest(tmp_path: Path) -> None:
