@@ -51,8 +51,7 @@ def recount_sessions(
     """Recompute the statistics of each session.
 
     Args:
-        sessions: `RECOUNTED` columns of `schema.SESSION_DATASET`, S rows, ordered by
-            (started_at, session_id).
+        sessions: `RECOUNTED` columns, S rows, ordered by (started_at, session_id).
         config: The settings the sessions were built with.
         test_day: The partition.
         time_zone: Time zone of the log's days.

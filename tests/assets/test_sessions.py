@@ -207,7 +207,8 @@ result = dg.materialize(
         "warehouse": Warehouse(path=str(home / "warehouse.duckdb")),
     },
     partition_key=sys.argv[2],
-    run_config={"ops": {"session_sql": random_log.run_config().ops["session_sql"]}},
+    # the settings that it was built with
+    run_config=dg.RunConfig({"session_sql": random_log.run_config().ops["session_sql"]}),
 )
 (found,) = result.asset_materializations_for_node("session_sql")
 lineage = found.metadata["dagster/column_lineage"].value.deps_by_column
