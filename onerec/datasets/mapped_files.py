@@ -117,7 +117,9 @@ class MappedSection:
         """
         alike = sorted(name for name in present if loose(name) == contract)
         if contract not in present and len(alike) > 1:
-            remedy = f"{file.path}: is each of {', '.join(map(repr, alike))}: name the one meant"
+            remedy = (
+                f"{file.path}: it may be each of {', '.join(map(repr, alike))}: name the one meant"
+            )
             raise SettingError(f"{self.files.name}.columns.{contract}", None, remedy)
 
     def require_optional(self, known: Sequence[DataFile]) -> None:

@@ -8,12 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
+import torch
 from torch import Tensor
 
 from onerec.artifacts import MANIFEST, read_json
 from onerec.config import ModelConfig, TrainingConfig
-from onerec.embeddings.item_embeddings import BEFORE_VALIDATION_FILE, VECTORS_FILE
+from onerec.embeddings.item_embeddings import BEFORE_VALIDATION_FILE, VECTORS_FILE, load_vectors
 from onerec.evaluation.ndcg_by_weight import Earlier
 from onerec.evaluation.recency import load_recency_cases
 from onerec.model import load_model, read_config
@@ -235,7 +235,8 @@ def count_neighbours(
 
 
 def _item_vectors(file: Path) -> Tensor | None:
-    return load_file(file)["vectors"] if file.exists() else None
+    found = load_vectors(file)
+    return None if found is None else torch.from_numpy(found)
 
 
 def why_not_start_from(checkpoint: Path | None, job: TrainingJob) -> str | None:

@@ -97,10 +97,16 @@ def test_days_that_were_built_with_other_settings_are_built_again(home: Path) ->
     assert recorded(night(home, SKIPPED, settings=changed), "sessions") == [SKIPPED]
 
 
-def test_a_catalogue_that_comes_late_builds_its_day_again(home: Path) -> None:
-    file = home / "delivered" / f"items-{SKIPPED}.parquet"
+def cut_off(file: Path) -> bytes:
+    """Damage a file; what it held."""
     whole = file.read_bytes()
     file.write_bytes(whole[:-20])
+    return whole
+
+
+def test_a_catalogue_that_comes_late_builds_its_day_again(home: Path) -> None:
+    file = home / "delivered" / f"items-{SKIPPED}.parquet"
+    whole = cut_off(file)
     result = night(home, ALSO_SKIPPED)
     assert recorded(result, "raw_items") == [ALSO_SKIPPED]
     assert SKIPPED in recorded(result, "sessions")  # events of its new items are rejected
@@ -112,8 +118,7 @@ def test_a_catalogue_that_comes_late_builds_its_day_again(home: Path) -> None:
 
 def test_a_damaged_day_stops_its_own_run_alone(home: Path) -> None:
     file = home / "delivered" / f"events-{SKIPPED}.parquet"
-    whole = file.read_bytes()
-    file.write_bytes(whole[:-20])
+    whole = cut_off(file)
     result = night(home, ALSO_SKIPPED)
     assert recorded(result, "raw_events") == [ALSO_SKIPPED]
     assert recorded(result, "sessions") == [ALSO_SKIPPED]
